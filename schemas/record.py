@@ -1,0 +1,56 @@
+"""The log record of `billing.events` as every producer writes it and every consumer may rely on it (behaviours.md A4).
+
+key = the ordering key (utf-8, schemas/ordering.py), value = the exact bytes of Stripe's body, headers = the names below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Source(StrEnum):
+    """Through which door a record came."""
+
+    STRIPE = "stripe"
+    REPLAY = "replay"
+    RECONCILE = "reconcile"
+    TIMER = "timer"
+
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordHeaders:
+    """The headers that each record of `billing.events` carries. Text is utf-8; '' stands for none.
+
+    `received_at` is UTC, ISO 8601 with microseconds, when the gateway had the whole body.
+    """
+
+    event_id: str
+    type: str
+    source: Source
+    account: str
+    livemode: bool
+    api_version: str
+    endpoint: str
+    received_at: str
+
+    def encode(self) -> Headers:
+        return (
+            ("event_id", self.event_id.encode()),
+            ("type", self.type.encode()),
+            ("source", self.source.encode()),
+            ("account", self.account.encode()),
+            ("livemode", b"true" if self.livemode else b"false"),
+            ("api_version", self.api_version.encode()),
+            ("endpoint", self.endpoint.encode()),
+            ("received_at", self.received_at.encode()),
+        )
+
+
+def decode_headers(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
+    """Headers as text by name; bytes that are not utf-8 are replaced, since a header only describes."""
+    return {name: (value or b"").decode("utf-8", "replace") for name, value in headers}
