@@ -1,6 +1,7 @@
 """The log record of `billing.events` as every producer writes it and every consumer may rely on it (behaviours.md A4).
 
-key = the ordering key (utf-8, schemas/ordering.py), value = the exact bytes of Stripe's body, headers = the names below.
+key = the ordering key (utf-8, schemas/ordering.py), value = the exact bytes of Stripe's body,
+headers = the names below.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ The environment holds addresses and credentials; the TOML file holds what a team
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -214,7 +215,6 @@ def _env_name(field: str) -> str:
     return field if field.startswith("BILLING_") else f"BILLING_{field.upper()}"
 
 
-def _one_line(error: ValidationError, name: object) -> str:
+def _one_line(error: ValidationError, name: Callable[[tuple[int | str, ...]], str]) -> str:
     # Never `error["input"]`: the value may be a secret.
-    assert callable(name)
     return "; ".join(f"{name(e['loc'] or ('config',))}: {e['msg']}" for e in error.errors(include_input=False))
