@@ -192,7 +192,7 @@ class Settings(BaseSettings):
 def load_settings() -> Settings:
     """The environment as settings. Raises InvalidSettings, one line naming each setting that is wrong."""
     try:
-        return Settings()  # type: ignore[call-arg]  # filled from the environment, which mypy cannot see
+        return Settings()
     except ValidationError as error:
         raise InvalidSettings(_one_line(error, lambda loc: _env_name(str(loc[0])))) from None
 
