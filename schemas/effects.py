@@ -1,0 +1,145 @@
+"""What a rule orders to be done: frozen values, carried out by `streams/process.py` in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from schemas.state import (
+    Customer,
+    Dispute,
+    Membership,
+    Organization,
+    Payment,
+    PaymentMethod,
+    Subscription,
+    User,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SaveCustomer:
+    row: Customer
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOrganization:
+    row: Organization
+
+
+@dataclass(frozen=True, slots=True)
+class SaveUser:
+    row: User
+
+
+@dataclass(frozen=True, slots=True)
+class SaveMembership:
+    row: Membership
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveMembership:
+    row: Membership
+
+
+@dataclass(frozen=True, slots=True)
+class SaveSubscription:
+    row: Subscription
+
+
+@dataclass(frozen=True, slots=True)
+class SavePayment:
+    row: Payment
+
+
+@dataclass(frozen=True, slots=True)
+class SavePaymentMethod:
+    row: PaymentMethod
+
+
+@dataclass(frozen=True, slots=True)
+class SaveDispute:
+    row: Dispute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueEmail:
+    """One e-mail, once: `key` is unique for ever, so whoever asks again changes nothing.
+
+    `recipient` None means the customer's address, taken when the mail is sent (it may be known only by then).
+    `data` is JSON for the template: times as ISO 8601 UTC, money as {"amount": minor units, "currency": "eur"}.
+    """
+
+    key: str
+    template: str
+    account: str
+    customer_id: str | None
+    recipient: str | None = None
+    locale: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartTimer:
+    """Sets a timer, or moves a pending one. One that fired, or was cancelled by hand, stays so."""
+
+    key: str
+    account: str
+    customer_id: str
+    kind: str
+    subject: str
+    due_at: datetime
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelTimers:
+    """Cancels the customer's pending timers of these kinds about this subject ('' means any)."""
+
+    account: str
+    customer_id: str
+    kinds: tuple[str, ...]
+    subject: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStripe:
+    """One call of Stripe's API, done later by the dispatcher with `key` as its idempotency key."""
+
+    key: str
+    method: str
+    """`GET` or `POST`."""
+    path: str
+    """`/v1/subscriptions/sub_…`"""
+    account: str
+    customer_id: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    purpose: str = ""
+    """Why, for people: `settle a tie`, `set the default payment method`."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoteStale:
+    """The event is older than what is stored: its verdict is `stale`; what it orders besides still holds."""
+
+    reason: str
+
+
+Effect = (
+    SaveCustomer
+    | SaveOrganization
+    | SaveUser
+    | SaveMembership
+    | RemoveMembership
+    | SaveSubscription
+    | SavePayment
+    | SavePaymentMethod
+    | SaveDispute
+    | QueueEmail
+    | StartTimer
+    | CancelTimers
+    | CallStripe
+    | NoteStale
+)

@@ -1,0 +1,125 @@
+"""What is known while one batch is decided: the rows of the customers it touches, as the events before have left them.
+
+Rules read it; `streams/process.py` fills it from the store, and writes back what `changed` says.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from schemas.settings import Config
+from schemas.state import (
+    Customer,
+    Dispute,
+    Key,
+    Membership,
+    Organization,
+    Payment,
+    PaymentMethod,
+    Row,
+    Subscription,
+    Timer,
+    User,
+)
+
+R = TypeVar("R", bound=Row)
+
+
+class Known:
+    """An in-memory view of the state tables with secondary look-ups. Not for use across batches."""
+
+    def __init__(self, config: Config, rows: Iterable[Row] = ()) -> None:
+        self.config = config
+        self._stored: dict[type[Any], dict[Key, Any]] = defaultdict(dict)
+        self._now: dict[type[Any], dict[Key, Any]] = defaultdict(dict)
+        self._by_customer: dict[tuple[type[Any], str, str], dict[Key, None]] = defaultdict(dict)
+        self._payment_by: dict[tuple[str, str], Key] = {}
+        for row in rows:
+            self._stored[type(row)][row.key] = row
+            self._put(row)
+
+    # -- what rules ask ------------------------------------------------------------------------------------------
+
+    def customer(self, account: str, customer_id: str) -> Customer | None:
+        return self._get(Customer, (account, customer_id))
+
+    def organization(self, account: str, customer_id: str) -> Organization | None:
+        return self._get(Organization, (Organization.id_of(account, customer_id),))
+
+    def user(self, user_id: str) -> User | None:
+        return self._get(User, (user_id,))
+
+    def membership(self, organization_id: str, user_id: str) -> Membership | None:
+        return self._get(Membership, (organization_id, user_id))
+
+    def subscription(self, account: str, subscription_id: str) -> Subscription | None:
+        return self._get(Subscription, (account, subscription_id))
+
+    def subscriptions_of(self, account: str, customer_id: str) -> list[Subscription]:
+        """All of the customer's, in the order of their ids."""
+        return sorted(self._of(Subscription, account, customer_id), key=lambda row: row.key)
+
+    def payment(self, account: str, stripe_id: str) -> Payment | None:
+        """By invoice, checkout session, charge or payment intent."""
+        key = self._payment_by.get((account, stripe_id))
+        return self._get(Payment, key) if key else None
+
+    def payment_method(self, account: str, payment_method_id: str) -> PaymentMethod | None:
+        return self._get(PaymentMethod, (account, payment_method_id))
+
+    def payment_methods_of(self, account: str, customer_id: str) -> list[PaymentMethod]:
+        return sorted(self._of(PaymentMethod, account, customer_id), key=lambda row: row.key)
+
+    def dispute(self, account: str, dispute_id: str) -> Dispute | None:
+        return self._get(Dispute, (account, dispute_id))
+
+    def timer(self, timer_key: str) -> Timer | None:
+        return self._get(Timer, (timer_key,))
+
+    def timers_of(self, account: str, customer_id: str) -> list[Timer]:
+        return sorted(self._of(Timer, account, customer_id), key=lambda row: row.key)
+
+    # -- what the processing does --------------------------------------------------------------------------------
+
+    def save(self, row: Row) -> None:
+        self._put(row)
+
+    def remove(self, row: Row) -> None:
+        self._now[type(row)].pop(row.key, None)
+        self._unindex(row)
+
+    def changed(self, kind: type[R]) -> tuple[list[R], list[R], list[R]]:
+        """(new, altered, removed) rows of one table against what was loaded, each in key order."""
+        stored, now = self._stored[kind], self._now[kind]
+        new = [now[key] for key in sorted(now.keys() - stored.keys())]
+        altered = [now[key] for key in sorted(now.keys() & stored.keys()) if now[key] != stored[key]]
+        removed = [stored[key] for key in sorted(stored.keys() - now.keys())]
+        return new, altered, removed
+
+    def _get(self, kind: type[R], key: Key) -> R | None:
+        row: R | None = self._now[kind].get(key)
+        return row
+
+    def _of(self, kind: type[R], account: str, customer_id: str) -> Iterator[R]:
+        for key in self._by_customer.get((kind, account, customer_id), ()):
+            row = self._get(kind, key)
+            if row is not None:
+                yield row
+
+    def _put(self, row: Row) -> None:
+        previous = self._now[type(row)].get(row.key)
+        if previous is not None:
+            self._unindex(previous)
+        self._now[type(row)][row.key] = row
+        if isinstance(row, Subscription | PaymentMethod | Timer) and row.customer_id:
+            self._by_customer[type(row), row.account, row.customer_id][row.key] = None
+        if isinstance(row, Payment):
+            for stripe_id in (row.invoice_id, row.checkout_session_id, row.charge_id, row.payment_intent_id):
+                if stripe_id:
+                    self._payment_by[row.account, stripe_id] = row.key
+
+    def _unindex(self, row: Row) -> None:
+        if isinstance(row, Subscription | PaymentMethod | Timer) and row.customer_id:
+            self._by_customer[type(row), row.account, row.customer_id].pop(row.key, None)

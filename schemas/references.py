@@ -1,0 +1,38 @@
+"""Which stored rows an event speaks of, so that a whole batch's are loaded in a few queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+Ref = tuple[str, str]
+"""(account, Stripe id)"""
+
+
+@dataclass(slots=True)
+class References:
+    """Sets of (account, id).
+
+    Loading a customer brings its organization, user, memberships, subscriptions, payment methods and timers; loading a
+    subscription or a payment brings its customer likewise.
+    """
+
+    customers: set[Ref] = field(default_factory=set)
+    subscriptions: set[Ref] = field(default_factory=set)
+    payments: set[Ref] = field(default_factory=set)
+    """By invoice, checkout session, charge or payment intent."""
+    payment_methods: set[Ref] = field(default_factory=set)
+    disputes: set[Ref] = field(default_factory=set)
+    timers: set[str] = field(default_factory=set)
+    """By timer key."""
+    users: set[str] = field(default_factory=set)
+
+    def update(self, others: Iterable[References]) -> None:
+        for other in others:
+            self.customers |= other.customers
+            self.subscriptions |= other.subscriptions
+            self.payments |= other.payments
+            self.payment_methods |= other.payment_methods
+            self.disputes |= other.disputes
+            self.timers |= other.timers
+            self.users |= other.users

@@ -1,0 +1,341 @@
+"""The tables of schema `billing` (design.md, contracts). State tables have one column per field of schemas/state.py."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from schemas import state
+
+metadata = MetaData(schema="billing")
+
+
+def _text(name: str, *, key: bool = False, null: bool = True, default: str | None = None) -> Column[str]:
+    nullable = null and not key and default is None
+    return Column(
+        name, Text, primary_key=key, nullable=nullable, server_default=None if default is None else text(f"'{default}'")
+    )
+
+
+def _time(name: str, *, null: bool = True) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=null)
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, Integer, nullable=False, server_default=text("0"))
+
+
+def _flag(name: str) -> Column[bool]:
+    return Column(name, Boolean, nullable=False, server_default=text("false"))
+
+
+def _json(name: str, *, null: bool = False) -> Column[object]:
+    return Column(name, JSONB, nullable=null, server_default=None if null else text("'{}'"))
+
+
+def _version(name: str) -> Column[str]:
+    return _text(name, default="")
+
+
+def _one_of(column: str, *values: str) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} in ({listed})", name=f"{column}_known")
+
+
+OUTCOMES = ("applied", "ignored", "stale", "waiting", "dead")
+EMAIL_STATUSES = ("queued", "sending", "sent", "failed")
+CALL_STATUSES = ("queued", "calling", "done", "failed")
+LETTER_STATUSES = ("open", "replayed", "resolved", "discarded")
+
+# The ledger: one row per event, whatever came of it. Its primary key is what makes "applied once" true.
+events = Table(
+    "events",
+    metadata,
+    _text("event_id", key=True),
+    _text("type", null=False),
+    _text("stream", null=False),
+    _text("customer_id"),
+    _text("account", default=""),
+    _flag("livemode"),
+    _time("created"),
+    _time("received_at"),
+    _text("source", default="stripe"),
+    _text("api_version"),
+    _text("endpoint"),
+    Column("partition", Integer),
+    Column("offset", BigInteger),
+    _text("outcome", null=False),
+    _text("reason"),
+    _count("attempts"),
+    _time("applied_at"),
+    _json("payload", null=True),
+    _one_of("outcome", *OUTCOMES),
+    Index("events_customer", "account", "customer_id", "created"),
+    Index("events_open", "outcome", "received_at", postgresql_where=text("outcome in ('waiting', 'dead')")),
+)
+
+customers = Table(
+    "customers",
+    metadata,
+    _text("account", key=True),
+    _text("customer_id", key=True),
+    _text("email"),
+    _text("name"),
+    _text("user_id"),
+    _text("locale"),
+    _text("default_payment_method"),
+    _time("deleted_at"),
+    _version("profile_version"),
+    _version("user_version"),
+)
+
+organizations = Table(
+    "organizations",
+    metadata,
+    _text("organization_id", key=True),
+    _text("account", null=False),
+    _text("customer_id", null=False),
+    _text("name", null=False),
+    _text("billing_email"),
+    _text("status", null=False),
+    _text("billing_status"),
+    _text("plan"),
+    _json("limits"),
+    _time("next_billing_at"),
+    _time("cancelled_at"),
+    UniqueConstraint("account", "customer_id"),
+    _one_of("status", *state.OrganizationStatus),
+)
+
+users = Table("users", metadata, _text("user_id", key=True), _text("email"))
+
+memberships = Table(
+    "memberships",
+    metadata,
+    _text("organization_id", key=True),
+    _text("user_id", key=True),
+    _text("role", null=False),
+    Index("memberships_user", "user_id"),
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    _text("account", key=True),
+    _text("subscription_id", key=True),
+    _text("customer_id", null=False),
+    _text("status", null=False),
+    _text("price_id"),
+    _text("first_price_id"),
+    _text("checkout_plan"),
+    _text("plan"),
+    Column("quantity", BigInteger),
+    Column("unit_amount", BigInteger),
+    _text("currency"),
+    _text("interval"),
+    Column("interval_count", Integer),
+    _time("current_period_start"),
+    _time("current_period_end"),
+    _time("trial_end"),
+    _flag("cancel_at_period_end"),
+    _time("canceled_at"),
+    _time("ended_at"),
+    _time("payment_failed_at"),
+    _count("payment_attempts"),
+    _version("version"),
+    _version("first_version"),
+    _version("status_version"),
+    _version("billing_version"),
+    _version("checkout_version"),
+    Index("subscriptions_customer", "account", "customer_id"),
+    _one_of("status", *state.SubscriptionStatus),
+)
+
+payments = Table(
+    "payments",
+    metadata,
+    _text("payment_id", key=True),
+    _text("account", null=False),
+    _text("invoice_id"),
+    _text("checkout_session_id"),
+    _text("customer_id"),
+    _text("subscription_id"),
+    _text("payment_intent_id"),
+    _text("charge_id"),
+    Column("amount", BigInteger, nullable=False),
+    _text("currency", null=False),
+    _text("status", null=False),
+    _text("failure_reason"),
+    _count("attempt_count"),
+    _time("first_failed_at"),
+    _time("paid_at"),
+    Column("refunded_amount", BigInteger, nullable=False, server_default=text("0")),
+    _flag("on_hold"),
+    _time("fulfilled_at"),
+    _version("version"),
+    UniqueConstraint("account", "invoice_id"),
+    UniqueConstraint("account", "checkout_session_id"),
+    Index("payments_customer", "account", "customer_id"),
+    Index("payments_payment_intent", "account", "payment_intent_id"),
+    Index("payments_charge", "account", "charge_id"),
+    _one_of("status", *state.PaymentStatus),
+)
+
+payment_methods = Table(
+    "payment_methods",
+    metadata,
+    _text("account", key=True),
+    _text("payment_method_id", key=True),
+    _text("customer_id"),
+    _text("type"),
+    _text("brand"),
+    _text("last4"),
+    Column("exp_month", Integer),
+    Column("exp_year", Integer),
+    _time("detached_at"),
+    _version("version"),
+    Index("payment_methods_customer", "account", "customer_id"),
+)
+
+disputes = Table(
+    "disputes",
+    metadata,
+    _text("account", key=True),
+    _text("dispute_id", key=True),
+    _text("charge_id"),
+    _text("payment_intent_id"),
+    _text("payment_id"),
+    _text("customer_id"),
+    Column("amount", BigInteger, nullable=False),
+    _text("currency", null=False),
+    _text("reason"),
+    _text("status", null=False),
+    _time("due_by"),
+    _time("closed_at"),
+    _version("version"),
+    Index("disputes_charge", "account", "charge_id"),
+)
+
+timers = Table(
+    "timers",
+    metadata,
+    _text("timer_key", key=True),
+    _text("account", null=False),
+    _text("customer_id", null=False),
+    _text("kind", null=False),
+    _text("subject", null=False),
+    _time("due_at", null=False),
+    _text("status", null=False),
+    _flag("livemode"),
+    _json("data"),
+    _text("event_id", null=False),
+    Index("timers_due", "due_at", postgresql_where=text("status = 'pending'")),
+    Index("timers_customer", "account", "customer_id"),
+    _one_of("status", *state.TimerStatus),
+)
+
+# The e-mail outbox. `recipient` null: the customer's address at the time of sending.
+emails = Table(
+    "emails",
+    metadata,
+    _text("email_key", key=True),
+    _text("event_id", null=False),
+    _text("account", default=""),
+    _text("customer_id"),
+    _text("template", null=False),
+    _text("recipient"),
+    _text("locale"),
+    _flag("livemode"),
+    _json("data"),
+    _text("status", default="queued"),
+    _count("attempts"),
+    _time("queued_at", null=False),
+    _time("next_attempt_at", null=False),
+    _text("claimed_by"),
+    _time("sent_at"),
+    _text("message_id"),
+    _text("last_error"),
+    Index("emails_due", "next_attempt_at", postgresql_where=text("status in ('queued', 'sending')")),
+    Index("emails_customer", "account", "customer_id"),
+    Index("emails_event", "event_id"),
+    _one_of("status", *EMAIL_STATUSES),
+)
+
+# The outbox of calls to Stripe's API; `call_key` is also the idempotency key.
+stripe_calls = Table(
+    "stripe_calls",
+    metadata,
+    _text("call_key", key=True),
+    _text("event_id", null=False),
+    _text("account", default=""),
+    _text("customer_id"),
+    _flag("livemode"),
+    _text("method", null=False),
+    _text("path", null=False),
+    _json("params"),
+    _text("purpose", default=""),
+    _text("status", default="queued"),
+    _count("attempts"),
+    _time("queued_at", null=False),
+    _time("next_attempt_at", null=False),
+    _text("claimed_by"),
+    _time("done_at"),
+    _text("last_error"),
+    Index("stripe_calls_due", "next_attempt_at", postgresql_where=text("status in ('queued', 'calling')")),
+    _one_of("status", *CALL_STATUSES),
+)
+
+# The index of the dead-letter topic, which is the source. Key: where the record first stood, and who failed on it.
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    _text("consumer_group", key=True),
+    _text("topic", key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("offset", BigInteger, primary_key=True),
+    _text("event_id"),
+    _text("type"),
+    _text("stream"),
+    _text("account", default=""),
+    _text("customer_id"),
+    _text("stage", null=False),
+    _text("error_class", null=False),
+    _text("message", null=False),
+    _count("attempts"),
+    _time("first_failed_at", null=False),
+    _time("last_failed_at", null=False),
+    _text("code_version", default=""),
+    Column("dead_partition", Integer),
+    Column("dead_offset", BigInteger),
+    _text("status", default="open"),
+    _time("closed_at"),
+    _text("closed_by"),
+    Index("dead_letters_event", "event_id"),
+    Index("dead_letters_open", "last_failed_at", postgresql_where=text("status = 'open'")),
+    _one_of("status", *LETTER_STATUSES),
+)
+
+STATE_TABLES: dict[type[state.Row], Table] = {
+    state.Customer: customers,
+    state.Organization: organizations,
+    state.User: users,
+    state.Membership: memberships,
+    state.Subscription: subscriptions,
+    state.Payment: payments,
+    state.PaymentMethod: payment_methods,
+    state.Dispute: disputes,
+    state.Timer: timers,
+}

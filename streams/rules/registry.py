@@ -1,0 +1,61 @@
+"""How a rule is found by its event's type: each rule module fills one `Stream`."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from schemas.effects import Effect
+from schemas.event import Event
+from schemas.known import Known
+from schemas.references import References
+
+M = TypeVar("M", bound=BaseModel)
+
+Decide = Callable[[Event[M], Known], list[Effect]]
+Refer = Callable[[Event[M]], References]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One event type: the model its object is read as, and what to decide on it.
+
+    `rank` orders what Stripe can send within one second; `terminal` says that nothing later overwrites it.
+    """
+
+    type: str
+    stream: str
+    model: builtins.type[BaseModel]
+    decide: Decide[Any]
+    refer: Refer[Any]
+    rank: int
+    terminal: bool
+
+
+@dataclass(slots=True)
+class Stream:
+    """A named family of event types with its rules (design.md 2)."""
+
+    name: str
+    rules: dict[str, Rule] = field(default_factory=dict)
+
+    def on(
+        self, *types: str, model: type[M], refer: Refer[M], rank: int = 50, terminal: bool = False
+    ) -> Callable[[Decide[M]], Decide[M]]:
+        """Registers the decorated function as the rule of these event types.
+
+        `refer` names the rows the rule will ask `Known` for; what it does not name is not loaded.
+        """
+
+        def register(decide: Decide[M]) -> Decide[M]:
+            for type_ in types:
+                if type_ in self.rules:
+                    raise ValueError(f"two rules for {type_} in stream {self.name}")
+                self.rules[type_] = Rule(type_, self.name, model, decide, refer, rank, terminal)
+            return decide
+
+        return register
