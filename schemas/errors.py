@@ -1,0 +1,57 @@
+"""What can go wrong with an event, and what to do about it (design.md 9).
+
+    BillingError
+    ├── Transient                retried in place with back-off; the partition waits
+    │   ├── StoreUnavailable     Postgres does not answer, is full, or broke a deadlock
+    │   ├── LogUnavailable       Kafka does not take the dead letter
+    │   └── Conflict             another transaction was first; decide again on what it left
+    └── Poison                   will fail the same way for ever: dead-lettered, and the partition moves on
+        ├── MalformedEvent       cannot be read as an event, or as its type's object
+        ├── RuleViolated         contradicts itself, or a rule
+        ├── StoreRefused         Postgres will never take these values
+        └── Unforeseen           a bug of ours, after a few tries
+
+The message is written for whoever reads the dead letter: it names the field or the constraint, never a secret.
+"""
+
+from __future__ import annotations
+
+
+class BillingError(Exception):
+    """Anything this project raises about an event."""
+
+
+class Transient(BillingError):
+    """Time or the other side will heal it."""
+
+
+class StoreUnavailable(Transient):
+    """Postgres can't be reached or can't work now."""
+
+
+class LogUnavailable(Transient):
+    """Kafka can't be reached or can't work now."""
+
+
+class Conflict(Transient):
+    """A row was written by another transaction after this one had looked."""
+
+
+class Poison(BillingError):
+    """This event can't be applied, now or ever."""
+
+
+class MalformedEvent(Poison):
+    """The record is no event, or its object breaks the model of its type."""
+
+
+class RuleViolated(Poison):
+    """The payload contradicts itself or a rule."""
+
+
+class StoreRefused(Poison):
+    """A constraint or a type of the database refuses the values."""
+
+
+class Unforeseen(Poison):
+    """An error nobody wrote a rule for; its traceback is kept."""

@@ -1,0 +1,96 @@
+"""Carries a rule's effects into what is known, so that the next event of the batch decides on them. In memory only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, assert_never
+
+from schemas.effects import (
+    CallStripe,
+    CancelTimers,
+    Effect,
+    NoteStale,
+    QueueEmail,
+    RemoveMembership,
+    SaveCustomer,
+    SaveDispute,
+    SaveMembership,
+    SaveOrganization,
+    SavePayment,
+    SavePaymentMethod,
+    SaveSubscription,
+    SaveUser,
+    StartTimer,
+)
+from schemas.event import Event
+from schemas.known import Known
+from schemas.state import Timer, TimerStatus
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one event's effects come to beyond rows: mails and calls to queue, and whether it was stale."""
+
+    emails: list[QueueEmail] = field(default_factory=list)
+    calls: list[CallStripe] = field(default_factory=list)
+    stale: str | None = None
+
+
+def apply(effects: Iterable[Effect], event: Event[Any], known: Known) -> Outcome:
+    """Writes the effects' rows and timers into `known`; returns the rest."""
+    outcome = Outcome()
+    for effect in effects:
+        match effect:
+            case (
+                SaveCustomer(row)
+                | SaveOrganization(row)
+                | SaveUser(row)
+                | SaveMembership(row)
+                | SaveSubscription(row)
+                | SavePayment(row)
+                | SavePaymentMethod(row)
+                | SaveDispute(row)
+            ):
+                known.save(row)
+            case RemoveMembership(row):
+                known.remove(row)
+            case QueueEmail():
+                outcome.emails.append(effect)
+            case CallStripe():
+                outcome.calls.append(effect)
+            case StartTimer():
+                _start(effect, event, known)
+            case CancelTimers():
+                _cancel(effect, known)
+            case NoteStale(reason):
+                outcome.stale = reason
+            case _:
+                assert_never(effect)
+    return outcome
+
+
+def _start(effect: StartTimer, event: Event[Any], known: Known) -> None:
+    present = known.timer(effect.key)
+    if present is not None and present.status is not TimerStatus.PENDING:
+        return
+    known.save(
+        Timer(
+            timer_key=effect.key,
+            account=effect.account,
+            customer_id=effect.customer_id,
+            kind=effect.kind,
+            subject=effect.subject,
+            due_at=effect.due_at,
+            livemode=event.livemode,
+            data=effect.data,
+            event_id=event.id,
+        )
+    )
+
+
+def _cancel(effect: CancelTimers, known: Known) -> None:
+    for timer in known.timers_of(effect.account, effect.customer_id):
+        asked_for = timer.kind in effect.kinds and effect.subject in ("", timer.subject)
+        if asked_for and timer.status is TimerStatus.PENDING:
+            known.save(replace(timer, status=TimerStatus.CANCELLED))
