@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import typer
 
+from ops.gateway import gateway
+from ops.topics import topics
+
 app = typer.Typer(
     name="billing",
     help="Stripe webhooks, through Kafka, into Postgres and e-mail: nothing lost, nothing twice, in order.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+app.command()(gateway)
+app.command()(topics)
 
 
 def main() -> None:

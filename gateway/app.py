@@ -1,0 +1,231 @@
+"""The HTTP door: Stripe posts an event; 200 is answered once its raw bytes are on Kafka, and never before.
+
+endpoint known → peer allowed → body read within bounds → signature holds → it is an event → mode fits → Kafka has it.
+The first station that says no ends the request. Behaviours A1 to A7; the answers are listed in `refusals.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import orjson
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from gateway import refusals
+from gateway.bodies import Bodies, BodyBounds, BodyRefused
+from gateway.endpoints import DEFAULT, Door
+from gateway.event import Envelope, NotAnEvent, read_event
+from gateway.metrics import Metrics
+from gateway.publisher import NotStored, Publisher, RecordTooLarge
+from gateway.refusals import Refused
+from gateway.signature import Verdict, verify
+from schemas.record import RecordHeaders, Source
+
+log = structlog.get_logger(__name__)
+
+SIGNATURE_HEADER = "Stripe-Signature"
+
+HEAD_WITHIN_S = 30.0
+"""How long a connection may take over a request's head, and idle between requests."""
+
+IN_FLIGHT_ENDS_WITHIN_S = 15.0
+"""At shutdown: longer than a body (10 s) and a confirmation (4 s) may take together."""
+
+_LINGER_S = 2.0
+_MAX_LINE_BYTES = 2048
+_MAX_HEADER_BYTES = 8190
+_MAX_HEADERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """What the handlers work with; wired once, by `create_app`."""
+
+    doors: Mapping[str, Door]
+    publisher: Publisher
+    bodies: Bodies
+    metrics: Metrics
+
+
+GATEWAY = web.AppKey("gateway", Gateway)
+
+
+def create_app(
+    doors: Mapping[str, Door], publisher: Publisher, metrics: Metrics, *, bounds: BodyBounds | None = None
+) -> web.Application:
+    """The application. It starts the publisher with itself and closes it after the last request has ended."""
+    app = web.Application()
+    app[GATEWAY] = Gateway(doors, publisher, Bodies(bounds or BodyBounds(), metrics), metrics)
+    app.cleanup_ctx.append(_publishing)
+    app.add_routes(
+        [
+            web.post("/webhooks/stripe", receive),
+            web.post("/webhooks/stripe/{endpoint}", receive),
+            web.get("/livez", livez),
+            web.get("/readyz", readyz),
+            web.get("/metrics", metrics_page),
+        ]
+    )
+    return app
+
+
+def create_runner(app: web.Application) -> web.AppRunner:
+    """The server around it, with limits on heads and connections."""
+    server_log = logging.Logger("gateway.http")
+    server_log.parent = logging.getLogger()
+    server_log.addFilter(_CountMalformed(app[GATEWAY].metrics))
+    return web.AppRunner(
+        app,
+        access_log=None,
+        logger=server_log,
+        keepalive_timeout=HEAD_WITHIN_S,
+        lingering_time=_LINGER_S,
+        shutdown_timeout=IN_FLIGHT_ENDS_WITHIN_S,
+        auto_decompress=False,  # the signature is over the bytes as sent, and an inflated body knows no bound
+        max_line_size=_MAX_LINE_BYTES,
+        max_field_size=_MAX_HEADER_BYTES,
+        max_headers=_MAX_HEADERS,
+    )
+
+
+async def receive(request: web.Request) -> web.Response:
+    """`POST /webhooks/stripe[/{endpoint}]`."""
+    gateway = request.app[GATEWAY]
+    started = time.perf_counter()
+    name = request.match_info.get("endpoint", DEFAULT)
+    door = gateway.doors.get(name)
+    label = door.name if door is not None else "unknown"
+    facts: dict[str, object] = {"endpoint": label, "peer": request.remote}
+    outcome = "error"
+    try:
+        if door is None:
+            raise refusals.unknown_endpoint()
+        if not door.admits(request.remote):
+            raise refusals.address_not_allowed()
+        async with gateway.bodies.read(request) as body:
+            facts["bytes"] = len(body)
+            await _take(gateway, door, request, body, facts)
+        outcome = "accepted"
+        response = _answer(200, {"received": True})
+        _log("webhook.accepted", logging.INFO, started, facts)
+    except BodyRefused as error:
+        refused = refusals.of_body(error)
+        outcome, response = refused.outcome, _refuse(refused, started, facts)
+        response.force_close()
+    except Refused as refused:
+        outcome, response = refused.outcome, _refuse(refused, started, facts)
+        if door is None or not request.content.is_eof():
+            response.force_close()  # nobody read the body
+    finally:
+        gateway.metrics.requests.labels(label, outcome).inc()
+        gateway.metrics.request_seconds.observe(time.perf_counter() - started)
+    return response
+
+
+async def _take(gateway: Gateway, door: Door, request: web.Request, body: bytes, facts: dict[str, object]) -> None:
+    """From the whole body to the brokers' confirmation. Raises Refused."""
+    received_at = datetime.now(UTC)
+    headers = request.headers.getall(SIGNATURE_HEADER, [])
+    # Two such headers are nobody's: joined they have two timestamps, which the scheme does not know.
+    verdict = verify(body, ",".join(headers), door.secrets, now=received_at.timestamp())
+    if verdict is not Verdict.VALID:
+        raise refusals.of_signature(verdict)
+    try:
+        event = read_event(body)
+    except NotAnEvent as error:
+        raise refusals.not_an_event(str(error)) from None
+    facts |= {"event_id": event.event_id, "type": event.type, "account": event.account, "livemode": event.livemode}
+    if event.livemode is not door.mode.livemode:
+        raise refusals.mode_mismatch(door.mode)
+    try:
+        await gateway.publisher.publish(event.key.encode(), body, _headers(event, door, received_at).encode())
+    except NotStored as error:
+        raise refusals.not_stored(error) from None
+    except RecordTooLarge:
+        raise refusals.record_too_large() from None
+
+
+def _headers(event: Envelope, door: Door, received_at: datetime) -> RecordHeaders:
+    return RecordHeaders(
+        event_id=event.event_id,
+        type=event.type,
+        source=Source.STRIPE,
+        account=event.account,
+        livemode=event.livemode,
+        api_version=event.api_version,
+        endpoint=door.name,
+        received_at=received_at.isoformat(timespec="microseconds"),
+    )
+
+
+async def livez(request: web.Request) -> web.Response:
+    """Whether this process can still do its work; a restart is the remedy if not. Kafka being down is no reason."""
+    if not request.app[GATEWAY].publisher.is_alive:
+        return _answer(503, {"alive": False, "reason": "delivery reports are no longer read"})
+    return _answer(200, {"alive": True})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """Whether an event posted now would be stored, and if not, why."""
+    reason = await request.app[GATEWAY].publisher.unready_reason()
+    if reason is not None:
+        return _answer(503, {"ready": False, "reason": reason})
+    return _answer(200, {"ready": True})
+
+
+async def metrics_page(request: web.Request) -> web.Response:
+    """Prometheus' text format."""
+    page = await asyncio.to_thread(request.app[GATEWAY].metrics.render)
+    return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_LATEST, "Server": "billing"})
+
+
+async def _publishing(app: web.Application) -> AsyncIterator[None]:
+    publisher = app[GATEWAY].publisher
+    await publisher.start()
+    yield
+    given_up = await publisher.close()
+    log.info("producer closed", action="kafka.producer_closed", records_given_up=given_up)
+
+
+def _refuse(refused: Refused, started: float, facts: dict[str, object]) -> web.Response:
+    unavailable = refused.status >= 500
+    facts |= {"outcome": refused.outcome, "status": refused.status, "reason": refused.log_reason}
+    _log("webhook.unavailable" if unavailable else "webhook.refused", logging.WARNING, started, facts)
+    headers = {"Retry-After": "5"} if unavailable else {}
+    return _answer(refused.status, {"error": refused.reason}, headers)
+
+
+def _log(action: str, level: int, started: float, facts: dict[str, object]) -> None:
+    log.log(level, action, action=action, ms=round((time.perf_counter() - started) * 1000, 2), **facts)
+
+
+def _answer(status: int, document: dict[str, object], headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=status,
+        body=orjson.dumps(document),
+        # A `Server` of our own: aiohttp's names its and Python's version to everyone.
+        headers={"Content-Type": "application/json", "Server": "billing", **(headers or {})},
+    )
+
+
+class _CountMalformed(logging.Filter):
+    """Counts what is no HTTP instead of logging a traceback for each: anyone on the internet can send it."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__()
+        self._metrics = metrics
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            self._metrics.malformed_http.inc()
+            return False
+        return True

@@ -1,0 +1,104 @@
+"""Second station: is the authenticated body an event, and what does the log record say about it?
+
+Only what the record's headers and key need is read; the bytes themselves travel on untouched. Behaviours A2, A4, A5.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import orjson
+
+from schemas.ordering import ordering_key
+
+SNAPSHOT = "event"
+THIN = "v2.core.event"
+
+LAST_SECOND = 253_402_300_799
+"""9999-12-31T23:59:59Z: what a datetime and a timestamptz can still hold."""
+
+# Ids go into headers, logs, URLs and text columns, so they are what Stripe's ids are: printable ASCII, no blanks.
+_CLEAN = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
+
+
+class NotAnEvent(Exception):
+    """The body is no Stripe event; the message says what is wrong with it and quotes nothing from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What the gateway knows of an event. '' stands for none, as in the record's headers."""
+
+    event_id: str
+    type: str
+    account: str
+    livemode: bool
+    api_version: str
+    key: str
+
+
+def read_event(body: bytes) -> Envelope:
+    """Read the envelope of a snapshot or thin event. Raises NotAnEvent, and nothing else.
+
+    A name that occurs twice counts as it does for every reader downstream (orjson, jsonb): the last one wins.
+    """
+    try:
+        event = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        # Also what is not utf-8, NaN, lone surrogates, and nesting beyond orjson's 1024 levels.
+        raise NotAnEvent("the body is not JSON") from None
+    if not isinstance(event, dict):
+        raise NotAnEvent("the body is not a JSON object")
+    kind = event.get("object")
+    if kind not in (SNAPSHOT, THIN):
+        raise NotAnEvent("`object` is neither event nor v2.core.event")
+    account_field = "account" if kind == SNAPSHOT else "context"
+    envelope = Envelope(
+        event_id=_clean(event, "id"),
+        type=_clean(event, "type"),
+        account=_clean(event, account_field) if event.get(account_field) is not None else "",
+        livemode=_livemode(event.get("livemode")),
+        api_version=_api_version(event.get("api_version")),
+        key=ordering_key(event),
+    )
+    if kind == SNAPSHOT:
+        _check_created(event.get("created"))
+        data = event.get("data")
+        if not isinstance(data, dict) or not isinstance(data.get("object"), dict):
+            raise NotAnEvent("`data.object` is not an object")
+    return envelope
+
+
+def _clean(event: dict[str, object], name: str) -> str:
+    value = event.get(name)
+    if not isinstance(value, str) or not _CLEAN.fullmatch(value):
+        raise NotAnEvent(f"`{name}` is not a plain string of 1 to 255 characters")
+    return value
+
+
+def _api_version(value: object) -> str:
+    # Null in real events, and only a description: an odd one is no reason to refuse what Stripe signed.
+    return value if isinstance(value, str) and _CLEAN.fullmatch(value) else ""
+
+
+def _livemode(value: object) -> bool:
+    """Strict but for the two words: recorded events that went through a form have `"true"` for `true`."""
+    match value:
+        case bool():
+            return value
+        case "true":
+            return True
+        case "false":
+            return False
+        case _:
+            raise NotAnEvent("`livemode` is not a boolean")
+
+
+def _check_created(value: object) -> None:
+    """`created` in unix seconds, as a number or, as in the same recorded events, as its digits."""
+    if isinstance(value, str) and _SECONDS.fullmatch(value):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LAST_SECOND:
+        raise NotAnEvent("`created` is not a time in unix seconds")
