@@ -1,0 +1,213 @@
+"""What `QueueEmail.data` holds, template by template: the contract between the rules and the e-mail sink.
+
+Money is integer minor units with Stripe's currency code in lower case; times are ISO 8601 in UTC. A field that may be
+unknown is None, and the mail then says nothing about it. Text that people type (names, plans) becomes one line here, so
+that no template has to think of it; links are http or https, or the mail is refused.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+LONGEST_LINE = 300
+"""Characters kept of a name or a title: more is an attack or an accident."""
+
+
+class UnknownTemplate(Exception):
+    """No mail of that name exists."""
+
+
+def one_line(text: str) -> str:
+    """Control and invisible format characters out, white space runs to one space, and not too long."""
+    kept = (" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
+    return " ".join("".join(kept).split())[:LONGEST_LINE]
+
+
+def _one_line_or_none(text: str | None) -> str | None:
+    return (one_line(text) or None) if text is not None else None
+
+
+def _web_link(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an http or https link")
+    if any(c.isspace() or not c.isprintable() for c in url):
+        raise ValueError("a link with white space or control characters")
+    return url
+
+
+Line = Annotated[str, AfterValidator(one_line), Field(min_length=1)]
+OptionalLine = Annotated[str | None, AfterValidator(_one_line_or_none)]
+Link = Annotated[str, AfterValidator(_web_link)]
+Interval = Literal["day", "week", "month", "year"]
+"""Stripe's `price.recurring.interval`."""
+
+
+class Money(BaseModel):
+    """Minor units as Stripe counts them (`usd` 1999 is $19.99, `jpy` 1999 is ¥1999)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    amount: int = Field(strict=True)
+    currency: str = Field(pattern=r"^[a-z]{3}$")
+
+
+class MailData(BaseModel):
+    """The data of one mail. Unknown fields are errors, so that a rule's slip shows in its test."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CustomerMail(MailData):
+    """A mail to a customer, greeted by name where there is one."""
+
+    name: OptionalLine = None
+
+
+class SubscriptionWelcome(CustomerMail):
+    plan: Line
+    interval: Interval
+    interval_count: int = Field(1, ge=1)
+    price: Money | None = None
+    trial_end: AwareDatetime | None = None
+    organization: Line
+
+
+class PlanChanged(CustomerMail):
+    plan: Line
+    previous_plan: OptionalLine = None
+    price: Money | None = None
+    interval: Interval | None = None
+
+
+class SubscriptionCanceled(CustomerMail):
+    plan: OptionalLine = None
+    canceled_at: AwareDatetime
+    access_until: AwareDatetime | None = None
+    export_url: Link | None = None
+    erase_at: AwareDatetime | None = None
+
+
+class TrialEnding(CustomerMail):
+    plan: OptionalLine = None
+    trial_end: AwareDatetime
+    days_left: int = Field(ge=0)
+
+
+class PaymentReceipt(CustomerMail):
+    number: OptionalLine = None
+    amount: Money
+    paid_at: AwareDatetime
+    hosted_url: Link | None = None
+    pdf_url: Link | None = None
+    plan: OptionalLine = None
+
+
+class PaymentProblem(CustomerMail):
+    """Each step of the dunning sequence (behaviours.md C3)."""
+
+    number: OptionalLine = None
+    amount: Money
+    due_at: AwareDatetime | None = None
+    next_attempt_at: AwareDatetime | None = None
+    hosted_url: Link | None = None
+    update_url: Link
+    attempt: int = Field(ge=0)
+    reason: OptionalLine = None
+
+
+class PaymentActionRequired(CustomerMail):
+    number: OptionalLine = None
+    amount: Money
+    hosted_url: Link
+
+
+class RenewalReminder(CustomerMail):
+    amount: Money
+    renews_at: AwareDatetime | None = None
+    plan: OptionalLine = None
+
+
+class CardExpiring(CustomerMail):
+    brand: OptionalLine = None
+    last4: OptionalLine = None
+    exp_month: int = Field(ge=1, le=12)
+    exp_year: int = Field(ge=2000, le=9999)
+    update_url: Link
+    days_left: int | None = Field(None, ge=0)
+
+
+class PaymentMethodDetached(CustomerMail):
+    brand: OptionalLine = None
+    last4: OptionalLine = None
+    update_url: Link
+
+
+class ChurnSurvey(CustomerMail):
+    survey_url: Link
+
+
+class WinBack(CustomerMail):
+    plan: OptionalLine = None
+    return_url: Link
+
+
+class OperatorAlert(MailData):
+    title: Line
+    lines: tuple[Line, ...] = ()
+    link: Link | None = None
+
+
+class DisputeNotice(MailData):
+    dispute_id: Line
+    amount: Money
+    reason: OptionalLine = None
+    due_at: AwareDatetime | None = None
+    customer_id: OptionalLine = None
+    payment_intent: OptionalLine = None
+
+
+MAILS: Mapping[str, type[MailData]] = {
+    "subscription-welcome": SubscriptionWelcome,
+    "plan-changed": PlanChanged,
+    "subscription-canceled": SubscriptionCanceled,
+    "trial-ending": TrialEnding,
+    "trial-reminder": TrialEnding,
+    "payment-receipt": PaymentReceipt,
+    "payment-failed": PaymentProblem,
+    "payment-reminder": PaymentProblem,
+    "payment-urgent": PaymentProblem,
+    "payment-final": PaymentProblem,
+    "payment-action-required": PaymentActionRequired,
+    "renewal-reminder": RenewalReminder,
+    "card-expiring": CardExpiring,
+    "payment-method-detached": PaymentMethodDetached,
+    "churn-survey": ChurnSurvey,
+    "win-back": WinBack,
+    "operator-alert": OperatorAlert,
+    "dispute-opened": DisputeNotice,
+    "dispute-due": DisputeNotice,
+}
+"""Template name → the model of its data."""
+
+OPERATOR_MAILS = frozenset({"operator-alert", "dispute-opened", "dispute-due"})
+"""These go to the team: where no recipient is given, to `mail.operator`, never to the customer."""
+
+OPTIONAL_MAILS = frozenset({"churn-survey", "win-back"})
+"""Not strictly transactional, so they can be unsubscribed from."""
+
+
+def read_mail(template: str, data: Mapping[str, Any], *, strict: bool = True) -> MailData:
+    """The data as its template's model. Raises UnknownTemplate, or pydantic's ValidationError.
+
+    `strict=False` ignores fields that this version does not know: a newer worker may have queued the mail.
+    """
+    model = MAILS.get(template)
+    if model is None:
+        raise UnknownTemplate(template)
+    return model.model_validate(data, extra="forbid" if strict else "ignore")
