@@ -4,7 +4,8 @@
     ├── Transient                retried in place with back-off; the partition waits
     │   ├── StoreUnavailable     Postgres does not answer, is full, or broke a deadlock
     │   ├── LogUnavailable       Kafka does not take the dead letter
-    │   └── Conflict             another transaction was first; decide again on what it left
+    │   ├── Conflict             another transaction was first; decide again on what it left
+    │   └── Unsettled            an error nobody foresaw, not yet seen often enough to call it poison
     └── Poison                   will fail the same way for ever: dead-lettered, and the partition moves on
         ├── MalformedEvent       cannot be read as an event, or as its type's object
         ├── RuleViolated         contradicts itself, or a rule
@@ -35,6 +36,10 @@ class LogUnavailable(Transient):
 
 class Conflict(Transient):
     """A row was written by another transaction after this one had looked."""
+
+
+class Unsettled(Transient):
+    """An error that no rule foresaw; worth a few more tries."""
 
 
 class Poison(BillingError):

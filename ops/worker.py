@@ -1,0 +1,147 @@
+"""`billing worker`: wires one worker and runs it until it is told to stop or cannot go on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from importlib.metadata import version
+from typing import Annotated
+
+import faust
+import structlog
+import typer
+import uvloop
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from streams.catalog import RULES, STREAMS, stream_of
+
+from ops.entry import settings_and_config
+from ops.health import OpsServer
+from schemas.settings import Config, InvalidSettings, Settings
+from sinks.dead_letters import DeadLetters
+from sinks.postgres.store import Store
+from streams import metrics
+from streams.agent import Agent, rules_of
+from streams.app import attach, create_app, group_of
+from streams.process import OTHER, Processor
+from streams.seen import SeenEvents
+
+log = structlog.get_logger()
+
+_STUCK_S = 60.0
+"""How long Postgres may hold a worker up before /readyz says so."""
+_HOUSEKEEPING_S = 30.0
+
+
+class WorkerCrashed(Exception):
+    """Faust gave up; the supervisor starts a new process."""
+
+
+def worker(
+    streams: Annotated[
+        list[str] | None, typer.Argument(help="Run only these streams, as a consumer group of their own.")
+    ] = None,
+) -> None:
+    """Apply events: read the log, decide, write Postgres.
+
+    Example: billing worker            (all streams, one group)
+             billing worker invoices   (one stream, a group of its own)
+    """
+    settings, config = settings_and_config()
+    asked_for = frozenset(streams or ())
+    unknown = asked_for - STREAMS.keys() - {OTHER}
+    if unknown:
+        typer.echo(f"no such stream: {', '.join(sorted(unknown))} (there are {', '.join(STREAMS)}, {OTHER})", err=True)
+        raise typer.Exit(2)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(run(settings, config, asked_for))
+        except (InvalidSettings, WorkerCrashed) as error:
+            typer.echo(f"worker: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+async def run(settings: Settings, config: Config, streams: frozenset[str]) -> None:
+    """Runs until SIGTERM or SIGINT. Raises WorkerCrashed, or InvalidSettings when there is no topic to read."""
+    partitions = await asyncio.to_thread(_partitions_of, settings.kafka_bootstrap, settings.events_topic)
+    group = group_of(settings.topic_prefix, streams)
+    app = create_app(settings, group, partitions)
+    store = await Store.connect(settings.database_url, pool_size=2)
+    dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_topic)
+    seen = SeenEvents(app, partitions)
+    agent = Agent(
+        processor=Processor(
+            store=store,
+            dead_letters=dead_letters,
+            rules=rules_of(streams, RULES),
+            config=config,
+            group=group,
+            code_version=version("billing-stream"),
+        ),
+        seen=seen,
+        stream_of=stream_of,
+        streams=streams,
+        batch_size=settings.batch_size,
+        batch_within_s=settings.batch_within_s,
+    )
+    attach(app, agent, settings.events_topic, seen)
+    health = OpsServer(
+        settings.ops_host,
+        settings.ops_port,
+        {"faust": lambda: _faust_trouble(app), "batches": lambda: _batch_trouble(agent)},
+    )
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stopping.set)
+    await health.start()
+    try:
+        await app.start()
+        log.info("worker.started", action="worker.started", group=group, partitions=partitions)
+        await _until_stopped(app, seen, stopping)
+    finally:
+        await app.stop()
+        await health.stop()
+        await asyncio.to_thread(dead_letters.close)
+        await store.close()
+    log.info("worker.stopped", action="worker.stopped", group=group)
+
+
+async def _until_stopped(app: faust.App, seen: SeenEvents, stopping: asyncio.Event) -> None:
+    next_housekeeping = time.monotonic() + _HOUSEKEEPING_S
+    while not stopping.is_set():
+        if app.crashed or app.should_stop:
+            raise WorkerCrashed(f"Faust stopped: {app.crash_reason!r}")
+        if time.monotonic() >= next_housekeeping:
+            next_housekeeping += _HOUSEKEEPING_S
+            seen.forget_old()
+            metrics.KNOWN_IDS.set(len(seen))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), 0.5)
+
+
+def _faust_trouble(app: faust.App) -> str | None:
+    if app.crashed:
+        return "Faust crashed"
+    if not app.started or app.rebalancing or app.in_recovery:
+        return "starting, rebalancing or recovering its table"
+    return None
+
+
+def _batch_trouble(agent: Agent) -> str | None:
+    since = agent.troubled_since
+    if since is not None and time.monotonic() - since > _STUCK_S:
+        return f"held up for {time.monotonic() - since:.0f} s: {agent.trouble}"
+    return None
+
+
+def _partitions_of(bootstrap: str, topic: str) -> int:
+    try:
+        found = AdminClient({"bootstrap.servers": bootstrap}).list_topics(topic, timeout=15).topics.get(topic)
+    except KafkaException as error:
+        raise InvalidSettings(f"BILLING_KAFKA_BOOTSTRAP: {bootstrap} does not answer: {error}") from None
+    if found is None or not found.partitions:
+        raise InvalidSettings(f"there is no topic {topic}: run `billing topics` first")
+    return len(found.partitions)

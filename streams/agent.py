@@ -1,0 +1,175 @@
+"""The agent: takes batches from Faust, has them processed, marks, acks. It acts on verdicts and decides nothing.
+
+    take ─▶ drop what the table knows ─▶ process (again and again, while trouble is transient) ─▶ mark ─▶ ack
+
+Nothing may leave the loop as an exception: Faust would ack the batch and lose it (faust-streaming issues 315, 527).
+What can be neither applied nor dead-lettered ends the process, uncommitted; its supervisor starts it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from schemas.errors import Transient
+from schemas.record import decode_headers
+from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, outcome_of
+from streams import metrics
+from streams.backoff import pause
+from streams.process import Attempt, Processor
+from streams.record import Record
+from streams.rules.registry import Rule
+from streams.seen import SeenEvents
+
+log = structlog.get_logger()
+
+EXIT_CANNOT_GO_ON = 70
+"""Exit code (EX_SOFTWARE) of a worker that met what it can neither apply nor dead-letter."""
+
+_SETTLED = (Applied, Stale, Ignored, Duplicate)
+
+
+def exit_uncommitted(error: BaseException) -> None:
+    """Ends the process at once: no orderly stop, which would commit offsets."""
+    log.critical("worker.cannot_go_on", action="worker.cannot_go_on", error=repr(error), exc_info=error)
+    os._exit(EXIT_CANNOT_GO_ON)
+
+
+@dataclass(slots=True, kw_only=True)
+class Agent:
+    """One worker's loop over its stream. `streams` are the stream names it is asked for; others are passed by."""
+
+    processor: Processor
+    seen: SeenEvents
+    stream_of: Callable[[str], str]
+    streams: frozenset[str]
+    batch_size: int
+    batch_within_s: float
+    give_up: Callable[[BaseException], None] = exit_uncommitted
+    troubled_since: float | None = None
+    """Monotonic time since which Postgres or Kafka has not let this worker move; None while all is well."""
+    trouble: str = ""
+    last_batch_at: float = field(default_factory=time.monotonic)
+
+    async def run(self, stream: Any) -> None:
+        """Consumes until the stream ends. `stream` is Faust's, whose events carry bytes."""
+        async for events in stream.noack_take(self.batch_size, within=self.batch_within_s):
+            try:
+                await self.handle([_record_of(event) for event in events])
+                for event in events:
+                    await stream.ack(event)
+            except asyncio.CancelledError:
+                raise  # Faust is stopping the agent: what is not acked is read again
+            except BaseException as error:  # noqa: BLE001  # the verdict is an exit: see the module's head
+                self.give_up(error)
+
+    async def handle(self, records: Sequence[Record]) -> None:
+        """Brings one batch to its verdicts and marks what is settled. Raises only what can't be helped."""
+        started = time.perf_counter()
+        asked_for = [record for record in records if self._is_asked_for(record)]
+        fresh = [record for record in asked_for if not self._is_seen(record)]
+        metrics.SEEN.inc(len(asked_for) - len(fresh))
+        if fresh:
+            verdicts, attempts = await self._process(fresh)
+            self.mark(fresh, verdicts)
+            self._report(fresh, verdicts, attempts, time.perf_counter() - started)
+        self.last_batch_at = time.monotonic()
+
+    def mark(self, records: Sequence[Record], verdicts: Sequence[Verdict]) -> None:
+        """Marks what is settled, after its commit. Waiting and dead events stay unmarked, so a replay gets through."""
+        pairs = list(zip(records, verdicts, strict=True))
+        unsettled = {_id(record) for record, verdict in pairs if not isinstance(verdict, _SETTLED)}
+        settled: dict[int, list[Record]] = defaultdict(list)
+        for record in records:
+            if _id(record) not in unsettled:
+                settled[record.partition].append(record)
+        for partition, of_partition in settled.items():
+            ids = dict.fromkeys(map(_id, of_partition))
+            self.seen.mark(partition, of_partition[0].offset, filter(None, ids))
+
+    def _is_asked_for(self, record: Record) -> bool:
+        return not self.streams or self.stream_of(record.headers.get("type", "")) in self.streams
+
+    def _is_seen(self, record: Record) -> bool:
+        return (record.partition, _id(record)) in self.seen
+
+    async def _process(self, records: Sequence[Record]) -> tuple[list[Verdict], int]:
+        """Tries until the batch is through. The partition waits meanwhile: transient trouble is never poison (D4)."""
+        attempt = Attempt()
+        while True:
+            try:
+                verdicts = await self.processor.process(records, attempt)
+            except Transient as error:
+                self.trouble = f"{type(error).__name__}: {error}"
+                self.troubled_since = self.troubled_since or time.monotonic()
+                wait = pause(attempt.number)
+                log.warning(
+                    "batch.retry",
+                    action="batch.retry",
+                    error=self.trouble,
+                    attempt=attempt.number,
+                    wait_s=round(wait, 2),
+                )
+                metrics.RETRIES.labels(error=type(error).__name__).inc()
+                attempt.number += 1
+                await asyncio.sleep(wait)
+            else:
+                self.troubled_since, self.trouble = None, ""
+                return verdicts, attempt.number
+
+    def _report(self, records: Sequence[Record], verdicts: Sequence[Verdict], attempts: int, seconds: float) -> None:
+        metrics.BATCH_SIZE.observe(len(records))
+        metrics.BATCH_SECONDS.observe(seconds)
+        now = time.time()
+        for record, verdict in zip(records, verdicts, strict=True):
+            stream, outcome = self.stream_of(record.headers.get("type", "")), outcome_of(verdict)
+            metrics.EVENTS.labels(stream=stream, outcome=outcome).inc()
+            metrics.LATENCY.observe(max(0.0, now - record.received_at.timestamp()))
+            write = log.warning if isinstance(verdict, Dead) else log.info
+            write(
+                "event.processed",
+                action="event.processed",
+                event_id=record.headers.get("event_id"),
+                type=record.headers.get("type"),
+                stream=stream,
+                verdict=outcome,
+                reason=getattr(verdict, "reason", None),
+                partition=record.partition,
+                offset=record.offset,
+                attempt=attempts,
+                batch=len(records),
+                batch_ms=round(seconds * 1000, 1),
+            )
+
+
+def _id(record: Record) -> str:
+    return record.headers.get("event_id", "")
+
+
+def _record_of(event: Any) -> Record:
+    """Faust's event as a record: its value and key are the raw bytes, its headers a mapping or pairs."""
+    message = event.message
+    pairs = message.headers.items() if isinstance(message.headers, Mapping) else message.headers or ()
+    headers = tuple((str(name), bytes(value or b"")) for name, value in pairs)
+    return Record(
+        topic=message.topic,
+        partition=message.partition,
+        offset=message.offset,
+        key=message.key,
+        value=event.value,
+        raw_headers=headers,
+        headers=decode_headers(headers),
+        timestamp=message.timestamp,
+    )
+
+
+def rules_of(streams: frozenset[str], all_rules: Mapping[str, Rule]) -> dict[str, Rule]:
+    """The rules of the named streams; no name means all."""
+    return {type_: rule for type_, rule in all_rules.items() if not streams or rule.stream in streams}

@@ -1,0 +1,331 @@
+"""The one place with a story: a batch of records in, a verdict for each out (design.md 4).
+
+    decode ─▶ load what is known ─▶ rules, event by event ─▶ one transaction: ledger, state, mails, timers
+       │              │                      │                        │
+    Dead           Duplicate        Stale, Dead, Ignored     refused: halve until the poison stands alone
+
+The transaction takes one lock per partition of the batch. So a worker that lost its partition without noticing, and
+the worker that has it now, take turns; whichever comes second finds the events in the ledger.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from schemas.dead_letter import DeadLetter
+from schemas.effects import CallStripe, QueueEmail
+from schemas.errors import MalformedEvent, Poison, Transient, Unforeseen, Unsettled
+from schemas.known import Known
+from schemas.references import References
+from schemas.settings import Config
+from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, outcome_of
+from sinks.dead_letters import DeadLetters, Place
+from sinks.postgres.rows import DeadLetterRow, EmailRow, Flush, LedgerRow, StripeCallRow
+from sinks.postgres.store import Store, Transaction
+from streams.apply import apply
+from streams.decode import Decoded, decode, describe, is_storable
+from streams.record import Record
+from streams.rules.registry import Rule
+
+OTHER = "other"
+"""The stream of the types that no rule asks for."""
+
+Clock = Callable[[], datetime]
+
+_SETTLED = {"applied", "ignored", "stale"}
+"""Outcomes in the ledger that make a further delivery a duplicate. Waiting and dead events may be tried again."""
+
+
+_TRIES_OF_THE_UNFORESEEN = 3
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What is known of the records that one `process` call has failed on before, so that a retry repeats no letter."""
+
+    number: int = 1
+    first_failed_at: dict[tuple[str, int, int], datetime] = field(default_factory=dict)
+    published: dict[tuple[str, int, int], Place] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Item:
+    """One record on its way to a verdict."""
+
+    record: Record
+    decoded: Decoded | None = None
+    verdict: Verdict | None = None
+    emails: list[QueueEmail] = field(default_factory=list)
+    calls: list[CallStripe] = field(default_factory=list)
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        return (self.record.topic, self.record.partition, self.record.offset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processor:
+    """Applies batches. `rules` are those of the worker's streams; `group` names the consumer group in dead letters."""
+
+    store: Store
+    dead_letters: DeadLetters
+    rules: Mapping[str, Rule]
+    config: Config
+    group: str
+    code_version: str
+    clock: Clock = utc_now
+
+    async def process(self, records: Sequence[Record], attempt: Attempt | None = None) -> list[Verdict]:
+        """Applies the records in their order and returns a verdict for each.
+
+        Raises Transient when nothing of the (rest of the) batch could be committed: the caller tries again, with the
+        same `attempt`. Records that were committed before come out as duplicates then.
+        """
+        attempt = attempt or Attempt()
+        return await self._process(records, attempt)
+
+    async def _process(self, records: Sequence[Record], attempt: Attempt) -> list[Verdict]:
+        try:
+            return await self._transact(records, attempt)
+        except Transient:
+            raise
+        except Exception as error:
+            # The verdict: what nobody foresaw is tried again, then halved until the record stands alone, then dead.
+            if not isinstance(error, Poison) and attempt.number < _TRIES_OF_THE_UNFORESEEN:
+                raise Unsettled(f"{type(error).__name__}: {error}") from error
+            if len(records) > 1:
+                middle = len(records) // 2
+                before = await self._process(records[:middle], attempt)
+                return before + await self._process(records[middle:], attempt)
+            return await self._bury(records[0], error, attempt)
+
+    async def _transact(self, records: Sequence[Record], attempt: Attempt) -> list[Verdict]:
+        items = [self._decoded(record) for record in records]
+        locks = sorted({(record.topic, record.partition) for record in records})
+        async with self.store.transaction(locks) as transaction:
+            await self._drop_duplicates(items, transaction)
+            known = await self._load(items, transaction)
+            for item in items:
+                if item.verdict is None:
+                    item.verdict = self._decide(item, known)
+            await self._write(items, known, transaction, attempt)
+        return [item.verdict for item in items if item.verdict is not None]
+
+    def _decoded(self, record: Record) -> Item:
+        try:
+            return Item(record, decoded=decode(record.value, self.rules))
+        except MalformedEvent as error:
+            return Item(record, verdict=_dead(error, "decode"))
+
+    async def _drop_duplicates(self, items: Sequence[Item], transaction: Transaction) -> None:
+        ids = [item.decoded.envelope.id for item in items if item.decoded]
+        ledger = await transaction.seen(ids)
+        here: set[str] = set()
+        for item in items:
+            if item.decoded is None:
+                continue
+            event_id = item.decoded.envelope.id
+            if ledger.get(event_id) in _SETTLED or event_id in here:
+                item.verdict = Duplicate()
+            here.add(event_id)
+
+    async def _load(self, items: Sequence[Item], transaction: Transaction) -> Known:
+        references = References()
+        for item in items:
+            if item.verdict is None and item.decoded and item.decoded.rule and item.decoded.event:
+                references.update([item.decoded.rule.refer(item.decoded.event)])
+        return Known(self.config, await transaction.load(references))
+
+    def _decide(self, item: Item, known: Known) -> Verdict:
+        if item.decoded is None or item.decoded.rule is None or item.decoded.event is None:
+            return Ignored()
+        event = item.decoded.event
+        try:
+            effects = item.decoded.rule.decide(event, known)
+        except Poison as error:
+            return _dead(error, "decide")
+        except Exception as error:  # noqa: BLE001  # a rule is pure: what it raises once it raises always
+            return _dead(error, "decide")
+        outcome = apply(effects, event, known)
+        item.emails, item.calls = outcome.emails, outcome.calls
+        return Applied() if outcome.stale is None else Stale(outcome.stale)
+
+    async def _write(self, items: Sequence[Item], known: Known, transaction: Transaction, attempt: Attempt) -> None:
+        now = self.clock()
+        letters = [
+            await self._publish(item, item.verdict, attempt, now) for item in items if isinstance(item.verdict, Dead)
+        ]
+        await transaction.flush(
+            Flush(
+                known=known,
+                ledger=[row for item in items if (row := _ledger_row(item, attempt, now))],
+                emails=[_email_row(email, item, now) for item in items for email in item.emails],
+                calls=[_call_row(call, item, now) for item in items for call in item.calls],
+                dead_letters=letters,
+            )
+        )
+
+    async def _publish(self, item: Item, verdict: Dead, attempt: Attempt, now: datetime) -> DeadLetterRow:
+        """The letter first, its index and the ledger's `dead` after: a crash between leaves a letter too many, never
+        an event that is said to be kept and is not."""
+        first = attempt.first_failed_at.setdefault(item.place, now)
+        letter = self._letter(item.record, verdict, attempt.number, first, now)
+        place = attempt.published.get(item.place)
+        if place is None:
+            place = attempt.published[item.place] = await self.dead_letters.publish(letter)
+        return DeadLetterRow(
+            consumer_group=letter.consumer_group,
+            topic=letter.topic,
+            partition=letter.partition,
+            offset=letter.offset,
+            event_id=letter.event_id or None,
+            type=letter.type or None,
+            stream=letter.stream,
+            account=letter.account,
+            customer_id=letter.customer_id,
+            stage=letter.stage,
+            error_class=letter.error_class,
+            message=letter.message,
+            attempts=letter.attempts,
+            first_failed_at=letter.first_failed_at,
+            last_failed_at=letter.last_failed_at,
+            code_version=letter.code_version,
+            dead_partition=place.partition,
+            dead_offset=place.offset,
+        )
+
+    def _letter(self, record: Record, verdict: Dead, attempts: int, first: datetime, last: datetime) -> DeadLetter:
+        envelope = describe(record.value)
+        type_ = envelope.type if envelope else _clean(record.headers.get("type", ""))
+        return DeadLetter(
+            key=record.key,
+            value=record.value,
+            headers=record.raw_headers,
+            event_id=envelope.id if envelope else _clean(record.headers.get("event_id", "")),
+            type=type_,
+            stream=self._stream_of(type_),
+            account=envelope.account if envelope else _clean(record.headers.get("account", "")),
+            customer_id=envelope.customer_id if envelope else None,
+            error_class=verdict.error_class,
+            message=verdict.reason,
+            traceback=verdict.traceback,
+            stage=verdict.stage,
+            attempts=attempts,
+            consumer_group=self.group,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            first_failed_at=first,
+            last_failed_at=last,
+            code_version=self.code_version,
+        )
+
+    def _stream_of(self, type_: str) -> str:
+        rule = self.rules.get(type_)
+        return rule.stream if rule else OTHER
+
+    async def _bury(self, record: Record, error: Exception, attempt: Attempt) -> list[Verdict]:
+        """Dead-letters a record that the store refuses, in a transaction with nothing else in it."""
+        item = self._decoded(record)
+        verdict = _dead(error, "store")
+        async with self.store.transaction([(record.topic, record.partition)]) as transaction:
+            await self._drop_duplicates([item], transaction)
+            if item.verdict is None or isinstance(item.verdict, Dead):
+                item.verdict = verdict
+                await self._write([item], Known(self.config), transaction, attempt)
+        return [item.verdict]
+
+
+def _dead(error: Exception, stage: str) -> Dead:
+    """The verdict on an error. One that no rule foresaw is named so, and brings its traceback."""
+    if isinstance(error, Poison):
+        return Dead(type(error).__name__, str(error), stage)
+    reason = f"{type(error).__name__}: {error}"
+    return Dead(Unforeseen.__name__, reason, stage, "".join(traceback.format_exception(error)))
+
+
+def _ledger_row(item: Item, attempt: Attempt, now: datetime) -> LedgerRow | None:
+    """None for a duplicate, and for what has no id to stand in the ledger under."""
+    if item.verdict is None or isinstance(item.verdict, Duplicate):
+        return None
+    record, verdict = item.record, item.verdict
+    envelope = item.decoded.envelope if item.decoded else describe(record.value)
+    if envelope is None:
+        return None
+    rule = item.decoded.rule if item.decoded else None
+    return LedgerRow(
+        event_id=envelope.id,
+        type=envelope.type,
+        stream=rule.stream if rule else OTHER,
+        customer_id=envelope.customer_id,
+        account=envelope.account,
+        livemode=envelope.livemode,
+        created=envelope.created,
+        received_at=record.received_at,
+        source=record.headers.get("source", "stripe"),
+        api_version=envelope.api_version,
+        endpoint=record.headers.get("endpoint") or None,
+        partition=record.partition,
+        offset=record.offset,
+        outcome=outcome_of(verdict),
+        reason=verdict.reason if isinstance(verdict, Stale | Dead) else None,
+        attempts=attempt.number,
+        applied_at=now,
+        # What the store refused, it may refuse for the payload; the dead letter has the bytes.
+        payload=None if isinstance(verdict, Dead) and verdict.stage == "store" else _text(record.value),
+    )
+
+
+def _clean(header: str) -> str:
+    """A header of a foreign producer, fit for a text column."""
+    return header.replace("\0", "")
+
+
+def _text(value: bytes | None) -> str | None:
+    return value.decode() if value is not None and is_storable(value) else None
+
+
+def _email_row(email: QueueEmail, item: Item, now: datetime) -> EmailRow:
+    event_id, livemode = _origin(item)
+    return EmailRow(
+        email_key=email.key,
+        event_id=event_id,
+        account=email.account,
+        customer_id=email.customer_id,
+        template=email.template,
+        recipient=email.recipient,
+        locale=email.locale,
+        livemode=livemode,
+        data=email.data,
+        queued_at=now,
+        next_attempt_at=now,
+    )
+
+
+def _call_row(call: CallStripe, item: Item, now: datetime) -> StripeCallRow:
+    event_id, livemode = _origin(item)
+    return StripeCallRow(
+        call_key=call.key,
+        event_id=event_id,
+        account=call.account,
+        customer_id=call.customer_id,
+        livemode=livemode,
+        method=call.method,
+        path=call.path,
+        params=call.params,
+        purpose=call.purpose,
+        queued_at=now,
+        next_attempt_at=now,
+    )
+
+
+def _origin(item: Item) -> tuple[str, bool]:
+    envelope = item.decoded.envelope if item.decoded else None
+    return (envelope.id, envelope.livemode) if envelope else ("", False)

@@ -1,0 +1,103 @@
+"""The fast half of dedupe: which events this worker's partitions have settled, in a changelog-backed Faust table.
+
+Asked before Postgres, marked after its commit (behaviours.md D1). Losing it costs speed; the ledger is the authority.
+
+One table entry is a page: the ids that one batch settled in one partition, under `partition:first offset`. That is one
+changelog record per batch and partition instead of one per event. Look-ups go to an index of ids, rebuilt from the
+pages after a rebalance and dropped with its partition.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import faust
+
+_HORIZON_S = 35 * 24 * 3600
+"""Stripe retries for 3 days and lists events for 30: what is older comes only from a replay, which the ledger stops."""
+
+
+class SeenEvents:
+    """Membership by (partition, event id). Bounded by the horizon: `forget_old` is to be called now and then."""
+
+    def __init__(self, app: faust.App, partitions: int, *, horizon_s: int = _HORIZON_S) -> None:
+        self.table: Any = app.Table(
+            "seen",
+            key_type=str,
+            value_type=bytes,
+            partitions=partitions,
+            help="pages of settled event ids",
+            on_recover=self._recovered,
+            extra_topic_configs={"cleanup.policy": "compact"},
+        )
+        self._app = app
+        self._horizon_s = horizon_s
+        self._pages: dict[int, set[str]] = defaultdict(set)
+        self._ids: dict[int, set[str]] = defaultdict(set)
+
+    def __contains__(self, place: tuple[int, str]) -> bool:
+        partition, event_id = place
+        ids = self._ids.get(partition)
+        return ids is not None and event_id in ids
+
+    def __len__(self) -> int:
+        return sum(map(len, self._ids.values()))
+
+    def mark(self, partition: int, first_offset: int, event_ids: Iterable[str]) -> None:
+        """Remembers ids that are settled in Postgres, here and (in a moment) on the changelog."""
+        ids = list(event_ids)
+        if not ids:
+            return
+        key = f"{partition}:{first_offset}"
+        if key in self._pages[partition]:  # read again after a crash, in another cut: keep what the page has
+            ids = list(dict.fromkeys([*_decode(self.table.data[key])[1], *ids]))
+        page = _encode(int(time.time()), ids)
+        # Not `table[key] = page`: that takes the partition from the event the stream read last, and batches ran ahead.
+        self.table.data[key] = page
+        self.table.send_changelog(partition, key, page)
+        self._pages[partition].add(key)
+        self._ids[partition].update(ids)
+
+    def forget_old(self) -> int:
+        """Deletes pages past the horizon, here and on the changelog; returns how many."""
+        oldest = time.time() - self._horizon_s
+        old = [
+            (partition, key)
+            for partition, keys in self._pages.items()
+            for key in keys
+            if _decode(self.table.data[key])[0] < oldest
+        ]
+        for partition, key in old:
+            self._ids[partition].difference_update(_decode(self.table.data[key])[1])
+            self._pages[partition].discard(key)
+            del self.table.data[key]
+            self.table.send_changelog(partition, key, None, value_serializer="raw")
+        return len(old)
+
+    def keep_only(self, partitions: set[int]) -> None:
+        """Drops what belongs to partitions that this worker has no more."""
+        for partition in self._pages.keys() - partitions:
+            for key in self._pages.pop(partition):
+                self.table.data.pop(key, None)
+            self._ids.pop(partition, None)
+
+    async def _recovered(self) -> None:
+        """Takes the pages that recovery brought into the index."""
+        for key, page in list(self.table.data.items()):
+            partition = int(key.partition(":")[0])
+            if page and key not in self._pages[partition]:
+                self._pages[partition].add(key)
+                self._ids[partition].update(_decode(page)[1])
+
+
+def _encode(written_at: int, ids: list[str]) -> bytes:
+    """`{seconds since the epoch}\\n{id}\\n{id}…`: ids hold no line feed (gateway), and this is all a page needs."""
+    return "\n".join([str(written_at), *ids]).encode()
+
+
+def _decode(page: bytes) -> tuple[int, list[str]]:
+    written_at, *ids = page.decode().split("\n")
+    return int(written_at), ids
