@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import shutil
-import signal
 import subprocess
 import uuid
 from collections.abc import Callable
@@ -61,10 +60,14 @@ class EmbeddedKafka:
 
     def start(self) -> None:
         """Start and wait until it answers. Raises KafkaNotFetched or ServerNotReady (with the log's tail)."""
+        self.spawn().wait_until(self._answers, timeout=_START_TIMEOUT)
+
+    def spawn(self) -> Process:
+        """Start without waiting; `start` afterwards only waits."""
         if self.process is None:
             self.process = self._prepare()
-        self.process.spawn(port=self.port)
-        self.process.wait_until(self._answers, timeout=_START_TIMEOUT)
+        self.process.spawn()
+        return self.process
 
     def stop(self) -> None:
         """An orderly shutdown; what was acknowledged is on disk either way."""
@@ -89,7 +92,7 @@ class EmbeddedKafka:
             [str(JAVA), "-Xms128m", "-Xmx512m", _LOGGING, "-cp", class_path, "kafka.Kafka", "server.properties"],
             state_dir=self.state_dir,
             cwd=self._home,
-            stop_signal=signal.SIGTERM,
+            port=self.port,
         )
 
     def _format(self, class_path: str) -> None:

@@ -70,7 +70,7 @@ class EmbeddedPostgres:
             self.process = self._prepare()
         deadline = time.monotonic() + _START_TIMEOUT
         while True:
-            self.process.spawn(port=self.port)
+            self.process.spawn()
             try:
                 self.process.wait_until(self._answers, timeout=max(1.0, deadline - time.monotonic()))
             except ServerNotReady:
@@ -111,6 +111,7 @@ class EmbeddedPostgres:
             stop_signal=signal.SIGINT,
             death_signal=signal.SIGQUIT,  # at once, and the backends with it
             not_root=True,
+            port=self.port,
         )
 
     def _initialise(self) -> None:

@@ -47,6 +47,7 @@ class Process:
         stop_signal: signal.Signals = signal.SIGTERM,
         death_signal: signal.Signals = signal.SIGKILL,
         not_root: bool = False,
+        port: int | None = None,
     ) -> None:
         self.name = name
         self.argv = list(argv)
@@ -58,6 +59,7 @@ class Process:
         self._stop_signal = stop_signal
         self._death_signal = death_signal
         self._not_root = not_root
+        self._port = port
         self._pid_file = self.state_dir / "run" / f"{name}.pid"
         self._popen: subprocess.Popen[bytes] | None = None
         self._lock = threading.RLock()
@@ -72,18 +74,23 @@ class Process:
         """How it ended (negative: by that signal); None while it runs or before it was started."""
         return self._popen.poll() if self._popen is not None else None
 
-    def spawn(self, *, port: int | None = None) -> None:
+    def spawn(self) -> None:
         """Start it, after ending what an earlier owner of this state directory left behind.
 
-        With `port`, raises ServerNotReady when somebody else listens there: their answer would pass for ours.
+        Raises ServerNotReady when somebody else listens on its `port`: their answer would pass for ours.
         """
         with self._lock:
             self.wanted = True
-            if self.pid is not None:
+            self.respawn()
+
+    def respawn(self) -> None:
+        """Start it again if it died and nobody has stopped it meanwhile."""
+        with self._lock:
+            if not self.wanted or self.pid is not None:
                 return
             end_leftover(self._pid_file, self.state_dir)
-            if port is not None and not is_free(port):
-                raise ServerNotReady(f"{self.name} cannot start: 127.0.0.1:{port} is in use by another process")
+            if self._port is not None and not is_free(self._port):
+                raise ServerNotReady(f"{self.name} cannot start: 127.0.0.1:{self._port} is in use by another process")
             self.log.parent.mkdir(parents=True, exist_ok=True)
             self._pid_file.parent.mkdir(parents=True, exist_ok=True)
             self.trim_log()
@@ -187,6 +194,11 @@ def end_leftover(pid_file: Path, state_dir: Path) -> bool:
     except psutil.NoSuchProcess:
         return False
     return True
+
+
+def end_leftovers(state_dir: Path) -> list[str]:
+    """End whatever an owner of this state directory that died left behind; their names."""
+    return [path.stem for path in sorted((state_dir / "run").glob("*.pid")) if end_leftover(path, state_dir)]
 
 
 def find(pid_file: Path, state_dir: Path) -> psutil.Process | None:

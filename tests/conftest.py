@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -18,6 +18,8 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 from confluent_kafka.admin import AdminClient
+
+from local.faulty_mailbox import FaultyMailbox
 
 # Set by the controller before it starts its workers, which inherit it: "OWNER_PID:DIR".
 _SESSION = "BILLING_TEST_SESSION"
@@ -83,6 +85,13 @@ def topic_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
         if names := [name for name in admin.list_topics(timeout=10).topics if name.startswith(prefix)]:
             for deletion in admin.delete_topics(names, operation_timeout=10).values():
                 deletion.result(timeout=15)
+
+
+@pytest.fixture
+async def mailbox() -> AsyncIterator[FaultyMailbox]:
+    """An SMTP server in the test's event loop that can be told to fail."""
+    async with FaultyMailbox() as server:
+        yield server
 
 
 async def _execute(url: str, statement: str) -> None:
