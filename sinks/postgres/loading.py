@@ -1,0 +1,158 @@
+"""Before the rules: the rows a batch refers to, in a few queries by index, locked in the order of ROW_TYPES and key.
+
+First the references are followed to their customers, then each table is read once by all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from schemas.references import Ref, References
+from schemas.state import (
+    ROW_TYPES,
+    Customer,
+    Dispute,
+    Membership,
+    Organization,
+    Payment,
+    PaymentMethod,
+    Row,
+    Subscription,
+    Timer,
+    User,
+)
+from sinks.postgres.statements import Shape
+from sinks.postgres.tables import STATE_TABLES
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+SHAPES: dict[type[Any], Shape[Any]] = {
+    kind: Shape(STATE_TABLES[kind], kind, kind.key_columns)
+    for kind in ROW_TYPES
+}  # fmt: skip
+
+_PAYMENT_REFS = ("invoice_id", "checkout_session_id", "charge_id", "payment_intent_id")
+
+
+def _refs(first: int) -> str:
+    """(account, id) pairs given as two text arrays, the first of them parameter `first`."""
+    return f"unnest(${first}::text[], ${first + 1}::text[]) AS r (account, id)"
+
+
+def _customers_of(table: str, column: str, first: int) -> str:
+    return (
+        f"SELECT t.account, t.customer_id FROM {_refs(first)} "  # noqa: S608  # names of our own tables
+        f"JOIN billing.{table} t ON t.account = r.account AND t.{column} = r.id WHERE t.customer_id IS NOT NULL"
+    )
+
+
+_CUSTOMERS = " UNION ".join(
+    [
+        _customers_of("subscriptions", "subscription_id", 1),
+        *(_customers_of("payments", column, 3) for column in _PAYMENT_REFS),
+        _customers_of("payment_methods", "payment_method_id", 5),
+        _customers_of("disputes", "dispute_id", 7),
+        "SELECT t.account, t.customer_id FROM billing.timers t WHERE t.timer_key = ANY($9::text[])",
+    ]
+)
+
+
+def _select(kind: type[Row], keys: str) -> str:
+    """The table's rows whose key is among `keys`, a query or function that gives key columns in their order."""
+    shape = SHAPES[kind]
+    columns = ", ".join(shape.key)
+    same = " AND ".join(f"t.{name} = k.{name}" for name in shape.key)
+    return (
+        f"SELECT {shape.selected} FROM {keys} AS k ({columns}) JOIN {shape.table.fullname} AS t ON {same} "  # noqa: S608  # as above
+        f"ORDER BY {', '.join(f't.{name}' for name in shape.key)} FOR UPDATE OF t"
+    )
+
+
+def _of_customers_or_named(kind: type[Row]) -> str:
+    """Of the customers in $1 and $2, and those named in $3 and $4."""
+    table, id_column = SHAPES[kind].table.fullname, SHAPES[kind].key[1]
+    return _select(
+        kind,
+        f"(SELECT o.account, o.{id_column} FROM {_refs(1)} "  # noqa: S608  # as above
+        f"JOIN {table} o ON o.account = r.account AND o.customer_id = r.id "
+        f"UNION SELECT r.account, r.id FROM {_refs(3)})",
+    )
+
+
+_PAIRS = "unnest($1::text[], $2::text[])"
+_PAYMENT_KEYS = " UNION ".join(
+    f"SELECT p.payment_id FROM {_refs(1)} JOIN billing.payments p ON p.account = r.account AND p.{column} = r.id"  # noqa: S608  # as above
+    for column in _PAYMENT_REFS
+)
+
+QUERIES: dict[type[Any], str] = {
+    Customer: _select(Customer, _PAIRS),
+    Organization: _select(Organization, "unnest($1::text[])"),
+    User: _select(
+        User,
+        "(SELECT unnest($1::text[]) "
+        "UNION SELECT m.user_id FROM billing.memberships m WHERE m.organization_id = ANY($2::text[]))",
+    ),
+    Membership: _select(
+        Membership,
+        "(SELECT m.organization_id, m.user_id FROM billing.memberships m WHERE m.organization_id = ANY($1::text[]))",
+    ),
+    Subscription: _of_customers_or_named(Subscription),
+    Payment: _select(Payment, f"({_PAYMENT_KEYS})"),
+    PaymentMethod: _of_customers_or_named(PaymentMethod),
+    Dispute: _select(Dispute, _PAIRS),
+    Timer: _select(
+        Timer,
+        f"(SELECT o.timer_key FROM {_refs(1)} "  # noqa: S608  # as above
+        "JOIN billing.timers o ON o.account = r.account AND o.customer_id = r.id AND o.status = 'pending' "
+        "UNION SELECT unnest($3::text[]))",
+    ),
+}
+
+
+async def load(connection: Connection, refs: References) -> list[Row]:
+    """See References; nothing is asked of a table that no reference can reach. At most ten round trips."""
+    customers = refs.customers | await _customers(connection, refs)
+    organizations = sorted({Organization.id_of(*ref) for ref in customers})
+    stored: list[Any] = []
+    if customers:
+        stored = await _rows(connection, Customer, *_pairs(customers))
+    users = refs.users | {User.id_of(*ref) for ref in customers} | {row.user_id for row in stored if row.user_id}
+
+    plan: list[tuple[type[Row], bool, Sequence[Sequence[str]]]] = [
+        (Organization, bool(customers), [organizations]),
+        (User, bool(users), [sorted(users), organizations]),
+        (Membership, bool(customers), [organizations]),
+        (Subscription, bool(customers or refs.subscriptions), [*_pairs(customers), *_pairs(refs.subscriptions)]),
+        (Payment, bool(refs.payments), _pairs(refs.payments)),
+        (PaymentMethod, bool(customers or refs.payment_methods), [*_pairs(customers), *_pairs(refs.payment_methods)]),
+        (Dispute, bool(refs.disputes), _pairs(refs.disputes)),
+        (Timer, bool(customers or refs.timers), [*_pairs(customers), sorted(refs.timers)]),
+    ]
+    for kind, is_asked, arguments in plan:
+        if is_asked:
+            stored += await _rows(connection, kind, *arguments)
+    return stored
+
+
+async def _customers(connection: Connection, refs: References) -> set[Ref]:
+    """Whose rows the references other than customers speak of."""
+    named = (refs.subscriptions, refs.payments, refs.payment_methods, refs.disputes)
+    if not any(named) and not refs.timers:
+        return set()
+    arguments = [array for refs_ in named for array in _pairs(refs_)]
+    return {(account, id_) for account, id_ in await connection.fetch(_CUSTOMERS, *arguments, sorted(refs.timers))}
+
+
+async def _rows(connection: Connection, kind: type[Row], *arguments: Sequence[str]) -> list[Row]:
+    shape = SHAPES[kind]
+    return [shape.row(record) for record in await connection.fetch(QUERIES[kind], *arguments)]
+
+
+def _pairs(refs: Iterable[Ref]) -> tuple[list[str], list[str]]:
+    ordered = sorted(refs)
+    return [account for account, _ in ordered], [id_ for _, id_ in ordered]

@@ -1,0 +1,15 @@
+"""What alembic runs around the revisions: on the connection that sinks/postgres/migration.py gives it."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from sinks.postgres.tables import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    version_table_schema=metadata.schema,
+    include_schemas=True,
+)
+context.run_migrations()

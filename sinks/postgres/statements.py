@@ -1,0 +1,123 @@
+"""Multi-row statements, and how a dataclass becomes their arguments: one array per column, unnested by Postgres.
+
+Built once from tables.py and the dataclasses' fields, so that a new column needs no SQL.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
+
+import asyncpg
+import orjson
+from sqlalchemy import Column, DateTime, Table
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import JSONB
+
+from schemas.errors import StoreRefused
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    R = TypeVar("R", bound=DataclassInstance)
+else:
+    R = TypeVar("R")
+
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
+
+
+class Shape(Generic[R]):
+    """One table and the dataclass of its rows; a column that the dataclass lacks keeps its default."""
+
+    def __init__(self, table: Table, row_type: type[R], key: Sequence[str]) -> None:
+        hints = get_type_hints(row_type)
+        self.table = table
+        self.row_type = row_type
+        self.key = tuple(key)
+        self.names = tuple(field.name for field in fields(row_type))
+        columns = [table.c[name] for name in self.names]
+        self._values: Callable[[R], tuple[Any, ...]] = attrgetter(*self.names)
+        self._key_of: Callable[[R], Any] = attrgetter(*self.key)
+        self._encoders = [(at, code) for at, column in enumerate(columns) if (code := _encoder(column))]
+        self._decoders = [(c.name, code) for c in columns if (code := _decoder(c, hints[c.name]))]
+
+        self.selected = ", ".join(f't."{name}"' for name in self.names)
+        arrays = ", ".join(f"${at}::{_array_type(column)}" for at, column in enumerate(columns, 1))
+        self._source = f"unnest({arrays}) AS r ({_listed(self.names)})"
+        self._read = {c.name: f'r."{c.name}"' + ("::jsonb" if isinstance(c.type, JSONB) else "") for c in columns}
+        self._same_key = " AND ".join(f't."{name}" = r."{name}"' for name in self.key)
+
+    def insert(self, conflict: str) -> str:
+        """`conflict` is what follows ON CONFLICT; the table goes by `t`."""
+        values = ", ".join(self._read.values())
+        return (
+            f"INSERT INTO {self.table.fullname} AS t ({_listed(self.names)}) "  # noqa: S608  # names of our own tables
+            f"SELECT {values} FROM {self._source} ON CONFLICT {conflict}"
+        )
+
+    def update(self) -> str:
+        """Every column but the key, of the rows with these keys."""
+        values = ", ".join(f'"{name}" = {read}' for name, read in self._read.items() if name not in self.key)
+        return f"UPDATE {self.table.fullname} AS t SET {values} FROM {self._source} WHERE {self._same_key}"  # noqa: S608  # as above
+
+    def delete(self) -> str:
+        """The rows with these keys."""
+        return f"DELETE FROM {self.table.fullname} AS t USING {self._source} WHERE {self._same_key}"  # noqa: S608  # as above
+
+    def arguments(self, rows: Iterable[R]) -> list[Sequence[Any]]:
+        """The rows, at least one, in key order as one array per column. Raises StoreRefused, JSONEncodeError."""
+        columns: list[Sequence[Any]] = list(zip(*map(self._values, sorted(rows, key=self._key_of)), strict=True))
+        for at, encode in self._encoders:
+            columns[at] = [encode(value) for value in columns[at]]
+        return columns
+
+    def row(self, record: asyncpg.Record) -> R:
+        """What `selected` gave, as the dataclass."""
+        values: dict[str, Any] = dict(record)
+        for name, decode in self._decoders:
+            values[name] = decode(values[name])
+        return self.row_type(**values)
+
+
+def json_text(value: object) -> str | None:
+    """A JSON column's argument: text is taken to be JSON already."""
+    if value is None or isinstance(value, str):
+        return value
+    return orjson.dumps(value, default=_plain).decode()
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError
+
+
+def _aware(value: datetime | None) -> datetime | None:
+    # asyncpg would take a naive time for the machine's local time.
+    if value is not None and value.tzinfo is None:
+        raise StoreRefused("a time without a time zone")
+    return value
+
+
+def _encoder(column: Column[Any]) -> Callable[[Any], object] | None:
+    if isinstance(column.type, JSONB):
+        return json_text
+    return _aware if isinstance(column.type, DateTime) else None
+
+
+def _decoder(column: Column[Any], hint: object) -> Callable[[Any], object] | None:
+    if isinstance(column.type, JSONB):
+        return orjson.loads
+    return hint if isinstance(hint, type) and issubclass(hint, enum.Enum) else None
+
+
+def _array_type(column: Column[Any]) -> str:
+    return "text[]" if isinstance(column.type, JSONB) else f"{column.type.compile(_DIALECT)}[]"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)

@@ -1,0 +1,216 @@
+"""Where a batch ends: one transaction that loads what is known, and writes ledger, state, outboxes and dead letters.
+
+Raw asyncpg, since this is the hot path. Everything raised here is StoreUnavailable, Conflict or StoreRefused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from pydantic import SecretStr
+
+from schemas.errors import Conflict, StoreUnavailable
+from schemas.references import References
+from schemas.state import ROW_TYPES, Row, Timer
+from sinks.postgres import loading, tables
+from sinks.postgres.connection import CONNECT_TIMEOUT_S, Bounds, dsn
+from sinks.postgres.failures import DRIVER_ERRORS, classified
+from sinks.postgres.rows import DeadLetterRow, EmailRow, Flush, LedgerRow, StripeCallRow
+from sinks.postgres.statements import Shape
+
+if TYPE_CHECKING:
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+EMAILS_CHANNEL = "billing_emails"
+STRIPE_CALLS_CHANNEL = "billing_stripe_calls"
+
+_LEDGER = Shape(tables.events, LedgerRow, ["event_id"])
+_EMAILS = Shape(tables.emails, EmailRow, ["email_key"])
+_CALLS = Shape(tables.stripe_calls, StripeCallRow, ["call_key"])
+_LETTERS = Shape(tables.dead_letters, DeadLetterRow, ["consumer_group", "topic", "partition", "offset"])
+
+
+def _overwrite(shape: Shape[Any], **instead: str) -> str:
+    """SET … of an upsert: the new value of each column but the key, unless `instead` says otherwise."""
+    values = {name: f'excluded."{name}"' for name in shape.names if name not in shape.key} | instead
+    return "DO UPDATE SET " + ", ".join(f'"{name}" = {value}' for name, value in values.items())
+
+
+_SEEN = "SELECT event_id, outcome FROM billing.events WHERE event_id = ANY($1::text[])"
+_LOCK = "SELECT pg_advisory_xact_lock(id) FROM unnest($1::bigint[]) AS id"
+# Only an event that waits or is dead can come to another verdict.
+_WRITE_LEDGER = _LEDGER.insert(
+    "(event_id) "
+    + _overwrite(
+        _LEDGER,
+        attempts="t.attempts + excluded.attempts",
+        received_at="coalesce(t.received_at, excluded.received_at)",
+        payload="coalesce(excluded.payload, t.payload)",
+    )
+    + " WHERE t.outcome IN ('waiting', 'dead')"
+)
+_WRITE_LETTERS = _LETTERS.insert(
+    "(consumer_group, topic, partition, \"offset\") "
+    + _overwrite(
+        _LETTERS,
+        attempts="t.attempts + excluded.attempts",
+        first_failed_at="t.first_failed_at",
+        status="'open'",
+        closed_at="NULL",
+        closed_by="NULL",
+    )
+)  # fmt: skip
+# A key is queued once, for ever.
+_QUEUE_EMAILS = _EMAILS.insert("(email_key) DO NOTHING")
+_QUEUE_CALLS = _CALLS.insert("(call_key) DO NOTHING")
+# Of a customer's timers only the pending ones are loaded, so a new one may meet one that fired: that one stays
+# (effects.StartTimer). A pending one is moved.
+_START_TIMERS = loading.SHAPES[Timer].insert(
+    "(timer_key) " + _overwrite(loading.SHAPES[Timer]) + " WHERE t.status = 'pending'"
+)
+_INSERTS = {kind: shape.insert("DO NOTHING") for kind, shape in loading.SHAPES.items()}
+_UPDATES = {kind: shape.update() for kind, shape in loading.SHAPES.items() if set(shape.names) - set(shape.key)}
+_DELETES = {kind: shape.delete() for kind, shape in loading.SHAPES.items()}
+
+
+class Store:
+    """A pool of connections, opened by the entry point and closed there."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def connect(cls, url: SecretStr, *, pool_size: int, bounds: Bounds | None = None) -> Store:
+        """Opens one connection at once, so that a wrong address shows. Raises StoreUnavailable, InvalidSettings."""
+        bounds = bounds or Bounds()
+        with classified():
+            pool = await asyncpg.create_pool(
+                dsn(url),
+                min_size=1,
+                max_size=pool_size,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=bounds.client_s,
+                server_settings=bounds.server_settings("billing-worker"),
+            )
+        return cls(pool)
+
+    async def close(self) -> None:
+        """Waits for what is under way, a few seconds at most."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def transaction(self, locks: Iterable[tuple[str, int]]) -> AsyncIterator[Transaction]:
+        """One transaction, committed at the end of the block and rolled back by any exception in it.
+
+        `locks` are the (topic, partition)s of the batch. A worker that lost a partition and its new owner take turns on
+        it, so what `seen` answers stays true until the commit. A StoreUnavailable from the commit leaves open whether
+        it happened: ask `seen` again.
+        """
+        with classified():
+            connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)
+        try:
+            try:
+                with classified():
+                    await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+                    await connection.execute(_LOCK, sorted({_lock_id(*lock) for lock in locks}))
+                yield Transaction(connection)
+            except BaseException:
+                await _abandon(connection)
+                raise
+            with classified():
+                ended = await connection.execute("COMMIT")
+            if ended != "COMMIT":
+                raise StoreUnavailable("the transaction was rolled back: a statement in it had failed")
+        finally:
+            await self._release(connection)
+
+    async def _release(self, connection: Connection) -> None:
+        try:
+            await self._pool.release(connection, timeout=CONNECT_TIMEOUT_S)
+        except DRIVER_ERRORS:
+            # The transaction's end is known by now; all that is lost is the connection, which the pool has ended.
+            return
+
+
+class Transaction:
+    """What can be done in one transaction. Any error in it ends it: leave the block and begin again."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def seen(self, event_ids: Sequence[str]) -> dict[str, str]:
+        """The outcome of each of these events that the ledger holds, by id."""
+        with classified():
+            records = await self._connection.fetch(_SEEN, list(event_ids))
+        return {record["event_id"]: record["outcome"] for record in records}
+
+    async def load(self, refs: References) -> list[Row]:
+        """The rows these references reach (see References), locked until the end."""
+        with classified():
+            return await loading.load(self._connection, refs)
+
+    async def flush(self, flush: Flush) -> None:
+        """Writes it all, in the same order in every worker. Event ids must not repeat.
+
+        Raises Conflict if another transaction wrote one of the events or rows since this one looked, StoreRefused,
+        StoreUnavailable.
+        """
+        with classified():
+            await self._count(_WRITE_LEDGER, _LEDGER, flush.ledger, "are applied already")
+            for kind in ROW_TYPES:
+                await self._write_changes(kind, *flush.known.changed(kind))
+            woken = []
+            if await self._run(_QUEUE_EMAILS, _EMAILS, flush.emails):
+                woken.append(EMAILS_CHANNEL)
+            if await self._run(_QUEUE_CALLS, _CALLS, flush.calls):
+                woken.append(STRIPE_CALLS_CHANNEL)
+            await self._run(_WRITE_LETTERS, _LETTERS, flush.dead_letters)
+            if woken:
+                await self._connection.execute("SELECT pg_notify(channel, '') FROM unnest($1::text[]) channel", woken)
+
+    async def _write_changes(
+        self, kind: type[Row], new: Sequence[Row], altered: Sequence[Row], removed: Sequence[Row]
+    ) -> None:
+        shape = loading.SHAPES[kind]
+        if kind is Timer:
+            await self._run(_START_TIMERS, shape, new)
+        else:
+            await self._count(_INSERTS[kind], shape, new, "exist already")
+        if kind in _UPDATES:
+            await self._count(_UPDATES[kind], shape, altered, "are gone")
+        await self._count(_DELETES[kind], shape, removed, "are gone")
+
+    async def _count(self, statement: str, shape: Shape[Any], rows: Sequence[Any], otherwise: str) -> None:
+        written = await self._run(statement, shape, rows)
+        if written != len(rows):
+            raise Conflict(f"{shape.table.name}: {len(rows) - written} of {len(rows)} rows {otherwise}")
+
+    async def _run(self, statement: str, shape: Shape[Any], rows: Sequence[Any]) -> int:
+        """The number of rows that were written."""
+        if not rows:
+            return 0
+        tag = await self._connection.execute(statement, *shape.arguments(rows))
+        return int(tag.rpartition(" ")[2])
+
+
+async def _abandon(connection: Connection) -> None:
+    """Rolls back; where that can't be said, ending the connection does it."""
+    try:
+        await connection.execute("ROLLBACK")
+    except DRIVER_ERRORS:
+        connection.terminate()
+
+
+def _lock_id(topic: str, partition: int) -> int:
+    """An advisory lock's 64 bits; were two partitions to share them, they would take turns needlessly."""
+    digest = hashlib.blake2b(f"{topic}/{partition}".encode(), digest_size=8, person=b"billing").digest()
+    return int.from_bytes(digest, signed=True)
