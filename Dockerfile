@@ -1,0 +1,22 @@
+# One image for every process; the command says which (docker-compose.yml). No compiler, no embedded servers in it.
+FROM python:3.11-slim AS build
+WORKDIR /src
+RUN python -m venv /venv
+COPY requirements.lock ./
+RUN /venv/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+COPY pyproject.toml README.md ./
+COPY gateway gateway
+COPY schemas schemas
+COPY streams streams
+COPY sinks sinks
+COPY ops ops
+COPY local local
+RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+
+FROM python:3.11-slim
+RUN useradd --system --uid 10001 --create-home billing
+COPY --from=build /venv /venv
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 BILLING_STATE_DIR=/tmp/billing
+USER billing
+ENTRYPOINT ["billing"]
+CMD ["--help"]
