@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from ops.event import customer, event
 from ops.gateway import gateway
+from ops.migrate import migrate
 from ops.topics import topics
+from ops.up import down, up
 
 app = typer.Typer(
     name="billing",
@@ -16,6 +19,11 @@ app = typer.Typer(
 
 app.command()(gateway)
 app.command()(topics)
+app.command()(up)
+app.command()(down)
+app.command()(migrate)
+app.command()(event)
+app.command()(customer)
 
 
 def main() -> None:

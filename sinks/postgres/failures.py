@@ -65,4 +65,4 @@ def _refusal(error: BaseException) -> str:
 def _trouble(error: BaseException) -> str:
     if isinstance(error, asyncpg.PostgresError):
         return f"{error.args[0]} (SQLSTATE {error.sqlstate})"
-    return str(error) or type(error).__name__
+    return f"no answer from Postgres: {error or type(error).__name__}"
