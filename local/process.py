@@ -201,14 +201,14 @@ def end_leftovers(state_dir: Path) -> list[str]:
     return [path.stem for path in sorted((state_dir / "run").glob("*.pid")) if end_leftover(path, state_dir)]
 
 
-def find(pid_file: Path, state_dir: Path) -> psutil.Process | None:
-    """The living process that a pid file names: same id, same birth, and this STATE_DIR in its environment."""
+def find(pid_file: Path, state_dir: Path | None = None) -> psutil.Process | None:
+    """The living process that a pid file names: same id and birth, and (if given) this STATE_DIR in its environment."""
     try:
         noted = json.loads(pid_file.read_text())
         process = psutil.Process(noted["pid"])
         if abs(process.create_time() - noted["born"]) > 1.0 or process.status() == psutil.STATUS_ZOMBIE:
             return None
-        ours = process.environ().get("STATE_DIR") == str(state_dir.absolute())
+        ours = state_dir is None or process.environ().get("STATE_DIR") == str(state_dir.absolute())
     except (OSError, ValueError, KeyError, psutil.NoSuchProcess, psutil.AccessDenied):
         return None  # no file, half a file, gone, or another user's: not ours to touch
     return process if ours else None

@@ -1,0 +1,47 @@
+# Everything runs from .venv, which is made from the lock on first use and again when the lock changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+STATE_DIR ?= .billing
+WORKERS ?= 1
+TESTERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo up down test check bench soak
+
+help: ## What there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## Make .venv from the lock
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@echo "Installing into $(VENV) (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP) ## A story of signed events through the whole system (ONCE=1: stop at its end)
+	@$(BIN)/billing demo $(if $(ONCE),--once)
+
+up: $(STAMP) ## The whole system, until Ctrl-C (STATE_DIR=.billing WORKERS=1)
+	@$(BIN)/billing up --state-dir $(STATE_DIR) --workers $(WORKERS)
+
+down: $(STAMP) ## End what runs in STATE_DIR
+	@$(BIN)/billing down --state-dir $(STATE_DIR)
+
+test: $(STAMP) ## All tests (ARGS=… goes to pytest)
+	$(BIN)/pytest -n $(TESTERS) --dist loadfile $(ARGS)
+
+check: $(STAMP) ## Lint, format, types, layout
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## Measure (ARGS=…)
+	@$(BIN)/billing bench $(ARGS)
+
+soak: $(STAMP) ## The crash tests alone
+	$(BIN)/pytest -m chaos $(ARGS)
