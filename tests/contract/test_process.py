@@ -1,0 +1,256 @@
+"""`process` against the real store and the real dead-letter topic: each kind of event comes to its verdict, once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+from confluent_kafka import Consumer
+from confluent_kafka.admin import AdminClient, NewTopic
+from pydantic import BaseModel, SecretStr
+
+from schemas.dead_letter import original_headers
+from schemas.effects import Effect, NoteStale, QueueEmail, SaveUser
+from schemas.errors import RuleViolated
+from schemas.event import Event
+from schemas.known import Known
+from schemas.record import RecordHeaders, Source
+from schemas.references import References
+from schemas.settings import Config
+from schemas.state import User
+from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale
+from sinks.dead_letters import DeadLetters
+from sinks.postgres.migration import migrate
+from sinks.postgres.store import Store
+from streams.process import Attempt, Processor
+from streams.record import Record, record_of
+from streams.rules.registry import Stream
+
+TOPIC = "events"
+
+
+class Note(BaseModel):
+    """A small object of these tests' own: what the rule shall do is written on it."""
+
+    user: str
+    email: str = "a@example.com"
+    trouble: str = ""
+
+
+notes = Stream("notes")
+_fixed = {"bug": False}
+
+
+@notes.on("note.written", model=Note, refer=lambda event: References(users={event.object.user}))
+def on_note(event: Event[Note], known: Known) -> list[Effect]:
+    if event.object.trouble == "rule":
+        raise RuleViolated("a note may not say so")
+    if event.object.trouble == "bug" and not _fixed["bug"]:
+        raise ZeroDivisionError("nobody thought of that")
+    if event.object.trouble == "stale":
+        return [NoteStale("a newer note is stored")]
+    before = known.user(event.object.user)
+    trail = f"{before.email},{event.object.email}" if before and before.email else event.object.email
+    return [
+        SaveUser(User(user_id=event.object.user, email=trail)),
+        QueueEmail(key=f"note:{event.id}", template="note", account="", customer_id="cus_1"),
+    ]
+
+
+@dataclass
+class Bench:
+    processor: Processor
+    url: str
+    bootstrap: str
+    prefix: str
+
+    async def rows(self, query: str) -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(self.url)
+        try:
+            return [dict(row) for row in await connection.fetch(query)]
+        finally:
+            await connection.close()
+
+    async def outcomes(self) -> dict[str, str]:
+        rows = await self.rows("select event_id, outcome from billing.events order by event_id")
+        return {row["event_id"]: row["outcome"] for row in rows}
+
+    def letters(self, count: int) -> list[Any]:
+        consumer = Consumer(
+            {"bootstrap.servers": self.bootstrap, "group.id": f"{self.prefix}.test", "auto.offset.reset": "earliest"}
+        )
+        consumer.subscribe([f"{self.prefix}.dead"])
+        found: list[Any] = []
+        try:
+            for _ in range(100):
+                message = consumer.poll(0.2)
+                if message is not None and not message.error():
+                    found.append(message)
+                if len(found) >= count:
+                    break
+        finally:
+            consumer.close()
+        return found
+
+
+@pytest.fixture
+async def bench(kafka_bootstrap: str, database_url: str, topic_prefix: str) -> AsyncIterator[Bench]:
+    await migrate(SecretStr(database_url))
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    for creation in admin.create_topics([NewTopic(f"{topic_prefix}.dead", 1, 1)]).values():
+        creation.result(timeout=15)
+    store = await Store.connect(SecretStr(database_url), pool_size=2)
+    dead_letters = DeadLetters(kafka_bootstrap, f"{topic_prefix}.dead")
+    _fixed["bug"] = False
+    yield Bench(
+        Processor(
+            store=store,
+            dead_letters=dead_letters,
+            rules=notes.rules,
+            config=Config(),
+            group="test.worker",
+            code_version="1",
+        ),
+        database_url,
+        kafka_bootstrap,
+        topic_prefix,
+    )
+    dead_letters.close()
+    await store.close()
+
+
+def note(event_id: str, offset: int, *, type_: str = "note.written", **fields: Any) -> Record:
+    body = {
+        "id": event_id,
+        "object": "event",
+        "type": type_,
+        "created": 1_700_000_000 + offset,
+        "livemode": False,
+        "data": {"object": {"object": "note", "user": "u1", **fields}},
+    }
+    return raw(orjson.dumps(body), offset, event_id, type_)
+
+
+def raw(value: bytes | None, offset: int, event_id: str = "evt_raw", type_: str = "note.written") -> Record:
+    headers = RecordHeaders(event_id, type_, Source.STRIPE, "", False, "", "default", "2026-11-23T00:00:00+00:00")
+    return record_of(TOPIC, 0, offset, b"cus_1", value, headers.encode(), 1_700_000_000.0)
+
+
+async def test_an_event_is_applied_once_however_often_it_comes(bench: Bench) -> None:
+    first = await bench.processor.process([note("evt_1", 0), note("evt_2", 1, email="b"), note("evt_1", 2)])
+    again = await bench.processor.process([note("evt_2", 3), note("evt_3", 4, email="c")])
+
+    assert first == [Applied(), Applied(), Duplicate()]
+    assert again == [Duplicate(), Applied()]
+    assert await bench.rows("select email from billing.users") == [{"email": "a@example.com,b,c"}]
+    assert len(await bench.rows("select 1 from billing.emails")) == 3
+
+
+async def test_the_rest_of_a_batch_is_applied_around_a_dead_event(bench: Bench) -> None:
+    verdicts = await bench.processor.process(
+        [note("evt_1", 0), note("evt_2", 1, trouble="rule"), note("evt_3", 2, user=17), note("evt_4", 3, email="b")]
+    )
+
+    assert verdicts[0] == verdicts[3] == Applied()
+    assert verdicts[1] == Dead("RuleViolated", "a note may not say so", "decide")
+    assert verdicts[2] == Dead("MalformedEvent", "data.object.user: Input should be a valid string", "decode")
+    outcomes = await bench.outcomes()
+    assert outcomes == {"evt_1": "applied", "evt_2": "dead", "evt_3": "dead", "evt_4": "applied"}
+    reasons = await bench.rows("select reason from billing.events where outcome = 'dead' order by event_id")
+    assert reasons[0] == {"reason": "a note may not say so"}
+    assert len(await bench.rows("select 1 from billing.dead_letters where status = 'open'")) == 2
+
+
+async def test_a_dead_letter_has_all_that_a_replay_needs(bench: Bench) -> None:
+    record = note("evt_1", 7, trouble="rule")
+    await bench.processor.process([record])
+
+    (letter,) = bench.letters(1)
+    headers = {name: value.decode() for name, value in letter.headers()}
+    assert (letter.key(), letter.value()) == (record.key, record.value)
+    assert original_headers(tuple(letter.headers())) == record.raw_headers
+    assert headers["dead_error_class"] == "RuleViolated"
+    assert headers["dead_message"] == "a note may not say so"
+    assert (headers["dead_topic"], headers["dead_partition"], headers["dead_offset"]) == (TOPIC, "0", "7")
+    assert (headers["dead_stage"], headers["dead_stream"], headers["dead_group"]) == ("decide", "notes", "test.worker")
+    assert headers["dead_attempts"] == "1"
+    (row,) = await bench.rows("select dead_partition, dead_offset from billing.dead_letters")
+    assert row == {"dead_partition": letter.partition(), "dead_offset": letter.offset()}
+
+
+async def test_what_postgres_refuses_is_found_by_halving_and_dies_alone(bench: Bench) -> None:
+    batch = [note(f"evt_{n:02}", n, email=str(n)) for n in range(20)]
+    # Valid JSON that no check of ours refuses, and that jsonb can't hold: a number beyond its range.
+    poison = orjson.loads(batch[13].value or b"")
+    text = orjson.dumps(poison).decode().replace('"user":', '"huge":1e400000,"user":')
+    batch[13] = raw(text.encode(), 13, "evt_13")
+
+    verdicts = await bench.processor.process(batch)
+
+    assert isinstance(verdicts[13], Dead)
+    assert verdicts[13].error_class in ("StoreRefused", "MalformedEvent")
+    assert [n for n, verdict in enumerate(verdicts) if verdict != Applied()] == [13]
+    (user,) = await bench.rows("select email from billing.users")
+    assert user["email"] == ",".join(str(n) for n in range(20) if n != 13)
+
+
+async def test_a_text_postgres_cannot_hold_is_dead_lettered_not_retried(bench: Bench) -> None:
+    verdicts = await bench.processor.process([note("evt_1", 0, email="a\0b"), note("evt_2", 1)])
+
+    assert isinstance(verdicts[0], Dead)
+    assert "U+0000" in verdicts[0].reason
+    assert verdicts[1] == Applied()
+    assert await bench.outcomes() == {"evt_1": "dead", "evt_2": "applied"}
+
+
+async def test_a_bug_in_a_rule_is_kept_with_its_traceback_and_replayed_after_the_fix(bench: Bench) -> None:
+    (verdict,) = await bench.processor.process([note("evt_1", 0, trouble="bug")])
+    assert isinstance(verdict, Dead)
+    assert (verdict.error_class, verdict.reason) == ("Unforeseen", "ZeroDivisionError: nobody thought of that")
+    assert "on_note" in verdict.traceback
+
+    _fixed["bug"] = True
+    assert await bench.processor.process([note("evt_1", 5, trouble="bug")]) == [Applied()]
+    assert await bench.outcomes() == {"evt_1": "applied"}
+
+
+@pytest.mark.parametrize("value", [None, b"", b"not json", b"[1]", b'"text"', b"{}", b'{"id":"evt_1"}', b"\xff\xfe"])
+async def test_what_is_no_event_at_all_is_kept_and_the_partition_moves_on(bench: Bench, value: bytes | None) -> None:
+    verdicts = await bench.processor.process([raw(value, 0), note("evt_2", 1)])
+
+    assert isinstance(verdicts[0], Dead)
+    assert verdicts[0].error_class == "MalformedEvent"
+    assert verdicts[1] == Applied()
+    assert await bench.outcomes() == {"evt_2": "applied"}
+    (letter,) = bench.letters(1)
+    assert letter.value() == value
+
+
+async def test_types_without_a_rule_are_ledgered_as_ignored(bench: Bench) -> None:
+    thin = b'{"id":"evt_thin","object":"v2.core.event","type":"v1.x","created":"2026-11-23T10:00:00Z","livemode":false}'
+    assert await bench.processor.process([note("evt_1", 0, type_="foo.created"), raw(thin, 1)]) == [
+        Ignored(),
+        Ignored(),
+    ]
+    assert await bench.outcomes() == {"evt_1": "ignored", "evt_thin": "ignored"}
+
+
+async def test_a_stale_event_is_ledgered_with_its_reason(bench: Bench) -> None:
+    assert await bench.processor.process([note("evt_1", 0, trouble="stale")]) == [Stale("a newer note is stored")]
+    assert await bench.outcomes() == {"evt_1": "stale"}
+
+
+async def test_a_retry_of_a_batch_publishes_no_letter_twice(bench: Bench) -> None:
+    attempt = Attempt()
+    batch = [note("evt_1", 0, trouble="rule")]
+    await bench.processor.process(batch, attempt)
+    attempt.number += 1
+    await bench.processor.process(batch, attempt)
+
+    assert len(bench.letters(2)) == 1
+    (row,) = await bench.rows("select attempts from billing.events")
+    assert row["attempts"] >= 2
