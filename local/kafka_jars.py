@@ -49,7 +49,7 @@ def fetch_jars(say: Say) -> list[Path]:
     folder = jars_dir()
     if not _broken(folder):
         return _paths(folder)
-    with file_lock(folder.with_suffix(".lock")):
+    with file_lock(folder.with_name(f"{folder.name}.lock")):
         if _broken(folder):
             _fetch(folder, say)
     return _paths(folder)
@@ -57,7 +57,7 @@ def fetch_jars(say: Say) -> list[Path]:
 
 def _fetch(folder: Path, say: Say) -> None:
     say(f"Fetching Apache Kafka {KAFKA_VERSION} ({len(_SHA256)} jars, 44 MB; once per machine)")
-    work = folder.with_suffix(".fetch")
+    work = folder.with_name(f"{folder.name}.fetch")
     reason: object = "no attempt"
     for _ in range(_TRIES):
         shutil.rmtree(work, ignore_errors=True)  # jgo takes half a file for a whole one

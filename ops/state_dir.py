@@ -56,7 +56,8 @@ class Claim:
 
     def take(self) -> Self:
         """Raises AlreadyRunning."""
-        self._lock_file.parent.mkdir(parents=True, exist_ok=True)
+        make_private(self._lock_file.parent.parent)
+        self._lock_file.parent.mkdir(exist_ok=True)
         file = self._lock_file.open("a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,6 +99,11 @@ class Claim:
     def owner(self) -> psutil.Process | None:
         """The process that holds it, if it can be told."""
         return find(self._pid_file)
+
+
+def make_private(state_dir: Path) -> None:
+    """The directory, entered by its owner only: it holds customers' mail, logs and data."""
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def write_private(path: Path, text: str) -> None:

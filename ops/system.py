@@ -70,7 +70,6 @@ class System:
 
         Raises AlreadyRunning, InvalidSettings, KafkaNotFetched, ServerNotReady or SystemNotStarted; call `stop` then.
         """
-        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._claim.take()
         if left := end_leftovers(self.state_dir):
             self._say(f"Ended what an earlier run left behind: {', '.join(left)}")

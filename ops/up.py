@@ -19,7 +19,7 @@ from rich.console import Console
 from local.kafka_jars import KafkaNotFetched
 from local.ports import NoFreePort
 from local.process import ServerNotReady, end_leftovers
-from ops.state_dir import AlreadyRunning, Claim
+from ops.state_dir import AlreadyRunning, Claim, make_private
 from ops.system import System, SystemNotStarted
 from schemas.settings import InvalidSettings
 
@@ -66,6 +66,8 @@ def up(
         except NOT_STARTED as error:
             _fail(error)
         say(f"Mail arrives in {system.mailbox_dir}, logs are in {state_dir / 'logs'}; Ctrl-C ends it")
+        for number in _END_SIGNALS:
+            signal.signal(number, lambda *_: asked.set())
         asked.wait()
 
 
@@ -99,7 +101,7 @@ def sayer() -> Callable[[str], None]:
 
 
 class leaving_nothing:
-    """Stops the system however the block ends: Ctrl-C, SIGTERM, SIGHUP, an error. A signal ends the block, exit 0."""
+    """Stops the system however the block ends: Ctrl-C, SIGTERM, SIGHUP (exit 128 + its number), an error."""
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -114,8 +116,8 @@ class leaving_nothing:
         self._system.stop()
 
 
-def _end(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(0)
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _foreground(state_dir: Path, workers: int) -> list[str]:
@@ -125,7 +127,8 @@ def _foreground(state_dir: Path, workers: int) -> list[str]:
 def _detach(state_dir: Path, workers: int, say: Callable[[str], None]) -> None:
     """Start the foreground command in a session of its own, repeat what it says, return when it is ready."""
     log = state_dir / "logs" / "up.log"
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(state_dir)
+    log.parent.mkdir(exist_ok=True)
     with log.open("wb") as out:
         process = subprocess.Popen(  # noqa: S603 - ourselves
             _foreground(state_dir, workers),

@@ -1,0 +1,81 @@
+"""A state directory: one system at a time, a config that loads, an env file that a shell reads back."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from local import kafka_jars
+from local.ports import free_port, kept_port
+from ops.state_dir import AlreadyRunning, Claim, own_config, write_env
+from schemas.settings import Mode, load_config
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_one_system_at_a_time(tmp_path: Path) -> None:
+    """The second claim is refused while the first holds; dropping it lets the next one in."""
+    first = Claim(tmp_path / "state").take()
+    assert _mode(tmp_path / "state") == 0o700
+    with pytest.raises(AlreadyRunning):
+        Claim(tmp_path / "state").take()
+    owner = Claim(tmp_path / "state").owner()
+    assert owner is not None
+    first.drop()
+    assert not Claim(tmp_path / "state").is_taken()
+    Claim(tmp_path / "state").take().drop()
+
+
+def test_own_config_loads_and_keeps_its_secrets(tmp_path: Path) -> None:
+    """A test-mode `default` and a live endpoint with different fresh secrets; the next start finds the same ones."""
+    path = own_config(tmp_path)
+    config = load_config(path)
+    default, live = config.endpoints["default"], config.endpoints["live"]
+    assert (default.mode, live.mode) == (Mode.TEST, Mode.LIVE)
+    assert default.secrets[0].get_secret_value().startswith("whsec_")
+    assert default.secrets != live.secrets
+    assert config.plan_of_price("price_pro_monthly") == "pro"
+    assert _mode(path) == 0o600
+    written = path.read_bytes()
+    assert own_config(tmp_path).read_bytes() == written
+    other = tmp_path / "other"
+    other.mkdir()
+    assert load_config(own_config(other)).endpoints["default"].secrets != default.secrets
+
+
+def test_a_shell_reads_env_back(tmp_path: Path) -> None:
+    """Quotes, dollars, spaces and nothing at all survive `. STATE_DIR/env`."""
+    values = {"EMPTY": "", "PLAIN": "127.0.0.1:9092", "ODD": 'it\'s $HOME `x` "y" \\ é'}
+    write_env(tmp_path, values)
+    assert _mode(tmp_path / "env") == 0o600
+    script = '. ./env; printf "%s\\0" "$EMPTY" "$PLAIN" "$ODD"'
+    told = subprocess.run(["sh", "-euc", script], cwd=tmp_path, capture_output=True, check=True).stdout
+    assert told.decode().split("\0")[:-1] == list(values.values())
+
+
+def test_ports_are_kept_and_never_shared(tmp_path: Path) -> None:
+    """A name keeps its port between starts, and no two names share one."""
+    ports = {name: kept_port(tmp_path, name) for name in "abcdefgh"}
+    assert {name: kept_port(tmp_path, name) for name in ports} == ports
+    assert len(set(ports.values())) == len(ports)
+    chosen = free_port()
+    assert kept_port(tmp_path, "a", chosen) == chosen
+    assert kept_port(tmp_path, "a") == chosen
+
+
+def test_half_a_jar_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    """The cache is whole only if every pinned jar has its hash; a cut-off download does not."""
+    assert len(kafka_jars._broken(tmp_path)) == 46
+    name, digest = "jspecify-1.0.0.jar", kafka_jars._SHA256["jspecify-1.0.0.jar"]
+    whole = (kafka_jars.fetch_jars(lambda _line: None)[0].parent / name).read_bytes()
+    assert hashlib.sha256(whole).hexdigest() == digest
+    (tmp_path / name).write_bytes(whole)
+    assert name not in kafka_jars._broken(tmp_path)
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    assert name in kafka_jars._broken(tmp_path)
