@@ -18,5 +18,5 @@ def settings_and_config() -> tuple[Settings, Config]:
     except InvalidSettings as error:
         typer.echo(f"billing: {error}", err=True)
         raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-    logs.configure(settings.log_format, settings.log_level)
+    logs.configure_logging(log_format=settings.log_format, level=settings.log_level)
     return settings, config

@@ -22,9 +22,16 @@ class UnknownTemplate(Exception):
     """No mail of that name exists."""
 
 
+_TURNS_TEXT_AROUND = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
 def one_line(text: str) -> str:
-    """Control and invisible format characters out, white space runs to one space, and not too long."""
-    kept = (" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
+    """Control and bidirectional override characters out, white space runs to one space, and not too long."""
+    kept = (
+        c if not c.isspace() else " "
+        for c in text
+        if c.isspace() or (unicodedata.category(c) not in ("Cc", "Cs", "Cn") and c not in _TURNS_TEXT_AROUND)
+    )
     return " ".join("".join(kept).split())[:LONGEST_LINE]
 
 

@@ -91,6 +91,8 @@ class Mail(_Frozen):
 
     sender: str = "Billing <billing@localhost>"
     operator: str = "billing-operators@localhost"
+    reply_to: str | None = None
+    """Where answers go, if not to `sender`."""
     product: str = "Your SaaS"
     app_url: str = "http://127.0.0.1:8080"
     update_payment_url: str = "http://127.0.0.1:8080/billing/update-payment"
@@ -157,6 +159,8 @@ class Settings(BaseSettings):
     """postgresql://user:password@host:port/database"""
     smtp_url: SecretStr = SecretStr("smtp://127.0.0.1:1025")
     """smtp://, smtp+starttls:// or smtps://, with user:password@ where the server asks for it."""
+    link_secret: OptionalSecret = None
+    """Signs links in mails (unsubscribe); without it those mails ask for an answer by mail instead."""
     stripe_api_key: OptionalSecret = None
     stripe_api_base: str = "https://api.stripe.com"
     config_path: Path = Field(validation_alias=AliasChoices("BILLING_CONFIG", "config_path"))

@@ -1,0 +1,63 @@
+"""Beside each process that has no HTTP door of its own: is it alive, is it ready, what does it count?
+
+`/livez` and `/readyz` answer 200, or 503 with the reasons; `/metrics` is Prometheus' format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from prometheus_client import REGISTRY
+from prometheus_client.aiohttp import make_aiohttp_handler
+from prometheus_client.registry import Collector
+
+Check = Callable[[], str | None]
+"""None when all is well, else the reason in a few words. It must not wait."""
+
+
+class OpsServer:
+    """A small listener. `checks` decide /readyz; `alive` decides /livez, and without one answering is enough.
+
+    Liveness means progress: a check of `alive` fails when the process should be restarted.
+    Port 0 is no listener at all.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        checks: Mapping[str, Check],
+        *,
+        alive: Mapping[str, Check] | None = None,
+        registry: Collector = REGISTRY,
+    ) -> None:
+        self._host = host
+        self._port = port
+        app = web.Application(client_max_size=1024)
+        app.router.add_get("/livez", _answer(alive or {}))
+        app.router.add_get("/readyz", _answer({**(alive or {}), **checks}))
+        app.router.add_get("/metrics", make_aiohttp_handler(registry))
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+
+    async def start(self) -> None:
+        """Raises OSError when the address cannot be bound."""
+        if self._port == 0:
+            return
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self._port).start()
+
+    async def stop(self) -> None:
+        """Safe to call at any time."""
+        await self._runner.cleanup()
+
+
+def _answer(checks: Mapping[str, Check]) -> Handler:
+    async def handler(_request: web.Request) -> web.StreamResponse:
+        reasons = {name: check() for name, check in checks.items()}
+        failing = any(reason is not None for reason in reasons.values())
+        body = {"status": "failing" if failing else "ok", "checks": {n: r or "ok" for n, r in reasons.items()}}
+        return web.json_response(body, status=503 if failing else 200)
+
+    return handler

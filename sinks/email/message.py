@@ -1,0 +1,146 @@
+"""From an outbox row to a message: everything that can be wrong with a mail itself is found here, before SMTP."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from schemas.mail import OPERATOR_MAILS, OPTIONAL_MAILS, UnknownTemplate, read_mail
+from schemas.settings import Mail as MailConfig
+from sinks.email.addresses import Mailbox, UnusableAddress, read_address, read_mailbox
+from sinks.email.localize import UnknownCurrency
+from sinks.email.templates import Brand, Templates
+from sinks.email.unsubscribe import Subscriber, unsubscribe_url
+
+_KEPT_OF_DIGEST = 40
+
+
+class UnsendableMail(Exception):
+    """This mail can never be sent as it is; the message says why, without personal data."""
+
+
+class RecipientUnknown(Exception):
+    """Nobody has told the customer's address yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedMail:
+    """One claimed row of `billing.emails`, with what is known of its customer at this moment.
+
+    `attempts` counts this try; the claim is ours until `claimed_until`.
+    """
+
+    key: str
+    event_id: str
+    account: str
+    customer_id: str | None
+    template: str
+    recipient: str | None
+    locale: str | None
+    livemode: bool
+    data: Mapping[str, Any]
+    attempts: int
+    queued_at: datetime
+    claimed_until: datetime
+    customer_email: str | None = None
+    customer_locale: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message and where it goes."""
+
+    message: EmailMessage
+    recipient: Mailbox
+
+    @property
+    def message_id(self) -> str:
+        return str(self.message["Message-ID"])
+
+
+class Composer:
+    """Makes letters. Raises UnusableAddress where the configuration's own addresses are wrong."""
+
+    def __init__(self, config: MailConfig, *, link_secret: bytes | None = None) -> None:
+        self._config = config
+        self._link_secret = link_secret
+        self._sender = read_mailbox(config.sender)
+        self._operator = read_mailbox(config.operator)
+        self._reply_to = read_mailbox(config.reply_to) if config.reply_to else None
+        self._templates = Templates(Brand(product=config.product, app_url=config.app_url))
+
+    @property
+    def sender(self) -> Mailbox:
+        return self._sender
+
+    def compose(self, mail: QueuedMail, now: datetime) -> Letter:
+        """The same row gives the same letter but for its date. Raises RecipientUnknown, UnsendableMail."""
+        recipient = self._recipient(mail)
+        unsubscribe = self._unsubscribe_link(mail)
+        reader_locale = None if mail.template in OPERATOR_MAILS else mail.customer_locale
+        locales = (mail.locale, reader_locale, self._config.default_locale)
+        try:
+            data = read_mail(mail.template, mail.data, strict=False)
+            rendered = self._templates.render(mail.template, data, locales, unsubscribe_url=unsubscribe)
+        except ValidationError as error:
+            raise UnsendableMail(f"data of {mail.template}: {_without_input(error)}") from None
+        except UnknownTemplate:
+            raise UnsendableMail(f"no template {mail.template}") from None
+        except UnknownCurrency as error:
+            raise UnsendableMail(f"unknown currency {error}") from None
+        message = EmailMessage(policy=SMTP)
+        message["From"] = self._sender.header
+        message["To"] = recipient.header
+        message["Subject"] = rendered.subject
+        message["Date"] = format_datetime(now)
+        message["Message-ID"] = message_id(mail.key, self._sender.domain)
+        message["Auto-Submitted"] = "auto-generated"
+        if self._reply_to is not None and mail.template not in OPERATOR_MAILS:
+            message["Reply-To"] = self._reply_to.header
+        if mail.template in OPTIONAL_MAILS:
+            self._add_unsubscribe(message, unsubscribe)
+        # Quoted-printable keeps lines short and ASCII, whatever the server offers.
+        message.set_content(rendered.text, cte="quoted-printable")
+        message.add_alternative(rendered.html, subtype="html", cte="quoted-printable")
+        return Letter(message, recipient)
+
+    def _recipient(self, mail: QueuedMail) -> Mailbox:
+        for_operator = mail.template in OPERATOR_MAILS
+        if for_operator and mail.recipient is None:
+            return self._operator
+        address = mail.recipient or mail.customer_email
+        if not address:
+            raise RecipientUnknown
+        try:
+            return read_mailbox(address) if for_operator else read_address(address)
+        except UnusableAddress as error:
+            raise UnsendableMail(str(error)) from None
+
+    def _unsubscribe_link(self, mail: QueuedMail) -> str | None:
+        if mail.template not in OPTIONAL_MAILS or self._link_secret is None or mail.customer_id is None:
+            return None
+        subscriber = Subscriber(mail.account, mail.customer_id, mail.template)
+        return unsubscribe_url(self._config.app_url, self._link_secret, subscriber)
+
+    def _add_unsubscribe(self, message: EmailMessage, link: str | None) -> None:
+        by_mail = f"<mailto:{(self._reply_to or self._sender).addr_spec}?subject=unsubscribe>"
+        message["List-Unsubscribe"] = f"<{link}>, {by_mail}" if link else by_mail
+        if link:
+            message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+
+
+def message_id(email_key: str, domain: str) -> str:
+    """The same for every try of a mail, so that a receiver can drop the second of two copies (behaviours.md D8)."""
+    return f"<{hashlib.sha256(email_key.encode()).hexdigest()[:_KEPT_OF_DIGEST]}@{domain}>"
+
+
+def _without_input(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))

@@ -1,0 +1,234 @@
+"""The last step of the flow: one kept SMTP connection, and what the server's answers mean.
+
+MailNotTaken
+├── ServerUnavailable   nothing can be sent now: unreachable, refuses us, wrong credentials. No mail is to blame
+├── ConnectionLost      the conversation broke off or hung; the mail may even have been taken
+├── Deferred            4xx for this mail: later
+└── Refused             5xx for this mail: never
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+import aiosmtplib
+
+from sinks.email.message import Letter
+
+CONNECT_TIMEOUT_S = 10.0
+STEP_TIMEOUT_S = 30.0
+"""For each answer of the server. Shorter means more duplicates from servers that are slow after the last dot."""
+LETTER_TIMEOUT_S = 120.0
+CHECK_AFTER_IDLE_S = 5.0
+
+_NOT_ABOUT_THE_MAIL = frozenset((421, 530, 534, 535, 538))
+"""Closing down; authentication missing or wrong (RFC 5321, RFC 4954)."""
+_LONGEST_REPLY = 300
+
+Tls = Literal["none", "starttls", "implicit"]
+_SCHEMES: dict[str, tuple[Tls, int]] = {
+    "smtp": ("none", 25),
+    "smtp+starttls": ("starttls", 587),
+    "smtps": ("implicit", 465),
+}
+
+
+class InvalidSmtpUrl(Exception):
+    """BILLING_SMTP_URL cannot be used; the message does not repeat it."""
+
+
+class MailNotTaken(Exception):
+    """The server did not take the mail, or it is not known whether it did."""
+
+
+class ServerUnavailable(MailNotTaken):
+    """Nothing can be sent now."""
+
+
+class ConnectionLost(MailNotTaken):
+    """The conversation broke off or hung."""
+
+
+class Deferred(MailNotTaken):
+    """The server asks for another try later."""
+
+
+class Refused(MailNotTaken):
+    """The server will never take this mail."""
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpServer:
+    """Where mail is handed over."""
+
+    host: str
+    port: int
+    tls: Tls
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+def parse_smtp_url(url: str) -> SmtpServer:
+    """`smtp://`, `smtp+starttls://` or `smtps://`, with `user:password@` where needed. Raises InvalidSmtpUrl."""
+    parts = urlsplit(url)
+    if parts.scheme not in _SCHEMES:
+        raise InvalidSmtpUrl(f"the scheme must be one of {', '.join(_SCHEMES)}")
+    try:
+        port = parts.port
+    except ValueError:
+        raise InvalidSmtpUrl("the port is not a number up to 65535") from None
+    if not parts.hostname:
+        raise InvalidSmtpUrl("it names no host")
+    tls, default_port = _SCHEMES[parts.scheme]
+    if (parts.username is None) != (parts.password is None):
+        raise InvalidSmtpUrl("it must name both user and password, or neither")
+    if parts.username is not None and tls == "none" and not _is_loopback(parts.hostname):
+        raise InvalidSmtpUrl(
+            "a password over smtp:// would cross the network in clear: use smtp+starttls:// or smtps://"
+        )
+    return SmtpServer(
+        host=parts.hostname,
+        port=port or default_port,
+        tls=tls,
+        username=unquote(parts.username) if parts.username is not None else None,
+        password=unquote(parts.password) if parts.password is not None else None,
+    )
+
+
+class SmtpLink:
+    """One connection, opened when first needed, kept, and opened again after trouble. Not for two mails at once."""
+
+    def __init__(
+        self,
+        server: SmtpServer,
+        *,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        step_timeout_s: float = STEP_TIMEOUT_S,
+        letter_timeout_s: float = LETTER_TIMEOUT_S,
+    ) -> None:
+        self._server = server
+        self._connect_timeout_s = connect_timeout_s
+        self._step_timeout_s = step_timeout_s
+        self._letter_timeout_s = letter_timeout_s
+        self._client: aiosmtplib.SMTP | None = None
+        self._used_at = 0.0
+
+    @property
+    def letter_timeout_s(self) -> float:
+        return self._letter_timeout_s
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since the open connection was last used; 0 without one."""
+        return time.monotonic() - self._used_at if self._client is not None else 0.0
+
+    async def ensure(self) -> None:
+        """An open connection that answers. Raises ServerUnavailable."""
+        client = self._client
+        if client is not None and client.is_connected:
+            if self.idle_s < CHECK_AFTER_IDLE_S:
+                return
+            with contextlib.suppress(aiosmtplib.SMTPException):  # the answer does not matter: we connect anew
+                await client.noop(timeout=self._connect_timeout_s)
+                self._used_at = time.monotonic()
+                return
+        self.drop()
+        await self._connect()
+
+    async def send(self, letter: Letter, sender: str) -> None:
+        """Returns once the server has taken the letter. Raises a MailNotTaken; see the tree above."""
+        client = self._client
+        if client is None:
+            raise ConnectionLost("not connected")
+        try:
+            async with asyncio.timeout(self._letter_timeout_s):
+                await client.send_message(letter.message, sender=sender, recipients=[letter.recipient.addr_spec])
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            raise self._answer(error.recipients[0]) from None
+        except aiosmtplib.SMTPSenderRefused as error:
+            # Not the recipient's fault: the server may be told tomorrow that this sender is ours.
+            raise (
+                Deferred(_reply(error)) if error.code not in _NOT_ABOUT_THE_MAIL else self._unavailable(error)
+            ) from None
+        except aiosmtplib.SMTPResponseException as error:
+            raise self._answer(error) from None
+        except aiosmtplib.SMTPNotSupported:
+            raise Refused("the mail server does not take addresses beyond ASCII (SMTPUTF8)") from None
+        except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+            self.drop()
+            raise ConnectionLost(_told(error)) from None
+        except asyncio.CancelledError:
+            self.drop()  # in the middle of a conversation: useless for the next mail
+            raise
+        self._used_at = time.monotonic()
+
+    async def close(self) -> None:
+        """Says goodbye, but does not wait for it long."""
+        client, self._client = self._client, None
+        if client is not None and client.is_connected:
+            try:
+                await client.quit(timeout=2.0)
+            except (aiosmtplib.SMTPException, OSError, TimeoutError):
+                client.close()
+
+    def drop(self) -> None:
+        """Closes without a word."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    async def _connect(self) -> None:
+        client = aiosmtplib.SMTP(
+            hostname=self._server.host,
+            port=self._server.port,
+            username=self._server.username,
+            password=self._server.password,
+            use_tls=self._server.tls == "implicit",
+            start_tls=self._server.tls == "starttls",
+            local_hostname=socket.gethostname(),
+            timeout=self._step_timeout_s,
+        )
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                await client.connect(timeout=self._connect_timeout_s)
+                await client.ehlo(timeout=self._connect_timeout_s)
+        except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+            client.close()
+            raise ServerUnavailable(_told(error)) from None
+        self._client = client
+        self._used_at = time.monotonic()
+
+    def _answer(self, error: aiosmtplib.SMTPResponseException) -> MailNotTaken:
+        if error.code in _NOT_ABOUT_THE_MAIL:
+            return self._unavailable(error)
+        self._used_at = time.monotonic()
+        return Refused(_reply(error)) if 500 <= error.code < 600 else Deferred(_reply(error))
+
+    def _unavailable(self, error: aiosmtplib.SMTPResponseException) -> ServerUnavailable:
+        self.drop()
+        return ServerUnavailable(_reply(error))
+
+
+def _reply(error: aiosmtplib.SMTPResponseException) -> str:
+    text = " ".join(error.message.encode("utf-8", "replace").decode().replace("\0", "").split())
+    return f"{error.code} {text}"[:_LONGEST_REPLY]
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        return _reply(error)
+    return f"{type(error).__name__}: {error}".removesuffix(": ")[:_LONGEST_REPLY]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,102 @@
+"""A mail's text: template name, data and locale in; subject, HTML and plain text out.
+
+Each mail is written once per language, from pieces (paragraph, facts, button) that exist in HTML and in text; so the
+two cannot say different things. A language is a folder under templates/.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from babel import Locale
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from schemas.mail import MAILS, OPERATOR_MAILS, OPTIONAL_MAILS, MailData, UnknownTemplate, one_line
+from sinks.email.localize import Words, choose_locale
+
+_FOLDER = Path(__file__).parent / "templates"
+_COLUMNS = 72
+_BLANK_LINES = re.compile(r"\n{3,}")
+LANGUAGES = frozenset(folder.name for folder in _FOLDER.iterdir() if folder.is_dir())
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One mail's content. `subject` is one line."""
+
+    subject: str
+    html: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Brand:
+    """What every mail says about the product."""
+
+    product: str
+    app_url: str
+
+
+class Templates:
+    """All mails in all languages, compiled on first use."""
+
+    def __init__(self, brand: Brand) -> None:
+        self._brand = brand
+        self._html = _environment(autoescape=True)
+        self._text = _environment(autoescape=False)
+
+    def render(
+        self, template: str, data: MailData, locales: Iterable[str | None], *, unsubscribe_url: str | None = None
+    ) -> Rendered:
+        """The mail in the first of `locales` that it is written in. Raises UnknownTemplate, UnknownCurrency."""
+        if template not in MAILS:
+            raise UnknownTemplate(template)
+        locale = choose_locale(locales, LANGUAGES)
+        values = self._values(template, data, locale, unsubscribe_url)
+        name = f"{locale.language}/{template}.j2"
+        source = self._text.get_template(name)
+        subject = one_line("".join(source.blocks["subject"](source.new_context(values))))
+        values["subject"] = subject
+        text = source.render(values | {"layout": "layout.txt.j2", "pieces": "pieces.txt.j2"})
+        html = self._html.get_template(name).render(
+            values | {"layout": "layout.html.j2", "pieces": "pieces.html.j2"},
+        )
+        return Rendered(subject=subject, html=html, text=_BLANK_LINES.sub("\n\n", text).strip() + "\n")
+
+    def _values(self, template: str, data: MailData, locale: Locale, unsubscribe_url: str | None) -> dict[str, object]:
+        # Field by field, not model_dump(): `words.money` wants Money, not a dict.
+        values: dict[str, object] = {field: getattr(data, field) for field in type(data).model_fields}
+        if "link" in values:
+            values["link_url"] = values.pop("link")  # `link` is a piece
+        return {
+            "name": None,
+            **values,
+            "words": Words(locale),
+            "language": locale.language,
+            "product": self._brand.product,
+            "app_url": self._brand.app_url,
+            "for_operator": template in OPERATOR_MAILS,
+            "is_optional": template in OPTIONAL_MAILS,
+            "unsubscribe_url": unsubscribe_url,
+        }
+
+
+def _environment(*, autoescape: bool) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=autoescape,  # noqa: S701 - off only where the output is text/plain
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters["wrap"] = _wrap
+    return environment
+
+
+def _wrap(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), _COLUMNS, break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,68 @@
+"""In an optional mail: the link that ends it (RFC 8058), signed so that nobody ends another's.
+
+The link never expires: a year-old mail must still be able to be stopped.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+_LABEL = b"billing-stream unsubscribe v1\0"
+_LONGEST_TOKEN = 2048
+
+
+class ForgedToken(Exception):
+    """The token was not made with this secret, or is no token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """Who wants no more of which mail."""
+
+    account: str
+    customer_id: str
+    template: str
+
+
+def sign(secret: bytes, subscriber: Subscriber) -> str:
+    """An URL-safe token that names the subscriber; `secret` is the deployment's link secret."""
+    body = json.dumps([subscriber.account, subscriber.customer_id, subscriber.template]).encode()
+    return f"{_encode(body)}.{_encode(_mac(secret, body))}"
+
+
+def verify(secret: bytes, token: str) -> Subscriber:
+    """Who `sign` was asked for. Raises ForgedToken."""
+    body_part, dot, mac_part = token.partition(".")
+    if not dot or len(token) > _LONGEST_TOKEN:
+        raise ForgedToken
+    try:
+        body, mac = _decode(body_part), _decode(mac_part)
+    except (binascii.Error, UnicodeEncodeError):
+        raise ForgedToken from None
+    if not hmac.compare_digest(_mac(secret, body), mac):
+        raise ForgedToken
+    account, customer_id, template = json.loads(body)  # ours: the signature says so
+    return Subscriber(account, customer_id, template)
+
+
+def unsubscribe_url(app_url: str, secret: bytes, subscriber: Subscriber) -> str:
+    """`{app_url}/unsubscribe?token=…`; GET shows a page, POST (one click) does it."""
+    return f"{app_url.rstrip('/')}/unsubscribe?{urlencode({'token': sign(secret, subscriber)})}"
+
+
+def _mac(secret: bytes, body: bytes) -> bytes:
+    return hmac.new(secret, _LABEL + body, hashlib.sha256).digest()
+
+
+def _encode(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def _decode(text: str) -> bytes:
+    return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)

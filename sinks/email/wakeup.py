@@ -1,0 +1,47 @@
+"""Between the worker's commit and the dispatcher: `NOTIFY billing_emails` ends the wait early.
+
+Only a hint. What is missed while the connection is down is found by the poll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import asyncpg
+import structlog
+from pydantic import SecretStr
+
+from schemas.errors import StoreUnavailable
+from sinks.email.outbox import CHANNEL
+from sinks.postgres.connection import CONNECT_TIMEOUT_S, dsn
+from sinks.postgres.failures import classified
+
+log = structlog.get_logger(__name__)
+
+RECONNECT_S = 5.0
+
+
+async def listen(url: SecretStr, wake: Callable[[], None]) -> None:
+    """Calls `wake` on each notification, for ever; connects again after a loss."""
+    while True:
+        try:
+            await _listen_once(url, wake)
+        except StoreUnavailable as error:
+            log.warning("cannot listen for new mails, polling", action="email.listen_failed", error=str(error))
+        await asyncio.sleep(RECONNECT_S)
+
+
+async def _listen_once(url: SecretStr, wake: Callable[[], None]) -> None:
+    lost = asyncio.Event()
+    with classified():
+        connection = await asyncpg.connect(
+            dsn(url), timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": "billing-mail-listen"}
+        )
+        try:
+            connection.add_termination_listener(lambda *_: lost.set())
+            await connection.add_listener(CHANNEL, lambda *_: wake())
+            wake()  # whatever came before we listened
+            await lost.wait()
+        finally:
+            connection.terminate()
