@@ -13,9 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from schemas.record import Headers
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -46,7 +49,8 @@ class Config:
             "enable.idempotence": True,
             "partitioner": "murmur2_random",  # as Java and aiokafka: one key, one partition, whoever writes
             "compression.type": "lz4",
-            "linger.ms": 1,  # 5 ms triples the latency of a lone request; batches form behind the request under way
+            # Batches form behind the requests under way; lingering costs a lone request 1.5 ms (1) or 6.5 ms (5).
+            "linger.ms": 0,
             "message.max.bytes": MAX_RECORD_BYTES,
             "queue.buffering.max.messages": self.max_records,
             "delivery.timeout.ms": int(self.delivery_timeout_s * 1000),
@@ -80,7 +84,7 @@ class ProducerLine(Generic[T]):
         self._fatal: str | None = None
         self._stop = threading.Event()
         self._producer = Producer(
-            {**config.properties(), "error_cb": self._note_error}, logger=logging.getLogger("gateway.kafka")
+            {**config.properties(), "error_cb": self._note_error}, logger=logging.getLogger("librdkafka")
         )
         self._thread = threading.Thread(target=self._poll, name="kafka-delivery-reports", daemon=True)
         self._thread.start()
@@ -117,11 +121,19 @@ class ProducerLine(Generic[T]):
     def _note_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._fatal = error.name()
+        else:
+            # Brokers down and the like: librdkafka goes on by itself, and its own log has the details.
+            log.warning("kafka trouble", action="kafka.trouble", error=error.name())
 
     def _poll(self) -> None:
         told = False
         while not self._stop.is_set():
-            self._producer.poll(_POLL_S)
+            try:
+                self._producer.poll(_POLL_S)
+            except KafkaException as error:
+                # A fatal error is raised here and not given to `error_cb`.
+                self._note_error(error.args[0])
+                self._stop.wait(_POLL_S)
             if self._reports:
                 batch = self._reports[:]
                 del self._reports[: len(batch)]

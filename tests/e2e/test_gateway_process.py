@@ -1,0 +1,279 @@
+"""`billing gateway` as a process: under load, through a dead broker, a SIGTERM and a kill -9, no 200 is ever lost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from local.kafka import EmbeddedKafka
+from schemas.settings import Settings
+from tests.gatewaykit import (
+    SECRET,
+    Load,
+    assert_all_stored_in_order,
+    create_topics,
+    event,
+    eventually,
+    get,
+    post,
+    read_topic,
+    serving,
+    signed,
+)
+
+pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
+
+ROOT = Path(__file__).parents[2]
+MIB = 1024 * 1024
+
+
+class GatewayProcess:
+    """`billing gateway` on a free port, its log in a file."""
+
+    def __init__(self, folder: Path, settings: Settings, **extra: str) -> None:
+        config = folder / "billing.toml"
+        config.write_text(f'[endpoints.default]\nmode = "test"\nsecrets = ["{SECRET.decode()}"]\n')
+        self.log = folder / "gateway.log"
+        env = environment(settings, config) | extra
+        with self.log.open("wb") as log:
+            self.popen = subprocess.Popen([sys.executable, "-m", "ops.cli", "gateway"], cwd=ROOT, env=env, stderr=log)
+        processes = int(extra.get("BILLING_GATEWAY_PROCESSES", "1"))
+        try:
+            eventually(lambda: len(self.logged("gateway.listening")) == processes, within_s=20, what="listening")
+        except AssertionError:
+            self.popen.kill()
+            raise AssertionError(self.log.read_text()) from None
+        self.port = int(self.logged("gateway.listening")[0]["port"])
+
+    def logged(self, action: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.endswith("}")]
+        return [line for line in lines if line["action"] == action]
+
+    @property
+    def rss(self) -> int:
+        return int(psutil.Process(self.popen.pid).memory_info().rss)
+
+    def wait(self) -> int:
+        return self.popen.wait(40)
+
+
+def environment(settings: Settings, config: Path) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("BILLING_")} | {
+        "BILLING_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+        "BILLING_TOPIC_PREFIX": settings.topic_prefix,
+        "BILLING_DATABASE_URL": "postgresql://unused",
+        "BILLING_CONFIG": str(config),
+        "BILLING_GATEWAY_PORT": "0",
+    }
+
+
+@contextlib.contextmanager
+def running(folder: Path, settings: Settings, **extra: str) -> Iterator[GatewayProcess]:
+    process = GatewayProcess(folder, settings, **extra)
+    try:
+        yield process
+    finally:
+        process.popen.kill()
+        process.popen.wait(10)
+
+
+@pytest.fixture
+def topics(kafka_bootstrap: str, topic_prefix: str) -> Settings:
+    return create_topics(kafka_bootstrap, topic_prefix)
+
+
+@pytest.fixture
+def own_kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
+    """A broker that this test may kill."""
+    kafka = EmbeddedKafka(tmp_path / "kafka")
+    kafka.start()
+    try:
+        yield kafka
+    finally:
+        kafka.stop()
+
+
+def answered(load: Load, count: int, within_s: float = 40) -> None:
+    """Wait until that many more are answered 200."""
+    goal = load.count(200) + count
+    eventually(lambda: load.count(200) >= goal, within_s=within_s, what=f"{count} more answered 200")
+
+
+def test_a_dead_broker_costs_503_and_nothing_else(own_kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    """kill -9 of the broker under load (A3): every 200 is in the topic and in order, each request of the outage is
+    answered 503 within 5 s, memory stays flat, and it heals by itself."""
+    settings = create_topics(own_kafka.bootstrap, "outage")
+    connections = 32
+    with running(tmp_path, settings) as gateway, Load(gateway.port, connections) as load:
+        answered(load, 2000)
+        rss_before = gateway.rss
+        own_kafka.kill()
+        eventually(lambda: load.count(503) >= 3 * connections, within_s=40, what="three 503s a connection")
+        ready = get(gateway.port, "/readyz")
+        assert ready.status == 503
+        assert "unreachable" in json.loads(ready.body)["reason"]
+        assert get(gateway.port, "/livez").status == 200
+        rss_in_outage = gateway.rss
+        own_kafka.start()
+        answered(load, 2000)
+        eventually(lambda: get(gateway.port, "/readyz").status == 200, within_s=10, what="ready again")
+        load.stop()
+        assert gateway.rss - rss_before < 48 * MIB
+        assert rss_in_outage - rss_before < 48 * MIB
+    assert {shot.status for shot in load.shots} == {200, 503}
+    assert max(shot.seconds for shot in load.shots) < 5
+    assert_all_stored_in_order(load, read_topic(own_kafka.bootstrap, settings.events_topic))
+
+
+def test_a_fatal_producer_error_is_survived(kafka_bootstrap: str, topic_prefix: str) -> None:
+    """An idempotent producer that met a fatal error never works again by itself: it is replaced, its records are 503.
+
+    librdkafka makes a batch that the broker refuses fatal when it is asked for gapless delivery, and this topic
+    refuses what is large: so the error is a real one.
+    """
+    topic = f"{topic_prefix}.small"
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    admin.create_topics([NewTopic(topic, 4, 1, config={"max.message.bytes": "100000"})])[topic].result(20)
+    own: dict[str, str | int | float | bool] = {"enable.gapless.guarantee": True, "compression.type": "none"}
+    own["batch.size"] = 50_000  # else small records that share a batch with the large one could not be told apart
+    with serving(kafka_bootstrap, topic, overrides=own) as served, Load(served.port, 16) as load:
+        answered(load, 300)
+        large = event(pad=200_000)
+        assert post(served.port, large, signed(large)).status in (413, 503)
+
+        def replaced() -> bool:
+            return (served.metrics.registry.get_sample_value("billing_gateway_producer_failures_total") or 0) > 0
+
+        eventually(replaced, within_s=10, what="a fatal error")
+        answered(load, 300)
+        load.stop()
+        assert served.publisher.in_flight == 0
+    assert {shot.status for shot in load.shots} == {200, 503}
+    assert max(shot.seconds for shot in load.shots) < 5
+    assert_all_stored_in_order(load, read_topic(kafka_bootstrap, topic))
+
+
+def test_sigterm_under_load_loses_nothing(topics: Settings, tmp_path: Path) -> None:
+    """Requests in flight end, the producer is flushed, the exit code is 0 (A6)."""
+    with running(tmp_path, topics) as gateway, Load(gateway.port) as load:
+        answered(load, 1000)
+        gateway.popen.send_signal(signal.SIGTERM)
+        assert gateway.wait() == 0
+        load.stop()
+        assert gateway.logged("kafka.producer_closed")[0]["records_given_up"] == 0
+    assert {shot.status for shot in load.shots} <= {200, 0}
+    assert_all_stored_in_order(load, read_topic(topics.kafka_bootstrap, topics.events_topic))
+
+
+def test_kill_9_under_load_loses_nothing(topics: Settings, tmp_path: Path) -> None:
+    """What was answered was stored before it was answered."""
+    with running(tmp_path, topics) as gateway, Load(gateway.port) as load:
+        answered(load, 1000)
+        gateway.popen.kill()
+        assert gateway.wait() == -signal.SIGKILL
+        load.stop()
+    assert_all_stored_in_order(load, read_topic(topics.kafka_bootstrap, topics.events_topic))
+
+
+def test_several_processes_share_a_port(topics: Settings, tmp_path: Path) -> None:
+    """Connections spread, metrics are of all, SIGTERM ends all, and nothing is lost on the way."""
+    with running(tmp_path, topics, BILLING_GATEWAY_PROCESSES="2") as gateway, Load(gateway.port, 24) as load:
+        children = [psutil.Process(line["pid"]) for line in gateway.logged("gateway.listening")]
+        answered(load, 500)
+        load.stop()
+        counted = f'outcome="accepted"}} {float(load.count(200))}'
+        assert counted in get(gateway.port, "/metrics").body.decode()
+        gateway.popen.send_signal(signal.SIGTERM)
+        assert gateway.wait() == 0
+        assert not any(child.is_running() for child in children)
+    assert_all_stored_in_order(load, read_topic(topics.kafka_bootstrap, topics.events_topic))
+
+
+@pytest.mark.parametrize("victim", ["child", "parent"])
+def test_several_processes_die_together(topics: Settings, tmp_path: Path, victim: str) -> None:
+    """A dead child ends the parent with 1, for its supervisor to see; a dead parent leaves no orphan on the port."""
+    with running(tmp_path, topics, BILLING_GATEWAY_PROCESSES="2") as gateway:
+        children = [psutil.Process(line["pid"]) for line in gateway.logged("gateway.listening")]
+        if victim == "child":
+            children[0].kill()
+            assert gateway.wait() == 1
+        else:
+            gateway.popen.kill()
+            gateway.wait()
+        eventually(lambda: not any(c.is_running() for c in children), within_s=20, what="all children ended")
+
+
+def test_the_log_tells_each_request_and_no_secret(topics: Settings, tmp_path: Path) -> None:
+    """One line a request with its verdict; never the body, never a secret (A7)."""
+    with running(tmp_path, topics) as gateway:
+        body = event("cus_secretive", event_id="evt_logged", note="private")
+        assert post(gateway.port, body, signed(body)).status == 200
+        assert post(gateway.port, body, signed(body, b"whsec_guess")).status == 400
+        eventually(lambda: gateway.logged("webhook.refused"), within_s=5, what="the refusal's line")
+        (accepted,) = gateway.logged("webhook.accepted")
+        assert (accepted["event_id"], accepted["type"]) == ("evt_logged", "invoice.paid")
+        (refused,) = gateway.logged("webhook.refused")
+        assert (refused["status"], refused["outcome"]) == (400, "signature_mismatch")
+        text = gateway.log.read_text()
+        assert not any(word in text for word in (SECRET.decode(), "whsec", "private", "v1="))
+
+
+def billing(command: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ops.cli", command],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_what_cannot_start_says_so(topics: Settings, tmp_path: Path) -> None:
+    """Missing setting or no endpoint: exit 2; port taken: exit 1; one line each."""
+    config = tmp_path / "billing.toml"
+    config.write_text(f'[endpoints.default]\nmode = "test"\nsecrets = ["{SECRET.decode()}"]\n')
+    env = environment(topics, config)
+    missing = billing("gateway", {name: value for name, value in env.items() if name != "BILLING_KAFKA_BOOTSTRAP"})
+    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+    assert "BILLING_KAFKA_BOOTSTRAP" in missing.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for processes in ("1", "2"):
+            extra = {"BILLING_GATEWAY_PORT": port, "BILLING_GATEWAY_PROCESSES": processes}
+            refused = billing("gateway", env | extra)
+            assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+            assert port in refused.stderr
+    config.write_text("[plans]\n")
+    empty = billing("gateway", env)
+    assert (empty.returncode, empty.stderr.count("\n")) == (2, 1)
+    assert "endpoints" in empty.stderr
+
+
+def test_topics_are_made_once_and_checked_after(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> None:
+    """`billing topics` is safe to run again, and says so when a count is not what is asked for."""
+    settings = Settings.model_construct(kafka_bootstrap=kafka_bootstrap, topic_prefix=topic_prefix)
+    env = environment(settings, tmp_path / "unread.toml") | {"BILLING_PARTITIONS": "3"}
+    first, again = billing("topics", env), billing("topics", env)
+    assert (first.returncode, again.returncode) == (0, 0)
+    assert f"{topic_prefix}.dead: created, 3 partitions" in first.stdout
+    assert f"{topic_prefix}.events: present, 3 partitions" in again.stdout
+    other = billing("topics", env | {"BILLING_PARTITIONS": "4"})
+    assert (other.returncode, other.stderr.count("\n")) == (1, 1)
+    assert f"{topic_prefix}.events has 3 partitions" in other.stderr
+    nobody = billing("topics", env | {"BILLING_KAFKA_BOOTSTRAP": "127.0.0.1:1"})
+    assert (nobody.returncode, nobody.stderr.count("\n")) == (1, 1)
