@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Annotated
 
@@ -15,7 +16,6 @@ import typer
 import uvloop
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from streams.catalog import RULES, STREAMS, stream_of
 
 from ops.entry import settings_and_config
 from ops.health import OpsServer
@@ -25,7 +25,9 @@ from sinks.postgres.store import Store
 from streams import metrics
 from streams.agent import Agent, rules_of
 from streams.app import attach, create_app, group_of
+from streams.catalog import RULES, STREAMS, stream_of
 from streams.process import OTHER, Processor
+from streams.rules.registry import Rule
 from streams.seen import SeenEvents
 
 log = structlog.get_logger()
@@ -63,7 +65,14 @@ def worker(
             raise typer.Exit(1) from None
 
 
-async def run(settings: Settings, config: Config, streams: frozenset[str]) -> None:
+async def run(
+    settings: Settings,
+    config: Config,
+    streams: frozenset[str],
+    *,
+    rules: Mapping[str, Rule] = RULES,
+    stream_of: Callable[[str], str] = stream_of,
+) -> None:
     """Runs until SIGTERM or SIGINT. Raises WorkerCrashed, or InvalidSettings when there is no topic to read."""
     partitions = await asyncio.to_thread(_partitions_of, settings.kafka_bootstrap, settings.events_topic)
     group = group_of(settings.topic_prefix, streams)
@@ -75,7 +84,7 @@ async def run(settings: Settings, config: Config, streams: frozenset[str]) -> No
         processor=Processor(
             store=store,
             dead_letters=dead_letters,
-            rules=rules_of(streams, RULES),
+            rules=rules_of(streams, rules),
             config=config,
             group=group,
             code_version=version("billing-stream"),

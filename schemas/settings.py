@@ -96,6 +96,8 @@ class Mail(_Frozen):
     product: str = "Your SaaS"
     app_url: str = "http://127.0.0.1:8080"
     update_payment_url: str = "http://127.0.0.1:8080/billing/update-payment"
+    survey_url: str = "http://127.0.0.1:8080/billing/survey"
+    return_url: str = "http://127.0.0.1:8080/billing/plans"
     default_locale: str = "en"
     send_test_mode: bool = True
     """Whether events of test mode may reach a mailbox at all."""
@@ -181,6 +183,8 @@ class Settings(BaseSettings):
     """Local files of a process (Faust's data); nothing in it is needed to recover."""
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    session_timeout_s: float = Field(10.0, ge=6, le=300)
+    """How long a worker may be silent before its partitions go to others; brokers refuse less than 6 by default."""
     batch_size: int = Field(500, ge=1, le=10_000)
     batch_within_s: float = Field(0.05, gt=0, le=10)
 

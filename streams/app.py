@@ -39,8 +39,8 @@ def create_app(settings: Settings, group: str, partitions: int) -> faust.App:
         value_serializer="raw",
         consumer_auto_offset_reset="earliest",  # `latest` loses what came before the group's first commit
         broker_commit_interval=1.0,
-        broker_session_timeout=10.0,  # a dead worker's partitions move after this long
-        broker_heartbeat_interval=3.0,
+        broker_session_timeout=settings.session_timeout_s,  # a dead worker's partitions move after this long
+        broker_heartbeat_interval=settings.session_timeout_s / 4,
         broker_max_poll_interval=300.0,  # Faust's 1000 s would hide a stuck worker for a quarter of an hour
         broker_request_timeout=15.0,
         producer_acks=-1,

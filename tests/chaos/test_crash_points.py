@@ -1,0 +1,143 @@
+"""A worker that dies between any two steps loses nothing, applies nothing twice, and keeps a customer's order."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from pydantic import SecretStr
+
+from ops.topics import ensure_topics
+from schemas.settings import Settings
+from sinks.postgres.migration import migrate
+from tests.notes import note_body, note_headers
+
+pytestmark = pytest.mark.chaos
+
+USERS, EVENTS, PARTITIONS, SEED = 60, 3000, 6, 20261123
+CRASHES = (("after-commit", 2), ("before-commit", 2), ("after-mark", 2), ("in-rule", 130), ("after-commit", 1))
+
+
+async def test_killed_between_any_two_steps_everything_is_applied_once_and_in_order(
+    kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    env = _env(kafka_bootstrap, database_url, topic_prefix, tmp_path)
+    settings = Settings(
+        kafka_bootstrap=kafka_bootstrap,
+        database_url=SecretStr(database_url),
+        config_path=tmp_path / "config.toml",
+        topic_prefix=topic_prefix,
+        partitions=PARTITIONS,
+    )
+    await migrate(settings.database_url)
+    ensure_topics(settings)
+    expected, poison = _produce(settings, random.Random(SEED))
+
+    deaths = []
+    for point, nth in CRASHES:
+        with _worker(env, point, nth) as process:
+            deaths.append(process.wait(timeout=90))
+    with _worker(env, "never", 1) as process:
+        _wait(lambda: _lag(settings) == 0, "the group to have read all", process)
+
+    assert deaths == [-signal.SIGKILL] * len(CRASHES)
+    connection = await asyncpg.connect(database_url)
+    trails = {row["user_id"]: row["email"].split(",") for row in await connection.fetch("select * from billing.users")}
+    outcomes = dict(await connection.fetch("select outcome, count(*) from billing.events group by outcome"))
+    mails = await connection.fetchval("select count(*) from billing.emails")
+    letters = await connection.fetchval("select count(*) from billing.dead_letters")
+    await connection.close()
+    assert trails == expected
+    assert outcomes == {"applied": sum(map(len, expected.values())), "dead": poison}
+    assert (mails, letters) == (outcomes["applied"], poison)
+
+
+def _produce(settings: Settings, chance: random.Random) -> tuple[dict[str, list[str]], int]:
+    """3,000 events of 60 users, each tenth a duplicate, each hundredth poison; returns each user's due trail."""
+    producer = Producer(
+        {"bootstrap.servers": settings.kafka_bootstrap, "partitioner": "murmur2_random", "linger.ms": 5, "acks": "all"}
+    )
+    expected: dict[str, list[str]] = defaultdict(list)
+    sent: list[tuple[str, str]] = []
+    poison = 0
+    for n in range(EVENTS):
+        if sent and chance.random() < 0.1:
+            user, event_id = chance.choice(sent)
+            body = note_body(event_id, user)
+        else:
+            user, event_id = f"u{chance.randrange(USERS)}", f"evt_{n:05}"
+            if chance.random() < 0.01:
+                body, poison = note_body(event_id, user, trouble="rule"), poison + 1
+            else:
+                body = note_body(event_id, user)
+                sent.append((user, event_id))
+                expected[user].append(event_id)
+        headers = list(note_headers(event_id).encode())
+        producer.produce(settings.events_topic, key=f"cus_{user}", value=body, headers=headers)
+    assert producer.flush(30) == 0
+    return dict(expected), poison
+
+
+def _env(bootstrap: str, url: str, prefix: str, folder: Path) -> dict[str, str]:
+    (folder / "config.toml").write_text("")
+    return {
+        **os.environ,
+        "BILLING_KAFKA_BOOTSTRAP": bootstrap,
+        "BILLING_DATABASE_URL": url,
+        "BILLING_CONFIG": str(folder / "config.toml"),
+        "BILLING_TOPIC_PREFIX": prefix,
+        "BILLING_STATE_DIR": str(folder),
+        "BILLING_SESSION_TIMEOUT_S": "6",
+        "BILLING_BATCH_SIZE": "100",
+        "BILLING_LOG_LEVEL": "warning",
+    }
+
+
+@contextmanager
+def _worker(env: dict[str, str], point: str, nth: int) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "tests.chaos.notes_worker", point, str(nth)]
+    with (Path(env["BILLING_STATE_DIR"]) / "worker.log").open("ab") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(timeout=5)
+
+
+def _lag(settings: Settings) -> int:
+    """Records of the events topic that the worker's group has not committed."""
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    group = f"{settings.topic_prefix}.worker"
+    wanted = [TopicPartition(settings.events_topic, partition) for partition in range(PARTITIONS)]
+    future = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, wanted)])[group]
+    committed = {place.partition: max(place.offset, 0) for place in future.result(timeout=10).topic_partitions}
+    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": f"{group}.lag"})
+    try:
+        ends = [consumer.get_watermark_offsets(place, timeout=10)[1] for place in wanted]
+    finally:
+        consumer.close()
+    return sum(end - committed.get(partition, 0) for partition, end in enumerate(ends))
+
+
+def _wait(condition: Callable[[], bool], what: str, process: subprocess.Popen[bytes], within_s: float = 90) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert process.poll() is None, f"the worker ended with {process.returncode} while waiting for {what}"
+        assert time.monotonic() < deadline, f"waited {within_s} s for {what}"

@@ -1,0 +1,68 @@
+"""A stream of the tests' own, whose state shows every application: each event's id is appended to its user's trail.
+
+So a trail tells what was applied, how often and in which order; real rules can't, since theirs converge.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from pydantic import BaseModel
+
+from schemas.effects import Effect, NoteStale, QueueEmail, SaveUser
+from schemas.errors import RuleViolated
+from schemas.event import Event
+from schemas.known import Known
+from schemas.record import RecordHeaders, Source
+from schemas.references import References
+from schemas.state import User
+from streams.rules.registry import Stream
+
+
+class Note(BaseModel):
+    """`trouble` is what the rule shall do: `rule`, `bug`, `stale` or nothing."""
+
+    user: str
+    text: str = ""
+    trouble: str = ""
+
+
+notes = Stream("notes")
+
+
+@notes.on("note.written", model=Note, refer=lambda event: References(users={event.object.user}))
+def on_note(event: Event[Note], known: Known) -> list[Effect]:
+    """Appends the note's text, else the event's id, to the user's trail; queues one mail."""
+    if event.object.trouble == "rule":
+        raise RuleViolated("a note may not say so")
+    if event.object.trouble == "bug":
+        raise ZeroDivisionError("nobody thought of that")
+    if event.object.trouble == "stale":
+        return [NoteStale("a newer note is stored")]
+    before = known.user(event.object.user)
+    text = event.object.text or event.id
+    trail = f"{before.email},{text}" if before and before.email else text
+    return [
+        SaveUser(User(user_id=event.object.user, email=trail)),
+        QueueEmail(key=f"note:{event.id}", template="note", account="", customer_id="cus_1"),
+    ]
+
+
+def note_body(event_id: str, user: str = "u1", *, type_: str = "note.written", **fields: Any) -> bytes:
+    """The event as Stripe would post it."""
+    return orjson.dumps(
+        {
+            "id": event_id,
+            "object": "event",
+            "type": type_,
+            "created": 1_700_000_000,
+            "livemode": False,
+            "data": {"object": {"object": "note", "customer": f"cus_{user}", "user": user} | fields},
+        }
+    )
+
+
+def note_headers(event_id: str, type_: str = "note.written") -> RecordHeaders:
+    """The headers the gateway would give it."""
+    return RecordHeaders(event_id, type_, Source.STRIPE, "", False, "", "default", "2026-11-23T00:00:00+00:00")
