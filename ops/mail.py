@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from email.policy import SMTP
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -138,14 +137,14 @@ def write_previews(out: Path, locales: list[str], config: MailConfig) -> int:
                 queued_at=now,
                 claimed_until=now,
             )
-            message = composer.compose(mail, now).message
+            letter = composer.compose(mail, now)
             for subtype in ("html", "plain"):
-                body = message.get_body((subtype,))
+                body = letter.message.get_body((subtype,))
                 if body is None:
                     raise RuntimeError(f"{template} has no {subtype} part")
                 suffix = "txt" if subtype == "plain" else "html"
                 (out / f"{template}.{locale}.{suffix}").write_text(body.get_content(), "utf-8")
-            (out / f"{template}.{locale}.eml").write_bytes(message.as_bytes(policy=SMTP))
+            (out / f"{template}.{locale}.eml").write_bytes(letter.as_bytes())
             count += 3
     return count
 

@@ -78,7 +78,7 @@ class CustomerMail(MailData):
 
 class SubscriptionWelcome(CustomerMail):
     plan: Line
-    interval: Interval
+    interval: Interval | None = None
     interval_count: int = Field(1, ge=1)
     price: Money | None = None
     trial_end: AwareDatetime | None = None

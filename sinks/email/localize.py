@@ -8,6 +8,7 @@ hundredths. CLDR's number of decimals is something else (how people round in pri
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,9 @@ _NO_MINOR_UNIT = frozenset(
 )
 _THOUSANDTHS = frozenset(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"))
 _HUNDREDTHS_ONLY_AT_STRIPE = frozenset(("ISK", "UGX"))
+
+# CLDR sets a space between a code and its amount (`KWD 1.500`); babel leaves it out.
+_LETTER_BESIDE_DIGIT = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 
 FALLBACK = Locale("en")
 
@@ -55,7 +59,7 @@ def format_money(money: Money, locale: Locale) -> str:
         decimals = 0
     pattern = copy.copy(locale.currency_formats["standard"])
     pattern.frac_prec = (decimals, decimals)
-    return str(pattern.apply(value, locale, currency=code, currency_digits=False))
+    return _LETTER_BESIDE_DIGIT.sub("\xa0", str(pattern.apply(value, locale, currency=code, currency_digits=False)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Words:
         """Date and time, where the hour matters; it says UTC."""
         if at is None:
             return None
-        return f"{format_datetime(at.astimezone(UTC), 'long', locale=self.locale, tzinfo=UTC)}"
+        return format_datetime(at.astimezone(UTC), "long", locale=self.locale, tzinfo=UTC)
 
     def month(self, year: int, month: int) -> str:
         """A card's expiry: `11/2027`."""

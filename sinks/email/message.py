@@ -65,6 +65,17 @@ class Letter:
     def message_id(self) -> str:
         return str(self.message["Message-ID"])
 
+    @property
+    def needs_utf8(self) -> bool:
+        """Whether the server must offer SMTPUTF8."""
+        return not self.recipient.local.isascii()
+
+    def as_bytes(self) -> bytes:
+        """As it goes over the wire: lines end with CRLF; ASCII, unless the recipient's own address is not."""
+        # Folding at 78 would leave a lone `Subject:` above a subject of some 75 characters. Encoded words need it.
+        columns = 300 if str(self.message["Subject"]).isascii() else 78
+        return self.message.as_bytes(policy=SMTP.clone(max_line_length=columns, utf8=self.needs_utf8))
+
 
 class Composer:
     """Makes letters. Raises UnusableAddress where the configuration's own addresses are wrong."""

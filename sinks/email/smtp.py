@@ -149,7 +149,12 @@ class SmtpLink:
             raise ConnectionLost("not connected")
         try:
             async with asyncio.timeout(self._letter_timeout_s):
-                await client.send_message(letter.message, sender=sender, recipients=[letter.recipient.addr_spec])
+                await client.sendmail(
+                    sender,
+                    [letter.recipient.addr_spec],
+                    letter.as_bytes(),
+                    mail_options=["SMTPUTF8"] if letter.needs_utf8 else [],
+                )
         except aiosmtplib.SMTPRecipientsRefused as error:
             raise self._answer(error.recipients[0]) from None
         except aiosmtplib.SMTPSenderRefused as error:

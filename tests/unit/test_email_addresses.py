@@ -1,0 +1,86 @@
+"""Nothing gets into a header or onto an SMTP command line but an address."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sinks.email.addresses import UnusableAddress, read_address, read_mailbox
+
+
+@pytest.mark.parametrize(
+    ("text", "addr_spec"),
+    [
+        ("jane@example.com", "jane@example.com"),
+        (" jane@example.com ", "jane@example.com"),
+        ("jane+tag@EXAMPLE.com", "jane+tag@example.com"),
+        ("jane@bücher.example", "jane@xn--bcher-kva.example"),
+        ("用户@例子.example", "用户@xn--fsqu00a.example"),
+        ("billing@localhost", "billing@localhost"),
+        ("o'brien@example.com", "o'brien@example.com"),
+    ],
+)
+def test_addresses_are_read(text: str, addr_spec: str) -> None:
+    """An IDN becomes its ASCII form; a local part beyond ASCII stays (the server must then offer SMTPUTF8)."""
+    assert read_address(text).addr_spec == addr_spec
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "jane",
+        "@example.com",
+        "jane@",
+        "jane@example.com\r\nBcc: all@example.com",
+        "jane@example.com\nRCPT TO:<x@example.com>",
+        "ja\tne@example.com",
+        "jane @example.com",
+        "jane@exa mple.com",
+        "jane@example..com",
+        "<jane@example.com>",
+        "Jane <jane@example.com>",
+        "jane@example.com, joe@example.com",
+        "a@b@example.com",
+        '"jane doe"@example.com',
+        ".jane@example.com",
+        "ja..ne@example.com",
+        "jane@-example.com",
+        "jane\u2028@example.com",
+        "ja\u202ene@example.com",
+        "jane\x00@example.com",
+        "a" * 65 + "@example.com",
+        "jane@" + "a" * 64 + ".com",
+        "jane@" + "a." * 140 + "com",
+    ],
+)
+def test_what_is_no_address_is_refused_with_a_reason(text: str) -> None:
+    """The reason does not repeat the address: it is kept and logged."""
+    with pytest.raises(UnusableAddress) as refused:
+        read_address(text)
+    assert str(refused.value).startswith("the ")
+
+
+@given(st.text(max_size=80))
+def test_whatever_is_read_is_safe(text: str) -> None:
+    """No text at all leads to white space, a control character or a bracket."""
+    try:
+        found = read_address(text)
+    except UnusableAddress:
+        return
+    assert not any(c.isspace() or not c.isprintable() or c in '<>,;:"\\' for c in found.addr_spec)
+    assert found.addr_spec.count("@") == 1
+    assert found.domain.isascii()
+
+
+def test_the_configuration_may_name_a_person() -> None:
+    """`mail.sender` is written as people write it."""
+    sender = read_mailbox("Acme Billing <billing@example.com>")
+    assert (sender.name, sender.addr_spec) == ("Acme Billing", "billing@example.com")
+    assert str(sender.header) == "Acme Billing <billing@example.com>"
+
+
+def test_logs_show_a_masked_address() -> None:
+    """Enough to recognise a case."""
+    assert read_address("jane.doe@example.com").masked == "j***@example.com"

@@ -1,0 +1,153 @@
+"""A message: its headers, its parts, and everything that makes a mail unsendable."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from typing import Any
+
+import pytest
+
+from schemas.settings import Mail
+from sinks.email.message import Composer, QueuedMail, RecipientUnknown, UnsendableMail
+from sinks.email.samples import SAMPLES
+
+NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
+CONFIG = Mail(
+    sender="Acme Billing <billing@example.com>",
+    operator="ops@example.com",
+    reply_to="help@example.com",
+    product="Acme",
+    app_url="https://app.example.com",
+)
+
+
+def _mail(template: str = "payment-receipt", **changes: Any) -> QueuedMail:
+    values: dict[str, Any] = {
+        "key": f"{template}/in_1",
+        "event_id": "evt_1",
+        "account": "",
+        "customer_id": "cus_1",
+        "template": template,
+        "recipient": "jane@example.com",
+        "locale": None,
+        "livemode": True,
+        "data": SAMPLES.get(template, {}),
+        "attempts": 1,
+        "queued_at": NOW,
+        "claimed_until": NOW,
+    }
+    return QueuedMail(**(values | changes))
+
+
+def _compose(mail: QueuedMail, config: Mail = CONFIG, link_secret: bytes | None = b"s") -> EmailMessage:
+    """As a receiver reads it: serialised and parsed again."""
+    raw = Composer(config, link_secret=link_secret).compose(mail, NOW).as_bytes()
+    assert raw.isascii()
+    parsed = message_from_bytes(raw, policy=default)
+    assert isinstance(parsed, EmailMessage)
+    return parsed
+
+
+def test_headers_of_a_customers_mail() -> None:
+    """RFC 3834 says what keeps out-of-office replies away."""
+    message = _compose(_mail())
+    assert message["From"] == "Acme Billing <billing@example.com>"
+    assert message["To"] == "jane@example.com"
+    assert message["Reply-To"] == "help@example.com"
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert message["Date"].datetime == NOW
+    assert message["List-Unsubscribe"] is None
+    assert message.get_content_type() == "multipart/alternative"
+    assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
+
+
+def test_the_message_id_is_the_keys() -> None:
+    """The same for every try, another for every mail, and it tells nobody the key."""
+    first, again = _compose(_mail()), _compose(_mail(attempts=5))
+    other = _compose(_mail(key="payment-receipt/in_2"))
+    assert first["Message-ID"] == again["Message-ID"] != other["Message-ID"]
+    assert first["Message-ID"].endswith("@example.com>")
+    assert "in_1" not in first["Message-ID"]
+
+
+def test_an_address_beyond_ascii_asks_for_smtputf8() -> None:
+    """Encoded words are not allowed in an address."""
+    letter = Composer(CONFIG).compose(_mail(recipient="用户@例子.example"), NOW)
+    assert letter.needs_utf8
+    assert "To: 用户@xn--fsqu00a.example\r\n".encode() in letter.as_bytes()
+
+
+@pytest.mark.parametrize("template", ["churn-survey", "win-back"])
+def test_optional_mails_can_be_ended(template: str) -> None:
+    """By one click (RFC 8058) and by mail."""
+    message = _compose(_mail(template))
+    assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    link = message["List-Unsubscribe"].split(",")[0].strip().strip("<>")
+    assert link.startswith("https://app.example.com/unsubscribe?token=")
+    html = message.get_body(("html",))
+    assert html is not None
+    assert link in html.get_content()
+
+
+def test_without_a_secret_optional_mails_are_ended_by_mail() -> None:
+    """A link that nobody can check is not offered."""
+    message = _compose(_mail("win-back"), link_secret=None)
+    assert message["List-Unsubscribe"] == "<mailto:help@example.com?subject=unsubscribe>"
+    assert message["List-Unsubscribe-Post"] is None
+
+
+def test_subjects_beyond_ascii_survive() -> None:
+    """And stay one header however long they are."""
+    data = dict(SAMPLES["subscription-welcome"]) | {"plan": "Größe für Ärzte " * 15}
+    message = _compose(_mail("subscription-welcome", data=data))
+    assert "Größe für Ärzte Größe" in message["Subject"]
+    assert message["Bcc"] is None
+
+
+def test_the_customers_locale_decides_then_the_configured_one() -> None:
+    """The row's own goes first."""
+    assert "Zahlungsbeleg" in _compose(_mail(customer_locale="de-CH"))["Subject"]
+    assert "Receipt" in _compose(_mail(locale="en-GB", customer_locale="de"))["Subject"]
+    assert "Zahlungsbeleg" in _compose(_mail(), CONFIG.model_copy(update={"default_locale": "de"}))["Subject"]
+
+
+@pytest.mark.parametrize("template", ["operator-alert", "dispute-opened", "dispute-due"])
+def test_operators_mails_never_reach_the_customer(template: str) -> None:
+    """Though the row names one, whose address is known."""
+    message = _compose(_mail(template, recipient=None, customer_email="jane@example.com", customer_locale="de"))
+    assert message["To"] == "ops@example.com"
+    assert message["Subject"].startswith("[billing]")
+    assert "Streitfall" not in message["Subject"]
+
+
+def test_the_customers_address_is_taken_when_sending() -> None:
+    """It may have been unknown, or another one, when the mail was queued."""
+    assert _compose(_mail(recipient=None, customer_email="new@example.com"))["To"] == "new@example.com"
+    for unknown in (None, ""):
+        with pytest.raises(RecipientUnknown):
+            _compose(_mail(recipient=None, customer_email=unknown))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"recipient": "jane@example.com\r\nBcc: all@example.com"}, "white space or control"),
+        ({"recipient": "Jane <jane@example.com>"}, "white space"),
+        ({"data": {}}, "amount: Field required"),
+        (
+            {"data": dict(SAMPLES["payment-receipt"]) | {"amount": {"amount": 1, "currency": "abc"}}},
+            "unknown currency abc",
+        ),
+        ({"data": dict(SAMPLES["payment-receipt"]) | {"pdf_url": "javascript:alert(1)"}}, "pdf_url"),
+        ({"template": "no-such-mail"}, "no template no-such-mail"),
+    ],
+)
+def test_what_can_never_be_sent_says_why(changes: dict[str, Any], reason: str) -> None:
+    """In words that name the field but show no value of it."""
+    with pytest.raises(UnsendableMail, match=reason) as refused:
+        _compose(_mail(**changes))
+    assert "alert" not in str(refused.value)
+    assert "jane" not in str(refused.value)

@@ -1,0 +1,45 @@
+"""`BILLING_SMTP_URL` says how to reach the mail server, and never leaks its password."""
+
+from __future__ import annotations
+
+import pytest
+
+from sinks.email.smtp import InvalidSmtpUrl, SmtpServer, parse_smtp_url
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("smtp://127.0.0.1:1025", SmtpServer("127.0.0.1", 1025, "none")),
+        ("smtp://relay.internal", SmtpServer("relay.internal", 25, "none")),
+        ("smtp+starttls://u:p%40ss@mx.example.com", SmtpServer("mx.example.com", 587, "starttls", "u", "p@ss")),
+        ("smtps://u%40x:p@mx.example.com:2465", SmtpServer("mx.example.com", 2465, "implicit", "u@x", "p")),
+        ("smtp://u:p@[::1]:25", SmtpServer("::1", 25, "none", "u", "p")),
+    ],
+)
+def test_urls_are_read(url: str, server: SmtpServer) -> None:
+    """With each scheme's own port."""
+    assert parse_smtp_url(url) == server
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://hunter2@x",
+        "smtp://",
+        "smtp://x:hunter2",
+        "smtp://x:99999",
+        "smtps://u@hunter2.example",
+        "smtp://u:hunter2@mx.example.com",
+    ],
+)
+def test_what_cannot_be_used_is_refused_without_being_shown(url: str) -> None:
+    """The last one would send a password over the network in clear."""
+    with pytest.raises(InvalidSmtpUrl) as refused:
+        parse_smtp_url(url)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_server_does_not_show_its_password() -> None:
+    """Wherever it is printed."""
+    assert "hunter2" not in repr(parse_smtp_url("smtps://u:hunter2@mx.example.com"))

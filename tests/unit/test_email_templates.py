@@ -1,0 +1,152 @@
+"""Every mail renders, in each language, with all of its data and with the least of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.mail import MAILS, OPERATOR_MAILS, OPTIONAL_MAILS, UnknownTemplate, read_mail
+from sinks.email.samples import SAMPLES
+from sinks.email.templates import LANGUAGES, Brand, Rendered, Templates
+
+TEMPLATES = Templates(Brand(product="Acme & Sons", app_url="https://app.example.com"))
+
+
+def _least(template: str) -> Mapping[str, Any]:
+    fields = MAILS[template].model_fields
+    return {name: value for name, value in SAMPLES[template].items() if fields[name].is_required()}
+
+
+def _render(template: str, data: Mapping[str, Any], locale: str = "en") -> Rendered:
+    return TEMPLATES.render(template, read_mail(template, data), [locale])
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, _tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in ("href", "src")]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def _read(html: str) -> _Page:
+    page = _Page()
+    page.feed(html)
+    return page
+
+
+def test_there_is_a_sample_and_a_file_for_every_mail() -> None:
+    """A template that is forgotten in a language would fail at night."""
+    assert set(SAMPLES) == set(MAILS)
+    assert {"en", "de"} == LANGUAGES
+    assert set(MAILS) >= OPERATOR_MAILS | OPTIONAL_MAILS
+
+
+@pytest.mark.parametrize("locale", sorted(LANGUAGES))
+@pytest.mark.parametrize("template", sorted(MAILS))
+@pytest.mark.parametrize("how_much", ["all", "least"])
+def test_each_mail_renders(template: str, locale: str, how_much: str) -> None:
+    """HTML and text, with a subject of one line, and nothing left open."""
+    mail = _render(template, SAMPLES[template] if how_much == "all" else _least(template), locale)
+    assert mail.subject == mail.subject.strip()
+    assert "\n" not in mail.subject
+    assert 5 < len(mail.subject) < 120
+    page = _read(mail.html)
+    for text in (mail.subject, "".join(page.words), mail.text):
+        assert not re.search(r"\bNone\b|undefined|\{\{|\{%|\bnan\b", text)
+    assert not re.search(r"<[a-z]+[ >]", mail.text)
+    assert "&amp;" not in mail.text
+    assert f'lang="{locale}"' in mail.html
+    assert mail.subject in "".join(page.words)
+    assert all(link.startswith(("https://", "http://")) for link in page.links)
+    assert max(len(line) for line in mail.text.splitlines() if "http" not in line and ": " not in line) <= 72
+
+
+@pytest.mark.parametrize("template", sorted(MAILS))
+def test_html_and_text_say_the_same(template: str) -> None:
+    """Every fact and every link of one is in the other."""
+    mail = _render(template, SAMPLES[template])
+    page = _read(mail.html)
+    words = "".join(page.words)
+    facts = re.findall(r"^  ([^:]+): (.+)$", mail.text, re.MULTILINE)
+    for label, value in facts:
+        assert label in words
+        assert value in words
+    assert set(page.links) == set(re.findall(r"^https?://\S+$", mail.text, re.MULTILINE))
+
+
+def test_a_receipt_names_number_amount_and_both_links() -> None:
+    """behaviours.md C1."""
+    mail = _render("payment-receipt", SAMPLES["payment-receipt"], "de")
+    for fact in ("F3A1C2D4-0007", "49,00\xa0€", "23. November 2026", "https://invoice.stripe.com/", "/pdf?s=ap"):
+        assert fact in mail.text
+    assert "F3A1C2D4-0007" in mail.subject
+
+
+def test_a_failed_payment_names_all_that_c3_asks_for() -> None:
+    """behaviours.md C3: amount, currency, due date, hosted invoice, update-card link, next retry."""
+    mail = _render("payment-failed", SAMPLES["payment-failed"])
+    for fact in (
+        "€49.00",
+        "November 30, 2026",
+        "https://invoice.stripe.com/",
+        "/billing/update-payment",
+        "November 26",
+    ):
+        assert fact in mail.text
+
+
+def test_markup_in_a_name_stays_text() -> None:
+    """Customers choose their names."""
+    data = dict(SAMPLES["subscription-welcome"]) | {"name": "<script>alert(1)</script>", "organization": "A & B <b>"}
+    mail = _render("subscription-welcome", data)
+    assert "<script>" not in mail.html
+    assert "&lt;script&gt;" in mail.html
+    assert "A & B <b>" in mail.text
+
+
+def test_a_name_cannot_break_a_line() -> None:
+    """Neither the subject nor the text can be continued by what someone typed."""
+    mail = _render("plan-changed", {"name": "Jane\r\n\r\nPay here: evil", "plan": "Team\r\nBcc: all@example.com"})
+    assert mail.subject == "Your plan is now Team Bcc: all@example.com"
+    assert mail.text.startswith("Hello Jane Pay here: evil,\n")
+
+
+@pytest.mark.parametrize(
+    "url", ["javascript:alert(1)", "data:text/html,x", "ftp://x/y", "https://", "//x/y", "https://x/\ny"]
+)
+def test_only_web_links_are_taken(url: str) -> None:
+    """A mail is not sent with any other."""
+    with pytest.raises(ValidationError):
+        read_mail("churn-survey", {"survey_url": url})
+
+
+def test_a_field_nobody_knows_is_a_rules_slip() -> None:
+    """Strict in tests; when sending, a newer worker's field is let through."""
+    data = dict(SAMPLES["churn-survey"]) | {"surprise": 1}
+    with pytest.raises(ValidationError):
+        read_mail("churn-survey", data)
+    assert read_mail("churn-survey", data, strict=False) == read_mail("churn-survey", SAMPLES["churn-survey"])
+
+
+def test_money_is_an_integer() -> None:
+    """19.99 or "1999" was never minor units."""
+    for amount in (19.99, "1999", True):
+        with pytest.raises(ValidationError):
+            read_mail("renewal-reminder", {"amount": {"amount": amount, "currency": "eur"}})
+
+
+def test_a_mail_nobody_wrote_is_an_error() -> None:
+    """Not an empty one."""
+    with pytest.raises(UnknownTemplate):
+        read_mail("no-such-mail", {})
