@@ -1,0 +1,68 @@
+"""Before the rules: a Checkout Session as `checkout.session.*` carries it.
+
+https://docs.stripe.com/api/checkout/sessions/object
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from schemas.stripe.fields import Amount, Currency, ExpandableId, Id, StripeObject, Text, child, first
+
+
+class CheckoutSession(StripeObject):
+    id: Id
+    mode: Literal["payment", "setup", "subscription"]
+    payment_status: Literal["paid", "unpaid", "no_payment_required"] | None = None
+    customer: ExpandableId | None = None
+    """None for a guest."""
+    subscription: ExpandableId | None = None
+    invoice: ExpandableId | None = None
+    payment_intent: ExpandableId | None = None
+    amount_total: Amount | None = None
+    currency: Currency | None = None
+    email: Text = None
+    name: Text = None
+    user_id: Text = None
+    """`metadata.userId`, else `client_reference_id`"""
+    plan_id: Text = None
+    """`metadata.planId`"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_shape(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        details, metadata = child(raw, "customer_details"), child(raw, "metadata")
+        return {
+            **{name: raw.get(name) for name in _AS_SENT},
+            "mode": first(raw.get("mode"), _mode_before_2019(raw)),
+            "email": first(details.get("email"), raw.get("customer_email")),
+            "name": details.get("name"),
+            "user_id": metadata.get("userId") or raw.get("client_reference_id"),
+            "plan_id": metadata.get("planId"),
+        }
+
+    @property
+    def is_paid(self) -> bool:
+        """Nothing is left to pay: what was bought may be handed over."""
+        return self.payment_status in ("paid", "no_payment_required")
+
+
+_AS_SENT = (
+    "id",
+    "payment_status",
+    "customer",
+    "subscription",
+    "invoice",
+    "payment_intent",
+    "amount_total",
+    "currency",
+)
+
+
+def _mode_before_2019(raw: Mapping[str, Any]) -> str:
+    return "subscription" if raw.get("subscription") else "payment"

@@ -1,0 +1,45 @@
+"""Before the rules: a customer as `customer.created`, `updated` and `deleted` carry it (deleted may be just its id).
+
+https://docs.stripe.com/api/customers/object
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import model_validator
+
+from schemas.stripe.fields import ExpandableId, Id, StripeObject, Text, child, first
+
+
+class StripeCustomer(StripeObject):
+    id: Id
+    email: Text = None
+    name: Text = None
+    locale: Text = None
+    """The first of `preferred_locales`."""
+    default_payment_method: ExpandableId | None = None
+    """A payment method, or the source that came before it."""
+    user_id: Text = None
+    """`metadata.userId`"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_shape(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        locales = raw.get("preferred_locales")
+        settings = child(raw, "invoice_settings")
+        return {
+            "id": raw.get("id"),
+            "email": raw.get("email"),
+            "name": raw.get("name"),
+            "locale": locales[0] if isinstance(locales, list) and locales else None,
+            "default_payment_method": first(settings.get("default_payment_method"), raw.get("default_source")),
+            "user_id": child(raw, "metadata").get("userId"),
+        }
+
+
+PROFILE_FIELDS = frozenset({"email", "name", "preferred_locales", "invoice_settings", "default_source"})
+"""The fields of Stripe's object that this model's come from, as `previous_attributes` names them."""

@@ -1,0 +1,116 @@
+"""The rules of stream `checkout`: `checkout.session.*` (behaviours.md B2)."""
+
+from __future__ import annotations
+
+from schemas.effects import Effect, NoteStale, SavePayment
+from schemas.errors import RuleViolated
+from schemas.event import Event
+from schemas.known import Known
+from schemas.references import References
+from schemas.state import Customer
+from schemas.stripe.checkout_session import CheckoutSession
+from streams.rules.mails import welcome
+from streams.rules.organization import derive_organization
+from streams.rules.payment_row import PAID, checkout_failed, checkout_told, payment_of
+from streams.rules.people import customer_of, hinted, linked, settle, subscriptions_with
+from streams.rules.registry import Stream
+from streams.rules.subscription_row import ENDED, blank, told_by_checkout
+
+stream = Stream("checkout")
+
+CheckoutEvent = Event[CheckoutSession]
+
+
+def refer(event: CheckoutEvent) -> References:
+    session, customer_id = event.object, _customer_id(event)
+    payments = {(event.account, named) for named in (session.id, session.invoice) if named}
+    return References(
+        customers={(event.account, customer_id)} if customer_id else set(),
+        subscriptions={(event.account, session.subscription)} if session.subscription else set(),
+        payments=payments if session.mode == "payment" else set(),
+        users={session.user_id} if session.user_id else set(),
+    )
+
+
+@stream.on("checkout.session.completed", model=CheckoutSession, refer=refer, rank=20)
+@stream.on("checkout.session.async_payment_succeeded", model=CheckoutSession, refer=refer, rank=40)
+def on_completed(event: CheckoutEvent, known: Known) -> list[Effect]:
+    """A one-time purchase is fulfilled when its money is there, which for delayed methods is the second event."""
+    match event.object.mode:
+        case "subscription":
+            return _subscribed(event, known)
+        case "payment":
+            return _bought(event, known)
+        case "setup":
+            return _people(event, known)
+
+
+@stream.on("checkout.session.async_payment_failed", model=CheckoutSession, refer=refer, rank=30)
+def on_async_payment_failed(event: CheckoutEvent, known: Known) -> list[Effect]:
+    """The purchase failed after all. A subscription's first payment is its invoice's affair."""
+    session = event.object
+    if session.mode != "payment":
+        return _people(event, known)
+    before = payment_of(known, event.account, session.invoice, session.id)
+    after = checkout_failed(before, event, *_price(session))
+    effects: list[Effect] = [] if after == before else [SavePayment(after)]
+    if after.status in PAID:
+        effects.append(NoteStale(f"{session.id} is paid"))
+    return effects + _people(event, known)
+
+
+@stream.on("checkout.session.expired", model=CheckoutSession, refer=refer, rank=30)
+def on_expired(event: CheckoutEvent, known: Known) -> list[Effect]:  # noqa: ARG001  # every rule is asked the same way
+    """Nobody bought anything: the ledger's row is the record of it."""
+    return []
+
+
+def _subscribed(event: CheckoutEvent, known: Known) -> list[Effect]:
+    """Links user, customer and subscription, with the plan that was chosen."""
+    session, customer = event.object, _customer(event, known)
+    if customer is None or session.subscription is None:
+        raise RuleViolated(f"{session.id} sold a subscription, and names no customer or no subscription")
+    stored = known.subscription(event.account, session.subscription)
+    row = stored or blank(event.account, session.subscription, customer.customer_id)
+    row = told_by_checkout(row, event, session.plan_id, has_begun=session.is_paid, config=known.config)
+    effects = settle(known, customer, row)
+    if row.status in ENDED or not session.is_paid:
+        return effects
+    organization = derive_organization(known.config, customer, subscriptions_with(known, customer, row)).name
+    return [
+        *effects,
+        *welcome(known.config, customer, row, organization, price_name=None, to=session.email),
+    ]
+
+
+def _bought(event: CheckoutEvent, known: Known) -> list[Effect]:
+    """Records the one-time purchase, a guest's too."""
+    session = event.object
+    before = payment_of(known, event.account, session.invoice, session.id)
+    after = checkout_told(before, event, *_price(session))
+    effects: list[Effect] = [] if after == before else [SavePayment(after)]
+    return effects + _people(event, known)
+
+
+def _people(event: CheckoutEvent, known: Known) -> list[Effect]:
+    customer = _customer(event, known)
+    return settle(known, customer) if customer is not None else []
+
+
+def _customer_id(event: CheckoutEvent) -> str | None:
+    return event.object.customer or event.customer_id
+
+
+def _customer(event: CheckoutEvent, known: Known) -> Customer | None:
+    """The customer with what the checkout says of them; None for a guest."""
+    customer_id, session = _customer_id(event), event.object
+    if customer_id is None:
+        return None
+    customer = hinted(customer_of(known, event.account, customer_id), event, session.email, session.name)
+    return linked(customer, event, session.user_id)
+
+
+def _price(session: CheckoutSession) -> tuple[int, str]:
+    if session.amount_total is None or session.currency is None or session.payment_status is None:
+        raise RuleViolated(f"{session.id} sold something, and lacks amount_total, currency or payment_status")
+    return session.amount_total, session.currency

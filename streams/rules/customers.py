@@ -1,0 +1,72 @@
+"""The rules of stream `customers`: `customer.created`, `updated` and `deleted` (behaviours.md C11, B6)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from schemas.effects import Effect, NoteStale
+from schemas.event import Event
+from schemas.known import Known
+from schemas.references import References
+from schemas.state import Customer
+from schemas.stripe.customer import PROFILE_FIELDS, StripeCustomer
+from schemas.version import Version
+from streams.rules import leaving
+from streams.rules.people import customer_of, linked, settle
+from streams.rules.precedence import glimpse, is_older
+from streams.rules.registry import Stream
+
+stream = Stream("customers")
+
+CustomerEvent = Event[StripeCustomer]
+
+
+def refer(event: CustomerEvent) -> References:
+    customer = event.object
+    return References(
+        customers={(event.account, customer.id)},
+        timers=leaving.timer_keys(event.account, customer.id),
+        users={customer.user_id} if customer.user_id else set(),
+    )
+
+
+@stream.on("customer.created", model=StripeCustomer, refer=refer, rank=10)
+def on_created(event: CustomerEvent, known: Known) -> list[Effect]:
+    return _profile(event, known, event.version)
+
+
+@stream.on("customer.updated", model=StripeCustomer, refer=refer, rank=50)
+def on_updated(event: CustomerEvent, known: Known) -> list[Effect]:
+    """C11. One that changed something else is believed on name and address only where nothing better is known."""
+    is_named = not PROFILE_FIELDS.isdisjoint(event.previous)
+    return _profile(event, known, event.version if is_named else glimpse(event.version))
+
+
+@stream.on("customer.deleted", model=StripeCustomer, refer=refer, rank=90)
+def on_deleted(event: CustomerEvent, known: Known) -> list[Effect]:
+    """B6. What is held on them stays until the erasure timer fires; the object may be just the id."""
+    before = customer_of(known, event.account, event.object.id)
+    customer = replace(before, deleted_at=max(before.deleted_at or event.at, event.at))
+    return [*settle(known, customer), leaving.after_deletion(known, event, customer.customer_id)]
+
+
+def _profile(event: CustomerEvent, known: Known, word: Version) -> list[Effect]:
+    before = customer_of(known, event.account, event.object.id)
+    customer = linked(_told(before, event.object, word), event, event.object.user_id)
+    effects = settle(known, customer)
+    if customer.profile_version == before.profile_version and is_older(event.version, before.profile_version):
+        effects.append(NoteStale(f"{customer.customer_id} is known as it was later"))
+    return effects
+
+
+def _told(row: Customer, said: StripeCustomer, word: Version) -> Customer:
+    if word <= row.profile_version:
+        return row
+    return replace(
+        row,
+        email=said.email,
+        name=said.name,
+        locale=said.locale,
+        default_payment_method=said.default_payment_method,
+        profile_version=word,
+    )

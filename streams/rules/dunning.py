@@ -1,0 +1,112 @@
+"""Inside the rules: the steps that follow a failed invoice, each once, until it is paid (behaviours.md C3).
+
+The plan of steps is `rules.dunning` of the configuration. Steps by attempt are mails now; steps by days are timers.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from schemas.effects import CancelTimers, Effect, QueueEmail, StartTimer
+from schemas.event import Event
+from schemas.known import Known
+from schemas.settings import DunningStep
+from schemas.state import Customer, Payment, TimerStatus
+from schemas.stripe.invoice import SEND_INVOICE, StripeInvoice
+from streams.rules.mails import iso, mail, money
+
+DUNNING_REMINDER = "dunning-reminder"
+
+
+def notice(known: Known, event: Event[StripeInvoice], customer: Customer) -> QueueEmail | None:
+    """The mail of this attempt; None where the plan has no step for it."""
+    invoice = event.object
+    step = step_of(known.config.rules.dunning, invoice)
+    if step is None:
+        return None
+    return step_mail(step.template, invoice.id or "", customer, problem(known, invoice), invoice.customer_email)
+
+
+def step_of(steps: tuple[DunningStep, ...], invoice: StripeInvoice) -> DunningStep | None:
+    """The step of this attempt, the final one where Stripe tries no more or has tried more often than any step names.
+
+    An invoice that is sent to be paid by hand has no next attempt at any time, and so is not given up by that.
+    """
+    attempt = max(1, invoice.attempt_count)  # the oldest events count from 0
+    is_given_up = invoice.next_payment_attempt is None and invoice.collection_method != SEND_INVOICE
+    last = max((number for step in steps for number in step.attempts), default=0)
+    final = next((step for step in steps if step.final), None)
+    if final is not None and (is_given_up or attempt > last):
+        return final
+    return next((step for step in steps if attempt in step.attempts), None)
+
+
+def step_mail(
+    template: str, invoice_id: str, customer: Customer, data: dict[str, Any], recipient: str | None
+) -> QueueEmail:
+    """One step's mail: once per invoice and template."""
+    return mail(template, f"dunning:{invoice_id}:{template}", customer, data, recipient=recipient)
+
+
+def problem(known: Known, invoice: StripeInvoice) -> dict[str, Any]:
+    """What each step says of the invoice: the facts of this attempt."""
+    return {
+        "number": invoice.number,
+        "amount": money(invoice.amount_due, invoice.currency),
+        "due_at": iso(invoice.due_date),
+        "next_attempt_at": iso(invoice.next_payment_attempt),
+        "hosted_url": invoice.hosted_invoice_url,
+        "update_url": known.config.mail.update_payment_url,
+        "attempt": max(1, invoice.attempt_count),
+        "reason": invoice.failure_reason,
+    }
+
+
+def reminders(
+    known: Known, event: Event[StripeInvoice], customer: Customer, before: Payment | None, after: Payment
+) -> list[Effect]:
+    """The timers of the steps by days, counted from the first failure; a later attempt brings its facts along.
+
+    Only the first failure to arrive sets them: a timer that fired or was cancelled is not known here any more.
+    """
+    invoice = event.object
+    is_first = before is None or before.first_failed_at is None
+    is_newest = after.version == event.version
+    effects: list[Effect] = []
+    for step in known.config.rules.dunning:
+        if step.after_days is None or after.first_failed_at is None:
+            continue
+        key = f"{DUNNING_REMINDER}:{event.account}:{invoice.id}:{step.template}"
+        pending = known.timer(key)
+        if not is_first and (pending is None or pending.status is not TimerStatus.PENDING):
+            continue
+        due_at = after.first_failed_at + timedelta(days=step.after_days)
+        data = {"template": step.template, "to": invoice.customer_email, "mail": problem(known, invoice)}
+        if pending is not None and not is_newest:
+            data = dict(pending.data)
+        if pending is not None and (pending.due_at, pending.data) == (due_at, data):
+            continue
+        effects.append(
+            StartTimer(
+                key=key,
+                account=event.account,
+                customer_id=customer.customer_id,
+                kind=DUNNING_REMINDER,
+                subject=invoice.id or "",
+                due_at=due_at,
+                data=data,
+            )
+        )
+    return effects
+
+
+def stop(known: Known, account: str, customer_id: str, invoice_id: str) -> list[Effect]:
+    """Cancels what is pending for an invoice that has been paid (behaviours.md C1)."""
+    is_pending = any(
+        timer.kind == DUNNING_REMINDER and timer.subject == invoice_id and timer.status is TimerStatus.PENDING
+        for timer in known.timers_of(account, customer_id)
+    )
+    if not is_pending:
+        return []
+    return [CancelTimers(account=account, customer_id=customer_id, kinds=(DUNNING_REMINDER,), subject=invoice_id)]

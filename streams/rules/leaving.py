@@ -1,0 +1,93 @@
+"""Inside the rules: what waits after a cancellation, win-back and erasure, until the customer is back (B4, B6).
+
+The timers are the ended subscription's. A subscription that began later, and came to life, cancels them; one that ran
+beside it does not, since it may end too: whether anything is still running is asked when the timer fires.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from schemas.effects import CancelTimers, Effect, StartTimer
+from schemas.event import Event
+from schemas.known import Known
+from schemas.state import Subscription, TimerStatus
+from schemas.stripe.customer import StripeCustomer
+from schemas.stripe.subscription import StripeSubscription
+from streams.rules.precedence import SUBSCRIPTION_CREATED, rank_of, seconds_of
+from streams.rules.subscription_row import NEVER_BEGUN
+
+WIN_BACK = "win-back"
+ERASE = "erase"
+KINDS = (WIN_BACK, ERASE)
+
+
+def timer_keys(account: str, subject: str) -> set[str]:
+    """The keys of both timers about a subscription (or of the erasure, about a customer)."""
+    return {f"{kind}:{account}:{subject}" for kind in KINDS}
+
+
+def after_cancellation(
+    known: Known, event: Event[StripeSubscription], customer_id: str, others: list[Subscription], plan: str | None
+) -> list[Effect]:
+    """Both timers, unless a later subscription is known already."""
+    if any((began := _began(row)) is not None and began >= event.created for row in others):
+        return []
+    rules = known.config.rules
+    days = {WIN_BACK: rules.win_back_after_days, ERASE: rules.erase_after_days}
+    data = {"left_at": event.created, "plan": plan}
+    return [_timer(event, customer_id, event.object.id, kind, days[kind], data) for kind in KINDS]
+
+
+def after_deletion(known: Known, event: Event[StripeCustomer], customer_id: str) -> StartTimer:
+    """The erasure timer of a customer who was deleted at Stripe."""
+    data = {"left_at": event.created}
+    return _timer(event, customer_id, customer_id, ERASE, known.config.rules.erase_after_days, data)
+
+
+def after_return(known: Known, event: Event[StripeSubscription], row: Subscription) -> list[Effect]:
+    """Cancels the timers of the subscriptions that had ended when this one began."""
+    began = _began(row)
+    if began is None and event.object.created is not None and row.status not in NEVER_BEGUN:
+        began = int(event.object.created.timestamp())
+    if began is None:
+        return []
+    ended = {
+        timer.subject
+        for timer in known.timers_of(row.account, row.customer_id)
+        if timer.kind in KINDS
+        and timer.status is TimerStatus.PENDING
+        and timer.subject != row.subscription_id
+        and int(timer.data["left_at"]) <= began
+    }
+    return [
+        CancelTimers(account=row.account, customer_id=row.customer_id, kinds=KINDS, subject=subject)
+        for subject in sorted(ended)
+    ]
+
+
+def _began(row: Subscription) -> int | None:
+    """When a subscription that came to life was created, in seconds; None before its `created` was seen."""
+    if row.status in NEVER_BEGUN or rank_of(row.first_version) != SUBSCRIPTION_CREATED:
+        return None
+    return seconds_of(row.first_version)
+
+
+def _timer(
+    event: Event[StripeSubscription] | Event[StripeCustomer],
+    customer_id: str,
+    subject: str,
+    kind: str,
+    days: int,
+    data: Mapping[str, object],
+) -> StartTimer:
+    return StartTimer(
+        key=f"{kind}:{event.account}:{subject}",
+        account=event.account,
+        customer_id=customer_id,
+        kind=kind,
+        subject=subject,
+        due_at=event.at + timedelta(days=days),
+        data=data,
+    )

@@ -1,0 +1,82 @@
+"""Inside the rules: what the mails say, field by field as schemas/mail.py has it, and the key that makes each one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from schemas.effects import QueueEmail
+from schemas.settings import Config
+from schemas.state import Customer, Subscription
+from streams.rules.subscription_row import plan_bought
+
+DAY_S = 86_400
+
+
+def mail(
+    template: str, key: str, customer: Customer, data: Mapping[str, Any], *, recipient: str | None = None
+) -> QueueEmail:
+    """A mail to a customer, greeted by the name that is known of them. `key` is without the account."""
+    kind, _, subject = key.partition(":")
+    return QueueEmail(
+        key=f"{kind}:{customer.account}:{subject}",
+        template=template,
+        account=customer.account,
+        customer_id=customer.customer_id,
+        recipient=recipient,
+        locale=customer.locale,
+        data={"name": customer.name, **data},
+    )
+
+
+def money(amount: int, currency: str) -> dict[str, Any]:
+    """Minor units with their currency."""
+    return {"amount": amount, "currency": currency}
+
+
+def iso(moment: datetime | None) -> str | None:
+    """ISO 8601 in UTC."""
+    return moment.isoformat() if moment is not None else None
+
+
+def price_of(row: Subscription) -> dict[str, Any] | None:
+    """What one period of one unit costs; None for a price that is no single amount."""
+    if row.unit_amount is None or row.currency is None:
+        return None
+    return money(row.unit_amount, row.currency)
+
+
+def plan_name(config: Config, plan_id: str | None, price_name: str | None = None) -> str | None:
+    """The plan as people call it: its name, else the price's, else its id. None where nothing is known."""
+    plan = config.plans.get(plan_id) if plan_id is not None else None
+    return plan.name if plan else price_name or plan_id
+
+
+def plan_name_of(config: Config, row: Subscription | None, price_name: str | None = None) -> str | None:
+    """The name of the plan that a subscription is, or was, about."""
+    return plan_name(config, plan_bought(row, config), price_name) if row is not None else price_name
+
+
+def days_until(moment: datetime, now: datetime) -> int:
+    """Whole days, begun ones counted."""
+    return math.ceil((moment - now).total_seconds() / DAY_S)
+
+
+def welcome(
+    config: Config, customer: Customer, row: Subscription, organization: str, *, price_name: str | None, to: str | None
+) -> list[QueueEmail]:
+    """One per subscription, from whichever event comes first that can name the plan (behaviours.md B1, B2)."""
+    plan = plan_name_of(config, row, price_name) or row.price_id
+    if plan is None:
+        return []
+    data = {
+        "plan": plan,
+        "interval": row.interval,
+        "interval_count": row.interval_count or 1,
+        "price": price_of(row),
+        "trial_end": iso(row.trial_end),
+        "organization": organization,
+    }
+    return [mail("subscription-welcome", f"welcome:{row.subscription_id}", customer, data, recipient=to)]

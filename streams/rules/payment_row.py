@@ -1,0 +1,107 @@
+"""Inside the rules: how a payment's row takes in what invoices and checkouts say of it, whatever their order.
+
+Succeeded beats failed beats pending, whatever the time: what was paid once stays paid until it is refunded. Facts that
+any event may add (the first failure, the attempts, Stripe's ids) are kept from each of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from schemas.event import Event
+from schemas.known import Known
+from schemas.state import Payment, PaymentStatus
+from schemas.stripe.checkout_session import CheckoutSession
+from schemas.stripe.invoice import StripeInvoice
+from schemas.version import Version, version
+from streams.rules.precedence import hint
+
+PAID = frozenset({PaymentStatus.SUCCEEDED, PaymentStatus.REFUNDED})
+
+
+def payment_of(known: Known, account: str, invoice_id: str | None, session_id: str | None = None) -> Payment:
+    """The row of an invoice, or of a one-time checkout; with both it is the invoice's, so that money counts once."""
+    named = invoice_id or session_id
+    if named is None:
+        raise ValueError("a payment needs an invoice or a checkout session")
+    stored = known.payment(account, named) or (known.payment(account, session_id) if session_id else None)
+    return stored or Payment(payment_id=Payment.id_of(account, named), account=account)
+
+
+def invoice_paid(row: Payment, event: Event[StripeInvoice], customer_id: str | None) -> Payment:
+    """The row of a paid invoice (behaviours.md C1)."""
+    invoice = event.object
+    row = _of_invoice(row, invoice, customer_id)
+    row = replace(row, charge_id=row.charge_id or invoice.charge)  # the charge that paid; failed tries had others
+    return _succeeded(row, event, invoice.paid_amount, invoice.currency, paid_at=invoice.paid_at or event.at)
+
+
+def invoice_failed(row: Payment, event: Event[StripeInvoice], customer_id: str | None) -> Payment:
+    """The row of an invoice whose payment failed (behaviours.md C2)."""
+    invoice = event.object
+    first_failed_at = min(row.first_failed_at or event.at, event.at)
+    row = replace(_of_invoice(row, invoice, customer_id), first_failed_at=first_failed_at)
+    return _failed(row, event, invoice.amount_due, invoice.currency, invoice.failure_reason)
+
+
+def checkout_told(row: Payment, event: Event[CheckoutSession], amount: int, currency: str) -> Payment:
+    """The row of a one-time checkout that is complete, whether its money is there or still on its way (B2)."""
+    row = _of_checkout(row, event)
+    if event.object.is_paid:
+        row = replace(row, fulfilled_at=min(row.fulfilled_at or event.at, event.at))
+        return _succeeded(row, event, amount, currency, paid_at=event.at)
+    word = hint(event.version)
+    if word <= row.version:
+        return row
+    return replace(row, amount=amount, currency=currency, status=PaymentStatus.PENDING, version=word)
+
+
+def checkout_failed(row: Payment, event: Event[CheckoutSession], amount: int, currency: str) -> Payment:
+    """The row of a one-time checkout whose delayed payment failed; the session does not say why."""
+    row = _of_checkout(row, event)
+    row = replace(row, first_failed_at=min(row.first_failed_at or event.at, event.at))
+    return _failed(row, event, amount, currency, None)
+
+
+def _succeeded(row: Payment, event: Event[Any], amount: int, currency: str, **facts: Any) -> Payment:
+    word: Version = version(event.created, event.rank, event.id, terminal=True)
+    if word <= row.version:
+        return row
+    status = row.status if row.status is PaymentStatus.REFUNDED else PaymentStatus.SUCCEEDED
+    return replace(row, amount=amount, currency=currency, status=status, failure_reason=None, version=word, **facts)
+
+
+def _failed(row: Payment, event: Event[Any], amount: int, currency: str, reason: str | None) -> Payment:
+    if event.version <= row.version:
+        return row
+    return replace(
+        row,
+        amount=amount,
+        currency=currency,
+        status=PaymentStatus.FAILED,
+        failure_reason=reason,
+        version=event.version,
+    )
+
+
+def _of_invoice(row: Payment, invoice: StripeInvoice, customer_id: str | None) -> Payment:
+    return replace(
+        row,
+        invoice_id=row.invoice_id or invoice.id,
+        customer_id=row.customer_id or customer_id,
+        subscription_id=row.subscription_id or invoice.subscription,
+        payment_intent_id=row.payment_intent_id or invoice.payment_intent,
+        attempt_count=max(row.attempt_count, invoice.attempt_count),
+    )
+
+
+def _of_checkout(row: Payment, event: Event[CheckoutSession]) -> Payment:
+    session = event.object
+    return replace(
+        row,
+        invoice_id=row.invoice_id or session.invoice,
+        checkout_session_id=row.checkout_session_id or session.id,
+        customer_id=row.customer_id or session.customer or event.customer_id,
+        payment_intent_id=row.payment_intent_id or session.payment_intent,
+    )

@@ -1,0 +1,33 @@
+"""What the rules of timers share. A rule for `timer.<kind>` reads a `TimerDue`, and acts only if `is_due`.
+
+@stream.on(timer_event_type("trial-reminder"), model=TimerDue, refer=refer)
+def on_trial_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
+    if not is_due(event, known):
+        return []
+    return [FinishTimer(event.object.timer_key), *(…what the present state asks for)]
+"""
+
+from __future__ import annotations
+
+from schemas.event import Event
+from schemas.known import Known
+from schemas.references import References
+from schemas.state import TimerStatus
+from schemas.timer import TimerDue
+
+
+def refer(event: Event[TimerDue]) -> References:
+    """The timer itself and, with it, all of its customer's."""
+    customer = event.object.customer
+    return References(
+        timers={event.object.timer_key}, customers={(event.account, customer)} if customer is not None else set()
+    )
+
+
+def is_due(event: Event[TimerDue], known: Known) -> bool:
+    """Whether the timer still stands as it did when it fired: not cancelled, done, or moved to a later time since."""
+    timer = known.timer(event.object.timer_key)
+    if timer is None or timer.status not in (TimerStatus.PENDING, TimerStatus.FIRED):
+        return False
+    # The event has whole seconds. Pending and due means that the scheduler has yet to write that it fired.
+    return timer.due_at.replace(microsecond=0) <= event.object.due_at
