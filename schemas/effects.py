@@ -83,7 +83,10 @@ class QueueEmail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTimer:
-    """Sets a timer, or moves a pending one. One that fired, or was cancelled by hand, stays so."""
+    """Sets a timer, or moves an open one; one that is done or cancelled stays so.
+
+    Open is pending, or fired and not acted on yet: its event is on its way then, and finds the timer moved.
+    """
 
     key: str
     account: str
@@ -96,12 +99,19 @@ class StartTimer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelTimers:
-    """Cancels the customer's pending timers of these kinds about this subject ('' means any)."""
+    """Cancels the customer's open timers of these kinds about this subject ('' means any)."""
 
     account: str
     customer_id: str
     kinds: tuple[str, ...]
     subject: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishTimer:
+    """The timer that fired has been acted on, or there was nothing to do: it is done. A cancelled one stays so."""
+
+    key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +150,7 @@ Effect = (
     | QueueEmail
     | StartTimer
     | CancelTimers
+    | FinishTimer
     | CallStripe
     | NoteStale
 )

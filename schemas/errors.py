@@ -6,10 +6,12 @@
     │   ├── LogUnavailable       Kafka does not take the dead letter
     │   ├── Conflict             another transaction was first; decide again on what it left
     │   └── Unsettled            an error nobody foresaw, not yet seen often enough to call it poison
+    ├── NotKnownYet              refers to what may still come: the event waits, its partition does not
     └── Poison                   will fail the same way for ever: dead-lettered, and the partition moves on
         ├── MalformedEvent       cannot be read as an event, or as its type's object
         ├── RuleViolated         contradicts itself, or a rule
         ├── StoreRefused         Postgres will never take these values
+        ├── NeverKnown           what it refers to did not come within the limit
         └── Unforeseen           a bug of ours, after a few tries
 
 The message is written for whoever reads the dead letter: it names the field or the constraint, never a secret.
@@ -42,6 +44,10 @@ class Unsettled(Transient):
     """An error that no rule foresaw; worth a few more tries."""
 
 
+class NotKnownYet(BillingError):
+    """The event refers to something not known yet; the message names it (`invoice in_…`)."""
+
+
 class Poison(BillingError):
     """This event can't be applied, now or ever."""
 
@@ -56,6 +62,10 @@ class RuleViolated(Poison):
 
 class StoreRefused(Poison):
     """A constraint or a type of the database refuses the values."""
+
+
+class NeverKnown(Poison):
+    """The event waited for something to its limit, and it never became known."""
 
 
 class Unforeseen(Poison):

@@ -13,8 +13,8 @@ Ref = tuple[str, str]
 class References:
     """Sets of (account, id).
 
-    Loading a customer brings its organization, user, memberships, subscriptions, payment methods and timers; loading a
-    subscription or a payment brings its customer likewise.
+    Loading a customer brings its organization, user, memberships, subscriptions, payment methods and open timers;
+    loading a subscription or a payment brings its customer likewise.
     """
 
     customers: set[Ref] = field(default_factory=set)

@@ -10,6 +10,7 @@ from schemas.effects import (
     CallStripe,
     CancelTimers,
     Effect,
+    FinishTimer,
     NoteStale,
     QueueEmail,
     RemoveMembership,
@@ -26,6 +27,8 @@ from schemas.effects import (
 from schemas.event import Event
 from schemas.known import Known
 from schemas.state import Timer, TimerStatus
+
+_OPEN = (TimerStatus.PENDING, TimerStatus.FIRED)
 
 
 @dataclass(slots=True)
@@ -63,6 +66,8 @@ def apply(effects: Iterable[Effect], event: Event[Any], known: Known) -> Outcome
                 _start(effect, event, known)
             case CancelTimers():
                 _cancel(effect, known)
+            case FinishTimer(key):
+                _finish(key, known)
             case NoteStale(reason):
                 outcome.stale = reason
             case _:
@@ -72,8 +77,10 @@ def apply(effects: Iterable[Effect], event: Event[Any], known: Known) -> Outcome
 
 def _start(effect: StartTimer, event: Event[Any], known: Known) -> None:
     present = known.timer(effect.key)
-    if present is not None and present.status is not TimerStatus.PENDING:
+    if present is not None and present.status not in _OPEN:
         return
+    if present is not None and present.status is TimerStatus.FIRED and present.due_at == effect.due_at:
+        return  # its event is on the log: asked for again, it must not fire again
     known.save(
         Timer(
             timer_key=effect.key,
@@ -92,5 +99,11 @@ def _start(effect: StartTimer, event: Event[Any], known: Known) -> None:
 def _cancel(effect: CancelTimers, known: Known) -> None:
     for timer in known.timers_of(effect.account, effect.customer_id):
         asked_for = timer.kind in effect.kinds and effect.subject in ("", timer.subject)
-        if asked_for and timer.status is TimerStatus.PENDING:
+        if asked_for and timer.status in _OPEN:
             known.save(replace(timer, status=TimerStatus.CANCELLED))
+
+
+def _finish(key: str, known: Known) -> None:
+    timer = known.timer(key)
+    if timer is not None and timer.status in _OPEN:
+        known.save(replace(timer, status=TimerStatus.DONE))

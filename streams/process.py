@@ -2,7 +2,7 @@
 
     decode ─▶ load what is known ─▶ rules, event by event ─▶ one transaction: ledger, state, mails, timers
        │              │                      │                        │
-    Dead           Duplicate        Stale, Dead, Ignored     refused: halve until the poison stands alone
+    Dead           Duplicate   Stale, Waiting, Dead, Ignored  refused: halve until the poison stands alone
 
 The transaction takes one lock per partition of the batch. So a worker that lost its partition without noticing, and
 the worker that has it now, take turns; whichever comes second finds the events in the ledger.
@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from schemas.dead_letter import DeadLetter
 from schemas.effects import CallStripe, QueueEmail
-from schemas.errors import MalformedEvent, Poison, Transient, Unforeseen, Unsettled
+from schemas.errors import MalformedEvent, NeverKnown, NotKnownYet, Poison, Transient, Unforeseen, Unsettled
+from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
 from schemas.settings import Config
-from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, outcome_of
+from schemas.state import TimerStatus
+from schemas.timer import retry_key
+from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, Waiting, outcome_of
 from sinks.dead_letters import DeadLetters, Place
 from sinks.postgres.rows import DeadLetterRow, EmailRow, Flush, LedgerRow, StripeCallRow
 from sinks.postgres.store import Store, Transaction
@@ -29,6 +33,7 @@ from streams.apply import apply
 from streams.decode import Decoded, decode, describe, is_storable
 from streams.record import Record
 from streams.rules.registry import Rule
+from streams.waiting import retry_timer, stay_of
 
 OTHER = "other"
 """The stream of the types that no rule asks for."""
@@ -62,6 +67,8 @@ class Item:
     record: Record
     decoded: Decoded | None = None
     verdict: Verdict | None = None
+    came_before: bool = False
+    """Whether the ledger holds it, waiting or dead."""
     emails: list[QueueEmail] = field(default_factory=list)
     calls: list[CallStripe] = field(default_factory=list)
 
@@ -112,9 +119,14 @@ class Processor:
         async with self.store.transaction(locks) as transaction:
             await self._drop_duplicates(items, transaction)
             known = await self._load(items, transaction)
+            now = self.clock()
             for item in items:
                 if item.verdict is None:
-                    item.verdict = self._decide(item, known)
+                    item.verdict = self._decide(item, known, now)
+            for item in items:
+                if isinstance(item.verdict, Waiting):  # what it misses may have come behind it in this very batch
+                    item.verdict = self._decide(item, known, now)
+                _keep_waiting_room(item, known, now)
             await self._write(items, known, transaction, attempt)
         return [item.verdict for item in items if item.verdict is not None]
 
@@ -134,6 +146,7 @@ class Processor:
             event_id = item.decoded.envelope.id
             if ledger.get(event_id) in _SETTLED or event_id in here:
                 item.verdict = Duplicate()
+            item.came_before = item.verdict is None and event_id in ledger
             here.add(event_id)
 
     async def _load(self, items: Sequence[Item], transaction: Transaction) -> Known:
@@ -141,14 +154,18 @@ class Processor:
         for item in items:
             if item.verdict is None and item.decoded and item.decoded.rule and item.decoded.event:
                 references.update([item.decoded.rule.refer(item.decoded.event)])
+                if item.came_before:
+                    references.timers.add(retry_key(item.decoded.event.id))
         return Known(self.config, await transaction.load(references))
 
-    def _decide(self, item: Item, known: Known) -> Verdict:
+    def _decide(self, item: Item, known: Known, now: datetime) -> Verdict:
         if item.decoded is None or item.decoded.rule is None or item.decoded.event is None:
             return Ignored()
         event = item.decoded.event
         try:
             effects = item.decoded.rule.decide(event, known)
+        except NotKnownYet as error:
+            return self._wait(event, str(error), known, now)
         except Poison as error:
             return _dead(error, "decide")
         except Exception as error:  # noqa: BLE001  # a rule is pure: what it raises once it raises always
@@ -156,6 +173,13 @@ class Processor:
         outcome = apply(effects, event, known)
         item.emails, item.calls = outcome.emails, outcome.calls
         return Applied() if outcome.stale is None else Stale(outcome.stale)
+
+    def _wait(self, event: Event[Any], missed: str, known: Known, now: datetime) -> Waiting | Dead:
+        hours = self.config.rules.waiting_limit_hours
+        until = stay_of(known.timer(retry_key(event.id)), now).until(now, timedelta(hours=hours))
+        if until is None:
+            return _dead(NeverKnown(f"waited {hours} h for what never became known: {missed}"), "decide")
+        return Waiting(until, missed)
 
     async def _write(self, items: Sequence[Item], known: Known, transaction: Transaction, attempt: Attempt) -> None:
         now = self.clock()
@@ -243,6 +267,18 @@ class Processor:
         return [item.verdict]
 
 
+def _keep_waiting_room(item: Item, known: Known, now: datetime) -> None:
+    """Sets the timer of an event that waits, and ends the one of an event that waits no longer."""
+    event = item.decoded.event if item.decoded else None
+    if event is None or isinstance(item.verdict, Duplicate):
+        return
+    timer = known.timer(retry_key(event.id))
+    if isinstance(item.verdict, Waiting):
+        known.save(retry_timer(event, stay_of(timer, now), item.verdict.until))
+    elif timer is not None:
+        known.save(replace(timer, status=TimerStatus.DONE))
+
+
 def _dead(error: Exception, stage: str) -> Dead:
     """The verdict on an error. One that no rule foresaw is named so, and brings its traceback."""
     if isinstance(error, Poison):
@@ -275,11 +311,10 @@ def _ledger_row(item: Item, attempt: Attempt, now: datetime) -> LedgerRow | None
         partition=record.partition,
         offset=record.offset,
         outcome=outcome_of(verdict),
-        reason=verdict.reason if isinstance(verdict, Stale | Dead) else None,
+        reason=verdict.reason if isinstance(verdict, Stale | Dead | Waiting) else None,
         attempts=attempt.number,
         applied_at=now,
-        # What the store refused, it may refuse for the payload; the dead letter has the bytes.
-        payload=None if isinstance(verdict, Dead) and verdict.stage == "store" else _text(record.value),
+        payload=_payload(item),
     )
 
 
@@ -288,8 +323,12 @@ def _clean(header: str) -> str:
     return header.replace("\0", "")
 
 
-def _text(value: bytes | None) -> str | None:
-    return value.decode() if value is not None and is_storable(value) else None
+def _payload(item: Item) -> str | None:
+    """The JSON as received, where the ledger can hold it: a waiting event comes back from there."""
+    value = item.record.value
+    if value is None or (isinstance(item.verdict, Dead) and item.verdict.stage == "store"):
+        return None  # what the store refused, it may refuse for the payload; the dead letter has the bytes
+    return value.decode() if item.decoded is not None or is_storable(value) else None
 
 
 def _email_row(email: QueueEmail, item: Item, now: datetime) -> EmailRow:

@@ -1,0 +1,69 @@
+"""A due timer as an event: what the scheduler appends to the log, and what the rule of `timer.<kind>` reads of it.
+
+The event is shaped like one of Stripe's, so that decoding, ordering and the ledger treat it like any other:
+
+    {"object": "event", "id": "tmr_…", "type": "timer.<kind>", "created": due_at, "livemode": …, "api_version": null,
+     "account": … (only a connected one), "data": {"object": {"object": "timer", "id": timer key, …}}}
+
+Times in it are seconds since the epoch. Its id follows from the timer's key and due time: the same timer appended twice
+is one event, and one that was moved is another.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from schemas.state import Timer, derived_id
+
+RETRY = "retry"
+"""The kind of timer that brings a waiting event back. It has no event of its own: the waiting one is appended again."""
+
+
+class TimerDue(BaseModel):
+    """`data.object` of a timer's event. `due_at` is in whole seconds; `data` is what the timer was started with."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    timer_key: str = Field(alias="id")
+    kind: str
+    subject: str
+    customer: str | None = None
+    due_at: AwareDatetime
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+def retry_key(event_id: str) -> str:
+    """The key of the one timer that a waiting event has."""
+    return f"{RETRY}:{event_id}"
+
+
+def timer_event_type(kind: str) -> str:
+    return f"timer.{kind}"
+
+
+def timer_event(timer: Timer) -> dict[str, Any]:
+    """The event of a timer that is due."""
+    due_at = int(timer.due_at.timestamp())
+    return {
+        "object": "event",
+        "id": derived_id("tmr", timer.timer_key, timer.due_at.astimezone(UTC).isoformat()),
+        "type": timer_event_type(timer.kind),
+        "created": due_at,
+        "livemode": timer.livemode,
+        "api_version": None,
+        **({"account": timer.account} if timer.account else {}),
+        "data": {
+            "object": {
+                "object": "timer",
+                "id": timer.timer_key,
+                "kind": timer.kind,
+                "subject": timer.subject,
+                "customer": timer.customer_id or None,
+                "due_at": due_at,
+                "data": dict(timer.data),
+            }
+        },
+    }
