@@ -14,7 +14,7 @@ import typer
 import uvloop
 
 from ops.entry import EXIT_INVALID_SETTINGS, settings_and_config
-from ops.health import OpsServer
+from ops.health import OpsAddressTaken, OpsServer
 from schemas.settings import Config, InvalidSettings, Settings
 from sinks.email.addresses import UnusableAddress
 from sinks.email.delivery import Courier
@@ -49,6 +49,9 @@ def dispatcher() -> None:
         except InvalidSettings as error:
             typer.echo(f"billing dispatcher: {error}", err=True)
             raise typer.Exit(EXIT_INVALID_SETTINGS) from None
+        except OpsAddressTaken as error:
+            typer.echo(f"billing dispatcher: {error}", err=True)
+            raise typer.Exit(1) from None
 
 
 def mail_parts(settings: Settings, config: Config) -> tuple[SmtpServer, Composer]:
@@ -65,7 +68,7 @@ def mail_parts(settings: Settings, config: Config) -> tuple[SmtpServer, Composer
 
 
 async def run(settings: Settings, config: Config, server: SmtpServer, composer: Composer) -> None:
-    """Until SIGTERM or SIGINT. Raises InvalidSettings, OSError when the ops address is taken."""
+    """Until SIGTERM or SIGINT. Raises InvalidSettings, OpsAddressTaken."""
     metrics = Metrics()
     claimer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     outbox = await Outbox.connect(settings.database_url, claimer=claimer, pool_size=SENDERS + 1)

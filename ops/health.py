@@ -17,6 +17,10 @@ Check = Callable[[], str | None]
 """None when all is well, else the reason in a few words. It must not wait."""
 
 
+class OpsAddressTaken(Exception):
+    """BILLING_OPS_HOST and BILLING_OPS_PORT cannot be bound; the message is one line."""
+
+
 class OpsServer:
     """A small listener. `checks` decide /readyz; `alive` decides /livez, and without one answering is enough.
 
@@ -42,11 +46,14 @@ class OpsServer:
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
 
     async def start(self) -> None:
-        """Raises OSError when the address cannot be bound."""
+        """Raises OpsAddressTaken."""
         if self._port == 0:
             return
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except OSError as error:
+            raise OpsAddressTaken(f"cannot listen on {self._host}:{self._port}: {error.strerror or error}") from None
 
     async def stop(self) -> None:
         """Safe to call at any time."""
