@@ -19,6 +19,7 @@ COMMANDS = {
     "gateway": "ops.gateway:gateway",
     "worker": "ops.worker:worker",
     "dispatcher": "ops.dispatcher:dispatcher",
+    "scheduler": "ops.scheduler:scheduler",
     "migrate": "ops.migrate:migrate",
     "topics": "ops.topics:topics",
     "event": "ops.event:event",

@@ -1,4 +1,4 @@
-"""The whole flow on one machine: Kafka, Postgres and a mailbox beside gateway, workers and dispatcher, supervised."""
+"""The whole flow on one machine: Kafka, Postgres and a mailbox beside gateway, workers, dispatcher and scheduler."""
 
 from __future__ import annotations
 
@@ -60,6 +60,10 @@ class System:
         """The process id of each part that is alive, by name."""
         return {name: process.pid for name, process in self._supervisor.processes.items() if process.pid is not None}
 
+    def metrics_url(self, name: str) -> str:
+        """Where a worker, the dispatcher or the scheduler shows its figures."""
+        return f"http://127.0.0.1:{kept_port(self.state_dir, f'{name}-ops')}/metrics"
+
     @property
     def config(self) -> Config:
         """Endpoints, plans and mail as the processes see them. Raises InvalidSettings."""
@@ -88,8 +92,13 @@ class System:
         self.kafka.start()
         self._run("topics")
         self._say(f"Kafka on {self.kafka.bootstrap}, PostgreSQL on 127.0.0.1:{self.postgres.port}")
-        self._say(f"Starting gateway, {self._workers} worker(s) and dispatcher")
-        children = [self._gateway(), *map(self._worker, range(1, self._workers + 1)), self._dispatcher()]
+        self._say(f"Starting gateway, {self._workers} worker(s), dispatcher and scheduler")
+        children = [
+            self._gateway(),
+            *map(self._worker, range(1, self._workers + 1)),
+            self._dispatcher(),
+            self._scheduler(),
+        ]
         for child in children:
             self._supervisor.run(child)
         for child in (mailbox, *children):
@@ -171,6 +180,9 @@ class System:
 
     def _dispatcher(self) -> Child:
         return self._with_ops_port("dispatcher", "dispatcher")
+
+    def _scheduler(self) -> Child:
+        return self._with_ops_port("scheduler", "scheduler")
 
     def _with_ops_port(self, name: str, command: str) -> Child:
         port = kept_port(self.state_dir, f"{name}-ops")

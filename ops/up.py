@@ -40,7 +40,7 @@ def up(
     workers: Annotated[int, typer.Option("--workers", min=1, max=32, help="Worker processes, one group.")] = 1,
     detach: Annotated[bool, typer.Option("--detach", help="Return when all is ready; `billing down` ends it.")] = False,
 ) -> None:
-    """Run the whole system here: Kafka, Postgres, a mailbox, gateway, workers, dispatcher.
+    """Run the whole system here: Kafka, Postgres, a mailbox, gateway, workers, dispatcher, scheduler.
 
     Example: billing up --workers 2 --detach && set -a && . .billing/env
 

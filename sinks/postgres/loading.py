@@ -108,7 +108,7 @@ QUERIES: dict[type[Any], str] = {
     Timer: _select(
         Timer,
         f"(SELECT o.timer_key FROM {_refs(1)} "  # noqa: S608  # as above
-        "JOIN billing.timers o ON o.account = r.account AND o.customer_id = r.id AND o.status = 'pending' "
+        "JOIN billing.timers o ON o.account = r.account AND o.customer_id = r.id AND o.status IN ('pending', 'fired') "
         "UNION SELECT unnest($3::text[]))",
     ),
 }

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from schemas.errors import Conflict, StoreUnavailable
 from schemas.references import References
-from schemas.state import ROW_TYPES, Row, Timer
+from schemas.state import ROW_TYPES, Row, Timer, TimerStatus
 from sinks.postgres import loading, tables
 from sinks.postgres.connection import CONNECT_TIMEOUT_S, Bounds, dsn
 from sinks.postgres.failures import DRIVER_ERRORS, classified
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 EMAILS_CHANNEL = "billing_emails"
 STRIPE_CALLS_CHANNEL = "billing_stripe_calls"
+TIMERS_CHANNEL = "billing_timers"
 
 _LEDGER = Shape(tables.events, LedgerRow, ["event_id"])
 _EMAILS = Shape(tables.emails, EmailRow, ["email_key"])
@@ -68,7 +69,7 @@ _WRITE_LETTERS = _LETTERS.insert(
 # A key is queued once, for ever.
 _QUEUE_EMAILS = _EMAILS.insert("(email_key) DO NOTHING")
 _QUEUE_CALLS = _CALLS.insert("(call_key) DO NOTHING")
-# Of a customer's timers only the pending ones are loaded, so a new one may meet one that fired: that one stays
+# Of a customer's timers only the open ones are loaded, so a new one may meet one that is done: that one stays
 # (effects.StartTimer). A pending one is moved.
 _START_TIMERS = loading.SHAPES[Timer].insert(
     "(timer_key) " + _overwrite(loading.SHAPES[Timer]) + " WHERE t.status = 'pending'"
@@ -169,6 +170,10 @@ class Transaction:
             for kind in ROW_TYPES:
                 await self._write_changes(kind, *flush.known.changed(kind))
             woken = []
+            if any(
+                timer.status is TimerStatus.PENDING for timers in flush.known.changed(Timer)[:2] for timer in timers
+            ):
+                woken.append(TIMERS_CHANNEL)
             if await self._run(_QUEUE_EMAILS, _EMAILS, flush.emails):
                 woken.append(EMAILS_CHANNEL)
             if await self._run(_QUEUE_CALLS, _CALLS, flush.calls):
