@@ -96,7 +96,7 @@ def _envelope(raw: dict[str, Any]) -> Envelope:
         id=event_id,
         type=type_,
         account=account_of(raw) or "",
-        livemode=raw.get("livemode") is True,
+        livemode=raw.get("livemode") in (True, "true"),  # old Connect samples hold the word
         created=_time(raw.get("created")),
         api_version=api_version if isinstance(api_version, str) else None,
         customer_id=customer_of(raw),
@@ -104,7 +104,9 @@ def _envelope(raw: dict[str, Any]) -> Envelope:
 
 
 def _time(created: object) -> datetime | None:
-    """Seconds since the epoch, or the ISO 8601 of a thin event."""
+    """Seconds since the epoch (a number, or digits as in old samples), or the ISO 8601 of a thin event."""
+    if isinstance(created, str) and created.isdecimal() and len(created) <= len(str(_NEWEST)):
+        created = int(created)
     if isinstance(created, int) and not isinstance(created, bool) and _OLDEST <= created <= _NEWEST:
         return datetime.fromtimestamp(created, UTC)
     if isinstance(created, str):

@@ -28,7 +28,6 @@ from streams.rules.subscription_row import (
     ENDED,
     NEVER_BEGUN,
     blank,
-    plan_bought,
     says_the_same,
     told_by_subscription,
     word_of,
@@ -71,7 +70,7 @@ def refer(event: SubscriptionEvent) -> References:
 def on_created(event: SubscriptionEvent, known: Known) -> list[Effect]:
     """B1. A subscription that waits for its first payment is welcomed when that has come."""
     change = _change(event, known)
-    if event.object.status in NEVER_BEGUN or change.after.status in ENDED:
+    if change.after.status in NEVER_BEGUN | ENDED:
         return change.effects
     return change.effects + _welcome(event, known, change)
 
@@ -96,7 +95,7 @@ def on_deleted(event: SubscriptionEvent, known: Known) -> list[Effect]:
     change = _change(event, known)
     row, customer, config = change.after, change.customer, known.config
     others = [other for other in subscriptions_with(known, customer) if other.key != row.key]
-    waiting = leaving.after_cancellation(known, event, customer.customer_id, others, plan_bought(row, config))
+    waiting = leaving.after_cancellation(known, event, customer.customer_id, others)
     is_all_over = bool(waiting) and all(other.status in ENDED for other in others)
     erase_at = event.at + timedelta(days=config.rules.erase_after_days)
     canceled = {
@@ -204,7 +203,7 @@ def _plan_changed(event: SubscriptionEvent, known: Known, change: Change) -> lis
     """
     before, row, config = change.before, change.after, known.config
     price = event.object.price_id
-    if price is None or row.price_id != price:
+    if price is None or row.price_id != price or event.object.status in NEVER_BEGUN:
         return []
     if event.previous:
         former, key = previous_price_id(event.previous), event.id
