@@ -36,6 +36,8 @@ class Bounds:
         return {
             "application_name": application,
             "timezone": "UTC",
+            # Every name here is written with its schema; a user called `billing` would have another default.
+            "search_path": "public",
             "statement_timeout": _milliseconds(self.statement_s),
             "lock_timeout": _milliseconds(self.lock_s),
             "idle_in_transaction_session_timeout": _milliseconds(self.idle_in_transaction_s),

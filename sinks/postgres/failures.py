@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 import asyncpg
 import orjson
@@ -21,48 +22,34 @@ DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Internal
 
 
 @contextmanager
-def classified() -> Iterator[None]:
-    """Raises StoreRefused or StoreUnavailable for what the driver, or SQLAlchemy over it, raises inside."""
+def classified(arguments: Sequence[str] = ()) -> Iterator[None]:
+    """Raises StoreRefused or StoreUnavailable for what the driver, or SQLAlchemy over it, raises inside.
+
+    `arguments` are names for the statement's $1, $2 …, since the driver knows only the numbers.
+    """
     try:
         yield
     except DBAPIError as error:
-        cause = error.driver_exception
-        raise _fact(cause) from _shown(cause)
+        _raise(error.driver_exception, arguments)
     except (*DRIVER_ERRORS, orjson.JSONEncodeError) as error:
-        raise _fact(error) from _shown(error)
+        _raise(error, arguments)
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Whether trying again can't help."""
+def _raise(error: BaseException, arguments: Sequence[str]) -> NoReturn:
+    if isinstance(error, orjson.JSONEncodeError):
+        raise StoreRefused(f"a value can't be written as JSON: {error}") from None
     if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "")[:2] in _REFUSALS
-    return isinstance(error, asyncpg.DataError | orjson.JSONEncodeError)
+        if (error.sqlstate or "")[:2] in _REFUSALS:
+            # Its detail, context and arguments repeat the values, and the traceback is kept: no chain to them.
+            raise StoreRefused(_refusal(error, arguments)) from None
+        raise StoreUnavailable(f"{error.args[0]} (SQLSTATE {error.sqlstate})") from error
+    raise StoreUnavailable(f"no answer from Postgres: {error or type(error).__name__}") from error
 
 
-def _fact(error: BaseException) -> StoreRefused | StoreUnavailable:
-    return StoreRefused(_refusal(error)) if is_refusal(error) else StoreUnavailable(_trouble(error))
-
-
-def _shown(error: BaseException) -> BaseException | None:
-    # A refusal's detail, context and arguments repeat the values, and the traceback is kept: it must not chain to them.
-    return None if is_refusal(error) else error
-
-
-def _refusal(error: BaseException) -> str:
+def _refusal(error: asyncpg.PostgresError, arguments: Sequence[str]) -> str:
     """What was refused and where, without the values."""
-    if isinstance(error, asyncpg.PostgresError):
-        # Constraint errors name columns only; other messages quote the value after a colon.
-        message = error.args[0].partition("\n")[0].partition(":")[0]
-        place = [error.table_name, error.column_name, error.constraint_name]
-        where = ".".join(name for name in place if name and f'"{name}"' not in message)
-        return f"{message} (SQLSTATE {error.sqlstate}{', ' + where if where else ''})"
-    if isinstance(error, asyncpg.DataError):
-        argument = re.search(r"\$\d+", str(error))
-        return f"a value does not fit its column (argument {argument.group() if argument else 'unknown'})"
-    return f"a value can't be written as JSON ({error})"
-
-
-def _trouble(error: BaseException) -> str:
-    if isinstance(error, asyncpg.PostgresError):
-        return f"{error.args[0]} (SQLSTATE {error.sqlstate})"
-    return f"no answer from Postgres: {error or type(error).__name__}"
+    # Constraint errors name columns only; other messages quote the value after a colon.
+    message = str(error.args[0]).partition("\n")[0].partition(":")[0]
+    if (number := re.search(r"query argument \$(\d+)", message)) and int(number[1]) <= len(arguments):
+        message = message.replace(number[0], arguments[int(number[1]) - 1])
+    return f"{message} (SQLSTATE {error.sqlstate})"

@@ -50,7 +50,7 @@ def _customers_of(table: str, column: str, first: int) -> str:
     )
 
 
-_CUSTOMERS = " UNION ".join(
+CUSTOMERS = " UNION ".join(
     [
         _customers_of("subscriptions", "subscription_id", 1),
         *(_customers_of("payments", column, 3) for column in _PAYMENT_REFS),
@@ -94,12 +94,13 @@ QUERIES: dict[type[Any], str] = {
     Organization: _select(Organization, "unnest($1::text[])"),
     User: _select(
         User,
-        "(SELECT unnest($1::text[]) "
-        "UNION SELECT m.user_id FROM billing.memberships m WHERE m.organization_id = ANY($2::text[]))",
+        "(SELECT unnest($1::text[]) UNION SELECT m.user_id FROM unnest($2::text[]) AS o (id) "
+        "JOIN billing.memberships m ON m.organization_id = o.id)",
     ),
     Membership: _select(
         Membership,
-        "(SELECT m.organization_id, m.user_id FROM billing.memberships m WHERE m.organization_id = ANY($1::text[]))",
+        "(SELECT m.organization_id, m.user_id FROM unnest($1::text[]) AS o (id) "
+        "JOIN billing.memberships m ON m.organization_id = o.id)",
     ),
     Subscription: _of_customers_or_named(Subscription),
     Payment: _select(Payment, f"({_PAYMENT_KEYS})"),
@@ -145,7 +146,7 @@ async def _customers(connection: Connection, refs: References) -> set[Ref]:
     if not any(named) and not refs.timers:
         return set()
     arguments = [array for refs_ in named for array in _pairs(refs_)]
-    return {(account, id_) for account, id_ in await connection.fetch(_CUSTOMERS, *arguments, sorted(refs.timers))}
+    return {(account, id_) for account, id_ in await connection.fetch(CUSTOMERS, *arguments, sorted(refs.timers))}
 
 
 async def _rows(connection: Connection, kind: type[Row], *arguments: Sequence[str]) -> list[Row]:

@@ -39,6 +39,7 @@ class Shape(Generic[R]):
         self.row_type = row_type
         self.key = tuple(key)
         self.names = tuple(field.name for field in fields(row_type))
+        self.arguments_named = tuple(f"{table.name}.{name}" for name in self.names)
         columns = [table.c[name] for name in self.names]
         self._values: Callable[[R], tuple[Any, ...]] = attrgetter(*self.names)
         self._key_of: Callable[[R], Any] = attrgetter(*self.key)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -29,6 +29,16 @@ if TYPE_CHECKING:
 EMAILS_CHANNEL = "billing_emails"
 STRIPE_CALLS_CHANNEL = "billing_stripe_calls"
 TIMERS_CHANNEL = "billing_timers"
+
+# Rows are found here by key and index only. Left to itself the planner reads young tables whole: it keeps the plan of
+# an empty one, and before the first ANALYZE it takes a batch's 500 keys for most of the rows.
+PLANNING = {
+    "plan_cache_mode": "force_custom_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
 
 _LEDGER = Shape(tables.events, LedgerRow, ["event_id"])
 _EMAILS = Shape(tables.emails, EmailRow, ["email_key"])
@@ -96,7 +106,7 @@ class Store:
                 max_size=pool_size,
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=bounds.client_s,
-                server_settings=bounds.server_settings("billing-worker"),
+                server_settings=bounds.server_settings("billing-worker") | PLANNING,
             )
         return cls(pool)
 
@@ -123,14 +133,16 @@ class Store:
                 with classified():
                     await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
                     await connection.execute(_LOCK, sorted({_lock_id(*lock) for lock in locks}))
-                yield Transaction(connection)
+                work = Transaction(connection)
+                yield work
             except BaseException:
                 await _abandon(connection)
                 raise
             with classified():
-                ended = await connection.execute("COMMIT")
+                ended = await connection.execute("ROLLBACK" if work.is_broken else "COMMIT")
+            # To commit what a failed statement has ended is a rollback too, and no error of its own.
             if ended != "COMMIT":
-                raise StoreUnavailable("the transaction was rolled back: a statement in it had failed")
+                raise StoreUnavailable("the transaction was rolled back: something in it had failed")
         finally:
             await self._release(connection)
 
@@ -147,6 +159,8 @@ class Transaction:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.is_broken = False
+        """Whether half of a flush may stand in it."""
 
     async def seen(self, event_ids: Sequence[str]) -> dict[str, str]:
         """The outcome of each of these events that the ledger holds, by id."""
@@ -197,13 +211,15 @@ class Transaction:
     async def _count(self, statement: str, shape: Shape[Any], rows: Sequence[Any], otherwise: str) -> None:
         written = await self._run(statement, shape, rows)
         if written != len(rows):
+            self.is_broken = True
             raise Conflict(f"{shape.table.name}: {len(rows) - written} of {len(rows)} rows {otherwise}")
 
     async def _run(self, statement: str, shape: Shape[Any], rows: Sequence[Any]) -> int:
         """The number of rows that were written."""
         if not rows:
             return 0
-        tag = await self._connection.execute(statement, *shape.arguments(rows))
+        with classified(shape.arguments_named):
+            tag = await self._connection.execute(statement, *shape.arguments(rows))
         return int(tag.rpartition(" ")[2])
 
 
@@ -212,7 +228,9 @@ async def _abandon(connection: Connection) -> None:
     try:
         await connection.execute("ROLLBACK")
     except DRIVER_ERRORS:
-        connection.terminate()
+        # One that the server has ended is out of the pool already, and can't be told anything.
+        with suppress(asyncpg.InterfaceError):
+            connection.terminate()
 
 
 def _lock_id(topic: str, partition: int) -> int:

@@ -1,0 +1,26 @@
+"""The migrated database of one test, and the store on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from pydantic import SecretStr
+
+from sinks.postgres.migration import migrate
+from sinks.postgres.store import Store
+
+
+@pytest.fixture
+async def database(database_url: str) -> SecretStr:
+    """Its address; every table is there and empty."""
+    url = SecretStr(database_url)
+    await migrate(url)
+    return url
+
+
+@pytest.fixture
+async def store(database: SecretStr) -> AsyncIterator[Store]:
+    opened = await Store.connect(database, pool_size=4)
+    yield opened
+    await opened.close()

@@ -1,0 +1,108 @@
+"""Rows to put into the store, as plain as they can be; what matters to a test is named in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+from pydantic import SecretStr
+
+from schemas.known import Known
+from schemas.references import References
+from schemas.settings import Config
+from schemas.state import Row
+from sinks.postgres.rows import EmailRow, Flush, LedgerRow
+from sinks.postgres.store import Store
+
+NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, UTC)
+
+_EVENT = LedgerRow(
+    event_id="evt_1",
+    type="customer.subscription.updated",
+    stream="subscriptions",
+    customer_id="cus_1",
+    account="",
+    livemode=False,
+    created=NOW,
+    received_at=NOW,
+    source="stripe",
+    api_version="2025-03-31.basil",
+    endpoint="default",
+    partition=3,
+    offset=7_000_000_000,
+    outcome="applied",
+    reason=None,
+    attempts=1,
+    applied_at=NOW,
+    payload='{"id": "evt_1"}',
+)
+
+
+def ledger_row(event_id: str, **changes: Any) -> LedgerRow:
+    return replace(_EVENT, event_id=event_id, **changes)
+
+
+def email_row(key: str, event_id: str = "evt_1", **changes: Any) -> EmailRow:
+    row = EmailRow(
+        email_key=key,
+        event_id=event_id,
+        account="",
+        customer_id="cus_1",
+        template="plan-changed",
+        recipient=None,
+        locale=None,
+        livemode=False,
+        data={"plan": "pro"},
+        queued_at=NOW,
+        next_attempt_at=NOW,
+    )
+    return replace(row, **changes)
+
+
+def known(*saved: Row, stored: tuple[Row, ...] = ()) -> Known:
+    """What is known after `stored` was loaded and `saved` decided."""
+    view = Known(Config(), stored)
+    for row in saved:
+        view.save(row)
+    return view
+
+
+def customers(*ids: str, account: str = "") -> References:
+    return References(customers={(account, id_) for id_ in ids})
+
+
+async def loaded(store: Store, refs: References) -> list[Row]:
+    async with store.transaction([]) as transaction:
+        return await transaction.load(refs)
+
+
+async def write(store: Store, flush: Flush) -> None:
+    """In a transaction of its own."""
+    async with store.transaction([]) as transaction:
+        await transaction.flush(flush)
+
+
+async def ask(url: SecretStr, query: str, *arguments: object) -> Any:
+    """The first value of the first row, on a connection of its own."""
+    connection = await asyncpg.connect(url.get_secret_value(), timeout=10)
+    try:
+        return await connection.fetchval(query, *arguments, timeout=30)
+    finally:
+        await connection.close(timeout=5)
+
+
+async def until(condition: Callable[[], Awaitable[object]], timeout: float = 10.0) -> None:
+    """Polls; fails when the condition still does not hold at the end."""
+    async with asyncio.timeout(timeout):
+        while not await condition():  # noqa: ASYNC110  # the condition is in the database, which sets no event
+            await asyncio.sleep(0.01)
+
+
+async def until_waiting(url: SecretStr, locktype: str) -> None:
+    """Until some session waits for a lock of this type (pg_locks.locktype)."""
+    query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = $1"
+    await until(lambda: ask(url, query, locktype))
