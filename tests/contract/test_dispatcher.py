@@ -157,6 +157,20 @@ async def test_two_dispatchers_share_the_work(desk: Desk, mailbox: FaultyMailbox
     assert set(counts.values()) == {1}
 
 
+async def test_no_mail_is_claimed_twice_at_once(desk: Desk) -> None:
+    """Many claims at the same moment, all after the same oldest mails: each mail has one holder."""
+    for number in range(40):
+        await desk.queue(f"m{number:02d}")
+    async with desk.outbox("one") as one, desk.outbox("two") as two:
+        outboxes = (one, two) * 4
+        await asyncio.gather(*(outbox.has_due(desk.clock.now) for outbox in outboxes))  # connected from here on
+        claims = await asyncio.gather(*(outbox.claim(desk.clock.now, 4) for outbox in outboxes))
+        keys = [mail.key for claim in claims for mail in claim]
+        assert len(keys) == len(set(keys))
+        assert await one.claim(desk.clock.now, 100)
+    assert {row["attempts"] for row in await desk.rows()} == {1}
+
+
 async def test_claims_of_a_dead_dispatcher_are_taken_over(desk: Desk, mailbox: FaultyMailbox) -> None:
     """Not while it may still be alive; after that by anyone, and the dead one's late word changes nothing."""
     await desk.queue("a")
