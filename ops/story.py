@@ -168,7 +168,7 @@ def _ben(now: int) -> Sequence[Step]:
         ben.step(
             "the creation comes after it",
             "customer.subscription.created",
-            ben.subscription(PRO, start, status="incomplete"),
+            ben.subscription(PRO, start),
             start + 2,
             outcome="stale",
             mails=("subscription-welcome",),

@@ -70,7 +70,7 @@ def refer(event: SubscriptionEvent) -> References:
 def on_created(event: SubscriptionEvent, known: Known) -> list[Effect]:
     """B1. A subscription that waits for its first payment is welcomed when that has come."""
     change = _change(event, known)
-    if change.after.status in NEVER_BEGUN | ENDED:
+    if event.object.status in NEVER_BEGUN or change.after.status in ENDED:
         return change.effects
     return change.effects + _welcome(event, known, change)
 
