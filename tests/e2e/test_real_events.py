@@ -1,0 +1,184 @@
+"""Each recorded event of Stripe's, and each that this project makes, comes through the running system to a verdict.
+
+BILLING_OUTCOMES=FILE writes the outcomes by type there, as a Markdown table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from local.stripe_events import EXAMPLES, Shape, StripeEvents, example
+from ops.send import Answer, post
+from tests.mailkit import eventually
+from tests.systemkit import RiggedSystem, fetch, running_system
+
+pytestmark = pytest.mark.e2e
+
+SHARED = Path(__file__).parents[3] / "shared" / "events"
+
+ALLOWED = {"applied", "ignored", "stale", "waiting"}
+
+REFUSED: dict[str, str] = {}
+"""Recorded events that the gateway must answer with 4xx, and why. None: `foo.created` and the thin event without
+`related_object` are well-formed and signed, so they are taken, and ignored for their type."""
+
+DEAD: dict[str, str] = {}
+"""Recorded events that must be dead-lettered, and why. None: all that Stripe has really sent can be read."""
+
+
+@dataclass(frozen=True)
+class Sending:
+    """One event on its way in; `name` says where it comes from."""
+
+    name: str
+    event: dict[str, Any]
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint that Stripe would send it to, by mode and by whether it is a connected account's."""
+        account = self.event.get("context" if self.event["object"] == "v2.core.event" else "account")
+        is_live = self.event.get("livemode") in (True, "true")
+        if account:
+            return "connect-live" if is_live else "connect"
+        return "live" if is_live else "default"
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RiggedSystem]:
+    with running_system(tmp_path_factory.mktemp("real") / "state") as running:
+        yield running
+
+
+async def test_each_recorded_event_comes_to_an_allowed_outcome(system: RiggedSystem) -> None:
+    if not SHARED.is_dir():
+        pytest.skip("the recorded events are not beside this checkout (../shared/events)")
+    sendings = recorded(SHARED)
+    assert len(sendings) > 150
+    await _check(system, sendings, refused=REFUSED, dead=DEAD, title="recorded")
+
+
+async def test_each_event_made_here_comes_to_an_allowed_outcome(system: RiggedSystem) -> None:
+    sendings = made()
+    assert {sending.event["type"] for sending in sendings} == EXAMPLES.keys()
+    outcomes = await _check(system, sendings, refused={}, dead={}, title="made")
+    assert set(outcomes.values()) == {"applied"}
+
+
+def recorded(folder: Path) -> list[Sending]:
+    """The files in a fixed order, each with an id of its own and a `created` of the last minutes, in that order."""
+    paths = sorted(folder.rglob("*.json"))
+    begin = int(time.time()) - len(paths)
+    sendings = []
+    for number, path in enumerate(paths):
+        event = json.loads(path.read_bytes())
+        is_thin = event["object"] == "v2.core.event"
+        created = begin + number
+        event["id"] = f"evt_recorded_{begin}_{number}"
+        event["created"] = datetime.fromtimestamp(created, UTC).isoformat() if is_thin else created
+        sendings.append(Sending(str(path.relative_to(folder)), event))
+    return sendings
+
+
+def made() -> list[Sending]:
+    """Each example in both API shapes, of one's own account and of a connected one, in test mode and live.
+
+    Each speaks of objects of its own, so that none is stale.
+    """
+    begin = int(time.time())
+    sendings: list[Sending] = []
+    for shape in Shape:
+        for account, livemode in ((None, False), (None, True), ("acct_connected", False), ("acct_connected", True)):
+            for type_ in EXAMPLES:
+                text = json.dumps(example(type_, begin, StripeEvents(shape, account, livemode)))
+                event = json.loads(text.replace('_1"', f'_made{len(sendings)}"'))
+                sendings.append(Sending(f"{type_} {shape} {account} {livemode}", event))
+    return sendings
+
+
+async def _check(
+    system: RiggedSystem,
+    sendings: Sequence[Sending],
+    *,
+    refused: Mapping[str, str],
+    dead: Mapping[str, str],
+    title: str,
+) -> dict[str, str]:
+    """The outcome by event id."""
+    processes = system.children
+    answers = await _post(system, sendings)
+    assert {name: answer for name, answer in answers.items() if answer.status != 200 and name not in refused} == {}
+    assert {name for name in refused if 400 <= answers[name].status < 500} == set(refused)
+
+    accepted = [sending for sending in sendings if sending.name not in refused]
+    outcomes = await _outcomes(system, [sending.event["id"] for sending in accepted])
+    expected_dead = {sending.event["id"] for sending in accepted if sending.name in dead}
+    odd = {
+        sending.name: outcomes[sending.event["id"]]
+        for sending in accepted
+        if (outcomes[sending.event["id"]][0] == "dead") != (sending.event["id"] in expected_dead)
+        or (outcomes[sending.event["id"]][0] not in ALLOWED and sending.event["id"] not in expected_dead)
+    }
+    assert odd == {}
+    assert system.children == processes, "a process died of it"
+    verdicts = {id_: outcome for id_, (outcome, _) in outcomes.items()}
+    _report(title, sendings, answers, verdicts)
+    return verdicts
+
+
+async def _post(system: RiggedSystem, sendings: Sequence[Sending]) -> dict[str, Answer]:
+    endpoints = system.config.endpoints
+    async with aiohttp.ClientSession() as session:
+        return {
+            sending.name: await post(
+                session,
+                system.url_of(sending.endpoint),
+                json.dumps(sending.event).encode(),
+                endpoints[sending.endpoint].secrets[0],
+            )
+            for sending in sendings
+        }
+
+
+async def _outcomes(system: RiggedSystem, ids: list[str]) -> dict[str, tuple[str, str | None]]:
+    """(outcome, reason) of each, once the ledger has them all."""
+    found: dict[str, tuple[str, str | None]] = {}
+
+    async def are_all_there() -> bool:
+        rows = await fetch(system, "SELECT event_id, outcome, reason FROM billing.events WHERE event_id = ANY($1)", ids)
+        found.update({row["event_id"]: (row["outcome"], row["reason"]) for row in rows})
+        return len(found) == len(ids)
+
+    await eventually(are_all_there, timeout=60)
+    return found
+
+
+def _report(
+    title: str, sendings: Sequence[Sending], answers: Mapping[str, Answer], outcomes: Mapping[str, str]
+) -> None:
+    by_type: dict[str, Counter[str]] = defaultdict(Counter)
+    for sending in sendings:
+        status = answers[sending.name].status
+        by_type[sending.event["type"]][outcomes.get(sending.event["id"], f"refused {status}")] += 1
+    lines = [f"| type ({title}) | events | outcome |", "|---|---|---|"]
+    for type_, counted in sorted(by_type.items()):
+        told = ", ".join(f"{outcome} {count}" for outcome, count in counted.most_common())
+        lines.append(f"| `{type_}` | {counted.total()} | {told} |")
+    totals = sum(by_type.values(), Counter[str]())
+    told = ", ".join(f"{outcome} {count}" for outcome, count in totals.most_common())
+    lines.append(f"| all | {totals.total()} | {told} |")
+    text = "\n".join(lines) + "\n"
+    print(text)  # noqa: T201 - the table is what this test is run for; pytest -s shows it
+    if path := os.environ.get("BILLING_OUTCOMES"):
+        with Path(path).open("a") as file:
+            file.write(text + "\n")

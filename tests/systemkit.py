@@ -1,0 +1,97 @@
+"""What the tests of the running system share: `billing up`'s system with a few settings of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from ops.state_dir import make_private, write_private
+from ops.system import System
+
+CONFIG = """\
+[endpoints.default]
+mode = "test"
+secrets = ["whsec_default"]
+
+[endpoints.live]
+mode = "live"
+secrets = ["whsec_live"]
+
+[endpoints.connect]
+mode = "test"
+secrets = ["whsec_connect"]
+connect = true
+
+[endpoints.connect-live]
+mode = "live"
+secrets = ["whsec_connect_live"]
+connect = true
+
+[plans.free]
+name = "Free"
+limits = { seats = 1, projects = 3 }
+
+[plans.starter]
+name = "Starter"
+prices = ["price_starter_monthly"]
+limits = { seats = 5, projects = 20 }
+
+[plans.pro]
+name = "Pro"
+prices = ["price_pro_monthly", "price_pro"]
+limits = { seats = 50, projects = 500 }
+"""
+
+
+class RiggedSystem(System):
+    """The system that `billing up` runs, with `settings` added to what its processes are told."""
+
+    def __init__(self, state_dir: Path, workers: int, say: Callable[[str], None], settings: Mapping[str, str]) -> None:
+        super().__init__(state_dir, workers, say)
+        self._extra = dict(settings)
+
+    def terminate(self, name: str) -> None:
+        """SIGTERM to its end; it stays down until `start_again`."""
+        self._process(name).stop()
+
+    def start_again(self, name: str) -> None:
+        """What `terminate` has ended."""
+        self._process(name).spawn()
+
+    def url_of(self, endpoint: str) -> str:
+        return f"{self.gateway_url}/webhooks/stripe/{endpoint}"
+
+    def _environment(self, secret: str) -> dict[str, str]:
+        return super()._environment(secret) | self._extra
+
+
+@contextmanager
+def running_system(
+    folder: Path,
+    *,
+    workers: int = 1,
+    settings: Mapping[str, str] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Iterator[RiggedSystem]:
+    """A system in `folder` with the four endpoints of CONFIG; it and its children have ended after the block."""
+    make_private(folder)
+    write_private(folder / "config.toml", CONFIG)
+    system = RiggedSystem(folder, workers, say or (lambda _: None), settings or {})
+    try:
+        system.start()
+        yield system
+    finally:
+        system.stop()
+
+
+async def fetch(system: System, query: str, *arguments: object) -> list[dict[str, Any]]:
+    """The rows of one query on the system's database."""
+    connection = await asyncpg.connect(system.postgres.url, timeout=10)
+    try:
+        return [dict(row) for row in await connection.fetch(query, *arguments, timeout=30)]
+    finally:
+        await connection.close(timeout=5)
