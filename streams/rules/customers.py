@@ -12,6 +12,7 @@ from schemas.state import Customer
 from schemas.stripe.customer import PROFILE_FIELDS, StripeCustomer
 from schemas.version import Version
 from streams.rules import leaving
+from streams.rules.default_method import offered
 from streams.rules.people import customer_of, linked, settle
 from streams.rules.precedence import glimpse, is_older
 from streams.rules.registry import Stream
@@ -52,7 +53,9 @@ def on_deleted(event: CustomerEvent, known: Known) -> list[Effect]:
 
 def _profile(event: CustomerEvent, known: Known, word: Version) -> list[Effect]:
     before = customer_of(known, event.account, event.object.id)
-    customer = linked(_told(before, event.object, word), event, event.object.user_id)
+    said = event.object
+    customer = offered(known, _told(before, said, word), said.default_payment_method, word)
+    customer = linked(customer, event, said.user_id)
     effects = settle(known, customer)
     if customer.profile_version == before.profile_version and is_older(event.version, before.profile_version):
         effects.append(NoteStale(f"{customer.customer_id} is known as it was later"))
@@ -67,6 +70,5 @@ def _told(row: Customer, said: StripeCustomer, word: Version) -> Customer:
         email=said.email,
         name=said.name,
         locale=said.locale,
-        default_payment_method=said.default_payment_method,
         profile_version=word,
     )

@@ -6,7 +6,6 @@ beside it does not, since it may end too: whether anything is still running is a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 
 from schemas.effects import CancelTimers, Effect, StartTimer
@@ -29,21 +28,19 @@ def timer_keys(account: str, subject: str) -> set[str]:
 
 
 def after_cancellation(
-    known: Known, event: Event[StripeSubscription], customer_id: str, others: list[Subscription], plan: str | None
+    known: Known, event: Event[StripeSubscription], customer_id: str, others: list[Subscription]
 ) -> list[Effect]:
     """Both timers, unless a later subscription is known already."""
     if any((began := _began(row)) is not None and began >= event.created for row in others):
         return []
     rules = known.config.rules
     days = {WIN_BACK: rules.win_back_after_days, ERASE: rules.erase_after_days}
-    data = {"left_at": event.created, "plan": plan}
-    return [_timer(event, customer_id, event.object.id, kind, days[kind], data) for kind in KINDS]
+    return [_timer(event, customer_id, event.object.id, kind, days[kind]) for kind in KINDS]
 
 
 def after_deletion(known: Known, event: Event[StripeCustomer], customer_id: str) -> StartTimer:
     """The erasure timer of a customer who was deleted at Stripe."""
-    data = {"left_at": event.created}
-    return _timer(event, customer_id, customer_id, ERASE, known.config.rules.erase_after_days, data)
+    return _timer(event, customer_id, customer_id, ERASE, known.config.rules.erase_after_days)
 
 
 def after_return(known: Known, event: Event[StripeSubscription], row: Subscription) -> list[Effect]:
@@ -58,7 +55,7 @@ def after_return(known: Known, event: Event[StripeSubscription], row: Subscripti
         for timer in known.timers_of(row.account, row.customer_id)
         if timer.kind in KINDS
         and timer.status is TimerStatus.PENDING
-        and timer.subject != row.subscription_id
+        and timer.subject not in (row.subscription_id, row.customer_id)  # who was deleted at Stripe can't be back
         and int(timer.data["left_at"]) <= began
     }
     return [
@@ -80,7 +77,6 @@ def _timer(
     subject: str,
     kind: str,
     days: int,
-    data: Mapping[str, object],
 ) -> StartTimer:
     return StartTimer(
         key=f"{kind}:{event.account}:{subject}",
@@ -89,5 +85,5 @@ def _timer(
         kind=kind,
         subject=subject,
         due_at=event.at + timedelta(days=days),
-        data=data,
+        data={"left_at": event.created},
     )

@@ -6,6 +6,7 @@ any event may add (the first failure, the attempts, Stripe's ids) are kept from 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from schemas.known import Known
 from schemas.state import Payment, PaymentStatus
 from schemas.stripe.checkout_session import CheckoutSession
 from schemas.stripe.invoice import StripeInvoice
-from schemas.version import Version, version
+from schemas.version import UNSEEN, Version, version
 from streams.rules.precedence import hint
 
 PAID = frozenset({PaymentStatus.SUCCEEDED, PaymentStatus.REFUNDED})
@@ -54,7 +55,8 @@ def checkout_told(row: Payment, event: Event[CheckoutSession], amount: int, curr
     word = hint(event.version)
     if word <= row.version:
         return row
-    return replace(row, amount=amount, currency=currency, status=PaymentStatus.PENDING, version=word)
+    status = _standing(row, PaymentStatus.PENDING)
+    return replace(row, amount=amount, currency=currency, status=status, version=word)
 
 
 def checkout_failed(row: Payment, event: Event[CheckoutSession], amount: int, currency: str) -> Payment:
@@ -68,21 +70,42 @@ def _succeeded(row: Payment, event: Event[Any], amount: int, currency: str, **fa
     word: Version = version(event.created, event.rank, event.id, terminal=True)
     if word <= row.version:
         return row
-    status = row.status if row.status is PaymentStatus.REFUNDED else PaymentStatus.SUCCEEDED
-    return replace(row, amount=amount, currency=currency, status=status, failure_reason=None, version=word, **facts)
+    status = _standing(row, PaymentStatus.SUCCEEDED)
+    return _without_reason(replace(row, amount=amount, currency=currency, status=status, version=word, **facts))
 
 
 def _failed(row: Payment, event: Event[Any], amount: int, currency: str, reason: str | None) -> Payment:
-    if event.version <= row.version:
+    if event.version > row.version:
+        status = _standing(row, PaymentStatus.FAILED)
+        row = replace(row, amount=amount, currency=currency, status=status, version=event.version)
+    return declined(row, event, reason)
+
+
+def declined(row: Payment, event: Event[Any], reason: str | None) -> Payment:
+    """The row with why it failed, from the newest event that says so; none once it is paid (behaviours.md C2, C10).
+
+    Since 2025-03-31 (basil) an invoice no longer says it: the payment intent does, and before it the charge did too.
+    """
+    if row.status in PAID or reason is None or event.version <= row.failure_version:
         return row
-    return replace(
-        row,
-        amount=amount,
-        currency=currency,
-        status=PaymentStatus.FAILED,
-        failure_reason=reason,
-        version=event.version,
-    )
+    return replace(row, failure_reason=reason, failure_version=event.version)
+
+
+def refunded(row: Payment, refunds: Mapping[str, Any], amount: int) -> Payment:
+    """The row with what was given back of it, however much (behaviours.md C8)."""
+    row = replace(row, refunds=refunds, refunded_amount=amount)
+    return _without_reason(replace(row, status=_standing(row, row.status)))
+
+
+def _standing(row: Payment, otherwise: PaymentStatus) -> PaymentStatus:
+    """Refunded beats all else; and what was to be given back had been paid, even where the refund failed."""
+    if row.refunded_amount > 0:
+        return PaymentStatus.REFUNDED
+    return PaymentStatus.SUCCEEDED if row.refunds else otherwise
+
+
+def _without_reason(row: Payment) -> Payment:
+    return replace(row, failure_reason=None, failure_version=UNSEEN)
 
 
 def _of_invoice(row: Payment, invoice: StripeInvoice, customer_id: str | None) -> Payment:

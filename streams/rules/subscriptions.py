@@ -153,8 +153,7 @@ def _change(event: SubscriptionEvent, known: Known) -> Change:
     after = told_by_subscription(before or blank(event.account, subscription.id, customer_id), event, known.config)
     customer = linked(customer_of(known, event.account, customer_id), event, subscription.user_id)
     effects = settle(known, customer, after)
-    if after.version == word_of(event):
-        effects += trial.remind(known, event, customer_id)
+    effects += trial.reminders(known, event, customer_id)
     effects += leaving.after_return(known, event, after)
     if before is not None and is_tie(before.version, word_of(event)) and not says_the_same(event, before):
         effects.append(_ask_stripe(event, customer_id))
