@@ -1,0 +1,22 @@
+"""`billing worker` on the errands stream of tests/timerkit.py."""
+
+from __future__ import annotations
+
+import asyncio
+
+import uvloop
+
+from ops.entry import settings_and_config
+from ops.worker import run
+from streams.process import OTHER
+from tests.timerkit import errands
+
+
+def stream_of(type_: str) -> str:
+    """As streams/catalog.py has it, for this one stream."""
+    return errands.name if type_ in errands.rules else OTHER
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(*settings_and_config(), frozenset(), rules=errands.rules, stream_of=stream_of))

@@ -1,0 +1,83 @@
+"""A running worker with its table of settled events: what waits is not settled, so it gets through again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from schemas.settings import Config
+from sinks.postgres.migration import migrate
+from tests.storekit import until
+from tests.timerkit import Rig
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def worker_env(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "config.toml").write_text("")
+    return {
+        **os.environ,
+        "BILLING_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "BILLING_DATABASE_URL": database_url,
+        "BILLING_CONFIG": str(tmp_path / "config.toml"),
+        "BILLING_TOPIC_PREFIX": topic_prefix,
+        "BILLING_STATE_DIR": str(tmp_path),
+        "BILLING_LOG_LEVEL": "warning",
+    }
+
+
+@contextmanager
+def _worker(env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "tests.e2e.errands_worker"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(timeout=5)
+
+
+async def test_it_waits_comes_back_and_is_applied(
+    kafka_bootstrap: str, database_url: str, topic_prefix: str, worker_env: dict[str, str], tmp_path: Path
+) -> None:
+    await migrate(SecretStr(database_url))
+    rig = await Rig.open(kafka_bootstrap, SecretStr(database_url), topic_prefix, 1, Config())
+    log = tmp_path / "worker.log"
+    try:
+        with _worker(worker_env, log) as worker:
+
+            async def ledger_has(event_id: str, outcome: str, attempts: int) -> object:
+                assert worker.poll() is None, log.read_text()
+                return {"event_id": event_id, "outcome": outcome, "attempts": attempts} in await rig.rows(
+                    "SELECT event_id, outcome, attempts FROM billing.events"
+                )
+
+            rig.send("evt_1", "user.answered", "cus_1", user="u1", customer="cus_1")
+            await until(lambda: ledger_has("evt_1", "waiting", 1), timeout=60)
+            rig.send("evt_1", "user.answered", "cus_1", user="u1", customer="cus_1")
+            await until(lambda: ledger_has("evt_1", "waiting", 2), timeout=20)
+            rig.send("evt_2", "user.came", "cus_1", user="u1", customer="cus_1")
+            await until(lambda: ledger_has("evt_2", "applied", 1), timeout=20)
+
+            rig.now = datetime.now(UTC) + timedelta(hours=1)  # the worker's clock is the real one
+            assert await rig.scheduler().fire_due() == 1
+
+            await until(lambda: ledger_has("evt_1", "applied", 3), timeout=20)
+        assert await rig.trails() == {"u1": "evt_2,evt_1"}
+        assert await rig.statuses() == {"retry:evt_1": "done"}
+    finally:
+        await rig.close()
