@@ -130,6 +130,33 @@ class CallStripe:
     """Why, for people: `settle a tie`, `set the default payment method`."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderExport:
+    """An archive of all that is held on the customer and their organization, made later by the dispatcher, once.
+
+    `key` is the id in its link (schemas/links.py); the archive is deleted at `keep_until`.
+    """
+
+    key: str
+    account: str
+    customer_id: str
+    keep_until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erase:
+    """The customer's personal data goes from every table, and what is pending about them is cancelled.
+
+    The rows that rules know are saved without it by the same rule; this is for all that no rule sees. It ends its
+    transaction: what came before it is erased with the rest, what comes behind it is not.
+    """
+
+    account: str
+    customer_id: str
+    asked_at: datetime
+    """Since when it was to be: when they left."""
+
+
 @dataclass(frozen=True, slots=True)
 class NoteStale:
     """The event is older than what is stored: its verdict is `stale`; what it orders besides still holds."""
@@ -152,5 +179,7 @@ Effect = (
     | CancelTimers
     | FinishTimer
     | CallStripe
+    | OrderExport
+    | Erase
     | NoteStale
 )

@@ -96,6 +96,8 @@ class SubscriptionCanceled(CustomerMail):
     plan: OptionalLine = None
     canceled_at: AwareDatetime
     access_until: AwareDatetime | None = None
+    export_id: OptionalLine = None
+    """The export whose link is `export_url`, once the mail is made."""
     export_url: Link | None = None
     erase_at: AwareDatetime | None = None
 

@@ -95,12 +95,19 @@ class Mail(_Frozen):
     """Where answers go, if not to `sender`."""
     product: str = "Your SaaS"
     app_url: str = "http://127.0.0.1:8080"
+    links_url: str | None = None
+    """Where the gateway answers to people (exports, unsubscribe), if not under `app_url`."""
     update_payment_url: str = "http://127.0.0.1:8080/billing/update-payment"
     survey_url: str = "http://127.0.0.1:8080/billing/survey"
     return_url: str = "http://127.0.0.1:8080/billing/plans"
     default_locale: str = "en"
     send_test_mode: bool = True
     """Whether events of test mode may reach a mailbox at all."""
+
+    @property
+    def public_url(self) -> str:
+        """What the signed links begin with, without a slash at its end."""
+        return (self.links_url or self.app_url).rstrip("/")
 
 
 class Rules(_Frozen):
@@ -109,6 +116,8 @@ class Rules(_Frozen):
     trial_reminder_days: int = 7
     erase_after_days: int = 30
     win_back_after_days: int = 14
+    export_link_days: int = Field(7, ge=1)
+    """How long the link to an export holds, from when its mail is sent."""
     waiting_limit_hours: int = 72
     set_default_payment_method: bool = True
     dunning: tuple[DunningStep, ...] = DEFAULT_DUNNING
@@ -162,9 +171,15 @@ class Settings(BaseSettings):
     smtp_url: SecretStr = SecretStr("smtp://127.0.0.1:1025")
     """smtp://, smtp+starttls:// or smtps://, with user:password@ where the server asks for it."""
     link_secret: OptionalSecret = None
-    """Signs links in mails (unsubscribe); without it those mails ask for an answer by mail instead."""
+    """Signs links in mails (exports, unsubscribe); without it the one is left out, the other is by mail."""
+    exports_url: str = ""
+    """Where exports are kept, as fsspec writes it: a folder, s3://bucket/folder …; by default `exports` in state_dir.
+    Dispatcher and gateway need the same."""
     stripe_api_key: OptionalSecret = None
     stripe_api_base: str = "https://api.stripe.com"
+    stripe_calls_per_second: float = Field(20.0, gt=0, le=100)
+    """Of each dispatcher. Stripe takes 100 a second in live mode, 25 in test mode, from all of an account's programs:
+    https://docs.stripe.com/rate-limits"""
     config_path: Path = Field(validation_alias=AliasChoices("BILLING_CONFIG", "config_path"))
 
     topic_prefix: str = "billing"
@@ -177,7 +192,7 @@ class Settings(BaseSettings):
     gateway_processes: int = Field(1, ge=1, le=64)
     ops_host: str = "127.0.0.1"
     ops_port: int = Field(0, ge=0, le=65535)
-    """Where worker and dispatcher answer /livez, /readyz, /metrics; 0 switches that listener off."""
+    """Where worker, dispatcher and scheduler answer /livez, /readyz, /metrics; 0 switches that listener off."""
 
     state_dir: Path = Path(".billing")
     """Local files of a process (Faust's data); nothing in it is needed to recover."""
@@ -187,6 +202,11 @@ class Settings(BaseSettings):
     """How long a worker may be silent before its partitions go to others; brokers refuse less than 6 by default."""
     batch_size: int = Field(500, ge=1, le=10_000)
     batch_within_s: float = Field(0.05, gt=0, le=10)
+
+    @property
+    def exports_place(self) -> str:
+        """`exports_url`, or its default as an absolute path."""
+        return self.exports_url or str((self.state_dir / "exports").absolute())
 
     @property
     def events_topic(self) -> str:

@@ -75,10 +75,17 @@ class Customer:
     locale: str | None = None
     default_payment_method: str | None = None
     deleted_at: datetime | None = None
+    erased_at: datetime | None = None
+    """What events up to here say of the person is not to be kept again (behaviours.md B6)."""
     profile_version: Version = UNSEEN
-    """Of e-mail, name, locale and default payment method."""
+    """Of e-mail, name and locale."""
     user_version: Version = UNSEEN
     """Of `user_id`: which checkout linked it."""
+    default_version: Version = UNSEEN
+    """Of `default_payment_method`."""
+    last_default: str | None = None
+    """The newest that was ever the default, also when it is gone and nothing has replaced it."""
+    last_default_version: Version = UNSEEN
 
     @property
     def key(self) -> Key:
@@ -200,7 +207,13 @@ class Payment:
     on_hold: bool = False
     """A dispute is open on it."""
     fulfilled_at: datetime | None = None
+    refunds: Mapping[str, Any] = field(default_factory=dict)
+    """What `refunded_amount` follows from, by the id of the refund or the charge, see streams/rules/refund_row.py."""
+    open_disputes: Mapping[str, str] = field(default_factory=dict)
+    """Those that hold it, id → status."""
     version: Version = UNSEEN
+    failure_version: Version = UNSEEN
+    """Of `failure_reason`."""
 
     @property
     def key(self) -> Key:
@@ -245,6 +258,8 @@ class Dispute:
     status: str = ""
     due_by: datetime | None = None
     closed_at: datetime | None = None
+    funds_withdrawn_at: datetime | None = None
+    funds_reinstated_at: datetime | None = None
     version: Version = UNSEEN
 
     @property

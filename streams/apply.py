@@ -10,8 +10,10 @@ from schemas.effects import (
     CallStripe,
     CancelTimers,
     Effect,
+    Erase,
     FinishTimer,
     NoteStale,
+    OrderExport,
     QueueEmail,
     RemoveMembership,
     SaveCustomer,
@@ -33,11 +35,15 @@ _OPEN = (TimerStatus.PENDING, TimerStatus.FIRED)
 
 @dataclass(slots=True)
 class Outcome:
-    """What one event's effects come to beyond rows: mails and calls to queue, and whether it was stale."""
+    """What one event's effects come to beyond rows: what to queue, whom to erase, and whether it was stale."""
 
     emails: list[QueueEmail] = field(default_factory=list)
     calls: list[CallStripe] = field(default_factory=list)
+    exports: list[OrderExport] = field(default_factory=list)
+    erase: Erase | None = None
     stale: str | None = None
+    customer_id: str | None = None
+    """Whose row it wrote: an event may name its customer no other way."""
 
 
 def apply(effects: Iterable[Effect], event: Event[Any], known: Known) -> Outcome:
@@ -56,12 +62,17 @@ def apply(effects: Iterable[Effect], event: Event[Any], known: Known) -> Outcome
                 | SaveDispute(row)
             ):
                 known.save(row)
+                outcome.customer_id = outcome.customer_id or getattr(row, "customer_id", None)
             case RemoveMembership(row):
                 known.remove(row)
             case QueueEmail():
                 outcome.emails.append(effect)
             case CallStripe():
                 outcome.calls.append(effect)
+            case OrderExport():
+                outcome.exports.append(effect)
+            case Erase():
+                outcome.erase = effect
             case StartTimer():
                 _start(effect, event, known)
             case CancelTimers():

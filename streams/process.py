@@ -17,17 +17,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schemas.dead_letter import DeadLetter
-from schemas.effects import CallStripe, QueueEmail
+from schemas.effects import CallStripe, Erase, OrderExport, QueueEmail
 from schemas.errors import MalformedEvent, NeverKnown, NotKnownYet, Poison, Transient, Unforeseen, Unsettled
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
 from schemas.settings import Config
-from schemas.state import TimerStatus
+from schemas.state import Organization, TimerStatus
 from schemas.timer import retry_key
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, Waiting, outcome_of
 from sinks.dead_letters import DeadLetters, Place
-from sinks.postgres.rows import DeadLetterRow, EmailRow, Flush, LedgerRow, StripeCallRow
+from sinks.postgres.rows import DeadLetterRow, EmailRow, ErasureRow, ExportRow, Flush, LedgerRow, StripeCallRow
 from sinks.postgres.store import Store, Transaction
 from streams.apply import apply
 from streams.decode import Decoded, decode, describe, is_storable
@@ -71,10 +71,22 @@ class Item:
     """Whether the ledger holds it, waiting or dead."""
     emails: list[QueueEmail] = field(default_factory=list)
     calls: list[CallStripe] = field(default_factory=list)
+    exports: list[OrderExport] = field(default_factory=list)
+    erase: Erase | None = None
+    customer_id: str | None = None
+    """Whose row it wrote."""
 
     @property
     def place(self) -> tuple[str, int, int]:
         return (self.record.topic, self.record.partition, self.record.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaKeeps:
+    """How long at most a record stays in the two topics, as the brokers say; None: for ever, or not known."""
+
+    events: timedelta | None = None
+    dead_letters: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +100,7 @@ class Processor:
     group: str
     code_version: str
     clock: Clock = utc_now
+    kafka_keeps: KafkaKeeps = KafkaKeeps()
 
     async def process(self, records: Sequence[Record], attempt: Attempt | None = None) -> list[Verdict]:
         """Applies the records in their order and returns a verdict for each.
@@ -99,30 +112,36 @@ class Processor:
         return await self._process(records, attempt)
 
     async def _process(self, records: Sequence[Record], attempt: Attempt) -> list[Verdict]:
-        try:
-            return await self._transact(records, attempt)
-        except Transient:
-            raise
-        except Exception as error:
-            # The verdict: what nobody foresaw is tried again, then halved until the record stands alone, then dead.
-            if not isinstance(error, Poison) and attempt.number < _TRIES_OF_THE_UNFORESEEN:
-                raise Unsettled(f"{type(error).__name__}: {error}") from error
-            if len(records) > 1:
-                middle = len(records) // 2
-                before = await self._process(records[:middle], attempt)
-                return before + await self._process(records[middle:], attempt)
-            return await self._bury(records[0], error, attempt)
+        verdicts: list[Verdict] = []
+        while rest := records[len(verdicts) :]:  # again only behind an erasure
+            try:
+                verdicts += await self._transact(rest, attempt)
+            except Transient:
+                raise
+            except Exception as error:
+                # The verdict: what nobody foresaw is tried again, then halved until the record stands alone, then dead.
+                if not isinstance(error, Poison) and attempt.number < _TRIES_OF_THE_UNFORESEEN:
+                    raise Unsettled(f"{type(error).__name__}: {error}") from error
+                if len(rest) == 1:
+                    return verdicts + await self._bury(rest[0], error, attempt)
+                middle = len(rest) // 2
+                verdicts += await self._process(rest[:middle], attempt)
+                verdicts += await self._process(rest[middle:], attempt)
+        return verdicts
 
     async def _transact(self, records: Sequence[Record], attempt: Attempt) -> list[Verdict]:
+        """Verdicts on all the records, or up to an erasure: that is the last in its transaction."""
         items = [self._decoded(record) for record in records]
         locks = sorted({(record.topic, record.partition) for record in records})
         async with self.store.transaction(locks) as transaction:
             await self._drop_duplicates(items, transaction)
             known = await self._load(items, transaction)
             now = self.clock()
-            for item in items:
+            for at, item in enumerate(items):
                 if item.verdict is None:
                     item.verdict = self._decide(item, known, now)
+                if item.erase is not None:
+                    del items[at + 1 :]
             for item in items:
                 if isinstance(item.verdict, Waiting):  # what it misses may have come behind it in this very batch
                     item.verdict = self._decide(item, known, now)
@@ -171,7 +190,8 @@ class Processor:
         except Exception as error:  # noqa: BLE001  # a rule is pure: what it raises once it raises always
             return _dead(error, "decide")
         outcome = apply(effects, event, known)
-        item.emails, item.calls = outcome.emails, outcome.calls
+        item.emails, item.calls, item.exports = outcome.emails, outcome.calls, outcome.exports
+        item.erase, item.customer_id = outcome.erase, outcome.customer_id
         return Applied() if outcome.stale is None else Stale(outcome.stale)
 
     def _wait(self, event: Event[Any], missed: str, known: Known, now: datetime) -> Waiting | Dead:
@@ -192,8 +212,23 @@ class Processor:
                 ledger=[row for item in items if (row := _ledger_row(item, attempt, now))],
                 emails=[_email_row(email, item, now) for item in items for email in item.emails],
                 calls=[_call_row(call, item, now) for item in items for call in item.calls],
+                exports=[_export_row(order, item, now) for item in items for order in item.exports],
                 dead_letters=letters,
+                erasure=next((self._erasure_row(item.erase, item, now) for item in items if item.erase), None),
             )
+        )
+
+    def _erasure_row(self, erase: Erase, item: Item, now: datetime) -> ErasureRow:
+        keeps = self.kafka_keeps
+        return ErasureRow(
+            event_id=_origin(item)[0],
+            account=erase.account,
+            customer_id=erase.customer_id,
+            organization_id=Organization.id_of(erase.account, erase.customer_id),
+            asked_at=erase.asked_at,
+            erased_at=now,
+            kafka_until=now + keeps.events if keeps.events is not None else None,
+            dead_letters_kept=keeps.dead_letters,
         )
 
     async def _publish(self, item: Item, verdict: Dead, attempt: Attempt, now: datetime) -> DeadLetterRow:
@@ -300,7 +335,7 @@ def _ledger_row(item: Item, attempt: Attempt, now: datetime) -> LedgerRow | None
         event_id=envelope.id,
         type=envelope.type,
         stream=rule.stream if rule else OTHER,
-        customer_id=envelope.customer_id,
+        customer_id=envelope.customer_id or item.customer_id,
         account=envelope.account,
         livemode=envelope.livemode,
         created=envelope.created,
@@ -362,6 +397,19 @@ def _call_row(call: CallStripe, item: Item, now: datetime) -> StripeCallRow:
         purpose=call.purpose,
         queued_at=now,
         next_attempt_at=now,
+    )
+
+
+def _export_row(order: OrderExport, item: Item, now: datetime) -> ExportRow:
+    return ExportRow(
+        export_key=order.key,
+        event_id=_origin(item)[0],
+        account=order.account,
+        customer_id=order.customer_id,
+        organization_id=Organization.id_of(order.account, order.customer_id),
+        requested_at=now,
+        next_attempt_at=now,
+        expires_at=order.keep_until,
     )
 
 

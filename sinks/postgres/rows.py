@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.known import Known
@@ -93,6 +93,34 @@ class DeadLetterRow:
     dead_offset: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRow:
+    """An export to make; the columns that follow its making are sinks/exports'."""
+
+    export_key: str
+    event_id: str
+    account: str
+    customer_id: str
+    organization_id: str
+    requested_at: datetime
+    next_attempt_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureRow:
+    """An erasure to carry out and to note. `dead_letters_kept` is how long their topic keeps a letter."""
+
+    event_id: str
+    account: str
+    customer_id: str
+    organization_id: str
+    asked_at: datetime
+    erased_at: datetime
+    kafka_until: datetime | None
+    dead_letters_kept: timedelta | None
+
+
 @dataclass(slots=True)
 class Flush:
     """All that a batch writes: `known`'s changes and the rest."""
@@ -101,4 +129,7 @@ class Flush:
     ledger: list[LedgerRow] = field(default_factory=list)
     emails: list[EmailRow] = field(default_factory=list)
     calls: list[StripeCallRow] = field(default_factory=list)
+    exports: list[ExportRow] = field(default_factory=list)
     dead_letters: list[DeadLetterRow] = field(default_factory=list)
+    erasure: ErasureRow | None = None
+    """Carried out last."""

@@ -19,8 +19,9 @@ from schemas.references import References
 from schemas.state import ROW_TYPES, Row, Timer, TimerStatus
 from sinks.postgres import loading, tables
 from sinks.postgres.connection import CONNECT_TIMEOUT_S, Bounds, dsn
+from sinks.postgres.erasure import erase
 from sinks.postgres.failures import DRIVER_ERRORS, classified
-from sinks.postgres.rows import DeadLetterRow, EmailRow, Flush, LedgerRow, StripeCallRow
+from sinks.postgres.rows import DeadLetterRow, EmailRow, ExportRow, Flush, LedgerRow, StripeCallRow
 from sinks.postgres.statements import Shape
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ PLANNING = {
 _LEDGER = Shape(tables.events, LedgerRow, ["event_id"])
 _EMAILS = Shape(tables.emails, EmailRow, ["email_key"])
 _CALLS = Shape(tables.stripe_calls, StripeCallRow, ["call_key"])
+_EXPORTS = Shape(tables.exports, ExportRow, ["export_key"])
 _LETTERS = Shape(tables.dead_letters, DeadLetterRow, ["consumer_group", "topic", "partition", "offset"])
 
 
@@ -79,6 +81,7 @@ _WRITE_LETTERS = _LETTERS.insert(
 # A key is queued once, for ever.
 _QUEUE_EMAILS = _EMAILS.insert("(email_key) DO NOTHING")
 _QUEUE_CALLS = _CALLS.insert("(call_key) DO NOTHING")
+_ORDER_EXPORTS = _EXPORTS.insert("(export_key) DO NOTHING")
 # Of a customer's timers only the open ones are loaded, so a new one may meet one that is done: that one stays
 # (effects.StartTimer). A pending one is moved.
 _START_TIMERS = loading.SHAPES[Timer].insert(
@@ -192,7 +195,10 @@ class Transaction:
                 woken.append(EMAILS_CHANNEL)
             if await self._run(_QUEUE_CALLS, _CALLS, flush.calls):
                 woken.append(STRIPE_CALLS_CHANNEL)
+            await self._run(_ORDER_EXPORTS, _EXPORTS, flush.exports)
             await self._run(_WRITE_LETTERS, _LETTERS, flush.dead_letters)
+            if flush.erasure is not None:
+                await erase(self._connection, flush.erasure)
             if woken:
                 await self._connection.execute("SELECT pg_notify(channel, '') FROM unnest($1::text[]) channel", woken)
 

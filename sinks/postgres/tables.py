@@ -58,6 +58,7 @@ def _one_of(column: str, *values: str) -> CheckConstraint:
 OUTCOMES = ("applied", "ignored", "stale", "waiting", "dead")
 EMAIL_STATUSES = ("queued", "sending", "sent", "failed")
 CALL_STATUSES = ("queued", "calling", "done", "failed")
+EXPORT_STATUSES = ("queued", "working", "done", "failed", "expired", "deleted")
 LETTER_STATUSES = ("open", "replayed", "resolved", "discarded")
 
 # The ledger: one row per event, whatever came of it. Its primary key is what makes "applied once" true.
@@ -98,8 +99,12 @@ customers = Table(
     _text("locale"),
     _text("default_payment_method"),
     _time("deleted_at"),
+    _time("erased_at"),
     _version("profile_version"),
     _version("user_version"),
+    _version("default_version"),
+    _text("last_default"),
+    _version("last_default_version"),
 )
 
 organizations = Table(
@@ -185,7 +190,10 @@ payments = Table(
     Column("refunded_amount", BigInteger, nullable=False, server_default=text("0")),
     _flag("on_hold"),
     _time("fulfilled_at"),
+    _json("refunds"),
+    _json("open_disputes"),
     _version("version"),
+    _version("failure_version"),
     UniqueConstraint("account", "invoice_id"),
     UniqueConstraint("account", "checkout_session_id"),
     Index("payments_customer", "account", "customer_id"),
@@ -225,6 +233,8 @@ disputes = Table(
     _text("status", null=False),
     _time("due_by"),
     _time("closed_at"),
+    _time("funds_withdrawn_at"),
+    _time("funds_reinstated_at"),
     _version("version"),
     Index("disputes_charge", "account", "charge_id"),
 )
@@ -296,6 +306,62 @@ stripe_calls = Table(
     _text("last_error"),
     Index("stripe_calls_due", "next_attempt_at", postgresql_where=text("status in ('queued', 'calling')")),
     _one_of("status", *CALL_STATUSES),
+)
+
+# Archives of all that is held on a customer (behaviours.md B6), see sinks/exports/orders.py. `location` is where the
+# archive stands, or is being written, under BILLING_EXPORTS_URL; null once it is gone.
+exports = Table(
+    "exports",
+    metadata,
+    _text("export_key", key=True),
+    _text("event_id", null=False),
+    _text("account", default=""),
+    _text("customer_id", null=False),
+    _text("organization_id", null=False),
+    _text("status", default="queued"),
+    _count("attempts"),
+    _time("requested_at", null=False),
+    _time("next_attempt_at", null=False),
+    _time("expires_at", null=False),
+    _time("done_at"),
+    _text("claimed_by"),
+    _text("location"),
+    Column("bytes", BigInteger),
+    _text("sha256"),
+    _text("last_error"),
+    Index(
+        "exports_due",
+        "next_attempt_at",
+        postgresql_where=text("status in ('queued', 'working', 'done', 'expired')"),
+    ),
+    Index("exports_customer", "account", "customer_id"),
+    _one_of("status", *EXPORT_STATUSES),
+)
+
+# What was erased, when, and until when Kafka may still hold it; no personal data. Null: not known, or nothing there.
+erasures = Table(
+    "erasures",
+    metadata,
+    _text("event_id", key=True),
+    _text("account", default=""),
+    _text("customer_id", null=False),
+    _text("organization_id", null=False),
+    _time("asked_at", null=False),
+    _time("erased_at", null=False),
+    _json("counts"),
+    _time("kafka_until"),
+    _time("dead_letters_until"),
+    Index("erasures_customer", "account", "customer_id"),
+)
+
+# Who wants no more of which optional mail.
+unsubscribed = Table(
+    "unsubscribed",
+    metadata,
+    _text("account", key=True),
+    _text("customer_id", key=True),
+    _text("template", key=True),
+    _time("at", null=False),
 )
 
 # The index of the dead-letter topic, which is the source. Key: where the record first stood, and who failed on it.

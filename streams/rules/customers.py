@@ -1,4 +1,4 @@
-"""The rules of stream `customers`: `customer.created`, `updated` and `deleted` (behaviours.md C11, B6)."""
+"""The rules of stream `customers`: `customer.created`, `updated`, `deleted`, and erasure (behaviours.md C11, B6)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from schemas.known import Known
 from schemas.references import References
 from schemas.state import Customer
 from schemas.stripe.customer import PROFILE_FIELDS, StripeCustomer
+from schemas.timer import TimerDue, timer_event_type
 from schemas.version import Version
-from streams.rules import leaving
+from streams.rules import erasing, leaving, timers
 from streams.rules.default_method import offered
-from streams.rules.people import customer_of, linked, settle
+from streams.rules.people import customer_of, is_forgotten, linked, settle
 from streams.rules.precedence import glimpse, is_older
 from streams.rules.registry import Stream
 
@@ -48,13 +49,26 @@ def on_deleted(event: CustomerEvent, known: Known) -> list[Effect]:
     """B6. What is held on them stays until the erasure timer fires; the object may be just the id."""
     before = customer_of(known, event.account, event.object.id)
     customer = replace(before, deleted_at=max(before.deleted_at or event.at, event.at))
-    return [*settle(known, customer), leaving.after_deletion(known, event, customer.customer_id)]
+    return [
+        *settle(known, customer),
+        leaving.after_deletion(known, event, customer.customer_id),
+        leaving.order_export(known, event, customer.customer_id),
+    ]
+
+
+@stream.on(timer_event_type(leaving.ERASE), model=TimerDue, refer=timers.refer)
+def on_erase_due(event: Event[TimerDue], known: Known) -> list[Effect]:
+    """B6. A subscription that runs, or another that ended later, leaves everything as it is."""
+    if event.object.customer is None or not timers.is_due(event, known):
+        return []
+    return erasing.erase(known, event, event.object.customer)
 
 
 def _profile(event: CustomerEvent, known: Known, word: Version) -> list[Effect]:
     before = customer_of(known, event.account, event.object.id)
     said = event.object
-    customer = offered(known, _told(before, said, word), said.default_payment_method, word)
+    told = before if is_forgotten(before, event) else _told(before, said, word)
+    customer = offered(known, told, said.default_payment_method, word)
     customer = linked(customer, event, said.user_id)
     effects = settle(known, customer)
     if customer.profile_version == before.profile_version and is_older(event.version, before.profile_version):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from schemas.effects import CancelTimers, Effect, StartTimer
+from schemas.effects import CancelTimers, Effect, OrderExport, StartTimer
 from schemas.event import Event
 from schemas.known import Known
-from schemas.state import Subscription, TimerStatus
+from schemas.state import Subscription, TimerStatus, derived_id
 from schemas.stripe.customer import StripeCustomer
 from schemas.stripe.subscription import StripeSubscription
 from streams.rules.precedence import SUBSCRIPTION_CREATED, rank_of, seconds_of
@@ -41,6 +41,18 @@ def after_cancellation(
 def after_deletion(known: Known, event: Event[StripeCustomer], customer_id: str) -> StartTimer:
     """The erasure timer of a customer who was deleted at Stripe."""
     return _timer(event, customer_id, customer_id, ERASE, known.config.rules.erase_after_days)
+
+
+def order_export(
+    known: Known, event: Event[StripeSubscription] | Event[StripeCustomer], customer_id: str
+) -> OrderExport:
+    """All that is held on them, as it is when they leave; kept for as long as the data itself."""
+    return OrderExport(
+        key=derived_id("exp", event.account, event.object.id),
+        account=event.account,
+        customer_id=customer_id,
+        keep_until=event.at + timedelta(days=known.config.rules.erase_after_days),
+    )
 
 
 def after_return(known: Known, event: Event[StripeSubscription], row: Subscription) -> list[Effect]:

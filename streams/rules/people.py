@@ -31,10 +31,15 @@ def customer_of(known: Known, account: str, customer_id: str) -> Customer:
     return known.customer(account, customer_id) or Customer(account=account, customer_id=customer_id)
 
 
+def is_forgotten(customer: Customer, event: Event[Any]) -> bool:
+    """Whether what this event says of the person has been erased since: a late or replayed one brings nothing back."""
+    return customer.erased_at is not None and event.at <= customer.erased_at
+
+
 def hinted(customer: Customer, event: Event[Any], email: str | None, name: str | None) -> Customer:
     """The customer with the address that an invoice or a checkout names, until an event of their own says more."""
     word = hint(event.version)
-    if email is None or word <= customer.profile_version:
+    if email is None or word <= customer.profile_version or is_forgotten(customer, event):
         return customer
     return replace(customer, email=email, name=name, profile_version=word)
 

@@ -91,23 +91,28 @@ def on_updated(event: SubscriptionEvent, known: Known) -> list[Effect]:
     "customer.subscription.deleted", model=StripeSubscription, refer=refer, rank=SUBSCRIPTION_DELETED, terminal=True
 )
 def on_deleted(event: SubscriptionEvent, known: Known) -> list[Effect]:
-    """B4. Data stays until the erasure timer fires; what was paid for ends at once."""
+    """B4, B6. Data stays until the erasure timer fires; what was paid for ends at once.
+
+    The link to the export is made when the mail is sent, so that it holds from then on and is not kept with the mail.
+    """
     change = _change(event, known)
     row, customer, config = change.after, change.customer, known.config
     others = [other for other in subscriptions_with(known, customer) if other.key != row.key]
     waiting = leaving.after_cancellation(known, event, customer.customer_id, others)
     is_all_over = bool(waiting) and all(other.status in ENDED for other in others)
     erase_at = event.at + timedelta(days=config.rules.erase_after_days)
+    export = leaving.order_export(known, event, customer.customer_id)
     canceled = {
         "plan": plan_name_of(config, row, event.object.price_name),
         "canceled_at": iso(row.ended_at or row.canceled_at or event.at),
         "access_until": None,
-        "export_url": None,
+        "export_id": export.key,
         "erase_at": iso(erase_at) if is_all_over else None,
     }
     return [
         *change.effects,
         *waiting,
+        export,
         mail("subscription-canceled", f"canceled:{row.subscription_id}", customer, canceled),
         mail("churn-survey", f"survey:{row.subscription_id}", customer, {"survey_url": config.mail.survey_url}),
     ]

@@ -9,7 +9,7 @@ import pytest
 from local.stripe_events import PRO, Json, Price, StripeEvents
 from schemas.effects import NoteStale
 from schemas.errors import MalformedEvent, RuleViolated
-from schemas.state import OrganizationStatus, SubscriptionStatus, User
+from schemas.state import OrganizationStatus, SubscriptionStatus, User, derived_id
 from tests.rulekit import CONFIG, DAY, MAKERS, NOW, World, at, decide
 
 TEAM = Price("price_team", 9900)
@@ -184,7 +184,7 @@ def test_B4_a_cancellation_downgrades_and_says_goodbye(make: StripeEvents) -> No
         "plan": "Pro",
         "canceled_at": at(end).isoformat(),
         "access_until": None,
-        "export_url": None,
+        "export_id": derived_id("exp", "", "sub_1"),
         "erase_at": at(end + 30 * DAY).isoformat(),
     }
     due = {timer.kind: timer.due_at for timer in world.pending().values()}

@@ -1,0 +1,61 @@
+"""Beside the flow: which rows of each table are held on one customer, for the export and for the erasure.
+
+A table with `account` and `customer_id` needs no word here. Conditions are on the table as `t`; $1 is the account, $2
+the customer's id, $3 their organization's.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Table
+
+from sinks.postgres import tables
+
+_OF_CUSTOMER = "t.account = $1 AND t.customer_id = $2"
+
+_MEMBERS = "SELECT m.user_id FROM billing.memberships m WHERE m.organization_id = $3"
+
+_OTHERWISE = {
+    "memberships": "t.organization_id = $3",
+    "users": (
+        f"t.user_id IN ({_MEMBERS} UNION SELECT c.user_id FROM billing.customers c "  # noqa: S608  # constants of ours
+        "WHERE c.account = $1 AND c.customer_id = $2)"
+    ),
+    # A mail to the operators about a customer's dispute names no customer; its event does.
+    "emails": (
+        "t.email_key IN (SELECT m.email_key FROM billing.emails m WHERE m.account = $1 AND m.customer_id = $2 "
+        "UNION SELECT m.email_key FROM billing.events e JOIN billing.emails m ON m.event_id = e.event_id "
+        "WHERE e.account = $1 AND e.customer_id = $2)"
+    ),
+    # A card that was taken off says no longer whose it was; the event that took it off does.
+    "payment_methods": (
+        "t.account = $1 AND t.payment_method_id IN (SELECT p.payment_method_id FROM billing.payment_methods p "
+        "WHERE p.account = $1 AND p.customer_id = $2 UNION SELECT e.payload #>> '{data,object,id}' "
+        "FROM billing.events e WHERE e.account = $1 AND e.customer_id = $2 AND e.type LIKE 'payment_method.%')"
+    ),
+}
+
+
+class BelongsToNobody(LookupError):
+    """A table that holds nothing on customers, or whose rows this page does not know how to tell."""
+
+
+def rows_of(table: Table) -> str:
+    """The condition for the customer's rows. Raises BelongsToNobody."""
+    if table.name in _OTHERWISE:
+        return _OTHERWISE[table.name]
+    if {"account", "customer_id"} <= set(table.c.keys()):
+        return _OF_CUSTOMER
+    raise BelongsToNobody(table.name)
+
+
+def held_on_customers() -> list[Table]:
+    """Every table that can hold something on a customer, in alphabetical order."""
+
+    def is_held(table: Table) -> bool:
+        try:
+            rows_of(table)
+        except BelongsToNobody:
+            return False
+        return True
+
+    return sorted(filter(is_held, tables.metadata.tables.values()), key=lambda table: table.name)
