@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from streams.rules import checkout, customers, invoices, subscriptions
+from streams.rules import accounts, checkout, customers, invoices, payments, subscriptions
 from streams.rules.registry import Rule, Stream
 
 OTHER = "other"
 """The stream of the types that no rule asks for."""
 
 STREAMS: dict[str, Stream] = {
-    module.stream.name: module.stream for module in (subscriptions, checkout, invoices, customers)
+    module.stream.name: module.stream for module in (subscriptions, checkout, invoices, customers, payments, accounts)
 }
 
 RULES: dict[str, Rule] = {type_: rule for stream in STREAMS.values() for type_, rule in stream.rules.items()}

@@ -56,7 +56,9 @@ CUSTOMERS = " UNION ".join(
         *(_customers_of("payments", column, 3) for column in _PAYMENT_REFS),
         _customers_of("payment_methods", "payment_method_id", 5),
         _customers_of("disputes", "dispute_id", 7),
-        "SELECT t.account, t.customer_id FROM billing.timers t WHERE t.timer_key = ANY($9::text[])",
+        # A timer without a customer brings none, and above all not all others without one.
+        "SELECT t.account, t.customer_id FROM billing.timers t "
+        "WHERE t.timer_key = ANY($9::text[]) AND t.customer_id <> ''",
     ]
 )
 

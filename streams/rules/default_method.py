@@ -27,7 +27,7 @@ def offered(known: Known, customer: Customer, method_id: str | None, word: Versi
 
 
 def without(customer: Customer, method_id: str) -> Customer:
-    """The customer after this method was detached. What was said of the default keeps its version: it still was said."""
+    """The customer after this method was detached. What was said of the default keeps its version."""
     if customer.default_payment_method != method_id:
         return customer
     return replace(customer, default_payment_method=None)

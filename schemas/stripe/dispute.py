@@ -1,0 +1,43 @@
+"""Before the rules: a dispute as `charge.dispute.*` carries it. Very old ones name only the charge.
+
+https://docs.stripe.com/api/disputes/object
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import model_validator
+
+from schemas.stripe.fields import Amount, Currency, ExpandableId, Id, Moment, StripeObject, Text, child
+
+CLOSED = frozenset({"won", "lost", "warning_closed", "prevented", "charge_refunded"})
+"""Statuses after which nothing is asked for any more; the last is from before 2021."""
+
+UNDER_REVIEW = frozenset({"under_review", "warning_under_review"})
+"""Statuses in which the evidence has been handed in."""
+
+
+class StripeDispute(StripeObject):
+    id: Id
+    amount: Amount
+    currency: Currency
+    charge: ExpandableId | None = None
+    payment_intent: ExpandableId | None = None
+    reason: Text = None
+    status: str
+    created: Moment | None = None
+    """The dispute's own, the same in each of its events."""
+    due_by: Moment | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_shape(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        due_by = child(raw, "evidence_details").get("due_by") or None  # 0 where no evidence can be handed in
+        return {name: raw.get(name) for name in _AS_SENT} | {"due_by": due_by}
+
+
+_AS_SENT = ("id", "amount", "currency", "charge", "payment_intent", "reason", "status", "created")

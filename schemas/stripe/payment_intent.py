@@ -1,0 +1,42 @@
+"""Before the rules: a payment intent as `payment_intent.*` carries it, in one shape.
+
+Until 2025-03-31 (basil) it named its invoice. Since then Stripe's own intents for invoices carry its id as
+`payment_details.order_reference`. The charge was in `charges` until 2022-11-15, newest first.
+https://docs.stripe.com/api/payment_intents/object
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import model_validator
+
+from schemas.stripe.fields import Amount, Currency, ExpandableId, Id, StripeObject, Text, child, first, listed
+
+_INVOICE_ID = "in_"
+
+
+class StripePaymentIntent(StripeObject):
+    id: Id
+    customer: ExpandableId | None = None
+    invoice: ExpandableId | None = None
+    charge: ExpandableId | None = None
+    amount: Amount
+    currency: Currency
+    failure_reason: Text = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_shape(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        charges = listed(raw, "charges")
+        reference = child(raw, "payment_details").get("order_reference")
+        is_invoice = isinstance(reference, str) and reference.startswith(_INVOICE_ID)
+        return {
+            **{name: raw.get(name) for name in ("id", "customer", "amount", "currency")},
+            "invoice": first(raw.get("invoice"), reference if is_invoice else None),
+            "charge": first(raw.get("latest_charge"), charges[0].get("id") if charges else None),
+            "failure_reason": child(raw, "last_payment_error").get("message"),
+        }

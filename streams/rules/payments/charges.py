@@ -1,0 +1,84 @@
+"""The rules for `charge.*` and `invoice_payment.paid`: whose payment it is, why it failed, what came back."""
+
+from __future__ import annotations
+
+from schemas.effects import Effect, SavePayment
+from schemas.errors import NotKnownYet
+from schemas.event import Event
+from schemas.known import Known
+from schemas.references import References
+from schemas.state import Payment
+from schemas.stripe.charge import StripeCharge
+from schemas.stripe.invoice_payment import StripeInvoicePayment
+from streams.rules.payment_row import declined, payment_of
+from streams.rules.payments.links import find_or_wait, linked, priced, refs
+from streams.rules.payments.stream import stream
+from streams.rules.refund_row import charge_told
+
+ChargeEvent = Event[StripeCharge]
+
+
+def refer(event: ChargeEvent) -> References:
+    charge = event.object
+    return References(payments=refs(event.account, charge.invoice, charge.id, charge.payment_intent))
+
+
+def refer_link(event: Event[StripeInvoicePayment]) -> References:
+    payment = event.object
+    return References(payments=refs(event.account, payment.invoice, payment.payment_intent, payment.charge))
+
+
+@stream.on("charge.succeeded", model=StripeCharge, refer=refer, rank=30)
+def on_succeeded(event: ChargeEvent, known: Known) -> list[Effect]:
+    """Links the charge. That the invoice is paid, it says itself; a charge without one is a checkout's."""
+    if event.object.invoice is None:
+        return []
+    return _saved(known, linked(_of_invoice(event, known, event.object.invoice), charge=event.object.id))
+
+
+@stream.on("charge.failed", model=StripeCharge, refer=refer, rank=20)
+def on_failed(event: ChargeEvent, known: Known) -> list[Effect]:
+    """The decline reason (C2). The failed charge is not the one that pays, and is not linked."""
+    if event.object.invoice is None:
+        return []
+    row = _of_invoice(event, known, event.object.invoice)
+    return _saved(known, declined(row, event, event.object.failure_message))
+
+
+@stream.on("charge.refunded", model=StripeCharge, refer=refer, rank=40)
+def on_refunded(event: ChargeEvent, known: Known) -> list[Effect]:
+    """C8. A charge that names neither invoice nor intent is one of the days before both, made by hand."""
+    charge = event.object
+    if charge.invoice is not None:
+        row = _of_invoice(event, known, charge.invoice)
+    elif charge.payment_intent is not None or known.payment(event.account, charge.id) is not None:
+        row = find_or_wait(known, event.account, charge.id, charge.payment_intent)
+    else:
+        return []
+    return _saved(known, charge_told(linked(row, charge=charge.id), event))
+
+
+@stream.on("invoice_payment.paid", model=StripeInvoicePayment, refer=refer_link, rank=30)
+def on_invoice_payment_paid(event: Event[StripeInvoicePayment], known: Known) -> list[Effect]:
+    """Links the invoice's payment to its intent. The invoice comes too, and says who paid how much: so this waits."""
+    payment = event.object
+    row = known.payment(event.account, payment.invoice)
+    if row is None:
+        raise NotKnownYet(f"invoice {payment.invoice}")
+    return _saved(known, linked(row, charge=payment.charge, payment_intent=payment.payment_intent))
+
+
+def _of_invoice(event: ChargeEvent, known: Known, invoice_id: str) -> Payment:
+    charge = event.object
+    row = linked(
+        payment_of(known, event.account, invoice_id),
+        invoice=invoice_id,
+        payment_intent=charge.payment_intent,
+        customer=charge.customer,
+    )
+    return priced(row, event, charge.amount, charge.currency)
+
+
+def _saved(known: Known, row: Payment) -> list[Effect]:
+    before = known.payment(row.account, row.invoice_id or row.checkout_session_id or "")
+    return [] if row == before else [SavePayment(row)]

@@ -1,0 +1,227 @@
+"""The rules for `charge.dispute.*`: the row, the hold on its payment, and the operator's mails (behaviours.md C9).
+
+Nothing of it waits for the payment: the operator has days. Where that is not known yet, the hold follows by a timer,
+whose event waits for it (behaviours.md D3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from schemas.effects import (
+    CancelTimers,
+    Effect,
+    FinishTimer,
+    NoteStale,
+    QueueEmail,
+    SaveDispute,
+    SavePayment,
+    StartTimer,
+)
+from schemas.event import Event
+from schemas.known import Known
+from schemas.references import References
+from schemas.state import Dispute, Payment, TimerStatus
+from schemas.stripe.dispute import CLOSED, UNDER_REVIEW, StripeDispute
+from schemas.timer import TimerDue, timer_event_type
+from schemas.version import Version, version
+from streams.rules import timers
+from streams.rules.mails import iso, money
+from streams.rules.payments.links import find, find_or_wait, linked, refs
+from streams.rules.payments.stream import stream
+from streams.rules.precedence import is_older, time_of
+
+DISPUTE_DUE, DISPUTE_LINK = "dispute-due", "dispute-link"
+DUE_AFTER = timedelta(days=7)
+"""Where Stripe names no date."""
+REMIND_BEFORE = timedelta(days=2)
+
+FUNDS_WITHDRAWN, FUNDS_REINSTATED = "charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated"
+
+_OPEN = (TimerStatus.PENDING, TimerStatus.FIRED)
+
+DisputeEvent = Event[StripeDispute]
+
+
+def refer(event: DisputeEvent) -> References:
+    dispute = event.object
+    return References(
+        payments=refs(event.account, dispute.charge, dispute.payment_intent),
+        disputes={(event.account, dispute.id)},
+        timers={_key(kind, event.account, dispute.id) for kind in (DISPUTE_DUE, DISPUTE_LINK)},
+    )
+
+
+@stream.on("charge.dispute.created", model=StripeDispute, refer=refer, rank=10)
+def on_created(event: DisputeEvent, known: Known) -> list[Effect]:
+    row, effects = _change(event, known)
+    if row.closed_at is not None:
+        return effects
+    return [*effects, _notice(known, row, "dispute-opened")]
+
+
+@stream.on(FUNDS_WITHDRAWN, model=StripeDispute, refer=refer, rank=30)
+@stream.on(FUNDS_REINSTATED, model=StripeDispute, refer=refer, rank=31)
+@stream.on("charge.dispute.updated", model=StripeDispute, refer=refer, rank=50)
+@stream.on("charge.dispute.closed", model=StripeDispute, refer=refer, rank=90, terminal=True)
+def on_changed(event: DisputeEvent, known: Known) -> list[Effect]:
+    """Whatever comes later, a closed dispute stays closed; where the money went is kept all the same."""
+    return _change(event, known)[1]
+
+
+def refer_timer(event: Event[TimerDue]) -> References:
+    references, data = timers.refer(event), event.object.data
+    references.disputes.add((event.account, event.object.subject))
+    references.payments |= refs(event.account, data.get("charge"), data.get("payment_intent"))
+    references.timers.add(_key(DISPUTE_DUE, event.account, event.object.subject))
+    return references
+
+
+@stream.on(timer_event_type(DISPUTE_LINK), model=TimerDue, refer=refer_timer)
+def on_link(event: Event[TimerDue], known: Known) -> list[Effect]:
+    """The hold of a dispute that came before its payment. Raises NotKnownYet until that has come."""
+    if not timers.is_due(event, known):
+        return []
+    done = FinishTimer(event.object.timer_key)
+    row = known.dispute(event.account, event.object.subject)
+    if row is None:
+        return [done]
+    payment = find_or_wait(known, event.account, row.charge_id, row.payment_intent_id)
+    after, effects = _held(row, payment)
+    saved: list[Effect] = [] if after == row else [SaveDispute(after)]
+    return [*saved, *effects, *_remind(known, after), done]
+
+
+@stream.on(timer_event_type(DISPUTE_DUE), model=TimerDue, refer=refer_timer)
+def on_due(event: Event[TimerDue], known: Known) -> list[Effect]:
+    """The operator's reminder, unless the evidence was handed in."""
+    if not timers.is_due(event, known):
+        return []
+    done = FinishTimer(event.object.timer_key)
+    row = known.dispute(event.account, event.object.subject)
+    if row is None or row.closed_at is not None or row.status in UNDER_REVIEW:
+        return [done]
+    return [done, _notice(known, row, "dispute-due")]
+
+
+def _change(event: DisputeEvent, known: Known) -> tuple[Dispute, list[Effect]]:
+    dispute = event.object
+    before = known.dispute(event.account, dispute.id)
+    row = _told(before or Dispute(account=event.account, dispute_id=dispute.id), event)
+    payment = find(known, event.account, row.charge_id, row.payment_intent_id)
+    effects: list[Effect] = []
+    if payment is not None:
+        row, effects = _held(row, payment)
+    elif row.charge_id or row.payment_intent_id:
+        effects = _link_later(known, row, event)
+    if row != before:
+        effects.insert(0, SaveDispute(row))
+    effects += _remind(known, row)
+    if before is not None and _word(event) < before.version:
+        is_late = is_older(event.version, before.version)
+        effects.append(NoteStale(f"{dispute.id} {'is known as it was later' if is_late else 'is closed'}"))
+    return row, effects
+
+
+def _word(event: DisputeEvent) -> Version:
+    return version(event.created, event.rank, event.id, terminal=_closes(event))
+
+
+def _closes(event: DisputeEvent) -> bool:
+    return event.terminal or event.object.status in CLOSED
+
+
+def _told(row: Dispute, event: DisputeEvent) -> Dispute:
+    dispute, word = event.object, _word(event)
+    facts: dict[str, Any] = {}
+    if word > row.version:
+        facts = {
+            "amount": dispute.amount,
+            "currency": dispute.currency,
+            "reason": dispute.reason,
+            "status": dispute.status,
+            "due_by": dispute.due_by or (dispute.created or event.at) + DUE_AFTER,
+            "version": word,
+        }
+    if _closes(event):
+        facts["closed_at"] = min(row.closed_at or event.at, event.at)
+    if event.type == FUNDS_WITHDRAWN:
+        facts["funds_withdrawn_at"] = max(row.funds_withdrawn_at or event.at, event.at)
+    if event.type == FUNDS_REINSTATED:
+        facts["funds_reinstated_at"] = max(row.funds_reinstated_at or event.at, event.at)
+    return replace(
+        row,
+        charge_id=row.charge_id or dispute.charge,
+        payment_intent_id=row.payment_intent_id or dispute.payment_intent,
+        **facts,
+    )
+
+
+def _held(row: Dispute, payment: Payment) -> tuple[Dispute, list[Effect]]:
+    """The dispute with its payment, and that held for as long as any dispute on it is open."""
+    row = replace(row, payment_id=payment.payment_id, customer_id=payment.customer_id)
+    disputes = {id_: status for id_, status in payment.open_disputes.items() if id_ != row.dispute_id}
+    if row.closed_at is None:
+        disputes[row.dispute_id] = row.status
+    after = replace(linked(payment, charge=row.charge_id), open_disputes=disputes, on_hold=bool(disputes))
+    return row, [] if after == payment else [SavePayment(after)]
+
+
+def _link_later(known: Known, row: Dispute, event: DisputeEvent) -> list[Effect]:
+    key = _key(DISPUTE_LINK, row.account, row.dispute_id)
+    if known.timer(key) is not None:
+        return []
+    data = {"charge": row.charge_id, "payment_intent": row.payment_intent_id}
+    return [_timer(row, DISPUTE_LINK, due_at=event.at, data=data)]
+
+
+def _remind(known: Known, row: Dispute) -> list[Effect]:
+    """The timer of an open dispute, moved with its date and ended with the dispute. Past dates are no news."""
+    present = known.timer(_key(DISPUTE_DUE, row.account, row.dispute_id))
+    is_open = present is not None and present.status in _OPEN
+    if row.closed_at is not None or row.due_by is None or row.due_by <= time_of(row.version):
+        if present is None or not is_open:
+            return []
+        if not present.customer_id:
+            return [FinishTimer(present.timer_key)]
+        account, customer_id = present.account, present.customer_id
+        return [CancelTimers(account=account, customer_id=customer_id, kinds=(DISPUTE_DUE,), subject=row.dispute_id)]
+    timer = _timer(row, DISPUTE_DUE, due_at=row.due_by - REMIND_BEFORE, data={})
+    if present is None or (is_open and (present.due_at, present.customer_id) != (timer.due_at, timer.customer_id)):
+        return [timer]
+    return []
+
+
+def _timer(row: Dispute, kind: str, **more: Any) -> StartTimer:
+    return StartTimer(
+        key=_key(kind, row.account, row.dispute_id),
+        account=row.account,
+        customer_id=row.customer_id or "",
+        kind=kind,
+        subject=row.dispute_id,
+        **more,
+    )
+
+
+def _key(kind: str, account: str, dispute_id: str) -> str:
+    return f"{kind}:{account}:{dispute_id}"
+
+
+def _notice(known: Known, row: Dispute, template: str) -> QueueEmail:
+    return QueueEmail(
+        key=f"{template}:{row.account}:{row.dispute_id}",
+        template=template,
+        account=row.account,
+        customer_id=row.customer_id,
+        recipient=known.config.mail.operator,
+        data={
+            "dispute_id": row.dispute_id,
+            "amount": money(row.amount, row.currency),
+            "reason": row.reason,
+            "due_at": iso(row.due_by),
+            "customer_id": row.customer_id,
+            "payment_intent": row.payment_intent_id,
+        },
+    )

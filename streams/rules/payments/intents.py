@@ -1,0 +1,52 @@
+"""The rules for `payment_intent.*`: the decline reason, and which payment an intent belongs to (behaviours.md C10)."""
+
+from __future__ import annotations
+
+from schemas.effects import Effect, SavePayment
+from schemas.event import Event
+from schemas.known import Known
+from schemas.references import References
+from schemas.state import Payment
+from schemas.stripe.payment_intent import StripePaymentIntent
+from streams.rules.payment_row import declined, payment_of
+from streams.rules.payments.links import linked, priced, refs
+from streams.rules.payments.stream import stream
+
+IntentEvent = Event[StripePaymentIntent]
+
+
+def refer(event: IntentEvent) -> References:
+    return References(payments=refs(event.account, event.object.invoice, event.object.id))
+
+
+@stream.on("payment_intent.payment_failed", model=StripePaymentIntent, refer=refer, rank=25)
+def on_payment_failed(event: IntentEvent, known: Known) -> list[Effect]:
+    """C10. One of no known payment is in the ledger, and nothing follows from it."""
+    row = _payment(event, known)
+    return [] if row is None else _saved(known, event, declined(row, event, event.object.failure_reason))
+
+
+@stream.on("payment_intent.succeeded", model=StripePaymentIntent, refer=refer, rank=35)
+def on_succeeded(event: IntentEvent, known: Known) -> list[Effect]:
+    """Links the charge that succeeded. That an invoice or a checkout is paid, these say."""
+    row = _payment(event, known)
+    is_invoice = event.object.invoice is not None
+    return [] if row is None or not is_invoice else _saved(known, event, linked(row, charge=event.object.charge))
+
+
+def _payment(event: IntentEvent, known: Known) -> Payment | None:
+    intent = event.object
+    if intent.invoice is None:
+        return known.payment(event.account, intent.id)
+    row = linked(
+        payment_of(known, event.account, intent.invoice),
+        invoice=intent.invoice,
+        payment_intent=intent.id,
+        customer=intent.customer,
+    )
+    return priced(row, event, intent.amount, intent.currency)
+
+
+def _saved(known: Known, event: IntentEvent, row: Payment) -> list[Effect]:
+    before = known.payment(event.account, event.object.invoice or event.object.id)
+    return [] if row == before else [SavePayment(row)]

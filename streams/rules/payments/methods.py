@@ -1,0 +1,166 @@
+"""The rules for `payment_method.*` (behaviours.md C7). Stripe never attaches again what was detached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from schemas.effects import CallStripe, Effect, FinishTimer, NoteStale, SavePaymentMethod, StartTimer
+from schemas.event import Event
+from schemas.known import Known
+from schemas.references import References
+from schemas.state import Customer, PaymentMethod
+from schemas.stripe.payment_method import StripePaymentMethod
+from schemas.timer import TimerDue, timer_event_type
+from streams.rules import timers
+from streams.rules.default_method import offered, without
+from streams.rules.mails import mail
+from streams.rules.payments import card_expiry
+from streams.rules.payments.stream import stream
+from streams.rules.people import customer_of, settle
+from streams.rules.precedence import is_older
+
+METHOD_DETACHED = "method-detached"
+
+MethodEvent = Event[StripePaymentMethod]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an event of a payment method does to its row; the customer as it was before."""
+
+    row: PaymentMethod
+    customer: Customer | None
+    effects: list[Effect]
+
+
+def refer(event: MethodEvent) -> References:
+    method, customer_id = event.object, _customer_id(event)
+    return References(
+        customers={(event.account, customer_id)} if customer_id else set(),
+        payment_methods={(event.account, method.id)},
+        timers=card_expiry.timer_keys(event.account, method) | {_timer_key(event.account, method.id)},
+    )
+
+
+@stream.on("payment_method.attached", model=StripePaymentMethod, refer=refer, rank=20)
+def on_attached(event: MethodEvent, known: Known) -> list[Effect]:
+    """C7. Becomes the customer's default, here and at Stripe, unless a later one is known or it is gone already."""
+    changed = change(event, known)
+    if changed.customer is None or not known.config.rules.set_default_payment_method:
+        return changed.effects
+    method_id, before = event.object.id, changed.customer
+    customer = offered(known, before, method_id, event.version)
+    effects = changed.effects + settle(known, customer)
+    is_default = customer.default_version == event.version and customer.default_payment_method == method_id
+    if not is_default or customer.deleted_at is not None:
+        return effects
+    call = CallStripe(
+        key=event.id,
+        method="POST",
+        path=f"/v1/customers/{customer.customer_id}",
+        account=event.account,
+        customer_id=customer.customer_id,
+        params={"invoice_settings[default_payment_method]": method_id},
+        purpose="set the default payment method",
+    )
+    return [*effects, call]
+
+
+@stream.on("payment_method.updated", model=StripePaymentMethod, refer=refer, rank=50)
+@stream.on("payment_method.automatically_updated", model=StripePaymentMethod, refer=refer, rank=51)
+@stream.on("payment_method.card_automatically_updated", model=StripePaymentMethod, refer=refer, rank=52)
+def on_updated(event: MethodEvent, known: Known) -> list[Effect]:
+    """C7. The last is the former name of the one before it."""
+    return change(event, known).effects
+
+
+@stream.on("payment_method.detached", model=StripePaymentMethod, refer=refer, rank=90, terminal=True)
+def on_detached(event: MethodEvent, known: Known) -> list[Effect]:
+    return detach(event, known)
+
+
+def change(event: MethodEvent, known: Known) -> Change:
+    """The row after the event, with its timers."""
+    method = event.object
+    before = known.payment_method(event.account, method.id)
+    row = _told(before or PaymentMethod(account=event.account, payment_method_id=method.id), event)
+    effects: list[Effect] = [] if row == before else [SavePaymentMethod(row)]
+    effects += card_expiry.remind(known, row, method)
+    if before is not None and event.version < before.version:
+        is_late = is_older(event.version, before.version)
+        effects.append(NoteStale(f"{method.id} {'is known as it was later' if is_late else 'is detached'}"))
+    customer = customer_of(known, event.account, row.customer_id) if row.customer_id is not None else None
+    return Change(row, customer, effects)
+
+
+def detach(event: MethodEvent, known: Known) -> list[Effect]:
+    """C7. Whether a new method is needed is asked by a timer, due at once.
+
+    Who replaces a card attaches the new one within the same second, and either event may come first: behind both of
+    them it is plain whether the customer is left without one.
+    """
+    changed = change(event, known)
+    customer, method_id = changed.customer, event.object.id
+    if customer is None:
+        return changed.effects
+    effects = changed.effects + settle(known, without(customer, method_id))
+    key = _timer_key(event.account, method_id)
+    if known.timer(key) is None:
+        effects.append(
+            StartTimer(
+                key=key,
+                account=event.account,
+                customer_id=customer.customer_id,
+                kind=METHOD_DETACHED,
+                subject=method_id,
+                due_at=event.at,
+            )
+        )
+    return effects
+
+
+def refer_detached(event: Event[TimerDue]) -> References:
+    references = timers.refer(event)
+    references.payment_methods.add((event.account, event.object.subject))
+    return references
+
+
+@stream.on(timer_event_type(METHOD_DETACHED), model=TimerDue, refer=refer_detached)
+def on_left_without(event: Event[TimerDue], known: Known) -> list[Effect]:
+    """Asks for a new method where the last default is gone, and none came after it."""
+    if not timers.is_due(event, known):
+        return []
+    done = FinishTimer(event.object.timer_key)
+    row = known.payment_method(event.account, event.object.subject)
+    customer = known.customer(event.account, event.object.customer or "")
+    if row is None or customer is None or customer.deleted_at is not None:
+        return [done]
+    if customer.default_payment_method is not None or customer.last_default != row.payment_method_id:
+        return [done]
+    data = {"brand": row.brand, "last4": row.last4, "update_url": known.config.mail.update_payment_url}
+    return [done, mail("payment-method-detached", f"method-detached:{row.payment_method_id}", customer, data)]
+
+
+def _customer_id(event: MethodEvent) -> str | None:
+    return event.object.customer or event.customer_id
+
+
+def _told(row: PaymentMethod, event: MethodEvent) -> PaymentMethod:
+    method = event.object
+    row = replace(row, customer_id=row.customer_id or _customer_id(event))  # it never has another
+    if event.version <= row.version:
+        return row
+    return replace(
+        row,
+        type=method.type,
+        brand=method.brand,
+        last4=method.last4,
+        exp_month=method.exp_month,
+        exp_year=method.exp_year,
+        detached_at=event.at if event.terminal else None,
+        version=event.version,
+    )
+
+
+def _timer_key(account: str, method_id: str) -> str:
+    return f"{METHOD_DETACHED}:{account}:{method_id}"

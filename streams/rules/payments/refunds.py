@@ -1,0 +1,32 @@
+"""The rules for `refund.*` and `charge.refund.updated` (behaviours.md C8)."""
+
+from __future__ import annotations
+
+from schemas.effects import Effect, SavePayment
+from schemas.event import Event
+from schemas.known import Known
+from schemas.references import References
+from schemas.stripe.refund import StripeRefund
+from streams.rules.payments.links import find_or_wait, linked, refs
+from streams.rules.payments.stream import stream
+from streams.rules.refund_row import REFUND_FAILED, refund_told
+
+RefundEvent = Event[StripeRefund]
+
+
+def refer(event: RefundEvent) -> References:
+    return References(payments=refs(event.account, event.object.charge, event.object.payment_intent))
+
+
+@stream.on("refund.created", model=StripeRefund, refer=refer, rank=20)
+@stream.on("charge.refund.updated", model=StripeRefund, refer=refer, rank=49)
+@stream.on("refund.updated", model=StripeRefund, refer=refer, rank=50)
+@stream.on(REFUND_FAILED, model=StripeRefund, refer=refer, rank=60)
+def on_refund(event: RefundEvent, known: Known) -> list[Effect]:
+    """One that names neither charge nor intent gives back a cash balance, and is no payment's."""
+    refund = event.object
+    if refund.charge is None and refund.payment_intent is None:
+        return []
+    before = find_or_wait(known, event.account, refund.charge, refund.payment_intent)
+    after = refund_told(linked(before, charge=refund.charge), event)
+    return [] if after == before else [SavePayment(after)]
