@@ -1,7 +1,7 @@
 """Inside the rules: the reminder of a trial's end, some days before Stripe's own (behaviours.md B1).
 
-Each trial end that is seen has its timer, and nothing cancels it: when it fires, its rule looks whether the subscription
-is still in that trial. So the timers do not depend on the order of the events.
+Each trial end that is seen has its timer, and nothing cancels it: when it fires, its rule looks whether the
+subscription is still in that trial. So the timers do not depend on the order of the events.
 """
 
 from __future__ import annotations
