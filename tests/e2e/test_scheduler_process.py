@@ -1,0 +1,101 @@
+"""`billing scheduler` as its supervisor sees it: ready when it works, unready when it can't, 0 on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import pytest
+from pydantic import SecretStr
+
+from local.ports import free_port
+from schemas.settings import Config
+from sinks.postgres.migration import migrate
+from tests.storekit import until
+from tests.timerkit import Rig, errand
+
+pytestmark = pytest.mark.e2e
+
+
+@contextmanager
+def _scheduler(env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as out:
+        process = subprocess.Popen([sys.executable, "-m", "ops.cli", "scheduler"], env=env, stdout=out, stderr=out)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(timeout=5)
+
+
+def _env(bootstrap: str, url: str, prefix: str, port: int, folder: Path) -> dict[str, str]:
+    (folder / "config.toml").write_text("")
+    return {
+        **os.environ,
+        "BILLING_KAFKA_BOOTSTRAP": bootstrap,
+        "BILLING_DATABASE_URL": url,
+        "BILLING_CONFIG": str(folder / "config.toml"),
+        "BILLING_TOPIC_PREFIX": prefix,
+        "BILLING_OPS_PORT": str(port),
+    }
+
+
+async def _answer(port: int, path: str) -> tuple[int, str]:
+    try:
+        async with aiohttp.ClientSession() as http, http.get(f"http://127.0.0.1:{port}{path}") as answer:
+            return answer.status, await answer.text()
+    except aiohttp.ClientConnectionError:
+        return 0, ""
+
+
+async def test_it_fires_shows_it_and_ends_on_sigterm(
+    kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    await migrate(SecretStr(database_url))
+    rig = await Rig.open(kafka_bootstrap, SecretStr(database_url), topic_prefix, 1, Config())
+    port, log = free_port(), tmp_path / "scheduler.log"
+
+    async def ready() -> object:
+        return (await _answer(port, "/readyz"))[0] == 200
+
+    async def fired() -> object:
+        return await rig.statuses() == {"errand:a": "fired"}
+
+    try:
+        with _scheduler(_env(kafka_bootstrap, database_url, topic_prefix, port, tmp_path), log) as process:
+            await until(ready, timeout=30)
+            await rig.start(errand("a", datetime.now(UTC)))
+            await until(fired, timeout=20)
+            assert 'billing_timers_fired_total{kind="errand"} 1.0' in (await _answer(port, "/metrics"))[1]
+            process.terminate()
+            assert await asyncio.to_thread(process.wait, 20) == 0
+        assert [record.headers["type"] for record in rig.read()] == ["timer.errand"]
+        assert '"action":"timer.fired"' in log.read_text()
+    finally:
+        await rig.close()
+
+
+async def test_without_postgres_it_waits_and_says_so(topic_prefix: str, tmp_path: Path) -> None:
+    """Trouble is no reason to end: alive, unready, and the reason names no password."""
+    port = free_port()
+    url = f"postgresql://billing:hunter2@127.0.0.1:{free_port()}/billing"
+    env = _env(f"127.0.0.1:{free_port()}", url, topic_prefix, port, tmp_path)
+
+    async def unready() -> object:
+        return (await _answer(port, "/readyz"))[0] == 503
+
+    with _scheduler(env, tmp_path / "scheduler.log") as process:
+        await until(unready, timeout=30)
+        assert (await _answer(port, "/livez"))[0] == 200
+        _, said = await _answer(port, "/readyz")
+        assert "StoreUnavailable" in said
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, 20) == 0
+    assert "hunter2" not in said + (tmp_path / "scheduler.log").read_text()
