@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from local.stripe_payments import PAYMENT_EXAMPLES
+
 Json = dict[str, Any]
 
 DAY_S = 86_400
@@ -348,6 +350,7 @@ Example = Callable[[StripeEvents, int], tuple[Json, Json | None]]
 """The object of an event at a time, and its `previous_attributes`."""
 
 EXAMPLES: Mapping[str, Example] = {
+    **PAYMENT_EXAMPLES,
     "customer.created": lambda make, at: (make.customer(created=at), None),
     "customer.updated": lambda make, at: (make.customer(created=at), {"email": "old@example.com"}),
     "customer.deleted": lambda _, __: ({"id": "cus_1", "object": "customer", "deleted": True}, None),

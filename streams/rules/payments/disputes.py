@@ -26,12 +26,13 @@ from schemas.references import References
 from schemas.state import Dispute, Payment, TimerStatus
 from schemas.stripe.dispute import CLOSED, UNDER_REVIEW, StripeDispute
 from schemas.timer import TimerDue, timer_event_type
-from schemas.version import Version, version
+from schemas.version import Version, is_tie, version
 from streams.rules import timers
 from streams.rules.mails import iso, money
 from streams.rules.payments.links import find, find_or_wait, linked, refs
 from streams.rules.payments.stream import stream
 from streams.rules.precedence import is_older, time_of
+from streams.rules.ties import ask_stripe
 
 DISPUTE_DUE, DISPUTE_LINK = "dispute-due", "dispute-link"
 DUE_AFTER = timedelta(days=7)
@@ -122,7 +123,14 @@ def _change(event: DisputeEvent, known: Known) -> tuple[Dispute, list[Effect]]:
     if before is not None and _word(event) < before.version:
         is_late = is_older(event.version, before.version)
         effects.append(NoteStale(f"{dispute.id} {'is known as it was later' if is_late else 'is closed'}"))
+    if before is not None and is_tie(before.version, _word(event)) and not _says_the_same(before, dispute):
+        effects.append(ask_stripe(event, f"/v1/disputes/{dispute.id}", dispute.id, row.customer_id))
     return row, effects
+
+
+def _says_the_same(row: Dispute, dispute: StripeDispute) -> bool:
+    is_dated_so = dispute.due_by is None or dispute.due_by == row.due_by
+    return is_dated_so and all(getattr(row, name) == getattr(dispute, name) for name in ("amount", "reason", "status"))
 
 
 def _word(event: DisputeEvent) -> Version:

@@ -11,6 +11,7 @@ from schemas.references import References
 from schemas.state import Customer, PaymentMethod
 from schemas.stripe.payment_method import StripePaymentMethod
 from schemas.timer import TimerDue, timer_event_type
+from schemas.version import is_tie
 from streams.rules import timers
 from streams.rules.default_method import offered, without
 from streams.rules.mails import mail
@@ -18,8 +19,11 @@ from streams.rules.payments import card_expiry
 from streams.rules.payments.stream import stream
 from streams.rules.people import customer_of, settle
 from streams.rules.precedence import is_older
+from streams.rules.ties import ask_stripe
 
 METHOD_DETACHED = "method-detached"
+
+_SAID = ("type", "brand", "last4", "exp_month", "exp_year")
 
 MethodEvent = Event[StripePaymentMethod]
 
@@ -89,6 +93,8 @@ def change(event: MethodEvent, known: Known) -> Change:
     if before is not None and event.version < before.version:
         is_late = is_older(event.version, before.version)
         effects.append(NoteStale(f"{method.id} {'is known as it was later' if is_late else 'is detached'}"))
+    if before is not None and _is_tie(before, event):
+        effects.append(ask_stripe(event, f"/v1/payment_methods/{method.id}", method.id, row.customer_id))
     customer = customer_of(known, event.account, row.customer_id) if row.customer_id is not None else None
     return Change(row, customer, effects)
 
@@ -145,21 +151,19 @@ def _customer_id(event: MethodEvent) -> str | None:
     return event.object.customer or event.customer_id
 
 
+def _is_tie(before: PaymentMethod, event: MethodEvent) -> bool:
+    """Of payment methods only: Stripe has retired the sources before them."""
+    is_asked = event.type.startswith("payment_method.") and is_tie(before.version, event.version)
+    return is_asked and any(getattr(before, name) != getattr(event.object, name) for name in _SAID)
+
+
 def _told(row: PaymentMethod, event: MethodEvent) -> PaymentMethod:
     method = event.object
     row = replace(row, customer_id=row.customer_id or _customer_id(event))  # it never has another
     if event.version <= row.version:
         return row
-    return replace(
-        row,
-        type=method.type,
-        brand=method.brand,
-        last4=method.last4,
-        exp_month=method.exp_month,
-        exp_year=method.exp_year,
-        detached_at=event.at if event.terminal else None,
-        version=event.version,
-    )
+    said = {name: getattr(method, name) for name in _SAID}
+    return replace(row, **said, detached_at=event.at if event.terminal else None, version=event.version)
 
 
 def _timer_key(account: str, method_id: str) -> str:

@@ -1,0 +1,20 @@
+"""Inside the rules: two events of one second that say different things, so that only Stripe knows which is true (D2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.effects import CallStripe
+from schemas.event import Event
+
+
+def ask_stripe(event: Event[Any], path: str, object_id: str, customer_id: str | None) -> CallStripe:
+    """Asks for the object's present state, once per object and second; the answer comes back as an event."""
+    return CallStripe(
+        key=f"tie:{event.account}:{object_id}:{event.created}",
+        method="GET",
+        path=path,
+        account=event.account,
+        customer_id=customer_id,
+        purpose="settle a tie",
+    )
