@@ -8,6 +8,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Identity,
     Index,
     Integer,
     MetaData,
@@ -56,9 +57,10 @@ def _one_of(column: str, *values: str) -> CheckConstraint:
 
 
 OUTCOMES = ("applied", "ignored", "stale", "waiting", "dead")
-EMAIL_STATUSES = ("queued", "sending", "sent", "failed")
-CALL_STATUSES = ("queued", "calling", "done", "failed")
-EXPORT_STATUSES = ("queued", "working", "done", "failed", "expired", "deleted")
+# `suppressed`: ordered by an event that was only read again (ops/rebuild.py); nothing ever takes it up.
+EMAIL_STATUSES = ("queued", "sending", "sent", "failed", "suppressed")
+CALL_STATUSES = ("queued", "calling", "done", "failed", "suppressed")
+EXPORT_STATUSES = ("queued", "working", "done", "failed", "expired", "deleted", "suppressed")
 LETTER_STATUSES = ("open", "replayed", "resolved", "discarded")
 
 # The ledger: one row per event, whatever came of it. Its primary key is what makes "applied once" true.
@@ -392,6 +394,36 @@ dead_letters = Table(
     Index("dead_letters_event", "event_id"),
     Index("dead_letters_open", "last_failed_at", postgresql_where=text("status = 'open'")),
     _one_of("status", *LETTER_STATUSES),
+)
+
+# The runs of `billing reconcile`, one row per account. Events created in [window_from, cursor) are settled: a run that
+# was killed is taken up there. `scope` names what it was confined to, '' for all events.
+reconciliations = Table(
+    "reconciliations",
+    metadata,
+    Column("run_id", BigInteger, Identity(), primary_key=True),
+    _text("account", default=""),
+    _text("scope", default=""),
+    _time("started_at", null=False),
+    _time("ended_at"),
+    _time("window_from", null=False),
+    _time("window_until", null=False),
+    _time("cursor", null=False),
+    _json("counts"),
+    _text("last_error"),
+    Index("reconciliations_account", "account", "scope", "started_at"),
+)
+
+# In a database that `billing rebuild` made: which offsets of the log it holds, {partition: [first, next]}.
+rebuilds = Table(
+    "rebuilds",
+    metadata,
+    Column("rebuild_id", BigInteger, Identity(), primary_key=True),
+    _text("topic", null=False),
+    _time("started_at", null=False),
+    _time("ended_at"),
+    _json("offsets"),
+    _json("counts"),
 )
 
 STATE_TABLES: dict[type[state.Row], Table] = {
