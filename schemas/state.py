@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, ClassVar
 from uuid import UUID, uuid5
 
@@ -20,6 +21,7 @@ Key = tuple[str, ...]
 _NAMESPACE = UUID("6f6c7d5e-5b1f-4c55-9a5e-2f1c3f0b8a11")
 
 
+@lru_cache(maxsize=65_536)  # a customer's events come in runs, and each needs the same few ids
 def derived_id(prefix: str, *parts: str) -> str:
     """An id of our own that the same Stripe ids always lead to, so that a replay names the same row."""
     return f"{prefix}_{uuid5(_NAMESPACE, '/'.join(parts)).hex}"

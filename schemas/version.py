@@ -26,4 +26,4 @@ def version(created: int, rank: int, event_id: str, *, terminal: bool = False) -
 
 def is_tie(one: Version, other: Version) -> bool:
     """Whether two different events claim the same second and rank, so that only Stripe knows which came last."""
-    return one != other and one.rsplit(":", 1)[0] == other.rsplit(":", 1)[0]
+    return one != other and one.split(":", 3)[:3] == other.split(":", 3)[:3]
