@@ -22,9 +22,11 @@ COMMANDS = {
     "scheduler": "ops.scheduler:scheduler",
     "migrate": "ops.migrate:migrate",
     "topics": "ops.topics:topics",
+    "trigger": "ops.trigger:trigger",
     "event": "ops.event:event",
     "customer": "ops.event:customer",
     "mail": "ops.mail:app",
+    "calls": "ops.calls:app",
 }
 
 

@@ -25,7 +25,7 @@ class OpsServer:
     """A small listener. `checks` decide /readyz; `alive` decides /livez, and without one answering is enough.
 
     Liveness means progress: a check of `alive` fails when the process should be restarted.
-    Port 0 is no listener at all.
+    `notes` are said beside the checks and decide nothing. Port 0 is no listener at all.
     """
 
     def __init__(
@@ -35,13 +35,14 @@ class OpsServer:
         checks: Mapping[str, Check],
         *,
         alive: Mapping[str, Check] | None = None,
+        notes: Mapping[str, Callable[[], str]] | None = None,
         registry: Collector = REGISTRY,
     ) -> None:
         self._host = host
         self._port = port
         app = web.Application(client_max_size=1024)
-        app.router.add_get("/livez", _answer(alive or {}))
-        app.router.add_get("/readyz", _answer({**(alive or {}), **checks}))
+        app.router.add_get("/livez", _answer(alive or {}, {}))
+        app.router.add_get("/readyz", _answer({**(alive or {}), **checks}, notes or {}))
         app.router.add_get("/metrics", make_aiohttp_handler(registry))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
 
@@ -60,11 +61,15 @@ class OpsServer:
         await self._runner.cleanup()
 
 
-def _answer(checks: Mapping[str, Check]) -> Handler:
+def _answer(checks: Mapping[str, Check], notes: Mapping[str, Callable[[], str]]) -> Handler:
     async def handler(_request: web.Request) -> web.StreamResponse:
         reasons = {name: check() for name, check in checks.items()}
         failing = any(reason is not None for reason in reasons.values())
-        body = {"status": "failing" if failing else "ok", "checks": {n: r or "ok" for n, r in reasons.items()}}
+        body = {
+            "status": "failing" if failing else "ok",
+            "checks": {name: reason or "ok" for name, reason in reasons.items()},
+            **({"notes": {name: note() for name, note in notes.items()}} if notes else {}),
+        }
         return web.json_response(body, status=503 if failing else 200)
 
     return handler

@@ -53,7 +53,7 @@ def ls(
     Example: billing mail ls --status queued --template payment-receipt --json
     """
     wanted = None if every or status is None else status.value
-    rows = _with_outbox(lambda outbox: outbox.list(status=wanted, template=template, customer_id=customer, limit=limit))
+    rows = _with_outbox(lambda outbox: outbox.list(status=wanted, kind=template, customer_id=customer, limit=limit))
     if as_json:
         for row in rows:
             typer.echo(orjson.dumps(row).decode())
@@ -86,7 +86,7 @@ def requeue(
         typer.echo("billing mail requeue: name keys, or say --all", err=True)
         raise typer.Exit(2)
     chosen = None if every else list(keys or ())
-    done = _with_outbox(lambda outbox: outbox.requeue(datetime.now(UTC), keys=chosen, template=template, limit=limit))
+    done = _with_outbox(lambda outbox: outbox.requeue(datetime.now(UTC), keys=chosen, kind=template, limit=limit))
     for key in done:
         typer.echo(key)
     missing = sorted(set(chosen or ()) - set(done))

@@ -13,32 +13,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-TRIES = 8
-FIRST = timedelta(seconds=80)
-FACTOR = 3
-SPREAD = 0.1
+from sinks.outbox.pauses import Timetable
 
-DOWN_FIRST = timedelta(seconds=1)
-DOWN_LONGEST = timedelta(seconds=60)
+TRIES = 8
+TIMETABLE = Timetable(first=timedelta(seconds=80), factor=3, tries=TRIES)
 
 UNKNOWN_RECIPIENT_LIMIT = timedelta(hours=72)
 UNKNOWN_RECIPIENT_FIRST = timedelta(seconds=30)
 UNKNOWN_RECIPIENT_LONGEST = timedelta(hours=6)
-
-
-def pause_after(tries: int, chance: float) -> timedelta | None:
-    """The pause after this many tries (1 or more), or None when that was the last.
-
-    `chance` in [0, 1) places it between 90 % and 110 % of the timetable.
-    """
-    if tries >= TRIES:
-        return None
-    return _spread(FIRST * int(FACTOR ** (tries - 1)), chance)
-
-
-def pause_while_down(failures: int, chance: float) -> timedelta:
-    """Before the next look at a mail server that did not answer `failures` times (1 or more): 1, 2, 4 … 60 seconds."""
-    return _spread(min(DOWN_FIRST * int(2 ** min(failures - 1, 10)), DOWN_LONGEST), chance)
 
 
 def pause_for_recipient(age: timedelta) -> timedelta | None:
@@ -50,7 +32,3 @@ def pause_for_recipient(age: timedelta) -> timedelta | None:
         return None
     pause = min(max(age / 4, UNKNOWN_RECIPIENT_FIRST), UNKNOWN_RECIPIENT_LONGEST)
     return min(pause, UNKNOWN_RECIPIENT_LIMIT - age)
-
-
-def _spread(pause: timedelta, chance: float) -> timedelta:
-    return pause * (1 - SPREAD + 2 * SPREAD * chance)

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from schemas.mail import OPTIONAL_MAILS
 from schemas.settings import Mail as MailConfig
-from sinks.email.backoff import TRIES, UNKNOWN_RECIPIENT_LIMIT, pause_after, pause_for_recipient
+from sinks.email.backoff import TIMETABLE, TRIES, UNKNOWN_RECIPIENT_LIMIT, pause_for_recipient
 from sinks.email.message import Composer, QueuedMail, RecipientUnknown, UnsendableMail
 from sinks.email.smtp import ConnectionLost, Deferred, Refused, ServerUnavailable, SmtpLink
 
@@ -93,6 +94,8 @@ class Courier:
         now = self._clock()
         if not mail.livemode and not self._send_test_mode:
             return Failed("test mode: mail.send_test_mode is off")
+        if mail.is_stopped and mail.template in OPTIONAL_MAILS:
+            return Failed("the customer has unsubscribed from these mails")
         if mail.attempts > TRIES:
             return Failed(f"{TRIES} tries ended without an answer: each time the dispatcher died")
         if now + timedelta(seconds=self.link.letter_timeout_s) > mail.claimed_until:
@@ -126,7 +129,7 @@ class Courier:
         return NotTried(down) if down is not None else self._later(mail, reason)
 
     def _later(self, mail: QueuedMail, reason: str) -> Later | Failed:
-        pause = pause_after(mail.attempts, self._chance())
+        pause = TIMETABLE.pause_after(mail.attempts, self._chance())
         if pause is None:
             return Failed(f"after {mail.attempts} tries: {reason}")
         return Later(self._clock() + pause, reason)

@@ -7,40 +7,34 @@ mail twice; nothing stands in it but that one update, and both copies bear the s
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import assert_never
 
 import structlog
 
-from schemas.errors import StoreUnavailable
-from sinks.email.backoff import pause_while_down
 from sinks.email.delivery import Clock, Courier, Failed, Later, NoRecipient, NotTried, Sent, Verdict
 from sinks.email.message import QueuedMail
 from sinks.email.metrics import Metrics
 from sinks.email.outbox import Outbox
+from sinks.outbox import lanes
+from sinks.outbox.lanes import Lanes
+from sinks.outbox.outage import Outage
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(lanes.Pace):
     """How eager, in seconds of real time."""
 
-    poll_s: float = 3.0
     claim_size: int = 4
     """Times the link's 120 s a letter stays below the claim's 10 minutes."""
-    store_pause_s: float = 2.0
-    finish_s: float = 30.0
-    """For the mail in hand when told to stop."""
     close_idle_s: float = 30.0
-    stuck_s: float = 900.0
-    """Without a turn for so long, a sender hangs: a mail and its mark may take as long as a claim, no longer."""
 
 
 class Dispatcher:
@@ -61,94 +55,63 @@ class Dispatcher:
         self._metrics = metrics
         self._clock = clock
         self._pace = pace or Pace()
-        self._chance = chance
-        self._wake = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self._down_failures = 0
-        self._down_until: datetime | None = None
-        self._down_reason: str | None = None
-        self._store_trouble: str | None = "the outbox has not been read yet"
-        self._turns = [time.monotonic()] * len(couriers)
+        self._outage = Outage(clock, chance)
+        self._lanes = Lanes("email", len(couriers), self._pace, self._outage, clock=clock)
 
     def wake(self) -> None:
         """Look at the outbox now."""
-        self._wake.set()
+        self._lanes.wake()
 
     def stop(self) -> None:
         """Finish the mails in hand, give back the others, return from `run`."""
-        self._stopping.set()
-        self._wake.set()
+        self._lanes.stop()
 
     def mail_server_trouble(self) -> str | None:
         """Why sending is paused, or None."""
-        return self._down_reason
+        return self._outage.reason
 
     def outbox_trouble(self) -> str | None:
         """Why the outbox cannot be read, or None."""
-        return self._store_trouble
+        return self._lanes.store_trouble
 
     def stuck(self) -> str | None:
         """A reason to restart this process, or None."""
-        idle = time.monotonic() - min(self._turns)
-        return f"a sender has made no progress for {idle:.0f} s" if idle > self._pace.stuck_s else None
+        return self._lanes.stuck()
 
     async def run(self) -> None:
         """Returns after `stop`. Raises what nobody foresaw: better to end loudly than to go on half alive."""
-        senders = [asyncio.create_task(self._send_on(i, courier)) for i, courier in enumerate(self._couriers)]
-        watcher = asyncio.create_task(self._watch_depth())
-        stopped = asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait([*senders, watcher, stopped], return_when=asyncio.FIRST_COMPLETED)
-            self.stop()
-            _, late = await asyncio.wait(senders, timeout=self._pace.finish_s)
-            if late:
-                log.warning("a mail in hand did not end in time", action="email.stopped_amid", senders=len(late))
-        finally:
-            tasks = [*senders, watcher, stopped]
-            for task in tasks:
-                task.cancel()
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
-            for courier in self._couriers:
-                await courier.link.close()
-        for end in ended:
-            if isinstance(end, Exception):
-                raise end
+        await self._lanes.run(self._take_turn, watch=self._watch_depth, close=self._close)
 
-    async def _send_on(self, number: int, courier: Courier) -> None:
-        while not self._stopping.is_set():
-            self._turns[number] = time.monotonic()
-            self._wake.clear()
-            try:
-                busy = await self._turn(number, courier)
-            except StoreUnavailable as error:
-                self._store_trouble = str(error)
-                log.warning("the outbox does not answer", action="email.store_unavailable", error=str(error))
-                await self._pause(self._pace.store_pause_s)
-                continue
-            if not busy:
-                if courier.link.idle_s > self._pace.close_idle_s:
-                    await courier.link.close()
-                await self._wait_for_work()
+    async def _take_turn(self, number: int) -> bool:
+        courier = self._couriers[number]
+        busy = await self._turn(number, courier)
+        if not busy and courier.link.idle_s > self._pace.close_idle_s:
+            await courier.link.close()
+        return busy
+
+    async def _close(self) -> None:
+        for courier in self._couriers:
+            await courier.link.close()
 
     async def _turn(self, number: int, courier: Courier) -> bool:
         """One claim and its mails; whether there was anything to do."""
         now = self._clock()
-        if self._down_until is not None and (now < self._down_until or not await self._is_server_up(courier)):
+        if self._outage.is_on and (self._outage.is_pausing or not await self._is_server_up(courier)):
             return False
         due = await self._outbox.has_due(now)
         self._looked(now)
         if not due or not await self._is_server_up(courier):
             return False
         mails = await self._outbox.claim(now, self._pace.claim_size)
-        while mails and not self._stopping.is_set():
-            self._turns[number] = time.monotonic()
+        while mails and not self._lanes.is_stopping:
+            self._lanes.progress(number)
             verdict = await self._deliver(courier, mails.pop(0))
             if isinstance(verdict, NotTried):
                 break
-            self._down_failures = 0  # a whole conversation, not just a greeting
+            self._outage.succeeded()  # a whole conversation, not just a greeting
         for mail in mails:
             await self._outbox.give_back(mail, self._clock(), None)
-        return bool(self._down_until is None)
+        return not self._outage.is_on
 
     async def _is_server_up(self, courier: Courier) -> bool:
         # Before the claim, so that a server that is down costs no mail a try.
@@ -171,7 +134,8 @@ class Dispatcher:
         now = self._clock()
         match verdict:
             case Sent():
-                return await self._insist_on_sent(mail, now, verdict)
+                mark = partial(self._outbox.mark_sent, mail, now, verdict.message_id, verdict.recipient)
+                return await self._lanes.insist(mark, mail.key, mail.claimed_until)
             case Later():
                 return await self._outbox.retry(mail, verdict.at, verdict.reason)
             case NoRecipient():
@@ -184,20 +148,6 @@ class Dispatcher:
                 return await self._outbox.give_back(mail, now, verdict.server)
             case _:
                 assert_never(verdict)
-
-    async def _insist_on_sent(self, mail: QueuedMail, now: datetime, verdict: Sent) -> bool:
-        """The mail is out, so Postgres must hear of it: tried until the claim runs out."""
-        while True:
-            try:
-                return await self._outbox.mark_sent(mail, now, verdict.message_id, verdict.recipient)
-            except StoreUnavailable as error:
-                self._store_trouble = str(error)
-                if self._clock() >= mail.claimed_until:
-                    raise
-                log.warning(
-                    "sent, but cannot be marked so yet", action="email.mark_failed", key=mail.key, error=str(error)
-                )
-                await asyncio.sleep(self._pace.store_pause_s)
 
     def _report(self, mail: QueuedMail, verdict: Verdict, seconds: float, *, kept: bool) -> None:
         facts: dict[str, object] = {
@@ -234,50 +184,30 @@ class Dispatcher:
         getattr(log, level)(action, action=action, **facts)
 
     def _server_is_down(self, reason: str) -> None:
-        now = self._clock()
-        if self._down_until is not None and now < self._down_until:
-            return  # several senders met the same outage
-        self._down_failures += 1
-        pause = pause_while_down(self._down_failures, self._chance())
-        self._down_until = now + pause
-        self._down_reason = reason
+        pause = self._outage.begin(reason)
+        if pause is None:
+            return
         self._metrics.server_down.set(1)
         log.warning(
             "the mail server is down, pausing",
             action="email.server_down",
             reason=reason,
-            failures=self._down_failures,
+            failures=self._outage.failures,
             pause_s=round(pause.total_seconds(), 1),
         )
 
     def _server_is_up(self) -> None:
-        if self._down_until is not None:
-            log.info("the mail server is back", action="email.server_up", failures=self._down_failures)
-        self._down_until, self._down_reason = None, None
+        if self._outage.end():
+            log.info("the mail server is back", action="email.server_up", failures=self._outage.failures)
         self._metrics.server_down.set(0)
 
     def _looked(self, now: datetime) -> None:
-        self._store_trouble = None
+        self._lanes.store_trouble = None
         self._metrics.last_loop.set(now.timestamp())
 
-    async def _wait_for_work(self) -> None:
-        if self._down_until is not None:  # new mail is no reason to knock earlier
-            left = (self._down_until - self._clock()).total_seconds()
-            await self._pause(min(self._pace.poll_s, max(left, 0.05)))
-            return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self._pace.poll_s)
-
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-
     async def _watch_depth(self) -> None:
-        while True:
-            now = self._clock()
-            with contextlib.suppress(StoreUnavailable):  # the senders say so, and /readyz
-                depth = await self._outbox.depth(now)
-                self._metrics.open.set(depth.open)
-                due = (now - depth.oldest_due).total_seconds() if depth.oldest_due is not None else 0.0
-                self._metrics.oldest_due_seconds.set(max(due, 0.0))
-            await asyncio.sleep(self._pace.poll_s)
+        now = self._clock()
+        depth = await self._outbox.depth(now)
+        self._metrics.open.set(depth.open)
+        due = (now - depth.oldest_due).total_seconds() if depth.oldest_due is not None else 0.0
+        self._metrics.oldest_due_seconds.set(max(due, 0.0))

@@ -8,14 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sinks.email.backoff import (
-    DOWN_LONGEST,
-    TRIES,
-    UNKNOWN_RECIPIENT_LIMIT,
-    pause_after,
-    pause_for_recipient,
-    pause_while_down,
-)
+from sinks.email.backoff import TIMETABLE, TRIES, UNKNOWN_RECIPIENT_LIMIT, pause_for_recipient
+from sinks.outbox.pauses import DOWN_LONGEST, pause_while_down
+
+pause_after = TIMETABLE.pause_after
 
 chances = st.floats(0, 1, exclude_max=True)
 

@@ -1,4 +1,4 @@
-"""Between the worker's commit and the dispatcher: `NOTIFY billing_emails` ends the wait early.
+"""Between the worker's commit and a dispatcher: `NOTIFY` ends the wait early.
 
 Only a hint. What is missed while the connection is down is found by the poll.
 """
@@ -13,7 +13,6 @@ import structlog
 from pydantic import SecretStr
 
 from schemas.errors import StoreUnavailable
-from sinks.email.outbox import CHANNEL
 from sinks.postgres.connection import CONNECT_TIMEOUT_S, dsn
 from sinks.postgres.failures import classified
 
@@ -22,25 +21,25 @@ log = structlog.get_logger(__name__)
 RECONNECT_S = 5.0
 
 
-async def listen(url: SecretStr, wake: Callable[[], None]) -> None:
+async def listen(url: SecretStr, channel: str, wake: Callable[[], None]) -> None:
     """Calls `wake` on each notification, for ever; connects again after a loss."""
     while True:
         try:
-            await _listen_once(url, wake)
+            await _listen_once(url, channel, wake)
         except StoreUnavailable as error:
-            log.warning("cannot listen for new mails, polling", action="email.listen_failed", error=str(error))
+            log.warning("cannot listen, polling", action="outbox.listen_failed", channel=channel, error=str(error))
         await asyncio.sleep(RECONNECT_S)
 
 
-async def _listen_once(url: SecretStr, wake: Callable[[], None]) -> None:
+async def _listen_once(url: SecretStr, channel: str, wake: Callable[[], None]) -> None:
     lost = asyncio.Event()
     with classified():
         connection = await asyncpg.connect(
-            dsn(url), timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": "billing-mail-listen"}
+            dsn(url), timeout=CONNECT_TIMEOUT_S, server_settings={"application_name": f"{channel}-listen"}
         )
         try:
             connection.add_termination_listener(lambda *_: lost.set())
-            await connection.add_listener(CHANNEL, lambda *_: wake())
+            await connection.add_listener(channel, lambda *_: wake())
             wake()  # whatever came before we listened
             await lost.wait()
         finally:
