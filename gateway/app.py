@@ -23,6 +23,7 @@ from gateway import refusals
 from gateway.bodies import Bodies, BodyBounds, BodyRefused
 from gateway.endpoints import DEFAULT, Door
 from gateway.event import Envelope, NotAnEvent, read_event
+from gateway.links import Links
 from gateway.metrics import Metrics
 from gateway.publisher import NotStored, Publisher, RecordTooLarge
 from gateway.refusals import Refused
@@ -59,9 +60,17 @@ GATEWAY = web.AppKey("gateway", Gateway)
 
 
 def create_app(
-    doors: Mapping[str, Door], publisher: Publisher, metrics: Metrics, *, bounds: BodyBounds | None = None
+    doors: Mapping[str, Door],
+    publisher: Publisher,
+    metrics: Metrics,
+    *,
+    bounds: BodyBounds | None = None,
+    links: Links | None = None,
 ) -> web.Application:
-    """The application. It starts the publisher with itself and closes it after the last request has ended."""
+    """The application. It starts the publisher with itself and closes it after the last request has ended.
+
+    Without `links`, those in mails are not served.
+    """
     app = web.Application()
     app[GATEWAY] = Gateway(doors, publisher, Bodies(bounds or BodyBounds(), metrics), metrics)
     app.cleanup_ctx.append(_publishing)
@@ -72,6 +81,7 @@ def create_app(
             web.get("/livez", livez),
             web.get("/readyz", readyz),
             web.get("/metrics", metrics_page),
+            *(links.routes() if links is not None else ()),
         ]
     )
     return app

@@ -22,8 +22,10 @@ import uvloop
 
 from gateway.app import create_app, create_runner
 from gateway.endpoints import Door, doors
+from gateway.links import Links
 from gateway.metrics import Metrics
 from gateway.publisher import Publisher
+from ops.exports import check_exports, links
 from ops.logs import configure_logging
 from schemas.settings import InvalidSettings, Settings, load_config, load_settings
 
@@ -50,6 +52,7 @@ def gateway(
     try:
         settings = load_settings()
         found = doors(load_config(settings.config_path))
+        check_exports(settings)
     except InvalidSettings as error:
         typer.echo(f"billing gateway: {error}", err=True)
         raise typer.Exit(2) from None
@@ -96,6 +99,13 @@ def _bind(host: str, port: int, count: int) -> list[socket.socket]:
 
 
 async def _serve(settings: Settings, found: Mapping[str, Door], sock: socket.socket, *, is_child: bool) -> None:
+    async with links(settings) as served:
+        await _serve_with(served, settings, found, sock, is_child=is_child)
+
+
+async def _serve_with(
+    served: Links | None, settings: Settings, found: Mapping[str, Door], sock: socket.socket, *, is_child: bool
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -104,7 +114,7 @@ async def _serve(settings: Settings, found: Mapping[str, Door], sock: socket.soc
         loop.add_reader(sys.stdin.fileno(), stop.set)  # readable only at its end: the parent is gone
     metrics = Metrics()
     publisher = Publisher(settings.kafka_bootstrap, settings.events_topic, metrics)
-    runner = create_runner(create_app(found, publisher, metrics))
+    runner = create_runner(create_app(found, publisher, metrics, links=served))
     await runner.setup()
     try:
         server = runner.server

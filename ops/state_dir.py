@@ -125,6 +125,14 @@ def own_config(state_dir: Path) -> Path:
     return path
 
 
+def link_secret(state_dir: Path) -> str:
+    """`STATE_DIR/link_secret`, made where there is none: links in mails outlive a restart."""
+    path = state_dir / "link_secret"
+    if not path.exists():
+        write_private(path, secrets.token_hex(32))
+    return path.read_text()
+
+
 def write_env(state_dir: Path, values: Mapping[str, str]) -> None:
     """`STATE_DIR/env`: shell lines, for `set -a; . STATE_DIR/env`."""
     lines = [f"{key}={shlex.quote(value)}\n" for key, value in values.items()]

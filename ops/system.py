@@ -15,7 +15,7 @@ from local.ports import is_free, kept_port
 from local.postgres import EmbeddedPostgres
 from local.process import Process, end_leftovers
 from local.supervisor import Child, Supervisor
-from ops.state_dir import Claim, own_config, write_env
+from ops.state_dir import Claim, link_secret, own_config, write_env
 from schemas.settings import Config, InvalidSettings, Mode, Settings, load_config
 
 READY_TIMEOUT = 60.0
@@ -156,6 +156,9 @@ class System:
             "BILLING_GATEWAY_PORT": str(kept_port(self.state_dir, "gateway")),
             "BILLING_GATEWAY_URL": self.gateway_url,
             "BILLING_WEBHOOK_SECRET": secret,
+            "BILLING_PUBLIC_URL": self.gateway_url,
+            "BILLING_LINK_SECRET": link_secret(self.state_dir),
+            "BILLING_EXPORTS_URL": str(self.state_dir / "exports"),
             "BILLING_MAILBOX_DIR": str(self.mailbox_dir),
         }
 

@@ -18,8 +18,11 @@ from schemas.settings import InvalidSettings, Settings, load_settings
 
 TIMEOUT_S = 10.0
 
-EVENTS_KEPT_DAYS = 35
-"""As long as the dedupe horizon: Stripe's own list reaches back 30 days."""
+EVENTS_KEPT_DAYS = 28
+"""Shorter than the 30 days after which a customer is erased, by a segment's day and one more (behaviours.md B6)."""
+
+SEGMENT_DAYS = 1
+"""Kafka deletes whole segments only, so this is how much longer than asked for a record may stay."""
 
 DEAD_KEPT_DAYS = 90
 
@@ -50,6 +53,7 @@ class Wanted:
             config={
                 "cleanup.policy": "delete",
                 "retention.ms": str(self.kept_days * _DAY_MS),
+                "segment.ms": str(SEGMENT_DAYS * _DAY_MS),
                 "max.message.bytes": str(self.max_bytes),
                 # With three replicas `acks=all` then means two at least, and one broker may be down.
                 "min.insync.replicas": str(max(1, replication_factor - 1)),

@@ -95,19 +95,14 @@ class Mail(_Frozen):
     """Where answers go, if not to `sender`."""
     product: str = "Your SaaS"
     app_url: str = "http://127.0.0.1:8080"
-    links_url: str | None = None
-    """Where the gateway answers to people (exports, unsubscribe), if not under `app_url`."""
+    export_link_days: int = Field(7, ge=1, le=365)
+    """How long the link to an export holds, from when its mail is sent."""
     update_payment_url: str = "http://127.0.0.1:8080/billing/update-payment"
     survey_url: str = "http://127.0.0.1:8080/billing/survey"
     return_url: str = "http://127.0.0.1:8080/billing/plans"
     default_locale: str = "en"
     send_test_mode: bool = True
     """Whether events of test mode may reach a mailbox at all."""
-
-    @property
-    def public_url(self) -> str:
-        """What the signed links begin with, without a slash at its end."""
-        return (self.links_url or self.app_url).rstrip("/")
 
 
 class Rules(_Frozen):
@@ -116,8 +111,6 @@ class Rules(_Frozen):
     trial_reminder_days: int = 7
     erase_after_days: int = 30
     win_back_after_days: int = 14
-    export_link_days: int = Field(7, ge=1)
-    """How long the link to an export holds, from when its mail is sent."""
     waiting_limit_hours: int = 72
     set_default_payment_method: bool = True
     dunning: tuple[DunningStep, ...] = DEFAULT_DUNNING
@@ -172,6 +165,8 @@ class Settings(BaseSettings):
     """smtp://, smtp+starttls:// or smtps://, with user:password@ where the server asks for it."""
     link_secret: OptionalSecret = None
     """Signs links in mails (exports, unsubscribe); without it the one is left out, the other is by mail."""
+    public_url: str = ""
+    """Where people reach the gateway, for those links; by default under the config's `mail.app_url`."""
     exports_url: str = ""
     """Where exports are kept, as fsspec writes it: a folder, s3://bucket/folder …; by default `exports` in state_dir.
     Dispatcher and gateway need the same."""
@@ -202,6 +197,17 @@ class Settings(BaseSettings):
     """How long a worker may be silent before its partitions go to others; brokers refuse less than 6 by default."""
     batch_size: int = Field(500, ge=1, le=10_000)
     batch_within_s: float = Field(0.05, gt=0, le=10)
+    code_version: str = ""
+    """What dead letters and the brake know this build by (an image's tag, a commit); by default the package's version."""
+    brake_window: int = Field(200, ge=1, le=100_000)
+    """A worker stops when, of this many events, `brake_ratio` died and `brake_least` at least; or `brake_run` in a row."""
+    brake_least: int = Field(20, ge=1)
+    brake_ratio: float = Field(0.5, gt=0, le=1)
+    brake_run: int = Field(50, ge=1)
+    stuck_after_s: float = Field(120.0, ge=1, le=3600)
+    """A process that has work and does not move for so long ends itself, to be started again."""
+    retry_failed_every_s: float = Field(0.0, ge=0, le=86_400)
+    """How often the scheduler replays what died within the last 24 hours, as `billing replay --failed` does; 0: never."""
 
     @property
     def exports_place(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
@@ -13,7 +13,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from schemas.mail import OPERATOR_MAILS, OPTIONAL_MAILS, UnknownTemplate, read_mail
+from schemas.links import export_url
+from schemas.mail import (
+    OPERATOR_MAILS,
+    OPTIONAL_MAILS,
+    MailData,
+    SubscriptionCanceled,
+    UnknownTemplate,
+    read_mail,
+)
 from schemas.settings import Mail as MailConfig
 from sinks.email.addresses import Mailbox, UnusableAddress, read_address, read_mailbox
 from sinks.email.localize import UnknownCurrency
@@ -52,6 +60,8 @@ class QueuedMail:
     claimed_until: datetime
     customer_email: str | None = None
     customer_locale: str | None = None
+    is_stopped: bool = False
+    """Whether the customer has unsubscribed from mails of this template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +90,10 @@ class Letter:
 class Composer:
     """Makes letters. Raises UnusableAddress where the configuration's own addresses are wrong."""
 
-    def __init__(self, config: MailConfig, *, link_secret: bytes | None = None) -> None:
+    def __init__(self, config: MailConfig, *, link_secret: bytes | None = None, public_url: str | None = None) -> None:
+        """`public_url` is where people reach the gateway, if not under `app_url`."""
         self._config = config
+        self._public_url = (public_url or config.app_url).rstrip("/")
         self._link_secret = link_secret
         self._sender = read_mailbox(config.sender)
         self._operator = read_mailbox(config.operator)
@@ -93,13 +105,16 @@ class Composer:
         return self._sender
 
     def compose(self, mail: QueuedMail, now: datetime) -> Letter:
-        """The same row gives the same letter but for its date. Raises RecipientUnknown, UnsendableMail."""
+        """The same row gives the same letter but for its date, and how long a link in it holds.
+
+        Raises RecipientUnknown, UnsendableMail.
+        """
         recipient = self._recipient(mail)
         unsubscribe = self._unsubscribe_link(mail)
         reader_locale = None if mail.template in OPERATOR_MAILS else mail.customer_locale
         locales = (mail.locale, reader_locale, self._config.default_locale)
         try:
-            data = read_mail(mail.template, mail.data, strict=False)
+            data = self._with_export_link(read_mail(mail.template, mail.data, strict=False), now)
             rendered = self._templates.render(mail.template, data, locales, unsubscribe_url=unsubscribe)
         except ValidationError as error:
             raise UnsendableMail(f"data of {mail.template}: {_without_input(error)}") from None
@@ -139,7 +154,14 @@ class Composer:
         if mail.template not in OPTIONAL_MAILS or self._link_secret is None or mail.customer_id is None:
             return None
         subscriber = Subscriber(mail.account, mail.customer_id, mail.template)
-        return unsubscribe_url(self._config.app_url, self._link_secret, subscriber)
+        return unsubscribe_url(self._public_url, self._link_secret, subscriber)
+
+    def _with_export_link(self, data: MailData, now: datetime) -> MailData:
+        if not isinstance(data, SubscriptionCanceled) or data.export_id is None or self._link_secret is None:
+            return data
+        until = now + timedelta(days=self._config.export_link_days)
+        link = export_url(self._public_url, self._link_secret, data.export_id, until)
+        return data.model_copy(update={"export_url": link})
 
     def _add_unsubscribe(self, message: EmailMessage, link: str | None) -> None:
         by_mail = f"<mailto:{(self._reply_to or self._sender).addr_spec}?subject=unsubscribe>"

@@ -1,7 +1,7 @@
 """Beside the flow: which rows of each table are held on one customer, for the export and for the erasure.
 
 A table with `account` and `customer_id` needs no word here. Conditions are on the table as `t`; $1 is the account, $2
-the customer's id, $3 their organization's.
+the customer's id, $3 their organization's, and each condition uses all three.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ from sqlalchemy import Table
 from sinks.postgres import tables
 
 _OF_CUSTOMER = "t.account = $1 AND t.customer_id = $2"
+
+# Postgres wants to know the type of every parameter, also of one that a condition has no use for.
+_TYPED = "$1::text IS NOT NULL AND $2::text IS NOT NULL AND $3::text IS NOT NULL"
 
 _MEMBERS = "SELECT m.user_id FROM billing.memberships m WHERE m.organization_id = $3"
 
@@ -41,11 +44,11 @@ class BelongsToNobody(LookupError):
 
 def rows_of(table: Table) -> str:
     """The condition for the customer's rows. Raises BelongsToNobody."""
-    if table.name in _OTHERWISE:
-        return _OTHERWISE[table.name]
-    if {"account", "customer_id"} <= set(table.c.keys()):
-        return _OF_CUSTOMER
-    raise BelongsToNobody(table.name)
+    has_both = {"account", "customer_id"} <= set(table.c.keys())
+    condition = _OTHERWISE.get(table.name) or (_OF_CUSTOMER if has_both else None)
+    if condition is None:
+        raise BelongsToNobody(table.name)
+    return f"{condition} AND {_TYPED}"
 
 
 def held_on_customers() -> list[Table]:

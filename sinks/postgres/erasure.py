@@ -62,9 +62,8 @@ _BUT = {
 }
 _ERASE = {
     name: (
-        f"UPDATE billing.{name} AS t SET {cleared} "  # noqa: S608  # constants of ours
-        f"WHERE ({rows_of(tables.metadata.tables[f'billing.{name}'])}){_BUT.get(name, '')} "
-        "AND $1::text IS NOT NULL AND $2::text IS NOT NULL AND $3::text IS NOT NULL AND $4::timestamptz IS NOT NULL"
+        f"UPDATE billing.{name} AS t SET {cleared} WHERE {rows_of(tables.metadata.tables[f'billing.{name}'])} "  # noqa: S608  # constants of ours
+        f"AND $4::timestamptz IS NOT NULL{_BUT.get(name, '')}"
     )
     for name, cleared in _CLEARED.items()
 }

@@ -1,0 +1,136 @@
+"""One customer's rows, out of every table, into one ZIP archive: JSON for machines, CSV for people.
+
+    manifest.json          what this is, when it was made, rows per table
+    json/{table}.json      an array of rows; times are ISO 8601 in UTC, money is in minor units
+    csv/{table}.csv        the same, one line per row, UTF-8
+
+All of it is one snapshot of the database. Rows stream through, so the size of a history is no matter of memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import zipfile
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import IO, TYPE_CHECKING, Any
+
+import orjson
+from sqlalchemy import Table
+from sqlalchemy.dialects.postgresql import JSONB
+
+from sinks.postgres.belonging import held_on_customers, rows_of
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+FORMAT = 1
+_ABOUT = "All that is held on this organization and its customer. Amounts are in minor units, times are in UTC."
+_NOT_EXPORTED = frozenset({"claimed_by", "location"})
+"""Columns that say how we work, or where the archive stands."""
+_ROWS_AT_ONCE = 200
+_BUFFER_BYTES = 256 * 1024
+_STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+async def write_archive(
+    connection: Connection, file: IO[bytes], *, account: str, customer_id: str, organization_id: str
+) -> dict[str, int]:
+    """Writes the archive; returns the number of rows per table. Raises the driver's errors, and OSError."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        made_at: datetime = await connection.fetchval("SELECT now()")
+        revision: str = await connection.fetchval("SELECT version_num FROM billing.alembic_version")
+        counts: dict[str, int] = {}
+        arguments = (account, customer_id, organization_id)
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for table in held_on_customers():
+                counts[table.name] = await _write_table(connection, archive, table, arguments, made_at)
+            manifest = {
+                "format": FORMAT,
+                "about": _ABOUT,
+                "made_at": made_at,
+                "schema_revision": revision,
+                "account": account,
+                "customer_id": customer_id,
+                "organization_id": organization_id,
+                "rows": counts,
+            }
+            archive.writestr(_entry("manifest.json", made_at), orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    return counts
+
+
+async def _write_table(
+    connection: Connection, archive: zipfile.ZipFile, table: Table, arguments: tuple[str, ...], made_at: datetime
+) -> int:
+    """One pass for each of the two files, since a ZIP is written one file after another; the snapshot is the same."""
+    columns = [column for column in table.c if column.name not in _NOT_EXPORTED]
+    json_columns = {column.name for column in columns if isinstance(column.type, JSONB)}
+    count = 0
+
+    async def as_json() -> AsyncIterator[bytes]:
+        nonlocal count
+        async for row in _rows(connection, table, [column.name for column in columns], arguments):
+            values = {
+                name: orjson.Fragment(value) if name in json_columns and value is not None else value
+                for name, value in row.items()
+            }
+            yield (b",\n" if count else b"[\n") + orjson.dumps(values)
+            count += 1
+        yield b"\n]\n" if count else b"[]\n"
+
+    async def as_csv() -> AsyncIterator[bytes]:
+        yield _csv_line([column.name for column in columns])
+        async for row in _rows(connection, table, [column.name for column in columns], arguments):
+            yield _csv_line(list(row.values()))
+
+    await _write_file(archive, _entry(f"json/{table.name}.json", made_at), as_json())
+    await _write_file(archive, _entry(f"csv/{table.name}.csv", made_at), as_csv())
+    return count
+
+
+async def _rows(
+    connection: Connection, table: Table, names: list[str], arguments: tuple[str, ...]
+) -> AsyncIterator[asyncpg.Record]:
+    listed = ", ".join(f't."{name}"' for name in names)
+    order = ", ".join(f't."{column.name}"' for column in table.primary_key)
+    query = f"SELECT {listed} FROM {table.fullname} t WHERE {rows_of(table)} ORDER BY {order}"  # noqa: S608  # names of our own tables
+    async for row in connection.cursor(query, *arguments, prefetch=_ROWS_AT_ONCE):
+        yield row
+
+
+async def _write_file(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, pieces: AsyncIterator[bytes]) -> None:
+    """Compresses in a thread: a large history must not hold up the mails of this process."""
+    buffer = bytearray()
+    with archive.open(entry, "w", force_zip64=True) as member:
+        async for piece in pieces:
+            buffer += piece
+            if len(buffer) >= _BUFFER_BYTES:
+                await asyncio.to_thread(member.write, bytes(buffer))
+                buffer.clear()
+        await asyncio.to_thread(member.write, bytes(buffer))
+
+
+def _entry(name: str, made_at: datetime) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, made_at.timetuple()[:6])
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o600 << 16
+    return entry
+
+
+def _csv_line(values: list[Any]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow([_csv_value(value) for value in values])
+    return text.getvalue().encode()
+
+
+def _csv_value(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    # What a customer typed must not become a formula when someone opens the file in a spreadsheet.
+    if isinstance(value, str) and value.startswith(_STARTS_A_FORMULA):
+        return f"'{value}"
+    return value
