@@ -106,7 +106,7 @@ def on_card_expiring(event: Event[TimerDue], known: Known) -> list[Effect]:
         return [done]
     if (row.exp_year, row.exp_month) != (data["exp_year"], data["exp_month"]) or not _is_in_use(known, customer, row):
         return [done]
-    # A card that was added in its last weeks is due at once, with fewer days left than the step's.
+    # A card that was added in its last weeks is due at once, with fewer days left than the step's, or none.
     sent = notice(known, customer, row, data["step"], max(event.at, time_of(row.version)))
     return [done] if sent is None else [done, sent]
 
@@ -124,7 +124,7 @@ def _is_in_use(known: Known, customer: Customer, row: PaymentMethod) -> bool:
 def _timers(row: PaymentMethod, created: datetime | None) -> list[StartTimer]:
     """Both steps, or only the last of a card that was made when that was due already. Past ones fire at once."""
     expiry = expiry_of(row)
-    if expiry is None or row.customer_id is None or row.detached_at is not None or expiry <= time_of(row.version):
+    if expiry is None or row.customer_id is None or row.detached_at is not None:
         return []
     is_made_late = created is not None and created >= expiry - timedelta(days=LAST_STEP)
     return [

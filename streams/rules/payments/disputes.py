@@ -97,12 +97,14 @@ def on_link(event: Event[TimerDue], known: Known) -> list[Effect]:
 
 @stream.on(timer_event_type(DISPUTE_DUE), model=TimerDue, refer=refer_timer)
 def on_due(event: Event[TimerDue], known: Known) -> list[Effect]:
-    """The operator's reminder, unless the evidence was handed in."""
+    """The operator's reminder, unless the evidence was handed in or the date had passed before this was heard of."""
     if not timers.is_due(event, known):
         return []
     done = FinishTimer(event.object.timer_key)
     row = known.dispute(event.account, event.object.subject)
     if row is None or row.closed_at is not None or row.status in UNDER_REVIEW:
+        return [done]
+    if row.due_by is None or row.due_by <= time_of(row.version):
         return [done]
     return [done, _notice(known, row, "dispute-due")]
 
@@ -186,10 +188,10 @@ def _link_later(known: Known, row: Dispute, event: DisputeEvent) -> list[Effect]
 
 
 def _remind(known: Known, row: Dispute) -> list[Effect]:
-    """The timer of an open dispute, moved with its date and ended with the dispute. Past dates are no news."""
+    """The timer of an open dispute, moved with its date and ended with the dispute."""
     present = known.timer(_key(DISPUTE_DUE, row.account, row.dispute_id))
     is_open = present is not None and present.status in _OPEN
-    if row.closed_at is not None or row.due_by is None or row.due_by <= time_of(row.version):
+    if row.closed_at is not None or row.due_by is None:
         if present is None or not is_open:
             return []
         if not present.customer_id:

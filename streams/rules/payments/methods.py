@@ -36,6 +36,10 @@ class Change:
     customer: Customer | None
     effects: list[Effect]
 
+    def settled(self, known: Known) -> list[Effect]:
+        """The effects, with the customer's row where this is the first that is heard of them."""
+        return self.effects if self.customer is None else self.effects + settle(known, self.customer)
+
 
 def refer(event: MethodEvent) -> References:
     method, customer_id = event.object, _customer_id(event)
@@ -51,9 +55,9 @@ def on_attached(event: MethodEvent, known: Known) -> list[Effect]:
     """C7. Becomes the customer's default, here and at Stripe, unless a later one is known or it is gone already."""
     changed = change(event, known)
     if changed.customer is None or not known.config.rules.set_default_payment_method:
-        return changed.effects
-    method_id, before = event.object.id, changed.customer
-    customer = offered(known, before, method_id, event.version)
+        return changed.settled(known)
+    method_id = event.object.id
+    customer = offered(known, changed.customer, method_id, event.version)
     effects = changed.effects + settle(known, customer)
     is_default = customer.default_version == event.version and customer.default_payment_method == method_id
     if not is_default or customer.deleted_at is not None:
@@ -75,7 +79,7 @@ def on_attached(event: MethodEvent, known: Known) -> list[Effect]:
 @stream.on("payment_method.card_automatically_updated", model=StripePaymentMethod, refer=refer, rank=52)
 def on_updated(event: MethodEvent, known: Known) -> list[Effect]:
     """C7. The last is the former name of the one before it."""
-    return change(event, known).effects
+    return change(event, known).settled(known)
 
 
 @stream.on("payment_method.detached", model=StripePaymentMethod, refer=refer, rank=90, terminal=True)

@@ -13,7 +13,6 @@ from schemas.stripe.payment_method import StripePaymentMethod
 from streams.rules.payments import card_expiry
 from streams.rules.payments.methods import change, detach, refer
 from streams.rules.payments.stream import stream
-from streams.rules.people import settle
 
 SourceEvent = Event[StripePaymentMethod]
 
@@ -26,7 +25,7 @@ def on_expiring(event: SourceEvent, known: Known) -> list[Effect]:
     changed = change(event, known)
     if changed.customer is None:
         return changed.effects
-    effects = changed.effects + settle(known, changed.customer)
+    effects = changed.settled(known)
     row = changed.row
     is_gone = row.detached_at is not None or changed.customer.deleted_at is not None
     if is_gone or (row.exp_year, row.exp_month) != (event.object.exp_year, event.object.exp_month):
@@ -37,7 +36,7 @@ def on_expiring(event: SourceEvent, known: Known) -> list[Effect]:
 
 @stream.on("customer.source.updated", model=StripePaymentMethod, refer=refer, rank=50)
 def on_updated(event: SourceEvent, known: Known) -> list[Effect]:
-    return change(event, known).effects if _is_card(event) else []
+    return change(event, known).settled(known) if _is_card(event) else []
 
 
 @stream.on("customer.source.deleted", model=StripePaymentMethod, refer=refer, rank=90, terminal=True)
