@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 
+from local.supervisor import Child
 from ops.state_dir import make_private, write_private
 from ops.system import System
 
@@ -61,6 +62,17 @@ class RiggedSystem(System):
     def start_again(self, name: str) -> None:
         """What `terminate` has ended."""
         self._process(name).spawn()
+
+    def wait_ready(self, name: str, within_s: float = 60.0) -> None:
+        """Until a gateway, worker, dispatcher or scheduler says that it is ready. Raises ServerNotReady."""
+        is_gateway = name == "gateway"
+        url = f"{self.gateway_url}/readyz" if is_gateway else self.metrics_url(name).replace("/metrics", "/readyz")
+        self._supervisor.wait_ready(Child(name, [], ready=url), timeout=within_s)
+
+    @property
+    def parts(self) -> list[str]:
+        """The names of all parts, alive or not."""
+        return list(self._supervisor.processes)
 
     def url_of(self, endpoint: str) -> str:
         return f"{self.gateway_url}/webhooks/stripe/{endpoint}"

@@ -1,0 +1,141 @@
+"""Beside the flow: the log from its start, folded by the rules alone. What it comes to is what the tables must hold.
+
+No batches, no store, no clock: one record after another, everything known at once. So whatever batching, crashes,
+retries or two workers at a time might have done to the tables shows as a difference (tests/chaos/checker.py).
+
+Three things are not in the log, and so not in the fold: when a waiting event is looked at again (`settle` looks at the
+end), the waiting room's own timers, and when the scheduler noted that a timer had fired (here: as its event comes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import orjson
+
+from schemas.effects import CallStripe, QueueEmail
+from schemas.errors import MalformedEvent, NotKnownYet, Poison
+from schemas.known import Known
+from schemas.record import Source
+from schemas.settings import Config
+from schemas.state import TimerStatus
+from schemas.timer import TimerDue, timer_event, timer_event_type
+from streams.apply import apply
+from streams.decode import Decoded, Envelope, decode, describe
+from streams.record import Record
+from streams.rules.registry import Rule
+
+_SETTLED = frozenset({"applied", "ignored", "stale"})
+_UNFORESEEN = "Unforeseen"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What came of one event: its outcome as the ledger writes it, and where on the log it was decided."""
+
+    envelope: Envelope
+    outcome: str
+    partition: int
+    offset: int
+    error_class: str = ""
+    """Of a dead one."""
+
+
+@dataclass(slots=True)
+class Fold:
+    """Takes records in log order (within each partition), and holds what they come to."""
+
+    config: Config
+    rules: Mapping[str, Rule]
+    ledger: dict[str, Judged] = field(default_factory=dict)
+    """By event id."""
+    emails: dict[str, tuple[str, QueueEmail]] = field(default_factory=dict)
+    """By key: the id of the event that asked first, and what it asked."""
+    calls: dict[str, tuple[str, CallStripe]] = field(default_factory=dict)
+    """Likewise."""
+    fired: set[str] = field(default_factory=set)
+    """Keys of the timers whose events are on the log."""
+    waited: set[str] = field(default_factory=set)
+    """Ids of events that had to wait: which delivery or look was theirs in the end depends on batches and time."""
+    nameless: list[tuple[int, int]] = field(default_factory=list)
+    """Partition and offset of records that name no event, and so have no place in the ledger."""
+    deliveries: int = 0
+    known: Known = field(init=False)
+    _waiting: dict[str, tuple[Record, Decoded]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.known = Known(self.config)
+
+    def take(self, record: Record) -> None:
+        """Decides one record, unless its event is settled."""
+        self.deliveries += 1
+        try:
+            decoded = decode(record.value, self.rules)
+        except MalformedEvent as error:
+            self._reject(record, error)
+            return
+        self._note_fired(decoded, record)
+        judged = self.ledger.get(decoded.envelope.id)
+        if judged is None or judged.outcome not in _SETTLED:
+            self._decide(record, decoded)
+
+    def take_all(self, records: Iterable[Record]) -> Fold:
+        for record in records:
+            self.take(record)
+        return self
+
+    def settle(self) -> None:
+        """Looks again at what waits, until nothing more comes of it."""
+        before = -1
+        while len(self._waiting) != before:
+            before = len(self._waiting)
+            for record, decoded in list(self._waiting.values()):
+                self._decide(record, decoded)
+
+    def _reject(self, record: Record, error: MalformedEvent) -> None:
+        envelope = describe(record.value)
+        if envelope is None:
+            self.nameless.append((record.partition, record.offset))
+        elif (judged := self.ledger.get(envelope.id)) is None or judged.outcome not in _SETTLED:
+            self._judge(envelope, "dead", record, type(error).__name__)
+
+    def _decide(self, record: Record, decoded: Decoded) -> None:
+        envelope, event, rule = decoded.envelope, decoded.event, decoded.rule
+        self._waiting.pop(envelope.id, None)
+        if event is None or rule is None:
+            self._judge(envelope, "ignored", record)
+            return
+        try:
+            effects = rule.decide(event, self.known)
+        except NotKnownYet:
+            self._waiting[envelope.id] = (record, decoded)
+            self.waited.add(envelope.id)
+            self._judge(envelope, "waiting", record)
+            return
+        except Poison as error:
+            self._judge(envelope, "dead", record, type(error).__name__)
+            return
+        except Exception:  # noqa: BLE001  # as in process.py: a pure rule raises the same for ever
+            self._judge(envelope, "dead", record, _UNFORESEEN)
+            return
+        outcome = apply(effects, event, self.known)
+        for email in outcome.emails:
+            self.emails.setdefault(email.key, (event.id, email))
+        for call in outcome.calls:
+            self.calls.setdefault(call.key, (event.id, call))
+        self._judge(envelope, "applied" if outcome.stale is None else "stale", record)
+
+    def _judge(self, envelope: Envelope, outcome: str, record: Record, error_class: str = "") -> None:
+        self.ledger[envelope.id] = Judged(envelope, outcome, record.partition, record.offset, error_class)
+
+    def _note_fired(self, decoded: Decoded, record: Record) -> None:
+        """A timer's event is on the log, so the scheduler has fired it, whether or not a rule asks for it."""
+        if record.headers.get("source") != Source.TIMER or not decoded.envelope.type.startswith(timer_event_type("")):
+            return
+        due = TimerDue.model_validate(orjson.loads(record.value or b"")["data"]["object"])
+        timer = self.known.timer(due.timer_key)
+        if timer is not None and timer_event(timer)["id"] == decoded.envelope.id:
+            self.fired.add(timer.timer_key)
+            if timer.status is TimerStatus.PENDING:
+                self.known.save(replace(timer, status=TimerStatus.FIRED))

@@ -1,0 +1,280 @@
+"""After the chaos: does everything stand in the tables, once, as the log's order wants it, and has each mail left once?
+
+answered 200 ─▶ on the log ─▶ folded (streams/fold.py) ─▶ same ledger, state, outboxes ─▶ one message per mail
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import orjson
+
+from schemas.effects import CallStripe, QueueEmail
+from schemas.record import Source
+from schemas.state import ROW_TYPES, Row, Timer, TimerStatus
+from schemas.timer import RETRY
+from sinks.email.message import message_id
+from sinks.postgres.loading import SHAPES
+from streams.fold import Fold
+from streams.record import Record
+
+_MESSAGE_ID = re.compile(rb"^Message-ID: (<[^>]+>)", re.MULTILINE | re.IGNORECASE)
+_SHOWN = 5
+"""Examples of each kind of difference in a report."""
+
+
+Columns = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Findings:
+    """What is wrong, by kind; all empty is what is wanted. Each entry names what it is about."""
+
+    lost: list[str] = field(default_factory=list)
+    """Answered 200, and not on the log, not in the ledger, or still waiting."""
+    invented: list[str] = field(default_factory=list)
+    """In the tables, and not of the log."""
+    judged_otherwise: list[str] = field(default_factory=list)
+    """Outcomes that the rules, in the log's order, do not come to."""
+    out_of_order: list[str] = field(default_factory=list)
+    """Applied at another place than its first, or earlier than what stands before it in its partition."""
+    state: list[str] = field(default_factory=list)
+    """Rows that differ from the log folded by the rules: lost, doubled or disordered effects."""
+    outboxes: list[str] = field(default_factory=list)
+    """Mails and Stripe calls queued, or not, otherwise than the rules order."""
+    mails_missing: list[str] = field(default_factory=list)
+    mails_doubled: list[str] = field(default_factory=list)
+    """Left more than once without a try whose end was unknown."""
+    letters: list[str] = field(default_factory=list)
+    """Dead events without a dead letter, and letters without a dead event."""
+    mails_in_the_window: int = 0
+    """Left again after a try whose end nobody could know: the one window that SMTP leaves. Not wrong."""
+    counted: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_clean(self) -> bool:
+        return not any(self.wrong.values())
+
+    @property
+    def wrong(self) -> dict[str, list[str]]:
+        return {name: found for name, found in asdict(self).items() if isinstance(found, list)}
+
+    def lines(self) -> list[str]:
+        """For people: each kind with its count and a few examples."""
+        lines = [f"{name.replace('_', ' '):>24}  {count}" for name, count in self.counted.items()]
+        for name, found in self.wrong.items():
+            lines.append(f"{name.replace('_', ' '):>24}  {len(found)}")
+            lines += [f"{'':>26}{example}" for example in found[:_SHOWN]]
+        return [*lines, f"{'mails in the SMTP window':>24}  {self.mails_in_the_window}"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """What Postgres holds, read at one moment."""
+
+    ledger: dict[str, Columns]
+    state: Mapping[type[Row], Mapping[tuple[str, ...], Row]]
+    emails: dict[str, Columns]
+    calls: dict[str, Columns]
+    letters: list[Columns]
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Where mail arrived, whose domain the Message-IDs have, and after which of them the server broke off."""
+
+    mailbox: Path
+    domain: str
+    cut_off: Counter[str] = field(default_factory=Counter)
+
+
+_LEDGER = """
+SELECT event_id, type, outcome, reason, "partition", "offset", applied_at FROM billing.events
+"""
+_EMAILS = "SELECT email_key, event_id, customer_id, template, recipient, data, status, attempts FROM billing.emails"
+_CALLS = "SELECT call_key, event_id, method, path, params FROM billing.stripe_calls"
+_LETTERS = 'SELECT event_id, "partition", "offset" FROM billing.dead_letters'
+
+
+async def read_tables(url: str) -> Tables:
+    """Everything that the log decides."""
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            state = {}
+            for kind in ROW_TYPES:
+                shape = SHAPES[kind]
+                query = f"SELECT {shape.selected} FROM {shape.table.fullname} AS t"
+                rows: Iterable[Row] = map(shape.row, await connection.fetch(query, timeout=120))
+                state[kind] = {row.key: row for row in rows}
+            return Tables(
+                ledger={row["event_id"]: row for row in await _rows(connection, _LEDGER)},
+                state=state,
+                emails={row["email_key"]: row for row in await _rows(connection, _EMAILS)},
+                calls={row["call_key"]: row for row in await _rows(connection, _CALLS)},
+                letters=await _rows(connection, _LETTERS),
+            )
+    finally:
+        await connection.close(timeout=5)
+
+
+async def _rows(connection: asyncpg.Connection[asyncpg.Record], query: str) -> list[Columns]:
+    return [dict(row) for row in await connection.fetch(query, timeout=120)]
+
+
+def check(accepted: Iterable[str], records: Sequence[Record], fold: Fold, tables: Tables, post: Post) -> Findings:
+    """`accepted` are the ids that were answered 200; `fold` has taken `records`, the whole log."""
+    findings = Findings()
+    _check_ledger(findings, accepted, records, fold, tables)
+    _check_order(findings, records, fold, tables)
+    findings.state = differing_rows(fold, tables.state)
+    _check_outboxes(findings, fold, tables)
+    _check_letters(findings, fold, tables)
+    _check_mails(findings, tables, post)
+    return findings
+
+
+def differing_rows(fold: Fold, state: Mapping[type[Row], Mapping[tuple[str, ...], Row]]) -> list[str]:
+    """Rows of these tables that are not as the fold has them, each with the columns that differ (table:folded)."""
+    found = []
+    for kind in state:
+        stored = {key: row for key, row in state[kind].items() if not (isinstance(row, Timer) and row.kind == RETRY)}
+        folded_rows = {row.key: row for row in fold.known.changed(kind)[0]}
+        for key in sorted(stored.keys() | folded_rows.keys()):
+            table, folded = stored.get(key), folded_rows.get(key)
+            if table is None or folded is None:
+                found.append(f"{kind.__name__} {'/'.join(key)} is only in the {'fold' if table is None else 'table'}")
+            elif differing := _differing(table, folded, fold):
+                found.append(f"{kind.__name__} {'/'.join(key)}: {differing}")
+    return found
+
+
+def _differing(table: Row, folded: Row, fold: Fold) -> str:
+    differing = []
+    for column in fields(table):
+        one, other = getattr(table, column.name), getattr(folded, column.name)
+        if isinstance(one, Mapping):
+            one, other = _plain(one), _plain(other)
+        if isinstance(table, Timer) and column.name == "status" and _is_open_to_chance(table, fold):
+            continue
+        if one != other:
+            differing.append(f"{column.name}={one}:{other}")
+    return ", ".join(differing)
+
+
+def _is_open_to_chance(timer: Timer, fold: Fold) -> bool:
+    """A timer that fired may have been cancelled just before or just after: when it was marked is not in the log."""
+    return timer.timer_key in fold.fired and timer.status is not TimerStatus.PENDING
+
+
+def _check_ledger(
+    findings: Findings, accepted: Iterable[str], records: Sequence[Record], fold: Fold, tables: Tables
+) -> None:
+    accepted = set(accepted)
+    on_log = {record.headers["event_id"] for record in records}
+    findings.lost += [f"{id_} is not on the log" for id_ in sorted(accepted - on_log)]
+    findings.lost += [f"{id_} is not in the ledger" for id_ in sorted(on_log - tables.ledger.keys())]
+    findings.invented += [f"event {id_}" for id_ in sorted(tables.ledger.keys() - on_log)]
+    for id_, row in tables.ledger.items():
+        judged = fold.ledger.get(id_)
+        if row["outcome"] == "waiting":
+            findings.lost.append(f"{id_} ({row['type']}) waits: {row['reason']}")
+        if judged is not None and row["outcome"] != judged.outcome:
+            findings.judged_otherwise.append(
+                f"{id_} ({row['type']}) is {row['outcome']}, by the rules {judged.outcome}"
+            )
+    findings.counted |= {"events answered 200": len(accepted), "records on the log": len(records)}
+    outcomes = Counter(row["outcome"] for row in tables.ledger.values())
+    findings.counted |= {outcome: outcomes[outcome] for outcome in sorted(outcomes)}
+    findings.counted["duplicates"] = len(records) - len(on_log)
+
+
+def _check_order(findings: Findings, records: Sequence[Record], fold: Fold, tables: Tables) -> None:
+    newest: dict[int, Any] = {}
+    waited = fold.waited | {
+        record.headers["event_id"] for record in records if record.headers["source"] == Source.TIMER
+    }
+    for record in records:
+        event_id, place = record.headers["event_id"], (record.partition, record.offset)
+        row, judged = tables.ledger.get(event_id), fold.ledger.get(event_id)
+        if row is None or judged is None or (judged.partition, judged.offset) != place:
+            continue  # a duplicate
+        if judged.outcome == "dead" or event_id in waited:
+            continue  # decided again at each delivery
+        if (row["partition"], row["offset"]) != place:
+            findings.out_of_order.append(f"{event_id} of {place} was applied from {row['partition']}, {row['offset']}")
+        if row["applied_at"] < newest.get(record.partition, row["applied_at"]):
+            findings.out_of_order.append(f"{event_id} of {place} was applied before what stands before it")
+        newest[record.partition] = row["applied_at"]
+
+
+def _check_outboxes(findings: Findings, fold: Fold, tables: Tables) -> None:
+    for name, stored, ordered in (("mail", tables.emails, fold.emails), ("call", tables.calls, fold.calls)):
+        findings.outboxes += [f"{name} {key} was not queued" for key in sorted(ordered.keys() - stored.keys())]
+        findings.outboxes += [f"{name} {key} was ordered by nothing" for key in sorted(stored.keys() - ordered.keys())]
+    for key, (event_id, email) in fold.emails.items():
+        row = tables.emails.get(key)
+        if row is not None and (row["event_id"], *_mail_said(row)) != (event_id, *_mail_ordered(email)):
+            findings.outboxes.append(f"mail {key} says otherwise than {event_id} ordered")
+    for key, (event_id, call) in fold.calls.items():
+        row = tables.calls.get(key)
+        if row is not None and (row["event_id"], row["method"], row["path"]) != (event_id, *_call_ordered(call)):
+            findings.outboxes.append(f"call {key} is otherwise than {event_id} ordered")
+
+
+def _mail_said(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["customer_id"], row["template"], orjson.loads(row["data"])
+
+
+def _mail_ordered(email: QueueEmail) -> tuple[Any, ...]:
+    return email.customer_id, email.template, _plain(email.data)
+
+
+def _call_ordered(call: CallStripe) -> tuple[str, str]:
+    return call.method, call.path
+
+
+def _check_letters(findings: Findings, fold: Fold, tables: Tables) -> None:
+    dead = {id_ for id_, judged in fold.ledger.items() if judged.outcome == "dead"}
+    kept = {row["event_id"] for row in tables.letters}
+    findings.letters += [f"{id_} is dead without a letter" for id_ in sorted(dead - kept)]
+    findings.letters += [f"{id_} has a letter, and is not dead" for id_ in sorted(kept - dead)]
+    findings.counted["dead letters"] = len(tables.letters)
+
+
+def _check_mails(findings: Findings, tables: Tables, post: Post) -> None:
+    arrived = Counter(id_of(path.read_bytes()) for path in post.mailbox.glob("*.eml"))
+    keys = {message_id(key, post.domain): key for key in tables.emails}
+    findings.invented += [f"mail {id_}" for id_ in sorted(arrived.keys() - keys.keys())]
+    for id_, key in keys.items():
+        row, times = tables.emails[key], arrived[id_]
+        if times == 0 or row["status"] != "sent":
+            findings.mails_missing.append(f"{key} arrived {times} times and is {row['status']}")
+        elif times > row["attempts"] + post.cut_off[id_]:
+            findings.mails_doubled.append(f"{key} arrived {times} times in {row['attempts']} tries")
+        else:
+            findings.mails_in_the_window += times - 1
+    findings.counted |= {"mails queued": len(tables.emails), "messages arrived": arrived.total()}
+
+
+def id_of(message: bytes) -> str:
+    """Its Message-ID, from the head alone."""
+    found = _MESSAGE_ID.search(message[:4096])
+    return found[1].decode() if found else "without a Message-ID"
+
+
+def _plain(value: object) -> object:
+    """As it comes back from a JSON column."""
+    return orjson.loads(orjson.dumps(value, default=_dict))
+
+
+def _dict(value: object) -> object:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError

@@ -1,0 +1,168 @@
+"""What goes wrong in a chaos run, and when: a schedule that follows from the seed, counted in events answered 200."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+import asyncpg
+
+from local.faulty_mailbox import Fault
+from tests.chaos.postbox import Postbox
+from tests.systemkit import RiggedSystem
+
+SESSION_TIMEOUT_S = 6
+"""The workers' in a chaos run: the least that is allowed, since each death is waited out."""
+
+
+class Kind(StrEnum):
+    KILL_WORKER = "kill -9 worker"
+    KILL_WORKERS = "kill -9 all workers"
+    KILL_GATEWAY = "kill -9 gateway"
+    KILL_DISPATCHER = "kill -9 dispatcher"
+    KILL_SCHEDULER = "kill -9 scheduler"
+    KILL_POSTGRES = "kill -9 postgres"
+    KILL_KAFKA = "kill -9 kafka"
+    STOP_POSTGRES = "stop postgres for a while"
+    KILL_WORKER_WITHOUT_POSTGRES = "kill -9 worker while postgres is stopped"
+    RESTART_WORKER = "SIGTERM worker"
+    FEWER_WORKERS = "one worker only, for a while"
+    ROLLING_RESTART = "rolling restart of all"
+    ZOMBIE = "worker paused past its session, and resumed"
+    NO_CONNECTIONS = "postgres out of connections"
+    SMTP_REFUSES = "mail server refuses"
+    SMTP_DEFERS = "mail server defers"
+    SMTP_HANGS = "mail server hangs"
+    SMTP_DIES = "mail server takes a mail and dies"
+
+
+WORKER_DEATHS = (Kind.KILL_WORKER, Kind.KILL_WORKERS, Kind.ZOMBIE)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """`at` is the number of deliveries answered 200 at which it happens."""
+
+    at: int
+    kind: Kind
+    seed: int
+
+
+def schedule(seed: int, deliveries: int, count: int, kinds: Sequence[Kind] = tuple(Kind)) -> list[Planned]:
+    """`count` faults spread over the run: each kind once before any comes twice."""
+    chance = random.Random(seed + 2)
+    chosen: list[Kind] = []
+    while len(chosen) < count:
+        chosen += chance.sample(kinds, len(kinds))
+    span = 0.85 * deliveries / max(1, count)
+    return [
+        Planned(int(deliveries * 0.05 + span * (number + chance.random() * 0.5)), kind, chance.getrandbits(32))
+        for number, kind in enumerate(chosen[:count])
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """Carries them out on a running system. `pause_s` is how long what is stopped or starved stays so."""
+
+    system: RiggedSystem
+    postbox: Postbox
+    pause_s: float = 20.0
+
+    async def strike(self, planned: Planned) -> None:
+        """Does it, and undoes it where it does not heal by itself."""
+        chance = random.Random(planned.seed)
+        workers = self._named("worker-")
+        worker = chance.choice(workers)
+        match planned.kind:
+            case Kind.KILL_WORKER:
+                await self._kill(worker)
+            case Kind.KILL_WORKERS:
+                await asyncio.gather(*map(self._kill, workers))
+            case Kind.KILL_GATEWAY | Kind.KILL_DISPATCHER | Kind.KILL_SCHEDULER | Kind.KILL_POSTGRES | Kind.KILL_KAFKA:
+                await self._kill(planned.kind.rpartition(" ")[2])
+            case Kind.STOP_POSTGRES:
+                await self._without_postgres(self._hold)
+            case Kind.KILL_WORKER_WITHOUT_POSTGRES:
+                await self._without_postgres(lambda: self._kill(worker), self._hold)
+            case Kind.RESTART_WORKER:
+                await self._restart(worker)
+            case Kind.FEWER_WORKERS:
+                others = [name for name in workers if name != worker]
+                await asyncio.gather(*(asyncio.to_thread(self.system.terminate, name) for name in others))
+                await self._hold()
+                await asyncio.gather(*(asyncio.to_thread(self.system.start_again, name) for name in others))
+            case Kind.ROLLING_RESTART:
+                for name in (*workers, "gateway", "dispatcher", "scheduler"):
+                    await self._restart(name)
+            case Kind.ZOMBIE:
+                self.system.pause(worker)
+                await asyncio.sleep(SESSION_TIMEOUT_S + 4)  # the pause is the fault
+                self.system.resume(worker)
+            case Kind.NO_CONNECTIONS:
+                await self._without_connections()
+            case Kind.SMTP_REFUSES:
+                self.postbox.fail_next(Fault.REFUSE_CONNECTION, 4)
+            case Kind.SMTP_DEFERS:
+                self.postbox.fail_next(Fault.TRY_LATER, 4)
+            case Kind.SMTP_HANGS:
+                self.postbox.fail_next(Fault.HANG, 2)
+            case Kind.SMTP_DIES:
+                self.postbox.fail_next(Fault.DIE_AFTER_DATA, 4)
+
+    def _named(self, prefix: str) -> list[str]:
+        return [name for name in self.system.parts if name.startswith(prefix)]
+
+    async def _hold(self) -> None:
+        await asyncio.sleep(self.pause_s)  # the pause is the fault: nothing is waited for
+
+    async def _kill(self, name: str) -> None:
+        await asyncio.to_thread(self.system.kill, name)
+
+    async def _restart(self, name: str) -> None:
+        await asyncio.to_thread(self.system.terminate, name)
+        await asyncio.to_thread(self.system.start_again, name)
+        await asyncio.to_thread(self.system.wait_ready, name)
+
+    async def _without_postgres(self, *steps: Callable[[], Awaitable[None]]) -> None:
+        await asyncio.to_thread(self.system.postgres.stop)
+        try:
+            for step in steps:
+                await step()
+        finally:
+            await asyncio.to_thread(self.system.postgres.start)
+
+    async def _without_connections(self) -> None:
+        """Takes every connection that Postgres has, its clients' too, and gives them back after a while."""
+        taken: list[asyncpg.Connection[asyncpg.Record]] = []
+        try:
+            await self._take_connections(taken)
+            await taken[0].execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'billing-%'"
+            )
+            await self._take_connections(taken)
+            await self._hold()
+        finally:
+            for connection in taken:
+                connection.terminate()
+
+    async def _take_connections(self, taken: list[asyncpg.Connection[asyncpg.Record]]) -> None:
+        with suppress(asyncpg.TooManyConnectionsError):
+            while True:
+                taken.append(await asyncpg.connect(self.system.postgres.url, timeout=10))
+
+
+def kinds_named(words: str) -> list[Kind]:
+    """The kinds whose names match any of the comma-separated words. Raises ValueError for a word that matches none."""
+    found: list[Kind] = []
+    for word in words.split(","):
+        matching = [kind for kind in Kind if re.search(re.escape(word.strip()), kind)]
+        if not matching:
+            raise ValueError(f"no fault is called {word!r}; there are: {', '.join(Kind)}")
+        found += matching
+    return list(dict.fromkeys(found))

@@ -1,0 +1,33 @@
+"""Parts die under load, and afterwards every row stands as the log orders it, and each mail has left once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.faults import Kind
+from tests.chaos.soak import Plan, run
+
+pytestmark = [pytest.mark.chaos, pytest.mark.e2e]
+
+PLAN = Plan(
+    seed=20261123,
+    events=4_000,
+    customers=200,
+    faults=4,
+    kinds=(Kind.KILL_WORKER, Kind.KILL_GATEWAY, Kind.STOP_POSTGRES, Kind.KILL_DISPATCHER),
+    workers=2,
+    rate=150.0,
+    overlapping=True,
+)
+
+
+async def test_nothing_is_lost_doubled_or_disordered_while_parts_die(tmp_path: Path) -> None:
+    said: list[str] = []
+    report = await run(PLAN, tmp_path, said.append)
+    text = "\n".join([*said, report.text()])
+    print(text)  # noqa: T201 - pytest shows it where the test fails, and with -s
+    assert set(report.recoveries) == set(PLAN.kinds), text
+    assert report.is_clean, text
+    assert report.findings.counted["events answered 200"] == PLAN.events, text
