@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streams.rules import accounts, checkout, customers, invoices, payments, subscriptions
+from streams.rules import reminders as reminders  # adds its rules to the streams that set its timers
 from streams.rules.registry import Rule, Stream
 
 OTHER = "other"
@@ -11,6 +12,7 @@ OTHER = "other"
 STREAMS: dict[str, Stream] = {
     module.stream.name: module.stream for module in (subscriptions, checkout, invoices, customers, payments, accounts)
 }
+
 
 RULES: dict[str, Rule] = {type_: rule for stream in STREAMS.values() for type_, rule in stream.rules.items()}
 

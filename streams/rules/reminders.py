@@ -1,0 +1,90 @@
+"""The rules of three timers: a trial's end (B1), an invoice still unpaid (C3), a customer who left (B4).
+
+Each looks at the present state and does nothing if that has moved on. They belong to the streams that set them.
+"""
+
+from __future__ import annotations
+
+from schemas.effects import Effect, FinishTimer
+from schemas.event import Event
+from schemas.known import Known
+from schemas.references import References
+from schemas.state import PaymentStatus, Subscription, SubscriptionStatus
+from schemas.timer import TimerDue, timer_event_type
+from streams.rules import dunning, invoices, subscriptions, timers
+from streams.rules.leaving import WIN_BACK
+from streams.rules.mails import days_until, iso, mail, plan_name
+from streams.rules.people import customer_of
+from streams.rules.precedence import time_of
+from streams.rules.subscription_row import ENDED, NEVER_BEGUN
+from streams.rules.trial import TRIAL_REMINDER
+
+
+def _refer_invoice(event: Event[TimerDue]) -> References:
+    references = timers.refer(event)
+    references.payments.add((event.account, event.object.subject))
+    return references
+
+
+@subscriptions.stream.on(timer_event_type(TRIAL_REMINDER), model=TimerDue, refer=timers.refer)
+def on_trial_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
+    """B1. Only of the trial it was set for, while that runs."""
+    if not timers.is_due(event, known):
+        return []
+    due = event.object
+    done = FinishTimer(due.timer_key)
+    row = known.subscription(event.account, due.subject)
+    if row is None or row.status is not SubscriptionStatus.TRIALING or iso(row.trial_end) != due.data["trial_end"]:
+        return [done]
+    # A trial that is first heard of within its last days is due at once, with fewer days left.
+    heard_at = max(event.at, time_of(row.version))
+    if row.trial_end is None or row.trial_end <= heard_at:
+        return [done]
+    data = {
+        "plan": plan_name(known.config, row.plan),
+        "trial_end": iso(row.trial_end),
+        "days_left": days_until(row.trial_end, heard_at),
+    }
+    customer = customer_of(known, event.account, row.customer_id)
+    key = f"{TRIAL_REMINDER}:{row.subscription_id}:{int(row.trial_end.timestamp())}"
+    return [done, mail("trial-reminder", key, customer, data)]
+
+
+@invoices.stream.on(timer_event_type(dunning.DUNNING_REMINDER), model=TimerDue, refer=_refer_invoice)
+def on_dunning_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
+    """C3, the step by days: if it is still unpaid, and what it is for has not ended."""
+    if not timers.is_due(event, known):
+        return []
+    due = event.object
+    done = FinishTimer(due.timer_key)
+    payment = known.payment(event.account, due.subject)
+    if payment is None or payment.status is not PaymentStatus.FAILED or due.customer is None:
+        return [done]
+    row = known.subscription(event.account, payment.subscription_id) if payment.subscription_id else None
+    if row is not None and row.status in ENDED:
+        return [done]
+    customer = customer_of(known, event.account, due.customer)
+    return [done, dunning.step_mail(due.data["template"], due.subject, customer, due.data["mail"], due.data["to"])]
+
+
+@subscriptions.stream.on(timer_event_type(WIN_BACK), model=TimerDue, refer=timers.refer)
+def on_win_back(event: Event[TimerDue], known: Known) -> list[Effect]:
+    """B4. Unless they came back, or left for good."""
+    if not timers.is_due(event, known):
+        return []
+    due = event.object
+    done = FinishTimer(due.timer_key)
+    if due.customer is None:
+        return [done]
+    customer = customer_of(known, event.account, due.customer)
+    subscriptions_now = known.subscriptions_of(event.account, due.customer)
+    if customer.deleted_at is not None or any(map(_is_living, subscriptions_now)):
+        return [done]
+    left = known.subscription(event.account, due.subject)
+    former = known.config.plan_of_price(left.price_id) if left is not None else None
+    data = {"plan": plan_name(known.config, former), "return_url": known.config.mail.return_url}
+    return [done, mail("win-back", f"{WIN_BACK}:{due.subject}", customer, data)]
+
+
+def _is_living(row: Subscription) -> bool:
+    return row.status not in ENDED | NEVER_BEGUN
