@@ -17,6 +17,6 @@ FROM python:3.11-slim
 RUN useradd --system --uid 10001 --create-home billing
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 BILLING_STATE_DIR=/tmp/billing
-USER billing
+USER 10001
 ENTRYPOINT ["billing"]
 CMD ["--help"]
