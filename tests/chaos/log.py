@@ -38,9 +38,9 @@ def committed(bootstrap: str, topic: str, group: str) -> dict[int, int] | None:
     return {place.partition: max(place.offset, 0) for place in found}
 
 
-def has_passed(committed: Mapping[int, int] | None, ends: Mapping[int, int]) -> bool:
-    """Whether all that stood on the log then is done."""
-    return committed is not None and all(committed[partition] >= end for partition, end in ends.items())
+def has_passed(committed: Mapping[int, int] | None, ends: Mapping[int, int], *, by: int = 0) -> bool:
+    """Whether all that stood on the log then is done, and in each partition so many more."""
+    return committed is not None and all(committed[partition] >= end + by for partition, end in ends.items())
 
 
 def read_all(bootstrap: str, topic: str, *, within_s: float = 300) -> list[Record]:
