@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import getpass
+
 import typer
 
 from ops import logs
 from schemas.settings import Config, InvalidSettings, Settings, load_config, load_settings
 
 EXIT_INVALID_SETTINGS = 2
+
+
+def operator() -> str:
+    """Who types: the user of this system, by name where it has one."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user often has no name
+        return "unknown"
 
 
 def settings_and_config() -> tuple[Settings, Config]:

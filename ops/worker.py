@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from typing import Annotated
 
@@ -17,14 +19,21 @@ import uvloop
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from ops.entry import settings_and_config
+from ops.brake import EXIT_BRAKED, Hold, limits_of
+from ops.entry import operator, settings_and_config
 from ops.health import OpsServer
+from ops.lag import GroupPlaces
+from ops.retention import kafka_keeps, warn_if_too_long
+from ops.watchdog import Watchdog
+from ops.worker_watch import WorkerWatch
 from schemas.settings import Config, InvalidSettings, Settings
 from sinks.dead_letters import DeadLetters
+from sinks.postgres.brakes import Brakes
 from sinks.postgres.store import Store
 from streams import metrics
 from streams.agent import Agent, rules_of
 from streams.app import attach, create_app, group_of
+from streams.brake import Brake, BrakeTripped
 from streams.catalog import RULES, STREAMS, stream_of
 from streams.process import OTHER, Processor
 from streams.rules.registry import Rule
@@ -45,11 +54,17 @@ def worker(
     streams: Annotated[
         list[str] | None, typer.Argument(help="Run only these streams, as a consumer group of their own.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume-after-brake", help="Go on, though too many events died under this code.")
+    ] = False,
 ) -> None:
     """Apply events: read the log, decide, write Postgres.
 
     Example: billing worker            (all streams, one group)
              billing worker invoices   (one stream, a group of its own)
+
+    When too many events die it stops (exit 71); started again, it waits: for other code, `billing brake release`, or
+    --resume-after-brake. Exits 70 when it is stuck, or met what it can neither apply nor dead-letter.
     """
     settings, config = settings_and_config()
     asked_for = frozenset(streams or ())
@@ -59,7 +74,7 @@ def worker(
         raise typer.Exit(2)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(run(settings, config, asked_for))
+            runner.run(run(settings, config, asked_for, resume_after_brake=resume))
         except (InvalidSettings, WorkerCrashed) as error:
             typer.echo(f"worker: {error}", err=True)
             raise typer.Exit(1) from None
@@ -72,14 +87,20 @@ async def run(
     *,
     rules: Mapping[str, Rule] = RULES,
     stream_of: Callable[[str], str] = stream_of,
+    resume_after_brake: bool = False,
 ) -> None:
     """Runs until SIGTERM or SIGINT. Raises WorkerCrashed, or InvalidSettings when there is no topic to read."""
     partitions = await asyncio.to_thread(_partitions_of, settings.kafka_bootstrap, settings.events_topic)
+    keeps = await asyncio.to_thread(kafka_keeps, settings)
+    warn_if_too_long(keeps, config.rules.erase_after_days)
     group = group_of(settings.topic_prefix, streams)
     app = create_app(settings, group, partitions)
     store = await Store.connect(settings.database_url, pool_size=2)
     dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_topic)
     seen = SeenEvents(app, partitions)
+    code_version = settings.code_version or version("billing-stream")
+    brake = Brake(limits_of(settings))
+    hold = Hold(brakes=Brakes(settings.database_url), group=group, code_version=code_version)
     agent = Agent(
         processor=Processor(
             store=store,
@@ -87,19 +108,38 @@ async def run(
             rules=rules_of(streams, rules),
             config=config,
             group=group,
-            code_version=version("billing-stream"),
+            code_version=code_version,
+            brake=brake,
+            kafka_keeps=keeps,
         ),
         seen=seen,
         stream_of=stream_of,
         streams=streams,
         batch_size=settings.batch_size,
         batch_within_s=settings.batch_within_s,
+        hold=partial(_stop_braked, hold),
     )
     attach(app, agent, settings.events_topic, seen)
+    places = GroupPlaces(settings.kafka_bootstrap, group, settings.events_topic)
+    watch = WorkerWatch(
+        app,
+        agent,
+        seen,
+        places,
+        settings.events_topic,
+        limit_s=settings.stuck_after_s,
+        join_s=2 * settings.session_timeout_s,
+    )
+    watchdog = Watchdog(watch.checks, limit_s=settings.stuck_after_s)
     health = OpsServer(
         settings.ops_host,
         settings.ops_port,
-        {"faust": lambda: _faust_trouble(app), "batches": lambda: _batch_trouble(agent)},
+        {
+            "brake": lambda: hold.reason,
+            "faust": lambda: _faust_trouble(app),
+            "batches": lambda: _batch_trouble(agent),
+        },
+        alive={"progress": watchdog.trouble},
     )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -107,15 +147,30 @@ async def run(
         loop.add_signal_handler(name, stopping.set)
     await health.start()
     try:
-        await app.start()
-        log.info("worker.started", action="worker.started", group=group, partitions=partitions)
-        await _until_stopped(app, seen, stopping)
+        if resume_after_brake:
+            await hold.brakes.release(group, operator(), let_die=settings.brake_window)
+        brake.forgive(await hold.until_released(stopping))
+        if not stopping.is_set():
+            watchdog.start()
+            await app.start()
+            watch.is_up = True
+            log.info("worker.started", action="worker.started", group=group, partitions=partitions)
+            await _until_stopped(app, seen, stopping)
     finally:
+        await watchdog.stop()
         await app.stop()
         await health.stop()
+        await asyncio.to_thread(places.close)
         await asyncio.to_thread(dead_letters.close)
         await store.close()
     log.info("worker.stopped", action="worker.stopped", group=group)
+
+
+async def _stop_braked(hold: Hold, tripped: BrakeTripped) -> None:
+    """Ends the process uncommitted, as an orderly stop would not, once Postgres knows why."""
+    await hold.write_down(tripped)
+    typer.echo(f"worker: {hold.reason}", err=True)
+    os._exit(EXIT_BRAKED)
 
 
 async def _until_stopped(app: faust.App, seen: SeenEvents, stopping: asyncio.Event) -> None:

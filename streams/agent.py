@@ -12,7 +12,7 @@ import asyncio
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from schemas.record import decode_headers
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, outcome_of
 from streams import metrics
 from streams.backoff import pause
+from streams.brake import BrakeTripped
 from streams.process import Attempt, Processor
 from streams.record import Record
 from streams.rules.registry import Rule
@@ -53,6 +54,8 @@ class Agent:
     batch_size: int
     batch_within_s: float
     give_up: Callable[[BaseException], None] = exit_uncommitted
+    hold: Callable[[BrakeTripped], Awaitable[None]] | None = None
+    """What to do when the brake trips, before the agent gives up."""
     troubled_since: float | None = None
     """Monotonic time since which Postgres or Kafka has not let this worker move; None while all is well."""
     trouble: str = ""
@@ -67,6 +70,10 @@ class Agent:
                     await stream.ack(event)
             except asyncio.CancelledError:
                 raise  # Faust is stopping the agent: what is not acked is read again
+            except BrakeTripped as tripped:
+                if self.hold is not None:
+                    await self.hold(tripped)
+                self.give_up(tripped)
             except BaseException as error:  # noqa: BLE001  # the verdict is an exit: see the module's head
                 self.give_up(error)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from schemas.dead_letter import DeadLetter
 from schemas.effects import CallStripe, Erase, OrderExport, QueueEmail
-from schemas.errors import MalformedEvent, NeverKnown, NotKnownYet, Poison, Transient, Unforeseen, Unsettled
+from schemas.errors import Conflict, MalformedEvent, NeverKnown, NotKnownYet, Poison, Transient, Unforeseen, Unsettled
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
@@ -30,6 +30,7 @@ from sinks.dead_letters import DeadLetters, Place
 from sinks.postgres.rows import DeadLetterRow, EmailRow, ErasureRow, ExportRow, Flush, LedgerRow, StripeCallRow
 from sinks.postgres.store import Store, Transaction
 from streams.apply import apply
+from streams.brake import Brake, BrakeTripped
 from streams.decode import Decoded, decode, describe, is_storable
 from streams.record import Record
 from streams.rules.registry import Rule
@@ -45,6 +46,8 @@ _SETTLED = {"applied", "ignored", "stale"}
 
 
 _TRIES_OF_THE_UNFORESEEN = 3
+_TRIES_OF_A_CONFLICT = 6
+"""Whoever was first has committed long before: what still collides, after some six seconds, collides with itself."""
 
 
 def utc_now() -> datetime:
@@ -67,8 +70,8 @@ class Item:
     record: Record
     decoded: Decoded | None = None
     verdict: Verdict | None = None
-    came_before: bool = False
-    """Whether the ledger holds it, waiting or dead."""
+    came_before: str | None = None
+    """Its outcome in the ledger, `waiting` or `dead`; None if it is new there."""
     emails: list[QueueEmail] = field(default_factory=list)
     calls: list[CallStripe] = field(default_factory=list)
     exports: list[OrderExport] = field(default_factory=list)
@@ -101,10 +104,12 @@ class Processor:
     code_version: str
     clock: Clock = utc_now
     kafka_keeps: KafkaKeeps = KafkaKeeps()
+    brake: Brake = field(default_factory=Brake)
 
     async def process(self, records: Sequence[Record], attempt: Attempt | None = None) -> list[Verdict]:
         """Applies the records in their order and returns a verdict for each.
 
+        Raises BrakeTripped before more is dead-lettered than the brake allows; what came before is committed.
         Raises Transient when nothing of the (rest of the) batch could be committed: the caller tries again, with the
         same `attempt`. Records that were committed before come out as duplicates then.
         """
@@ -116,11 +121,15 @@ class Processor:
         while rest := records[len(verdicts) :]:  # again only behind an erasure
             try:
                 verdicts += await self._transact(rest, attempt)
-            except Transient:
-                raise
+            except BrakeTripped as tripped:
+                if not tripped.safe:
+                    raise
+                verdicts += await self._process(rest[: tripped.safe], attempt)
             except Exception as error:
                 # The verdict: what nobody foresaw is tried again, then halved until the record stands alone, then dead.
-                if not isinstance(error, Poison) and attempt.number < _TRIES_OF_THE_UNFORESEEN:
+                if isinstance(error, Transient) and not _is_for_ever(error, attempt):
+                    raise
+                if not isinstance(error, Poison | Transient) and attempt.number < _TRIES_OF_THE_UNFORESEEN:
                     raise Unsettled(f"{type(error).__name__}: {error}") from error
                 if len(rest) == 1:
                     return verdicts + await self._bury(rest[0], error, attempt)
@@ -146,7 +155,9 @@ class Processor:
                 if isinstance(item.verdict, Waiting):  # what it misses may have come behind it in this very batch
                     item.verdict = self._decide(item, known, now)
                 _keep_waiting_room(item, known, now)
+            self.brake.check(_held_against_us(items))
             await self._write(items, known, transaction, attempt)
+        self.brake.passed(_held_against_us(items))
         return [item.verdict for item in items if item.verdict is not None]
 
     def _decoded(self, record: Record) -> Item:
@@ -156,16 +167,16 @@ class Processor:
             return Item(record, verdict=_dead(error, "decode"))
 
     async def _drop_duplicates(self, items: Sequence[Item], transaction: Transaction) -> None:
-        ids = [item.decoded.envelope.id for item in items if item.decoded]
-        ledger = await transaction.seen(ids)
+        # What can be read goes first: bytes that only name an event must not pass for it.
+        known = [(event_id, item) for item in sorted(items, key=_is_unread) if (event_id := _id_of(item)) is not None]
+        ledger = await transaction.seen([event_id for event_id, _ in known])
         here: set[str] = set()
-        for item in items:
-            if item.decoded is None:
-                continue
-            event_id = item.decoded.envelope.id
-            if ledger.get(event_id) in _SETTLED or event_id in here:
+        for event_id, item in known:
+            outcome = ledger.get(event_id)
+            if outcome in _SETTLED or event_id in here:
                 item.verdict = Duplicate()
-            item.came_before = item.verdict is None and event_id in ledger
+            else:
+                item.came_before = outcome
             here.add(event_id)
 
     async def _load(self, items: Sequence[Item], transaction: Transaction) -> Known:
@@ -203,6 +214,10 @@ class Processor:
 
     async def _write(self, items: Sequence[Item], known: Known, transaction: Transaction, attempt: Attempt) -> None:
         now = self.clock()
+        if any(isinstance(item.verdict, Dead) for item in items):
+            braked = await transaction.braked(self.group, self.code_version)
+            if braked is not None:
+                raise BrakeTripped(f"another worker of {self.group} has stopped: {braked}", ())
         letters = [
             await self._publish(item, item.verdict, attempt, now) for item in items if isinstance(item.verdict, Dead)
         ]
@@ -214,6 +229,7 @@ class Processor:
                 calls=[_call_row(call, item, now) for item in items for call in item.calls],
                 exports=[_export_row(order, item, now) for item in items for order in item.exports],
                 dead_letters=letters,
+                revived=[event_id for item in items if (event_id := _revived(item)) is not None],
                 erasure=next((self._erasure_row(item.erase, item, now) for item in items if item.erase), None),
             )
         )
@@ -258,6 +274,7 @@ class Processor:
             code_version=letter.code_version,
             dead_partition=place.partition,
             dead_offset=place.offset,
+            replay_of=_clean(item.record.headers.get("replay_of", "")) or None,
         )
 
     def _letter(self, record: Record, verdict: Dead, attempts: int, first: datetime, last: datetime) -> DeadLetter:
@@ -298,8 +315,40 @@ class Processor:
             await self._drop_duplicates([item], transaction)
             if item.verdict is None or isinstance(item.verdict, Dead):
                 item.verdict = verdict
+                self.brake.check(_held_against_us([item]))
                 await self._write([item], Known(self.config), transaction, attempt)
+        self.brake.passed(_held_against_us([item]))
         return [item.verdict]
+
+
+def _is_for_ever(error: Transient, attempt: Attempt) -> bool:
+    return isinstance(error, Conflict) and attempt.number >= _TRIES_OF_A_CONFLICT
+
+
+def _is_unread(item: Item) -> bool:
+    return item.decoded is None
+
+
+def _id_of(item: Item) -> str | None:
+    """Under which it stands in the ledger; None for what has no id to stand there under."""
+    envelope = item.decoded.envelope if item.decoded else describe(item.record.value)
+    return envelope.id if envelope else None
+
+
+def _held_against_us(items: Sequence[Item]) -> list[Verdict]:
+    """The verdicts, in their order, but for what was dead before: a replay in vain says nothing of a deploy."""
+    return [
+        Duplicate() if item.came_before == "dead" and isinstance(item.verdict, Dead) else item.verdict
+        for item in items
+        if item.verdict is not None
+    ]
+
+
+def _revived(item: Item) -> str | None:
+    """The id of an event that was dead, perhaps waited since, and is settled now."""
+    if item.came_before and item.decoded and isinstance(item.verdict, Applied | Stale | Ignored):
+        return item.decoded.envelope.id
+    return None
 
 
 def _keep_waiting_room(item: Item, known: Known, now: datetime) -> None:

@@ -10,7 +10,7 @@ pages after a rebalance and dropped with its partition.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,6 +37,7 @@ class SeenEvents:
         self._horizon_s = horizon_s
         self._pages: dict[int, set[str]] = defaultdict(set)
         self._ids: dict[int, set[str]] = defaultdict(set)
+        self._unconfirmed: deque[tuple[float, Any]] = deque()
 
     def __contains__(self, place: tuple[int, str]) -> bool:
         partition, event_id = place
@@ -57,9 +58,18 @@ class SeenEvents:
         page = _encode(int(time.time()), ids)
         # Not `table[key] = page`: that takes the partition from the event the stream read last, and batches ran ahead.
         self.table.data[key] = page
-        self.table.send_changelog(partition, key, page)
+        self._note_sent(self.table.send_changelog(partition, key, page))
         self._pages[partition].add(key)
         self._ids[partition].update(ids)
+
+    def sent_and_unconfirmed_since(self) -> float | None:
+        """Monotonic time of the oldest page that the changelog has not confirmed. May be asked from any thread."""
+        return next((at for at, sent in list(self._unconfirmed) if not sent.done()), None)
+
+    def _note_sent(self, sent: Any) -> None:
+        while self._unconfirmed and self._unconfirmed[0][1].done():
+            self._unconfirmed.popleft()
+        self._unconfirmed.append((time.monotonic(), sent))
 
     def forget_old(self) -> int:
         """Deletes pages past the horizon, here and on the changelog; returns how many."""

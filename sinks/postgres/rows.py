@@ -91,6 +91,8 @@ class DeadLetterRow:
     code_version: str
     dead_partition: int | None = None
     dead_offset: int | None = None
+    replay_of: str | None = None
+    """The letter (topic/partition/offset) whose replay died again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,5 +133,7 @@ class Flush:
     calls: list[StripeCallRow] = field(default_factory=list)
     exports: list[ExportRow] = field(default_factory=list)
     dead_letters: list[DeadLetterRow] = field(default_factory=list)
+    revived: list[str] = field(default_factory=list)
+    """Ids of events that were dead or waiting and are settled now: their letters are closed."""
     erasure: ErasureRow | None = None
     """Carried out last."""

@@ -55,6 +55,9 @@ def _overwrite(shape: Shape[Any], **instead: str) -> str:
 
 
 _SEEN = "SELECT event_id, outcome FROM billing.events WHERE event_id = ANY($1::text[])"
+_BRAKED = """
+SELECT message FROM billing.brakes WHERE consumer_group = $1 AND code_version = $2 AND released_at IS NULL
+"""
 _LOCK = "SELECT pg_advisory_xact_lock(id) FROM unnest($1::bigint[]) AS id"
 # Only an event that waits or is dead can come to another verdict.
 _WRITE_LEDGER = _LEDGER.insert(
@@ -76,8 +79,13 @@ _WRITE_LETTERS = _LETTERS.insert(
         status="'open'",
         closed_at="NULL",
         closed_by="NULL",
+        replay_begun_at="NULL",
     )
 )  # fmt: skip
+_RESOLVE_LETTERS = """
+UPDATE billing.dead_letters SET status = 'resolved', closed_at = now(), closed_by = coalesce(closed_by, 'worker')
+WHERE event_id = ANY($1::text[]) AND status IN ('open', 'replayed')
+"""
 # A key is queued once, for ever.
 _QUEUE_EMAILS = _EMAILS.insert("(email_key) DO NOTHING")
 _QUEUE_CALLS = _CALLS.insert("(call_key) DO NOTHING")
@@ -171,6 +179,12 @@ class Transaction:
             records = await self._connection.fetch(_SEEN, list(event_ids))
         return {record["event_id"]: record["outcome"] for record in records}
 
+    async def braked(self, group: str, code_version: str) -> str | None:
+        """Why this consumer group is to stand still under this code version, or None (sinks/postgres/brakes.py)."""
+        with classified():
+            found: str | None = await self._connection.fetchval(_BRAKED, group, code_version)
+        return found
+
     async def load(self, refs: References) -> list[Row]:
         """The rows these references reach (see References), locked until the end."""
         with classified():
@@ -197,6 +211,8 @@ class Transaction:
                 woken.append(STRIPE_CALLS_CHANNEL)
             await self._run(_ORDER_EXPORTS, _EXPORTS, flush.exports)
             await self._run(_WRITE_LETTERS, _LETTERS, flush.dead_letters)
+            if flush.revived:
+                await self._connection.execute(_RESOLVE_LETTERS, sorted(flush.revived))
             if flush.erasure is not None:
                 await erase(self._connection, flush.erasure)
             if woken:

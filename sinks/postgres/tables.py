@@ -397,11 +397,27 @@ dead_letters = Table(
 )
 
 # The runs of `billing reconcile`, one row per account. Events created in [window_from, cursor) are settled: a run that
+    _text("replay_of"),
+    _time("replay_begun_at"),
 # was killed is taken up there. `scope` names what it was confined to, '' for all events.
 reconciliations = Table(
     "reconciliations",
     metadata,
     Column("run_id", BigInteger, Identity(), primary_key=True),
+# Which consumer groups stand still because too many events died, and how that ended (streams/brake.py).
+brakes = Table(
+    "brakes",
+    metadata,
+    _text("consumer_group", key=True),
+    _time("tripped_at", null=False),
+    _text("message", null=False),
+    Column("reasons", JSONB, nullable=False),
+    _text("code_version", null=False),
+    _time("released_at"),
+    _text("released_by"),
+    _count("let_die"),
+)
+
     _text("account", default=""),
     _text("scope", default=""),
     _time("started_at", null=False),

@@ -15,11 +15,14 @@ from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 
 from schemas.dead_letter import original_headers
+from schemas.errors import Conflict
 from schemas.settings import Config
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale
 from sinks.dead_letters import DeadLetters
+from sinks.postgres.brakes import Brakes
 from sinks.postgres.migration import migrate
 from sinks.postgres.store import Store
+from streams.brake import Brake, BrakeTripped, Limits
 from streams.process import Attempt, Processor
 from streams.record import Record, record_of
 from tests.notes import note_body, note_headers, notes
@@ -209,6 +212,96 @@ async def test_types_without_a_rule_are_ledgered_as_ignored(bench: Bench) -> Non
 async def test_a_stale_event_is_ledgered_with_its_reason(bench: Bench) -> None:
     assert await bench.processor.process([note("evt_1", 0, trouble="stale")]) == [Stale("a newer note is stored")]
     assert await bench.outcomes() == {"evt_1": "stale"}
+
+
+async def test_what_cannot_be_read_under_the_id_of_a_settled_event_is_a_duplicate(bench: Bench) -> None:
+    """Not a conflict with the ledger, which would hold its partition up for ever."""
+    assert await bench.processor.process([note("evt_1", 0)]) == [Applied()]
+    assert await bench.processor.process([note("evt_1", 1, user=17), note("evt_2", 2)]) == [Duplicate(), Applied()]
+    assert await bench.outcomes() == {"evt_1": "applied", "evt_2": "applied"}
+
+
+async def test_what_cannot_be_read_does_not_pass_for_the_event_behind_it(bench: Bench) -> None:
+    assert await bench.processor.process([note("evt_1", 0, user=17), note("evt_1", 1)]) == [Duplicate(), Applied()]
+    assert await bench.outcomes() == {"evt_1": "applied"}
+
+
+async def test_a_conflict_that_stays_is_halved_and_dead_lettered_at_last(bench: Bench) -> None:
+    """A row that Postgres takes and gives back otherwise than it was decided: each flush of it collides."""
+    connection = await asyncpg.connect(bench.url)
+    try:
+        await connection.execute(
+            "CREATE RULE vanish AS ON INSERT TO billing.users WHERE NEW.user_id = 'u2' DO INSTEAD NOTHING"
+        )
+    finally:
+        await connection.close()
+    batch = [note("evt_1", 0), raw(note_body("evt_2", "u2"), 1, "evt_2"), note("evt_3", 2, text="c")]
+    attempt = Attempt()
+    for attempt.number in range(1, 6):
+        with pytest.raises(Conflict):
+            await bench.processor.process(batch, attempt)
+    attempt.number = 6
+    verdicts = await bench.processor.process(batch, attempt)
+
+    assert isinstance(verdicts[1], Dead)
+    assert verdicts[1].error_class == "Unforeseen"
+    assert "Conflict: users" in verdicts[1].reason
+    assert verdicts[0] == verdicts[2] == Applied()
+    assert await bench.outcomes() == {"evt_1": "applied", "evt_2": "dead", "evt_3": "applied"}
+    assert bench.letters_count() == 1
+
+
+async def test_the_letters_of_an_event_are_closed_when_it_is_settled(bench: Bench) -> None:
+    """Whoever brought it back; those of others stay open."""
+    await bench.processor.process([note("evt_1", 0, trouble="rule"), note("evt_2", 1, trouble="rule")])
+    await bench.processor.process([note("evt_1", 2, trouble="rule")])
+    await bench.processor.process([note("evt_1", 3)])
+
+    letters = await bench.rows(
+        'select event_id, "offset", status, closed_by from billing.dead_letters order by "offset"'
+    )
+    assert [(row["event_id"], row["offset"], row["status"]) for row in letters] == [
+        ("evt_1", 0, "resolved"),
+        ("evt_2", 1, "open"),
+        ("evt_1", 2, "resolved"),
+    ]
+    assert [row["closed_by"] for row in letters] == ["worker", None, "worker"]
+
+
+async def test_a_broken_deploy_is_stopped_and_nothing_past_the_last_good_event_is_committed(bench: Bench) -> None:
+    processor = replace(bench.processor, brake=Brake(Limits(window=20, least=5, ratio=0.5, run=10)))
+    good = [note(f"evt_good_{n}", n, text=str(n)) for n in range(4)]
+    bad = [note(f"evt_bad_{n}", 4 + n, trouble="rule") for n in range(30)]
+
+    with pytest.raises(BrakeTripped) as tripped:
+        await processor.process([*good, *bad])
+
+    assert tripped.value.reasons == ("5 times RuleViolated: a note may not say so",)
+    assert await bench.outcomes() == {f"evt_good_{n}": "applied" for n in range(4)}
+    assert bench.letters_count() == 0
+
+
+async def test_no_worker_of_a_stopped_group_dead_letters_any_more(bench: Bench) -> None:
+    """Until another version is deployed, or it is released; what is sound goes on."""
+    brakes = Brakes(SecretStr(bench.url))
+    await brakes.trip("test.worker", "20 died", ["20 times RuleViolated"], "1")
+
+    assert await bench.processor.process([note("evt_1", 0)]) == [Applied()]
+    with pytest.raises(BrakeTripped, match=r"another worker of test\.worker has stopped: 20 died"):
+        await bench.processor.process([note("evt_2", 1, trouble="rule")])
+    (verdict,) = await replace(bench.processor, code_version="2").process([note("evt_3", 2, trouble="rule")])
+    assert isinstance(verdict, Dead)
+    assert await brakes.release("test.worker", "me", let_die=7)
+    (verdict,) = await bench.processor.process([note("evt_2", 3, trouble="rule")])
+    assert isinstance(verdict, Dead)
+    assert [await brakes.take_allowance("test.worker") for _ in range(2)] == [7, 0]
+
+
+async def test_a_replay_in_vain_does_not_trip_the_brake(bench: Bench) -> None:
+    processor = replace(bench.processor, brake=Brake(Limits(window=20, least=5, ratio=0.5, run=5)))
+    dead = [note(f"evt_{n}", n, trouble="rule") for n in range(4)]
+    for _ in range(3):
+        assert all(isinstance(verdict, Dead) for verdict in await processor.process(dead))
 
 
 async def test_a_retry_of_a_batch_publishes_no_letter_twice(bench: Bench) -> None:

@@ -1,0 +1,102 @@
+"""What the watchdog of `billing worker` asks: do its offsets, its recovery and the changelog's producer move?
+
+Offsets are the brokers' word: Faust's own bookkeeping goes on after a commit that failed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import cast
+
+import faust
+from faust.tables import TableManager
+
+from ops.lag import GroupPlaces, Place
+from ops.watchdog import Check, Stillness
+from streams.agent import Agent
+from streams.seen import SeenEvents
+
+
+class CommitWatch:
+    """Partitions of ours with records left whose committed offset stands still. Pure but for the time it is given."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._partitions: dict[int, Stillness] = {}
+
+    def look(self, now: float, places: Mapping[int, Place], *, is_excused: bool = False) -> str | None:
+        """A reason to end. Partitions that are not in `places` are forgotten."""
+        self._partitions = {at: self._partitions.get(at) or Stillness(self._limit_s) for at in places}
+        stuck = {}
+        for partition, place in places.items():
+            excused = is_excused or place.lag <= 0
+            still = self._partitions[partition].look(now, place.committed, is_excused=excused)
+            if still is not None:
+                stuck[partition] = f"{partition} at {place.committed}, {place.lag} behind, for {still:.0f} s"
+        if not stuck:
+            return None
+        return f"committed offsets stand still while the lag is above zero: partition {'; '.join(stuck.values())}"
+
+
+class WorkerWatch:
+    """The checks of one worker; called from the watchdog's thread."""
+
+    def __init__(
+        self,
+        app: faust.App,
+        agent: Agent,
+        seen: SeenEvents,
+        places: GroupPlaces,
+        topic: str,
+        *,
+        limit_s: float,
+        join_s: float,
+    ) -> None:
+        """`join_s` is what joining the group may take on top: a member that died is waited for."""
+        self.is_up = False
+        """To be set once the app has started: before that it has no consumer to ask."""
+        self._app = app
+        self._agent = agent
+        self._seen = seen
+        self._places = places
+        self._topic = topic
+        self._commits = CommitWatch(limit_s)
+        self._recovery = Stillness(limit_s + join_s)
+        self._changelog = Stillness(limit_s)
+        self._does_kafka_answer = False
+
+    @property
+    def checks(self) -> dict[str, Check]:
+        """By name, in the order in which they are to be asked."""
+        return {"offsets": self.offsets, "recovery": self.recovery, "changelog": self.changelog}
+
+    def offsets(self) -> str | None:
+        """Trouble that the worker waits out in sight (/readyz, logs) is no stillness; nor is a broker's outage."""
+        assigned = self._app.consumer.assignment() if self.is_up else ()
+        ours = {tp.partition for tp in assigned if tp.topic == self._topic}
+        places = self._places.read()
+        self._does_kafka_answer = places is not None
+        is_excused = self._is_settling or self._agent.troubled_since is not None
+        of_ours = {partition: place for partition, place in (places or {}).items() if partition in ours}
+        return self._commits.look(time.monotonic(), of_ours, is_excused=is_excused)
+
+    def recovery(self) -> str | None:
+        """Joining the group, or recovering the table, without a step forward."""
+        app, recovery = self._app, cast("TableManager", self._app.tables).recovery
+        step = (self.is_up, app.rebalancing_count, recovery.in_recovery, sum(recovery.active_offsets.values()))
+        is_excused = not self._is_settling or not self._does_kafka_answer
+        still = self._recovery.look(time.monotonic(), step, is_excused=is_excused)
+        return None if still is None else f"neither rebalancing nor recovery has moved for {still:.0f} s"
+
+    def changelog(self) -> str | None:
+        """Pages that the producer neither delivers nor gives up, though the brokers answer us."""
+        since = self._seen.sent_and_unconfirmed_since()
+        still = self._changelog.look(
+            time.monotonic(), since, is_excused=since is None or self._is_settling or not self._does_kafka_answer
+        )
+        return None if still is None else f"the changelog's producer has confirmed nothing for {still:.0f} s"
+
+    @property
+    def _is_settling(self) -> bool:
+        return not self.is_up or self._app.rebalancing or self._app.in_recovery

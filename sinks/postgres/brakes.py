@@ -1,0 +1,105 @@
+"""Beside the flow: which consumer groups stand still because too many events died (streams/brake.py), and until when.
+
+A brake holds for the code version that it stopped: another one, deployed, may go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import Row, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from sinks.postgres.connection import make_engine
+from sinks.postgres.failures import classified
+from sinks.postgres.tables import brakes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldBrake:
+    """One group's last stop. `let_die` more dead events were allowed with its release; times are UTC."""
+
+    consumer_group: str
+    tripped_at: datetime
+    message: str
+    reasons: tuple[str, ...]
+    code_version: str
+    released_at: datetime | None
+    released_by: str | None
+    let_die: int
+
+    def holds(self, code_version: str) -> bool:
+        return self.released_at is None and self.code_version == code_version
+
+
+class Brakes:
+    """Opens a connection for each question: there are few. Everything raises StoreUnavailable."""
+
+    def __init__(self, url: SecretStr, *, application: str = "billing-brakes") -> None:
+        self._engine = make_engine(url, application=application)
+
+    async def trip(self, group: str, message: str, reasons: Sequence[str], code_version: str) -> None:
+        """The group is to stand still. The first one to say so is kept."""
+        values: dict[str, Any] = {
+            "tripped_at": func.now(),
+            "message": message,
+            "reasons": list(reasons),
+            "code_version": code_version,
+            "released_at": None,
+            "released_by": None,
+            "let_die": 0,
+        }
+        statement = insert(brakes).values(consumer_group=group, **values)
+        is_over = brakes.c.released_at.is_not(None) | (brakes.c.code_version != code_version)
+        with classified():
+            async with self._engine.begin() as connection:
+                await connection.execute(
+                    statement.on_conflict_do_update(index_elements=["consumer_group"], set_=values, where=is_over)
+                )
+
+    async def last(self, group: str) -> HeldBrake | None:
+        """The group's last stop, over or not."""
+        found = await self._select(group)
+        return found[0] if found else None
+
+    async def all(self) -> list[HeldBrake]:
+        """Of every group that ever stopped, the latest first."""
+        return await self._select(None)
+
+    async def release(self, group: str, by: str, *, let_die: int) -> bool:
+        """Lets the group go on; False if nothing held it."""
+        statement = (
+            update(brakes)
+            .where(brakes.c.consumer_group == group, brakes.c.released_at.is_(None))
+            .values(released_at=func.now(), released_by=by, let_die=let_die)
+        )
+        with classified():
+            async with self._engine.begin() as connection:
+                return (await connection.execute(statement)).rowcount > 0
+
+    async def take_allowance(self, group: str) -> int:
+        """How many dead events the last release allows; asked once, so that a restart does not renew it."""
+        ours = brakes.c.consumer_group == group
+        with classified():
+            async with self._engine.begin() as connection:
+                allowed = await connection.scalar(select(brakes.c.let_die).where(ours).with_for_update())
+                if allowed:
+                    await connection.execute(update(brakes).where(ours).values(let_die=0))
+                return allowed or 0
+
+    async def _select(self, group: str | None) -> list[HeldBrake]:
+        asked = select(brakes).order_by(brakes.c.tripped_at.desc())
+        if group is not None:
+            asked = asked.where(brakes.c.consumer_group == group)
+        with classified():
+            async with self._engine.connect() as connection:
+                return [_held(row) for row in await connection.execute(asked)]
+
+
+def _held(row: Row[Any]) -> HeldBrake:
+    values = dict(row._mapping)
+    return HeldBrake(**values | {"reasons": tuple(values["reasons"])})

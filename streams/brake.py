@@ -1,0 +1,109 @@
+"""Between verdicts and commit: when so many events die that the code must be broken, no more are dead-lettered (D5).
+
+    verdicts of a batch ─▶ allowed? ── all of it ──▶ commit ─▶ passed
+                              └── up to its last good event ──▶ the worker commits that, and stops
+
+Pure: the processor asks, the worker writes down that the brake holds (sinks/postgres/brakes.py).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from schemas.errors import NeverKnown
+from schemas.verdict import Applied, Dead, Stale, Verdict, Waiting
+
+_SAMPLE = 5
+"""Reasons that a message holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The brake holds at `ratio` of dead events in the last `window`, at least `least` of them, or `run` in a row."""
+
+    window: int = 200
+    least: int = 20
+    ratio: float = 0.5
+    run: int = 50
+
+
+class BrakeTripped(Exception):
+    """More events die than a sound deploy would let; `reasons` are a sample, the most frequent first.
+
+    The first `safe` records of the batch may still be committed: they end with a good event.
+    """
+
+    def __init__(self, message: str, reasons: Sequence[str], safe: int = 0) -> None:
+        super().__init__(message)
+        self.reasons = tuple(reasons)
+        self.safe = safe
+
+
+class Brake:
+    """The last verdicts of one worker. `let_die` more dead events are not held against it: an operator's word."""
+
+    def __init__(self, limits: Limits | None = None, *, let_die: int = 0) -> None:
+        self._limits = limits or Limits()
+        self._past: deque[Dead | None] = deque(maxlen=self._limits.window)
+        self._dead = 0
+        self._run = 0
+        self._let_die = let_die
+
+    def forgive(self, dead: int) -> None:
+        """So many more are not held against it."""
+        self._let_die += dead
+
+    def check(self, verdicts: Sequence[Verdict]) -> None:
+        """Raises BrakeTripped if committing these in their order would go too far. Changes nothing."""
+        if not any(isinstance(verdict, Dead) for verdict in verdicts):
+            return
+        trial = Brake(self._limits, let_die=self._let_die)
+        trial._past.extend(self._past)
+        trial._dead, trial._run = self._dead, self._run
+        safe = 0
+        for number, verdict in enumerate(verdicts, 1):
+            is_forgiven = trial._add(verdict)
+            if (why := trial._too_many()) is not None:
+                raise BrakeTripped(why, _sample(trial._past), safe)
+            if is_forgiven or not isinstance(verdict, Dead):
+                safe = number
+
+    def passed(self, verdicts: Sequence[Verdict]) -> None:
+        """These are committed."""
+        for verdict in verdicts:
+            self._add(verdict)
+
+    def _add(self, verdict: Verdict) -> bool:
+        """Whether it is a dead event that is forgiven."""
+        if is_telling(verdict):
+            if isinstance(verdict, Dead) and self._let_die > 0:
+                self._let_die -= 1
+                return True
+            dead = verdict if isinstance(verdict, Dead) else None
+            forgotten = self._past[0] if len(self._past) == self._limits.window else None
+            self._dead += (dead is not None) - (forgotten is not None)
+            self._run = self._run + 1 if dead else 0
+            self._past.append(dead)
+        return False
+
+    def _too_many(self) -> str | None:
+        limits = self._limits
+        if self._run >= limits.run:
+            return f"{self._run} events in a row died"
+        if self._dead >= limits.least and self._dead >= limits.ratio * len(self._past):
+            return f"{self._dead} of the last {len(self._past)} events died"
+        return None
+
+
+def is_telling(verdict: Verdict) -> bool:
+    """Whether a verdict says anything of the rules. One on a missed object is the sender's or the clock's doing."""
+    if isinstance(verdict, Dead):
+        return verdict.error_class != NeverKnown.__name__
+    return isinstance(verdict, Applied | Stale | Waiting)
+
+
+def _sample(past: deque[Dead | None]) -> list[str]:
+    counted = Counter(f"{dead.error_class}: {dead.reason}" for dead in past if dead is not None)
+    return [f"{count} times {reason}" for reason, count in counted.most_common(_SAMPLE)]
