@@ -1,0 +1,131 @@
+"""`billing up` and `billing down` as a user types them: two side by side, a death, an event through, nothing left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.e2e
+
+BILLING = Path(sys.executable).with_name("billing")
+
+
+def billing(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BILLING, *words],
+        env={**_clean_env(), **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+
+
+def eventually(is_so: Callable[[], bool], within_s: float = 30.0) -> None:
+    """Polls until it is so: what is looked at belongs to other processes, which signal nothing to this one."""
+    deadline = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < deadline, f"not within {within_s} s"
+        time.sleep(0.1)
+
+
+def _clean_env() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("BILLING_")}
+
+
+def settings_of(state_dir: Path) -> dict[str, str]:
+    """STATE_DIR/env as a shell would read it."""
+    script = f"set -a; . {state_dir}/env; env -0"
+    done = subprocess.run(["/bin/sh", "-c", script], env=_clean_env(), capture_output=True, timeout=10, check=True)
+    pairs = (line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
+    return {name: value for name, value in pairs if name.startswith("BILLING_")}
+
+
+def processes_of(state_dir: Path) -> dict[int, str]:
+    """Whatever carries this state directory in its command line or environment."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            if str(state_dir) in " ".join(process.cmdline()) or process.environ().get("STATE_DIR") == str(state_dir):
+                found[process.pid] = " ".join(process.cmdline())[:120]
+        except psutil.Error:  # it ended while we looked, or is not ours to see
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    folders = (tmp_path_factory.mktemp("one") / "state", tmp_path_factory.mktemp("two") / "state")
+    try:
+        for folder in folders:
+            started = billing("up", "--state-dir", str(folder), "--detach")
+            assert started.returncode == 0, started.stdout + started.stderr
+        yield folders
+    finally:
+        for folder in folders:
+            billing("down", "--state-dir", str(folder))
+            assert processes_of(folder) == {}
+
+
+def test_two_systems_side_by_side_each_take_their_own_event(systems: tuple[Path, Path]) -> None:
+    for folder in systems:
+        env = settings_of(folder)
+        assert {"BILLING_GATEWAY_URL", "BILLING_WEBHOOK_SECRET", "BILLING_DATABASE_URL"} <= env.keys()
+        sent = billing("trigger", "customer.subscription.created", "--json", env=env)
+        assert sent.returncode == 0, sent.stderr
+        event_id = json.loads(sent.stdout)["event_id"]
+
+        def outcome(event_id: str = event_id, env: dict[str, str] = env) -> str | None:
+            told = billing("event", event_id, "--json", env=env)
+            return json.loads(told.stdout)["event"]["outcome"] if told.returncode == 0 else None
+
+        eventually(lambda: outcome() == "applied", within_s=30)
+        other = settings_of(systems[1] if folder == systems[0] else systems[0])
+        assert billing("event", event_id, env=other).returncode == 1
+
+
+def test_a_second_up_in_the_same_place_says_so(systems: tuple[Path, Path]) -> None:
+    again = billing("up", "--state-dir", str(systems[0]), "--detach")
+    assert again.returncode == 1
+    assert "already running" in again.stderr
+
+
+def test_a_worker_that_dies_is_started_again_and_said_so(systems: tuple[Path, Path]) -> None:
+    (worker,) = (pid for pid, line in processes_of(systems[0]).items() if line.endswith("ops.cli worker"))
+    os.kill(worker, signal.SIGKILL)
+    log = systems[0] / "logs" / "up.log"
+    eventually(lambda: "worker-1" in log.read_text(), within_s=30)
+
+    def is_back() -> bool:
+        return any(line.endswith("ops.cli worker") for line in processes_of(systems[0]).values())
+
+    eventually(is_back, within_s=30)
+
+
+def test_trigger_is_refused_where_the_endpoint_is_live(systems: tuple[Path, Path]) -> None:
+    refused = billing("trigger", "invoice.paid", "--endpoint", "live", env=settings_of(systems[0]))
+    assert refused.returncode == 2
+    assert "live mode" in refused.stderr
+
+
+def test_secrets_are_in_no_command_line_and_no_log(systems: tuple[Path, Path]) -> None:
+    secret = settings_of(systems[0])["BILLING_WEBHOOK_SECRET"]
+    assert all(secret not in line for line in processes_of(systems[0]).values())
+    assert all(secret not in path.read_text() for path in (systems[0] / "logs").iterdir())
+
+
+@pytest.mark.parametrize("command", ["gateway", "worker", "dispatcher", "scheduler", "migrate", "topics"])
+def test_a_missing_setting_is_one_line_and_exit_2(command: str) -> None:
+    done = billing(command)
+    assert done.returncode == 2
+    assert "BILLING_KAFKA_BOOTSTRAP" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
