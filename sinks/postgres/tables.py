@@ -391,19 +391,13 @@ dead_letters = Table(
     _text("status", default="open"),
     _time("closed_at"),
     _text("closed_by"),
+    _text("replay_of"),
+    _time("replay_begun_at"),
     Index("dead_letters_event", "event_id"),
     Index("dead_letters_open", "last_failed_at", postgresql_where=text("status = 'open'")),
     _one_of("status", *LETTER_STATUSES),
 )
 
-# The runs of `billing reconcile`, one row per account. Events created in [window_from, cursor) are settled: a run that
-    _text("replay_of"),
-    _time("replay_begun_at"),
-# was killed is taken up there. `scope` names what it was confined to, '' for all events.
-reconciliations = Table(
-    "reconciliations",
-    metadata,
-    Column("run_id", BigInteger, Identity(), primary_key=True),
 # Which consumer groups stand still because too many events died, and how that ended (streams/brake.py).
 brakes = Table(
     "brakes",
@@ -418,6 +412,12 @@ brakes = Table(
     _count("let_die"),
 )
 
+# The runs of `billing reconcile`, one row per account. Events created in [window_from, cursor) are settled: a run that
+# was killed is taken up there. `scope` names what it was confined to, '' for all events.
+reconciliations = Table(
+    "reconciliations",
+    metadata,
+    Column("run_id", BigInteger, Identity(), primary_key=True),
     _text("account", default=""),
     _text("scope", default=""),
     _time("started_at", null=False),
