@@ -1,0 +1,77 @@
+"""Before the figures: a subscription as `customer.subscription.*` carries it, with all its items and what they cost.
+
+https://docs.stripe.com/api/subscriptions/object
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from schemas.state import SubscriptionStatus
+from schemas.stripe.fields import Currency, ExpandableId, Id, Quantity, StripeObject, Text, child, first, listed
+
+_DECIMAL = r"^\d{1,18}(\.\d{1,12})?$"
+"""Stripe's `unit_amount_decimal`: at most twelve places."""
+
+
+class BilledItem(StripeObject):
+    """One item. `unit_amount` is a decimal number of minor units as text, None for a tiered or metered price."""
+
+    price_id: Id
+    unit_amount: Annotated[str, Field(pattern=_DECIMAL)] | None = None
+    quantity: Quantity = 1
+    interval: Text = None
+    interval_count: Annotated[int, Field(strict=True, ge=1, lt=10_000)] = 1
+
+
+class BilledSubscription(StripeObject):
+    id: Id
+    customer: ExpandableId | None = None
+    status: SubscriptionStatus
+    currency: Currency | None = None
+    is_collecting: bool = True
+    """False while `pause_collection` is set: its invoices are not paid."""
+    items: tuple[BilledItem, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_shape(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        # Very old samples have no items and only `plan`.
+        items = listed(raw, "items") or ([raw] if raw.get("plan") else [])
+        prices = [_price(item) for item in items]
+        return {
+            "id": raw.get("id"),
+            "customer": raw.get("customer"),
+            "status": raw.get("status"),
+            "currency": first(raw.get("currency"), *(price.get("currency") for price in prices)),
+            "is_collecting": raw.get("pause_collection") is None,
+            "items": [_item(item, price) for item, price in zip(items, prices, strict=True)],
+        }
+
+
+def _price(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    price = item.get("price")
+    return price if isinstance(price, Mapping) else child(item, "plan")
+
+
+def _item(item: Mapping[str, Any], price: Mapping[str, Any]) -> dict[str, Any]:
+    recurring = child(price, "recurring")
+    usage = first(recurring.get("usage_type"), price.get("usage_type"))
+    return {
+        "price_id": price.get("id"),
+        "unit_amount": None if usage == "metered" or price.get("billing_scheme") == "tiered" else _unit_amount(price),
+        "quantity": first(item.get("quantity"), 1),
+        "interval": first(recurring.get("interval"), price.get("interval")),
+        "interval_count": first(recurring.get("interval_count"), price.get("interval_count"), 1),
+    }
+
+
+def _unit_amount(price: Mapping[str, Any]) -> str | None:
+    exact = first(price.get("unit_amount_decimal"), price.get("amount_decimal"))
+    whole = first(price.get("unit_amount"), price.get("amount"))
+    return str(first(exact, whole)) if first(exact, whole) is not None else None

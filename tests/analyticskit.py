@@ -1,0 +1,85 @@
+"""Facts for tests of the figures: events as Stripe sends them, read as the follower reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from local.stripe_events import Json, Price, StripeEvents
+from schemas.figures import Fact, Figure, Movement
+from schemas.settings import Config, Plan
+from streams.analytics.facts import fact_of
+from streams.analytics.figures import figures_of
+
+BEGIN = 1_760_000_000
+DAY = 86_400
+
+BASIC = Price("price_basic", 1000, "eur", "month")
+TEAM = Price("price_team", 3000, "eur", "month")
+YEARLY = Price("price_team_yearly", 10_000, "eur", "year")
+
+CONFIG = Config(
+    plans={
+        "basic": Plan(name="Basic", prices=("price_basic",)),
+        "team": Plan(name="Team", prices=("price_team", "price_team_yearly")),
+    }
+)
+
+make = StripeEvents()
+
+
+def moment(seconds: int) -> datetime:
+    """So many seconds after BEGIN."""
+    return datetime.fromtimestamp(BEGIN + seconds, UTC)
+
+
+def fact(event: Json) -> Fact:
+    """The fact of an event that has one."""
+    found = fact_of(orjson.dumps(event))
+    assert found is not None
+    return found
+
+
+def subscribed(
+    seconds: int,
+    price: Price = BASIC,
+    *,
+    id_: str = "sub_1",
+    type_: str = "updated",
+    status: str = "active",
+    **more: Any,
+) -> Fact:
+    """A `customer.subscription.…` so many seconds after BEGIN."""
+    obj = make.subscription(id_, price=price, status=status, start=BEGIN, **more)
+    return fact(make.event(f"customer.subscription.{type_}", obj, BEGIN + seconds))
+
+
+def invoiced(seconds: int, what: str, id_: str = "in_1", price: Price = BASIC, **more: Any) -> Fact:
+    """An `invoice.…` so many seconds after BEGIN; a failed one is tried again a day later."""
+    status = "paid" if what in ("paid", "payment_succeeded") else "open"
+    if what == "payment_failed":
+        more = {"next_attempt": BEGIN + seconds + DAY} | more
+    obj = make.invoice(id_, price=price, status=status, created=BEGIN + seconds, **more)
+    return fact(make.event(f"invoice.{what}", obj, BEGIN + seconds))
+
+
+def figures(facts: Iterable[Fact], kind: type[Figure], config: Config = CONFIG) -> list[Figure]:
+    return [row for row in figures_of(facts, config) if isinstance(row, kind)]
+
+
+def moves(*facts: Fact) -> list[tuple[int, str, str, int]]:
+    """(seconds after BEGIN, kind, plan, amount) of each movement."""
+    return [
+        (int(row.at.timestamp()) - BEGIN, str(row.kind), row.plan, row.amount)
+        for row in figures_of(facts, CONFIG)
+        if isinstance(row, Movement)
+    ]
+
+
+def with_items(items: Iterable[tuple[Price, int]]) -> Mapping[str, Any]:
+    """`items` of a subscription with several."""
+    data = [make.subscription(price=price, quantity=quantity)["items"]["data"][0] for price, quantity in items]
+    return {"items": {"object": "list", "data": data}}

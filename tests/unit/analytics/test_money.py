@@ -1,0 +1,118 @@
+"""Recoveries, payments and refunds, and what one record tells the figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from local.stripe_events import EXAMPLES, StripeEvents, example
+from schemas.errors import MalformedEvent
+from schemas.figures import Fact, PaymentFigure, Recovery
+from streams.analytics.facts import TELLERS, fact_of, is_counted
+from tests.analyticskit import BEGIN, DAY, fact, figures, invoiced, make, moment, subscribed
+
+
+def recovery(*facts: Fact) -> tuple[Any, ...]:
+    (found,) = figures(facts, Recovery)
+    assert isinstance(found, Recovery)
+    return str(found.outcome), found.step, found.attempts, found.seconds
+
+
+def paid(*facts: Fact) -> list[tuple[Any, ...]]:
+    return [
+        (str(row.kind), row.subject, row.at, row.amount)
+        for row in figures(facts, PaymentFigure)
+        if isinstance(row, PaymentFigure)
+    ]
+
+
+FIRST = invoiced(0, "payment_failed", attempts=1)
+SECOND = invoiced(2 * DAY, "payment_failed", attempts=2)
+LAST = invoiced(9 * DAY, "payment_failed", attempts=4, next_attempt=None)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ([FIRST], ("open", "payment-failed", 1, None)),
+        ([FIRST, SECOND], ("open", "payment-urgent", 2, None)),
+        ([FIRST, invoiced(DAY, "paid")], ("recovered", "payment-failed", 1, DAY)),
+        ([FIRST, SECOND, invoiced(5 * DAY, "paid")], ("recovered", "payment-reminder", 2, 5 * DAY)),
+        ([FIRST, LAST], ("lost", "payment-final", 4, 9 * DAY)),
+        ([FIRST, LAST, invoiced(20 * DAY, "paid")], ("recovered", "payment-final", 4, 20 * DAY)),
+        ([FIRST, invoiced(DAY, "voided")], ("lost", "payment-failed", 1, DAY)),
+        ([FIRST, invoiced(DAY, "marked_uncollectible")], ("lost", "payment-failed", 1, DAY)),
+        ([FIRST, subscribed(DAY, type_="deleted")], ("lost", "payment-failed", 1, DAY)),
+        ([FIRST, subscribed(DAY, status="unpaid")], ("lost", "payment-failed", 1, DAY)),
+        ([invoiced(0, "payment_failed", paid_at=0, collection_method="send_invoice", next_attempt=None)],
+         ("open", "payment-failed", 1, None)),
+    ],
+)  # fmt: skip
+def test_what_becomes_of_a_failed_invoice(facts: list[Fact], expected: tuple[Any, ...]) -> None:
+    assert recovery(*facts) == expected
+    assert recovery(*reversed(facts)) == expected
+
+
+def test_an_invoice_that_never_failed_is_no_recovery() -> None:
+    assert figures([invoiced(0, "paid"), invoiced(0, "payment_succeeded")], Recovery) == []
+
+
+def test_a_payment_counts_once_at_the_time_stripe_names() -> None:
+    both = [invoiced(60, "paid", paid_at=BEGIN + 5), invoiced(61, "payment_succeeded", paid_at=BEGIN + 5)]
+    assert paid(FIRST, *both) == [("invoice", "in_1", moment(5), 1000)]
+    assert paid(FIRST, SECOND) == [("failed", "in_1", moment(2 * DAY), 1000)]
+    assert paid(invoiced(0, "paid", amount=0)) == []
+
+
+def test_a_purchase_counts_once_when_it_is_paid() -> None:
+    def session(seconds: int, type_: str, status: str) -> bytes:
+        obj = make.checkout_session(mode="payment", payment_status=status, amount=700)
+        return orjson.dumps(make.event(f"checkout.session.{type_}", obj, BEGIN + seconds))
+
+    facts = [
+        fact_of(session(0, "completed", "unpaid")),
+        fact_of(session(5, "completed", "paid")),
+        fact_of(session(9, "async_payment_succeeded", "paid")),
+    ]
+    assert facts[0] is None
+    assert paid(*filter(None, reversed(facts))) == [("purchase", "cs_test_1", moment(5), 700)]
+
+
+def test_refunds_of_a_charge_are_steps_of_their_sum() -> None:
+    def refunded(seconds: int, amount: int) -> Fact:
+        charge = {"id": "ch_1", "object": "charge", "amount": 900, "amount_refunded": amount, "currency": "eur"}
+        return fact(make.event("charge.refunded", charge | {"customer": "cus_1"}, BEGIN + seconds))
+
+    assert paid(refunded(9, 900), refunded(5, 200), refunded(5, 100), refunded(7, 200)) == [
+        ("refund", "ch_1", moment(5), 200),
+        ("refund", "ch_1", moment(9), 700),
+    ]
+
+
+def test_who_is_no_customer_goes_by_a_digest() -> None:
+    """A guest's ordering key is an address, and no address belongs into the figures."""
+    obj = make.checkout_session(mode="payment", customer=None)
+    found = fact_of(orjson.dumps(make.event("checkout.session.completed", obj, BEGIN)))
+    assert found is not None
+    assert found.owner.startswith("sha256:")
+    assert b"example.com" not in orjson.dumps([found.owner, found.data])
+
+
+@pytest.mark.parametrize("type_", sorted(EXAMPLES))
+def test_each_example_is_read(type_: str) -> None:
+    found = fact_of(orjson.dumps(example(type_, BEGIN, StripeEvents(account="acct_1", livemode=True))))
+    assert (found is not None) <= is_counted(type_)
+    if found is not None:
+        assert (found.account, found.livemode, found.created) == ("acct_1", True, moment(0))
+
+
+@pytest.mark.parametrize("type_", sorted(TELLERS))
+def test_what_cannot_be_read_is_said(type_: str) -> None:
+    with pytest.raises(MalformedEvent):
+        fact_of(
+            orjson.dumps({"id": "evt_1", "object": "event", "type": type_, "created": BEGIN, "data": {"object": {}}})
+        )
+    with pytest.raises(MalformedEvent):
+        fact_of(orjson.dumps({"id": "evt_1", "object": "event", "type": type_, "created": BEGIN, "data": None}))

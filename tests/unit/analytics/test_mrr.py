@@ -1,0 +1,237 @@
+"""MRR and its movements, computed by hand; and the same from any order, repetition or lateness of the events."""
+
+from __future__ import annotations
+
+import random
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from local.stripe_events import Price, Shape, StripeEvents
+from schemas.figures import Fact, Movement, Recovery, Risk
+from schemas.stripe.billed_subscription import BilledItem
+from streams.analytics.figures import figures_of
+from streams.analytics.rates import TooMuchMoney, monthly_rate, rounded
+from tests.analyticskit import (
+    BASIC,
+    BEGIN,
+    CONFIG,
+    DAY,
+    TEAM,
+    YEARLY,
+    fact,
+    figures,
+    invoiced,
+    moment,
+    moves,
+    subscribed,
+    with_items,
+)
+
+
+@pytest.mark.parametrize(
+    ("amount", "quantity", "interval", "count", "rate"),
+    [
+        ("1000", 3, "month", 1, Fraction(3000)),
+        ("10000", 1, "year", 1, Fraction(2500, 3)),
+        ("1000", 1, "month", 3, Fraction(1000, 3)),
+        ("300", 1, "week", 1, Fraction(1300)),
+        ("12", 1, "day", 1, Fraction(365)),
+        ("0.5", 3, "month", 1, Fraction(3, 2)),
+        (None, 5, "month", 1, Fraction(0)),
+        ("1000", 1, None, 1, Fraction(0)),
+    ],
+)
+def test_a_rate_is_exact(amount: str | None, quantity: int, interval: str | None, count: int, rate: Fraction) -> None:
+    item = BilledItem(
+        price_id="price_1", unit_amount=amount, quantity=quantity, interval=interval, interval_count=count
+    )
+    assert monthly_rate(item) == rate
+
+
+def test_it_is_rounded_once_a_half_to_even() -> None:
+    third = Fraction(2500, 3)
+    assert rounded([third, third, third]) == 2500  # and not 3 x 833
+    assert [rounded([Fraction(n, 2)]) for n in (1, 3, 5)] == [0, 2, 2]
+
+
+def test_more_than_can_be_counted_is_refused() -> None:
+    item = BilledItem(price_id="price_1", unit_amount="9" * 18, quantity=9_999, interval="month")
+    with pytest.raises(TooMuchMoney):
+        monthly_rate(item)
+
+
+def test_a_life() -> None:
+    assert moves(
+        subscribed(0, type_="created", status="trialing"),
+        subscribed(14 * DAY, BASIC),
+        subscribed(20 * DAY, TEAM),
+        subscribed(30 * DAY, TEAM, quantity=2),
+        subscribed(40 * DAY, BASIC),
+        subscribed(50 * DAY, BASIC, status="past_due"),
+        subscribed(60 * DAY, BASIC, status="paused"),
+        subscribed(70 * DAY, BASIC),
+        subscribed(80 * DAY, BASIC, type_="deleted"),
+    ) == [
+        (14 * DAY, "new", "basic", 1000),
+        (20 * DAY, "expansion", "basic", -1000),
+        (20 * DAY, "expansion", "team", 3000),
+        (30 * DAY, "expansion", "team", 3000),
+        (40 * DAY, "contraction", "basic", 1000),
+        (40 * DAY, "contraction", "team", -6000),
+        (60 * DAY, "churn", "basic", -1000),
+        (70 * DAY, "reactivation", "basic", 1000),
+        (80 * DAY, "churn", "basic", -1000),
+    ]
+
+
+@pytest.mark.parametrize("status", ["incomplete", "incomplete_expired", "trialing", "unpaid", "paused", "canceled"])
+def test_what_is_no_revenue(status: str) -> None:
+    assert moves(subscribed(0, status=status)) == []
+
+
+def test_collection_paused_is_paused() -> None:
+    pause: dict[str, Any] = {"pause_collection": {"behavior": "void", "resumes_at": None}}
+    assert moves(subscribed(0), subscribed(5, **pause), subscribed(9)) == [
+        (0, "new", "basic", 1000),
+        (5, "churn", "basic", -1000),
+        (9, "reactivation", "basic", 1000),
+    ]
+
+
+def test_a_new_subscription_of_an_old_customer_is_a_reactivation_and_a_second_one_an_expansion() -> None:
+    assert moves(
+        subscribed(0),
+        subscribed(5, TEAM, id_="sub_2"),
+        subscribed(10, type_="deleted"),
+        subscribed(15, TEAM, id_="sub_2", type_="deleted"),
+        subscribed(20, TEAM, id_="sub_3"),
+    ) == [
+        (0, "new", "basic", 1000),
+        (5, "expansion", "team", 3000),
+        (10, "contraction", "basic", -1000),
+        (15, "churn", "team", -3000),
+        (20, "reactivation", "team", 3000),
+    ]
+
+
+def test_within_a_second_only_the_end_counts() -> None:
+    """A subscription that is replaced by another is no churn."""
+    assert moves(subscribed(0), subscribed(5, type_="deleted"), subscribed(5, TEAM, id_="sub_2")) == [
+        (0, "new", "basic", 1000),
+        (5, "expansion", "basic", -1000),
+        (5, "expansion", "team", 3000),
+    ]
+
+
+def test_several_items_of_several_plans_and_intervals() -> None:
+    items = [(BASIC, 2), (YEARLY, 1), (YEARLY, 2), (Price("price_odd", 7, "eur", "month"), 1)]
+    assert moves(subscribed(0, **with_items(items))) == [
+        (0, "new", "basic", 2000),
+        (0, "new", "price_odd", 7),  # a price that no plan names goes by its own id
+        (0, "new", "team", 2500),
+    ]
+
+
+def test_a_trial_is_worth_something_once_it_is_paid_whatever_comes_first() -> None:
+    trial = subscribed(0, type_="created", status="trialing")
+    assert moves(trial, invoiced(9, "paid")) == [(9, "new", "basic", 1000)]
+    assert moves(trial, invoiced(0, "paid", amount=0)) == []
+
+
+def test_nothing_comes_after_the_end() -> None:
+    assert moves(subscribed(0), subscribed(5, type_="deleted"), subscribed(9), invoiced(11, "paid")) == [
+        (0, "new", "basic", 1000),
+        (5, "churn", "basic", -1000),
+    ]
+
+
+def test_currencies_are_never_added_up() -> None:
+    yen = Price("price_basic", 1500, "jpy", "month")
+    assert [
+        (row.currency, str(row.kind), row.amount)
+        for row in figures_of([subscribed(0), subscribed(5, yen, id_="sub_2")], CONFIG)
+        if isinstance(row, Movement)
+    ] == [("eur", "new", 1000), ("jpy", "new", 1500)]
+
+
+def test_the_shapes_before_and_since_basil_come_to_the_same() -> None:
+    found = []
+    for shape in Shape:
+        make = StripeEvents(shape)
+        obj = make.subscription(price=YEARLY, quantity=2)
+        found.append(fact(make.event("customer.subscription.updated", obj, BEGIN, id_="evt_1")))
+    assert found[0] == found[1]
+    only_plan = StripeEvents(Shape.OLD).subscription(price=YEARLY, quantity=2)
+    del only_plan["items"]
+    oldest = fact(StripeEvents(Shape.OLD).event("customer.subscription.updated", only_plan, BEGIN, id_="evt_1"))
+    assert oldest == found[0]
+
+
+def test_past_due_is_revenue_at_risk_until_it_is_paid_or_lost() -> None:
+    at_risk = [subscribed(0), invoiced(10, "payment_failed"), subscribed(11, status="past_due")]
+
+    def risk(*more: Fact) -> list[tuple[Any, ...]]:
+        found = figures([*at_risk, *more], Risk)
+        return [(row.began_at, row.mrr, str(row.outcome), row.ended_at) for row in found if isinstance(row, Risk)]
+
+    assert moves(*at_risk) == [(0, "new", "basic", 1000)]
+    assert risk() == [(moment(10), 1000, "open", None)]
+    assert risk(invoiced(99, "paid")) == [(moment(10), 1000, "recovered", moment(99))]
+    assert risk(subscribed(99, type_="deleted")) == [(moment(10), 1000, "lost", moment(99))]
+
+
+STATUSES = st.sampled_from(["trialing", "active", "past_due", "paused", "unpaid", "incomplete", "canceled"])
+SECONDS = st.integers(0, 12)  # few, so that many collide
+FACTS = st.one_of(
+    st.builds(
+        lambda seconds, price, status, id_, quantity, type_: subscribed(
+            seconds, price, status=status, id_=id_, quantity=quantity, type_=type_
+        ),
+        SECONDS,
+        st.sampled_from([BASIC, TEAM, YEARLY, Price("price_us", 999, "usd", "month")]),
+        STATUSES,
+        st.sampled_from(["sub_1", "sub_2"]),
+        st.integers(0, 3),
+        st.sampled_from(["created", "updated", "updated", "deleted"]),
+    ),
+    st.builds(
+        lambda seconds, what, id_, attempts: invoiced(seconds, what, id_, attempts=attempts),
+        SECONDS,
+        st.sampled_from(["paid", "payment_failed", "voided"]),
+        st.sampled_from(["in_1", "in_2"]),
+        st.integers(1, 5),
+    ),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(FACTS, max_size=14), st.randoms(use_true_random=False))
+def test_any_order_and_repetition_come_to_the_same(facts: list[Fact], chance: random.Random) -> None:
+    delivered = facts + chance.choices(facts, k=len(facts)) if facts else []
+    chance.shuffle(delivered)
+    assert figures_of(delivered, CONFIG) == figures_of(facts, CONFIG)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(FACTS, max_size=14))
+def test_the_movements_add_up(facts: list[Fact]) -> None:
+    """At no time is MRR negative; what is called by one kind has its sign; each failed invoice comes to one end."""
+    so_far: dict[tuple[str, str], int] = {}
+    seconds: dict[tuple[Any, ...], int] = {}
+    for row in figures_of(facts, CONFIG):
+        if isinstance(row, Movement):
+            place = (row.currency, row.plan)
+            so_far[place] = so_far.get(place, 0) + row.amount
+            assert so_far[place] >= 0
+            second = (row.currency, row.at, str(row.kind))
+            seconds[second] = seconds.get(second, 0) + row.amount
+    for (_, _, kind), amount in seconds.items():
+        assert amount > 0 if kind in ("new", "reactivation") else True
+        assert amount >= 0 if kind == "expansion" else True
+        assert amount < 0 if kind in ("churn", "contraction") else True
+    invoices = [row.invoice_id for row in figures(facts, Recovery) if isinstance(row, Recovery)]
+    assert len(invoices) == len(set(invoices))
