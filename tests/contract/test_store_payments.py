@@ -118,3 +118,7 @@ async def test_D2_the_store_ends_like_the_world_in_memory(
     for kind in KINDS:
         assert await rows(database, kind) == {row.key: row for row in world.rows(kind)}
     assert mails == set(world.emails)
+    assert await tell(store, mails, *events) == []  # also what is done long ago is found, and not begun again
+    for kind in KINDS:
+        assert await rows(database, kind) == {row.key: row for row in world.rows(kind)}
+    assert mails == set(world.emails)

@@ -206,7 +206,20 @@ def _check(delivery: Delivery, config: Config) -> PatientWorld:
     assert other.state() == ordered.state()
     assert other.fire().state() == ordered.fire().state()
     assert set(other.emails) <= set(ordered.emails)
+    assert _asked_for_methods(other) <= _asked_for_methods(_lived(delivery.history, config))
     return other
+
+
+def _lived(history: list[Json], config: Config) -> PatientWorld:
+    """As the history really goes: what is due at once fires once its second is over, before what happens later."""
+    world = PatientWorld(config)
+    for event in history:
+        world.fire(*AT_ONCE, until=event["created"] - 1).tell(event)
+    return world.fire(*AT_ONCE)
+
+
+def _asked_for_methods(world: PatientWorld) -> set[str]:
+    return {key for key, email in world.emails.items() if email.template == "payment-method-detached"}
 
 
 @settings(max_examples=300, deadline=None)
