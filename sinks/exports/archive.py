@@ -48,7 +48,7 @@ async def write_archive(
         arguments = (account, customer_id, organization_id)
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for table in held_on_customers():
-                counts[table.name] = await _write_table(connection, archive, table, arguments, made_at)
+                counts[str(table.name)] = await _write_table(connection, archive, table, arguments, made_at)
             manifest = {
                 "format": FORMAT,
                 "about": _ABOUT,
@@ -67,13 +67,14 @@ async def _write_table(
     connection: Connection, archive: zipfile.ZipFile, table: Table, arguments: tuple[str, ...], made_at: datetime
 ) -> int:
     """One pass for each of the two files, since a ZIP is written one file after another; the snapshot is the same."""
-    columns = [column for column in table.c if column.name not in _NOT_EXPORTED]
-    json_columns = {column.name for column in columns if isinstance(column.type, JSONB)}
+    # SQLAlchemy's names are a kind of str that orjson takes for no key.
+    names = [str(column.name) for column in table.c if column.name not in _NOT_EXPORTED]
+    json_columns = {name for name in names if isinstance(table.c[name].type, JSONB)}
     count = 0
 
     async def as_json() -> AsyncIterator[bytes]:
         nonlocal count
-        async for row in _rows(connection, table, [column.name for column in columns], arguments):
+        async for row in _rows(connection, table, names, arguments):
             values = {
                 name: orjson.Fragment(value) if name in json_columns and value is not None else value
                 for name, value in row.items()
@@ -83,8 +84,8 @@ async def _write_table(
         yield b"\n]\n" if count else b"[]\n"
 
     async def as_csv() -> AsyncIterator[bytes]:
-        yield _csv_line([column.name for column in columns])
-        async for row in _rows(connection, table, [column.name for column in columns], arguments):
+        yield _csv_line(names)
+        async for row in _rows(connection, table, names, arguments):
             yield _csv_line(list(row.values()))
 
     await _write_file(archive, _entry(f"json/{table.name}.json", made_at), as_json())

@@ -70,7 +70,7 @@ class Storage:
         """Gone, or never there."""
         try:
             self._fs.rm_file(self._path(name))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
 
     def names(self) -> Iterator[str]:

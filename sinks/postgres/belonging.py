@@ -17,7 +17,26 @@ _TYPED = "$1::text IS NOT NULL AND $2::text IS NOT NULL AND $3::text IS NOT NULL
 
 _MEMBERS = "SELECT m.user_id FROM billing.memberships m WHERE m.organization_id = $3"
 
+# A dispute or a review names a charge and not whose it is, and says a lot about them. Index `events_of_charges`.
+_CHARGES = (
+    "SELECT unnest(ARRAY[p.charge_id, p.payment_intent_id]) FROM billing.payments p "
+    "WHERE p.account = $1 AND p.customer_id = $2 UNION SELECT e.payload #>> '{data,object,id}' FROM billing.events e "
+    "WHERE e.account = $1 AND e.customer_id = $2 AND (e.type LIKE 'charge.%' OR e.type LIKE 'payment_intent.%')"
+)
+
+
+def _names_charge(field: str) -> str:
+    expanded, plain = f"'{{data,object,{field},id}}'", f"'{{data,object,{field}}}'"
+    return f"coalesce(d.payload #>> {expanded}, d.payload #>> {plain}) IN ({_CHARGES})"
+
+
 _OTHERWISE = {
+    "events": (
+        "t.event_id IN (SELECT e.event_id FROM billing.events e WHERE e.account = $1 AND e.customer_id = $2 "  # noqa: S608  # constants of ours
+        "UNION SELECT d.event_id FROM billing.events d WHERE d.account = $1 AND d.customer_id IS NULL "
+        "AND (d.type LIKE 'charge.dispute.%' OR d.type LIKE 'review.%') "
+        f"AND ({_names_charge('charge')} OR {_names_charge('payment_intent')}))"
+    ),
     "memberships": "t.organization_id = $3",
     "users": (
         f"t.user_id IN ({_MEMBERS} UNION SELECT c.user_id FROM billing.customers c "  # noqa: S608  # constants of ours

@@ -25,8 +25,11 @@ NOTE = "erased"
 
 # Table → what is set in its rows. In the order of the statements; payment methods ask the events' payloads for theirs.
 _CLEARED = {
-    # Someone who belongs to another customer too is still known there.
-    "users": "email = NULL",
+    # Someone who belongs to another organization too is known by its address from now on.
+    "users": (
+        "email = (SELECT min(o.billing_email) FROM billing.memberships m JOIN billing.organizations o "
+        "ON o.organization_id = m.organization_id WHERE m.user_id = t.user_id AND m.organization_id <> $3)"
+    ),
     "payment_methods": "type = NULL, brand = NULL, last4 = NULL, exp_month = NULL, exp_year = NULL",
     "emails": (
         "recipient = NULL, locale = NULL, data = '{}', claimed_by = NULL, "
@@ -55,9 +58,6 @@ _CLEARED = {
     ),
 }
 _BUT = {
-    "users": (
-        " AND NOT EXISTS (SELECT FROM billing.memberships o WHERE o.user_id = t.user_id AND o.organization_id <> $3)"
-    ),
     "exports": " AND t.status <> 'deleted'",
 }
 _ERASE = {

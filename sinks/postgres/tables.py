@@ -87,6 +87,12 @@ events = Table(
     _json("payload", null=True),
     _one_of("outcome", *OUTCOMES),
     Index("events_customer", "account", "customer_id", "created"),
+    Index(
+        "events_of_charges",
+        "account",
+        "type",
+        postgresql_where=text("customer_id IS NULL AND (type LIKE 'charge.dispute.%' OR type LIKE 'review.%')"),
+    ),
     Index("events_open", "outcome", "received_at", postgresql_where=text("outcome in ('waiting', 'dead')")),
 )
 

@@ -14,6 +14,14 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("customers", sa.Column("erased_at", sa.DateTime(timezone=True), nullable=True), schema="billing")
+    op.create_index(
+        "events_of_charges",
+        "events",
+        ["account", "type"],
+        unique=False,
+        schema="billing",
+        postgresql_where=sa.text("customer_id IS NULL AND (type LIKE 'charge.dispute.%' OR type LIKE 'review.%')"),
+    )
     op.create_table(
         "exports",
         sa.Column("export_key", sa.Text(), nullable=False),
