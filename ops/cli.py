@@ -25,6 +25,9 @@ COMMANDS = {
     "trigger": "ops.trigger:trigger",
     "event": "ops.event:event",
     "customer": "ops.event:customer",
+    "dead": "ops.dead:app",
+    "replay": "ops.replay:replay",
+    "brake": "ops.brake:app",
     "mail": "ops.mail:app",
     "calls": "ops.calls:app",
 }

@@ -23,7 +23,7 @@ _DELIVERY_TIMEOUT_S = 10
 class Entry:
     """One record as it is to stand on the log (schemas/record.py)."""
 
-    key: bytes
+    key: bytes | None
     value: bytes
     headers: Headers
 

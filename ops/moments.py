@@ -1,0 +1,28 @@
+"""How an operator writes a time: a span ago (`90s`, `15m`, `24h`, `7d`), or ISO 8601, UTC unless it says otherwise."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_SPAN = re.compile(r"([0-9]{1,7})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def span_of(text: str) -> timedelta:
+    """Raises ValueError, whose message is for people."""
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r:.40} is no span of time: write 90s, 15m, 24h or 7d")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def moment_of(text: str, now: datetime) -> datetime:
+    """In UTC. Raises ValueError, whose message is for people."""
+    try:
+        if _SPAN.fullmatch(text):
+            return now - span_of(text)
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r:.40} is no time: write 24h (ago), 7d, or 2026-03-01T12:00") from None

@@ -1,0 +1,128 @@
+"""Beside the flow: one record of a topic by its place, or by its event's id. Joins no group, commits nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from types import TracebackType
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from schemas.errors import LogUnavailable
+from schemas.record import Headers, decode_headers
+
+_TIMEOUT_S = 10.0
+_POLL_S = 0.5
+_SKIP = 200
+"""Records to read over rather than to ask anew for a place not far behind."""
+
+
+def headers_of(message: Message) -> Headers:
+    """As they stand on the log."""
+    pairs = message.headers() or []
+    listed = pairs.items() if isinstance(pairs, dict) else pairs
+    return tuple((name, value.encode() if isinstance(value, str) else value or b"") for name, value in listed)
+
+
+class LogReader:
+    """Blocks; for one thread. Everything raises LogUnavailable when the brokers do not answer within ten seconds."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self.topic = topic
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": f"{topic}.reader",  # asked for by librdkafka; it is never joined
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "log_level": 0,
+            }
+        )
+        self._next: tuple[int, int] | None = None
+
+    def __enter__(self) -> LogReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._consumer.close()
+
+    def read(self, partition: int, offset: int) -> Message | None:
+        """The record there; None if the topic no longer has it. Quick for places that follow each other."""
+        if not self._is_near(partition, offset):
+            low, high = self._bounds(partition)
+            if not low <= offset < high:
+                return None
+            self._assign(TopicPartition(self.topic, partition, offset))
+        deadline = time.monotonic() + _TIMEOUT_S
+        while time.monotonic() < deadline:
+            message = self._consumer.poll(_POLL_S)
+            if message is None:
+                continue
+            if (error := message.error()) is not None:
+                if error.code() in (
+                    KafkaError._PARTITION_EOF,
+                    KafkaError.OFFSET_OUT_OF_RANGE,
+                    KafkaError._AUTO_OFFSET_RESET,
+                ):
+                    self._next = None
+                    return None
+                continue  # a broker that went away: librdkafka goes on by itself, until our deadline
+            at = message.offset() or 0
+            self._next = (partition, at + 1)
+            if at >= offset:
+                return message if at == offset else None
+        raise LogUnavailable(f"{self.topic}/{partition}/{offset} was not read within {_TIMEOUT_S:.0f} s")
+
+    def find(self, event_ids: Collection[str]) -> dict[str, Message]:
+        """The first record of each of these events, by the id in its headers: reads the whole topic."""
+        wanted, found = set(event_ids), dict[str, Message]()
+        try:
+            partitions = list(self._consumer.list_topics(self.topic, timeout=_TIMEOUT_S).topics[self.topic].partitions)
+        except KafkaException as error:
+            raise LogUnavailable(f"{self.topic}: {error.args[0].str()}") from None
+        for partition in partitions:
+            if wanted:
+                self._scan(partition, wanted, found)
+        self._next = None
+        return found
+
+    def _scan(self, partition: int, wanted: set[str], found: dict[str, Message]) -> None:
+        low, high = self._bounds(partition)
+        if low == high:
+            return
+        self._assign(TopicPartition(self.topic, partition, OFFSET_BEGINNING))
+        heard_at = time.monotonic()
+        while time.monotonic() < heard_at + _TIMEOUT_S:
+            for message in self._consumer.consume(500, timeout=_POLL_S):
+                if (error := message.error()) is not None:
+                    if error.code() == KafkaError._PARTITION_EOF:
+                        return
+                    continue
+                heard_at = time.monotonic()
+                name = decode_headers(headers_of(message)).get("event_id", "")
+                if name in wanted:
+                    wanted.discard(name)
+                    found[name] = message
+                if not wanted or (message.offset() or 0) + 1 >= high:
+                    return
+        raise LogUnavailable(f"{self.topic}/{partition} was not read to its end")
+
+    def _is_near(self, partition: int, offset: int) -> bool:
+        if self._next is None or self._next[0] != partition:
+            return False
+        return 0 <= offset - self._next[1] <= _SKIP
+
+    def _bounds(self, partition: int) -> tuple[int, int]:
+        try:
+            return self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=_TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].code() in (KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART):
+                return 0, 0
+            raise LogUnavailable(f"{self.topic}/{partition}: {error.args[0].str()}") from None
+
+    def _assign(self, place: TopicPartition) -> None:
+        self._consumer.assign([place])
+        self._next = None
