@@ -38,7 +38,7 @@ class System:
     `kafka` and `postgres` can be stopped and started by hand; what dies without that is restarted, and said so.
     """
 
-    def __init__(self, state_dir: Path, workers: int, say: Say) -> None:
+    def __init__(self, state_dir: Path, workers: int, say: Say, *, analytics: bool = False) -> None:
         self.state_dir = state_dir.absolute()
         self.mailbox_dir = self.state_dir / "mail"
         self.kafka = EmbeddedKafka(self.state_dir, say=say)
@@ -46,6 +46,7 @@ class System:
         self.env: dict[str, str] = {}
         """What `STATE_DIR/env` holds, once started."""
         self._workers = workers
+        self._analytics = analytics
         self._say = say
         self._claim = Claim(self.state_dir)
         self._supervisor = Supervisor(self.state_dir, say)
@@ -98,6 +99,7 @@ class System:
             *map(self._worker, range(1, self._workers + 1)),
             self._dispatcher(),
             self._scheduler(),
+            *([self._with_ops_port("analytics", "analytics")] if self._analytics else []),
         ]
         for child in children:
             self._supervisor.run(child)

@@ -39,6 +39,7 @@ def up(
     state_dir: StateDir = Path(".billing"),
     workers: Annotated[int, typer.Option("--workers", min=1, max=32, help="Worker processes, one group.")] = 1,
     detach: Annotated[bool, typer.Option("--detach", help="Return when all is ready; `billing down` ends it.")] = False,
+    analytics: Annotated[bool, typer.Option("--analytics", help="Keep figures too, for `billing mrr`.")] = False,
 ) -> None:
     """Run the whole system here: Kafka, Postgres, a mailbox, gateway, workers, dispatcher, scheduler.
 
@@ -52,13 +53,13 @@ def up(
     if Claim(state_dir).is_taken():
         _fail(AlreadyRunning(f"already running in {state_dir}; `billing down` ends it"))
     if detach:
-        _detach(state_dir, workers, say)
+        _detach(state_dir, _foreground(state_dir, workers, analytics=analytics), say)
         return
     if os.environ.get("STATE_DIR") != str(state_dir):
         # Every process of a system carries STATE_DIR in its environment from birth, this one too.
-        command = _foreground(state_dir, workers)
+        command = _foreground(state_dir, workers, analytics=analytics)
         os.execve(sys.executable, command, {**os.environ, "STATE_DIR": str(state_dir)})  # noqa: S606 - ourselves
-    system = System(state_dir, workers, say)
+    system = System(state_dir, workers, say, analytics=analytics)
     asked = threading.Event()
     with leaving_nothing(system):
         try:
@@ -120,18 +121,19 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _foreground(state_dir: Path, workers: int) -> list[str]:
-    return [sys.executable, "-m", "ops.cli", "up", "--state-dir", str(state_dir), "--workers", str(workers)]
+def _foreground(state_dir: Path, workers: int, *, analytics: bool) -> list[str]:
+    command = [sys.executable, "-m", "ops.cli", "up", "--state-dir", str(state_dir), "--workers", str(workers)]
+    return [*command, "--analytics"] if analytics else command
 
 
-def _detach(state_dir: Path, workers: int, say: Callable[[str], None]) -> None:
+def _detach(state_dir: Path, command: list[str], say: Callable[[str], None]) -> None:
     """Start the foreground command in a session of its own, repeat what it says, return when it is ready."""
     log = state_dir / "logs" / "up.log"
     make_private(state_dir)
     log.parent.mkdir(exist_ok=True)
     with log.open("wb") as out:
         process = subprocess.Popen(  # noqa: S603 - ourselves
-            _foreground(state_dir, workers),
+            command,
             env={**os.environ, "STATE_DIR": str(state_dir)},
             stdin=subprocess.DEVNULL,
             stdout=out,

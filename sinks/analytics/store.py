@@ -143,6 +143,11 @@ class FigureTransaction:
             rows = await self._connection.fetch(_OWNERS_AFTER, *(last or Owner("", False, "")), limit)
         return [Owner(*row) for row in rows]
 
+    async def forget(self) -> None:
+        """Deletes all facts; the figures are to follow (`drop_strays`, or a recompute)."""
+        with classified():
+            await self._connection.execute("DELETE FROM analytics.facts")
+
     async def drop_strays(self) -> int:
         """Deletes figures of owners that have no facts; returns how many."""
         dropped = 0

@@ -1,0 +1,133 @@
+"""Beside the flow: all of a topic's records from a place on, to its end or as they come. Joins no group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from schemas.errors import LogUnavailable
+
+_TIMEOUT_S = 10.0
+_POLL_S = 0.25
+_BATCH = 500
+
+FROM_START = "start"
+FROM_NOW = "now"
+Begin = datetime | str
+"""FROM_START, FROM_NOW, or the time of the first record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of one partition when the reading began: the offset of the first record, and the one after the last."""
+
+    first: int
+    end: int
+
+
+class LogTail:
+    """Blocks; for one thread. Everything raises LogUnavailable when the brokers do not answer for ten seconds.
+
+    With a `group` it goes on where that group stands, and `commit` moves the group; without one nothing is committed.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, *, begin: Begin, group: str | None = None) -> None:
+        self._topic = topic
+        self._group = group
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": group or f"{topic}.tail",  # librdkafka asks for one; it is never joined
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",  # what retention takes from under us is passed over
+                "log_level": 0,
+            }
+        )
+        try:
+            self.bounds = self._find_bounds(begin)
+        except BaseException:
+            self.close()
+            raise
+        self._next = {partition: bounds.first for partition, bounds in self.bounds.items()}
+        self._consumer.assign([TopicPartition(topic, partition, at) for partition, at in self._next.items()])
+
+    def read(self, *, follow: bool, is_stopped: Callable[[], bool] = lambda: False) -> Iterator[list[Message]]:
+        """Batches in each partition's order, an empty one when nothing came for a while; to the end of what was there
+        at the beginning, or on and on with `follow`, until `is_stopped`."""
+        heard_at = time.monotonic()
+        while not is_stopped() and (follow or not self._is_at_end()):
+            messages = self._consumer.consume(_BATCH, timeout=_POLL_S)
+            batch = [one for one in messages if one.error() is None and self._is_wanted(one, follow=follow)]
+            if batch:
+                heard_at = time.monotonic()
+            elif not follow and time.monotonic() - heard_at > _TIMEOUT_S:
+                raise LogUnavailable(f"{self._topic} was not read to its end")
+            yield batch
+
+    def give_back(self, messages: Iterable[Message]) -> None:
+        """The rest of a batch that is not to be taken; nothing is to be read after it."""
+        for message in messages:
+            partition, offset = message.partition() or 0, message.offset() or 0
+            self._next[partition] = min(self._next[partition], offset)
+
+    def commit(self) -> None:
+        """The group stands behind all that `read` has given out."""
+        if self._group is None:
+            raise ValueError("there is no group to commit for")
+        places = [TopicPartition(self._topic, partition, at) for partition, at in self._next.items()]
+        with _answering(self._topic):
+            self._consumer.commit(offsets=places, asynchronous=False)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _is_wanted(self, message: Message, *, follow: bool) -> bool:
+        partition, offset = message.partition() or 0, message.offset() or 0
+        if not follow and offset >= self.bounds[partition].end:
+            return False
+        self._next[partition] = offset + 1
+        return True
+
+    def _is_at_end(self) -> bool:
+        return all(self._next[partition] >= bounds.end for partition, bounds in self.bounds.items())
+
+    def _find_bounds(self, begin: Begin) -> dict[int, Bounds]:
+        with _answering(self._topic):
+            found = self._consumer.list_topics(self._topic, timeout=_TIMEOUT_S).topics[self._topic]
+            if found.error is not None:
+                raise LogUnavailable(f"there is no topic {self._topic}: run `billing topics` first")
+            places = [TopicPartition(self._topic, partition) for partition in found.partitions]
+            ends = {p.partition: self._consumer.get_watermark_offsets(p, timeout=_TIMEOUT_S) for p in places}
+            firsts = self._firsts(begin, ends)
+            if self._group is not None:
+                for place in self._consumer.committed(places, timeout=_TIMEOUT_S):
+                    if place.offset != OFFSET_INVALID:
+                        firsts[place.partition] = max(place.offset, ends[place.partition][0])
+        return {partition: Bounds(firsts[partition], high) for partition, (_, high) in ends.items()}
+
+    def _firsts(self, begin: Begin, ends: Mapping[int, tuple[int, int]]) -> dict[int, int]:
+        if isinstance(begin, datetime):
+            millis = int(begin.timestamp() * 1000)
+            asked = [TopicPartition(self._topic, partition, millis) for partition in ends]
+            answers = self._consumer.offsets_for_times(asked, timeout=_TIMEOUT_S)
+            return {at.partition: at.offset if at.offset >= 0 else ends[at.partition][1] for at in answers}
+        return {partition: low if begin == FROM_START else high for partition, (low, high) in ends.items()}
+
+
+class _answering:
+    """KafkaException as LogUnavailable."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, KafkaException):
+            cause = error.args[0]
+            raise LogUnavailable(f"{self._topic}: {cause.str() if isinstance(cause, KafkaError) else cause}") from None

@@ -1,0 +1,328 @@
+"""Who else reads the stream (behaviours.md E2): the tap, the figures, and a consumer of one's own.
+
+All on one log that holds the demo's story as the gateway would write it, each third record twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import orjson
+import pyarrow.parquet as pq
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from pydantic import SecretStr
+
+from local.ports import free_port
+from ops.lag import lag_of
+from ops.story import Step, story
+from ops.topics import ensure_topics
+from schemas.ordering import ordering_key
+from schemas.record import RecordHeaders, Source
+from schemas.settings import Settings
+from sinks.postgres.migration import migrate
+from tests.systemkit import CONFIG
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Log:
+    """A topic with the story on it, and what the commands are told."""
+
+    env: dict[str, str]
+    settings: Settings
+    steps: list[Step]
+    records: int
+
+    def billing(self, *words: str, code: int = 0) -> str:
+        """Runs one command to its end."""
+        done = subprocess.run(
+            [sys.executable, "-m", "ops.cli", *words],
+            env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    def tap(self, *words: str) -> list[dict[str, Any]]:
+        return [orjson.loads(line) for line in self.billing("tap", "--no-follow", *words).splitlines()]
+
+
+@pytest.fixture(scope="module")
+def log(kafka_bootstrap: str, postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Log]:
+    folder, name = tmp_path_factory.mktemp("readers"), f"t{uuid.uuid4().hex[:10]}"
+    (folder / "config.toml").write_text(CONFIG)
+    url = urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
+    settings = Settings(
+        kafka_bootstrap=kafka_bootstrap,
+        database_url=SecretStr(url),
+        config_path=folder / "config.toml",
+        topic_prefix=name,
+        partitions=4,
+    )
+    env = {
+        **os.environ,
+        "BILLING_KAFKA_BOOTSTRAP": kafka_bootstrap,
+        "BILLING_DATABASE_URL": url,
+        "BILLING_CONFIG": str(folder / "config.toml"),
+        "BILLING_TOPIC_PREFIX": name,
+        "BILLING_STATE_DIR": str(folder),
+        "BILLING_SESSION_TIMEOUT_S": "6",
+        "BILLING_BATCH_SIZE": "7",
+    }
+    asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name}"))
+    asyncio.run(migrate(settings.database_url))
+    ensure_topics(settings)
+    steps = [step for step in story(int(time.time())) if step.answer == 200]
+    steps = [again for n, step in enumerate(steps) for again in [step] * (2 if n % 3 == 0 else 1)]
+    produce(settings, steps)
+    yield Log(env, settings, steps, len(steps))
+    asyncio.run(_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def produce(settings: Settings, steps: list[Step]) -> None:
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "partitioner": "murmur2_random"})
+    for step in steps:
+        event = step.event
+        headers = RecordHeaders(
+            event["id"],
+            event["type"],
+            Source.STRIPE,
+            "",
+            False,
+            event["api_version"],
+            "default",
+            "2026-01-01T00:00:00+00:00",
+        )
+        pairs: dict[str, str | bytes | None] = dict(headers.encode())
+        producer.produce(settings.events_topic, key=ordering_key(event), value=step.body, headers=pairs)
+    assert producer.flush(30) == 0
+
+
+# -- the tap ------------------------------------------------------------------------------------------------------
+
+
+def test_the_tap_shows_each_record_as_it_is(log: Log) -> None:
+    lines = log.tap("--from-start")
+    assert len(lines) == log.records
+    by_id = {step.event["id"]: step.event for step in log.steps}
+    assert all(line["event"] == by_id[line["headers"]["event_id"]] for line in lines)
+    assert all(line["key"] == ordering_key(line["event"]) for line in lines)
+
+
+def test_it_begins_now_or_at_a_time(log: Log) -> None:
+    assert log.tap() == []
+    assert len(log.tap("--since", "1h")) == log.records
+    assert log.tap("--since", "2999-01-01T00:00") == []
+
+
+def test_it_filters(log: Log) -> None:
+    ada = next(step.customer_id for step in log.steps if step.who == "Ada") or ""
+    invoices = log.tap("--from-start", "--type", "invoice.*")
+    assert len(invoices) == sum(step.event["type"].startswith("invoice.") for step in log.steps)
+    of_ada = log.tap("--from-start", "--customer", ada, "--source", "stripe", "--account", "")
+    assert len(of_ada) == sum(step.who == "Ada" for step in log.steps)
+    assert log.tap("--from-start", "--source", "timer") == []
+    assert log.tap("--from-start", "--account", "acct_1") == []
+    assert len(log.tap("--from-start", "--limit", "3")) == 3
+
+
+def test_it_leaves_no_group_behind_unless_it_is_told_to(log: Log) -> None:
+    group = f"{log.settings.topic_prefix}.taptest"
+    first = log.tap("--from-start", "--group", group, "--limit", "5")
+    rest = log.tap("--from-start", "--group", group)
+    places = [(line["partition"], line["offset"]) for line in (*first, *rest)]
+    assert (len(first), len(places)) == (5, log.records)
+    assert len(set(places)) == log.records
+    assert committed(log, f"{log.settings.events_topic}.tail") == {-1001}
+
+
+def test_it_writes_parquet(log: Log, tmp_path: Path) -> None:
+    assert log.tap("--from-start", "--parquet", str(tmp_path / "tapped.parquet")) == []
+    rows = pq.read_table(tmp_path / "tapped.parquet").to_pylist()
+    assert sorted(row["value"] for row in rows) == sorted(step.body for step in log.steps)
+    assert {row["livemode"] for row in rows} == {False}
+    assert list(tmp_path.iterdir()) == [tmp_path / "tapped.parquet"]
+
+
+def test_it_says_what_is_missing(log: Log, tmp_path: Path) -> None:
+    (tmp_path / "pyarrow.py").write_text("raise ImportError('none here')\n")
+    without = Log(log.env | {"PYTHONPATH": str(tmp_path)}, log.settings, log.steps, log.records)
+    assert "pip install 'billing-stream[parquet]'" in without.billing("tap", "--parquet", "x.parquet", code=2)
+    assert "no time" in log.billing("tap", "--since", "yesterday", code=2)
+    nobody = Log(log.env | {"BILLING_TOPIC_PREFIX": "nobody"}, log.settings, log.steps, log.records)
+    assert "nobody.events" in nobody.billing("tap", code=3)
+
+
+def test_it_follows_until_it_is_told_to_stop(log: Log) -> None:
+    with child(log, "-m", "ops.cli", "tap", "--since", "1h") as process:
+        assert process.stdout is not None
+        for _ in range(log.records):
+            orjson.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20) == (b"", b"")
+        assert process.returncode == 0
+
+
+def test_it_ends_without_a_word_when_nobody_reads(log: Log) -> None:
+    """As `billing tap | head` does."""
+    with child(log, "-m", "ops.cli", "tap", "--since", "1h") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.wait(timeout=20) == 0
+        assert process.stderr.read() == b""
+
+
+# -- the figures --------------------------------------------------------------------------------------------------
+
+
+def test_the_storys_figures_by_hand_through_the_consumer_that_is_killed_amid_it(log: Log) -> None:
+    """Ada's trial becomes 19 a month, then 49. Ben's 49 were at risk and are back. Cleo's 19 came and went."""
+    with child(log, "-m", "ops.cli", "analytics") as process:
+        wait(lambda: bool(figures(log)["mrr"]), "the first figures", process)
+        process.kill()
+        process.wait(timeout=10)
+    port = free_port()
+    told = Log(log.env | {"BILLING_OPS_PORT": str(port)}, log.settings, log.steps, log.records)
+    with child(told, "-m", "ops.cli", "analytics") as process:
+        group = f"{log.settings.topic_prefix}.analytics"
+        wait(lambda: is_read(log, group), "the group to have read all", process)
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+    check_by_hand(log)
+    before = asyncio.run(stored(log))
+
+    assert "0 rows of figures were changed" in log.billing("analytics", "recount")
+    asyncio.run(
+        _execute(log.env["BILLING_DATABASE_URL"], "TRUNCATE analytics.movements, analytics.risks, analytics.facts")
+    )
+    asyncio.run(_execute(log.env["BILLING_DATABASE_URL"], "UPDATE analytics.payments SET amount = 1"))
+    assert " 0 rows of" not in log.billing("analytics", "recount")
+    assert asyncio.run(stored(log)) == before
+    log.billing("analytics", "recount", "--forget")
+    assert asyncio.run(stored(log)) == before
+    check_by_hand(log)
+
+
+def check_by_hand(log: Log) -> None:
+    found = figures(log)
+    assert found["mrr"] == [
+        {
+            "livemode": False, "currency": "eur", "mrr": 9800,
+            "new": 1900 + 4900 + 1900, "expansion": 3000, "contraction": 0, "churn": -1900, "reactivation": 0,
+        }
+    ]  # fmt: skip
+    by_plan = {row["plan"]: (row["mrr"], row["new"], row["churn"]) for row in figures(log, "--by", "plan")["mrr"]}
+    assert by_plan == {"starter": (0, 3800, -1900), "pro": (9800, 4900, 0)}
+    assert figures(log, "--by", "day")["mrr"][-1]["mrr"] == 9800
+    assert found["risk"] == [{"livemode": False, "currency": "eur", "at_risk": 0, "recovered": 4900, "lost": 0}]
+    assert found["recovery"] == [
+        {
+            "livemode": False, "currency": "eur", "failed": 1, "recovered": 1, "lost": 0, "open": 0, "rate": "1.0000",
+            "recovered_amount": 4900, "lost_amount": 0, "median_seconds": 4940,
+        }
+    ]  # fmt: skip
+    assert [(row["step"], row["recovered"]) for row in found["recovery_by_step"]] == [("payment-urgent", 1)]
+    assert found["payments"] == [
+        {
+            "livemode": False, "currency": "eur", "payments": 4, "amount": 1900 + 4900 + 4900 + 1900, "customers": 3,
+            "unpaid": 0, "unpaid_amount": 0, "refunded": 0,
+        }
+    ]  # fmt: skip
+    assert "9800" in log.billing("mrr", "--mode", "test")
+    assert "No figures yet" in log.billing("mrr", "--mode", "live")
+
+
+# -- a consumer of one's own --------------------------------------------------------------------------------------
+
+
+def test_the_example_prints_each_paid_invoice_once(log: Log) -> None:
+    paid = {step.event["id"] for step in log.steps if step.event["type"] == "invoice.paid"}
+    with child(log, "docs/examples/consumer.py") as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().decode().split() for _ in paid]
+        wait(lambda: is_read(log, "paid-invoices"), "the example to have read all", process)
+        process.terminate()
+        rest, _ = process.communicate(timeout=20)
+    assert {line[0] for line in lines} == paid
+    assert {tuple(line[2:]) for line in lines} == {("1900", "eur"), ("4900", "eur")}
+    assert (process.returncode, rest) == (0, b"")
+
+
+# -- what they share ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def child(log: Log, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [sys.executable, *words], env=log.env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(timeout=10)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def figures(log: Log, *words: str) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = orjson.loads(log.billing("mrr", "--json", *words))
+    return found
+
+
+def is_read(log: Log, group: str) -> bool:
+    lag = lag_of(log.settings.kafka_bootstrap, group, log.settings.events_topic)
+    return lag is not None and not any(lag.values())
+
+
+def committed(log: Log, group: str) -> set[int]:
+    consumer = Consumer({"bootstrap.servers": log.settings.kafka_bootstrap, "group.id": group})
+    try:
+        places = [TopicPartition(log.settings.events_topic, partition) for partition in range(4)]
+        return {place.offset for place in consumer.committed(places, timeout=10)}
+    finally:
+        consumer.close()
+
+
+def wait(condition: Callable[[], bool], what: str, process: subprocess.Popen[bytes], within_s: float = 40) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert process.poll() is None, f"ended with {process.returncode} while waiting for {what}"
+        assert time.monotonic() < deadline, f"waited {within_s} s for {what}"
+
+
+async def stored(log: Log) -> dict[str, list[Any]]:
+    connection = await asyncpg.connect(log.env["BILLING_DATABASE_URL"], timeout=10)
+    try:
+        return {
+            table: sorted(map(tuple, await connection.fetch(f"SELECT * FROM analytics.{table}")), key=repr)
+            for table in ("facts", "movements", "risks", "recoveries", "payments")
+        }
+    finally:
+        await connection.close(timeout=5)
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        await connection.execute(statement, timeout=30)
+    finally:
+        await connection.close(timeout=5)
