@@ -40,7 +40,7 @@ def payment_method(
 
 
 def card(
-    make: StripeEvents,
+    make: StripeEvents,  # noqa: ARG001  # every builder is called the same way
     id_: str = "card_1",
     *,
     customer: str | None = "cus_1",
@@ -161,7 +161,7 @@ def invoice_payment(
 
 
 def refund(
-    make: StripeEvents,
+    make: StripeEvents,  # noqa: ARG001  # every builder is called the same way
     id_: str = "re_1",
     *,
     amount: int = 2900,

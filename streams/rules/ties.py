@@ -1,4 +1,4 @@
-"""Inside the rules: two events of one second that say different things, so that only Stripe knows which is true (D2)."""
+"""Inside the rules: two events of one second say different things, so only Stripe knows which is true (D2)."""
 
 from __future__ import annotations
 
