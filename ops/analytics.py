@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import time
+from functools import partial
 from typing import Annotated
 
 import faust
@@ -15,8 +16,10 @@ import uvloop
 from confluent_kafka import KafkaException, Message
 from confluent_kafka.admin import AdminClient
 
+from ops.commit_watch import CommitWatch
 from ops.entry import EXIT_INVALID_SETTINGS, settings_and_config
 from ops.health import OpsAddressTaken, OpsServer
+from ops.lag import GroupPlaces
 from ops.watchdog import Watchdog
 from schemas.errors import LogUnavailable, StoreUnavailable
 from schemas.record import decode_headers
@@ -25,8 +28,8 @@ from sinks.analytics.store import FigureStore
 from sinks.log_reader import headers_of
 from sinks.log_tail import FROM_START, LogTail
 from streams.analytics.book import Book, Counted
-from streams.analytics.follower import Follower, Read, attach, group_of
-from streams.app import create_app
+from streams.analytics.follower import Follower, Read, attach, create_app, group_of
+from streams.consumer_metrics import show_lag
 
 log = structlog.get_logger(__name__)
 
@@ -96,13 +99,15 @@ async def run(settings: Settings, config: Config) -> None:
     """Until SIGTERM or SIGINT. Raises AnalyticsCrashed, InvalidSettings, OpsAddressTaken, StoreUnavailable."""
     partitions = await asyncio.to_thread(_partitions_of, settings.kafka_bootstrap, settings.events_topic)
     group = group_of(settings.topic_prefix)
-    faust_app = create_app(settings, group, partitions)
+    faust_app = create_app(settings)
     store = await FigureStore.connect(settings.database_url, pool_size=2)
     follower = Follower(
         book=Book(store, config), batch_size=settings.batch_size, batch_within_s=settings.batch_within_s
     )
     attach(faust_app, follower, settings.events_topic)
-    watchdog = Watchdog({}, limit_s=settings.stuck_after_s)
+    places = GroupPlaces(settings.kafka_bootstrap, group, settings.events_topic)
+    offsets = partial(_offsets, faust_app, follower, places, CommitWatch(settings.stuck_after_s))
+    watchdog = Watchdog({"offsets": offsets}, limit_s=settings.stuck_after_s)
     health = OpsServer(
         settings.ops_host,
         settings.ops_port,
@@ -127,6 +132,7 @@ async def run(settings: Settings, config: Config) -> None:
         await watchdog.stop()
         await faust_app.stop()
         await health.stop()
+        await asyncio.to_thread(places.close)
         await store.close()
     log.info("analytics.stopped", action="analytics.stopped", group=group)
 
@@ -172,6 +178,16 @@ def _read(message: Message) -> Read:
         headers.get("type", ""),
         message.value(),
     )
+
+
+def _offsets(faust_app: faust.App, follower: Follower, places: GroupPlaces, commits: CommitWatch) -> str | None:
+    """For the watchdog: does what is committed move? Trouble that is waited out in sight is no stillness."""
+    assigned = faust_app.consumer.assignment() if faust_app.started else ()
+    ours = {tp.partition for tp in assigned}
+    of_ours = {partition: place for partition, place in (places.read() or {}).items() if partition in ours}
+    show_lag({partition: place.lag for partition, place in of_ours.items()})
+    is_excused = not faust_app.started or faust_app.rebalancing or follower.troubled_since is not None
+    return commits.look(time.monotonic(), of_ours, is_excused=is_excused)
 
 
 def _faust_trouble(faust_app: faust.App) -> str | None:

@@ -18,6 +18,7 @@ import uvloop
 from ops.entry import EXIT_INVALID_SETTINGS, settings_and_config
 from ops.exports import check_exports, exporter
 from ops.health import OpsAddressTaken, OpsServer
+from ops.store_gauges import StoreGauges
 from ops.stripe_calls import call_dispatcher, stripe_parts
 from schemas.settings import Config, InvalidSettings, Settings
 from sinks.email.addresses import UnusableAddress
@@ -105,6 +106,7 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
+        gauges = asyncio.create_task(StoreGauges(metrics.registry).run(settings.database_url))
         try:
             await health.start()
             log.info(
@@ -123,6 +125,8 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
                 if isinstance(end, BaseException):
                     raise end
         finally:
+            gauges.cancel()
+            await asyncio.gather(gauges, return_exceptions=True)
             await health.stop()
     log.info("dispatcher stopped", action="dispatcher.stopped")
 

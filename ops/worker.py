@@ -35,6 +35,7 @@ from streams.agent import Agent, rules_of
 from streams.app import attach, create_app, group_of
 from streams.brake import Brake, BrakeTripped
 from streams.catalog import RULES, STREAMS, stream_of
+from streams.consumer_metrics import KafkaSensor
 from streams.process import OTHER, Processor
 from streams.rules.registry import Rule
 from streams.seen import SeenEvents
@@ -95,6 +96,7 @@ async def run(
     warn_if_too_long(keeps, config.rules.erase_after_days)
     group = group_of(settings.topic_prefix, streams)
     app = create_app(settings, group, partitions)
+    app.sensors.add(KafkaSensor())
     store = await Store.connect(settings.database_url, pool_size=2)
     dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_topic)
     seen = SeenEvents(app, partitions)

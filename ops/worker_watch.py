@@ -6,37 +6,17 @@ Offsets are the brokers' word: Faust's own bookkeeping goes on after a commit th
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import cast
 
 import faust
 from faust.tables import TableManager
 
-from ops.lag import GroupPlaces, Place
+from ops.commit_watch import CommitWatch
+from ops.lag import GroupPlaces
 from ops.watchdog import Check, Stillness
 from streams.agent import Agent
+from streams.consumer_metrics import show_lag
 from streams.seen import SeenEvents
-
-
-class CommitWatch:
-    """Partitions of ours with records left whose committed offset stands still. Pure but for the time it is given."""
-
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._partitions: dict[int, Stillness] = {}
-
-    def look(self, now: float, places: Mapping[int, Place], *, is_excused: bool = False) -> str | None:
-        """A reason to end. Partitions that are not in `places` are forgotten."""
-        self._partitions = {at: self._partitions.get(at) or Stillness(self._limit_s) for at in places}
-        stuck = {}
-        for partition, place in places.items():
-            excused = is_excused or place.lag <= 0
-            still = self._partitions[partition].look(now, place.committed, is_excused=excused)
-            if still is not None:
-                stuck[partition] = f"{partition} at {place.committed}, {place.lag} behind, for {still:.0f} s"
-        if not stuck:
-            return None
-        return f"committed offsets stand still while the lag is above zero: partition {'; '.join(stuck.values())}"
 
 
 class WorkerWatch:
@@ -79,6 +59,7 @@ class WorkerWatch:
         self._does_kafka_answer = places is not None
         is_excused = self._is_settling or self._agent.troubled_since is not None
         of_ours = {partition: place for partition, place in (places or {}).items() if partition in ours}
+        show_lag({partition: place.lag for partition, place in of_ours.items()})
         return self._commits.look(time.monotonic(), of_ours, is_excused=is_excused)
 
     def recovery(self) -> str | None:

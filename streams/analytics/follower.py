@@ -7,21 +7,34 @@ can't be helped ends the process, uncommitted. No table: the facts' primary key 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import faust
 import structlog
 
 from schemas.errors import Transient
-from streams.agent import exit_uncommitted
+from schemas.settings import Settings
 from streams.analytics import metrics
 from streams.analytics.book import Book, Counted
 from streams.backoff import pause
+from streams.consumer_metrics import KafkaSensor
 
 log = structlog.get_logger(__name__)
+
+
+EXIT_CANNOT_GO_ON = 70
+"""EX_SOFTWARE, as a worker that cannot go on."""
+
+
+def exit_uncommitted(error: BaseException) -> None:
+    """Ends the process at once: no orderly stop, which would commit offsets."""
+    log.critical("analytics.cannot_go_on", action="analytics.cannot_go_on", error=repr(error), exc_info=error)
+    os._exit(EXIT_CANNOT_GO_ON)
 
 
 def group_of(prefix: str) -> str:
@@ -96,6 +109,34 @@ class Follower:
             else:
                 self.troubled_since, self.trouble = None, ""
                 return counted
+
+
+def create_app(settings: Settings) -> faust.App:
+    """An app that is not connected to anything yet: Faust as it comes, bounded as the worker's (streams/app.py)."""
+    datadir = Path(settings.state_dir) / "faust"
+    datadir.mkdir(parents=True, exist_ok=True)
+    app = faust.App(
+        group_of(settings.topic_prefix),
+        broker=f"kafka://{settings.kafka_bootstrap.replace(',', ';kafka://')}",
+        datadir=datadir,
+        store="memory://",
+        autodiscover=False,
+        web_enabled=False,
+        topic_disable_leader=True,
+        key_serializer="raw",
+        value_serializer="raw",
+        consumer_auto_offset_reset="earliest",
+        broker_commit_interval=1.0,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 4,
+        broker_max_poll_interval=300.0,
+        broker_request_timeout=15.0,
+        producer_request_timeout=15.0,
+        stream_wait_empty=False,
+        stream_buffer_maxsize=4096,
+    )
+    app.sensors.add(KafkaSensor())
+    return app
 
 
 def attach(app: faust.App, follower: Follower, topic: str) -> None:

@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+from urllib.request import urlopen
 
 import asyncpg
 import orjson
 import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from local.ports import free_port
@@ -263,6 +267,58 @@ def test_the_example_prints_each_paid_invoice_once(log: Log) -> None:
     assert {line[0] for line in lines} == paid
     assert {tuple(line[2:]) for line in lines} == {("1900", "eur"), ("4900", "eur")}
     assert (process.returncode, rest) == (0, b"")
+
+
+# -- the metrics --------------------------------------------------------------------------------------------------
+
+
+def test_the_documented_metrics_are_those_of_the_running_processes(log: Log) -> None:
+    """docs/metrics.md, section by section; the consumers' section stands for both of them."""
+    documented = documented_metrics((ROOT / "docs" / "metrics.md").read_text())
+    consumer = documented.pop("worker and analytics: their consumer")
+    documented["worker"] |= consumer
+    documented["analytics"] |= consumer
+    shown = {}
+    with ExitStack() as running:
+        processes = {}
+        ports = {name: free_port() for name in documented}
+        for name in documented:
+            own = log.env | {"BILLING_OPS_PORT": str(ports[name]), "BILLING_GATEWAY_PORT": str(ports[name])}
+            own |= {"BILLING_STATE_DIR": f"{log.env['BILLING_STATE_DIR']}/{name}", "BILLING_LOG_LEVEL": "error"}
+            processes[name] = running.enter_context(child(Log(own, log.settings, [], 0), "-m", "ops.cli", name))
+        for name, process in processes.items():
+            wait(partial(are_scraped, ports[name]), f"the metrics of {name}", process)
+            shown[name] = scraped(ports[name])
+    assert shown == documented
+
+
+def documented_metrics(page: str) -> dict[str, dict[str, str]]:
+    """Type by name, by section."""
+    found: dict[str, dict[str, str]] = {}
+    for section in page.split("\n## ")[1:]:
+        title, _, body = section.partition("\n")
+        if rows := re.findall(r"^\| `(billing_\w+)` \| (\w+) \|", body, re.MULTILINE):
+            assert len(rows) == len(dict(rows))
+            found[title] = dict(rows)
+    return found
+
+
+def are_scraped(port: int) -> bool:
+    return bool(scraped(port))
+
+
+def scraped(port: int) -> dict[str, str]:
+    """Type by name; nothing where nobody answers yet."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+            text = response.read().decode()
+    except OSError:
+        return {}
+    return {
+        family.name + ("_total" if family.type == "counter" else ""): family.type
+        for family in text_string_to_metric_families(text)
+        if family.name.startswith("billing_") and not family.name.endswith("_created")
+    }
 
 
 # -- what they share ----------------------------------------------------------------------------------------------
