@@ -376,6 +376,9 @@ EXAMPLES: Mapping[str, Example] = {
     "invoice.paid": lambda make, at: (make.invoice(status="paid", created=at), None),
     "invoice.payment_succeeded": lambda make, at: (make.invoice(status="paid", created=at), None),
     "invoice.payment_failed": lambda make, at: (make.invoice(created=at, next_attempt=at + 3 * DAY_S), None),
+    "invoice.voided": lambda make, at: (make.invoice(status="void", created=at - DAY_S), None),
+    "invoice.marked_uncollectible": lambda make, at: (make.invoice(status="uncollectible", created=at - DAY_S), None),
+    "invoice.deleted": lambda make, at: (make.invoice(status="draft", created=at - DAY_S, attempts=0), None),
     "invoice.payment_action_required": lambda make, at: (make.invoice(created=at), None),
     "invoice.upcoming": lambda make, at: (
         make.invoice(None, status="draft", created=at, attempts=0, next_attempt=at + 7 * DAY_S, reason="upcoming"),

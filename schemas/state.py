@@ -205,6 +205,14 @@ class Payment:
     attempt_count: int = 0
     first_failed_at: datetime | None = None
     paid_at: datetime | None = None
+    closed_at: datetime | None = None
+    """Voided, marked uncollectible or deleted: it is not asked for any more, though it may still be paid."""
+    dunning_steps: Mapping[str, str] = field(default_factory=dict)
+    """Template of a dunning step → when the failures lead to it (ISO 8601), whether or not it was sent."""
+    recovered_by: str | None = None
+    """The last step before it was paid; how long it took is `paid_at` less `first_failed_at`."""
+    lost_at: datetime | None = None
+    """When the final step was reached or the invoice closed; None once it is paid."""
     refunded_amount: int = 0
     on_hold: bool = False
     """A dispute is open on it."""

@@ -5,7 +5,7 @@ The plan of steps is `rules.dunning` of the configuration. Steps by attempt are 
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.effects import CancelTimers, Effect, QueueEmail, StartTimer
@@ -40,6 +40,13 @@ def step_of(steps: tuple[DunningStep, ...], invoice: StripeInvoice) -> DunningSt
     if final is not None and (is_given_up or attempt > last):
         return final
     return next((step for step in steps if attempt in step.attempts), None)
+
+
+def reached_by(steps: tuple[DunningStep, ...], event: Event[StripeInvoice]) -> dict[str, datetime]:
+    """The steps that a failed attempt leads to, by template, each with its time: this attempt's, and those by days."""
+    times = {step.template: event.at + timedelta(days=step.after_days) for step in steps if step.after_days is not None}
+    now = step_of(steps, event.object)
+    return times if now is None else times | {now.template: event.at}
 
 
 def step_mail(
@@ -102,7 +109,7 @@ def reminders(
 
 
 def stop(known: Known, account: str, customer_id: str, invoice_id: str) -> list[Effect]:
-    """Cancels what is pending for an invoice that has been paid (behaviours.md C1)."""
+    """Cancels what is pending for an invoice that has been paid, or closed (behaviours.md C1, C3)."""
     is_pending = any(
         timer.kind == DUNNING_REMINDER and timer.subject == invoice_id and timer.status is TimerStatus.PENDING
         for timer in known.timers_of(account, customer_id)

@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from schemas.effects import Effect, Erase, FinishTimer, SaveCustomer, SaveOrganization, StartTimer
 from schemas.event import Event
 from schemas.known import Known
-from schemas.state import Customer, SubscriptionStatus, TimerStatus
+from schemas.state import Customer, SubscriptionStatus
 from schemas.timer import TimerDue
 from schemas.version import UNSEEN
-from streams.rules.leaving import ERASE
+from streams.rules.leaving import leaves_later
 from streams.rules.organization import derive_organization
 from streams.rules.people import customer_of, subscriptions_with
 from streams.rules.subscription_row import ENDED
@@ -33,7 +33,7 @@ def erase(known: Known, event: Event[TimerDue], customer_id: str) -> list[Effect
     living = {row.status for row in subscriptions if row.status not in ENDED and customer.deleted_at is None}
     if living == {SubscriptionStatus.INCOMPLETE}:
         return [_look_again(event, customer_id)]
-    if living or _leaves_later(known, event, customer_id):
+    if living or leaves_later(known, event, customer_id):
         return [FinishTimer(due.timer_key)]
     effects: list[Effect] = [FinishTimer(due.timer_key)]
     nobody = without_person(customer, event.at)
@@ -50,16 +50,6 @@ def erase(known: Known, event: Event[TimerDue], customer_id: str) -> list[Effect
 def without_person(customer: Customer, at: datetime) -> Customer:
     """The customer's row without what tells who they are. Whatever is said from then on is believed again."""
     return replace(customer, email=None, name=None, locale=None, profile_version=UNSEEN, erased_at=at)
-
-
-def _leaves_later(known: Known, event: Event[TimerDue], customer_id: str) -> bool:
-    return any(
-        timer.kind == ERASE
-        and timer.status in (TimerStatus.PENDING, TimerStatus.FIRED)
-        and timer.timer_key != event.object.timer_key
-        and timer.due_at.replace(microsecond=0) > event.object.due_at
-        for timer in known.timers_of(event.account, customer_id)
-    )
 
 
 def _look_again(event: Event[TimerDue], customer_id: str) -> StartTimer:

@@ -11,11 +11,11 @@ from schemas.state import Customer, Payment, Subscription
 from schemas.stripe.invoice import FIRST_INVOICE, StripeInvoice
 from streams.rules import dunning
 from streams.rules.mails import iso, mail, money, plan_name_of
-from streams.rules.payment_row import PAID, invoice_failed, invoice_paid, payment_of
+from streams.rules.payment_row import PAID, invoice_closed, invoice_failed, invoice_paid, payment_of
 from streams.rules.people import customer_of, hinted, settle
-from streams.rules.precedence import INVOICE_FAILED, INVOICE_PAID
+from streams.rules.precedence import INVOICE_CLOSED, INVOICE_FAILED, INVOICE_PAID
 from streams.rules.registry import Stream
-from streams.rules.subscription_row import ENDED, blank, told_failed, told_paid
+from streams.rules.subscription_row import ENDED, blank, told_closed, told_failed, told_paid
 
 stream = Stream("invoices")
 
@@ -63,8 +63,16 @@ def on_paid(event: InvoiceEvent, known: Known) -> list[Effect]:
 def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
     """C2 and C3. What is known to be paid, or to have failed again since, is neither marked nor dunned."""
     invoice, customer = event.object, _customer(event, known)
+    steps = known.config.rules.dunning
+    step = dunning.step_of(steps, invoice)
     before, payment = _payment(event, known)
-    payment = invoice_failed(payment, event, _customer_id(event))
+    payment = invoice_failed(
+        payment,
+        event,
+        _customer_id(event),
+        reached=dunning.reached_by(steps, event),
+        is_final=step is not None and step.final,
+    )
     effects = _saved(before, payment)
     is_stale = payment.version != event.version
     if is_stale:
@@ -76,11 +84,30 @@ def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
         is_first = invoice.billing_reason == FIRST_INVOICE
         row = told_failed(row, event, invoice.attempt_count, is_first=is_first, config=known.config)
     effects += settle(known, customer, *_some(row))
-    if payment.status in PAID:
+    if payment.status in PAID or payment.closed_at is not None:
         return effects
     effects += dunning.reminders(known, event, customer, before, payment)
     notice = None if is_stale else dunning.notice(known, event, customer)
     return effects + ([notice] if notice is not None else [])
+
+
+@stream.on(
+    "invoice.voided", "invoice.marked_uncollectible", "invoice.deleted",
+    model=StripeInvoice, refer=refer, rank=INVOICE_CLOSED,
+)  # fmt: skip
+def on_closed(event: InvoiceEvent, known: Known) -> list[Effect]:
+    """C3. Nobody is asked for it any more. Only of a voided one nothing is owed: a deleted one was a draft."""
+    invoice, customer = event.object, _customer(event, known)
+    before, payment = _payment(event, known)
+    payment = invoice_closed(payment, event, _customer_id(event))
+    effects = _saved(before, payment)
+    if customer is None:
+        return effects
+    row = _subscription(event, known, customer)
+    if row is not None and event.type == "invoice.voided":
+        row = told_closed(row, event)
+    effects += settle(known, customer, *_some(row))
+    return effects + dunning.stop(known, event.account, customer.customer_id, _id(invoice))
 
 
 @stream.on("invoice.payment_action_required", model=StripeInvoice, refer=refer, rank=20)
@@ -92,8 +119,8 @@ def on_payment_action_required(event: InvoiceEvent, known: Known) -> list[Effect
         return []
     row = _subscription(event, known, customer)
     effects = settle(known, customer, *_some(row))
-    if before is not None and before.status in PAID:
-        return [*effects, NoteStale(f"{invoice.id} is paid")]
+    if before is not None and (before.status in PAID or before.closed_at is not None):
+        return [*effects, NoteStale(f"{invoice.id} is {'paid' if before.status in PAID else 'closed'}")]
     data = {
         "number": invoice.number,
         "amount": money(invoice.amount_due, invoice.currency),

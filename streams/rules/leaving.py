@@ -14,6 +14,7 @@ from schemas.known import Known
 from schemas.state import Subscription, TimerStatus, derived_id
 from schemas.stripe.customer import StripeCustomer
 from schemas.stripe.subscription import StripeSubscription
+from schemas.timer import TimerDue
 from streams.rules.precedence import SUBSCRIPTION_CREATED, rank_of, seconds_of
 from streams.rules.subscription_row import NEVER_BEGUN
 
@@ -74,6 +75,17 @@ def after_return(known: Known, event: Event[StripeSubscription], row: Subscripti
         CancelTimers(account=row.account, customer_id=row.customer_id, kinds=KINDS, subject=subject)
         for subject in sorted(ended)
     ]
+
+
+def leaves_later(known: Known, event: Event[TimerDue], customer_id: str) -> bool:
+    """Whether another timer of this kind will decide: of a subscription that the customer kept longer."""
+    due = event.object
+    return any(
+        timer.kind == due.kind
+        and timer.status in (TimerStatus.PENDING, TimerStatus.FIRED)
+        and (timer.due_at.replace(microsecond=0), timer.timer_key) > (due.due_at, due.timer_key)
+        for timer in known.timers_of(event.account, customer_id)
+    )
 
 
 def _began(row: Subscription) -> int | None:

@@ -1,13 +1,15 @@
 """Inside the rules: how a payment's row takes in what invoices and checkouts say of it, whatever their order.
 
 Succeeded beats failed beats pending, whatever the time: what was paid once stays paid until it is refunded. Facts that
-any event may add (the first failure, the attempts, Stripe's ids) are kept from each of them.
+any event may add (the first failure, the attempts, Stripe's ids) are kept from each of them. How a failed invoice was
+recovered, or lost, follows from those.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from schemas.event import Event
@@ -38,12 +40,40 @@ def invoice_paid(row: Payment, event: Event[StripeInvoice], customer_id: str | N
     return _succeeded(row, event, invoice.paid_amount, invoice.currency, paid_at=invoice.paid_at or event.at)
 
 
-def invoice_failed(row: Payment, event: Event[StripeInvoice], customer_id: str | None) -> Payment:
-    """The row of an invoice whose payment failed (behaviours.md C2)."""
+def invoice_failed(
+    row: Payment,
+    event: Event[StripeInvoice],
+    customer_id: str | None,
+    *,
+    reached: Mapping[str, datetime],
+    is_final: bool,
+) -> Payment:
+    """The row of an invoice whose payment failed (behaviours.md C2), with the dunning steps that this leads to (C3).
+
+    The earliest failure that leads to a step says when; of a step by days this is the first failure.
+    """
     invoice = event.object
-    first_failed_at = min(row.first_failed_at or event.at, event.at)
-    row = replace(_of_invoice(row, invoice, customer_id), first_failed_at=first_failed_at)
-    return _failed(row, event, invoice.amount_due, invoice.currency, invoice.failure_reason)
+    steps = dict(row.dunning_steps)
+    for template, at in reached.items():
+        steps[template] = min(steps.get(template, at.isoformat()), at.isoformat())
+    row = replace(
+        _of_invoice(row, invoice, customer_id),
+        first_failed_at=_earliest(row.first_failed_at, event.at),
+        dunning_steps=steps,
+        lost_at=_earliest(row.lost_at, event.at) if is_final else row.lost_at,
+    )
+    return _settled(_failed(row, event, invoice.amount_due, invoice.currency, invoice.failure_reason))
+
+
+def invoice_closed(row: Payment, event: Event[StripeInvoice], customer_id: str | None) -> Payment:
+    """The row of an invoice that is voided, written off or deleted; what was tried before stays as it was."""
+    invoice, word = event.object, hint(event.version)
+    row = _of_invoice(row, invoice, customer_id)
+    if word > row.version:
+        status = _standing(row, PaymentStatus.PENDING)
+        row = replace(row, amount=invoice.amount_due, currency=invoice.currency, status=status, version=word)
+    closed_at = _earliest(row.closed_at, event.at)
+    return _settled(replace(row, closed_at=closed_at, lost_at=_earliest(row.lost_at, closed_at)))
 
 
 def checkout_told(row: Payment, event: Event[CheckoutSession], amount: int, currency: str) -> Payment:
@@ -62,7 +92,7 @@ def checkout_told(row: Payment, event: Event[CheckoutSession], amount: int, curr
 def checkout_failed(row: Payment, event: Event[CheckoutSession], amount: int, currency: str) -> Payment:
     """The row of a one-time checkout whose delayed payment failed; the session does not say why."""
     row = _of_checkout(row, event)
-    row = replace(row, first_failed_at=min(row.first_failed_at or event.at, event.at))
+    row = replace(row, first_failed_at=_earliest(row.first_failed_at, event.at))
     return _failed(row, event, amount, currency, None)
 
 
@@ -71,7 +101,8 @@ def _succeeded(row: Payment, event: Event[Any], amount: int, currency: str, **fa
     if word <= row.version:
         return row
     status = _standing(row, PaymentStatus.SUCCEEDED)
-    return _without_reason(replace(row, amount=amount, currency=currency, status=status, version=word, **facts))
+    row = replace(row, amount=amount, currency=currency, status=status, version=word, **facts)
+    return _settled(_without_reason(row))
 
 
 def _failed(row: Payment, event: Event[Any], amount: int, currency: str, reason: str | None) -> Payment:
@@ -94,7 +125,7 @@ def declined(row: Payment, event: Event[Any], reason: str | None) -> Payment:
 def refunded(row: Payment, refunds: Mapping[str, Any], amount: int) -> Payment:
     """The row with what was given back of it, however much (behaviours.md C8)."""
     row = replace(row, refunds=refunds, refunded_amount=amount)
-    return _without_reason(replace(row, status=_standing(row, row.status)))
+    return _settled(_without_reason(replace(row, status=_standing(row, row.status))))
 
 
 def _standing(row: Payment, otherwise: PaymentStatus) -> PaymentStatus:
@@ -102,6 +133,19 @@ def _standing(row: Payment, otherwise: PaymentStatus) -> PaymentStatus:
     if row.refunded_amount > 0:
         return PaymentStatus.REFUNDED
     return PaymentStatus.SUCCEEDED if row.refunds else otherwise
+
+
+def _settled(row: Payment) -> Payment:
+    """The row with how it was recovered or lost, as its facts have it: what is paid is not lost."""
+    if row.status not in PAID:
+        return row
+    steps = [] if row.paid_at is None else [(at, name) for name, at in row.dunning_steps.items()]
+    before = [(at, name) for at, name in steps if row.paid_at and datetime.fromisoformat(at) <= row.paid_at]
+    return replace(row, recovered_by=max(before)[1] if before else None, lost_at=None)
+
+
+def _earliest(one: datetime | None, other: datetime) -> datetime:
+    return other if one is None else min(one, other)
 
 
 def _without_reason(row: Payment) -> Payment:

@@ -2,7 +2,7 @@
 
 A row's columns form groups, and each group takes what its greatest version says. This page ranks the words.
 
-    same second            created < payment of an invoice < updated < deleted      (rank)
+    same second            created < an invoice failed < closed < paid < updated < deleted      (rank)
     whatever the time      hint < glimpse < any event's own word < a terminal state
 
 A hint is what an event says of something that it is not about: the address on an invoice, the state that a finished
@@ -18,6 +18,7 @@ from schemas.version import UNSEEN, Version
 SUBSCRIPTION_CREATED = 10
 FIRST_INVOICE_FAILED = 29
 INVOICE_FAILED = 30
+INVOICE_CLOSED = 35
 INVOICE_PAID = 40
 SUBSCRIPTION_UPDATED = 50
 SUBSCRIPTION_DELETED = 90

@@ -12,8 +12,8 @@ from schemas.references import References
 from schemas.state import PaymentStatus, Subscription, SubscriptionStatus
 from schemas.timer import TimerDue, timer_event_type
 from streams.rules import dunning, invoices, subscriptions, timers
-from streams.rules.leaving import WIN_BACK
-from streams.rules.mails import days_until, iso, mail, plan_name
+from streams.rules.leaving import WIN_BACK, leaves_later
+from streams.rules.mails import days_until, iso, mail, plan_name_of
 from streams.rules.people import customer_of
 from streams.rules.precedence import time_of
 from streams.rules.subscription_row import ENDED, NEVER_BEGUN
@@ -41,7 +41,7 @@ def on_trial_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
     if row.trial_end is None or row.trial_end <= heard_at:
         return [done]
     data = {
-        "plan": plan_name(known.config, row.plan),
+        "plan": plan_name_of(known.config, row),
         "trial_end": iso(row.trial_end),
         "days_left": days_until(row.trial_end, heard_at),
     }
@@ -52,24 +52,26 @@ def on_trial_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
 
 @invoices.stream.on(timer_event_type(dunning.DUNNING_REMINDER), model=TimerDue, refer=_refer_invoice)
 def on_dunning_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
-    """C3, the step by days: if it is still unpaid, and what it is for has not ended."""
+    """C3, the step by days: if it is still unpaid and asked for, and what it is for has not ended."""
     if not timers.is_due(event, known):
         return []
     due = event.object
     done = FinishTimer(due.timer_key)
     payment = known.payment(event.account, due.subject)
-    if payment is None or payment.status is not PaymentStatus.FAILED or due.customer is None:
+    if payment is None or payment.status is not PaymentStatus.FAILED or payment.closed_at is not None:
         return [done]
     row = known.subscription(event.account, payment.subscription_id) if payment.subscription_id else None
     if row is not None and row.status in ENDED:
         return [done]
-    customer = customer_of(known, event.account, due.customer)
+    customer = customer_of(known, event.account, due.customer or "")
+    if customer.deleted_at is not None:
+        return [done]
     return [done, dunning.step_mail(due.data["template"], due.subject, customer, due.data["mail"], due.data["to"])]
 
 
 @subscriptions.stream.on(timer_event_type(WIN_BACK), model=TimerDue, refer=timers.refer)
 def on_win_back(event: Event[TimerDue], known: Known) -> list[Effect]:
-    """B4. Unless they came back, or left for good."""
+    """B4. Unless they came back, or left for good. Who kept another subscription longer is asked 14 days after that."""
     if not timers.is_due(event, known):
         return []
     due = event.object
@@ -80,9 +82,10 @@ def on_win_back(event: Event[TimerDue], known: Known) -> list[Effect]:
     subscriptions_now = known.subscriptions_of(event.account, due.customer)
     if customer.deleted_at is not None or any(map(_is_living, subscriptions_now)):
         return [done]
+    if leaves_later(known, event, due.customer):
+        return [done]
     left = known.subscription(event.account, due.subject)
-    former = known.config.plan_of_price(left.price_id) if left is not None else None
-    data = {"plan": plan_name(known.config, former), "return_url": known.config.mail.return_url}
+    data = {"plan": plan_name_of(known.config, left), "return_url": known.config.mail.return_url}
     return [done, mail("win-back", f"{WIN_BACK}:{due.subject}", customer, data)]
 
 

@@ -98,6 +98,13 @@ def told_paid(row: Subscription, event: Event[Any], *, bills_subscription: bool,
     return _with_plan(replace(row, **changes), config)
 
 
+def told_closed(row: Subscription, event: Event[Any]) -> Subscription:
+    """The row after an invoice that is owed no more. Its status is Stripe's to say."""
+    if event.version <= row.billing_version:
+        return row
+    return replace(row, payment_failed_at=None, payment_attempts=0, billing_version=event.version)
+
+
 def told_failed(row: Subscription, event: Event[Any], attempts: int, *, is_first: bool, config: Config) -> Subscription:
     """The row after a failed payment: past due, but for a subscription that never began and so stays incomplete."""
     changes: dict[str, Any] = {}

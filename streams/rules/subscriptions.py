@@ -14,7 +14,7 @@ from schemas.state import Customer, Subscription, SubscriptionStatus
 from schemas.stripe.subscription import StripeSubscription, previous_price_id
 from schemas.version import UNSEEN, is_tie
 from streams.rules import leaving, trial
-from streams.rules.mails import days_until, iso, mail, plan_name, plan_name_of, price_of, welcome
+from streams.rules.mails import DAY_S, days_until, iso, mail, plan_name, plan_name_of, price_of, welcome
 from streams.rules.organization import derive_organization
 from streams.rules.people import customer_of, linked, settle, subscriptions_with
 from streams.rules.precedence import (
@@ -22,6 +22,8 @@ from streams.rules.precedence import (
     SUBSCRIPTION_DELETED,
     SUBSCRIPTION_UPDATED,
     is_older,
+    rank_of,
+    seconds_of,
 )
 from streams.rules.registry import Stream
 from streams.rules.subscription_row import (
@@ -70,7 +72,10 @@ def refer(event: SubscriptionEvent) -> References:
 def on_created(event: SubscriptionEvent, known: Known) -> list[Effect]:
     """B1. A subscription that waits for its first payment is welcomed when that has come."""
     change = _change(event, known)
-    if event.object.status in NEVER_BEGUN or change.after.status in ENDED:
+    before, status = change.before, change.after.status
+    # One that comes behind its updates is welcomed for what those said.
+    is_late = before is not None and before.version != UNSEEN and status not in NEVER_BEGUN
+    if status in ENDED or (event.object.status in NEVER_BEGUN and not is_late):
         return change.effects
     return change.effects + _welcome(event, known, change)
 
@@ -187,8 +192,10 @@ def _has_begun(event: SubscriptionEvent, change: Change) -> bool:
         return False
     if event.previous.get("status") == SubscriptionStatus.INCOMPLETE:
         return True
-    before = change.before
-    return before is not None and before.version != UNSEEN and before.status is SubscriptionStatus.INCOMPLETE
+    # Stripe waits 23 hours for a first payment, and an invoice may have said before that it came. Who is welcomed
+    # already is not welcomed again: the mail has one key.
+    first = change.after.first_version
+    return rank_of(first) == SUBSCRIPTION_CREATED and event.created - seconds_of(first) <= DAY_S
 
 
 def _welcome(event: SubscriptionEvent, known: Known, change: Change) -> list[Effect]:

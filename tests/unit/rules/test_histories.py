@@ -92,11 +92,11 @@ class Story:
         self.invoices += 1
         for attempt in range(1, self.draw(st.integers(0, 2)) + 1):
             self.send("invoice.payment_failed", self.invoice("open", attempts=attempt, reason="subscription_create"))
-            self.wait()
+            self.clock += self.draw(st.sampled_from([0, 1, 3600]))  # Stripe waits 23 hours for a first payment
         if self.draw(st.booleans()):
             self.status = "active"
             self.send("invoice.paid", self.invoice("paid", reason="subscription_create"))
-            self.update({"status": "incomplete"})
+            self.update(self.draw(st.sampled_from([{"status": "incomplete"}, None])))
         else:
             self.status = "incomplete_expired"
             self.update({"status": "incomplete"})
@@ -130,12 +130,21 @@ class Story:
                 self.status = "past_due"
                 self.update({"status": "active"})
             self.wait()
-        if failures < 4 or self.draw(st.booleans()):
+        if failures and self.draw(st.booleans()):
+            self.write_off()
+        elif failures < 4 or self.draw(st.booleans()):
             self.send("invoice.paid", self.invoice("paid", attempts=failures + 1))
             self.send("invoice.payment_succeeded", self.invoice("paid", attempts=failures + 1))
             if self.status == "past_due":
                 self.status = "active"
                 self.update({"status": "past_due"})
+
+    def write_off(self) -> None:
+        type_ = self.draw(st.sampled_from(["invoice.voided", "invoice.marked_uncollectible"]))
+        self.send(type_, self.invoice("void"))
+        if type_ == "invoice.marked_uncollectible" and self.draw(st.booleans()):
+            self.wait()
+            self.send("invoice.paid", self.invoice("paid"))
 
     def confirm(self) -> None:
         self.invoices += 1

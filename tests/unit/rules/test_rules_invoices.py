@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from local.stripe_events import Json, Price, StripeEvents
 from schemas.errors import MalformedEvent, RuleViolated
 from schemas.settings import DunningStep
-from schemas.state import OrganizationStatus, PaymentStatus, SubscriptionStatus
+from schemas.state import OrganizationStatus, PaymentStatus, Subscription, SubscriptionStatus
 from tests.rulekit import CONFIG, DAY, MAKERS, NOW, World, at, decide
 
 pytestmark = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.shape.name.lower())
@@ -211,6 +213,75 @@ def test_C3_the_steps_are_configuration(make: StripeEvents) -> None:
     world = World(config).tell(failed(make, NOW), failed(make, NOW + DAY, 2))
     assert world.templates() == ["payment-urgent"]
     assert [timer.due_at for timer in world.pending().values()] == [at(NOW + 9 * DAY)]
+
+
+def closed(make: StripeEvents, when: int, type_: str = "invoice.voided") -> Json:
+    return make.event(type_, make.invoice(status="void", created=NOW), when)
+
+
+@pytest.mark.parametrize("type_", ["invoice.voided", "invoice.marked_uncollectible", "invoice.deleted"])
+def test_C3_nobody_is_asked_for_an_invoice_that_is_closed(make: StripeEvents, type_: str) -> None:
+    tries = [failed(make, NOW + DAY), failed(make, NOW + 2 * DAY, 2)]
+    end = closed(make, NOW + 3 * DAY, type_)
+    asked = make.event("invoice.payment_action_required", make.invoice(created=NOW), NOW + DAY)
+    begun = subscribed(make)
+    ordered = World().tell(begun, *tries, end)
+    assert (ordered.pending(), ordered.payment().status) == ({}, PaymentStatus.FAILED)
+    assert ordered.payment().closed_at == ordered.payment().lost_at == at(NOW + 3 * DAY)
+    for order in itertools.permutations([*tries, end]):
+        world = World().tell(begun, *order)
+        assert world.state() == ordered.state()
+        assert set(world.emails) <= set(ordered.emails)
+    assert World().tell(end, *tries, asked).templates() == []
+
+
+def test_C3_only_of_a_voided_invoice_nothing_is_owed(make: StripeEvents) -> None:
+    def after(type_: str) -> Subscription:
+        return (
+            World().tell(subscribed(make), failed(make, NOW + DAY), closed(make, NOW + 3 * DAY, type_)).subscription()
+        )
+
+    assert after("invoice.voided").payment_failed_at is None
+    assert after("invoice.marked_uncollectible").payment_failed_at == at(NOW + DAY)
+
+
+def test_C3_a_written_off_invoice_may_still_be_paid(make: StripeEvents) -> None:
+    events = [failed(make, NOW), closed(make, NOW + DAY, "invoice.marked_uncollectible"), paid(make, NOW + 2 * DAY)]
+    for order in itertools.permutations(events):
+        payment = World().tell(*order).payment()
+        assert (payment.status, payment.lost_at) == (PaymentStatus.SUCCEEDED, None)
+
+
+@pytest.mark.parametrize(
+    ("tries", "paid_after", "step"),
+    [
+        ([], 1, None),
+        ([0], 0, "payment-failed"),
+        ([0], 1, "payment-failed"),
+        ([0], 4, "payment-reminder"),
+        ([0, 5], 4, "payment-reminder"),
+        ([0, 5], 6, "payment-urgent"),
+        ([0, 1, 2, 9], 10, "payment-final"),
+    ],
+)
+def test_C3_what_brought_the_money_is_recorded(
+    make: StripeEvents, tries: list[int], paid_after: int, step: str | None
+) -> None:
+    """By the last step before it was paid, in whatever order that is heard; a failure after it recovers nothing."""
+    events = [failed(make, NOW + day * DAY, number) for number, day in enumerate(tries, 1)]
+    events.append(paid(make, NOW + paid_after * DAY))
+    for order in itertools.permutations(events):
+        payment = World().tell(*order).payment()
+        assert (payment.recovered_by, payment.lost_at) == (step, None)
+        assert payment.paid_at == at(NOW + paid_after * DAY)
+        assert payment.first_failed_at == (at(NOW) if tries else None)
+
+
+def test_C3_an_invoice_is_lost_when_the_last_step_is_reached(make: StripeEvents) -> None:
+    tries = [failed(make, NOW), failed(make, NOW + 2 * DAY, 2), failed(make, NOW + 5 * DAY, 3, retry=None)]
+    for order in itertools.permutations(tries):
+        payment = World().tell(*order).payment()
+        assert (payment.recovered_by, payment.lost_at) == (None, at(NOW + 5 * DAY))
 
 
 def test_C4_one_mail_with_the_hosted_page(make: StripeEvents) -> None:

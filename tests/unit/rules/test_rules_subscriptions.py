@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 
 import pytest
@@ -75,6 +76,17 @@ def test_B1_no_welcome_before_the_first_payment(make: StripeEvents) -> None:
     world.tell(updated(make, NOW + 60, {"status": "incomplete"}))
     assert world.templates() == ["subscription-welcome"]
     assert world.organization().plan == "pro"
+
+
+@pytest.mark.parametrize("previous", [None, {"status": "incomplete"}, {"latest_invoice": "in_0"}])
+def test_B1_a_creation_that_comes_last_is_welcomed_for_what_came_before(
+    make: StripeEvents, previous: Json | None
+) -> None:
+    """It still says that the first payment is waited for, and an update has said that it came."""
+    paid = make.event("invoice.paid", make.invoice(status="paid", reason="subscription_create"), NOW + 60)
+    events = [created(make, status="incomplete"), paid, updated(make, NOW + 61, previous)]
+    for order in itertools.permutations(events):
+        assert World().tell(*order).templates().count("subscription-welcome") == 1
 
 
 def test_B1_a_known_subscription_of_old_is_not_welcomed(make: StripeEvents) -> None:
