@@ -28,6 +28,7 @@ COMMANDS = {
     "customer": "ops.event:customer",
     "mrr": "ops.mrr:mrr",
     "tap": "ops.tap:tap",
+    "contract": "ops.contract:contract",
     "dead": "ops.dead:app",
     "replay": "ops.replay:replay",
     "brake": "ops.brake:app",

@@ -1,0 +1,195 @@
+"""What other consumers of the log may rely on, as JSON Schemas: headers, values and dead letters (docs/contract/).
+
+Made from the types that write the records, so that it cannot say otherwise than they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Literal, get_type_hints
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from schemas.dead_letter import PREFIX, DeadLetter
+from schemas.record import RecordHeaders, Source
+from schemas.timer import TimerDue, timer_event_type
+
+CONTRACT_VERSION = "1.0.0"
+"""Major: something was taken away or changed. Minor: something came to it. See docs/contract/README.md."""
+
+Schema = dict[str, Any]
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+class _Open(BaseModel):
+    """Stripe adds fields at any time."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class EventData(_Open):
+    """`object` is as Stripe's API version of the event has it."""
+
+    object: dict[str, Any]
+    previous_attributes: dict[str, Any] | None = None
+
+
+class SnapshotEvent(_Open):
+    """Stripe's envelope, in the exact bytes that Stripe sent: https://docs.stripe.com/api/events/object"""
+
+    id: str = Field(min_length=1)
+    object: Literal["event"]
+    type: str = Field(min_length=1)
+    created: int
+    """Seconds since the epoch. Events do not arrive in its order."""
+    livemode: bool
+    api_version: str | None = None
+    account: str | None = None
+    data: EventData
+
+
+class RelatedObject(_Open):
+    id: str
+    type: str
+    url: str | None = None
+
+
+class ThinEvent(_Open):
+    """A thin event names its object and does not carry it: https://docs.stripe.com/api/v2/core/events/object"""
+
+    id: str = Field(min_length=1)
+    object: Literal["v2.core.event"]
+    type: str = Field(min_length=1)
+    created: AwareDatetime
+    livemode: bool | None = None
+    context: str | None = None
+    related_object: RelatedObject | None = None
+
+
+def schemas() -> dict[str, Schema]:
+    """All schemas by name, each complete in itself."""
+    return {
+        "record-headers": _headers("Headers of billing.events", RecordHeaders, _names(_sample_headers().encode())),
+        "snapshot-event": _of_model(SnapshotEvent),
+        "thin-event": _of_model(ThinEvent),
+        "timer-event": _timer_event(),
+        "dead-letter-headers": _headers(
+            "Headers that a dead letter has besides its original ones",
+            DeadLetter,
+            _names(sample_letter().encode_headers()),
+            prefix=PREFIX,
+            renamed={"group": "consumer_group"},
+        ),
+    }
+
+
+def breaking_changes(old: Mapping[str, Schema], new: Mapping[str, Schema]) -> list[str]:
+    """What a reader of `old` can no longer rely on in `new`, a line each. What came to it breaks nobody."""
+    found: list[str] = []
+    for name, schema in old.items():
+        if name in new:
+            found += _broken(name, schema, new[name], schema, new[name])
+        else:
+            found.append(f"{name}: removed")
+    return found
+
+
+def sample_letter() -> DeadLetter:
+    """A dead letter of no event, to ask which headers there are."""
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    return DeadLetter(
+        key=None, value=None, headers=(), event_id="", type="", stream="", account="", customer_id=None,
+        error_class="", message="", traceback="", stage="", attempts=1, consumer_group="", topic="", partition=0,
+        offset=0, first_failed_at=moment, last_failed_at=moment, code_version="",
+    )  # fmt: skip
+
+
+def _sample_headers() -> RecordHeaders:
+    return RecordHeaders("", "", Source.STRIPE, "", False, "", "", "")
+
+
+def _names(headers: Iterable[tuple[str, bytes]]) -> list[str]:
+    return [name for name, _ in headers]
+
+
+def _headers(
+    title: str, kind: type[Any], names: Iterable[str], *, prefix: str = "", renamed: Mapping[str, str] | None = None
+) -> Schema:
+    """Headers are bytes: text in utf-8, '' where there is none."""
+    hints = get_type_hints(kind)
+    known = {field.name for field in fields(kind)}
+    properties = {}
+    for name in names:
+        own = name.removeprefix(prefix)
+        field = (renamed or {}).get(own, own)
+        if field not in known:
+            raise LookupError(f"header {name} is no field of {kind.__name__}")
+        properties[name] = _as_text(hints[field], name)
+    return {"$schema": _DIALECT, "title": title, "type": "object", "properties": properties, "required": [*properties]}
+
+
+def _as_text(hint: Any, name: str) -> Schema:
+    if hint is bool:
+        return {"type": "string", "enum": ["true", "false"]}
+    if hint is int:
+        return {"type": "string", "pattern": "^[0-9]+$"}
+    if hint is datetime or name.endswith("_at"):
+        return {"type": "string", "format": "date-time"}
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return {"type": "string", "enum": [str(member) for member in hint]}
+    return {"type": "string"}
+
+
+def _of_model(model: type[BaseModel]) -> Schema:
+    return {"$schema": _DIALECT, **model.model_json_schema()}
+
+
+def _timer_event() -> Schema:
+    """As schemas/timer.py writes it: a snapshot event of ours, whose object is the timer; its time is in seconds."""
+    due = TimerDue.model_json_schema(by_alias=True)
+    due["properties"] = {**due["properties"], "object": {"const": "timer"}, "due_at": {"type": "integer"}}
+    due["required"] = sorted({*due["required"], "object", "customer", "data"})
+    schema = _of_model(SnapshotEvent)
+    properties = {
+        **schema["properties"],
+        "type": {"type": "string", "pattern": f"^{timer_event_type('').replace('.', '[.]')}"},
+        "data": {"type": "object", "properties": {"object": due}, "required": ["object"]},
+    }
+    return {
+        **schema,
+        "title": "TimerEvent",
+        "description": "A timer of this system that is due.",
+        "properties": properties,
+    }
+
+
+def _broken(at: str, old: Schema, new: Schema, old_root: Schema, new_root: Schema) -> list[str]:
+    old, new = _resolved(old, old_root), _resolved(new, new_root)
+    found = [
+        f"{at}: {word} was {old.get(word)!r}, is {new.get(word)!r}"
+        for word in ("type", "const", "format", "pattern")
+        if old.get(word) is not None and old.get(word) != new.get(word)
+    ]
+    gone = set(old.get("required", ())) - set(new.get("required", ()))
+    found += [f"{at}.{name}: no longer always there" for name in sorted(gone) if name in new.get("properties", {})]
+    for name, schema in old.get("properties", {}).items():
+        if name in new.get("properties", {}):
+            found += _broken(f"{at}.{name}", schema, new["properties"][name], old_root, new_root)
+        else:
+            found.append(f"{at}.{name}: removed")
+    if _alternatives(old) and _alternatives(old) != _alternatives(new):
+        found.append(f"{at}: was one of {_alternatives(old)}, is one of {_alternatives(new) or [new.get('type')]}")
+    return found
+
+
+def _alternatives(schema: Schema) -> list[str]:
+    return sorted(str(one.get("type") or one.get("$ref")) for one in schema.get("anyOf", ()))
+
+
+def _resolved(schema: Schema, root: Schema) -> Schema:
+    ref = schema.get("$ref")
+    return root["$defs"][ref.rpartition("/")[2]] if isinstance(ref, str) else schema
