@@ -1,0 +1,45 @@
+"""`billing worker` on the notes stream with a rule that is broken: `broken_worker.py raises|blocks|sound`.
+
+`raises` dies on every note but those of user `well`, as a bad deploy would; `blocks` never returns from a note that
+says `block`, and holds the event loop with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from dataclasses import replace
+
+import uvloop
+
+from ops.entry import settings_and_config
+from ops.worker import run
+from schemas.effects import Effect
+from schemas.event import Event
+from schemas.known import Known
+from tests.chaos.notes_worker import stream_of
+from tests.notes import Note, notes
+
+_SOUND = notes.rules["note.written"]
+
+
+def raises(event: Event[Note], known: Known) -> list[Effect]:
+    """A field that was renamed, say."""
+    if event.object.user != "well":
+        raise AttributeError("'Note' object has no attribute 'usr'")
+    return _SOUND.decide(event, known)
+
+
+def blocks(event: Event[Note], known: Known) -> list[Effect]:
+    """Waits for what nobody will do."""
+    if event.object.text == "block":
+        threading.Event().wait()
+    return _SOUND.decide(event, known)
+
+
+if __name__ == "__main__":
+    decide = {"raises": raises, "blocks": blocks, "sound": _SOUND.decide}[sys.argv[1]]
+    notes.rules["note.written"] = replace(_SOUND, decide=decide)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run(*settings_and_config(), frozenset(), rules=notes.rules, stream_of=stream_of))

@@ -1,0 +1,156 @@
+"""A deploy that is broken: one that kills every event is stopped by its brake, one that is stuck by its watchdog."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+
+from local.ports import free_port
+from ops.brake import EXIT_BRAKED
+from ops.lag import lag_of
+from ops.watchdog import EXIT_STUCK
+from sinks.postgres.brakes import Brakes
+from tests.replaykit import OPEN, Rig, rigged
+
+pytestmark = pytest.mark.chaos
+
+WINDOW, LEAST, RUN = 40, 10, 20
+
+
+@pytest.fixture
+async def rig(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[Rig]:
+    (tmp_path / "config.toml").write_text("")
+    settings = {"config_path": tmp_path / "config.toml", "state_dir": tmp_path}
+    async with rigged(kafka_bootstrap, database_url, topic_prefix, settings) as made:
+        yield made
+
+
+@contextmanager
+def _worker(rig: Rig, rule: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    env = {
+        **os.environ,
+        "BILLING_KAFKA_BOOTSTRAP": rig.settings.kafka_bootstrap,
+        "BILLING_DATABASE_URL": rig.settings.database_url.get_secret_value(),
+        "BILLING_CONFIG": str(rig.settings.config_path),
+        "BILLING_TOPIC_PREFIX": rig.settings.topic_prefix,
+        "BILLING_STATE_DIR": str(rig.settings.state_dir),
+        "BILLING_SESSION_TIMEOUT_S": "6",
+        "BILLING_BATCH_SIZE": "15",
+        "BILLING_BRAKE_WINDOW": str(WINDOW),
+        "BILLING_BRAKE_LEAST": str(LEAST),
+        "BILLING_BRAKE_RUN": str(RUN),
+        **{f"BILLING_{name.upper()}": value for name, value in settings.items()},
+    }
+    with (rig.settings.state_dir / "worker.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos.broken_worker", rule], env=env, stdout=log, stderr=log
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(timeout=5)
+
+
+async def _until(
+    condition: Callable[[], object], process: subprocess.Popen[bytes], log: Path, within_s: float = 60
+) -> None:
+    deadline = time.monotonic() + within_s
+    while not await asyncio.to_thread(condition):
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        await asyncio.sleep(0.1)
+
+
+def _status(port: int, path: str) -> tuple[int, dict[str, dict[str, str]]]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+            return answer.status, orjson.loads(answer.read())
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, orjson.loads(refusal.read())
+    except OSError:
+        return 0, {}
+
+
+async def test_a_broken_rule_stops_its_group_and_after_the_fix_all_is_applied(rig: Rig) -> None:
+    """At most the window is dead-lettered, nothing is lost, and each customer's events are in order around the replay."""
+    log = rig.settings.state_dir / "worker.log"
+    group = f"{rig.settings.topic_prefix}.worker"
+    for n in range(60):
+        rig.send(f"evt_{n:03}", "well")
+    for n in range(60, 300):
+        rig.send(f"evt_{n:03}", "well" if n % 5 == 0 else f"u{n % 3}")
+
+    with _worker(rig, "raises") as worker:
+        assert await asyncio.to_thread(worker.wait, 60) == EXIT_BRAKED, log.read_text()[-3000:]
+    letters = len(await rig.find())
+    assert letters <= WINDOW
+    held = await Brakes(rig.settings.database_url).last(group)
+    assert held is not None
+    assert held.holds("0.1.0")
+    assert "AttributeError: 'Note' object has no attribute 'usr'" in held.reasons[0]
+    assert "the brake holds" in log.read_text()
+
+    port = free_port()
+    with _worker(rig, "raises", ops_port=str(port)) as worker:  # its supervisor starts it again
+        await _until(lambda: _status(port, "/readyz")[0] == 503, worker, log)
+        assert _status(port, "/livez")[0] == 200
+        await _until(lambda: "events" in _status(port, "/readyz")[1]["checks"]["brake"], worker, log)
+    assert len(await rig.find()) == letters, "a worker that is held eats nothing"
+
+    with _worker(rig, "sound", code_version="fixed") as worker:
+        await _until(lambda: _is_read(rig, group), worker, log)
+        # What died since the last commit of offsets was read again, and is applied by now.
+        still_open = {letter.event_id for letter in await rig.find(OPEN)}
+        report = await rig.replay()
+        assert report.replayed == len(still_open)
+        await _until(lambda: _is_read(rig, group), worker, log)
+
+    assert {status for found in (await rig.statuses()).values() for status in found} <= {"resolved"}
+    assert await rig.rows("SELECT 1 FROM billing.events WHERE outcome <> 'applied'") == []
+    due: dict[str, list[str]] = {}
+    for n in range(300):
+        due.setdefault("well" if n < 60 or n % 5 == 0 else f"u{n % 3}", []).append(f"evt_{n:03}")
+    for user, trail in (await rig.trails()).items():
+        ids = trail.split(",")
+        assert sorted(ids) == due[user], "each once"
+        assert ids == [i for i in due[user] if i not in still_open] + [i for i in due[user] if i in still_open]
+
+
+async def test_a_worker_that_is_stuck_ends_itself_and_says_where(rig: Rig) -> None:
+    """Its consumer's heartbeats go on from a thread: without a watchdog it would keep its partition for ever."""
+    log = rig.settings.state_dir / "worker.log"
+    rig.send("evt_1")
+    rig.send("evt_2", text="block")
+    rig.send("evt_3")
+
+    with _worker(rig, "blocks", stuck_after_s="3", batch_size="1") as worker:
+        assert await asyncio.to_thread(worker.wait, 60) == EXIT_STUCK, log.read_text()[-3000:]
+    said = log.read_text()
+    assert "process.stuck" in said
+    assert "the event loop has not turned" in said
+    assert "in blocks" in said, "the traceback shows the rule"
+
+    with _worker(rig, "sound") as worker:
+        await _until(lambda: _is_read(rig, f"{rig.settings.topic_prefix}.worker"), worker, log)
+    assert await rig.trails() == {"u1": "evt_1,block,evt_3"}
+
+
+def _is_read(rig: Rig, group: str) -> bool:
+    lag = lag_of(rig.settings.kafka_bootstrap, group, rig.settings.events_topic)
+    return lag is not None and not any(lag.values())
