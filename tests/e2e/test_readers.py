@@ -31,12 +31,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from local.ports import free_port
+from ops.analytics import count_anew
 from ops.lag import lag_of
 from ops.story import Step, story
 from ops.topics import ensure_topics
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
-from schemas.settings import Settings
+from schemas.settings import Settings, load_config
+from sinks.analytics import queries
+from sinks.postgres.connection import reading
 from sinks.postgres.migration import migrate
 from tests.systemkit import CONFIG
 
@@ -141,9 +144,8 @@ def test_it_filters(log: Log) -> None:
     assert len(invoices) == sum(step.event["type"].startswith("invoice.") for step in log.steps)
     of_ada = log.tap("--from-start", "--customer", ada, "--source", "stripe", "--account", "")
     assert len(of_ada) == sum(step.who == "Ada" for step in log.steps)
-    assert log.tap("--from-start", "--source", "timer") == []
+    assert log.tap("--from-start", "--source", "timer", "--source", "replay") == []
     assert log.tap("--from-start", "--account", "acct_1") == []
-    assert len(log.tap("--from-start", "--limit", "3")) == 3
 
 
 def test_it_leaves_no_group_behind_unless_it_is_told_to(log: Log) -> None:
@@ -202,14 +204,14 @@ def test_the_storys_figures_by_hand_through_the_consumer_that_is_killed_amid_it(
         wait(lambda: bool(figures(log)["mrr"]), "the first figures", process)
         process.kill()
         process.wait(timeout=10)
-    port = free_port()
-    told = Log(log.env | {"BILLING_OPS_PORT": str(port)}, log.settings, log.steps, log.records)
-    with child(told, "-m", "ops.cli", "analytics") as process:
+    with child(log, "-m", "ops.cli", "analytics") as process:
         group = f"{log.settings.topic_prefix}.analytics"
         wait(lambda: is_read(log, group), "the group to have read all", process)
         process.terminate()
         assert process.wait(timeout=20) == 0
     check_by_hand(log)
+    assert orjson.loads(log.billing("mrr", "--json", "--mode", "test"))["mrr"] == figures(log)["mrr"]
+    assert "No figures yet" in log.billing("mrr", "--mode", "live")
     before = asyncio.run(stored(log))
 
     assert "0 rows of figures were changed" in log.billing("analytics", "recount")
@@ -217,9 +219,9 @@ def test_the_storys_figures_by_hand_through_the_consumer_that_is_killed_amid_it(
         _execute(log.env["BILLING_DATABASE_URL"], "TRUNCATE analytics.movements, analytics.risks, analytics.facts")
     )
     asyncio.run(_execute(log.env["BILLING_DATABASE_URL"], "UPDATE analytics.payments SET amount = 1"))
-    assert " 0 rows of" not in log.billing("analytics", "recount")
+    assert recount(log) > 0
     assert asyncio.run(stored(log)) == before
-    log.billing("analytics", "recount", "--forget")
+    recount(log, forget=True)
     assert asyncio.run(stored(log)) == before
     check_by_hand(log)
 
@@ -232,9 +234,9 @@ def check_by_hand(log: Log) -> None:
             "new": 1900 + 4900 + 1900, "expansion": 3000, "contraction": 0, "churn": -1900, "reactivation": 0,
         }
     ]  # fmt: skip
-    by_plan = {row["plan"]: (row["mrr"], row["new"], row["churn"]) for row in figures(log, "--by", "plan")["mrr"]}
+    by_plan = {row["plan"]: (row["mrr"], row["new"], row["churn"]) for row in figures(log, "plan")["mrr"]}
     assert by_plan == {"starter": (0, 3800, -1900), "pro": (9800, 4900, 0)}
-    assert figures(log, "--by", "day")["mrr"][-1]["mrr"] == 9800
+    assert figures(log, "day")["mrr"][-1]["mrr"] == 9800
     assert found["risk"] == [{"livemode": False, "currency": "eur", "at_risk": 0, "recovered": 4900, "lost": 0}]
     assert found["recovery"] == [
         {
@@ -249,8 +251,6 @@ def check_by_hand(log: Log) -> None:
             "unpaid": 0, "unpaid_amount": 0, "refunded": 0,
         }
     ]  # fmt: skip
-    assert "9800" in log.billing("mrr", "--mode", "test")
-    assert "No figures yet" in log.billing("mrr", "--mode", "live")
 
 
 # -- a consumer of one's own --------------------------------------------------------------------------------------
@@ -339,9 +339,20 @@ def child(log: Log, *words: str) -> Iterator[subprocess.Popen[bytes]]:
                 stream.close()
 
 
-def figures(log: Log, *words: str) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = orjson.loads(log.billing("mrr", "--json", *words))
-    return found
+def figures(log: Log, by: str = "currency") -> dict[str, list[dict[str, Any]]]:
+    """As `billing mrr --json` asks for them."""
+
+    async def ask() -> dict[str, list[dict[str, Any]]]:
+        async with reading(log.settings.database_url) as connection:
+            return await queries.figures(connection, queries.Scope(), by)
+
+    return asyncio.run(ask())
+
+
+def recount(log: Log, *, forget: bool = False) -> int:
+    """As `billing analytics recount` does; the rows it had to change."""
+    counted, _ = asyncio.run(count_anew(log.settings, load_config(log.settings.config_path), forget=forget))
+    return counted.rows
 
 
 def is_read(log: Log, group: str) -> bool:
