@@ -302,7 +302,7 @@ def main(argv: list[str]) -> int:
     say(f"seed {plan.seed}")
     folder = Path(tempfile.mkdtemp(prefix="billing-soak-"))
     say(f"state, logs and mail are in {folder}, which stays if anything is found")
-    # Not on uvloop: aiosmtpd and the faulty mailbox know its transports for no asyncio.Transport, and would not break off.
+    # Not on uvloop, whose transports are no asyncio.Transport: the faulty mailbox would not break them off.
     report = asyncio.run(run(plan, folder, say))
     print(report.text())  # noqa: T201 - the command's output
     if not report.is_clean:
