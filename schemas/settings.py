@@ -175,6 +175,8 @@ class Settings(BaseSettings):
     stripe_calls_per_second: float = Field(20.0, gt=0, le=100)
     """Of each dispatcher. Stripe takes 100 a second in live mode, 25 in test mode, from all of an account's programs:
     https://docs.stripe.com/rate-limits"""
+    reconcile_every_s: float = Field(0, ge=0)
+    """How often the scheduler asks Stripe what never arrived, in seconds (86400: daily); 0 switches it off."""
     config_path: Path = Field(validation_alias=AliasChoices("BILLING_CONFIG", "config_path"))
 
     topic_prefix: str = "billing"

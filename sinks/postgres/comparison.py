@@ -1,0 +1,252 @@
+"""Beside the flow: two databases row by row, one of them rebuilt from the log, in what is a function of the log.
+
+Left out is what the clock, the dispatchers and operators write: when something was applied or sent, how often it was
+tried, what became of it. A timer is `open` whether or not the scheduler has noted that it fired; the waiting room's own
+timers are no part of the state. What the rebuilt one cannot know is told apart, with its reason (see `Excuses`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import orjson
+from sqlalchemy import Table, Text
+
+from schemas.state import Organization, User
+from schemas.timer import RETRY
+from sinks.postgres import tables
+
+MOST = 1000
+"""Differences that are named."""
+_AHEAD = 500
+"""Rows fetched at once from each side."""
+
+Owner = tuple[str, str | None]
+Row = dict[str, Any]
+
+_CLOCK = {"claimed_by", "attempts", "queued_at", "next_attempt_at", "last_error", "status"}
+_LEFT_OUT: Mapping[str, set[str]] = {
+    # Which of its deliveries was the one that got through may differ for an event that waited.
+    "events": {"received_at", "applied_at", "attempts", "offset", "source"},
+    "emails": _CLOCK | {"sent_at", "message_id"},
+    "stripe_calls": _CLOCK | {"done_at"},
+    "exports": _CLOCK | {"requested_at", "done_at", "location", "bytes", "sha256"},
+    "erasures": {"erased_at", "counts", "kafka_until", "dead_letters_until"},
+    "dead_letters": {
+        *("consumer_group", "attempts", "first_failed_at", "last_failed_at", "code_version", "dead_partition"),
+        *("dead_offset", "status", "closed_at", "closed_by", "replay_begun_at"),
+    },
+}
+_KEYS = {"dead_letters": ("topic", "partition", "offset")}
+"""Where not the primary key: workers of single streams are groups of their own, and a rebuild has one for all."""
+
+COMPARED: tuple[Table, ...] = (
+    tables.events,
+    *tables.STATE_TABLES.values(),
+    tables.emails,
+    tables.stripe_calls,
+    tables.exports,
+    tables.erasures,
+    tables.dead_letters,
+)
+
+# Of an event that came several times, the first letter: whether the others have one hangs on what was in their batch.
+_EARLIER_LETTER = """billing.dead_letters e WHERE e.event_id = t.event_id
+    AND (e.topic, e."partition", e."offset") < (t.topic, t."partition", t."offset")"""
+_EXCUSED_OWNERS = """
+SELECT DISTINCT e.account, e.customer_id,
+    CASE WHEN e."offset" < r.first THEN $4 WHEN e."offset" >= r.next THEN $5 ELSE $6 END AS reason
+FROM billing.events e LEFT JOIN unnest($1::int[], $2::bigint[], $3::bigint[]) AS r (partition, first, next)
+    ON r.partition = e."partition"
+WHERE e."offset" < r.first OR e."offset" >= r.next OR e.outcome = 'waiting'
+    OR (e.outcome = 'dead' AND EXISTS (
+        SELECT FROM billing.dead_letters d WHERE d.event_id = e.event_id AND d.error_class = 'NeverKnown'))
+"""
+_USERS = "SELECT account, customer_id, user_id FROM billing.customers WHERE user_id IS NOT NULL"
+_REBUILD = "SELECT offsets, ended_at FROM billing.rebuilds ORDER BY rebuild_id DESC LIMIT 1"
+
+REMOVED, LATER, WAITS = (
+    "of events that retention has removed from the log",
+    "of events that came after the rebuild",
+    "of events that wait, or waited too long",
+)
+
+
+class NotRebuilt(Exception):
+    """The other database was made by no `billing rebuild`, or by one that was broken off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One row. `columns`: live, rebuilt; empty where one side lacks the row, and `only_in` says which has it."""
+
+    table: str
+    key: tuple[Any, ...]
+    columns: dict[str, tuple[Any, Any]]
+    only_in: str | None = None
+
+
+@dataclass(slots=True)
+class Comparison:
+    """`excused`: rows that differ for a reason that is no fault, by that reason."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    """Compared, by table."""
+    different: Counter[str] = field(default_factory=Counter)
+    excused: dict[str, Counter[str]] = field(default_factory=dict)
+    differences: list[Difference] = field(default_factory=list)
+    """The first MOST."""
+    removed: dict[int, int] = field(default_factory=dict)
+    """How many offsets retention had removed before the rebuild, by partition."""
+
+    @property
+    def is_equal(self) -> bool:
+        return not self.different.total()
+
+
+@dataclass(slots=True)
+class Excuses:
+    """Whose rows may differ: of the customers whose events the rebuild could not read, or that live has not settled."""
+
+    stretches: Mapping[int, tuple[int, int]]
+    owners: dict[Owner, str]
+    organizations: dict[str, str]
+    users: dict[str, str]
+
+    @classmethod
+    async def of(cls, live: asyncpg.Connection[asyncpg.Record], stretches: Mapping[int, tuple[int, int]]) -> Excuses:
+        firsts, ends = [first for first, _ in stretches.values()], [end for _, end in stretches.values()]
+        found = await live.fetch(_EXCUSED_OWNERS, list(stretches), firsts, ends, REMOVED, LATER, WAITS)
+        owners = {(row["account"], row["customer_id"]): row["reason"] for row in found}
+        named = {(account, id_): reason for (account, id_), reason in owners.items() if id_ is not None}
+        users = {User.id_of(*owner): reason for owner, reason in named.items()}
+        for row in await live.fetch(_USERS) if named else ():
+            if reason := named.get((row["account"], row["customer_id"])):
+                users[row["user_id"]] = reason
+        return cls(stretches, owners, {Organization.id_of(*owner): reason for owner, reason in named.items()}, users)
+
+    def of_row(self, table: Table, row: Row, *, is_live: bool) -> str | None:
+        """Why this row may differ, or None."""
+        if table is tables.users:
+            return self.users.get(row["user_id"])
+        if table is tables.memberships:
+            return self.organizations.get(row["organization_id"])
+        if (row.get("outcome") == "waiting" and is_live) or row.get("error_class") == "NeverKnown":
+            return WAITS
+        if table in (tables.events, tables.dead_letters) and is_live:
+            return self._of_place(row["partition"], row["offset"]) or self._of_owner(row)
+        return self._of_owner(row)
+
+    def _of_owner(self, row: Row) -> str | None:
+        return self.owners.get((row["account"], row["customer_id"]))
+
+    def _of_place(self, partition: int | None, offset: int | None) -> str | None:
+        stretch = self.stretches.get(-1 if partition is None else partition)
+        if stretch is None or offset is None:
+            return LATER
+        return REMOVED if offset < stretch[0] else LATER if offset >= stretch[1] else None
+
+
+async def compare(live: asyncpg.Connection[asyncpg.Record], rebuilt: asyncpg.Connection[asyncpg.Record]) -> Comparison:
+    """Both at one moment each. Raises NotRebuilt, the driver's errors."""
+    async with (
+        live.transaction(isolation="repeatable_read", readonly=True),
+        rebuilt.transaction(isolation="repeatable_read", readonly=True),
+    ):
+        made = await rebuilt.fetchrow(_REBUILD)
+        if made is None or made["ended_at"] is None:
+            raise NotRebuilt("the other database was made by no `billing rebuild` that came to its end")
+        stretches = {int(number): (first, end) for number, (first, end) in orjson.loads(made["offsets"]).items()}
+        found = Comparison(removed={number: first for number, (first, _) in stretches.items() if first})
+        excuses = await Excuses.of(live, stretches)
+        for table in COMPARED:
+            await _compare(table, live, rebuilt, excuses, found)
+    return found
+
+
+async def _compare(
+    table: Table,
+    live: asyncpg.Connection[asyncpg.Record],
+    rebuilt: asyncpg.Connection[asyncpg.Record],
+    excuses: Excuses,
+    found: Comparison,
+) -> None:
+    """Walks both sides in key order."""
+    names, name = _compared_names(table), str(table.name)  # SQLAlchemy's are a kind of str that orjson takes for no key
+    ours, theirs = _rows(table, live), _rows(table, rebuilt)
+    one, other = await anext(ours, None), await anext(theirs, None)
+    while one is not None or other is not None:
+        found.rows[name] += 1
+        if other is None or (one is not None and one[0] < other[0]):
+            assert one is not None  # noqa: S101  # for the type checker: the loop's condition
+            _note(found, excuses, table, Difference(name, one[0], {}, "live"), one[1], None)
+            one = await anext(ours, None)
+        elif one is None or other[0] < one[0]:
+            _note(found, excuses, table, Difference(name, other[0], {}, "rebuilt"), None, other[1])
+            other = await anext(theirs, None)
+        else:
+            columns = _differing(names, one[1], other[1])
+            if columns:
+                _note(found, excuses, table, Difference(name, one[0], columns), one[1], other[1])
+            one, other = await anext(ours, None), await anext(theirs, None)
+
+
+def _note(
+    found: Comparison, excuses: Excuses, table: Table, difference: Difference, live: Row | None, rebuilt: Row | None
+) -> None:
+    reason = excuses.of_row(table, live, is_live=True) if live is not None else None
+    if reason is None and rebuilt is not None:
+        reason = excuses.of_row(table, rebuilt, is_live=False)
+    if reason is not None:
+        found.excused.setdefault(reason, Counter())[difference.table] += 1
+        return
+    found.different[difference.table] += 1
+    if len(found.differences) < MOST:
+        found.differences.append(difference)
+
+
+def _differing(names: list[str], one: Row, other: Row) -> dict[str, tuple[Any, Any]]:
+    return {
+        name: (one[name], other[name]) for name in names if one[name] != other[name] and not _is_filled(name, other)
+    }
+
+
+def _is_filled(name: str, rebuilt: Row) -> bool:
+    """Whose address it was is written down when a mail is sent."""
+    return name == "recipient" and rebuilt[name] is None
+
+
+def _compared_names(table: Table) -> list[str]:
+    return [str(column.name) for column in table.c if column.name not in _LEFT_OUT.get(table.name, ())]
+
+
+async def _rows(
+    table: Table, connection: asyncpg.Connection[asyncpg.Record]
+) -> AsyncIterator[tuple[tuple[Any, ...], Row]]:
+    """In key order, byte by byte, as Python orders text."""
+    key = _KEYS.get(table.name) or tuple(column.name for column in table.primary_key)
+    order = ", ".join(f't."{name}"' + (' COLLATE "C"' if isinstance(table.c[name].type, Text) else "") for name in key)
+    query = f"SELECT {', '.join(map(_selected, table.c))} FROM {table.fullname} AS t{_where(table)} ORDER BY {order}"  # noqa: S608  # names of our own tables
+    async for record in connection.cursor(query, prefetch=_AHEAD):
+        row = dict(record)
+        yield tuple(row[name] for name in key), row
+
+
+def _selected(column: Any) -> str:
+    if column.name == "payload":
+        return "md5(t.payload::text) AS payload"
+    if column.table.name == "timers" and column.name == "status":
+        return "CASE WHEN t.status IN ('pending', 'fired') THEN 'open' ELSE t.status END AS status"
+    return f't."{column.name}"'
+
+
+def _where(table: Table) -> str:
+    if table is tables.timers:
+        return f" WHERE t.kind <> '{RETRY}'"
+    if table is tables.dead_letters:
+        return f" WHERE NOT EXISTS (SELECT FROM {_EARLIER_LETTER})"
+    return ""

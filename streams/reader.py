@@ -1,0 +1,150 @@
+"""Beside the flow: the whole log, read once from its start, by no group and with nothing committed.
+
+Each partition in its order; among the partitions by the records' times, since that is nearest to how it all came.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from schemas.errors import LogUnavailable
+from schemas.record import Headers
+from streams.record import Record, record_of
+
+_TIMEOUT_S = 10.0
+_QUIET_S = 60.0
+"""How long the brokers may have nothing to say amid the log."""
+_ENOUGH, _FEW = 4000, 1000
+"""Records of one partition kept while others are waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """[first, end) of one partition; `first` above 0 means that retention has removed what was before."""
+
+    first: int
+    end: int
+
+
+class LogReader:
+    """One pass over the topic as it stands when this is made. Blocking; not for concurrent use.
+
+    With `until`, each partition ends before its first record of that time or later. Raises LogUnavailable.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, *, until: datetime | None = None) -> None:
+        self._topic = topic
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "billing-rebuild",  # asked for by the client, and never joined
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",  # what retention removes while we read must not be passed over silently
+                "queued.max.messages.kbytes": 32_768,
+                "log_level": 0,
+            }
+        )
+        try:
+            self.stretches = self._stretches(until)
+            self._open = {partition for partition, (stretch) in self.stretches.items() if stretch.first < stretch.end}
+            self._consumer.assign([TopicPartition(topic, p, self.stretches[p].first) for p in sorted(self._open)])
+        except KafkaException as error:
+            self.close()
+            raise LogUnavailable(f"{topic} can't be read: {error}") from error
+        self._buffers: dict[int, deque[Record]] = {partition: deque() for partition in self._open}
+        self._heads: list[tuple[float, int]] = []
+        self._paused: set[int] = set()
+
+    @property
+    def total(self) -> int:
+        """Offsets in all stretches: as many records, unless something else has taken some of them."""
+        return sum(stretch.end - stretch.first for stretch in self.stretches.values())
+
+    def read(self, most: int) -> list[Record]:
+        """The next records, at most so many; none at the end."""
+        found: list[Record] = []
+        while len(found) < most and self._fill():
+            _, partition = heapq.heappop(self._heads)
+            buffer = self._buffers[partition]
+            found.append(buffer.popleft())
+            if buffer:
+                heapq.heappush(self._heads, (buffer[0].timestamp, partition))
+            if partition in self._paused and len(buffer) < _FEW:
+                self._paused.discard(partition)
+                self._consumer.resume([TopicPartition(self._topic, partition)])
+        return found
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _fill(self) -> bool:
+        """Until each partition that has not ended has a record at hand; False when there is none at all."""
+        quiet = 0.0
+        while any(not self._buffers[partition] for partition in self._open):
+            messages = self._consumer.consume(1000, timeout=1.0)
+            quiet = 0.0 if messages else quiet + 1.0
+            if quiet >= _QUIET_S:
+                raise LogUnavailable(f"{self._topic}: nothing more came for {_QUIET_S:.0f} s")
+            for message in messages:
+                self._take(message)
+        return bool(self._heads)
+
+    def _take(self, message: Any) -> None:
+        partition, error = message.partition(), message.error()
+        if error is not None:
+            if error.code() == KafkaError._PARTITION_EOF:
+                self._open.discard(partition)
+            elif not error.retriable():
+                raise LogUnavailable(f"{self._topic}/{partition} can't be read on: {error.str()}")
+            return
+        if partition not in self._open:
+            return
+        end = self.stretches[partition].end
+        if message.offset() < end:
+            buffer = self._buffers[partition]
+            buffer.append(_record(message))
+            if len(buffer) == 1:
+                heapq.heappush(self._heads, (buffer[0].timestamp, partition))
+            if len(buffer) > _ENOUGH and partition not in self._paused:
+                self._paused.add(partition)
+                self._consumer.pause([TopicPartition(self._topic, partition)])
+        if message.offset() >= end - 1:
+            self._open.discard(partition)
+
+    def _stretches(self, until: datetime | None) -> dict[int, Stretch]:
+        found = self._consumer.list_topics(self._topic, timeout=_TIMEOUT_S).topics[self._topic]
+        if found.error is not None:
+            raise KafkaException(found.error)
+        marks = {
+            partition: self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=_TIMEOUT_S)
+            for partition in found.partitions
+        }
+        ends = {partition: high for partition, (_, high) in marks.items()}
+        if until is not None:
+            at = int(until.timestamp() * 1000)
+            asked = [TopicPartition(self._topic, partition, at) for partition in marks]
+            for place in self._consumer.offsets_for_times(asked, timeout=_TIMEOUT_S):
+                if place.offset >= 0:
+                    ends[place.partition] = min(ends[place.partition], place.offset)
+        return {partition: Stretch(low, max(low, ends[partition])) for partition, (low, _) in sorted(marks.items())}
+
+
+def _record(message: Any) -> Record:
+    headers: Headers = tuple((name, bytes(value or b"")) for name, value in message.headers() or ())
+    return record_of(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.key(),
+        message.value(),
+        headers,
+        message.timestamp()[1] / 1000,
+    )

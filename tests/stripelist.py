@@ -1,0 +1,131 @@
+"""A Stripe of the tests' own that lists: events by time and cursor, subscriptions, invoices and accounts, over HTTP.
+
+As Stripe's: newest first, `starting_after` and `ending_before`, `created[gte]`, `created[lt]`, `types`, at most 100 on
+a page, everything indented. It can be told to refuse, to fail, to hang, to be slow, and to repeat itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+KEY = "sk_test_51QwertyuiopAsdfghjklZxcvbnm"
+
+Json = dict[str, Any]
+_TYPES = re.compile(r"types\[\d*\]")
+
+
+@dataclass
+class ListingStripe:
+    """`async with ListingStripe() as stripe:`. By account ('' for one's own): what it has, in any order."""
+
+    key: str = KEY
+    lists: dict[tuple[str, str], list[Json]] = field(default_factory=dict)
+    """By account and name: events, subscriptions, invoices."""
+    accounts: list[str] = field(default_factory=list)
+    undelivered: set[str] = field(default_factory=set)
+    faults: deque[str] = field(default_factory=deque)
+    """What goes wrong with the next requests: `429`, `500`, `hang`, `drop`, `html`, `ok`."""
+    hang_at: int | None = None
+    """From this request on (from 1) none is answered."""
+    slow_s: float = 0.0
+    repeats: bool = False
+    """Whether each page begins with the last object of the one before it."""
+    requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    """Account, path and query."""
+    at: list[float] = field(default_factory=list)
+    served: Counter[str] = field(default_factory=Counter)
+    _runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        assert self._runner is not None
+        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    def tell(self, *events: Json, account: str = "") -> None:
+        self.lists.setdefault((account, "events"), []).extend(events)
+
+    async def __aenter__(self) -> ListingStripe:
+        app = web.Application()
+        app.router.add_get("/v1/{name}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        account = request.headers.get("Stripe-Account", "")
+        self.requests.append((account, request.path, dict(request.query)))
+        self.at.append(asyncio.get_running_loop().time())
+        fault = self.faults.popleft() if self.faults else "ok"
+        if fault == "hang" or (self.hang_at is not None and len(self.requests) >= self.hang_at):
+            await asyncio.sleep(3600)
+        if self.slow_s:
+            await asyncio.sleep(self.slow_s)
+        if fault == "drop" and request.transport is not None:
+            request.transport.abort()
+        if fault == "html":
+            return web.Response(status=502, text="<html>bad gateway</html>", content_type="text/html")
+        if fault in ("429", "500"):
+            error = {"type": "invalid_request_error", "code": "rate_limit", "message": f"slow down {self.key}"}
+            return self._answer({"error": error}, int(fault), {"Retry-After": "1"} if fault == "429" else {})
+        if request.headers.get("Authorization") != f"Bearer {self.key}":
+            return self._answer({"error": {"type": "invalid_request_error", "message": "Invalid API Key"}}, 401)
+        if account and account not in self.accounts:
+            error = {"type": "invalid_request_error", "code": "account_invalid", "message": "no access"}
+            return self._answer({"error": error}, 403)
+        return self._list(request, account)
+
+    def _list(self, request: web.Request, account: str) -> web.Response:
+        name, query = request.match_info["name"], request.query
+        if name == "accounts":
+            found: list[Json] = [{"id": id_, "object": "account", "created": 0} for id_ in self.accounts]
+        else:
+            found = [one for one in self.lists.get((account, name), []) if self._is_asked_for(one, query)]
+        found.sort(key=lambda one: (one["created"], one["id"]), reverse=True)
+        ids = [one["id"] for one in found]
+        limit = min(int(query.get("limit", "10")), 100)
+        for cursor in ("starting_after", "ending_before"):
+            if cursor in query and query[cursor] not in ids:
+                return self._answer({"error": {"code": "resource_missing", "message": f"No such: {cursor}"}}, 400)
+        if "ending_before" in query:
+            before = found[: ids.index(query["ending_before"])]
+            page, has_more = before[-limit:], len(before) > limit
+        else:
+            start = ids.index(query["starting_after"]) + (not self.repeats) if "starting_after" in query else 0
+            page, has_more = found[start : start + limit], len(found) > start + limit
+        self.served.update(one["id"] for one in page)
+        return self._answer({"object": "list", "data": page, "has_more": has_more, "url": request.path})
+
+    def _is_asked_for(self, one: Json, query: Any) -> bool:
+        types = [value for name, value in query.items() if _TYPES.fullmatch(name)]
+        return (
+            int(query.get("created[gte]", "0")) <= one["created"] < int(query.get("created[lt]", "99999999999"))
+            and (not types or one["type"] in types)
+            and (query.get("delivery_success") != "false" or one["id"] in self.undelivered)
+            and ("status" in query or one.get("object") != "subscription" or one["status"] != "canceled")
+        )
+
+    def _answer(self, said: Json, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+        return web.Response(
+            status=status,
+            text=json.dumps(said, indent=2),
+            content_type="application/json",
+            headers={
+                "Request-Id": f"req_{len(self.requests)}",
+                "Stripe-Version": "2025-11-17.clover",
+                "Date": datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT"),
+                **(headers or {}),
+            },
+        )
