@@ -13,6 +13,7 @@ import faust
 
 from schemas.settings import Settings
 from streams.agent import Agent
+from streams.commits import App
 from streams.seen import SeenEvents
 
 
@@ -25,7 +26,7 @@ def create_app(settings: Settings, group: str, partitions: int) -> faust.App:
     """An app that is not connected to anything yet. `partitions` are those the events topic really has."""
     datadir = Path(settings.state_dir) / "faust"
     datadir.mkdir(parents=True, exist_ok=True)
-    return faust.App(
+    return App(
         group,
         broker=f"kafka://{settings.kafka_bootstrap.replace(',', ';kafka://')}",
         datadir=datadir,
