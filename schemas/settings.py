@@ -200,16 +200,16 @@ class Settings(BaseSettings):
     batch_size: int = Field(500, ge=1, le=10_000)
     batch_within_s: float = Field(0.05, gt=0, le=10)
     code_version: str = ""
-    """What dead letters and the brake know this build by (an image's tag, a commit); by default the package's version."""
+    """What dead letters and the brake know this build by (a tag, a commit); by default the package's version."""
     brake_window: int = Field(200, ge=1, le=100_000)
-    """A worker stops when, of this many events, `brake_ratio` died and `brake_least` at least; or `brake_run` in a row."""
+    """A worker stops when of so many events `brake_ratio` and `brake_least` at least died, or `brake_run` in a row."""
     brake_least: int = Field(20, ge=1)
     brake_ratio: float = Field(0.5, gt=0, le=1)
     brake_run: int = Field(50, ge=1)
     stuck_after_s: float = Field(120.0, ge=1, le=3600)
     """A process that has work and does not move for so long ends itself, to be started again."""
     retry_failed_every_s: float = Field(0.0, ge=0, le=86_400)
-    """How often the scheduler replays what died within the last 24 hours, as `billing replay --failed` does; 0: never."""
+    """How often the scheduler replays what died within the last 24 h, as `billing replay --failed` does; 0: never."""
 
     @property
     def exports_place(self) -> str:

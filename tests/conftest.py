@@ -18,8 +18,13 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 from confluent_kafka.admin import AdminClient
+from hypothesis import HealthCheck, settings
 
 from local.faulty_mailbox import FaultyMailbox
+
+# A loaded machine is slow, which is no counterexample.
+settings.register_profile("loaded", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("loaded")
 
 # Set by the controller before it starts its workers, which inherit it: "OWNER_PID:DIR".
 _SESSION = "BILLING_TEST_SESSION"

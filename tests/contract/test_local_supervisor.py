@@ -25,8 +25,9 @@ _STUBBORN = [
 ]
 # What `billing up` is in small: a supervisor in a process of its own, which prints its child's pid.
 _OWNER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
 from local.supervisor import Child, Supervisor
 with Supervisor(Path(sys.argv[1]), print) as supervisor:
     child = supervisor.run(Child("sleeper", [sys.executable, "-c", "import time; time.sleep(600)"]))
