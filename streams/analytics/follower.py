@@ -22,6 +22,7 @@ from schemas.settings import Settings
 from streams.analytics import metrics
 from streams.analytics.book import Book, Counted
 from streams.backoff import pause
+from streams.commits import App
 from streams.consumer_metrics import KafkaSensor
 
 log = structlog.get_logger(__name__)
@@ -115,7 +116,7 @@ def create_app(settings: Settings) -> faust.App:
     """An app that is not connected to anything yet: Faust as it comes, bounded as the worker's (streams/app.py)."""
     datadir = Path(settings.state_dir) / "faust"
     datadir.mkdir(parents=True, exist_ok=True)
-    app = faust.App(
+    app = App(
         group_of(settings.topic_prefix),
         broker=f"kafka://{settings.kafka_bootstrap.replace(',', ';kafka://')}",
         datadir=datadir,
