@@ -51,7 +51,7 @@ def test_what_does_not_exist_is_found() -> None:
     assert _exists("tests/unit/test_behaviours_table.py::test_what_does_not_exist_is_found")
     assert not _exists("tests/unit/test_behaviours_table.py::test_of_nothing")
     assert not _exists("tests/unit/test_of_nothing.py::test_what_does_not_exist_is_found")
-    assert _table("| C1 | paid | |") == {"C1": []}
+    assert _table("| C1 | paid |  |") == {"C1": []}
 
 
 def test_tests_named_after_a_behaviour_name_a_real_one() -> None:
