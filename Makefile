@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 STATE_DIR ?= .billing
 WORKERS ?= 1
 TESTERS ?= 2
+HISTORIES ?= 1000
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down test check bench soak
@@ -45,4 +46,5 @@ bench: $(STAMP) ## Measure (ARGS=…)
 	@$(BIN)/billing bench $(ARGS)
 
 soak: $(STAMP) ## Faults under load, then a check of every row (ARGS="--seed 7 --events 50000", --help)
+	BILLING_HISTORIES=$(HISTORIES) $(BIN)/pytest -s --timeout 0 tests/contract/test_histories.py
 	$(BIN)/python -m tests.chaos.soak $(ARGS)
