@@ -10,13 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import asyncpg
 import orjson
 
 from schemas.effects import CallStripe, QueueEmail
-from schemas.record import Source
 from schemas.state import ROW_TYPES, Row, Timer, TimerStatus
 from schemas.timer import RETRY
 from sinks.email.message import message_id
@@ -144,7 +143,7 @@ def differing_rows(fold: Fold, state: Mapping[type[Row], Mapping[tuple[str, ...]
     """Rows of these tables that are not as the fold has them, each with the columns that differ (table:folded)."""
     found = []
     for kind in state:
-        stored = {key: row for key, row in state[kind].items() if not (isinstance(row, Timer) and row.kind == RETRY)}
+        stored = {key: row for key, row in state[kind].items() if not _is_retry(row)}
         folded_rows = {row.key: row for row in fold.known.changed(kind)[0]}
         for key in sorted(stored.keys() | folded_rows.keys()):
             table, folded = stored.get(key), folded_rows.get(key)
@@ -166,6 +165,11 @@ def _differing(table: Row, folded: Row, fold: Fold) -> str:
         if one != other:
             differing.append(f"{column.name}={one}:{other}")
     return ", ".join(differing)
+
+
+def _is_retry(row: Row) -> TypeGuard[Timer]:
+    """The waiting room's timers, which an event keeps once it has waited; the fold has none."""
+    return isinstance(row, Timer) and row.kind == RETRY
 
 
 def _is_open_to_chance(timer: Timer, fold: Fold) -> bool:
@@ -197,9 +201,7 @@ def _check_ledger(
 
 def _check_order(findings: Findings, records: Sequence[Record], fold: Fold, tables: Tables) -> None:
     newest: dict[int, Any] = {}
-    waited = fold.waited | {
-        record.headers["event_id"] for record in records if record.headers["source"] == Source.TIMER
-    }
+    waited = fold.waited | {row.subject for row in tables.state[Timer].values() if _is_retry(row)}
     for record in records:
         event_id, place = record.headers["event_id"], (record.partition, record.offset)
         row, judged = tables.ledger.get(event_id), fold.ledger.get(event_id)

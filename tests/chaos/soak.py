@@ -56,7 +56,7 @@ class Plan:
     faults: int
     kinds: Sequence[Kind] = tuple(Kind)
     workers: int = 3
-    rate: float = 120.0
+    rate: float = 70.0
     pause_s: float = 20.0
     overlapping: bool = False
     """Whether the next fault may strike before the last has been recovered from: quicker, but nothing to measure by."""
@@ -283,7 +283,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--faults", type=int, default=2 * len(Kind))
     parser.add_argument("--only", type=kinds_named, default=list(Kind), help="words of the faults' names, with commas")
     parser.add_argument("--workers", type=int, default=3)
-    parser.add_argument("--rate", type=float, default=120.0, help="deliveries a second")
+    parser.add_argument("--rate", type=float, default=70.0, help="deliveries a second")
     asked = parser.parse_args(argv)
     plan = Plan(
         seed=asked.seed,
