@@ -72,7 +72,7 @@ def rebuild(
     settings, config = settings_and_config()
     try:
         moment = moment_of(until, datetime.now(UTC)) if until else None
-        target = _target(into, settings)
+        target = target_of(into, settings)
     except (ValueError, InvalidSettings) as error:
         typer.echo(f"billing rebuild: {error}", err=True)
         raise typer.Exit(EXIT_INVALID_SETTINGS) from None
@@ -141,8 +141,8 @@ def _record(row: asyncpg.Record) -> Record:
     )
 
 
-def _target(into: str, settings: Settings) -> SecretStr:
-    """Raises InvalidSettings."""
+def target_of(into: str, settings: Settings) -> SecretStr:
+    """The address, unless it is the live database's. Raises InvalidSettings."""
     target = SecretStr(into)
     try:
         place = _place(target)

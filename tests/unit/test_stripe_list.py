@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ops.moments import moment_of, span_of
@@ -32,6 +32,7 @@ def test_an_object_is_cut_out_as_it_was_written() -> None:
     assert (items[0].id, has_more) == ("evt_1", True)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.dictionaries(st.text(), VALUES, max_size=4)), st.sampled_from([None, 2]), st.booleans())
 def test_whatever_it_holds(objects: list[dict[str, Any]], indent: int | None, ascii_only: bool) -> None:
     data = [{**one, "id": f"evt_{at}"} for at, one in enumerate(objects)]
