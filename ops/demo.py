@@ -60,7 +60,7 @@ def demo(
         except NOT_STARTED as error:
             typer.echo(f"billing: {error}", err=True)
             raise typer.Exit(2 if isinstance(error, InvalidSettings) else 1) from None
-        say("Sending the story: three customers, duplicates, wrong order, a forgery, poison")
+        say("Sending the story: six customers, duplicates, wrong order, a forgery, poison, and a month that goes by")
         report = asyncio.run(tell(system, story(int(time.time())), say))
         _show(report, system)
         if not once and sys.stdout.isatty():
@@ -94,12 +94,12 @@ def _show(report: Report, system: System) -> None:
         console.print(f"OTHERWISE THAN THE STORY SAYS: {surprise}", style="bold red", markup=False)
     if not report.surprises:
         console.print("All came out as the story says.", style="green")
-    first = report.told[0].step
+    first = report.told[0]
     console.print(
         f"\nWhere to look next{'' if console.is_terminal else ' (while it is up: `billing up --state-dir …`)'}:\n"
         f"  set -a; . {system.state_dir}/env; set +a\n"
         f"  .venv/bin/billing customer {first.customer_id}\n"
-        f"  .venv/bin/billing event {first.event['id']}\n"
+        f"  .venv/bin/billing event {first.event_id}\n"
         f"  ls {system.mailbox_dir}          each mail, as it was received\n"
         f"  curl {system.gateway_url}/metrics",
         markup=False,
@@ -111,12 +111,14 @@ def _table(told: list[Told]) -> Table:
     for heading in ("", "who", "event", "", "HTTP", "outcome", "what changed", "mail"):
         table.add_column(heading, overflow="fold")
     for one in told:
+        if not one.type:
+            table.add_section()
         table.add_row(
             "[green]✓[/]" if not one.surprises else "[red]✗[/]",
-            one.step.who,
-            one.step.event["type"],
-            one.step.what,
-            str(one.answer),
+            one.who,
+            one.type,
+            one.what if one.type else f"[bold]{one.what}[/]",
+            "" if one.answer is None else str(one.answer),
             one.outcome,
             "\n".join(one.changes),
             "\n".join(one.mails),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,6 +12,7 @@ import structlog
 import typer
 import uvloop
 
+from ops.clock import clock_from
 from ops.entry import EXIT_INVALID_SETTINGS, settings_and_config
 from ops.health import OpsServer
 from ops.reconcile_parts import key_and_base
@@ -52,7 +54,7 @@ async def run(settings: Settings, config: Config) -> None:
     """Until SIGTERM or SIGINT. Raises InvalidSettings, OSError when the ops address is taken."""
     reconciling = _reconciling(settings, config)
     event_log = EventLog(settings.kafka_bootstrap, settings.events_topic, client_id="billing-scheduler")
-    schedule = Scheduler(partial(DueTimers.connect, settings.database_url), event_log, clock=_utc_now)
+    schedule = Scheduler(partial(DueTimers.connect, settings.database_url), event_log, clock=clock_from(os.environ))
     watchdog = Watchdog({"turns": schedule.stuck}, limit_s=settings.stuck_after_s)
     retrying = RetryFailed(settings)
     health = OpsServer(

@@ -1,14 +1,16 @@
-"""The demo's story: three customers' billing lives as signed events, with what has to come of each."""
+"""The demo's story: six customers' billing lives as signed events, with what has to come of each, also of time."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
+from local import stripe_payments as pay
 from local.stripe_events import DAY_S, MONTH_S, Json, Price, Shape, StripeEvents
 
 STARTER = Price("price_starter_monthly", 1900, "eur", "month", "Starter")
@@ -16,12 +18,37 @@ PRO = Price("price_pro_monthly", 4900, "eur", "month", "Pro")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """A timer of the story: when it is due, in seconds since the epoch, and the mails it then queues."""
+
+    who: str
+    customer_id: str
+    kind: str
+    what: str
+    at: int
+    mails: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Later:
+    """So many days after the story's beginning, with the timers that fire on the way."""
+
+    days: int
+    fires: tuple[Due, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One delivery. `outcome` is the ledger's, None where nothing may reach it; `mails` are what the event queues."""
+    """One delivery. `outcome` is the ledger's, None where nothing may reach it; `mails` are what the event queues.
+
+    `fires` are timers that it sets and that are due already.
+    """
 
     who: str
     what: str
     event: Json
+    customer_id: str
+    fires: tuple[Due, ...] = ()
     outcome: str | None = "applied"
     mails: tuple[str, ...] = ()
     answer: int = 200
@@ -32,11 +59,6 @@ class Step:
     @property
     def body(self) -> bytes:
         return orjson.dumps(self.event)
-
-    @property
-    def customer_id(self) -> str | None:
-        o: dict[str, Any] = self.event["data"]["object"]
-        return o["id"] if o["object"] == "customer" else o.get("customer")
 
 
 @dataclass(slots=True)
@@ -85,12 +107,42 @@ class Person:
         )
 
     def step(self, what: str, type_: str, obj: Json, at: int, *, previous: Json | None = None, **expected: Any) -> Step:
-        return Step(who=self.short, what=what, event=self.make.event(type_, obj, at, previous=previous), **expected)
+        event = self.make.event(type_, obj, at, previous=previous)
+        return Step(who=self.short, what=what, event=event, customer_id=self.customer_id, **expected)
+
+    def due(self, kind: str, what: str, at: int, *mails: str) -> Due:
+        return Due(who=self.short, customer_id=self.customer_id, kind=kind, what=what, at=at, mails=mails)
 
 
-def story(now: int) -> list[Step]:
-    """All deliveries in their order. `now` is in seconds since the epoch; the lives begin a month before it."""
-    return [*_ada(now), *_ben(now), *_cleo(now), *_trouble(now)]
+@dataclass(slots=True)
+class Story:
+    """What happens now, and on later days; `timers` are those that fire as time goes by."""
+
+    now: int
+    steps: list[Step] = field(default_factory=list)
+    later: dict[int, list[Step]] = field(default_factory=lambda: {3: [], 15: [], 32: []})
+    timers: list[Due] = field(default_factory=list)
+
+    def told(self) -> list[Step | Later]:
+        """All of it in its order."""
+        told: list[Step | Later] = [*self.steps]
+        before = self.now
+        for days, steps in self.later.items():
+            until = self.now + days * DAY_S
+            due = sorted((timer for timer in self.timers if before < timer.at <= until), key=lambda timer: timer.at)
+            told += [Later(days=days, fires=tuple(due)), *steps]
+            before = until
+        return told
+
+
+def story(now: int) -> list[Step | Later]:
+    """`now` is in seconds since the epoch; the lives begin a month before it, and go on for a month."""
+    story = Story(now)
+    story.steps += [*_ada(now), *_ben(now)]
+    for tell in (_cleo, _dana, _emil, _finn):
+        tell(story, now)
+    story.steps += _trouble(now)
+    return story.told()
 
 
 def _ada(now: int) -> Sequence[Step]:
@@ -105,6 +157,7 @@ def _ada(now: int) -> Sequence[Step]:
         ada.subscription(STARTER, start, **trial),
         start + 2,
         mails=("subscription-welcome",),
+        fires=(ada.due("trial-reminder", "a week before the trial ends", trial_end - 7 * DAY_S, "trial-reminder"),),
     )
     active = ada.subscription(STARTER, trial_end, created=start, trial_start=start, trial_end=trial_end)
     grown = ada.subscription(PRO, trial_end, created=start, trial_start=start, trial_end=trial_end)
@@ -205,12 +258,16 @@ def _ben(now: int) -> Sequence[Step]:
     ]
 
 
-def _cleo(now: int) -> Sequence[Step]:
-    """A customer who leaves."""
+def _cleo(story: Story, now: int) -> None:
+    """A customer who leaves, and is forgotten."""
     cleo = Person("Cleo Patra", StripeEvents())
     start = now - 20 * DAY_S
     gone = cleo.subscription(STARTER, start, status="canceled", canceled_at=now - 60, ended_at=now - 60)
-    return [
+    story.timers += [
+        cleo.due("win-back", "two weeks after she left", now - 60 + 14 * DAY_S, "win-back"),
+        cleo.due("erase", "thirty days after: forgotten", now - 60 + 30 * DAY_S),
+    ]
+    story.steps += [
         cleo.created(start),
         cleo.step(
             "subscribes",
@@ -236,6 +293,90 @@ def _cleo(now: int) -> Sequence[Step]:
     ]
 
 
+def _dana(story: Story, now: int) -> None:
+    """A card that is never good again: every step of dunning, and an invoice that is lost."""
+    dana = Person("Dana Debtor", StripeEvents())
+    start = now - MONTH_S
+
+    def declined(attempt: int, at: int, what: str, mail: str, retry: int | None) -> Step:
+        invoice = dana.invoice(1, PRO, now - 90, attempts=attempt, next_attempt=retry)
+        return dana.step(what, "invoice.payment_failed", invoice, at, mails=(mail,))
+
+    subscription = dana.subscription(PRO, start)
+    welcome = ("subscription-welcome",)
+    first, last = now - 50, now + 15 * DAY_S
+    story.steps += [
+        dana.created(start),
+        dana.step("subscribes", "customer.subscription.created", subscription, start + 2, mails=welcome),
+        declined(1, first, "the card is declined", "payment-failed", now + 3 * DAY_S),
+    ]
+    reminder = dana.due("dunning-reminder", "still unpaid", first + 3 * DAY_S, "payment-reminder")
+    story.timers.append(reminder)
+    story.later[3].append(declined(2, now + 3 * DAY_S + 60, "declined again", "payment-urgent", last))
+    written_off = dana.invoice(1, PRO, now - 90, status="uncollectible", attempts=4)
+    story.later[15] += [
+        declined(4, last + 60, "declined for the last time", "payment-final", None),
+        dana.step("Stripe gives up", "invoice.marked_uncollectible", written_off, last + 61),
+    ]
+
+
+def _emil(story: Story, now: int) -> None:
+    """A card that expires, and is announced in two steps."""
+    emil = Person("Emil Expiring", StripeEvents())
+    year, month = _first_month_after(now + 8 * DAY_S)
+    expiry = int(datetime(year, month, 1, tzinfo=UTC).timestamp())
+    good_until = (year, month - 1) if month > 1 else (year - 1, 12)
+    card = pay.payment_method(
+        emil.make, f"pm_{emil.run}", customer=emil.customer_id, expiry=good_until, created=now - 40
+    )
+    steps = [
+        emil.due("card-expiring", f"{days} days before his card expires", expiry - days * DAY_S, "card-expiring")
+        for days in (30, 7)
+    ]
+    overdue = tuple(timer for timer in steps if timer.at <= now)
+    story.timers += steps
+    story.steps += [
+        emil.created(now - 41),
+        emil.step("adds a card", "payment_method.attached", card, now - 40, fires=overdue),
+    ]
+
+
+def _finn(story: Story, now: int) -> None:
+    """A payment that is disputed, and held until the dispute is won."""
+    finn = Person("Finn Fraud", StripeEvents(Shape.OLD))
+    paid = finn.invoice(1, STARTER, now - DAY_S, status="paid")
+    due_by = now + 4 * DAY_S
+
+    def dispute(status: str) -> Json:
+        return pay.dispute(
+            finn.make,
+            f"dp_{finn.run}",
+            amount=STARTER.amount,
+            charge=paid["charge"],
+            payment_intent=paid["payment_intent"],
+            status=status,
+            due_by=due_by,
+            created=now - 30,
+        )
+
+    opened, won = dispute("needs_response"), dispute("won")
+    subscription, welcome = finn.subscription(STARTER, now - DAY_S), ("subscription-welcome",)
+    story.steps += [
+        finn.created(now - DAY_S),
+        finn.step("subscribes", "customer.subscription.created", subscription, now - DAY_S + 1, mails=welcome),
+        finn.step("pays", "invoice.paid", paid, now - DAY_S + 2, mails=("payment-receipt",)),
+        finn.step("his bank disputes it", "charge.dispute.created", opened, now - 30, mails=("dispute-opened",)),
+    ]
+    story.timers.append(finn.due("dispute-due", "two days before evidence is due", due_by - 2 * DAY_S, "dispute-due"))
+    story.later[3].append(finn.step("the dispute is won", "charge.dispute.closed", won, now + 3 * DAY_S + 90))
+
+
+def _first_month_after(moment: int) -> tuple[int, int]:
+    """Year and month of the first month that begins after it, UTC."""
+    at = datetime.fromtimestamp(moment, UTC)
+    return (at.year + 1, 1) if at.month == 12 else (at.year, at.month + 1)
+
+
 def _trouble(now: int) -> Sequence[Step]:
     """What must not get through, and what must not get lost."""
     eve = Person("Eve Dropper", StripeEvents())
@@ -243,6 +384,7 @@ def _trouble(now: int) -> Sequence[Step]:
     return [
         Step(
             who="Eve",
+            customer_id=eve.customer_id,
             what="a forged signature",
             event=eve.make.event("invoice.paid", eve.invoice(1, PRO, now, status="paid"), now),
             outcome=None,
@@ -251,6 +393,7 @@ def _trouble(now: int) -> Sequence[Step]:
         ),
         Step(
             who="Eve",
+            customer_id=eve.customer_id,
             what="a test event at the live endpoint",
             event=eve.make.event("invoice.paid", eve.invoice(2, PRO, now, status="paid"), now),
             outcome=None,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import ops
@@ -15,6 +16,7 @@ from local.ports import is_free, kept_port
 from local.postgres import EmbeddedPostgres
 from local.process import Process, end_leftovers
 from local.supervisor import Child, Supervisor
+from ops.clock import CLOCK_OFFSET
 from ops.state_dir import Claim, link_secret, own_config, write_env
 from schemas.settings import Config, InvalidSettings, Mode, Settings, load_config
 
@@ -45,6 +47,8 @@ class System:
         self.postgres = EmbeddedPostgres(self.state_dir)
         self.env: dict[str, str] = {}
         """What `STATE_DIR/env` holds, once started."""
+        self.clock_ahead_s = 0
+        """By how much timers are due earlier than they say, see `move_clock`."""
         self._workers = workers
         self._analytics = analytics
         self._say = say
@@ -114,6 +118,14 @@ class System:
         self.kafka.stop()
         self.postgres.stop()
         self._claim.drop()
+
+    def move_clock(self, days: int) -> None:
+        """Let it be so many days later than it is, for timers: their scheduler starts again. Raises ServerNotReady."""
+        self.clock_ahead_s = days * 86_400
+        self._process("scheduler").stop()
+        child = self._scheduler()
+        self._supervisor.run(child)
+        self._supervisor.wait_ready(child, timeout=READY_TIMEOUT)
 
     def kill(self, name: str) -> None:
         """SIGKILL a part; it will be restarted."""
@@ -187,7 +199,8 @@ class System:
         return self._with_ops_port("dispatcher", "dispatcher")
 
     def _scheduler(self) -> Child:
-        return self._with_ops_port("scheduler", "scheduler")
+        child = self._with_ops_port("scheduler", "scheduler")
+        return replace(child, env={**child.env, CLOCK_OFFSET: str(self.clock_ahead_s)})
 
     def _with_ops_port(self, name: str, command: str) -> Child:
         port = kept_port(self.state_dir, f"{name}-ops")
