@@ -178,8 +178,8 @@ def _headers(event: Envelope, door: Door, received_at: datetime) -> RecordHeader
 
 async def livez(request: web.Request) -> web.Response:
     """Whether this process can still do its work; a restart is the remedy if not. Kafka being down is no reason."""
-    if not request.app[GATEWAY].publisher.is_alive:
-        return _answer(503, {"alive": False, "reason": "delivery reports are no longer read"})
+    if (reason := request.app[GATEWAY].publisher.stuck_reason()) is not None:
+        return _answer(503, {"alive": False, "reason": reason})
     return _answer(200, {"alive": True})
 
 

@@ -30,6 +30,9 @@ log = structlog.get_logger(__name__)
 SUCCESSOR_AFTER_S = 1.0
 """Pause before a new producer follows a failed one, so that a broker that refuses us is not hammered."""
 
+STUCK_AFTER_S = 60.0
+"""Far beyond every deadline of a record's."""
+
 READY_CACHE_S = 1.0
 """How long an answer of `unready_reason` holds: probes must not become a load of their own."""
 
@@ -148,10 +151,18 @@ class Publisher:
                 self._probed_at = time.monotonic()
             return self._probed
 
-    @property
-    def is_alive(self) -> bool:
-        """False when delivery reports are no longer read, which nothing but a restart would mend."""
-        return self._line is None or self._line.is_alive
+    def stuck_reason(self) -> str | None:
+        """What nothing but a restart would mend, or None. Kafka being down is no such thing: its records are given up.
+
+        May be asked from any thread.
+        """
+        if self._line is not None and not self._line.is_alive:
+            return "delivery reports are no longer read"
+        # librdkafka reports on each record within its own deadline, delivered or not.
+        oldest = next(iter(list(self._waiting.values())), None)
+        if oldest is not None and (waited := time.perf_counter() - oldest.since) > STUCK_AFTER_S:
+            return f"the Kafka producer has not reported on a record for {waited:.0f} s"
+        return None
 
     async def close(self, within_s: float = 5.0) -> int:
         """Let what is under way settle, then stop. Returns how many records were given up (never answered 200)."""

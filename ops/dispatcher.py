@@ -20,6 +20,7 @@ from ops.exports import check_exports, exporter
 from ops.health import OpsAddressTaken, OpsServer
 from ops.store_gauges import StoreGauges
 from ops.stripe_calls import call_dispatcher, stripe_parts
+from ops.watchdog import Watchdog
 from schemas.settings import Config, InvalidSettings, Settings
 from sinks.email.addresses import UnusableAddress
 from sinks.email.delivery import Courier
@@ -83,6 +84,8 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
         call_dispatcher(settings, metrics.registry, claimer=claimer, clock=_utc_now) as calls,
         exporter(settings, metrics.registry, claimer=claimer, clock=_utc_now) as exports,
     ):
+        stuck = {"senders": mails.stuck, "callers": calls.stuck, "exporter": exports.stuck}
+        watchdog = Watchdog(stuck, limit_s=settings.stuck_after_s)
         health = OpsServer(
             settings.ops_host,
             settings.ops_port,
@@ -93,7 +96,7 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
                 "stripe": calls.stripe_trouble,
                 "export_orders": exports.trouble,
             },
-            alive={"senders": mails.stuck, "callers": calls.stuck, "exporter": exports.stuck},
+            alive={**stuck, "progress": watchdog.trouble},
             notes={"stripe_calls": calls.note},
             registry=metrics.registry,
         )
@@ -109,6 +112,7 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
         gauges = asyncio.create_task(StoreGauges(metrics.registry).run(settings.database_url))
         try:
             await health.start()
+            watchdog.start()
             log.info(
                 "dispatcher started",
                 action="dispatcher.started",
@@ -125,6 +129,7 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
                 if isinstance(end, BaseException):
                     raise end
         finally:
+            await watchdog.stop()
             gauges.cancel()
             await asyncio.gather(gauges, return_exceptions=True)
             await health.stop()

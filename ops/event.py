@@ -17,8 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ops.entry import EXIT_INVALID_SETTINGS
 from schemas.errors import BillingError
-from schemas.settings import InvalidSettings, load_settings
-from sinks.postgres import queries
+from schemas.settings import InvalidSettings, Settings, load_settings
+from schemas.timer import RETRY
+from sinks.postgres import queries, tables
 from sinks.postgres.connection import reading
 
 EXIT_UNKNOWN = 1
@@ -38,18 +39,31 @@ _SHOWN = {
     "timers": ("kind", "subject", "due_at", "status"),
     "emails": ("template", "recipient", "status", "queued_at", "sent_at", "last_error"),
     "events": ("event_id", "type", "created", "outcome", "reason"),
-    "dead_letters": ("topic", "partition", "offset", "stage", "error_class", "message", "status"),
+    "dead_letters": (
+        "stage",
+        "error_class",
+        "message",
+        "attempts",
+        "last_failed_at",
+        "status",
+        "closed_by",
+        "replay_of",
+    ),
+    "stripe_calls": ("call_key", "method", "path", "purpose", "status", "attempts", "done_at", "last_error"),
+    "exports": ("export_key", "status", "attempts", "done_at", "expires_at", "last_error"),
+    "wrote": ("table", "key", "by"),
 }
 
 
 def event(event_id: Annotated[str, typer.Argument(metavar="ID", help="evt_…")], as_json: Json = False) -> None:
-    """Show what came of one event: its ledger row, the e-mails it queued, its dead letters.
+    """Show what came of one event: where it stands on the log, its verdict, all it wrote and ordered, what to do next.
 
     Example: billing event evt_1NG8Du2eZvKYlo2CUI79vXWy --json
 
     Exits 1 if no such event is known, 2 if a setting is missing, 3 if the database does not answer.
     """
-    found = _ask("event", lambda connection: _event(connection, event_id), f"no event {event_id} is known")
+    unknown = f"no event {event_id} is known; billing replay {event_id} looks for it on the log and at Stripe"
+    found = _ask("event", lambda connection, settings: _event(connection, event_id, settings.events_topic), unknown)
     _show(found, as_json)
 
 
@@ -65,23 +79,49 @@ def customer(
     Exits 1 if no such customer is known, 2 if a setting is missing, 3 if the database does not answer.
     """
     unknown = f"no customer {customer_id} is known" + (f" under {account}" if account else "")
-    found = _ask("customer", lambda connection: queries.customer_overview(connection, account, customer_id), unknown)
+    found = _ask("customer", lambda connection, _: queries.customer_overview(connection, account, customer_id), unknown)
     _show(found, as_json)
 
 
-async def _event(connection: AsyncConnection, event_id: str) -> Found | None:
-    found = {
-        "event": await queries.ledger_row(connection, event_id),
+async def _event(connection: AsyncConnection, event_id: str, events_topic: str) -> Found | None:
+    row = await queries.ledger_row(connection, event_id)
+    if row is not None and row["partition"] is not None:
+        row["on_the_log"] = f"{events_topic}/{row['partition']}/{row['offset']}"
+    found: Found = {
+        "event": row,
+        "wrote": await queries.effects_of_event(connection, row) if row is not None else [],
         "emails": await queries.emails_of_event(connection, event_id),
+        "timers": await queries.rows_by_event(connection, tables.timers, event_id),
+        "stripe_calls": await queries.rows_by_event(connection, tables.stripe_calls, event_id),
+        "exports": await queries.rows_by_event(connection, tables.exports, event_id),
         "dead_letters": await queries.dead_letters_of_event(connection, event_id),
     }
-    return found if any(found.values()) else None
+    return found | {"next": _next(event_id, found)} if any(found.values()) else None
 
 
-def _ask(command: str, question: Callable[[AsyncConnection], Awaitable[Found | None]], unknown: str) -> Found:
+def _next(event_id: str, found: Found) -> list[str]:
+    """What to type: one line for each thing that is not as it should be."""
+    row, letters = found["event"], found["dead_letters"]
+    lines = [f"billing mail requeue {mail['email_key']}" for mail in found["emails"] if mail["status"] == "failed"]
+    lines += [
+        f"billing calls requeue {call['call_key']}" for call in found["stripe_calls"] if call["status"] == "failed"
+    ]
+    if any(letter["status"] == "open" for letter in letters):
+        lines += [f"billing dead show {event_id}", f"billing dead replay --id {event_id}"]
+    elif row is not None and row["outcome"] == "dead":
+        lines.append(f"billing dead replay --again --id {event_id}" if letters else f"billing replay {event_id}")
+    if row is not None and row["outcome"] == "waiting":
+        due = [timer["due_at"] for timer in found["timers"] if timer["kind"] == RETRY and timer["status"] == "pending"]
+        when = f" before {due[0]:%F %T} UTC, when it comes back by itself" if due else ""
+        lines.append(f"billing replay {event_id}   # to have it looked at{when}")
+    return lines
+
+
+def _ask(command: str, question: Callable[[AsyncConnection, Settings], Awaitable[Found | None]], unknown: str) -> Found:
     async def answer() -> Found | None:
-        async with reading(load_settings().database_url) as connection:
-            return await question(connection)
+        settings = load_settings()
+        async with reading(settings.database_url) as connection:
+            return await question(connection, settings)
 
     try:
         found = asyncio.run(answer())
@@ -105,6 +145,9 @@ def _show(found: Found, as_json: bool) -> None:
     for name, part in found.items():
         if isinstance(part, Mapping):
             console.print(_pairs(name, part))
+        elif name == "next":
+            for line in part:
+                console.print(Text(f"next: {_printable(line)}"))
         elif part:
             console.print(_list(name, part))
 

@@ -27,6 +27,7 @@ from gateway.metrics import Metrics
 from gateway.publisher import Publisher
 from ops.exports import check_exports, links
 from ops.logs import configure_logging
+from ops.watchdog import Watchdog
 from schemas.settings import InvalidSettings, Settings, load_config, load_settings
 
 log = structlog.get_logger(__name__)
@@ -47,7 +48,7 @@ def gateway(
     Example: BILLING_KAFKA_BOOTSTRAP=127.0.0.1:9092 BILLING_CONFIG=billing.toml billing gateway
 
     SIGTERM lets requests in flight end, flushes the producer and exits 0. Exits 2 if a setting is missing or unusable,
-    1 if the port is taken or a child process died.
+    1 if the port is taken or a child process died, 70 when it is stuck.
     """
     try:
         settings = load_settings()
@@ -114,6 +115,7 @@ async def _serve_with(
         loop.add_reader(sys.stdin.fileno(), stop.set)  # readable only at its end: the parent is gone
     metrics = Metrics()
     publisher = Publisher(settings.kafka_bootstrap, settings.events_topic, metrics)
+    watchdog = Watchdog({"producer": publisher.stuck_reason}, limit_s=settings.stuck_after_s)
     runner = create_runner(create_app(found, publisher, metrics, links=served))
     await runner.setup()
     try:
@@ -131,12 +133,14 @@ async def _serve_with(
             topic=settings.events_topic,
             pid=os.getpid(),
         )
+        watchdog.start()
         await stop.wait()
         if is_child:
             loop.remove_reader(sys.stdin.fileno())
         log.info("gateway stopping", action="gateway.stopping")
         listener.close()
     finally:
+        await watchdog.stop()
         await runner.cleanup()
     log.info("gateway stopped", action="gateway.stopped")
 

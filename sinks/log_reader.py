@@ -94,9 +94,9 @@ class LogReader:
         if low == high:
             return
         self._assign(TopicPartition(self.topic, partition, OFFSET_BEGINNING))
-        heard_at = time.monotonic()
+        heard_at, at = time.monotonic(), low
         while time.monotonic() < heard_at + _TIMEOUT_S:
-            for message in self._consumer.consume(500, timeout=_POLL_S):
+            for message in self._consumer.consume(min(500, high - at), timeout=_POLL_S):
                 if (error := message.error()) is not None:
                     if error.code() == KafkaError._PARTITION_EOF:
                         return
@@ -106,7 +106,8 @@ class LogReader:
                 if name in wanted:
                     wanted.discard(name)
                     found[name] = message
-                if not wanted or (message.offset() or 0) + 1 >= high:
+                at = (message.offset() or 0) + 1
+                if not wanted or at >= high:
                     return
         raise LogUnavailable(f"{self.topic}/{partition} was not read to its end")
 

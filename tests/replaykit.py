@@ -57,7 +57,7 @@ class Rig:
                 consumer.assign([place])
                 at = 0
                 while at < high:
-                    for m in consumer.consume(100, timeout=5):
+                    for m in consumer.consume(high - at, timeout=5):
                         assert m.error() is None
                         at = (m.offset() or 0) + 1
                         found.append(

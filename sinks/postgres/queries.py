@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, and_, select
+from sqlalchemy import Select, Table, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.state import Organization
@@ -25,8 +25,33 @@ async def ledger_row(connection: AsyncConnection, event_id: str) -> Found | None
 
 async def emails_of_event(connection: AsyncConnection, event_id: str) -> list[Found]:
     """The e-mails that this event queued; none for those that another event had queued under their key."""
-    emails = tables.emails
-    return await _all(connection, select(emails).where(emails.c.event_id == event_id).order_by(emails.c.email_key))
+    return await rows_by_event(connection, tables.emails, event_id)
+
+
+async def rows_by_event(connection: AsyncConnection, table: Table, event_id: str) -> list[Found]:
+    """The rows of an outbox, of timers or exports that this event ordered, by key."""
+    asked = select(table).where(table.c.event_id == event_id).order_by(*table.primary_key)
+    return await _all(connection, asked.limit(MOST))
+
+
+async def effects_of_event(connection: AsyncConnection, event: Found) -> list[Found]:
+    """Rows of its customer's state that carry this event's version: `table`, `key`, `by` (which of its versions).
+
+    A row that a later event has overwritten no longer tells.
+    """
+    found: list[Found] = []
+    for table in tables.STATE_TABLES.values():
+        versions = [column for column in table.c if column.name == "version" or column.name.endswith("_version")]
+        if not versions or "customer_id" not in table.c or event["customer_id"] is None:
+            continue
+        # A version ends with its event's id (schemas/version.py).
+        written = or_(*(column.endswith(f":{event['event_id']}", autoescape=True) for column in versions))
+        ours = and_(table.c.account == event["account"], table.c.customer_id == event["customer_id"])
+        for row in await _all(connection, select(table).where(ours, written).limit(MOST)):
+            names = [column.name for column in versions if row[column.name].endswith(f":{event['event_id']}")]
+            key = "/".join(str(row[column.name]) for column in table.primary_key if row[column.name])
+            found.append({"table": table.name, "key": key, "by": ", ".join(names)})
+    return found
 
 
 async def dead_letters_of_event(connection: AsyncConnection, event_id: str) -> list[Found]:

@@ -12,14 +12,19 @@ from typing import Any
 
 import orjson
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from ops.cli import command_line
 from ops.dead import replay_letters
 from ops.replay import EventReplay, From, failed_filter
 from ops.replaying import LetterReplay, Rate
+from ops.retry_failed import RetryFailed
 from schemas.errors import LogUnavailable
 from schemas.record import decode_headers
 from schemas.verdict import Applied
@@ -27,8 +32,9 @@ from sinks.event_log import EventLog
 from sinks.log_reader import LogReader
 from sinks.postgres.letters import LetterFilter, Letters, ReplayUnderWay
 from streams.process import Processor
-from tests.notes import notes
+from tests.notes import note_body, notes
 from tests.replaykit import OPEN, Rig, rigged
+from tests.stripekit import TEST_KEY
 
 
 @pytest.fixture
@@ -173,10 +179,14 @@ async def test_two_replays_do_not_run_at_once(rig: Rig) -> None:
     assert (await rig.replay()).replayed == 1
 
 
-async def test_while_kafka_takes_nothing_all_stays_open(rig: Rig) -> None:
+async def test_what_kafka_does_not_take_stays_open(rig: Rig) -> None:
     rig.send("evt_1", trouble="rule")
     await rig.consume()
-    nowhere = EventLog(rig.settings.kafka_bootstrap, "there-is-no-such-topic", client_id="test")
+    narrow = NewTopic(f"{rig.settings.topic_prefix}.narrow", 1, 1, config={"max.message.bytes": "10"})
+    admin = AdminClient({"bootstrap.servers": rig.settings.kafka_bootstrap})
+    for creation in admin.create_topics([narrow]).values():
+        creation.result(timeout=15)
+    nowhere = EventLog(rig.settings.kafka_bootstrap, narrow.topic, client_id="test")
     try:
         with LogReader(rig.settings.kafka_bootstrap, rig.settings.dead_topic) as topic:
             async with rig.letters() as letters:
@@ -333,3 +343,70 @@ async def test_the_commands_find_show_count_replay_and_discard(rig: Rig) -> None
     assert (await billing("replay", "--failed"))[1] == "1 replayed\n"
     for wrong in (("--since", "yesterday"), ("--rate", "many")):
         assert (await billing("dead", "replay", *wrong))[0] == 2
+
+
+async def test_an_event_tells_its_story_and_what_to_type(rig: Rig) -> None:
+    billing = Billing(rig)
+    rig.send("evt_0")
+    rig.send("evt_1", trouble="rule")
+    await rig.consume()
+    await rig.replay()
+    await rig.consume()
+
+    code, out, _ = await billing("event", "evt_1", "--json")
+    story = orjson.loads(out)
+    place = story["event"]["on_the_log"]
+    assert (code, story["event"]["outcome"], place.startswith(f"{rig.settings.events_topic}/")) == (0, "dead", True)
+    assert [letter["status"] for letter in story["dead_letters"]] == ["open", "replayed"]
+    assert story["next"] == ["billing dead show evt_1", "billing dead replay --id evt_1"]
+    _, out, _ = await billing("event", "evt_1")
+    assert "next: billing dead replay --id evt_1" in out
+
+    await rig.rows("UPDATE billing.emails SET status = 'failed'")
+    _, out, _ = await billing("event", "evt_0", "--json")
+    story = orjson.loads(out)
+    assert story["next"] == ["billing mail requeue note:evt_0"]
+    code, _, said = await billing("event", "evt_none")
+    assert (code, "billing replay evt_none" in said) == (1, True)
+
+
+async def test_the_schedule_replays_what_failed(rig: Rig) -> None:
+    rig.send("evt_1", trouble="rule")
+    await rig.consume()
+    schedule = RetryFailed(rig.settings)
+    await schedule.turn()
+    assert schedule.note().startswith("1 replayed")
+    await schedule.turn()
+    assert schedule.note().startswith("0 replayed")
+    (letter,) = await rig.find()
+    assert (letter.status, letter.closed_by) == ("replayed", "schedule")
+
+
+async def test_what_nobody_here_has_comes_from_stripe_if_it_is_of_the_keys_mode(rig: Rig) -> None:
+    """A Stripe on loopback that knows two events, one of them live."""
+    known = {
+        name: orjson.loads(note_body(name)) | {"livemode": live} for name, live in (("evt_t", False), ("evt_l", True))
+    }
+
+    async def event(request: web.Request) -> web.Response:
+        assert request.headers["Authorization"] == f"Bearer {TEST_KEY}"
+        found = known.get(request.match_info["id"])
+        if found is None:
+            return web.json_response(
+                {"error": {"type": "invalid_request_error", "message": "No such event"}}, status=404
+            )
+        return web.json_response(found)
+
+    app = web.Application()
+    app.router.add_get("/v1/events/{id}", event)
+    async with TestServer(app) as stripe:
+        keyed = {"stripe_api_key": SecretStr(TEST_KEY), "stripe_api_base": f"http://127.0.0.1:{stripe.port}"}
+        settings = rig.settings.model_copy(update=keyed)
+        async with rig.letters() as letters:
+            names = ["evt_t", "evt_l", "evt_none"]
+            report = await EventReplay(settings, letters, From.AUTO, "", "tester").run(names, Rate(None), dry_run=False)
+
+    assert report.replayed == {"evt_t": "stripe"}
+    assert "not of test mode" in report.missing["evt_l"]
+    assert "keeps events for 30 days" in report.missing["evt_none"]
+    assert (await rig.consume()) == {"evt_t": Applied()}
