@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from local.stripe_events import DAY_S, PRO, Json, Price, Shape, StripeEvents
@@ -19,9 +19,11 @@ from tests.rulekit import NOW, World, by_version
 TEAM = Price("price_team", 9900)
 ODD = Price("price_odd", 500, "jpy")
 STRANGE_PAUSES = [0, 0, 1, 3600, DAY_S, 4 * DAY_S]
+SLOW = (HealthCheck.too_slow,)
+"""Says how busy the machine is, nothing of the rules."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Story:
     """Writes a history step by step, as Stripe's own state moves on."""
 
@@ -207,25 +209,26 @@ class Delivery:
 @st.composite
 def deliveries(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Delivery:
     history = by_version(draw(histories()))
-    again = draw(st.lists(st.sampled_from(history), max_size=4))
-    return Delivery(history, draw(st.permutations(history + again)))
+    places = range(len(history))  # not the events themselves: hypothesis writes down what it draws from
+    again = draw(st.lists(st.sampled_from(places), max_size=4))
+    return Delivery(history, [history[at] for at in draw(st.permutations([*places, *again]))])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=SLOW)
 @given(deliveries())
 def test_D2_every_order_ends_in_the_same_state(delivery: Delivery) -> None:
     ordered, other = World().tell(*delivery.history), World().tell(*delivery.delivered)
     assert other.state() == ordered.state()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=SLOW)
 @given(deliveries())
 def test_D2_no_order_sends_more_mail(delivery: Delivery) -> None:
     ordered, other = World().tell(*delivery.history), World().tell(*delivery.delivered)
     assert set(other.emails) <= set(ordered.emails)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
 @given(deliveries())
 def test_D1_a_second_delivery_of_everything_changes_nothing(delivery: Delivery) -> None:
     """Even without the ledger: rules say the same again, and it is already so."""
