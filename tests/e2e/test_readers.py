@@ -48,6 +48,10 @@ pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 
 
+BY_HAND = ("Ada", "Ben", "Cleo", "Eve")
+"""Those of the story whose figures are counted here by hand."""
+
+
 @dataclass(frozen=True)
 class Log:
     """A topic with the story on it, and what the commands are told."""
@@ -95,7 +99,8 @@ def log(kafka_bootstrap: str, postgres_url: str, tmp_path_factory: pytest.TempPa
     asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name}"))
     asyncio.run(migrate(settings.database_url))
     ensure_topics(settings)
-    steps = [step for step in story(int(time.time())) if step.answer == 200]
+    told = (step for step in story(int(time.time())) if isinstance(step, Step))
+    steps = [step for step in told if step.answer == 200 and step.who in BY_HAND]
     steps = [again for n, step in enumerate(steps) for again in [step] * (2 if n % 3 == 0 else 1)]
     produce(settings, steps)
     yield Log(env, settings, steps, len(steps))
@@ -139,7 +144,7 @@ def test_it_begins_now_or_at_a_time(log: Log) -> None:
 
 
 def test_it_filters(log: Log) -> None:
-    ada = next(step.customer_id for step in log.steps if step.who == "Ada") or ""
+    ada = next(step.customer_id for step in log.steps if step.who == "Ada")
     invoices = log.tap("--from-start", "--type", "invoice.*")
     assert len(invoices) == sum(step.event["type"].startswith("invoice.") for step in log.steps)
     of_ada = log.tap("--from-start", "--customer", ada, "--source", "stripe", "--account", "")
