@@ -31,7 +31,7 @@ from sinks.dead_letters import DeadLetters
 from sinks.postgres.brakes import Brakes
 from sinks.postgres.store import Store
 from streams import metrics
-from streams.agent import Agent, rules_of
+from streams.agent import LANES, Agent, rules_of
 from streams.app import attach, create_app, group_of
 from streams.brake import Brake, BrakeTripped
 from streams.catalog import RULES, STREAMS, stream_of
@@ -97,7 +97,7 @@ async def run(
     group = group_of(settings.topic_prefix, streams)
     app = create_app(settings, group, partitions)
     app.sensors.add(KafkaSensor())
-    store = await Store.connect(settings.database_url, pool_size=2)
+    store = await Store.connect(settings.database_url, pool_size=LANES)
     dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_topic)
     seen = SeenEvents(app, partitions)
     code_version = settings.code_version or version("billing-stream")
@@ -117,8 +117,6 @@ async def run(
         seen=seen,
         stream_of=stream_of,
         streams=streams,
-        batch_size=settings.batch_size,
-        batch_within_s=settings.batch_within_s,
         hold=partial(_stop_braked, hold),
     )
     attach(app, agent, settings.events_topic, seen)

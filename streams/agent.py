@@ -24,6 +24,7 @@ from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, o
 from streams import metrics
 from streams.backoff import pause
 from streams.brake import BrakeTripped
+from streams.lanes import Lanes
 from streams.process import Attempt, Processor
 from streams.record import Record
 from streams.rules.registry import Rule
@@ -33,6 +34,9 @@ log = structlog.get_logger()
 
 EXIT_CANNOT_GO_ON = 70
 """Exit code (EX_SOFTWARE) of a worker that met what it can neither apply nor dead-letter."""
+
+LANES = 2
+"""Batches under way at once, of different partitions: Postgres works on one while the next is decoded and decided."""
 
 _SETTLED = (Applied, Stale, Ignored, Duplicate)
 
@@ -51,31 +55,36 @@ class Agent:
     seen: SeenEvents
     stream_of: Callable[[str], str]
     streams: frozenset[str]
-    batch_size: int
-    batch_within_s: float
     give_up: Callable[[BaseException], None] = exit_uncommitted
     hold: Callable[[BrakeTripped], Awaitable[None]] | None = None
     """What to do when the brake trips, before the agent gives up."""
-    troubled_since: float | None = None
-    """Monotonic time since which Postgres or Kafka has not let this worker move; None while all is well."""
-    trouble: str = ""
+    _troubles: dict[int, tuple[float, str]] = field(default_factory=dict)
+    """Of the batches under way that Postgres or Kafka does not let through: since when, and why."""
     last_batch_at: float = field(default_factory=time.monotonic)
 
     async def run(self, stream: Any) -> None:
-        """Consumes until the stream ends. `stream` is Faust's, whose events carry bytes."""
-        async for events in stream.noack_take(self.batch_size, within=self.batch_within_s):
-            try:
-                await self.handle([_record_of(event) for event in events])
-                for event in events:
-                    await stream.ack(event)
-            except asyncio.CancelledError:
-                raise  # Faust is stopping the agent: what is not acked is read again
-            except BrakeTripped as tripped:
-                if self.hold is not None:
-                    await self.hold(tripped)
-                self.give_up(tripped)
-            except BaseException as error:  # noqa: BLE001  # the verdict is an exit: see the module's head
-                self.give_up(error)
+        """Consumes until the stream ends. `stream` is Faust's, whose events carry chunks (streams/chunks.py)."""
+        stream.enable_acks = False
+        lanes = Lanes(LANES)
+        try:
+            async for event in stream.events():
+                await lanes.start(event.value.partitions, self._take(stream, event))
+        finally:
+            await lanes.cancel()
+
+    async def _take(self, stream: Any, event: Any) -> None:
+        """One chunk, to its ack."""
+        try:
+            await self.handle([_record_of(record) for record in event.value.records])
+            await stream.ack(event)
+        except asyncio.CancelledError:
+            raise  # Faust is stopping the agent: what is not acked is read again
+        except BrakeTripped as tripped:
+            if self.hold is not None:
+                await self.hold(tripped)
+            self.give_up(tripped)
+        except BaseException as error:  # noqa: BLE001  # the verdict is an exit: see the module's head
+            self.give_up(error)
 
     async def handle(self, records: Sequence[Record]) -> None:
         """Brings one batch to its verdicts and marks what is settled. Raises only what can't be helped."""
@@ -101,6 +110,15 @@ class Agent:
             ids = dict.fromkeys(map(_id, of_partition))
             self.seen.mark(partition, of_partition[0].offset, filter(None, ids))
 
+    @property
+    def troubled_since(self) -> float | None:
+        """Monotonic time since which a batch has not got through; None while all is well."""
+        return min(self._troubles.values())[0] if self._troubles else None
+
+    @property
+    def trouble(self) -> str:
+        return min(self._troubles.values())[1] if self._troubles else ""
+
     def _is_asked_for(self, record: Record) -> bool:
         return not self.streams or self.stream_of(record.headers.get("type", "")) in self.streams
 
@@ -110,26 +128,29 @@ class Agent:
     async def _process(self, records: Sequence[Record]) -> tuple[list[Verdict], int]:
         """Tries until the batch is through. The partition waits meanwhile: transient trouble is never poison (D4)."""
         attempt = Attempt()
-        while True:
-            try:
-                verdicts = await self.processor.process(records, attempt)
-            except Transient as error:
-                self.trouble = f"{type(error).__name__}: {error}"
-                self.troubled_since = self.troubled_since or time.monotonic()
-                wait = pause(attempt.number)
-                log.warning(
-                    "batch.retry",
-                    action="batch.retry",
-                    error=self.trouble,
-                    attempt=attempt.number,
-                    wait_s=round(wait, 2),
-                )
-                metrics.RETRIES.labels(error=type(error).__name__).inc()
-                attempt.number += 1
-                await asyncio.sleep(wait)
-            else:
-                self.troubled_since, self.trouble = None, ""
-                return verdicts, attempt.number
+        try:
+            while True:
+                try:
+                    return await self.processor.process(records, attempt), attempt.number
+                except Transient as error:
+                    await self._wait_out(error, attempt)
+        finally:
+            self._troubles.pop(id(attempt), None)
+
+    async def _wait_out(self, error: Transient, attempt: Attempt) -> None:
+        since, _ = self._troubles.get(id(attempt), (time.monotonic(), ""))
+        self._troubles[id(attempt)] = since, f"{type(error).__name__}: {error}"
+        wait = pause(attempt.number)
+        log.warning(
+            "batch.retry",
+            action="batch.retry",
+            error=f"{type(error).__name__}: {error}",
+            attempt=attempt.number,
+            wait_s=round(wait, 2),
+        )
+        metrics.RETRIES.labels(error=type(error).__name__).inc()
+        attempt.number += 1
+        await asyncio.sleep(wait)
 
     def _report(self, records: Sequence[Record], verdicts: Sequence[Verdict], attempts: int, seconds: float) -> None:
         metrics.BATCH_SIZE.observe(len(records))
@@ -160,20 +181,18 @@ def _id(record: Record) -> str:
     return record.headers.get("event_id", "")
 
 
-def _record_of(event: Any) -> Record:
-    """Faust's event as a record: its value and key are the raw bytes, its headers a mapping or pairs."""
-    message = event.message
-    pairs = message.headers.items() if isinstance(message.headers, Mapping) else message.headers or ()
-    headers = tuple((str(name), bytes(value or b"")) for name, value in pairs)
+def _record_of(consumed: Any) -> Record:
+    """aiokafka's record as ours."""
+    headers = consumed.headers
     return Record(
-        topic=message.topic,
-        partition=message.partition,
-        offset=message.offset,
-        key=message.key,
-        value=event.value,
+        topic=consumed.topic,
+        partition=consumed.partition,
+        offset=consumed.offset,
+        key=consumed.key,
+        value=consumed.value,
         raw_headers=headers,
         headers=decode_headers(headers),
-        timestamp=message.timestamp,
+        timestamp=consumed.timestamp / 1000,
     )
 
 

@@ -13,8 +13,12 @@ import faust
 
 from schemas.settings import Settings
 from streams.agent import Agent
+from streams.chunks import ChunkTransport
 from streams.commits import App
 from streams.seen import SeenEvents
+
+_CHUNKS_WAITING = 2
+"""Between fetch and agent, beside those under way: what a rebalance throws away, and what memory holds."""
 
 
 def group_of(prefix: str, streams: frozenset[str]) -> str:
@@ -26,7 +30,7 @@ def create_app(settings: Settings, group: str, partitions: int) -> faust.App:
     """An app that is not connected to anything yet. `partitions` are those the events topic really has."""
     datadir = Path(settings.state_dir) / "faust"
     datadir.mkdir(parents=True, exist_ok=True)
-    return App(
+    app = App(
         group,
         broker=f"kafka://{settings.kafka_bootstrap.replace(',', ';kafka://')}",
         datadir=datadir,
@@ -42,6 +46,7 @@ def create_app(settings: Settings, group: str, partitions: int) -> faust.App:
         broker_commit_interval=1.0,
         broker_session_timeout=settings.session_timeout_s,  # a dead worker's partitions move after this long
         broker_heartbeat_interval=settings.session_timeout_s / 4,
+        broker_max_poll_records=settings.batch_size,  # a chunk, which is a batch
         broker_max_poll_interval=300.0,  # Faust's 1000 s would hide a stuck worker for a quarter of an hour
         broker_request_timeout=15.0,
         producer_acks=-1,
@@ -54,11 +59,14 @@ def create_app(settings: Settings, group: str, partitions: int) -> faust.App:
         stream_wait_empty=False,
         stream_buffer_maxsize=4096,
     )
+    app.transport = ChunkTransport(app, settings.batch_within_s)
+    return app
 
 
 def attach(app: faust.App, agent: Agent, topic: str, seen: SeenEvents) -> None:
     """Makes `agent` read `topic`, and the table follow the assignment."""
     channel = app.topic(topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+    channel.maxsize = _CHUNKS_WAITING  # `app.topic` would take it and forget it
 
     @app.agent(channel, name="events", concurrency=1)
     async def events(stream: Any) -> None:

@@ -1,0 +1,199 @@
+"""Between Kafka and the agent: Faust's consumer, taught to hand over whole fetched chunks, and to ack them whole.
+
+    aiokafka's fetch ─▶ one chunk of up to `broker_max_poll_records` ─▶ one Faust event ─▶ agent
+                                             commit ◀─ the end of the acked chain, by partition ◀─ ack
+
+Stock Faust spends four tasks, a dozen calls and two sensors on each message: 0.25 ms where a message's rules and
+statements take 0.2 (docs/performance.md). Here they are spent on each chunk. Table changelogs still go its own way.
+
+Faust's acks are lists of offsets with gaps between, which has lost and blocked commits (faust-streaming issues 596,
+606). A chunk is simply a span; what may be committed is the end of the unbroken chain of acked spans.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import faust
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # aiokafka ships no types
+from faust.transport.drivers.aiokafka import Consumer, Transport
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Offsets of one partition: from where reading stood before the chunk to where it stands behind it."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one fetch brought, at least one record: aiokafka's, each partition's in its order."""
+
+    records: Sequence[Any]
+    spans: Mapping[TP, Span]
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        return frozenset(tp.partition for tp in self.spans)
+
+
+class ChunkConsumer(Consumer):
+    """Records of topics that agents read become chunks; `ack` of a chunk's message takes all of it."""
+
+    transport: ChunkTransport
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._acked_to: dict[TP, int] = {}
+        """The end of the acked chain. It begins where the first chunk since the assignment began."""
+        self._sought: dict[TP, int] = {}
+        """Where each partition was last sent back to."""
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """As Faust's own loop, but by chunk. Behind a small chunk it pauses, so that the next ones are not smaller."""
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                if 0 < await self._deliver_next() < self.app.conf.broker_max_poll_records / 2:
+                    await self.sleep(self.transport.pause_s)
+        except self.consumer_stopped_errors:
+            if not self.transport.app.should_stop:
+                raise
+
+    async def _deliver_next(self) -> int:
+        """One fetch; returns how many records of agents' topics it brought."""
+        fetched, active = await self._wait_next_records(timeout=1.0)
+        if not fetched or self.should_stop:
+            return 0
+        if not self.flow_active:
+            await self._seek_back()
+            return 0
+        ours: dict[TP, Sequence[Any]] = {}
+        for tp, records in fetched.items():
+            if active is not None and tp not in active:
+                continue
+            if self._is_ours(tp):
+                ours[tp] = records
+            else:
+                await self._deliver_singly(tp, records)
+        return await self._deliver(ours) if ours else 0
+
+    async def _seek_back(self) -> None:
+        """Near a rebalance, whose end seeks once more: so this one may fail."""
+        try:
+            await self.perform_seek()
+        except (KafkaError, TimeoutError) as error:
+            self.log.warning("Could not seek back during a rebalance: %r", error)
+
+    async def _deliver_singly(self, tp: TP, records: Sequence[Any]) -> None:
+        for record in records:
+            if not self.flow_active:
+                return
+            await self.callback(self._to_message(tp, record))
+            self._read_offset[tp] = record.offset
+
+    async def _deliver(self, fetched: Mapping[TP, Sequence[Any]]) -> int:
+        spans: dict[TP, Span] = {}
+        chunk: list[Any] = []
+        for tp, records in fetched.items():
+            start = self._read_offset[tp]
+            if start is None:  # nobody has sought since the assignment; where reading began is anyone's guess
+                await self._seek_back()
+                return 0
+            new = [record for record in records if record.offset >= start]
+            if new and await self._is_next(tp, new[0].offset, start):
+                spans[tp] = Span(start, new[-1].offset + 1)
+                chunk += new
+        if not chunk:
+            return 0
+        for tp, span in spans.items():
+            self._acked_to.setdefault(tp, span.start)
+        message = self._to_message(next(iter(spans)), chunk[-1])
+        message.value = Chunk(chunk, spans)  # type: ignore[assignment]  # bytes to Faust, which only carries it here
+        # The flow stops for a rebalance, behind which all that was not committed is read again.
+        handing_over = asyncio.ensure_future(self._hand_over(message))
+        await self.wait_first(handing_over, self.suspend_flow.wait())
+        if handing_over.done() and not handing_over.cancelled():
+            for tp, span in spans.items():
+                if self._read_offset[tp] == span.start:  # else somebody has sought meanwhile
+                    self._read_offset[tp] = span.end
+        return len(chunk)
+
+    async def _is_next(self, tp: TP, offset: int, start: int) -> bool:
+        """Whether nothing was skipped. A fetch from before a rebalance may come behind it, from further on."""
+        if offset == start or self._sought.get(tp) == start:
+            return True  # or the log has nothing between: we have looked
+        self._sought[tp] = start
+        await self._seek(tp, start)
+        return False
+
+    async def perform_seek(self) -> None:
+        """To the committed offsets, and without one to the log's start: Faust would stay where it stands."""
+        await super().perform_seek()
+        uncommitted = [tp for tp in self.assignment() if self._is_ours(tp) and not self._read_offset[tp]]
+        if uncommitted:
+            for tp, earliest in (await self.earliest_offsets(*uncommitted)).items():
+                await self._seek(tp, earliest)
+                self._read_offset[tp] = earliest
+
+    def _is_ours(self, tp: TP) -> bool:
+        return bool(self.app.topics.acks_enabled_for(tp.topic))
+
+    async def _hand_over(self, message: ConsumerMessage) -> None:
+        for channel in self.app.topics._tp_index[message.tp]:  # type: ignore[attr-defined]  # the conductor's index, as its own handlers use it
+            message.incref()
+            await channel.queue.put(self.app.create_event(None, message.value, None, message))
+
+    def ack(self, message: Any) -> bool:
+        """Takes the chunk as done, unless the partitions have been handed out anew since it was read."""
+        chunk = message.value
+        if not isinstance(chunk, Chunk):
+            return super().ack(message)
+        message.acked = True
+        self._unacked_messages.discard(message)
+        if message.generation_id != self.app.consumer_generation_id:
+            return False
+        for tp, span in chunk.spans.items():
+            acked_to = self._acked_to.get(tp)
+            # A chunk that was lost between leaves a hole: nothing behind it is committed, and the watchdog ends us.
+            if acked_to is not None and span.start <= acked_to:
+                self._acked_to[tp] = max(acked_to, span.end)
+        return True
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        for tp in revoked:
+            self._acked_to.pop(tp, None)
+            self._sought.pop(tp, None)
+        await super().on_partitions_revoked(revoked)
+
+    def _filter_tps_with_pending_acks(self, topics: Iterable[Any] | None = None) -> Iterator[TP]:
+        return (tp for tp in list(self._acked_to) if topics is None or tp in topics or tp.topic in topics)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self._acked_to.get(tp)
+
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
+        before = {tp: self._committed_offset[tp] for tp in offsets}
+        is_committed = await super()._commit_offsets(offsets, start_new_transaction)
+        if not is_committed:  # Faust notes it as committed all the same, and would not try again (issue 316)
+            self._committed_offset.update(before)
+        return is_committed
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Nothing: Faust looks for an event of each partition and sees one of each chunk. Our watchdog asks for lag."""
+
+
+class ChunkTransport(Transport):
+    """Faust's, with the consumer above. `pause_s` is between a chunk that is less than half full and the next fetch."""
+
+    Consumer = ChunkConsumer
+
+    def __init__(self, app: faust.App, pause_s: float) -> None:
+        super().__init__(app.conf.broker_consumer, app)
+        self.pause_s = pause_s
