@@ -26,6 +26,9 @@ from schemas.state import (
 
 R = TypeVar("R", bound=Row)
 
+_OF_CUSTOMERS = (Subscription, PaymentMethod, Timer)
+"""Looked up by their customer as well; a tuple, since `X | Y` in an isinstance is built anew for each row."""
+
 
 class Known:
     """An in-memory view of the state tables with secondary look-ups. Not for use across batches."""
@@ -113,7 +116,7 @@ class Known:
         if previous is not None:
             self._unindex(previous)
         self._now[type(row)][row.key] = row
-        if isinstance(row, Subscription | PaymentMethod | Timer) and row.customer_id:
+        if isinstance(row, _OF_CUSTOMERS) and row.customer_id:
             self._by_customer[type(row), row.account, row.customer_id][row.key] = None
         if isinstance(row, Payment):
             for stripe_id in (row.invoice_id, row.checkout_session_id, row.charge_id, row.payment_intent_id):
@@ -121,5 +124,5 @@ class Known:
                     self._payment_by[row.account, stripe_id] = row.key
 
     def _unindex(self, row: Row) -> None:
-        if isinstance(row, Subscription | PaymentMethod | Timer) and row.customer_id:
+        if isinstance(row, _OF_CUSTOMERS) and row.customer_id:
             self._by_customer[type(row), row.account, row.customer_id].pop(row.key, None)

@@ -14,6 +14,9 @@ MAX_KEY_BYTES = 255
 UNKNOWN_KEY = "unknown"
 """The key of a payload that holds no id at all; the gateway refuses those, so only foreign producers meet it."""
 
+_MAPPING = (dict, Mapping)
+"""The concrete type first: most are one, and an abstract type's check costs ten times as much."""
+
 _STEADIEST_FIRST = ("charge", "payment_intent", "invoice")
 
 
@@ -88,7 +91,7 @@ def _object_of(event: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _mapping(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, _MAPPING) else {}
 
 
 def _text(value: object) -> str | None:
@@ -97,7 +100,9 @@ def _text(value: object) -> str | None:
 
 def _id(value: object) -> str | None:
     """An expandable field's id: Stripe sends either the id or the object that has it."""
-    return _text(value.get("id")) if isinstance(value, Mapping) else _text(value)
+    if value is None or isinstance(value, str):
+        return value or None
+    return _text(value.get("id")) if isinstance(value, _MAPPING) else None
 
 
 def _bounded(key: str) -> str:

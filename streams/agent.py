@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -156,9 +156,10 @@ class Agent:
         metrics.BATCH_SIZE.observe(len(records))
         metrics.BATCH_SECONDS.observe(seconds)
         now = time.time()
+        counts: Counter[tuple[str, str]] = Counter()
         for record, verdict in zip(records, verdicts, strict=True):
             stream, outcome = self.stream_of(record.headers.get("type", "")), outcome_of(verdict)
-            metrics.EVENTS.labels(stream=stream, outcome=outcome).inc()
+            counts[stream, outcome] += 1
             metrics.LATENCY.observe(max(0.0, now - record.received_at.timestamp()))
             write = log.warning if isinstance(verdict, Dead) else log.info
             write(
@@ -175,6 +176,8 @@ class Agent:
                 batch=len(records),
                 batch_ms=round(seconds * 1000, 1),
             )
+        for (stream, outcome), count in counts.items():
+            metrics.EVENTS.labels(stream=stream, outcome=outcome).inc(count)
 
 
 def _id(record: Record) -> str:

@@ -91,4 +91,7 @@ def listed(parent: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 def first(*values: Any) -> Any:
     """The first value that is not None."""
-    return next((value for value in values if value is not None), None)
+    for value in values:
+        if value is not None:
+            return value
+    return None
