@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import time
@@ -154,6 +155,7 @@ async def run(
             watchdog.start()
             await app.start()
             watch.is_up = True
+            _spare_collections()
             log.info("worker.started", action="worker.started", group=group, partitions=partitions)
             await _until_stopped(app, seen, stopping)
     finally:
@@ -164,6 +166,13 @@ async def run(
         await asyncio.to_thread(dead_letters.close)
         await store.close()
     log.info("worker.stopped", action="worker.stopped", group=group)
+
+
+def _spare_collections() -> None:
+    """A batch makes some ten thousand objects that go with it, and no cycles to speak of; at Python's own thresholds
+    the collector takes a tenth of the worker's time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 async def _stop_braked(hold: Hold, tripped: BrakeTripped) -> None:

@@ -46,7 +46,8 @@ def create_app(settings: Settings, group: str, partitions: int) -> faust.App:
         broker_commit_interval=1.0,
         broker_session_timeout=settings.session_timeout_s,  # a dead worker's partitions move after this long
         broker_heartbeat_interval=settings.session_timeout_s / 4,
-        broker_max_poll_records=settings.batch_size,  # a chunk, which is a batch
+        # Of each partition, so that a fetch brings chunks of several that can be worked on side by side.
+        consumer_max_fetch_size=256 * 1024,
         broker_max_poll_interval=300.0,  # Faust's 1000 s would hide a stuck worker for a quarter of an hour
         broker_request_timeout=15.0,
         producer_acks=-1,
@@ -59,7 +60,7 @@ def create_app(settings: Settings, group: str, partitions: int) -> faust.App:
         stream_wait_empty=False,
         stream_buffer_maxsize=4096,
     )
-    app.transport = ChunkTransport(app, settings.batch_within_s)
+    app.transport = ChunkTransport(app, settings.batch_size, settings.batch_within_s)
     return app
 
 

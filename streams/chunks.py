@@ -13,6 +13,7 @@ Faust's acks are lists of offsets with gaps between, which has lost and blocked 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # aiokaf
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
+
+_LOOKS_BACK = 3
+"""Times to ask for missing offsets before they are taken for gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +57,23 @@ class ChunkConsumer(Consumer):
         super().__init__(*args, **options)
         self._acked_to: dict[TP, int] = {}
         """The end of the acked chain. It begins where the first chunk since the assignment began."""
-        self._sought: dict[TP, int] = {}
-        """Where each partition was last sent back to."""
+        self._sent_back: Counter[TP] = Counter()
+        """How often in a row a partition's records began behind where reading stands."""
+        self._passed_over: set[TP] = set()
+        """Of the fetch at hand: partitions sent back, of which nothing more is taken from it."""
 
     async def _drain_messages(self, fetcher: Any) -> None:
         """As Faust's own loop, but by chunk. Behind a small chunk it pauses, so that the next ones are not smaller."""
         try:
             while not (self.should_stop or fetcher.should_stop):
-                if 0 < await self._deliver_next() < self.app.conf.broker_max_poll_records / 2:
+                if 0 < await self._deliver_next() < self.transport.chunk_size / 2:
                     await self.sleep(self.transport.pause_s)
         except self.consumer_stopped_errors:
             if not self.transport.app.should_stop:
                 raise
 
     async def _deliver_next(self) -> int:
-        """One fetch; returns how many records of agents' topics it brought."""
+        """All that has been fetched; returns how many records of agents' topics that is."""
         fetched, active = await self._wait_next_records(timeout=1.0)
         if not fetched or self.should_stop:
             return 0
@@ -82,7 +88,13 @@ class ChunkConsumer(Consumer):
                 ours[tp] = records
             else:
                 await self._deliver_singly(tp, records)
-        return await self._deliver(ours) if ours else 0
+        count = 0
+        self._passed_over.clear()
+        for chunk in _cut(ours, self.transport.chunk_size):
+            if self.suspend_flow.is_set():  # a rebalance: what is left here is read again
+                break
+            count += await self._deliver(chunk)
+        return count
 
     async def _seek_back(self) -> None:
         """Near a rebalance, whose end seeks once more: so this one may fail."""
@@ -102,8 +114,11 @@ class ChunkConsumer(Consumer):
         spans: dict[TP, Span] = {}
         chunk: list[Any] = []
         for tp, records in fetched.items():
+            if tp in self._passed_over:
+                continue
             start = self._read_offset[tp]
             if start is None:  # nobody has sought since the assignment; where reading began is anyone's guess
+                self._passed_over.update(fetched)
                 await self._seek_back()
                 return 0
             new = [record for record in records if record.offset >= start]
@@ -126,10 +141,16 @@ class ChunkConsumer(Consumer):
         return len(chunk)
 
     async def _is_next(self, tp: TP, offset: int, start: int) -> bool:
-        """Whether nothing was skipped. A fetch from before a rebalance may come behind it, from further on."""
-        if offset == start or self._sought.get(tp) == start:
-            return True  # or the log has nothing between: we have looked
-        self._sought[tp] = start
+        """Whether nothing was skipped. A fetch from before a seek may come behind it, from further on."""
+        if offset == start:
+            del self._sent_back[tp]
+            return True
+        if self._sent_back[tp] >= _LOOKS_BACK:  # retention or a transaction's marker: the log has nothing between
+            self.log.warning("%r: no records from %d to %d", tp, start, offset - 1)
+            del self._sent_back[tp]
+            return True
+        self._sent_back[tp] += 1
+        self._passed_over.add(tp)
         await self._seek(tp, start)
         return False
 
@@ -169,7 +190,7 @@ class ChunkConsumer(Consumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         for tp in revoked:
             self._acked_to.pop(tp, None)
-            self._sought.pop(tp, None)
+            del self._sent_back[tp]
         await super().on_partitions_revoked(revoked)
 
     def _filter_tps_with_pending_acks(self, topics: Iterable[Any] | None = None) -> Iterator[TP]:
@@ -190,10 +211,29 @@ class ChunkConsumer(Consumer):
 
 
 class ChunkTransport(Transport):
-    """Faust's, with the consumer above. `pause_s` is between a chunk that is less than half full and the next fetch."""
+    """Faust's, with the consumer above. Chunks have `chunk_size` records; behind half a one fetching pauses."""
 
     Consumer = ChunkConsumer
 
-    def __init__(self, app: faust.App, pause_s: float) -> None:
+    def __init__(self, app: faust.App, chunk_size: int, pause_s: float) -> None:
         super().__init__(app.conf.broker_consumer, app)
+        self.chunk_size = chunk_size
         self.pause_s = pause_s
+
+
+def _cut(fetched: Mapping[TP, Sequence[Any]], size: int) -> Iterator[dict[TP, Sequence[Any]]]:
+    """Chunks of about `size` records, whole partitions wherever that goes: those can be worked on side by side."""
+    chunk: dict[TP, Sequence[Any]] = {}
+    room = size
+    for tp, records in fetched.items():
+        if len(records) > room and room < size / 2:
+            yield chunk
+            chunk, room = {}, size
+        for at in range(0, len(records), size):
+            chunk[tp] = records[at : at + size]
+            room -= len(chunk[tp])
+            if room <= 0:
+                yield chunk
+                chunk, room = {}, size
+    if chunk:
+        yield chunk
