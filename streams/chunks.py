@@ -1,6 +1,6 @@
 """Between Kafka and the agent: Faust's consumer, taught to hand over whole fetched chunks, and to ack them whole.
 
-    aiokafka's fetch ─▶ one chunk of up to `broker_max_poll_records` ─▶ one Faust event ─▶ agent
+    aiokafka's fetch ─▶ chunks of about `chunk_size` records ─▶ one Faust event each ─▶ agent
                                              commit ◀─ the end of the acked chain, by partition ◀─ ack
 
 Stock Faust spends four tasks, a dozen calls and two sensors on each message: 0.25 ms where a message's rules and
@@ -38,7 +38,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What one fetch brought, at least one record: aiokafka's, each partition's in its order."""
+    """Some of what a fetch brought, at least one record: aiokafka's, each partition's in its order."""
 
     records: Sequence[Any]
     spans: Mapping[TP, Span]
@@ -48,6 +48,38 @@ class Chunk:
         return frozenset(tp.partition for tp in self.spans)
 
 
+class AckedChain:
+    """By partition, how far all is acked without a gap: what may be committed.
+
+    A span that is acked beyond a gap does not count, then or later: what a lost chunk leaves open stays uncommitted,
+    and the watchdog ends the worker.
+    """
+
+    def __init__(self) -> None:
+        self._ends: dict[TP, int] = {}
+
+    def begin(self, spans: Mapping[TP, Span]) -> None:
+        """Where nothing is known yet, the chain begins with these, which are about to be handed on."""
+        for tp, span in spans.items():
+            self._ends.setdefault(tp, span.start)
+
+    def ack(self, spans: Mapping[TP, Span]) -> None:
+        for tp, span in spans.items():
+            end = self._ends.get(tp)
+            if end is not None and span.start <= end:
+                self._ends[tp] = max(end, span.end)
+
+    def end(self, tp: TP) -> int | None:
+        return self._ends.get(tp)
+
+    def forget(self, partitions: Iterable[TP]) -> None:
+        for tp in partitions:
+            self._ends.pop(tp, None)
+
+    def __iter__(self) -> Iterator[TP]:
+        return iter(list(self._ends))
+
+
 class ChunkConsumer(Consumer):
     """Records of topics that agents read become chunks; `ack` of a chunk's message takes all of it."""
 
@@ -55,8 +87,7 @@ class ChunkConsumer(Consumer):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._acked_to: dict[TP, int] = {}
-        """The end of the acked chain. It begins where the first chunk since the assignment began."""
+        self._chain = AckedChain()
         self._sent_back: Counter[TP] = Counter()
         """How often in a row a partition's records began behind where reading stands."""
         self._passed_over: set[TP] = set()
@@ -90,7 +121,7 @@ class ChunkConsumer(Consumer):
                 await self._deliver_singly(tp, records)
         count = 0
         self._passed_over.clear()
-        for chunk in _cut(ours, self.transport.chunk_size):
+        for chunk in cut(ours, self.transport.chunk_size):
             if self.suspend_flow.is_set():  # a rebalance: what is left here is read again
                 break
             count += await self._deliver(chunk)
@@ -127,8 +158,7 @@ class ChunkConsumer(Consumer):
                 chunk += new
         if not chunk:
             return 0
-        for tp, span in spans.items():
-            self._acked_to.setdefault(tp, span.start)
+        self._chain.begin(spans)
         message = self._to_message(next(iter(spans)), chunk[-1])
         message.value = Chunk(chunk, spans)  # type: ignore[assignment]  # bytes to Faust, which only carries it here
         # The flow stops for a rebalance, behind which all that was not committed is read again.
@@ -180,24 +210,20 @@ class ChunkConsumer(Consumer):
         self._unacked_messages.discard(message)
         if message.generation_id != self.app.consumer_generation_id:
             return False
-        for tp, span in chunk.spans.items():
-            acked_to = self._acked_to.get(tp)
-            # A chunk that was lost between leaves a hole: nothing behind it is committed, and the watchdog ends us.
-            if acked_to is not None and span.start <= acked_to:
-                self._acked_to[tp] = max(acked_to, span.end)
+        self._chain.ack(chunk.spans)
         return True
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self._chain.forget(revoked)
         for tp in revoked:
-            self._acked_to.pop(tp, None)
             del self._sent_back[tp]
         await super().on_partitions_revoked(revoked)
 
     def _filter_tps_with_pending_acks(self, topics: Iterable[Any] | None = None) -> Iterator[TP]:
-        return (tp for tp in list(self._acked_to) if topics is None or tp in topics or tp.topic in topics)
+        return (tp for tp in self._chain if topics is None or tp in topics or tp.topic in topics)
 
     def _new_offset(self, tp: TP) -> int | None:
-        return self._acked_to.get(tp)
+        return self._chain.end(tp)
 
     async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
         before = {tp: self._committed_offset[tp] for tp in offsets}
@@ -221,7 +247,7 @@ class ChunkTransport(Transport):
         self.pause_s = pause_s
 
 
-def _cut(fetched: Mapping[TP, Sequence[Any]], size: int) -> Iterator[dict[TP, Sequence[Any]]]:
+def cut(fetched: Mapping[TP, Sequence[Any]], size: int) -> Iterator[dict[TP, Sequence[Any]]]:
     """Chunks of about `size` records, whole partitions wherever that goes: those can be worked on side by side."""
     chunk: dict[TP, Sequence[Any]] = {}
     room = size
