@@ -92,6 +92,8 @@ class ChunkConsumer(Consumer):
         """How often in a row a partition's records began behind where reading stands."""
         self._passed_over: set[TP] = set()
         """Of the fetch at hand: partitions sent back, of which nothing more is taken from it."""
+        self._moves = 0
+        """Counts what moves reading elsewhere: what was fetched or handed over before says nothing of it behind."""
 
     async def _drain_messages(self, fetcher: Any) -> None:
         """As Faust's own loop, but by chunk. Behind a small chunk it pauses, so that the next ones are not smaller."""
@@ -105,6 +107,7 @@ class ChunkConsumer(Consumer):
 
     async def _deliver_next(self) -> int:
         """All that has been fetched; returns how many records of agents' topics that is."""
+        moves = self._moves
         fetched, active = await self._wait_next_records(timeout=1.0)
         if not fetched or self.should_stop:
             return 0
@@ -122,7 +125,7 @@ class ChunkConsumer(Consumer):
         count = 0
         self._passed_over.clear()
         for chunk in cut(ours, self.transport.chunk_size):
-            if self.suspend_flow.is_set():  # a rebalance: what is left here is read again
+            if self.suspend_flow.is_set() or self._moves != moves:  # a rebalance: what is left here is read again
                 break
             count += await self._deliver(chunk)
         return count
@@ -161,13 +164,11 @@ class ChunkConsumer(Consumer):
         self._chain.begin(spans)
         message = self._to_message(next(iter(spans)), chunk[-1])
         message.value = Chunk(chunk, spans)  # type: ignore[assignment]  # bytes to Faust, which only carries it here
-        # The flow stops for a rebalance, behind which all that was not committed is read again.
-        handing_over = asyncio.ensure_future(self._hand_over(message))
+        # The flow stops for a rebalance, which empties the queue, and behind which all uncommitted is read again.
+        moves, handing_over = self._moves, asyncio.ensure_future(self._hand_over(message))
         await self.wait_first(handing_over, self.suspend_flow.wait())
-        if handing_over.done() and not handing_over.cancelled():
-            for tp, span in spans.items():
-                if self._read_offset[tp] == span.start:  # else somebody has sought meanwhile
-                    self._read_offset[tp] = span.end
+        if handing_over.done() and not handing_over.cancelled() and self._moves == moves:
+            self._read_offset.update({tp: span.end for tp, span in spans.items()})
         return len(chunk)
 
     async def _is_next(self, tp: TP, offset: int, start: int) -> bool:
@@ -186,12 +187,16 @@ class ChunkConsumer(Consumer):
 
     async def perform_seek(self) -> None:
         """To the committed offsets, and without one to the log's start: Faust would stay where it stands."""
-        await super().perform_seek()
-        uncommitted = [tp for tp in self.assignment() if self._is_ours(tp) and not self._read_offset[tp]]
-        if uncommitted:
-            for tp, earliest in (await self.earliest_offsets(*uncommitted)).items():
-                await self._seek(tp, earliest)
-                self._read_offset[tp] = earliest
+        self._moves += 1
+        try:
+            await super().perform_seek()
+            uncommitted = [tp for tp in self.assignment() if self._is_ours(tp) and not self._read_offset[tp]]
+            if uncommitted:
+                for tp, earliest in (await self.earliest_offsets(*uncommitted)).items():
+                    await self._seek(tp, earliest)
+                    self._read_offset[tp] = earliest
+        finally:
+            self._moves += 1  # what was begun meanwhile was fetched before, too
 
     def _is_ours(self, tp: TP) -> bool:
         return bool(self.app.topics.acks_enabled_for(tp.topic))
@@ -214,6 +219,7 @@ class ChunkConsumer(Consumer):
         return True
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self._moves += 1
         self._chain.forget(revoked)
         for tp in revoked:
             del self._sent_back[tp]
