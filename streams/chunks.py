@@ -93,7 +93,7 @@ class ChunkConsumer(Consumer):
         self._passed_over: set[TP] = set()
         """Of the fetch at hand: partitions sent back, of which nothing more is taken from it."""
         self._moves = 0
-        """Counts what moves reading elsewhere: what was fetched or handed over before says nothing of it behind."""
+        """Counts what moves reading elsewhere: a chunk that was being handed over meanwhile may be lost."""
 
     async def _drain_messages(self, fetcher: Any) -> None:
         """As Faust's own loop, but by chunk. Behind a small chunk it pauses, so that the next ones are not smaller."""
@@ -107,7 +107,6 @@ class ChunkConsumer(Consumer):
 
     async def _deliver_next(self) -> int:
         """All that has been fetched; returns how many records of agents' topics that is."""
-        moves = self._moves
         fetched, active = await self._wait_next_records(timeout=1.0)
         if not fetched or self.should_stop:
             return 0
@@ -125,7 +124,7 @@ class ChunkConsumer(Consumer):
         count = 0
         self._passed_over.clear()
         for chunk in cut(ours, self.transport.chunk_size):
-            if self.suspend_flow.is_set() or self._moves != moves:  # a rebalance: what is left here is read again
+            if self.suspend_flow.is_set():  # a rebalance: what is left here is read again
                 break
             count += await self._deliver(chunk)
         return count
@@ -169,6 +168,8 @@ class ChunkConsumer(Consumer):
         await self.wait_first(handing_over, self.suspend_flow.wait())
         if handing_over.done() and not handing_over.cancelled() and self._moves == moves:
             self._read_offset.update({tp: span.end for tp, span in spans.items()})
+        elif not self.suspend_flow.is_set():  # whoever moved us need not have known of this fetch
+            await self._seek_back()
         return len(chunk)
 
     async def _is_next(self, tp: TP, offset: int, start: int) -> bool:

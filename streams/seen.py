@@ -55,7 +55,7 @@ class SeenEvents:
         key = f"{partition}:{first_offset}"
         if key in self._pages[partition]:  # read again after a crash, in another cut: keep what the page has
             ids = list(dict.fromkeys([*_decode(self.table.data[key])[1], *ids]))
-        page = _encode(int(time.time()), ids)
+        page = encode_page(int(time.time()), ids)
         # Not `table[key] = page`: that takes the partition from the event the stream read last, and batches ran ahead.
         self.table.data[key] = page
         self._note_sent(self.table.send_changelog(partition, key, page))
@@ -103,7 +103,7 @@ class SeenEvents:
                 self._ids[partition].update(_decode(page)[1])
 
 
-def _encode(written_at: int, ids: list[str]) -> bytes:
+def encode_page(written_at: int, ids: list[str]) -> bytes:
     """`{seconds since the epoch}\\n{id}\\n{id}…`: ids hold no line feed (gateway), and this is all a page needs."""
     return "\n".join([str(written_at), *ids]).encode()
 

@@ -126,7 +126,7 @@ async def rigged(bootstrap: str, url: str, prefix: str, settings: dict[str, Any]
         group=f"{prefix}.worker",
         code_version="1",
     )
-    producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "acks": "all"})
+    producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True})
     try:
         yield Rig(made, processor, producer, {})
     finally:

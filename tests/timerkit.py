@@ -219,7 +219,11 @@ class Rig:
     def send(self, event_id: str, type_: str, key: str, **object_: Any) -> None:
         """As the gateway would put it on the log."""
         producer = Producer(
-            {"bootstrap.servers": self.settings.kafka_bootstrap, "partitioner": "murmur2_random", "acks": "all"}
+            {
+                "bootstrap.servers": self.settings.kafka_bootstrap,
+                "partitioner": "murmur2_random",
+                "enable.idempotence": True,
+            }
         )
         headers = RecordHeaders(event_id, type_, Source.STRIPE, "", True, "", "default", RECEIVED_AT).encode()
         producer.produce(

@@ -67,7 +67,12 @@ async def test_killed_between_any_two_steps_everything_is_applied_once_and_in_or
 def _produce(settings: Settings, chance: random.Random) -> tuple[dict[str, list[str]], int]:
     """3,000 events of 60 users, each tenth a duplicate, each hundredth poison; returns each user's due trail."""
     producer = Producer(
-        {"bootstrap.servers": settings.kafka_bootstrap, "partitioner": "murmur2_random", "linger.ms": 5, "acks": "all"}
+        {
+            "bootstrap.servers": settings.kafka_bootstrap,
+            "partitioner": "murmur2_random",
+            "linger.ms": 5,
+            "enable.idempotence": True,  # a retry, common while the topic is new, must not change the order
+        }
     )
     expected: dict[str, list[str]] = defaultdict(list)
     sent: list[tuple[str, str]] = []

@@ -108,7 +108,9 @@ def log(kafka_bootstrap: str, postgres_url: str, tmp_path_factory: pytest.TempPa
 
 
 def produce(settings: Settings, steps: list[Step]) -> None:
-    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "partitioner": "murmur2_random"})
+    producer = Producer(
+        {"bootstrap.servers": settings.kafka_bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True}
+    )
     for step in steps:
         event = step.event
         headers = RecordHeaders(
