@@ -37,6 +37,7 @@ COMMANDS = {
     "brake": "ops.brake:app",
     "mail": "ops.mail:app",
     "calls": "ops.calls:app",
+    "bench": "ops.bench:bench",
 }
 
 

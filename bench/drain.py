@@ -1,0 +1,147 @@
+"""The worker against a backlog: from a full topic to every event committed in Postgres, and what it cost."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import asyncpg
+
+from bench.figures import Figures, Ratio
+from bench.load import CUSTOMERS, Load, produce
+from bench.place import Place, Site
+from bench.processes import answers, billing, cpu_seconds, measured, resident_mb, running, wait_until
+from local.ports import free_port
+from ops.lag import lag_of
+from streams.app import group_of
+
+WORKER = "worker"
+LIMITS = {
+    "stock Faust, decodes only": "bench.stock_faust",
+    "aiokafka getmany, decodes only": "bench.plain_aiokafka",
+}
+MEMORY = "same rules and statements from memory"
+GOAL = 0.5
+
+_PACE = """
+SELECT count(*) AS events, min(applied_at) AS first, max(applied_at) AS last,
+       count(*) FILTER (WHERE applied_at = (SELECT min(applied_at) FROM billing.events)) AS in_first,
+       pg_database_size(current_database()) AS bytes
+FROM billing.events
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Events per second; processor milliseconds by process, and bytes, per event; memory in MB."""
+
+    per_s: float
+    cpu_ms: dict[str, float]
+    postgres_bytes: float
+    kafka_bytes: float
+    worker_mb: float
+
+
+async def worker_drain(place: Place, figures: Figures, rounds: int, events: int) -> None:
+    """Each round: the worker, then each of its limits on the same topic."""
+    for _ in range(rounds):
+        load = Load(events)
+        site = await filled(place, load)
+        figures.add(WORKER, (await drain(place, site, load)).per_s, "events/s")
+        for name, module in LIMITS.items():
+            arguments = [site.settings.kafka_bootstrap, site.settings.events_topic, str(events)]
+            if module == "bench.stock_faust":
+                arguments.append(str(site.folder / "stock"))
+            found = await asyncio.to_thread(measured, module, arguments, site.environment(), 60 + events / 200)
+            figures.add(name, found["events_per_s"], "events/s")
+        empty = await place.site("memory")
+        arguments = [str(events), str(CUSTOMERS), "2"]
+        found = await asyncio.to_thread(
+            measured, "bench.from_memory", arguments, empty.environment(BILLING_LOG_LEVEL="warning"), 60 + events / 200
+        )
+        figures.add(MEMORY, found["events_per_s"], "events/s")
+    figures.ratios += [
+        Ratio(WORKER, "stock Faust, decodes only", GOAL),
+        Ratio(WORKER, "aiokafka getmany, decodes only"),
+        Ratio(WORKER, MEMORY),
+    ]
+
+
+async def backlogs(place: Place, figures: Figures, sizes: list[int]) -> None:
+    """What an event costs, however many stand before it."""
+    for size in sizes:
+        load = Load(size)
+        found = await drain(place, await filled(place, load), load)
+        at = f"backlog of {size:,}"
+        figures.add(f"{at}: drained", found.per_s, "events/s")
+        for process, milliseconds in found.cpu_ms.items():
+            figures.add(f"{at}: {process}", milliseconds, "CPU ms/event")
+        figures.add(f"{at}: in Postgres", found.postgres_bytes, "bytes/event")
+        figures.add(f"{at}: in Kafka", found.kafka_bytes, "bytes/event")
+        figures.add(f"{at}: worker", found.worker_mb, "MB")
+    if len(sizes) > 1:
+        least, most = min(sizes), max(sizes)
+        figures.ratios.append(Ratio(f"backlog of {most:,}: drained", f"backlog of {least:,}: drained"))
+
+
+async def filled(place: Place, load: Load, name: str = "drain") -> Site:
+    """A site with the load on its topic and nothing in its database."""
+    site = await place.site(name)
+    await asyncio.to_thread(produce, site.settings, load)
+    return site
+
+
+@contextmanager
+def worker_of(site: Site, name: str = WORKER) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker that is ready."""
+    port, log = free_port(), site.folder / f"{name}.log"
+    environment = site.environment(BILLING_OPS_PORT=str(port), BILLING_STATE_DIR=str(site.folder / name))
+    with running(billing("worker"), environment, log) as process:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "the worker", 60, process, log, 0.1)
+        yield process
+
+
+async def drain(place: Place, site: Site, load: Load) -> Drained:
+    """One worker, from its start to the end of the backlog. Raises RunFailed."""
+    settings, log = site.settings, site.folder / "worker.log"
+    group = group_of(settings.topic_prefix, frozenset())
+
+    def is_done() -> bool:
+        lag = lag_of(settings.kafka_bootstrap, group, settings.events_topic)
+        return lag is not None and not any(lag.values())
+
+    before = {name: cpu_seconds(pid) for name, pid in place.servers.items()}
+    with running(billing("worker"), site.environment(), log) as process:
+        within_s = 60 + load.events / 300
+        await asyncio.to_thread(wait_until, is_done, "the backlog's end", within_s, process, log, 0.5)
+        spent = {WORKER: cpu_seconds(process.pid)}
+        memory = resident_mb(process.pid)
+    spent |= {name: cpu_seconds(pid) - before[name] for name, pid in place.servers.items()}
+    pace = await _pace(site)
+    if pace["events"] != load.distinct:
+        raise AssertionError(f"{pace['events']} events in the ledger, {load.distinct} were sent")
+    seconds = (pace["last"] - pace["first"]).total_seconds()
+    # The first batch's own time lies before its `applied_at`, so it does not count; repeats are spread evenly.
+    share = (pace["events"] - pace["in_first"]) / pace["events"]
+    kafka = sum(path.stat().st_size for path in place.kafka_data.glob(f"{settings.events_topic}-*/*.log"))
+    return Drained(
+        per_s=load.events * share / seconds if seconds else 0.0,
+        cpu_ms={name: 1000 * value / load.events for name, value in spent.items()},
+        postgres_bytes=pace["bytes"] / pace["events"],
+        kafka_bytes=kafka / load.events,
+        worker_mb=memory,
+    )
+
+
+async def _pace(site: Site) -> asyncpg.Record:
+    connection = await asyncpg.connect(site.settings.database_url.get_secret_value())
+    try:
+        found = await connection.fetchrow(_PACE)
+    finally:
+        await connection.close()
+    if found is None:
+        raise RuntimeError("a query without a row")
+    return found

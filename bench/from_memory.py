@@ -1,0 +1,76 @@
+"""A limit: the processor fed from memory, so the same decoding, rules and statements without Kafka and Faust."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from zlib import crc32
+
+import uvloop
+
+from bench.load import Load, record
+from ops.topics import ensure_topics
+from schemas.settings import load_config, load_settings
+from sinks.dead_letters import DeadLetters
+from sinks.postgres.store import Store
+from streams.catalog import RULES
+from streams.process import Processor
+from streams.record import Record, record_of
+
+
+def batches(load: Load, partitions: int, size: int) -> Iterator[list[Record]]:
+    """As aiokafka hands them out: one partition's records, then another's."""
+    received_at = datetime.now(UTC).isoformat(timespec="microseconds")
+    waiting: list[list[Record]] = [[] for _ in range(partitions)]
+    for number, event in enumerate(load.bodies()):
+        key, value, headers = record(event, received_at)
+        partition = crc32(key.encode()) % partitions
+        waiting[partition].append(
+            record_of("memory", partition, number, key.encode(), value, tuple(headers), time.time())
+        )
+        if len(waiting[partition]) >= size:
+            yield waiting[partition]
+            waiting[partition] = []
+    yield from filter(None, waiting)
+
+
+async def main(events: int, customers: int, lanes: int) -> None:
+    """Prints the rate with `lanes` batches in flight, of different partitions."""
+    settings = load_settings()
+    ensure_topics(settings)
+    store = await Store.connect(settings.database_url, pool_size=lanes)
+    letters = DeadLetters(settings.kafka_bootstrap, settings.dead_topic)
+    processor = Processor(
+        store=store,
+        dead_letters=letters,
+        rules=RULES,
+        config=load_config(settings.config_path),
+        group="memory",
+        code_version="bench",
+    )
+    ready = list(batches(Load(events, customers), 12, settings.batch_size))
+    of_lane: list[list[list[Record]]] = [[] for _ in range(lanes)]
+    for batch in ready:
+        of_lane[batch[0].partition % lanes].append(batch)
+
+    async def run(lane: Sequence[Sequence[Record]]) -> None:
+        for batch in lane:
+            await processor.process(batch)
+
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)  # as the worker does
+    started, spent = time.perf_counter(), time.process_time()
+    await asyncio.gather(*map(run, of_lane))
+    seconds, spent = time.perf_counter() - started, time.process_time() - spent
+    await store.close()
+    letters.close()
+    print(json.dumps({"events_per_s": events / seconds, "cpu_ms": 1000 * spent / events}))
+
+
+if __name__ == "__main__":
+    uvloop.run(main(*map(int, sys.argv[1:4])))

@@ -1,0 +1,97 @@
+"""The gateway: accepted requests a second, beside an app that only verifies, and beside producing alone."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from bench.figures import Figures, Ratio, percentiles
+from bench.load import Json, Load
+from bench.place import SECRET, Place, Site
+from bench.posting import post_all, requests_of
+from bench.processes import answers, billing, measured, running, wait_until
+from local.ports import free_port, is_free
+
+CONNECTIONS = (1, 16, 64)
+PROCESSES = (1, 2)
+GOAL = 0.6
+
+
+async def gateway(place: Place, figures: Figures, rounds: int, requests: int) -> None:
+    """Every combination once in each round. One connection gets a quarter of the requests: it takes as long."""
+    site = await place.site("gateway")
+    events = list(Load(requests, customers=1_000).bodies())
+    with ExitStack() as stack:
+        ours = {count: stack.enter_context(gateway_of(site, count)) for count in PROCESSES}
+        bare = {count: stack.enter_context(_verify_only(site, count)) for count in PROCESSES}
+        for _ in range(rounds):
+            for connections in CONNECTIONS:
+                share = events if connections > 1 else events[: requests // 4]
+                for processes in PROCESSES:
+                    at = f"{connections} connections, {processes} processes"
+                    for name, server in (("gateway", ours[processes]), ("verify only", bare[processes])):
+                        await _post(figures, name, at, server.port, share, connections)
+                    if connections >= processes:
+                        alone = _produce_alone(site, len(share), connections, processes)
+                        figures.add(f"produce alone, {at}", alone, "records/s")
+    for connections in CONNECTIONS:
+        for processes in PROCESSES:
+            at = f"{connections} connections, {processes} processes"
+            figures.ratios.append(Ratio(f"gateway, {at}", f"verify only, {at}", GOAL))
+            figures.ratios.append(Ratio(f"gateway, {at}", f"produce alone, {at}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where it listens, and its (first) process."""
+
+    port: int
+    pid: int
+
+
+@contextmanager
+def gateway_of(site: Site, processes: int = 1) -> Iterator[Server]:
+    """Runs `billing gateway`."""
+    port = free_port()
+    environment = site.environment(
+        BILLING_GATEWAY_PORT=str(port), BILLING_GATEWAY_PROCESSES=str(processes), BILLING_LOG_LEVEL="warning"
+    )
+    log = site.folder / f"gateway-{processes}.log"
+    with running(billing("gateway"), environment, log) as process:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "the gateway", 30, process, log)
+        time.sleep(1)  # the second process of two has no way to say that it listens too
+        yield Server(port, process.pid)
+
+
+@contextmanager
+def _verify_only(site: Site, processes: int) -> Iterator[Server]:
+    port, log = free_port(), site.folder / "verify-only.log"
+    with ExitStack() as stack:
+        for _ in range(processes):
+            command = [sys.executable, "-m", "bench.verify_only", str(port), SECRET]
+            process = stack.enter_context(running(command, site.environment(), log))
+        wait_until(lambda: not is_free(port), "the app that only verifies", 30, process, log)
+        time.sleep(1)
+        yield Server(port, process.pid)
+
+
+async def _post(figures: Figures, name: str, at: str, port: int, events: list[Json], connections: int) -> None:
+    posted = await post_all(port, requests_of(events, "127.0.0.1"), connections)
+    figures.add(f"{name}, {at}", posted.per_s, "requests/s")
+    for label, value in zip(("p50", "p95", "p99"), percentiles(posted.latencies_ms), strict=True):
+        figures.add(f"{name}, {at}: {label}", value, "ms")
+
+
+def _produce_alone(site: Site, records: int, at_once: int, processes: int) -> float:
+    arguments = [
+        site.settings.kafka_bootstrap, site.settings.events_topic, str(records // processes), str(at_once // processes)
+    ]  # fmt: skip
+    with ThreadPoolExecutor(processes) as pool:
+        runs = [
+            pool.submit(measured, "bench.produce_alone", arguments, site.environment(), 120) for _ in range(processes)
+        ]
+        return sum(float(run.result()["per_s"]) for run in runs)

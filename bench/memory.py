@@ -1,0 +1,57 @@
+"""What knowing ids costs: the worker's memory with millions of them, and how long its table takes to come back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+from confluent_kafka import Producer
+
+from bench.drain import worker_of
+from bench.figures import Figures
+from bench.place import Place, Site
+from bench.processes import resident_mb
+from streams.app import group_of
+from streams.seen import encode_page
+
+_PAGE = 500
+"""Ids of one batch in one partition, as the worker marks them under load."""
+
+
+async def memory(place: Place, figures: Figures, counts: list[int]) -> None:
+    """One worker alone with all partitions, started anew for each count of known ids."""
+    site = await place.site("memory")
+    known, seconds_for_none = 0, 0.0
+    for count in sorted(counts):
+        await asyncio.to_thread(_make_known, site, known, count)
+        known = count
+        begun = time.perf_counter()
+        with worker_of(site) as worker:
+            seconds = time.perf_counter() - begun
+            figures.add(f"worker that knows {count:,} ids", resident_mb(worker.pid), "MB")
+            figures.add(f"worker that knows {count:,} ids: from its start to ready", seconds, "s")
+        if not count:
+            seconds_for_none = seconds
+    if known:
+        spent = (seconds - seconds_for_none) / (known / 1e6)
+        figures.add("recovery of its table", spent, "s per million ids")
+
+
+def _make_known(site: Site, known: int, count: int) -> None:
+    topic = f"{group_of(site.settings.topic_prefix, frozenset())}-seen-changelog"
+    producer = Producer(
+        {"bootstrap.servers": site.settings.kafka_bootstrap, "compression.type": "lz4", "enable.idempotence": True}
+    )
+    for first in range(known, count, _PAGE):
+        partition = first // _PAGE % site.partitions
+        page = encode_page(int(time.time()), list(_ids(first, min(_PAGE, count - first))))
+        producer.produce(topic, key=f"{partition}:{first}".encode(), value=page, partition=partition)
+        producer.poll(0)
+    if producer.flush(120):
+        raise RuntimeError("Kafka did not take the table within two minutes")
+
+
+def _ids(first: int, count: int) -> Iterator[str]:
+    """As long as Stripe's."""
+    return (f"evt_1{number:023d}" for number in range(first, first + count))

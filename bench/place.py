@@ -1,0 +1,140 @@
+"""Where it is measured: one embedded broker and one PostgreSQL; each run has topics and a database of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import asyncpg
+from pydantic import SecretStr
+
+from local.kafka import EmbeddedKafka
+from local.postgres import EmbeddedPostgres
+from ops.topics import ensure_topics
+from schemas.settings import Settings
+from sinks.postgres.migration import migrate
+
+SECRET = "whsec_bench"
+
+_CONFIG = f"""\
+[endpoints.default]
+mode = "test"
+secrets = ["{SECRET}"]
+
+[plans.pro]
+name = "Pro"
+prices = ["price_pro"]
+limits = {{ seats = 5 }}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The topics and the database of one run."""
+
+    settings: Settings
+    folder: Path
+    partitions: int = 12
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """For a process of ours."""
+        return {
+            **{key: value for key, value in os.environ.items() if not key.startswith("BILLING_")},
+            "BILLING_KAFKA_BOOTSTRAP": self.settings.kafka_bootstrap,
+            "BILLING_DATABASE_URL": self.settings.database_url.get_secret_value(),
+            "BILLING_CONFIG": str(self.settings.config_path),
+            "BILLING_TOPIC_PREFIX": self.settings.topic_prefix,
+            "BILLING_PARTITIONS": str(self.partitions),
+            "BILLING_STATE_DIR": str(self.folder),
+            **more,
+        }
+
+
+@dataclass(slots=True)
+class Place:
+    """Use with `with`; it leaves nothing behind."""
+
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="billing-bench-")))
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    _kafka: EmbeddedKafka | None = None
+    _postgres: EmbeddedPostgres | None = None
+
+    def __enter__(self) -> Self:
+        self._kafka, self._postgres = EmbeddedKafka(self.folder, say=_say), EmbeddedPostgres(self.folder)
+        try:
+            self._kafka.start()
+            self._postgres.start()
+            asyncio.run(self._keep_commit_times())
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        (self.folder / "config.toml").write_text(_CONFIG)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for server in (self._kafka, self._postgres):
+            if server is not None:
+                server.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    async def _keep_commit_times(self) -> None:
+        """What tells when an event was committed; it takes effect with the next start."""
+        if self._postgres is None:
+            return
+        connection = await asyncpg.connect(self._postgres.url)
+        try:
+            await connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")
+        finally:
+            await connection.close()
+        self._postgres.stop()
+        self._postgres.start()
+
+    @property
+    def servers(self) -> Mapping[str, int]:
+        """Process ids by name."""
+        found = {"kafka": self._kafka and self._kafka.pid, "postgres": self._postgres and self._postgres.pid}
+        return {name: pid for name, pid in found.items() if pid}
+
+    @property
+    def kafka_data(self) -> Path:
+        """Where the broker keeps its partitions."""
+        return self.folder / "kafka" / "data"
+
+    async def site(self, name: str, partitions: int = 12) -> Site:
+        """Topics and a migrated database that nobody else has."""
+        if self._kafka is None or self._postgres is None:
+            raise RuntimeError("enter the place first")
+        prefix = f"{name}{next(self._numbers)}"
+        connection = await asyncpg.connect(self._postgres.url)
+        try:
+            await connection.execute(f'CREATE DATABASE "{prefix}"')
+        finally:
+            await connection.close()
+        url = SecretStr(self._postgres.url.rpartition("/")[0] + f"/{prefix}")
+        await migrate(url)
+        settings = Settings(
+            kafka_bootstrap=self._kafka.bootstrap,
+            database_url=url,
+            config_path=self.folder / "config.toml",
+            topic_prefix=prefix,
+            partitions=partitions,
+        )
+        ensure_topics(settings)
+        folder = self.folder / "runs" / prefix
+        folder.mkdir(parents=True)
+        return Site(settings, folder, partitions)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

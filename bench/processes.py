@@ -1,0 +1,112 @@
+"""The processes that are measured: started, timed, their processor time and memory read, and ended again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import psutil
+
+ROOT = Path(__file__).parent.parent
+_END_WITHIN_S = 20.0
+
+
+class RunFailed(Exception):
+    """A process that was to be measured ended, or did not get done in time; the message ends with its last lines."""
+
+
+def billing(*words: str) -> list[str]:
+    """The command line of one of our commands."""
+    return [sys.executable, "-m", "ops.cli", *words]
+
+
+@contextmanager
+def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of ours, ended in order when the block is left."""
+    with log.open("ab") as out:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(_END_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def measured(module: str, arguments: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> dict[str, Any]:
+    """Runs `python -m MODULE` to its end; what it prints last is its figures as JSON. Raises RunFailed."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise RunFailed(f"{module} did not end within {timeout_s:.0f} s") from None
+    if done.returncode != 0:
+        raise RunFailed(f"{module} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def wait_until(
+    condition: Callable[[], bool],
+    what: str,
+    within_s: float,
+    process: subprocess.Popen[bytes] | None = None,
+    log: Path | None = None,
+    every_s: float = 0.2,
+) -> None:
+    """Raises RunFailed when the time is up or `process` has ended."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        tail = log.read_text(errors="replace")[-2000:] if log is not None and log.exists() else ""
+        if process is not None and process.poll() is not None:
+            raise RunFailed(f"the process ended with {process.returncode} before {what}\n{tail}")
+        if time.monotonic() > deadline:
+            raise RunFailed(f"waited {within_s:.0f} s for {what}\n{tail}")
+        time.sleep(every_s)
+
+
+def answers(url: str) -> bool:
+    """Whether it answers 200 now."""
+    try:
+        with urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (URLError, OSError):
+        return False
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process and its children, those that have ended included."""
+    process = psutil.Process(pid)
+    times = process.cpu_times()
+    total = times.user + times.system + times.children_user + times.children_system
+    for child in process.children(recursive=True):
+        try:
+            spent = child.cpu_times()
+        except psutil.NoSuchProcess:
+            continue  # counted with its parent by now
+        total += spent.user + spent.system + spent.children_user + spent.children_system
+    return float(total)
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory, without shared pages counted twice: of this one process."""
+    return float(psutil.Process(pid).memory_info().rss) / 2**20

@@ -1,0 +1,49 @@
+"""How long partitions stand still when a worker of two is killed with a backlog before it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from bench.drain import filled, worker_of
+from bench.figures import Figures
+from bench.load import Load
+from bench.place import Place, Site
+from bench.processes import wait_until
+from ops.lag import GroupPlaces
+from streams.app import group_of
+
+_WITHIN_S = 90.0
+
+
+async def recovery(place: Place, figures: Figures, rounds: int, events: int) -> None:
+    """Seconds from kill -9 to the commit after it in each partition that still has a backlog; the slowest counts."""
+    for _ in range(rounds):
+        site = await filled(place, Load(events))
+        await asyncio.to_thread(_kill_one, site, figures)
+
+
+def _kill_one(site: Site, figures: Figures) -> None:
+    settings = site.settings
+    places = GroupPlaces(settings.kafka_bootstrap, group_of(settings.topic_prefix, frozenset()), settings.events_topic)
+
+    def committed() -> dict[int, int]:
+        return {number: found.committed for number, found in (places.read() or {}).items()}
+
+    try:
+        with worker_of(site, "staying"), worker_of(site, "dying") as dying:
+            wait_until(lambda: min(committed().values(), default=0) > 0, "both at work", _WITHIN_S)
+            dying.kill()
+            killed, before = time.monotonic(), places.read() or {}
+            open_ = {number for number, found in before.items() if found.lag > 0}
+            if len(open_) < len(before):
+                raise RuntimeError("the backlog was too short for this")
+
+            def has_moved() -> bool:
+                now = committed()
+                return all(now.get(number, 0) > before[number].committed for number in open_)
+
+            wait_until(has_moved, "every partition to move", _WITHIN_S, every_s=0.1)
+            figures.add("kill -9 of a worker to all partitions moving", time.monotonic() - killed, "s")
+    finally:
+        places.close()

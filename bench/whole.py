@@ -1,0 +1,86 @@
+"""End to end: from a request that is due to its event committed in Postgres, at saturation and at half of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import asyncpg
+
+from bench.drain import worker_of
+from bench.figures import Figures, Ratio, percentiles
+from bench.gateway import gateway_of
+from bench.load import Json, Load
+from bench.place import Place, Site
+from bench.posting import Posted, post_all, requests_of
+from bench.processes import RunFailed, cpu_seconds
+
+CONNECTIONS = 64
+SATURATION, HALF = "end to end at saturation", "end to end at half load"
+GOAL_PER_S = 2_100
+_COMMITTED_WITHIN_S = 120.0
+
+_COMMITTED = """
+SELECT event_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS at FROM billing.events
+"""
+
+
+async def whole(place: Place, figures: Figures, rounds: int, events: int) -> None:
+    """Each round saturates a system of one gateway and one worker, and then loads another with half of what it took."""
+    for _ in range(rounds):
+        per_s = await _round(place, figures, SATURATION, events, None)
+        await _round(place, figures, HALF, min(events, int(per_s / 2 * 20)), per_s / 2)
+    figures.ratios.append(Ratio(SATURATION, "goal of end to end", 1.0))
+    figures.add("goal of end to end", GOAL_PER_S, "events/s")
+
+
+async def _round(place: Place, figures: Figures, name: str, events: int, per_s: float | None) -> float:
+    """Events a second from the first request to the last commit."""
+    site = await place.site("whole")
+    load = list(Load(events).bodies())
+    ids = {event["id"] for event in load}
+    before = {server: cpu_seconds(pid) for server, pid in place.servers.items()}
+    with worker_of(site) as worker, gateway_of(site) as gateway:
+        idle = {"gateway": cpu_seconds(gateway.pid), "worker": cpu_seconds(worker.pid)}
+        posted = await post_all(gateway.port, requests_of(load, "127.0.0.1"), CONNECTIONS, per_s)
+        await _until_committed(site, len(ids))
+        spent = {"gateway": cpu_seconds(gateway.pid), "worker": cpu_seconds(worker.pid)}
+        spent = {name: seconds - idle[name] for name, seconds in spent.items()}
+    spent |= {server: cpu_seconds(pid) - before[server] for server, pid in place.servers.items()}
+    committed = await _committed(site)
+    took = max(committed.values()) - posted.begun
+    figures.add(name, events / took, "events/s")
+    for label, value in zip(("p50", "p95", "p99"), percentiles(_latencies(posted, load, committed)), strict=True):
+        figures.add(f"{name}: {label} to committed", value, "ms")
+    for process, seconds in spent.items():
+        figures.add(f"{name}: {process}", 1000 * seconds / events, "CPU ms/event")
+    return events / took
+
+
+def _latencies(posted: Posted, load: Sequence[Json], committed: dict[str, float]) -> list[float]:
+    """Milliseconds, of each event's first delivery."""
+    first: dict[str, float] = {}
+    for event, due in zip(load, posted.due, strict=True):
+        first.setdefault(event["id"], due)
+    return [1000 * (committed[id_] - due) for id_, due in first.items()]
+
+
+async def _until_committed(site: Site, count: int) -> None:
+    connection = await asyncpg.connect(site.settings.database_url.get_secret_value())
+    deadline = time.monotonic() + _COMMITTED_WITHIN_S
+    try:
+        while await connection.fetchval("SELECT count(*) FROM billing.events") < count:
+            if time.monotonic() > deadline:
+                raise RunFailed(f"not all events were committed within {_COMMITTED_WITHIN_S:.0f} s")
+            await asyncio.sleep(0.2)
+    finally:
+        await connection.close()
+
+
+async def _committed(site: Site) -> dict[str, float]:
+    connection = await asyncpg.connect(site.settings.database_url.get_secret_value())
+    try:
+        return {row["event_id"]: row["at"] for row in await connection.fetch(_COMMITTED)}
+    finally:
+        await connection.close()
