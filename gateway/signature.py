@@ -6,7 +6,6 @@ where each `v1` is HMAC-SHA256 under one whole `whsec_…` secret over `"{t}." +
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Sequence
@@ -65,7 +64,7 @@ def sign(body: bytes, secrets: Sequence[bytes], *, timestamp: int) -> str:
 
 
 def _digest(timestamp: str, body: bytes, secret: bytes) -> str:
-    return hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+    return hmac.digest(secret, timestamp.encode() + b"." + body, "sha256").hex()
 
 
 def _parse(header: str) -> tuple[str, list[bytes]] | None:
