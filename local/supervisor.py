@@ -41,6 +41,8 @@ class Child:
 @dataclass
 class _Watch:
     process: Process
+    is_ours: bool
+    """Whether we end it, too."""
     pause: float = FIRST_PAUSE
     born: float = 0.0
     due: float | None = None
@@ -67,13 +69,16 @@ class Supervisor:
         process = Process(
             child.name, child.argv, state_dir=self._state_dir, env=child.env, cwd=child.cwd, port=child.port
         )
-        self.watch(process)
+        self._add(_Watch(process, is_ours=True, born=time.monotonic()))
         process.spawn()
         return process
 
     def watch(self, process: Process) -> None:
-        """Restart this process whenever it is wanted and dead."""
-        self._watches = {**self._watches, process.name: _Watch(process, born=time.monotonic())}
+        """Restart this process whenever it is wanted and dead. Whoever started it ends it, after our `stop`."""
+        self._add(_Watch(process, is_ours=False, born=time.monotonic()))
+
+    def _add(self, watch: _Watch) -> None:
+        self._watches = {**self._watches, watch.process.name: watch}
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch_all, name="supervisor", daemon=True)
             self._thread.start()
@@ -88,13 +93,14 @@ class Supervisor:
             time.sleep(_TICK)
 
     def stop(self) -> None:
-        """End everything, last started first; what does not obey in time is killed."""
+        """End our children, last started first; what does not obey in time is killed."""
         self._asked.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        for process in reversed(self.processes.values()):
-            process.stop()
+        for watch in reversed(self._watches.values()):
+            if watch.is_ours:
+                watch.process.stop()
 
     def __enter__(self) -> Supervisor:
         return self

@@ -40,10 +40,10 @@ class System:
     `kafka` and `postgres` can be stopped and started by hand; what dies without that is restarted, and said so.
     """
 
-    def __init__(self, state_dir: Path, workers: int, say: Say, *, analytics: bool = False) -> None:
+    def __init__(self, state_dir: Path, workers: int, say: Say, *, analytics: bool = False, brokers: int = 1) -> None:
         self.state_dir = state_dir.absolute()
         self.mailbox_dir = self.state_dir / "mail"
-        self.kafka = EmbeddedKafka(self.state_dir, say=say)
+        self.kafka = EmbeddedKafka(self.state_dir, brokers=brokers, say=say)
         self.postgres = EmbeddedPostgres(self.state_dir)
         self.env: dict[str, str] = {}
         """What `STATE_DIR/env` holds, once started."""
@@ -77,7 +77,8 @@ class System:
     def start(self) -> None:
         """Start all and return when all are ready.
 
-        Raises AlreadyRunning, InvalidSettings, KafkaNotFetched, ServerNotReady or SystemNotStarted; call `stop` then.
+        Raises AlreadyRunning, InvalidSettings, KafkaNotFetched, OtherBrokers, ServerNotReady or SystemNotStarted; call
+        `stop` then.
         """
         self._claim.take()
         if left := end_leftovers(self.state_dir):
@@ -85,7 +86,8 @@ class System:
         secret = _test_secret(self.config)
         begun = time.monotonic()
         self._say("Starting Kafka, PostgreSQL and the mailbox")
-        self._supervisor.watch(self.kafka.spawn())  # it takes longest: the rest starts beside it
+        for broker in self.kafka.spawn():  # it takes longest: the rest starts beside it
+            self._supervisor.watch(broker)
         self.postgres.start()
         if self.postgres.process is not None:
             self._supervisor.watch(self.postgres.process)
@@ -165,7 +167,7 @@ class System:
             "BILLING_DATABASE_URL": self.postgres.url,
             "BILLING_SMTP_URL": f"smtp://127.0.0.1:{smtp}",
             "BILLING_CONFIG": str(self._config_path()),
-            "BILLING_REPLICATION_FACTOR": "1",
+            "BILLING_REPLICATION_FACTOR": str(len(self.kafka.nodes)),
             "BILLING_GATEWAY_HOST": "127.0.0.1",
             "BILLING_GATEWAY_PORT": str(kept_port(self.state_dir, "gateway")),
             "BILLING_GATEWAY_URL": self.gateway_url,

@@ -16,6 +16,7 @@ from typing import IO, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from local.kafka import BROKERS, OtherBrokers
 from local.kafka_jars import KafkaNotFetched
 from local.ports import NoFreePort
 from local.process import ServerNotReady, end_leftovers
@@ -24,7 +25,7 @@ from ops.system import System, SystemNotStarted
 from schemas.settings import InvalidSettings
 
 NOT_STARTED = (
-    AlreadyRunning, InvalidSettings, KafkaNotFetched, NoFreePort, ServerNotReady, SystemNotStarted
+    AlreadyRunning, InvalidSettings, KafkaNotFetched, NoFreePort, OtherBrokers, ServerNotReady, SystemNotStarted
 )  # fmt: skip
 """Why a system may not start; each message stands by itself."""
 
@@ -38,6 +39,7 @@ StateDir = Annotated[Path, typer.Option("--state-dir", help="Where data, logs, c
 def up(
     state_dir: StateDir = Path(".billing"),
     workers: Annotated[int, typer.Option("--workers", min=1, max=32, help="Worker processes, one group.")] = 1,
+    brokers: Annotated[int, typer.Option("--brokers", help="Of Kafka: 1, or 3, of which one may die.")] = 1,
     detach: Annotated[bool, typer.Option("--detach", help="Return when all is ready; `billing down` ends it.")] = False,
     analytics: Annotated[bool, typer.Option("--analytics", help="Keep figures too, for `billing mrr`.")] = False,
 ) -> None:
@@ -50,16 +52,18 @@ def up(
     """
     state_dir = state_dir.absolute()
     say = sayer()
+    if brokers not in BROKERS:
+        raise typer.BadParameter(f"{brokers}: there are {' or '.join(map(str, BROKERS))} brokers")
+    command = _foreground(state_dir, workers, brokers, analytics=analytics)
     if Claim(state_dir).is_taken():
         _fail(AlreadyRunning(f"already running in {state_dir}; `billing down` ends it"))
     if detach:
-        _detach(state_dir, _foreground(state_dir, workers, analytics=analytics), say)
+        _detach(state_dir, command, say)
         return
     if os.environ.get("STATE_DIR") != str(state_dir):
         # Every process of a system carries STATE_DIR in its environment from birth, this one too.
-        command = _foreground(state_dir, workers, analytics=analytics)
         os.execve(sys.executable, command, {**os.environ, "STATE_DIR": str(state_dir)})  # noqa: S606 - ourselves
-    system = System(state_dir, workers, say, analytics=analytics)
+    system = System(state_dir, workers, say, analytics=analytics, brokers=brokers)
     asked = threading.Event()
     with leaving_nothing(system):
         try:
@@ -121,8 +125,9 @@ def _end(number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _foreground(state_dir: Path, workers: int, *, analytics: bool) -> list[str]:
-    command = [sys.executable, "-m", "ops.cli", "up", "--state-dir", str(state_dir), "--workers", str(workers)]
+def _foreground(state_dir: Path, workers: int, brokers: int, *, analytics: bool) -> list[str]:
+    command = [sys.executable, "-m", "ops.cli", "up", "--state-dir", str(state_dir)]
+    command += ["--workers", str(workers), "--brokers", str(brokers)]
     return [*command, "--analytics"] if analytics else command
 
 

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from local.kafka import EmbeddedKafka
+from local.kafka import EmbeddedKafka, OtherBrokers
 from local.process import ServerNotReady
 
 
@@ -39,28 +39,61 @@ def _read(bootstrap: str, count: int) -> list[bytes | None]:
 
 
 def _is_running(kafka: EmbeddedKafka) -> bool:
-    return kafka.pid is not None
+    return any(process.pid is not None for process in kafka.processes)
+
+
+def _is_wanted(kafka: EmbeddedKafka) -> bool:
+    return all(process.wanted for process in kafka.processes)
 
 
 def test_data_and_ports_survive_stop_and_kill(kafka: EmbeddedKafka) -> None:
     """Each acknowledged record is there after a stop, and after a kill -9, at the same address."""
     kafka.start()
-    bootstrap, first_pid = kafka.bootstrap, kafka.pid
+    bootstrap, first_pid = kafka.bootstrap, kafka.processes[0].pid
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     admin.create_topics([NewTopic("kept", 1, 1)])["kept"].result(15)
     _produce(bootstrap, b"before the stop")
     kafka.stop()
-    assert (_is_running(kafka), kafka.wanted) == (False, False)
+    assert (_is_running(kafka), _is_wanted(kafka)) == (False, False)
 
     kafka.start()
     assert kafka.bootstrap == bootstrap
-    assert kafka.pid != first_pid
+    assert kafka.processes[0].pid != first_pid
     _produce(bootstrap, b"before the kill")
     kafka.kill()
-    assert (_is_running(kafka), kafka.wanted) == (False, True)
+    assert (_is_running(kafka), _is_wanted(kafka)) == (False, True)
 
     kafka.start()
     assert _read(bootstrap, 2) == [b"before the stop", b"before the kill"]
+
+
+def test_three_brokers_take_and_give_while_one_is_dead(tmp_path: Path) -> None:
+    """Of three brokers one is killed: what was acknowledged is there, more is taken, and it comes back among them."""
+    kafka = EmbeddedKafka(tmp_path, brokers=3)
+    try:
+        kafka.start()
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
+        admin.create_topics([NewTopic("kept", 1, 3)])["kept"].result(15)
+        _produce(kafka.bootstrap, b"before the kill")
+        leader = admin.list_topics("kept", timeout=10).topics["kept"].partitions[0].leader
+        kafka.processes[leader - 1].kill()
+        _produce(kafka.bootstrap, b"behind the kill")
+        assert _read(kafka.bootstrap, 2) == [b"before the kill", b"behind the kill"]
+        assert [process.pid is None for process in kafka.processes] == [id_ == leader for id_ in (1, 2, 3)]
+        kafka.start()
+        assert len(admin.list_topics(timeout=10).brokers) == 3
+    finally:
+        kafka.kill()  # nothing in it is needed any more
+        kafka.stop()
+
+
+@pytest.mark.parametrize(("held", "asked"), [("kafka", 3), ("kafka-2", 1)])
+def test_the_log_of_another_number_of_brokers_is_not_touched(tmp_path: Path, held: str, asked: int) -> None:
+    """A state directory keeps its number of brokers: another one would begin an empty log beside the full one."""
+    (tmp_path / held).mkdir()
+    (tmp_path / held / "formatted").touch()
+    with pytest.raises(OtherBrokers, match=f"use --brokers {4 - asked}, or another --state-dir"):
+        EmbeddedKafka(tmp_path, brokers=asked).start()
 
 
 def test_no_topic_appears_by_itself(kafka_bootstrap: str) -> None:
@@ -75,7 +108,7 @@ def test_a_port_in_use_is_a_fact_with_the_log(kafka_bootstrap: str, tmp_path: Pa
     broker = EmbeddedKafka(tmp_path, port=int(kafka_bootstrap.rpartition(":")[2]))
     with pytest.raises(ServerNotReady, match="in use"):
         broker.start()
-    assert broker.pid is None
+    assert not _is_running(broker)
 
 
 def test_the_broker_is_one_for_the_whole_session(kafka_bootstrap: str) -> None:
