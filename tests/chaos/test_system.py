@@ -30,4 +30,4 @@ async def test_nothing_is_lost_doubled_or_disordered_while_parts_die(tmp_path: P
     print(text)  # noqa: T201 - pytest shows it where the test fails, and with -s
     assert set(report.recoveries) == set(PLAN.kinds), text
     assert report.is_clean, text
-    assert report.findings.counted["events answered 200"] == PLAN.events, text
+    assert report.verdict.findings.counted["events answered 200"] == PLAN.events, text

@@ -1,0 +1,160 @@
+"""After the traffic of a chaos run: all becomes quiet, and then every row is checked.
+
+traffic ─▶ become_quiet: nothing uncommitted, due, waiting or unsent ─▶ judge ─▶ Verdict
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from email.utils import parseaddr
+
+import orjson
+
+from local.stripe_events import Json
+from schemas.state import Timer
+from sinks.outbox.claims import CLAIM
+from streams.app import group_of
+from streams.catalog import RULES
+from streams.fold import Fold
+from streams.record import Record
+from tests.chaos import log
+from tests.chaos.checker import Findings, Post, Tables, check, differing_rows, read_tables
+from tests.chaos.postbox import Postbox
+from tests.systemkit import RiggedSystem, fetch
+
+TOPIC = "billing.events"
+QUIET_WITHIN_S = 300.0
+
+
+def settings_with(postbox: Postbox) -> dict[str, str]:
+    """What a run's processes are told: mail goes to the postbox, and nobody answers for Stripe."""
+    return {
+        "BILLING_SMTP_URL": postbox.url,
+        "BILLING_STRIPE_API_KEY": "",
+        "BILLING_STRIPE_API_BASE": "http://127.0.0.1:9",  # nobody listens there
+        "BILLING_LOG_LEVEL": "warning",
+    }
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What the checker found, and what is not as it is to be at the end besides."""
+
+    findings: Findings
+    converged: list[str]
+    """Rows that are otherwise than the same events in the order in which they happened would have made them."""
+    lag: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def is_clean(self) -> bool:
+        return self.findings.is_clean and not self.converged and not any(self.lag.values())
+
+    def lines(self) -> list[str]:
+        return [
+            *self.findings.lines(),
+            f"{'not as in true order':>24}  {len(self.converged)}",
+            *(f"{'':>26}{example}" for example in self.converged[:5]),
+            f"{'uncommitted records':>24}  {sum(self.lag.values())}",
+        ]
+
+
+@dataclass(slots=True)
+class Ending:
+    """Of a run on this system. `streams` are those of the workers' groups: one for all, or one beside the rest."""
+
+    system: RiggedSystem
+    postbox: Postbox
+    streams: list[frozenset[str]] = field(default_factory=lambda: [frozenset()])
+
+    async def become_quiet(self) -> None:
+        """Until every record is committed, every due timer has fired, and every mail is sent or failed."""
+        self.postbox.take_back_faults()
+        alive = [name for name in self.system.children if _is_ours(name)]
+        await asyncio.gather(*(asyncio.to_thread(self.system.wait_ready, name) for name in alive))
+
+        async def is_quiet() -> bool:
+            await self._hasten()
+            (open_,) = await fetch(self.system, _OPEN)
+            lag = await asyncio.to_thread(self.lag)
+            return not any(open_.values()) and not any(lag.values())
+
+        await until(is_quiet, QUIET_WITHIN_S)
+
+    async def judge(self, accepted: Iterable[str], lives: list[list[Json]]) -> Verdict:
+        """`accepted` are the ids that were answered 200, of events of these lives."""
+        config = self.system.config
+        records = await asyncio.to_thread(log.read_all, self.system.kafka.bootstrap, TOPIC)
+        fold = Fold(config, RULES).take_all(records)
+        fold.settle()
+        tables = await read_tables(self.system.postgres.url)
+        _, domain = parseaddr(config.mail.sender)[1].split("@")
+        post = Post(self.postbox.folder, domain, self.postbox.cut_off)
+        return Verdict(
+            findings=check(accepted, records, fold, tables, post),
+            converged=_otherwise_than_in_order(lives, fold, tables),
+            lag=await asyncio.to_thread(self.lag),
+        )
+
+    def lag(self) -> dict[int, int]:
+        """By partition, the groups' together; UNKNOWN while no broker answers."""
+        ends = log.ends(self.system.kafka.bootstrap, TOPIC)
+        committed = [self.committed(streams) for streams in self.streams]
+        if ends is None or None in committed:
+            return UNKNOWN
+        return {partition: sum(end - done[partition] for done in committed if done) for partition, end in ends.items()}
+
+    def committed(self, streams: frozenset[str] = frozenset()) -> Mapping[int, int] | None:
+        """By partition, of the group that has these streams; None while no broker answers."""
+        return log.committed(self.system.kafka.bootstrap, TOPIC, group_of("billing", streams))
+
+    async def _hasten(self) -> None:
+        """Lets the minutes pass that a mail waits after a failure or for a dispatcher that died (or lost Postgres) with
+        it in hand, and those that an event waits for what it refers to."""
+        claims = await fetch(self.system, "SELECT DISTINCT claimed_by FROM billing.emails WHERE status = 'sending'")
+        alive = f":{self.system.children['dispatcher']}:"
+        dead = [row["claimed_by"] for row in claims if alive not in row["claimed_by"]]
+        await fetch(self.system, _HASTEN_MAILS, dead, CLAIM)
+        await fetch(self.system, _HASTEN_RETRIES)
+
+
+UNKNOWN: dict[int, int] = {-1: 1}
+"""The lag while no broker answers: not none."""
+_OPEN = """
+SELECT (SELECT count(*) FROM billing.emails WHERE status IN ('queued', 'sending')) AS mails,
+       (SELECT count(*) FROM billing.timers WHERE status = 'pending' AND due_at <= now()) AS timers,
+       (SELECT count(*) FROM billing.events WHERE outcome = 'waiting') AS waiting
+"""
+_HASTEN_RETRIES = """
+UPDATE billing.timers SET due_at = now() WHERE kind = 'retry' AND status = 'pending' AND due_at > now()
+"""
+_HASTEN_MAILS = """
+UPDATE billing.emails SET next_attempt_at = now()
+WHERE next_attempt_at > now() AND (status = 'queued' OR (status = 'sending' AND claimed_by = ANY($1))
+      OR (status = 'sending' AND next_attempt_at < now() + $2::interval - interval '1 minute'))
+RETURNING email_key
+"""
+
+
+async def until(condition: Callable[[], object | Awaitable[object]], within_s: float) -> None:
+    """Raises TimeoutError."""
+    async with asyncio.timeout(within_s):
+        while True:
+            holds = condition()
+            if await holds if isinstance(holds, Awaitable) else holds:
+                return
+            await asyncio.sleep(0.2)
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith("worker-") or name in ("gateway", "dispatcher", "scheduler")
+
+
+def _otherwise_than_in_order(lives: list[list[Json]], fold: Fold, tables: Tables) -> list[str]:
+    """Rows (but timers, which may be moved by whatever comes late) that would differ had nothing come out of order."""
+    ordered = Fold(fold.config, fold.rules)
+    for life in lives:
+        for number, event in enumerate(life):
+            ordered.take(Record("in order", 0, number, None, orjson.dumps(event), (), {}, 0.0))
+    return differing_rows(ordered, {kind: rows for kind, rows in tables.state.items() if kind is not Timer})
