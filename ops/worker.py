@@ -21,6 +21,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from ops.brake import EXIT_BRAKED, Hold, limits_of
+from ops.changelog import ensure_changelog
 from ops.entry import operator, settings_and_config
 from ops.health import OpsServer
 from ops.lag import GroupPlaces
@@ -121,6 +122,9 @@ async def run(
         hold=partial(_stop_braked, hold),
     )
     attach(app, agent, settings.events_topic, seen)
+    await asyncio.to_thread(
+        ensure_changelog, settings.kafka_bootstrap, seen.changelog, partitions, settings.replication_factor
+    )
     places = GroupPlaces(settings.kafka_bootstrap, group, settings.events_topic)
     watch = WorkerWatch(
         app,

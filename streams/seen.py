@@ -47,6 +47,11 @@ class SeenEvents:
     def __len__(self) -> int:
         return sum(map(len, self._ids.values()))
 
+    @property
+    def changelog(self) -> str:
+        """The topic that the table is kept on."""
+        return str(self.table.changelog_topic.get_topic_name())
+
     def mark(self, partition: int, first_offset: int, event_ids: Iterable[str]) -> None:
         """Remembers ids that are settled in Postgres, here and (in a moment) on the changelog."""
         ids = list(event_ids)

@@ -1,0 +1,47 @@
+"""Before a worker joins its group: the changelog of its table is there, with a partition for each of the log's.
+
+Faust makes it too, but only when it first writes to it. By then the group has been dealt out without it, its members do
+not look again for five minutes, and when they do, all of them stand still once more.
+"""
+
+from __future__ import annotations
+
+import time
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from schemas.settings import InvalidSettings
+
+_TIMEOUT_S = 15.0
+
+
+def ensure_changelog(bootstrap: str, name: str, partitions: int, replication_factor: int) -> None:
+    """Creates it if it is missing, and returns when the brokers show it. Raises InvalidSettings."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    deadline = time.monotonic() + _TIMEOUT_S
+    try:
+        if not _is_there(admin, name):
+            config = {"cleanup.policy": "compact", "min.insync.replicas": str(max(1, replication_factor - 1))}
+            new = NewTopic(name, num_partitions=partitions, replication_factor=replication_factor, config=config)
+            _create(admin, new, name)
+        while not _is_there(admin, name):
+            if time.monotonic() > deadline:
+                raise InvalidSettings(f"topic {name}: the brokers do not show it")
+            time.sleep(0.05)
+    except KafkaException as error:
+        raise InvalidSettings(f"topic {name}: {error.args[0].str()}") from None
+
+
+def _is_there(admin: AdminClient, name: str) -> bool:
+    found = admin.list_topics(timeout=_TIMEOUT_S).topics.get(name)
+    return found is not None and bool(found.partitions)
+
+
+def _create(admin: AdminClient, topic: NewTopic, name: str) -> None:
+    try:
+        admin.create_topics([topic], operation_timeout=_TIMEOUT_S, request_timeout=_TIMEOUT_S)[name].result(_TIMEOUT_S)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # else another worker was quicker
+            raise

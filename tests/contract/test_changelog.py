@@ -1,0 +1,26 @@
+"""The changelog of a worker's table is there before the worker joins its group."""
+
+from __future__ import annotations
+
+import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource
+
+from ops.changelog import ensure_changelog
+from schemas.settings import InvalidSettings
+
+
+def test_it_is_made_once_compacted_with_the_logs_partitions(kafka_bootstrap: str, topic_prefix: str) -> None:
+    """Twice comes to the same as once: every worker asks for it."""
+    name = f"{topic_prefix}.worker-seen-changelog"
+    for _ in range(2):
+        ensure_changelog(kafka_bootstrap, name, 3, 1)
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap, "log_level": 0})
+    assert len(admin.list_topics(name, timeout=10).topics[name].partitions) == 3
+    (described,) = admin.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, name)]).values()
+    assert described.result(timeout=10)["cleanup.policy"].value == "compact"
+
+
+def test_what_the_brokers_refuse_is_a_fact(kafka_bootstrap: str, topic_prefix: str) -> None:
+    """Three replicas on one broker: the worker says so in one line and does not start."""
+    with pytest.raises(InvalidSettings, match=f"topic {topic_prefix}: .*replica"):
+        ensure_changelog(kafka_bootstrap, topic_prefix, 1, 3)
