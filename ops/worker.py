@@ -44,6 +44,7 @@ from streams.seen import SeenEvents
 
 log = structlog.get_logger()
 
+_ALL = frozenset(STREAMS) | {OTHER}
 _STUCK_S = 60.0
 """How long Postgres may hold a worker up before /readyz says so."""
 _HOUSEKEEPING_S = 30.0
@@ -57,6 +58,9 @@ def worker(
     streams: Annotated[
         list[str] | None, typer.Argument(help="Run only these streams, as a consumer group of their own.")
     ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", help="Leave this stream to a group of its own; may be repeated.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume-after-brake", help="Go on, though too many events died under this code.")
     ] = False,
@@ -65,19 +69,23 @@ def worker(
 
     Example: billing worker            (all streams, one group)
              billing worker invoices   (one stream, a group of its own)
+             billing worker --without invoices   (the rest, in the first group)
 
     When too many events die it stops (exit 71); started again, it waits: for other code, `billing brake release`, or
     --resume-after-brake. Exits 70 when it is stuck, or met what it can neither apply nor dead-letter.
     """
     settings, config = settings_and_config()
-    asked_for = frozenset(streams or ())
-    unknown = asked_for - STREAMS.keys() - {OTHER}
+    asked_for, left_out = frozenset(streams or ()), frozenset(without or ())
+    unknown = (asked_for | left_out) - _ALL
     if unknown:
         typer.echo(f"no such stream: {', '.join(sorted(unknown))} (there are {', '.join(STREAMS)}, {OTHER})", err=True)
         raise typer.Exit(2)
+    if asked_for and left_out:
+        typer.echo("name streams, or leave some out with --without: not both", err=True)
+        raise typer.Exit(2)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(run(settings, config, asked_for, resume_after_brake=resume))
+            runner.run(run(settings, config, asked_for, without=left_out, resume_after_brake=resume))
         except (InvalidSettings, WorkerCrashed) as error:
             typer.echo(f"worker: {error}", err=True)
             raise typer.Exit(1) from None
@@ -88,6 +96,7 @@ async def run(
     config: Config,
     streams: frozenset[str],
     *,
+    without: frozenset[str] = frozenset(),
     rules: Mapping[str, Rule] = RULES,
     stream_of: Callable[[str], str] = stream_of,
     resume_after_brake: bool = False,
@@ -97,6 +106,8 @@ async def run(
     keeps = await asyncio.to_thread(kafka_keeps, settings)
     warn_if_too_long(keeps, config.rules.erase_after_days)
     group = group_of(settings.topic_prefix, streams)
+    if without:  # of the same group: what others have left it reads on from there
+        streams = _ALL - without
     app = create_app(settings, group, partitions)
     app.sensors.add(KafkaSensor())
     store = await Store.connect(settings.database_url, pool_size=LANES)
