@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import random
 import socket
+import threading
 from pathlib import Path
 
 _LOWEST = 15_000
 _HIGHEST = 32_000
 _TRIES = 200
+_CHOOSING = threading.Lock()
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -46,12 +48,16 @@ def is_free(port: int) -> bool:
 
 def kept_port(state_dir: Path, name: str, port: int | None = None) -> int:
     """The port of `name` in this state directory: `port` if given, else the one kept from before, else a free one."""
-    path = state_dir / "ports.json"
+    with _CHOOSING:
+        return _kept_port(state_dir / "ports.json", name, port)
+
+
+def _kept_port(path: Path, name: str, port: int | None) -> int:
     ports: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
     chosen = port or ports.get(name) or _free_beside(ports)
     if ports.get(name) != chosen:
         ports[name] = chosen
-        state_dir.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(".tmp")
         draft.write_text(json.dumps(ports, indent=1))
         draft.replace(path)
