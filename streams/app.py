@@ -17,6 +17,9 @@ from streams.chunks import ChunkTransport
 from streams.commits import App
 from streams.seen import SeenEvents
 
+_HEARTBEAT_S = 0.5
+"""A member learns of a rebalance from the answer to its heartbeat, and all the others stand still until the last one
+knows. Kafka's 3 s, or a quarter of the session timeout, are that standstill (docs/scaling.md)."""
 _CHUNKS_WAITING = 2
 """Between fetch and agent, beside those under way: what a rebalance throws away, and what memory holds."""
 
@@ -45,7 +48,7 @@ def create_app(settings: Settings, group: str, partitions: int) -> faust.App:
         consumer_auto_offset_reset="earliest",  # `latest` loses what came before the group's first commit
         broker_commit_interval=1.0,
         broker_session_timeout=settings.session_timeout_s,  # a dead worker's partitions move after this long
-        broker_heartbeat_interval=settings.session_timeout_s / 4,
+        broker_heartbeat_interval=_HEARTBEAT_S,
         # Of each partition, so that a fetch brings chunks of several that can be worked on side by side.
         consumer_max_fetch_size=256 * 1024,
         broker_max_poll_interval=300.0,  # Faust's 1000 s would hide a stuck worker for a quarter of an hour
