@@ -24,6 +24,8 @@ from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
+from streams.fetching import FetchingThread
+
 _LOOKS_BACK = 3
 """Times to ask for missing offsets before they are taken for gone."""
 
@@ -94,6 +96,9 @@ class ChunkConsumer(Consumer):
         """Of the fetch at hand: partitions sent back, of which nothing more is taken from it."""
         self._moves = 0
         """Counts what moves reading elsewhere: a chunk that was being handed over meanwhile may be lost."""
+
+    def _new_consumer_thread(self) -> FetchingThread:
+        return FetchingThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _drain_messages(self, fetcher: Any) -> None:
         """As Faust's own loop, but by chunk. Behind a small chunk it pauses, so that the next ones are not smaller."""
