@@ -195,7 +195,9 @@ class System:
         )
 
     def _worker(self, number: int) -> Child:
-        return self._with_ops_port(f"worker-{number}", "worker")
+        name = f"worker-{number}"
+        child = self._with_ops_port(name, "worker")
+        return replace(child, env={**child.env, "BILLING_MEMBER_ID": name})
 
     def _dispatcher(self) -> Child:
         return self._with_ops_port("dispatcher", "dispatcher")

@@ -38,6 +38,7 @@ from streams.app import attach, create_app, group_of
 from streams.brake import Brake, BrakeTripped
 from streams.catalog import RULES, STREAMS, stream_of
 from streams.consumer_metrics import KafkaSensor
+from streams.membership import leave_for_good
 from streams.process import OTHER, Processor
 from streams.rules.registry import Rule
 from streams.seen import SeenEvents
@@ -175,6 +176,8 @@ async def run(
             await _until_stopped(app, seen, stopping)
     finally:
         await watchdog.stop()
+        if stopping.is_set():
+            leave_for_good(app)
         await app.stop()
         await health.stop()
         await asyncio.to_thread(places.close)

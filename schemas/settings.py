@@ -197,6 +197,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     session_timeout_s: float = Field(10.0, ge=6, le=300)
     """How long a worker may be silent before its partitions go to others; brokers refuse less than 6 by default."""
+    member_id: str = ""
+    """A worker's own name in its group, which it keeps over restarts and no other has (Kafka's group.instance.id): back
+    within the session timeout after a crash, it goes on with its partitions at once. Empty: they wait it out."""
     batch_size: int = Field(500, ge=1, le=10_000)
     batch_within_s: float = Field(0.05, gt=0, le=10)
     code_version: str = ""

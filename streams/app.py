@@ -48,6 +48,7 @@ def create_app(settings: Settings, group: str, partitions: int) -> faust.App:
         consumer_auto_offset_reset="earliest",  # `latest` loses what came before the group's first commit
         broker_commit_interval=1.0,
         broker_session_timeout=settings.session_timeout_s,  # a dead worker's partitions move after this long
+        consumer_group_instance_id=settings.member_id or None,
         broker_heartbeat_interval=_HEARTBEAT_S,
         # Of each partition, so that a fetch brings chunks of several that can be worked on side by side.
         consumer_max_fetch_size=256 * 1024,
