@@ -113,7 +113,7 @@ async def run(
     app.sensors.add(KafkaSensor())
     store = await Store.connect(settings.database_url, pool_size=LANES)
     dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_topic)
-    seen = SeenEvents(app, partitions)
+    seen = SeenEvents(app, partitions, horizon_s=settings.seen_hours * 3600)
     code_version = settings.code_version or version("billing-stream")
     brake = Brake(limits_of(settings))
     hold = Hold(brakes=Brakes(settings.database_url), group=group, code_version=code_version)

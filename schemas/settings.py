@@ -200,6 +200,9 @@ class Settings(BaseSettings):
     member_id: str = ""
     """A worker's own name in its group, which it keeps over restarts and no other has (Kafka's group.instance.id): back
     within the session timeout after a crash, it goes on with its partitions at once. Empty: they wait it out."""
+    seen_hours: float = Field(35 * 24.0, gt=0)
+    """How long a worker remembers what it has settled: Stripe retries for 3 days and lists events for 30. What it has
+    forgotten the ledger stops. About 0.2 kB of memory for each event."""
     batch_size: int = Field(500, ge=1, le=10_000)
     batch_within_s: float = Field(0.05, gt=0, le=10)
     code_version: str = ""

@@ -16,14 +16,11 @@ from typing import Any
 
 import faust
 
-_HORIZON_S = 35 * 24 * 3600
-"""Stripe retries for 3 days and lists events for 30: what is older comes only from a replay, which the ledger stops."""
-
 
 class SeenEvents:
     """Membership by (partition, event id). Bounded by the horizon: `forget_old` is to be called now and then."""
 
-    def __init__(self, app: faust.App, partitions: int, *, horizon_s: int = _HORIZON_S) -> None:
+    def __init__(self, app: faust.App, partitions: int, *, horizon_s: float) -> None:
         self.table: Any = app.Table(
             "seen",
             key_type=str,
