@@ -10,7 +10,7 @@ TESTERS ?= 2
 HISTORIES ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test check bench soak
+.PHONY: help install demo up down test check bench soak scale
 
 help: ## What there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -49,3 +49,6 @@ bench: $(STAMP) ## Measure (ARGS=…)
 soak: $(STAMP) ## Faults under load, then a check of every row (ARGS="--seed 7 --events 50000", --help)
 	BILLING_HISTORIES=$(HISTORIES) $(BIN)/pytest -s --timeout 0 tests/contract/test_histories.py
 	$(BIN)/python -m tests.chaos.soak $(ARGS)
+
+scale: $(STAMP) ## Workers and a broker come and go under load, standstill measured (ARGS="--workers 1,2,4,2,1", --help)
+	$(BIN)/python -m tests.chaos.scale $(or $(ARGS),--restart-worker --kill-worker --own-group)

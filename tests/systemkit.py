@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,16 @@ limits = { seats = 50, projects = 500 }
 class RiggedSystem(System):
     """The system that `billing up` runs, with `settings` added to what its processes are told."""
 
-    def __init__(self, state_dir: Path, workers: int, say: Callable[[str], None], settings: Mapping[str, str]) -> None:
-        super().__init__(state_dir, workers, say)
+    def __init__(
+        self,
+        state_dir: Path,
+        workers: int,
+        say: Callable[[str], None],
+        settings: Mapping[str, str],
+        *,
+        brokers: int = 1,
+    ) -> None:
+        super().__init__(state_dir, workers, say, brokers=brokers)
         self._extra = dict(settings)
 
     def terminate(self, name: str) -> None:
@@ -62,6 +71,14 @@ class RiggedSystem(System):
     def start_again(self, name: str) -> None:
         """What `terminate` has ended."""
         self._process(name).spawn()
+
+    def add_worker(self, number: int, *arguments: str) -> str:
+        """Start one more, or one of them anew, with these arguments of `billing worker`; returns its name."""
+        child = self._worker(number)
+        if child.name in self._supervisor.processes:
+            self.terminate(child.name)
+        self._supervisor.run(replace(child, argv=[*child.argv, *arguments]))
+        return child.name
 
     def wait_ready(self, name: str, within_s: float = 60.0) -> None:
         """Until a gateway, worker, dispatcher or scheduler says that it is ready. Raises ServerNotReady."""
@@ -86,13 +103,14 @@ def running_system(
     folder: Path,
     *,
     workers: int = 1,
+    brokers: int = 1,
     settings: Mapping[str, str] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Iterator[RiggedSystem]:
     """A system in `folder` with the four endpoints of CONFIG; it and its children have ended after the block."""
     make_private(folder)
     write_private(folder / "config.toml", CONFIG)
-    system = RiggedSystem(folder, workers, say or (lambda _: None), settings or {})
+    system = RiggedSystem(folder, workers, say or (lambda _: None), settings or {}, brokers=brokers)
     try:
         system.start()
         yield system

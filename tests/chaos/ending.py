@@ -92,7 +92,7 @@ class Ending:
         _, domain = parseaddr(config.mail.sender)[1].split("@")
         post = Post(self.postbox.folder, domain, self.postbox.cut_off)
         return Verdict(
-            findings=check(accepted, records, fold, tables, post),
+            findings=check(accepted, records, fold, tables, post, own=frozenset().union(*self.streams)),
             converged=_otherwise_than_in_order(lives, fold, tables),
             lag=await asyncio.to_thread(self.lag),
         )

@@ -26,6 +26,18 @@ def ends(bootstrap: str, topic: str) -> dict[int, int] | None:
         consumer.close()
 
 
+def is_in_sync(bootstrap: str, topic: str, replicas: int) -> bool:
+    """Whether every partition has so many replicas that hold all of it."""
+    consumer = _consumer(bootstrap, "unused")
+    try:
+        partitions = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions.values()
+        return all(len(partition.isrs) == replicas for partition in partitions)
+    except KafkaException:
+        return False
+    finally:
+        consumer.close()
+
+
 def committed(bootstrap: str, topic: str, group: str) -> dict[int, int] | None:
     """The offset that the group has committed, by partition, 0 for none; None while no broker answers."""
     consumer = _consumer(bootstrap, group)

@@ -1,0 +1,295 @@
+"""`python -m tests.chaos.scale`: workers come and go under steady load, and each partition's standstill is measured.
+
+history ─▶ traffic ─▶ the system, while its group changes ─▶ all quiet ─▶ checker and standstills ─▶ report, exit 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+from local.stripe_events import Json
+from tests.chaos import log
+from tests.chaos.ending import TOPIC, Ending, Verdict, settings_with, until
+from tests.chaos.history import Delivery, deliveries, in_order
+from tests.chaos.postbox import Postbox
+from tests.chaos.standstill import Longest, Step, longest_between, standstills
+from tests.chaos.traffic import Traffic
+from tests.systemkit import RiggedSystem, fetch, running_system
+
+Say = Callable[[str], None]
+
+_TAKES_S = 5.0
+"""A change on a busy machine, by guess: what it leaves of the deliveries comes at the end."""
+OWN = "invoices"
+"""The stream that becomes a group of its own."""
+
+
+_CAUGHT_UP_WITHIN_S = 120.0
+_IN_SYNC_WITHIN_S = 60.0
+_REST_QUICKER = 3
+"""By how much, once all is measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run. After each change `hold_s` pass under load, `rate` deliveries a second."""
+
+    seed: int
+    customers: int = 400
+    workers: Sequence[int] = (1, 2, 4, 2, 1)
+    """How many there are, one count after the other."""
+    hold_s: float = 15.0
+    rate: float = 100.0
+    brokers: int = 1
+    kill_worker: bool = False
+    kill_broker: bool = False
+    restart_worker: bool = False
+    own_group: bool = False
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def deliveries(self) -> int:
+        """As many as last for all of it."""
+        extra = self.kill_worker + 3 * self.kill_broker + self.restart_worker + 2 * self.own_group
+        return round(self.rate * (self.hold_s + _TAKES_S) * (len(self.workers) + extra))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What was done, at which time (seconds since the epoch), and how long the doing took."""
+
+    name: str
+    at: float
+    took_s: float
+
+
+@dataclass(slots=True)
+class Report:
+    plan: Plan
+    changes: list[tuple[Change, Longest]]
+    verdict: Verdict
+    troubles: Counter[str]
+    seconds: float
+
+    def text(self) -> str:
+        plan = self.plan
+        count = "one broker" if plan.brokers == 1 else f"{plan.brokers} brokers"
+        return "\n".join(
+            [
+                f"seed {plan.seed}: {plan.customers} customers, {plan.rate:g} deliveries/s, {count}, "
+                f"{self.seconds:.0f} s of traffic",
+                *self.verdict.lines(),
+                f"{'answers but 200':>24}  {dict(self.troubles) or 'none'}",
+                "seconds without an application while work waited, by partition:",
+                f"  {'change':<42} {'took':>6} {'longest':>8} {'median':>7} {'> 1 s':>6}",
+                *(
+                    f"  {change.name:<42} {change.took_s:6.1f} {longest.worst:8.1f} {longest.middle:7.1f} "
+                    f"{longest.longer_than(1.0):3} of {len(longest.seconds)}"
+                    for change, longest in self.changes
+                ),
+            ]
+        )
+
+
+async def run(plan: Plan, folder: Path, say: Say) -> Report:
+    """The whole run in an empty folder. Raises TimeoutError, Refused, ServerNotReady."""
+    lives = in_order(plan.seed, plan.deliveries, plan.customers, int(time.time()))
+    sent = deliveries(plan.seed, lives)
+    async with Postbox(folder / "mail") as postbox:
+        begun = running_system(
+            folder / "state",
+            workers=plan.workers[0],
+            brokers=plan.brokers,
+            settings={**settings_with(postbox), **plan.settings},
+            say=say,
+        )
+        system = await asyncio.to_thread(begun.__enter__)
+        try:
+            return await _Run(plan, system, say, Ending(system, postbox)).report(lives, sent)
+        finally:
+            await asyncio.to_thread(begun.__exit__, None, None, None)
+
+
+@dataclass(slots=True)
+class _Run:
+    plan: Plan
+    system: RiggedSystem
+    say: Say
+    ending: Ending
+    changes: list[Change] = field(default_factory=list)
+
+    async def report(self, lives: list[list[Json]], sent: list[Delivery]) -> Report:
+        secret = self.system.config.endpoints["default"].secrets[0]
+        traffic = Traffic(self.system.url_of("default"), secret, self.plan.rate)
+        begun = time.monotonic()
+        flow = asyncio.create_task(traffic.run(sent))
+        try:
+            await self._change_all(flow)
+            ended = time.time()
+            # Broken off, the history would leave events that wait for others for ever.
+            traffic.rate *= _REST_QUICKER
+            await flow
+        finally:
+            flow.cancel()
+        seconds = time.monotonic() - begun
+        self.say(f"{traffic.answered} deliveries answered 200; waiting until all is quiet")
+        await self.ending.become_quiet()
+        still = standstills(await _steps(self.system, OWN if self.plan.own_group else ""))
+        ends = [*(change.at for change in self.changes[1:]), ended]
+        return Report(
+            plan=self.plan,
+            changes=[
+                (change, longest_between(still, change.at, end)) for change, end in zip(self.changes, ends, strict=True)
+            ],
+            verdict=await self.ending.judge(traffic.accepted, lives),
+            troubles=traffic.troubles,
+            seconds=seconds,
+        )
+
+    async def _change_all(self, flow: asyncio.Task[None]) -> None:
+        plan = self.plan
+        await self._change(f"{plan.workers[0]} worker(s), nothing changes", _nothing, flow)
+        steps = list(pairwise(plan.workers))
+        for before, after in steps[:-1]:
+            await self._change(f"{before} to {after} workers", partial(self._scale, before, after), flow)
+        if plan.restart_worker:
+            await self._change("SIGTERM to one worker, and its restart", self._restart, flow)
+        if plan.kill_worker:
+            await self._change("kill -9 one worker", lambda: self._kill("worker-1"), flow)
+        for before, after in steps[-1:]:
+            await self._change(f"{before} to {after} workers", partial(self._scale, before, after), flow)
+        if plan.own_group:
+            await self._change(f"a group of its own for {OWN}, joining", self._begin_own_group, flow)
+            await self._change(f"the rest restarted without {OWN}", self._leave_to_own_group, flow)
+        if plan.kill_broker:
+            for node in self.system.kafka.nodes:
+                await until(self._is_in_sync, _IN_SYNC_WITHIN_S)
+                await self._change(f"kill -9 {node.name}", partial(self._kill, node.name), flow)
+
+    async def _change(self, name: str, change: Callable[[], Awaitable[object]], flow: asyncio.Task[None]) -> None:
+        at, begun = time.time(), time.monotonic()
+        await change()
+        took = time.monotonic() - begun
+        self.changes.append(Change(name, at, took))
+        self.say(f"{name}: {took:.1f} s")
+        await asyncio.wait([flow], timeout=self.plan.hold_s)
+        if flow.done():
+            flow.result()
+            raise TimeoutError(f"the deliveries were used up before the end of: {name}")
+
+    async def _scale(self, before: int, after: int) -> None:
+        """All that join at once, all that leave one after the other, as a deploy would have it."""
+        if after > before:
+            numbers = range(before + 1, after + 1)
+            names = await asyncio.gather(*(asyncio.to_thread(self.system.add_worker, number) for number in numbers))
+            await asyncio.gather(*(asyncio.to_thread(self.system.wait_ready, name) for name in names))
+        for number in range(before, after, -1):
+            await asyncio.to_thread(self.system.terminate, f"worker-{number}")
+
+    async def _restart(self) -> None:
+        await asyncio.to_thread(self.system.terminate, "worker-1")
+        await asyncio.to_thread(self.system.start_again, "worker-1")
+        await asyncio.to_thread(self.system.wait_ready, "worker-1")
+
+    async def _kill(self, name: str) -> None:
+        await asyncio.to_thread(self.system.kill, name)
+
+    async def _is_in_sync(self) -> bool:
+        return await asyncio.to_thread(log.is_in_sync, self.system.kafka.bootstrap, TOPIC, self.plan.brokers)
+
+    async def _begin_own_group(self) -> None:
+        """Until it has passed what is on the log now: it begins at the start."""
+        await asyncio.to_thread(self.system.add_worker, max(self.plan.workers) + 1, OWN)
+        self.ending.streams.append(frozenset({OWN}))
+        ends = await asyncio.to_thread(log.ends, self.system.kafka.bootstrap, TOPIC)
+
+        async def has_caught_up() -> bool:
+            committed = await asyncio.to_thread(self.ending.committed, frozenset({OWN}))
+            return log.has_passed(committed, ends or {})
+
+        await until(has_caught_up, _CAUGHT_UP_WITHIN_S)
+
+    async def _leave_to_own_group(self) -> None:
+        for number in range(1, self.plan.workers[-1] + 1):
+            name = await asyncio.to_thread(self.system.add_worker, number, "--without", OWN)
+            await asyncio.to_thread(self.system.wait_ready, name)
+
+
+async def _nothing() -> None:
+    """Load alone, to compare with."""
+
+
+_STEPS = """
+SELECT "partition", stream = $1 AS own, extract(epoch FROM received_at)::float8 AS received_at,
+       extract(epoch FROM applied_at)::float8 AS applied_at
+FROM billing.events AS e
+WHERE source = 'stripe' AND NOT EXISTS (SELECT FROM billing.timers WHERE kind = 'retry' AND subject = e.event_id)
+"""
+"""Without what had to wait for what it refers to: it is applied late, and nothing stood still for it."""
+
+
+async def _steps(system: RiggedSystem, own: str) -> list[Step]:
+    rows = await fetch(system, _STEPS, own)
+    return [Step((row["partition"], row["own"]), row["received_at"], row["applied_at"]) for row in rows]
+
+
+def main(argv: list[str]) -> int:
+    """Entry point: 0 when nothing was found, 1 otherwise."""
+    parser = argparse.ArgumentParser(prog="tests.chaos.scale", description="Workers come and go under load.")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
+    parser.add_argument("--workers", default="1,2,4,2,1", help="counts, one after the other, with commas")
+    parser.add_argument("--hold", type=float, default=15.0, help="seconds under load after each change")
+    parser.add_argument("--rate", type=float, default=100.0, help="deliveries a second")
+    parser.add_argument("--brokers", type=int, default=1, choices=(1, 3))
+    parser.add_argument("--restart-worker", action="store_true", help="SIGTERM to one, and start it again")
+    parser.add_argument("--kill-worker", action="store_true", help="kill -9")
+    parser.add_argument("--kill-broker", action="store_true", help="kill -9 each of three, one after the other")
+    parser.add_argument("--own-group", action="store_true", help=f"{OWN} as a group of its own, at the end")
+    parser.add_argument("--set", action="append", default=[], metavar="BILLING_X=Y", help="a setting of all processes")
+    parser.add_argument("--keep", action="store_true", help="leave the folder, also where nothing is found")
+    asked = parser.parse_args(argv)
+    if asked.kill_broker and asked.brokers == 1:
+        parser.error("--kill-broker needs --brokers 3")
+    plan = Plan(
+        seed=asked.seed,
+        workers=[int(count) for count in asked.workers.split(",")],
+        hold_s=asked.hold,
+        rate=asked.rate,
+        brokers=asked.brokers,
+        kill_worker=asked.kill_worker,
+        kill_broker=asked.kill_broker,
+        restart_worker=asked.restart_worker,
+        own_group=asked.own_group,
+        settings=dict(pair.split("=", 1) for pair in asked.set),
+    )
+    begun = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - begun:7.1f} s  {line}", flush=True)  # noqa: T201 - the command's output
+
+    folder = Path(tempfile.mkdtemp(prefix="billing-scale-"))
+    say(f"seed {plan.seed}; state, logs and mail are in {folder}, which stays if anything is found")
+    # Not on uvloop, whose transports are no asyncio.Transport: the faulty mailbox would not break them off.
+    report = asyncio.run(run(plan, folder, say))
+    print(report.text())  # noqa: T201 - the command's output
+    if not report.verdict.is_clean:
+        return 1
+    if not asked.keep:
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

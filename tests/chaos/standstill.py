@@ -1,0 +1,78 @@
+"""How long each partition stood still, read off the ledger after a run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from statistics import median
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One event of a lane (a partition, of one group): when the gateway took it and when it was applied, in seconds."""
+
+    lane: Hashable
+    received_at: float
+    applied_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Standstill:
+    """From `since` to `until` a lane had work, and applied none of it."""
+
+    since: float
+    until: float
+
+    @property
+    def seconds(self) -> float:
+        return self.until - self.since
+
+
+def standstills(steps: Iterable[Step]) -> dict[Hashable, list[Standstill]]:
+    """By lane, in order: the times between two applications, as far as something waited that the second one did."""
+    lanes: dict[Hashable, list[Step]] = defaultdict(list)
+    for step in steps:
+        lanes[step.lane].append(step)
+    return {lane: list(_of_lane(taken)) for lane, taken in lanes.items()}
+
+
+def _of_lane(steps: list[Step]) -> Iterable[Standstill]:
+    steps = sorted(steps, key=lambda step: step.applied_at)
+    # From the end: since when at least one of those not applied yet has waited.
+    waiting = list(accumulate((step.received_at for step in reversed(steps)), min))[::-1]
+    for (before, after), oldest in zip(pairwise(steps), waiting[1:], strict=True):
+        since = max(before.applied_at, oldest)
+        if after.applied_at > since:
+            yield Standstill(since, after.applied_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Longest:
+    """The longest standstill of each lane in a span of time, in seconds."""
+
+    seconds: Sequence[float]
+
+    @property
+    def worst(self) -> float:
+        return max(self.seconds, default=0.0)
+
+    @property
+    def middle(self) -> float:
+        return median(self.seconds) if self.seconds else 0.0
+
+    def longer_than(self, seconds: float) -> int:
+        """How many lanes stood so long."""
+        return sum(one > seconds for one in self.seconds)
+
+
+def longest_between(found: Mapping[Any, Sequence[Standstill]], since: float, until: float) -> Longest:
+    """Of each standstill, what lies in that span."""
+    return Longest(
+        [
+            max((max(0.0, min(still.until, until) - max(still.since, since)) for still in stills), default=0.0)
+            for stills in found.values()
+        ]
+    )

@@ -1,0 +1,27 @@
+"""Workers come, go and die under load: nothing is lost, doubled or out of order, and no partition stands for long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.scale import Plan, run
+
+pytestmark = [pytest.mark.chaos, pytest.mark.e2e]
+
+PLAN = Plan(seed=20261126, customers=100, workers=(1, 2, 1), hold_s=3.0, rate=60.0, kill_worker=True)
+
+
+async def test_workers_come_and_go_and_nothing_is_lost(tmp_path: Path) -> None:
+    """A worker that died has its partitions again when it is back, which is sooner than its session times out."""
+    said: list[str] = []
+    report = await run(PLAN, tmp_path, said.append)
+    text = "\n".join([*said, report.text()])
+    print(text)  # noqa: T201 - pytest shows it where the test fails, and with -s
+    assert report.verdict.is_clean, text
+    assert [change.name for change, _ in report.changes][1:] == [
+        "1 to 2 workers",
+        "kill -9 one worker",
+        "2 to 1 workers",
+    ]
