@@ -202,7 +202,7 @@ class Settings(BaseSettings):
     within the session timeout after a crash, it goes on with its partitions at once. Empty: they wait it out."""
     seen_hours: float = Field(35 * 24.0, gt=0)
     """How long a worker remembers what it has settled: Stripe retries for 3 days and lists events for 30. What it has
-    forgotten the ledger stops. About 0.2 kB of memory for each event."""
+    forgotten the ledger stops. About 0.15 kB of memory for each event."""
     batch_size: int = Field(500, ge=1, le=10_000)
     batch_within_s: float = Field(0.05, gt=0, le=10)
     code_version: str = ""
