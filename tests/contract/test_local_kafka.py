@@ -68,7 +68,7 @@ def test_data_and_ports_survive_stop_and_kill(kafka: EmbeddedKafka) -> None:
 
 
 def test_three_brokers_take_and_give_while_one_is_dead(tmp_path: Path) -> None:
-    """Of three brokers one is killed: what was acknowledged is there, more is taken, and it comes back among them."""
+    """Of three brokers one is killed: what was acknowledged is there, and more is taken."""
     kafka = EmbeddedKafka(tmp_path, brokers=3)
     try:
         kafka.start()
@@ -80,8 +80,6 @@ def test_three_brokers_take_and_give_while_one_is_dead(tmp_path: Path) -> None:
         _produce(kafka.bootstrap, b"behind the kill")
         assert _read(kafka.bootstrap, 2) == [b"before the kill", b"behind the kill"]
         assert [process.pid is None for process in kafka.processes] == [id_ == leader for id_ in (1, 2, 3)]
-        kafka.start()
-        assert len(admin.list_topics(timeout=10).brokers) == 3
     finally:
         kafka.kill()  # nothing in it is needed any more
         kafka.stop()
