@@ -11,6 +11,7 @@ COPY streams streams
 COPY sinks sinks
 COPY ops ops
 COPY local local
+COPY bench bench
 RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM python:3.11-slim

@@ -103,8 +103,11 @@ class Place:
     @property
     def servers(self) -> Mapping[str, int]:
         """Process ids by name."""
-        found = {"kafka": self._kafka and self._kafka.pid, "postgres": self._postgres and self._postgres.pid}
-        return {name: pid for name, pid in found.items() if pid}
+        processes = [
+            *(self._kafka.processes if self._kafka else ()),
+            self._postgres.process if self._postgres else None,
+        ]
+        return {process.name: process.pid for process in processes if process is not None and process.pid is not None}
 
     @property
     def kafka_data(self) -> Path:
