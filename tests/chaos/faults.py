@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import resource
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ SESSION_TIMEOUT_S = 6
 """The workers' in a chaos run: the least that is allowed, since each death is waited out."""
 
 
+_NO_BYTE = 1
+
+
 class Kind(StrEnum):
     KILL_WORKER = "kill -9 worker"
     KILL_WORKERS = "kill -9 all workers"
@@ -28,10 +33,11 @@ class Kind(StrEnum):
     KILL_SCHEDULER = "kill -9 scheduler"
     KILL_POSTGRES = "kill -9 postgres"
     KILL_KAFKA = "kill -9 kafka"
+    FULL_DISK = "full disk under kafka's log dir"
     STOP_POSTGRES = "stop postgres for a while"
     KILL_WORKER_WITHOUT_POSTGRES = "kill -9 worker while postgres is stopped"
     RESTART_WORKER = "SIGTERM worker"
-    FEWER_WORKERS = "one worker only, for a while"
+    FEWER_WORKERS = "one worker only, for a while, and all partitions dealt out anew"
     ROLLING_RESTART = "rolling restart of all"
     ZOMBIE = "worker paused past its session, and resumed"
     NO_CONNECTIONS = "postgres out of connections"
@@ -86,6 +92,8 @@ class Faults:
                 await asyncio.gather(*map(self._kill, workers))
             case Kind.KILL_GATEWAY | Kind.KILL_DISPATCHER | Kind.KILL_SCHEDULER | Kind.KILL_POSTGRES | Kind.KILL_KAFKA:
                 await self._kill(planned.kind.rpartition(" ")[2])
+            case Kind.FULL_DISK:
+                await self._fill_disk()
             case Kind.STOP_POSTGRES:
                 await self._without_postgres(self._hold)
             case Kind.KILL_WORKER_WITHOUT_POSTGRES:
@@ -128,6 +136,25 @@ class Faults:
         await asyncio.to_thread(self.system.terminate, name)
         await asyncio.to_thread(self.system.start_again, name)
         await asyncio.to_thread(self.system.wait_ready, name)
+
+    async def _fill_disk(self) -> None:
+        """No file of the brokers grows any more, whoever starts them again, until it is over.
+
+        A real full disk needs a file system of one's own, which needs root. A limit on file sizes fails the same
+        system calls, with EFBIG instead of ENOSPC, and Kafka takes the same way: its log dir has failed, it halts.
+        """
+        over = time.monotonic() + self.pause_s
+        while time.monotonic() < over:
+            self._limit_files(_NO_BYTE)
+            await asyncio.sleep(0.05)  # a broker that was started anew is to meet it before it has written much
+        self._limit_files(resource.RLIM_INFINITY)
+
+    def _limit_files(self, size: int) -> None:
+        for process in self.system.kafka.processes:
+            if process.pid is not None:
+                with suppress(ProcessLookupError):  # it has just ended
+                    _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+                    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, hard))
 
     async def _without_postgres(self, *steps: Callable[[], Awaitable[None]]) -> None:
         await asyncio.to_thread(self.system.postgres.stop)
