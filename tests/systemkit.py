@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -85,6 +86,10 @@ class RiggedSystem(System):
         is_gateway = name == "gateway"
         url = f"{self.gateway_url}/readyz" if is_gateway else self.metrics_url(name).replace("/metrics", "/readyz")
         self._supervisor.wait_ready(Child(name, [], ready=url), timeout=within_s)
+
+    def environment(self, name: str) -> dict[str, str]:
+        """What a process of this name is told, besides what every process here inherits."""
+        return {**os.environ, **self._environment_of(name)}
 
     @property
     def parts(self) -> list[str]:

@@ -20,6 +20,7 @@ from statistics import median
 
 from local.stripe_events import Json
 from tests.chaos import log
+from tests.chaos.aftermath import Aftermath, come_after
 from tests.chaos.ending import TOPIC, Ending, Verdict, settings_with, until
 from tests.chaos.faults import SESSION_TIMEOUT_S, Faults, Kind, Planned, kinds_named, schedule
 from tests.chaos.history import Delivery, deliveries, in_order
@@ -50,6 +51,8 @@ class Plan:
     pause_s: float = 20.0
     overlapping: bool = False
     """Whether the next fault may strike before the last has been recovered from: quicker, but nothing to measure by."""
+    aftermath: bool = False
+    """Whether to rebuild and compare the database afterwards, and to replay every dead event after a fix."""
 
 
 @dataclass(slots=True)
@@ -60,10 +63,11 @@ class Report:
     """Seconds from each fault's beginning until what came after it was applied and committed in every partition."""
     troubles: Counter[str]
     seconds: float
+    aftermath: Aftermath | None = None
 
     @property
     def is_clean(self) -> bool:
-        return self.verdict.is_clean
+        return self.verdict.is_clean and (self.aftermath is None or self.aftermath.is_clean)
 
     def text(self) -> str:
         plan = self.plan
@@ -76,7 +80,7 @@ class Report:
         ]
         for kind, seconds in sorted(self.recoveries.items()):
             lines.append(f"  {kind:<44} x{len(seconds):<3} {median(seconds):6.1f} s {max(seconds):6.1f} s")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(self.aftermath.lines() if self.aftermath else ())])
 
 
 async def run(plan: Plan, folder: Path, say: Say) -> Report:
@@ -91,7 +95,12 @@ async def run(plan: Plan, folder: Path, say: Say) -> Report:
         begun = running_system(folder / "state", workers=plan.workers, settings=settings, say=say)
         system = await asyncio.to_thread(begun.__enter__)
         try:
-            return await _Run(plan, system, postbox, say, Ending(system, postbox)).report(lives, sent)
+            ending = Ending(system, postbox)
+            report = await _Run(plan, system, postbox, say, ending).report(lives, sent)
+            if plan.aftermath:
+                say("rebuilding, comparing and replaying")
+                report.aftermath = await come_after(system, ending)
+            return report
         finally:
             await asyncio.to_thread(begun.__exit__, None, None, None)
 
@@ -187,6 +196,7 @@ def main(argv: list[str]) -> int:
         kinds=asked.only,
         workers=asked.workers,
         rate=asked.rate,
+        aftermath=True,
     )
     begun = time.monotonic()
 

@@ -1,0 +1,117 @@
+"""What an operator does after a chaos run: has the log rebuilt and compared, and every dead event replayed after a fix.
+
+Both by the commands that are there for it, on the database that the chaos has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from local.ports import free_port
+from tests.chaos.ending import Ending, until
+from tests.systemkit import RiggedSystem, fetch
+
+_COMMAND_WITHIN_S = 900.0
+_REPLAYED_WITHIN_S = 300.0
+_ROOT = Path(__file__).parents[2]
+
+_LETTERS = "SELECT status, count(*) AS letters FROM billing.dead_letters GROUP BY status"
+_DEAD = "SELECT count(*) AS events FROM billing.events WHERE outcome = 'dead'"
+
+
+@dataclass(frozen=True, slots=True)
+class Aftermath:
+    """What the commands said, and how the letters stand after the replay."""
+
+    rebuilt: str
+    compared: str
+    is_equal: bool
+    replayed: str
+    letters: dict[str, int]
+    dead: int
+    """Events that are still dead."""
+
+    @property
+    def is_clean(self) -> bool:
+        return self.is_equal and not self.dead and self.letters.keys() <= {"resolved"}
+
+    def lines(self) -> list[str]:
+        return [
+            "billing rebuild:",
+            *(f"  {line}" for line in self.rebuilt.splitlines()),
+            "billing diff:",
+            *(f"  {line}" for line in self.compared.splitlines()),
+            "billing dead replay, after the fix:",
+            *(f"  {line}" for line in self.replayed.splitlines()),
+            f"  letters by status: {self.letters or 'none'}, events still dead: {self.dead}",
+        ]
+
+
+async def come_after(system: RiggedSystem, ending: Ending) -> Aftermath:
+    """Leaves the system with a mended worker's results, and without workers."""
+    rehearsal = await _empty_database(system, "rehearsal")
+    _, rebuilt = await _billing(system, "rebuild", BILLING_REBUILD_URL=rehearsal)
+    code, compared = await _billing(system, "diff", BILLING_REBUILD_URL=rehearsal)
+    replayed = await _replay_all(system, ending)
+    letters = {row["status"]: row["letters"] for row in await fetch(system, _LETTERS)}
+    (dead,) = await fetch(system, _DEAD)
+    return Aftermath(rebuilt, compared, code == 0, replayed, letters, dead["events"])
+
+
+async def _replay_all(system: RiggedSystem, ending: Ending) -> str:
+    for name in system.parts:
+        if name.startswith("worker-"):
+            await asyncio.to_thread(system.terminate, name)
+    log = system.state_dir / "logs" / "worker-mended.log"
+    worker = _mended_worker(system, log)
+    try:
+        _, said = await _billing(system, "dead", "replay", "--limit", "1000000")
+
+        async def all_are_closed() -> bool:
+            if worker.poll() is not None:
+                raise RuntimeError(f"the mended worker ended with {worker.returncode}:\n{log.read_text()[-2000:]}")
+            return {row["status"] for row in await fetch(system, _LETTERS)} <= {"resolved"}
+
+        await until(all_are_closed, _REPLAYED_WITHIN_S)
+        await ending.become_quiet()
+    finally:
+        worker.terminate()
+        await asyncio.to_thread(worker.wait, 60)
+    return said
+
+
+def _mended_worker(system: RiggedSystem, log: Path) -> subprocess.Popen[bytes]:
+    environment = system.environment("worker-mended") | {"BILLING_OPS_PORT": str(free_port())}
+    command = [sys.executable, "-m", "tests.chaos.mended_worker"]
+    with log.open("wb") as out:
+        return subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=out, stderr=out)
+
+
+async def _empty_database(system: RiggedSystem, name: str) -> str:
+    connection = await asyncpg.connect(system.postgres.url, timeout=10)
+    try:
+        await connection.execute(f"CREATE DATABASE {name}", timeout=30)
+    finally:
+        await connection.close(timeout=5)
+    return f"{system.postgres.url.rpartition('/')[0]}/{name}"
+
+
+async def _billing(system: RiggedSystem, *words: str, **more: str) -> tuple[int, str]:
+    """Exit code and output of one command. Raises TimeoutExpired."""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "ops.cli", *words],
+        cwd=_ROOT,
+        env=system.environment(words[0]) | more,
+        capture_output=True,
+        text=True,
+        timeout=_COMMAND_WITHIN_S,
+        check=False,
+    )
+    return done.returncode, (done.stdout + (done.stderr if done.returncode else "")).strip()
