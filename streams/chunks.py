@@ -173,7 +173,7 @@ class ChunkConsumer(Consumer):
         await self.wait_first(handing_over, self.suspend_flow.wait())
         if handing_over.done() and not handing_over.cancelled() and self._moves == moves:
             self._read_offset.update({tp: span.end for tp, span in spans.items()})
-        elif not self.suspend_flow.is_set():  # whoever moved us need not have known of this fetch
+        elif not (self.suspend_flow.is_set() or self.should_stop):  # whoever moved us need not have known of this fetch
             await self._seek_back()
         return len(chunk)
 
