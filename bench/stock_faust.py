@@ -44,4 +44,5 @@ async def main(bootstrap: str, topic: str, events: int, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]))
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # for the thread of its consumer, too
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]))

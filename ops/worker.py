@@ -84,7 +84,8 @@ def worker(
     if asked_for and left_out:
         typer.echo("name streams, or leave some out with --without: not both", err=True)
         raise typer.Exit(2)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # also for the loop of the consumer's thread
+    with asyncio.Runner() as runner:
         try:
             runner.run(run(settings, config, asked_for, without=left_out, resume_after_brake=resume))
         except (InvalidSettings, WorkerCrashed) as error:
