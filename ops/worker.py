@@ -154,6 +154,7 @@ async def run(
         settings.ops_port,
         {
             "brake": lambda: hold.reason,
+            "kafka": watch.kafka_trouble,
             "faust": lambda: _faust_trouble(app),
             "batches": lambda: _batch_trouble(agent),
         },

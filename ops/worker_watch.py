@@ -44,12 +44,17 @@ class WorkerWatch:
         self._commits = CommitWatch(limit_s)
         self._recovery = Stillness(limit_s + join_s)
         self._changelog = Stillness(limit_s)
-        self._does_kafka_answer = False
+        self._does_kafka_answer: bool | None = None
+        """None until it has been asked."""
 
     @property
     def checks(self) -> dict[str, Check]:
         """By name, in the order in which they are to be asked."""
         return {"offsets": self.offsets, "recovery": self.recovery, "changelog": self.changelog}
+
+    def kafka_trouble(self) -> str | None:
+        """For /readyz: what the brokers answered when they were last asked."""
+        return "no broker tells where the group stands" if self._does_kafka_answer is False else None
 
     def offsets(self) -> str | None:
         """Trouble that the worker waits out in sight (/readyz, logs) is no stillness; nor is a broker's outage."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any, cast
 
 from ops.commit_watch import CommitWatch
 from ops.lag import Place
 from ops.watchdog import Stillness, Watchdog
+from ops.worker_watch import WorkerWatch
 
 
 def test_what_moves_is_never_still() -> None:
@@ -83,3 +85,22 @@ async def test_a_loop_that_turns_is_left_alone() -> None:
     assert await asyncio.to_thread(asked.wait, 20)
     await watchdog.stop()
     assert ended == []
+
+
+def test_a_broker_that_does_not_answer_shows_once_it_was_asked() -> None:
+    """Faust keeps its calm for minutes; /readyz must not."""
+
+    class Brokers:
+        answer: dict[int, Place] | None = None
+
+        def read(self) -> dict[int, Place] | None:
+            return self.answer
+
+    brokers, nothing = Brokers(), cast("Any", None)
+    watch = WorkerWatch(nothing, nothing, nothing, cast("Any", brokers), "billing.events", limit_s=10, join_s=10)
+    assert watch.kafka_trouble() is None
+    assert watch.offsets() is None, "and no reason to end"
+    assert watch.kafka_trouble() == "no broker tells where the group stands"
+    brokers.answer = {}
+    watch.offsets()
+    assert watch.kafka_trouble() is None
