@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-import resource
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,13 +14,11 @@ import asyncpg
 
 from local.faulty_mailbox import Fault
 from tests.chaos.postbox import Postbox
+from tests.chaos.small_disk import NoSmallDisk, SmallDisk
 from tests.systemkit import RiggedSystem
 
 SESSION_TIMEOUT_S = 6
 """The workers' in a chaos run: the least that is allowed, since each death is waited out."""
-
-
-_NO_BYTE = 1
 
 
 class Kind(StrEnum):
@@ -33,13 +29,13 @@ class Kind(StrEnum):
     KILL_SCHEDULER = "kill -9 scheduler"
     KILL_POSTGRES = "kill -9 postgres"
     KILL_KAFKA = "kill -9 kafka"
-    FULL_DISK = "full disk under kafka's log dir"
     STOP_POSTGRES = "stop postgres for a while"
     KILL_WORKER_WITHOUT_POSTGRES = "kill -9 worker while postgres is stopped"
     RESTART_WORKER = "SIGTERM worker"
-    FEWER_WORKERS = "one worker only, for a while, and all partitions dealt out anew"
+    MOVE_ALL = "every partition moves to another worker"
     ROLLING_RESTART = "rolling restart of all"
     ZOMBIE = "worker paused past its session, and resumed"
+    DISK_FULL = "kafka's disk is full"
     NO_CONNECTIONS = "postgres out of connections"
     SMTP_REFUSES = "mail server refuses"
     SMTP_DEFERS = "mail server defers"
@@ -78,6 +74,8 @@ class Faults:
 
     system: RiggedSystem
     postbox: Postbox
+    kafkas_disk: SmallDisk | None = None
+    """Where the broker keeps its data; without it, its disk cannot be full."""
     pause_s: float = 20.0
 
     async def strike(self, planned: Planned) -> None:
@@ -92,19 +90,14 @@ class Faults:
                 await asyncio.gather(*map(self._kill, workers))
             case Kind.KILL_GATEWAY | Kind.KILL_DISPATCHER | Kind.KILL_SCHEDULER | Kind.KILL_POSTGRES | Kind.KILL_KAFKA:
                 await self._kill(planned.kind.rpartition(" ")[2])
-            case Kind.FULL_DISK:
-                await self._fill_disk()
             case Kind.STOP_POSTGRES:
                 await self._without_postgres(self._hold)
             case Kind.KILL_WORKER_WITHOUT_POSTGRES:
                 await self._without_postgres(lambda: self._kill(worker), self._hold)
             case Kind.RESTART_WORKER:
                 await self._restart(worker)
-            case Kind.FEWER_WORKERS:
-                others = [name for name in workers if name != worker]
-                await asyncio.gather(*(asyncio.to_thread(self.system.terminate, name) for name in others))
-                await self._hold()
-                await asyncio.gather(*(asyncio.to_thread(self.system.start_again, name) for name in others))
+            case Kind.MOVE_ALL:
+                await self._move_all(worker, [name for name in workers if name != worker])
             case Kind.ROLLING_RESTART:
                 for name in (*workers, "gateway", "dispatcher", "scheduler"):
                     await self._restart(name)
@@ -112,6 +105,8 @@ class Faults:
                 self.system.pause(worker)
                 await asyncio.sleep(SESSION_TIMEOUT_S + 4)  # the pause is the fault
                 self.system.resume(worker)
+            case Kind.DISK_FULL:
+                await self._without_space()
             case Kind.NO_CONNECTIONS:
                 await self._without_connections()
             case Kind.SMTP_REFUSES:
@@ -137,24 +132,25 @@ class Faults:
         await asyncio.to_thread(self.system.start_again, name)
         await asyncio.to_thread(self.system.wait_ready, name)
 
-    async def _fill_disk(self) -> None:
-        """No file of the brokers grows any more, whoever starts them again, until it is over.
+    async def _move_all(self, worker: str, others: Sequence[str]) -> None:
+        """What the others had goes to the one, and what the one had all along goes to the others when they are back."""
+        await asyncio.gather(*(asyncio.to_thread(self.system.terminate, name) for name in others))
+        await self._hold()
+        for name in others:
+            await asyncio.to_thread(self.system.start_again, name)
+        for name in others:
+            await asyncio.to_thread(self.system.wait_ready, name)
+        await self._restart(worker)
 
-        A real full disk needs a file system of one's own, which needs root. A limit on file sizes fails the same
-        system calls, with EFBIG instead of ENOSPC, and Kafka takes the same way: its log dir has failed, it halts.
-        """
-        over = time.monotonic() + self.pause_s
-        while time.monotonic() < over:
-            self._limit_files(_NO_BYTE)
-            await asyncio.sleep(0.05)  # a broker that was started anew is to meet it before it has written much
-        self._limit_files(resource.RLIM_INFINITY)
-
-    def _limit_files(self, size: int) -> None:
-        for process in self.system.kafka.processes:
-            if process.pid is not None:
-                with suppress(ProcessLookupError):  # it has just ended
-                    _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-                    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, hard))
+    async def _without_space(self) -> None:
+        """The broker gives up its only log directory, ends, and cannot start until there is room."""
+        if self.kafkas_disk is None:
+            raise NoSmallDisk("the broker's data is on the disk of all")
+        self.kafkas_disk.fill()
+        try:
+            await self._hold()
+        finally:
+            self.kafkas_disk.free()
 
     async def _without_postgres(self, *steps: Callable[[], Awaitable[None]]) -> None:
         await asyncio.to_thread(self.system.postgres.stop)

@@ -13,7 +13,8 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -25,6 +26,7 @@ from tests.chaos.ending import TOPIC, Ending, Verdict, settings_with, until
 from tests.chaos.faults import SESSION_TIMEOUT_S, Faults, Kind, Planned, kinds_named, schedule
 from tests.chaos.history import Delivery, deliveries, in_order
 from tests.chaos.postbox import Postbox
+from tests.chaos.small_disk import SmallDisk, small_disk
 from tests.chaos.traffic import Traffic
 from tests.systemkit import RiggedSystem, running_system
 
@@ -84,7 +86,7 @@ class Report:
 
 
 async def run(plan: Plan, folder: Path, say: Say) -> Report:
-    """The whole run in an empty folder. Raises NotRecovered, TimeoutError, Refused."""
+    """The whole run in an empty folder. Raises NotRecovered, TimeoutError, Refused, NoSmallDisk."""
     lives = in_order(plan.seed, plan.events, plan.customers, int(time.time()))
     sent = deliveries(plan.seed, lives)
     async with Postbox(folder / "mail") as postbox:
@@ -92,17 +94,29 @@ async def run(plan: Plan, folder: Path, say: Say) -> Report:
             "BILLING_SESSION_TIMEOUT_S": str(SESSION_TIMEOUT_S),
             "BILLING_BATCH_SIZE": "100",
         }
-        begun = running_system(folder / "state", workers=plan.workers, settings=settings, say=say)
-        system = await asyncio.to_thread(begun.__enter__)
-        try:
-            ending = Ending(system, postbox)
-            report = await _Run(plan, system, postbox, say, ending).report(lives, sent)
-            if plan.aftermath:
-                say("rebuilding, comparing and replaying")
-                report.aftermath = await come_after(system, ending)
-            return report
-        finally:
-            await asyncio.to_thread(begun.__exit__, None, None, None)
+        with _disk_of_kafka(folder) if Kind.DISK_FULL in plan.kinds else nullcontext() as disk:
+            begun = running_system(folder / "state", workers=plan.workers, settings=settings, say=say)
+            system = await asyncio.to_thread(begun.__enter__)
+            try:
+                ending = Ending(system, postbox)
+                report = await _Run(plan, system, postbox, say, ending, disk).report(lives, sent)
+                if plan.aftermath:
+                    say("rebuilding, comparing and replaying")
+                    report.aftermath = await come_after(system, ending)
+                return report
+            finally:
+                await asyncio.to_thread(begun.__exit__, None, None, None)
+
+
+@contextmanager
+def _disk_of_kafka(folder: Path) -> Iterator[SmallDisk]:
+    """The broker's log directory on a file system of its own. Raises NoSmallDisk."""
+    with small_disk(folder / "small-disk") as disk:
+        (disk.folder / "data").mkdir()
+        home = folder / "state" / "kafka"
+        home.mkdir(parents=True)
+        (home / "data").symlink_to(disk.folder / "data")
+        yield disk
 
 
 @dataclass(slots=True)
@@ -112,6 +126,7 @@ class _Run:
     postbox: Postbox
     say: Say
     ending: Ending
+    disk: SmallDisk | None
     recoveries: dict[Kind, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     async def report(self, lives: list[list[Json]], sent: list[Delivery]) -> Report:
@@ -141,7 +156,7 @@ class _Run:
     async def _strike_in_turn(
         self, traffic: Traffic, total: int, flow: asyncio.Task[None], strikes: asyncio.TaskGroup
     ) -> None:
-        faults = Faults(self.system, self.postbox, self.plan.pause_s)
+        faults = Faults(self.system, self.postbox, self.disk, self.plan.pause_s)
         planned = schedule(self.plan.seed, total, self.plan.faults, self.plan.kinds)
         while planned:
             await self._until_answered(traffic, planned[0].at, flow)
