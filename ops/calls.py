@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -12,8 +13,10 @@ import orjson
 import typer
 from pydantic import SecretStr
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
+from ops.dead import PIPE_WIDTH, printable
 from ops.entry import EXIT_INVALID_SETTINGS
 from schemas.errors import StoreUnavailable
 from schemas.settings import InvalidSettings, load_settings
@@ -55,12 +58,14 @@ def ls(
     if not rows:
         typer.echo(f"no {wanted + ' ' if wanted else ''}calls")
         return
-    table = Table("key", "call", "purpose", "status", "tries", "queued", "last error", box=None, pad_edge=False)
+    rest = ("call", "purpose", "status", "tries", "queued", "last error")
+    table = Table(Column("key", no_wrap=True), *rest, box=None, pad_edge=False)  # a key cut short is of no use
     for row in rows:
         call, queued = f"{row['method']} {row['path']}", f"{row['queued_at']:%Y-%m-%d %H:%M}"
         error = row["last_error"] or ""
-        table.add_row(row["call_key"], call, row["purpose"], row["status"], str(row["attempts"]), queued, error)
-    Console().print(table, markup=False)
+        cells = (row["call_key"], call, row["purpose"], row["status"], str(row["attempts"]), queued, error)
+        table.add_row(*(Text(printable(cell), overflow="fold") for cell in cells))
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 @app.command("requeue")

@@ -35,7 +35,7 @@ T = TypeVar("T")
 EXIT_INCOMPLETE = 1
 EXIT_UNAVAILABLE = 3
 _SHOWN_ERRORS = 20
-_PIPE_WIDTH = 200
+PIPE_WIDTH = 200
 _RATE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(?:/s)?")
 
 
@@ -97,7 +97,7 @@ def ls(
         last = f"{letter.last_failed_at:%Y-%m-%d %H:%M:%S}"
         cells = (letter.event_id, letter.type, letter.customer_id, letter.status, reason, last, place)
         table.add_row(*(Text(printable(cell or ""), overflow="fold") for cell in cells))
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 @app.command("show")

@@ -65,9 +65,13 @@ class System:
         """The process id of each part that is alive, by name."""
         return {name: process.pid for name, process in self._supervisor.processes.items() if process.pid is not None}
 
+    def ops_url(self, name: str) -> str:
+        """Where a worker, the dispatcher or the scheduler answers, without a path."""
+        return f"http://127.0.0.1:{kept_port(self.state_dir, f'{name}-ops')}"
+
     def metrics_url(self, name: str) -> str:
         """Where a worker, the dispatcher or the scheduler shows its figures."""
-        return f"http://127.0.0.1:{kept_port(self.state_dir, f'{name}-ops')}/metrics"
+        return f"{self.ops_url(name)}/metrics"
 
     @property
     def config(self) -> Config:
@@ -172,6 +176,9 @@ class System:
             "BILLING_GATEWAY_PORT": str(kept_port(self.state_dir, "gateway")),
             "BILLING_GATEWAY_URL": self.gateway_url,
             "BILLING_WEBHOOK_SECRET": secret,
+            "BILLING_WORKER_URL": self.ops_url("worker-1"),
+            "BILLING_DISPATCHER_URL": self.ops_url("dispatcher"),
+            "BILLING_SCHEDULER_URL": self.ops_url("scheduler"),
             "BILLING_PUBLIC_URL": self.gateway_url,
             "BILLING_LINK_SECRET": link_secret(self.state_dir),
             "BILLING_EXPORTS_URL": str(self.state_dir / "exports"),

