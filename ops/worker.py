@@ -28,6 +28,7 @@ from ops.lag import GroupPlaces
 from ops.retention import kafka_keeps, warn_if_too_long
 from ops.watchdog import Watchdog
 from ops.worker_watch import WorkerWatch
+from schemas.errors import StoreUnavailable
 from schemas.settings import Config, InvalidSettings, Settings
 from sinks.dead_letters import DeadLetters
 from sinks.postgres.brakes import Brakes
@@ -88,7 +89,7 @@ def worker(
     with asyncio.Runner() as runner:
         try:
             runner.run(run(settings, config, asked_for, without=left_out, resume_after_brake=resume))
-        except (InvalidSettings, WorkerCrashed) as error:
+        except (InvalidSettings, WorkerCrashed, StoreUnavailable) as error:
             typer.echo(f"worker: {error}", err=True)
             raise typer.Exit(1) from None
 
@@ -103,7 +104,8 @@ async def run(
     stream_of: Callable[[str], str] = stream_of,
     resume_after_brake: bool = False,
 ) -> None:
-    """Runs until SIGTERM or SIGINT. Raises WorkerCrashed, or InvalidSettings when there is no topic to read."""
+    """Runs until SIGTERM or SIGINT. Raises WorkerCrashed, InvalidSettings when there is no topic to read, and
+    StoreUnavailable when Postgres does not answer at the start."""
     partitions = await asyncio.to_thread(_partitions_of, settings.kafka_bootstrap, settings.events_topic)
     keeps = await asyncio.to_thread(kafka_keeps, settings)
     warn_if_too_long(keeps, config.rules.erase_after_days)
