@@ -215,7 +215,7 @@ async def become(system: RiggedSystem, events: dict[str, Json]) -> dict[str, dic
     outcomes = {name: outcome.get(ids[name]) for name in ("applied", "unmailed", "dead", "hopeless", "waiting")}
     assert list(outcomes.values()) == ["applied", "applied", "dead", "dead", "waiting"], outcomes
     brakes = Brakes(SecretStr(system.postgres.url))
-    await brakes.trip("billing.worker", "50 events died in a row", ("MalformedEvent: status",), "0.1.0")
+    await brakes.trip("billing.worker", "50 events in a row died", ("50 times MalformedEvent: …",), "0.1.0")
     return {
         "": {"EVENT": ids["applied"], "CUSTOMER": "cus_1"},
         "dead-letters-are-open": {"EVENT": ids["dead"], "HOPELESS": ids["hopeless"]},
