@@ -14,11 +14,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import aiohttp
 import orjson
@@ -41,6 +41,8 @@ pytestmark = pytest.mark.e2e
 DOCS = Path(__file__).parents[2] / "docs"
 RUNBOOK = (DOCS / "runbook.md").read_text()
 ALERTS = yaml.safe_load((DOCS / "alerts.yml").read_text())["groups"][0]["rules"]
+
+T = TypeVar("T")
 
 GONE = "gone@example.com"
 """The mail server knows nobody of that name."""
@@ -130,16 +132,25 @@ def _clean_env() -> dict[str, str]:
 
 
 @contextmanager
-def in_a_thread(outside: Callable[[], Any]) -> Iterator[Any]:
+def in_a_thread(context: AbstractAsyncContextManager[T]) -> Iterator[T]:
     """An asynchronous context, entered on an event loop of its own, which runs beside the tests."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="outside")
     thread.start()
-    context = outside()
+
+    async def enter() -> T:
+        return await context.__aenter__()
+
+    async def leave() -> None:
+        await context.__aexit__(None, None, None)
+
     try:
-        yield asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(30)
+        entered = asyncio.run_coroutine_threadsafe(enter(), loop).result(30)
+        try:
+            yield entered
+        finally:
+            asyncio.run_coroutine_threadsafe(leave(), loop).result(30)
     finally:
-        asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(30)
         loop.close()
@@ -154,7 +165,7 @@ async def stripe_and_mail() -> AsyncIterator[tuple[ListingStripe, FaultyMailbox]
 
 @contextmanager
 def situation(folder: Path) -> Iterator[Situation]:
-    with in_a_thread(stripe_and_mail) as (stripe, mailbox):
+    with in_a_thread(stripe_and_mail()) as (stripe, mailbox):
         settings = {
             "BILLING_SMTP_URL": mailbox.url,
             "BILLING_STRIPE_API_KEY": KEY,
