@@ -71,6 +71,7 @@ def create_app(
 
     Without `links`, those in mails are not served.
     """
+    metrics.expect(doors)
     app = web.Application()
     app[GATEWAY] = Gateway(doors, publisher, Bodies(bounds or BodyBounds(), metrics), metrics)
     app.cleanup_ctx.append(_publishing)

@@ -7,6 +7,7 @@ any of them answers for all.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -67,3 +68,9 @@ class Metrics:
         shared = CollectorRegistry()
         MultiProcessCollector(shared)  # type: ignore[no-untyped-call]  # prometheus_client leaves it unannotated
         return generate_latest(shared)
+
+    def expect(self, endpoints: Iterable[str]) -> None:
+        """Shows what alarms ask for from the start: a series that begins with its first 1 has increased by nothing."""
+        for endpoint in endpoints:
+            for outcome in ("accepted", "signature_mismatch", "not_stored", "overloaded", "error"):
+                self.requests.labels(endpoint, outcome)

@@ -23,6 +23,7 @@ EXIT_STUCK = 70
 Check = Callable[[], str | None]
 """None while all is well, else the reason to end. Called from the watchdog's thread; it may wait, within bounds."""
 
+_EVENT_LOOP = "event_loop"
 _SHORTEST_S, _LONGEST_S = 0.25, 10.0
 
 
@@ -73,7 +74,7 @@ class Watchdog:
         self, checks: Mapping[str, Check], *, limit_s: float, end: Callable[[str], None] | None = None
     ) -> None:
         self._loop_beat = LoopBeat(limit_s)
-        self._checks = {"event_loop": self._loop_beat.check, **checks}
+        self._checks = {_EVENT_LOOP: self._loop_beat.check, **checks}
         self._every_s = min(max(limit_s / 8, _SHORTEST_S), _LONGEST_S)
         self._end = end or end_at_once
         self._asked = threading.Event()
@@ -100,11 +101,12 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._asked.wait(self._every_s):
             for name, check in self._checks.items():
-                reason = check()
-                if reason is not None and not self._asked.is_set():
-                    self._reason = f"{name}: {reason}"
-                    self._end(self._reason)
-                    return
+                # The event loop in between too: a check that waits for brokers must not hide that it stands.
+                for asked, reason in ((name, check()), (_EVENT_LOOP, self._loop_beat.check())):
+                    if reason is not None and not self._asked.is_set():
+                        self._reason = f"{asked}: {reason}"
+                        self._end(self._reason)
+                        return
 
 
 def end_at_once(reason: str) -> None:

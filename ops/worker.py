@@ -137,6 +137,9 @@ async def run(
         hold=partial(_stop_braked, hold),
     )
     attach(app, agent, settings.events_topic, seen)
+    for stream in streams or _ALL:  # shown from the start: "no event since" is what alarms ask
+        for outcome in ("applied", "dead"):
+            metrics.EVENTS.labels(stream=stream, outcome=outcome)
     await asyncio.to_thread(
         ensure_changelog, settings.kafka_bootstrap, seen.changelog, partitions, settings.replication_factor
     )

@@ -127,7 +127,12 @@ class CallStripe:
     customer_id: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     purpose: str = ""
-    """Why, for people: `settle a tie`, `set the default payment method`."""
+    """Why, for people: one of PURPOSES."""
+
+
+SETTLE_A_TIE = "settle a tie"
+SET_DEFAULT_METHOD = "set the default payment method"
+PURPOSES = (SETTLE_A_TIE, SET_DEFAULT_METHOD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from sinks.email.templates import NAMES
+
 
 class Metrics:
     """One dispatcher's figures, in a registry of their own."""
@@ -16,6 +18,8 @@ class Metrics:
             ("template", "outcome"),
             registry=self.registry,
         )
+        for template in NAMES:  # an increase from nothing to one is none to Prometheus: the first failure counts too
+            self.settled.labels(template, "failed")
         self.send_seconds = Histogram(
             "billing_email_send_seconds",
             "From the first SMTP command of a mail to the server's 250.",

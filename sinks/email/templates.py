@@ -21,6 +21,7 @@ from sinks.email.localize import Words, choose_locale
 _FOLDER = Path(__file__).parent / "templates"
 _COLUMNS = 72
 _BLANK_LINES = re.compile(r"\n{3,}")
+NAMES = frozenset(file.stem for file in _FOLDER.glob("*/*.j2")) - {"words"}
 LANGUAGES = frozenset(folder.name for folder in _FOLDER.iterdir() if folder.is_dir())
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from schemas.effects import PURPOSES
+
 
 class Metrics:
     """One dispatcher's figures."""
@@ -15,6 +17,8 @@ class Metrics:
             ("purpose", "outcome"),
             registry=registry,
         )
+        for purpose in PURPOSES:  # an increase from nothing to one is none to Prometheus: the first failure counts too
+            self.settled.labels(purpose, "failed")
         self.call_seconds = Histogram(
             "billing_stripe_call_seconds",
             "A call that was done, with our own rate limit.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from schemas.effects import CallStripe, Effect, NoteStale
+from schemas.effects import SETTLE_A_TIE, CallStripe, Effect, NoteStale
 from schemas.errors import RuleViolated
 from schemas.event import Event
 from schemas.known import Known
@@ -182,7 +182,7 @@ def _ask_stripe(event: SubscriptionEvent, customer_id: str) -> CallStripe:
         path=f"/v1/subscriptions/{subscription_id}",
         account=event.account,
         customer_id=customer_id,
-        purpose="settle a tie",
+        purpose=SETTLE_A_TIE,
     )
 
 

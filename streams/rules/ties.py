@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.effects import CallStripe
+from schemas.effects import SETTLE_A_TIE, CallStripe
 from schemas.event import Event
 
 
@@ -16,5 +16,5 @@ def ask_stripe(event: Event[Any], path: str, object_id: str, customer_id: str | 
         path=path,
         account=event.account,
         customer_id=customer_id,
-        purpose="settle a tie",
+        purpose=SETTLE_A_TIE,
     )

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ ALERTS = yaml.safe_load((DOCS / "alerts.yml").read_text())["groups"][0]["rules"]
 
 T = TypeVar("T")
 
+GROUP = "billing.worker"
 GONE = "gone@example.com"
 """The mail server knows nobody of that name."""
 
@@ -117,12 +119,15 @@ class Situation:
         with subprocess.Popen(
             words, env=env, cwd=self.system.state_dir.parent, stderr=subprocess.PIPE, text=True
         ) as process:
+            late = threading.Timer(60, process.kill)
+            late.start()
             try:
                 assert process.stderr is not None
                 assert any(".started" in line for line in process.stderr)
                 process.send_signal(signal.SIGTERM)
                 process.communicate(timeout=60)
             finally:
+                late.cancel()
                 process.kill()
         return process.returncode
 
@@ -226,7 +231,7 @@ async def become(system: RiggedSystem, events: dict[str, Json]) -> dict[str, dic
     outcomes = {name: outcome.get(ids[name]) for name in ("applied", "unmailed", "dead", "hopeless", "waiting")}
     assert list(outcomes.values()) == ["applied", "applied", "dead", "dead", "waiting"], outcomes
     brakes = Brakes(SecretStr(system.postgres.url))
-    await brakes.trip("billing.worker", "50 events in a row died", ("50 times MalformedEvent: …",), "0.1.0")
+    await brakes.trip(GROUP, "50 events in a row died", ("50 times MalformedEvent: …",), "0.1.0")
     return {
         "": {"EVENT": ids["applied"], "CUSTOMER": "cus_1"},
         "dead-letters-are-open": {"EVENT": ids["dead"], "HOPELESS": ids["hopeless"]},
@@ -277,6 +282,29 @@ def test_a_worker_that_finds_no_database_says_so_in_one_line(brought: Situation)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("worker: no answer from Postgres")
     assert "Traceback" not in done.stderr
+
+
+def test_a_held_worker_goes_on_when_it_is_told_to(brought: Situation) -> None:
+    brakes = Brakes(SecretStr(brought.system.postgres.url))
+    asyncio.run(brakes.trip(GROUP, "50 events in a row died", ("50 times MalformedEvent: …",), "0.1.0"))
+    assert brought.run_for_a_while(Command("", "billing worker --resume-after-brake", 0)) == 0
+    held = asyncio.run(Brakes(SecretStr(brought.system.postgres.url)).last(GROUP))
+    assert held is not None
+    assert held.released_at is not None
+
+
+def test_what_alarms_count_is_shown_before_it_happens(brought: Situation) -> None:
+    """To Prometheus a series that begins with its first 1 has increased by nothing."""
+    system = brought.system
+    urls = (f"{system.gateway_url}/metrics", system.metrics_url("worker-1"), system.metrics_url("dispatcher"))
+    shown = "".join(urllib.request.urlopen(url, timeout=10).read().decode() for url in urls)
+    counted = 0
+    for rule in ALERTS:
+        for metric, outcomes in re.findall(r'(billing_\w+_total)\{outcome=~?"([^"]+)"\}', rule["expr"]):
+            for outcome in outcomes.split("|"):
+                counted += 1
+                assert re.search(rf'^{metric}\{{.*outcome="{outcome}"', shown, re.MULTILINE), (rule["alert"], outcome)
+    assert counted > 5
 
 
 def test_no_command_hides_from_the_test() -> None:

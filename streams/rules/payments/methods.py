@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from schemas.effects import CallStripe, Effect, FinishTimer, NoteStale, SavePaymentMethod, StartTimer
+from schemas.effects import (
+    SET_DEFAULT_METHOD,
+    CallStripe,
+    Effect,
+    FinishTimer,
+    NoteStale,
+    SavePaymentMethod,
+    StartTimer,
+)
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
@@ -69,7 +77,7 @@ def on_attached(event: MethodEvent, known: Known) -> list[Effect]:
         account=event.account,
         customer_id=customer.customer_id,
         params={"invoice_settings[default_payment_method]": method_id},
-        purpose="set the default payment method",
+        purpose=SET_DEFAULT_METHOD,
     )
     return [*effects, call]
 
