@@ -24,6 +24,12 @@ from schemas.settings import Settings
 from sinks.postgres.migration import migrate
 
 SECRET = "whsec_bench"
+POSTGRES = {
+    "track_commit_timestamp": "on",
+    "shared_buffers": "2GB",  # the usual quarter of a small server's memory; the default is 128 MB
+    "max_wal_size": "8GB",  # else it is a checkpoint, and every page whole into the WAL again, each 250,000 events
+    "wal_compression": "on",
+}
 
 _CONFIG = f"""\
 [endpoints.default]
@@ -73,7 +79,7 @@ class Place:
         try:
             self._kafka.start()
             self._postgres.start()
-            asyncio.run(self._keep_commit_times())
+            asyncio.run(self._set_up_postgres())
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -88,13 +94,14 @@ class Place:
                 server.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    async def _keep_commit_times(self) -> None:
-        """What tells when an event was committed; it takes effect with the next start."""
+    async def _set_up_postgres(self) -> None:
+        """As a server is that has work to do, and so that it tells when an event was committed."""
         if self._postgres is None:
             return
         connection = await asyncpg.connect(self._postgres.url)
         try:
-            await connection.execute("ALTER SYSTEM SET track_commit_timestamp = on")
+            for name, value in POSTGRES.items():
+                await connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
         finally:
             await connection.close()
         self._postgres.stop()

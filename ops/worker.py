@@ -160,7 +160,7 @@ async def run(
         {
             "brake": lambda: hold.reason,
             "kafka": watch.kafka_trouble,
-            "faust": lambda: _faust_trouble(app),
+            "faust": lambda: _faust_trouble(app, is_up=watch.is_up),
             "batches": lambda: _batch_trouble(agent),
         },
         alive={"progress": watchdog.trouble},
@@ -220,10 +220,11 @@ async def _until_stopped(app: faust.App, seen: SeenEvents, stopping: asyncio.Eve
             await asyncio.wait_for(stopping.wait(), 0.5)
 
 
-def _faust_trouble(app: faust.App) -> str | None:
+def _faust_trouble(app: faust.App, *, is_up: bool) -> str | None:
+    """`is_up`: whether its start is over. Faust calls itself started before it has joined its group."""
     if app.crashed:
         return "Faust crashed"
-    if not app.started or app.rebalancing or app.in_recovery:
+    if not is_up or app.rebalancing or app.in_recovery:
         return "starting, rebalancing or recovering its table"
     return None
 
