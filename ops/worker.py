@@ -76,7 +76,6 @@ def worker(
     When too many events die it stops (exit 71); started again, it waits: for other code, `billing brake release`, or
     --resume-after-brake. Exits 70 when it is stuck, or met what it can neither apply nor dead-letter.
     """
-    settings, config = settings_and_config()
     asked_for, left_out = frozenset(streams or ()), frozenset(without or ())
     unknown = (asked_for | left_out) - _ALL
     if unknown:
@@ -85,6 +84,7 @@ def worker(
     if asked_for and left_out:
         typer.echo("name streams, or leave some out with --without: not both", err=True)
         raise typer.Exit(2)
+    settings, config = settings_and_config()
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # also for the loop of the consumer's thread
     with asyncio.Runner() as runner:
         try:
