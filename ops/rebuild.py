@@ -127,9 +127,12 @@ async def run(
 
 async def _settle(again: Again, note: rebuilds.Note) -> None:
     """What still waits is looked at until nothing more comes of it: in life, timers see to that."""
+    is_last_look = False
     while waiting := [_record(row) for row in await note.waiting()]:
-        if not await again.settle(waiting):
+        settled = await again.settle(waiting, is_last_look=is_last_look)
+        if not settled and is_last_look:
             return
+        is_last_look = not settled
 
 
 def _record(row: asyncpg.Record) -> Record:

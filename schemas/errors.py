@@ -19,6 +19,12 @@ The message is written for whoever reads the dead letter: it names the field or 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from schemas.effects import Effect
+
 
 class BillingError(Exception):
     """Anything this project raises about an event."""
@@ -45,7 +51,14 @@ class Unsettled(Transient):
 
 
 class NotKnownYet(BillingError):
-    """The event refers to something not known yet; the message names it (`invoice in_…`)."""
+    """The event refers to something not known yet; the message names it (`invoice in_…`).
+
+    `at_last`: what to do once the limit is reached, where the event makes sense without it; None: it is dead then.
+    """
+
+    def __init__(self, missed: str, at_last: Sequence[Effect] | None = None) -> None:
+        super().__init__(missed)
+        self.at_last = at_last
 
 
 class Poison(BillingError):

@@ -187,7 +187,10 @@ class Subscription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
-    """One per invoice, or one per one-time checkout (then `invoice_id` is None and `checkout_session_id` is set)."""
+    """One per invoice, or one per one-time checkout (then `invoice_id` is None and `checkout_session_id` is set).
+
+    Of a payment that is neither's there is a row once it is refunded or disputed, under its intent or charge.
+    """
 
     key_columns: ClassVar[Key] = ("payment_id",)
     payment_id: str

@@ -90,9 +90,10 @@ class Again:
                 start = at
         await self._process(records[start:])
 
-    async def settle(self, waiting: Sequence[Record]) -> int:
-        """Looks once more at what waits; how many of them wait no longer."""
+    async def settle(self, waiting: Sequence[Record], *, is_last_look: bool = False) -> int:
+        """Looks once more at what waits; how many of them wait no longer. At last, without what can be done without."""
         before = self.outcomes["waiting"]
+        self.processor = replace(self.processor, is_last_look=is_last_look)
         await self._process(waiting)
         return len(waiting) - (self.outcomes["waiting"] - before)
 

@@ -105,6 +105,8 @@ class Processor:
     clock: Clock = utc_now
     kafka_keeps: KafkaKeeps = KafkaKeeps()
     brake: Brake = field(default_factory=Brake)
+    is_last_look: bool = False
+    """Whether what waits, and can do without what it misses, is to do so now (streams/again.py)."""
 
     async def process(self, records: Sequence[Record], attempt: Attempt | None = None) -> list[Verdict]:
         """Applies the records in their order and returns a verdict for each.
@@ -195,7 +197,10 @@ class Processor:
         try:
             effects = item.decoded.rule.decide(event, known)
         except NotKnownYet as error:
-            return self._wait(event, str(error), known, now)
+            waits = self._wait(event, error, known, now)
+            if waits is not None:
+                return waits
+            effects = list(error.at_last or ())
         except Poison as error:
             return _dead(error, "decide")
         except Exception as error:  # noqa: BLE001  # a rule is pure: what it raises once it raises always
@@ -205,12 +210,15 @@ class Processor:
         item.erase, item.customer_id = outcome.erase, outcome.customer_id
         return Applied() if outcome.stale is None else Stale(outcome.stale)
 
-    def _wait(self, event: Event[Any], missed: str, known: Known, now: datetime) -> Waiting | Dead:
+    def _wait(self, event: Event[Any], missed: NotKnownYet, known: Known, now: datetime) -> Waiting | Dead | None:
+        """None: the event waits no longer, and does without what it misses."""
         hours = self.config.rules.waiting_limit_hours
         until = stay_of(known.timer(retry_key(event.id)), now).until(now, timedelta(hours=hours))
+        if (until is None or self.is_last_look) and missed.at_last is not None:
+            return None
         if until is None:
             return _dead(NeverKnown(f"waited {hours} h for what never became known: {missed}"), "decide")
-        return Waiting(until, missed)
+        return Waiting(until, str(missed))
 
     async def _write(self, items: Sequence[Item], known: Known, transaction: Transaction, attempt: Attempt) -> None:
         now = self.clock()

@@ -6,7 +6,7 @@
 
 Most of what is missed was sent in the same second and stands in another partition: hence the short pauses. The limit
 counts from the first look, not from when the event was received: after a long stop the whole backlog is old, and what
-an event misses may stand right behind it. The last look is at the limit.
+an event misses may stand right behind it. The last look is at the limit: there it dies, or does without (`at_last`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from local.stripe_events import Json
 from schemas.errors import NotKnownYet
 from schemas.state import Dispute, PaymentMethod, Row, Timer
 from schemas.timer import timer_event
-from tests.rulekit import World
+from streams.apply import apply
+from tests.rulekit import World, read
 
 AT_ONCE = ("dispute-link", "method-detached")
 """Timers that are due as soon as they are set."""
@@ -38,6 +39,19 @@ class PatientWorld(World):
                 except NotKnownYet:
                     self.waiting.append(event)
             is_moving = bool(self.waiting) and len(self.waiting) < len(tried)
+
+    def give_up(self) -> PatientWorld:
+        """The limit of all that waits, in the order in which it came; what cannot do without what it misses stays."""
+        tried, self.waiting = self.waiting, []
+        for event in tried:
+            try:
+                World.tell(self, event)
+            except NotKnownYet as error:
+                if error.at_last is None:
+                    self.waiting.append(event)
+                else:
+                    apply(error.at_last, read(event)[0], self.known)
+        return self
 
     def fire(self, *kinds: str, until: int | None = None) -> PatientWorld:
         """Fires what is pending of these kinds (of all, without any) and due by then, in the order of due times."""

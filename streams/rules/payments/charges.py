@@ -11,7 +11,7 @@ from schemas.state import Payment
 from schemas.stripe.charge import StripeCharge
 from schemas.stripe.invoice_payment import StripeInvoicePayment
 from streams.rules.payment_row import declined, payment_of
-from streams.rules.payments.links import find_or_wait, linked, priced, refs
+from streams.rules.payments.links import is_loose, linked, of_payment, priced, refs
 from streams.rules.payments.stream import stream
 from streams.rules.refund_row import charge_told
 
@@ -47,15 +47,18 @@ def on_failed(event: ChargeEvent, known: Known) -> list[Effect]:
 
 @stream.on("charge.refunded", model=StripeCharge, refer=refer, rank=40)
 def on_refunded(event: ChargeEvent, known: Known) -> list[Effect]:
-    """C8. A charge that names neither invoice nor intent is one of the days before both, made by hand."""
+    """C8. Of a loose payment the charge is all that says who paid how much."""
     charge = event.object
+
+    def told(row: Payment) -> list[Effect]:
+        if is_loose(row):
+            row = linked(row, payment_intent=charge.payment_intent, customer=charge.customer)
+            row = priced(row, event, charge.amount, charge.currency)
+        return _saved(known, charge_told(linked(row, charge=charge.id), event))
+
     if charge.invoice is not None:
-        row = _of_invoice(event, known, charge.invoice)
-    elif charge.payment_intent is not None or known.payment(event.account, charge.id) is not None:
-        row = find_or_wait(known, event.account, charge.id, charge.payment_intent)
-    else:
-        return []
-    return _saved(known, charge_told(linked(row, charge=charge.id), event))
+        return told(_of_invoice(event, known, charge.invoice))
+    return of_payment(known, event.account, charge.id, charge.payment_intent, charge.currency, told)
 
 
 @stream.on("invoice_payment.paid", model=StripeInvoicePayment, refer=refer_link, rank=30)
@@ -80,5 +83,6 @@ def _of_invoice(event: ChargeEvent, known: Known, invoice_id: str) -> Payment:
 
 
 def _saved(known: Known, row: Payment) -> list[Effect]:
-    before = known.payment(row.account, row.invoice_id or row.checkout_session_id or "")
+    named = row.invoice_id or row.checkout_session_id or row.payment_intent_id or row.charge_id
+    before = known.payment(row.account, named or "")
     return [] if row == before else [SavePayment(row)]

@@ -29,7 +29,7 @@ from schemas.timer import TimerDue, timer_event_type
 from schemas.version import Version, is_tie, version
 from streams.rules import timers
 from streams.rules.mails import iso, money
-from streams.rules.payments.links import find, find_or_wait, linked, refs
+from streams.rules.payments.links import find, linked, of_payment, refs
 from streams.rules.payments.stream import stream
 from streams.rules.precedence import is_older, time_of
 from streams.rules.ties import ask_stripe
@@ -82,17 +82,20 @@ def refer_timer(event: Event[TimerDue]) -> References:
 
 @stream.on(timer_event_type(DISPUTE_LINK), model=TimerDue, refer=refer_timer)
 def on_link(event: Event[TimerDue], known: Known) -> list[Effect]:
-    """The hold of a dispute that came before its payment. Raises NotKnownYet until that has come."""
+    """The hold of a dispute that came before its payment. Raises NotKnownYet until that has come, or never will."""
     if not timers.is_due(event, known):
         return []
     done = FinishTimer(event.object.timer_key)
     row = known.dispute(event.account, event.object.subject)
     if row is None:
         return [done]
-    payment = find_or_wait(known, event.account, row.charge_id, row.payment_intent_id)
-    after, effects = _held(row, payment)
-    saved: list[Effect] = [] if after == row else [SaveDispute(after)]
-    return [*saved, *effects, *_remind(known, after), done]
+
+    def held(payment: Payment) -> list[Effect]:
+        after, effects = _held(row, payment)
+        saved: list[Effect] = [] if after == row else [SaveDispute(after)]
+        return [*saved, *effects, *_remind(known, after), done]
+
+    return of_payment(known, event.account, row.charge_id, row.payment_intent_id, row.currency, held)
 
 
 @stream.on(timer_event_type(DISPUTE_DUE), model=TimerDue, refer=refer_timer)

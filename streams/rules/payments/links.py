@@ -4,19 +4,22 @@
     since basil   an intent's `order_reference` may; `invoice_payment.paid` links an intent (or a charge) to the invoice
 
 What names an invoice makes the payment's row if it comes first. What names only a charge or an intent finds the row by
-them: where there is none yet, the event waits (behaviours.md D3).
+them: where there is none yet, the event waits (behaviours.md D3). None by the limit means that it is loose: of neither
+an invoice nor a checkout, made by the API or by hand. What was given back of it, or is disputed, makes its row then.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from schemas.effects import Effect, SavePayment
 from schemas.errors import NotKnownYet
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import Ref
-from schemas.state import Payment
+from schemas.state import Payment, PaymentStatus
 from streams.rules.precedence import hint
 
 
@@ -31,12 +34,34 @@ def find(known: Known, account: str, *stripe_ids: str | None) -> Payment | None:
     return next((row for row in found if row is not None), None)
 
 
-def find_or_wait(known: Known, account: str, *stripe_ids: str | None) -> Payment:
-    """The same. Raises NotKnownYet."""
-    row = find(known, account, *stripe_ids)
-    if row is None:
-        raise NotKnownYet(f"the payment of {' or '.join(filter(None, stripe_ids))}")
-    return row
+def of_payment(
+    known: Known,
+    account: str,
+    charge: str | None,
+    payment_intent: str | None,
+    currency: str,
+    decide: Callable[[Payment], list[Effect]],
+) -> list[Effect]:
+    """What `decide` makes of the payment. Raises NotKnownYet, with what it makes of a loose one for the limit."""
+    row = find(known, account, charge, payment_intent)
+    if row is not None:
+        return decide(row)
+    names = [name for name in (charge, payment_intent) if name]
+    # Only what was charged is given back or disputed, so it had succeeded.
+    loose = Payment(
+        payment_id=Payment.id_of(account, names[-1]),
+        account=account,
+        charge_id=charge,
+        payment_intent_id=payment_intent,
+        currency=currency,
+        status=PaymentStatus.SUCCEEDED,
+    )
+    raise NotKnownYet(f"the payment of {' or '.join(names)}", [SavePayment(loose), *decide(loose)])
+
+
+def is_loose(row: Payment) -> bool:
+    """Whether it is neither an invoice's nor a checkout's."""
+    return row.invoice_id is None and row.checkout_session_id is None
 
 
 def linked(

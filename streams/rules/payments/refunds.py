@@ -6,8 +6,9 @@ from schemas.effects import Effect, SavePayment
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
+from schemas.state import Payment
 from schemas.stripe.refund import StripeRefund
-from streams.rules.payments.links import find_or_wait, linked, refs
+from streams.rules.payments.links import linked, of_payment, refs
 from streams.rules.payments.stream import stream
 from streams.rules.refund_row import REFUND_FAILED, refund_told
 
@@ -27,6 +28,9 @@ def on_refund(event: RefundEvent, known: Known) -> list[Effect]:
     refund = event.object
     if refund.charge is None and refund.payment_intent is None:
         return []
-    before = find_or_wait(known, event.account, refund.charge, refund.payment_intent)
-    after = refund_told(linked(before, charge=refund.charge), event)
-    return [] if after == before else [SavePayment(after)]
+
+    def told(before: Payment) -> list[Effect]:
+        after = refund_told(linked(before, charge=refund.charge), event)
+        return [] if after == before else [SavePayment(after)]
+
+    return of_payment(known, event.account, refund.charge, refund.payment_intent, refund.currency, told)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from local import stripe_payments as pay
@@ -88,9 +90,28 @@ def test_C8_a_refund_of_an_unknown_payment_waits(make: StripeEvents) -> None:
 
 def test_C8_a_refund_of_nothing_that_is_known_here_is_recorded(make: StripeEvents) -> None:
     cash = pay.refund(make, charge=None, payment_intent=None)
-    by_hand = pay.charge(make, invoice=None, payment_intent=None, refunded=1)
     assert decide(make.event("refund.created", cash, NOW)) == []
-    assert decide(make.event("charge.refunded", by_hand, NOW)) == []
+
+
+@pytest.mark.parametrize("intent", ["pi_1", None], ids=["by the API", "by hand"])
+def test_C8_what_belongs_to_no_invoice_or_checkout_is_refunded_all_the_same(
+    make: StripeEvents, intent: str | None
+) -> None:
+    """Nothing says that it never will, so it is given the waiting room's time. Whichever comes first, also a loss."""
+    parts = [
+        make.event("refund.created", pay.refund(make, id_, amount=amount, payment_intent=intent), NOW)
+        for id_, amount in (("re_1", 900), ("re_2", 1000))
+    ]
+    charge = pay.charge(make, invoice=None, payment_intent=intent, refunded=1900)
+    lost = pay.refund(make, "re_2", amount=1000, status="failed", payment_intent=intent)
+    events = [*parts, make.event("charge.refunded", charge, NOW), make.event("refund.failed", lost, NOW + DAY)]
+    worlds = [PatientWorld().tell(*order) for order in itertools.permutations(events)]
+    assert {len(world.waiting) for world in worlds} == {4}
+    ends = [world.give_up().state() for world in worlds]
+    assert ends == ends[:1] * len(ends)
+    row = worlds[0].payment("ch_1")
+    assert (row.invoice_id, row.payment_intent_id, row.customer_id) == (None, intent, "cus_1")
+    assert (row.status, row.amount, row.refunded_amount) == (PaymentStatus.REFUNDED, 2900, 900)
 
 
 def test_C8_money_is_whole_and_of_a_known_currency(make: StripeEvents) -> None:
@@ -183,6 +204,16 @@ def test_C9_the_operator_hears_of_it_before_the_payment_is_known(make: StripeEve
     assert world.waiting == []
     assert world.payment().on_hold is True
     assert world.dispute().customer_id == "cus_1"
+
+
+def test_C9_a_dispute_of_neither_an_invoice_nor_a_checkout_holds_its_payment_at_last(make: StripeEvents) -> None:
+    world = PatientWorld().tell(dispute(make, "created", NOW)).fire(*AT_ONCE).give_up()
+    assert world.waiting == []
+    row = world.payment("ch_1")
+    assert (row.status, row.on_hold, row.currency) == (PaymentStatus.SUCCEEDED, True, "eur")
+    assert world.dispute().payment_id == row.payment_id
+    world.tell(dispute(make, "closed", NOW + 9 * DAY, "won"))
+    assert world.payment("ch_1").on_hold is False
 
 
 def test_C9_where_the_money_went_is_recorded(make: StripeEvents) -> None:
