@@ -20,6 +20,8 @@ from sinks.email.localize import Words, choose_locale
 
 _FOLDER = Path(__file__).parent / "templates"
 _COLUMNS = 72
+_BREAKABLE = re.compile(r"[ \t\r\n]+")
+"""Spaces at which a line may end: no-break spaces stay."""
 _BLANK_LINES = re.compile(r"\n{3,}")
 NAMES = frozenset(file.stem for file in _FOLDER.glob("*/*.j2")) - {"words"}
 LANGUAGES = frozenset(folder.name for folder in _FOLDER.iterdir() if folder.is_dir())
@@ -60,8 +62,10 @@ class Templates:
         values = self._values(template, data, locale, unsubscribe_url)
         name = f"{locale.language}/{template}.j2"
         source = self._text.get_template(name)
-        subject = one_line("".join(source.blocks["subject"](source.new_context(values))))
-        values["subject"] = subject
+        heading = "".join(source.blocks["subject"](source.new_context(values)))
+        subject = values["subject"] = one_line(heading)
+        # On the page, an amount keeps its currency beside it; a header is better off without special spaces.
+        values["heading"] = "\xa0".join(map(one_line, heading.split("\xa0")))
         text = source.render(values | {"layout": "layout.txt.j2", "pieces": "pieces.txt.j2"})
         html = self._html.get_template(name).render(
             values | {"layout": "layout.html.j2", "pieces": "pieces.html.j2"},
@@ -100,4 +104,6 @@ def _environment(*, autoescape: bool) -> Environment:
 
 
 def _wrap(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), _COLUMNS, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(
+        " ".join(_BREAKABLE.split(text.strip())), _COLUMNS, break_long_words=False, break_on_hyphens=False
+    )
