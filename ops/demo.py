@@ -95,8 +95,9 @@ def _show(report: Report, system: System) -> None:
     if not report.surprises:
         console.print("All came out as the story says.", style="green")
     first = report.told[0]
+    again = "" if console.is_terminal else f" (start it again: `.venv/bin/billing up --state-dir {system.state_dir}`)"
     console.print(
-        f"\nWhere to look next{'' if console.is_terminal else ' (while it is up: `billing up --state-dir …`)'}:\n"
+        f"\nWhere to look next{again}:\n"
         f"  set -a; . {system.state_dir}/env; set +a\n"
         f"  .venv/bin/billing customer {first.customer_id}\n"
         f"  .venv/bin/billing event {first.event_id}\n"

@@ -20,6 +20,8 @@ from ops.lag import lag_of
 from ops.send import post
 from ops.story import Due, Later, Step
 from ops.system import System
+from schemas.mail import Money
+from sinks.email.localize import FALLBACK, format_money
 from sinks.postgres import fired, queries
 from sinks.postgres.connection import make_engine
 
@@ -128,7 +130,7 @@ class _Teller:
         """Moves the clock. What is to be sent before is sent: nobody waits a month for a mail."""
         before = {id_: await _facts(self.connection, id_) for id_ in self.customers}
         await _until(lambda: _are_sent(self.connection, self.told), "all mails to be sent")
-        told = Told("", f"{later.days} days later")
+        told = Told("", f"{later.days} days after the beginning")
         self.told.append(told)
         await asyncio.to_thread(self.system.move_clock, later.days)
         for one in await self._fire(later.fires, told):
@@ -194,7 +196,8 @@ async def _facts(connection: AsyncConnection, customer_id: str) -> dict[str, str
 
 def _payment(row: dict[str, Any]) -> str:
     """Its state, and what became of its failure."""
-    parts = [f"{row['status']} {row['amount']} {row['currency']}"]
+    money = Money(amount=row["amount"], currency=row["currency"])
+    parts = [f"{row['status']} {format_money(money, FALLBACK)}"]
     parts += ["on hold"] if row["on_hold"] else []
     parts += [f"recovered by {row['recovered_by']}"] if row["recovered_by"] else []
     parts += ["lost"] if row["lost_at"] else []
