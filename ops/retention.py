@@ -45,6 +45,15 @@ def longest_stay(values: dict[str, str | None]) -> timedelta | None:
     return timedelta(milliseconds=retention + segment)
 
 
+def warn_if_endless(keeps: KafkaKeeps) -> str | None:
+    """Says that no erasure can tell when Kafka forgets a customer's dead letters; returns what it said."""
+    if keeps.dead_letters is not None:
+        return None
+    reason = "Kafka keeps dead letters for no known time, those of erased customers too: set their topic's retention.ms"
+    log.error("retention.endless", action="retention.endless", reason=reason)
+    return reason
+
+
 def warn_if_too_long(keeps: KafkaKeeps, erase_after_days: int) -> str | None:
     """Says it loudly when the log still holds a customer's events at the time they are erased; returns what it said."""
     if keeps.events is not None and keeps.events < timedelta(days=erase_after_days):

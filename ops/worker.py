@@ -25,7 +25,7 @@ from ops.changelog import ensure_changelog
 from ops.entry import operator, settings_and_config
 from ops.health import OpsServer
 from ops.lag import GroupPlaces
-from ops.retention import kafka_keeps, warn_if_too_long
+from ops.retention import kafka_keeps, warn_if_endless, warn_if_too_long
 from ops.watchdog import Watchdog
 from ops.worker_watch import WorkerWatch
 from schemas.errors import StoreUnavailable
@@ -109,6 +109,7 @@ async def run(
     partitions = await asyncio.to_thread(_partitions_of, settings.kafka_bootstrap, settings.events_topic)
     keeps = await asyncio.to_thread(kafka_keeps, settings)
     warn_if_too_long(keeps, config.rules.erase_after_days)
+    warn_if_endless(keeps)
     group = group_of(settings.topic_prefix, streams)
     if without:  # of the same group: what others have left it reads on from there
         streams = _ALL - without

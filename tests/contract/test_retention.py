@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from ops.retention import kafka_keeps, longest_stay, warn_if_too_long
+from ops.retention import kafka_keeps, longest_stay, warn_if_endless, warn_if_too_long
 from schemas.settings import Rules
 from streams.process import KafkaKeeps
 from tests.gatewaykit import create_topics
@@ -20,6 +20,7 @@ def test_our_own_topics_forget_an_event_before_its_customer_is_erased(kafka_boot
     keeps = kafka_keeps(create_topics(kafka_bootstrap, topic_prefix, partitions=1))
     assert keeps == KafkaKeeps(events=timedelta(days=29), dead_letters=timedelta(days=91))
     assert warn_if_too_long(keeps, Rules().erase_after_days) is None
+    assert warn_if_endless(keeps) is None
 
 
 def test_a_topic_that_keeps_too_long_is_said(kafka_bootstrap: str, topic_prefix: str) -> None:
@@ -45,6 +46,11 @@ def test_a_topic_that_keeps_too_long_is_said(kafka_bootstrap: str, topic_prefix:
 )
 def test_a_record_stays_as_long_as_its_segment(values: dict[str, str | None], stay: timedelta | None) -> None:
     assert longest_stay(values) == stay
+
+
+def test_dead_letters_without_an_end_are_said() -> None:
+    """Without an end `dead_letters_until` is empty, as it is for a customer who has none."""
+    assert warn_if_endless(KafkaKeeps(events=timedelta(days=29))) is not None
 
 
 @pytest.mark.parametrize("keeps", [KafkaKeeps(), KafkaKeeps(events=timedelta(days=30))])
