@@ -20,8 +20,6 @@ from sinks.email.localize import Words, choose_locale
 
 _FOLDER = Path(__file__).parent / "templates"
 _COLUMNS = 72
-_BREAKABLE = re.compile(r"[ \t\r\n]+")
-"""Spaces at which a line may end: no-break spaces stay."""
 _BLANK_LINES = re.compile(r"\n{3,}")
 NAMES = frozenset(file.stem for file in _FOLDER.glob("*/*.j2")) - {"words"}
 LANGUAGES = frozenset(folder.name for folder in _FOLDER.iterdir() if folder.is_dir())
@@ -104,6 +102,4 @@ def _environment(*, autoescape: bool) -> Environment:
 
 
 def _wrap(text: str) -> str:
-    return textwrap.fill(
-        " ".join(_BREAKABLE.split(text.strip())), _COLUMNS, break_long_words=False, break_on_hyphens=False
-    )
+    return textwrap.fill(" ".join(text.split()), _COLUMNS, break_long_words=False, break_on_hyphens=False)

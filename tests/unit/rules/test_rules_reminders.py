@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from local.stripe_events import Json, Price, StripeEvents
-from schemas.state import Timer, TimerStatus
+from schemas.state import PaymentStatus, Timer, TimerStatus
 from schemas.timer import timer_event
 from tests.paymentkit import PatientWorld
 from tests.rulekit import CONFIG, DAY, MAKERS, NOW, at
@@ -117,6 +120,14 @@ def test_C3_no_reminder_of_an_invoice_that_is_settled(make: StripeEvents, what: 
     world.fire("dunning-reminder")
     assert "payment-reminder" not in world.templates()
     assert TimerStatus.PENDING not in statuses(world, "dunning-reminder")
+
+
+@pytest.mark.parametrize("now", [{"status": PaymentStatus.SUCCEEDED}, {"closed_at": at(NOW)}], ids=["paid", "closed"])
+def test_C3_the_reminder_looks_at_the_invoice_as_it_is(make: StripeEvents, now: dict[str, Any]) -> None:
+    """Also where nothing has cancelled its timer."""
+    world = PatientWorld().tell(begun(make), failed(make, NOW + DAY))
+    world.known.save(replace(world.payment(), **now))
+    assert "payment-reminder" not in fired(world, "dunning-reminder").templates()
 
 
 def test_B4_win_back_fourteen_days_after(make: StripeEvents) -> None:
