@@ -6,6 +6,8 @@
 What names an invoice makes the payment's row if it comes first. What names only a charge or an intent finds the row by
 them: where there is none yet, the event waits (behaviours.md D3). None by the limit means that it is loose: of neither
 an invoice nor a checkout, made by the API or by hand. What was given back of it, or is disputed, makes its row then.
+
+An invoice paid in several parts is linked to the first part that is heard of; refunds of the others end as loose ones.
 """
 
 from __future__ import annotations

@@ -114,6 +114,17 @@ def test_C8_what_belongs_to_no_invoice_or_checkout_is_refunded_all_the_same(
     assert (row.status, row.amount, row.refunded_amount) == (PaymentStatus.REFUNDED, 2900, 900)
 
 
+def test_C8_a_refund_of_an_invoices_second_payment_has_a_row_of_its_own(make: StripeEvents) -> None:
+    """An invoice's row is linked to one intent; what another one of its intents gave back is not lost."""
+    make = StripeEvents(Shape.NEW, make.account)  # only since basil an invoice can have several
+    second = pay.invoice_payment(make, "inpay_2", payment_intent="pi_2", amount=900)
+    back = pay.charge(make, "ch_2", invoice=None, payment_intent="pi_2", amount=900, refunded=900)
+    world = PatientWorld().tell(*paid(make), make.event("invoice_payment.paid", second, NOW + 1))
+    world.tell(make.event("charge.refunded", back, NOW + 2)).give_up()
+    assert (world.payment("pi_2").amount, world.payment("pi_2").refunded_amount) == (900, 900)
+    assert (world.payment("in_1").status, world.payment("in_1").refunded_amount) == (PaymentStatus.SUCCEEDED, 0)
+
+
 def test_C8_money_is_whole_and_of_a_known_currency(make: StripeEvents) -> None:
     for broken in ({"amount": 9.5}, {"amount": "900"}, {"currency": "zzz"}, {"amount": True}):
         with pytest.raises(MalformedEvent):
