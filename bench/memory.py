@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 
+import orjson
 from confluent_kafka import Producer
 
 from bench.drain import worker_of
@@ -46,7 +47,8 @@ def _make_known(site: Site, known: int, count: int) -> None:
     for first in range(known, count, _PAGE):
         partition = first // _PAGE % site.partitions
         page = encode_page(int(time.time()), list(_ids(first, min(_PAGE, count - first))))
-        producer.produce(topic, key=f"{partition}:{first}".encode(), value=page, partition=partition)
+        key = orjson.dumps(f"{partition}:{first}")  # as Faust writes a table's text keys
+        producer.produce(topic, key=key, value=page, partition=partition)
         producer.poll(0)
     if producer.flush(120):
         raise RuntimeError("Kafka did not take the table within two minutes")
