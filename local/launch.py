@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
 def _leave_root() -> None:
     """Become `nobody`, who may still read and write what root's file modes allow.
 
-    PostgreSQL refuses uid 0. Its files may lie below a directory that only root can enter (/root/.cache), so the one
+    PostgreSQL refuses uid 0. Its files may lie below a directory that only root can enter (its cache), so the one
     capability that passes file modes is kept, instead of opening those directories to everyone.
     """
     nobody = pwd.getpwnam("nobody")
