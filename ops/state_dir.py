@@ -40,6 +40,11 @@ prices = ["price_pro_monthly", "price_pro_yearly"]
 limits = {{ seats = 50, projects = 500 }}
 """
 
+_MAIL = """
+[mail]
+send_test_mode = true  # it ends in the mailbox of this directory
+"""
+
 
 class AlreadyRunning(Exception):
     """Another process runs a system in this state directory."""
@@ -117,11 +122,13 @@ def write_private(path: Path, text: str) -> None:
 
 
 def own_config(state_dir: Path) -> Path:
-    """`STATE_DIR/config.toml`, made with fresh secrets where there is none."""
+    """`STATE_DIR/config.toml`, made with fresh secrets where there is none; an older one gets the `[mail]` it lacks."""
     path = state_dir / "config.toml"
     if not path.exists():
         fresh = {name: f"whsec_{secrets.token_hex(24)}" for name in ("default_secret", "live_secret")}
-        write_private(path, _CONFIG.format(**fresh))
+        write_private(path, _CONFIG.format(**fresh) + _MAIL)
+    elif "[mail]" not in (written := path.read_text()):
+        write_private(path, written + _MAIL)
     return path
 
 

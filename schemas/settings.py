@@ -101,8 +101,8 @@ class Mail(_Frozen):
     survey_url: str = "http://127.0.0.1:8080/billing/survey"
     return_url: str = "http://127.0.0.1:8080/billing/plans"
     default_locale: str = "en"
-    send_test_mode: bool = True
-    """Whether events of test mode may reach a mailbox at all."""
+    send_test_mode: bool = False
+    """Whether mails of test-mode events leave at all: test data may hold the addresses of real people."""
 
 
 class Rules(_Frozen):

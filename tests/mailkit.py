@@ -108,6 +108,7 @@ class Desk:
         claimer: str = "one",
         senders: int = 2,
         config: Mail = CONFIG,
+        metrics: Metrics | None = None,
         pace: Pace = QUICK,
         step_timeout_s: float = 0.5,
     ) -> AsyncIterator[Dispatcher]:
@@ -124,7 +125,7 @@ class Desk:
             for _ in range(senders)
         ]
         async with self.outbox(claimer) as outbox:
-            running = Dispatcher(outbox, couriers, Metrics(), clock=self.clock, pace=pace)
+            running = Dispatcher(outbox, couriers, metrics or Metrics(), clock=self.clock, pace=pace)
             task = asyncio.create_task(running.run())
             try:
                 yield running

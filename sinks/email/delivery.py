@@ -54,13 +54,20 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Withheld:
+    """Kept back on purpose: failed in the table, and nobody's alarm."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class NotTried:
     """The mail server is down, or there is no time left: no try. `server` names the trouble."""
 
     server: str | None = None
 
 
-Verdict = Sent | Later | NoRecipient | Failed | NotTried
+Verdict = Sent | Later | NoRecipient | Failed | Withheld | NotTried
 
 
 class Courier:
@@ -93,9 +100,9 @@ class Courier:
         """Never raises for what can be wrong with a mail or the mail server."""
         now = self._clock()
         if not mail.livemode and not self._send_test_mode:
-            return Failed("test mode: mail.send_test_mode is off")
+            return Withheld("test mode: mail.send_test_mode is off")
         if mail.is_stopped and mail.template in OPTIONAL_MAILS:
-            return Failed("the customer has unsubscribed from these mails")
+            return Withheld("the customer has unsubscribed from these mails")
         if mail.attempts > TRIES:
             return Failed(f"{TRIES} tries ended without an answer: each time the dispatcher died")
         if now + timedelta(seconds=self.link.letter_timeout_s) > mail.claimed_until:

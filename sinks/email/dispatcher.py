@@ -17,7 +17,7 @@ from typing import assert_never
 
 import structlog
 
-from sinks.email.delivery import Clock, Courier, Failed, Later, NoRecipient, NotTried, Sent, Verdict
+from sinks.email.delivery import Clock, Courier, Failed, Later, NoRecipient, NotTried, Sent, Verdict, Withheld
 from sinks.email.message import QueuedMail
 from sinks.email.metrics import Metrics
 from sinks.email.outbox import Outbox
@@ -140,7 +140,7 @@ class Dispatcher:
                 return await self._outbox.retry(mail, verdict.at, verdict.reason)
             case NoRecipient():
                 return await self._outbox.give_back(mail, verdict.at, verdict.reason)
-            case Failed():
+            case Failed() | Withheld():
                 return await self._outbox.fail(mail, verdict.reason)
             case NotTried():
                 if verdict.server is not None:
@@ -171,6 +171,9 @@ class Dispatcher:
                 facts |= {"next_attempt_at": verdict.at.isoformat(), "reason": verdict.reason}
             case Failed():
                 outcome, level = "failed", "error"
+                facts |= {"reason": verdict.reason}
+            case Withheld():
+                outcome, level = "withheld", "info"
                 facts |= {"reason": verdict.reason}
             case NotTried():
                 outcome, level = "given_back", "warning"

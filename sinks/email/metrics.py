@@ -14,7 +14,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.settled = Counter(
             "billing_emails_settled",
-            "Tries by template and outcome: sent, retried, failed, no_recipient, given_back.",
+            "Tries by template and outcome: sent, retried, failed, withheld, no_recipient, given_back.",
             ("template", "outcome"),
             registry=self.registry,
         )

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from local.faulty_mailbox import Fault, FaultyMailbox
 from schemas.settings import Mail
 from sinks.email.backoff import TRIES
+from sinks.email.metrics import Metrics
 from tests.mailkit import CONFIG, Desk, eventually, open_desk
 
 
@@ -250,18 +251,22 @@ async def test_a_mail_without_an_address_fails_after_three_days(desk: Desk, mail
     assert row["last_error"] == "the customer's address is still unknown after 72 hours"
 
 
-@pytest.mark.parametrize(("allowed", "status"), [(True, "sent"), (False, "failed")])
+@pytest.mark.parametrize("setting", [{}, {"send_test_mode": False}, {"send_test_mode": True}])
 async def test_mails_of_test_mode_leave_only_if_allowed(
-    desk: Desk, mailbox: FaultyMailbox, allowed: bool, status: str
+    desk: Desk, mailbox: FaultyMailbox, setting: dict[str, bool]
 ) -> None:
-    """A live system has `mail.send_test_mode = false`."""
+    """Who says nothing has not allowed it; and what is kept back is no failure that anyone is called for."""
+    allowed = setting.get("send_test_mode", False)
     await desk.queue("a", livemode=False)
-    config: Mail = CONFIG.model_copy(update={"send_test_mode": allowed})
-    async with desk.dispatcher(mailbox, config=config):
-        row = await desk.until("a", status=status)
+    config: Mail = CONFIG.model_copy(update=setting)
+    metrics = Metrics()
+    async with desk.dispatcher(mailbox, config=config, metrics=metrics):
+        row = await desk.until("a", status="sent" if allowed else "failed")
         await desk.queue("b", livemode=True)
         await desk.until("b", status="sent")
     assert len(mailbox.messages) == 1 + allowed
+    labels = {"template": "payment-receipt", "outcome": "failed"}
+    assert metrics.registry.get_sample_value("billing_emails_settled_total", labels) == 0
     assert ("test mode" in (row["last_error"] or "")) is not allowed
 
 

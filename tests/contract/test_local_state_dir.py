@@ -44,9 +44,21 @@ def test_own_config_loads_and_keeps_its_secrets(tmp_path: Path) -> None:
     assert _mode(path) == 0o600
     written = path.read_bytes()
     assert own_config(tmp_path).read_bytes() == written
+    assert config.mail.send_test_mode
     other = tmp_path / "other"
     other.mkdir()
     assert load_config(own_config(other)).endpoints["default"].secrets != default.secrets
+
+
+def test_a_config_from_before_mails_had_to_be_allowed_still_sends_them(tmp_path: Path) -> None:
+    """Its other lines stay; and who has written about mail has decided."""
+    mail = "\n[mail]\n"
+    before = own_config(tmp_path).read_text().split(mail)[0]
+    (tmp_path / "config.toml").write_text(before)
+    assert load_config(own_config(tmp_path)).mail.send_test_mode
+    assert (tmp_path / "config.toml").read_text().startswith(before)
+    (tmp_path / "config.toml").write_text(f'{before}{mail}product = "Acme"\n')
+    assert not load_config(own_config(tmp_path)).mail.send_test_mode
 
 
 def test_a_shell_reads_env_back(tmp_path: Path) -> None:
