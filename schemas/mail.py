@@ -207,6 +207,9 @@ MAILS: Mapping[str, type[MailData]] = {
 OPERATOR_MAILS = frozenset({"operator-alert", "dispute-opened", "dispute-due"})
 """These go to the team: where no recipient is given, to `mail.operator`, never to the customer."""
 
+DUNNING_MAILS = frozenset(name for name, model in MAILS.items() if model is PaymentProblem)
+"""What a step of the dunning sequence can send."""
+
 OPTIONAL_MAILS = frozenset({"churn-survey", "win-back"})
 """Not strictly transactional, so they can be unsubscribed from."""
 

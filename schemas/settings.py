@@ -24,6 +24,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.mail import DUNNING_MAILS
+
 FREE_PLAN = "free"
 
 
@@ -70,12 +72,20 @@ class DunningStep(_Frozen):
     """One step of the sequence that follows a failed invoice (behaviours.md C3)."""
 
     template: str
-    attempts: tuple[int, ...] = ()
+    attempts: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Sent on these `attempt_count`s."""
-    after_days: int | None = None
+    after_days: int | None = Field(None, ge=1)
     """Or this many days after the first failure, if it is still unpaid then."""
     final: bool = False
     """Or when Stripe has given up: no `next_payment_attempt`, or more attempts than any other step names."""
+
+    @model_validator(mode="after")
+    def _is_sent_at_one_time(self) -> DunningStep:
+        if self.template not in DUNNING_MAILS:
+            raise ValueError(f"{self.template} is no dunning mail: these are {', '.join(sorted(DUNNING_MAILS))}")
+        if [bool(self.attempts), self.after_days is not None, self.final].count(True) != 1:
+            raise ValueError(f"{self.template} needs one of attempts, after_days and final")
+        return self
 
 
 DEFAULT_DUNNING = (
@@ -114,6 +124,17 @@ class Rules(_Frozen):
     waiting_limit_hours: int = 72
     set_default_payment_method: bool = True
     dunning: tuple[DunningStep, ...] = DEFAULT_DUNNING
+
+    @model_validator(mode="after")
+    def _each_dunning_mail_once(self) -> Rules:
+        """An invoice gets a mail once: of two steps that say the same, the second would never be sent."""
+        templates = [step.template for step in self.dunning]
+        attempts = [attempt for step in self.dunning for attempt in step.attempts]
+        if len(set(templates)) < len(templates) or len(set(attempts)) < len(attempts):
+            raise ValueError("two steps of dunning have one template, or one attempt")
+        if sum(step.final for step in self.dunning) > 1:
+            raise ValueError("two steps of dunning are final")
+        return self
 
 
 class Config(_Frozen):

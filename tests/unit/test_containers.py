@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from ops.cli import COMMANDS
-from schemas.settings import Config, Settings, load_config
+from schemas.settings import DEFAULT_DUNNING, Config, Settings, load_config
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = {"gateway", "worker", "dispatcher", "scheduler"}
@@ -77,3 +77,4 @@ def test_the_example_config_is_one() -> None:
     config = load_config(ROOT / "config.example.toml")
     assert isinstance(config, Config)
     assert config.plan_of_price("price_pro_yearly") == "pro"
+    assert config.rules.dunning == DEFAULT_DUNNING
