@@ -74,7 +74,8 @@ class Storage:
             return
 
     def names(self) -> Iterator[str]:
-        """Every archive in it."""
+        """Every archive in it, also those of other processes: an object store's client remembers what it listed."""
+        self._fs.invalidate_cache()
         for path in self._fs.glob(f"{self._root}/*.zip"):
             yield str(path).rpartition("/")[2]
 
