@@ -132,7 +132,9 @@ class CallStripe:
 
 SETTLE_A_TIE = "settle a tie"
 SET_DEFAULT_METHOD = "set the default payment method"
-PURPOSES = (SETTLE_A_TIE, SET_DEFAULT_METHOD)
+FIND_RECIPIENT = "find the recipient of a mail"
+"""Ordered by the mail dispatcher, of a customer whom events only name."""
+PURPOSES = (SETTLE_A_TIE, SET_DEFAULT_METHOD, FIND_RECIPIENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,8 @@ TRIES = 8
 TIMETABLE = Timetable(first=timedelta(seconds=80), factor=3, tries=TRIES)
 
 UNKNOWN_RECIPIENT_LIMIT = timedelta(hours=72)
+UNKNOWN_RECIPIENT_ASKED_AFTER = timedelta(minutes=1)
+"""By then the customer's own event has come if it ever does; who became one before we listened has none."""
 UNKNOWN_RECIPIENT_FIRST = timedelta(seconds=30)
 UNKNOWN_RECIPIENT_LONGEST = timedelta(hours=6)
 

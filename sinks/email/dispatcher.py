@@ -17,6 +17,7 @@ from typing import assert_never
 
 import structlog
 
+from sinks.email.backoff import UNKNOWN_RECIPIENT_ASKED_AFTER
 from sinks.email.delivery import Clock, Courier, Failed, Later, NoRecipient, NotTried, Sent, Verdict, Withheld
 from sinks.email.message import QueuedMail
 from sinks.email.metrics import Metrics
@@ -139,6 +140,8 @@ class Dispatcher:
             case Later():
                 return await self._outbox.retry(mail, verdict.at, verdict.reason)
             case NoRecipient():
+                if mail.customer_id is not None and now - mail.queued_at >= UNKNOWN_RECIPIENT_ASKED_AFTER:
+                    await self._outbox.ask_for_customer(mail, now)
                 return await self._outbox.give_back(mail, verdict.at, verdict.reason)
             case Failed() | Withheld():
                 return await self._outbox.fail(mail, verdict.reason)

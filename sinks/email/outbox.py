@@ -7,10 +7,19 @@ from datetime import datetime
 import asyncpg
 import orjson
 
+from schemas.effects import FIND_RECIPIENT
 from sinks.email.message import QueuedMail
 from sinks.outbox.claims import Claims, Queue
+from sinks.postgres.failures import classified
+from sinks.postgres.store import STRIPE_CALLS_CHANNEL
 
 CHANNEL = "billing_emails"
+
+_ASK = """
+INSERT INTO billing.stripe_calls
+    (call_key, event_id, account, customer_id, livemode, method, path, purpose, queued_at, next_attempt_at)
+VALUES ($1, $2, $3, $4, $5, 'GET', '/v1/customers/' || $4, $6, $7, $7)
+ON CONFLICT (call_key) DO NOTHING"""
 
 
 class Outbox(Claims[QueuedMail]):
@@ -39,6 +48,16 @@ class Outbox(Claims[QueuedMail]):
             message_id,
             recipient,
         )
+
+    async def ask_for_customer(self, mail: QueuedMail, now: datetime) -> None:
+        """Orders that Stripe is asked for the mail's customer, once; the answer comes over the log as an event."""
+        key = f"recipient:{mail.account}:{mail.customer_id}"
+        with classified():
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(
+                    _ASK, key, mail.event_id, mail.account, mail.customer_id, mail.livemode, FIND_RECIPIENT, now
+                )
+                await connection.execute("SELECT pg_notify($1, '')", STRIPE_CALLS_CHANNEL)
 
     def _read(self, row: asyncpg.Record, until: datetime) -> QueuedMail:
         return QueuedMail(

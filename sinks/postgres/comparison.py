@@ -16,6 +16,7 @@ import asyncpg
 import orjson
 from sqlalchemy import Table, Text
 
+from schemas.effects import FIND_RECIPIENT
 from schemas.state import Organization, User
 from schemas.timer import RETRY
 from sinks.postgres import tables
@@ -247,6 +248,8 @@ def _selected(column: Any) -> str:
 def _where(table: Table) -> str:
     if table is tables.timers:
         return f" WHERE t.kind <> '{RETRY}'"
+    if table is tables.stripe_calls:  # a dispatcher's own: no event orders it
+        return f" WHERE t.purpose <> '{FIND_RECIPIENT}'"
     if table is tables.dead_letters:
         return f" WHERE NOT EXISTS (SELECT FROM {_EARLIER_LETTER})"
     return ""

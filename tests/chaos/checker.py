@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 import asyncpg
 import orjson
 
-from schemas.effects import CallStripe, QueueEmail
+from schemas.effects import FIND_RECIPIENT, CallStripe, QueueEmail
 from schemas.state import ROW_TYPES, Row, Timer, TimerStatus
 from schemas.timer import RETRY
 from sinks.email.message import message_id
@@ -102,7 +102,9 @@ _LEDGER = """
 SELECT event_id, type, outcome, reason, "partition", "offset", applied_at FROM billing.events
 """
 _EMAILS = "SELECT email_key, event_id, customer_id, template, recipient, data, status, attempts FROM billing.emails"
-_CALLS = "SELECT call_key, event_id, method, path, params FROM billing.stripe_calls"
+_CALLS = f"""
+SELECT call_key, event_id, method, path, params FROM billing.stripe_calls WHERE purpose <> '{FIND_RECIPIENT}'
+"""
 _LETTERS = 'SELECT event_id, "partition", "offset" FROM billing.dead_letters'
 
 

@@ -241,6 +241,33 @@ async def test_a_mail_waits_for_its_customers_address(desk: Desk, mailbox: Fault
     assert "Zahlungsbeleg" in mailbox.messages[0]["Subject"]
 
 
+async def test_a_customer_whom_events_only_name_is_asked_of_stripe_once(desk: Desk, mailbox: FaultyMailbox) -> None:
+    """Who became one before we listened has no event with an address. Not at once: most have, a second later."""
+    calls = "SELECT call_key, event_id, account, customer_id, livemode, method, path, status FROM billing.stripe_calls"
+    waits = {"status": "queued", "last_error": "the customer's address is not known yet", "attempts": 0}
+    for key, who in (("a", "cus_1"), ("b", "cus_1"), ("c", None)):
+        await desk.queue(key, recipient=None, account="acct_7", customer_id=who)
+    async with desk.dispatcher(mailbox):
+        for key in "abc":
+            await desk.until(key, **waits)
+        assert await desk.connection.fetch(calls) == []
+        for later in ("one", "two", "three"):
+            desk.clock.move(hours=1)
+            await desk.queue(later)  # due behind the others: once it has left, they have been looked at
+            await desk.until(later, status="sent")
+    (call,) = await desk.connection.fetch(calls)
+    assert dict(call) == {
+        "call_key": "recipient:acct_7:cus_1",
+        "event_id": "evt_1",
+        "account": "acct_7",
+        "customer_id": "cus_1",
+        "livemode": True,
+        "method": "GET",
+        "path": "/v1/customers/cus_1",
+        "status": "queued",
+    }
+
+
 async def test_a_mail_without_an_address_fails_after_three_days(desk: Desk, mailbox: FaultyMailbox) -> None:
     """Where an operator sees it."""
     await desk.queue("a", recipient=None)

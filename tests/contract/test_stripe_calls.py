@@ -14,6 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from local.stripe_events import StripeEvents
+from schemas.effects import FIND_RECIPIENT
 from schemas.ordering import ordering_key
 from schemas.state import derived_id
 from sinks.event_log import EventLog
@@ -24,6 +26,7 @@ from sinks.stripe_api.calls import CHANNEL, Calls
 from sinks.stripe_api.dispatcher import CallDispatcher
 from sinks.stripe_api.metrics import Metrics
 from tests.mailkit import eventually
+from tests.rulekit import NOW, World
 from tests.stripekit import LIVE_KEY, QUICK, TEST_KEY, CallDesk, Fault, StripeServer, make_topic, open_desk, records
 
 SUBSCRIPTION = {
@@ -350,6 +353,29 @@ async def test_a_refetch_reaches_the_log_once(
     }
     (seen,) = stripe.requests
     assert (seen.method, seen.account, seen.idempotency_key) == ("GET", "acct_7", None)
+
+
+async def test_the_address_of_a_customer_whom_events_only_name_comes_over_the_log(
+    logged_desk: CallDesk, stripe: StripeServer, kafka_bootstrap: str, topic: str
+) -> None:
+    """And what the customer's own events say later is believed above it."""
+    desk, make = logged_desk, StripeEvents()
+    world = World().tell(make.event("customer.subscription.created", make.subscription(), NOW))
+    assert world.customer().email is None
+    stripe.objects["cus_1"] = make.customer(email="jane@example.com")
+    await desk.queue(
+        "recipient::cus_1", method="GET", path="/v1/customers/cus_1", params={}, customer_id="cus_1",
+        purpose=FIND_RECIPIENT,
+    )  # fmt: skip
+    async with desk.dispatcher():
+        await desk.until("recipient::cus_1", status="done")
+
+    (record,) = await asyncio.to_thread(records, kafka_bootstrap, topic)
+
+    assert (record.event["type"], record.headers["source"], record.key) == ("customer.updated", "reconcile", b"cus_1")
+    assert world.tell(record.event).customer().email == "jane@example.com"
+    moved = make.event("customer.updated", make.customer(email="new@example.com"), NOW, previous={"email": "x"})
+    assert world.tell(moved).customer().email == "new@example.com"
 
 
 async def test_a_refetch_that_dies_before_its_mark_doubles_nothing(
