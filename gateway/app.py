@@ -40,6 +40,9 @@ HEAD_WITHIN_S = 30.0
 IN_FLIGHT_ENDS_WITHIN_S = 15.0
 """At shutdown: longer than a body (10 s) and a confirmation (4 s) may take together."""
 
+GAUGES_EVERY_S = 0.25
+"""How old a gauge may be on the page of another process of ours; that of the process that answers is exact."""
+
 _LINGER_S = 2.0
 _MAX_LINE_BYTES = 2048
 _MAX_HEADER_BYTES = 8190
@@ -54,6 +57,11 @@ class Gateway:
     publisher: Publisher
     bodies: Bodies
     metrics: Metrics
+
+    def set_gauges(self) -> None:
+        """What is under way now; at times, not with each request that changes it."""
+        self.metrics.in_flight.set(self.publisher.in_flight)
+        self.metrics.body_bytes.set(self.bodies.held)
 
 
 GATEWAY = web.AppKey("gateway", Gateway)
@@ -73,7 +81,7 @@ def create_app(
     """
     metrics.expect(doors)
     app = web.Application()
-    app[GATEWAY] = Gateway(doors, publisher, Bodies(bounds or BodyBounds(), metrics), metrics)
+    app[GATEWAY] = Gateway(doors, publisher, Bodies(bounds or BodyBounds()), metrics)
     app.cleanup_ctx.append(_publishing)
     app.add_routes(
         [
@@ -121,9 +129,12 @@ async def receive(request: web.Request) -> web.Response:
             raise refusals.unknown_endpoint()
         if not door.admits(request.remote):
             raise refusals.address_not_allowed()
-        async with gateway.bodies.read(request) as body:
+        body = await gateway.bodies.read(request)
+        try:
             facts["bytes"] = len(body)
             await _take(gateway, door, request, body, facts)
+        finally:
+            gateway.bodies.release(body)
         outcome = "accepted"
         response = _answer(200, {"received": True})
         _log("webhook.accepted", logging.INFO, started, facts)
@@ -194,16 +205,26 @@ async def readyz(request: web.Request) -> web.Response:
 
 async def metrics_page(request: web.Request) -> web.Response:
     """Prometheus' text format."""
-    page = await asyncio.to_thread(request.app[GATEWAY].metrics.render)
+    gateway = request.app[GATEWAY]
+    gateway.set_gauges()
+    page = await asyncio.to_thread(gateway.metrics.render)
     return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_LATEST, "Server": "billing"})
 
 
 async def _publishing(app: web.Application) -> AsyncIterator[None]:
     publisher = app[GATEWAY].publisher
     await publisher.start()
+    gauges = asyncio.create_task(_keep_gauges(app[GATEWAY]))
     yield
+    gauges.cancel()
     given_up = await publisher.close()
     log.info("producer closed", action="kafka.producer_closed", records_given_up=given_up)
+
+
+async def _keep_gauges(gateway: Gateway) -> None:
+    while True:
+        gateway.set_gauges()
+        await asyncio.sleep(GAUGES_EVERY_S)
 
 
 def _refuse(refused: Refused, started: float, facts: dict[str, object]) -> web.Response:

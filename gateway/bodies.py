@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 from aiohttp import web
-
-from gateway.metrics import Metrics
 
 
 class BodyRefused(Exception):
@@ -42,41 +38,54 @@ class BodyBounds:
 
 
 class Bodies:
-    """Hands out bodies and counts what is held; bytes are counted as they arrive, since a promised length costs
-    the sender nothing."""
+    """Reads bodies and counts what is held; bytes are counted as they arrive, since a promised length costs the
+    sender nothing."""
 
-    def __init__(self, bounds: BodyBounds, metrics: Metrics) -> None:
+    def __init__(self, bounds: BodyBounds) -> None:
         self._bounds = bounds
         self._held = 0
-        self._gauge = metrics.body_bytes
 
-    @asynccontextmanager
-    async def read(self, request: web.Request) -> AsyncIterator[bytes]:
-        """The raw body, as sent. Raises BodyRefused."""
+    @property
+    def held(self) -> int:
+        """Bytes of all bodies read and not given back."""
+        return self._held
+
+    async def read(self, request: web.Request) -> bytes:
+        """The raw body, as sent, to be given back by `release`. Raises BodyRefused, and then there is nothing to."""
         if (request.content_length or 0) > self._bounds.limit:
             raise BodyTooLarge
+        if request.content.is_eof():  # most come with their head, and a timer for what is here already is not free
+            return await self._read(request)
+        try:
+            async with asyncio.timeout(self._bounds.within_s):
+                return await self._read(request)
+        except TimeoutError:
+            raise BodyTooSlow from None
+
+    def release(self, body: bytes) -> None:
+        """Its bytes are held no more."""
+        self._held -= len(body)
+
+    async def _read(self, request: web.Request) -> bytes:
         chunks: list[bytes] = []
         size = 0
+        is_whole = False
         try:
-            try:
-                # Most come with their head, and a timer for what is here already is not free.
-                async with nullcontext() if request.content.is_eof() else asyncio.timeout(self._bounds.within_s):
-                    while chunk := await request.content.readany():
-                        chunks.append(chunk)
-                        size += len(chunk)
-                        self._hold(len(chunk))
-                        if size > self._bounds.limit:
-                            raise BodyTooLarge
-                        if self._held > self._bounds.together:
-                            raise TooManyBodies
-            except TimeoutError:
-                raise BodyTooSlow from None
-            except (web.RequestPayloadError, ConnectionError):
-                raise BodyBroken from None
-            yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            while chunk := await request.content.readany():
+                chunks.append(chunk)
+                size += len(chunk)
+                self._hold(len(chunk), size)
+            is_whole = True
+        except (web.RequestPayloadError, ConnectionError):
+            raise BodyBroken from None
         finally:
-            self._hold(-size)
+            if not is_whole:
+                self._held -= size
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def _hold(self, size: int) -> None:
-        self._held += size
-        self._gauge.set(self._held)
+    def _hold(self, more: int, size: int) -> None:
+        self._held += more
+        if size > self._bounds.limit:
+            raise BodyTooLarge
+        if self._held > self._bounds.together:
+            raise TooManyBodies

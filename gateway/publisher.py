@@ -33,6 +33,9 @@ SUCCESSOR_AFTER_S = 1.0
 STUCK_AFTER_S = 60.0
 """Far beyond every deadline of a record's."""
 
+SWEEP_EVERY_S = 0.1
+"""How often records are looked through for those that wait too long: a timer for each would cost more than its work."""
+
 READY_CACHE_S = 1.0
 """How long an answer of `unready_reason` holds: probes must not become a load of their own."""
 
@@ -68,7 +71,7 @@ class Bounds:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A record under way: who waits for it, how many bytes it holds, and since when (monotonic seconds)."""
+    """A record under way: who waits for it, how many bytes it holds, and since when (of `perf_counter`)."""
 
     future: asyncio.Future[None]
     size: int
@@ -102,6 +105,8 @@ class Publisher:
         self._waiting: dict[int, _Waiting] = {}
         self._waiting_bytes = 0
         self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
         self._probe = asyncio.Lock()
         self._probed_at = float("-inf")
         self._probed: str | None = None
@@ -113,16 +118,18 @@ class Publisher:
 
     async def start(self) -> None:
         """Create the producer; it connects by itself, now or whenever the brokers come up."""
+        self._loop = asyncio.get_running_loop()
         self._open_line()
+        self._sweep(self._loop)
 
     async def publish(self, key: bytes, value: bytes, headers: Headers) -> None:
         """Return when all in-sync replicas have the record. Raises NotStored or RecordTooLarge."""
-        line = self._line
-        if line is None or self._closing:
+        line, loop = self._line, self._loop
+        if line is None or loop is None or self._closing:
             raise ProducerDown("the Kafka producer is not running")
         if len(self._waiting) >= self._bounds.records or self._waiting_bytes + len(value) > self._bounds.bytes:
             raise Overloaded(f"{len(self._waiting)} records are waiting for Kafka")
-        waiting = _Waiting(asyncio.get_running_loop().create_future(), len(value), time.perf_counter())
+        waiting = _Waiting(loop.create_future(), len(value), time.perf_counter())
         try:
             line.produce(self._topic, key, value, headers, waiting)
         except BufferError:
@@ -132,12 +139,7 @@ class Publisher:
         # The slot is freed by the delivery report, not by the caller's patience: it is what memory really holds.
         self._waiting[id(waiting)] = waiting
         self._waiting_bytes += waiting.size
-        self._metrics.in_flight.set(len(self._waiting))
-        try:
-            async with asyncio.timeout(self._bounds.confirm_within_s):
-                await waiting.future
-        except TimeoutError:
-            raise Unconfirmed(f"no confirmation within {self._bounds.confirm_within_s:g} s") from None
+        await waiting.future
 
     async def unready_reason(self) -> str | None:
         """Why records cannot be stored now, or None when the brokers answer and know the topic."""
@@ -178,6 +180,8 @@ class Publisher:
                     await asyncio.sleep(min(left, 0.05))
             line, self._line = self._line, None
             await asyncio.to_thread(line.close)
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
         given_up = len(self._waiting)
         self._give_up("the gateway is stopping")
         return given_up
@@ -203,7 +207,17 @@ class Publisher:
                 waiting.future.set_result(None)
             else:
                 waiting.future.set_exception(_fact(error))
-        self._metrics.in_flight.set(len(self._waiting))
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell those who wait longer than the deadline. They stand in the order in which they came."""
+        latest = time.perf_counter() - self._bounds.confirm_within_s
+        for waiting in self._waiting.values():
+            if waiting.since > latest:
+                break
+            if not waiting.future.done():
+                reason = f"no confirmation within {self._bounds.confirm_within_s:g} s"
+                waiting.future.set_exception(Unconfirmed(reason))
+        self._sweep_timer = loop.call_later(SWEEP_EVERY_S, self._sweep, loop)
 
     def _replace(self, line: ProducerLine[_Waiting], reason: str) -> None:
         """A fatal error ends an idempotent producer. All it held is given up before its successor takes anything,
@@ -225,7 +239,6 @@ class Publisher:
                 waiting.future.set_exception(ProducerDown(reason))
         self._waiting.clear()
         self._waiting_bytes = 0
-        self._metrics.in_flight.set(0)
 
 
 def _fact(error: KafkaError) -> NotStored | RecordTooLarge:
