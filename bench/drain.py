@@ -81,7 +81,7 @@ async def backlogs(place: Place, figures: Figures, sizes: list[int]) -> None:
             figures.add(f"{at}: {process}", milliseconds, "CPU ms/event")
         figures.add(f"{at}: in Postgres", found.postgres_bytes, "bytes/event")
         figures.add(f"{at}: in Kafka", found.kafka_bytes, "bytes/event")
-        figures.add(f"{at}: worker", found.worker_mb, "MB")
+        figures.add(f"{at}: worker's memory", found.worker_mb, "MB")
     if len(sizes) > 1:
         least, most = min(sizes), max(sizes)
         figures.ratios.append(Ratio(f"backlog of {most:,}: drained", f"backlog of {least:,}: drained"))
@@ -116,7 +116,7 @@ async def drain(place: Place, site: Site, load: Load) -> Drained:
     before = {name: cpu_seconds(pid) for name, pid in place.servers.items()}
     with running(billing("worker"), site.environment(), log) as process:
         within_s = 60 + load.events / 300
-        await asyncio.to_thread(wait_until, is_done, "the backlog's end", within_s, process, log, 0.5)
+        await asyncio.to_thread(wait_until, is_done, "the backlog's end", within_s, process, log, 2.0)
         spent = {WORKER: cpu_seconds(process.pid)}
         memory = resident_mb(process.pid)
     spent |= {name: cpu_seconds(pid) - before[name] for name, pid in place.servers.items()}

@@ -41,6 +41,9 @@ class Load:
     """Ids that have gone out so far."""
     bytes: int = 0
     _begun: set[str] = field(default_factory=set)
+    _unpaid: dict[str, str] = field(default_factory=dict)
+    """By customer, the invoice whose payment failed last: the next one that is paid is this. So what is known of a
+    customer stays what it is in life, however long the load."""
 
     def bodies(self) -> Iterator[Json]:
         """The events in the order in which Stripe might send them."""
@@ -84,9 +87,11 @@ class Load:
             obj = make.subscription(subscription, customer=customer, start=at, created=_STARTED_AT)
             return [event("customer.subscription.updated", obj)]
         if kind < 0.8:
+            invoice = self._unpaid.pop(own, invoice)
             paid = make.invoice(invoice, customer=customer, subscription=subscription, status="paid", created=at)
             return [event("invoice.paid", paid)]
         if kind < 0.9:
+            invoice = self._unpaid.setdefault(own, invoice)
             due = make.invoice(
                 invoice, customer=customer, subscription=subscription, created=at, next_attempt=at + 86_400
             )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
+from schemas.value import value
 from schemas.version import Version, version
 
 M = TypeVar("M")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Event(Generic[M]):
     """`object` is `data.object` as model `M`; `previous` is `data.previous_attributes` as sent, {} where there is none.
 

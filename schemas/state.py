@@ -7,13 +7,14 @@ it. `account` is the connected account, '' for one's own. Columns called `…_ve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, ClassVar
 from uuid import UUID, uuid5
 
+from schemas.value import value
 from schemas.version import UNSEEN, Version
 
 Key = tuple[str, ...]
@@ -66,7 +67,7 @@ class TimerStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Customer:
     key_columns: ClassVar[Key] = ("account", "customer_id")
     account: str
@@ -94,7 +95,7 @@ class Customer:
         return (self.account, self.customer_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Organization:
     key_columns: ClassVar[Key] = ("organization_id",)
     organization_id: str
@@ -119,7 +120,7 @@ class Organization:
         return derived_id("org", account, customer_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class User:
     key_columns: ClassVar[Key] = ("user_id",)
     user_id: str
@@ -135,7 +136,7 @@ class User:
         return derived_id("usr", account, customer_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Membership:
     key_columns: ClassVar[Key] = ("organization_id", "user_id")
     organization_id: str
@@ -147,7 +148,7 @@ class Membership:
         return (self.organization_id, self.user_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Subscription:
     """Subscription events write under `version`, invoices under `billing_version`, both under `status_version`."""
 
@@ -185,7 +186,7 @@ class Subscription:
         return (self.account, self.subscription_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Payment:
     """One per invoice, or one per one-time checkout (then `invoice_id` is None and `checkout_session_id` is set).
 
@@ -237,7 +238,7 @@ class Payment:
         return derived_id("pay", account, stripe_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class PaymentMethod:
     key_columns: ClassVar[Key] = ("account", "payment_method_id")
     account: str
@@ -256,7 +257,7 @@ class PaymentMethod:
         return (self.account, self.payment_method_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Dispute:
     key_columns: ClassVar[Key] = ("account", "dispute_id")
     account: str
@@ -280,7 +281,7 @@ class Dispute:
         return (self.account, self.dispute_id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Timer:
     """Something to look at again at `due_at`; its rule decides then, on the state of then."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,12 +12,13 @@ from pydantic import BaseModel, ValidationError
 from schemas.errors import MalformedEvent
 from schemas.event import Event
 from schemas.ordering import account_of, customer_of
+from schemas.value import value
 from streams.rules.registry import Rule
 
 _OLDEST, _NEWEST = 0, 4_102_444_800  # 1970 and 2100: outside of it `created` is no time
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Envelope:
     """What the ledger writes of any event, whether a rule asks for it or not. `created` is UTC."""
 
@@ -31,7 +31,7 @@ class Envelope:
     customer_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Decoded:
     """`event` and `rule` are None where no rule asks for the type."""
 

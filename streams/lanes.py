@@ -1,40 +1,62 @@
 """Inside the agent: batches beside each other, so that one is decoded and decided while Postgres works on another.
 
-Two batches with a partition in common are never under way together: a customer's events stay one sequence.
+Two batches with a partition in common are never under way together, and the one that came first begins first: a
+customer's events stay one sequence. One that must wait for its partition holds up no other.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
+Work = Coroutine[Any, Any, None]
+
 
 class Lanes:
-    """At most `count` pieces of work at a time. What they raise must be nothing: who starts them sees to that."""
+    """At most `count` pieces of work at a time, and as many that wait. What they raise must be nothing: who starts
+    them sees to that."""
 
     def __init__(self, count: int) -> None:
         self._count = count
+        self._waiting: deque[tuple[frozenset[int], Work]] = deque()
         self._under_way: dict[asyncio.Task[None], frozenset[int]] = {}
+        self._moved = asyncio.Event()
 
-    async def start(self, partitions: frozenset[int], work: Coroutine[Any, Any, None]) -> None:
-        """Returns once `work` has begun: there is a lane, and what was begun on these partitions has ended."""
-        try:
-            while len(self._under_way) >= self._count or any(map(partitions.intersection, self._under_way.values())):
-                await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
-                self._forget_done()
-        except asyncio.CancelledError:
-            work.close()
-            raise
-        self._under_way[asyncio.create_task(work)] = partitions
+    async def start(self, partitions: frozenset[int], work: Work) -> None:
+        """Returns once there is room for another: `work` has begun, or waits for its partitions or a lane."""
+        self._waiting.append((partitions, work))
+        self._begin()
+        while len(self._waiting) >= self._count:
+            self._moved.clear()
+            await self._moved.wait()
 
     async def cancel(self) -> None:
-        """Ends what is under way, and waits for it."""
-        for task in self._under_way:
+        """Ends what is under way, and waits for it; what has not begun never does."""
+        for _, work in self._waiting:
+            work.close()
+        self._waiting.clear()
+        tasks = list(self._under_way)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._under_way.clear()
 
-    def _forget_done(self) -> None:
-        for task in [task for task in self._under_way if task.done()]:
-            del self._under_way[task]
+    def _begin(self) -> None:
+        """What can: there is a lane, and nothing that came before it is on its partitions."""
+        taken = set().union(*self._under_way.values())
+        for _ in range(len(self._waiting)):
+            partitions, work = self._waiting.popleft()
+            if len(self._under_way) < self._count and taken.isdisjoint(partitions):
+                task = asyncio.create_task(work)
+                self._under_way[task] = partitions
+                task.add_done_callback(self._ended)
+            else:
+                self._waiting.append((partitions, work))
+            taken |= partitions
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.pop(task, None)
+        self._begin()
+        self._moved.set()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from schemas.record import Headers, decode_headers
+from schemas.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Record:
     """`timestamp` is Kafka's, in seconds since the epoch; `raw_headers` are as they stand on the log."""
 

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.known import Known
+from schemas.value import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class LedgerRow:
     """One event and what came of it. `payload` is the JSON text as received, None where it is no JSON."""
 
@@ -35,7 +36,7 @@ class LedgerRow:
     payload: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class EmailRow:
     """An e-mail to send; the columns that follow its sending are the dispatcher's."""
 
@@ -52,7 +53,7 @@ class EmailRow:
     next_attempt_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class StripeCallRow:
     """A call of Stripe's API to make; the columns that follow its making are the dispatcher's."""
 
@@ -69,7 +70,7 @@ class StripeCallRow:
     next_attempt_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class DeadLetterRow:
     """Where a dead letter stands; the letter itself is in the topic. Its status is what operators made of it."""
 
@@ -95,7 +96,7 @@ class DeadLetterRow:
     """The letter (topic/partition/offset) whose replay died again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class ExportRow:
     """An export to make; the columns that follow its making are sinks/exports'."""
 
@@ -109,7 +110,7 @@ class ExportRow:
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class ErasureRow:
     """An erasure to carry out and to note. `dead_letters_kept` is how long their topic keeps a letter."""
 

@@ -78,7 +78,7 @@ class Shape(Generic[R]):
 
     def row(self, record: asyncpg.Record) -> R:
         """What `selected` gave, as the dataclass."""
-        values: dict[str, Any] = dict(record)
+        values: dict[str, Any] = dict(zip(self.names, record, strict=True))
         for name, decode in self._decoders:
             values[name] = decode(values[name])
         return self.row_type(**values)

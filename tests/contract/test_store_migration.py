@@ -84,6 +84,17 @@ async def test_the_checks_list_the_same_values(database: SecretStr) -> None:
     assert sorted(await ask(database, query)) == sorted(migrated)
 
 
+async def test_payloads_are_compressed_with_lz4_where_the_server_can(database: SecretStr) -> None:
+    settings = "pg_settings WHERE name = 'default_toast_compression'"
+    knows = await ask(database, f"SELECT 'lz4' = ANY(enumvals) FROM {settings}")  # as above
+    chosen = await ask(
+        database,
+        "SELECT attcompression::text FROM pg_attribute WHERE attrelid = 'billing.events'::regclass "
+        "AND attname = 'payload'",
+    )
+    assert chosen == ("l" if knows else "")
+
+
 async def test_several_at_once_migrate_once(database_url: str) -> None:
     url = SecretStr(database_url)
     ended = await asyncio.gather(*(migrate(url) for _ in range(4)))
