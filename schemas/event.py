@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
@@ -31,12 +32,13 @@ class Event(Generic[M]):
     object: M
     rank: int = 50
     terminal: bool = False
+    version: Version = field(init=False, repr=False)
+    """How new whatever this event writes is; `rank` and `terminal` come with its rule."""
+
+    def __post_init__(self) -> None:
+        word = version(self.created, self.rank, self.id, terminal=self.terminal)
+        object.__setattr__(self, "version", word)  # asked for several times in each rule
 
     @property
     def at(self) -> datetime:
         return datetime.fromtimestamp(self.created, UTC)
-
-    @property
-    def version(self) -> Version:
-        """How new whatever this event writes is; `rank` and `terminal` come with its rule."""
-        return version(self.created, self.rank, self.id, terminal=self.terminal)

@@ -97,7 +97,8 @@ class Known:
         """(new, altered, removed) rows of one table against what was loaded, each in key order."""
         stored, now = self._stored[kind], self._now[kind]
         new = [now[key] for key in sorted(now.keys() - stored.keys())]
-        altered = [now[key] for key in sorted(now.keys() & stored.keys()) if now[key] != stored[key]]
+        touched = [key for key, row in stored.items() if now.get(key, row) is not row]
+        altered = [now[key] for key in sorted(touched) if now[key] != stored[key]]
         removed = [stored[key] for key in sorted(stored.keys() - now.keys())]
         return new, altered, removed
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 from schemas.effects import (
@@ -29,6 +29,7 @@ from schemas.effects import (
 from schemas.event import Event
 from schemas.known import Known
 from schemas.state import Timer, TimerStatus
+from schemas.value import replace
 
 _OPEN = (TimerStatus.PENDING, TimerStatus.FIRED)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +25,7 @@ from schemas.references import References
 from schemas.settings import Config
 from schemas.state import Organization, TimerStatus
 from schemas.timer import retry_key
+from schemas.value import replace
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, Waiting, outcome_of
 from sinks.dead_letters import DeadLetters, Place
 from sinks.postgres.rows import DeadLetterRow, EmailRow, ErasureRow, ExportRow, Flush, LedgerRow, StripeCallRow

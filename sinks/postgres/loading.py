@@ -5,7 +5,7 @@ First the references are followed to their customers, then each table is read on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from schemas.references import Ref, References
@@ -22,7 +22,7 @@ from schemas.state import (
     Timer,
     User,
 )
-from sinks.postgres.statements import Shape
+from sinks.postgres.statements import Shape, as_texts, texts
 from sinks.postgres.tables import STATE_TABLES
 
 if TYPE_CHECKING:
@@ -38,9 +38,13 @@ SHAPES: dict[type[Any], Shape[Any]] = {
 _PAYMENT_REFS = ("invoice_id", "checkout_session_id", "charge_id", "payment_intent_id")
 
 
+def _pairs_in(first: int) -> str:
+    """(account, id) pairs given as two lists, the first of them parameter `first`."""
+    return f"ROWS FROM ({texts(first)}, {texts(first + 1)})"
+
+
 def _refs(first: int) -> str:
-    """(account, id) pairs given as two text arrays, the first of them parameter `first`."""
-    return f"unnest(${first}::text[], ${first + 1}::text[]) AS r (account, id)"
+    return f"{_pairs_in(first)} AS r (account, id)"
 
 
 def _customers_of(table: str, column: str, first: int) -> str:
@@ -57,8 +61,8 @@ CUSTOMERS = " UNION ".join(
         _customers_of("payment_methods", "payment_method_id", 5),
         _customers_of("disputes", "dispute_id", 7),
         # A timer without a customer brings none, and above all not all others without one.
-        "SELECT t.account, t.customer_id FROM billing.timers t "
-        "WHERE t.timer_key = ANY($9::text[]) AND t.customer_id <> ''",
+        f"SELECT t.account, t.customer_id FROM {texts(9)} AS r (key) "  # noqa: S608  # as above
+        "JOIN billing.timers t ON t.timer_key = r.key WHERE t.customer_id <> ''",
     ]
 )
 
@@ -85,7 +89,7 @@ def _of_customers_or_named(kind: type[Row]) -> str:
     )
 
 
-_PAIRS = "unnest($1::text[], $2::text[])"
+_PAIRS = _pairs_in(1)
 _PAYMENT_KEYS = " UNION ".join(
     f"SELECT p.payment_id FROM {_refs(1)} JOIN billing.payments p ON p.account = r.account AND p.{column} = r.id"  # noqa: S608  # as above
     for column in _PAYMENT_REFS
@@ -93,15 +97,15 @@ _PAYMENT_KEYS = " UNION ".join(
 
 QUERIES: dict[type[Any], str] = {
     Customer: _select(Customer, _PAIRS),
-    Organization: _select(Organization, "unnest($1::text[])"),
+    Organization: _select(Organization, texts(1)),
     User: _select(
         User,
-        "(SELECT unnest($1::text[]) UNION SELECT m.user_id FROM unnest($2::text[]) AS o (id) "
+        f"(SELECT {texts(1)} UNION SELECT m.user_id FROM {texts(2)} AS o (id) "  # noqa: S608  # as above
         "JOIN billing.memberships m ON m.organization_id = o.id)",
     ),
     Membership: _select(
         Membership,
-        "(SELECT m.organization_id, m.user_id FROM unnest($1::text[]) AS o (id) "
+        f"(SELECT m.organization_id, m.user_id FROM {texts(1)} AS o (id) "  # noqa: S608  # as above
         "JOIN billing.memberships m ON m.organization_id = o.id)",
     ),
     Subscription: _of_customers_or_named(Subscription),
@@ -112,7 +116,7 @@ QUERIES: dict[type[Any], str] = {
         Timer,
         f"(SELECT o.timer_key FROM {_refs(1)} "  # noqa: S608  # as above
         "JOIN billing.timers o ON o.account = r.account AND o.customer_id = r.id AND o.status IN ('pending', 'fired') "
-        "UNION SELECT unnest($3::text[]))",
+        f"UNION SELECT {texts(3)})",
     ),
 }
 
@@ -126,14 +130,14 @@ async def load(connection: Connection, refs: References) -> list[Row]:
         stored = await _rows(connection, Customer, *_pairs(customers))
     users = refs.users | {User.id_of(*ref) for ref in customers} | {row.user_id for row in stored if row.user_id}
 
-    plan: list[tuple[type[Row], bool, Sequence[Sequence[str]]]] = [
+    plan: list[tuple[type[Row], bool, list[Iterable[str]]]] = [
         (Organization, bool(customers), [organizations]),
         (User, bool(users), [sorted(users), organizations]),
         (Membership, bool(customers), [organizations]),
         (Subscription, bool(customers or refs.subscriptions), [*_pairs(customers), *_pairs(refs.subscriptions)]),
-        (Payment, bool(refs.payments), _pairs(refs.payments)),
+        (Payment, bool(refs.payments), [*_pairs(refs.payments)]),
         (PaymentMethod, bool(customers or refs.payment_methods), [*_pairs(customers), *_pairs(refs.payment_methods)]),
-        (Dispute, bool(refs.disputes), _pairs(refs.disputes)),
+        (Dispute, bool(refs.disputes), [*_pairs(refs.disputes)]),
         (Timer, bool(customers or refs.timers), [*_pairs(customers), sorted(refs.timers)]),
     ]
     for kind, is_asked, arguments in plan:
@@ -147,13 +151,13 @@ async def _customers(connection: Connection, refs: References) -> set[Ref]:
     named = (refs.subscriptions, refs.payments, refs.payment_methods, refs.disputes)
     if not any(named) and not refs.timers:
         return set()
-    arguments = [array for refs_ in named for array in _pairs(refs_)]
-    return {(account, id_) for account, id_ in await connection.fetch(CUSTOMERS, *arguments, sorted(refs.timers))}
+    lists = [*(list_ for refs_ in named for list_ in _pairs(refs_)), sorted(refs.timers)]
+    return {(account, id_) for account, id_ in await connection.fetch(CUSTOMERS, *map(as_texts, lists))}
 
 
-async def _rows(connection: Connection, kind: type[Row], *arguments: Sequence[str]) -> list[Row]:
+async def _rows(connection: Connection, kind: type[Row], *lists: Iterable[str]) -> list[Row]:
     shape = SHAPES[kind]
-    return [shape.row(record) for record in await connection.fetch(QUERIES[kind], *arguments)]
+    return [shape.row(record) for record in await connection.fetch(QUERIES[kind], *map(as_texts, lists))]
 
 
 def _pairs(refs: Iterable[Ref]) -> tuple[list[str], list[str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from schemas.effects import Effect, NoteStale
 from schemas.event import Event
 from schemas.known import Known
@@ -11,6 +9,7 @@ from schemas.references import References
 from schemas.state import Customer
 from schemas.stripe.customer import PROFILE_FIELDS, StripeCustomer
 from schemas.timer import TimerDue, timer_event_type
+from schemas.value import replace
 from schemas.version import Version
 from streams.rules import erasing, leaving, timers
 from streams.rules.default_method import offered

@@ -6,11 +6,11 @@ newest holds. One that is detached is no default any more, also where that becam
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from schemas.known import Known
 from schemas.state import Customer
+from schemas.value import replace
 from schemas.version import Version
 
 

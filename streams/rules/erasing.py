@@ -6,7 +6,6 @@ subscription longer left later.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from schemas.effects import Effect, Erase, FinishTimer, SaveCustomer, SaveOrganization, StartTimer
@@ -14,6 +13,7 @@ from schemas.event import Event
 from schemas.known import Known
 from schemas.state import Customer, SubscriptionStatus
 from schemas.timer import TimerDue
+from schemas.value import replace
 from schemas.version import UNSEEN
 from streams.rules.leaving import leaves_later
 from streams.rules.organization import derive_organization

@@ -24,6 +24,10 @@ _BEST_FIRST = (
     SubscriptionStatus.INCOMPLETE_EXPIRED,
 )
 
+_RANK = {status: at for at, status in enumerate(_BEST_FIRST)}
+
+_WITHOUT_ACCESS = NEVER_BEGUN | ENDED
+
 _STATUS = {
     SubscriptionStatus.ACTIVE: OrganizationStatus.ACTIVE,
     SubscriptionStatus.TRIALING: OrganizationStatus.TRIALING,
@@ -38,9 +42,9 @@ _STATUS = {
 
 def derive_organization(config: Config, customer: Customer, subscriptions: Sequence[Subscription]) -> Organization:
     """The organization of a customer who has, or had, at least one subscription; rows as they will be."""
-    best = min(subscriptions, key=lambda row: (_BEST_FIRST.index(row.status), row.subscription_id))
+    best = min(subscriptions, key=lambda row: (_RANK[row.status], row.subscription_id))
     status = _status(customer, subscriptions, best)
-    has_access = status is not OrganizationStatus.CANCELLED and best.status not in NEVER_BEGUN | ENDED
+    has_access = status is not OrganizationStatus.CANCELLED and best.status not in _WITHOUT_ACCESS
     plan = best.plan if has_access else FREE_PLAN
     return Organization(
         organization_id=Organization.id_of(customer.account, customer.customer_id),

@@ -8,7 +8,6 @@ recovered, or lost, follows from those.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +16,7 @@ from schemas.known import Known
 from schemas.state import Payment, PaymentStatus
 from schemas.stripe.checkout_session import CheckoutSession
 from schemas.stripe.invoice import StripeInvoice
+from schemas.value import replace
 from schemas.version import UNSEEN, Version, version
 from streams.rules.precedence import hint
 

@@ -7,7 +7,6 @@ A customer whom no checkout has linked to a user of the product has a stand-in u
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from schemas.effects import (
@@ -22,6 +21,7 @@ from schemas.effects import (
 from schemas.event import Event
 from schemas.known import Known
 from schemas.state import Customer, Membership, Organization, Subscription, User
+from schemas.value import replace
 from streams.rules.organization import derive_organization
 from streams.rules.precedence import hint
 

@@ -8,13 +8,13 @@ from the others and is never decided by itself.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from schemas.event import Event
 from schemas.settings import FREE_PLAN, Config
 from schemas.state import Subscription, SubscriptionStatus
 from schemas.stripe.subscription import StripeSubscription
+from schemas.value import replace
 from schemas.version import UNSEEN, Version, version
 from streams.rules.precedence import FIRST_INVOICE_FAILED, hint, rank_of
 

@@ -47,7 +47,7 @@ REFUSED: dict[str, tuple[Flush, str]] = {
     ),
     "U+0000 in text": (
         Flush(known(Customer(account="", customer_id="cus_1", name=f"{SECRET}\0"))),
-        'invalid byte sequence for encoding "UTF8" (SQLSTATE 22021)',
+        "unsupported Unicode escape sequence (SQLSTATE 22P05)",
     ),
     "too large for bigint": (
         _payment("pay_1", amount=int(SECRET) * 10**6),
@@ -55,7 +55,7 @@ REFUSED: dict[str, tuple[Flush, str]] = {
     ),
     "half a surrogate pair": (
         Flush(known(Customer(account="", customer_id="cus_1", name=f"{SECRET}\ud800"))),
-        "invalid input for customers.name (SQLSTATE 22000)",
+        "a value can't be written as JSON",
     ),
     "half a surrogate pair in JSON": (
         Flush(known(), emails=[email_row("a", data={"name": f"{SECRET}\ud800"})]),

@@ -27,6 +27,7 @@ from schemas.state import (
 )
 from sinks.postgres import loading
 from sinks.postgres.rows import Flush
+from sinks.postgres.statements import as_texts
 from sinks.postgres.store import PLANNING, Store
 from tests.storekit import NOW, known, loaded, write
 
@@ -179,8 +180,9 @@ async def test_no_table_is_read_whole(database: SecretStr) -> None:
 async def _whole_reads(connection: Any) -> list[str]:
     """The scans of a table or index without a condition on the index, with the query they are in."""
     found = []
-    for name, (query, arguments) in _ASKED.items():
-        plan = orjson.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *arguments))[0]["Plan"]
+    for name, (query, lists) in _ASKED.items():
+        told = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *map(as_texts, lists))
+        plan = orjson.loads(told)[0]["Plan"]
         found += [
             f"{name}: {node['Node Type']} on {node['Relation Name']}"
             for node in _nodes(plan)

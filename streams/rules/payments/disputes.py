@@ -6,7 +6,6 @@ whose event waits for it (behaviours.md D3).
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +25,7 @@ from schemas.references import References
 from schemas.state import Dispute, Payment, TimerStatus
 from schemas.stripe.dispute import CLOSED, UNDER_REVIEW, StripeDispute
 from schemas.timer import TimerDue, timer_event_type
+from schemas.value import replace
 from schemas.version import Version, is_tie, version
 from streams.rules import timers
 from streams.rules.mails import iso, money

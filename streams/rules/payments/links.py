@@ -13,7 +13,6 @@ An invoice paid in several parts is linked to the first part that is heard of; r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from schemas.effects import Effect, SavePayment
@@ -22,6 +21,7 @@ from schemas.event import Event
 from schemas.known import Known
 from schemas.references import Ref
 from schemas.state import Payment, PaymentStatus
+from schemas.value import replace
 from streams.rules.precedence import hint
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from schemas.effects import (
     SET_DEFAULT_METHOD,
@@ -19,6 +19,7 @@ from schemas.references import References
 from schemas.state import Customer, PaymentMethod
 from schemas.stripe.payment_method import StripePaymentMethod
 from schemas.timer import TimerDue, timer_event_type
+from schemas.value import replace
 from schemas.version import is_tie
 from streams.rules import timers
 from streams.rules.default_method import offered, without
