@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -47,6 +48,8 @@ class Size:
         )
 
 
+YARDSTICK = "one core, a loop in Python"
+
 Say = Callable[[str], None]
 
 
@@ -64,5 +67,22 @@ async def measure(place: Place, parts: list[Part], rounds: int, size: Size, say:
     for part, run in todo.items():
         if part in parts:
             say(f"measuring: {part}")
+            figures.add(YARDSTICK, yardstick(), "M turns/s")
             await run()
+    figures.add(YARDSTICK, yardstick(), "M turns/s")
     return figures
+
+
+def yardstick() -> float:
+    """How fast one core is at this moment: turns of an empty loop, the best of five tries of a tenth of a second each.
+
+    A shared machine gives a half or a double from one hour to the next. Rates of two runs compare only beside it.
+    """
+    best = 0.0
+    for _ in range(5):
+        began, turns = time.perf_counter(), 0
+        while (spent := time.perf_counter() - began) < 0.1:
+            for _ in range(10_000):
+                turns += 1
+        best = max(best, turns / spent)
+    return best / 1e6
