@@ -30,6 +30,7 @@ from gateway.signature import sign
 from ops.topics import ensure_topics
 from schemas.record import decode_headers
 from schemas.settings import Config, Endpoint, Mode, Settings
+from tests.ends import end_of
 
 SECRET = b"whsec_test_secret"
 LIVE_SECRET = b"whsec_live_secret"
@@ -132,7 +133,7 @@ def read_topic(bootstrap: str, topic: str) -> list[Message]:
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False})
     try:
         partitions = sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
-        ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
+        ends = {p: end_of(consumer, TopicPartition(topic, p)) for p in partitions}
         consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
         found: list[Message] = []
         deadline = time.monotonic() + 60

@@ -25,6 +25,7 @@ from sinks.postgres.migration import migrate
 from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.record import Record, record_of
+from tests.ends import end_of
 from tests.notes import note_body, note_headers, notes
 
 OPEN = LetterFilter(statuses=("open",))
@@ -53,7 +54,7 @@ class Rig:
         try:
             for partition in range(self.settings.partitions):
                 place = TopicPartition(self.settings.events_topic, partition, 0)
-                _, high = consumer.get_watermark_offsets(place, timeout=10)
+                high = end_of(consumer, place)
                 consumer.assign([place])
                 at = 0
                 while at < high:

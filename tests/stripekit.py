@@ -33,6 +33,7 @@ from sinks.stripe_api.dispatcher import CallDispatcher
 from sinks.stripe_api.key import ApiKey, parse_key
 from sinks.stripe_api.metrics import Metrics
 from sinks.stripe_api.rate import RateLimit
+from tests.ends import end_of
 from tests.mailkit import Clock, eventually
 
 TEST_KEY = "sk_test_51QwertyuiopAsdfghjklZxcvbnm"
@@ -329,7 +330,7 @@ def records(bootstrap: str, topic: str, partitions: int = 3) -> list[LogRecord]:
     try:
         found = []
         for partition in range(partitions):
-            _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+            end = end_of(consumer, TopicPartition(topic, partition))
             consumer.assign([TopicPartition(topic, partition, 0)])
             for _ in range(end):
                 message = consumer.poll(10)

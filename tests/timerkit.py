@@ -42,6 +42,7 @@ from streams.process import Processor
 from streams.record import Record, record_of
 from streams.rules.registry import Stream
 from streams.rules.timers import is_due, refer
+from tests.ends import end_of
 from tests.storekit import known as known_with
 
 START = datetime(2026, 3, 1, 12, 30, 15, 123456, UTC)
@@ -240,7 +241,7 @@ class Rig:
         try:
             for partition in range(self.settings.partitions):
                 place = TopicPartition(self.settings.events_topic, partition)
-                end = consumer.get_watermark_offsets(place, timeout=10)[1]
+                end = end_of(consumer, place)
                 place.offset = self._read.get(partition, 0)
                 consumer.assign([place])
                 for _ in range(end - place.offset):

@@ -25,6 +25,7 @@ from sinks.postgres.store import Store
 from streams.brake import Brake, BrakeTripped, Limits
 from streams.process import Attempt, Processor
 from streams.record import Record, record_of
+from tests.ends import end_of
 from tests.notes import note_body, note_headers, notes
 
 TOPIC = "events"
@@ -51,8 +52,7 @@ class Bench:
     def letters_count(self) -> int:
         consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": f"{self.prefix}.count"})
         try:
-            low, high = consumer.get_watermark_offsets(TopicPartition(f"{self.prefix}.dead", 0), timeout=10)
-            return high - low
+            return end_of(consumer, TopicPartition(f"{self.prefix}.dead", 0))
         finally:
             consumer.close()
 
