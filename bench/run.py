@@ -74,7 +74,7 @@ async def measure(place: Place, parts: list[Part], rounds: int, size: Size, say:
 
 
 def yardstick() -> float:
-    """How fast one core is at this moment: turns of an empty loop, the best of five tries of a tenth of a second each.
+    """How fast one core is at this moment: turns of a loop, the best of five tries of a tenth of a second each.
 
     A shared machine gives a half or a double from one hour to the next. Rates of two runs compare only beside it.
     """
