@@ -7,8 +7,12 @@ RUN /venv/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
 COPY pyproject.toml README.md ./
 COPY gateway gateway
 COPY schemas schemas
+COPY eventlog eventlog
 COPY streams streams
+COPY analytics analytics
 COPY sinks sinks
+COPY recovery recovery
+COPY scheduler scheduler
 COPY ops ops
 COPY local local
 COPY bench bench

@@ -41,7 +41,7 @@ check: $(STAMP) ## Lint, format, types, layout
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m ops.contract --check
+	$(BIN)/python -m ops.commands.contract --check
 
 bench: $(STAMP) ## Measure (ARGS=…)
 	@$(BIN)/billing bench $(ARGS)

@@ -14,9 +14,9 @@ from bench.figures import Figures, Ratio
 from bench.load import CUSTOMERS, Load, produce
 from bench.place import Place, Site
 from bench.processes import answers, billing, cpu_seconds, measured, resident_mb, running, wait_until
-from local.ports import free_port
-from ops.lag import lag_of
-from streams.app import group_of
+from eventlog.lag import lag_of
+from local.stack.ports import free_port
+from streams.faust.app import group_of
 
 WORKER = "worker"
 LIMITS = {

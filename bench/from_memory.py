@@ -14,13 +14,13 @@ from zlib import crc32
 import uvloop
 
 from bench.load import Load, record
-from ops.topics import ensure_topics
+from eventlog.dead_letters import DeadLetters
+from ops.commands.topics import ensure_topics
 from schemas.settings import load_config, load_settings
-from sinks.dead_letters import DeadLetters
 from sinks.postgres.store import Store
-from streams.catalog import RULES
 from streams.process import Processor
 from streams.record import Record, record_of
+from streams.rules.catalog import RULES
 
 
 def batches(load: Load, partitions: int, size: int) -> Iterator[list[Record]]:

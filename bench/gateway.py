@@ -14,7 +14,7 @@ from bench.load import Json, Load
 from bench.place import SECRET, Place, Site
 from bench.posting import post_all, requests_of
 from bench.processes import answers, billing, measured, running, wait_until
-from local.ports import free_port, is_free
+from local.stack.ports import free_port, is_free
 
 CONNECTIONS = (1, 16, 64)
 PROCESSES = (1, 2)

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from confluent_kafka import Producer
 
-from local.stripe_events import StripeEvents
+from local.stripe.builder import StripeEvents
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
 from schemas.settings import Settings

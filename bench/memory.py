@@ -13,8 +13,8 @@ from bench.drain import worker_of
 from bench.figures import Figures
 from bench.place import Place, Site
 from bench.processes import resident_mb
-from streams.app import group_of
-from streams.seen import encode_page
+from streams.faust.app import group_of
+from streams.faust.seen import encode_page
 
 _PAGE = 500
 """Ids of one batch in one partition, as the worker marks them under load."""

@@ -10,8 +10,8 @@ from bench.figures import Figures
 from bench.load import Load
 from bench.place import Place, Site
 from bench.processes import wait_until
-from ops.lag import GroupPlaces
-from streams.app import group_of
+from eventlog.lag import GroupPlaces
+from streams.faust.app import group_of
 
 _WITHIN_S = 90.0
 

@@ -22,8 +22,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from gateway import refusals
 from gateway.bodies import Bodies, BodyBounds, BodyRefused
 from gateway.endpoints import DEFAULT, Door
-from gateway.event import Envelope, NotAnEvent, read_event
-from gateway.links import Links
+from gateway.envelope import Envelope, NotAnEvent, read_event
+from gateway.mail_links import Links
 from gateway.metrics import Metrics
 from gateway.publisher import NotStored, Publisher, RecordTooLarge
 from gateway.refusals import Refused

@@ -26,7 +26,7 @@ T = TypeVar("T")
 Report = tuple[T, KafkaError | None]
 
 MAX_RECORD_BYTES = 2 * 1024 * 1024
-"""Twice the body limit, so that key and headers never make an accepted body too large; ops/topics.py sets the same."""
+"""Twice the body limit: key and headers never make an accepted body too large (the topic has the same limit)."""
 
 _POLL_S = 0.1
 _PROBE_S = 2.0

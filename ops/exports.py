@@ -11,14 +11,14 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry
 
-from gateway.links import Links
+from gateway.mail_links import Links
 from schemas.settings import Settings
 from sinks.email.stopped import Unsubscriptions
 from sinks.exports.exporter import Exporter
 from sinks.exports.orders import Orders
 from sinks.exports.reader import ExportReader
 from sinks.exports.storage import Storage
-from sinks.postgres.connection import dsn
+from sinks.postgres.pool import dsn
 
 _GATEWAY_CONNECTIONS = 4
 

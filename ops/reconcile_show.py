@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sinks.reconcile.objects import DriftReport
-from sinks.reconcile.report import Report
+from recovery.reconcile.objects import DriftReport
+from recovery.reconcile.report import Report
 
 _PIPE_WIDTH = 200
 _SHOWN = 20

@@ -9,16 +9,16 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry
 
+from eventlog.append import EventLog
 from schemas.settings import Settings
-from sinks.event_log import EventLog
 from sinks.outbox.wakeup import listen
 from sinks.stripe_api.api import StripeApi
-from sinks.stripe_api.caller import Caller
-from sinks.stripe_api.calls import CHANNEL, Calls
-from sinks.stripe_api.dispatcher import LANES, CallDispatcher
 from sinks.stripe_api.key import ApiKey, parse_base, parse_key
-from sinks.stripe_api.metrics import Metrics
 from sinks.stripe_api.rate import RateLimit
+from sinks.stripe_calls.caller import Caller
+from sinks.stripe_calls.calls import CHANNEL, Calls
+from sinks.stripe_calls.dispatcher import LANES, CallDispatcher
+from sinks.stripe_calls.metrics import Metrics
 
 
 def stripe_parts(settings: Settings) -> tuple[ApiKey, str] | None:

@@ -141,7 +141,7 @@ PURPOSES = (SETTLE_A_TIE, SET_DEFAULT_METHOD, FIND_RECIPIENT)
 class OrderExport:
     """An archive of all that is held on the customer and their organization, made later by the dispatcher, once.
 
-    `key` is the id in its link (schemas/links.py); the archive is deleted at `keep_until`.
+    `key` is the id in its link (schemas/export_link.py); the archive is deleted at `keep_until`.
     """
 
     key: str

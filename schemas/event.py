@@ -7,7 +7,7 @@ from dataclasses import field
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
-from schemas.value import value
+from schemas.fast_row import value
 from schemas.version import Version, version
 
 M = TypeVar("M")

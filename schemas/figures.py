@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 
 class FactKind(StrEnum):
-    """What an event told; the keys of `Fact.data` are in streams/analytics/facts.py."""
+    """What an event told; the keys of `Fact.data` are in analytics/facts.py."""
 
     SUBSCRIPTION = "subscription"
     """How a subscription stands: `subject` is its id."""

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 from uuid import UUID, uuid5
 
-from schemas.value import value
+from schemas.fast_row import value
 from schemas.version import UNSEEN, Version
 
 Key = tuple[str, ...]
@@ -42,7 +42,7 @@ class SubscriptionStatus(StrEnum):
 
 
 class OrganizationStatus(StrEnum):
-    """Derived from the customer's subscriptions, see streams/rules/organization.py."""
+    """Derived from the customer's subscriptions, see streams/rules/customers/organization.py."""
 
     ACTIVE = "active"
     TRIALING = "trialing"
@@ -222,7 +222,7 @@ class Payment:
     """A dispute is open on it."""
     fulfilled_at: datetime | None = None
     refunds: Mapping[str, Any] = field(default_factory=dict)
-    """What `refunded_amount` follows from, by the id of the refund or the charge, see streams/rules/refund_row.py."""
+    """What `refunded_amount` follows from, by refund or charge id (streams/rules/payments/refund_total.py)."""
     open_disputes: Mapping[str, str] = field(default_factory=dict)
     """Those that hold it, id → status."""
     version: Version = UNSEEN

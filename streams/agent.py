@@ -24,11 +24,11 @@ from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, o
 from streams import metrics
 from streams.backoff import pause
 from streams.brake import BrakeTripped
+from streams.faust.seen import SeenEvents
 from streams.lanes import Lanes
 from streams.process import Attempt, Processor
 from streams.record import Record
 from streams.rules.registry import Rule
-from streams.seen import SeenEvents
 
 log = structlog.get_logger()
 
@@ -63,7 +63,7 @@ class Agent:
     last_batch_at: float = field(default_factory=time.monotonic)
 
     async def run(self, stream: Any) -> None:
-        """Consumes until the stream ends. `stream` is Faust's, whose events carry chunks (streams/chunks.py)."""
+        """Consumes until the stream ends. `stream` is Faust's, whose events carry chunks (streams/faust/chunks.py)."""
         stream.enable_acks = False
         lanes = Lanes(LANES)
         try:

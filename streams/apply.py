@@ -27,9 +27,9 @@ from schemas.effects import (
     StartTimer,
 )
 from schemas.event import Event
+from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.state import Timer, TimerStatus
-from schemas.value import replace
 
 _OPEN = (TimerStatus.PENDING, TimerStatus.FIRED)
 

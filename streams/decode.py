@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.errors import MalformedEvent
 from schemas.event import Event
+from schemas.fast_row import value
 from schemas.ordering import account_of, customer_of
-from schemas.value import value
 from streams.rules.registry import Rule
 
 _OLDEST, _NEWEST = 0, 4_102_444_800  # 1970 and 2100: outside of it `created` is no time

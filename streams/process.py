@@ -16,18 +16,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from eventlog.dead_letters import DeadLetters, Place
 from schemas.dead_letter import DeadLetter
 from schemas.effects import CallStripe, Erase, OrderExport, QueueEmail
 from schemas.errors import Conflict, MalformedEvent, NeverKnown, NotKnownYet, Poison, Transient, Unforeseen, Unsettled
 from schemas.event import Event
+from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.references import References
 from schemas.settings import Config
 from schemas.state import Organization, TimerStatus
 from schemas.timer import retry_key
-from schemas.value import replace
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, Waiting, outcome_of
-from sinks.dead_letters import DeadLetters, Place
 from sinks.postgres.rows import DeadLetterRow, EmailRow, ErasureRow, ExportRow, Flush, LedgerRow, StripeCallRow
 from sinks.postgres.store import Store, Transaction
 from streams.apply import apply
@@ -107,7 +107,7 @@ class Processor:
     kafka_keeps: KafkaKeeps = KafkaKeeps()
     brake: Brake = field(default_factory=Brake)
     is_last_look: bool = False
-    """Whether what waits, and can do without what it misses, is to do so now (streams/again.py)."""
+    """Whether what waits, and can do without what it misses, is to do so now (recovery/rebuild/apply_log.py)."""
 
     async def process(self, records: Sequence[Record], attempt: Attempt | None = None) -> list[Verdict]:
         """Applies the records in their order and returns a verdict for each.

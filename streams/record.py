@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from schemas.fast_row import value
 from schemas.record import Headers, decode_headers
-from schemas.value import value
 
 
 @value(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
-from local.stripe_events import Json, Price, StripeEvents
+from analytics.compute import figures_of
+from analytics.facts import fact_of
+from local.stripe.builder import Json, Price, StripeEvents
 from schemas.figures import Fact, Figure, Movement
 from schemas.settings import Config, Plan
-from streams.analytics.facts import fact_of
-from streams.analytics.figures import figures_of
 
 BEGIN = 1_760_000_000
 DAY = 86_400

@@ -20,7 +20,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck, settings
 
-from local.faulty_mailbox import FaultyMailbox
+from tests.faulty_mailbox import FaultyMailbox
 
 # A loaded machine is slow, which is no counterexample.
 settings.register_profile("loaded", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -27,7 +27,7 @@ from gateway.endpoints import doors
 from gateway.metrics import Metrics
 from gateway.publisher import Bounds, Publisher
 from gateway.signature import sign
-from ops.topics import ensure_topics
+from ops.commands.topics import ensure_topics
 from schemas.record import decode_headers
 from schemas.settings import Config, Endpoint, Mode, Settings
 from tests.ends import end_of

@@ -13,7 +13,6 @@ import asyncpg
 import orjson
 from pydantic import SecretStr
 
-from local.faulty_mailbox import FaultyMailbox
 from schemas.settings import Mail
 from sinks.email.delivery import Courier
 from sinks.email.dispatcher import Dispatcher, Pace
@@ -22,6 +21,7 @@ from sinks.email.metrics import Metrics
 from sinks.email.outbox import Outbox
 from sinks.email.samples import SAMPLES
 from sinks.email.smtp import SmtpLink, parse_smtp_url
+from tests.faulty_mailbox import FaultyMailbox
 
 CONFIG = Mail(sender="Acme <billing@example.com>", operator="ops@example.com", product="Acme")
 QUICK = Pace(poll_s=0.05, store_pause_s=0.05, finish_s=5.0)

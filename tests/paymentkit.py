@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from local.stripe_events import Json
+from local.stripe.builder import Json
 from schemas.errors import NotKnownYet
 from schemas.state import Dispute, PaymentMethod, Row, Timer
 from schemas.timer import timer_event

@@ -18,27 +18,27 @@ import asyncpg
 import orjson
 from pydantic import SecretStr
 
-from local.stripe_events import StripeEvents
-from ops.backlog import ids_on_the_way
-from ops.topics import ensure_topics
+from eventlog.append import Entry, EventLog
+from eventlog.backlog import ids_on_the_way
+from eventlog.dead_letters import DeadLetters
+from local.stripe.builder import StripeEvents
+from ops.commands.topics import ensure_topics
+from recovery.reconcile.events import Asked, Reconciler
+from recovery.reconcile.report import Report
+from recovery.reconcile.runs import Runs
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
 from schemas.settings import Config, Endpoint, Mode, Settings
-from sinks.dead_letters import DeadLetters
-from sinks.event_log import Entry, EventLog
 from sinks.outbox.pauses import Timetable
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
-from sinks.reconcile.events import Asked, Reconciler
-from sinks.reconcile.listing import Lists
-from sinks.reconcile.report import Report
-from sinks.reconcile.runs import Runs
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import parse_key
+from sinks.stripe_api.listing import Lists
 from sinks.stripe_api.rate import RateLimit
-from streams.catalog import RULES
 from streams.process import Processor
 from streams.record import Record
+from streams.rules.catalog import RULES
 from tests.chaos.log import read_all
 from tests.storekit import known, ledger_row
 from tests.stripelist import KEY, Json, ListingStripe

@@ -12,15 +12,15 @@ import asyncpg
 from confluent_kafka import Consumer, Producer, TopicPartition
 from pydantic import SecretStr
 
-from ops.dead import replay_letters
-from ops.replaying import Rate, Report
-from ops.topics import ensure_topics
+from eventlog.dead_letters import DeadLetters
+from eventlog.lookup import headers_of
+from ops.commands.dead import replay_letters
+from ops.commands.topics import ensure_topics
+from recovery.replay.letters import Rate, Report
 from schemas.record import Headers
 from schemas.settings import Config, Settings
 from schemas.verdict import Verdict
-from sinks.dead_letters import DeadLetters
-from sinks.log_reader import headers_of
-from sinks.postgres.letters import Letter, LetterFilter, Letters
+from sinks.postgres.dead_letter_index import Letter, LetterFilter, Letters
 from sinks.postgres.migration import migrate
 from sinks.postgres.store import Store
 from streams.process import Processor

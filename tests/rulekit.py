@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from local.stripe_events import Json, Shape, StripeEvents
+from local.stripe.builder import Json, Shape, StripeEvents
 from schemas.effects import CallStripe, Effect, QueueEmail
 from schemas.event import Event
 from schemas.known import Known
@@ -27,8 +27,8 @@ from schemas.state import (
     User,
 )
 from streams.apply import apply
-from streams.catalog import RULES, rule_of
 from streams.decode import decode
+from streams.rules.catalog import RULES, rule_of
 from streams.rules.registry import Rule
 
 CONFIG = Config(

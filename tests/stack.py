@@ -20,10 +20,10 @@ from pathlib import Path
 
 import psutil
 
-from local.kafka import EmbeddedKafka
-from local.lock import file_lock
-from local.postgres import EmbeddedPostgres
-from local.process import end_leftover, write_own_pid
+from local.stack.kafka import EmbeddedKafka
+from local.stack.lock import file_lock
+from local.stack.postgres import EmbeddedPostgres
+from local.stack.process import end_leftover, write_own_pid
 
 START_TIMEOUT = 300.0
 """Seconds: the very first start on a machine fetches Kafka."""

@@ -23,16 +23,16 @@ from confluent_kafka.cimpl import NewTopic
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from eventlog.append import EventLog
 from schemas.record import decode_headers
-from sinks.event_log import EventLog
-from sinks.outbox.lanes import Pace
+from sinks.outbox.loop import Pace
 from sinks.stripe_api.api import StripeApi
-from sinks.stripe_api.caller import Caller
-from sinks.stripe_api.calls import Calls
-from sinks.stripe_api.dispatcher import CallDispatcher
 from sinks.stripe_api.key import ApiKey, parse_key
-from sinks.stripe_api.metrics import Metrics
 from sinks.stripe_api.rate import RateLimit
+from sinks.stripe_calls.caller import Caller
+from sinks.stripe_calls.calls import Calls
+from sinks.stripe_calls.dispatcher import CallDispatcher
+from sinks.stripe_calls.metrics import Metrics
 from tests.ends import end_of
 from tests.mailkit import Clock, eventually
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import asyncpg
 
-from local.supervisor import Child
-from ops.state_dir import make_private, write_private
-from ops.system import System
+from local.stack.supervisor import Child
+from local.state_dir import make_private, write_private
+from local.system import System
 
 CONFIG = """\
 [endpoints.default]

@@ -21,7 +21,11 @@ import orjson
 from confluent_kafka import Consumer, Producer, TopicPartition
 from pydantic import AwareDatetime, BaseModel, SecretStr
 
-from ops.topics import ensure_topics
+from eventlog.append import EventLog
+from eventlog.dead_letters import DeadLetters
+from ops.commands.topics import ensure_topics
+from scheduler.due_timers import DueTimers, Turn
+from scheduler.timers import Scheduler
 from schemas.effects import CancelTimers, Effect, FinishTimer, SaveUser, StartTimer
 from schemas.errors import NotKnownYet
 from schemas.event import Event
@@ -32,12 +36,8 @@ from schemas.settings import Config, Settings
 from schemas.state import Timer, TimerStatus, User
 from schemas.timer import TimerDue, timer_event_type
 from schemas.verdict import Verdict
-from sinks.dead_letters import DeadLetters
-from sinks.event_log import EventLog
-from sinks.postgres.due_timers import DueTimers, Turn
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
-from sinks.timers import Scheduler
 from streams.process import Processor
 from streams.record import Record, record_of
 from streams.rules.registry import Stream

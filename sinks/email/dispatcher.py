@@ -22,15 +22,15 @@ from sinks.email.delivery import Clock, Courier, Failed, Later, NoRecipient, Not
 from sinks.email.message import QueuedMail
 from sinks.email.metrics import Metrics
 from sinks.email.outbox import Outbox
-from sinks.outbox import lanes
-from sinks.outbox.lanes import Lanes
+from sinks.outbox import loop
+from sinks.outbox.loop import Lanes
 from sinks.outbox.outage import Outage
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace(lanes.Pace):
+class Pace(loop.Pace):
     """How eager, in seconds of real time."""
 
     claim_size: int = 4

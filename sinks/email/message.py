@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from schemas.links import export_url
+from schemas.export_link import export_url
 from schemas.mail import (
     OPERATOR_MAILS,
     OPTIONAL_MAILS,
@@ -25,7 +25,7 @@ from schemas.mail import (
 from schemas.settings import Mail as MailConfig
 from sinks.email.addresses import Mailbox, UnusableAddress, read_address, read_mailbox
 from sinks.email.localize import UnknownCurrency
-from sinks.email.templates import Brand, Templates
+from sinks.email.rendering import Brand, Templates
 from sinks.email.unsubscribe import Subscriber, unsubscribe_url
 
 _KEPT_OF_DIGEST = 40

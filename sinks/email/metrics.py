@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from sinks.email.templates import NAMES
+from sinks.email.rendering import NAMES
 
 
 class Metrics:

@@ -21,7 +21,7 @@ import orjson
 from sqlalchemy import Table
 from sqlalchemy.dialects.postgresql import JSONB
 
-from sinks.postgres.belonging import held_on_customers, rows_of
+from sinks.postgres.personal_data import held_on_customers, rows_of
 
 if TYPE_CHECKING:
     import asyncpg

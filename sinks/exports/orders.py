@@ -19,8 +19,8 @@ from pydantic import SecretStr
 
 from schemas.export import ExportStatus, StoredExport
 from sinks.exports.storage import new_name
-from sinks.postgres.connection import CONNECT_TIMEOUT_S, Bounds, dsn
 from sinks.postgres.failures import classified
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
 
 CLAIM = timedelta(minutes=20)
 """Twice what an exporter gives itself, so that a living one keeps its claim."""

@@ -23,8 +23,8 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 import asyncpg
 from pydantic import SecretStr
 
-from sinks.postgres.connection import CONNECT_TIMEOUT_S, Bounds, dsn
 from sinks.postgres.failures import classified
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
 
 CLAIM = timedelta(minutes=10)
 """Longer than a claimed handful can take (the dispatchers see to that), so that a living one keeps its claims."""

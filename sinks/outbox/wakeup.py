@@ -13,8 +13,8 @@ import structlog
 from pydantic import SecretStr
 
 from schemas.errors import StoreUnavailable
-from sinks.postgres.connection import CONNECT_TIMEOUT_S, dsn
 from sinks.postgres.failures import classified
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, dsn
 
 log = structlog.get_logger(__name__)
 

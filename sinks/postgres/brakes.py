@@ -14,8 +14,8 @@ from pydantic import SecretStr
 from sqlalchemy import Row, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from sinks.postgres.connection import make_engine
 from sinks.postgres.failures import classified
+from sinks.postgres.pool import make_engine
 from sinks.postgres.tables import brakes
 
 

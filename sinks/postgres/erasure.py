@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from sinks.postgres import tables
-from sinks.postgres.belonging import rows_of
+from sinks.postgres.personal_data import rows_of
 from sinks.postgres.rows import ErasureRow
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from schemas.errors import StoreUnavailable
 from sinks.postgres import migrations
-from sinks.postgres.connection import Bounds, make_engine
 from sinks.postgres.failures import classified
+from sinks.postgres.pool import Bounds, make_engine
 from sinks.postgres.tables import metadata
 
 WAIT_S = 30.0

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from schemas.fast_row import value
 from schemas.known import Known
-from schemas.value import value
 
 
 @value(frozen=True, slots=True)

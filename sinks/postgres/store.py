@@ -18,9 +18,9 @@ from schemas.errors import Conflict, StoreUnavailable
 from schemas.references import References
 from schemas.state import ROW_TYPES, Row, Timer, TimerStatus
 from sinks.postgres import loading, tables
-from sinks.postgres.connection import CONNECT_TIMEOUT_S, Bounds, dsn
 from sinks.postgres.erasure import erase
 from sinks.postgres.failures import DRIVER_ERRORS, classified
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
 from sinks.postgres.rows import DeadLetterRow, EmailRow, ExportRow, Flush, LedgerRow, StripeCallRow
 from sinks.postgres.statements import Shape
 

@@ -57,7 +57,7 @@ def _one_of(column: str, *values: str) -> CheckConstraint:
 
 
 OUTCOMES = ("applied", "ignored", "stale", "waiting", "dead")
-# `suppressed`: ordered by an event that was only read again (ops/rebuild.py); nothing ever takes it up.
+# `suppressed`: ordered by an event that was only read again (ops/commands/rebuild.py); nothing ever takes it up.
 EMAIL_STATUSES = ("queued", "sending", "sent", "failed", "suppressed")
 CALL_STATUSES = ("queued", "calling", "done", "failed", "suppressed")
 EXPORT_STATUSES = ("queued", "working", "done", "failed", "expired", "deleted", "suppressed")

@@ -30,7 +30,7 @@ import stripe
 from sinks.stripe_api.key import ApiKey, without_keys
 
 MAX_ANSWER_BYTES = 1024 * 1024
-"""With room for the rest of the event, below what a record may hold (sinks/event_log.py)."""
+"""With room for the rest of the event, below what a record may hold (eventlog/append.py)."""
 
 _RETRY_AFTER_LONGEST = timedelta(hours=1)
 _LONGEST_MESSAGE = 300

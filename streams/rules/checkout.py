@@ -9,10 +9,10 @@ from schemas.known import Known
 from schemas.references import References
 from schemas.state import Customer
 from schemas.stripe.checkout_session import CheckoutSession
+from streams.rules.customers.account import customer_of, hinted, linked, settle, subscriptions_with
+from streams.rules.customers.organization import derive_organization
 from streams.rules.mails import welcome
-from streams.rules.organization import derive_organization
-from streams.rules.payment_row import PAID, checkout_failed, checkout_told, payment_of
-from streams.rules.people import customer_of, hinted, linked, settle, subscriptions_with
+from streams.rules.payments.row import PAID, checkout_failed, checkout_told, payment_of
 from streams.rules.registry import Stream
 from streams.rules.subscription_row import ENDED, blank, told_by_checkout
 

@@ -11,13 +11,16 @@ from schemas.known import Known
 from schemas.references import References
 from schemas.state import PaymentStatus, Subscription, SubscriptionStatus
 from schemas.timer import TimerDue, timer_event_type
-from streams.rules import dunning, invoices, subscriptions, timers
-from streams.rules.leaving import WIN_BACK, leaves_later
+from streams.rules import timers
+from streams.rules.customers.account import customer_of
+from streams.rules.customers.cancellation import WIN_BACK, leaves_later
+from streams.rules.invoices import dunning
+from streams.rules.invoices import events as invoice_events
 from streams.rules.mails import days_until, iso, mail, plan_name_of
-from streams.rules.people import customer_of
 from streams.rules.precedence import time_of
 from streams.rules.subscription_row import ENDED, NEVER_BEGUN
-from streams.rules.trial import TRIAL_REMINDER
+from streams.rules.subscriptions import events as subscription_events
+from streams.rules.subscriptions.trial import TRIAL_REMINDER
 
 
 def _refer_invoice(event: Event[TimerDue]) -> References:
@@ -26,7 +29,7 @@ def _refer_invoice(event: Event[TimerDue]) -> References:
     return references
 
 
-@subscriptions.stream.on(timer_event_type(TRIAL_REMINDER), model=TimerDue, refer=timers.refer)
+@subscription_events.stream.on(timer_event_type(TRIAL_REMINDER), model=TimerDue, refer=timers.refer)
 def on_trial_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
     """B1. Only of the trial it was set for, while that runs."""
     if not timers.is_due(event, known):
@@ -50,7 +53,7 @@ def on_trial_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
     return [done, mail("trial-reminder", key, customer, data)]
 
 
-@invoices.stream.on(timer_event_type(dunning.DUNNING_REMINDER), model=TimerDue, refer=_refer_invoice)
+@invoice_events.stream.on(timer_event_type(dunning.DUNNING_REMINDER), model=TimerDue, refer=_refer_invoice)
 def on_dunning_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
     """C3, the step by days: if it is still unpaid and asked for, and what it is for has not ended."""
     if not timers.is_due(event, known):
@@ -69,7 +72,7 @@ def on_dunning_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
     return [done, dunning.step_mail(due.data["template"], due.subject, customer, due.data["mail"], due.data["to"])]
 
 
-@subscriptions.stream.on(timer_event_type(WIN_BACK), model=TimerDue, refer=timers.refer)
+@subscription_events.stream.on(timer_event_type(WIN_BACK), model=TimerDue, refer=timers.refer)
 def on_win_back(event: Event[TimerDue], known: Known) -> list[Effect]:
     """B4. Unless they came back, or left for good. Who kept another subscription longer is asked 14 days after that."""
     if not timers.is_due(event, known):

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from schemas.event import Event
+from schemas.fast_row import replace
 from schemas.settings import FREE_PLAN, Config
 from schemas.state import Subscription, SubscriptionStatus
 from schemas.stripe.subscription import StripeSubscription
-from schemas.value import replace
 from schemas.version import UNSEEN, Version, version
 from streams.rules.precedence import FIRST_INVOICE_FAILED, hint, rank_of
 

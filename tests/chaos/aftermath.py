@@ -13,7 +13,7 @@ from pathlib import Path
 
 import asyncpg
 
-from local.ports import free_port
+from local.stack.ports import free_port
 from tests.chaos.ending import Ending, until
 from tests.systemkit import RiggedSystem, fetch
 

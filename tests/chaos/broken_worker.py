@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import uvloop
 
-from ops.entry import settings_and_config
-from ops.worker import run
+from ops.commands.terminal import settings_and_config
+from ops.processes.worker import run
 from schemas.effects import Effect
 from schemas.event import Event
 from schemas.known import Known

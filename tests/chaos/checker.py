@@ -1,6 +1,6 @@
 """After the chaos: does everything stand in the tables, once, as the log's order wants it, and has each mail left once?
 
-answered 200 ─▶ on the log ─▶ folded (streams/fold.py) ─▶ same ledger, state, outboxes ─▶ one message per mail
+answered 200 ─▶ on the log ─▶ folded (tests/oracle/fold.py) ─▶ same ledger, state, outboxes ─▶ one message per mail
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from schemas.state import ROW_TYPES, Row, Timer, TimerStatus
 from schemas.timer import RETRY
 from sinks.email.message import message_id
 from sinks.postgres.loading import SHAPES
-from streams.catalog import stream_of
-from streams.fold import Fold
 from streams.record import Record
+from streams.rules.catalog import stream_of
+from tests.oracle.fold import Fold
 
 _MESSAGE_ID = re.compile(rb"^Message-ID: (<[^>]+>)", re.MULTILINE | re.IGNORECASE)
 _SHOWN = 5

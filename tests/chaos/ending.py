@@ -12,16 +12,16 @@ from email.utils import parseaddr
 
 import orjson
 
-from local.stripe_events import Json
+from local.stripe.builder import Json
 from schemas.state import Timer
 from sinks.outbox.claims import CLAIM
-from streams.app import group_of
-from streams.catalog import RULES
-from streams.fold import Fold
+from streams.faust.app import group_of
 from streams.record import Record
+from streams.rules.catalog import RULES
 from tests.chaos import log
 from tests.chaos.checker import Findings, Post, Tables, check, differing_rows, read_tables
 from tests.chaos.postbox import Postbox
+from tests.oracle.fold import Fold
 from tests.systemkit import RiggedSystem, fetch
 
 TOPIC = "billing.events"

@@ -12,9 +12,9 @@ from enum import StrEnum
 
 import asyncpg
 
-from local.faulty_mailbox import Fault
 from tests.chaos.postbox import Postbox
 from tests.chaos.small_disk import NoSmallDisk, SmallDisk
+from tests.faulty_mailbox import Fault
 from tests.systemkit import RiggedSystem
 
 SESSION_TIMEOUT_S = 6

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from local.stripe_events import DAY_S, MONTH_S, Json, Price, Shape, StripeEvents
+from local.stripe.builder import DAY_S, MONTH_S, Json, Price, Shape, StripeEvents
 
 DUPLICATES, SHUFFLED, POISON = 0.10, 0.30, 0.01
 """Shares of the deliveries; of the events that come out of their place; of the events that break their model."""

@@ -10,8 +10,8 @@ import orjson
 import uvloop
 
 import streams.process
-from ops.entry import settings_and_config
-from ops.worker import run
+from ops.commands.terminal import settings_and_config
+from ops.processes.worker import run
 from streams.decode import Decoded, decode
 from streams.rules.registry import Rule
 

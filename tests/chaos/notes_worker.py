@@ -15,8 +15,8 @@ from typing import Any
 
 import uvloop
 
-from ops.entry import settings_and_config
-from ops.worker import run
+from ops.commands.terminal import settings_and_config
+from ops.processes.worker import run
 from schemas.effects import Effect
 from schemas.event import Event
 from schemas.known import Known
@@ -78,7 +78,7 @@ def arm(point: str, die: _Countdown) -> None:
 
 
 def stream_of(type_: str) -> str:
-    """As streams/catalog.py has it, for this one stream."""
+    """As streams/rules/catalog.py has it, for this one stream."""
     return notes.name if type_ in notes.rules else OTHER
 
 

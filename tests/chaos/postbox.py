@@ -8,9 +8,9 @@ from pathlib import Path
 
 from aiosmtpd.smtp import Envelope
 
-from local.faulty_mailbox import Fault, FaultyMailbox
-from local.mailbox import content_of, store
+from local.stack.mailbox import content_of, store
 from tests.chaos.checker import id_of
+from tests.faulty_mailbox import Fault, FaultyMailbox
 
 
 class Postbox(FaultyMailbox):

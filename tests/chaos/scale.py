@@ -19,7 +19,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from local.stripe_events import Json
+from local.stripe.builder import Json
 from tests.chaos import log
 from tests.chaos.ending import TOPIC, Ending, Verdict, settings_with, until
 from tests.chaos.history import Delivery, deliveries, in_order

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from local.stripe_events import Json
+from local.stripe.builder import Json
 from tests.chaos import log
 from tests.chaos.aftermath import Aftermath, come_after
 from tests.chaos.ending import TOPIC, Ending, Verdict, settings_with, until

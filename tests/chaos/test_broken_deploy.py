@@ -16,10 +16,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from local.ports import free_port
-from ops.brake import EXIT_BRAKED
-from ops.lag import lag_of
-from ops.watchdog import EXIT_STUCK
+from eventlog.lag import lag_of
+from local.stack.ports import free_port
+from ops.commands.brake import EXIT_BRAKED
+from ops.runtime.watchdog import EXIT_STUCK
 from sinks.postgres.brakes import Brakes
 from tests.replaykit import OPEN, Rig, rigged
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import aiohttp
 from pydantic import SecretStr
 
-from ops.send import post
+from local.stripe.post import post
 from tests.chaos.history import Delivery
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0

@@ -14,15 +14,15 @@ from alembic.migration import MigrationContext
 from pydantic import SecretStr
 from sqlalchemy import CheckConstraint, Connection, inspect
 
-from local.stripe_events import Json
-from ops.story import Step, story
+from analytics.book import Book
+from analytics.compute import figures_of
+from analytics.facts import fact_of, is_counted
+from analytics.store import FigureStore
+from analytics.tables import metadata
+from local.demo.story import Step, story
+from local.stripe.builder import Json
 from schemas.figures import FIGURE_TYPES, Figure
-from sinks.analytics.store import FigureStore
-from sinks.analytics.tables import metadata
-from sinks.postgres.connection import make_engine
-from streams.analytics.book import Book
-from streams.analytics.facts import fact_of, is_counted
-from streams.analytics.figures import figures_of
+from sinks.postgres.pool import make_engine
 from tests.analyticskit import BEGIN, CONFIG, make
 from tests.storekit import ask
 

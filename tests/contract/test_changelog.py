@@ -6,8 +6,8 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 
-from ops.changelog import ensure_changelog
 from schemas.settings import InvalidSettings
+from streams.faust.changelog import ensure_changelog
 
 
 def test_it_is_made_once_compacted_with_the_logs_partitions(kafka_bootstrap: str, topic_prefix: str) -> None:

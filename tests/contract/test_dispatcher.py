@@ -10,10 +10,10 @@ from datetime import timedelta
 import pytest
 from pydantic import SecretStr
 
-from local.faulty_mailbox import Fault, FaultyMailbox
 from schemas.settings import Mail
 from sinks.email.backoff import TRIES
 from sinks.email.metrics import Metrics
+from tests.faulty_mailbox import Fault, FaultyMailbox
 from tests.mailkit import CONFIG, Desk, eventually, open_desk
 
 

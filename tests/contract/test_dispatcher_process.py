@@ -18,12 +18,12 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from local.faulty_mailbox import Fault, FaultyMailbox
-from local.ports import free_port
+from local.stack.ports import free_port
 from schemas.mail import MAILS
 from sinks.email.dispatcher import Pace
 from sinks.email.outbox import CHANNEL
 from sinks.outbox.wakeup import listen
+from tests.faulty_mailbox import Fault, FaultyMailbox
 from tests.mailkit import Desk, eventually, open_desk
 
 

@@ -18,23 +18,23 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 
-from local.stripe_events import Json, Shape, StripeEvents
-from local.stripe_payments import charge, dispute, payment_method
+from eventlog.dead_letters import DeadLetters
+from local.stripe.builder import Json, Shape, StripeEvents
+from local.stripe.payments import charge, dispute, payment_method
 from schemas.record import RecordHeaders, Source
 from schemas.settings import Config, Plan
 from schemas.state import Organization
 from schemas.timer import timer_event
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Verdict
-from sinks.dead_letters import DeadLetters
 from sinks.exports.exporter import Exporter
 from sinks.exports.orders import Orders
 from sinks.exports.storage import Storage
 from sinks.postgres import tables
-from sinks.postgres.belonging import held_on_customers
+from sinks.postgres.personal_data import held_on_customers
 from sinks.postgres.store import Store
-from streams.catalog import RULES
 from streams.process import KafkaKeeps, Processor
 from streams.record import record_of
+from streams.rules.catalog import RULES
 from tests.rulekit import DAY, NOW, at
 
 JANE = {"email": "jane.erasable@example.com", "name": "Jane Erasable"}

@@ -23,18 +23,18 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from local.stripe_events import Json
+from eventlog.dead_letters import DeadLetters
+from local.stripe.builder import Json
 from schemas.record import RecordHeaders, Source
 from schemas.state import derived_id
 from schemas.timer import timer_event
 from schemas.verdict import Applied, Dead, Duplicate, Stale, Waiting
-from sinks.dead_letters import DeadLetters
 from sinks.postgres.loading import SHAPES
 from sinks.postgres.migration import migrate
 from sinks.postgres.store import Store
-from streams.catalog import RULES
 from streams.process import Processor
 from streams.record import Record, record_of
+from streams.rules.catalog import RULES
 from tests.rulekit import CONFIG
 from tests.unit.rules import test_histories as subscriptions
 from tests.unit.rules import test_payment_histories as payments

@@ -11,8 +11,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from local.kafka import EmbeddedKafka, OtherBrokers
-from local.process import ServerNotReady
+from local.stack.kafka import EmbeddedKafka, OtherBrokers
+from local.stack.process import ServerNotReady
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from pathlib import Path
 import aiosmtplib
 import pytest
 
-from local.faulty_mailbox import Fault, FaultyMailbox
-from local.mailbox import read_mailbox
-from local.ports import free_port, is_free
-from local.process import Process
+from local.stack.mailbox import read_mailbox
+from local.stack.ports import free_port, is_free
+from local.stack.process import Process
+from tests.faulty_mailbox import Fault, FaultyMailbox
 
 
 def _message(subject: str) -> EmailMessage:
@@ -34,7 +34,7 @@ async def _send(port: int, subject: str, timeout: float = 10.0) -> None:
 def kept_mail(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     """The mailbox process, as `billing up` runs it: its port and its directory."""
     port, folder = free_port(), tmp_path / "mail"
-    command = [sys.executable, "-m", "local.mailbox", "--port", str(port), "--dir", str(folder)]
+    command = [sys.executable, "-m", "local.stack.mailbox", "--port", str(port), "--dir", str(folder)]
     process = Process("mailbox", command, state_dir=tmp_path, cwd=Path(__file__).parents[2])
     process.spawn()
     process.wait_until(lambda: not is_free(port), timeout=15)

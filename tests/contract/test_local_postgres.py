@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from local.postgres import EmbeddedPostgres
+from local.stack.postgres import EmbeddedPostgres
 
 
 @pytest.fixture

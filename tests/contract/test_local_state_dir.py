@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from local import kafka_jars
-from local.ports import free_port, kept_port
-from ops.state_dir import AlreadyRunning, Claim, own_config, write_env
+from local.stack import kafka_jars
+from local.stack.ports import free_port, kept_port
+from local.state_dir import AlreadyRunning, Claim, own_config, write_env
 from schemas.settings import Mode, load_config
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local import process as process_module
-from local.ports import free_port
-from local.process import Process, ServerNotReady, end_leftovers
-from local.supervisor import Child, Supervisor
+from local.stack import process as process_module
+from local.stack.ports import free_port
+from local.stack.process import Process, ServerNotReady, end_leftovers
+from local.stack.supervisor import Child, Supervisor
 
 _SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 _STUBBORN = [

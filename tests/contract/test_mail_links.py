@@ -23,10 +23,9 @@ from pydantic import SecretStr
 
 from gateway.app import create_app, create_runner
 from gateway.endpoints import doors
-from gateway.links import Links
+from gateway.mail_links import Links
 from gateway.metrics import Metrics
 from gateway.publisher import Publisher
-from local.faulty_mailbox import FaultyMailbox
 from sinks.email.message import Composer, QueuedMail
 from sinks.email.samples import SAMPLES
 from sinks.email.stopped import Unsubscriptions
@@ -34,6 +33,7 @@ from sinks.exports.exporter import Exporter
 from sinks.exports.orders import Orders
 from sinks.exports.reader import ExportReader
 from sinks.exports.storage import Storage
+from tests.faulty_mailbox import FaultyMailbox
 from tests.gatewaykit import config, create_topics
 from tests.mailkit import CONFIG, Desk, open_desk
 

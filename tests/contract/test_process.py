@@ -14,11 +14,11 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 
+from eventlog.dead_letters import DeadLetters
 from schemas.dead_letter import original_headers
 from schemas.errors import Conflict
 from schemas.settings import Config
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale
-from sinks.dead_letters import DeadLetters
 from sinks.postgres.brakes import Brakes
 from sinks.postgres.migration import migrate
 from sinks.postgres.store import Store

@@ -21,22 +21,22 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
-from local import stripe_payments
-from local.stripe_events import Shape, StripeEvents
-from ops import diff, rebuild
-from ops.topics import ensure_topics
+from eventlog.append import Entry, EventLog
+from eventlog.dead_letters import DeadLetters
+from local.stripe import payments
+from local.stripe.builder import Shape, StripeEvents
+from ops.commands import diff, rebuild
+from ops.commands.topics import ensure_topics
+from recovery.rebuild.comparison import LATER, REMOVED, WAITS
+from recovery.rebuild.runs import NotEmpty
+from scheduler.due_timers import DueTimers
+from scheduler.timers import Scheduler
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
 from schemas.settings import Config, InvalidSettings, Plan, Settings
-from sinks.dead_letters import DeadLetters
-from sinks.event_log import Entry, EventLog
-from sinks.postgres.comparison import LATER, REMOVED, WAITS
-from sinks.postgres.due_timers import DueTimers
-from sinks.postgres.rebuilds import NotEmpty
 from sinks.postgres.store import Store
-from sinks.timers import Scheduler
-from streams.catalog import RULES
 from streams.process import Processor
+from streams.rules.catalog import RULES
 from tests.chaos.history import deliveries, in_order
 from tests.chaos.log import ends, read_all
 from tests.storekit import ask
@@ -193,10 +193,10 @@ async def test_what_waited_comes_to_the_same_and_what_never_ended_is_told_apart(
     make, at = StripeEvents(Shape.OLD), int(NOW.timestamp())
 
     def refunded(charge: str) -> bytes:
-        obj = stripe_payments.refund(make, f"re_{charge}", charge=charge, payment_intent=None, created=at)
+        obj = payments.refund(make, f"re_{charge}", charge=charge, payment_intent=None, created=at)
         return orjson.dumps(make.event("refund.created", obj, at, id_=f"evt_{charge}"))
 
-    link = stripe_payments.invoice_payment(make, invoice="in_never", created=at)
+    link = payments.invoice_payment(make, invoice="in_never", created=at)
     dies = orjson.dumps(make.event("invoice_payment.paid", link, at, id_="evt_in_never"))
     await live.send([refunded(f"ch_{number}") for number in range(6)] + [refunded("ch_never"), dies])
     await live.work()

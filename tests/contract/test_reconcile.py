@@ -13,12 +13,12 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from local.stripe_events import StripeEvents
-from ops.backlog import BacklogTooLong, ids_on_the_way
+from eventlog.append import Entry
+from eventlog.backlog import BacklogTooLong, ids_on_the_way
+from local.stripe.builder import StripeEvents
+from recovery.reconcile.events import AnotherIsAtIt, Asked, connected_accounts
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
-from sinks.event_log import Entry
-from sinks.reconcile.events import AnotherIsAtIt, Asked, connected_accounts
 from tests.reconcilekit import NOW, Desk, event, events, open_desk
 from tests.storekit import ask
 from tests.stripelist import KEY

@@ -13,8 +13,8 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from local.stripe_events import StripeEvents
-from sinks.reconcile.objects import Comparison, repair
+from local.stripe.builder import StripeEvents
+from recovery.reconcile.objects import Comparison, repair
 from tests.reconcilekit import NOW, Desk, open_desk, send
 from tests.storekit import ask
 from tests.stripelist import Json

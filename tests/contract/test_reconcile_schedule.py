@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from ops.reconcile_schedule import ReconcileSchedule
+from scheduler.reconcile import ReconcileSchedule
 from tests.reconcilekit import CONFIG, Desk, events, open_desk
 from tests.storekit import ask, until
 from tests.stripelist import KEY

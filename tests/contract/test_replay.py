@@ -20,17 +20,17 @@ from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from eventlog.append import EventLog
+from eventlog.lookup import LogReader
 from ops.cli import command_line
-from ops.dead import replay_letters
-from ops.replay import EventReplay, From, failed_filter
-from ops.replaying import LetterReplay, Rate
-from ops.retry_failed import RetryFailed
+from ops.commands.dead import replay_letters
+from ops.commands.replay import EventReplay, From, failed_filter
+from recovery.replay.letters import LetterReplay, Rate
+from scheduler.retry_failed import RetryFailed
 from schemas.errors import LogUnavailable
 from schemas.record import decode_headers
 from schemas.verdict import Applied
-from sinks.event_log import EventLog
-from sinks.log_reader import LogReader
-from sinks.postgres.letters import LetterFilter, Letters, ReplayUnderWay
+from sinks.postgres.dead_letter_index import LetterFilter, Letters, ReplayUnderWay
 from streams.process import Processor
 from tests.notes import note_body, notes
 from tests.replaykit import OPEN, Rig, rigged

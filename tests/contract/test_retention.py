@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from ops.retention import kafka_keeps, longest_stay, warn_if_endless, warn_if_too_long
+from eventlog.retention import kafka_keeps, longest_stay, warn_if_endless, warn_if_too_long
 from schemas.settings import Rules
 from streams.process import KafkaKeeps
 from tests.gatewaykit import create_topics

@@ -16,14 +16,14 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from local.ports import free_port
+from eventlog import append
+from eventlog.append import Entry, EventLog
+from local.stack.ports import free_port
+from scheduler.timers import Scheduler
 from schemas.errors import LogUnavailable
 from schemas.settings import Config
 from schemas.state import TimerStatus
 from schemas.verdict import Applied, Duplicate
-from sinks import event_log
-from sinks.event_log import Entry, EventLog
-from sinks.timers import Scheduler
 from tests.storekit import until
 from tests.timerkit import START, Rig, errand
 
@@ -216,7 +216,7 @@ async def test_a_worker_faster_than_the_mark_has_the_last_word(rig: Rig) -> None
 
 
 async def test_what_kafka_does_not_take_stays_pending_and_is_said(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_log, "_DELIVERY_TIMEOUT_S", 1)
+    monkeypatch.setattr(append, "_DELIVERY_TIMEOUT_S", 1)
     await rig.start(errand("a"))
     scheduler = rig.scheduler(event_log=rig.event_log(bootstrap=f"127.0.0.1:{free_port()}"))
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from local.ports import free_port
+from local.stack.ports import free_port
 from schemas.errors import StoreRefused, StoreUnavailable
 from schemas.settings import InvalidSettings
 from schemas.state import Customer, Payment, Subscription
-from sinks.postgres.connection import Bounds
 from sinks.postgres.migration import migrate
+from sinks.postgres.pool import Bounds
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
 from tests.storekit import ask, customers, email_row, known, ledger_row, until_waiting, write

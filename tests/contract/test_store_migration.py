@@ -17,11 +17,11 @@ from pydantic import SecretStr
 from sqlalchemy import CheckConstraint, Connection, inspect
 from typer.testing import CliRunner, Result
 
-from local.ports import free_port
+from local.stack.ports import free_port
 from ops.cli import command_line
 from schemas.errors import StoreUnavailable
-from sinks.postgres.connection import make_engine, reading
 from sinks.postgres.migration import Migrated, migrate, newest_revision, revision
+from sinks.postgres.pool import make_engine, reading
 from sinks.postgres.tables import metadata
 from tests.storekit import ask
 

@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from local import stripe_payments as pay
-from local.stripe_events import Json, Shape, StripeEvents
+from local.stripe import payments as pay
+from local.stripe.builder import Json, Shape, StripeEvents
 from schemas.errors import NotKnownYet
 from schemas.known import Known
 from schemas.state import Customer, Dispute, Payment, PaymentMethod, Row, Timer

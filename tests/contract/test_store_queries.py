@@ -12,12 +12,12 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
-from local.ports import free_port
+from local.stack.ports import free_port
 from ops.cli import command_line
 from schemas.state import Customer, Membership, Organization, Payment, Subscription, User
 from sinks.postgres import queries
-from sinks.postgres.connection import reading
 from sinks.postgres.migration import migrate
+from sinks.postgres.pool import reading
 from sinks.postgres.rows import DeadLetterRow, Flush
 from sinks.postgres.store import Store
 from tests.storekit import NOW, email_row, known, ledger_row, write

@@ -14,17 +14,17 @@ import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
-from local.stripe_events import StripeEvents
+from eventlog.append import EventLog
+from local.stripe.builder import StripeEvents
 from schemas.effects import FIND_RECIPIENT
 from schemas.ordering import ordering_key
 from schemas.state import derived_id
-from sinks.event_log import EventLog
-from sinks.outbox.lanes import Pace
+from sinks.outbox.loop import Pace
 from sinks.outbox.wakeup import listen
-from sinks.stripe_api.caller import TRIES
-from sinks.stripe_api.calls import CHANNEL, Calls
-from sinks.stripe_api.dispatcher import CallDispatcher
-from sinks.stripe_api.metrics import Metrics
+from sinks.stripe_calls.caller import TRIES
+from sinks.stripe_calls.calls import CHANNEL, Calls
+from sinks.stripe_calls.dispatcher import CallDispatcher
+from sinks.stripe_calls.metrics import Metrics
 from tests.mailkit import eventually
 from tests.rulekit import NOW, World
 from tests.stripekit import LIVE_KEY, QUICK, TEST_KEY, CallDesk, Fault, StripeServer, make_topic, open_desk, records
@@ -425,7 +425,7 @@ async def test_a_log_that_is_down_costs_no_call_a_try(
     database: SecretStr, stripe: StripeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stripe has answered, Kafka takes nothing: all calls pause."""
-    monkeypatch.setattr("sinks.event_log._DELIVERY_TIMEOUT_S", 1)
+    monkeypatch.setattr("eventlog.append._DELIVERY_TIMEOUT_S", 1)
     stripe.objects["sub_1"] = SUBSCRIPTION
     async with _open(database, stripe, "127.0.0.1:1", "none") as desk:
         await desk.queue_get("tie")

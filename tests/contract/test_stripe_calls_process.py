@@ -16,8 +16,8 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from local.ports import free_port
-from sinks.event_log import EventLog
+from eventlog.append import EventLog
+from local.stack.ports import free_port
 from tests.mailkit import eventually
 from tests.stripekit import TEST_KEY, CallDesk, Fault, StripeServer, open_desk
 

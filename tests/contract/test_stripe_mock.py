@@ -13,10 +13,10 @@ import aiohttp
 import pytest
 from pydantic import SecretStr
 
-from local.ports import free_port
+from eventlog.append import EventLog
+from local.stack.ports import free_port
 from schemas.settings import Mode
 from schemas.stripe.subscription import StripeSubscription
-from sinks.event_log import EventLog
 from sinks.stripe_api.api import Refusal, Request, StripeApi
 from sinks.stripe_api.key import ApiKey
 from tests.mailkit import eventually

@@ -6,14 +6,14 @@ import asyncio
 
 import uvloop
 
-from ops.entry import settings_and_config
-from ops.worker import run
+from ops.commands.terminal import settings_and_config
+from ops.processes.worker import run
 from streams.process import OTHER
 from tests.timerkit import errands
 
 
 def stream_of(type_: str) -> str:
-    """As streams/catalog.py has it, for this one stream."""
+    """As streams/rules/catalog.py has it, for this one stream."""
     return errands.name if type_ in errands.rules else OTHER
 
 

@@ -18,7 +18,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from local.kafka import EmbeddedKafka
+from local.stack.kafka import EmbeddedKafka
 from schemas.settings import Settings
 from tests.gatewaykit import (
     SECRET,

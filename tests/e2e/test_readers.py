@@ -30,17 +30,17 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
-from local.ports import free_port
-from ops.analytics import count_anew
-from ops.lag import lag_of
-from ops.story import Step, story
-from ops.topics import ensure_topics
+from analytics import queries
+from eventlog.lag import lag_of
+from local.demo.story import Step, story
+from local.stack.ports import free_port
+from ops.commands.topics import ensure_topics
+from ops.processes.analytics import count_anew
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
 from schemas.settings import Settings, load_config
-from sinks.analytics import queries
-from sinks.postgres.connection import reading
 from sinks.postgres.migration import migrate
+from sinks.postgres.pool import reading
 from tests.systemkit import CONFIG
 
 pytestmark = pytest.mark.e2e

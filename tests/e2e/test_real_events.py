@@ -18,8 +18,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from local.stripe_events import EXAMPLES, Shape, StripeEvents, example
-from ops.send import Answer, post
+from local.stripe.builder import EXAMPLES, Shape, StripeEvents, example
+from local.stripe.post import Answer, post
 from tests.mailkit import eventually
 from tests.systemkit import RiggedSystem, fetch, running_system
 

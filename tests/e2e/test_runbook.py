@@ -27,13 +27,13 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from local.faulty_mailbox import FaultyMailbox
-from local.kafka_jars import jars_dir
-from local.postgres import EmbeddedPostgres
-from local.stripe_events import EXAMPLES, Json, StripeEvents
-from ops.send import post
+from local.stack.kafka_jars import jars_dir
+from local.stack.postgres import EmbeddedPostgres
+from local.stripe.builder import EXAMPLES, Json, StripeEvents
+from local.stripe.post import post
 from sinks.postgres.brakes import Brakes
 from tests.e2e.test_readers import documented_metrics
+from tests.faulty_mailbox import FaultyMailbox
 from tests.stripelist import KEY, ListingStripe
 from tests.systemkit import RiggedSystem, fetch, running_system
 

@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 from pydantic import SecretStr
 
-from local.ports import free_port
+from local.stack.ports import free_port
 from schemas.settings import Config
 from sinks.postgres.migration import migrate
 from tests.storekit import until

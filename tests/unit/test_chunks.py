@@ -16,8 +16,8 @@ from mode import Service
 from pydantic import SecretStr
 
 from schemas.settings import Settings
-from streams.app import create_app
-from streams.chunks import AckedChain, Chunk, ChunkConsumer, Span, cut
+from streams.faust.app import create_app
+from streams.faust.chunks import AckedChain, Chunk, ChunkConsumer, Span, cut
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ops.clock import CLOCK_OFFSET, clock_from
+from ops.runtime.clock import CLOCK_OFFSET, clock_from
 from schemas.settings import InvalidSettings
 
 

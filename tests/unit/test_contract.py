@@ -14,10 +14,10 @@ import pytest
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
-from local.stripe_events import EXAMPLES, StripeEvents, example
+from eventlog.contract import CONTRACT_VERSION, Schema, breaking_changes, sample_letter, schemas
+from local.stripe.builder import EXAMPLES, StripeEvents, example
 from ops.cli import command_line
-from ops.contract import FOLDER, ContractBroken, asyncapi, checked
-from schemas.contract import CONTRACT_VERSION, Schema, breaking_changes, sample_letter, schemas
+from ops.commands.contract import FOLDER, ContractBroken, asyncapi, checked
 from schemas.record import Headers, RecordHeaders, Source, decode_headers
 from schemas.state import Timer
 from schemas.timer import timer_event

@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.mail import MAILS, OPERATOR_MAILS, OPTIONAL_MAILS, UnknownTemplate, read_mail
+from sinks.email.rendering import LANGUAGES, Brand, Rendered, Templates
 from sinks.email.samples import SAMPLES
-from sinks.email.templates import LANGUAGES, Brand, Rendered, Templates
 
 TEMPLATES = Templates(Brand(product="Acme & Sons", app_url="https://app.example.com"))
 

@@ -11,17 +11,17 @@ from typing import Any
 import orjson
 import pytest
 
-from local.stripe_events import Json, StripeEvents
+from local.stripe.builder import Json, StripeEvents
 from schemas.record import RecordHeaders, Source
 from schemas.settings import Config
 from schemas.state import ROW_TYPES, Customer, Subscription, Timer, TimerStatus
 from schemas.timer import timer_event
 from sinks.email.message import message_id
-from streams.catalog import RULES
-from streams.fold import Fold
 from streams.record import Record, record_of
+from streams.rules.catalog import RULES
 from tests.chaos.checker import Findings, Post, Tables, check
 from tests.chaos.history import deliveries, in_order
+from tests.oracle.fold import Fold
 
 AT = 1_795_000_000
 MAKE = StripeEvents()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.event import LAST_SECOND, Envelope, NotAnEvent, read_event
+from gateway.envelope import LAST_SECOND, Envelope, NotAnEvent, read_event
 
 SAMPLES = Path(__file__).parents[2].parent / "shared" / "events"
 

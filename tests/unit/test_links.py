@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.links import LinkVerdict, check_export_link, export_url
+from schemas.export_link import LinkVerdict, check_export_link, export_url
 
 SECRET = b"a deployment's own"
 END = datetime(2026, 12, 1, 12, 0, 0, tzinfo=UTC)

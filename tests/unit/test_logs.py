@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ops.logs import Lines
+from ops.runtime.logs import Lines
 
 TURN = """
 import asyncio, logging, os, structlog
-from ops.logs import configure_logging
+from ops.runtime.logs import configure_logging
 
 configure_logging()
 log = structlog.get_logger()

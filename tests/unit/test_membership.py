@@ -7,7 +7,7 @@ from typing import Any
 
 from aiokafka.consumer.group_coordinator import GroupCoordinator  # type: ignore[import-untyped]  # ships no types
 
-from streams.membership import leave_for_good
+from streams.faust.membership import leave_for_good
 
 
 class _Coordinator(GroupCoordinator):  # type: ignore[misc]  # untyped base

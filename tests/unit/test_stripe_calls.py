@@ -18,8 +18,8 @@ from schemas.state import SubscriptionStatus
 from schemas.version import version
 from sinks.stripe_api.key import parse_base, parse_key, without_keys
 from sinks.stripe_api.rate import RateLimit
-from streams.catalog import RULES
 from streams.decode import decode
+from streams.rules.catalog import RULES
 
 AT = datetime(2026, 11, 23, 9, 30, 1, tzinfo=UTC)
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops.moments import moment_of, span_of
-from sinks.reconcile.listing import split
-from sinks.reconcile.report import age_of
-from sinks.reconcile.window import window_of
+from ops.commands.times import moment_of, span_of
+from recovery.reconcile.report import age_of
+from recovery.reconcile.window import window_of
 from sinks.stripe_api.api import NoAnswer
+from sinks.stripe_api.listing import split
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, UTC)
 VALUES: Any = st.recursive(

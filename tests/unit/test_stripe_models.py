@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from local.stripe_events import Shape, StripeEvents
+from local.stripe.builder import Shape, StripeEvents
 from schemas.stripe.customer import StripeCustomer
 from schemas.stripe.fields import is_currency
 from schemas.stripe.invoice import StripeInvoice

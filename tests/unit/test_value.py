@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from schemas.event import Event
+from schemas.fast_row import replace
 from schemas.state import Customer, User
-from schemas.value import replace
 
 ADA = Customer(account="", customer_id="cus_1", email="ada@example.com")
 

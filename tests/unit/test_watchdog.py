@@ -6,10 +6,10 @@ import asyncio
 import threading
 from typing import Any, cast
 
-from ops.commit_watch import CommitWatch
-from ops.lag import Place
-from ops.watchdog import Stillness, Watchdog
-from ops.worker_watch import WorkerWatch
+from eventlog.lag import Place
+from ops.runtime.watchdog import Stillness, Watchdog
+from streams.faust.commit_watch import CommitWatch
+from streams.faust.watch import WorkerWatch
 
 
 def test_what_moves_is_never_still() -> None:

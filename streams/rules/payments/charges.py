@@ -10,10 +10,10 @@ from schemas.references import References
 from schemas.state import Payment
 from schemas.stripe.charge import StripeCharge
 from schemas.stripe.invoice_payment import StripeInvoicePayment
-from streams.rules.payment_row import declined, payment_of
-from streams.rules.payments.links import is_loose, linked, of_payment, priced, refs
+from streams.rules.payments.matching import is_loose, linked, of_payment, priced, refs
+from streams.rules.payments.refund_total import charge_told
+from streams.rules.payments.row import declined, payment_of
 from streams.rules.payments.stream import stream
-from streams.rules.refund_row import charge_told
 
 ChargeEvent = Event[StripeCharge]
 

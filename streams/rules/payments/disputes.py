@@ -20,16 +20,16 @@ from schemas.effects import (
     StartTimer,
 )
 from schemas.event import Event
+from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.references import References
 from schemas.state import Dispute, Payment, TimerStatus
 from schemas.stripe.dispute import CLOSED, UNDER_REVIEW, StripeDispute
 from schemas.timer import TimerDue, timer_event_type
-from schemas.value import replace
 from schemas.version import Version, is_tie, version
 from streams.rules import timers
 from streams.rules.mails import iso, money
-from streams.rules.payments.links import find, linked, of_payment, refs
+from streams.rules.payments.matching import find, linked, of_payment, refs
 from streams.rules.payments.stream import stream
 from streams.rules.precedence import is_older, time_of
 from streams.rules.ties import ask_stripe

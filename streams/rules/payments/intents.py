@@ -8,8 +8,8 @@ from schemas.known import Known
 from schemas.references import References
 from schemas.state import Payment
 from schemas.stripe.payment_intent import StripePaymentIntent
-from streams.rules.payment_row import declined, payment_of
-from streams.rules.payments.links import linked, priced, refs
+from streams.rules.payments.matching import linked, priced, refs
+from streams.rules.payments.row import declined, payment_of
 from streams.rules.payments.stream import stream
 
 IntentEvent = Event[StripePaymentIntent]

@@ -14,19 +14,19 @@ from schemas.effects import (
     StartTimer,
 )
 from schemas.event import Event
+from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.references import References
 from schemas.state import Customer, PaymentMethod
 from schemas.stripe.payment_method import StripePaymentMethod
 from schemas.timer import TimerDue, timer_event_type
-from schemas.value import replace
 from schemas.version import is_tie
 from streams.rules import timers
-from streams.rules.default_method import offered, without
+from streams.rules.customers.account import customer_of, settle
+from streams.rules.customers.default_method import offered, without
 from streams.rules.mails import mail
 from streams.rules.payments import card_expiry
 from streams.rules.payments.stream import stream
-from streams.rules.people import customer_of, settle
 from streams.rules.precedence import is_older
 from streams.rules.ties import ask_stripe
 

@@ -8,9 +8,9 @@ from schemas.known import Known
 from schemas.references import References
 from schemas.state import Payment
 from schemas.stripe.refund import StripeRefund
-from streams.rules.payments.links import linked, of_payment, refs
+from streams.rules.payments.matching import linked, of_payment, refs
+from streams.rules.payments.refund_total import REFUND_FAILED, refund_told
 from streams.rules.payments.stream import stream
-from streams.rules.refund_row import REFUND_FAILED, refund_told
 
 RefundEvent = Event[StripeRefund]
 

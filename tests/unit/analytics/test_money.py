@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
-from local.stripe_events import EXAMPLES, StripeEvents, example
+from analytics.facts import TELLERS, fact_of, is_counted
+from local.stripe.builder import EXAMPLES, StripeEvents, example
 from schemas.errors import MalformedEvent
 from schemas.figures import Fact, PaymentFigure, Recovery
-from streams.analytics.facts import TELLERS, fact_of, is_counted
 from tests.analyticskit import BEGIN, DAY, fact, figures, invoiced, make, moment, subscribed
 
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from local.stripe_events import Price, Shape, StripeEvents
+from analytics.compute import figures_of
+from analytics.rates import TooMuchMoney, monthly_rate, rounded
+from local.stripe.builder import Price, Shape, StripeEvents
 from schemas.figures import Fact, Movement, Recovery, Risk
 from schemas.stripe.billed_subscription import BilledItem
-from streams.analytics.figures import figures_of
-from streams.analytics.rates import TooMuchMoney, monthly_rate, rounded
 from tests.analyticskit import (
     BASIC,
     BEGIN,

@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from local.stripe_events import DAY_S, PRO, Json, Price, Shape, StripeEvents
+from local.stripe.builder import DAY_S, PRO, Json, Price, Shape, StripeEvents
 from tests.rulekit import NOW, World, by_version
 
 TEAM = Price("price_team", 9900)

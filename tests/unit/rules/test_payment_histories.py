@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from local import stripe_payments as pay
-from local.stripe_events import DAY_S, Json, Shape, StripeEvents
+from local.stripe import payments as pay
+from local.stripe.builder import DAY_S, Json, Shape, StripeEvents
 from schemas.settings import Config, Rules
 from schemas.state import PaymentStatus
 from tests.paymentkit import AT_ONCE, PatientWorld

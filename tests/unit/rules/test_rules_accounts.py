@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from local import stripe_payments as pay
-from local.stripe_events import StripeEvents
+from local.stripe import payments as pay
+from local.stripe.builder import StripeEvents
 from schemas.errors import RuleViolated
-from streams.catalog import stream_of
+from streams.rules.catalog import stream_of
 from tests.paymentkit import AT_ONCE, PatientWorld
 from tests.rulekit import NOW, decide
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from local.stripe_events import Json, StripeEvents
+from local.stripe.builder import Json, StripeEvents
 from schemas.effects import SavePayment
 from schemas.errors import MalformedEvent, RuleViolated
 from schemas.state import PaymentStatus, SubscriptionStatus, User

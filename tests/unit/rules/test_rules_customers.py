@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from local.stripe_events import Json, StripeEvents
+from local.stripe.builder import Json, StripeEvents
 from schemas.state import OrganizationStatus, User
 from tests.rulekit import DAY, MAKERS, NOW, World, at
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from local.stripe_events import Json, StripeEvents
+from local.stripe.builder import Json, StripeEvents
 from schemas.effects import Effect, Erase, FinishTimer, OrderExport, SaveCustomer, SaveOrganization, StartTimer
 from schemas.state import Timer, TimerStatus, derived_id
 from schemas.timer import timer_event

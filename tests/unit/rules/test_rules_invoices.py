@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from local.stripe_events import Json, Price, StripeEvents
+from local.stripe.builder import Json, Price, StripeEvents
 from schemas.errors import MalformedEvent, RuleViolated
 from schemas.settings import DunningStep
 from schemas.state import OrganizationStatus, PaymentStatus, Subscription, SubscriptionStatus

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from local.stripe_events import Json, StripeEvents
-from local.stripe_payments import card, payment_method
+from local.stripe.builder import Json, StripeEvents
+from local.stripe.payments import card, payment_method
 from schemas.effects import CallStripe, SavePaymentMethod
 from schemas.settings import Rules
 from schemas.state import TimerStatus

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from local import stripe_payments as pay
-from local.stripe_events import Json, Shape, StripeEvents
+from local.stripe import payments as pay
+from local.stripe.builder import Json, Shape, StripeEvents
 from schemas.errors import MalformedEvent, NotKnownYet, RuleViolated
 from schemas.state import PaymentStatus, TimerStatus
 from tests.paymentkit import AT_ONCE, PatientWorld

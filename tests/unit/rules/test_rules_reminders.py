@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from local.stripe_events import Json, Price, StripeEvents
+from local.stripe.builder import Json, Price, StripeEvents
 from schemas.state import PaymentStatus, Timer, TimerStatus
 from schemas.timer import timer_event
 from tests.paymentkit import PatientWorld

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from local.stripe_events import PRO, Json, Price, StripeEvents
+from local.stripe.builder import PRO, Json, Price, StripeEvents
 from schemas.effects import NoteStale
 from schemas.errors import MalformedEvent, RuleViolated
 from schemas.state import OrganizationStatus, SubscriptionStatus, User, derived_id

@@ -1,0 +1,128 @@
+"""The heart of analytics: an owner's facts in, their figures out. Pure, and the same for any order of the facts.
+
+facts ─▶ timeline ─▶ movements of MRR, times at risk
+   └───▶ recoveries of failed invoices, payments
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from analytics.invoices import payments, recoveries
+from analytics.timeline import Moment, Standing, in_order, timeline
+from schemas.figures import Fact, Figure, Movement, MovementKind, Owner, Risk, RiskOutcome
+from schemas.settings import Config
+from schemas.state import SubscriptionStatus as Status
+
+ByPlan = Mapping[tuple[str, str], int]
+"""MRR by (currency, plan)."""
+
+
+def figures_of(facts: Iterable[Fact], config: Config) -> list[Figure]:
+    """All figures of one owner. `facts` must all be that owner's, in any order; one given twice counts once."""
+    ordered = in_order(facts)
+    if not ordered:
+        return []
+    owner, moments = ordered[0].of, list(timeline(ordered, config))
+    return [
+        *movements(owner, moments),
+        *risks(owner, moments),
+        *recoveries(owner, ordered, moments, config),
+        *payments(owner, ordered),
+    ]
+
+
+def movements(owner: Owner, moments: Sequence[Moment]) -> list[Movement]:
+    """What each second changed, by currency and plan. What cancels itself out within a second is no movement.
+
+    The owner's subscriptions count together, and each currency by itself: a second subscription is an expansion, one
+    after all had ended a reactivation.
+    """
+    found: list[Movement] = []
+    before: ByPlan = {}
+    earned: set[str] = set()
+    for moment in moments:
+        after = _mrr(moment)
+        for currency in sorted({currency for currency, _ in before.keys() | after.keys()}):
+            kind = _kind(_total(before, currency), _total(after, currency), has_earned=currency in earned)
+            found += [
+                Movement(
+                    account=owner.account,
+                    livemode=owner.livemode,
+                    owner=owner.owner,
+                    currency=currency,
+                    at=moment.at,
+                    plan=plan,
+                    kind=kind,
+                    amount=change,
+                    day=moment.at.date(),
+                )
+                for plan in sorted({plan for at, plan in before.keys() | after.keys() if at == currency})
+                if (change := after.get((currency, plan), 0) - before.get((currency, plan), 0))
+            ]
+        earned |= {currency for currency, _ in after}
+        before = after
+    return found
+
+
+def risks(owner: Owner, moments: Sequence[Moment]) -> list[Risk]:
+    """Each time that a subscription was past due, and how it ended."""
+    found: list[Risk] = []
+    ids = {id_: None for moment in moments for id_ in moment.standings}
+    for subscription_id in ids:
+        open_one: Risk | None = None
+        for moment in moments:
+            standing = moment.standings.get(subscription_id, Standing())
+            if standing.status is Status.PAST_DUE:
+                began_at = open_one.began_at if open_one else moment.at
+                open_one = _risk(owner, subscription_id, standing, RiskOutcome.OPEN, began_at=began_at)
+            elif open_one is not None:
+                found.append(_ended(open_one, standing, moment))
+                open_one = None
+        if open_one is not None:
+            found.append(open_one)
+    return found
+
+
+def _risk(owner: Owner, subscription_id: str, standing: Standing, outcome: RiskOutcome, *, began_at: datetime) -> Risk:
+    return Risk(
+        account=owner.account,
+        livemode=owner.livemode,
+        owner=owner.owner,
+        subscription_id=subscription_id,
+        began_at=began_at,
+        currency=standing.currency or "",
+        mrr=standing.mrr,
+        outcome=outcome,
+        ended_at=None,
+    )
+
+
+def _ended(risk: Risk, standing: Standing, moment: Moment) -> Risk:
+    is_back = standing.status in (Status.ACTIVE, Status.TRIALING)
+    outcome = RiskOutcome.RECOVERED if is_back else RiskOutcome.LOST
+    return replace(risk, outcome=outcome, ended_at=moment.at)
+
+
+def _mrr(moment: Moment) -> ByPlan:
+    found: dict[tuple[str, str], int] = defaultdict(int)
+    for standing in moment.standings.values():
+        for plan, amount in standing.earns.items():
+            found[standing.currency or "", plan] += amount
+    return dict(found)
+
+
+def _total(mrr: ByPlan, currency: str) -> int:
+    return sum(amount for (at, _), amount in mrr.items() if at == currency)
+
+
+def _kind(before: int, after: int, *, has_earned: bool) -> MovementKind:
+    if before == 0:
+        return MovementKind.REACTIVATION if has_earned else MovementKind.NEW
+    if after == 0:
+        return MovementKind.CHURN
+    # Another plan at the same price moves MRR between plans and adds nothing: an expansion by 0.
+    return MovementKind.EXPANSION if after >= before else MovementKind.CONTRACTION

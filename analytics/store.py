@@ -1,0 +1,164 @@
+"""Where analytics ends: facts in once, and the figures of the owners they touch, in one transaction.
+
+Everything raised here is StoreUnavailable or StoreRefused. To do it again changes nothing, so a commit whose outcome is
+not known is simply done again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from pydantic import SecretStr
+
+from analytics.tables import FIGURE_TABLES, facts
+from schemas.figures import FIGURE_KEYS, FIGURE_TYPES, Fact, Figure, Owner
+from sinks.postgres.failures import classified
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
+from sinks.postgres.statements import Shape
+from sinks.postgres.store import PLANNING
+
+if TYPE_CHECKING:
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+
+_FACTS = Shape(facts, Fact, ["event_id"])
+_FIGURES: dict[type[Figure], Shape[Any]] = {
+    kind: Shape(FIGURE_TABLES[kind], kind, FIGURE_KEYS[kind]) for kind in FIGURE_TYPES
+}
+
+
+def _upsert(shape: Shape[Any]) -> str:
+    key, rest = ", ".join(shape.key), [name for name in shape.names if name not in shape.key]
+    return shape.insert(f"({key}) DO UPDATE SET " + ", ".join(f'"{name}" = excluded."{name}"' for name in rest))
+
+
+# A partition's lock, apart from the worker's: a follower that lost a partition and its new owner take turns on it.
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('analytics ' || name, 0)) FROM unnest($1::text[]) AS name"
+_ADD = _FACTS.insert("(event_id) DO NOTHING")
+_REPLACE = _upsert(_FACTS)
+_UPSERTS = {kind: _upsert(shape) for kind, shape in _FIGURES.items()}
+_DELETES = {kind: shape.delete() for kind, shape in _FIGURES.items()}
+_OWNERS = "unnest($1::text[], $2::boolean[], $3::text[]) AS o (account, livemode, owner)"
+_SAME_OWNER = "t.account = o.account AND t.livemode = o.livemode AND t.owner = o.owner"
+_OWNERS_AFTER = """
+SELECT DISTINCT account, livemode, owner FROM analytics.facts WHERE (account, livemode, owner) > ($1, $2, $3)
+ORDER BY account, livemode, owner LIMIT $4
+"""
+_STRAYS = (
+    "SELECT 1 FROM analytics.facts AS t WHERE t.account = f.account AND t.livemode = f.livemode AND t.owner = f.owner"
+)
+
+
+def _of_owners(shape: Shape[Any]) -> str:
+    return f"SELECT {shape.selected} FROM {_OWNERS} JOIN {shape.table.fullname} AS t ON {_SAME_OWNER}"  # noqa: S608  # our own names
+
+
+class FigureStore:
+    """A pool of connections, opened by the entry point and closed there."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def connect(cls, url: SecretStr, *, pool_size: int = 1) -> FigureStore:
+        """Opens one connection at once, so that a wrong address shows. Raises StoreUnavailable, InvalidSettings."""
+        bounds = Bounds()
+        with classified():
+            pool = await asyncpg.create_pool(
+                dsn(url),
+                min_size=1,
+                max_size=pool_size,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=bounds.client_s,
+                server_settings=bounds.server_settings("billing-analytics") | PLANNING,
+            )
+        return cls(pool)
+
+    async def close(self) -> None:
+        """Waits for what is under way, a few seconds at most."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def transaction(self, locks: Iterable[tuple[str, int]]) -> AsyncIterator[FigureTransaction]:
+        """Committed at the end of the block, rolled back by any exception in it. `locks` are (topic, partition)s."""
+        with classified():
+            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection, connection.transaction():
+                await connection.execute(_LOCK, sorted({f"{topic}/{partition}" for topic, partition in locks}))
+                yield FigureTransaction(connection)
+
+
+class FigureTransaction:
+    """What can be done in one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def add(self, new: Sequence[Fact], *, replacing: bool = False) -> set[Owner]:
+        """Stores facts, each event's once, and returns the owners of those that were not there.
+
+        `replacing` writes them over what was there, and returns all owners.
+        """
+        distinct = list({fact.event_id: fact for fact in new}.values())
+        if not distinct:
+            return set()
+        statement = (_REPLACE if replacing else _ADD) + " RETURNING account, livemode, owner"
+        with classified(_FACTS.arguments_named):
+            rows = await self._connection.fetch(statement, *_FACTS.arguments(distinct))
+        return {Owner(*row) for row in rows}
+
+    async def facts_of(self, owners: Collection[Owner]) -> list[Fact]:
+        """All facts of these owners, in no order."""
+        with classified():
+            rows = await self._connection.fetch(_of_owners(_FACTS), *_columns(owners))
+        return [_FACTS.row(row) for row in rows]
+
+    async def figures_of(self, owners: Collection[Owner]) -> list[Figure]:
+        """All stored figures of these owners, in no order."""
+        found: list[Figure] = []
+        for shape in _FIGURES.values():
+            with classified():
+                rows = await self._connection.fetch(_of_owners(shape), *_columns(owners))
+            found += [shape.row(row) for row in rows]
+        return found
+
+    async def write(self, gone: Iterable[Figure], changed: Iterable[Figure]) -> None:
+        """Deletes and upserts, by key."""
+        gone, changed = list(gone), list(changed)
+        for kind, shape in _FIGURES.items():
+            for statement, rows in ((_DELETES[kind], gone), (_UPSERTS[kind], changed)):
+                if of_kind := [row for row in rows if isinstance(row, kind)]:
+                    with classified(shape.arguments_named):
+                        await self._connection.execute(statement, *shape.arguments(of_kind))
+
+    async def owners_after(self, last: Owner | None, limit: int) -> list[Owner]:
+        """The next owners that have facts, in order."""
+        with classified():
+            rows = await self._connection.fetch(_OWNERS_AFTER, *(last or Owner("", False, "")), limit)
+        return [Owner(*row) for row in rows]
+
+    async def forget(self) -> None:
+        """Deletes all facts; the figures are to follow (`drop_strays`, or a recompute)."""
+        with classified():
+            await self._connection.execute("DELETE FROM analytics.facts")
+
+    async def drop_strays(self) -> int:
+        """Deletes figures of owners that have no facts; returns how many."""
+        dropped = 0
+        for shape in _FIGURES.values():
+            with classified():
+                tag = await self._connection.execute(
+                    f"DELETE FROM {shape.table.fullname} AS f WHERE NOT EXISTS ({_STRAYS})"  # noqa: S608  # our own names
+                )
+            dropped += int(tag.rpartition(" ")[2])
+        return dropped
+
+
+def _columns(owners: Collection[Owner]) -> tuple[list[str], list[bool], list[str]]:
+    return [of.account for of in owners], [of.livemode for of in owners], [of.owner for of in owners]

@@ -1,0 +1,204 @@
+"""Beside the flow: the links in our mails, opened by people: a customer's export, and the end of optional mail (B6).
+
+Nothing is looked up before its signature holds. Postgres and the archives' store may be down: then so are the links,
+and nothing else. Every answer is a plain page, kept by no cache and leaving no trace of the link at the next site.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+import structlog
+from aiohttp import web
+
+from schemas.errors import Transient
+from schemas.export import ExportStatus, StoredExport
+from schemas.export_link import LinkVerdict, check_export_link
+
+log = structlog.get_logger(__name__)
+
+MOST_DOWNLOADS = 8
+"""At once, in this process; each holds a quarter of a megabyte."""
+DOWNLOAD_WITHIN_S = 900.0
+ANSWER_WITHIN_S = 10.0
+_READY_SOON_S = 15
+
+_INCOMPLETE = "This link is not complete. Please copy all of it from the mail."
+
+_HEADERS = {
+    "Server": "billing",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Robots-Tag": "noindex",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
+    ),
+}
+
+
+class Exports(Protocol):
+    """Where archives are found. Both raise StoreUnavailable."""
+
+    async def find(self, export_id: str) -> StoredExport | None: ...
+    def chunks(self, export: StoredExport) -> AsyncGenerator[bytes, None]: ...
+
+
+class Unsubscriptions(Protocol):
+    """Who ends which mails. `stop` is False for a token that is not ours, and raises StoreUnavailable."""
+
+    def is_genuine(self, token: str) -> bool: ...
+    async def stop(self, token: str) -> bool: ...
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Links:
+    """What the handlers work with; wired by the entry point. `secret` is the deployment's link secret."""
+
+    secret: bytes
+    exports: Exports
+    unsubscriptions: Unsubscriptions
+    clock: Callable[[], datetime] = _utc_now
+    downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_DOWNLOADS))
+
+    def routes(self) -> list[web.RouteDef]:
+        """To be added to the gateway's application."""
+        return [
+            web.get("/exports/{export_id}", self.download, allow_head=False),
+            web.get("/unsubscribe", self.ask_unsubscribe, allow_head=False),
+            web.post("/unsubscribe", self.unsubscribe),
+        ]
+
+    async def download(self, request: web.Request) -> web.StreamResponse:
+        """`GET /exports/{id}?expires=…&signature=…`: the archive, or a page that says why not."""
+        export_id = request.match_info["export_id"]
+        expires, signature = (_only(request, name) for name in ("expires", "signature"))
+        started = time.perf_counter()
+        verdict = check_export_link(self.secret, export_id, expires, signature, self.clock())
+        if verdict is LinkVerdict.FORGED:
+            # Not under the id that was asked for: it may be anything.
+            return _told("export", "forged", 403, _INCOMPLETE)
+        if verdict is LinkVerdict.EXPIRED:
+            return _told("export", "link_expired", 410, "This link has expired. Please write to us for a new one.")
+        if self.downloads.locked():
+            return _told("export", "busy", 503, "Many exports are being fetched. Please try again in a minute.", 30)
+        async with self.downloads:
+            try:
+                async with asyncio.timeout(ANSWER_WITHIN_S):
+                    export = await self.exports.find(export_id)
+                if export is None:
+                    return _told("export", "unknown", 404, "There is no such export.")
+                if export.status is not ExportStatus.DONE or self.clock() >= export.expires_at:
+                    return _not_there(export)
+                return await self._send(request, export, started)
+            except (Transient, TimeoutError) as error:
+                log.warning("link.unavailable", action="link.unavailable", what="export", error=str(error))
+                return _told("export", "unavailable", 503, "Please try again in a few minutes.", 60)
+
+    async def _send(self, request: web.Request, export: StoredExport, started: float) -> web.StreamResponse:
+        """Raises Transient and TimeoutError only before the first byte; later the connection is cut."""
+        done_at = export.done_at or export.expires_at
+        name = f"export-{done_at.astimezone(UTC):%Y-%m-%d}.zip"
+        headers = _HEADERS | {
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "Content-Type": "application/zip",
+        }
+        response = web.StreamResponse(headers=headers)
+        response.content_length = export.size
+        sent = 0
+        outcome = "cut"
+        try:
+            async with asyncio.timeout(DOWNLOAD_WITHIN_S), aclosing(self.exports.chunks(export)) as chunks:
+                async for chunk in chunks:
+                    if not response.prepared:
+                        await response.prepare(request)
+                    await response.write(chunk)
+                    sent += len(chunk)
+                if sent == export.size:
+                    await response.write_eof()
+                    outcome = "sent"
+        except ConnectionError:
+            outcome = "left"  # the reader has
+        except (Transient, TimeoutError) as error:
+            if not response.prepared:
+                raise
+            log.warning("link.cut", action="link.cut", export=export.key, error=str(error), bytes=sent)
+        if outcome == "cut" and request.transport is not None:
+            request.transport.abort()  # so that half an archive does not look like a whole one
+        ms = round((time.perf_counter() - started) * 1000, 1)
+        log.info("link.export", action="link.export", outcome=outcome, export=export.key, bytes=sent, ms=ms)
+        return response
+
+    async def ask_unsubscribe(self, request: web.Request) -> web.Response:
+        """`GET /unsubscribe?token=…`: only a question, since mail programs open links by themselves."""
+        token = _only(request, "token")
+        if not self.unsubscriptions.is_genuine(token):
+            return _told("unsubscribe", "forged", 403, _INCOMPLETE)
+        form = (
+            f'<form method="post" action="?token={html.escape(token)}">'
+            '<button type="submit">Stop these mails</button></form>'
+        )
+        return _page(200, "Would you like to receive no more of these mails?", form)
+
+    async def unsubscribe(self, request: web.Request) -> web.Response:
+        """`POST /unsubscribe?token=…` (RFC 8058: one click, whatever the body says)."""
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                is_done = await self.unsubscriptions.stop(_only(request, "token"))
+        except (Transient, TimeoutError) as error:
+            log.warning("link.unavailable", action="link.unavailable", what="unsubscribe", error=str(error))
+            response = _told("unsubscribe", "unavailable", 503, "Please try again in a few minutes.", 60)
+        else:
+            if is_done:
+                response = _told("unsubscribe", "done", 200, "You will receive no more of these mails.")
+            else:
+                response = _told("unsubscribe", "forged", 403, _INCOMPLETE)
+        if not request.content.is_eof():
+            response.force_close()  # nobody read the body
+        return response
+
+
+def _not_there(export: StoredExport) -> web.Response:
+    match export.status:
+        case ExportStatus.QUEUED | ExportStatus.WORKING:
+            text = "Your export is being prepared. Please open this link again in a minute."
+            return _told("export", "being_made", 202, text, _READY_SOON_S)
+        case ExportStatus.FAILED:
+            return _told("export", "failed", 503, "Your export could not be made. Please write to us.", 3600)
+        case _:
+            return _told("export", "gone", 410, "This export is no longer kept.")
+
+
+def _only(request: web.Request, name: str) -> str:
+    """A query parameter that is there once; '' otherwise."""
+    values = request.query.getall(name, [])
+    return values[0] if len(values) == 1 else ""
+
+
+def _told(what: str, outcome: str, status: int, text: str, retry_after_s: int | None = None) -> web.Response:
+    log.info("link.answered", action="link.answered", what=what, outcome=outcome, status=status)
+    headers = {"Retry-After": str(retry_after_s)} if retry_after_s is not None else {}
+    return _page(status, text, headers=headers)
+
+
+def _page(status: int, text: str, form: str = "", *, headers: Mapping[str, str] | None = None) -> web.Response:
+    body = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width"><title>Billing</title>'
+        "<style>body{font:16px/1.5 sans-serif;max-width:32rem;margin:4rem auto;padding:0 1rem}</style></head>"
+        f"<body><p>{html.escape(text)}</p>{form}</body></html>"
+    )
+    return web.Response(
+        status=status, text=body, content_type="text/html", charset="utf-8", headers=_HEADERS | dict(headers or {})
+    )

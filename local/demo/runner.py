@@ -1,0 +1,281 @@
+"""Sends a story through a running system, one event after another, and reads from Postgres what came of each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from statistics import median
+from typing import Any
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from eventlog.lag import lag_of
+from local.demo import queries as demo_queries
+from local.demo.story import Due, Later, Step
+from local.stack.mailbox import read_mailbox
+from local.stripe.post import post
+from local.system import System
+from schemas.mail import Money
+from sinks.email.localize import FALLBACK, format_money
+from sinks.postgres import queries
+from sinks.postgres.pool import make_engine
+
+_WITHIN_S = 30.0
+_PAUSE_S = 0.01
+
+
+@dataclass(slots=True)
+class Told:
+    """One delivery, timer or leap in time, what came of it, and how that differs from the story."""
+
+    who: str
+    what: str
+    type: str = ""
+    event_id: str = ""
+    customer_id: str = ""
+    answer: int | None = None
+    outcome: str = ""
+    changes: list[str] = field(default_factory=list)
+    mails: list[str] = field(default_factory=list)
+    surprises: list[str] = field(default_factory=list)
+    ms: float | None = None
+    """From received by the gateway to written by the worker."""
+
+
+@dataclass(slots=True)
+class Report:
+    told: list[Told]
+    letters: list[dict[str, Any]]
+    figures: dict[str, str]
+    surprises: list[str]
+
+
+class TooLate(Exception):
+    """What the story waits for did not come."""
+
+
+async def tell(system: System, steps: list[Step | Later], say: Callable[[str], None]) -> Report:
+    """Sends the steps in order; each waits for its predecessor's verdict, so that what it changed can be seen."""
+    engine = make_engine(SecretStr(system.env["BILLING_DATABASE_URL"]), application="billing-demo")
+    async with aiohttp.ClientSession() as session, engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")  # each look sees the present
+        known_before = await _duplicates(system, session)
+        teller = _Teller(system, session, connection)
+        for number, step in enumerate(steps, 1):
+            await teller.tell(step)
+            if number % 10 == 0:
+                say(f"  {number} of {len(steps)}")
+        told = teller.told
+        await _until(lambda: _is_all_read(system), "the worker to have read all of the log")
+        known = await _duplicates(system, session) - known_before
+        letters = [letter for one in told for letter in await queries.dead_letters_of_event(connection, one.event_id)]
+        surprises = [f"{one.who}, {one.what}: {what}" for one in told for what in one.surprises]
+        surprises += await _mail_surprises(system, told, connection)
+    repeated = sum(isinstance(step, Step) and step.is_again for step in steps)
+    if known != repeated:
+        surprises.append(f"{repeated} duplicates were sent, the worker knew {known} as such")
+    return Report(told, letters, _figures(told, int(known)), surprises)
+
+
+@dataclass(slots=True)
+class _Teller:
+    system: System
+    session: aiohttp.ClientSession
+    connection: AsyncConnection
+    told: list[Told] = field(default_factory=list)
+    customers: dict[str, str] = field(default_factory=dict)
+    """Id → name of those that the story has spoken of."""
+    fired: set[str] = field(default_factory=set)
+    """The events of timers that were told."""
+
+    async def tell(self, step: Step | Later) -> None:
+        if isinstance(step, Later):
+            await self._wait(step)
+        else:
+            await self._send(step)
+
+    async def _send(self, step: Step) -> None:
+        self.customers[step.customer_id] = step.who
+        before = await _facts(self.connection, step.customer_id)
+        secret = SecretStr("whsec_of_somebody_else")
+        if not step.is_forged:
+            secret = self.system.config.endpoints[step.endpoint].secrets[0]
+        url = f"{self.system.gateway_url}/webhooks/stripe/{step.endpoint}"
+        answer = await post(self.session, url, step.body, secret)
+        event_id = step.event["id"]
+        told = Told(step.who, step.what, step.event["type"], event_id, step.customer_id, answer.status)
+        told.outcome = "duplicate" if step.is_again else f"refused: {answer.reason}"
+        self.told.append(told)
+        if answer.status != step.answer:
+            told.surprises.append(f"answered {answer.status} {answer.reason}, not {step.answer}")
+        if answer.status == 200 and not step.is_again:
+            row = await _until(lambda: queries.ledger_row(self.connection, event_id), f"a verdict on {event_id}")
+            told.outcome, told.ms = row["outcome"], (row["applied_at"] - row["received_at"]).total_seconds() * 1000
+            told.mails = await self._mails(event_id)
+            if row["outcome"] != step.outcome:
+                told.surprises.append(f"came out as {row['outcome']} ({row['reason']}), not {step.outcome}")
+            if told.mails != sorted(step.mails):
+                told.surprises.append(f"queued the mails {told.mails}, not {sorted(step.mails)}")
+            await self._fire(step.fires, told)
+            told.changes = _changes(before, await _facts(self.connection, step.customer_id))
+        elif step.outcome is None and not step.is_again and await queries.ledger_row(self.connection, event_id):
+            told.surprises.append("reached the ledger")
+
+    async def _wait(self, later: Later) -> None:
+        """Moves the clock. What is to be sent before is sent: nobody waits a month for a mail."""
+        before = {id_: await _facts(self.connection, id_) for id_ in self.customers}
+        await _until(lambda: _are_sent(self.connection, self.told), "all mails to be sent")
+        told = Told("", f"{later.days} days after the beginning")
+        self.told.append(told)
+        await asyncio.to_thread(self.system.move_clock, later.days)
+        for one in await self._fire(later.fires, told):
+            after = await _facts(self.connection, one.customer_id)
+            one.changes, before[one.customer_id] = _changes(before[one.customer_id], after), after
+
+    async def _fire(self, expected: Sequence[Due], told: Told) -> list[Told]:
+        """Tells the timers that have fired, as soon as all that are due have; notes with `told` what is missing."""
+        ids = sorted(self.customers)
+        until = datetime.now(UTC) + timedelta(seconds=self.system.clock_ahead_s)
+
+        async def is_done() -> bool:
+            return not await demo_queries.due_timers(self.connection, ids, until)
+
+        await _until(is_done, "timers that are due to be acted on")
+        rows = [
+            row for row in await demo_queries.timer_events(self.connection, ids) if row["event_id"] not in self.fired
+        ]
+        left = list(expected)
+        acted: list[Told] = []
+        for row in rows:
+            self.fired.add(row["event_id"])
+            who, type_, id_ = self.customers[row["customer_id"]], row["type"], row["customer_id"]
+            one = Told(who, type_, type_, row["event_id"], id_, outcome=row["outcome"])
+            one.mails = await self._mails(row["event_id"])
+            due = next((due for due in left if (due.customer_id, f"timer.{due.kind}") == (id_, type_)), None)
+            if due is None:
+                one.surprises.append("the story knows of no such timer")
+            else:
+                left.remove(due)
+                one.what = due.what
+                if (one.outcome, one.mails) != ("applied", sorted(due.mails)):
+                    one.surprises.append(f"{one.outcome}, with the mails {one.mails}, not {sorted(due.mails)}")
+            acted.append(one)
+        told.surprises += [f"no timer {due.kind} fired for {due.who}" for due in left]
+        self.told += acted
+        return acted
+
+    async def _mails(self, event_id: str) -> list[str]:
+        return sorted(mail["template"] for mail in await queries.emails_of_event(self.connection, event_id))
+
+
+async def _facts(connection: AsyncConnection, customer_id: str) -> dict[str, str]:
+    """What is held on a customer, a line each."""
+    held = await queries.customer_overview(connection, "", customer_id)
+    if held is None:
+        return {}
+    facts: dict[str, str] = {}
+    if customer := held.get("customer"):
+        facts["customer"] = customer["email"] or "without an address"
+    if organization := held.get("organization"):
+        facts["organization"] = f"{organization['status']}, plan {organization['plan'] or 'unknown'}"
+    if admins := [member["user_id"] for member in held.get("members", ()) if member["role"] == "ADMIN"]:
+        facts["admin"] = ", ".join(admins)
+    for subscription in held.get("subscriptions", ()):
+        facts["subscription"] = f"{subscription['status']}, {subscription['plan'] or 'plan unknown'}"
+    for payment in held.get("payments", ()):
+        facts[f"payment {payment['invoice_id']}"] = _payment(payment)
+    for card in held.get("payment_methods", ()):
+        facts["card"] = f"{card['brand']} {card['last4']}, good until {card['exp_year']}-{card['exp_month']:02d}"
+    for timer in held.get("timers", ()):
+        facts[f"timer {timer['kind']} for {timer['due_at']:%Y-%m-%d}"] = timer["status"]
+    return facts
+
+
+def _payment(row: dict[str, Any]) -> str:
+    """Its state, and what became of its failure."""
+    money = Money(amount=row["amount"], currency=row["currency"])
+    parts = [f"{row['status']} {format_money(money, FALLBACK)}"]
+    parts += ["on hold"] if row["on_hold"] else []
+    parts += [f"recovered by {row['recovered_by']}"] if row["recovered_by"] else []
+    parts += ["lost"] if row["lost_at"] else []
+    return ", ".join(parts)
+
+
+def _changes(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    return [_change(name, before.get(name), fact) for name, fact in after.items() if before.get(name) != fact]
+
+
+def _change(name: str, before: str | None, after: str) -> str:
+    return f"{name}: {after}" if before is None else f"{name}: {before} → {after}"
+
+
+async def _are_sent(connection: AsyncConnection, told: Sequence[Told]) -> bool:
+    ids = [one.event_id for one in told if one.mails]
+    mails = [mail for event_id in ids for mail in await queries.emails_of_event(connection, event_id)]
+    return all(mail["status"] == "sent" for mail in mails)
+
+
+async def _mail_surprises(system: System, told: list[Told], connection: AsyncConnection) -> list[str]:
+    """Every queued mail is sent, and lies in the mailbox exactly once."""
+    ids = [one.event_id for one in told if one.mails]
+    try:
+        await _until(lambda: _are_sent(connection, told), "all mails to be sent")
+    except TooLate as error:
+        return [str(error)]
+    due = {mail["message_id"] for event_id in ids for mail in await queries.emails_of_event(connection, event_id)}
+    received = [str(message["Message-ID"]) for message in await asyncio.to_thread(read_mailbox, system.mailbox_dir)]
+    return [
+        f"mail {message_id} was received {received.count(message_id)} times"
+        for message_id in sorted(due)
+        if received.count(message_id) != 1
+    ]
+
+
+async def _is_all_read(system: System) -> bool:
+    bootstrap, prefix = system.env["BILLING_KAFKA_BOOTSTRAP"], system.env["BILLING_TOPIC_PREFIX"]
+    lag = await asyncio.to_thread(lag_of, bootstrap, f"{prefix}.worker", f"{prefix}.events")
+    return lag is not None and not any(lag.values())
+
+
+async def _duplicates(system: System, session: aiohttp.ClientSession) -> float:
+    """How many deliveries the worker has dropped as known, by its own count."""
+    async with session.get(system.metrics_url("worker-1")) as response:
+        families = text_string_to_metric_families(await response.text())
+    return sum(
+        sample.value
+        for family in families
+        for sample in family.samples
+        if sample.name == "billing_worker_seen_total"
+        or (sample.name == "billing_worker_events_total" and sample.labels["outcome"] == "duplicate")
+    )
+
+
+def _figures(told: list[Told], duplicates: int) -> dict[str, str]:
+    outcomes = [one.outcome for one in told]
+    times = sorted(one.ms for one in told if one.ms is not None)
+    return {
+        "accepted": str(sum(one.answer == 200 for one in told)),
+        "refused": str(sum(one.answer not in (200, None) for one in told)),
+        "timers": str(sum(one.type.startswith("timer.") for one in told)),
+        **{outcome: str(outcomes.count(outcome)) for outcome in ("applied", "stale", "ignored", "dead")},
+        "duplicates": str(duplicates),
+        "mails": str(sum(len(one.mails) for one in told)),
+        "ms from HTTP to committed": f"{median(times):.0f} (median), {times[-1]:.0f} (most)" if times else "none",
+    }
+
+
+async def _until(condition: Callable[[], Awaitable[Any]], what: str) -> Any:
+    """The first true answer of `condition`. Raises TooLate."""
+    deadline = time.monotonic() + _WITHIN_S
+    while True:
+        if answer := await condition():
+            return answer
+        if time.monotonic() > deadline:
+            raise TooLate(f"waited {_WITHIN_S:.0f} s for {what}")
+        await asyncio.sleep(_PAUSE_S)

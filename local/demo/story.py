@@ -1,0 +1,407 @@
+"""The demo's story: six customers' billing lives as signed events, with what has to come of each, also of time."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from local.stripe import payments as pay
+from local.stripe.builder import DAY_S, MONTH_S, Json, Price, Shape, StripeEvents
+
+STARTER = Price("price_starter_monthly", 1900, "eur", "month", "Starter")
+PRO = Price("price_pro_monthly", 4900, "eur", "month", "Pro")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """A timer of the story: when it is due, in seconds since the epoch, and the mails it then queues."""
+
+    who: str
+    customer_id: str
+    kind: str
+    what: str
+    at: int
+    mails: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Later:
+    """So many days after the story's beginning, with the timers that fire on the way."""
+
+    days: int
+    fires: tuple[Due, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One delivery. `outcome` is the ledger's, None where nothing may reach it; `mails` are what the event queues.
+
+    `fires` are timers that it sets and that are due already.
+    """
+
+    who: str
+    what: str
+    event: Json
+    customer_id: str
+    fires: tuple[Due, ...] = ()
+    outcome: str | None = "applied"
+    mails: tuple[str, ...] = ()
+    answer: int = 200
+    endpoint: str = "default"
+    is_forged: bool = False
+    is_again: bool = False
+
+    @property
+    def body(self) -> bytes:
+        return orjson.dumps(self.event)
+
+
+@dataclass(slots=True)
+class Person:
+    """A customer with fresh ids, so that the story can be told again on the same state."""
+
+    name: str
+    make: StripeEvents
+    run: str = field(default_factory=lambda: secrets.token_hex(4))
+
+    @property
+    def short(self) -> str:
+        return self.name.split()[0]
+
+    @property
+    def email(self) -> str:
+        return f"{self.short.lower()}@example.com"
+
+    @property
+    def customer_id(self) -> str:
+        return f"cus_{self.short}{self.run}"
+
+    @property
+    def subscription_id(self) -> str:
+        return f"sub_{self.short}{self.run}"
+
+    def created(self, at: int) -> Step:
+        return self.step("signs up", "customer.created", self.customer(at), at)
+
+    def customer(self, at: int) -> Json:
+        return self.make.customer(self.customer_id, email=self.email, name=self.name, created=at)
+
+    def subscription(self, price: Price, start: int, **more: Any) -> Json:
+        return self.make.subscription(self.subscription_id, customer=self.customer_id, price=price, start=start, **more)
+
+    def invoice(self, number: int, price: Price, created: int, **more: Any) -> Json:
+        return self.make.invoice(
+            f"in_{self.short}{self.run}{number}",
+            customer=self.customer_id,
+            subscription=self.subscription_id,
+            price=price,
+            created=created,
+            email=self.email,
+            name=self.name,
+            **more,
+        )
+
+    def step(self, what: str, type_: str, obj: Json, at: int, *, previous: Json | None = None, **expected: Any) -> Step:
+        event = self.make.event(type_, obj, at, previous=previous)
+        return Step(who=self.short, what=what, event=event, customer_id=self.customer_id, **expected)
+
+    def due(self, kind: str, what: str, at: int, *mails: str) -> Due:
+        return Due(who=self.short, customer_id=self.customer_id, kind=kind, what=what, at=at, mails=mails)
+
+
+@dataclass(slots=True)
+class Story:
+    """What happens now, and on later days; `timers` are those that fire as time goes by."""
+
+    now: int
+    steps: list[Step] = field(default_factory=list)
+    later: dict[int, list[Step]] = field(default_factory=lambda: {3: [], 15: [], 32: []})
+    timers: list[Due] = field(default_factory=list)
+
+    def told(self) -> list[Step | Later]:
+        """All of it in its order."""
+        told: list[Step | Later] = [*self.steps]
+        before = self.now
+        for days, steps in self.later.items():
+            until = self.now + days * DAY_S
+            due = sorted((timer for timer in self.timers if before < timer.at <= until), key=lambda timer: timer.at)
+            told += [Later(days=days, fires=tuple(due)), *steps]
+            before = until
+        return told
+
+
+def story(now: int) -> list[Step | Later]:
+    """`now` is in seconds since the epoch; the lives begin a month before it, and go on for a month."""
+    story = Story(now)
+    story.steps += [*_ada(now), *_ben(now)]
+    for tell in (_cleo, _dana, _emil, _finn):
+        tell(story, now)
+    story.steps += _trouble(now)
+    return story.told()
+
+
+def _ada(now: int) -> Sequence[Step]:
+    """A trial that becomes a paid subscription, and grows."""
+    ada = Person("Ada Lovelace", StripeEvents())
+    start, trial_end = now - 16 * DAY_S, now - 2 * DAY_S
+    trial: Json = {"status": "trialing", "trial_start": start, "trial_end": trial_end, "end": trial_end}
+    paid = ada.invoice(1, STARTER, trial_end, status="paid")
+    subscribed = ada.step(
+        "starts a trial",
+        "customer.subscription.created",
+        ada.subscription(STARTER, start, **trial),
+        start + 2,
+        mails=("subscription-welcome",),
+        fires=(ada.due("trial-reminder", "a week before the trial ends", trial_end - 7 * DAY_S, "trial-reminder"),),
+    )
+    active = ada.subscription(STARTER, trial_end, created=start, trial_start=start, trial_end=trial_end)
+    grown = ada.subscription(PRO, trial_end, created=start, trial_start=start, trial_end=trial_end)
+    receipt = ada.step("first payment", "invoice.paid", paid, trial_end + 60, mails=("payment-receipt",))
+    session = ada.make.checkout_session(
+        f"cs_{ada.run}",
+        customer=ada.customer_id,
+        subscription=ada.subscription_id,
+        amount=0,
+        payment_status="no_payment_required",
+        email=ada.email,
+        name=ada.name,
+        user=f"user_{ada.run}",
+        created=start,
+    )
+    return [
+        ada.created(start),
+        subscribed,
+        replace(subscribed, what="Stripe sends it again", outcome=None, mails=(), is_again=True),
+        ada.step("checkout links her user", "checkout.session.completed", session, start + 3),
+        ada.step(
+            "trial ends in 3 days",
+            "customer.subscription.trial_will_end",
+            ada.subscription(STARTER, start, **trial),
+            trial_end - 3 * DAY_S,
+            mails=("trial-ending",),
+        ),
+        ada.step("trial becomes paid", "customer.subscription.updated", active, trial_end + 30),
+        receipt,
+        ada.step("the same payment's other event", "invoice.payment_succeeded", paid, trial_end + 60),
+        replace(receipt, what="Stripe sends it again", outcome=None, mails=(), is_again=True),
+        ada.step(
+            "upgrades to Pro",
+            "customer.subscription.updated",
+            grown,
+            now - 3600,
+            previous=ada.make.price_change(STARTER),
+            mails=("plan-changed",),
+        ),
+        ada.step(
+            "an update from before arrives late", "customer.subscription.updated", active, now - 7200, outcome="stale"
+        ),
+    ]
+
+
+def _ben(now: int) -> Sequence[Step]:
+    """A card that is declined twice, and then pays. His events have the older API shape."""
+    ben = Person("Ben Franklin", StripeEvents(Shape.OLD))
+    start = now - MONTH_S - DAY_S
+    due = start + MONTH_S
+    past_due = ben.subscription(PRO, due, created=start, status="past_due")
+    return [
+        ben.created(start),
+        ben.step(
+            "an update arrives before its creation",
+            "customer.subscription.updated",
+            ben.subscription(PRO, start),
+            start + 20,
+            mails=(),
+        ),
+        ben.step(
+            "the creation comes after it",
+            "customer.subscription.created",
+            ben.subscription(PRO, start),
+            start + 2,
+            outcome="stale",
+            mails=("subscription-welcome",),
+        ),
+        ben.step(
+            "first payment",
+            "invoice.paid",
+            ben.invoice(1, PRO, start, status="paid"),
+            start + 21,
+            mails=("payment-receipt",),
+        ),
+        ben.step(
+            "the card is declined",
+            "invoice.payment_failed",
+            ben.invoice(2, PRO, due, attempts=1, next_attempt=due + 3600),
+            due + 60,
+            mails=("payment-failed",),
+        ),
+        ben.step("Stripe says past due", "customer.subscription.updated", past_due, due + 61),
+        ben.step(
+            "declined again",
+            "invoice.payment_failed",
+            ben.invoice(2, PRO, due, attempts=2, next_attempt=due + 7200),
+            due + 3600,
+            mails=("payment-urgent",),
+        ),
+        ben.step(
+            "the new card pays",
+            "invoice.paid",
+            ben.invoice(2, PRO, due, status="paid", attempts=3, paid_at=due + 5000),
+            due + 5000,
+            mails=("payment-receipt",),
+        ),
+    ]
+
+
+def _cleo(story: Story, now: int) -> None:
+    """A customer who leaves, and is forgotten."""
+    cleo = Person("Cleo Patra", StripeEvents())
+    start = now - 20 * DAY_S
+    gone = cleo.subscription(STARTER, start, status="canceled", canceled_at=now - 60, ended_at=now - 60)
+    story.timers += [
+        cleo.due("win-back", "two weeks after she left", now - 60 + 14 * DAY_S, "win-back"),
+        cleo.due("erase", "thirty days after: forgotten", now - 60 + 30 * DAY_S),
+    ]
+    story.steps += [
+        cleo.created(start),
+        cleo.step(
+            "subscribes",
+            "customer.subscription.created",
+            cleo.subscription(STARTER, start),
+            start + 2,
+            mails=("subscription-welcome",),
+        ),
+        cleo.step(
+            "pays",
+            "invoice.paid",
+            cleo.invoice(1, STARTER, start, status="paid"),
+            start + 3,
+            mails=("payment-receipt",),
+        ),
+        cleo.step(
+            "cancels",
+            "customer.subscription.deleted",
+            gone,
+            now - 60,
+            mails=("churn-survey", "subscription-canceled"),
+        ),
+    ]
+
+
+def _dana(story: Story, now: int) -> None:
+    """A card that is never good again: every step of dunning, and an invoice that is lost."""
+    dana = Person("Dana Debtor", StripeEvents())
+    start = now - MONTH_S
+
+    def declined(attempt: int, at: int, what: str, mail: str, retry: int | None) -> Step:
+        invoice = dana.invoice(1, PRO, now - 90, attempts=attempt, next_attempt=retry)
+        return dana.step(what, "invoice.payment_failed", invoice, at, mails=(mail,))
+
+    subscription = dana.subscription(PRO, start)
+    welcome = ("subscription-welcome",)
+    first, last = now - 50, now + 15 * DAY_S
+    story.steps += [
+        dana.created(start),
+        dana.step("subscribes", "customer.subscription.created", subscription, start + 2, mails=welcome),
+        declined(1, first, "the card is declined", "payment-failed", now + 3 * DAY_S),
+    ]
+    reminder = dana.due("dunning-reminder", "still unpaid", first + 3 * DAY_S, "payment-reminder")
+    story.timers.append(reminder)
+    story.later[3].append(declined(2, now + 3 * DAY_S + 60, "declined again", "payment-urgent", last))
+    written_off = dana.invoice(1, PRO, now - 90, status="uncollectible", attempts=4)
+    story.later[15] += [
+        declined(4, last + 60, "declined for the last time", "payment-final", None),
+        dana.step("Stripe gives up", "invoice.marked_uncollectible", written_off, last + 61),
+    ]
+
+
+def _emil(story: Story, now: int) -> None:
+    """A card that expires, and is announced in two steps."""
+    emil = Person("Emil Expiring", StripeEvents())
+    year, month = _first_month_after(now + 8 * DAY_S)
+    expiry = int(datetime(year, month, 1, tzinfo=UTC).timestamp())
+    good_until = (year, month - 1) if month > 1 else (year - 1, 12)
+    card = pay.payment_method(
+        emil.make, f"pm_{emil.run}", customer=emil.customer_id, expiry=good_until, created=now - 40
+    )
+    steps = [
+        emil.due("card-expiring", f"{days} days before his card expires", expiry - days * DAY_S, "card-expiring")
+        for days in (30, 7)
+    ]
+    overdue = tuple(timer for timer in steps if timer.at <= now)
+    story.timers += steps
+    story.steps += [
+        emil.created(now - 41),
+        emil.step("adds a card", "payment_method.attached", card, now - 40, fires=overdue),
+    ]
+
+
+def _finn(story: Story, now: int) -> None:
+    """A payment that is disputed, and held until the dispute is won."""
+    finn = Person("Finn Fraud", StripeEvents(Shape.OLD))
+    paid = finn.invoice(1, STARTER, now - DAY_S, status="paid")
+    due_by = now + 4 * DAY_S
+
+    def dispute(status: str) -> Json:
+        return pay.dispute(
+            finn.make,
+            f"dp_{finn.run}",
+            amount=STARTER.amount,
+            charge=paid["charge"],
+            payment_intent=paid["payment_intent"],
+            status=status,
+            due_by=due_by,
+            created=now - 30,
+        )
+
+    opened, won = dispute("needs_response"), dispute("won")
+    subscription, welcome = finn.subscription(STARTER, now - DAY_S), ("subscription-welcome",)
+    story.steps += [
+        finn.created(now - DAY_S),
+        finn.step("subscribes", "customer.subscription.created", subscription, now - DAY_S + 1, mails=welcome),
+        finn.step("pays", "invoice.paid", paid, now - DAY_S + 2, mails=("payment-receipt",)),
+        finn.step("his bank disputes it", "charge.dispute.created", opened, now - 30, mails=("dispute-opened",)),
+    ]
+    story.timers.append(finn.due("dispute-due", "two days before evidence is due", due_by - 2 * DAY_S, "dispute-due"))
+    story.later[3].append(finn.step("the dispute is won", "charge.dispute.closed", won, now + 3 * DAY_S + 90))
+
+
+def _first_month_after(moment: int) -> tuple[int, int]:
+    """Year and month of the first month that begins after it, UTC."""
+    at = datetime.fromtimestamp(moment, UTC)
+    return (at.year + 1, 1) if at.month == 12 else (at.year, at.month + 1)
+
+
+def _trouble(now: int) -> Sequence[Step]:
+    """What must not get through, and what must not get lost."""
+    eve = Person("Eve Dropper", StripeEvents())
+    broken = eve.subscription(STARTER, now - 30, status="on_fire")
+    return [
+        Step(
+            who="Eve",
+            customer_id=eve.customer_id,
+            what="a forged signature",
+            event=eve.make.event("invoice.paid", eve.invoice(1, PRO, now, status="paid"), now),
+            outcome=None,
+            answer=400,
+            is_forged=True,
+        ),
+        Step(
+            who="Eve",
+            customer_id=eve.customer_id,
+            what="a test event at the live endpoint",
+            event=eve.make.event("invoice.paid", eve.invoice(2, PRO, now, status="paid"), now),
+            outcome=None,
+            answer=400,
+            endpoint="live",
+        ),
+        eve.step("a status that does not exist", "customer.subscription.updated", broken, now - 30, outcome="dead"),
+        eve.step(
+            "a type nobody asks for", "product.created", {"id": "prod_1", "object": "product"}, now, outcome="ignored"
+        ),
+    ]

@@ -1,0 +1,1 @@
+"""The embedded parts: Kafka, Postgres, a mailbox, and the supervisor that runs them."""

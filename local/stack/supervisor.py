@@ -1,0 +1,157 @@
+"""Beside the flow: keeps the parts of a running system alive, and ends them all when it ends."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from local.stack.process import Process, ServerNotReady
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 15.0
+STEADY_AFTER = 60.0
+"""Seconds: pauses between restarts double from the first to the longest, and begin anew after a minute alive."""
+
+_TICK = 0.1
+_PROBE_TIMEOUT = 2.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Child:
+    """One program to run: its argument list, what its environment adds to ours, and how to tell that it is ready."""
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    ready: str | Callable[[], bool] | None = None
+    """A URL that answers 200, or a question."""
+    cwd: Path | None = None
+    port: int | None = None
+    """The loopback port it listens on, which must be free when it starts."""
+
+
+@dataclass
+class _Watch:
+    process: Process
+    is_ours: bool
+    """Whether we end it, too."""
+    pause: float = FIRST_PAUSE
+    born: float = 0.0
+    due: float | None = None
+    """When it is started again, in monotonic seconds; None while it lives."""
+
+
+class Supervisor:
+    """Runs children and restarts the ones that die; use `with`, or call `stop`."""
+
+    def __init__(self, state_dir: Path, say: Say) -> None:
+        self._state_dir = state_dir.absolute()
+        self._say = say
+        self._watches: dict[str, _Watch] = {}
+        self._asked = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def processes(self) -> dict[str, Process]:
+        """What is being watched, by name, in the order it was started."""
+        return {name: watch.process for name, watch in self._watches.items()}
+
+    def run(self, child: Child) -> Process:
+        """Start a child and watch it; does not wait for it to be ready. Raises ServerNotReady if its port is taken."""
+        process = Process(
+            child.name, child.argv, state_dir=self._state_dir, env=child.env, cwd=child.cwd, port=child.port
+        )
+        self._add(_Watch(process, is_ours=True, born=time.monotonic()))
+        process.spawn()
+        return process
+
+    def watch(self, process: Process) -> None:
+        """Restart this process whenever it is wanted and dead. Whoever started it ends it, after our `stop`."""
+        self._add(_Watch(process, is_ours=False, born=time.monotonic()))
+
+    def _add(self, watch: _Watch) -> None:
+        self._watches = {**self._watches, watch.process.name: watch}
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch_all, name="supervisor", daemon=True)
+            self._thread.start()
+
+    def wait_ready(self, child: Child, *, timeout: float) -> None:
+        """Wait until the child says that it is ready, restarts included. Raises ServerNotReady."""
+        deadline = time.monotonic() + timeout
+        process = self.processes[child.name]
+        while not _is_ready(child.ready):
+            if time.monotonic() > deadline:
+                raise ServerNotReady(f"{child.name} was not ready after {timeout:.0f} s:\n{process.tail()}")
+            time.sleep(_TICK)
+
+    def stop(self) -> None:
+        """End our children, last started first; what does not obey in time is killed."""
+        self._asked.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        for watch in reversed(self._watches.values()):
+            if watch.is_ours:
+                watch.process.stop()
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _watch_all(self) -> None:
+        while not self._asked.wait(_TICK):
+            for watch in self._watches.values():
+                self._look_after(watch, time.monotonic())
+
+    def _look_after(self, watch: _Watch, now: float) -> None:
+        process = watch.process
+        process.trim_log()
+        if process.pid is not None or not process.wanted:
+            watch.due = None
+        elif process.returncode is not None and watch.due is None:
+            if now - watch.born > STEADY_AFTER:
+                watch.pause = FIRST_PAUSE
+            watch.due = now + watch.pause
+            self._say(f"{process.name} {_end(process.returncode)}; starting it again in {watch.pause:g} s")
+            watch.pause = min(watch.pause * 2, LONGEST_PAUSE)
+        elif watch.due is not None and now >= watch.due:
+            watch.due = None
+            watch.born = now
+            try:
+                process.respawn()
+            except (ServerNotReady, OSError) as error:  # OSError: no more processes or files; it may pass
+                watch.due = now + watch.pause
+                self._say(f"{error}; trying again in {watch.pause:g} s")
+                watch.pause = min(watch.pause * 2, LONGEST_PAUSE)
+
+
+def _end(returncode: int) -> str:
+    if returncode < 0:
+        return f"was ended by {signal.Signals(-returncode).name}"
+    return f"ended with exit code {returncode}"
+
+
+def _is_ready(ready: str | Callable[[], bool] | None) -> bool:
+    if ready is None:
+        return True
+    if not isinstance(ready, str):
+        return ready()
+    address = urlsplit(ready)
+    connection = http.client.HTTPConnection(address.netloc, timeout=_PROBE_TIMEOUT)
+    try:
+        connection.request("GET", address.path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,1 @@
+"""Example events as Stripe sends them, and a signed post."""

@@ -1,0 +1,1 @@
+"""One module per command of `billing`. Commands parse arguments and print; engines do the work."""

@@ -1,0 +1,114 @@
+"""`billing calls …`: what an operator sees of the calls to Stripe, and how a failed one gets another chance."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, TypeVar
+
+import orjson
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from ops.commands.dead import PIPE_WIDTH, printable
+from ops.commands.terminal import EXIT_INVALID_SETTINGS
+from schemas.errors import StoreUnavailable
+from schemas.settings import InvalidSettings, load_settings
+from sinks.stripe_calls.calls import Calls
+
+app = typer.Typer(help="The calls to Stripe's API: look at them, requeue what failed.", no_args_is_help=True)
+
+T = TypeVar("T")
+
+
+class Status(StrEnum):
+    """Of a call in the outbox."""
+
+    QUEUED = "queued"
+    CALLING = "calling"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@app.command("ls")
+def ls(
+    status: Annotated[Status, typer.Option(help="Only calls of this status.")] = Status.FAILED,
+    every: Annotated[bool, typer.Option("--all", help="Calls of any status.")] = False,
+    purpose: Annotated[str | None, typer.Option(help="Only calls with this purpose.")] = None,
+    customer: Annotated[str | None, typer.Option(help="Only this customer's calls (cus_…).")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List calls, newest first; the failed ones unless told otherwise.
+
+    Example: billing calls ls --status queued --purpose "settle a tie" --json
+    """
+    wanted = None if every else status.value
+    rows = _with_calls(lambda calls: calls.list(status=wanted, kind=purpose, customer_id=customer, limit=limit))
+    if as_json:
+        for row in rows:
+            typer.echo(orjson.dumps(row).decode())
+        return
+    if not rows:
+        typer.echo(f"no {wanted + ' ' if wanted else ''}calls")
+        return
+    rest = ("call", "purpose", "status", "tries", "queued", "last error")
+    table = Table(Column("key", no_wrap=True), *rest, box=None, pad_edge=False)  # a key cut short is of no use
+    for row in rows:
+        call, queued = f"{row['method']} {row['path']}", f"{row['queued_at']:%Y-%m-%d %H:%M}"
+        error = row["last_error"] or ""
+        cells = (row["call_key"], call, row["purpose"], row["status"], str(row["attempts"]), queued, error)
+        table.add_row(*(Text(printable(cell), overflow="fold") for cell in cells))
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+
+
+@app.command("requeue")
+def requeue(
+    keys: Annotated[list[str] | None, typer.Argument(help="The calls' keys, as `billing calls ls` shows them.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every failed call (up to --limit, oldest first).")] = False,
+    purpose: Annotated[str | None, typer.Option(help="With --all: only calls with this purpose.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 1000,
+) -> None:
+    """Queue failed calls again, with all their tries and under the same idempotency keys.
+
+    Example: billing calls requeue --all --purpose "set the default payment method"
+
+    Stripe repeats its first answer to a key for a day, also an error it gave while doing the call.
+    Exits 1 if a key named here is not that of a failed call.
+    """
+    if bool(keys) == every:
+        typer.echo("billing calls requeue: name keys, or say --all", err=True)
+        raise typer.Exit(2)
+    chosen = None if every else list(keys or ())
+    done = _with_calls(lambda calls: calls.requeue(datetime.now(UTC), keys=chosen, kind=purpose, limit=limit))
+    for key in done:
+        typer.echo(key)
+    missing = sorted(set(chosen or ()) - set(done))
+    typer.echo(f"{len(done)} requeued", err=True)
+    if missing:
+        typer.echo(f"not a failed call: {', '.join(missing)}", err=True)
+        raise typer.Exit(1)
+
+
+def _with_calls(work: Callable[[Calls], Awaitable[T]]) -> T:
+    async def go(url: SecretStr) -> T:
+        calls = await Calls.connect(url, claimer="operator", pool_size=1, application="billing-ops")
+        try:
+            return await work(calls)
+        finally:
+            await calls.close()
+
+    try:
+        return asyncio.run(go(load_settings().database_url))
+    except InvalidSettings as error:
+        typer.echo(f"billing calls: {error}", err=True)
+        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
+    except StoreUnavailable as error:
+        typer.echo(f"billing calls: Postgres does not answer: {error}", err=True)
+        raise typer.Exit(1) from None

@@ -1,0 +1,364 @@
+"""`billing dead …`: what could not be applied, why, and how it gets another chance (behaviours.md D4, D6)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
+
+import orjson
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from eventlog.append import EventLog
+from eventlog.lookup import LogReader, headers_of
+from ops.commands.terminal import EXIT_INVALID_SETTINGS, operator
+from ops.commands.times import moment_of
+from recovery.replay.letters import LetterReplay, Rate, Report, read_letter
+from schemas.errors import BillingError
+from schemas.record import decode_headers
+from schemas.settings import InvalidSettings, Settings, load_settings
+from sinks.postgres.dead_letter_index import Letter, LetterFilter, Letters
+
+app = typer.Typer(help="Dead letters: look at them, replay them, discard them.", no_args_is_help=True)
+
+T = TypeVar("T")
+
+EXIT_INCOMPLETE = 1
+EXIT_UNAVAILABLE = 3
+_SHOWN_ERRORS = 20
+PIPE_WIDTH = 200
+_RATE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(?:/s)?")
+
+
+class Status(StrEnum):
+    """Of a letter: what operators and the worker made of it."""
+
+    OPEN = "open"
+    REPLAYED = "replayed"
+    RESOLVED = "resolved"
+    DISCARDED = "discarded"
+
+
+Ids = Annotated[list[str] | None, typer.Option("--id", help="An event's id, or a letter's place (TOPIC/0/17). Repeat.")]
+Types = Annotated[list[str] | None, typer.Option("--type", help="Only events of this type. Repeat for more.")]
+Customer = Annotated[str | None, typer.Option(help="Only this customer's (cus_…).")]
+Error = Annotated[str | None, typer.Option(help="Only this error class, or messages that hold this text.")]
+Stream = Annotated[str | None, typer.Option(help="Only this stream's.")]
+Since = Annotated[str | None, typer.Option(help="Failed last at or after: 24h (ago), 7d, or 2026-03-01T12:00 (UTC).")]
+Until = Annotated[str | None, typer.Option(help="Failed last before; written as --since.")]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="So many at most.")]
+By = Annotated[str | None, typer.Option(help="Who did it, for the record; by default the user of this system.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, with counts by error.")]
+
+
+@app.command("ls")
+def ls(
+    ids: Ids = None,
+    types: Types = None,
+    customer: Customer = None,
+    error: Error = None,
+    stream: Stream = None,
+    since: Since = None,
+    until: Until = None,
+    status: Annotated[list[Status] | None, typer.Option(help="Only this status; default open. Repeat.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Of any status.")] = False,
+    limit: Limit = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List dead letters, the latest first; the open ones unless told otherwise.
+
+    Example: billing dead ls --type invoice.paid --since 24h --json
+    """
+    statuses = () if every else tuple(status or (Status.OPEN,))
+    settings = _settings()
+    wanted = _filter(settings, ids, types, customer, error, stream, since, until, statuses, limit)
+    letters = _with_letters(settings, lambda index: index.find(wanted, newest_first=True))
+    if as_json:
+        for letter in letters:
+            typer.echo(orjson.dumps(asdict(letter) | {"dead_topic": settings.dead_topic}).decode())
+        return
+    if not letters:
+        typer.echo("no dead letters")
+        return
+    table = Table("event", "type", "customer", "status", "error", "failed last", "place", box=None, pad_edge=False)
+    for letter in letters:
+        reason = f"{letter.error_class}: {letter.message}"
+        place = f"{settings.dead_topic}/{letter.dead_partition}/{letter.dead_offset}"
+        last = f"{letter.last_failed_at:%Y-%m-%d %H:%M:%S}"
+        cells = (letter.event_id, letter.type, letter.customer_id, letter.status, reason, last, place)
+        table.add_row(*(Text(printable(cell or ""), overflow="fold") for cell in cells))
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+
+
+@app.command("show")
+def show(
+    letter_id: Annotated[str, typer.Argument(metavar="ID", help="The event's id, or the letter's place (TOPIC/0/17).")],
+    as_json: Json = False,
+) -> None:
+    """Show an event's dead letters whole: reason, traceback, headers and bytes.
+
+    Example: billing dead show evt_1NG8Du2eZvKYlo2CUI79vXWy
+
+    Exits 1 if there is none.
+    """
+    settings = _settings()
+    wanted = _filter(settings, [letter_id], None, None, None, None, None, None, (), 100)
+
+    async def look(index: Letters) -> list[dict[str, Any]]:
+        with LogReader(settings.kafka_bootstrap, settings.dead_topic) as topic:
+            return [_whole(letter, topic) for letter in await index.find(wanted, newest_first=True)]
+
+    found = _with_letters(settings, look)
+    if not found:
+        typer.echo(f"billing dead: there is no letter of {printable(letter_id)}", err=True)
+        raise typer.Exit(EXIT_INCOMPLETE)
+    if as_json:
+        typer.echo(orjson.dumps(found).decode())
+        return
+    for one in found:
+        for name, value in one.items():
+            if value not in (None, "", {}):
+                shown = orjson.dumps(value).decode() if isinstance(value, dict) else str(value)
+                typer.echo(f"{name}: " + "\n".join(printable(line) for line in shown.splitlines()))
+        typer.echo("")
+    typer.echo(f"Once its cause is mended: billing dead replay --id {printable(letter_id)}")
+
+
+@app.command("replay")
+def replay(
+    ids: Ids = None,
+    types: Types = None,
+    customer: Customer = None,
+    error: Error = None,
+    stream: Stream = None,
+    since: Since = None,
+    until: Until = None,
+    again: Annotated[bool, typer.Option("--again", help="Also what was replayed or discarded before.")] = False,
+    rate: Annotated[str | None, typer.Option(help="At most so many a second: 20/s.")] = None,
+    limit: Limit = 1000,
+    by: By = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Append dead events to the log again: the original key, bytes and headers, in the original order.
+
+    Example: billing dead replay --error RuleViolated --since 24h --rate 50/s
+
+    Interrupted, it is run again and goes on where it was. What the worker then settles it marks `resolved`; what dies
+    again is a new letter that names the old one. Exits 1 if a letter is gone from the topic and the ledger.
+    """
+    settings = _settings()
+    statuses = (Status.OPEN, Status.REPLAYED, Status.DISCARDED) if again else (Status.OPEN,)
+    wanted = _filter(settings, ids, types, customer, error, stream, since, until, statuses, limit)
+    replay_matching(settings, wanted, rate=rate, by=by, dry_run=dry_run, as_json=as_json)
+
+
+@app.command("discard")
+def discard(
+    ids: Ids = None,
+    types: Types = None,
+    customer: Customer = None,
+    error: Error = None,
+    stream: Stream = None,
+    since: Since = None,
+    until: Until = None,
+    every: Annotated[bool, typer.Option("--all", help="Every open letter, up to --limit.")] = False,
+    limit: Limit = 1000,
+    by: By = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Close open letters for good: nobody need look at them any more. The topic keeps them as long as it keeps any.
+
+    Example: billing dead discard --id evt_1NG8Du2eZvKYlo2CUI79vXWy --by jane
+    """
+    settings = _settings()
+    wanted = _filter(settings, ids, types, customer, error, stream, since, until, (Status.OPEN,), limit)
+    if (wanted == LetterFilter(statuses=wanted.statuses, limit=limit)) != every:
+        typer.echo("billing dead discard: say which, or --all", err=True)
+        raise typer.Exit(EXIT_INVALID_SETTINGS)
+    if dry_run:
+        _say_counts("would be discarded", _with_letters(settings, lambda index: index.counts(wanted)), as_json)
+        return
+
+    async def close(index: Letters) -> int:
+        return await index.discard(await index.find(wanted), by or operator())
+
+    done = _with_letters(settings, close)
+    typer.echo(orjson.dumps({"discarded": done}).decode() if as_json else f"{done} discarded")
+
+
+def replay_matching(
+    settings: Settings, wanted: LetterFilter, *, rate: str | None, by: str | None, dry_run: bool, as_json: bool
+) -> None:
+    """Replays what the filter finds and says what came of it; exits as `billing dead replay` does."""
+    pace = rate_of(rate)
+    if dry_run:
+        _say_counts("would be replayed", _with_letters(settings, lambda index: index.counts(wanted)), as_json)
+        return
+
+    async def work(index: Letters) -> Report:
+        letters = await index.find(wanted)
+        is_shown = sys.stderr.isatty() and not as_json
+        with Progress(console=Console(stderr=True), disable=not is_shown, transient=True) as bar:
+            task = bar.add_task("replaying", total=len(letters))
+            return await replay_letters(
+                settings, index, letters, pace, by or operator(), lambda n: bar.advance(task, n)
+            )
+
+    report = _with_letters(settings, work)
+    if as_json:
+        typer.echo(orjson.dumps(asdict(report)).decode())
+    else:
+        _say(report)
+    if report.gone:
+        raise typer.Exit(EXIT_INCOMPLETE)
+
+
+async def replay_letters(
+    settings: Settings,
+    index: Letters,
+    letters: list[Letter],
+    rate: Rate,
+    by: str,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Report:
+    """Onto the log of these settings. Raises what LetterReplay.run raises."""
+    event_log = EventLog(settings.kafka_bootstrap, settings.events_topic, client_id="billing-replay")
+    try:
+        with LogReader(settings.kafka_bootstrap, settings.dead_topic) as dead_topic:
+            work = LetterReplay(letters=index, dead_topic=dead_topic, event_log=event_log, by=by)
+            return await work.run(letters, rate, progress)
+    finally:
+        event_log.close()
+
+
+def _say(report: Report) -> None:
+    typer.echo(f"{report.replayed} replayed" if report.replayed else "nothing to replay")
+    if report.settled:
+        typer.echo(f"{report.settled} were settled already: their letters are closed")
+    if report.resumed:
+        typer.echo(
+            f"{report.resumed} letters were in hand when an earlier replay ended: of these the log may hold two "
+            "records; the ledger drops the second of what is applied",
+            err=True,
+        )
+    for event_id in report.from_ledger:
+        typer.echo(f"{event_id}: its letter is gone; from the ledger: the same JSON, not the same bytes", err=True)
+    for name in report.gone:
+        typer.echo(
+            f"{printable(name)}: gone from the topic, and the ledger has no payload: billing replay --from stripe ID",
+            err=True,
+        )
+
+
+def _say_counts(what: str, counts: dict[str, int], as_json: bool) -> None:
+    total = sum(counts.values())
+    if as_json:
+        typer.echo(orjson.dumps({"total": total, "by_error": counts}).decode())
+        return
+    typer.echo(f"{total} {what}")
+    for number, (error, count) in enumerate(counts.items()):
+        if number == _SHOWN_ERRORS:
+            typer.echo(f"  … and {len(counts) - number} other errors")
+            break
+        typer.echo(f"  {count:>6}  {printable(error)}")
+
+
+def _whole(letter: Letter, topic: LogReader) -> dict[str, Any]:
+    found = asdict(letter) | {"dead_topic": topic.topic}
+    message = read_letter(topic, letter)
+    if message is None:
+        return found | {"in_topic": False}
+    headers = decode_headers(headers_of(message))
+    traceback = headers.pop("dead_traceback", "")
+    key, value = message.key(), message.value()
+    return found | {
+        "in_topic": True,
+        "key": None if key is None else key.decode("utf-8", "replace"),
+        "headers": headers,
+        "traceback": traceback,
+        "value": None if value is None else value.decode("utf-8", "replace"),
+    }
+
+
+def _filter(
+    settings: Settings,
+    ids: list[str] | None,
+    types: list[str] | None,
+    customer: str | None,
+    error: str | None,
+    stream: str | None,
+    since: str | None,
+    until: str | None,
+    statuses: tuple[str, ...],
+    limit: int,
+) -> LetterFilter:
+    now = datetime.now(UTC)
+    place = re.compile(rf"{re.escape(settings.dead_topic)}/(\d{{1,9}})/(\d{{1,18}})")
+    places = [(int(found[1]), int(found[2])) for name in ids or () if (found := place.fullmatch(name))]
+    try:
+        return LetterFilter(
+            ids=tuple(name for name in ids or () if not place.fullmatch(name)),
+            places=tuple(places),
+            types=tuple(types or ()),
+            customer=customer,
+            error=error,
+            stream=stream,
+            since=moment_of(since, now) if since else None,
+            until=moment_of(until, now) if until else None,
+            statuses=statuses,
+            limit=limit,
+        )
+    except ValueError as problem:
+        typer.echo(f"billing dead: {problem}", err=True)
+        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
+
+
+def rate_of(given: str | None) -> Rate:
+    """`20/s` or `20`; exits 2 on anything else."""
+    if given is None:
+        return Rate(None)
+    found = _RATE.fullmatch(given)
+    if found is None or float(found[1]) <= 0:
+        typer.echo(f"billing dead: --rate {given!r:.20}: expected a number a second, as 20/s", err=True)
+        raise typer.Exit(EXIT_INVALID_SETTINGS)
+    return Rate(float(found[1]))
+
+
+def printable(text: str) -> str:
+    """No control sequence of whoever sent an event may reach a terminal."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except InvalidSettings as error:
+        typer.echo(f"billing dead: {error}", err=True)
+        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
+
+
+def _with_letters(settings: Settings, work: Callable[[Letters], Awaitable[T]]) -> T:
+    async def go() -> T:
+        async with Letters.open(settings.database_url) as index:
+            return await work(index)
+
+    try:
+        return asyncio.run(go())
+    except InvalidSettings as error:
+        typer.echo(f"billing dead: {error}", err=True)
+        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
+    except BillingError as error:
+        typer.echo(f"billing dead: {error}", err=True)
+        raise typer.Exit(EXIT_UNAVAILABLE) from None

@@ -1,0 +1,123 @@
+"""`billing diff`: the live database beside one that was rebuilt from the log. Equal: the state is a function of it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated, Any
+
+import asyncpg
+import orjson
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ops.commands.terminal import EXIT_INVALID_SETTINGS
+from recovery.rebuild.comparison import Comparison, NotRebuilt, compare
+from schemas.errors import BillingError
+from schemas.settings import InvalidSettings, load_settings
+from sinks.postgres.failures import classified
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
+
+EXIT_DIFFERENT = 1
+EXIT_UNAVAILABLE = 3
+
+_PIPE_WIDTH = 200
+_SHOWN = 20
+_BOUNDS = Bounds(statement_s=3600.0, idle_in_transaction_s=3600.0)
+
+
+def diff(
+    with_: Annotated[
+        str, typer.Option("--with", envvar="BILLING_REBUILD_URL", metavar="DSN", help="What `billing rebuild` made.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Compare every row that is a function of the log with the database that `billing rebuild` made.
+
+    Example: billing diff --with postgresql://billing@127.0.0.1/rehearsal
+
+    Rows of customers whose events the rebuild could not know (removed by retention, later than it, still waiting) are
+    counted apart. Exits 0 if all others are equal, 1 if not, 2 if a setting is unusable, 3 if a database does not
+    answer or was not rebuilt.
+    """
+    try:
+        found = asyncio.run(run(load_settings().database_url, SecretStr(with_)))
+    except InvalidSettings as error:
+        typer.echo(f"billing diff: {error}", err=True)
+        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
+    except (BillingError, NotRebuilt) as error:
+        typer.echo(f"billing diff: {error}", err=True)
+        raise typer.Exit(EXIT_UNAVAILABLE) from None
+    if as_json:
+        typer.echo(orjson.dumps(_plain(found)))
+    else:
+        _show(found)
+    raise typer.Exit(0 if found.is_equal else EXIT_DIFFERENT)
+
+
+async def run(live: SecretStr, rebuilt: SecretStr) -> Comparison:
+    """Raises NotRebuilt, StoreUnavailable, InvalidSettings."""
+    connections: list[asyncpg.Connection[asyncpg.Record]] = []
+    try:
+        with classified():
+            for url in (live, rebuilt):
+                connections.append(  # noqa: PERF401  # each is to be closed, also if the next one fails
+                    await asyncpg.connect(
+                        dsn(url),
+                        timeout=CONNECT_TIMEOUT_S,
+                        command_timeout=_BOUNDS.client_s,
+                        server_settings=_BOUNDS.server_settings("billing-diff"),
+                    )
+                )
+            return await compare(*connections)
+    finally:
+        for connection in connections:
+            connection.terminate()
+
+
+def _plain(found: Comparison) -> dict[str, Any]:
+    return {
+        "equal": found.is_equal,
+        "rows": dict(found.rows),
+        "different": dict(found.different),
+        "excused": {reason: dict(counts) for reason, counts in found.excused.items()},
+        "removed": {str(partition): count for partition, count in found.removed.items()},
+        "differences": [
+            {
+                "table": one.table,
+                "key": one.key,
+                "only_in": one.only_in,
+                "columns": {name: {"live": live, "rebuilt": rebuilt} for name, (live, rebuilt) in one.columns.items()},
+            }
+            for one in found.differences
+        ],
+    }
+
+
+def _show(found: Comparison) -> None:
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+    table = Table("table", "rows", "different")
+    for name, count in found.rows.items():
+        table.add_row(name, str(count), str(found.different[name]))
+    console.print(table)
+    for reason, counts in found.excused.items():
+        told = ", ".join(f"{count} {name}" for name, count in counts.items())
+        typer.echo(f"not compared, {reason}: {told}")
+    for partition, count in found.removed.items():
+        typer.echo(f"partition {partition}: the first {count} offsets were gone (retention)")
+    for one in found.differences[:_SHOWN]:
+        console.print(_line(one.table, one.key, one.only_in, one.columns), soft_wrap=True)
+    if (more := found.different.total() - _SHOWN) > 0:
+        typer.echo(f"and {more} more (--json names the first {len(found.differences)})")
+    typer.echo("equal" if found.is_equal else f"{found.different.total()} rows differ")
+
+
+def _line(table: str, key: tuple[Any, ...], only_in: str | None, columns: dict[str, tuple[Any, Any]]) -> Text:
+    told = (
+        f"only in the {only_in} one" if only_in else ", ".join(f"{n}: {a!s} / {b!s}" for n, (a, b) in columns.items())
+    )
+    line = f"{table} {'/'.join(map(str, key))}: {told}"
+    return Text("".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in line))

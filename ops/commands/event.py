@@ -1,0 +1,183 @@
+"""`billing event` and `billing customer`: everything that is known about one of them, in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ops.commands.terminal import EXIT_INVALID_SETTINGS
+from schemas.errors import BillingError
+from schemas.settings import InvalidSettings, Settings, load_settings
+from schemas.timer import RETRY
+from sinks.postgres import queries, tables
+from sinks.postgres.pool import reading
+
+EXIT_UNKNOWN = 1
+EXIT_UNAVAILABLE = 3
+
+_PIPE_WIDTH = 200
+
+Found = dict[str, Any]
+Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+
+# What a table shows of each list; --json has every column.
+_SHOWN = {
+    "members": ("user_id", "role", "email"),
+    "subscriptions": ("subscription_id", "status", "plan", "price_id", "current_period_end", "cancel_at_period_end"),
+    "payments": ("invoice_id", "checkout_session_id", "status", "amount", "currency", "paid_at", "failure_reason"),
+    "payment_methods": ("payment_method_id", "brand", "last4", "exp_month", "exp_year", "detached_at"),
+    "timers": ("kind", "subject", "due_at", "status"),
+    "emails": ("template", "recipient", "status", "queued_at", "sent_at", "last_error"),
+    "events": ("event_id", "type", "created", "outcome", "reason"),
+    "dead_letters": (
+        "stage",
+        "error_class",
+        "message",
+        "attempts",
+        "last_failed_at",
+        "status",
+        "closed_by",
+        "replay_of",
+    ),
+    "stripe_calls": ("call_key", "method", "path", "purpose", "status", "attempts", "done_at", "last_error"),
+    "exports": ("export_key", "status", "attempts", "done_at", "expires_at", "last_error"),
+    "wrote": ("table", "key", "by"),
+}
+
+
+def event(event_id: Annotated[str, typer.Argument(metavar="ID", help="evt_…")], as_json: Json = False) -> None:
+    """Show what came of one event: where it stands on the log, its verdict, all it wrote and ordered, what to do next.
+
+    Example: billing event evt_1NG8Du2eZvKYlo2CUI79vXWy --json
+
+    Exits 1 if no such event is known, 2 if a setting is missing, 3 if the database does not answer.
+    """
+    unknown = f"no event {event_id} is known; billing replay {event_id} looks for it on the log and at Stripe"
+    found = _ask("event", lambda connection, settings: _event(connection, event_id, settings.events_topic), unknown)
+    _show(found, as_json)
+
+
+def customer(
+    customer_id: Annotated[str, typer.Argument(metavar="ID", help="cus_…")],
+    account: Annotated[str, typer.Option(help="The connected account it belongs to; none for one's own.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show everything on one customer: state, payments, timers, e-mails and latest events.
+
+    Example: billing customer cus_NffrFeUfNV2Hib --json
+
+    Exits 1 if no such customer is known, 2 if a setting is missing, 3 if the database does not answer.
+    """
+    unknown = f"no customer {customer_id} is known" + (f" under {account}" if account else "")
+    found = _ask("customer", lambda connection, _: queries.customer_overview(connection, account, customer_id), unknown)
+    _show(found, as_json)
+
+
+async def _event(connection: AsyncConnection, event_id: str, events_topic: str) -> Found | None:
+    row = await queries.ledger_row(connection, event_id)
+    if row is not None and row["partition"] is not None:
+        row["on_the_log"] = f"{events_topic}/{row['partition']}/{row['offset']}"
+    found: Found = {
+        "event": row,
+        "wrote": await queries.effects_of_event(connection, row) if row is not None else [],
+        "emails": await queries.emails_of_event(connection, event_id),
+        "timers": await queries.rows_by_event(connection, tables.timers, event_id),
+        "stripe_calls": await queries.rows_by_event(connection, tables.stripe_calls, event_id),
+        "exports": await queries.rows_by_event(connection, tables.exports, event_id),
+        "dead_letters": await queries.dead_letters_of_event(connection, event_id),
+    }
+    return found | {"next": _next(event_id, found)} if any(found.values()) else None
+
+
+def _next(event_id: str, found: Found) -> list[str]:
+    """What to type: one line for each thing that is not as it should be."""
+    row, letters = found["event"], found["dead_letters"]
+    lines = [f"billing mail requeue {mail['email_key']}" for mail in found["emails"] if mail["status"] == "failed"]
+    lines += [
+        f"billing calls requeue {call['call_key']}" for call in found["stripe_calls"] if call["status"] == "failed"
+    ]
+    if any(letter["status"] == "open" for letter in letters):
+        lines += [f"billing dead show {event_id}", f"billing dead replay --id {event_id}"]
+    elif row is not None and row["outcome"] == "dead":
+        lines.append(f"billing dead replay --again --id {event_id}" if letters else f"billing replay {event_id}")
+    if row is not None and row["outcome"] == "waiting":
+        due = [timer["due_at"] for timer in found["timers"] if timer["kind"] == RETRY and timer["status"] == "pending"]
+        when = f" before {due[0]:%F %T} UTC, when it comes back by itself" if due else ""
+        lines.append(f"billing replay {event_id}   # to have it looked at{when}")
+    return lines
+
+
+def _ask(command: str, question: Callable[[AsyncConnection, Settings], Awaitable[Found | None]], unknown: str) -> Found:
+    async def answer() -> Found | None:
+        settings = load_settings()
+        async with reading(settings.database_url) as connection:
+            return await question(connection, settings)
+
+    try:
+        found = asyncio.run(answer())
+    except InvalidSettings as error:
+        typer.echo(f"billing {command}: {error}", err=True)
+        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
+    except BillingError as error:
+        typer.echo(f"billing {command}: {error}", err=True)
+        raise typer.Exit(EXIT_UNAVAILABLE) from None
+    if found is None:
+        typer.echo(f"billing {command}: {_printable(unknown)}", err=True)
+        raise typer.Exit(EXIT_UNKNOWN)
+    return found
+
+
+def _show(found: Found, as_json: bool) -> None:
+    if as_json:
+        typer.echo(orjson.dumps(found))
+        return
+    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    for name, part in found.items():
+        if isinstance(part, Mapping):
+            console.print(_pairs(name, part))
+        elif name == "next":
+            for line in part:
+                console.print(Text(f"next: {_printable(line)}"))
+        elif part:
+            console.print(_list(name, part))
+
+
+def _pairs(title: str, row: Mapping[str, Any]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in row.items():
+        if value not in (None, "", {}) and name != "payload":
+            table.add_row(name, _cell(value))
+    return table
+
+
+def _list(title: str, rows: Iterable[Mapping[str, Any]]) -> Table:
+    shown = _SHOWN[title]
+    table = Table(title=title.replace("_", " "), title_justify="left")
+    for name in shown:
+        table.add_column(name, overflow="fold")  # an id cut short is of no use
+    for row in rows:
+        table.add_row(*(_cell(row[name]) for name in shown))
+    return table
+
+
+def _cell(value: object) -> Text:
+    if value is None:
+        return Text("")
+    if isinstance(value, datetime):
+        return Text(value.isoformat(sep=" ", timespec="seconds"))
+    return Text(_printable(orjson.dumps(value).decode() if isinstance(value, dict) else str(value)))
+
+
+def _printable(text: str) -> str:
+    # Names come from whoever bought something: no control sequence of theirs may reach a terminal.
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)

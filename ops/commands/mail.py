@@ -1,0 +1,177 @@
+"""`billing mail …`: what an operator sees of the e-mail outbox, and how a failed mail gets another chance (D8)."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from ops.commands.dead import PIPE_WIDTH, printable
+from ops.commands.terminal import EXIT_INVALID_SETTINGS
+from schemas.errors import StoreUnavailable
+from schemas.settings import Config, InvalidSettings, load_config, load_settings
+from schemas.settings import Mail as MailConfig
+from sinks.email.addresses import UnusableAddress
+from sinks.email.message import Composer, QueuedMail
+from sinks.email.outbox import Outbox
+from sinks.email.samples import SAMPLES
+
+app = typer.Typer(
+    help="The e-mail outbox: look at it, requeue what failed, preview the templates.", no_args_is_help=True
+)
+
+T = TypeVar("T")
+
+
+class Status(StrEnum):
+    """Of a mail in the outbox."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    SENT = "sent"
+    FAILED = "failed"
+
+
+@app.command("ls")
+def ls(
+    status: Annotated[Status | None, typer.Option(help="Only mails of this status.")] = Status.FAILED,
+    every: Annotated[bool, typer.Option("--all", help="Mails of any status.")] = False,
+    template: Annotated[str | None, typer.Option(help="Only mails of this template.")] = None,
+    customer: Annotated[str | None, typer.Option(help="Only this customer's mails (cus_…).")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List mails, newest first; the failed ones unless told otherwise.
+
+    Example: billing mail ls --status queued --template payment-receipt --json
+    """
+    wanted = None if every or status is None else status.value
+    rows = _with_outbox(lambda outbox: outbox.list(status=wanted, kind=template, customer_id=customer, limit=limit))
+    if as_json:
+        for row in rows:
+            typer.echo(orjson.dumps(row).decode())
+        return
+    if not rows:
+        typer.echo(f"no {wanted + ' ' if wanted else ''}mails")
+        return
+    rest = ("template", "status", "tries", "to", "queued", "last error")
+    table = Table(Column("key", no_wrap=True), *rest, box=None, pad_edge=False)  # a key cut short is of no use
+    for row in rows:
+        queued = f"{row['queued_at']:%Y-%m-%d %H:%M}"
+        recipient, error = row["recipient"] or "", row["last_error"] or ""
+        cells = (row["email_key"], row["template"], row["status"], str(row["attempts"]), recipient, queued, error)
+        table.add_row(*(Text(printable(cell), overflow="fold") for cell in cells))
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+
+
+@app.command("requeue")
+def requeue(
+    keys: Annotated[list[str] | None, typer.Argument(help="The mails' keys, as `billing mail ls` shows them.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every failed mail (up to --limit, oldest first).")] = False,
+    template: Annotated[str | None, typer.Option(help="With --all: only this template's.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 1000,
+) -> None:
+    """Queue failed mails again, with all their tries.
+
+    Example: billing mail requeue --all --template payment-receipt
+
+    Exits 1 if a key named here is not that of a failed mail.
+    """
+    if bool(keys) == every:
+        typer.echo("billing mail requeue: name keys, or say --all", err=True)
+        raise typer.Exit(2)
+    chosen = None if every else list(keys or ())
+    done = _with_outbox(lambda outbox: outbox.requeue(datetime.now(UTC), keys=chosen, kind=template, limit=limit))
+    for key in done:
+        typer.echo(key)
+    missing = sorted(set(chosen or ()) - set(done))
+    typer.echo(f"{len(done)} requeued", err=True)
+    if missing:
+        typer.echo(f"not a failed mail: {', '.join(missing)}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command("preview")
+def preview(
+    out: Annotated[Path, typer.Option(help="The folder; made if it is not there.")],
+    locales: Annotated[list[str] | None, typer.Option("--locale", help="Repeat for more; default en and de.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file whose [mail] to use.", exists=True)] = None,
+) -> None:
+    """Write each mail, with sample data, as .html, .txt and .eml. Needs no running system.
+
+    Example: billing mail preview --out previews --locale de-AT
+    """
+    try:
+        mail_config = load_config(config).mail if config is not None else _sample_config().mail
+        count = write_previews(out, locales or ["en", "de"], mail_config)
+    except (InvalidSettings, UnusableAddress) as error:
+        typer.echo(f"billing mail preview: {error}", err=True)
+        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
+    typer.echo(f"{count} files in {out}")
+
+
+def write_previews(out: Path, locales: list[str], config: MailConfig) -> int:
+    """`{template}.{locale}.html|txt|eml` for each mail; how many files. Raises UnusableAddress."""
+    composer = Composer(config, link_secret=b"preview")
+    out.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC)
+    count = 0
+    for template, data in SAMPLES.items():
+        for locale in locales:
+            mail = QueuedMail(
+                key=f"preview/{template}/{locale}",
+                event_id="evt_preview",
+                account="",
+                customer_id="cus_preview",
+                template=template,
+                recipient="jane.doe@example.com",
+                locale=locale,
+                livemode=True,
+                data=data,
+                attempts=1,
+                queued_at=now,
+                claimed_until=now,
+            )
+            letter = composer.compose(mail, now)
+            for subtype in ("html", "plain"):
+                body = letter.message.get_body((subtype,))
+                if body is None:
+                    raise RuntimeError(f"{template} has no {subtype} part")
+                suffix = "txt" if subtype == "plain" else "html"
+                (out / f"{template}.{locale}.{suffix}").write_text(body.get_content(), "utf-8")
+            (out / f"{template}.{locale}.eml").write_bytes(letter.as_bytes())
+            count += 3
+    return count
+
+
+def _sample_config() -> Config:
+    mail = MailConfig(sender="Acme Billing <billing@example.com>", product="Acme", app_url="https://app.example.com")
+    return Config(mail=mail)
+
+
+def _with_outbox(work: Callable[[Outbox], Awaitable[T]]) -> T:
+    async def go(url: Any) -> T:
+        outbox = await Outbox.connect(url, claimer="operator", pool_size=1, application="billing-ops")
+        try:
+            return await work(outbox)
+        finally:
+            await outbox.close()
+
+    try:
+        return asyncio.run(go(load_settings().database_url))
+    except InvalidSettings as error:
+        typer.echo(f"billing mail: {error}", err=True)
+        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
+    except StoreUnavailable as error:
+        typer.echo(f"billing mail: Postgres does not answer: {error}", err=True)
+        raise typer.Exit(1) from None

@@ -1,0 +1,101 @@
+"""`billing scheduler`: wires the scheduler and runs it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import structlog
+import typer
+import uvloop
+
+from eventlog.append import EventLog
+from ops.commands.terminal import EXIT_INVALID_SETTINGS, settings_and_config
+from ops.runtime.clock import clock_from
+from ops.runtime.health import OpsServer
+from ops.runtime.watchdog import Watchdog
+from recovery.reconcile.wiring import key_and_base
+from scheduler.due_timers import DueTimers
+from scheduler.reconcile import ReconcileSchedule
+from scheduler.retry_failed import RetryFailed
+from scheduler.timers import Scheduler
+from schemas.settings import Config, InvalidSettings, Settings
+
+log = structlog.get_logger(__name__)
+
+_STOP_S = 15.0
+"""For a reconciliation to let go: it may be waiting for Kafka."""
+
+
+def scheduler() -> None:
+    """Append due timers to the log: reminders, dunning steps, waiting events.
+
+    Example: billing scheduler
+
+    With BILLING_RECONCILE_EVERY_S it also asks Stripe now and then what never arrived (billing reconcile).
+    Several may run at once: they take turns. SIGTERM lets the turn in hand end and exits 0. Exits 2 if a setting is
+    unusable, 70 when it is stuck.
+
+    With BILLING_RETRY_FAILED_EVERY_S it also replays, that often, what failed within a day (billing replay --failed).
+    """
+    settings, config = settings_and_config()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(run(settings, config))
+        except InvalidSettings as error:
+            typer.echo(f"billing scheduler: {error}", err=True)
+            raise typer.Exit(EXIT_INVALID_SETTINGS) from None
+
+
+async def run(settings: Settings, config: Config) -> None:
+    """Until SIGTERM or SIGINT. Raises InvalidSettings, OSError when the ops address is taken."""
+    reconciling = _reconciling(settings, config)
+    event_log = EventLog(settings.kafka_bootstrap, settings.events_topic, client_id="billing-scheduler")
+    schedule = Scheduler(partial(DueTimers.connect, settings.database_url), event_log, clock=clock_from(os.environ))
+    watchdog = Watchdog({"turns": schedule.stuck}, limit_s=settings.stuck_after_s)
+    retrying = RetryFailed(settings)
+    health = OpsServer(
+        settings.ops_host,
+        settings.ops_port,
+        {"timers": schedule.trouble},
+        alive={"turns": schedule.stuck, "progress": watchdog.trouble},
+        notes={
+            "reconcile": reconciling.note if reconciling is not None else lambda: "off",
+            "retry_failed": retrying.note if settings.retry_failed_every_s else lambda: "off",
+        },
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, schedule.stop)
+    beside = [asyncio.create_task(reconciling.run())] if reconciling is not None else []
+    if settings.retry_failed_every_s:
+        beside.append(asyncio.create_task(retrying.run()))
+    try:
+        await health.start()
+        watchdog.start()
+        log.info("scheduler.started", action="scheduler.started", topic=settings.events_topic)
+        await schedule.run()
+    finally:
+        await watchdog.stop()
+        for work in beside:
+            work.cancel()
+        if beside:
+            await asyncio.wait(beside, timeout=_STOP_S)
+        await health.stop()
+        await asyncio.to_thread(event_log.close)
+    log.info("scheduler.stopped", action="scheduler.stopped")
+
+
+def _reconciling(settings: Settings, config: Config) -> ReconcileSchedule | None:
+    """Raises InvalidSettings."""
+    if not settings.reconcile_every_s:
+        return None
+    key_and_base(settings, config)
+    return ReconcileSchedule(settings, config, every=timedelta(seconds=settings.reconcile_every_s), clock=_utc_now)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,247 @@
+"""`billing worker`: wires one worker and runs it until it is told to stop or cannot go on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import version
+from typing import Annotated
+
+import faust
+import structlog
+import typer
+import uvloop
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from eventlog.dead_letters import DeadLetters
+from eventlog.lag import GroupPlaces
+from eventlog.retention import kafka_keeps, warn_if_endless, warn_if_too_long
+from ops.commands.brake import EXIT_BRAKED, Hold, limits_of
+from ops.commands.terminal import operator, settings_and_config
+from ops.runtime.health import OpsServer
+from ops.runtime.watchdog import Watchdog
+from schemas.errors import StoreUnavailable
+from schemas.settings import Config, InvalidSettings, Settings
+from sinks.postgres.brakes import Brakes
+from sinks.postgres.store import Store
+from streams import metrics
+from streams.agent import LANES, Agent, rules_of
+from streams.brake import Brake, BrakeTripped
+from streams.faust.app import attach, create_app, group_of
+from streams.faust.changelog import ensure_changelog
+from streams.faust.membership import leave_for_good
+from streams.faust.seen import SeenEvents
+from streams.faust.sensor import KafkaSensor
+from streams.faust.watch import WorkerWatch
+from streams.process import OTHER, Processor
+from streams.rules.catalog import RULES, STREAMS, stream_of
+from streams.rules.registry import Rule
+
+log = structlog.get_logger()
+
+_ALL = frozenset(STREAMS) | {OTHER}
+_STUCK_S = 60.0
+"""How long Postgres may hold a worker up before /readyz says so."""
+_HOUSEKEEPING_S = 30.0
+
+
+class WorkerCrashed(Exception):
+    """Faust gave up; the supervisor starts a new process."""
+
+
+def worker(
+    streams: Annotated[
+        list[str] | None, typer.Argument(help="Run only these streams, as a consumer group of their own.")
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", help="Leave this stream to a group of its own; may be repeated.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume-after-brake", help="Go on, though too many events died under this code.")
+    ] = False,
+) -> None:
+    """Apply events: read the log, decide, write Postgres.
+
+    Example: billing worker            (all streams, one group)
+             billing worker invoices   (one stream, a group of its own)
+             billing worker --without invoices   (the rest, in the first group)
+
+    When too many events die it stops (exit 71); started again, it waits: for other code, `billing brake release`, or
+    --resume-after-brake. Exits 70 when it is stuck, or met what it can neither apply nor dead-letter.
+    """
+    asked_for, left_out = frozenset(streams or ()), frozenset(without or ())
+    unknown = (asked_for | left_out) - _ALL
+    if unknown:
+        typer.echo(f"no such stream: {', '.join(sorted(unknown))} (there are {', '.join(STREAMS)}, {OTHER})", err=True)
+        raise typer.Exit(2)
+    if asked_for and left_out:
+        typer.echo("name streams, or leave some out with --without: not both", err=True)
+        raise typer.Exit(2)
+    settings, config = settings_and_config()
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # also for the loop of the consumer's thread
+    with asyncio.Runner() as runner:
+        try:
+            runner.run(run(settings, config, asked_for, without=left_out, resume_after_brake=resume))
+        except (InvalidSettings, WorkerCrashed, StoreUnavailable) as error:
+            typer.echo(f"worker: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+async def run(
+    settings: Settings,
+    config: Config,
+    streams: frozenset[str],
+    *,
+    without: frozenset[str] = frozenset(),
+    rules: Mapping[str, Rule] = RULES,
+    stream_of: Callable[[str], str] = stream_of,
+    resume_after_brake: bool = False,
+) -> None:
+    """Runs until SIGTERM or SIGINT. Raises WorkerCrashed, InvalidSettings when there is no topic to read, and
+    StoreUnavailable when Postgres does not answer at the start."""
+    partitions = await asyncio.to_thread(_partitions_of, settings.kafka_bootstrap, settings.events_topic)
+    keeps = await asyncio.to_thread(kafka_keeps, settings)
+    warn_if_too_long(keeps, config.rules.erase_after_days)
+    warn_if_endless(keeps)
+    group = group_of(settings.topic_prefix, streams)
+    if without:  # of the same group: what others have left it reads on from there
+        streams = _ALL - without
+    app = create_app(settings, group, partitions)
+    app.sensors.add(KafkaSensor())
+    store = await Store.connect(settings.database_url, pool_size=LANES)
+    dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_topic)
+    seen = SeenEvents(app, partitions, horizon_s=settings.seen_hours * 3600)
+    code_version = settings.code_version or version("billing-stream")
+    brake = Brake(limits_of(settings))
+    hold = Hold(brakes=Brakes(settings.database_url), group=group, code_version=code_version)
+    agent = Agent(
+        processor=Processor(
+            store=store,
+            dead_letters=dead_letters,
+            rules=rules_of(streams, rules),
+            config=config,
+            group=group,
+            code_version=code_version,
+            brake=brake,
+            kafka_keeps=keeps,
+        ),
+        seen=seen,
+        stream_of=stream_of,
+        streams=streams,
+        hold=partial(_stop_braked, hold),
+    )
+    attach(app, agent, settings.events_topic, seen)
+    for stream in streams or _ALL:  # shown from the start: "no event since" is what alarms ask
+        for outcome in ("applied", "dead"):
+            metrics.EVENTS.labels(stream=stream, outcome=outcome)
+    await asyncio.to_thread(
+        ensure_changelog, settings.kafka_bootstrap, seen.changelog, partitions, settings.replication_factor
+    )
+    places = GroupPlaces(settings.kafka_bootstrap, group, settings.events_topic)
+    watch = WorkerWatch(
+        app,
+        agent,
+        seen,
+        places,
+        settings.events_topic,
+        limit_s=settings.stuck_after_s,
+        join_s=2 * settings.session_timeout_s,
+    )
+    watchdog = Watchdog(watch.checks, limit_s=settings.stuck_after_s)
+    health = OpsServer(
+        settings.ops_host,
+        settings.ops_port,
+        {
+            "brake": lambda: hold.reason,
+            "kafka": watch.kafka_trouble,
+            "faust": lambda: _faust_trouble(app, is_up=watch.is_up),
+            "batches": lambda: _batch_trouble(agent),
+        },
+        alive={"progress": watchdog.trouble},
+    )
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stopping.set)
+    await health.start()
+    try:
+        if resume_after_brake:
+            await hold.brakes.release(group, operator(), let_die=settings.brake_window)
+        brake.forgive(await hold.until_released(stopping))
+        if not stopping.is_set():
+            watchdog.start()
+            await app.start()
+            watch.is_up = True
+            _spare_collections()
+            log.info("worker.started", action="worker.started", group=group, partitions=partitions)
+            await _until_stopped(app, seen, stopping)
+    finally:
+        await watchdog.stop()
+        if stopping.is_set():
+            leave_for_good(app)
+        await app.stop()
+        await health.stop()
+        await asyncio.to_thread(places.close)
+        await asyncio.to_thread(dead_letters.close)
+        await store.close()
+    log.info("worker.stopped", action="worker.stopped", group=group)
+
+
+def _spare_collections() -> None:
+    """A batch makes some ten thousand objects that go with it, and no cycles to speak of; at Python's own thresholds
+    the collector takes a tenth of the worker's time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+async def _stop_braked(hold: Hold, tripped: BrakeTripped) -> None:
+    """Ends the process uncommitted, as an orderly stop would not, once Postgres knows why."""
+    await hold.write_down(tripped)
+    typer.echo(f"worker: {hold.reason}", err=True)
+    os._exit(EXIT_BRAKED)
+
+
+async def _until_stopped(app: faust.App, seen: SeenEvents, stopping: asyncio.Event) -> None:
+    next_housekeeping = time.monotonic() + _HOUSEKEEPING_S
+    while not stopping.is_set():
+        if app.crashed or app.should_stop:
+            raise WorkerCrashed(f"Faust stopped: {app.crash_reason!r}")
+        if time.monotonic() >= next_housekeeping:
+            next_housekeeping += _HOUSEKEEPING_S
+            seen.forget_old()
+            metrics.KNOWN_IDS.set(len(seen))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), 0.5)
+
+
+def _faust_trouble(app: faust.App, *, is_up: bool) -> str | None:
+    """`is_up`: whether its start is over. Faust calls itself started before it has joined its group."""
+    if app.crashed:
+        return "Faust crashed"
+    if not is_up or app.rebalancing or app.in_recovery:
+        return "starting, rebalancing or recovering its table"
+    return None
+
+
+def _batch_trouble(agent: Agent) -> str | None:
+    since = agent.troubled_since
+    if since is not None and time.monotonic() - since > _STUCK_S:
+        return f"held up for {time.monotonic() - since:.0f} s: {agent.trouble}"
+    return None
+
+
+def _partitions_of(bootstrap: str, topic: str) -> int:
+    try:
+        found = AdminClient({"bootstrap.servers": bootstrap}).list_topics(topic, timeout=15).topics.get(topic)
+    except KafkaException as error:
+        raise InvalidSettings(f"BILLING_KAFKA_BOOTSTRAP: {bootstrap} does not answer: {error}") from None
+    if found is None or not found.partitions:
+        raise InvalidSettings(f"there is no topic {topic}: run `billing topics` first")
+    return len(found.partitions)

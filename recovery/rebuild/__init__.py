@@ -1,0 +1,1 @@
+"""Apply the log to an empty database, and compare two databases."""

@@ -1,0 +1,79 @@
+"""Beside the flow: the database that a rebuild writes, and the row in it that says what of the log it holds."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import orjson
+from pydantic import SecretStr
+from sqlalchemy import exists, select
+
+from sinks.postgres.failures import classified
+from sinks.postgres.migration import migrate, newest_revision, revision
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn, reading
+from sinks.postgres.tables import metadata
+
+_BEGIN = "INSERT INTO billing.rebuilds (topic, started_at, offsets) VALUES ($1, $2, $3) RETURNING rebuild_id"
+_END = "UPDATE billing.rebuilds SET ended_at = $2, counts = $3 WHERE rebuild_id = $1"
+_WAITING = """
+SELECT event_id, type, source, endpoint, $1::text AS topic, "partition", "offset", payload::text AS payload,
+    coalesce(received_at, applied_at) AS at
+FROM billing.events WHERE outcome = 'waiting' AND payload IS NOT NULL ORDER BY created, event_id LIMIT 10000
+"""
+
+
+class NotEmpty(Exception):
+    """A rebuild would mix what it makes with what is there; the message says with what."""
+
+
+async def prepare(url: SecretStr) -> None:
+    """Migrates a blank database. Raises NotEmpty (also for one of another version), StoreUnavailable."""
+    async with reading(url) as connection:
+        found = await revision(connection)
+    if found is None:
+        await migrate(url)
+    elif found != newest_revision():
+        raise NotEmpty(f"the database is at revision {found}, not {newest_revision()}: it is in use by another version")
+    async with reading(url) as connection:
+        for table in metadata.sorted_tables:
+            if (await connection.execute(select(exists(select(1).select_from(table))))).scalar():
+                raise NotEmpty(f"the database is not empty: there are {table.name}")
+
+
+class Note:
+    """The row of the rebuild under way."""
+
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record], rebuild_id: int, topic: str) -> None:
+        self._connection = connection
+        self._id = rebuild_id
+        self._topic = topic
+
+    async def waiting(self) -> list[asyncpg.Record]:
+        """The events that wait, the oldest first."""
+        with classified():
+            return await self._connection.fetch(_WAITING, self._topic)
+
+    async def end(self, counts: Mapping[str, Any]) -> None:
+        with classified():
+            await self._connection.execute(_END, self._id, datetime.now(UTC), orjson.dumps(dict(counts)).decode())
+
+
+@asynccontextmanager
+async def noted(
+    url: SecretStr, topic: str, started: datetime, offsets: Mapping[str, tuple[int, int]]
+) -> AsyncIterator[Note]:
+    """`offsets`: [first, next) by partition. Raises StoreUnavailable."""
+    with classified():
+        connection = await asyncpg.connect(
+            dsn(url), timeout=CONNECT_TIMEOUT_S, server_settings=Bounds().server_settings("billing-rebuild")
+        )
+    try:
+        with classified():
+            rebuild_id = await connection.fetchval(_BEGIN, topic, started, orjson.dumps(dict(offsets)).decode())
+        yield Note(connection, rebuild_id, topic)
+    finally:
+        connection.terminate()

@@ -1,0 +1,1 @@
+"""Compare with Stripe: events that never arrived, objects that differ."""

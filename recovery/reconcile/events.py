@@ -1,0 +1,200 @@
+"""Beside the flow: what Stripe has told and we never heard goes onto the log, like everything else (behaviours.md D7).
+
+    Stripe's list, a slice of time ─▶ less what the ledger has ─▶ less what the log has ─▶ append ─▶ move the cursor
+
+Killed between append and cursor, the next run looks at the same slice again, and finds on the log what it had appended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from eventlog.append import MAX_RECORD_BYTES, Entry, EventLog
+from recovery.reconcile.report import Report, moment
+from recovery.reconcile.runs import Run, Runs
+from recovery.reconcile.window import GRACE, MOST, Slice, Window, slices, window_of
+from schemas.errors import LogUnavailable
+from schemas.ordering import account_of, ordering_key
+from schemas.record import RecordHeaders, Source
+from sinks.outbox.pauses import Timetable
+from sinks.stripe_api.api import ApiTrouble
+from sinks.stripe_api.listing import Listed, ListingBroken, Lists
+
+log = structlog.get_logger(__name__)
+
+_AT_ONCE = 500
+_LARGEST = MAX_RECORD_BYTES - 65_536
+"""With room for key and headers."""
+_APPENDING = Timetable(first=timedelta(seconds=1), factor=2, tries=6)
+
+
+class AnotherIsAtIt(Exception):
+    """Only one reconciliation runs at a time: two would share Stripe's rate limit and find the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What to reconcile. Times are UTC; None is the default (window.py)."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    types: tuple[str, ...] = ()
+    undelivered_only: bool = False
+    """Only what Stripe itself knows that no endpoint took."""
+    dry_run: bool = False
+    grace: timedelta = GRACE
+
+    @property
+    def params(self) -> dict[str, Any]:
+        types = {"types": list(self.types)} if self.types else {}
+        return types | ({"delivery_success": False} if self.undelivered_only else {})
+
+    @property
+    def scope(self) -> str:
+        """What the run is confined to: a run takes up only what one of the same scope has left."""
+        words = sorted(self.types) + ["undelivered"] * self.undelivered_only
+        return " ".join(words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciler:
+    """`on_the_way` reads the ids of the events that stand on the log and that the worker has yet to come to."""
+
+    lists: Lists
+    runs: Runs
+    event_log: EventLog
+    on_the_way: Callable[[], frozenset[str]]
+    clock: Callable[[], datetime]
+    most: int = MOST
+
+    async def run(self, asked: Asked, accounts: Sequence[str]) -> list[Report]:
+        """One account after another; '' is our own. What goes wrong with one is in its report, and the next is tried.
+
+        Raises AnotherIsAtIt, StoreUnavailable.
+        """
+        if not asked.dry_run and not await self.runs.take_turn():
+            raise AnotherIsAtIt("another reconciliation is running")
+        # Before the ledger is asked: what leaves the log meanwhile is in the ledger then.
+        waiting = await asyncio.to_thread(self.on_the_way)
+        return [await self._account(asked, account, waiting) for account in accounts]
+
+    async def _account(self, asked: Asked, account: str, waiting: frozenset[str]) -> Report:
+        now = self.clock()
+        ended = await self.runs.newest(account, asked.scope, ended=True)
+        settled_until = ended.window_until if ended is not None else None
+        window = window_of(now, since=asked.since, until=asked.until, settled_until=settled_until, grace=asked.grace)
+        report = Report(account, window.start, window.end)
+        run = None if asked.dry_run else await self._begin(asked, window, report, now)
+        rest = Window(run.cursor, window.end) if run is not None and report.resumed_at is not None else window
+        try:
+            async for part in slices(self.lists, rest, account, asked.params, most=self.most):
+                await self._settle(part, report, waiting, is_dry=run is None)
+                if run is not None:
+                    await self.runs.advance(run, part.end, window.end, report.counts)
+        except (ApiTrouble, LogUnavailable) as error:
+            report.trouble = f"{type(error).__name__}: {error}"
+            if run is not None:
+                await self.runs.fail(run, report.trouble)
+        else:
+            if run is not None:
+                await self.runs.end(run, self.clock())
+        _log(report, is_dry=run is None)
+        return report
+
+    async def _begin(self, asked: Asked, window: Window, report: Report, now: datetime) -> Run:
+        """A run that was broken off within this window is taken up; else a new one."""
+        left = await self.runs.newest(report.account, asked.scope, ended=False)
+        ended = await self.runs.newest(report.account, asked.scope, ended=True)
+        is_latest = left is not None and (ended is None or left.run_id > ended.run_id)
+        if left is not None and is_latest and left.window_from <= window.start < left.cursor <= window.end:
+            report.resumed_at = left.cursor
+            return left
+        return await self.runs.begin(report.account, asked.scope, now, window.start, window.end)
+
+    async def _settle(self, part: Slice, report: Report, waiting: frozenset[str], *, is_dry: bool) -> None:
+        now = self.clock()
+        report.listed += len(part.events)
+        missing: list[Listed] = []
+        for first in range(0, len(part.events), _AT_ONCE):
+            batch = part.events[first : first + _AT_ONCE]
+            known = await self.runs.known([event.id for event in batch])
+            unknown = [event for event in batch if event.id not in known]
+            missing += [event for event in unknown if event.id not in waiting]
+            report.on_the_way += sum(event.id in waiting for event in unknown)
+        entries: list[Entry] = []
+        for event in missing:
+            entry, created = self._entry(event, report.account, now)
+            report.note_missing(event.id, event.object["type"], created, now)
+            if len(entry.value) > _LARGEST:
+                report.too_large += 1
+                log.error("reconcile.too_large", action="reconcile.too_large", event_id=event.id)
+            else:
+                entries.append(entry)
+        if not is_dry:
+            for first in range(0, len(entries), _AT_ONCE):
+                await append(self.event_log, entries[first : first + _AT_ONCE])
+                report.fed += len(entries[first : first + _AT_ONCE])
+
+    def _entry(self, event: Listed, account: str, now: datetime) -> tuple[Entry, datetime]:
+        o = event.object
+        try:
+            created, type_ = moment(o["created"]), str(o["type"])
+        except (KeyError, ValueError):
+            raise ListingBroken(f"{event.id:.50} is no event") from None
+        if o.get("livemode") is not self.lists.mode.livemode:
+            raise ListingBroken(f"{event.id:.50} is not of {self.lists.mode} mode, the key is")
+        text = event.text
+        if account and account_of(o) != account:
+            # Asked in its own name, an account is not told its name; as a webhook the event has it.
+            o, text = {**o, "account": account}, f'{text[:-1]},"account":"{account}"}}'
+        version = o.get("api_version")
+        headers = RecordHeaders(
+            event_id=event.id,
+            type=type_,
+            source=Source.RECONCILE,
+            account=account_of(o) or "",
+            livemode=self.lists.mode.livemode,
+            api_version=version if isinstance(version, str) else "",
+            endpoint="",
+            received_at=now.isoformat(timespec="microseconds"),
+        )
+        return Entry(ordering_key(o).encode(), text.encode(), headers.encode()), created
+
+
+async def append(event_log: EventLog, entries: Sequence[Entry]) -> None:
+    """Tries for about half a minute. Raises LogUnavailable."""
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return await event_log.append(entries)
+        except LogUnavailable:
+            pause = _APPENDING.pause_after(tries, 0.5)
+            if pause is None:
+                raise
+        await asyncio.sleep(pause.total_seconds())
+
+
+async def connected_accounts(lists: Lists) -> list[str]:
+    """Every account connected to ours. Raises ApiTrouble."""
+    return [account.id async for page in lists.pages("/v1/accounts", {}) for account in page.items]
+
+
+def _log(report: Report, *, is_dry: bool) -> None:
+    write = log.error if report.trouble else log.info
+    write(
+        "reconcile.ended",
+        action="reconcile.ended",
+        account=report.account,
+        window_from=report.window_from.isoformat(),
+        window_until=report.window_until.isoformat(),
+        dry_run=is_dry,
+        trouble=report.trouble,
+        **report.counts,
+    )

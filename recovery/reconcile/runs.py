@@ -1,0 +1,127 @@
+"""Beside the flow: what reconciliations know of each other, and what the ledger knows of Stripe's events.
+
+All on one session, which also holds the turn: whoever dies loses it, and the next goes on where the cursor stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import orjson
+from pydantic import SecretStr
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sinks.postgres import tables
+from sinks.postgres.failures import classified
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
+
+_TURN_ID = 0x7265636F6E63  # "reconc"
+_TAKE_TURN = "SELECT pg_try_advisory_lock($1)"
+_KNOWN = "SELECT event_id FROM billing.events WHERE event_id = ANY($1::text[])"
+_COLUMNS = "run_id, account, scope, started_at, ended_at, window_from, window_until, cursor"
+_NEWEST = f"""
+SELECT {_COLUMNS} FROM billing.reconciliations
+WHERE account = $1 AND scope = $2 AND (ended_at IS NOT NULL) = $3 ORDER BY cursor DESC, run_id DESC LIMIT 1
+"""  # noqa: S608  # names of our own columns
+_BEGIN = f"""
+INSERT INTO billing.reconciliations (account, scope, started_at, window_from, window_until, cursor)
+VALUES ($1, $2, $3, $4, $5, $4) RETURNING {_COLUMNS}
+"""  # noqa: S608  # as above
+_ADVANCE = """
+UPDATE billing.reconciliations SET cursor = $2, window_until = $3, counts = $4, last_error = NULL WHERE run_id = $1
+"""
+_END = "UPDATE billing.reconciliations SET ended_at = $2 WHERE run_id = $1"
+_FAILED = "UPDATE billing.reconciliations SET last_error = $2 WHERE run_id = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One row of `reconciliations`."""
+
+    run_id: int
+    account: str
+    scope: str
+    started_at: datetime
+    ended_at: datetime | None
+    window_from: datetime
+    window_until: datetime
+    cursor: datetime
+
+
+class Runs:
+    """Every method raises StoreUnavailable when Postgres does not answer. Not for concurrent use."""
+
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def connect(cls, url: SecretStr) -> Runs:
+        """Raises StoreUnavailable, InvalidSettings."""
+        bounds = Bounds()
+        with classified():
+            return cls(
+                await asyncpg.connect(
+                    dsn(url),
+                    timeout=CONNECT_TIMEOUT_S,
+                    command_timeout=bounds.client_s,
+                    server_settings=bounds.server_settings("billing-reconcile"),
+                )
+            )
+
+    async def take_turn(self) -> bool:
+        """Whether it is ours, from now until `close`."""
+        return bool(await self._value(_TAKE_TURN, _TURN_ID))
+
+    async def known(self, event_ids: Sequence[str]) -> set[str]:
+        """Those that the ledger holds, whatever came of them."""
+        with classified():
+            return {record["event_id"] for record in await self._connection.fetch(_KNOWN, list(event_ids))}
+
+    async def newest(self, account: str, scope: str, *, ended: bool) -> Run | None:
+        """The run that got farthest, of those that came to their end or of the others."""
+        with classified():
+            found = await self._connection.fetchrow(_NEWEST, account, scope, ended)
+        return Run(**dict(found)) if found is not None else None
+
+    async def begin(self, account: str, scope: str, now: datetime, start: datetime, end: datetime) -> Run:
+        with classified():
+            found = await self._connection.fetchrow(_BEGIN, account, scope, now, start, end)
+        if found is None:
+            raise LookupError("INSERT … RETURNING gave no row")
+        return Run(**dict(found))
+
+    async def advance(self, run: Run, cursor: datetime, until: datetime, counts: Mapping[str, Any]) -> None:
+        """All that was created before `cursor` is settled."""
+        await self._execute(_ADVANCE, run.run_id, cursor, until, orjson.dumps(dict(counts)).decode())
+
+    async def end(self, run: Run, now: datetime) -> None:
+        await self._execute(_END, run.run_id, now)
+
+    async def fail(self, run: Run, reason: str) -> None:
+        """It stays to be taken up again."""
+        await self._execute(_FAILED, run.run_id, reason)
+
+    def close(self) -> None:
+        """Ends the session at once, and with it the turn."""
+        self._connection.terminate()
+
+    async def _value(self, query: str, *arguments: object) -> Any:
+        with classified():
+            return await self._connection.fetchval(query, *arguments)
+
+    async def _execute(self, query: str, *arguments: object) -> None:
+        with classified():
+            await self._connection.execute(query, *arguments)
+
+
+async def last_end(connection: AsyncConnection) -> datetime | None:
+    """When the last run over all of our own account's events came to its end."""
+    runs = tables.reconciliations
+    asked = select(func.max(runs.c.ended_at)).where(runs.c.account == "", runs.c.scope == "")
+    found: datetime | None = (await connection.execute(asked)).scalar()
+    return found

@@ -1,0 +1,81 @@
+"""What a reconciliation is wired of, for the command and for the schedule."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import partial
+
+from eventlog.append import EventLog
+from eventlog.backlog import ids_on_the_way
+from recovery.reconcile.events import Reconciler, connected_accounts
+from recovery.reconcile.runs import Runs
+from schemas.settings import Config, InvalidSettings, Mode, Settings
+from sinks.stripe_api.api import StripeApi
+from sinks.stripe_api.key import ApiKey, parse_base, parse_key
+from sinks.stripe_api.listing import MAX_PAGE_BYTES, Lists
+from sinks.stripe_api.rate import RateLimit
+
+
+@asynccontextmanager
+async def reconciler(settings: Settings, config: Config, *, clock: Callable[[], datetime]) -> AsyncIterator[Reconciler]:
+    """Closed at the end of the block. Raises InvalidSettings, StoreUnavailable."""
+    async with listing(settings, config) as lists, logging(settings) as event_log:
+        runs = await Runs.connect(settings.database_url)
+        try:
+            yield Reconciler(
+                lists=lists,
+                runs=runs,
+                event_log=event_log,
+                on_the_way=partial(
+                    ids_on_the_way, settings.kafka_bootstrap, f"{settings.topic_prefix}.worker", settings.events_topic
+                ),
+                clock=clock,
+            )
+        finally:
+            runs.close()
+
+
+@asynccontextmanager
+async def listing(settings: Settings, config: Config) -> AsyncIterator[Lists]:
+    """Stripe's lists. Raises InvalidSettings."""
+    key, base = key_and_base(settings, config)
+    api = StripeApi(key, base, max_answer_bytes=MAX_PAGE_BYTES)
+    try:
+        yield Lists(api, RateLimit(settings.stripe_calls_per_second))
+    finally:
+        await api.close()
+
+
+@asynccontextmanager
+async def logging(settings: Settings) -> AsyncIterator[EventLog]:
+    event_log = EventLog(settings.kafka_bootstrap, settings.events_topic, client_id="billing-reconcile")
+    try:
+        yield event_log
+    finally:
+        await asyncio.to_thread(event_log.close)
+
+
+def key_and_base(settings: Settings, config: Config) -> tuple[ApiKey, str]:
+    """A key that fits the endpoints. Raises InvalidSettings."""
+    if settings.stripe_api_key is None:
+        raise InvalidSettings("BILLING_STRIPE_API_KEY is not set")
+    key = parse_key(settings.stripe_api_key)
+    _check_mode(key.mode, config)
+    return key, parse_base(settings.stripe_api_base)
+
+
+async def accounts_asked(lists: Lists, named: list[str], *, all_accounts: bool) -> list[str]:
+    """'' is one's own. Raises ApiTrouble."""
+    if all_accounts:
+        return ["", *await connected_accounts(lists)]
+    return named or [""]
+
+
+def _check_mode(mode: Mode, config: Config) -> None:
+    """Events of a mode that no endpoint takes would never have come in by the gateway."""
+    modes = {endpoint.mode for endpoint in config.endpoints.values()}
+    if mode not in modes:
+        raise InvalidSettings(f"BILLING_STRIPE_API_KEY is of {mode} mode, and no endpoint of BILLING_CONFIG is")

@@ -1,0 +1,1 @@
+"""Append dead letters or stored events to the log again."""

@@ -1,0 +1,1 @@
+"""Sends due timers, scheduled reconciliations and retries into the log."""

@@ -1,0 +1,133 @@
+"""Timers on their way from Postgres to the log: which are due, and which the log has.
+
+One scheduler works at a time, whatever their number: a transaction-wide advisory lock says whose turn it is, and a
+scheduler that dies or freezes loses it with its session. No row is locked while Kafka is waited for. A timer that the
+worker moves, cancels or finishes meanwhile is left as the worker has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+from pydantic import SecretStr
+
+from schemas.state import Timer, TimerStatus
+from sinks.postgres.failures import classified
+from sinks.postgres.loading import SHAPES
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
+from sinks.postgres.store import TIMERS_CHANNEL
+
+_TURN_ID = 0x74696D657273  # "timers"
+
+_TIMERS = SHAPES[Timer]
+_TAKE_TURN = "SELECT pg_try_advisory_xact_lock($1)"
+_DUE = (
+    f"SELECT {_TIMERS.selected} FROM billing.timers AS t WHERE t.status = 'pending' AND t.due_at <= $1 "  # noqa: S608  # names of our own tables
+    "ORDER BY t.due_at, t.timer_key LIMIT $2"
+)
+_NEXT = "SELECT min(due_at) FROM billing.timers WHERE status = 'pending'"
+_WAITING = """
+SELECT event_id, type, account, livemode, api_version, endpoint, received_at, payload::text AS payload
+FROM billing.events WHERE event_id = ANY($1::text[]) AND outcome = 'waiting' AND payload IS NOT NULL
+"""
+# Locked in key order, as the worker does, so that they never wait for each other in a ring.
+_MARK = """
+UPDATE billing.timers AS t SET status = $3 FROM (
+    SELECT c.timer_key FROM billing.timers c
+    JOIN unnest($1::text[], $2::timestamptz[]) AS r (timer_key, due_at)
+      ON c.timer_key = r.timer_key AND c.due_at = r.due_at
+    WHERE c.status = 'pending' ORDER BY c.timer_key FOR UPDATE OF c
+) AS claimed WHERE t.timer_key = claimed.timer_key
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingEvent:
+    """An event as the ledger keeps it while it waits; `payload` is its JSON text."""
+
+    event_id: str
+    type: str
+    account: str
+    livemode: bool
+    api_version: str | None
+    endpoint: str | None
+    received_at: datetime | None
+    payload: str
+
+
+class Turn:
+    """What the scheduler whose turn it is can do, in one transaction."""
+
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        self._connection = connection
+
+    async def due(self, now: datetime, limit: int) -> list[Timer]:
+        """Pending timers whose time has come, the longest overdue first."""
+        with classified():
+            return [_TIMERS.row(record) for record in await self._connection.fetch(_DUE, now, limit)]
+
+    async def waiting_events(self, event_ids: Sequence[str]) -> dict[str, WaitingEvent]:
+        """Those of the events that still wait, by id."""
+        if not event_ids:
+            return {}
+        with classified():
+            records = await self._connection.fetch(_WAITING, list(event_ids))
+        return {record["event_id"]: WaitingEvent(**dict(record)) for record in records}
+
+    async def mark(self, timers: Sequence[Timer], status: TimerStatus) -> None:
+        """Writes the status of those that are pending and due as they were when they were read."""
+        if timers:
+            keys, due = [timer.timer_key for timer in timers], [timer.due_at for timer in timers]
+            with classified():
+                await self._connection.execute(_MARK, keys, due, status)
+
+
+class DueTimers:
+    """One connection of the scheduler's. Not for concurrent use."""
+
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def connect(cls, url: SecretStr, wake: Callable[[], None], *, bounds: Bounds | None = None) -> DueTimers:
+        """`wake` is called when timers were started or moved, and when the connection is lost.
+
+        Raises StoreUnavailable, InvalidSettings.
+        """
+        bounds = bounds or Bounds()
+        with classified():
+            connection = await asyncpg.connect(
+                dsn(url),
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=bounds.client_s,
+                server_settings=bounds.server_settings("billing-scheduler"),
+            )
+            connection.add_termination_listener(lambda *_: wake())
+            await connection.add_listener(TIMERS_CHANNEL, lambda *_: wake())
+        return cls(connection)
+
+    @property
+    def is_lost(self) -> bool:
+        return self._connection.is_closed()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Turn | None]:
+        """One transaction, committed at the end of the block; None where another scheduler has its turn."""
+        with classified():
+            async with self._connection.transaction():
+                is_ours = await self._connection.fetchval(_TAKE_TURN, _TURN_ID)
+                yield Turn(self._connection) if is_ours else None
+
+    async def next_due(self) -> datetime | None:
+        """When the earliest pending timer is due, in the past too; None without one."""
+        with classified():
+            found: datetime | None = await self._connection.fetchval(_NEXT)
+        return found
+
+    def close(self) -> None:
+        """Ends the session at once: between two turns there is nothing to lose."""
+        self._connection.terminate()

@@ -1,0 +1,218 @@
+"""The scheduler: due timers out of Postgres, onto the log, each as an event of its customer's (behaviours.md D9).
+
+    whose turn? ─▶ due, the longest overdue first ─▶ append, wait for Kafka ─▶ mark `fired` ─▶ commit ─▶ sleep
+
+Killed between append and commit, the next turn appends the same events again, under the same ids: the ledger drops
+them. What a timer means is decided by its rule, behind every event that was on the log before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+
+import orjson
+import structlog
+from prometheus_client import Counter, Gauge
+
+from eventlog.append import MAX_RECORD_BYTES, Entry, EventLog
+from scheduler.due_timers import DueTimers, Turn, WaitingEvent
+from schemas.errors import Transient
+from schemas.ordering import ordering_key
+from schemas.record import RecordHeaders, Source
+from schemas.state import Timer, TimerStatus
+from schemas.timer import RETRY, timer_event
+
+log = structlog.get_logger(__name__)
+
+BATCH = 500
+POLL_S = 5.0
+"""A notification ends the sleep early; this bounds what a lost one costs, and how long a dead scheduler is missed."""
+_STUCK_S = 120.0
+"""Longer than every timeout of one turn together."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
+
+FIRED = Counter("billing_timers_fired", "Timers appended to the log, by kind", ["kind"])
+FAILURES = Counter("billing_scheduler_failures", "Turns that failed and are tried again", ["error"])
+OVERDUE = Gauge("billing_timers_overdue_seconds", "How long the earliest pending timer has been due, 0 when none is")
+
+Clock = Callable[[], datetime]
+Connect = Callable[[Callable[[], None]], Awaitable[DueTimers]]
+"""Opens the connection; its argument is to be called when timers have changed."""
+
+
+class Scheduler:
+    """One process' loop. Any number may run; they take turns."""
+
+    def __init__(
+        self, connect: Connect, event_log: EventLog, *, clock: Clock, batch: int = BATCH, poll_s: float = POLL_S
+    ) -> None:
+        self._connect = connect
+        self._event_log = event_log
+        self._clock = clock
+        self._batch = batch
+        self._poll_s = poll_s
+        self._timers: DueTimers | None = None
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._failures = 0
+        self._trouble: str | None = None
+        self._last_turn = time.monotonic()
+
+    def stop(self) -> None:
+        """Finish the turn in hand and return from `run`."""
+        self._stopping = True
+        self._wake.set()
+
+    def trouble(self) -> str | None:
+        """Why timers do not fire now, or None."""
+        return self._trouble
+
+    def stuck(self) -> str | None:
+        """A reason to restart this process, or None."""
+        idle = time.monotonic() - self._last_turn
+        return f"no turn has ended for {idle:.0f} s" if idle > _STUCK_S else None
+
+    async def run(self) -> None:
+        """Returns after `stop`. Transient trouble is waited out; raises what nobody foresaw."""
+        try:
+            while not self._stopping:
+                self._wake.clear()
+                await self._sleep(await self._turn_and_pause())
+        finally:
+            self.close()
+
+    async def fire_due(self) -> int:
+        """One turn: fires what is due, at most a batch. Returns how many timers it settled, 0 if it is another's turn.
+
+        Raises StoreUnavailable, LogUnavailable: nothing is marked then.
+        """
+        timers = await self._connected()
+        async with timers.turn() as turn:
+            return await self._fire(turn) if turn is not None else 0
+
+    def close(self) -> None:
+        """Ends the connection; safe to call at any time."""
+        if self._timers is not None:
+            self._timers.close()
+            self._timers = None
+
+    async def _turn_and_pause(self) -> float:
+        """One turn, and the seconds to sleep after it."""
+        try:
+            settled = await self.fire_due()
+            next_due = await (await self._connected()).next_due()
+        except Transient as error:
+            self.close()
+            return self._failed(error)
+        finally:
+            self._last_turn = time.monotonic()
+        self._trouble, self._failures = None, 0
+        wait_s = (next_due - self._clock()).total_seconds() if next_due is not None else self._poll_s
+        OVERDUE.set(max(0.0, -wait_s))
+        if settled:
+            return 0.0
+        return min(wait_s, self._poll_s) if wait_s > 0 else self._poll_s  # due, and not ours: another's turn
+
+    def _failed(self, error: Transient) -> float:
+        self._trouble = f"{type(error).__name__}: {error}"
+        pause_s: float = min(_FIRST_PAUSE_S * 2 ** min(self._failures, 10), _LONGEST_PAUSE_S)
+        self._failures += 1
+        FAILURES.labels(type(error).__name__).inc()
+        log.warning(
+            "scheduler.retry", action="scheduler.retry", error=self._trouble, attempt=self._failures, wait_s=pause_s
+        )
+        return pause_s
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+
+    async def _connected(self) -> DueTimers:
+        if self._timers is not None and self._timers.is_lost:
+            self.close()
+        if self._timers is None:
+            self._timers = await self._connect(self._wake.set)
+        return self._timers
+
+    async def _fire(self, turn: Turn) -> int:
+        now = self._clock()
+        due = await turn.due(now, self._batch)
+        waiting = await turn.waiting_events([timer.subject for timer in due if timer.kind == RETRY])
+        entries = {timer.timer_key: _entry(timer, waiting, now) for timer in due}
+        fired = [timer for timer in due if entries[timer.timer_key] is not None]
+        if fired:
+            await self._event_log.append([entry for entry in entries.values() if entry is not None])
+        await turn.mark(fired, TimerStatus.FIRED)
+        await turn.mark([timer for timer in due if entries[timer.timer_key] is None], TimerStatus.DONE)
+        _report(due, entries, now)
+        return len(due)
+
+
+def _entry(timer: Timer, waiting: dict[str, WaitingEvent], now: datetime) -> Entry | None:
+    """What the log gets for a timer; None for one that brings back an event which waits no more."""
+    if timer.kind != RETRY:
+        return timer_entry(timer, now)
+    event = waiting.get(timer.subject)
+    return waiting_entry(event, now) if event is not None else None
+
+
+def timer_entry(timer: Timer, now: datetime) -> Entry:
+    """The record of a timer's event, under the key of its customer's events."""
+    event = timer_event(timer)
+    headers = RecordHeaders(
+        event_id=event["id"],
+        type=event["type"],
+        source=Source.TIMER,
+        account=timer.account,
+        livemode=timer.livemode,
+        api_version="",
+        endpoint="",
+        received_at=_iso(now),
+    )
+    return Entry(ordering_key(event).encode(), orjson.dumps(event), headers.encode())
+
+
+def waiting_entry(event: WaitingEvent, now: datetime) -> Entry | None:
+    """The record of an event that waits, as it first came but for its source; None if it has outgrown a record."""
+    value = event.payload.encode()
+    if len(value) > MAX_RECORD_BYTES - 65_536:  # with room for key and headers
+        # jsonb spells numbers out: 1e300 becomes 301 digits. One such event must not hold up every timer behind it.
+        log.error("timer.event_too_large", action="timer.event_too_large", event_id=event.event_id, bytes=len(value))
+        return None
+    headers = RecordHeaders(
+        event_id=event.event_id,
+        type=event.type,
+        source=Source.TIMER,
+        account=event.account,
+        livemode=event.livemode,
+        api_version=event.api_version or "",
+        endpoint=event.endpoint or "",
+        received_at=_iso(event.received_at or now),
+    )
+    return Entry(ordering_key(orjson.loads(value)).encode(), value, headers.encode())
+
+
+def _report(due: Sequence[Timer], entries: dict[str, Entry | None], now: datetime) -> None:
+    for timer in due:
+        is_fired = entries[timer.timer_key] is not None
+        if is_fired:
+            FIRED.labels(timer.kind).inc()
+        action = "timer.fired" if is_fired else "timer.dropped"
+        log.info(
+            action,
+            action=action,
+            timer=timer.timer_key,
+            kind=timer.kind,
+            subject=timer.subject,
+            customer=timer.customer_id,
+            account=timer.account,
+            late_s=round((now - timer.due_at).total_seconds(), 3),
+        )
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")

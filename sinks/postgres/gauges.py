@@ -1,0 +1,60 @@
+"""Beside the dispatcher: what waits in Postgres for a person or for its time, counted now and then."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from prometheus_client import CollectorRegistry, Gauge
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from schemas.errors import StoreUnavailable
+from sinks.postgres.failures import classified
+from sinks.postgres.pool import reading
+
+log = structlog.get_logger(__name__)
+
+EVERY_S = 15.0
+
+_COUNTS = """
+SELECT (SELECT count(*) FROM billing.dead_letters WHERE status = 'open') AS open_letters,
+       (SELECT count(*) FROM billing.events WHERE outcome = 'waiting') AS waiting,
+       (SELECT coalesce(extract(epoch FROM now() - min(received_at)), 0) FROM billing.events
+        WHERE outcome = 'waiting') AS oldest_waiting
+"""
+
+
+class StoreGauges:
+    """Read by every dispatcher alike: take the maximum over them, not the sum."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._letters = Gauge(
+            "billing_dead_letters_open", "Dead letters that nobody has replayed or discarded.", registry=registry
+        )
+        self._waiting = Gauge(
+            "billing_events_waiting", "Events that wait for something they refer to.", registry=registry
+        )
+        self._oldest = Gauge(
+            "billing_events_waiting_oldest_seconds",
+            "How long the longest-waiting event has waited; 0 when none does.",
+            registry=registry,
+        )
+
+    async def run(self, url: SecretStr, *, every_s: float = EVERY_S) -> None:
+        """Until cancelled. While Postgres does not answer the last figures stand."""
+        while True:
+            try:
+                await self.look(url)
+            except StoreUnavailable as error:
+                log.warning("store_gauges.retry", action="store_gauges.retry", error=str(error))
+            await asyncio.sleep(every_s)
+
+    async def look(self, url: SecretStr) -> None:
+        """Once. Raises StoreUnavailable."""
+        async with reading(url) as connection:
+            with classified():
+                row = (await connection.execute(text(_COUNTS))).one()
+        self._letters.set(row.open_letters)
+        self._waiting.set(row.waiting)
+        self._oldest.set(float(row.oldest_waiting))

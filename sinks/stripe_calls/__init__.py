@@ -1,0 +1,1 @@
+"""The outbox of calls to Stripe's API."""

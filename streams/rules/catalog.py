@@ -1,0 +1,32 @@
+"""Which stream an event type belongs to, and its rule: the list of all streams. A new one is one more line here."""
+
+from __future__ import annotations
+
+from streams.rules import accounts, checkout, payments
+from streams.rules import reminders as reminders  # adds its rules to the streams that set its timers
+from streams.rules.customers import events as customer_events
+from streams.rules.invoices import events as invoice_events
+from streams.rules.registry import Rule, Stream
+from streams.rules.subscriptions import events as subscription_events
+
+OTHER = "other"
+"""The stream of the types that no rule asks for."""
+
+STREAMS: dict[str, Stream] = {
+    module.stream.name: module.stream
+    for module in (subscription_events, checkout, invoice_events, customer_events, payments, accounts)
+}
+
+
+RULES: dict[str, Rule] = {type_: rule for stream in STREAMS.values() for type_, rule in stream.rules.items()}
+
+
+def rule_of(type_: str) -> Rule | None:
+    """The rule of an event type; None where nothing is to be done (behaviours.md C13)."""
+    return RULES.get(type_)
+
+
+def stream_of(type_: str) -> str:
+    """The stream's name, `other` where no rule asks for the type."""
+    rule = rule_of(type_)
+    return rule.stream if rule else OTHER

@@ -1,0 +1,101 @@
+"""Inside the rules: customer, user, membership and organization around the row that an event is about.
+
+A customer whom no checkout has linked to a user of the product has a stand-in user. Its row stays when the link comes
+(without an address, and in no organization), so that it does not matter which came first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from schemas.effects import (
+    Effect,
+    RemoveMembership,
+    SaveCustomer,
+    SaveMembership,
+    SaveOrganization,
+    SaveSubscription,
+    SaveUser,
+)
+from schemas.event import Event
+from schemas.fast_row import replace
+from schemas.known import Known
+from schemas.state import Customer, Membership, Organization, Subscription, User
+from streams.rules.customers.organization import derive_organization
+from streams.rules.precedence import hint
+
+
+def customer_of(known: Known, account: str, customer_id: str) -> Customer:
+    """The customer's row, or a blank one: an event names its customer, so there is one."""
+    return known.customer(account, customer_id) or Customer(account=account, customer_id=customer_id)
+
+
+def is_forgotten(customer: Customer, event: Event[Any]) -> bool:
+    """Whether what this event says of the person has been erased since: a late or replayed one brings nothing back."""
+    return customer.erased_at is not None and event.at <= customer.erased_at
+
+
+def hinted(customer: Customer, event: Event[Any], email: str | None, name: str | None) -> Customer:
+    """The customer with the address that an invoice or a checkout names, until an event of their own says more."""
+    word = hint(event.version)
+    if email is None or word <= customer.profile_version or is_forgotten(customer, event):
+        return customer
+    return replace(customer, email=email, name=name, profile_version=word)
+
+
+def linked(customer: Customer, event: Event[Any], user_id: str | None) -> Customer:
+    """The customer as belonging to a user of the product; the newest link holds (behaviours.md B2)."""
+    if user_id is None or event.version <= customer.user_version:
+        return customer
+    return replace(customer, user_id=user_id, user_version=event.version)
+
+
+def subscriptions_with(known: Known, customer: Customer, *changed: Subscription) -> list[Subscription]:
+    """The customer's subscriptions as they will be, in the order of their ids."""
+    rows = {row.key: row for row in known.subscriptions_of(customer.account, customer.customer_id)}
+    return [row for _, row in sorted((rows | {row.key: row for row in changed}).items())]
+
+
+def settle(known: Known, customer: Customer, *changed: Subscription) -> list[Effect]:
+    """Saves the customer and the changed subscriptions, and what follows from both. Rows that stay are left out.
+
+    There is an organization as soon as there was a subscription, and it then has exactly one ADMIN.
+    """
+    effects: list[Effect] = []
+    before = known.customer(customer.account, customer.customer_id)
+    if customer != before:
+        effects.append(SaveCustomer(customer))
+    effects += [SaveSubscription(row) for row in changed if row != known.subscription(row.account, row.subscription_id)]
+    subscriptions = subscriptions_with(known, customer, *changed)
+    if subscriptions:
+        effects += _organize(known, before, customer, subscriptions)
+    return effects
+
+
+def _organize(
+    known: Known, before: Customer | None, customer: Customer, subscriptions: Sequence[Subscription]
+) -> list[Effect]:
+    effects: list[Effect] = []
+    organization = derive_organization(known.config, customer, subscriptions)
+    if organization != known.organization(customer.account, customer.customer_id):
+        effects.append(SaveOrganization(organization))
+    stand_in = User.id_of(customer.account, customer.customer_id)
+    admin = customer.user_id or stand_in
+    users = [User(user_id=admin, email=customer.email)]
+    if admin != stand_in:
+        users.append(User(user_id=stand_in))
+    effects += [SaveUser(user) for user in users if user != known.user(user.user_id)]
+    if known.membership(organization.organization_id, admin) is None:
+        effects.append(SaveMembership(_membership(organization, admin)))
+    former = {stand_in, before.user_id if before and before.user_id else stand_in} - {admin}
+    effects += [
+        RemoveMembership(present)
+        for user_id in sorted(former)
+        if (present := known.membership(organization.organization_id, user_id))
+    ]
+    return effects
+
+
+def _membership(organization: Organization, user_id: str) -> Membership:
+    return Membership(organization_id=organization.organization_id, user_id=user_id)

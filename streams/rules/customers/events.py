@@ -1,0 +1,88 @@
+"""The rules of stream `customers`: `customer.created`, `updated`, `deleted`, and erasure (behaviours.md C11, B6)."""
+
+from __future__ import annotations
+
+from schemas.effects import Effect, NoteStale
+from schemas.event import Event
+from schemas.fast_row import replace
+from schemas.known import Known
+from schemas.references import References
+from schemas.state import Customer
+from schemas.stripe.customer import PROFILE_FIELDS, StripeCustomer
+from schemas.timer import TimerDue, timer_event_type
+from schemas.version import Version
+from streams.rules import timers
+from streams.rules.customers import cancellation, erasure
+from streams.rules.customers.account import customer_of, is_forgotten, linked, settle
+from streams.rules.customers.default_method import offered
+from streams.rules.precedence import glimpse, is_older
+from streams.rules.registry import Stream
+
+stream = Stream("customers")
+
+CustomerEvent = Event[StripeCustomer]
+
+
+def refer(event: CustomerEvent) -> References:
+    customer = event.object
+    return References(
+        customers={(event.account, customer.id)},
+        timers=cancellation.timer_keys(event.account, customer.id),
+        users={customer.user_id} if customer.user_id else set(),
+    )
+
+
+@stream.on("customer.created", model=StripeCustomer, refer=refer, rank=10)
+def on_created(event: CustomerEvent, known: Known) -> list[Effect]:
+    return _profile(event, known, event.version)
+
+
+@stream.on("customer.updated", model=StripeCustomer, refer=refer, rank=50)
+def on_updated(event: CustomerEvent, known: Known) -> list[Effect]:
+    """C11. One that changed something else is believed on name and address only where nothing better is known."""
+    is_named = not PROFILE_FIELDS.isdisjoint(event.previous)
+    return _profile(event, known, event.version if is_named else glimpse(event.version))
+
+
+@stream.on("customer.deleted", model=StripeCustomer, refer=refer, rank=90)
+def on_deleted(event: CustomerEvent, known: Known) -> list[Effect]:
+    """B6. What is held on them stays until the erasure timer fires; the object may be just the id."""
+    before = customer_of(known, event.account, event.object.id)
+    customer = replace(before, deleted_at=max(before.deleted_at or event.at, event.at))
+    return [
+        *settle(known, customer),
+        cancellation.after_deletion(known, event, customer.customer_id),
+        cancellation.order_export(known, event, customer.customer_id),
+    ]
+
+
+@stream.on(timer_event_type(cancellation.ERASE), model=TimerDue, refer=timers.refer)
+def on_erase_due(event: Event[TimerDue], known: Known) -> list[Effect]:
+    """B6. A subscription that runs, or another that ended later, leaves everything as it is."""
+    if event.object.customer is None or not timers.is_due(event, known):
+        return []
+    return erasure.erase(known, event, event.object.customer)
+
+
+def _profile(event: CustomerEvent, known: Known, word: Version) -> list[Effect]:
+    before = customer_of(known, event.account, event.object.id)
+    said = event.object
+    told = before if is_forgotten(before, event) else _told(before, said, word)
+    customer = offered(known, told, said.default_payment_method, word)
+    customer = linked(customer, event, said.user_id)
+    effects = settle(known, customer)
+    if customer.profile_version == before.profile_version and is_older(event.version, before.profile_version):
+        effects.append(NoteStale(f"{customer.customer_id} is known as it was later"))
+    return effects
+
+
+def _told(row: Customer, said: StripeCustomer, word: Version) -> Customer:
+    if word <= row.profile_version:
+        return row
+    return replace(
+        row,
+        email=said.email,
+        name=said.name,
+        locale=said.locale,
+        profile_version=word,
+    )

@@ -1,0 +1,190 @@
+"""The rules of stream `invoices`: `invoice.*` (behaviours.md C1 to C5). What a draft goes through orders nothing."""
+
+from __future__ import annotations
+
+from schemas.effects import Effect, NoteStale, SavePayment
+from schemas.errors import RuleViolated
+from schemas.event import Event
+from schemas.known import Known
+from schemas.references import References
+from schemas.state import Customer, Payment, Subscription
+from schemas.stripe.invoice import FIRST_INVOICE, StripeInvoice
+from streams.rules.customers.account import customer_of, hinted, settle
+from streams.rules.invoices import dunning
+from streams.rules.mails import iso, mail, money, plan_name_of
+from streams.rules.payments.row import PAID, invoice_closed, invoice_failed, invoice_paid, payment_of
+from streams.rules.precedence import INVOICE_CLOSED, INVOICE_FAILED, INVOICE_PAID
+from streams.rules.registry import Stream
+from streams.rules.subscription_row import ENDED, blank, told_closed, told_failed, told_paid
+
+stream = Stream("invoices")
+
+InvoiceEvent = Event[StripeInvoice]
+
+
+def refer(event: InvoiceEvent) -> References:
+    invoice, customer_id = event.object, _customer_id(event)
+    return References(
+        customers={(event.account, customer_id)} if customer_id else set(),
+        subscriptions={(event.account, invoice.subscription)} if invoice.subscription else set(),
+        payments={(event.account, invoice.id)} if invoice.id else set(),
+    )
+
+
+@stream.on("invoice.paid", "invoice.payment_succeeded", model=StripeInvoice, refer=refer, rank=INVOICE_PAID)
+def on_paid(event: InvoiceEvent, known: Known) -> list[Effect]:
+    """C1. Stripe sends both types for one payment; whichever comes second finds everything done."""
+    invoice, customer = event.object, _customer(event, known)
+    before, payment = _payment(event, known)
+    payment = invoice_paid(payment, event, _customer_id(event))
+    effects = _saved(before, payment)
+    if customer is None:
+        return effects
+    row = _subscription(event, known, customer)
+    if row is not None:
+        row = told_paid(row, event, bills_subscription=invoice.bills_subscription, config=known.config)
+    effects += settle(known, customer, *_some(row))
+    effects += dunning.stop(known, event.account, customer.customer_id, _id(invoice))
+    if invoice.paid_amount > 0:  # nothing was paid at the start of a trial, so there is nothing to acknowledge
+        receipt = {
+            "number": invoice.number,
+            "amount": money(invoice.paid_amount, invoice.currency),
+            "paid_at": iso(invoice.paid_at or event.at),
+            "hosted_url": invoice.hosted_invoice_url,
+            "pdf_url": invoice.invoice_pdf,
+            "plan": plan_name_of(known.config, row),
+        }
+        key = f"receipt:{invoice.id}"
+        effects.append(mail("payment-receipt", key, customer, receipt, recipient=invoice.customer_email))
+    return effects
+
+
+@stream.on("invoice.payment_failed", model=StripeInvoice, refer=refer, rank=INVOICE_FAILED)
+def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
+    """C2 and C3. What is known to be paid, or to have failed again since, is neither marked nor dunned."""
+    invoice, customer = event.object, _customer(event, known)
+    steps = known.config.rules.dunning
+    step = dunning.step_of(steps, invoice)
+    before, payment = _payment(event, known)
+    payment = invoice_failed(
+        payment,
+        event,
+        _customer_id(event),
+        reached=dunning.reached_by(steps, event),
+        is_final=step is not None and step.final,
+    )
+    effects = _saved(before, payment)
+    is_stale = payment.version != event.version
+    if is_stale:
+        effects.append(NoteStale(f"{invoice.id} {'is paid' if payment.status in PAID else 'was tried again since'}"))
+    if customer is None:
+        return effects
+    row = _subscription(event, known, customer)
+    if row is not None:
+        is_first = invoice.billing_reason == FIRST_INVOICE
+        row = told_failed(row, event, invoice.attempt_count, is_first=is_first, config=known.config)
+    effects += settle(known, customer, *_some(row))
+    if payment.status in PAID or payment.closed_at is not None:
+        return effects
+    effects += dunning.reminders(known, event, customer, before, payment)
+    notice = None if is_stale else dunning.notice(known, event, customer)
+    return effects + ([notice] if notice is not None else [])
+
+
+@stream.on(
+    "invoice.voided", "invoice.marked_uncollectible", "invoice.deleted",
+    model=StripeInvoice, refer=refer, rank=INVOICE_CLOSED,
+)  # fmt: skip
+def on_closed(event: InvoiceEvent, known: Known) -> list[Effect]:
+    """C3. Nobody is asked for it any more. Only of a voided one nothing is owed: a deleted one was a draft."""
+    invoice, customer = event.object, _customer(event, known)
+    before, payment = _payment(event, known)
+    payment = invoice_closed(payment, event, _customer_id(event))
+    effects = _saved(before, payment)
+    if customer is None:
+        return effects
+    row = _subscription(event, known, customer)
+    if row is not None and event.type == "invoice.voided":
+        row = told_closed(row, event)
+    effects += settle(known, customer, *_some(row))
+    return effects + dunning.stop(known, event.account, customer.customer_id, _id(invoice))
+
+
+@stream.on("invoice.payment_action_required", model=StripeInvoice, refer=refer, rank=20)
+def on_payment_action_required(event: InvoiceEvent, known: Known) -> list[Effect]:
+    """C4. The customer confirms on the invoice's page or, where Stripe made none, where cards are changed."""
+    invoice, customer = event.object, _customer(event, known)
+    before, _ = _payment(event, known)
+    if customer is None:
+        return []
+    row = _subscription(event, known, customer)
+    effects = settle(known, customer, *_some(row))
+    if before is not None and (before.status in PAID or before.closed_at is not None):
+        return [*effects, NoteStale(f"{invoice.id} is {'paid' if before.status in PAID else 'closed'}")]
+    data = {
+        "number": invoice.number,
+        "amount": money(invoice.amount_due, invoice.currency),
+        "hosted_url": invoice.hosted_invoice_url or known.config.mail.update_payment_url,
+    }
+    key = f"action-required:{invoice.id}"
+    return [*effects, mail("payment-action-required", key, customer, data, recipient=invoice.customer_email)]
+
+
+@stream.on("invoice.upcoming", model=StripeInvoice, refer=refer, rank=20)
+def on_upcoming(event: InvoiceEvent, known: Known) -> list[Effect]:
+    """C5. The invoice does not exist yet and has no id, so the event's makes the reminder one."""
+    invoice, customer = event.object, _customer(event, known)
+    if customer is None:
+        return []
+    row = _subscription(event, known, customer)
+    effects = settle(known, customer, *_some(row))
+    if invoice.amount_due <= 0 or (row is not None and row.status in ENDED):
+        return effects
+    data = {
+        "amount": money(invoice.amount_due, invoice.currency),
+        "renews_at": iso(invoice.next_payment_attempt or invoice.period_start),
+        "plan": plan_name_of(known.config, row),
+    }
+    key = f"renewal:{event.id}"
+    return [*effects, mail("renewal-reminder", key, customer, data, recipient=invoice.customer_email)]
+
+
+def _customer_id(event: InvoiceEvent) -> str | None:
+    return event.object.customer or event.customer_id
+
+
+def _customer(event: InvoiceEvent, known: Known) -> Customer | None:
+    customer_id = _customer_id(event)
+    if customer_id is None:
+        return None
+    invoice = event.object
+    return hinted(customer_of(known, event.account, customer_id), event, invoice.customer_email, invoice.customer_name)
+
+
+def _subscription(event: InvoiceEvent, known: Known, customer: Customer) -> Subscription | None:
+    """The row of the invoice's subscription, a blank one where its own events are still to come."""
+    subscription_id = event.object.subscription
+    if subscription_id is None:
+        return None
+    stored = known.subscription(event.account, subscription_id)
+    return stored or blank(event.account, subscription_id, customer.customer_id)
+
+
+def _payment(event: InvoiceEvent, known: Known) -> tuple[Payment | None, Payment]:
+    """The payment as it is known, and the row to go on from."""
+    invoice_id = _id(event.object)
+    return known.payment(event.account, invoice_id), payment_of(known, event.account, invoice_id)
+
+
+def _id(invoice: StripeInvoice) -> str:
+    if invoice.id is None:
+        raise RuleViolated("the invoice has no id, and only one that is still to come has none")
+    return invoice.id
+
+
+def _saved(before: Payment | None, payment: Payment) -> list[Effect]:
+    return [] if payment == before else [SavePayment(payment)]
+
+
+def _some(row: Subscription | None) -> list[Subscription]:
+    return [] if row is None else [row]

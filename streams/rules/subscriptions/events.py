@@ -1,0 +1,238 @@
+"""The rules of stream `subscriptions`: `customer.subscription.*` (behaviours.md B1, B3, B4, B5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from schemas.effects import SETTLE_A_TIE, CallStripe, Effect, NoteStale
+from schemas.errors import RuleViolated
+from schemas.event import Event
+from schemas.known import Known
+from schemas.references import References
+from schemas.state import Customer, Subscription, SubscriptionStatus
+from schemas.stripe.subscription import StripeSubscription, previous_price_id
+from schemas.version import UNSEEN, is_tie
+from streams.rules.customers import cancellation
+from streams.rules.customers.account import customer_of, linked, settle, subscriptions_with
+from streams.rules.customers.organization import derive_organization
+from streams.rules.mails import DAY_S, days_until, iso, mail, plan_name, plan_name_of, price_of, welcome
+from streams.rules.precedence import (
+    SUBSCRIPTION_CREATED,
+    SUBSCRIPTION_DELETED,
+    SUBSCRIPTION_UPDATED,
+    is_older,
+    rank_of,
+    seconds_of,
+)
+from streams.rules.registry import Stream
+from streams.rules.subscription_row import (
+    ENDED,
+    NEVER_BEGUN,
+    blank,
+    says_the_same,
+    told_by_subscription,
+    word_of,
+)
+from streams.rules.subscriptions import trial
+
+stream = Stream("subscriptions")
+
+SubscriptionEvent = Event[StripeSubscription]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a subscription event does to the rows, with the effects that all such events share."""
+
+    before: Subscription | None
+    after: Subscription
+    customer: Customer
+    effects: list[Effect]
+
+    @property
+    def is_newest(self) -> bool:
+        """Whether the row says what this event says."""
+        return self.before is None or self.after.version != self.before.version
+
+
+def refer(event: SubscriptionEvent) -> References:
+    subscription = event.object
+    timers = cancellation.timer_keys(event.account, subscription.id)
+    if subscription.trial_end is not None:
+        timers.add(trial.timer_key(event.account, subscription.id, subscription.trial_end))
+    return References(
+        customers={(event.account, _customer_id(event))},
+        subscriptions={(event.account, subscription.id)},
+        timers=timers,
+        users={subscription.user_id} if subscription.user_id else set(),
+    )
+
+
+@stream.on("customer.subscription.created", model=StripeSubscription, refer=refer, rank=SUBSCRIPTION_CREATED)
+def on_created(event: SubscriptionEvent, known: Known) -> list[Effect]:
+    """B1. A subscription that waits for its first payment is welcomed when that has come."""
+    change = _change(event, known)
+    before, status = change.before, change.after.status
+    # One that comes behind its updates is welcomed for what those said.
+    is_late = before is not None and before.version != UNSEEN and status not in NEVER_BEGUN
+    if status in ENDED or (event.object.status in NEVER_BEGUN and not is_late):
+        return change.effects
+    return change.effects + _welcome(event, known, change)
+
+
+@stream.on("customer.subscription.updated", model=StripeSubscription, refer=refer, rank=SUBSCRIPTION_UPDATED)
+def on_updated(event: SubscriptionEvent, known: Known) -> list[Effect]:
+    """B3."""
+    change = _change(event, known)
+    if change.after.status in NEVER_BEGUN | ENDED:
+        return change.effects
+    effects = list(change.effects)
+    if _has_begun(event, change):
+        effects += _welcome(event, known, change)
+    return effects + _plan_changed(event, known, change)
+
+
+@stream.on(
+    "customer.subscription.deleted", model=StripeSubscription, refer=refer, rank=SUBSCRIPTION_DELETED, terminal=True
+)
+def on_deleted(event: SubscriptionEvent, known: Known) -> list[Effect]:
+    """B4, B6. Data stays until the erasure timer fires; what was paid for ends at once.
+
+    The link to the export is made when the mail is sent, so that it holds from then on and is not kept with the mail.
+    """
+    change = _change(event, known)
+    row, customer, config = change.after, change.customer, known.config
+    others = [other for other in subscriptions_with(known, customer) if other.key != row.key]
+    waiting = cancellation.after_cancellation(known, event, customer.customer_id, others)
+    is_all_over = bool(waiting) and all(other.status in ENDED for other in others)
+    erase_at = event.at + timedelta(days=config.rules.erase_after_days)
+    export = cancellation.order_export(known, event, customer.customer_id)
+    canceled = {
+        "plan": plan_name_of(config, row, event.object.price_name),
+        "canceled_at": iso(row.ended_at or row.canceled_at or event.at),
+        "access_until": None,
+        "export_id": export.key,
+        "erase_at": iso(erase_at) if is_all_over else None,
+    }
+    return [
+        *change.effects,
+        *waiting,
+        export,
+        mail("subscription-canceled", f"canceled:{row.subscription_id}", customer, canceled),
+        mail("churn-survey", f"survey:{row.subscription_id}", customer, {"survey_url": config.mail.survey_url}),
+    ]
+
+
+@stream.on("customer.subscription.trial_will_end", model=StripeSubscription, refer=refer, rank=45)
+def on_trial_will_end(event: SubscriptionEvent, known: Known) -> list[Effect]:
+    """B5. Stripe sends this also when a trial is ended at once: then there is nothing to announce."""
+    change = _change(event, known)
+    subscription = event.object
+    is_over = change.after.status is not SubscriptionStatus.TRIALING
+    if subscription.trial_end is None or not trial.is_in_trial(event) or is_over:
+        return change.effects
+    data = {
+        "plan": plan_name_of(known.config, change.after, subscription.price_name),
+        "trial_end": iso(subscription.trial_end),
+        "days_left": days_until(subscription.trial_end, event.at),
+    }
+    key = f"trial-ending:{subscription.id}:{int(subscription.trial_end.timestamp())}"
+    return [*change.effects, mail("trial-ending", key, change.customer, data)]
+
+
+@stream.on("customer.subscription.pending_update_expired", model=StripeSubscription, refer=refer, rank=47)
+@stream.on("customer.subscription.pending_update_applied", model=StripeSubscription, refer=refer, rank=48)
+@stream.on("customer.subscription.paused", model=StripeSubscription, refer=refer, rank=55)
+@stream.on("customer.subscription.resumed", model=StripeSubscription, refer=refer, rank=56)
+def on_recorded(event: SubscriptionEvent, known: Known) -> list[Effect]:
+    """B5. An `updated` stands beside each of these; the ranks keep the pair from being a tie."""
+    return _change(event, known).effects
+
+
+def _customer_id(event: SubscriptionEvent) -> str:
+    customer_id = event.object.customer or event.customer_id
+    if customer_id is None:
+        raise RuleViolated(f"{event.object.id} names no customer, and a subscription has one")
+    return customer_id
+
+
+def _change(event: SubscriptionEvent, known: Known) -> Change:
+    """The row, the customer and all that follows from them; also for an event that comes late (D2)."""
+    subscription, customer_id = event.object, _customer_id(event)
+    before = known.subscription(event.account, subscription.id)
+    after = told_by_subscription(before or blank(event.account, subscription.id, customer_id), event, known.config)
+    customer = linked(customer_of(known, event.account, customer_id), event, subscription.user_id)
+    effects = settle(known, customer, after)
+    effects += trial.reminders(known, event, customer_id)
+    effects += cancellation.after_return(known, event, after)
+    if before is not None and is_tie(before.version, word_of(event)) and not says_the_same(event, before):
+        effects.append(_ask_stripe(event, customer_id))
+    if before is not None and word_of(event) < before.version:
+        is_late = is_older(word_of(event), before.version)
+        effects.append(NoteStale(f"{subscription.id} {'is known as it was later' if is_late else 'has ended'}"))
+    return Change(before, after, customer, effects)
+
+
+def _ask_stripe(event: SubscriptionEvent, customer_id: str) -> CallStripe:
+    """Two events of one second say different things, so only Stripe knows which came last (D2)."""
+    subscription_id = event.object.id
+    return CallStripe(
+        key=f"tie:{event.account}:{subscription_id}:{event.created}",
+        method="GET",
+        path=f"/v1/subscriptions/{subscription_id}",
+        account=event.account,
+        customer_id=customer_id,
+        purpose=SETTLE_A_TIE,
+    )
+
+
+def _has_begun(event: SubscriptionEvent, change: Change) -> bool:
+    """Whether this update is the first payment's, as Stripe says it or as the row shows it."""
+    if event.object.status in NEVER_BEGUN:
+        return False
+    if event.previous.get("status") == SubscriptionStatus.INCOMPLETE:
+        return True
+    # Stripe waits 23 hours for a first payment, and an invoice may have said before that it came. Who is welcomed
+    # already is not welcomed again: the mail has one key.
+    first = change.after.first_version
+    return rank_of(first) == SUBSCRIPTION_CREATED and event.created - seconds_of(first) <= DAY_S
+
+
+def _welcome(event: SubscriptionEvent, known: Known, change: Change) -> list[Effect]:
+    subscriptions = subscriptions_with(known, change.customer, change.after)
+    organization = derive_organization(known.config, change.customer, subscriptions).name
+    return [
+        *welcome(known.config, change.customer, change.after, organization, price_name=event.object.price_name, to=None)
+    ]
+
+
+def _plan_changed(event: SubscriptionEvent, known: Known, change: Change) -> list[Effect]:
+    """One mail per change of price that still holds.
+
+    Stripe names the former price in the event that changed it, so that event alone announces it, early or late. One
+    that names no changes at all is compared with what is stored.
+    """
+    before, row, config = change.before, change.after, known.config
+    price = event.object.price_id
+    if price is None or row.price_id != price or event.object.status in NEVER_BEGUN:
+        return []
+    if event.previous:
+        former, key = previous_price_id(event.previous), event.id
+    else:
+        is_known = before is not None and before.version != UNSEEN and change.is_newest
+        former, key = (before.price_id if before is not None and is_known else None), price
+    if former is None or former == price:
+        return []
+    data = {
+        "plan": plan_name_of(config, row, event.object.price_name) or price,
+        "previous_plan": plan_name(config, _plan_of_former(known, row, former)),
+        "price": price_of(row),
+        "interval": row.interval,
+    }
+    return [mail("plan-changed", f"plan-changed:{row.subscription_id}:{key}", change.customer, data)]
+
+
+def _plan_of_former(known: Known, row: Subscription, price_id: str) -> str | None:
+    is_first = price_id == row.first_price_id and row.checkout_plan is not None
+    return row.checkout_plan if is_first else known.config.plan_of_price(price_id)

@@ -1,0 +1,163 @@
+"""Where e-mail ends in tests: an SMTP server in the test's own event loop that can be told to fail, and how."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from email.message import EmailMessage
+from enum import Enum, auto
+from types import TracebackType
+from typing import Self
+
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+from local.stack.mailbox import MAX_MESSAGE_BYTES, content_of, parse
+
+
+class Fault(Enum):
+    """What goes wrong, once per `fail_next`."""
+
+    REFUSE_CONNECTION = auto()
+    """421 instead of a greeting."""
+    REJECT_RECIPIENT = auto()
+    """550 to RCPT: permanent."""
+    TRY_LATER = auto()
+    """451 to DATA: temporary."""
+    HANG = auto()
+    """No answer to DATA, ever."""
+    DIE_AFTER_DATA = auto()
+    """The message is kept, and the connection dies before the client hears so."""
+
+
+class FaultyMailbox:
+    """`async with FaultyMailbox() as mailbox:`: listens on a free loopback port, keeps messages in memory."""
+
+    def __init__(self) -> None:
+        self.messages: list[EmailMessage] = []
+        self.recipients: list[list[str]] = []
+        """The envelope's recipients, one list per message."""
+        self.met: list[Fault] = []
+        """Faults that a client has met, in order."""
+        self.rejected_recipients: set[str] = set()
+        """Addresses that always get a 550."""
+        self.port = 0
+        self._faults: deque[Fault] = deque()
+        self._arrived = asyncio.Condition()
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.BaseTransport] = set()
+
+    @property
+    def url(self) -> str:
+        """smtp://127.0.0.1:port."""
+        return f"smtp://127.0.0.1:{self.port}"
+
+    def fail_next(self, fault: Fault, times: int = 1) -> None:
+        """The next `times` clients that get that far meet `fault`; faults are met in the order they were asked for."""
+        self._faults.extend([fault] * times)
+
+    async def wait_for(self, count: int, timeout: float = 15.0) -> list[EmailMessage]:
+        """The messages, as soon as there are `count`. Raises TimeoutError."""
+        async with asyncio.timeout(timeout), self._arrived:
+            await self._arrived.wait_for(lambda: len(self.messages) >= count)
+        return self.messages
+
+    async def start(self) -> None:
+        """Listen: on the port of before, if there was one."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._session, "127.0.0.1", self.port)
+        self.port = int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Close the listener and cut every connection: the server has gone away."""
+        if self._server is not None:
+            self._server.close()
+            for transport in list(self._open):
+                if isinstance(transport, asyncio.Transport):
+                    transport.abort()
+            await self._server.wait_closed()
+            self._server = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _session(self) -> asyncio.BaseProtocol:
+        if self._meets(Fault.REFUSE_CONNECTION):
+            return _Refusal()
+        return _TrackedSMTP(_Handler(self), self._open)
+
+    def _meets(self, *faults: Fault) -> Fault | None:
+        if self._faults and self._faults[0] in faults:
+            self.met.append(self._faults[0])
+            return self._faults.popleft()
+        return None
+
+    async def _keep(self, envelope: Envelope) -> None:
+        async with self._arrived:
+            self.messages.append(parse(content_of(envelope)))
+            self.recipients.append(list(envelope.rcpt_tos))
+            self._arrived.notify_all()
+
+
+class _Refusal(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            transport.write(b"421 4.3.2 service not available\r\n")
+            transport.close()
+
+
+class _TrackedSMTP(SMTP):
+    def __init__(self, handler: _Handler, open_transports: set[asyncio.BaseTransport]) -> None:
+        super().__init__(
+            handler,
+            hostname="mailbox.localhost",
+            data_size_limit=MAX_MESSAGE_BYTES,
+            loop=asyncio.get_running_loop(),
+        )
+        self._open = open_transports
+        self._mine: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._mine = transport
+        self._open.add(transport)
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._mine is not None:
+            self._open.discard(self._mine)
+        super().connection_lost(error)
+
+
+class _Handler:
+    """aiosmtpd's handler; its hooks bear SMTP's names."""
+
+    def __init__(self, mailbox: FaultyMailbox) -> None:
+        self._mailbox = mailbox
+
+    async def handle_RCPT(
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
+    ) -> str:
+        if address in self._mailbox.rejected_recipients or self._mailbox._meets(Fault.REJECT_RECIPIENT):
+            return "550 5.1.1 no such mailbox"
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 ok"
+
+    async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:
+        match self._mailbox._meets(Fault.TRY_LATER, Fault.HANG, Fault.DIE_AFTER_DATA):
+            case Fault.TRY_LATER:
+                return "451 4.3.0 try again later"
+            case Fault.HANG:
+                await asyncio.Event().wait()  # ends when the connection does: aiosmtpd cancels it
+            case Fault.DIE_AFTER_DATA:
+                await self._mailbox._keep(envelope)
+                if isinstance(server.transport, asyncio.Transport):
+                    server.transport.abort()
+                await asyncio.Event().wait()
+            case _:
+                await self._mailbox._keep(envelope)
+        return "250 2.0.0 kept"

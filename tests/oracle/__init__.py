@@ -1,0 +1,1 @@
+"""An independent model of the result, against which the store is compared."""
