@@ -21,8 +21,8 @@ from analytics import metrics
 from analytics.book import Book, Counted
 from schemas.errors import Transient
 from schemas.settings import Settings
-from streams.backoff import pause
-from streams.commits import App
+from schemas.timing import pause
+from streams.faust.app import App
 from streams.faust.sensor import KafkaSensor
 
 log = structlog.get_logger(__name__)

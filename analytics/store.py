@@ -17,9 +17,8 @@ from pydantic import SecretStr
 from analytics.tables import FIGURE_TABLES, facts
 from schemas.figures import FIGURE_KEYS, FIGURE_TYPES, Fact, Figure, Owner
 from sinks.postgres.failures import classified
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, Bounds, dsn
 from sinks.postgres.statements import Shape
-from sinks.postgres.store import PLANNING
 
 if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]

@@ -15,11 +15,11 @@ import uvloop
 
 from bench.load import Load, record
 from eventlog.dead_letters import DeadLetters
-from ops.commands.topics import ensure_topics
+from eventlog.topics import ensure_topics
+from schemas.record import Record, record_of
 from schemas.settings import load_config, load_settings
 from sinks.postgres.store import Store
 from streams.process import Processor
-from streams.record import Record, record_of
 from streams.rules.catalog import RULES
 
 

@@ -17,9 +17,9 @@ from typing import Self
 import asyncpg
 from pydantic import SecretStr
 
+from eventlog.topics import ensure_topics
 from local.stack.kafka import EmbeddedKafka
 from local.stack.postgres import EmbeddedPostgres
-from ops.commands.topics import ensure_topics
 from schemas.settings import Settings
 from sinks.postgres.migration import migrate
 

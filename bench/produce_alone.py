@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import uvloop
 
 from bench.load import Load, record
-from gateway.metrics import Metrics
+from gateway.metrics import GatewayMetrics
 from gateway.publisher import Publisher
 
 
@@ -19,7 +19,7 @@ async def main(bootstrap: str, topic: str, records: int, at_once: int) -> None:
     """Publishes `records` records, `at_once` of them awaiting the brokers' confirmation at any time."""
     received_at = datetime.now(UTC).isoformat(timespec="microseconds")
     ready = [record(event, received_at) for event in Load(records).bodies()]
-    publisher = Publisher(bootstrap, topic, Metrics())
+    publisher = Publisher(bootstrap, topic, GatewayMetrics())
     await publisher.start()
     left = iter(ready)
 

@@ -1,1 +1,1 @@
-"""Everything that talks to Kafka outside Faust and the gateway's hot path: append, look up, tail, topics, lag, contract."""
+"""Kafka outside Faust and the gateway's hot path: append, look up, tail, topics, lag, contract."""

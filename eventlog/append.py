@@ -6,26 +6,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from confluent_kafka import KafkaException, Message, Producer
 
+from eventlog.entry import Entry
 from schemas.errors import LogUnavailable
-from schemas.record import Headers
-
-MAX_RECORD_BYTES = 2 * 1024 * 1024
-"""As the topic is made to take (ops/commands/topics.py)."""
+from schemas.record import MAX_RECORD_BYTES
 
 _DELIVERY_TIMEOUT_S = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One record as it is to stand on the log (schemas/record.py)."""
-
-    key: bytes | None
-    value: bytes
-    headers: Headers
 
 
 class EventLog:

@@ -9,6 +9,7 @@ from confluent_kafka import KafkaException, Message, Producer
 
 from schemas.dead_letter import DeadLetter
 from schemas.errors import LogUnavailable
+from schemas.record import MAX_DEAD_LETTER_BYTES
 
 _DELIVERY_TIMEOUT_S = 10
 
@@ -35,7 +36,7 @@ class DeadLetters:
                 "compression.type": "lz4",
                 # As Java and aiokafka hash keys; librdkafka's default would put a customer elsewhere.
                 "partitioner": "murmur2_random",
-                "message.max.bytes": 4_000_000,  # the original may be 1 MiB, and carries a traceback now
+                "message.max.bytes": MAX_DEAD_LETTER_BYTES,
                 "delivery.timeout.ms": _DELIVERY_TIMEOUT_S * 1000,
                 "linger.ms": 5,
             }

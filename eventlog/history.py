@@ -14,8 +14,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from schemas.errors import LogUnavailable
-from schemas.record import Headers
-from streams.record import Record, record_of
+from schemas.record import Headers, Record, record_of
 
 _TIMEOUT_S = 10.0
 _QUIET_S = 60.0

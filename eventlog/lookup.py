@@ -8,20 +8,14 @@ from types import TracebackType
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from eventlog.entry import headers_of
 from schemas.errors import LogUnavailable
-from schemas.record import Headers, decode_headers
+from schemas.record import decode_headers
 
 _TIMEOUT_S = 10.0
 _POLL_S = 0.5
 _SKIP = 200
 """Records to read over rather than to ask anew for a place not far behind."""
-
-
-def headers_of(message: Message) -> Headers:
-    """As they stand on the log."""
-    pairs = message.headers() or []
-    listed = pairs.items() if isinstance(pairs, dict) else pairs
-    return tuple((name, value.encode() if isinstance(value, str) else value or b"") for name, value in listed)
 
 
 class LogReader:

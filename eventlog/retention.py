@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
@@ -10,7 +11,6 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 
 from schemas.settings import Settings
-from streams.process import KafkaKeeps
 
 log = structlog.get_logger(__name__)
 
@@ -62,3 +62,11 @@ def warn_if_too_long(keeps: KafkaKeeps, erase_after_days: int) -> str | None:
     reason = f"Kafka keeps events {kept}, and customers are erased after {erase_after_days} days: shorten retention.ms"
     log.error("retention.too_long", action="retention.too_long", reason=reason)
     return reason
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaKeeps:
+    """How long at most a record stays in the two topics, as the brokers say; None: for ever, or not known."""
+
+    events: timedelta | None = None
+    dead_letters: timedelta | None = None

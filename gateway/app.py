@@ -24,7 +24,7 @@ from gateway.bodies import Bodies, BodyBounds, BodyRefused
 from gateway.endpoints import DEFAULT, Door
 from gateway.envelope import Envelope, NotAnEvent, read_event
 from gateway.mail_links import Links
-from gateway.metrics import Metrics
+from gateway.metrics import GatewayMetrics
 from gateway.publisher import NotStored, Publisher, RecordTooLarge
 from gateway.refusals import Refused
 from gateway.signature import Verdict, verify
@@ -56,7 +56,7 @@ class Gateway:
     doors: Mapping[str, Door]
     publisher: Publisher
     bodies: Bodies
-    metrics: Metrics
+    metrics: GatewayMetrics
 
     def set_gauges(self) -> None:
         """What is under way now; at times, not with each request that changes it."""
@@ -70,7 +70,7 @@ GATEWAY = web.AppKey("gateway", Gateway)
 def create_app(
     doors: Mapping[str, Door],
     publisher: Publisher,
-    metrics: Metrics,
+    metrics: GatewayMetrics,
     *,
     bounds: BodyBounds | None = None,
     links: Links | None = None,
@@ -251,7 +251,7 @@ def _answer(status: int, document: dict[str, object], headers: Mapping[str, str]
 class _CountMalformed(logging.Filter):
     """Counts what is no HTTP instead of logging a traceback for each: anyone on the internet can send it."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: GatewayMetrics) -> None:
         super().__init__()
         self._metrics = metrics
 

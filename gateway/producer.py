@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from schemas.record import Headers
+from schemas.record import MAX_RECORD_BYTES, Headers
 
 log = structlog.get_logger(__name__)
 
@@ -25,8 +25,6 @@ T = TypeVar("T")
 
 Report = tuple[T, KafkaError | None]
 
-MAX_RECORD_BYTES = 2 * 1024 * 1024
-"""Twice the body limit: key and headers never make an accepted body too large (the topic has the same limit)."""
 
 _POLL_S = 0.1
 _PROBE_S = 2.0

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import structlog
 from confluent_kafka import KafkaError, KafkaException
 
-from gateway.metrics import Metrics
+from gateway.metrics import GatewayMetrics
 from gateway.producer import Config, ProducerLine, Report
 from schemas.record import Headers
 
@@ -85,7 +85,7 @@ class Publisher:
         self,
         bootstrap: str,
         topic: str,
-        metrics: Metrics,
+        metrics: GatewayMetrics,
         *,
         bounds: Bounds | None = None,
         overrides: Mapping[str, str | int | float | bool] | None = None,

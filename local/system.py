@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
-from local.stack.kafka import EmbeddedKafka
-from local.stack.ports import is_free, kept_port
+from local.stack.kafka import EmbeddedKafka, OtherBrokers
+from local.stack.kafka_jars import KafkaNotFetched
+from local.stack.ports import NoFreePort, is_free, kept_port
 from local.stack.postgres import EmbeddedPostgres
-from local.stack.process import Process, end_leftovers
+from local.stack.process import Process, ServerNotReady, end_leftovers
 from local.stack.supervisor import Child, Supervisor
-from local.state_dir import Claim, link_secret, own_config, write_env
-from ops.runtime.clock import CLOCK_OFFSET
-from schemas.settings import Config, InvalidSettings, Mode, Settings, load_config
+from local.state_dir import AlreadyRunning, Claim, link_secret, own_config, write_env
+from schemas.settings import CLOCK_OFFSET, Config, InvalidSettings, Mode, Settings, load_config
 
 READY_TIMEOUT = 60.0
 """Seconds for the processes to be ready, once Kafka and Postgres answer."""
@@ -253,3 +256,32 @@ def _test_secret(config: Config) -> str:
     if endpoint is None or endpoint.mode is not Mode.TEST:
         raise InvalidSettings('BILLING_CONFIG: `billing up` needs an endpoint `default` with mode = "test"')
     return endpoint.secrets[0].get_secret_value()
+
+
+NOT_STARTED = (
+    AlreadyRunning, InvalidSettings, KafkaNotFetched, NoFreePort, OtherBrokers, ServerNotReady, SystemNotStarted
+)  # fmt: skip
+"""Why a system may not start; each message stands by itself."""
+
+
+_END_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+class leaving_nothing:
+    """Stops the system however the block ends: Ctrl-C, SIGTERM, SIGHUP (exit 128 + its number), an error."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+
+    def __enter__(self) -> None:
+        for number in _END_SIGNALS:
+            signal.signal(number, _end)
+
+    def __exit__(self, *_: object) -> None:
+        for number in _END_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # once is enough: what follows is bounded
+        self._system.stop()
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)

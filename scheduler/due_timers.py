@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from schemas.state import Timer, TimerStatus
 from sinks.postgres.failures import classified
 from sinks.postgres.loading import SHAPES
+from sinks.postgres.outboxes import TIMERS_CHANNEL
 from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
-from sinks.postgres.store import TIMERS_CHANNEL
 
 _TURN_ID = 0x74696D657273  # "timers"
 

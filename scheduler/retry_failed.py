@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 
 import structlog
 
-from ops.commands.dead import replay_letters
-from ops.commands.replay import failed_filter
-from recovery.replay.letters import Rate
+from recovery.replay.events import failed_filter
+from recovery.replay.letters import Rate, replay_letters
 from schemas.errors import BillingError
 from schemas.settings import Settings
 from sinks.postgres.dead_letter_index import Letters

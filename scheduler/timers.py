@@ -18,11 +18,12 @@ import orjson
 import structlog
 from prometheus_client import Counter, Gauge
 
-from eventlog.append import MAX_RECORD_BYTES, Entry, EventLog
+from eventlog.append import EventLog
+from eventlog.entry import Entry
 from scheduler.due_timers import DueTimers, Turn, WaitingEvent
 from schemas.errors import Transient
 from schemas.ordering import ordering_key
-from schemas.record import RecordHeaders, Source
+from schemas.record import MAX_RECORD_BYTES, RecordHeaders, Source
 from schemas.state import Timer, TimerStatus
 from schemas.timer import RETRY, timer_event
 

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
+
+from schemas.fast_row import value
+
+MAX_RECORD_BYTES = 2 * 1024 * 1024
+"""Largest record of the events topic, for its producers and the topic itself. Bodies are at most half as large."""
+
+MAX_DEAD_LETTER_BYTES = 4 * 1024 * 1024
+"""Largest record of the dead-letter topic: an event and its traceback."""
 
 
 class Source(StrEnum):
@@ -55,3 +64,31 @@ class RecordHeaders:
 def decode_headers(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
     """Headers as text by name; bytes that are not utf-8 are replaced, since a header only describes."""
     return {name: (value or b"").decode("utf-8", "replace") for name, value in headers}
+
+
+@value(frozen=True, slots=True)
+class Record:
+    """`timestamp` is Kafka's, in seconds since the epoch; `raw_headers` are as they stand on the log."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    raw_headers: Headers
+    headers: dict[str, str]
+    timestamp: float
+
+    @property
+    def received_at(self) -> datetime:
+        """When the gateway had it, else when Kafka had it (UTC)."""
+        try:
+            return datetime.fromisoformat(self.headers["received_at"]).astimezone(UTC)
+        except (KeyError, ValueError):
+            return datetime.fromtimestamp(self.timestamp, UTC)
+
+
+def record_of(
+    topic: str, partition: int, offset: int, key: bytes | None, value: bytes | None, headers: Headers, timestamp: float
+) -> Record:
+    return Record(topic, partition, offset, key, value, headers, decode_headers(headers), timestamp)

@@ -281,3 +281,7 @@ def _env_name(field: str) -> str:
 def _one_line(error: ValidationError, name: Callable[[tuple[int | str, ...]], str]) -> str:
     # Never `error["input"]`: the value may be a secret.
     return "; ".join(f"{name(e['loc'] or ('config',))}: {e['msg']}" for e in error.errors(include_input=False))
+
+
+CLOCK_OFFSET = "BILLING_CLOCK_OFFSET_S"
+"""Seconds that the clock is ahead."""

@@ -19,15 +19,15 @@ from typing import Any
 import structlog
 
 from schemas.errors import Transient
-from schemas.record import decode_headers
+from schemas.record import Record, decode_headers
+from schemas.timing import pause
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, outcome_of
 from streams import metrics
-from streams.backoff import pause
 from streams.brake import BrakeTripped
 from streams.faust.seen import SeenEvents
+from streams.item import Attempt
 from streams.lanes import Lanes
-from streams.process import Attempt, Processor
-from streams.record import Record
+from streams.process import Processor
 from streams.rules.registry import Rule
 
 log = structlog.get_logger()

@@ -11,36 +11,39 @@ the worker that has it now, take turns; whichever comes second finds the events 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from eventlog.dead_letters import DeadLetters, Place
+from eventlog.dead_letters import DeadLetters
+from eventlog.retention import KafkaKeeps
 from schemas.dead_letter import DeadLetter
-from schemas.effects import CallStripe, Erase, OrderExport, QueueEmail
+from schemas.effects import Erase
 from schemas.errors import Conflict, MalformedEvent, NeverKnown, NotKnownYet, Poison, Transient, Unforeseen, Unsettled
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
+from schemas.record import Record
 from schemas.references import References
 from schemas.settings import Config
 from schemas.state import Organization, TimerStatus
 from schemas.timer import retry_key
-from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, Waiting, outcome_of
-from sinks.postgres.rows import DeadLetterRow, EmailRow, ErasureRow, ExportRow, Flush, LedgerRow, StripeCallRow
+from schemas.timing import Clock, utc_now
+from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, Waiting
+from sinks.postgres.rows import DeadLetterRow, ErasureRow, Flush
 from sinks.postgres.store import Store, Transaction
 from streams.apply import apply
 from streams.brake import Brake, BrakeTripped
-from streams.decode import Decoded, decode, describe, is_storable
-from streams.record import Record
+from streams.decode import decode, describe
+from streams.flush import _call_row, _clean, _email_row, _export_row, _ledger_row, _origin, _revived
+from streams.item import Attempt, Item, _id_of, _is_unread
 from streams.rules.registry import Rule
 from streams.waiting import retry_timer, stay_of
 
 OTHER = "other"
 """The stream of the types that no rule asks for."""
 
-Clock = Callable[[], datetime]
 
 _SETTLED = {"applied", "ignored", "stale"}
 """Outcomes in the ledger that make a further delivery a duplicate. Waiting and dead events may be tried again."""
@@ -49,48 +52,6 @@ _SETTLED = {"applied", "ignored", "stale"}
 _TRIES_OF_THE_UNFORESEEN = 3
 _TRIES_OF_A_CONFLICT = 6
 """Whoever was first has committed long before: what still collides, after some six seconds, collides with itself."""
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-@dataclass(slots=True)
-class Attempt:
-    """What is known of the records that one `process` call has failed on before, so that a retry repeats no letter."""
-
-    number: int = 1
-    first_failed_at: dict[tuple[str, int, int], datetime] = field(default_factory=dict)
-    published: dict[tuple[str, int, int], Place] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Item:
-    """One record on its way to a verdict."""
-
-    record: Record
-    decoded: Decoded | None = None
-    verdict: Verdict | None = None
-    came_before: str | None = None
-    """Its outcome in the ledger, `waiting` or `dead`; None if it is new there."""
-    emails: list[QueueEmail] = field(default_factory=list)
-    calls: list[CallStripe] = field(default_factory=list)
-    exports: list[OrderExport] = field(default_factory=list)
-    erase: Erase | None = None
-    customer_id: str | None = None
-    """Whose row it wrote."""
-
-    @property
-    def place(self) -> tuple[str, int, int]:
-        return (self.record.topic, self.record.partition, self.record.offset)
-
-
-@dataclass(frozen=True, slots=True)
-class KafkaKeeps:
-    """How long at most a record stays in the two topics, as the brokers say; None: for ever, or not known."""
-
-    events: timedelta | None = None
-    dead_letters: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +65,7 @@ class Processor:
     group: str
     code_version: str
     clock: Clock = utc_now
-    kafka_keeps: KafkaKeeps = KafkaKeeps()
+    kafka_keeps: KafkaKeeps = field(default_factory=KafkaKeeps)
     brake: Brake = field(default_factory=Brake)
     is_last_look: bool = False
     """Whether what waits, and can do without what it misses, is to do so now (recovery/rebuild/apply_log.py)."""
@@ -334,16 +295,6 @@ def _is_for_ever(error: Transient, attempt: Attempt) -> bool:
     return isinstance(error, Conflict) and attempt.number >= _TRIES_OF_A_CONFLICT
 
 
-def _is_unread(item: Item) -> bool:
-    return item.decoded is None
-
-
-def _id_of(item: Item) -> str | None:
-    """Under which it stands in the ledger; None for what has no id to stand there under."""
-    envelope = item.decoded.envelope if item.decoded else describe(item.record.value)
-    return envelope.id if envelope else None
-
-
 def _held_against_us(items: Sequence[Item]) -> list[Verdict]:
     """The verdicts, in their order, but for what was dead before: a replay in vain says nothing of a deploy."""
     return [
@@ -351,13 +302,6 @@ def _held_against_us(items: Sequence[Item]) -> list[Verdict]:
         for item in items
         if item.verdict is not None
     ]
-
-
-def _revived(item: Item) -> str | None:
-    """The id of an event that was dead, perhaps waited since, and is settled now."""
-    if item.came_before and item.decoded and isinstance(item.verdict, Applied | Stale | Ignored):
-        return item.decoded.envelope.id
-    return None
 
 
 def _keep_waiting_room(item: Item, known: Known, now: datetime) -> None:
@@ -378,99 +322,3 @@ def _dead(error: Exception, stage: str) -> Dead:
         return Dead(type(error).__name__, str(error), stage)
     reason = f"{type(error).__name__}: {error}"
     return Dead(Unforeseen.__name__, reason, stage, "".join(traceback.format_exception(error)))
-
-
-def _ledger_row(item: Item, attempt: Attempt, now: datetime) -> LedgerRow | None:
-    """None for a duplicate, and for what has no id to stand in the ledger under."""
-    if item.verdict is None or isinstance(item.verdict, Duplicate):
-        return None
-    record, verdict = item.record, item.verdict
-    envelope = item.decoded.envelope if item.decoded else describe(record.value)
-    if envelope is None:
-        return None
-    rule = item.decoded.rule if item.decoded else None
-    return LedgerRow(
-        event_id=envelope.id,
-        type=envelope.type,
-        stream=rule.stream if rule else OTHER,
-        customer_id=envelope.customer_id or item.customer_id,
-        account=envelope.account,
-        livemode=envelope.livemode,
-        created=envelope.created,
-        received_at=record.received_at,
-        source=record.headers.get("source", "stripe"),
-        api_version=envelope.api_version,
-        endpoint=record.headers.get("endpoint") or None,
-        partition=record.partition,
-        offset=record.offset,
-        outcome=outcome_of(verdict),
-        reason=verdict.reason if isinstance(verdict, Stale | Dead | Waiting) else None,
-        attempts=attempt.number,
-        applied_at=now,
-        payload=_payload(item),
-    )
-
-
-def _clean(header: str) -> str:
-    """A header of a foreign producer, fit for a text column."""
-    return header.replace("\0", "")
-
-
-def _payload(item: Item) -> str | None:
-    """The JSON as received, where the ledger can hold it: a waiting event comes back from there."""
-    value = item.record.value
-    if value is None or (isinstance(item.verdict, Dead) and item.verdict.stage == "store"):
-        return None  # what the store refused, it may refuse for the payload; the dead letter has the bytes
-    return value.decode() if item.decoded is not None or is_storable(value) else None
-
-
-def _email_row(email: QueueEmail, item: Item, now: datetime) -> EmailRow:
-    event_id, livemode = _origin(item)
-    return EmailRow(
-        email_key=email.key,
-        event_id=event_id,
-        account=email.account,
-        customer_id=email.customer_id,
-        template=email.template,
-        recipient=email.recipient,
-        locale=email.locale,
-        livemode=livemode,
-        data=email.data,
-        queued_at=now,
-        next_attempt_at=now,
-    )
-
-
-def _call_row(call: CallStripe, item: Item, now: datetime) -> StripeCallRow:
-    event_id, livemode = _origin(item)
-    return StripeCallRow(
-        call_key=call.key,
-        event_id=event_id,
-        account=call.account,
-        customer_id=call.customer_id,
-        livemode=livemode,
-        method=call.method,
-        path=call.path,
-        params=call.params,
-        purpose=call.purpose,
-        queued_at=now,
-        next_attempt_at=now,
-    )
-
-
-def _export_row(order: OrderExport, item: Item, now: datetime) -> ExportRow:
-    return ExportRow(
-        export_key=order.key,
-        event_id=_origin(item)[0],
-        account=order.account,
-        customer_id=order.customer_id,
-        organization_id=Organization.id_of(order.account, order.customer_id),
-        requested_at=now,
-        next_attempt_at=now,
-        expires_at=order.keep_until,
-    )
-
-
-def _origin(item: Item) -> tuple[str, bool]:
-    envelope = item.decoded.envelope if item.decoded else None
-    return (envelope.id, envelope.livemode) if envelope else ("", False)

@@ -21,13 +21,13 @@ import uvloop
 from confluent_kafka import Consumer, Message, TopicPartition
 from pydantic import SecretStr
 
+from eventlog.topics import ensure_topics
 from gateway.app import create_app, create_runner
 from gateway.bodies import BodyBounds
 from gateway.endpoints import doors
-from gateway.metrics import Metrics
+from gateway.metrics import GatewayMetrics
 from gateway.publisher import Bounds, Publisher
 from gateway.signature import sign
-from ops.commands.topics import ensure_topics
 from schemas.record import decode_headers
 from schemas.settings import Config, Endpoint, Mode, Settings
 from tests.ends import end_of
@@ -159,7 +159,7 @@ class Served:
     """A gateway running in a thread of this process."""
 
     port: int
-    metrics: Metrics
+    metrics: GatewayMetrics
     publisher: Publisher
 
 
@@ -180,7 +180,7 @@ def serving(
     stop: list[Callable[[], object]] = []
 
     async def run() -> None:
-        metrics = Metrics()
+        metrics = GatewayMetrics()
         publisher = Publisher(bootstrap, topic, metrics, bounds=bounds, overrides=overrides)
         runner = create_runner(create_app(doors(configured or config()), publisher, metrics, bounds=body_bounds))
         await runner.setup()

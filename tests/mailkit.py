@@ -17,7 +17,7 @@ from schemas.settings import Mail
 from sinks.email.delivery import Courier
 from sinks.email.dispatcher import Dispatcher, Pace
 from sinks.email.message import Composer
-from sinks.email.metrics import Metrics
+from sinks.email.metrics import MailMetrics
 from sinks.email.outbox import Outbox
 from sinks.email.samples import SAMPLES
 from sinks.email.smtp import SmtpLink, parse_smtp_url
@@ -108,7 +108,7 @@ class Desk:
         claimer: str = "one",
         senders: int = 2,
         config: Mail = CONFIG,
-        metrics: Metrics | None = None,
+        metrics: MailMetrics | None = None,
         pace: Pace = QUICK,
         step_timeout_s: float = 0.5,
     ) -> AsyncIterator[Dispatcher]:
@@ -125,7 +125,7 @@ class Desk:
             for _ in range(senders)
         ]
         async with self.outbox(claimer) as outbox:
-            running = Dispatcher(outbox, couriers, metrics or Metrics(), clock=self.clock, pace=pace)
+            running = Dispatcher(outbox, couriers, metrics or MailMetrics(), clock=self.clock, pace=pace)
             task = asyncio.create_task(running.run())
             try:
                 yield running

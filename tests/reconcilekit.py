@@ -18,18 +18,19 @@ import asyncpg
 import orjson
 from pydantic import SecretStr
 
-from eventlog.append import Entry, EventLog
+from eventlog.append import EventLog
 from eventlog.backlog import ids_on_the_way
 from eventlog.dead_letters import DeadLetters
+from eventlog.entry import Entry
+from eventlog.topics import ensure_topics
 from local.stripe.builder import StripeEvents
-from ops.commands.topics import ensure_topics
 from recovery.reconcile.events import Asked, Reconciler
 from recovery.reconcile.report import Report
 from recovery.reconcile.runs import Runs
 from schemas.ordering import ordering_key
-from schemas.record import RecordHeaders, Source
+from schemas.record import Record, RecordHeaders, Source
 from schemas.settings import Config, Endpoint, Mode, Settings
-from sinks.outbox.pauses import Timetable
+from schemas.timing import Timetable
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
 from sinks.stripe_api.api import StripeApi
@@ -37,7 +38,6 @@ from sinks.stripe_api.key import parse_key
 from sinks.stripe_api.listing import Lists
 from sinks.stripe_api.rate import RateLimit
 from streams.process import Processor
-from streams.record import Record
 from streams.rules.catalog import RULES
 from tests.chaos.log import read_all
 from tests.storekit import known, ledger_row

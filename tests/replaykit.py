@@ -13,18 +13,16 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from pydantic import SecretStr
 
 from eventlog.dead_letters import DeadLetters
-from eventlog.lookup import headers_of
-from ops.commands.dead import replay_letters
-from ops.commands.topics import ensure_topics
-from recovery.replay.letters import Rate, Report
-from schemas.record import Headers
+from eventlog.entry import headers_of
+from eventlog.topics import ensure_topics
+from recovery.replay.letters import Rate, Report, replay_letters
+from schemas.record import Headers, Record, record_of
 from schemas.settings import Config, Settings
 from schemas.verdict import Verdict
 from sinks.postgres.dead_letter_index import Letter, LetterFilter, Letters
 from sinks.postgres.migration import migrate
 from sinks.postgres.store import Store
 from streams.process import Processor
-from streams.record import Record, record_of
 from tests.ends import end_of
 from tests.notes import note_body, note_headers, notes
 

@@ -32,7 +32,7 @@ from sinks.stripe_api.rate import RateLimit
 from sinks.stripe_calls.caller import Caller
 from sinks.stripe_calls.calls import Calls
 from sinks.stripe_calls.dispatcher import CallDispatcher
-from sinks.stripe_calls.metrics import Metrics
+from sinks.stripe_calls.metrics import CallMetrics
 from tests.ends import end_of
 from tests.mailkit import Clock, eventually
 
@@ -284,7 +284,7 @@ class CallDesk:
         calls = await Calls.connect(self.url, claimer=claimer)
         caller = Caller(api, RateLimit(per_second), self.event_log, clock=self.clock, chance=lambda: 0.5)
         running = CallDispatcher(
-            calls, caller, Metrics(registry or CollectorRegistry()), clock=self.clock, pace=pace, lanes=lanes
+            calls, caller, CallMetrics(registry or CollectorRegistry()), clock=self.clock, pace=pace, lanes=lanes
         )
         task = asyncio.create_task(running.run())
         try:

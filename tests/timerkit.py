@@ -23,14 +23,14 @@ from pydantic import AwareDatetime, BaseModel, SecretStr
 
 from eventlog.append import EventLog
 from eventlog.dead_letters import DeadLetters
-from ops.commands.topics import ensure_topics
+from eventlog.topics import ensure_topics
 from scheduler.due_timers import DueTimers, Turn
 from scheduler.timers import Scheduler
 from schemas.effects import CancelTimers, Effect, FinishTimer, SaveUser, StartTimer
 from schemas.errors import NotKnownYet
 from schemas.event import Event
 from schemas.known import Known
-from schemas.record import Headers, RecordHeaders, Source
+from schemas.record import Headers, Record, RecordHeaders, Source, record_of
 from schemas.references import References
 from schemas.settings import Config, Settings
 from schemas.state import Timer, TimerStatus, User
@@ -39,7 +39,6 @@ from schemas.verdict import Verdict
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
 from streams.process import Processor
-from streams.record import Record, record_of
 from streams.rules.registry import Stream
 from streams.rules.timers import is_due, refer
 from tests.ends import end_of

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Annotated, TypeVar
 
 import orjson
 import structlog
 import typer
 
-from ops.commands.terminal import EXIT_INVALID_SETTINGS, operator
+from ops.commands.terminal import EXIT_INVALID_SETTINGS
+from ops.runtime.operator import operator
 from schemas.errors import StoreUnavailable
 from schemas.settings import InvalidSettings, Settings, load_settings
 from sinks.postgres.brakes import Brakes
-from streams.backoff import pause
-from streams.brake import BrakeTripped, Limits
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +26,6 @@ T = TypeVar("T")
 EXIT_BRAKED = 71
 """Of a worker whose brake has tripped; started again, it waits until it is released."""
 EXIT_UNAVAILABLE = 3
-_POLL_S = 2.0
 
 
 @app.command("ls")
@@ -68,69 +65,6 @@ def release(
         typer.echo(f"billing brake: nothing holds {name}", err=True)
         raise typer.Exit(1)
     typer.echo(f"{name} goes on; {allowed} more may die before the brake trips again")
-
-
-def limits_of(settings: Settings) -> Limits:
-    return Limits(
-        window=settings.brake_window,
-        least=settings.brake_least,
-        ratio=settings.brake_ratio,
-        run=settings.brake_run,
-    )
-
-
-@dataclass(slots=True, kw_only=True)
-class Hold:
-    """A worker's side of it. `reason` is for /readyz while nothing is applied."""
-
-    brakes: Brakes
-    group: str
-    code_version: str
-    reason: str | None = "the brake has not been looked at yet"
-
-    async def until_released(self, stopping: asyncio.Event) -> int:
-        """Waits while the brake holds for this code, Postgres' outages included; returns what may die unheld."""
-        is_said = False
-        while not stopping.is_set():
-            try:
-                held = await self.brakes.last(self.group)
-                if held is None or not held.holds(self.code_version):
-                    allowed = await self.brakes.take_allowance(self.group) if held is not None else 0
-                    self.reason = None
-                    return allowed
-            except StoreUnavailable as error:
-                self.reason = f"cannot look at the brake: {error}"
-            else:
-                self.reason = _explained(held.message, held.reasons)
-                if not is_said:
-                    log.error("worker.held", action="worker.held", group=self.group, reason=self.reason)
-                    is_said = True
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), _POLL_S)
-        return 0
-
-    async def write_down(self, tripped: BrakeTripped) -> None:
-        """Tries until Postgres has it: a worker started again must not go on as if nothing had happened."""
-        self.reason = _explained(str(tripped), tripped.reasons)
-        log.critical("worker.brake", action="worker.brake", group=self.group, reason=self.reason)
-        number = 0
-        while True:
-            try:
-                await self.brakes.trip(self.group, str(tripped), tripped.reasons, self.code_version)
-            except StoreUnavailable as error:
-                number += 1
-                log.warning("worker.brake_retry", action="worker.brake_retry", error=str(error), attempt=number)
-                await asyncio.sleep(pause(number))
-            else:
-                return
-
-
-def _explained(message: str, reasons: tuple[str, ...]) -> str:
-    sample = f" ({'; '.join(reasons)})" if reasons else ""
-    return (
-        f"the brake holds: {message}{sample}. Deploy a fixed version, or say `billing brake release`; "
-        "then `billing dead replay`"
-    )
 
 
 def _settings() -> Settings:

@@ -16,8 +16,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from ops.commands.dead import PIPE_WIDTH, printable
-from ops.commands.terminal import EXIT_INVALID_SETTINGS
+from ops.commands.terminal import EXIT_INVALID_SETTINGS, PIPE_WIDTH, printable
 from schemas.errors import StoreUnavailable
 from schemas.settings import InvalidSettings, load_settings
 from sinks.stripe_calls.calls import Calls

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -14,16 +12,16 @@ from typing import Annotated, Any, TypeVar
 import orjson
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from eventlog.append import EventLog
-from eventlog.lookup import LogReader, headers_of
-from ops.commands.terminal import EXIT_INVALID_SETTINGS, operator
+from eventlog.entry import headers_of
+from eventlog.lookup import LogReader
+from ops.commands.replay_report import _say_counts, _with_letters, replay_matching
+from ops.commands.terminal import EXIT_INVALID_SETTINGS, PIPE_WIDTH, printable
 from ops.commands.times import moment_of
-from recovery.replay.letters import LetterReplay, Rate, Report, read_letter
-from schemas.errors import BillingError
+from ops.runtime.operator import operator
+from recovery.replay.letters import read_letter
 from schemas.record import decode_headers
 from schemas.settings import InvalidSettings, Settings, load_settings
 from sinks.postgres.dead_letter_index import Letter, LetterFilter, Letters
@@ -35,8 +33,6 @@ T = TypeVar("T")
 EXIT_INCOMPLETE = 1
 EXIT_UNAVAILABLE = 3
 _SHOWN_ERRORS = 20
-PIPE_WIDTH = 200
-_RATE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(?:/s)?")
 
 
 class Status(StrEnum):
@@ -198,83 +194,6 @@ def discard(
     typer.echo(orjson.dumps({"discarded": done}).decode() if as_json else f"{done} discarded")
 
 
-def replay_matching(
-    settings: Settings, wanted: LetterFilter, *, rate: str | None, by: str | None, dry_run: bool, as_json: bool
-) -> None:
-    """Replays what the filter finds and says what came of it; exits as `billing dead replay` does."""
-    pace = rate_of(rate)
-    if dry_run:
-        _say_counts("would be replayed", _with_letters(settings, lambda index: index.counts(wanted)), as_json)
-        return
-
-    async def work(index: Letters) -> Report:
-        letters = await index.find(wanted)
-        is_shown = sys.stderr.isatty() and not as_json
-        with Progress(console=Console(stderr=True), disable=not is_shown, transient=True) as bar:
-            task = bar.add_task("replaying", total=len(letters))
-            return await replay_letters(
-                settings, index, letters, pace, by or operator(), lambda n: bar.advance(task, n)
-            )
-
-    report = _with_letters(settings, work)
-    if as_json:
-        typer.echo(orjson.dumps(asdict(report)).decode())
-    else:
-        _say(report)
-    if report.gone:
-        raise typer.Exit(EXIT_INCOMPLETE)
-
-
-async def replay_letters(
-    settings: Settings,
-    index: Letters,
-    letters: list[Letter],
-    rate: Rate,
-    by: str,
-    progress: Callable[[int], None] = lambda _: None,
-) -> Report:
-    """Onto the log of these settings. Raises what LetterReplay.run raises."""
-    event_log = EventLog(settings.kafka_bootstrap, settings.events_topic, client_id="billing-replay")
-    try:
-        with LogReader(settings.kafka_bootstrap, settings.dead_topic) as dead_topic:
-            work = LetterReplay(letters=index, dead_topic=dead_topic, event_log=event_log, by=by)
-            return await work.run(letters, rate, progress)
-    finally:
-        event_log.close()
-
-
-def _say(report: Report) -> None:
-    typer.echo(f"{report.replayed} replayed" if report.replayed else "nothing to replay")
-    if report.settled:
-        typer.echo(f"{report.settled} were settled already: their letters are closed")
-    if report.resumed:
-        typer.echo(
-            f"{report.resumed} letters were in hand when an earlier replay ended: of these the log may hold two "
-            "records; the ledger drops the second of what is applied",
-            err=True,
-        )
-    for event_id in report.from_ledger:
-        typer.echo(f"{event_id}: its letter is gone; from the ledger: the same JSON, not the same bytes", err=True)
-    for name in report.gone:
-        typer.echo(
-            f"{printable(name)}: gone from the topic, and the ledger has no payload: billing replay --from stripe ID",
-            err=True,
-        )
-
-
-def _say_counts(what: str, counts: dict[str, int], as_json: bool) -> None:
-    total = sum(counts.values())
-    if as_json:
-        typer.echo(orjson.dumps({"total": total, "by_error": counts}).decode())
-        return
-    typer.echo(f"{total} {what}")
-    for number, (error, count) in enumerate(counts.items()):
-        if number == _SHOWN_ERRORS:
-            typer.echo(f"  … and {len(counts) - number} other errors")
-            break
-        typer.echo(f"  {count:>6}  {printable(error)}")
-
-
 def _whole(letter: Letter, topic: LogReader) -> dict[str, Any]:
     found = asdict(letter) | {"dead_topic": topic.topic}
     message = read_letter(topic, letter)
@@ -325,40 +244,9 @@ def _filter(
         raise typer.Exit(EXIT_INVALID_SETTINGS) from None
 
 
-def rate_of(given: str | None) -> Rate:
-    """`20/s` or `20`; exits 2 on anything else."""
-    if given is None:
-        return Rate(None)
-    found = _RATE.fullmatch(given)
-    if found is None or float(found[1]) <= 0:
-        typer.echo(f"billing dead: --rate {given!r:.20}: expected a number a second, as 20/s", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS)
-    return Rate(float(found[1]))
-
-
-def printable(text: str) -> str:
-    """No control sequence of whoever sent an event may reach a terminal."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
-
-
 def _settings() -> Settings:
     try:
         return load_settings()
     except InvalidSettings as error:
         typer.echo(f"billing dead: {error}", err=True)
         raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-
-
-def _with_letters(settings: Settings, work: Callable[[Letters], Awaitable[T]]) -> T:
-    async def go() -> T:
-        async with Letters.open(settings.database_url) as index:
-            return await work(index)
-
-    try:
-        return asyncio.run(go())
-    except InvalidSettings as error:
-        typer.echo(f"billing dead: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-    except BillingError as error:
-        typer.echo(f"billing dead: {error}", err=True)
-        raise typer.Exit(EXIT_UNAVAILABLE) from None

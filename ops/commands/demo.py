@@ -17,8 +17,8 @@ from rich.table import Table
 
 from local.demo.runner import Report, Told, tell
 from local.demo.story import story
-from local.system import System
-from ops.commands.up import NOT_STARTED, leaving_nothing, sayer
+from local.system import NOT_STARTED, System, leaving_nothing
+from ops.commands.terminal import sayer
 from schemas.settings import InvalidSettings
 
 EXIT_OTHERWISE = 1

@@ -6,7 +6,6 @@ import asyncio
 import sys
 from typing import Annotated, Any
 
-import asyncpg
 import orjson
 import typer
 from pydantic import SecretStr
@@ -15,18 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from ops.commands.terminal import EXIT_INVALID_SETTINGS
-from recovery.rebuild.comparison import Comparison, NotRebuilt, compare
+from recovery.rebuild.comparison import Comparison, NotRebuilt, run
 from schemas.errors import BillingError
 from schemas.settings import InvalidSettings, load_settings
-from sinks.postgres.failures import classified
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
 
 EXIT_DIFFERENT = 1
 EXIT_UNAVAILABLE = 3
 
 _PIPE_WIDTH = 200
 _SHOWN = 20
-_BOUNDS = Bounds(statement_s=3600.0, idle_in_transaction_s=3600.0)
 
 
 def diff(
@@ -56,26 +52,6 @@ def diff(
     else:
         _show(found)
     raise typer.Exit(0 if found.is_equal else EXIT_DIFFERENT)
-
-
-async def run(live: SecretStr, rebuilt: SecretStr) -> Comparison:
-    """Raises NotRebuilt, StoreUnavailable, InvalidSettings."""
-    connections: list[asyncpg.Connection[asyncpg.Record]] = []
-    try:
-        with classified():
-            for url in (live, rebuilt):
-                connections.append(  # noqa: PERF401  # each is to be closed, also if the next one fails
-                    await asyncpg.connect(
-                        dsn(url),
-                        timeout=CONNECT_TIMEOUT_S,
-                        command_timeout=_BOUNDS.client_s,
-                        server_settings=_BOUNDS.server_settings("billing-diff"),
-                    )
-                )
-            return await compare(*connections)
-    finally:
-        for connection in connections:
-            connection.terminate()
 
 
 def _plain(found: Comparison) -> dict[str, Any]:

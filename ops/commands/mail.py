@@ -16,15 +16,12 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from ops.commands.dead import PIPE_WIDTH, printable
-from ops.commands.terminal import EXIT_INVALID_SETTINGS
+from ops.commands.terminal import EXIT_INVALID_SETTINGS, PIPE_WIDTH, printable
 from schemas.errors import StoreUnavailable
-from schemas.settings import Config, InvalidSettings, load_config, load_settings
-from schemas.settings import Mail as MailConfig
+from schemas.settings import InvalidSettings, load_config, load_settings
 from sinks.email.addresses import UnusableAddress
-from sinks.email.message import Composer, QueuedMail
 from sinks.email.outbox import Outbox
-from sinks.email.samples import SAMPLES
+from sinks.email.samples import _sample_config, write_previews
 
 app = typer.Typer(
     help="The e-mail outbox: look at it, requeue what failed, preview the templates.", no_args_is_help=True
@@ -118,45 +115,6 @@ def preview(
         typer.echo(f"billing mail preview: {error}", err=True)
         raise typer.Exit(EXIT_INVALID_SETTINGS) from None
     typer.echo(f"{count} files in {out}")
-
-
-def write_previews(out: Path, locales: list[str], config: MailConfig) -> int:
-    """`{template}.{locale}.html|txt|eml` for each mail; how many files. Raises UnusableAddress."""
-    composer = Composer(config, link_secret=b"preview")
-    out.mkdir(parents=True, exist_ok=True)
-    now = datetime.now(UTC)
-    count = 0
-    for template, data in SAMPLES.items():
-        for locale in locales:
-            mail = QueuedMail(
-                key=f"preview/{template}/{locale}",
-                event_id="evt_preview",
-                account="",
-                customer_id="cus_preview",
-                template=template,
-                recipient="jane.doe@example.com",
-                locale=locale,
-                livemode=True,
-                data=data,
-                attempts=1,
-                queued_at=now,
-                claimed_until=now,
-            )
-            letter = composer.compose(mail, now)
-            for subtype in ("html", "plain"):
-                body = letter.message.get_body((subtype,))
-                if body is None:
-                    raise RuntimeError(f"{template} has no {subtype} part")
-                suffix = "txt" if subtype == "plain" else "html"
-                (out / f"{template}.{locale}.{suffix}").write_text(body.get_content(), "utf-8")
-            (out / f"{template}.{locale}.eml").write_bytes(letter.as_bytes())
-            count += 3
-    return count
-
-
-def _sample_config() -> Config:
-    mail = MailConfig(sender="Acme Billing <billing@example.com>", product="Acme", app_url="https://app.example.com")
-    return Config(mail=mail)
 
 
 def _with_outbox(work: Callable[[Outbox], Awaitable[T]]) -> T:

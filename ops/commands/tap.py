@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Protocol
+from typing import Annotated, Any, NoReturn
 
 import orjson
 import typer
 from confluent_kafka import Message
 
-from eventlog.lookup import headers_of
+from eventlog.entry import headers_of
 from eventlog.tail import FROM_NOW, FROM_START, Begin, LogTail
+from ops.commands.tap_record import Output, Tapped
 from ops.commands.terminal import EXIT_INVALID_SETTINGS
 from ops.commands.times import moment_of
 from schemas.errors import LogUnavailable
@@ -46,24 +47,6 @@ class Wanted:
             and (not self.sources or headers.get("source") in self.sources)
             and (not self.accounts or headers.get("account", "") in self.accounts)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Tapped:
-    """One record that is to be shown."""
-
-    partition: int
-    offset: int
-    at: datetime
-    """Kafka's time, UTC."""
-    key: str
-    headers: dict[str, str]
-    value: bytes | None
-
-
-class Output(Protocol):
-    def write(self, records: Sequence[Tapped]) -> None: ...
-    def close(self) -> None: ...
 
 
 def tap(

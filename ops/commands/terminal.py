@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import getpass
+from collections.abc import Callable
 
 import typer
+from rich.console import Console
 
 from ops.runtime import logs
 from schemas.settings import Config, InvalidSettings, Settings, load_config, load_settings
 
 EXIT_INVALID_SETTINGS = 2
-
-
-def operator() -> str:
-    """Who types: the user of this system, by name where it has one."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user often has no name
-        return "unknown"
 
 
 def settings_and_config() -> tuple[Settings, Config]:
@@ -30,3 +23,17 @@ def settings_and_config() -> tuple[Settings, Config]:
         raise typer.Exit(EXIT_INVALID_SETTINGS) from None
     logs.configure_logging(log_format=settings.log_format, level=settings.log_level)
     return settings, config
+
+
+PIPE_WIDTH = 200
+
+
+def printable(text: str) -> str:
+    """No control sequence of whoever sent an event may reach a terminal."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
+def sayer() -> Callable[[str], None]:
+    """Prints one line at a time, to a terminal or a file alike."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    return console.print

@@ -11,7 +11,8 @@ import orjson
 import typer
 from pydantic import SecretStr
 
-from local.stripe.builder import EXAMPLES, Shape, StripeEvents, example
+from local.stripe.builder import Shape, StripeEvents
+from local.stripe.events import EXAMPLES, example
 from local.stripe.post import Answer, post
 from ops.commands.terminal import EXIT_INVALID_SETTINGS
 from schemas.settings import Config, InvalidSettings, Mode, Settings, load_config, load_settings

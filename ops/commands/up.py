@@ -10,28 +10,19 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import IO, Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
-from local.stack.kafka import BROKERS, OtherBrokers
-from local.stack.kafka_jars import KafkaNotFetched
-from local.stack.ports import NoFreePort
-from local.stack.process import ServerNotReady, end_leftovers
+from local.stack.kafka import BROKERS
+from local.stack.process import end_leftovers
 from local.state_dir import AlreadyRunning, Claim, make_private
-from local.system import System, SystemNotStarted
+from local.system import _END_SIGNALS, NOT_STARTED, System, SystemNotStarted, leaving_nothing
+from ops.commands.terminal import sayer
 from schemas.settings import InvalidSettings
-
-NOT_STARTED = (
-    AlreadyRunning, InvalidSettings, KafkaNotFetched, NoFreePort, OtherBrokers, ServerNotReady, SystemNotStarted
-)  # fmt: skip
-"""Why a system may not start; each message stands by itself."""
 
 _DETACH_TIMEOUT = 600.0
 _STOP_TIMEOUT = 90.0
-_END_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 StateDir = Annotated[Path, typer.Option("--state-dir", help="Where data, logs, config and env are kept.")]
 
@@ -97,32 +88,6 @@ def down(state_dir: StateDir = Path(".billing")) -> None:
         _wait_for_end(claim, min(deadline - 10, time.monotonic() + 40))
     left = end_leftovers(state_dir)
     say(f"Stopped {state_dir}" if was_running or left else f"Nothing runs in {state_dir}")
-
-
-def sayer() -> Callable[[str], None]:
-    """Prints one line at a time, to a terminal or a file alike."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    return console.print
-
-
-class leaving_nothing:
-    """Stops the system however the block ends: Ctrl-C, SIGTERM, SIGHUP (exit 128 + its number), an error."""
-
-    def __init__(self, system: System) -> None:
-        self._system = system
-
-    def __enter__(self) -> None:
-        for number in _END_SIGNALS:
-            signal.signal(number, _end)
-
-    def __exit__(self, *_: object) -> None:
-        for number in _END_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # once is enough: what follows is bounded
-        self._system.stop()
-
-
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 def _foreground(state_dir: Path, workers: int, brokers: int, *, analytics: bool) -> list[str]:

@@ -7,26 +7,18 @@ import contextlib
 import signal
 import time
 from functools import partial
-from typing import Annotated
 
 import faust
 import structlog
-import typer
-import uvloop
-from confluent_kafka import KafkaException, Message
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from analytics.book import Book, Counted
-from analytics.consumer import Follower, Read, attach, create_app, group_of
+from analytics.book import Book
+from analytics.consumer import Follower, attach, create_app, group_of
 from analytics.store import FigureStore
 from eventlog.lag import GroupPlaces
-from eventlog.lookup import headers_of
-from eventlog.tail import FROM_START, LogTail
-from ops.commands.terminal import EXIT_INVALID_SETTINGS, settings_and_config
-from ops.runtime.health import OpsAddressTaken, OpsServer
+from ops.runtime.health import OpsServer
 from ops.runtime.watchdog import Watchdog
-from schemas.errors import LogUnavailable, StoreUnavailable
-from schemas.record import decode_headers
 from schemas.settings import Config, InvalidSettings, Settings
 from streams.faust.commit_watch import CommitWatch
 from streams.faust.sensor import show_lag
@@ -36,63 +28,10 @@ log = structlog.get_logger(__name__)
 EXIT_UNAVAILABLE = 3
 _STUCK_S = 60.0
 """How long Postgres may hold it up before /readyz says so."""
-_OWNERS = 500
-
-app = typer.Typer(invoke_without_command=True)
 
 
 class AnalyticsCrashed(Exception):
     """Faust gave up; the supervisor starts a new process."""
-
-
-@app.callback()
-def analytics(context: typer.Context) -> None:
-    """Keep MRR, payments and recoveries up to date, as a consumer group of its own.
-
-    Example: billing analytics &   then   billing mrr --by plan
-
-    SIGTERM ends it with exit code 0. Exits 2 if a setting is unusable, 70 when it met what it cannot help.
-    """
-    if context.invoked_subcommand is not None:
-        return
-    settings, config = settings_and_config()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            runner.run(run(settings, config))
-        except InvalidSettings as error:
-            typer.echo(f"billing analytics: {error}", err=True)
-            raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-        except (AnalyticsCrashed, OpsAddressTaken, StoreUnavailable) as error:
-            typer.echo(f"billing analytics: {error}", err=True)
-            raise typer.Exit(1) from None
-
-
-@app.command()
-def recount(
-    forget: Annotated[
-        bool, typer.Option("--forget", help="Drop all facts first: figures then begin where the log begins.")
-    ] = False,
-) -> None:
-    """Count all figures anew, from the topic's start: after prices moved between plans, or to be sure.
-
-    Example: billing analytics recount
-
-    It may run beside the consumer. Facts that are older than the log are kept. Says how many rows were not as they
-    should be. Exits 2 if a setting is unusable, 3 if Kafka or Postgres does not answer.
-    """
-    settings, config = settings_and_config()
-    try:
-        counted, owners = asyncio.run(count_anew(settings, config, forget=forget))
-    except InvalidSettings as error:
-        typer.echo(f"billing analytics recount: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-    except (LogUnavailable, StoreUnavailable) as error:
-        typer.echo(f"billing analytics recount: {error}", err=True)
-        raise typer.Exit(EXIT_UNAVAILABLE) from None
-    typer.echo(
-        f"{counted.facts} facts from the log ({counted.unreadable} records could not be read), {owners} owners: "
-        f"{counted.rows} rows of figures were changed"
-    )
 
 
 async def run(settings: Settings, config: Config) -> None:
@@ -135,49 +74,6 @@ async def run(settings: Settings, config: Config) -> None:
         await asyncio.to_thread(places.close)
         await store.close()
     log.info("analytics.stopped", action="analytics.stopped", group=group)
-
-
-async def count_anew(settings: Settings, config: Config, *, forget: bool = False) -> tuple[Counted, int]:
-    """All facts of the log once more, then all figures of all owners; and how many owners there are.
-
-    Raises LogUnavailable, StoreUnavailable. Done again after either, it goes on from whatever it had reached.
-    """
-    store = await FigureStore.connect(settings.database_url)
-    book = Book(store, config)
-    tail = await asyncio.to_thread(LogTail, settings.kafka_bootstrap, settings.events_topic, begin=FROM_START)
-    everything = {(settings.events_topic, partition) for partition in tail.bounds}
-    try:
-        if forget:
-            async with store.transaction(everything) as transaction:
-                await transaction.forget()
-        counted, owners, last = Counted(), 0, None
-        batches = tail.read(follow=False)
-        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
-            counted += await book.take([_read(message) for message in batch], replacing=True)
-        while True:
-            async with store.transaction(everything) as transaction:
-                page = await transaction.owners_after(last, _OWNERS)
-                if not page:
-                    break
-                counted += Counted(rows=await book.recompute(transaction, page))
-            owners, last = owners + len(page), page[-1]
-        async with store.transaction(everything) as transaction:
-            counted += Counted(rows=await transaction.drop_strays())
-    finally:
-        await asyncio.to_thread(tail.close)
-        await store.close()
-    return counted, owners
-
-
-def _read(message: Message) -> Read:
-    headers = decode_headers(headers_of(message))
-    return Read(
-        message.topic() or "",
-        message.partition() or 0,
-        message.offset() or 0,
-        headers.get("type", ""),
-        message.value(),
-    )
 
 
 def _offsets(faust_app: faust.App, follower: Follower, places: GroupPlaces, commits: CommitWatch) -> str | None:

@@ -7,59 +7,41 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import structlog
-import typer
-import uvloop
+from prometheus_client import CollectorRegistry
 
-from ops.commands.terminal import EXIT_INVALID_SETTINGS, settings_and_config
-from ops.exports import check_exports, exporter
-from ops.runtime.health import OpsAddressTaken, OpsServer
+from eventlog.append import EventLog
+from ops.runtime.health import OpsServer
 from ops.runtime.watchdog import Watchdog
-from ops.stripe_calls import call_dispatcher, stripe_parts
 from schemas.settings import Config, InvalidSettings, Settings
 from sinks.email.addresses import UnusableAddress
 from sinks.email.delivery import Courier
 from sinks.email.dispatcher import Dispatcher
 from sinks.email.message import Composer
-from sinks.email.metrics import Metrics
-from sinks.email.outbox import CHANNEL, Outbox
+from sinks.email.metrics import MailMetrics
+from sinks.email.outbox import Outbox
 from sinks.email.smtp import InvalidSmtpUrl, SmtpLink, SmtpServer, parse_smtp_url
+from sinks.exports.exporter import Exporter
+from sinks.exports.orders import Orders
+from sinks.exports.storage import Storage
 from sinks.outbox.wakeup import listen
 from sinks.postgres.gauges import StoreGauges
+from sinks.postgres.outboxes import EMAILS_CHANNEL, STRIPE_CALLS_CHANNEL
+from sinks.stripe_api.api import StripeApi
+from sinks.stripe_api.key import ApiKey, parse_base, parse_key
+from sinks.stripe_api.rate import RateLimit
+from sinks.stripe_calls.caller import Caller
+from sinks.stripe_calls.calls import Calls
+from sinks.stripe_calls.dispatcher import LANES, CallDispatcher
+from sinks.stripe_calls.metrics import CallMetrics
 
 log = structlog.get_logger(__name__)
 
 SENDERS = 4
-
-
-def dispatcher() -> None:
-    """Send the queued e-mails, and make the queued calls to Stripe where BILLING_STRIPE_API_KEY is set.
-
-    Example: billing dispatcher
-
-    Several may run at once. SIGTERM lets what is in hand end and exits 0. Exits 2 if a setting is unusable.
-    """
-    settings, config = settings_and_config()
-    try:
-        server, composer = mail_parts(settings, config)
-        stripe_parts(settings)
-        check_exports(settings)
-    except InvalidSettings as error:
-        typer.echo(f"billing dispatcher: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            runner.run(run(settings, config, server, composer))
-        except InvalidSettings as error:
-            typer.echo(f"billing dispatcher: {error}", err=True)
-            raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-        except OpsAddressTaken as error:
-            typer.echo(f"billing dispatcher: {error}", err=True)
-            raise typer.Exit(1) from None
 
 
 def mail_parts(settings: Settings, config: Config) -> tuple[SmtpServer, Composer]:
@@ -77,7 +59,7 @@ def mail_parts(settings: Settings, config: Config) -> tuple[SmtpServer, Composer
 
 async def run(settings: Settings, config: Config, server: SmtpServer, composer: Composer) -> None:
     """Until SIGTERM or SIGINT. Raises InvalidSettings, OpsAddressTaken."""
-    metrics = Metrics()
+    metrics = MailMetrics()
     claimer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     async with (
         _mail_dispatcher(settings, config, server, composer, metrics, claimer) as mails,
@@ -138,12 +120,12 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
 
 @asynccontextmanager
 async def _mail_dispatcher(
-    settings: Settings, config: Config, server: SmtpServer, composer: Composer, metrics: Metrics, claimer: str
+    settings: Settings, config: Config, server: SmtpServer, composer: Composer, metrics: MailMetrics, claimer: str
 ) -> AsyncIterator[Dispatcher]:
     outbox = await Outbox.connect(settings.database_url, claimer=claimer, pool_size=SENDERS + 1)
     couriers = [Courier(composer, SmtpLink(server), config.mail, clock=_utc_now) for _ in range(SENDERS)]
     dispatch = Dispatcher(outbox, couriers, metrics, clock=_utc_now)
-    listener = asyncio.create_task(listen(settings.database_url, CHANNEL, dispatch.wake))
+    listener = asyncio.create_task(listen(settings.database_url, EMAILS_CHANNEL, dispatch.wake))
     try:
         yield dispatch
     finally:
@@ -154,3 +136,50 @@ async def _mail_dispatcher(
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def exporter(
+    settings: Settings, registry: CollectorRegistry, *, claimer: str, clock: Callable[[], datetime]
+) -> AsyncIterator[Exporter]:
+    """An exporter, to be run inside the block. Raises InvalidSettings."""
+    storage = Storage(settings.exports_place)
+    orders = await Orders.connect(settings.database_url, claimer=claimer, application="billing-exports")
+    try:
+        yield Exporter(orders, storage, clock=clock, registry=registry)
+    finally:
+        await orders.close()
+
+
+def stripe_parts(settings: Settings) -> tuple[ApiKey, str] | None:
+    """The key and where it may go, None without a key. Raises InvalidSettings."""
+    if settings.stripe_api_key is None:
+        return None
+    return parse_key(settings.stripe_api_key), parse_base(settings.stripe_api_base)
+
+
+@asynccontextmanager
+async def call_dispatcher(
+    settings: Settings, registry: CollectorRegistry, *, claimer: str, clock: Callable[[], datetime]
+) -> AsyncIterator[CallDispatcher]:
+    """A dispatcher of calls, to be run inside the block. Raises InvalidSettings."""
+    parts = stripe_parts(settings)
+    calls = await Calls.connect(settings.database_url, claimer=claimer, pool_size=LANES + 1 if parts else 1)
+    try:
+        if parts is None:
+            yield CallDispatcher(calls, None, CallMetrics(registry), clock=clock, lanes=1)
+            return
+        api = StripeApi(*parts)
+        event_log = EventLog(settings.kafka_bootstrap, settings.events_topic, client_id="billing-stripe-calls")
+        caller = Caller(api, RateLimit(settings.stripe_calls_per_second), event_log, clock=clock)
+        running = CallDispatcher(calls, caller, CallMetrics(registry), clock=clock)
+        listener = asyncio.create_task(listen(settings.database_url, STRIPE_CALLS_CHANNEL, running.wake))
+        try:
+            yield running
+        finally:
+            listener.cancel()
+            await asyncio.gather(listener, return_exceptions=True)
+            await api.close()
+            await asyncio.to_thread(event_log.close)
+    finally:
+        await calls.close()

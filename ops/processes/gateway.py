@@ -9,26 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import structlog
-import typer
-import uvloop
 
 from gateway.app import create_app, create_runner
-from gateway.endpoints import Door, doors
+from gateway.endpoints import Door
 from gateway.mail_links import Links
-from gateway.metrics import Metrics
+from gateway.metrics import GatewayMetrics
 from gateway.publisher import Publisher
-from ops.exports import check_exports, links
-from ops.runtime.logs import configure_logging
 from ops.runtime.watchdog import Watchdog
-from schemas.settings import InvalidSettings, Settings, load_config, load_settings
+from schemas.settings import Settings
+from sinks.email.unsubscribe import Unsubscriptions
+from sinks.exports.orders import Orders
+from sinks.exports.reader import ExportReader
+from sinks.exports.storage import Storage
 
 log = structlog.get_logger(__name__)
 
@@ -38,38 +39,6 @@ CHILDREN_END_WITHIN_S = 30.0
 
 class PortTaken(Exception):
     """The gateway's address cannot be bound; the message is one line."""
-
-
-def gateway(
-    child_fd: Annotated[int | None, typer.Option("--child-fd", hidden=True)] = None,
-) -> None:
-    """Receive Stripe's webhooks and put them on Kafka.
-
-    Example: BILLING_KAFKA_BOOTSTRAP=127.0.0.1:9092 BILLING_CONFIG=billing.toml billing gateway
-
-    SIGTERM lets requests in flight end, flushes the producer and exits 0. Exits 2 if a setting is missing or unusable,
-    1 if the port is taken or a child process died, 70 when it is stuck.
-    """
-    try:
-        settings = load_settings()
-        found = doors(load_config(settings.config_path))
-        check_exports(settings)
-    except InvalidSettings as error:
-        typer.echo(f"billing gateway: {error}", err=True)
-        raise typer.Exit(2) from None
-    configure_logging(log_format=settings.log_format, level=settings.log_level)
-    if child_fd is not None:
-        uvloop.run(_serve(settings, found, socket.socket(fileno=child_fd), is_child=True))
-        return
-    try:
-        listeners = _bind(settings.gateway_host, settings.gateway_port, settings.gateway_processes)
-    except PortTaken as error:
-        typer.echo(f"billing gateway: {error}", err=True)
-        raise typer.Exit(1) from None
-    if len(listeners) == 1:
-        uvloop.run(_serve(settings, found, listeners[0], is_child=False))
-    else:
-        raise typer.Exit(asyncio.run(_watch_children(listeners)))
 
 
 def _bind(host: str, port: int, count: int) -> list[socket.socket]:
@@ -113,7 +82,7 @@ async def _serve_with(
         loop.add_signal_handler(number, stop.set)
     if is_child:
         loop.add_reader(sys.stdin.fileno(), stop.set)  # readable only at its end: the parent is gone
-    metrics = Metrics()
+    metrics = GatewayMetrics()
     publisher = Publisher(settings.kafka_bootstrap, settings.events_topic, metrics)
     watchdog = Watchdog({"producer": publisher.stuck_reason}, limit_s=settings.stuck_after_s)
     runner = create_runner(create_app(found, publisher, metrics, links=served))
@@ -184,3 +153,27 @@ async def _start_child(sock: socket.socket, extra: dict[str, str]) -> asyncio.su
         stdin=asyncio.subprocess.PIPE,  # held open by us; its end tells the child that we are gone
         env={**os.environ, **extra},
     )
+
+
+_GATEWAY_CONNECTIONS = 4
+
+
+@asynccontextmanager
+async def links(settings: Settings) -> AsyncIterator[Links | None]:
+    """What the gateway needs to serve links; None without a secret to check them with. Raises InvalidSettings.
+
+    Nothing connects before a link is opened, so that a database that is down is no matter for the webhooks.
+    """
+    if settings.link_secret is None:
+        yield None
+        return
+    secret = settings.link_secret.get_secret_value().encode()
+    storage = Storage(settings.exports_place)
+    claimer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    orders = await Orders.connect(
+        settings.database_url, claimer=claimer, pool_size=_GATEWAY_CONNECTIONS, application="billing-links"
+    )
+    try:
+        yield Links(secret, ExportReader(orders, storage), Unsubscriptions(orders.pool, secret))
+    finally:
+        await orders.close()

@@ -9,11 +9,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import structlog
-import typer
-import uvloop
 
 from eventlog.append import EventLog
-from ops.commands.terminal import EXIT_INVALID_SETTINGS, settings_and_config
 from ops.runtime.clock import clock_from
 from ops.runtime.health import OpsServer
 from ops.runtime.watchdog import Watchdog
@@ -22,32 +19,12 @@ from scheduler.due_timers import DueTimers
 from scheduler.reconcile import ReconcileSchedule
 from scheduler.retry_failed import RetryFailed
 from scheduler.timers import Scheduler
-from schemas.settings import Config, InvalidSettings, Settings
+from schemas.settings import Config, Settings
 
 log = structlog.get_logger(__name__)
 
 _STOP_S = 15.0
 """For a reconciliation to let go: it may be waiting for Kafka."""
-
-
-def scheduler() -> None:
-    """Append due timers to the log: reminders, dunning steps, waiting events.
-
-    Example: billing scheduler
-
-    With BILLING_RECONCILE_EVERY_S it also asks Stripe now and then what never arrived (billing reconcile).
-    Several may run at once: they take turns. SIGTERM lets the turn in hand end and exits 0. Exits 2 if a setting is
-    unusable, 70 when it is stuck.
-
-    With BILLING_RETRY_FAILED_EVERY_S it also replays, that often, what failed within a day (billing replay --failed).
-    """
-    settings, config = settings_and_config()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            runner.run(run(settings, config))
-        except InvalidSettings as error:
-            typer.echo(f"billing scheduler: {error}", err=True)
-            raise typer.Exit(EXIT_INVALID_SETTINGS) from None
 
 
 async def run(settings: Settings, config: Config) -> None:

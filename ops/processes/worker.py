@@ -11,24 +11,20 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
-from typing import Annotated
 
 import faust
 import structlog
 import typer
-import uvloop
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from eventlog.dead_letters import DeadLetters
 from eventlog.lag import GroupPlaces
 from eventlog.retention import kafka_keeps, warn_if_endless, warn_if_too_long
-from ops.commands.brake import EXIT_BRAKED, Hold, limits_of
-from ops.commands.terminal import operator, settings_and_config
+from eventlog.topics import _partitions_of
+from ops.commands.brake import EXIT_BRAKED
 from ops.runtime.health import OpsServer
+from ops.runtime.operator import operator
 from ops.runtime.watchdog import Watchdog
-from schemas.errors import StoreUnavailable
-from schemas.settings import Config, InvalidSettings, Settings
+from schemas.settings import Config, Settings
 from sinks.postgres.brakes import Brakes
 from sinks.postgres.store import Store
 from streams import metrics
@@ -39,7 +35,8 @@ from streams.faust.changelog import ensure_changelog
 from streams.faust.membership import leave_for_good
 from streams.faust.seen import SeenEvents
 from streams.faust.sensor import KafkaSensor
-from streams.faust.watch import WorkerWatch
+from streams.faust.watch import WorkerWatch, _faust_trouble
+from streams.hold import Hold, limits_of
 from streams.process import OTHER, Processor
 from streams.rules.catalog import RULES, STREAMS, stream_of
 from streams.rules.registry import Rule
@@ -54,44 +51,6 @@ _HOUSEKEEPING_S = 30.0
 
 class WorkerCrashed(Exception):
     """Faust gave up; the supervisor starts a new process."""
-
-
-def worker(
-    streams: Annotated[
-        list[str] | None, typer.Argument(help="Run only these streams, as a consumer group of their own.")
-    ] = None,
-    without: Annotated[
-        list[str] | None, typer.Option("--without", help="Leave this stream to a group of its own; may be repeated.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume-after-brake", help="Go on, though too many events died under this code.")
-    ] = False,
-) -> None:
-    """Apply events: read the log, decide, write Postgres.
-
-    Example: billing worker            (all streams, one group)
-             billing worker invoices   (one stream, a group of its own)
-             billing worker --without invoices   (the rest, in the first group)
-
-    When too many events die it stops (exit 71); started again, it waits: for other code, `billing brake release`, or
-    --resume-after-brake. Exits 70 when it is stuck, or met what it can neither apply nor dead-letter.
-    """
-    asked_for, left_out = frozenset(streams or ()), frozenset(without or ())
-    unknown = (asked_for | left_out) - _ALL
-    if unknown:
-        typer.echo(f"no such stream: {', '.join(sorted(unknown))} (there are {', '.join(STREAMS)}, {OTHER})", err=True)
-        raise typer.Exit(2)
-    if asked_for and left_out:
-        typer.echo("name streams, or leave some out with --without: not both", err=True)
-        raise typer.Exit(2)
-    settings, config = settings_and_config()
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # also for the loop of the consumer's thread
-    with asyncio.Runner() as runner:
-        try:
-            runner.run(run(settings, config, asked_for, without=left_out, resume_after_brake=resume))
-        except (InvalidSettings, WorkerCrashed, StoreUnavailable) as error:
-            typer.echo(f"worker: {error}", err=True)
-            raise typer.Exit(1) from None
 
 
 async def run(
@@ -221,27 +180,8 @@ async def _until_stopped(app: faust.App, seen: SeenEvents, stopping: asyncio.Eve
             await asyncio.wait_for(stopping.wait(), 0.5)
 
 
-def _faust_trouble(app: faust.App, *, is_up: bool) -> str | None:
-    """`is_up`: whether its start is over. Faust calls itself started before it has joined its group."""
-    if app.crashed:
-        return "Faust crashed"
-    if not is_up or app.rebalancing or app.in_recovery:
-        return "starting, rebalancing or recovering its table"
-    return None
-
-
 def _batch_trouble(agent: Agent) -> str | None:
     since = agent.troubled_since
     if since is not None and time.monotonic() - since > _STUCK_S:
         return f"held up for {time.monotonic() - since:.0f} s: {agent.trouble}"
     return None
-
-
-def _partitions_of(bootstrap: str, topic: str) -> int:
-    try:
-        found = AdminClient({"bootstrap.servers": bootstrap}).list_topics(topic, timeout=15).topics.get(topic)
-    except KafkaException as error:
-        raise InvalidSettings(f"BILLING_KAFKA_BOOTSTRAP: {bootstrap} does not answer: {error}") from None
-    if found is None or not found.partitions:
-        raise InvalidSettings(f"there is no topic {topic}: run `billing topics` first")
-    return len(found.partitions)

@@ -6,10 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from schemas.settings import InvalidSettings
-
-CLOCK_OFFSET = "BILLING_CLOCK_OFFSET_S"
-"""Seconds that the clock is ahead."""
+from schemas.settings import CLOCK_OFFSET, InvalidSettings
 
 _MOST_S = 366 * 86_400.0
 

@@ -11,42 +11,20 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
+
+from schemas.timing import Check, Stillness
 
 log = structlog.get_logger(__name__)
 
 EXIT_STUCK = 70
 """EX_SOFTWARE, as a worker that cannot go on."""
 
-Check = Callable[[], str | None]
-"""None while all is well, else the reason to end. Called from the watchdog's thread; it may wait, within bounds."""
 
 _EVENT_LOOP = "event_loop"
 _SHORTEST_S, _LONGEST_S = 0.25, 10.0
-
-
-class Stillness:
-    """How long something that should move has stood still. `token` is anything that changes with each move.
-
-    One look counts for a quarter of the limit at most: a process that a signal had stopped has not stood still.
-    """
-
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._token: Hashable = object()
-        self._looked_at = 0.0
-        self._still_s = 0.0
-
-    def look(self, now: float, token: Hashable, *, is_excused: bool = False) -> float | None:
-        """Seconds it has stood still, once they are more than the limit. What is excused begins anew."""
-        passed, self._looked_at = now - self._looked_at, now
-        if is_excused or token != self._token:
-            self._token, self._still_s = token, 0.0
-            return None
-        self._still_s += min(passed, self._limit_s / 4)
-        return self._still_s if self._still_s > self._limit_s else None
 
 
 class LoopBeat:

@@ -21,18 +21,18 @@ from eventlog.dead_letters import DeadLetters, Place
 from schemas.dead_letter import DeadLetter
 from schemas.errors import Transient
 from schemas.known import Known
-from schemas.record import Source
+from schemas.record import Record, Source
 from schemas.references import References
 from schemas.settings import Config
 from schemas.state import Timer, TimerStatus
 from schemas.timer import timer_event, timer_event_type
+from schemas.timing import pause
 from schemas.verdict import outcome_of
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
-from streams.backoff import pause
 from streams.brake import Brake
-from streams.process import Attempt, Processor
-from streams.record import Record
+from streams.item import Attempt
+from streams.process import Processor
 from streams.rules.registry import Rule
 
 _TRIES = 8

@@ -14,12 +14,15 @@ from typing import Any
 
 import asyncpg
 import orjson
+from pydantic import SecretStr
 from sqlalchemy import Table, Text
 
 from schemas.effects import FIND_RECIPIENT
 from schemas.state import Organization, User
 from schemas.timer import RETRY
 from sinks.postgres import tables
+from sinks.postgres.failures import classified
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
 
 MOST = 1000
 """Differences that are named."""
@@ -253,3 +256,26 @@ def _where(table: Table) -> str:
     if table is tables.dead_letters:
         return f" WHERE NOT EXISTS (SELECT FROM {_EARLIER_LETTER})"
     return ""
+
+
+_BOUNDS = Bounds(statement_s=3600.0, idle_in_transaction_s=3600.0)
+
+
+async def run(live: SecretStr, rebuilt: SecretStr) -> Comparison:
+    """Raises NotRebuilt, StoreUnavailable, InvalidSettings."""
+    connections: list[asyncpg.Connection[asyncpg.Record]] = []
+    try:
+        with classified():
+            for url in (live, rebuilt):
+                connections.append(  # noqa: PERF401  # each is to be closed, also if the next one fails
+                    await asyncpg.connect(
+                        dsn(url),
+                        timeout=CONNECT_TIMEOUT_S,
+                        command_timeout=_BOUNDS.client_s,
+                        server_settings=_BOUNDS.server_settings("billing-diff"),
+                    )
+                )
+            return await compare(*connections)
+    finally:
+        for connection in connections:
+            connection.terminate()

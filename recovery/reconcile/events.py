@@ -15,14 +15,15 @@ from typing import Any
 
 import structlog
 
-from eventlog.append import MAX_RECORD_BYTES, Entry, EventLog
+from eventlog.append import EventLog
+from eventlog.entry import Entry
 from recovery.reconcile.report import Report, moment
 from recovery.reconcile.runs import Run, Runs
 from recovery.reconcile.window import GRACE, MOST, Slice, Window, slices, window_of
 from schemas.errors import LogUnavailable
 from schemas.ordering import account_of, ordering_key
-from schemas.record import RecordHeaders, Source
-from sinks.outbox.pauses import Timetable
+from schemas.record import MAX_RECORD_BYTES, RecordHeaders, Source
+from schemas.timing import Timetable
 from sinks.stripe_api.api import ApiTrouble
 from sinks.stripe_api.listing import Listed, ListingBroken, Lists
 

@@ -18,7 +18,8 @@ import asyncpg
 import orjson
 from pydantic import SecretStr, ValidationError
 
-from eventlog.append import Entry, EventLog
+from eventlog.append import EventLog
+from eventlog.entry import Entry
 from recovery.reconcile.events import append
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source

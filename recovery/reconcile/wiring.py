@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 
 from eventlog.append import EventLog
 from eventlog.backlog import ids_on_the_way
-from recovery.reconcile.events import Reconciler, connected_accounts
+from recovery.reconcile.events import Asked, Reconciler, connected_accounts
+from recovery.reconcile.objects import Comparison, DriftReport, repair
+from recovery.reconcile.report import Report
 from recovery.reconcile.runs import Runs
+from recovery.reconcile.window import KEPT
 from schemas.settings import Config, InvalidSettings, Mode, Settings
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey, parse_base, parse_key
@@ -79,3 +82,40 @@ def _check_mode(mode: Mode, config: Config) -> None:
     modes = {endpoint.mode for endpoint in config.endpoints.values()}
     if mode not in modes:
         raise InvalidSettings(f"BILLING_STRIPE_API_KEY is of {mode} mode, and no endpoint of BILLING_CONFIG is")
+
+
+async def run(
+    settings: Settings, config: Config, asked: Asked, accounts: list[str], *, all_accounts: bool
+) -> list[Report]:
+    """Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble, AnotherIsAtIt."""
+    async with reconciler(settings, config, clock=_now) as wired:
+        return await wired.run(asked, await accounts_asked(wired.lists, accounts, all_accounts=all_accounts))
+
+
+async def compare(
+    settings: Settings,
+    config: Config,
+    asked: Asked,
+    accounts: list[str],
+    *,
+    all_accounts: bool,
+    repairs: bool,
+    settle_s: float,
+) -> list[DriftReport]:
+    """Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble."""
+    async with listing(settings, config) as lists, logging(settings) as event_log:
+        comparison = await Comparison.connect(lists, settings.database_url)
+        try:
+            found = []
+            for account in await accounts_asked(lists, accounts, all_accounts=all_accounts):
+                report = await comparison.drift(account, asked.since or _now() - KEPT, settle_s=settle_s)
+                if repairs and not asked.dry_run:
+                    report.queued = await repair(report.drifts, event_log, livemode=lists.mode.livemode, clock=_now)
+                found.append(report)
+            return found
+        finally:
+            comparison.close()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -19,11 +19,13 @@ from datetime import UTC, datetime
 import orjson
 from confluent_kafka import Message
 
-from eventlog.append import Entry, EventLog
-from eventlog.lookup import LogReader, headers_of
+from eventlog.append import EventLog
+from eventlog.entry import Entry, headers_of
+from eventlog.lookup import LogReader
 from schemas.dead_letter import PREFIX, original_headers
 from schemas.ordering import ordering_key
 from schemas.record import Headers, RecordHeaders, Source, decode_headers
+from schemas.settings import Settings
 from sinks.postgres.dead_letter_index import KeptEvent, Letter, Letters
 
 _CHUNK = 100
@@ -183,3 +185,21 @@ def _by_event(letters: Iterable[Letter]) -> Iterable[list[Letter]]:
     for letter in letters:
         groups.setdefault(letter.event_id or letter.key, []).append(letter)
     return groups.values()
+
+
+async def replay_letters(
+    settings: Settings,
+    index: Letters,
+    letters: list[Letter],
+    rate: Rate,
+    by: str,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Report:
+    """Onto the log of these settings. Raises what LetterReplay.run raises."""
+    event_log = EventLog(settings.kafka_bootstrap, settings.events_topic, client_id="billing-replay")
+    try:
+        with LogReader(settings.kafka_bootstrap, settings.dead_topic) as dead_topic:
+            work = LetterReplay(letters=index, dead_topic=dead_topic, event_log=event_log, by=by)
+            return await work.run(letters, rate, progress)
+    finally:
+        event_log.close()

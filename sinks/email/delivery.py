@@ -11,7 +11,7 @@ import structlog
 
 from schemas.mail import OPTIONAL_MAILS
 from schemas.settings import Mail as MailConfig
-from sinks.email.backoff import TIMETABLE, TRIES, UNKNOWN_RECIPIENT_LIMIT, pause_for_recipient
+from schemas.timing import Timetable
 from sinks.email.message import Composer, QueuedMail, RecipientUnknown, UnsendableMail
 from sinks.email.smtp import ConnectionLost, Deferred, Refused, ServerUnavailable, SmtpLink
 
@@ -148,3 +148,33 @@ def _without_recipient(mail: QueuedMail, now: datetime) -> NoRecipient | Failed:
         hours = UNKNOWN_RECIPIENT_LIMIT // timedelta(hours=1)
         return Failed(f"the customer's address is still unknown after {hours} hours")
     return NoRecipient(now + pause, "the customer's address is not known yet")
+
+
+TRIES = 8
+
+
+TIMETABLE = Timetable(first=timedelta(seconds=80), factor=3, tries=TRIES)
+
+
+UNKNOWN_RECIPIENT_LIMIT = timedelta(hours=72)
+
+
+UNKNOWN_RECIPIENT_ASKED_AFTER = timedelta(minutes=1)
+"""By then the customer's own event has come if it ever does; who became one before we listened has none."""
+
+
+UNKNOWN_RECIPIENT_FIRST = timedelta(seconds=30)
+
+
+UNKNOWN_RECIPIENT_LONGEST = timedelta(hours=6)
+
+
+def pause_for_recipient(age: timedelta) -> timedelta | None:
+    """How long a mail without a known recipient, queued `age` ago, waits; None once the limit is reached.
+
+    A quarter of its age: the customer's own event usually follows within seconds, or else much later.
+    """
+    if age >= UNKNOWN_RECIPIENT_LIMIT:
+        return None
+    pause = min(max(age / 4, UNKNOWN_RECIPIENT_FIRST), UNKNOWN_RECIPIENT_LONGEST)
+    return min(pause, UNKNOWN_RECIPIENT_LIMIT - age)

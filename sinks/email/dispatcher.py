@@ -17,10 +17,20 @@ from typing import assert_never
 
 import structlog
 
-from sinks.email.backoff import UNKNOWN_RECIPIENT_ASKED_AFTER
-from sinks.email.delivery import Clock, Courier, Failed, Later, NoRecipient, NotTried, Sent, Verdict, Withheld
+from sinks.email.delivery import (
+    UNKNOWN_RECIPIENT_ASKED_AFTER,
+    Clock,
+    Courier,
+    Failed,
+    Later,
+    NoRecipient,
+    NotTried,
+    Sent,
+    Verdict,
+    Withheld,
+)
 from sinks.email.message import QueuedMail
-from sinks.email.metrics import Metrics
+from sinks.email.metrics import MailMetrics
 from sinks.email.outbox import Outbox
 from sinks.outbox import loop
 from sinks.outbox.loop import Lanes
@@ -45,7 +55,7 @@ class Dispatcher:
         self,
         outbox: Outbox,
         couriers: Sequence[Courier],
-        metrics: Metrics,
+        metrics: MailMetrics,
         *,
         clock: Clock,
         pace: Pace | None = None,

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from sinks.email.rendering import NAMES
 
 
-class Metrics:
+class MailMetrics:
     """One dispatcher's figures, in a registry of their own."""
 
     def __init__(self) -> None:

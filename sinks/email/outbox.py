@@ -11,9 +11,7 @@ from schemas.effects import FIND_RECIPIENT
 from sinks.email.message import QueuedMail
 from sinks.outbox.claims import Claims, Queue
 from sinks.postgres.failures import classified
-from sinks.postgres.store import STRIPE_CALLS_CHANNEL
-
-CHANNEL = "billing_emails"
+from sinks.postgres.outboxes import EMAILS_CHANNEL, STRIPE_CALLS_CHANNEL
 
 _ASK = """
 INSERT INTO billing.stripe_calls
@@ -30,7 +28,7 @@ class Outbox(Claims[QueuedMail]):
         table="emails",
         key="email_key",
         busy="sending",
-        channel=CHANNEL,
+        channel=EMAILS_CHANNEL,
         kind="template",
         listed="email_key, event_id, account, customer_id, template, recipient, livemode, status, attempts, queued_at, "
         "next_attempt_at, sent_at, message_id, last_error",

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+
+from schemas.settings import Config
+from schemas.settings import Mail as MailConfig
+from sinks.email.message import Composer, QueuedMail
 
 _INVOICE = {
     "number": "F3A1C2D4-0007",
@@ -92,3 +98,42 @@ SAMPLES: Mapping[str, Mapping[str, Any]] = {
     "dispute-opened": _DISPUTE,
     "dispute-due": _DISPUTE,
 }
+
+
+def write_previews(out: Path, locales: list[str], config: MailConfig) -> int:
+    """`{template}.{locale}.html|txt|eml` for each mail; how many files. Raises UnusableAddress."""
+    composer = Composer(config, link_secret=b"preview")
+    out.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC)
+    count = 0
+    for template, data in SAMPLES.items():
+        for locale in locales:
+            mail = QueuedMail(
+                key=f"preview/{template}/{locale}",
+                event_id="evt_preview",
+                account="",
+                customer_id="cus_preview",
+                template=template,
+                recipient="jane.doe@example.com",
+                locale=locale,
+                livemode=True,
+                data=data,
+                attempts=1,
+                queued_at=now,
+                claimed_until=now,
+            )
+            letter = composer.compose(mail, now)
+            for subtype in ("html", "plain"):
+                body = letter.message.get_body((subtype,))
+                if body is None:
+                    raise RuntimeError(f"{template} has no {subtype} part")
+                suffix = "txt" if subtype == "plain" else "html"
+                (out / f"{template}.{locale}.{suffix}").write_text(body.get_content(), "utf-8")
+            (out / f"{template}.{locale}.eml").write_bytes(letter.as_bytes())
+            count += 3
+    return count
+
+
+def _sample_config() -> Config:
+    mail = MailConfig(sender="Acme Billing <billing@example.com>", product="Acme", app_url="https://app.example.com")
+    return Config(mail=mail)

@@ -13,6 +13,10 @@ import json
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+import asyncpg
+
+from sinks.postgres.failures import classified
+
 _LABEL = b"billing-stream unsubscribe v1\0"
 _LONGEST_TOKEN = 2048
 
@@ -66,3 +70,34 @@ def _encode(raw: bytes) -> str:
 
 def _decode(text: str) -> bytes:
     return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+
+
+_STOP = """
+INSERT INTO billing.unsubscribed (account, customer_id, template, at) VALUES ($1, $2, $3, now()) ON CONFLICT DO NOTHING
+"""
+
+
+class Unsubscriptions:
+    """The table, behind the links' signature."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], secret: bytes) -> None:
+        self._pool = pool
+        self._secret = secret
+
+    def is_genuine(self, token: str) -> bool:
+        """Whether a mail of ours had this token in its link."""
+        try:
+            verify(self._secret, token)
+        except ForgedToken:
+            return False
+        return True
+
+    async def stop(self, token: str) -> bool:
+        """No more of these mails for this customer; False for a token that is not ours. Raises StoreUnavailable."""
+        try:
+            subscriber = verify(self._secret, token)
+        except ForgedToken:
+            return False
+        with classified():
+            await self._pool.execute(_STOP, subscriber.account, subscriber.customer_id, subscriber.template)
+        return True

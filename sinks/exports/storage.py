@@ -14,7 +14,8 @@ from typing import IO, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from schemas.settings import InvalidSettings
+from schemas.settings import InvalidSettings, Settings
+from sinks.postgres.pool import dsn
 
 CHUNK_BYTES = 256 * 1024
 
@@ -83,3 +84,9 @@ class Storage:
         if not _NAME.fullmatch(name):
             raise FileNotFoundError("not a name of ours")
         return f"{self._root}/{name}"
+
+
+def check_exports(settings: Settings) -> None:
+    """Raises InvalidSettings where they cannot be kept or found."""
+    Storage(settings.exports_place)
+    dsn(settings.database_url)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from sinks.outbox.pauses import pause_while_down
+from schemas.timing import pause_while_down
 
 
 class Outage:

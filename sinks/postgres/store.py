@@ -20,26 +20,14 @@ from schemas.state import ROW_TYPES, Row, Timer, TimerStatus
 from sinks.postgres import loading, tables
 from sinks.postgres.erasure import erase
 from sinks.postgres.failures import DRIVER_ERRORS, classified
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
+from sinks.postgres.outboxes import EMAILS_CHANNEL, STRIPE_CALLS_CHANNEL, TIMERS_CHANNEL
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, Bounds, dsn
 from sinks.postgres.rows import DeadLetterRow, EmailRow, ExportRow, Flush, LedgerRow, StripeCallRow
 from sinks.postgres.statements import Shape
 
 if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
-EMAILS_CHANNEL = "billing_emails"
-STRIPE_CALLS_CHANNEL = "billing_stripe_calls"
-TIMERS_CHANNEL = "billing_timers"
-
-# Rows are found here by key and index only. Left to itself the planner reads young tables whole: it keeps the plan of
-# an empty one, and before the first ANALYZE it takes a batch's 500 keys for most of the rows.
-PLANNING = {
-    "plan_cache_mode": "force_custom_plan",
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "jit": "off",
-}
 
 _LEDGER = Shape(tables.events, LedgerRow, ["event_id"])
 _EMAILS = Shape(tables.emails, EmailRow, ["email_key"])

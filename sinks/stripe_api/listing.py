@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from sinks.outbox.pauses import Timetable
+from schemas.timing import Timetable
 from sinks.stripe_api.api import Answer, ApiTrouble, NoAnswer, Refusal, Request, StripeApi
 from sinks.stripe_api.rate import RateLimit
 

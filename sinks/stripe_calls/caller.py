@@ -20,13 +20,14 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import structlog
 
-from eventlog.append import Entry, EventLog
+from eventlog.append import EventLog
+from eventlog.entry import Entry
 from schemas.errors import LogUnavailable
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
 from schemas.refetch import NoEventForObject, refetched_event
 from schemas.settings import Mode
-from sinks.outbox.pauses import Timetable
+from schemas.timing import Timetable
 from sinks.stripe_api.api import Answer, NoAnswer, Refusal, Request, StripeApi, Unreachable
 from sinks.stripe_api.rate import RateLimit
 from sinks.stripe_calls.calls import QueuedCall

@@ -16,8 +16,7 @@ import asyncpg
 import orjson
 
 from sinks.outbox.claims import Claims, Queue
-
-CHANNEL = "billing_stripe_calls"
+from sinks.postgres.outboxes import STRIPE_CALLS_CHANNEL
 
 # Rows of one batch have one time: then the place of their events in the customer's partition decides.
 _NO_EARLIER_POST = """(o.method <> 'POST' OR o.customer_id IS NULL OR NOT EXISTS (
@@ -59,7 +58,7 @@ class Calls(Claims[QueuedCall]):
         table="stripe_calls",
         key="call_key",
         busy="calling",
-        channel=CHANNEL,
+        channel=STRIPE_CALLS_CHANNEL,
         kind="purpose",
         listed="call_key, event_id, account, customer_id, livemode, method, path, purpose, status, attempts, "
         "queued_at, next_attempt_at, done_at, last_error",

@@ -19,7 +19,7 @@ from sinks.outbox.loop import Lanes, Pace
 from sinks.outbox.outage import Outage
 from sinks.stripe_calls.caller import Caller, Done, Failed, Later, NotNow, Verdict
 from sinks.stripe_calls.calls import Calls, QueuedCall
-from sinks.stripe_calls.metrics import Metrics
+from sinks.stripe_calls.metrics import CallMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +37,7 @@ class CallDispatcher:
         self,
         calls: Calls,
         caller: Caller | None,
-        metrics: Metrics,
+        metrics: CallMetrics,
         *,
         clock: Callable[[], datetime],
         pace: Pace | None = None,

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from schemas.effects import PURPOSES
 
 
-class Metrics:
+class CallMetrics:
     """One dispatcher's figures."""
 
     def __init__(self, registry: CollectorRegistry) -> None:

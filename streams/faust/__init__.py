@@ -1,1 +1,1 @@
-"""All that depends on Faust's and aiokafka's private parts, kept in one place so that an upgrade is reviewed in one place."""
+"""What depends on private parts of Faust and aiokafka, in one place, so that an upgrade is reviewed in one place."""

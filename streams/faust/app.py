@@ -6,14 +6,16 @@ docs/architecture.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import faust
+import structlog
+from faust.transport.drivers import aiokafka as driver
 
 from schemas.settings import Settings
 from streams.agent import Agent
-from streams.commits import App
 from streams.faust.chunks import ChunkTransport
 from streams.faust.seen import SeenEvents
 
@@ -81,3 +83,59 @@ def attach(app: faust.App, agent: Agent, topic: str, seen: SeenEvents) -> None:
     async def assigned(_app: Any, /, *args: Any, **_: Any) -> None:
         (assignment,) = args
         seen.keep_only({tp.partition for tp in assignment if tp.topic == topic})
+
+
+log = structlog.get_logger()
+
+
+class Consumer(driver.Consumer):
+    """Faust's, repaired as above. A `tp` is a topic with a partition."""
+
+    async def _commit_offsets(self, offsets: Mapping[Any, int], start_new_transaction: bool = True) -> bool:
+        before = {tp: self._committed_offset[tp] for tp in offsets}
+        did_commit = False
+        try:
+            did_commit = await super()._commit_offsets(offsets, start_new_transaction=start_new_transaction)
+        finally:
+            kept = set(self.assignment()) if did_commit else set()
+            for tp, offset in offsets.items():
+                if tp not in kept:
+                    self._put_back(tp, before[tp], offset)
+        return did_commit
+
+    def _put_back(self, tp: Any, committed: int | None, offset: int) -> None:
+        """Acks of `committed` (or of the last one, before the first commit) up to but without `offset`."""
+        self._committed_offset[tp] = committed
+        missing = set(range(offset - 1 if committed is None else committed, offset)) - self._acked_index[tp]
+        self._acked[tp].extend(missing)  # sorted where it is read
+        self._acked_index[tp].update(missing)
+
+    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
+        earliest = (await self.earliest_offsets(tp)).get(tp)
+        if earliest is not None and offset_to <= earliest:
+            await super()._add_gap(tp, offset_from, offset_to)
+            return
+        log.warning(
+            "a jump in the offsets",
+            action="worker.hole",
+            topic=tp.topic,
+            partition=tp.partition,
+            offset_from=offset_from,
+            offset_to=offset_to,
+        )
+
+
+class Transport(driver.Transport):
+    """Faust's, with the consumer above."""
+
+    Consumer = Consumer
+
+
+class App(faust.App):
+    """Faust's, on the transport above, with queues that lose nothing when the flow is resumed."""
+
+    def FlowControlQueue(self, maxsize: int | None = None, *, clear_on_resume: bool = False) -> Any:  # noqa: ARG002  # Faust's name and parameter
+        return super().FlowControlQueue(maxsize, clear_on_resume=False)
+
+    def _new_transport(self) -> Transport:
+        return Transport(self.conf.broker_consumer, self)

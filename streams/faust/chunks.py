@@ -20,11 +20,10 @@ from typing import Any
 
 import faust
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # aiokafka ships no types
+from faust.transport.drivers import aiokafka as driver
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
-
-from streams.fetching import FetchingThread
 
 _LOOKS_BACK = 3
 """Times to ask for missing offsets before they are taken for gone."""
@@ -275,3 +274,16 @@ def cut(fetched: Mapping[TP, Sequence[Any]], size: int) -> Iterator[dict[TP, Seq
                 chunk, room = {}, size
     if chunk:
         yield chunk
+
+
+_WAIT_MS = 100
+"""Ten small questions a second and broker from a worker that has nothing to do."""
+
+
+class FetchingThread(driver.AIOKafkaConsumerThread):
+    """Faust's thread, whose consumer does not wait that long."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = _WAIT_MS
+        return consumer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from eventlog.lag import Place
-from ops.runtime.watchdog import Stillness
+from schemas.timing import Stillness
 
 
 class CommitWatch:

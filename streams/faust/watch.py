@@ -12,7 +12,7 @@ import faust
 from faust.tables import TableManager
 
 from eventlog.lag import GroupPlaces
-from ops.runtime.watchdog import Check, Stillness
+from schemas.timing import Check, Stillness
 from streams.agent import Agent
 from streams.faust.commit_watch import CommitWatch
 from streams.faust.seen import SeenEvents
@@ -86,3 +86,12 @@ class WorkerWatch:
     @property
     def _is_settling(self) -> bool:
         return not self.is_up or self._app.rebalancing or self._app.in_recovery
+
+
+def _faust_trouble(app: faust.App, *, is_up: bool) -> str | None:
+    """`is_up`: whether its start is over. Faust calls itself started before it has joined its group."""
+    if app.crashed:
+        return "Faust crashed"
+    if not is_up or app.rebalancing or app.in_recovery:
+        return "starting, rebalancing or recovering its table"
+    return None

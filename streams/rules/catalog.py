@@ -6,11 +6,8 @@ from streams.rules import accounts, checkout, payments
 from streams.rules import reminders as reminders  # adds its rules to the streams that set its timers
 from streams.rules.customers import events as customer_events
 from streams.rules.invoices import events as invoice_events
-from streams.rules.registry import Rule, Stream
+from streams.rules.registry import OTHER, Rule, Stream
 from streams.rules.subscriptions import events as subscription_events
-
-OTHER = "other"
-"""The stream of the types that no rule asks for."""
 
 STREAMS: dict[str, Stream] = {
     module.stream.name: module.stream

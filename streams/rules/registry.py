@@ -59,3 +59,7 @@ class Stream:
             return decide
 
         return register
+
+
+OTHER = "other"
+"""The stream of the types that no rule asks for."""

@@ -16,11 +16,11 @@ import asyncpg
 import orjson
 
 from schemas.effects import FIND_RECIPIENT, CallStripe, QueueEmail
+from schemas.record import Record
 from schemas.state import ROW_TYPES, Row, Timer, TimerStatus
 from schemas.timer import RETRY
 from sinks.email.message import message_id
 from sinks.postgres.loading import SHAPES
-from streams.record import Record
 from streams.rules.catalog import stream_of
 from tests.oracle.fold import Fold
 

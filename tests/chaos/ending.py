@@ -13,10 +13,10 @@ from email.utils import parseaddr
 import orjson
 
 from local.stripe.builder import Json
+from schemas.record import Record
 from schemas.state import Timer
 from sinks.outbox.claims import CLAIM
 from streams.faust.app import group_of
-from streams.record import Record
 from streams.rules.catalog import RULES
 from tests.chaos import log
 from tests.chaos.checker import Findings, Post, Tables, check, differing_rows, read_tables

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from streams.record import Record, record_of
+from schemas.record import Record, record_of
 
 _TIMEOUT_S = 10
 

@@ -20,12 +20,13 @@ from ops.processes.worker import run
 from schemas.effects import Effect
 from schemas.event import Event
 from schemas.known import Known
+from schemas.record import Record
 from schemas.verdict import Verdict
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Transaction
 from streams.agent import Agent
-from streams.process import OTHER, Attempt, Processor
-from streams.record import Record
+from streams.item import Attempt
+from streams.process import OTHER, Processor
 from tests.notes import notes
 
 POINTS = ("in-rule", "before-commit", "after-commit", "after-mark", "never")

@@ -18,7 +18,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from pydantic import SecretStr
 
-from ops.commands.topics import ensure_topics
+from eventlog.topics import ensure_topics
 from schemas.settings import Settings
 from sinks.postgres.migration import migrate
 from tests.notes import note_body, note_headers

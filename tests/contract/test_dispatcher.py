@@ -11,8 +11,8 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.settings import Mail
-from sinks.email.backoff import TRIES
-from sinks.email.metrics import Metrics
+from sinks.email.delivery import TRIES
+from sinks.email.metrics import MailMetrics
 from tests.faulty_mailbox import Fault, FaultyMailbox
 from tests.mailkit import CONFIG, Desk, eventually, open_desk
 
@@ -286,7 +286,7 @@ async def test_mails_of_test_mode_leave_only_if_allowed(
     allowed = setting.get("send_test_mode", False)
     await desk.queue("a", livemode=False)
     config: Mail = CONFIG.model_copy(update=setting)
-    metrics = Metrics()
+    metrics = MailMetrics()
     async with desk.dispatcher(mailbox, config=config, metrics=metrics):
         row = await desk.until("a", status="sent" if allowed else "failed")
         await desk.queue("b", livemode=True)

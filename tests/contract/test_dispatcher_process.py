@@ -21,8 +21,8 @@ from pydantic import SecretStr
 from local.stack.ports import free_port
 from schemas.mail import MAILS
 from sinks.email.dispatcher import Pace
-from sinks.email.outbox import CHANNEL
 from sinks.outbox.wakeup import listen
+from sinks.postgres.outboxes import EMAILS_CHANNEL
 from tests.faulty_mailbox import Fault, FaultyMailbox
 from tests.mailkit import Desk, eventually, open_desk
 
@@ -152,7 +152,7 @@ async def test_a_notification_ends_the_wait(desk: Desk, mailbox: FaultyMailbox) 
     """With a poll once a minute, a mail still leaves at once."""
     lazy = Pace(poll_s=60.0)
     async with desk.dispatcher(mailbox, senders=1, pace=lazy) as dispatcher:
-        listening = asyncio.create_task(listen(desk.url, CHANNEL, dispatcher.wake))
+        listening = asyncio.create_task(listen(desk.url, EMAILS_CHANNEL, dispatcher.wake))
         try:
             for number in range(3):
                 await desk.queue(f"m{number}")

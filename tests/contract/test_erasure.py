@@ -19,9 +19,10 @@ from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 
 from eventlog.dead_letters import DeadLetters
+from eventlog.retention import KafkaKeeps
 from local.stripe.builder import Json, Shape, StripeEvents
 from local.stripe.payments import charge, dispute, payment_method
-from schemas.record import RecordHeaders, Source
+from schemas.record import RecordHeaders, Source, record_of
 from schemas.settings import Config, Plan
 from schemas.state import Organization
 from schemas.timer import timer_event
@@ -32,8 +33,7 @@ from sinks.exports.storage import Storage
 from sinks.postgres import tables
 from sinks.postgres.personal_data import held_on_customers
 from sinks.postgres.store import Store
-from streams.process import KafkaKeeps, Processor
-from streams.record import record_of
+from streams.process import Processor
 from streams.rules.catalog import RULES
 from tests.rulekit import DAY, NOW, at
 

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from eventlog.dead_letters import DeadLetters
 from local.stripe.builder import Json
-from schemas.record import RecordHeaders, Source
+from schemas.record import Record, RecordHeaders, Source, record_of
 from schemas.state import derived_id
 from schemas.timer import timer_event
 from schemas.verdict import Applied, Dead, Duplicate, Stale, Waiting
@@ -33,7 +33,6 @@ from sinks.postgres.loading import SHAPES
 from sinks.postgres.migration import migrate
 from sinks.postgres.store import Store
 from streams.process import Processor
-from streams.record import Record, record_of
 from streams.rules.catalog import RULES
 from tests.rulekit import CONFIG
 from tests.unit.rules import test_histories as subscriptions

@@ -24,11 +24,11 @@ from pydantic import SecretStr
 from gateway.app import create_app, create_runner
 from gateway.endpoints import doors
 from gateway.mail_links import Links
-from gateway.metrics import Metrics
+from gateway.metrics import GatewayMetrics
 from gateway.publisher import Publisher
 from sinks.email.message import Composer, QueuedMail
 from sinks.email.samples import SAMPLES
-from sinks.email.stopped import Unsubscriptions
+from sinks.email.unsubscribe import Unsubscriptions
 from sinks.exports.exporter import Exporter
 from sinks.exports.orders import Orders
 from sinks.exports.reader import ExportReader
@@ -112,7 +112,7 @@ async def door(kafka_bootstrap: str, database: SecretStr, topic_prefix: str, tmp
     orders = await Orders.connect(database, claimer="test", application="billing-test")
     async with open_desk(database) as desk, aiohttp.ClientSession() as session:
         links = Links(SECRET, ExportReader(orders, storage), Unsubscriptions(orders.pool, SECRET), clock=desk.clock)
-        metrics = Metrics()
+        metrics = GatewayMetrics()
         app = create_app(doors(config()), Publisher(kafka_bootstrap, topic, metrics), metrics, links=links)
         runner = create_runner(app)
         await runner.setup()

@@ -17,14 +17,15 @@ from pydantic import SecretStr
 from eventlog.dead_letters import DeadLetters
 from schemas.dead_letter import original_headers
 from schemas.errors import Conflict
+from schemas.record import Record, record_of
 from schemas.settings import Config
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale
 from sinks.postgres.brakes import Brakes
 from sinks.postgres.migration import migrate
 from sinks.postgres.store import Store
 from streams.brake import Brake, BrakeTripped, Limits
-from streams.process import Attempt, Processor
-from streams.record import Record, record_of
+from streams.item import Attempt
+from streams.process import Processor
 from tests.ends import end_of
 from tests.notes import note_body, note_headers, notes
 

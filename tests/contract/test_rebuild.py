@@ -21,12 +21,13 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
-from eventlog.append import Entry, EventLog
+from eventlog.append import EventLog
 from eventlog.dead_letters import DeadLetters
+from eventlog.entry import Entry
+from eventlog.topics import ensure_topics
 from local.stripe import payments
 from local.stripe.builder import Shape, StripeEvents
-from ops.commands import diff, rebuild
-from ops.commands.topics import ensure_topics
+from recovery.rebuild import comparison, rebuild
 from recovery.rebuild.comparison import LATER, REMOVED, WAITS
 from recovery.rebuild.runs import NotEmpty
 from scheduler.due_timers import DueTimers
@@ -167,7 +168,7 @@ async def test_the_log_applied_again_comes_to_the_same_rows(live: Live, blank: S
     letters_before = ends(live.settings.kafka_bootstrap, live.settings.dead_topic)
 
     rebuilt = await rebuild.run(live.settings, CONFIG, blank)
-    found = await diff.run(live.settings.database_url, blank)
+    found = await comparison.run(live.settings.database_url, blank)
 
     assert found.differences == []
     assert found.is_equal
@@ -217,7 +218,7 @@ async def test_what_waited_comes_to_the_same_and_what_never_ended_is_told_apart(
     assert set(outcomes.values()) == {"applied"}
 
     await rebuild.run(live.settings, CONFIG, blank)
-    found = await diff.run(live.settings.database_url, blank)
+    found = await comparison.run(live.settings.database_url, blank)
 
     assert found.differences == []
     assert found.rows["payments"] == 8  # one of them only in the rebuilt: what waits yet comes to its limit there
@@ -284,7 +285,7 @@ async def test_what_came_later_and_what_retention_removed_is_told_apart(live: Li
     assert rebuilt.removed == {1: 9}
     await live.send(history(4, 40, 4))
     await live.work()
-    found = await diff.run(live.settings.database_url, blank)
+    found = await comparison.run(live.settings.database_url, blank)
 
     assert found.removed == {1: 9}
     assert found.differences == []
@@ -302,7 +303,7 @@ async def test_what_came_later_and_what_retention_removed_is_told_apart(live: Li
         f"UPDATE billing.customers SET name = 'Nobody' WHERE customer_id = ({untouched})",
         partition_1,
     )
-    found = await diff.run(live.settings.database_url, blank)
+    found = await comparison.run(live.settings.database_url, blank)
     assert [(one.table, set(one.columns)) for one in found.differences] == [("customers", {"name"})]
 
 

@@ -13,8 +13,8 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from eventlog.append import Entry
 from eventlog.backlog import BacklogTooLong, ids_on_the_way
+from eventlog.entry import Entry
 from local.stripe.builder import StripeEvents
 from recovery.reconcile.events import AnotherIsAtIt, Asked, connected_accounts
 from schemas.ordering import ordering_key

@@ -23,9 +23,8 @@ from typer.testing import CliRunner
 from eventlog.append import EventLog
 from eventlog.lookup import LogReader
 from ops.cli import command_line
-from ops.commands.dead import replay_letters
-from ops.commands.replay import EventReplay, From, failed_filter
-from recovery.replay.letters import LetterReplay, Rate
+from recovery.replay.events import EventReplay, From, failed_filter
+from recovery.replay.letters import LetterReplay, Rate, replay_letters
 from scheduler.retry_failed import RetryFailed
 from schemas.errors import LogUnavailable
 from schemas.record import decode_headers

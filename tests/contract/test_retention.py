@@ -8,9 +8,8 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from eventlog.retention import kafka_keeps, longest_stay, warn_if_endless, warn_if_too_long
+from eventlog.retention import KafkaKeeps, kafka_keeps, longest_stay, warn_if_endless, warn_if_too_long
 from schemas.settings import Rules
-from streams.process import KafkaKeeps
 from tests.gatewaykit import create_topics
 
 DAY_MS = 86_400_000

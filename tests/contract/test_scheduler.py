@@ -17,7 +17,8 @@ import pytest
 from pydantic import SecretStr
 
 from eventlog import append
-from eventlog.append import Entry, EventLog
+from eventlog.append import EventLog
+from eventlog.entry import Entry
 from local.stack.ports import free_port
 from scheduler.timers import Scheduler
 from schemas.errors import LogUnavailable

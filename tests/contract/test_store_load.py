@@ -26,9 +26,10 @@ from schemas.state import (
     User,
 )
 from sinks.postgres import loading
+from sinks.postgres.pool import PLANNING
 from sinks.postgres.rows import Flush
 from sinks.postgres.statements import as_texts
-from sinks.postgres.store import PLANNING, Store
+from sinks.postgres.store import Store
 from tests.storekit import NOW, known, loaded, write
 
 REF = ("", "cus_1")

@@ -29,8 +29,9 @@ from schemas.state import (
     Timer,
     User,
 )
+from sinks.postgres.outboxes import EMAILS_CHANNEL, STRIPE_CALLS_CHANNEL
 from sinks.postgres.rows import DeadLetterRow, Flush, StripeCallRow
-from sinks.postgres.store import EMAILS_CHANNEL, STRIPE_CALLS_CHANNEL, Store
+from sinks.postgres.store import Store
 from sinks.postgres.tables import STATE_TABLES
 from tests.storekit import NOW, ask, email_row, known, ledger_row, until, write
 

@@ -21,10 +21,11 @@ from schemas.ordering import ordering_key
 from schemas.state import derived_id
 from sinks.outbox.loop import Pace
 from sinks.outbox.wakeup import listen
+from sinks.postgres.outboxes import STRIPE_CALLS_CHANNEL
 from sinks.stripe_calls.caller import TRIES
-from sinks.stripe_calls.calls import CHANNEL, Calls
+from sinks.stripe_calls.calls import Calls
 from sinks.stripe_calls.dispatcher import CallDispatcher
-from sinks.stripe_calls.metrics import Metrics
+from sinks.stripe_calls.metrics import CallMetrics
 from tests.mailkit import eventually
 from tests.rulekit import NOW, World
 from tests.stripekit import LIVE_KEY, QUICK, TEST_KEY, CallDesk, Fault, StripeServer, make_topic, open_desk, records
@@ -297,7 +298,7 @@ async def test_one_customers_cards_are_set_in_the_order_they_came(desk: CallDesk
 async def test_a_notification_wakes_the_dispatcher(desk: CallDesk, stripe: StripeServer) -> None:
     """The poll alone would take a minute."""
     async with desk.dispatcher(pace=Pace(poll_s=60.0)) as running:
-        listening = asyncio.create_task(listen(desk.url, CHANNEL, running.wake))
+        listening = asyncio.create_task(listen(desk.url, STRIPE_CALLS_CHANNEL, running.wake))
         try:
             await eventually(lambda: _is_so(running.outbox_trouble() is None))
             await desk.queue("a")
@@ -312,7 +313,7 @@ async def test_without_a_key_calls_stay_queued_and_are_counted(desk: CallDesk) -
     await desk.queue("a")
     registry = CollectorRegistry()
     calls = await Calls.connect(desk.url, claimer="one")
-    running = CallDispatcher(calls, None, Metrics(registry), clock=desk.clock, pace=QUICK, lanes=1)
+    running = CallDispatcher(calls, None, CallMetrics(registry), clock=desk.clock, pace=QUICK, lanes=1)
     task = asyncio.create_task(running.run())
     await eventually(lambda: _is_so(registry.get_sample_value("billing_stripe_calls_open") == 1))
     assert registry.get_sample_value("billing_stripe_calls_enabled") == 0

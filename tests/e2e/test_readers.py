@@ -31,11 +31,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from analytics import queries
+from analytics.recount import count_anew
 from eventlog.lag import lag_of
+from eventlog.topics import ensure_topics
 from local.demo.story import Step, story
 from local.stack.ports import free_port
-from ops.commands.topics import ensure_topics
-from ops.processes.analytics import count_anew
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
 from schemas.settings import Settings, load_config

@@ -18,7 +18,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from local.stripe.builder import EXAMPLES, Shape, StripeEvents, example
+from local.stripe.builder import Shape, StripeEvents
+from local.stripe.events import EXAMPLES, example
 from local.stripe.post import Answer, post
 from tests.mailkit import eventually
 from tests.systemkit import RiggedSystem, fetch, running_system

@@ -29,7 +29,8 @@ from pydantic import SecretStr
 
 from local.stack.kafka_jars import jars_dir
 from local.stack.postgres import EmbeddedPostgres
-from local.stripe.builder import EXAMPLES, Json, StripeEvents
+from local.stripe.builder import Json, StripeEvents
+from local.stripe.events import EXAMPLES
 from local.stripe.post import post
 from sinks.postgres.brakes import Brakes
 from tests.e2e.test_readers import documented_metrics

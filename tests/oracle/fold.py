@@ -17,13 +17,12 @@ import orjson
 from schemas.effects import CallStripe, QueueEmail
 from schemas.errors import MalformedEvent, NotKnownYet, Poison
 from schemas.known import Known
-from schemas.record import Source
+from schemas.record import Record, Source
 from schemas.settings import Config
 from schemas.state import TimerStatus
 from schemas.timer import TimerDue, timer_event, timer_event_type
 from streams.apply import apply
 from streams.decode import Decoded, Envelope, decode, describe
-from streams.record import Record
 from streams.rules.registry import Rule
 
 _SETTLED = frozenset({"applied", "ignored", "stale"})

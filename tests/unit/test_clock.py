@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ops.runtime.clock import CLOCK_OFFSET, clock_from
-from schemas.settings import InvalidSettings
+from ops.runtime.clock import clock_from
+from schemas.settings import CLOCK_OFFSET, InvalidSettings
 
 
 @pytest.mark.parametrize(

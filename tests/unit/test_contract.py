@@ -14,10 +14,20 @@ import pytest
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
-from eventlog.contract import CONTRACT_VERSION, Schema, breaking_changes, sample_letter, schemas
-from local.stripe.builder import EXAMPLES, StripeEvents, example
+from eventlog.contract import (
+    CONTRACT_VERSION,
+    ContractBroken,
+    Schema,
+    asyncapi,
+    breaking_changes,
+    checked,
+    sample_letter,
+    schemas,
+)
+from local.stripe.builder import StripeEvents
+from local.stripe.events import EXAMPLES, example
 from ops.cli import command_line
-from ops.commands.contract import FOLDER, ContractBroken, asyncapi, checked
+from ops.commands.contract import FOLDER
 from schemas.record import Headers, RecordHeaders, Source, decode_headers
 from schemas.state import Timer
 from schemas.timer import timer_event

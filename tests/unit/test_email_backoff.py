@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sinks.email.backoff import TIMETABLE, TRIES, UNKNOWN_RECIPIENT_LIMIT, pause_for_recipient
-from sinks.outbox.pauses import DOWN_LONGEST, pause_while_down
+from schemas.timing import DOWN_LONGEST, pause_while_down
+from sinks.email.delivery import TIMETABLE, TRIES, UNKNOWN_RECIPIENT_LIMIT, pause_for_recipient
 
 pause_after = TIMETABLE.pause_after
 

@@ -12,12 +12,11 @@ import orjson
 import pytest
 
 from local.stripe.builder import Json, StripeEvents
-from schemas.record import RecordHeaders, Source
+from schemas.record import Record, RecordHeaders, Source, record_of
 from schemas.settings import Config
 from schemas.state import ROW_TYPES, Customer, Subscription, Timer, TimerStatus
 from schemas.timer import timer_event
 from sinks.email.message import message_id
-from streams.record import Record, record_of
 from streams.rules.catalog import RULES
 from tests.chaos.checker import Findings, Post, Tables, check
 from tests.chaos.history import deliveries, in_order

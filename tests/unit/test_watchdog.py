@@ -7,7 +7,8 @@ import threading
 from typing import Any, cast
 
 from eventlog.lag import Place
-from ops.runtime.watchdog import Stillness, Watchdog
+from ops.runtime.watchdog import Watchdog
+from schemas.timing import Stillness
 from streams.faust.commit_watch import CommitWatch
 from streams.faust.watch import WorkerWatch
 

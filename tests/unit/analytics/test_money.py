@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from analytics.facts import TELLERS, fact_of, is_counted
-from local.stripe.builder import EXAMPLES, StripeEvents, example
+from local.stripe.builder import StripeEvents
+from local.stripe.events import EXAMPLES, example
 from schemas.errors import MalformedEvent
 from schemas.figures import Fact, PaymentFigure, Recovery
 from tests.analyticskit import BEGIN, DAY, fact, figures, invoiced, make, moment, subscribed

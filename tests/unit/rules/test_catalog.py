@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from local.stripe.builder import EXAMPLES, Shape, StripeEvents, example
+from local.stripe.builder import Shape, StripeEvents
+from local.stripe.events import EXAMPLES, example
 from schemas.errors import NotKnownYet
 from schemas.known import Known
 from schemas.mail import MAILS, read_mail
 from streams.apply import apply
 from streams.decode import decode
-from streams.rules.catalog import OTHER, RULES, STREAMS, rule_of, stream_of
+from streams.rules.catalog import RULES, STREAMS, rule_of, stream_of
+from streams.rules.registry import OTHER
 from tests.rulekit import CONFIG, NOW, World, read
 
 REAL_EVENTS = Path(__file__).parents[4] / "shared" / "events"

@@ -1,0 +1,60 @@
+"""Counts all figures again from the log."""
+
+from __future__ import annotations
+
+import asyncio
+
+from confluent_kafka import Message
+
+from analytics.book import Book, Counted
+from analytics.consumer import Read
+from analytics.store import FigureStore
+from eventlog.entry import headers_of
+from eventlog.tail import FROM_START, LogTail
+from schemas.record import decode_headers
+from schemas.settings import Config, Settings
+
+_OWNERS = 500
+
+
+async def count_anew(settings: Settings, config: Config, *, forget: bool = False) -> tuple[Counted, int]:
+    """All facts of the log once more, then all figures of all owners; and how many owners there are.
+
+    Raises LogUnavailable, StoreUnavailable. Done again after either, it goes on from whatever it had reached.
+    """
+    store = await FigureStore.connect(settings.database_url)
+    book = Book(store, config)
+    tail = await asyncio.to_thread(LogTail, settings.kafka_bootstrap, settings.events_topic, begin=FROM_START)
+    everything = {(settings.events_topic, partition) for partition in tail.bounds}
+    try:
+        if forget:
+            async with store.transaction(everything) as transaction:
+                await transaction.forget()
+        counted, owners, last = Counted(), 0, None
+        batches = tail.read(follow=False)
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            counted += await book.take([_read(message) for message in batch], replacing=True)
+        while True:
+            async with store.transaction(everything) as transaction:
+                page = await transaction.owners_after(last, _OWNERS)
+                if not page:
+                    break
+                counted += Counted(rows=await book.recompute(transaction, page))
+            owners, last = owners + len(page), page[-1]
+        async with store.transaction(everything) as transaction:
+            counted += Counted(rows=await transaction.drop_strays())
+    finally:
+        await asyncio.to_thread(tail.close)
+        await store.close()
+    return counted, owners
+
+
+def _read(message: Message) -> Read:
+    headers = decode_headers(headers_of(message))
+    return Read(
+        message.topic() or "",
+        message.partition() or 0,
+        message.offset() or 0,
+        headers.get("type", ""),
+        message.value(),
+    )

@@ -1,0 +1,111 @@
+"""The topics of this system: their wanted settings, and how they are created and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from schemas.record import MAX_DEAD_LETTER_BYTES, MAX_RECORD_BYTES
+from schemas.settings import InvalidSettings, Settings
+
+TIMEOUT_S = 10.0
+
+
+EVENTS_KEPT_DAYS = 28
+"""Shorter than the 30 days after which a customer is erased, by a segment's day and one more (behaviours.md B6)."""
+
+
+SEGMENT_DAYS = 1
+"""Kafka deletes whole segments only, so this is how much longer than asked for a record may stay."""
+
+
+DEAD_KEPT_DAYS = 90
+
+
+_DAY_MS = 24 * 3600 * 1000
+
+
+class TopicsUnusable(Exception):
+    """Kafka does not answer, or a topic is not what is needed; the message is one line that says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One topic as it is to be."""
+
+    name: str
+    kept_days: int
+    max_bytes: int
+
+    def new_topic(self, partitions: int, replication_factor: int) -> NewTopic:
+        return NewTopic(
+            self.name,
+            num_partitions=partitions,
+            replication_factor=replication_factor,
+            config={
+                "cleanup.policy": "delete",
+                "retention.ms": str(self.kept_days * _DAY_MS),
+                "segment.ms": str(SEGMENT_DAYS * _DAY_MS),
+                "max.message.bytes": str(self.max_bytes),
+                # With three replicas `acks=all` then means two at least, and one broker may be down.
+                "min.insync.replicas": str(max(1, replication_factor - 1)),
+            },
+        )
+
+
+def wanted_topics(settings: Settings) -> tuple[Wanted, Wanted]:
+    """The two topics of these settings."""
+    return (
+        Wanted(settings.events_topic, EVENTS_KEPT_DAYS, MAX_RECORD_BYTES),
+        Wanted(settings.dead_topic, DEAD_KEPT_DAYS, MAX_DEAD_LETTER_BYTES),
+    )
+
+
+def ensure_topics(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
+    """Create what is missing; returns `created` or `present` by topic name. Raises TopicsUnusable."""
+    # Silent: librdkafka would add its own lines to the one line we answer with.
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 0})
+    wanted = wanted_topics(settings)
+    outcome = {topic.name: "present" for topic in wanted}
+    present = _partition_counts(admin, timeout_s)
+    missing = [topic for topic in wanted if topic.name not in present]
+    if missing:
+        new = [topic.new_topic(settings.partitions, settings.replication_factor) for topic in missing]
+        for name, future in admin.create_topics(new, operation_timeout=timeout_s, request_timeout=timeout_s).items():
+            try:
+                future.result(timeout=timeout_s)
+                outcome[name] = "created"
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another one was quicker: check below
+                    raise TopicsUnusable(f"topic {name}: {error.args[0].str()}") from None
+        created = {name: settings.partitions for name, state in outcome.items() if state == "created"}
+        present = _partition_counts(admin, timeout_s) | created  # the answer may come from before the creation
+    wrong = [
+        f"{topic.name} has {present[topic.name]} partitions"
+        for topic in wanted
+        if present[topic.name] != settings.partitions
+    ]
+    if wrong:
+        raise TopicsUnusable(f"{'; '.join(wrong)}; BILLING_PARTITIONS says {settings.partitions}")
+    return outcome
+
+
+def _partition_counts(admin: AdminClient, timeout_s: float) -> dict[str, int]:
+    try:
+        listed = admin.list_topics(timeout=timeout_s).topics
+    except KafkaException as error:
+        raise TopicsUnusable(f"Kafka does not answer: {error.args[0].name()}") from None
+    return {name: len(topic.partitions) for name, topic in listed.items() if topic.error is None}
+
+
+def _partitions_of(bootstrap: str, topic: str) -> int:
+    try:
+        found = AdminClient({"bootstrap.servers": bootstrap}).list_topics(topic, timeout=15).topics.get(topic)
+    except KafkaException as error:
+        raise InvalidSettings(f"BILLING_KAFKA_BOOTSTRAP: {bootstrap} does not answer: {error}") from None
+    if found is None or not found.partitions:
+        raise InvalidSettings(f"there is no topic {topic}: run `billing topics` first")
+    return len(found.partitions)

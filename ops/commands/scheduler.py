@@ -1,0 +1,32 @@
+"""`billing scheduler`: the process that sends due timers."""
+
+from __future__ import annotations
+
+import asyncio
+
+import typer
+import uvloop
+
+from ops.commands.terminal import EXIT_INVALID_SETTINGS, settings_and_config
+from ops.processes.scheduler import run
+from schemas.settings import InvalidSettings
+
+
+def scheduler() -> None:
+    """Append due timers to the log: reminders, dunning steps, waiting events.
+
+    Example: billing scheduler
+
+    With BILLING_RECONCILE_EVERY_S it also asks Stripe now and then what never arrived (billing reconcile).
+    Several may run at once: they take turns. SIGTERM lets the turn in hand end and exits 0. Exits 2 if a setting is
+    unusable, 70 when it is stuck.
+
+    With BILLING_RETRY_FAILED_EVERY_S it also replays, that often, what failed within a day (billing replay --failed).
+    """
+    settings, config = settings_and_config()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(run(settings, config))
+        except InvalidSettings as error:
+            typer.echo(f"billing scheduler: {error}", err=True)
+            raise typer.Exit(EXIT_INVALID_SETTINGS) from None

@@ -1,0 +1,185 @@
+"""Appends stored events to the log again, from the ledger, the topic or Stripe."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+import orjson
+
+from eventlog.append import EventLog
+from eventlog.entry import Entry, headers_of
+from eventlog.lookup import LogReader
+from recovery.replay.letters import Rate, kept_entry, replay_headers, replay_letters
+from schemas.ordering import account_of, ordering_key
+from schemas.record import RecordHeaders, Source
+from schemas.settings import InvalidSettings, Settings
+from sinks.postgres.dead_letter_index import KeptEvent, LetterFilter, Letters
+from sinks.stripe_api.api import ApiTrouble, Refusal, Request, StripeApi
+from sinks.stripe_api.key import parse_base, parse_key
+
+FAILED_WITHIN = timedelta(hours=24)
+
+
+FAILED_AT_MOST = 100
+"""The seeds' retry: what FAILED in the last 24 hours, at most 100."""
+
+
+_SETTLED = ("applied", "ignored", "stale")
+
+
+class From(StrEnum):
+    """Where an event may be taken from."""
+
+    AUTO = "auto"
+    LEDGER = "ledger"
+    LOG = "log"
+    STRIPE = "stripe"
+
+
+class NotAtStripe(Exception):
+    """Stripe does not give it; the message is one line."""
+
+
+@dataclass(slots=True)
+class Replayed:
+    """Where each event was taken from, what was left alone, what nobody has; by event id."""
+
+    replayed: dict[str, str] = field(default_factory=dict)
+    settled: dict[str, str] = field(default_factory=dict)
+    """Not appended, with its outcome: the ledger would drop it."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """With the reason."""
+
+
+def failed_filter(now: datetime) -> LetterFilter:
+    """What first failed within the last 24 hours and is open: what keeps dying is left alone after a day."""
+    return LetterFilter(statuses=("open",), born_since=now - FAILED_WITHIN, limit=FAILED_AT_MOST)
+
+
+@dataclass(frozen=True, slots=True)
+class EventReplay:
+    """Finds events and appends them: dead ones by their letters, in those' order, then the others in the log's."""
+
+    settings: Settings
+    letters: Letters
+    source: From
+    account: str
+    by: str
+
+    async def run(self, names: list[str], rate: Rate, dry_run: bool) -> Replayed:
+        """Raises StoreUnavailable, LogUnavailable, ReplayUnderWay, InvalidSettings."""
+        report = Replayed()
+        kept = await self.letters.kept_events(names)
+        report.settled = {name: event.outcome for name, event in kept.items() if event.outcome in _SETTLED}
+        left = [*(name for name in kept if name not in report.settled), *(name for name in names if name not in kept)]
+        if self.source is From.AUTO and left:
+            await self._letters(left, report, rate, dry_run)
+        entries: dict[str, Entry] = {}
+        if self.source in (From.AUTO, From.LEDGER):
+            self._take(report, entries, "ledger", _from_ledger(kept, _open(left, report, entries)))
+        if self.source in (From.AUTO, From.LOG) and (wanted := _open(left, report, entries)):
+            self._take(report, entries, "log", await asyncio.to_thread(self._from_log, wanted))
+        if wanted := _open(left, report, entries):
+            await self._from_stripe(wanted, report, entries)
+        if not dry_run:
+            await self._append([entries[name] for name in left if name in entries], rate)
+        return report
+
+    async def _letters(self, names: list[str], report: Replayed, rate: Rate, dry_run: bool) -> None:
+        found = await self.letters.find(LetterFilter(ids=tuple(names), statuses=("open",), limit=len(names) * 100))
+        if found and not dry_run:
+            done = await replay_letters(self.settings, self.letters, found, rate, self.by)
+            found = [letter for letter in found if letter.event_id not in done.gone]
+        report.replayed |= {letter.event_id: "dead letter" for letter in found if letter.event_id}
+
+    def _from_log(self, names: list[str]) -> dict[str, Entry]:
+        with LogReader(self.settings.kafka_bootstrap, self.settings.events_topic) as log:
+            found = log.find(names)
+        return {
+            name: Entry(message.key(), value, replay_headers(headers_of(message), ""))
+            for name, message in found.items()
+            if (value := message.value()) is not None
+        }
+
+    async def _from_stripe(self, names: list[str], report: Replayed, entries: dict[str, Entry]) -> None:
+        if self.source not in (From.AUTO, From.STRIPE):
+            report.missing |= dict.fromkeys(names, f"not in the {self.source}")
+            return
+        if self.settings.stripe_api_key is None:
+            if self.source is From.STRIPE:
+                raise InvalidSettings("BILLING_STRIPE_API_KEY is not set")
+            report.missing |= dict.fromkeys(
+                names, "neither here nor on the log; no BILLING_STRIPE_API_KEY to ask Stripe"
+            )
+            return
+        api = StripeApi(parse_key(self.settings.stripe_api_key), parse_base(self.settings.stripe_api_base))
+        try:
+            for name in names:
+                try:
+                    self._take(report, entries, "stripe", {name: await stripe_entry(api, name, self.account)})
+                except NotAtStripe as error:
+                    report.missing[name] = str(error)
+        finally:
+            await api.close()
+
+    def _take(self, report: Replayed, entries: dict[str, Entry], where: str, found: dict[str, Entry]) -> None:
+        entries |= found
+        report.replayed |= dict.fromkeys(found, where)
+
+    async def _append(self, entries: list[Entry], rate: Rate) -> None:
+        if not entries:
+            return
+        log = EventLog(self.settings.kafka_bootstrap, self.settings.events_topic, client_id="billing-replay")
+        try:
+            for at in range(0, len(entries), rate.chunk):
+                chunk = entries[at : at + rate.chunk]
+                await rate.wait(len(chunk))
+                await log.append(chunk)
+        finally:
+            log.close()
+
+
+async def stripe_entry(api: StripeApi, event_id: str, account: str) -> Entry:
+    """The event as Stripe has it today, as a record: the same content in other bytes. Raises NotAtStripe."""
+    if not (event_id.isascii() and event_id.replace("_", "").isalnum()):
+        raise NotAtStripe("not an id of Stripe's")
+    try:
+        answer = await api.call(Request(method="GET", path=f"/v1/events/{event_id}", account=account))
+    except Refusal as error:
+        kept = "; Stripe keeps events for 30 days" if error.status == 404 else ""
+        raise NotAtStripe(f"Stripe: {error}{kept}") from None
+    except ApiTrouble as error:
+        raise NotAtStripe(f"Stripe does not answer: {error}") from None
+    event, text = answer.body, answer.text
+    if event.get("object") != "event" or event.get("id") != event_id or not isinstance(event.get("type"), str):
+        raise NotAtStripe("Stripe answered with something that is not this event")
+    if event.get("livemode") is not api.mode.livemode:
+        raise NotAtStripe(f"it is not of {api.mode} mode, as BILLING_STRIPE_API_KEY is")
+    if account and account_of(event) != account:
+        # Asked in its own name, an account is not told its name; as a webhook the event has it.
+        event = {**event, "account": account}
+        text = orjson.dumps(event).decode()
+    version = event.get("api_version")
+    headers = RecordHeaders(
+        event_id=event_id,
+        type=event["type"],
+        source=Source.REPLAY,
+        account=account_of(event) or "",
+        livemode=api.mode.livemode,
+        api_version=version if isinstance(version, str) else "",
+        endpoint="",
+        received_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+    )
+    return Entry(ordering_key(event).encode(), text.encode(), headers.encode())
+
+
+def _from_ledger(kept: dict[str, KeptEvent], names: list[str]) -> dict[str, Entry]:
+    found = {name: kept_entry(kept[name]) for name in names if name in kept}
+    return {name: entry for name, entry in found.items() if entry is not None}
+
+
+def _open(names: list[str], report: Replayed, entries: dict[str, Entry]) -> list[str]:
+    return [name for name in names if name not in entries and name not in report.replayed]
