@@ -47,7 +47,7 @@ bench: $(STAMP) ## Measure (ARGS=…)
 	@$(BIN)/billing bench $(ARGS)
 
 soak: $(STAMP) ## Faults under load, then a check of every row (ARGS="--seed 7 --events 50000", --help)
-	BILLING_HISTORIES=$(HISTORIES) $(BIN)/pytest -s --timeout 0 tests/contract/test_histories.py
+	BILLING_HISTORIES=$(HISTORIES) $(BIN)/pytest -s --timeout 0 tests/contract/streams/test_histories.py
 	$(BIN)/python -m tests.chaos.soak $(ARGS)
 
 scale: $(STAMP) ## Workers and a broker come and go under load, standstill measured (ARGS="--workers 1,2,4,2,1", --help)

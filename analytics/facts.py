@@ -28,7 +28,7 @@ from streams.decode import decode
 from streams.rules.catalog import RULES
 from streams.rules.precedence import SUBSCRIPTION_DELETED
 
-Told = tuple[str, Mapping[str, Any]]
+FactData = tuple[str, Mapping[str, Any]]
 """The subject and the data of a fact."""
 
 _PREFIX = "customer.subscription."
@@ -36,12 +36,12 @@ _ENDED_TYPE = "customer.subscription.deleted"
 
 
 @dataclass(frozen=True, slots=True)
-class Teller:
+class FactReader:
     """How an event type becomes a fact. `tell` answers None where this event says nothing that counts."""
 
     kind: FactKind
     rank: int
-    tell: Callable[[str, Mapping[str, Any]], Told | None]
+    tell: Callable[[str, Mapping[str, Any]], FactData | None]
 
 
 def fact_of(value: bytes | None) -> Fact | None:
@@ -93,7 +93,7 @@ def _digest(key: str) -> str:
     return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _subscription(type_: str, obj: Mapping[str, Any]) -> Told:
+def _subscription(type_: str, obj: Mapping[str, Any]) -> FactData:
     subscription = BilledSubscription.model_validate(obj)
     status = SubscriptionStatus.CANCELED if type_ == _ENDED_TYPE else subscription.status
     if not subscription.is_collecting and status in (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE):
@@ -102,7 +102,7 @@ def _subscription(type_: str, obj: Mapping[str, Any]) -> Told:
     return subscription.id, {"status": str(status), "currency": subscription.currency, "rates": rates}
 
 
-def _invoice(_type: str, obj: Mapping[str, Any]) -> Told | None:
+def _invoice(_type: str, obj: Mapping[str, Any]) -> FactData | None:
     invoice = StripeInvoice.model_validate(obj)
     if invoice.id is None:
         return None
@@ -123,31 +123,31 @@ def _invoice(_type: str, obj: Mapping[str, Any]) -> Told | None:
     return invoice.id, data
 
 
-def _purchase(_type: str, obj: Mapping[str, Any]) -> Told | None:
+def _purchase(_type: str, obj: Mapping[str, Any]) -> FactData | None:
     session = CheckoutSession.model_validate(obj)
     if session.mode != "payment" or not session.is_paid or not session.amount_total or session.currency is None:
         return None
     return session.id, {"currency": session.currency, "amount": session.amount_total}
 
 
-def _refund(_type: str, obj: Mapping[str, Any]) -> Told:
+def _refund(_type: str, obj: Mapping[str, Any]) -> FactData:
     charge = StripeCharge.model_validate(obj)
     return charge.id, {"currency": charge.currency, "amount": charge.amount_refunded}
 
 
-TELLERS: dict[str, Teller] = {
+TELLERS: dict[str, FactReader] = {
     **{
-        type_: Teller(FactKind.SUBSCRIPTION, RULES[type_].rank, _subscription)
+        type_: FactReader(FactKind.SUBSCRIPTION, RULES[type_].rank, _subscription)
         for type_ in RULES
         if type_.startswith(_PREFIX)
     },
-    "invoice.paid": Teller(FactKind.INVOICE_PAID, RULES["invoice.paid"].rank, _invoice),
-    "invoice.payment_succeeded": Teller(FactKind.INVOICE_PAID, RULES["invoice.paid"].rank, _invoice),
-    "invoice.payment_failed": Teller(FactKind.INVOICE_FAILED, RULES["invoice.payment_failed"].rank, _invoice),
-    "invoice.voided": Teller(FactKind.INVOICE_GIVEN_UP, SUBSCRIPTION_DELETED, _invoice),
-    "invoice.marked_uncollectible": Teller(FactKind.INVOICE_GIVEN_UP, SUBSCRIPTION_DELETED, _invoice),
-    "checkout.session.completed": Teller(FactKind.PURCHASE, 50, _purchase),
-    "checkout.session.async_payment_succeeded": Teller(FactKind.PURCHASE, 50, _purchase),
-    "charge.refunded": Teller(FactKind.REFUND, 50, _refund),
+    "invoice.paid": FactReader(FactKind.INVOICE_PAID, RULES["invoice.paid"].rank, _invoice),
+    "invoice.payment_succeeded": FactReader(FactKind.INVOICE_PAID, RULES["invoice.paid"].rank, _invoice),
+    "invoice.payment_failed": FactReader(FactKind.INVOICE_FAILED, RULES["invoice.payment_failed"].rank, _invoice),
+    "invoice.voided": FactReader(FactKind.INVOICE_GIVEN_UP, SUBSCRIPTION_DELETED, _invoice),
+    "invoice.marked_uncollectible": FactReader(FactKind.INVOICE_GIVEN_UP, SUBSCRIPTION_DELETED, _invoice),
+    "checkout.session.completed": FactReader(FactKind.PURCHASE, 50, _purchase),
+    "checkout.session.async_payment_succeeded": FactReader(FactKind.PURCHASE, 50, _purchase),
+    "charge.refunded": FactReader(FactKind.REFUND, 50, _refund),
 }
 """By event type. A new one is one more line here."""

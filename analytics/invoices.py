@@ -19,7 +19,7 @@ _LOST = ENDED | {Status.UNPAID}
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class InvoiceState:
     """What one event said of an invoice."""
 
     at: datetime
@@ -27,12 +27,12 @@ class Word:
 
 
 @dataclass(slots=True)
-class Told:
+class InvoiceHistory:
     """Everything said of one invoice, earliest first."""
 
-    failed: list[Word] = field(default_factory=list)
-    paid: list[Word] = field(default_factory=list)
-    given_up: list[Word] = field(default_factory=list)
+    failed: list[InvoiceState] = field(default_factory=list)
+    paid: list[InvoiceState] = field(default_factory=list)
+    given_up: list[InvoiceState] = field(default_factory=list)
 
     @property
     def paid_at(self) -> datetime | None:
@@ -94,11 +94,11 @@ def payments(owner: Owner, facts: Sequence[Fact]) -> list[PaymentFigure]:
     return found
 
 
-def _by_invoice(facts: Sequence[Fact]) -> dict[str, Told]:
-    found: dict[str, Told] = defaultdict(Told)
+def _by_invoice(facts: Sequence[Fact]) -> dict[str, InvoiceHistory]:
+    found: dict[str, InvoiceHistory] = defaultdict(InvoiceHistory)
     for fact in facts:
         if fact.kind in (FactKind.INVOICE_PAID, FactKind.INVOICE_FAILED, FactKind.INVOICE_GIVEN_UP):
-            told, word = found[fact.subject], Word(fact.created, StripeInvoice.model_validate(fact.data))
+            told, word = found[fact.subject], InvoiceState(fact.created, StripeInvoice.model_validate(fact.data))
             words = {
                 FactKind.INVOICE_PAID: told.paid,
                 FactKind.INVOICE_FAILED: told.failed,
@@ -109,7 +109,7 @@ def _by_invoice(facts: Sequence[Fact]) -> dict[str, Told]:
 
 
 def _recovery(
-    owner: Owner, invoice_id: str, told: Told, moments: Sequence[Moment], steps: tuple[DunningStep, ...]
+    owner: Owner, invoice_id: str, told: InvoiceHistory, moments: Sequence[Moment], steps: tuple[DunningStep, ...]
 ) -> Recovery:
     first, newest = told.failed[0], told.failed[-1]
     outcome, ended_at = RiskOutcome.OPEN, _lost_at(told, moments)
@@ -134,7 +134,7 @@ def _recovery(
     )
 
 
-def _lost_at(told: Told, moments: Sequence[Moment]) -> datetime | None:
+def _lost_at(told: InvoiceHistory, moments: Sequence[Moment]) -> datetime | None:
     """When it was given up: by hand, by Stripe after its last attempt, or with its subscription."""
     first, newest = told.failed[0], told.failed[-1]
     ends = [word.at for word in told.given_up]
@@ -149,7 +149,7 @@ def _lost_at(told: Told, moments: Sequence[Moment]) -> datetime | None:
     return max(min(ends), first.at) if ends else None
 
 
-def _step(told: Told, steps: tuple[DunningStep, ...], ended_at: datetime | None) -> str:
+def _step(told: InvoiceHistory, steps: tuple[DunningStep, ...], ended_at: datetime | None) -> str:
     """The newest step of the dunning sequence when it ended; '' where no step is for it."""
     reached = [(word.at, step.template) for word in told.failed if (step := step_of(steps, word.invoice))]
     if ended_at is not None:

@@ -17,7 +17,7 @@ from schemas.settings import Config, Settings
 _OWNERS = 500
 
 
-async def count_anew(settings: Settings, config: Config, *, forget: bool = False) -> tuple[Counted, int]:
+async def recount(settings: Settings, config: Config, *, forget: bool = False) -> tuple[Counted, int]:
     """All facts of the log once more, then all figures of all owners; and how many owners there are.
 
     Raises LogUnavailable, StoreUnavailable. Done again after either, it goes on from whatever it had reached.

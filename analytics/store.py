@@ -17,19 +17,19 @@ from pydantic import SecretStr
 from analytics.tables import FIGURE_TABLES, facts
 from schemas.figures import FIGURE_KEYS, FIGURE_TYPES, Fact, Figure, Owner
 from sinks.postgres.failures import classified
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, Bounds, dsn
-from sinks.postgres.statements import Shape
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, SessionTimeouts, dsn
+from sinks.postgres.statements import RowShape
 
 if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
-_FACTS = Shape(facts, Fact, ["event_id"])
-_FIGURES: dict[type[Figure], Shape[Any]] = {
-    kind: Shape(FIGURE_TABLES[kind], kind, FIGURE_KEYS[kind]) for kind in FIGURE_TYPES
+_FACTS = RowShape(facts, Fact, ["event_id"])
+_FIGURES: dict[type[Figure], RowShape[Any]] = {
+    kind: RowShape(FIGURE_TABLES[kind], kind, FIGURE_KEYS[kind]) for kind in FIGURE_TYPES
 }
 
 
-def _upsert(shape: Shape[Any]) -> str:
+def _upsert(shape: RowShape[Any]) -> str:
     key, rest = ", ".join(shape.key), [name for name in shape.names if name not in shape.key]
     return shape.insert(f"({key}) DO UPDATE SET " + ", ".join(f'"{name}" = excluded."{name}"' for name in rest))
 
@@ -51,7 +51,7 @@ _STRAYS = (
 )
 
 
-def _of_owners(shape: Shape[Any]) -> str:
+def _of_owners(shape: RowShape[Any]) -> str:
     return f"SELECT {shape.selected} FROM {_OWNERS} JOIN {shape.table.fullname} AS t ON {_SAME_OWNER}"  # noqa: S608  # our own names
 
 
@@ -64,7 +64,7 @@ class FigureStore:
     @classmethod
     async def connect(cls, url: SecretStr, *, pool_size: int = 1) -> FigureStore:
         """Opens one connection at once, so that a wrong address shows. Raises StoreUnavailable, InvalidSettings."""
-        bounds = Bounds()
+        bounds = SessionTimeouts()
         with classified():
             pool = await asyncpg.create_pool(
                 dsn(url),

@@ -14,7 +14,7 @@ from zlib import crc32
 import uvloop
 
 from bench.load import Load, record
-from eventlog.dead_letters import DeadLetters
+from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.topics import ensure_topics
 from schemas.record import Record, record_of
 from schemas.settings import load_config, load_settings
@@ -44,7 +44,7 @@ async def main(events: int, customers: int, lanes: int) -> None:
     settings = load_settings()
     ensure_topics(settings)
     store = await Store.connect(settings.database_url, pool_size=lanes)
-    letters = DeadLetters(settings.kafka_bootstrap, settings.dead_topic)
+    letters = DeadLetterPublisher(settings.kafka_bootstrap, settings.dead_topic)
     processor = Processor(
         store=store,
         dead_letters=letters,

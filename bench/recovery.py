@@ -10,7 +10,7 @@ from bench.figures import Figures
 from bench.load import Load
 from bench.place import Place, Site
 from bench.processes import wait_until
-from eventlog.lag import GroupPlaces
+from eventlog.lag import GroupPositions
 from streams.faust.app import group_of
 
 _WITHIN_S = 90.0
@@ -25,7 +25,9 @@ async def recovery(place: Place, figures: Figures, rounds: int, events: int) -> 
 
 def _kill_one(site: Site, figures: Figures) -> None:
     settings = site.settings
-    places = GroupPlaces(settings.kafka_bootstrap, group_of(settings.topic_prefix, frozenset()), settings.events_topic)
+    places = GroupPositions(
+        settings.kafka_bootstrap, group_of(settings.topic_prefix, frozenset()), settings.events_topic
+    )
 
     def committed() -> dict[int, int]:
         return {number: found.committed for number, found in (places.read() or {}).items()}

@@ -12,7 +12,7 @@ import uvloop
 from aiohttp import web
 
 from gateway.app import SIGNATURE_HEADER
-from gateway.signature import Verdict, verify
+from gateway.signature import SignatureVerdict, verify
 
 
 async def main(port: int, secret: str) -> None:
@@ -21,7 +21,7 @@ async def main(port: int, secret: str) -> None:
     async def receive(request: web.Request) -> web.Response:
         body = await request.read()
         header = request.headers.get(SIGNATURE_HEADER)
-        if verify(body, header, [secret.encode()], now=time.time()) is not Verdict.VALID:
+        if verify(body, header, [secret.encode()], now=time.time()) is not SignatureVerdict.VALID:
             return web.Response(status=400)
         return web.Response(body=orjson.dumps({"received": True}), content_type="application/json")
 

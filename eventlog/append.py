@@ -16,7 +16,7 @@ from schemas.record import MAX_RECORD_BYTES
 _DELIVERY_TIMEOUT_S = 10
 
 
-class EventLog:
+class EventAppender:
     """Appends to one topic. Not for concurrent use."""
 
     def __init__(self, bootstrap: str, topic: str, *, client_id: str) -> None:

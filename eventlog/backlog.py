@@ -6,7 +6,7 @@ import time
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from eventlog.lag import GroupPlaces, Place
+from eventlog.lag import GroupPosition, GroupPositions
 from schemas.errors import LogUnavailable
 
 MOST = 500_000
@@ -43,9 +43,9 @@ def ids_on_the_way(bootstrap: str, group: str, topic: str, *, most: int = MOST) 
         consumer.close()
 
 
-def _backlog(bootstrap: str, group: str, topic: str) -> dict[int, Place]:
+def _backlog(bootstrap: str, group: str, topic: str) -> dict[int, GroupPosition]:
     """A broker that has just started says for a while that it coordinates nobody."""
-    places = GroupPlaces(bootstrap, group, topic)
+    places = GroupPositions(bootstrap, group, topic)
     deadline = time.monotonic() + _TIMEOUT_S
     try:
         while (found := places.read()) is None:

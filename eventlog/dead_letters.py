@@ -15,14 +15,14 @@ _DELIVERY_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RecordPosition:
     """Where a dead letter stands on the dead-letter topic."""
 
     partition: int
     offset: int
 
 
-class DeadLetters:
+class DeadLetterPublisher:
     """Appends to the dead-letter topic and waits until every replica has it. Not for concurrent use."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
@@ -42,19 +42,19 @@ class DeadLetters:
             }
         )
 
-    async def publish(self, letter: DeadLetter) -> Place:
+    async def publish(self, letter: DeadLetter) -> RecordPosition:
         """Appends one letter. Raises LogUnavailable when Kafka did not take it within ten seconds."""
         return await asyncio.to_thread(self._publish, letter)
 
-    def _publish(self, letter: DeadLetter) -> Place:
-        reports: list[Place | str] = []
+    def _publish(self, letter: DeadLetter) -> RecordPosition:
+        reports: list[RecordPosition | str] = []
 
         def report(error: object, message: Message) -> None:
             partition, offset = message.partition(), message.offset()
             if error is not None or partition is None or offset is None:
                 reports.append(str(error))
             else:
-                reports.append(Place(partition, offset))
+                reports.append(RecordPosition(partition, offset))
 
         try:
             self._producer.produce(
@@ -67,7 +67,7 @@ class DeadLetters:
             self._producer.flush(_DELIVERY_TIMEOUT_S + 1)
         except (KafkaException, BufferError) as error:
             raise LogUnavailable(f"the dead-letter topic did not take event {letter.event_id}: {error}") from error
-        if reports and isinstance(reports[0], Place):
+        if reports and isinstance(reports[0], RecordPosition):
             return reports[0]
         raise LogUnavailable(f"the dead-letter topic did not take event {letter.event_id}: {reports or 'no answer'}")
 

@@ -31,7 +31,7 @@ class Stretch:
     end: int
 
 
-class LogReader:
+class HistoryReader:
     """One pass over the topic as it stands when this is made. Blocking; not for concurrent use.
 
     With `until`, each partition ends before its first record of that time or later. Raises LogUnavailable.

@@ -11,7 +11,7 @@ _TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class GroupPosition:
     """Where a group stands in one partition: the next offset it will read if it starts anew, and the log's end."""
 
     committed: int
@@ -22,7 +22,7 @@ class Place:
         return self.end - self.committed
 
 
-class GroupPlaces:
+class GroupPositions:
     """Asks the brokers for one group's places, over a connection it keeps. Does not join the group."""
 
     def __init__(self, bootstrap: str, group: str, topic: str, *, timeout_s: float = _TIMEOUT_S) -> None:
@@ -32,7 +32,7 @@ class GroupPlaces:
             {"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, "log_level": 0}
         )
 
-    def read(self, partitions: Iterable[int] | None = None) -> dict[int, Place] | None:
+    def read(self, partitions: Iterable[int] | None = None) -> dict[int, GroupPosition] | None:
         """By partition, of these or of all. None while it can't be told: the coordinator is loading, or no answer."""
         try:
             if partitions is None:
@@ -46,7 +46,7 @@ class GroupPlaces:
             for place in wanted:
                 low, high = self._consumer.get_watermark_offsets(place, timeout=self._timeout_s)
                 # Before its first commit a group begins at what is left of the log.
-                found[place.partition] = Place(max(committed[place.partition], low), high)
+                found[place.partition] = GroupPosition(max(committed[place.partition], low), high)
         except KafkaException:
             return None
         return found
@@ -57,7 +57,7 @@ class GroupPlaces:
 
 def lag_of(bootstrap: str, group: str, topic: str) -> dict[int, int] | None:
     """Records behind, by partition. None while it can't be told: the coordinator is loading, or no broker answers."""
-    places = GroupPlaces(bootstrap, group, topic)
+    places = GroupPositions(bootstrap, group, topic)
     try:
         found = places.read()
     finally:

@@ -18,7 +18,7 @@ _SKIP = 200
 """Records to read over rather than to ask anew for a place not far behind."""
 
 
-class LogReader:
+class RecordLookup:
     """Blocks; for one thread. Everything raises LogUnavailable when the brokers do not answer within ten seconds."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
@@ -35,7 +35,7 @@ class LogReader:
         )
         self._next: tuple[int, int] | None = None
 
-    def __enter__(self) -> LogReader:
+    def __enter__(self) -> RecordLookup:
         return self
 
     def __exit__(

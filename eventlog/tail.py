@@ -22,7 +22,7 @@ Begin = datetime | str
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class OffsetRange:
     """Of one partition when the reading began: the offset of the first record, and the one after the last."""
 
     first: int
@@ -95,7 +95,7 @@ class LogTail:
     def _is_at_end(self) -> bool:
         return all(self._next[partition] >= bounds.end for partition, bounds in self.bounds.items())
 
-    def _find_bounds(self, begin: Begin) -> dict[int, Bounds]:
+    def _find_bounds(self, begin: Begin) -> dict[int, OffsetRange]:
         with _answering(self._topic):
             found = self._consumer.list_topics(self._topic, timeout=_TIMEOUT_S).topics[self._topic]
             if found.error is not None:
@@ -107,7 +107,7 @@ class LogTail:
                 for place in self._consumer.committed(places, timeout=_TIMEOUT_S):
                     if place.offset != OFFSET_INVALID:
                         firsts[place.partition] = max(place.offset, ends[place.partition][0])
-        return {partition: Bounds(firsts[partition], high) for partition, (_, high) in ends.items()}
+        return {partition: OffsetRange(firsts[partition], high) for partition, (_, high) in ends.items()}
 
     def _firsts(self, begin: Begin, ends: Mapping[int, tuple[int, int]]) -> dict[int, int]:
         if isinstance(begin, datetime):

@@ -21,13 +21,13 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway import refusals
 from gateway.bodies import Bodies, BodyBounds, BodyRefused
-from gateway.endpoints import DEFAULT, Door
+from gateway.endpoints import DEFAULT, WebhookEndpoint
 from gateway.envelope import Envelope, NotAnEvent, read_event
 from gateway.mail_links import Links
 from gateway.metrics import GatewayMetrics
 from gateway.publisher import NotStored, Publisher, RecordTooLarge
-from gateway.refusals import Refused
-from gateway.signature import Verdict, verify
+from gateway.refusals import RequestRefused
+from gateway.signature import SignatureVerdict, verify
 from schemas.record import RecordHeaders, Source
 
 log = structlog.get_logger(__name__)
@@ -53,7 +53,7 @@ _MAX_HEADERS = 64
 class Gateway:
     """What the handlers work with; wired once, by `create_app`."""
 
-    doors: Mapping[str, Door]
+    doors: Mapping[str, WebhookEndpoint]
     publisher: Publisher
     bodies: Bodies
     metrics: GatewayMetrics
@@ -68,7 +68,7 @@ GATEWAY = web.AppKey("gateway", Gateway)
 
 
 def create_app(
-    doors: Mapping[str, Door],
+    doors: Mapping[str, WebhookEndpoint],
     publisher: Publisher,
     metrics: GatewayMetrics,
     *,
@@ -142,7 +142,7 @@ async def receive(request: web.Request) -> web.Response:
         refused = refusals.of_body(error)
         outcome, response = refused.outcome, _refuse(refused, started, facts)
         response.force_close()
-    except Refused as refused:
+    except RequestRefused as refused:
         outcome, response = refused.outcome, _refuse(refused, started, facts)
         if door is None or not request.content.is_eof():
             response.force_close()  # nobody read the body
@@ -152,13 +152,15 @@ async def receive(request: web.Request) -> web.Response:
     return response
 
 
-async def _take(gateway: Gateway, door: Door, request: web.Request, body: bytes, facts: dict[str, object]) -> None:
-    """From the whole body to the brokers' confirmation. Raises Refused."""
+async def _take(
+    gateway: Gateway, door: WebhookEndpoint, request: web.Request, body: bytes, facts: dict[str, object]
+) -> None:
+    """From the whole body to the brokers' confirmation. Raises RequestRefused."""
     received_at = datetime.now(UTC)
     headers = request.headers.getall(SIGNATURE_HEADER, [])
     # Two such headers are nobody's: joined they have two timestamps, which the scheme does not know.
     verdict = verify(body, ",".join(headers), door.secrets, now=received_at.timestamp())
-    if verdict is not Verdict.VALID:
+    if verdict is not SignatureVerdict.VALID:
         raise refusals.of_signature(verdict)
     try:
         event = read_event(body)
@@ -175,7 +177,7 @@ async def _take(gateway: Gateway, door: Door, request: web.Request, body: bytes,
         raise refusals.record_too_large() from None
 
 
-def _headers(event: Envelope, door: Door, received_at: datetime) -> RecordHeaders:
+def _headers(event: Envelope, door: WebhookEndpoint, received_at: datetime) -> RecordHeaders:
     return RecordHeaders(
         event_id=event.event_id,
         type=event.type,
@@ -227,7 +229,7 @@ async def _keep_gauges(gateway: Gateway) -> None:
         await asyncio.sleep(GAUGES_EVERY_S)
 
 
-def _refuse(refused: Refused, started: float, facts: dict[str, object]) -> web.Response:
+def _refuse(refused: RequestRefused, started: float, facts: dict[str, object]) -> web.Response:
     unavailable = refused.status >= 500
     facts |= {"outcome": refused.outcome, "status": refused.status, "reason": refused.log_reason}
     _log("webhook.unavailable" if unavailable else "webhook.refused", logging.WARNING, started, facts)

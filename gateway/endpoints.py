@@ -1,4 +1,4 @@
-"""Which doors the gateway has: each endpoint's mode, secrets and allowed networks, ready to judge with."""
+"""The webhook endpoints: each endpoint's mode, secrets and allowed networks, ready to judge with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class WebhookEndpoint:
     """One endpoint. `secrets` are the utf-8 of whole `whsec_…` strings, kept out of its repr."""
 
     name: str
@@ -37,11 +37,11 @@ class Door:
         return any(address in network for network in self.networks)
 
 
-def doors(config: Config) -> Mapping[str, Door]:
+def webhook_endpoints(config: Config) -> Mapping[str, WebhookEndpoint]:
     """Every endpoint by name. Raises InvalidSettings for what would leave a door open or unreachable."""
     if not config.endpoints:
         raise InvalidSettings("BILLING_CONFIG: endpoints: none is configured, so nothing could be received")
-    found: dict[str, Door] = {}
+    found: dict[str, WebhookEndpoint] = {}
     mode_of_secret: dict[bytes, Mode] = {}
     for name, endpoint in config.endpoints.items():
         where = f"BILLING_CONFIG: endpoints.{name}"
@@ -53,7 +53,7 @@ def doors(config: Config) -> Mapping[str, Door]:
                 raise InvalidSettings(f"{where}.secrets: an empty secret would let anyone in")
             if mode_of_secret.setdefault(secret, endpoint.mode) is not endpoint.mode:
                 raise InvalidSettings(f"{where}.secrets: a secret is shared between live and test mode")
-        found[name] = Door(name, endpoint.mode, secrets, _networks(endpoint.allow_ips, where))
+        found[name] = WebhookEndpoint(name, endpoint.mode, secrets, _networks(endpoint.allow_ips, where))
     return found
 
 

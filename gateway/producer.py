@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-Report = tuple[T, KafkaError | None]
+DeliveryReport = tuple[T, KafkaError | None]
 
 
 _POLL_S = 0.1
@@ -32,7 +32,7 @@ _CLOSE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class ProducerConfig:
     """What one producer needs to know; times in seconds."""
 
     bootstrap: str
@@ -69,17 +69,17 @@ class ProducerLine(Generic[T]):
 
     def __init__(
         self,
-        config: Config,
+        config: ProducerConfig,
         loop: asyncio.AbstractEventLoop,
         *,
-        on_reports: Callable[[ProducerLine[T], list[Report[T]]], None],
+        on_reports: Callable[[ProducerLine[T], list[DeliveryReport[T]]], None],
         on_fatal: Callable[[ProducerLine[T], str], None],
     ) -> None:
         """The callbacks run on `loop`."""
         self._loop = loop
         self._on_reports = on_reports
         self._on_fatal = on_fatal
-        self._reports: list[Report[T]] = []
+        self._reports: list[DeliveryReport[T]] = []
         self._fatal: str | None = None
         self._stop = threading.Event()
         self._producer = Producer(

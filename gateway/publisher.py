@@ -22,7 +22,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 
 from gateway.metrics import GatewayMetrics
-from gateway.producer import Config, ProducerLine, Report
+from gateway.producer import DeliveryReport, ProducerConfig, ProducerLine
 from schemas.record import Headers
 
 log = structlog.get_logger(__name__)
@@ -61,7 +61,7 @@ class RecordTooLarge(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class PublishLimits:
     """What may be under way at once, and how long the brokers have. Bytes count values only."""
 
     records: int = 4096
@@ -87,14 +87,14 @@ class Publisher:
         topic: str,
         metrics: GatewayMetrics,
         *,
-        bounds: Bounds | None = None,
+        bounds: PublishLimits | None = None,
         overrides: Mapping[str, str | int | float | bool] | None = None,
     ) -> None:
         """`overrides` are librdkafka properties that replace ours (TLS, SASL; tests use them too)."""
-        self._bounds = bounds or Bounds()
+        self._bounds = bounds or PublishLimits()
         self._topic = topic
         self._metrics = metrics
-        self._config = Config(
+        self._config = ProducerConfig(
             bootstrap=bootstrap,
             max_records=self._bounds.records,
             # librdkafka looks for expired records once a second, hence the margin below the waiters' own deadline.
@@ -191,7 +191,7 @@ class Publisher:
             loop = asyncio.get_running_loop()
             self._line = ProducerLine(self._config, loop, on_reports=self._settle, on_fatal=self._replace)
 
-    def _settle(self, line: ProducerLine[_Waiting], reports: list[Report[_Waiting]]) -> None:
+    def _settle(self, line: ProducerLine[_Waiting], reports: list[DeliveryReport[_Waiting]]) -> None:
         if line is not self._line:
             return  # a replaced producer's last words: its records have been given up
         now = time.perf_counter()

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from gateway.bodies import BodyBroken, BodyRefused, BodyTooLarge, BodyTooSlow
 from gateway.publisher import NotStored, Overloaded
-from gateway.signature import Verdict
+from gateway.signature import SignatureVerdict
 from schemas.settings import Mode
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that is not answered 200. `reason` is for the caller, `log_reason` for the operator."""
 
     def __init__(self, status: int, outcome: str, reason: str, *, log_reason: str | None = None) -> None:
@@ -22,47 +22,47 @@ class Refused(Exception):
         self.log_reason = log_reason or reason
 
 
-def unknown_endpoint() -> Refused:
-    return Refused(404, "unknown_endpoint", "no such endpoint")
+def unknown_endpoint() -> RequestRefused:
+    return RequestRefused(404, "unknown_endpoint", "no such endpoint")
 
 
-def address_not_allowed() -> Refused:
-    return Refused(403, "address_not_allowed", "this address may not post here")
+def address_not_allowed() -> RequestRefused:
+    return RequestRefused(403, "address_not_allowed", "this address may not post here")
 
 
-def of_body(error: BodyRefused) -> Refused:
+def of_body(error: BodyRefused) -> RequestRefused:
     match error:
         case BodyTooLarge():
-            return Refused(413, "body_too_large", "the body is too large")
+            return RequestRefused(413, "body_too_large", "the body is too large")
         case BodyTooSlow():
-            return Refused(408, "body_too_slow", "the body did not arrive in time")
+            return RequestRefused(408, "body_too_slow", "the body did not arrive in time")
         case BodyBroken():
-            return Refused(400, "body_broken", "the body is incomplete")
+            return RequestRefused(400, "body_broken", "the body is incomplete")
         case _:
-            return Refused(503, "overloaded", "too much at once, try again")
+            return RequestRefused(503, "overloaded", "too much at once, try again")
 
 
-def of_signature(verdict: Verdict) -> Refused:
+def of_signature(verdict: SignatureVerdict) -> RequestRefused:
     outcome = {
-        Verdict.MISSING: "signature_missing",
-        Verdict.MALFORMED: "signature_malformed",
-        Verdict.OUTSIDE_TOLERANCE: "signature_outside_tolerance",
+        SignatureVerdict.MISSING: "signature_missing",
+        SignatureVerdict.MALFORMED: "signature_malformed",
+        SignatureVerdict.OUTSIDE_TOLERANCE: "signature_outside_tolerance",
     }.get(verdict, "signature_mismatch")
-    return Refused(400, outcome, verdict.value)
+    return RequestRefused(400, outcome, verdict.value)
 
 
-def not_an_event(reason: str) -> Refused:
-    return Refused(400, "not_an_event", reason)
+def not_an_event(reason: str) -> RequestRefused:
+    return RequestRefused(400, "not_an_event", reason)
 
 
-def mode_mismatch(mode: Mode) -> Refused:
-    return Refused(400, "mode_mismatch", f"this endpoint takes {mode.value}-mode events only")
+def mode_mismatch(mode: Mode) -> RequestRefused:
+    return RequestRefused(400, "mode_mismatch", f"this endpoint takes {mode.value}-mode events only")
 
 
-def record_too_large() -> Refused:
-    return Refused(413, "record_too_large", "the event is larger than can be stored")
+def record_too_large() -> RequestRefused:
+    return RequestRefused(413, "record_too_large", "the event is larger than can be stored")
 
 
-def not_stored(error: NotStored) -> Refused:
+def not_stored(error: NotStored) -> RequestRefused:
     outcome = "overloaded" if isinstance(error, Overloaded) else "not_stored"
-    return Refused(503, outcome, "the event could not be stored, send it again", log_reason=str(error))
+    return RequestRefused(503, outcome, "the event could not be stored, send it again", log_reason=str(error))

@@ -21,7 +21,7 @@ _TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
-class Verdict(StrEnum):
+class SignatureVerdict(StrEnum):
     """What the signature came to. The value is the reason a caller may read: it says nothing about secrets."""
 
     VALID = "valid"
@@ -33,16 +33,16 @@ class Verdict(StrEnum):
 
 def verify(
     body: bytes, header: str | None, secrets: Iterable[bytes], *, now: float, tolerance_s: float = TOLERANCE_S
-) -> Verdict:
+) -> SignatureVerdict:
     """Judge the raw `body` by its `Stripe-Signature` header; any secret and any `v1` may match. Raises nothing.
 
     `now` is unix seconds. The clock is judged after the HMAC, so only who holds a secret learns of our tolerance.
     """
     if not header:
-        return Verdict.MISSING
+        return SignatureVerdict.MISSING
     parsed = _parse(header)
     if parsed is None:
-        return Verdict.MALFORMED
+        return SignatureVerdict.MALFORMED
     timestamp, candidates = parsed
     # Every pair is compared, match or not: the time taken tells neither which secret nor which digest was close.
     matched = False
@@ -51,10 +51,10 @@ def verify(
         for candidate in candidates:
             matched |= hmac.compare_digest(expected, candidate)
     if not matched:
-        return Verdict.MISMATCH
+        return SignatureVerdict.MISMATCH
     if abs(now - int(timestamp)) > tolerance_s:
-        return Verdict.OUTSIDE_TOLERANCE
-    return Verdict.VALID
+        return SignatureVerdict.OUTSIDE_TOLERANCE
+    return SignatureVerdict.VALID
 
 
 def sign(body: bytes, secrets: Sequence[bytes], *, timestamp: int) -> str:

@@ -267,7 +267,7 @@ NOT_STARTED = (
 _END_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
-class leaving_nothing:
+class stop_on_exit:
     """Stops the system however the block ends: Ctrl-C, SIGTERM, SIGHUP (exit 128 + its number), an error."""
 
     def __init__(self, system: System) -> None:

@@ -19,7 +19,7 @@ from schemas.state import Timer, TimerStatus
 from sinks.postgres.failures import classified
 from sinks.postgres.loading import SHAPES
 from sinks.postgres.outboxes import TIMERS_CHANNEL
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
 
 _TURN_ID = 0x74696D657273  # "timers"
 
@@ -93,12 +93,14 @@ class DueTimers:
         self._connection = connection
 
     @classmethod
-    async def connect(cls, url: SecretStr, wake: Callable[[], None], *, bounds: Bounds | None = None) -> DueTimers:
+    async def connect(
+        cls, url: SecretStr, wake: Callable[[], None], *, bounds: SessionTimeouts | None = None
+    ) -> DueTimers:
         """`wake` is called when timers were started or moved, and when the connection is lost.
 
         Raises StoreUnavailable, InvalidSettings.
         """
-        bounds = bounds or Bounds()
+        bounds = bounds or SessionTimeouts()
         with classified():
             connection = await asyncpg.connect(
                 dsn(url),

@@ -14,7 +14,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from recovery.reconcile.events import AnotherIsAtIt, Asked
-from recovery.reconcile.report import Report
+from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.runs import last_end
 from recovery.reconcile.wiring import accounts_asked, reconciler
 from schemas.errors import BillingError
@@ -94,7 +94,7 @@ class ReconcileSchedule:
             reports = await wired.run(Asked(), accounts)
         return self._note(reports)
 
-    def _note(self, reports: list[Report]) -> timedelta:
+    def _note(self, reports: list[ReconcileReport]) -> timedelta:
         MISSING.inc(sum(report.fed for report in reports))
         if troubles := [report.trouble for report in reports if report.trouble]:
             return self._failed(f"{len(troubles)} of {len(reports)} accounts: {troubles[0]}")

@@ -13,7 +13,7 @@ from recovery.replay.events import failed_filter
 from recovery.replay.letters import Rate, replay_letters
 from schemas.errors import BillingError
 from schemas.settings import Settings
-from sinks.postgres.dead_letter_index import Letters
+from sinks.postgres.dead_letter_index import DeadLetterIndex
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,7 @@ class RetryFailed:
     async def turn(self) -> None:
         """One retry. Trouble is said and waited out: what was not replayed is open still."""
         try:
-            async with Letters.open(self.settings.database_url, application="billing-scheduler") as letters:
+            async with DeadLetterIndex.open(self.settings.database_url, application="billing-scheduler") as letters:
                 found = await letters.find(failed_filter(datetime.now(UTC)))
                 report = await replay_letters(self.settings, letters, found, Rate(_PER_SECOND), BY)
         except BillingError as error:

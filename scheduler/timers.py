@@ -18,7 +18,7 @@ import orjson
 import structlog
 from prometheus_client import Counter, Gauge
 
-from eventlog.append import EventLog
+from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from scheduler.due_timers import DueTimers, Turn, WaitingEvent
 from schemas.errors import Transient
@@ -49,7 +49,7 @@ class Scheduler:
     """One process' loop. Any number may run; they take turns."""
 
     def __init__(
-        self, connect: Connect, event_log: EventLog, *, clock: Clock, batch: int = BATCH, poll_s: float = POLL_S
+        self, connect: Connect, event_log: EventAppender, *, clock: Clock, batch: int = BATCH, poll_s: float = POLL_S
     ) -> None:
         self._connect = connect
         self._event_log = event_log

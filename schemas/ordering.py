@@ -27,13 +27,13 @@ def ordering_key(event: Mapping[str, object]) -> str:
     there is none, what Stripe's objects around it share: charge, payment intent, invoice, account, own id, event id.
     """
     account = account_of(event)
-    subject = customer_of(event) or _guest_of(event) or _steadiest_id(event, account)
+    subject = customer_id_of(event) or _guest_of(event) or _steadiest_id(event, account)
     if account is not None and account != subject:
         return _bounded(f"{account}/{subject}")
     return _bounded(subject)
 
 
-def customer_of(event: Mapping[str, object]) -> str | None:
+def customer_id_of(event: Mapping[str, object]) -> str | None:
     """The id of the customer that the event is about, or None where it names none (a guest has no id)."""
     o = _object_of(event)
     if o.get("object") == "customer":

@@ -26,7 +26,7 @@ from streams import metrics
 from streams.brake import BrakeTripped
 from streams.faust.seen import SeenEvents
 from streams.item import Attempt
-from streams.lanes import Lanes
+from streams.lanes import PartitionLanes
 from streams.process import Processor
 from streams.rules.registry import Rule
 
@@ -65,7 +65,7 @@ class Agent:
     async def run(self, stream: Any) -> None:
         """Consumes until the stream ends. `stream` is Faust's, whose events carry chunks (streams/faust/chunks.py)."""
         stream.enable_acks = False
-        lanes = Lanes(LANES)
+        lanes = PartitionLanes(LANES)
         try:
             async for event in stream.events():
                 await lanes.start(event.value.partitions, self._take(stream, event))

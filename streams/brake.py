@@ -77,7 +77,7 @@ class Brake:
 
     def _add(self, verdict: Verdict) -> bool:
         """Whether it is a dead event that is forgiven."""
-        if is_telling(verdict):
+        if counts_for_brake(verdict):
             if isinstance(verdict, Dead) and self._let_die > 0:
                 self._let_die -= 1
                 return True
@@ -97,7 +97,7 @@ class Brake:
         return None
 
 
-def is_telling(verdict: Verdict) -> bool:
+def counts_for_brake(verdict: Verdict) -> bool:
     """Whether a verdict says anything of the rules. One on a missed object is the sender's or the clock's doing."""
     if isinstance(verdict, Dead):
         return verdict.error_class != NeverKnown.__name__

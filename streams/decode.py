@@ -12,14 +12,14 @@ from pydantic import BaseModel, ValidationError
 from schemas.errors import MalformedEvent
 from schemas.event import Event
 from schemas.fast_row import value
-from schemas.ordering import account_of, customer_of
+from schemas.ordering import account_of, customer_id_of
 from streams.rules.registry import Rule
 
 _OLDEST, _NEWEST = 0, 4_102_444_800  # 1970 and 2100: outside of it `created` is no time
 
 
 @value(frozen=True, slots=True, kw_only=True)
-class Envelope:
+class EventSummary:
     """What the ledger writes of any event, whether a rule asks for it or not. `created` is UTC."""
 
     id: str
@@ -35,7 +35,7 @@ class Envelope:
 class Decoded:
     """`event` and `rule` are None where no rule asks for the type."""
 
-    envelope: Envelope
+    envelope: EventSummary
     event: Event[Any] | None
     rule: Rule | None
 
@@ -52,7 +52,7 @@ def decode(value: bytes | None, rules: Mapping[str, Rule]) -> Decoded:
     return Decoded(envelope, _event(raw, envelope, rule), rule)
 
 
-def describe(value: bytes | None) -> Envelope | None:
+def describe(value: bytes | None) -> EventSummary | None:
     """The envelope of a record that could not be decoded, where at least that can be read."""
     try:
         return _envelope(_parse(value))
@@ -85,21 +85,21 @@ def _holds_nul(value: object) -> bool:
     return isinstance(value, list) and any(map(_holds_nul, value))
 
 
-def _envelope(raw: dict[str, Any]) -> Envelope:
+def _envelope(raw: dict[str, Any]) -> EventSummary:
     event_id, type_ = raw.get("id"), raw.get("type")
     if not (isinstance(event_id, str) and event_id.isprintable() and event_id):
         raise MalformedEvent("id: not a string of printable characters")
     if not (isinstance(type_, str) and type_.isprintable() and type_):
         raise MalformedEvent("type: not a string of printable characters")
     api_version = raw.get("api_version")
-    return Envelope(
+    return EventSummary(
         id=event_id,
         type=type_,
         account=account_of(raw) or "",
         livemode=raw.get("livemode") in (True, "true"),  # old Connect samples hold the word
         created=_time(raw.get("created")),
         api_version=api_version if isinstance(api_version, str) else None,
-        customer_id=customer_of(raw),
+        customer_id=customer_id_of(raw),
     )
 
 
@@ -118,7 +118,7 @@ def _time(created: object) -> datetime | None:
     return None
 
 
-def _event(raw: dict[str, Any], envelope: Envelope, rule: Rule) -> Event[Any]:
+def _event(raw: dict[str, Any], envelope: EventSummary, rule: Rule) -> Event[Any]:
     if envelope.created is None:
         raise MalformedEvent(f"created: {raw.get('created')!r:.40} is no time")
     data = raw.get("data")

@@ -29,7 +29,7 @@ def limits_of(settings: Settings) -> Limits:
 
 
 @dataclass(slots=True, kw_only=True)
-class Hold:
+class BrakeGate:
     """A worker's side of it. `reason` is for /readyz while nothing is applied."""
 
     brakes: Brakes

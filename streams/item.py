@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from eventlog.dead_letters import Place
+from eventlog.dead_letters import RecordPosition
 from schemas.effects import CallStripe, Erase, OrderExport, QueueEmail
 from schemas.record import Record
 from schemas.verdict import Verdict
@@ -18,7 +18,7 @@ class Attempt:
 
     number: int = 1
     first_failed_at: dict[tuple[str, int, int], datetime] = field(default_factory=dict)
-    published: dict[tuple[str, int, int], Place] = field(default_factory=dict)
+    published: dict[tuple[str, int, int], RecordPosition] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 Work = Coroutine[Any, Any, None]
 
 
-class Lanes:
+class PartitionLanes:
     """At most `count` pieces of work at a time, and as many that wait. What they raise must be nothing: who starts
     them sees to that."""
 

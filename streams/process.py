@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from eventlog.dead_letters import DeadLetters
+from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.retention import KafkaKeeps
 from schemas.dead_letter import DeadLetter
 from schemas.effects import Erase
@@ -59,7 +59,7 @@ class Processor:
     """Applies batches. `rules` are those of the worker's streams; `group` names the consumer group in dead letters."""
 
     store: Store
-    dead_letters: DeadLetters
+    dead_letters: DeadLetterPublisher
     rules: Mapping[str, Rule]
     config: Config
     group: str
@@ -91,7 +91,7 @@ class Processor:
                 verdicts += await self._process(rest[: tripped.safe], attempt)
             except Exception as error:
                 # The verdict: what nobody foresaw is tried again, then halved until the record stands alone, then dead.
-                if isinstance(error, Transient) and not _is_for_ever(error, attempt):
+                if isinstance(error, Transient) and not is_permanent(error, attempt):
                     raise
                 if not isinstance(error, Poison | Transient) and attempt.number < _TRIES_OF_THE_UNFORESEEN:
                     raise Unsettled(f"{type(error).__name__}: {error}") from error
@@ -119,9 +119,9 @@ class Processor:
                 if isinstance(item.verdict, Waiting):  # what it misses may have come behind it in this very batch
                     item.verdict = self._decide(item, known, now)
                 _keep_waiting_room(item, known, now)
-            self.brake.check(_held_against_us(items))
+            self.brake.check(verdicts_for_brake(items))
             await self._write(items, known, transaction, attempt)
-        self.brake.passed(_held_against_us(items))
+        self.brake.passed(verdicts_for_brake(items))
         return [item.verdict for item in items if item.verdict is not None]
 
     def _decoded(self, record: Record) -> Item:
@@ -285,17 +285,17 @@ class Processor:
             await self._drop_duplicates([item], transaction)
             if item.verdict is None or isinstance(item.verdict, Dead):
                 item.verdict = verdict
-                self.brake.check(_held_against_us([item]))
+                self.brake.check(verdicts_for_brake([item]))
                 await self._write([item], Known(self.config), transaction, attempt)
-        self.brake.passed(_held_against_us([item]))
+        self.brake.passed(verdicts_for_brake([item]))
         return [item.verdict]
 
 
-def _is_for_ever(error: Transient, attempt: Attempt) -> bool:
+def is_permanent(error: Transient, attempt: Attempt) -> bool:
     return isinstance(error, Conflict) and attempt.number >= _TRIES_OF_A_CONFLICT
 
 
-def _held_against_us(items: Sequence[Item]) -> list[Verdict]:
+def verdicts_for_brake(items: Sequence[Item]) -> list[Verdict]:
     """The verdicts, in their order, but for what was dead before: a replay in vain says nothing of a deploy."""
     return [
         Duplicate() if item.came_before == "dead" and isinstance(item.verdict, Dead) else item.verdict

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from eventlog.lag import lag_of
 from local.demo import queries as demo_queries
-from local.demo.story import Due, Later, Step
+from local.demo.story import Due, Step, TimeLeap
 from local.stack.mailbox import read_mailbox
 from local.stripe.post import post
 from local.system import System
@@ -31,7 +31,7 @@ _PAUSE_S = 0.01
 
 
 @dataclass(slots=True)
-class Told:
+class StepResult:
     """One delivery, timer or leap in time, what came of it, and how that differs from the story."""
 
     who: str
@@ -49,8 +49,8 @@ class Told:
 
 
 @dataclass(slots=True)
-class Report:
-    told: list[Told]
+class DemoReport:
+    told: list[StepResult]
     letters: list[dict[str, Any]]
     figures: dict[str, str]
     surprises: list[str]
@@ -60,7 +60,7 @@ class TooLate(Exception):
     """What the story waits for did not come."""
 
 
-async def tell(system: System, steps: list[Step | Later], say: Callable[[str], None]) -> Report:
+async def tell(system: System, steps: list[Step | TimeLeap], say: Callable[[str], None]) -> DemoReport:
     """Sends the steps in order; each waits for its predecessor's verdict, so that what it changed can be seen."""
     engine = make_engine(SecretStr(system.env["BILLING_DATABASE_URL"]), application="billing-demo")
     async with aiohttp.ClientSession() as session, engine.connect() as connection:
@@ -80,7 +80,7 @@ async def tell(system: System, steps: list[Step | Later], say: Callable[[str], N
     repeated = sum(isinstance(step, Step) and step.is_again for step in steps)
     if known != repeated:
         surprises.append(f"{repeated} duplicates were sent, the worker knew {known} as such")
-    return Report(told, letters, _figures(told, int(known)), surprises)
+    return DemoReport(told, letters, _figures(told, int(known)), surprises)
 
 
 @dataclass(slots=True)
@@ -88,14 +88,14 @@ class _Teller:
     system: System
     session: aiohttp.ClientSession
     connection: AsyncConnection
-    told: list[Told] = field(default_factory=list)
+    told: list[StepResult] = field(default_factory=list)
     customers: dict[str, str] = field(default_factory=dict)
     """Id → name of those that the story has spoken of."""
     fired: set[str] = field(default_factory=set)
     """The events of timers that were told."""
 
-    async def tell(self, step: Step | Later) -> None:
-        if isinstance(step, Later):
+    async def tell(self, step: Step | TimeLeap) -> None:
+        if isinstance(step, TimeLeap):
             await self._wait(step)
         else:
             await self._send(step)
@@ -109,7 +109,7 @@ class _Teller:
         url = f"{self.system.gateway_url}/webhooks/stripe/{step.endpoint}"
         answer = await post(self.session, url, step.body, secret)
         event_id = step.event["id"]
-        told = Told(step.who, step.what, step.event["type"], event_id, step.customer_id, answer.status)
+        told = StepResult(step.who, step.what, step.event["type"], event_id, step.customer_id, answer.status)
         told.outcome = "duplicate" if step.is_again else f"refused: {answer.reason}"
         self.told.append(told)
         if answer.status != step.answer:
@@ -127,18 +127,18 @@ class _Teller:
         elif step.outcome is None and not step.is_again and await queries.ledger_row(self.connection, event_id):
             told.surprises.append("reached the ledger")
 
-    async def _wait(self, later: Later) -> None:
+    async def _wait(self, later: TimeLeap) -> None:
         """Moves the clock. What is to be sent before is sent: nobody waits a month for a mail."""
         before = {id_: await _facts(self.connection, id_) for id_ in self.customers}
         await _until(lambda: _are_sent(self.connection, self.told), "all mails to be sent")
-        told = Told("", f"{later.days} days after the beginning")
+        told = StepResult("", f"{later.days} days after the beginning")
         self.told.append(told)
         await asyncio.to_thread(self.system.move_clock, later.days)
         for one in await self._fire(later.fires, told):
             after = await _facts(self.connection, one.customer_id)
             one.changes, before[one.customer_id] = _changes(before[one.customer_id], after), after
 
-    async def _fire(self, expected: Sequence[Due], told: Told) -> list[Told]:
+    async def _fire(self, expected: Sequence[Due], told: StepResult) -> list[StepResult]:
         """Tells the timers that have fired, as soon as all that are due have; notes with `told` what is missing."""
         ids = sorted(self.customers)
         until = datetime.now(UTC) + timedelta(seconds=self.system.clock_ahead_s)
@@ -151,11 +151,11 @@ class _Teller:
             row for row in await demo_queries.timer_events(self.connection, ids) if row["event_id"] not in self.fired
         ]
         left = list(expected)
-        acted: list[Told] = []
+        acted: list[StepResult] = []
         for row in rows:
             self.fired.add(row["event_id"])
             who, type_, id_ = self.customers[row["customer_id"]], row["type"], row["customer_id"]
-            one = Told(who, type_, type_, row["event_id"], id_, outcome=row["outcome"])
+            one = StepResult(who, type_, type_, row["event_id"], id_, outcome=row["outcome"])
             one.mails = await self._mails(row["event_id"])
             due = next((due for due in left if (due.customer_id, f"timer.{due.kind}") == (id_, type_)), None)
             if due is None:
@@ -215,13 +215,13 @@ def _change(name: str, before: str | None, after: str) -> str:
     return f"{name}: {after}" if before is None else f"{name}: {before} → {after}"
 
 
-async def _are_sent(connection: AsyncConnection, told: Sequence[Told]) -> bool:
+async def _are_sent(connection: AsyncConnection, told: Sequence[StepResult]) -> bool:
     ids = [one.event_id for one in told if one.mails]
     mails = [mail for event_id in ids for mail in await queries.emails_of_event(connection, event_id)]
     return all(mail["status"] == "sent" for mail in mails)
 
 
-async def _mail_surprises(system: System, told: list[Told], connection: AsyncConnection) -> list[str]:
+async def _mail_surprises(system: System, told: list[StepResult], connection: AsyncConnection) -> list[str]:
     """Every queued mail is sent, and lies in the mailbox exactly once."""
     ids = [one.event_id for one in told if one.mails]
     try:
@@ -256,7 +256,7 @@ async def _duplicates(system: System, session: aiohttp.ClientSession) -> float:
     )
 
 
-def _figures(told: list[Told], duplicates: int) -> dict[str, str]:
+def _figures(told: list[StepResult], duplicates: int) -> dict[str, str]:
     outcomes = [one.outcome for one in told]
     times = sorted(one.ms for one in told if one.ms is not None)
     return {

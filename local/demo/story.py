@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from local.stripe import payments as pay
-from local.stripe.builder import DAY_S, MONTH_S, Json, Price, Shape, StripeEvents
+from local.stripe.builder import DAY_S, MONTH_S, ApiShape, Json, Price, StripeEvents
 
 STARTER = Price("price_starter_monthly", 1900, "eur", "month", "Starter")
 PRO = Price("price_pro_monthly", 4900, "eur", "month", "Pro")
@@ -30,7 +30,7 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Later:
+class TimeLeap:
     """So many days after the story's beginning, with the timers that fire on the way."""
 
     days: int
@@ -123,19 +123,19 @@ class Story:
     later: dict[int, list[Step]] = field(default_factory=lambda: {3: [], 15: [], 32: []})
     timers: list[Due] = field(default_factory=list)
 
-    def told(self) -> list[Step | Later]:
+    def told(self) -> list[Step | TimeLeap]:
         """All of it in its order."""
-        told: list[Step | Later] = [*self.steps]
+        told: list[Step | TimeLeap] = [*self.steps]
         before = self.now
         for days, steps in self.later.items():
             until = self.now + days * DAY_S
             due = sorted((timer for timer in self.timers if before < timer.at <= until), key=lambda timer: timer.at)
-            told += [Later(days=days, fires=tuple(due)), *steps]
+            told += [TimeLeap(days=days, fires=tuple(due)), *steps]
             before = until
         return told
 
 
-def story(now: int) -> list[Step | Later]:
+def story(now: int) -> list[Step | TimeLeap]:
     """`now` is in seconds since the epoch; the lives begin a month before it, and go on for a month."""
     story = Story(now)
     story.steps += [*_ada(now), *_ben(now)]
@@ -205,7 +205,7 @@ def _ada(now: int) -> Sequence[Step]:
 
 def _ben(now: int) -> Sequence[Step]:
     """A card that is declined twice, and then pays. His events have the older API shape."""
-    ben = Person("Ben Franklin", StripeEvents(Shape.OLD))
+    ben = Person("Ben Franklin", StripeEvents(ApiShape.OLD))
     start = now - MONTH_S - DAY_S
     due = start + MONTH_S
     past_due = ben.subscription(PRO, due, created=start, status="past_due")
@@ -343,7 +343,7 @@ def _emil(story: Story, now: int) -> None:
 
 def _finn(story: Story, now: int) -> None:
     """A payment that is disputed, and held until the dispute is won."""
-    finn = Person("Finn Fraud", StripeEvents(Shape.OLD))
+    finn = Person("Finn Fraud", StripeEvents(ApiShape.OLD))
     paid = finn.invoice(1, STARTER, now - DAY_S, status="paid")
     due_by = now + 4 * DAY_S
 

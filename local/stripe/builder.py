@@ -18,7 +18,7 @@ DAY_S = 86_400
 MONTH_S = 30 * DAY_S
 
 
-class Shape(StrEnum):
+class ApiShape(StrEnum):
     """An API version, by what it renders."""
 
     OLD = "2025-02-24.acacia"
@@ -43,7 +43,7 @@ PRO = Price()
 class StripeEvents:
     """Builds events of one account in one API shape. `account` is a connected account's id, None for one's own."""
 
-    shape: Shape = Shape.NEW
+    shape: ApiShape = ApiShape.NEW
     account: str | None = None
     livemode: bool = False
 
@@ -143,7 +143,7 @@ class StripeEvents:
             "trial_end": None,
             "trial_start": None,
         }
-        if self.shape is Shape.OLD:
+        if self.shape is ApiShape.OLD:
             subscription |= period | {"plan": _plan(price), "quantity": quantity}
         else:
             item |= period
@@ -153,7 +153,7 @@ class StripeEvents:
     def price_change(self, former: Price) -> Json:
         """`previous_attributes` of an update that changed the price."""
         items = {"data": [{"plan": _plan(former), "price": _price(former)}]}
-        return {"items": items} | ({"plan": _plan(former)} if self.shape is Shape.OLD else {})
+        return {"items": items} | ({"plan": _plan(former)} if self.shape is ApiShape.OLD else {})
 
     def invoice(
         self,
@@ -215,7 +215,7 @@ class StripeEvents:
         }
         if id_ is not None:
             invoice["id"] = id_
-        if self.shape is Shape.OLD:
+        if self.shape is ApiShape.OLD:
             own = id_.removeprefix("in_") if id_ else ""
             invoice |= {
                 "subscription": subscription,
@@ -301,7 +301,7 @@ class StripeEvents:
             "quantity": 1,
         }
         kind = "subscription" if subscription else "invoiceitem"
-        if self.shape is Shape.OLD:
+        if self.shape is ApiShape.OLD:
             own = {"plan": _plan(price), "price": _price(price), "proration": False}
             return line | own | {"subscription": subscription, "type": kind}
         details: Json = {"proration": False, "subscription": subscription, "subscription_item": f"si_{subscription}"}

@@ -15,7 +15,7 @@ _TIMEOUT = aiohttp.ClientTimeout(total=20)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PostResult:
     """`reason` is what the gateway said where it refused."""
 
     status: int
@@ -23,7 +23,7 @@ class Answer:
     ms: float
 
 
-async def post(session: aiohttp.ClientSession, url: str, body: bytes, secret: SecretStr) -> Answer:
+async def post(session: aiohttp.ClientSession, url: str, body: bytes, secret: SecretStr) -> PostResult:
     """One delivery attempt. Raises aiohttp.ClientError or TimeoutError when the gateway can't be reached."""
     headers = {
         "Content-Type": "application/json; charset=utf-8",
@@ -32,6 +32,6 @@ async def post(session: aiohttp.ClientSession, url: str, body: bytes, secret: Se
     started = time.perf_counter()
     async with session.post(url, data=body, headers=headers, timeout=_TIMEOUT) as response:
         text = await response.text()
-        return Answer(
+        return PostResult(
             response.status, "" if response.status == 200 else text[:200], (time.perf_counter() - started) * 1000
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from analytics.recount import count_anew
+from analytics import recount as recounting
 from ops.commands.terminal import EXIT_INVALID_SETTINGS, settings_and_config
 from ops.processes.analytics import AnalyticsCrashed, run
 from ops.runtime.health import OpsAddressTaken
@@ -55,7 +55,7 @@ def recount(
     """
     settings, config = settings_and_config()
     try:
-        counted, owners = asyncio.run(count_anew(settings, config, forget=forget))
+        counted, owners = asyncio.run(recounting.recount(settings, config, forget=forget))
     except InvalidSettings as error:
         typer.echo(f"billing analytics recount: {error}", err=True)
         raise typer.Exit(EXIT_INVALID_SETTINGS) from None

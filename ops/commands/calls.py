@@ -26,7 +26,7 @@ app = typer.Typer(help="The calls to Stripe's API: look at them, requeue what fa
 T = TypeVar("T")
 
 
-class Status(StrEnum):
+class CallStatus(StrEnum):
     """Of a call in the outbox."""
 
     QUEUED = "queued"
@@ -37,7 +37,7 @@ class Status(StrEnum):
 
 @app.command("ls")
 def ls(
-    status: Annotated[Status, typer.Option(help="Only calls of this status.")] = Status.FAILED,
+    status: Annotated[CallStatus, typer.Option(help="Only calls of this status.")] = CallStatus.FAILED,
     every: Annotated[bool, typer.Option("--all", help="Calls of any status.")] = False,
     purpose: Annotated[str | None, typer.Option(help="Only calls with this purpose.")] = None,
     customer: Annotated[str | None, typer.Option(help="Only this customer's calls (cus_…).")] = None,

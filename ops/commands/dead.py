@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eventlog.entry import headers_of
-from eventlog.lookup import LogReader
+from eventlog.lookup import RecordLookup
 from ops.commands.replay_report import _say_counts, _with_letters, replay_matching
 from ops.commands.terminal import EXIT_INVALID_SETTINGS, PIPE_WIDTH, printable
 from ops.commands.times import moment_of
@@ -24,7 +24,7 @@ from ops.runtime.operator import operator
 from recovery.replay.letters import read_letter
 from schemas.record import decode_headers
 from schemas.settings import InvalidSettings, Settings, load_settings
-from sinks.postgres.dead_letter_index import Letter, LetterFilter, Letters
+from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, LetterFilter
 
 app = typer.Typer(help="Dead letters: look at them, replay them, discard them.", no_args_is_help=True)
 
@@ -35,7 +35,7 @@ EXIT_UNAVAILABLE = 3
 _SHOWN_ERRORS = 20
 
 
-class Status(StrEnum):
+class LetterStatus(StrEnum):
     """Of a letter: what operators and the worker made of it."""
 
     OPEN = "open"
@@ -66,7 +66,7 @@ def ls(
     stream: Stream = None,
     since: Since = None,
     until: Until = None,
-    status: Annotated[list[Status] | None, typer.Option(help="Only this status; default open. Repeat.")] = None,
+    status: Annotated[list[LetterStatus] | None, typer.Option(help="Only this status; default open. Repeat.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Of any status.")] = False,
     limit: Limit = 100,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
@@ -75,7 +75,7 @@ def ls(
 
     Example: billing dead ls --type invoice.paid --since 24h --json
     """
-    statuses = () if every else tuple(status or (Status.OPEN,))
+    statuses = () if every else tuple(status or (LetterStatus.OPEN,))
     settings = _settings()
     wanted = _filter(settings, ids, types, customer, error, stream, since, until, statuses, limit)
     letters = _with_letters(settings, lambda index: index.find(wanted, newest_first=True))
@@ -110,8 +110,8 @@ def show(
     settings = _settings()
     wanted = _filter(settings, [letter_id], None, None, None, None, None, None, (), 100)
 
-    async def look(index: Letters) -> list[dict[str, Any]]:
-        with LogReader(settings.kafka_bootstrap, settings.dead_topic) as topic:
+    async def look(index: DeadLetterIndex) -> list[dict[str, Any]]:
+        with RecordLookup(settings.kafka_bootstrap, settings.dead_topic) as topic:
             return [_whole(letter, topic) for letter in await index.find(wanted, newest_first=True)]
 
     found = _with_letters(settings, look)
@@ -154,7 +154,7 @@ def replay(
     again is a new letter that names the old one. Exits 1 if a letter is gone from the topic and the ledger.
     """
     settings = _settings()
-    statuses = (Status.OPEN, Status.REPLAYED, Status.DISCARDED) if again else (Status.OPEN,)
+    statuses = (LetterStatus.OPEN, LetterStatus.REPLAYED, LetterStatus.DISCARDED) if again else (LetterStatus.OPEN,)
     wanted = _filter(settings, ids, types, customer, error, stream, since, until, statuses, limit)
     replay_matching(settings, wanted, rate=rate, by=by, dry_run=dry_run, as_json=as_json)
 
@@ -179,7 +179,7 @@ def discard(
     Example: billing dead discard --id evt_1NG8Du2eZvKYlo2CUI79vXWy --by jane
     """
     settings = _settings()
-    wanted = _filter(settings, ids, types, customer, error, stream, since, until, (Status.OPEN,), limit)
+    wanted = _filter(settings, ids, types, customer, error, stream, since, until, (LetterStatus.OPEN,), limit)
     if (wanted == LetterFilter(statuses=wanted.statuses, limit=limit)) != every:
         typer.echo("billing dead discard: say which, or --all", err=True)
         raise typer.Exit(EXIT_INVALID_SETTINGS)
@@ -187,14 +187,14 @@ def discard(
         _say_counts("would be discarded", _with_letters(settings, lambda index: index.counts(wanted)), as_json)
         return
 
-    async def close(index: Letters) -> int:
+    async def close(index: DeadLetterIndex) -> int:
         return await index.discard(await index.find(wanted), by or operator())
 
     done = _with_letters(settings, close)
     typer.echo(orjson.dumps({"discarded": done}).decode() if as_json else f"{done} discarded")
 
 
-def _whole(letter: Letter, topic: LogReader) -> dict[str, Any]:
+def _whole(letter: IndexedLetter, topic: RecordLookup) -> dict[str, Any]:
     found = asdict(letter) | {"dead_topic": topic.topic}
     message = read_letter(topic, letter)
     if message is None:

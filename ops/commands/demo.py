@@ -15,10 +15,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from local.demo.runner import Report, Told, tell
+from local.demo.runner import DemoReport, StepResult, tell
 from local.demo.story import story
-from local.system import NOT_STARTED, System, leaving_nothing
-from ops.commands.terminal import sayer
+from local.system import NOT_STARTED, System, stop_on_exit
+from ops.commands.terminal import line_printer
 from schemas.settings import InvalidSettings
 
 EXIT_OTHERWISE = 1
@@ -52,9 +52,9 @@ def demo(
             *(["--once"] if once else []),
         ]
         os.execve(sys.executable, command, {**os.environ, "STATE_DIR": str(state_dir)})  # noqa: S606  # ourselves
-    say = sayer()
+    say = line_printer()
     system = System(state_dir, 1, say)
-    with leaving_nothing(system):
+    with stop_on_exit(system):
         try:
             system.start()
         except NOT_STARTED as error:
@@ -77,7 +77,7 @@ def _wait_for_the_end() -> None:
     asked.wait()
 
 
-def _show(report: Report, system: System) -> None:
+def _show(report: DemoReport, system: System) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDTH_WITHOUT_TERMINAL)
@@ -107,7 +107,7 @@ def _show(report: Report, system: System) -> None:
     )
 
 
-def _table(told: list[Told]) -> Table:
+def _table(told: list[StepResult]) -> Table:
     table = Table(show_lines=False, pad_edge=False)
     for heading in ("", "who", "event", "", "HTTP", "outcome", "what changed", "mail"):
         table.add_column(heading, overflow="fold")

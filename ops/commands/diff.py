@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ops.commands.terminal import EXIT_INVALID_SETTINGS
-from recovery.rebuild.comparison import Comparison, NotRebuilt, run
+from recovery.rebuild.comparison import DatabaseDiff, NotRebuilt, run
 from schemas.errors import BillingError
 from schemas.settings import InvalidSettings, load_settings
 
@@ -54,7 +54,7 @@ def diff(
     raise typer.Exit(0 if found.is_equal else EXIT_DIFFERENT)
 
 
-def _plain(found: Comparison) -> dict[str, Any]:
+def _plain(found: DatabaseDiff) -> dict[str, Any]:
     return {
         "equal": found.is_equal,
         "rows": dict(found.rows),
@@ -73,7 +73,7 @@ def _plain(found: Comparison) -> dict[str, Any]:
     }
 
 
-def _show(found: Comparison) -> None:
+def _show(found: DatabaseDiff) -> None:
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
     table = Table("table", "rows", "different")
     for name, count in found.rows.items():

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from gateway.endpoints import doors
+from gateway.endpoints import webhook_endpoints
 from ops.processes.gateway import PortTaken, _bind, _serve, _watch_children
 from ops.runtime.logs import configure_logging
 from schemas.settings import InvalidSettings, load_config, load_settings
@@ -28,7 +28,7 @@ def gateway(
     """
     try:
         settings = load_settings()
-        found = doors(load_config(settings.config_path))
+        found = webhook_endpoints(load_config(settings.config_path))
         check_exports(settings)
     except InvalidSettings as error:
         typer.echo(f"billing gateway: {error}", err=True)

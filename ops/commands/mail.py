@@ -30,7 +30,7 @@ app = typer.Typer(
 T = TypeVar("T")
 
 
-class Status(StrEnum):
+class MailStatus(StrEnum):
     """Of a mail in the outbox."""
 
     QUEUED = "queued"
@@ -41,7 +41,7 @@ class Status(StrEnum):
 
 @app.command("ls")
 def ls(
-    status: Annotated[Status | None, typer.Option(help="Only mails of this status.")] = Status.FAILED,
+    status: Annotated[MailStatus | None, typer.Option(help="Only mails of this status.")] = MailStatus.FAILED,
     every: Annotated[bool, typer.Option("--all", help="Mails of any status.")] = False,
     template: Annotated[str | None, typer.Option(help="Only mails of this template.")] = None,
     customer: Annotated[str | None, typer.Option(help="Only this customer's mails (cus_…).")] = None,

@@ -18,7 +18,7 @@ from ops.commands.terminal import EXIT_INVALID_SETTINGS, settings_and_config
 from ops.commands.times import moment_of, span_of
 from recovery.reconcile.events import AnotherIsAtIt, Asked
 from recovery.reconcile.objects import DriftReport
-from recovery.reconcile.report import Report
+from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.wiring import _now, compare, key_and_base, run
 from schemas.errors import BillingError
 from schemas.settings import InvalidSettings
@@ -103,7 +103,7 @@ _PIPE_WIDTH = 200
 _SHOWN = 20
 
 
-def show_reports(reports: list[Report], *, as_json: bool, is_dry: bool) -> None:
+def show_reports(reports: list[ReconcileReport], *, as_json: bool, is_dry: bool) -> None:
     if as_json:
         typer.echo(orjson.dumps([report.plain() for report in reports]))
         return

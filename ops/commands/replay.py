@@ -21,7 +21,7 @@ from ops.runtime.operator import operator
 from recovery.replay.events import EventReplay, From, Replayed, failed_filter
 from schemas.errors import BillingError
 from schemas.settings import InvalidSettings, Settings, load_settings
-from sinks.postgres.dead_letter_index import Letters
+from sinks.postgres.dead_letter_index import DeadLetterIndex
 
 
 def replay(
@@ -66,7 +66,7 @@ def replay(
         _refuse(str(problem))
 
     async def go() -> Replayed:
-        async with Letters.open(settings.database_url) as letters:
+        async with DeadLetterIndex.open(settings.database_url) as letters:
             names = list(dict.fromkeys(ids or ()))
             if not names:
                 events = await letters.unsettled_events(

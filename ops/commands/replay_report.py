@@ -16,10 +16,10 @@ from rich.progress import Progress
 
 from ops.commands.terminal import EXIT_INVALID_SETTINGS, printable
 from ops.runtime.operator import operator
-from recovery.replay.letters import Rate, Report, replay_letters
+from recovery.replay.letters import Rate, ReplayReport, replay_letters
 from schemas.errors import BillingError
 from schemas.settings import InvalidSettings, Settings
-from sinks.postgres.dead_letter_index import LetterFilter, Letters
+from sinks.postgres.dead_letter_index import DeadLetterIndex, LetterFilter
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ def replay_matching(
         _say_counts("would be replayed", _with_letters(settings, lambda index: index.counts(wanted)), as_json)
         return
 
-    async def work(index: Letters) -> Report:
+    async def work(index: DeadLetterIndex) -> ReplayReport:
         letters = await index.find(wanted)
         is_shown = sys.stderr.isatty() and not as_json
         with Progress(console=Console(stderr=True), disable=not is_shown, transient=True) as bar:
@@ -56,7 +56,7 @@ def replay_matching(
         raise typer.Exit(EXIT_INCOMPLETE)
 
 
-def _say(report: Report) -> None:
+def _say(report: ReplayReport) -> None:
     typer.echo(f"{report.replayed} replayed" if report.replayed else "nothing to replay")
     if report.settled:
         typer.echo(f"{report.settled} were settled already: their letters are closed")
@@ -99,9 +99,9 @@ def rate_of(given: str | None) -> Rate:
     return Rate(float(found[1]))
 
 
-def _with_letters(settings: Settings, work: Callable[[Letters], Awaitable[T]]) -> T:
+def _with_letters(settings: Settings, work: Callable[[DeadLetterIndex], Awaitable[T]]) -> T:
     async def go() -> T:
-        async with Letters.open(settings.database_url) as index:
+        async with DeadLetterIndex.open(settings.database_url) as index:
             return await work(index)
 
     try:

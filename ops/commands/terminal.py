@@ -33,7 +33,7 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
-def sayer() -> Callable[[str], None]:
+def line_printer() -> Callable[[str], None]:
     """Prints one line at a time, to a terminal or a file alike."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     return console.print

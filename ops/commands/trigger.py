@@ -11,9 +11,9 @@ import orjson
 import typer
 from pydantic import SecretStr
 
-from local.stripe.builder import Shape, StripeEvents
+from local.stripe.builder import ApiShape, StripeEvents
 from local.stripe.events import EXAMPLES, example
-from local.stripe.post import Answer, post
+from local.stripe.post import PostResult, post
 from ops.commands.terminal import EXIT_INVALID_SETTINGS
 from schemas.settings import Config, InvalidSettings, Mode, Settings, load_config, load_settings
 
@@ -24,7 +24,7 @@ _CUSTOMER = "cus_1"
 def trigger(
     type_: Annotated[str, typer.Argument(metavar="TYPE", help="e.g. invoice.payment_failed; `list` names them all.")],
     customer: Annotated[str, typer.Option(help="Whom it is about.")] = _CUSTOMER,
-    shape: Annotated[Shape, typer.Option(help="The API version it is rendered in.")] = Shape.NEW,
+    shape: Annotated[ApiShape, typer.Option(help="The API version it is rendered in.")] = ApiShape.NEW,
     endpoint: Annotated[str, typer.Option(help="The endpoint to post to; it must be in test mode.")] = "default",
     url: Annotated[
         str, typer.Option(envvar="BILLING_GATEWAY_URL", help="The gateway; by default the one of these settings.")
@@ -87,6 +87,6 @@ def _secret_of(config: Config, settings: Settings, endpoint: str) -> SecretStr:
     return found.secrets[0]
 
 
-async def _post(url: str, body: bytes, secret: SecretStr) -> Answer:
+async def _post(url: str, body: bytes, secret: SecretStr) -> PostResult:
     async with aiohttp.ClientSession() as session:
         return await post(session, url, body, secret)

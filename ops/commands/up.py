@@ -17,8 +17,8 @@ import typer
 from local.stack.kafka import BROKERS
 from local.stack.process import end_leftovers
 from local.state_dir import AlreadyRunning, Claim, make_private
-from local.system import _END_SIGNALS, NOT_STARTED, System, SystemNotStarted, leaving_nothing
-from ops.commands.terminal import sayer
+from local.system import _END_SIGNALS, NOT_STARTED, System, SystemNotStarted, stop_on_exit
+from ops.commands.terminal import line_printer
 from schemas.settings import InvalidSettings
 
 _DETACH_TIMEOUT = 600.0
@@ -42,7 +42,7 @@ def up(
     setting is wrong.
     """
     state_dir = state_dir.absolute()
-    say = sayer()
+    say = line_printer()
     if brokers not in BROKERS:
         raise typer.BadParameter(f"{brokers}: there are {' or '.join(map(str, BROKERS))} brokers")
     command = _foreground(state_dir, workers, brokers, analytics=analytics)
@@ -56,7 +56,7 @@ def up(
         os.execve(sys.executable, command, {**os.environ, "STATE_DIR": str(state_dir)})  # noqa: S606 - ourselves
     system = System(state_dir, workers, say, analytics=analytics, brokers=brokers)
     asked = threading.Event()
-    with leaving_nothing(system):
+    with stop_on_exit(system):
         try:
             system.start()
         except NOT_STARTED as error:
@@ -75,7 +75,7 @@ def down(state_dir: StateDir = Path(".billing")) -> None:
     Exits 0 when nothing runs any more, whether or not something did; 1 when it could not be ended.
     """
     state_dir = state_dir.absolute()
-    say = sayer()
+    say = line_printer()
     claim = Claim(state_dir)
     was_running = claim.is_taken()
     deadline = time.monotonic() + _STOP_TIMEOUT

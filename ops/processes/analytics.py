@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from analytics.book import Book
 from analytics.consumer import Follower, attach, create_app, group_of
 from analytics.store import FigureStore
-from eventlog.lag import GroupPlaces
+from eventlog.lag import GroupPositions
 from ops.runtime.health import OpsServer
 from ops.runtime.watchdog import Watchdog
 from schemas.settings import Config, InvalidSettings, Settings
@@ -44,7 +44,7 @@ async def run(settings: Settings, config: Config) -> None:
         book=Book(store, config), batch_size=settings.batch_size, batch_within_s=settings.batch_within_s
     )
     attach(faust_app, follower, settings.events_topic)
-    places = GroupPlaces(settings.kafka_bootstrap, group, settings.events_topic)
+    places = GroupPositions(settings.kafka_bootstrap, group, settings.events_topic)
     offsets = partial(_offsets, faust_app, follower, places, CommitWatch(settings.stuck_after_s))
     watchdog = Watchdog({"offsets": offsets}, limit_s=settings.stuck_after_s)
     health = OpsServer(
@@ -76,7 +76,7 @@ async def run(settings: Settings, config: Config) -> None:
     log.info("analytics.stopped", action="analytics.stopped", group=group)
 
 
-def _offsets(faust_app: faust.App, follower: Follower, places: GroupPlaces, commits: CommitWatch) -> str | None:
+def _offsets(faust_app: faust.App, follower: Follower, places: GroupPositions, commits: CommitWatch) -> str | None:
     """For the watchdog: does what is committed move? Trouble that is waited out in sight is no stillness."""
     assigned = faust_app.consumer.assignment() if faust_app.started else ()
     ours = {tp.partition for tp in assigned}

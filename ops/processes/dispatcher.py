@@ -14,19 +14,19 @@ from datetime import UTC, datetime
 import structlog
 from prometheus_client import CollectorRegistry
 
-from eventlog.append import EventLog
+from eventlog.append import EventAppender
 from ops.runtime.health import OpsServer
 from ops.runtime.watchdog import Watchdog
 from schemas.settings import Config, InvalidSettings, Settings
 from sinks.email.addresses import UnusableAddress
-from sinks.email.delivery import Courier
+from sinks.email.delivery import MailSender
 from sinks.email.dispatcher import Dispatcher
 from sinks.email.message import Composer
 from sinks.email.metrics import MailMetrics
 from sinks.email.outbox import Outbox
 from sinks.email.smtp import InvalidSmtpUrl, SmtpLink, SmtpServer, parse_smtp_url
 from sinks.exports.exporter import Exporter
-from sinks.exports.orders import Orders
+from sinks.exports.orders import ExportOrders
 from sinks.exports.storage import Storage
 from sinks.outbox.wakeup import listen
 from sinks.postgres.gauges import StoreGauges
@@ -123,7 +123,7 @@ async def _mail_dispatcher(
     settings: Settings, config: Config, server: SmtpServer, composer: Composer, metrics: MailMetrics, claimer: str
 ) -> AsyncIterator[Dispatcher]:
     outbox = await Outbox.connect(settings.database_url, claimer=claimer, pool_size=SENDERS + 1)
-    couriers = [Courier(composer, SmtpLink(server), config.mail, clock=_utc_now) for _ in range(SENDERS)]
+    couriers = [MailSender(composer, SmtpLink(server), config.mail, clock=_utc_now) for _ in range(SENDERS)]
     dispatch = Dispatcher(outbox, couriers, metrics, clock=_utc_now)
     listener = asyncio.create_task(listen(settings.database_url, EMAILS_CHANNEL, dispatch.wake))
     try:
@@ -144,7 +144,7 @@ async def exporter(
 ) -> AsyncIterator[Exporter]:
     """An exporter, to be run inside the block. Raises InvalidSettings."""
     storage = Storage(settings.exports_place)
-    orders = await Orders.connect(settings.database_url, claimer=claimer, application="billing-exports")
+    orders = await ExportOrders.connect(settings.database_url, claimer=claimer, application="billing-exports")
     try:
         yield Exporter(orders, storage, clock=clock, registry=registry)
     finally:
@@ -170,7 +170,7 @@ async def call_dispatcher(
             yield CallDispatcher(calls, None, CallMetrics(registry), clock=clock, lanes=1)
             return
         api = StripeApi(*parts)
-        event_log = EventLog(settings.kafka_bootstrap, settings.events_topic, client_id="billing-stripe-calls")
+        event_log = EventAppender(settings.kafka_bootstrap, settings.events_topic, client_id="billing-stripe-calls")
         caller = Caller(api, RateLimit(settings.stripe_calls_per_second), event_log, clock=clock)
         running = CallDispatcher(calls, caller, CallMetrics(registry), clock=clock)
         listener = asyncio.create_task(listen(settings.database_url, STRIPE_CALLS_CHANNEL, running.wake))

@@ -20,14 +20,14 @@ from contextlib import asynccontextmanager
 import structlog
 
 from gateway.app import create_app, create_runner
-from gateway.endpoints import Door
+from gateway.endpoints import WebhookEndpoint
 from gateway.mail_links import Links
 from gateway.metrics import GatewayMetrics
 from gateway.publisher import Publisher
 from ops.runtime.watchdog import Watchdog
 from schemas.settings import Settings
 from sinks.email.unsubscribe import Unsubscriptions
-from sinks.exports.orders import Orders
+from sinks.exports.orders import ExportOrders
 from sinks.exports.reader import ExportReader
 from sinks.exports.storage import Storage
 
@@ -68,13 +68,20 @@ def _bind(host: str, port: int, count: int) -> list[socket.socket]:
     return found
 
 
-async def _serve(settings: Settings, found: Mapping[str, Door], sock: socket.socket, *, is_child: bool) -> None:
+async def _serve(
+    settings: Settings, found: Mapping[str, WebhookEndpoint], sock: socket.socket, *, is_child: bool
+) -> None:
     async with links(settings) as served:
         await _serve_with(served, settings, found, sock, is_child=is_child)
 
 
 async def _serve_with(
-    served: Links | None, settings: Settings, found: Mapping[str, Door], sock: socket.socket, *, is_child: bool
+    served: Links | None,
+    settings: Settings,
+    found: Mapping[str, WebhookEndpoint],
+    sock: socket.socket,
+    *,
+    is_child: bool,
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -170,7 +177,7 @@ async def links(settings: Settings) -> AsyncIterator[Links | None]:
     secret = settings.link_secret.get_secret_value().encode()
     storage = Storage(settings.exports_place)
     claimer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    orders = await Orders.connect(
+    orders = await ExportOrders.connect(
         settings.database_url, claimer=claimer, pool_size=_GATEWAY_CONNECTIONS, application="billing-links"
     )
     try:

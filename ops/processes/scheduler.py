@@ -10,7 +10,7 @@ from functools import partial
 
 import structlog
 
-from eventlog.append import EventLog
+from eventlog.append import EventAppender
 from ops.runtime.clock import clock_from
 from ops.runtime.health import OpsServer
 from ops.runtime.watchdog import Watchdog
@@ -30,7 +30,7 @@ _STOP_S = 15.0
 async def run(settings: Settings, config: Config) -> None:
     """Until SIGTERM or SIGINT. Raises InvalidSettings, OSError when the ops address is taken."""
     reconciling = _reconciling(settings, config)
-    event_log = EventLog(settings.kafka_bootstrap, settings.events_topic, client_id="billing-scheduler")
+    event_log = EventAppender(settings.kafka_bootstrap, settings.events_topic, client_id="billing-scheduler")
     schedule = Scheduler(partial(DueTimers.connect, settings.database_url), event_log, clock=clock_from(os.environ))
     watchdog = Watchdog({"turns": schedule.stuck}, limit_s=settings.stuck_after_s)
     retrying = RetryFailed(settings)

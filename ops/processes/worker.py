@@ -16,8 +16,8 @@ import faust
 import structlog
 import typer
 
-from eventlog.dead_letters import DeadLetters
-from eventlog.lag import GroupPlaces
+from eventlog.dead_letters import DeadLetterPublisher
+from eventlog.lag import GroupPositions
 from eventlog.retention import kafka_keeps, warn_if_endless, warn_if_too_long
 from eventlog.topics import _partitions_of
 from ops.commands.brake import EXIT_BRAKED
@@ -36,7 +36,7 @@ from streams.faust.membership import leave_for_good
 from streams.faust.seen import SeenEvents
 from streams.faust.sensor import KafkaSensor
 from streams.faust.watch import WorkerWatch, _faust_trouble
-from streams.hold import Hold, limits_of
+from streams.hold import BrakeGate, limits_of
 from streams.process import OTHER, Processor
 from streams.rules.catalog import RULES, STREAMS, stream_of
 from streams.rules.registry import Rule
@@ -75,11 +75,11 @@ async def run(
     app = create_app(settings, group, partitions)
     app.sensors.add(KafkaSensor())
     store = await Store.connect(settings.database_url, pool_size=LANES)
-    dead_letters = DeadLetters(settings.kafka_bootstrap, settings.dead_topic)
+    dead_letters = DeadLetterPublisher(settings.kafka_bootstrap, settings.dead_topic)
     seen = SeenEvents(app, partitions, horizon_s=settings.seen_hours * 3600)
     code_version = settings.code_version or version("billing-stream")
     brake = Brake(limits_of(settings))
-    hold = Hold(brakes=Brakes(settings.database_url), group=group, code_version=code_version)
+    hold = BrakeGate(brakes=Brakes(settings.database_url), group=group, code_version=code_version)
     agent = Agent(
         processor=Processor(
             store=store,
@@ -103,7 +103,7 @@ async def run(
     await asyncio.to_thread(
         ensure_changelog, settings.kafka_bootstrap, seen.changelog, partitions, settings.replication_factor
     )
-    places = GroupPlaces(settings.kafka_bootstrap, group, settings.events_topic)
+    places = GroupPositions(settings.kafka_bootstrap, group, settings.events_topic)
     watch = WorkerWatch(
         app,
         agent,
@@ -160,7 +160,7 @@ def _spare_collections() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-async def _stop_braked(hold: Hold, tripped: BrakeTripped) -> None:
+async def _stop_braked(hold: BrakeGate, tripped: BrakeTripped) -> None:
     """Ends the process uncommitted, as an orderly stop would not, once Postgres knows why."""
     await hold.write_down(tripped)
     typer.echo(f"worker: {hold.reason}", err=True)

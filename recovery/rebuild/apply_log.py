@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-from eventlog.dead_letters import DeadLetters, Place
+from eventlog.dead_letters import DeadLetterPublisher, RecordPosition
 from schemas.dead_letter import DeadLetter
 from schemas.errors import Transient
 from schemas.known import Known
@@ -40,21 +40,21 @@ _FOR_EVER_H = 1_000_000
 _ANY_NUMBER = 10**12
 
 
-class Unpublished(DeadLetters):
+class NullDeadLetters(DeadLetterPublisher):
     """Letters are on the dead-letter topic already."""
 
     def __init__(self) -> None:
         """No producer."""
 
-    async def publish(self, letter: DeadLetter) -> Place:  # noqa: ARG002  # the signature is its parent's
-        return Place(-1, -1)
+    async def publish(self, letter: DeadLetter) -> RecordPosition:  # noqa: ARG002  # the signature is its parent's
+        return RecordPosition(-1, -1)
 
     def close(self) -> None:
         """Nothing to close."""
 
 
 @dataclass(slots=True)
-class Again:
+class LogReapplier:
     """Takes the log's records in order (eventlog/history.py). `store` is to be a SuppressingStore."""
 
     store: Store
@@ -63,13 +63,13 @@ class Again:
     _now: datetime = datetime(1970, 1, 1, tzinfo=UTC)
 
     @classmethod
-    def on(cls, store: Store, rules: Mapping[str, Rule], config: Config, *, group: str, code: str) -> Again:
+    def on(cls, store: Store, rules: Mapping[str, Rule], config: Config, *, group: str, code: str) -> LogReapplier:
         patient = config.model_copy(
             update={"rules": config.rules.model_copy(update={"waiting_limit_hours": _FOR_EVER_H})}
         )
         processor = Processor(
             store=store,
-            dead_letters=Unpublished(),
+            dead_letters=NullDeadLetters(),
             rules=rules,
             config=patient,
             group=group,

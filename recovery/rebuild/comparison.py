@@ -22,7 +22,7 @@ from schemas.state import Organization, User
 from schemas.timer import RETRY
 from sinks.postgres import tables
 from sinks.postgres.failures import classified
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
 
 MOST = 1000
 """Differences that are named."""
@@ -95,7 +95,7 @@ class Difference:
 
 
 @dataclass(slots=True)
-class Comparison:
+class DatabaseDiff:
     """`excused`: rows that differ for a reason that is no fault, by that reason."""
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -155,7 +155,9 @@ class Excuses:
         return REMOVED if offset < stretch[0] else LATER if offset >= stretch[1] else None
 
 
-async def compare(live: asyncpg.Connection[asyncpg.Record], rebuilt: asyncpg.Connection[asyncpg.Record]) -> Comparison:
+async def compare(
+    live: asyncpg.Connection[asyncpg.Record], rebuilt: asyncpg.Connection[asyncpg.Record]
+) -> DatabaseDiff:
     """Both at one moment each. Raises NotRebuilt, the driver's errors."""
     async with (
         live.transaction(isolation="repeatable_read", readonly=True),
@@ -165,7 +167,7 @@ async def compare(live: asyncpg.Connection[asyncpg.Record], rebuilt: asyncpg.Con
         if made is None or made["ended_at"] is None:
             raise NotRebuilt("the other database was made by no `billing rebuild` that came to its end")
         stretches = {int(number): (first, end) for number, (first, end) in orjson.loads(made["offsets"]).items()}
-        found = Comparison(removed={number: first for number, (first, _) in stretches.items() if first})
+        found = DatabaseDiff(removed={number: first for number, (first, _) in stretches.items() if first})
         excuses = await Excuses.of(live, stretches)
         for table in COMPARED:
             await _compare(table, live, rebuilt, excuses, found)
@@ -177,7 +179,7 @@ async def _compare(
     live: asyncpg.Connection[asyncpg.Record],
     rebuilt: asyncpg.Connection[asyncpg.Record],
     excuses: Excuses,
-    found: Comparison,
+    found: DatabaseDiff,
 ) -> None:
     """Walks both sides in key order."""
     names, name = _compared_names(table), str(table.name)  # SQLAlchemy's are a kind of str that orjson takes for no key
@@ -200,7 +202,7 @@ async def _compare(
 
 
 def _note(
-    found: Comparison, excuses: Excuses, table: Table, difference: Difference, live: Row | None, rebuilt: Row | None
+    found: DatabaseDiff, excuses: Excuses, table: Table, difference: Difference, live: Row | None, rebuilt: Row | None
 ) -> None:
     reason = excuses.of_row(table, live, is_live=True) if live is not None else None
     if reason is None and rebuilt is not None:
@@ -258,10 +260,10 @@ def _where(table: Table) -> str:
     return ""
 
 
-_BOUNDS = Bounds(statement_s=3600.0, idle_in_transaction_s=3600.0)
+_BOUNDS = SessionTimeouts(statement_s=3600.0, idle_in_transaction_s=3600.0)
 
 
-async def run(live: SecretStr, rebuilt: SecretStr) -> Comparison:
+async def run(live: SecretStr, rebuilt: SecretStr) -> DatabaseDiff:
     """Raises NotRebuilt, StoreUnavailable, InvalidSettings."""
     connections: list[asyncpg.Connection[asyncpg.Record]] = []
     try:

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import asyncpg
 from pydantic import SecretStr
 
-from eventlog.history import LogReader, Stretch
+from eventlog.history import HistoryReader, Stretch
 from recovery.rebuild import runs
-from recovery.rebuild.apply_log import Again
+from recovery.rebuild.apply_log import LogReapplier
 from recovery.rebuild.suppressing_store import SuppressingStore
 from schemas.record import Record, record_of
 from schemas.settings import Config, InvalidSettings, Settings
@@ -48,12 +48,12 @@ async def run(
     """Raises NotEmpty, StoreUnavailable, LogUnavailable, InvalidSettings. Broken off, it leaves a database to drop."""
     started = datetime.now(UTC)
     await runs.prepare(target)
-    reader = await asyncio.to_thread(LogReader, settings.kafka_bootstrap, settings.events_topic, until=until)
+    reader = await asyncio.to_thread(HistoryReader, settings.kafka_bootstrap, settings.events_topic, until=until)
     store = await SuppressingStore.connect(target, pool_size=2)
     try:
         rebuilt = Rebuilt(settings.events_topic, stretches=reader.stretches)
         code = settings.code_version or version("billing-stream")
-        again = Again.on(store, RULES, config, group=f"{settings.topic_prefix}.worker", code=code)
+        again = LogReapplier.on(store, RULES, config, group=f"{settings.topic_prefix}.worker", code=code)
         offsets = {str(partition): (s.first, s.end) for partition, s in reader.stretches.items()}
         async with runs.noted(target, settings.events_topic, started, offsets) as note:
             while records := await asyncio.to_thread(reader.read, settings.batch_size):
@@ -70,7 +70,7 @@ async def run(
         await store.close()
 
 
-async def _settle(again: Again, note: runs.Note) -> None:
+async def _settle(again: LogReapplier, note: runs.Note) -> None:
     """What still waits is looked at until nothing more comes of it: in life, timers see to that."""
     is_last_look = False
     while waiting := [_record(row) for row in await note.waiting()]:

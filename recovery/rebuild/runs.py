@@ -14,7 +14,7 @@ from sqlalchemy import exists, select
 
 from sinks.postgres.failures import classified
 from sinks.postgres.migration import migrate, newest_revision, revision
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn, reading
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn, reading
 from sinks.postgres.tables import metadata
 
 _BEGIN = "INSERT INTO billing.rebuilds (topic, started_at, offsets) VALUES ($1, $2, $3) RETURNING rebuild_id"
@@ -69,7 +69,7 @@ async def noted(
     """`offsets`: [first, next) by partition. Raises StoreUnavailable."""
     with classified():
         connection = await asyncpg.connect(
-            dsn(url), timeout=CONNECT_TIMEOUT_S, server_settings=Bounds().server_settings("billing-rebuild")
+            dsn(url), timeout=CONNECT_TIMEOUT_S, server_settings=SessionTimeouts().server_settings("billing-rebuild")
         )
     try:
         with classified():

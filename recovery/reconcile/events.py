@@ -15,9 +15,9 @@ from typing import Any
 
 import structlog
 
-from eventlog.append import EventLog
+from eventlog.append import EventAppender
 from eventlog.entry import Entry
-from recovery.reconcile.report import Report, moment
+from recovery.reconcile.report import ReconcileReport, moment
 from recovery.reconcile.runs import Run, Runs
 from recovery.reconcile.window import GRACE, MOST, Slice, Window, slices, window_of
 from schemas.errors import LogUnavailable
@@ -69,12 +69,12 @@ class Reconciler:
 
     lists: Lists
     runs: Runs
-    event_log: EventLog
+    event_log: EventAppender
     on_the_way: Callable[[], frozenset[str]]
     clock: Callable[[], datetime]
     most: int = MOST
 
-    async def run(self, asked: Asked, accounts: Sequence[str]) -> list[Report]:
+    async def run(self, asked: Asked, accounts: Sequence[str]) -> list[ReconcileReport]:
         """One account after another; '' is our own. What goes wrong with one is in its report, and the next is tried.
 
         Raises AnotherIsAtIt, StoreUnavailable.
@@ -85,12 +85,12 @@ class Reconciler:
         waiting = await asyncio.to_thread(self.on_the_way)
         return [await self._account(asked, account, waiting) for account in accounts]
 
-    async def _account(self, asked: Asked, account: str, waiting: frozenset[str]) -> Report:
+    async def _account(self, asked: Asked, account: str, waiting: frozenset[str]) -> ReconcileReport:
         now = self.clock()
         ended = await self.runs.newest(account, asked.scope, ended=True)
         settled_until = ended.window_until if ended is not None else None
         window = window_of(now, since=asked.since, until=asked.until, settled_until=settled_until, grace=asked.grace)
-        report = Report(account, window.start, window.end)
+        report = ReconcileReport(account, window.start, window.end)
         run = None if asked.dry_run else await self._begin(asked, window, report, now)
         rest = Window(run.cursor, window.end) if run is not None and report.resumed_at is not None else window
         try:
@@ -108,7 +108,7 @@ class Reconciler:
         _log(report, is_dry=run is None)
         return report
 
-    async def _begin(self, asked: Asked, window: Window, report: Report, now: datetime) -> Run:
+    async def _begin(self, asked: Asked, window: Window, report: ReconcileReport, now: datetime) -> Run:
         """A run that was broken off within this window is taken up; else a new one."""
         left = await self.runs.newest(report.account, asked.scope, ended=False)
         ended = await self.runs.newest(report.account, asked.scope, ended=True)
@@ -118,7 +118,7 @@ class Reconciler:
             return left
         return await self.runs.begin(report.account, asked.scope, now, window.start, window.end)
 
-    async def _settle(self, part: Slice, report: Report, waiting: frozenset[str], *, is_dry: bool) -> None:
+    async def _settle(self, part: Slice, report: ReconcileReport, waiting: frozenset[str], *, is_dry: bool) -> None:
         now = self.clock()
         report.listed += len(part.events)
         missing: list[Listed] = []
@@ -168,7 +168,7 @@ class Reconciler:
         return Entry(ordering_key(o).encode(), text.encode(), headers.encode()), created
 
 
-async def append(event_log: EventLog, entries: Sequence[Entry]) -> None:
+async def append(event_log: EventAppender, entries: Sequence[Entry]) -> None:
     """Tries for about half a minute. Raises LogUnavailable."""
     tries = 0
     while True:
@@ -187,7 +187,7 @@ async def connected_accounts(lists: Lists) -> list[str]:
     return [account.id async for page in lists.pages("/v1/accounts", {}) for account in page.items]
 
 
-def _log(report: Report, *, is_dry: bool) -> None:
+def _log(report: ReconcileReport, *, is_dry: bool) -> None:
     write = log.error if report.trouble else log.info
     write(
         "reconcile.ended",

@@ -18,7 +18,7 @@ import asyncpg
 import orjson
 from pydantic import SecretStr, ValidationError
 
-from eventlog.append import EventLog
+from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from recovery.reconcile.events import append
 from schemas.ordering import ordering_key
@@ -27,7 +27,7 @@ from schemas.refetch import refetched_event
 from schemas.stripe.invoice import StripeInvoice
 from schemas.stripe.subscription import StripeSubscription
 from sinks.postgres.failures import classified
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
 from sinks.stripe_api.api import ApiTrouble
 from sinks.stripe_api.listing import Listed, Lists, Page
 
@@ -82,7 +82,7 @@ class DriftReport:
         return dict(found)
 
 
-class Comparison:
+class ObjectComparison:
     """Reads both sides. Not for concurrent use."""
 
     def __init__(self, lists: Lists, connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -90,9 +90,9 @@ class Comparison:
         self._connection = connection
 
     @classmethod
-    async def connect(cls, lists: Lists, url: SecretStr) -> Comparison:
+    async def connect(cls, lists: Lists, url: SecretStr) -> ObjectComparison:
         """Raises StoreUnavailable, InvalidSettings."""
-        bounds = Bounds()
+        bounds = SessionTimeouts()
         with classified():
             connection = await asyncpg.connect(
                 dsn(url),
@@ -189,7 +189,9 @@ def _paid_at(item: Listed) -> datetime | None:
     return datetime.fromtimestamp(paid_at, UTC) if type(paid_at) is int else None
 
 
-async def repair(drifts: Sequence[Drift], event_log: EventLog, *, livemode: bool, clock: Callable[[], datetime]) -> int:
+async def repair(
+    drifts: Sequence[Drift], event_log: EventAppender, *, livemode: bool, clock: Callable[[], datetime]
+) -> int:
     """Puts what Stripe has onto the log, as events (schemas/refetch.py); how many. Raises LogUnavailable.
 
     A subscription as it was when it was listed. An invoice as of when it was paid: as of now it would overrule what the

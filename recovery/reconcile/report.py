@@ -19,7 +19,7 @@ SHOWN = 100
 
 
 @dataclass(slots=True)
-class Report:
+class ReconcileReport:
     """One account's. `missing` counts what neither the ledger nor the log has, `fed` what of it the log has taken."""
 
     account: str

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sinks.postgres import tables
 from sinks.postgres.failures import classified
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
 
 _TURN_ID = 0x7265636F6E63  # "reconc"
 _TAKE_TURN = "SELECT pg_try_advisory_lock($1)"
@@ -62,7 +62,7 @@ class Runs:
     @classmethod
     async def connect(cls, url: SecretStr) -> Runs:
         """Raises StoreUnavailable, InvalidSettings."""
-        bounds = Bounds()
+        bounds = SessionTimeouts()
         with classified():
             return cls(
                 await asyncpg.connect(

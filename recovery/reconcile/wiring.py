@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 
-from eventlog.append import EventLog
+from eventlog.append import EventAppender
 from eventlog.backlog import ids_on_the_way
 from recovery.reconcile.events import Asked, Reconciler, connected_accounts
-from recovery.reconcile.objects import Comparison, DriftReport, repair
-from recovery.reconcile.report import Report
+from recovery.reconcile.objects import DriftReport, ObjectComparison, repair
+from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.runs import Runs
 from recovery.reconcile.window import KEPT
 from schemas.settings import Config, InvalidSettings, Mode, Settings
@@ -53,8 +53,8 @@ async def listing(settings: Settings, config: Config) -> AsyncIterator[Lists]:
 
 
 @asynccontextmanager
-async def logging(settings: Settings) -> AsyncIterator[EventLog]:
-    event_log = EventLog(settings.kafka_bootstrap, settings.events_topic, client_id="billing-reconcile")
+async def logging(settings: Settings) -> AsyncIterator[EventAppender]:
+    event_log = EventAppender(settings.kafka_bootstrap, settings.events_topic, client_id="billing-reconcile")
     try:
         yield event_log
     finally:
@@ -86,7 +86,7 @@ def _check_mode(mode: Mode, config: Config) -> None:
 
 async def run(
     settings: Settings, config: Config, asked: Asked, accounts: list[str], *, all_accounts: bool
-) -> list[Report]:
+) -> list[ReconcileReport]:
     """Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble, AnotherIsAtIt."""
     async with reconciler(settings, config, clock=_now) as wired:
         return await wired.run(asked, await accounts_asked(wired.lists, accounts, all_accounts=all_accounts))
@@ -104,7 +104,7 @@ async def compare(
 ) -> list[DriftReport]:
     """Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble."""
     async with listing(settings, config) as lists, logging(settings) as event_log:
-        comparison = await Comparison.connect(lists, settings.database_url)
+        comparison = await ObjectComparison.connect(lists, settings.database_url)
         try:
             found = []
             for account in await accounts_asked(lists, accounts, all_accounts=all_accounts):

@@ -9,14 +9,14 @@ from enum import StrEnum
 
 import orjson
 
-from eventlog.append import EventLog
+from eventlog.append import EventAppender
 from eventlog.entry import Entry, headers_of
-from eventlog.lookup import LogReader
+from eventlog.lookup import RecordLookup
 from recovery.replay.letters import Rate, kept_entry, replay_headers, replay_letters
 from schemas.ordering import account_of, ordering_key
 from schemas.record import RecordHeaders, Source
 from schemas.settings import InvalidSettings, Settings
-from sinks.postgres.dead_letter_index import KeptEvent, LetterFilter, Letters
+from sinks.postgres.dead_letter_index import DeadLetterIndex, KeptEvent, LetterFilter
 from sinks.stripe_api.api import ApiTrouble, Refusal, Request, StripeApi
 from sinks.stripe_api.key import parse_base, parse_key
 
@@ -64,7 +64,7 @@ class EventReplay:
     """Finds events and appends them: dead ones by their letters, in those' order, then the others in the log's."""
 
     settings: Settings
-    letters: Letters
+    letters: DeadLetterIndex
     source: From
     account: str
     by: str
@@ -96,7 +96,7 @@ class EventReplay:
         report.replayed |= {letter.event_id: "dead letter" for letter in found if letter.event_id}
 
     def _from_log(self, names: list[str]) -> dict[str, Entry]:
-        with LogReader(self.settings.kafka_bootstrap, self.settings.events_topic) as log:
+        with RecordLookup(self.settings.kafka_bootstrap, self.settings.events_topic) as log:
             found = log.find(names)
         return {
             name: Entry(message.key(), value, replay_headers(headers_of(message), ""))
@@ -132,7 +132,7 @@ class EventReplay:
     async def _append(self, entries: list[Entry], rate: Rate) -> None:
         if not entries:
             return
-        log = EventLog(self.settings.kafka_bootstrap, self.settings.events_topic, client_id="billing-replay")
+        log = EventAppender(self.settings.kafka_bootstrap, self.settings.events_topic, client_id="billing-replay")
         try:
             for at in range(0, len(entries), rate.chunk):
                 chunk = entries[at : at + rate.chunk]

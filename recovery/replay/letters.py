@@ -19,21 +19,21 @@ from datetime import UTC, datetime
 import orjson
 from confluent_kafka import Message
 
-from eventlog.append import EventLog
+from eventlog.append import EventAppender
 from eventlog.entry import Entry, headers_of
-from eventlog.lookup import LogReader
+from eventlog.lookup import RecordLookup
 from schemas.dead_letter import PREFIX, original_headers
 from schemas.ordering import ordering_key
 from schemas.record import Headers, RecordHeaders, Source, decode_headers
 from schemas.settings import Settings
-from sinks.postgres.dead_letter_index import KeptEvent, Letter, Letters
+from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, KeptEvent
 
 _CHUNK = 100
 REPLAY_OF = "replay_of"
 
 
 @dataclass(slots=True)
-class Report:
+class ReplayReport:
     """What a replay did. `gone` are letters that neither the topic nor the ledger holds any more."""
 
     replayed: int = 0
@@ -43,7 +43,7 @@ class Report:
     """Events whose letter the topic has dropped: the ledger's JSON was appended, not the original bytes."""
     gone: list[str] = field(default_factory=list)
     resumed: int = 0
-    """Letters that an earlier replay, which did not end, had in hand."""
+    """DeadLetterIndex that an earlier replay, which did not end, had in hand."""
 
 
 class Rate:
@@ -73,20 +73,22 @@ class Rate:
 class LetterReplay:
     """Replays letters in their events' order of the log. `by` is who asked for it."""
 
-    letters: Letters
-    dead_topic: LogReader
-    event_log: EventLog
+    letters: DeadLetterIndex
+    dead_topic: RecordLookup
+    event_log: EventAppender
     by: str
 
     async def run(
-        self, found: Sequence[Letter], rate: Rate, progress: Callable[[int], None] = lambda _: None
-    ) -> Report:
-        """`found` as Letters.find orders it. Several letters of one event are one replay.
+        self, found: Sequence[IndexedLetter], rate: Rate, progress: Callable[[int], None] = lambda _: None
+    ) -> ReplayReport:
+        """`found` as DeadLetterIndex.find orders it. Several letters of one event are one replay.
 
         Raises ReplayUnderWay, StoreUnavailable, LogUnavailable: what is not marked by then stays open, and to run it
         again goes on behind what is.
         """
-        report = Report(resumed=sum(letter.status == "open" and letter.replay_begun_at is not None for letter in found))
+        report = ReplayReport(
+            resumed=sum(letter.status == "open" and letter.replay_begun_at is not None for letter in found)
+        )
         async with self.letters.replaying():
             settled = await self.letters.close_settled([letter.event_id for letter in found if letter.event_id])
             groups = list(_by_event(letter for letter in found if letter.event_id not in settled))
@@ -99,9 +101,9 @@ class LetterReplay:
                 progress(sum(map(len, chunk)))
         return report
 
-    async def _replay(self, groups: Sequence[Sequence[Letter]], report: Report) -> None:
+    async def _replay(self, groups: Sequence[Sequence[IndexedLetter]], report: ReplayReport) -> None:
         entries: list[Entry] = []
-        replayed: list[Letter] = []
+        replayed: list[IndexedLetter] = []
         for letters in groups:
             entry = await asyncio.to_thread(self._entry, letters)
             if entry is None and (entry := await self._from_ledger(letters[0])) is not None:
@@ -117,7 +119,7 @@ class LetterReplay:
             await self.event_log.append(entries)
             await self.letters.mark_replayed(replayed, self.by)
 
-    def _entry(self, letters: Sequence[Letter]) -> Entry | None:
+    def _entry(self, letters: Sequence[IndexedLetter]) -> Entry | None:
         """From the first of the event's letters that the topic still has."""
         for letter in letters:
             message = read_letter(self.dead_topic, letter)
@@ -128,14 +130,14 @@ class LetterReplay:
                 return Entry(message.key(), value, headers)
         return None
 
-    async def _from_ledger(self, letter: Letter) -> Entry | None:
+    async def _from_ledger(self, letter: IndexedLetter) -> Entry | None:
         if letter.event_id is None:
             return None
         kept = (await self.letters.kept_events([letter.event_id])).get(letter.event_id)
         return kept_entry(kept, _place_of(letter, self.dead_topic.topic)) if kept is not None else None
 
 
-def read_letter(dead_topic: LogReader, letter: Letter) -> Message | None:
+def read_letter(dead_topic: RecordLookup, letter: IndexedLetter) -> Message | None:
     """The letter itself; None where the topic no longer has it, or (made anew) has another one there."""
     if letter.dead_place is None:
         return None
@@ -172,16 +174,16 @@ def kept_entry(event: KeptEvent, replay_of: str = "") -> Entry | None:
     return Entry(ordering_key(orjson.loads(value)).encode(), value, replay_headers(headers.encode(), replay_of))
 
 
-def _place_of(letter: Letter, dead_topic: str) -> str:
+def _place_of(letter: IndexedLetter, dead_topic: str) -> str:
     """Where a letter stands, as people and headers write it; one that never had a place is named by its record's."""
     if letter.dead_place is None:
         return f"{letter.topic}/{letter.partition}/{letter.offset}"
     return f"{dead_topic}/{letter.dead_partition}/{letter.dead_offset}"
 
 
-def _by_event(letters: Iterable[Letter]) -> Iterable[list[Letter]]:
-    """Letters of one event together, in the place of the first; what has no id stands alone."""
-    groups: dict[object, list[Letter]] = {}
+def _by_event(letters: Iterable[IndexedLetter]) -> Iterable[list[IndexedLetter]]:
+    """DeadLetterIndex of one event together, in the place of the first; what has no id stands alone."""
+    groups: dict[object, list[IndexedLetter]] = {}
     for letter in letters:
         groups.setdefault(letter.event_id or letter.key, []).append(letter)
     return groups.values()
@@ -189,16 +191,16 @@ def _by_event(letters: Iterable[Letter]) -> Iterable[list[Letter]]:
 
 async def replay_letters(
     settings: Settings,
-    index: Letters,
-    letters: list[Letter],
+    index: DeadLetterIndex,
+    letters: list[IndexedLetter],
     rate: Rate,
     by: str,
     progress: Callable[[int], None] = lambda _: None,
-) -> Report:
+) -> ReplayReport:
     """Onto the log of these settings. Raises what LetterReplay.run raises."""
-    event_log = EventLog(settings.kafka_bootstrap, settings.events_topic, client_id="billing-replay")
+    event_log = EventAppender(settings.kafka_bootstrap, settings.events_topic, client_id="billing-replay")
     try:
-        with LogReader(settings.kafka_bootstrap, settings.dead_topic) as dead_topic:
+        with RecordLookup(settings.kafka_bootstrap, settings.dead_topic) as dead_topic:
             work = LetterReplay(letters=index, dead_topic=dead_topic, event_log=event_log, by=by)
             return await work.run(letters, rate, progress)
     finally:

@@ -13,7 +13,7 @@ from schemas.mail import OPTIONAL_MAILS
 from schemas.settings import Mail as MailConfig
 from schemas.timing import Timetable
 from sinks.email.message import Composer, QueuedMail, RecipientUnknown, UnsendableMail
-from sinks.email.smtp import ConnectionLost, Deferred, Refused, ServerUnavailable, SmtpLink
+from sinks.email.smtp import ConnectionLost, Deferred, MailRefused, ServerUnavailable, SmtpLink
 
 log = structlog.get_logger(__name__)
 
@@ -67,10 +67,10 @@ class NotTried:
     server: str | None = None
 
 
-Verdict = Sent | Later | NoRecipient | Failed | Withheld | NotTried
+MailVerdict = Sent | Later | NoRecipient | Failed | Withheld | NotTried
 
 
-class Courier:
+class MailSender:
     """Composes and sends, one mail at a time, over a link that it keeps open."""
 
     def __init__(
@@ -96,7 +96,7 @@ class Courier:
             return str(error)
         return None
 
-    async def deliver(self, mail: QueuedMail) -> Verdict:
+    async def deliver(self, mail: QueuedMail) -> MailVerdict:
         """Never raises for what can be wrong with a mail or the mail server."""
         now = self._clock()
         if not mail.livemode and not self._send_test_mode:
@@ -122,7 +122,7 @@ class Courier:
             await self.link.send(letter, self._composer.sender.addr_spec)
         except ServerUnavailable as error:
             return NotTried(str(error))
-        except Refused as error:
+        except MailRefused as error:
             return Failed(str(error))
         except Deferred as error:
             return self._later(mail, str(error))
@@ -130,7 +130,7 @@ class Courier:
             return await self._after_loss(mail, str(error))
         return Sent(letter.message_id, letter.recipient.addr_spec, letter.recipient.masked)
 
-    async def _after_loss(self, mail: QueuedMail, reason: str) -> Verdict:
+    async def _after_loss(self, mail: QueuedMail, reason: str) -> MailVerdict:
         # A server that is back at once broke off over this mail; one that is not is simply down.
         down = await self.reach()
         return NotTried(down) if down is not None else self._later(mail, reason)

@@ -20,20 +20,20 @@ import structlog
 from sinks.email.delivery import (
     UNKNOWN_RECIPIENT_ASKED_AFTER,
     Clock,
-    Courier,
     Failed,
     Later,
+    MailSender,
+    MailVerdict,
     NoRecipient,
     NotTried,
     Sent,
-    Verdict,
     Withheld,
 )
 from sinks.email.message import QueuedMail
 from sinks.email.metrics import MailMetrics
 from sinks.email.outbox import Outbox
 from sinks.outbox import loop
-from sinks.outbox.loop import Lanes
+from sinks.outbox.loop import OutboxLoop
 from sinks.outbox.outage import Outage
 
 log = structlog.get_logger(__name__)
@@ -54,7 +54,7 @@ class Dispatcher:
     def __init__(
         self,
         outbox: Outbox,
-        couriers: Sequence[Courier],
+        couriers: Sequence[MailSender],
         metrics: MailMetrics,
         *,
         clock: Clock,
@@ -67,7 +67,7 @@ class Dispatcher:
         self._clock = clock
         self._pace = pace or Pace()
         self._outage = Outage(clock, chance)
-        self._lanes = Lanes("email", len(couriers), self._pace, self._outage, clock=clock)
+        self._lanes = OutboxLoop("email", len(couriers), self._pace, self._outage, clock=clock)
 
     def wake(self) -> None:
         """Look at the outbox now."""
@@ -104,7 +104,7 @@ class Dispatcher:
         for courier in self._couriers:
             await courier.link.close()
 
-    async def _turn(self, number: int, courier: Courier) -> bool:
+    async def _turn(self, number: int, courier: MailSender) -> bool:
         """One claim and its mails; whether there was anything to do."""
         now = self._clock()
         if self._outage.is_on and (self._outage.is_pausing or not await self._is_server_up(courier)):
@@ -124,7 +124,7 @@ class Dispatcher:
             await self._outbox.give_back(mail, self._clock(), None)
         return not self._outage.is_on
 
-    async def _is_server_up(self, courier: Courier) -> bool:
+    async def _is_server_up(self, courier: MailSender) -> bool:
         # Before the claim, so that a server that is down costs no mail a try.
         reason = await courier.reach()
         if reason is None:
@@ -133,7 +133,7 @@ class Dispatcher:
             self._server_is_down(reason)
         return reason is None
 
-    async def _deliver(self, courier: Courier, mail: QueuedMail) -> Verdict:
+    async def _deliver(self, courier: MailSender, mail: QueuedMail) -> MailVerdict:
         started = time.perf_counter()
         verdict = await courier.deliver(mail)
         seconds = time.perf_counter() - started
@@ -141,7 +141,7 @@ class Dispatcher:
         self._report(mail, verdict, seconds, kept=kept)
         return verdict
 
-    async def _settle(self, mail: QueuedMail, verdict: Verdict) -> bool:
+    async def _settle(self, mail: QueuedMail, verdict: MailVerdict) -> bool:
         now = self._clock()
         match verdict:
             case Sent():
@@ -162,7 +162,7 @@ class Dispatcher:
             case _:
                 assert_never(verdict)
 
-    def _report(self, mail: QueuedMail, verdict: Verdict, seconds: float, *, kept: bool) -> None:
+    def _report(self, mail: QueuedMail, verdict: MailVerdict, seconds: float, *, kept: bool) -> None:
         facts: dict[str, object] = {
             "key": mail.key,
             "event_id": mail.event_id,

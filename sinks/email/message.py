@@ -65,7 +65,7 @@ class QueuedMail:
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class ComposedMail:
     """A message and where it goes."""
 
     message: EmailMessage
@@ -104,7 +104,7 @@ class Composer:
     def sender(self) -> Mailbox:
         return self._sender
 
-    def compose(self, mail: QueuedMail, now: datetime) -> Letter:
+    def compose(self, mail: QueuedMail, now: datetime) -> ComposedMail:
         """The same row gives the same letter but for its date, and how long a link in it holds.
 
         Raises RecipientUnknown, UnsendableMail.
@@ -136,7 +136,7 @@ class Composer:
         # Quoted-printable keeps lines short and ASCII, whatever the server offers.
         message.set_content(rendered.text, cte="quoted-printable")
         message.add_alternative(rendered.html, subtype="html", cte="quoted-printable")
-        return Letter(message, recipient)
+        return ComposedMail(message, recipient)
 
     def _recipient(self, mail: QueuedMail) -> Mailbox:
         for_operator = mail.template in OPERATOR_MAILS

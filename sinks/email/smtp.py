@@ -4,7 +4,7 @@ MailNotTaken
 ├── ServerUnavailable   nothing can be sent now: unreachable, refuses us, wrong credentials. No mail is to blame
 ├── ConnectionLost      the conversation broke off or hung; the mail may even have been taken
 ├── Deferred            4xx for this mail: later
-└── Refused             5xx for this mail: never
+└── MailRefused             5xx for this mail: never
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 
-from sinks.email.message import Letter
+from sinks.email.message import ComposedMail
 
 CONNECT_TIMEOUT_S = 10.0
 STEP_TIMEOUT_S = 30.0
@@ -60,7 +60,7 @@ class Deferred(MailNotTaken):
     """The server asks for another try later."""
 
 
-class Refused(MailNotTaken):
+class MailRefused(MailNotTaken):
     """The server will never take this mail."""
 
 
@@ -142,7 +142,7 @@ class SmtpLink:
         self.drop()
         await self._connect()
 
-    async def send(self, letter: Letter, sender: str) -> None:
+    async def send(self, letter: ComposedMail, sender: str) -> None:
         """Returns once the server has taken the letter. Raises a MailNotTaken; see the tree above."""
         client = self._client
         if client is None:
@@ -165,7 +165,7 @@ class SmtpLink:
         except aiosmtplib.SMTPResponseException as error:
             raise self._answer(error) from None
         except aiosmtplib.SMTPNotSupported:
-            raise Refused("the mail server does not take addresses beyond ASCII (SMTPUTF8)") from None
+            raise MailRefused("the mail server does not take addresses beyond ASCII (SMTPUTF8)") from None
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
             self.drop()
             raise ConnectionLost(_told(error)) from None
@@ -214,7 +214,7 @@ class SmtpLink:
         if error.code in _NOT_ABOUT_THE_MAIL:
             return self._unavailable(error)
         self._used_at = time.monotonic()
-        return Refused(_reply(error)) if 500 <= error.code < 600 else Deferred(_reply(error))
+        return MailRefused(_reply(error)) if 500 <= error.code < 600 else Deferred(_reply(error))
 
     def _unavailable(self, error: aiosmtplib.SMTPResponseException) -> ServerUnavailable:
         self.drop()

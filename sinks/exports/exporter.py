@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Counter
 from schemas.errors import StoreUnavailable
 from schemas.export import ExportStatus
 from sinks.exports.archive import write_archive
-from sinks.exports.orders import CLAIM, Order, Orders
+from sinks.exports.orders import CLAIM, ExportOrder, ExportOrders
 from sinks.exports.storage import Storage
 from sinks.postgres.failures import classified
 
@@ -50,7 +50,7 @@ class Exporter:
 
     def __init__(
         self,
-        orders: Orders,
+        orders: ExportOrders,
         storage: Storage,
         *,
         clock: Clock,
@@ -65,7 +65,7 @@ class Exporter:
         self._trouble: str | None = None
         self._turned = time.monotonic()
         self._settled = Counter(
-            "billing_exports_settled", "Orders settled, by what came of them.", ["outcome"], registry=registry
+            "billing_exports_settled", "ExportOrders settled, by what came of them.", ["outcome"], registry=registry
         )
 
     def stop(self) -> None:
@@ -125,7 +125,7 @@ class Exporter:
         )
         return True
 
-    async def _make(self, order: Order, location: str) -> str:
+    async def _make(self, order: ExportOrder, location: str) -> str:
         with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as file:
             with classified():
                 async with self._orders.pool.acquire() as connection:
@@ -143,13 +143,13 @@ class Exporter:
         await asyncio.to_thread(self._storage.delete, location)
         return "not_wanted"
 
-    async def _delete(self, order: Order) -> str:
+    async def _delete(self, order: ExportOrder) -> str:
         if order.location is not None:
             await asyncio.to_thread(self._storage.delete, order.location)
         await self._orders.deleted(order)
         return "deleted"
 
-    async def _again(self, order: Order, reason: str) -> str:
+    async def _again(self, order: ExportOrder, reason: str) -> str:
         is_last = order.attempts >= TRIES and order.status is ExportStatus.WORKING
         if is_last and order.location is not None and await self._is_deleted(order.location):
             await self._orders.fail(order, reason)

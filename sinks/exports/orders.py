@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from schemas.export import ExportStatus, StoredExport
 from sinks.exports.storage import new_name
 from sinks.postgres.failures import classified
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
 
 CLAIM = timedelta(minutes=20)
 """Twice what an exporter gives itself, so that a living one keeps its claim."""
@@ -66,7 +66,7 @@ FROM billing.exports WHERE export_key = $1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class ExportOrder:
     """One claimed row: `working`, an archive to make, or `expired`, one to delete."""
 
     key: str
@@ -78,7 +78,7 @@ class Order:
     location: str | None
 
 
-class Orders:
+class ExportOrders:
     """The table as one process sees it. Every method raises StoreUnavailable when Postgres does not answer."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], claimer: str) -> None:
@@ -88,7 +88,7 @@ class Orders:
     @classmethod
     async def connect(cls, url: SecretStr, *, claimer: str, pool_size: int = 2, application: str) -> Self:
         """Connects when first needed. Raises InvalidSettings."""
-        bounds = Bounds()
+        bounds = SessionTimeouts()
         with classified():
             pool = await asyncpg.create_pool(
                 dsn(url),
@@ -103,28 +103,28 @@ class Orders:
     async def close(self) -> None:
         await self.pool.close()
 
-    async def claim(self, now: datetime) -> Order | None:
+    async def claim(self, now: datetime) -> ExportOrder | None:
         """The longest-waiting order that is due, ours until the claim runs out; it counts as a try from here on."""
         with classified():
             row = await self.pool.fetchrow(_CLAIM, now, self._claimer, now + CLAIM, new_name())
         if row is None:
             return None
         values = dict(row)
-        return Order(key=values.pop("export_key"), status=ExportStatus(values.pop("status")), **values)
+        return ExportOrder(key=values.pop("export_key"), status=ExportStatus(values.pop("status")), **values)
 
-    async def done(self, order: Order, now: datetime, size: int, sha256: str) -> bool:
+    async def done(self, order: ExportOrder, now: datetime, size: int, sha256: str) -> bool:
         """False when the claim was lost, or the customer was erased meanwhile: then the archive must not stay."""
         return await self._settle(_DONE, order, now, size, sha256)
 
-    async def later(self, order: Order, at: datetime, error: str) -> bool:
+    async def later(self, order: ExportOrder, at: datetime, error: str) -> bool:
         """Again then; the try counts."""
         return await self._settle(_LATER, order, at, error[:_LONGEST_ERROR])
 
-    async def fail(self, order: Order, error: str) -> bool:
+    async def fail(self, order: ExportOrder, error: str) -> bool:
         """Given up; its archive must be gone by now."""
         return await self._settle(_FAILED, order, error[:_LONGEST_ERROR])
 
-    async def deleted(self, order: Order) -> bool:
+    async def deleted(self, order: ExportOrder) -> bool:
         """Its archive is gone."""
         return await self._settle(_DELETED, order)
 
@@ -137,7 +137,7 @@ class Orders:
         values = dict(row)
         return StoredExport(status=ExportStatus(values.pop("status")), **values)
 
-    async def _settle(self, statement: str, order: Order, *values: object) -> bool:
+    async def _settle(self, statement: str, order: ExportOrder, *values: object) -> bool:
         with classified():
             done = await self.pool.execute(statement, order.key, self._claimer, order.attempts, order.status, *values)
         return str(done) == "UPDATE 1"

@@ -7,14 +7,14 @@ from collections.abc import AsyncGenerator
 
 from schemas.errors import StoreUnavailable
 from schemas.export import StoredExport
-from sinks.exports.orders import Orders
+from sinks.exports.orders import ExportOrders
 from sinks.exports.storage import CHUNK_BYTES, Storage
 
 
 class ExportReader:
     """Reads what the exporter has written, from wherever it keeps it."""
 
-    def __init__(self, orders: Orders, storage: Storage) -> None:
+    def __init__(self, orders: ExportOrders, storage: Storage) -> None:
         self._orders = orders
         self._storage = storage
 

@@ -24,7 +24,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from sinks.postgres.failures import classified
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, Bounds, dsn
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
 
 CLAIM = timedelta(minutes=10)
 """Longer than a claimed handful can take (the dispatchers see to that), so that a living one keeps its claims."""
@@ -142,7 +142,7 @@ class Claims(ABC, Generic[C]):
         application: str | None = None,
     ) -> Self:
         """`claimer` must be this process's own. Connects when first needed, so a database that is down is no error."""
-        bounds = Bounds()
+        bounds = SessionTimeouts()
         pool = asyncpg.create_pool(
             dsn(url),
             min_size=0,

@@ -32,7 +32,7 @@ class Pace:
     """Without a turn for so long, a lane hangs: a try and its mark may take as long as a claim, no longer."""
 
 
-class Lanes:
+class OutboxLoop:
     """`run` until stopped; `store_trouble` and `stuck` tell how it goes. `name` begins the actions of the log."""
 
     def __init__(self, name: str, count: int, pace: Pace, outage: Outage, *, clock: Callable[[], datetime]) -> None:

@@ -34,7 +34,7 @@ class ReplayUnderWay(BillingError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Letter:
+class IndexedLetter:
     """One row. `first_offset` is where its event first died in its partition; times are UTC."""
 
     consumer_group: str
@@ -112,7 +112,7 @@ class KeptEvent:
     payload: str | None = field(repr=False)
 
 
-class Letters:
+class DeadLetterIndex:
     """One operator's connection. Everything raises StoreUnavailable."""
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -120,7 +120,7 @@ class Letters:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: SecretStr, *, application: str = "billing-ops") -> AsyncIterator[Letters]:
+    async def open(cls, url: SecretStr, *, application: str = "billing-ops") -> AsyncIterator[DeadLetterIndex]:
         """Raises InvalidSettings."""
         engine = make_engine(url, application=application)
         with classified():
@@ -140,7 +140,7 @@ class Letters:
             with classified():
                 await self._connection.execute(select(func.pg_advisory_unlock(_REPLAYS_ID)))
 
-    async def find(self, wanted: LetterFilter, *, newest_first: bool = False) -> list[Letter]:
+    async def find(self, wanted: LetterFilter, *, newest_first: bool = False) -> list[IndexedLetter]:
         """In the order of the log: of each partition, the event that died first comes first."""
         table = dead_letters
         earlier = dead_letters.alias("earlier")
@@ -162,7 +162,7 @@ class Letters:
         return [_letter(row) for row in await self._all(asked)]
 
     async def counts(self, wanted: LetterFilter) -> dict[str, int]:
-        """Letters by error, the most frequent first; the limit holds here too."""
+        """DeadLetterIndex by error, the most frequent first; the limit holds here too."""
         inner = select(dead_letters.c.error_class, dead_letters.c.message).where(_matching(wanted)).limit(wanted.limit)
         found = inner.subquery()
         count = func.count().label("letters")
@@ -185,17 +185,17 @@ class Letters:
                 await self._connection.execute(closed)
         return found
 
-    async def begin(self, letters: Sequence[Letter]) -> None:
+    async def begin(self, letters: Sequence[IndexedLetter]) -> None:
         """They are about to be appended: noted first, so that a crash behind it shows."""
         await self._set(letters, dead_letters.c.status != "resolved", replay_begun_at=func.now())
 
-    async def mark_replayed(self, letters: Sequence[Letter], by: str) -> None:
+    async def mark_replayed(self, letters: Sequence[IndexedLetter], by: str) -> None:
         """The log has them. One that the worker has resolved meanwhile stays so."""
         await self._set(
             letters, dead_letters.c.status != "resolved", status="replayed", closed_at=func.now(), closed_by=by
         )
 
-    async def discard(self, letters: Sequence[Letter], by: str) -> int:
+    async def discard(self, letters: Sequence[IndexedLetter], by: str) -> int:
         """Those that are open."""
         return await self._set(
             letters, dead_letters.c.status == "open", status="discarded", closed_at=func.now(), closed_by=by
@@ -225,7 +225,7 @@ class Letters:
         asked = asked.order_by(events.c.partition, events.c.offset, events.c.event_id).limit(limit)
         return [KeptEvent(**row) for row in await self._all(asked)]
 
-    async def _set(self, letters: Sequence[Letter], condition: ColumnElement[bool], **values: object) -> int:
+    async def _set(self, letters: Sequence[IndexedLetter], condition: ColumnElement[bool], **values: object) -> int:
         if not letters:
             return 0
         key = tuple_(*(dead_letters.c[name] for name in ("consumer_group", "topic", "partition", "offset")))
@@ -268,5 +268,5 @@ def _matching(wanted: LetterFilter) -> ColumnElement[bool]:
     return and_(*narrowed)
 
 
-def _letter(row: dict[str, Any]) -> Letter:
-    return Letter(**{column.name: row[column.name] for column in fields(Letter)})
+def _letter(row: dict[str, Any]) -> IndexedLetter:
+    return IndexedLetter(**{column.name: row[column.name] for column in fields(IndexedLetter)})

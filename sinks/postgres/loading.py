@@ -22,7 +22,7 @@ from schemas.state import (
     Timer,
     User,
 )
-from sinks.postgres.statements import Shape, as_texts, texts
+from sinks.postgres.statements import RowShape, as_texts, texts
 from sinks.postgres.tables import STATE_TABLES
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
-SHAPES: dict[type[Any], Shape[Any]] = {
-    kind: Shape(STATE_TABLES[kind], kind, kind.key_columns)
+SHAPES: dict[type[Any], RowShape[Any]] = {
+    kind: RowShape(STATE_TABLES[kind], kind, kind.key_columns)
     for kind in ROW_TYPES
 }  # fmt: skip
 

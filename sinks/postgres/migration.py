@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from schemas.errors import StoreUnavailable
 from sinks.postgres import migrations
 from sinks.postgres.failures import classified
-from sinks.postgres.pool import Bounds, make_engine
+from sinks.postgres.pool import SessionTimeouts, make_engine
 from sinks.postgres.tables import metadata
 
 WAIT_S = 30.0
@@ -26,7 +26,7 @@ _PAUSE_S = 0.25
 _LOCK_ID = 0x62696C6C696E67  # "billing"; a partition's lock (store.py) has 64 bits of a digest
 
 # A revision may rewrite a large table, and another process's migration is worth waiting for.
-_BOUNDS = Bounds(statement_s=3600.0, lock_s=60.0)
+_BOUNDS = SessionTimeouts(statement_s=3600.0, lock_s=60.0)
 
 
 @dataclass(frozen=True, slots=True)

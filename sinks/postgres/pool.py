@@ -19,7 +19,7 @@ CONNECT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class SessionTimeouts:
     """How long a session may wait, in seconds, as the server enforces it."""
 
     statement_s: float = 30.0
@@ -59,9 +59,9 @@ def dsn(url: SecretStr) -> str:
     return f"postgresql://{rest}"
 
 
-def make_engine(url: SecretStr, *, application: str, bounds: Bounds | None = None) -> AsyncEngine:
+def make_engine(url: SecretStr, *, application: str, bounds: SessionTimeouts | None = None) -> AsyncEngine:
     """A SQLAlchemy engine that connects as asyncpg does, for what is not the hot path. Nothing connects yet."""
-    address, bounds = dsn(url), bounds or Bounds()
+    address, bounds = dsn(url), bounds or SessionTimeouts()
 
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
         return await asyncpg.connect(

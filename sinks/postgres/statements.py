@@ -34,7 +34,7 @@ _AS_JSON = (Text, DateTime)
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
 
 
-class Shape(Generic[R]):
+class RowShape(Generic[R]):
     """One table and the dataclass of its rows; a column that the dataclass lacks keeps its default."""
 
     def __init__(self, table: Table, row_type: type[R], key: Sequence[str]) -> None:

@@ -21,22 +21,22 @@ from sinks.postgres import loading, tables
 from sinks.postgres.erasure import erase
 from sinks.postgres.failures import DRIVER_ERRORS, classified
 from sinks.postgres.outboxes import EMAILS_CHANNEL, STRIPE_CALLS_CHANNEL, TIMERS_CHANNEL
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, Bounds, dsn
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, SessionTimeouts, dsn
 from sinks.postgres.rows import DeadLetterRow, EmailRow, ExportRow, Flush, LedgerRow, StripeCallRow
-from sinks.postgres.statements import Shape
+from sinks.postgres.statements import RowShape
 
 if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 
-_LEDGER = Shape(tables.events, LedgerRow, ["event_id"])
-_EMAILS = Shape(tables.emails, EmailRow, ["email_key"])
-_CALLS = Shape(tables.stripe_calls, StripeCallRow, ["call_key"])
-_EXPORTS = Shape(tables.exports, ExportRow, ["export_key"])
-_LETTERS = Shape(tables.dead_letters, DeadLetterRow, ["consumer_group", "topic", "partition", "offset"])
+_LEDGER = RowShape(tables.events, LedgerRow, ["event_id"])
+_EMAILS = RowShape(tables.emails, EmailRow, ["email_key"])
+_CALLS = RowShape(tables.stripe_calls, StripeCallRow, ["call_key"])
+_EXPORTS = RowShape(tables.exports, ExportRow, ["export_key"])
+_LETTERS = RowShape(tables.dead_letters, DeadLetterRow, ["consumer_group", "topic", "partition", "offset"])
 
 
-def _overwrite(shape: Shape[Any], **instead: str) -> str:
+def _overwrite(shape: RowShape[Any], **instead: str) -> str:
     """SET … of an upsert: the new value of each column but the key, unless `instead` says otherwise."""
     values = {name: f'excluded."{name}"' for name in shape.names if name not in shape.key} | instead
     return "DO UPDATE SET " + ", ".join(f'"{name}" = {value}' for name, value in values.items())
@@ -95,9 +95,9 @@ class Store:
         self._pool = pool
 
     @classmethod
-    async def connect(cls, url: SecretStr, *, pool_size: int, bounds: Bounds | None = None) -> Store:
+    async def connect(cls, url: SecretStr, *, pool_size: int, bounds: SessionTimeouts | None = None) -> Store:
         """Opens one connection at once, so that a wrong address shows. Raises StoreUnavailable, InvalidSettings."""
-        bounds = bounds or Bounds()
+        bounds = bounds or SessionTimeouts()
         with classified():
             pool = await asyncpg.create_pool(
                 dsn(url),
@@ -218,13 +218,13 @@ class Transaction:
             await self._count(_UPDATES[kind], shape, altered, "are gone")
         await self._count(_DELETES[kind], shape, removed, "are gone")
 
-    async def _count(self, statement: str, shape: Shape[Any], rows: Sequence[Any], otherwise: str) -> None:
+    async def _count(self, statement: str, shape: RowShape[Any], rows: Sequence[Any], otherwise: str) -> None:
         written = await self._run(statement, shape, rows)
         if written != len(rows):
             self.is_broken = True
             raise Conflict(f"{shape.table.name}: {len(rows) - written} of {len(rows)} rows {otherwise}")
 
-    async def _run(self, statement: str, shape: Shape[Any], rows: Sequence[Any]) -> int:
+    async def _run(self, statement: str, shape: RowShape[Any], rows: Sequence[Any]) -> int:
         """The number of rows that were written."""
         if not rows:
             return 0

@@ -74,7 +74,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiResponse:
     """`as_of` is the latest whole second of Stripe's clock that certainly lies before the answer was made; UTC."""
 
     body: dict[str, Any]
@@ -112,7 +112,7 @@ class StripeApi:
             http_client=self._transport,
         )
 
-    async def call(self, request: Request) -> Answer:
+    async def call(self, request: Request) -> ApiResponse:
         """One try. Raises Unreachable, NoAnswer, Refusal."""
         options: dict[str, Any] = {"stripe_account": request.account or None}
         if request.idempotency_key is not None:
@@ -133,7 +133,7 @@ class StripeApi:
         if not isinstance(body, dict):
             raise NoAnswer("an answer that is no JSON object")
         as_of, version = _as_of(headers, seconds), headers.get("Stripe-Version")
-        return Answer(body, as_of, headers.get("Request-Id"), version, response.body)
+        return ApiResponse(body, as_of, headers.get("Request-Id"), version, response.body)
 
     async def close(self) -> None:
         await self._transport.close_async()

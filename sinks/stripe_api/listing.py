@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from schemas.timing import Timetable
-from sinks.stripe_api.api import Answer, ApiTrouble, NoAnswer, Refusal, Request, StripeApi
+from sinks.stripe_api.api import ApiResponse, ApiTrouble, NoAnswer, Refusal, Request, StripeApi
 from sinks.stripe_api.rate import RateLimit
 
 log = structlog.get_logger(__name__)
@@ -99,7 +99,7 @@ class Lists:
                 return
             after = {"starting_after": items[-1].id}
 
-    async def _get(self, request: Request) -> Answer:
+    async def _get(self, request: Request) -> ApiResponse:
         tries = 0
         while True:
             await self._rate.take()

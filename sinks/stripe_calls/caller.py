@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import structlog
 
-from eventlog.append import EventLog
+from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from schemas.errors import LogUnavailable
 from schemas.ordering import ordering_key
@@ -28,7 +28,7 @@ from schemas.record import RecordHeaders, Source
 from schemas.refetch import NoEventForObject, refetched_event
 from schemas.settings import Mode
 from schemas.timing import Timetable
-from sinks.stripe_api.api import Answer, NoAnswer, Refusal, Request, StripeApi, Unreachable
+from sinks.stripe_api.api import ApiResponse, NoAnswer, Refusal, Request, StripeApi, Unreachable
 from sinks.stripe_api.rate import RateLimit
 from sinks.stripe_calls.calls import QueuedCall
 
@@ -75,7 +75,7 @@ class NotNow:
     at_least: timedelta = timedelta(0)
 
 
-Verdict = Done | Later | Failed | NotNow
+CallVerdict = Done | Later | Failed | NotNow
 
 
 class Caller:
@@ -85,7 +85,7 @@ class Caller:
         self,
         api: StripeApi,
         rate: RateLimit,
-        event_log: EventLog,
+        event_log: EventAppender,
         *,
         clock: Callable[[], datetime],
         chance: Callable[[], float] = random.random,
@@ -97,7 +97,7 @@ class Caller:
         self._clock = clock
         self._chance = chance
 
-    async def make(self, call: QueuedCall) -> Verdict:
+    async def make(self, call: QueuedCall) -> CallVerdict:
         """Never raises for what can be wrong with a call, Stripe or Kafka."""
         if (reason := self._objection(call)) is not None:
             return Failed(reason)
@@ -145,7 +145,7 @@ class Caller:
             )
         return None
 
-    def _refused(self, call: QueuedCall, error: Refusal) -> Verdict:
+    def _refused(self, call: QueuedCall, error: Refusal) -> CallVerdict:
         match error.status:
             case 429 if error.code != "lock_timeout":  # that one is about the object, the others about all calls
                 return NotNow(str(error), error.retry_after)
@@ -165,7 +165,7 @@ class Caller:
             return Failed(f"after {call.attempts} tries: {reason}")
         return Later(self._clock() + max(pause, at_least), reason)
 
-    async def _take_in(self, call: QueuedCall, answer: Answer) -> Verdict:
+    async def _take_in(self, call: QueuedCall, answer: ApiResponse) -> CallVerdict:
         if call.event_created is not None and answer.as_of <= call.event_created:
             # Within the second in question the answer settles nothing.
             return self._later(call, "asked within the second of the event itself")
@@ -181,7 +181,7 @@ class Caller:
         return Done(answer.request_id, event_id)
 
 
-def answer_entry(call: QueuedCall, answer: Answer, now: datetime) -> tuple[Entry, str]:
+def answer_entry(call: QueuedCall, answer: ApiResponse, now: datetime) -> tuple[Entry, str]:
     """The record of a GET's answer, under the key of its customer's events, and its event's id.
 
     Raises NoEventForObject.

@@ -15,9 +15,9 @@ from typing import assert_never
 
 import structlog
 
-from sinks.outbox.loop import Lanes, Pace
+from sinks.outbox.loop import OutboxLoop, Pace
 from sinks.outbox.outage import Outage
-from sinks.stripe_calls.caller import Caller, Done, Failed, Later, NotNow, Verdict
+from sinks.stripe_calls.caller import Caller, CallVerdict, Done, Failed, Later, NotNow
 from sinks.stripe_calls.calls import Calls, QueuedCall
 from sinks.stripe_calls.metrics import CallMetrics
 
@@ -49,7 +49,7 @@ class CallDispatcher:
         self._metrics = metrics
         self._clock = clock
         self._outage = Outage(clock, chance)
-        self._lanes = Lanes("stripe", lanes, pace or Pace(), self._outage, clock=clock)
+        self._lanes = OutboxLoop("stripe", lanes, pace or Pace(), self._outage, clock=clock)
         metrics.enabled.set(caller is not None)
 
     def wake(self) -> None:
@@ -103,7 +103,7 @@ class CallDispatcher:
         kept = await self._settle(call, verdict)
         self._report(call, verdict, seconds, kept=kept)
 
-    async def _settle(self, call: QueuedCall, verdict: Verdict) -> bool:
+    async def _settle(self, call: QueuedCall, verdict: CallVerdict) -> bool:
         now = self._clock()
         match verdict:
             case Done():
@@ -141,7 +141,7 @@ class CallDispatcher:
         self._outage.succeeded()
         self._metrics.paused.set(0)
 
-    def _report(self, call: QueuedCall, verdict: Verdict, seconds: float, *, kept: bool) -> None:
+    def _report(self, call: QueuedCall, verdict: CallVerdict, seconds: float, *, kept: bool) -> None:
         facts: dict[str, object] = {
             "key": call.key,
             "event_id": call.event_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from eventlog.lag import Place
+from eventlog.lag import GroupPosition
 from schemas.timing import Stillness
 
 
@@ -15,7 +15,7 @@ class CommitWatch:
         self._limit_s = limit_s
         self._partitions: dict[int, Stillness] = {}
 
-    def look(self, now: float, places: Mapping[int, Place], *, is_excused: bool = False) -> str | None:
+    def look(self, now: float, places: Mapping[int, GroupPosition], *, is_excused: bool = False) -> str | None:
         """A reason to end. Partitions that are not in `places` are forgotten."""
         self._partitions = {at: self._partitions.get(at) or Stillness(self._limit_s) for at in places}
         stuck = {}

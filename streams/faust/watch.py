@@ -11,7 +11,7 @@ from typing import cast
 import faust
 from faust.tables import TableManager
 
-from eventlog.lag import GroupPlaces
+from eventlog.lag import GroupPositions
 from schemas.timing import Check, Stillness
 from streams.agent import Agent
 from streams.faust.commit_watch import CommitWatch
@@ -27,7 +27,7 @@ class WorkerWatch:
         app: faust.App,
         agent: Agent,
         seen: SeenEvents,
-        places: GroupPlaces,
+        places: GroupPositions,
         topic: str,
         *,
         limit_s: float,

@@ -9,12 +9,18 @@ from schemas.known import Known
 from schemas.references import References
 from schemas.state import Customer
 from schemas.stripe.checkout_session import CheckoutSession
-from streams.rules.customers.account import customer_of, hinted, linked, settle, subscriptions_with
+from streams.rules.customers.account import (
+    customer_or_blank,
+    link_user,
+    save_customer_and_derived,
+    subscriptions_with,
+    with_weak_profile,
+)
 from streams.rules.customers.organization import derive_organization
 from streams.rules.mails import welcome
-from streams.rules.payments.row import PAID, checkout_failed, checkout_told, payment_of
+from streams.rules.payments.row import PAID, apply_checkout_payment, checkout_failed, payment_of
 from streams.rules.registry import Stream
-from streams.rules.subscription_row import ENDED, blank, told_by_checkout
+from streams.rules.subscription_row import ENDED, apply_checkout_event, blank
 
 stream = Stream("checkout")
 
@@ -72,8 +78,8 @@ def _subscribed(event: CheckoutEvent, known: Known) -> list[Effect]:
         raise RuleViolated(f"{session.id} sold a subscription, and names no customer or no subscription")
     stored = known.subscription(event.account, session.subscription)
     row = stored or blank(event.account, session.subscription, customer.customer_id)
-    row = told_by_checkout(row, event, session.plan_id, has_begun=session.is_paid, config=known.config)
-    effects = settle(known, customer, row)
+    row = apply_checkout_event(row, event, session.plan_id, has_begun=session.is_paid, config=known.config)
+    effects = save_customer_and_derived(known, customer, row)
     if row.status in ENDED or not session.is_paid:
         return effects
     organization = derive_organization(known.config, customer, subscriptions_with(known, customer, row)).name
@@ -87,14 +93,14 @@ def _bought(event: CheckoutEvent, known: Known) -> list[Effect]:
     """Records the one-time purchase, a guest's too."""
     session = event.object
     before = payment_of(known, event.account, session.invoice, session.id)
-    after = checkout_told(before, event, *_price(session))
+    after = apply_checkout_payment(before, event, *_price(session))
     effects: list[Effect] = [] if after == before else [SavePayment(after)]
     return effects + _people(event, known)
 
 
 def _people(event: CheckoutEvent, known: Known) -> list[Effect]:
     customer = _customer(event, known)
-    return settle(known, customer) if customer is not None else []
+    return save_customer_and_derived(known, customer) if customer is not None else []
 
 
 def _customer_id(event: CheckoutEvent) -> str | None:
@@ -106,8 +112,10 @@ def _customer(event: CheckoutEvent, known: Known) -> Customer | None:
     customer_id, session = _customer_id(event), event.object
     if customer_id is None:
         return None
-    customer = hinted(customer_of(known, event.account, customer_id), event, session.email, session.name)
-    return linked(customer, event, session.user_id)
+    customer = with_weak_profile(
+        customer_or_blank(known, event.account, customer_id), event, session.email, session.name
+    )
+    return link_user(customer, event, session.user_id)
 
 
 def _price(session: CheckoutSession) -> tuple[int, str]:

@@ -3,10 +3,10 @@
 A row's columns form groups, and each group takes what its greatest version says. This page ranks the words.
 
     same second            created < an invoice failed < closed < paid < updated < deleted      (rank)
-    whatever the time      hint < glimpse < any event's own word < a terminal state
+    whatever the time      weak < partial < any event's own word < a terminal state
 
-A hint is what an event says of something that it is not about: the address on an invoice, the state that a finished
-checkout implies. A glimpse is a whole object seen in an event that changed something else of it.
+A weak version is what an event says of something that it is not about: the address on an invoice, the state that a
+finished checkout implies. A partial version is a whole object seen in an event that changed something else of it.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ SUBSCRIPTION_DELETED = 90
 _HINT, _GLIMPSE = "-", "."  # both sort before a digit, and so before any version that is neither
 
 
-def hint(word: Version) -> Version:
+def weak(word: Version) -> Version:
     """A version that anything said by its own event overrules."""
     return Version(_HINT + word)
 
 
-def glimpse(word: Version) -> Version:
+def partial(word: Version) -> Version:
     """A version that overrules hints, and nothing else."""
     return Version(_GLIMPSE + word)
 

@@ -12,7 +12,7 @@ from schemas.references import References
 from schemas.state import PaymentStatus, Subscription, SubscriptionStatus
 from schemas.timer import TimerDue, timer_event_type
 from streams.rules import timers
-from streams.rules.customers.account import customer_of
+from streams.rules.customers.account import customer_or_blank
 from streams.rules.customers.cancellation import WIN_BACK, leaves_later
 from streams.rules.invoices import dunning
 from streams.rules.invoices import events as invoice_events
@@ -48,7 +48,7 @@ def on_trial_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
         "trial_end": iso(row.trial_end),
         "days_left": days_until(row.trial_end, heard_at),
     }
-    customer = customer_of(known, event.account, row.customer_id)
+    customer = customer_or_blank(known, event.account, row.customer_id)
     key = f"{TRIAL_REMINDER}:{row.subscription_id}:{int(row.trial_end.timestamp())}"
     return [done, mail("trial-reminder", key, customer, data)]
 
@@ -66,7 +66,7 @@ def on_dunning_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
     row = known.subscription(event.account, payment.subscription_id) if payment.subscription_id else None
     if row is not None and row.status in ENDED:
         return [done]
-    customer = customer_of(known, event.account, due.customer or "")
+    customer = customer_or_blank(known, event.account, due.customer or "")
     if customer.deleted_at is not None:
         return [done]
     return [done, dunning.step_mail(due.data["template"], due.subject, customer, due.data["mail"], due.data["to"])]
@@ -81,7 +81,7 @@ def on_win_back(event: Event[TimerDue], known: Known) -> list[Effect]:
     done = FinishTimer(due.timer_key)
     if due.customer is None:
         return [done]
-    customer = customer_of(known, event.account, due.customer)
+    customer = customer_or_blank(known, event.account, due.customer)
     subscriptions_now = known.subscriptions_of(event.account, due.customer)
     if customer.deleted_at is not None or any(map(_is_living, subscriptions_now)):
         return [done]

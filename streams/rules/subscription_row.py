@@ -16,7 +16,7 @@ from schemas.settings import FREE_PLAN, Config
 from schemas.state import Subscription, SubscriptionStatus
 from schemas.stripe.subscription import StripeSubscription
 from schemas.version import UNSEEN, Version, version
-from streams.rules.precedence import FIRST_INVOICE_FAILED, hint, rank_of
+from streams.rules.precedence import FIRST_INVOICE_FAILED, rank_of, weak
 
 ENDED = frozenset({SubscriptionStatus.CANCELED, SubscriptionStatus.INCOMPLETE_EXPIRED})
 """Nothing comes after these under the same id."""
@@ -50,20 +50,20 @@ def status_said(event: Event[StripeSubscription]) -> SubscriptionStatus:
     return SubscriptionStatus.CANCELED if event.terminal else event.object.status
 
 
-def word_of(event: Event[StripeSubscription]) -> Version:
+def version_of(event: Event[StripeSubscription]) -> Version:
     """The version of what a subscription event says: terminal where its status is, whatever the event's type."""
     return version(event.created, event.rank, event.id, terminal=status_said(event) in ENDED)
 
 
-def says_the_same(event: Event[StripeSubscription], row: Subscription) -> bool:
+def has_same_content(event: Event[StripeSubscription], row: Subscription) -> bool:
     """Whether the event leaves nothing to ask Stripe about, since the row says the same."""
     said = _said(event.object)
     return all(said[name] == getattr(row, name) for name in _SAID_BY_STRIPE) and status_said(event) is row.status
 
 
-def told_by_subscription(row: Subscription, event: Event[StripeSubscription], config: Config) -> Subscription:
+def apply_subscription_event(row: Subscription, event: Event[StripeSubscription], config: Config) -> Subscription:
     """The row after a `customer.subscription.*` event."""
-    word, status = word_of(event), status_said(event)
+    word, status = version_of(event), status_said(event)
     changes: dict[str, Any] = {}
     if word > row.version:
         changes |= _said(event.object) | {"version": word}
@@ -76,19 +76,21 @@ def told_by_subscription(row: Subscription, event: Event[StripeSubscription], co
     return _with_plan(replace(row, **changes), config)
 
 
-def told_by_checkout(
+def apply_checkout_event(
     row: Subscription, event: Event[Any], plan_id: str | None, *, has_begun: bool, config: Config
 ) -> Subscription:
     """The row after a finished checkout: the plan chosen there and, until Stripe says more, that it is active."""
     changes: dict[str, Any] = {}
     if plan_id is not None and event.version > row.checkout_version:
         changes |= {"checkout_plan": plan_id, "checkout_version": event.version}
-    if has_begun and hint(event.version) > row.status_version:
-        changes |= {"status": SubscriptionStatus.ACTIVE, "status_version": hint(event.version)}
+    if has_begun and weak(event.version) > row.status_version:
+        changes |= {"status": SubscriptionStatus.ACTIVE, "status_version": weak(event.version)}
     return _with_plan(replace(row, **changes), config)
 
 
-def told_paid(row: Subscription, event: Event[Any], *, bills_subscription: bool, config: Config) -> Subscription:
+def apply_invoice_paid(
+    row: Subscription, event: Event[Any], *, bills_subscription: bool, config: Config
+) -> Subscription:
     """The row after a paid invoice. One that bills no time of the subscription (a trial) leaves the status."""
     changes: dict[str, Any] = {}
     if event.version > row.billing_version:
@@ -98,14 +100,16 @@ def told_paid(row: Subscription, event: Event[Any], *, bills_subscription: bool,
     return _with_plan(replace(row, **changes), config)
 
 
-def told_closed(row: Subscription, event: Event[Any]) -> Subscription:
+def apply_invoice_closed(row: Subscription, event: Event[Any]) -> Subscription:
     """The row after an invoice that is owed no more. Its status is Stripe's to say."""
     if event.version <= row.billing_version:
         return row
     return replace(row, payment_failed_at=None, payment_attempts=0, billing_version=event.version)
 
 
-def told_failed(row: Subscription, event: Event[Any], attempts: int, *, is_first: bool, config: Config) -> Subscription:
+def apply_invoice_failed(
+    row: Subscription, event: Event[Any], attempts: int, *, is_first: bool, config: Config
+) -> Subscription:
     """The row after a failed payment: past due, but for a subscription that never began and so stays incomplete."""
     changes: dict[str, Any] = {}
     if event.version > row.billing_version:

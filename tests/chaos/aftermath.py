@@ -15,11 +15,11 @@ import asyncpg
 
 from local.stack.ports import free_port
 from tests.chaos.ending import Ending, until
-from tests.systemkit import RiggedSystem, fetch
+from tests.kits.systemkit import RiggedSystem, fetch
+from tests.paths import ROOT
 
 _COMMAND_WITHIN_S = 900.0
 _REPLAYED_WITHIN_S = 300.0
-_ROOT = Path(__file__).parents[2]
 
 _LETTERS = "SELECT status, count(*) AS letters FROM billing.dead_letters GROUP BY status"
 _DEAD = "SELECT count(*) AS events FROM billing.events WHERE outcome = 'dead'"
@@ -90,7 +90,7 @@ def _mended_worker(system: RiggedSystem, log: Path) -> subprocess.Popen[bytes]:
     environment = system.environment("worker-mended") | {"BILLING_OPS_PORT": str(free_port())}
     command = [sys.executable, "-m", "tests.chaos.mended_worker"]
     with log.open("wb") as out:
-        return subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=out, stderr=out)
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out)
 
 
 async def _empty_database(system: RiggedSystem, name: str) -> str:
@@ -107,7 +107,7 @@ async def _billing(system: RiggedSystem, *words: str, **more: str) -> tuple[int,
     done = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "ops.cli", *words],
-        cwd=_ROOT,
+        cwd=ROOT,
         env=system.environment(words[0]) | more,
         capture_output=True,
         text=True,

@@ -19,7 +19,7 @@ from schemas.effects import Effect
 from schemas.event import Event
 from schemas.known import Known
 from tests.chaos.notes_worker import stream_of
-from tests.notes import Note, notes
+from tests.kits.notes import Note, notes
 
 _SOUND = notes.rules["note.written"]
 

@@ -21,8 +21,8 @@ from streams.rules.catalog import RULES
 from tests.chaos import log
 from tests.chaos.checker import Findings, Post, Tables, check, differing_rows, read_tables
 from tests.chaos.postbox import Postbox
+from tests.kits.systemkit import RiggedSystem, fetch
 from tests.oracle.fold import Fold
-from tests.systemkit import RiggedSystem, fetch
 
 TOPIC = "billing.events"
 QUIET_WITHIN_S = 300.0

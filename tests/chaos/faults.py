@@ -15,7 +15,7 @@ import asyncpg
 from tests.chaos.postbox import Postbox
 from tests.chaos.small_disk import NoSmallDisk, SmallDisk
 from tests.faulty_mailbox import Fault
-from tests.systemkit import RiggedSystem
+from tests.kits.systemkit import RiggedSystem
 
 SESSION_TIMEOUT_S = 6
 """The workers' in a chaos run: the least that is allowed, since each death is waited out."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from local.stripe.builder import DAY_S, MONTH_S, Json, Price, Shape, StripeEvents
+from local.stripe.builder import DAY_S, MONTH_S, ApiShape, Json, Price, StripeEvents
 
 DUPLICATES, SHUFFLED, POISON = 0.10, 0.30, 0.01
 """Shares of the deliveries; of the events that come out of their place; of the events that break their model."""
@@ -152,7 +152,7 @@ class _Life:
         invoice = self._new_invoice()
         yield from self._paid(invoice, "subscription_cycle", None)
         own = invoice.removeprefix("in_")
-        if self.make.shape is Shape.NEW:
+        if self.make.shape is ApiShape.NEW:
             payment = {"type": "payment_intent", "payment_intent": f"pi_{own}"}
             link = {"id": f"inpay_{own}", "object": "invoice_payment", "invoice": invoice, "payment": payment}
             yield self._event("invoice_payment.paid", link)
@@ -196,7 +196,7 @@ class _Life:
             "refunded": refunded == self.price.amount,
             "status": "succeeded",
         }
-        return charge | ({"invoice": f"in_{own}"} if self.make.shape is Shape.OLD else {})
+        return charge | ({"invoice": f"in_{own}"} if self.make.shape is ApiShape.OLD else {})
 
     def _customer(self) -> Json:
         return self.make.customer(self.customer, email=self.email, name=f"Name of {self.customer}", created=self.at)
@@ -251,7 +251,7 @@ def in_order(seed: int, events: int, customers: int, now: int) -> list[list[Json
         share = events // customers + (number < events % customers)
         # Late enough that no reminder of a due invoice falls into the run.
         life = _Life(
-            StripeEvents(chance.choice(tuple(Shape))),
+            StripeEvents(chance.choice(tuple(ApiShape))),
             random.Random(chance.getrandbits(64)),
             f"cus_{seed}_{number}",
             now - 43_200,

@@ -27,7 +27,7 @@ from sinks.postgres.store import Transaction
 from streams.agent import Agent
 from streams.item import Attempt
 from streams.process import OTHER, Processor
-from tests.notes import notes
+from tests.kits.notes import notes
 
 POINTS = ("in-rule", "before-commit", "after-commit", "after-mark", "never")
 

@@ -26,7 +26,7 @@ from tests.chaos.history import Delivery, deliveries, in_order
 from tests.chaos.postbox import Postbox
 from tests.chaos.standstill import Longest, Step, longest_between, standstills
 from tests.chaos.traffic import Traffic
-from tests.systemkit import RiggedSystem, fetch, running_system
+from tests.kits.systemkit import RiggedSystem, fetch, running_system
 
 Say = Callable[[str], None]
 

@@ -28,7 +28,7 @@ from tests.chaos.history import Delivery, deliveries, in_order
 from tests.chaos.postbox import Postbox
 from tests.chaos.small_disk import NoSmallDisk, SmallDisk, small_disk
 from tests.chaos.traffic import Traffic
-from tests.systemkit import RiggedSystem, running_system
+from tests.kits.systemkit import RiggedSystem, running_system
 
 Say = Callable[[str], None]
 

@@ -21,7 +21,7 @@ from local.stack.ports import free_port
 from ops.commands.brake import EXIT_BRAKED
 from ops.runtime.watchdog import EXIT_STUCK
 from sinks.postgres.brakes import Brakes
-from tests.replaykit import OPEN, Rig, rigged
+from tests.kits.replaykit import OPEN, Rig, rigged
 
 pytestmark = pytest.mark.chaos
 

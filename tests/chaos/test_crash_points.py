@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from eventlog.topics import ensure_topics
 from schemas.settings import Settings
 from sinks.postgres.migration import migrate
-from tests.notes import note_body, note_headers
+from tests.kits.notes import note_body, note_headers
 
 pytestmark = pytest.mark.chaos
 

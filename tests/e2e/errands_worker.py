@@ -1,4 +1,4 @@
-"""`billing worker` on the errands stream of tests/timerkit.py."""
+"""`billing worker` on the errands stream of tests/kits/timerkit.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import uvloop
 from ops.commands.terminal import settings_and_config
 from ops.processes.worker import run
 from streams.process import OTHER
-from tests.timerkit import errands
+from tests.kits.timerkit import errands
 
 
 def stream_of(type_: str) -> str:

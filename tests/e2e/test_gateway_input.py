@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from gateway.bodies import BodyBounds
 from schemas.settings import Endpoint, Mode
-from tests.gatewaykit import (
+from tests.kits.gatewaykit import (
     LIVE_SECRET,
     SECRET,
     Served,

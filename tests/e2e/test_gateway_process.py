@@ -20,7 +20,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from local.stack.kafka import EmbeddedKafka
 from schemas.settings import Settings
-from tests.gatewaykit import (
+from tests.kits.gatewaykit import (
     SECRET,
     Load,
     assert_all_stored_in_order,
@@ -33,10 +33,10 @@ from tests.gatewaykit import (
     serving,
     signed,
 )
+from tests.paths import ROOT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
-ROOT = Path(__file__).parents[2]
 MIB = 1024 * 1024
 
 

@@ -31,7 +31,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from analytics import queries
-from analytics.recount import count_anew
+from analytics.recount import recount as recount_figures
 from eventlog.lag import lag_of
 from eventlog.topics import ensure_topics
 from local.demo.story import Step, story
@@ -41,11 +41,10 @@ from schemas.record import RecordHeaders, Source
 from schemas.settings import Settings, load_config
 from sinks.postgres.migration import migrate
 from sinks.postgres.pool import reading
-from tests.systemkit import CONFIG
+from tests.kits.systemkit import CONFIG
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.e2e
-
-ROOT = Path(__file__).parents[2]
 
 
 BY_HAND = ("Ada", "Ben", "Cleo", "Eve")
@@ -358,7 +357,7 @@ def figures(log: Log, by: str = "currency") -> dict[str, list[dict[str, Any]]]:
 
 def recount(log: Log, *, forget: bool = False) -> int:
     """As `billing analytics recount` does; the rows it had to change."""
-    counted, _ = asyncio.run(count_anew(log.settings, load_config(log.settings.config_path), forget=forget))
+    counted, _ = asyncio.run(recount_figures(log.settings, load_config(log.settings.config_path), forget=forget))
     return counted.rows
 
 

@@ -18,15 +18,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-from local.stripe.builder import Shape, StripeEvents
+from local.stripe.builder import ApiShape, StripeEvents
 from local.stripe.events import EXAMPLES, example
-from local.stripe.post import Answer, post
-from tests.mailkit import eventually
-from tests.systemkit import RiggedSystem, fetch, running_system
+from local.stripe.post import PostResult, post
+from tests.kits.mailkit import eventually
+from tests.kits.systemkit import RiggedSystem, fetch, running_system
+from tests.paths import RECORDED_EVENTS
 
 pytestmark = pytest.mark.e2e
 
-SHARED = Path(__file__).parents[3] / "shared" / "events"
+SHARED = RECORDED_EVENTS
 
 ALLOWED = {"applied", "ignored", "stale", "waiting"}
 
@@ -98,7 +99,7 @@ def made() -> list[Sending]:
     """
     begin = int(time.time())
     sendings: list[Sending] = []
-    for shape in Shape:
+    for shape in ApiShape:
         for account, livemode in ((None, False), (None, True), ("acct_connected", False), ("acct_connected", True)):
             for type_ in EXAMPLES:
                 text = json.dumps(example(type_, begin, StripeEvents(shape, account, livemode)))
@@ -137,7 +138,7 @@ async def _check(
     return verdicts
 
 
-async def _post(system: RiggedSystem, sendings: Sequence[Sending]) -> dict[str, Answer]:
+async def _post(system: RiggedSystem, sendings: Sequence[Sending]) -> dict[str, PostResult]:
     endpoints = system.config.endpoints
     async with aiohttp.ClientSession() as session:
         return {
@@ -165,7 +166,7 @@ async def _outcomes(system: RiggedSystem, ids: list[str]) -> dict[str, tuple[str
 
 
 def _report(
-    title: str, sendings: Sequence[Sending], answers: Mapping[str, Answer], outcomes: Mapping[str, str]
+    title: str, sendings: Sequence[Sending], answers: Mapping[str, PostResult], outcomes: Mapping[str, str]
 ) -> None:
     by_type: dict[str, Counter[str]] = defaultdict(Counter)
     for sending in sendings:

@@ -35,12 +35,13 @@ from local.stripe.post import post
 from sinks.postgres.brakes import Brakes
 from tests.e2e.test_readers import documented_metrics
 from tests.faulty_mailbox import FaultyMailbox
-from tests.stripelist import KEY, ListingStripe
-from tests.systemkit import RiggedSystem, fetch, running_system
+from tests.kits.stripelist import KEY, ListingStripe
+from tests.kits.systemkit import RiggedSystem, fetch, running_system
+from tests.paths import ROOT
 
 pytestmark = pytest.mark.e2e
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 RUNBOOK = (DOCS / "runbook.md").read_text()
 ALERTS = yaml.safe_load((DOCS / "alerts.yml").read_text())["groups"][0]["rules"]
 

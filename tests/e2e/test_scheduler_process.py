@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from local.stack.ports import free_port
 from schemas.settings import Config
 from sinks.postgres.migration import migrate
-from tests.storekit import until
-from tests.timerkit import Rig, errand
+from tests.kits.storekit import until
+from tests.kits.timerkit import Rig, errand
 
 pytestmark = pytest.mark.e2e
 

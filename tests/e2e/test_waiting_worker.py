@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from schemas.settings import Config
 from sinks.postgres.migration import migrate
-from tests.storekit import until
-from tests.timerkit import Rig
+from tests.kits.storekit import until
+from tests.kits.timerkit import Rig
 
 pytestmark = pytest.mark.e2e
 

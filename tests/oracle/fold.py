@@ -22,7 +22,7 @@ from schemas.settings import Config
 from schemas.state import TimerStatus
 from schemas.timer import TimerDue, timer_event, timer_event_type
 from streams.apply import apply
-from streams.decode import Decoded, Envelope, decode, describe
+from streams.decode import Decoded, EventSummary, decode, describe
 from streams.rules.registry import Rule
 
 _SETTLED = frozenset({"applied", "ignored", "stale"})
@@ -33,7 +33,7 @@ _UNFORESEEN = "Unforeseen"
 class Judged:
     """What came of one event: its outcome as the ledger writes it, and where on the log it was decided."""
 
-    envelope: Envelope
+    envelope: EventSummary
     outcome: str
     partition: int
     offset: int
@@ -125,7 +125,7 @@ class Fold:
             self.calls.setdefault(call.key, (event.id, call))
         self._judge(envelope, "applied" if outcome.stale is None else "stale", record)
 
-    def _judge(self, envelope: Envelope, outcome: str, record: Record, error_class: str = "") -> None:
+    def _judge(self, envelope: EventSummary, outcome: str, record: Record, error_class: str = "") -> None:
         self.ledger[envelope.id] = Judged(envelope, outcome, record.partition, record.offset, error_class)
 
     def _note_fired(self, decoded: Decoded, record: Record) -> None:

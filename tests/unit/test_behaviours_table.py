@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
+
 TABLE = ROOT / "docs" / "behaviours.md"
 
 _LAST = {"A": 7, "B": 6, "C": 13, "D": 10, "E": 3}

@@ -13,8 +13,8 @@ import yaml
 
 from ops.cli import COMMANDS
 from schemas.settings import DEFAULT_DUNNING, Config, Settings, load_config
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PROCESSES = {"gateway", "worker", "dispatcher", "scheduler"}
 FIRST = {"migrate", "topics"}
 NOT_OURS = {"kafka", "postgres", "mailpit"}

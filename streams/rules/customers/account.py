@@ -23,28 +23,28 @@ from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.state import Customer, Membership, Organization, Subscription, User
 from streams.rules.customers.organization import derive_organization
-from streams.rules.precedence import hint
+from streams.rules.precedence import weak
 
 
-def customer_of(known: Known, account: str, customer_id: str) -> Customer:
+def customer_or_blank(known: Known, account: str, customer_id: str) -> Customer:
     """The customer's row, or a blank one: an event names its customer, so there is one."""
     return known.customer(account, customer_id) or Customer(account=account, customer_id=customer_id)
 
 
-def is_forgotten(customer: Customer, event: Event[Any]) -> bool:
+def was_erased_after(customer: Customer, event: Event[Any]) -> bool:
     """Whether what this event says of the person has been erased since: a late or replayed one brings nothing back."""
     return customer.erased_at is not None and event.at <= customer.erased_at
 
 
-def hinted(customer: Customer, event: Event[Any], email: str | None, name: str | None) -> Customer:
+def with_weak_profile(customer: Customer, event: Event[Any], email: str | None, name: str | None) -> Customer:
     """The customer with the address that an invoice or a checkout names, until an event of their own says more."""
-    word = hint(event.version)
-    if email is None or word <= customer.profile_version or is_forgotten(customer, event):
+    word = weak(event.version)
+    if email is None or word <= customer.profile_version or was_erased_after(customer, event):
         return customer
     return replace(customer, email=email, name=name, profile_version=word)
 
 
-def linked(customer: Customer, event: Event[Any], user_id: str | None) -> Customer:
+def link_user(customer: Customer, event: Event[Any], user_id: str | None) -> Customer:
     """The customer as belonging to a user of the product; the newest link holds (behaviours.md B2)."""
     if user_id is None or event.version <= customer.user_version:
         return customer
@@ -57,7 +57,7 @@ def subscriptions_with(known: Known, customer: Customer, *changed: Subscription)
     return [row for _, row in sorted((rows | {row.key: row for row in changed}).items())]
 
 
-def settle(known: Known, customer: Customer, *changed: Subscription) -> list[Effect]:
+def save_customer_and_derived(known: Known, customer: Customer, *changed: Subscription) -> list[Effect]:
     """Saves the customer and the changed subscriptions, and what follows from both. Rows that stay are left out.
 
     There is an organization as soon as there was a subscription, and it then has exactly one ADMIN.

@@ -15,7 +15,7 @@ from schemas.known import Known
 from schemas.state import Customer, SubscriptionStatus
 from schemas.timer import TimerDue
 from schemas.version import UNSEEN
-from streams.rules.customers.account import customer_of, subscriptions_with
+from streams.rules.customers.account import customer_or_blank, subscriptions_with
 from streams.rules.customers.cancellation import leaves_later
 from streams.rules.customers.organization import derive_organization
 from streams.rules.subscription_row import ENDED
@@ -27,7 +27,7 @@ _LOOK_AGAIN = timedelta(days=1)
 def erase(known: Known, event: Event[TimerDue], customer_id: str) -> list[Effect]:
     """What the timer, which is due, comes to on the present state."""
     due = event.object
-    customer = customer_of(known, event.account, customer_id)
+    customer = customer_or_blank(known, event.account, customer_id)
     subscriptions = subscriptions_with(known, customer)
     # A customer who is deleted at Stripe has none that runs, whatever has been heard of it.
     living = {row.status for row in subscriptions if row.status not in ENDED and customer.deleted_at is None}

@@ -13,9 +13,9 @@ from schemas.timer import TimerDue, timer_event_type
 from schemas.version import Version
 from streams.rules import timers
 from streams.rules.customers import cancellation, erasure
-from streams.rules.customers.account import customer_of, is_forgotten, linked, settle
+from streams.rules.customers.account import customer_or_blank, link_user, save_customer_and_derived, was_erased_after
 from streams.rules.customers.default_method import offered
-from streams.rules.precedence import glimpse, is_older
+from streams.rules.precedence import is_older, partial
 from streams.rules.registry import Stream
 
 stream = Stream("customers")
@@ -41,16 +41,16 @@ def on_created(event: CustomerEvent, known: Known) -> list[Effect]:
 def on_updated(event: CustomerEvent, known: Known) -> list[Effect]:
     """C11. One that changed something else is believed on name and address only where nothing better is known."""
     is_named = not PROFILE_FIELDS.isdisjoint(event.previous)
-    return _profile(event, known, event.version if is_named else glimpse(event.version))
+    return _profile(event, known, event.version if is_named else partial(event.version))
 
 
 @stream.on("customer.deleted", model=StripeCustomer, refer=refer, rank=90)
 def on_deleted(event: CustomerEvent, known: Known) -> list[Effect]:
     """B6. What is held on them stays until the erasure timer fires; the object may be just the id."""
-    before = customer_of(known, event.account, event.object.id)
+    before = customer_or_blank(known, event.account, event.object.id)
     customer = replace(before, deleted_at=max(before.deleted_at or event.at, event.at))
     return [
-        *settle(known, customer),
+        *save_customer_and_derived(known, customer),
         cancellation.after_deletion(known, event, customer.customer_id),
         cancellation.order_export(known, event, customer.customer_id),
     ]
@@ -65,12 +65,12 @@ def on_erase_due(event: Event[TimerDue], known: Known) -> list[Effect]:
 
 
 def _profile(event: CustomerEvent, known: Known, word: Version) -> list[Effect]:
-    before = customer_of(known, event.account, event.object.id)
+    before = customer_or_blank(known, event.account, event.object.id)
     said = event.object
-    told = before if is_forgotten(before, event) else _told(before, said, word)
+    told = before if was_erased_after(before, event) else _told(before, said, word)
     customer = offered(known, told, said.default_payment_method, word)
-    customer = linked(customer, event, said.user_id)
-    effects = settle(known, customer)
+    customer = link_user(customer, event, said.user_id)
+    effects = save_customer_and_derived(known, customer)
     if customer.profile_version == before.profile_version and is_older(event.version, before.profile_version):
         effects.append(NoteStale(f"{customer.customer_id} is known as it was later"))
     return effects

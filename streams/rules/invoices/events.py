@@ -9,13 +9,13 @@ from schemas.known import Known
 from schemas.references import References
 from schemas.state import Customer, Payment, Subscription
 from schemas.stripe.invoice import FIRST_INVOICE, StripeInvoice
-from streams.rules.customers.account import customer_of, hinted, settle
+from streams.rules.customers.account import customer_or_blank, save_customer_and_derived, with_weak_profile
 from streams.rules.invoices import dunning
 from streams.rules.mails import iso, mail, money, plan_name_of
 from streams.rules.payments.row import PAID, invoice_closed, invoice_failed, invoice_paid, payment_of
 from streams.rules.precedence import INVOICE_CLOSED, INVOICE_FAILED, INVOICE_PAID
 from streams.rules.registry import Stream
-from streams.rules.subscription_row import ENDED, blank, told_closed, told_failed, told_paid
+from streams.rules.subscription_row import ENDED, apply_invoice_closed, apply_invoice_failed, apply_invoice_paid, blank
 
 stream = Stream("invoices")
 
@@ -42,8 +42,8 @@ def on_paid(event: InvoiceEvent, known: Known) -> list[Effect]:
         return effects
     row = _subscription(event, known, customer)
     if row is not None:
-        row = told_paid(row, event, bills_subscription=invoice.bills_subscription, config=known.config)
-    effects += settle(known, customer, *_some(row))
+        row = apply_invoice_paid(row, event, bills_subscription=invoice.bills_subscription, config=known.config)
+    effects += save_customer_and_derived(known, customer, *_some(row))
     effects += dunning.stop(known, event.account, customer.customer_id, _id(invoice))
     if invoice.paid_amount > 0:  # nothing was paid at the start of a trial, so there is nothing to acknowledge
         receipt = {
@@ -82,8 +82,8 @@ def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
     row = _subscription(event, known, customer)
     if row is not None:
         is_first = invoice.billing_reason == FIRST_INVOICE
-        row = told_failed(row, event, invoice.attempt_count, is_first=is_first, config=known.config)
-    effects += settle(known, customer, *_some(row))
+        row = apply_invoice_failed(row, event, invoice.attempt_count, is_first=is_first, config=known.config)
+    effects += save_customer_and_derived(known, customer, *_some(row))
     if payment.status in PAID or payment.closed_at is not None:
         return effects
     effects += dunning.reminders(known, event, customer, before, payment)
@@ -105,8 +105,8 @@ def on_closed(event: InvoiceEvent, known: Known) -> list[Effect]:
         return effects
     row = _subscription(event, known, customer)
     if row is not None and event.type == "invoice.voided":
-        row = told_closed(row, event)
-    effects += settle(known, customer, *_some(row))
+        row = apply_invoice_closed(row, event)
+    effects += save_customer_and_derived(known, customer, *_some(row))
     return effects + dunning.stop(known, event.account, customer.customer_id, _id(invoice))
 
 
@@ -118,7 +118,7 @@ def on_payment_action_required(event: InvoiceEvent, known: Known) -> list[Effect
     if customer is None:
         return []
     row = _subscription(event, known, customer)
-    effects = settle(known, customer, *_some(row))
+    effects = save_customer_and_derived(known, customer, *_some(row))
     if before is not None and (before.status in PAID or before.closed_at is not None):
         return [*effects, NoteStale(f"{invoice.id} is {'paid' if before.status in PAID else 'closed'}")]
     data = {
@@ -137,7 +137,7 @@ def on_upcoming(event: InvoiceEvent, known: Known) -> list[Effect]:
     if customer is None:
         return []
     row = _subscription(event, known, customer)
-    effects = settle(known, customer, *_some(row))
+    effects = save_customer_and_derived(known, customer, *_some(row))
     if invoice.amount_due <= 0 or (row is not None and row.status in ENDED):
         return effects
     data = {
@@ -158,7 +158,9 @@ def _customer(event: InvoiceEvent, known: Known) -> Customer | None:
     if customer_id is None:
         return None
     invoice = event.object
-    return hinted(customer_of(known, event.account, customer_id), event, invoice.customer_email, invoice.customer_name)
+    return with_weak_profile(
+        customer_or_blank(known, event.account, customer_id), event, invoice.customer_email, invoice.customer_name
+    )
 
 
 def _subscription(event: InvoiceEvent, known: Known, customer: Customer) -> Subscription | None:

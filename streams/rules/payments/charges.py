@@ -10,8 +10,8 @@ from schemas.references import References
 from schemas.state import Payment
 from schemas.stripe.charge import StripeCharge
 from schemas.stripe.invoice_payment import StripeInvoicePayment
-from streams.rules.payments.matching import is_loose, linked, of_payment, priced, refs
-from streams.rules.payments.refund_total import charge_told
+from streams.rules.payments.matching import is_loose, link_payment_ids, of_payment, priced, refs
+from streams.rules.payments.refund_total import apply_charge
 from streams.rules.payments.row import declined, payment_of
 from streams.rules.payments.stream import stream
 
@@ -33,7 +33,7 @@ def on_succeeded(event: ChargeEvent, known: Known) -> list[Effect]:
     """Links the charge. That the invoice is paid, it says itself; a charge without one is a checkout's."""
     if event.object.invoice is None:
         return []
-    return _saved(known, linked(_of_invoice(event, known, event.object.invoice), charge=event.object.id))
+    return _saved(known, link_payment_ids(_of_invoice(event, known, event.object.invoice), charge=event.object.id))
 
 
 @stream.on("charge.failed", model=StripeCharge, refer=refer, rank=20)
@@ -52,9 +52,9 @@ def on_refunded(event: ChargeEvent, known: Known) -> list[Effect]:
 
     def told(row: Payment) -> list[Effect]:
         if is_loose(row):
-            row = linked(row, payment_intent=charge.payment_intent, customer=charge.customer)
+            row = link_payment_ids(row, payment_intent=charge.payment_intent, customer=charge.customer)
             row = priced(row, event, charge.amount, charge.currency)
-        return _saved(known, charge_told(linked(row, charge=charge.id), event))
+        return _saved(known, apply_charge(link_payment_ids(row, charge=charge.id), event))
 
     if charge.invoice is not None:
         return told(_of_invoice(event, known, charge.invoice))
@@ -68,12 +68,12 @@ def on_invoice_payment_paid(event: Event[StripeInvoicePayment], known: Known) ->
     row = known.payment(event.account, payment.invoice)
     if row is None:
         raise NotKnownYet(f"invoice {payment.invoice}")
-    return _saved(known, linked(row, charge=payment.charge, payment_intent=payment.payment_intent))
+    return _saved(known, link_payment_ids(row, charge=payment.charge, payment_intent=payment.payment_intent))
 
 
 def _of_invoice(event: ChargeEvent, known: Known, invoice_id: str) -> Payment:
     charge = event.object
-    row = linked(
+    row = link_payment_ids(
         payment_of(known, event.account, invoice_id),
         invoice=invoice_id,
         payment_intent=charge.payment_intent,

@@ -29,7 +29,7 @@ from schemas.timer import TimerDue, timer_event_type
 from schemas.version import Version, is_tie, version
 from streams.rules import timers
 from streams.rules.mails import iso, money
-from streams.rules.payments.matching import find, linked, of_payment, refs
+from streams.rules.payments.matching import find, link_payment_ids, of_payment, refs
 from streams.rules.payments.stream import stream
 from streams.rules.precedence import is_older, time_of
 from streams.rules.ties import ask_stripe
@@ -178,7 +178,7 @@ def _held(row: Dispute, payment: Payment) -> tuple[Dispute, list[Effect]]:
     disputes = {id_: status for id_, status in payment.open_disputes.items() if id_ != row.dispute_id}
     if row.closed_at is None:
         disputes[row.dispute_id] = row.status
-    after = replace(linked(payment, charge=row.charge_id), open_disputes=disputes, on_hold=bool(disputes))
+    after = replace(link_payment_ids(payment, charge=row.charge_id), open_disputes=disputes, on_hold=bool(disputes))
     return row, [] if after == payment else [SavePayment(after)]
 
 

@@ -8,7 +8,7 @@ from schemas.known import Known
 from schemas.references import References
 from schemas.state import Payment
 from schemas.stripe.payment_intent import StripePaymentIntent
-from streams.rules.payments.matching import linked, priced, refs
+from streams.rules.payments.matching import link_payment_ids, priced, refs
 from streams.rules.payments.row import declined, payment_of
 from streams.rules.payments.stream import stream
 
@@ -31,14 +31,16 @@ def on_succeeded(event: IntentEvent, known: Known) -> list[Effect]:
     """Links the charge that succeeded. That an invoice or a checkout is paid, these say."""
     row = _payment(event, known)
     is_invoice = event.object.invoice is not None
-    return [] if row is None or not is_invoice else _saved(known, event, linked(row, charge=event.object.charge))
+    return (
+        [] if row is None or not is_invoice else _saved(known, event, link_payment_ids(row, charge=event.object.charge))
+    )
 
 
 def _payment(event: IntentEvent, known: Known) -> Payment | None:
     intent = event.object
     if intent.invoice is None:
         return known.payment(event.account, intent.id)
-    row = linked(
+    row = link_payment_ids(
         payment_of(known, event.account, intent.invoice),
         invoice=intent.invoice,
         payment_intent=intent.id,

@@ -22,7 +22,7 @@ from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.references import Ref
 from schemas.state import Payment, PaymentStatus
-from streams.rules.precedence import hint
+from streams.rules.precedence import weak
 
 
 def refs(account: str, *stripe_ids: str | None) -> set[Ref]:
@@ -66,7 +66,7 @@ def is_loose(row: Payment) -> bool:
     return row.invoice_id is None and row.checkout_session_id is None
 
 
-def linked(
+def link_payment_ids(
     row: Payment,
     *,
     invoice: str | None = None,
@@ -86,7 +86,7 @@ def linked(
 
 def priced(row: Payment, event: Event[Any], amount: int, currency: str) -> Payment:
     """The row with the amount that a charge or an intent names, until the invoice itself says it."""
-    word = hint(event.version)
+    word = weak(event.version)
     if word <= row.version:
         return row
     return replace(row, amount=amount, currency=currency, version=word)

@@ -22,7 +22,7 @@ from schemas.stripe.payment_method import StripePaymentMethod
 from schemas.timer import TimerDue, timer_event_type
 from schemas.version import is_tie
 from streams.rules import timers
-from streams.rules.customers.account import customer_of, settle
+from streams.rules.customers.account import customer_or_blank, save_customer_and_derived
 from streams.rules.customers.default_method import offered, without
 from streams.rules.mails import mail
 from streams.rules.payments import card_expiry
@@ -47,7 +47,7 @@ class Change:
 
     def settled(self, known: Known) -> list[Effect]:
         """The effects, with the customer's row where this is the first that is heard of them."""
-        return self.effects if self.customer is None else self.effects + settle(known, self.customer)
+        return self.effects if self.customer is None else self.effects + save_customer_and_derived(known, self.customer)
 
 
 def refer(event: MethodEvent) -> References:
@@ -67,7 +67,7 @@ def on_attached(event: MethodEvent, known: Known) -> list[Effect]:
         return changed.settled(known)
     method_id = event.object.id
     customer = offered(known, changed.customer, method_id, event.version)
-    effects = changed.effects + settle(known, customer)
+    effects = changed.effects + save_customer_and_derived(known, customer)
     is_default = customer.default_version == event.version and customer.default_payment_method == method_id
     if not is_default or customer.deleted_at is not None:
         return effects
@@ -108,7 +108,7 @@ def change(event: MethodEvent, known: Known) -> Change:
         effects.append(NoteStale(f"{method.id} {'is known as it was later' if is_late else 'is detached'}"))
     if before is not None and _is_tie(before, event):
         effects.append(ask_stripe(event, f"/v1/payment_methods/{method.id}", method.id, row.customer_id))
-    customer = customer_of(known, event.account, row.customer_id) if row.customer_id is not None else None
+    customer = customer_or_blank(known, event.account, row.customer_id) if row.customer_id is not None else None
     return Change(row, customer, effects)
 
 
@@ -122,7 +122,7 @@ def detach(event: MethodEvent, known: Known) -> list[Effect]:
     customer, method_id = changed.customer, event.object.id
     if customer is None:
         return changed.effects
-    effects = changed.effects + settle(known, without(customer, method_id))
+    effects = changed.effects + save_customer_and_derived(known, without(customer, method_id))
     key = _timer_key(event.account, method_id)
     if known.timer(key) is None:
         effects.append(
@@ -145,7 +145,7 @@ def refer_detached(event: Event[TimerDue]) -> References:
 
 
 @stream.on(timer_event_type(METHOD_DETACHED), model=TimerDue, refer=refer_detached)
-def on_left_without(event: Event[TimerDue], known: Known) -> list[Effect]:
+def on_no_method_left(event: Event[TimerDue], known: Known) -> list[Effect]:
     """Asks for a new method where the last default is gone, and none came after it."""
     if not timers.is_due(event, known):
         return []

@@ -25,7 +25,7 @@ from streams.rules.precedence import seconds_of
 REFUND_FAILED = "refund.failed"
 
 
-def charge_told(row: Payment, event: Event[StripeCharge]) -> Payment:
+def apply_charge(row: Payment, event: Event[StripeCharge]) -> Payment:
     """The row after `charge.refunded`. Sums of one second: the greater is the later."""
     charge = event.object
     _check_currency(row, charge.currency, charge.id)
@@ -36,7 +36,7 @@ def charge_told(row: Payment, event: Event[StripeCharge]) -> Payment:
     return _with(row, {charge.id: said})
 
 
-def refund_told(row: Payment, event: Event[StripeRefund]) -> Payment:
+def apply_refund(row: Payment, event: Event[StripeRefund]) -> Payment:
     """The row after an event of one refund."""
     refund = event.object
     _check_currency(row, refund.currency, refund.id)

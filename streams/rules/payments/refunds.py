@@ -8,8 +8,8 @@ from schemas.known import Known
 from schemas.references import References
 from schemas.state import Payment
 from schemas.stripe.refund import StripeRefund
-from streams.rules.payments.matching import linked, of_payment, refs
-from streams.rules.payments.refund_total import REFUND_FAILED, refund_told
+from streams.rules.payments.matching import link_payment_ids, of_payment, refs
+from streams.rules.payments.refund_total import REFUND_FAILED, apply_refund
 from streams.rules.payments.stream import stream
 
 RefundEvent = Event[StripeRefund]
@@ -30,7 +30,7 @@ def on_refund(event: RefundEvent, known: Known) -> list[Effect]:
         return []
 
     def told(before: Payment) -> list[Effect]:
-        after = refund_told(linked(before, charge=refund.charge), event)
+        after = apply_refund(link_payment_ids(before, charge=refund.charge), event)
         return [] if after == before else [SavePayment(after)]
 
     return of_payment(known, event.account, refund.charge, refund.payment_intent, refund.currency, told)

@@ -18,7 +18,7 @@ from schemas.state import Payment, PaymentStatus
 from schemas.stripe.checkout_session import CheckoutSession
 from schemas.stripe.invoice import StripeInvoice
 from schemas.version import UNSEEN, Version, version
-from streams.rules.precedence import hint
+from streams.rules.precedence import weak
 
 PAID = frozenset({PaymentStatus.SUCCEEDED, PaymentStatus.REFUNDED})
 
@@ -67,7 +67,7 @@ def invoice_failed(
 
 def invoice_closed(row: Payment, event: Event[StripeInvoice], customer_id: str | None) -> Payment:
     """The row of an invoice that is voided, written off or deleted; what was tried before stays as it was."""
-    invoice, word = event.object, hint(event.version)
+    invoice, word = event.object, weak(event.version)
     row = _of_invoice(row, invoice, customer_id)
     if word > row.version:
         status = _standing(row, PaymentStatus.PENDING)
@@ -76,13 +76,13 @@ def invoice_closed(row: Payment, event: Event[StripeInvoice], customer_id: str |
     return _settled(replace(row, closed_at=closed_at, lost_at=_earliest(row.lost_at, closed_at)))
 
 
-def checkout_told(row: Payment, event: Event[CheckoutSession], amount: int, currency: str) -> Payment:
+def apply_checkout_payment(row: Payment, event: Event[CheckoutSession], amount: int, currency: str) -> Payment:
     """The row of a one-time checkout that is complete, whether its money is there or still on its way (B2)."""
     row = _of_checkout(row, event)
     if event.object.is_paid:
         row = replace(row, fulfilled_at=min(row.fulfilled_at or event.at, event.at))
         return _succeeded(row, event, amount, currency, paid_at=event.at)
-    word = hint(event.version)
+    word = weak(event.version)
     if word <= row.version:
         return row
     status = _standing(row, PaymentStatus.PENDING)

@@ -14,7 +14,7 @@ from schemas.state import Customer, Subscription, SubscriptionStatus
 from schemas.stripe.subscription import StripeSubscription, previous_price_id
 from schemas.version import UNSEEN, is_tie
 from streams.rules.customers import cancellation
-from streams.rules.customers.account import customer_of, linked, settle, subscriptions_with
+from streams.rules.customers.account import customer_or_blank, link_user, save_customer_and_derived, subscriptions_with
 from streams.rules.customers.organization import derive_organization
 from streams.rules.mails import DAY_S, days_until, iso, mail, plan_name, plan_name_of, price_of, welcome
 from streams.rules.precedence import (
@@ -29,10 +29,10 @@ from streams.rules.registry import Stream
 from streams.rules.subscription_row import (
     ENDED,
     NEVER_BEGUN,
+    apply_subscription_event,
     blank,
-    says_the_same,
-    told_by_subscription,
-    word_of,
+    has_same_content,
+    version_of,
 )
 from streams.rules.subscriptions import trial
 
@@ -161,15 +161,15 @@ def _change(event: SubscriptionEvent, known: Known) -> Change:
     """The row, the customer and all that follows from them; also for an event that comes late (D2)."""
     subscription, customer_id = event.object, _customer_id(event)
     before = known.subscription(event.account, subscription.id)
-    after = told_by_subscription(before or blank(event.account, subscription.id, customer_id), event, known.config)
-    customer = linked(customer_of(known, event.account, customer_id), event, subscription.user_id)
-    effects = settle(known, customer, after)
+    after = apply_subscription_event(before or blank(event.account, subscription.id, customer_id), event, known.config)
+    customer = link_user(customer_or_blank(known, event.account, customer_id), event, subscription.user_id)
+    effects = save_customer_and_derived(known, customer, after)
     effects += trial.reminders(known, event, customer_id)
     effects += cancellation.after_return(known, event, after)
-    if before is not None and is_tie(before.version, word_of(event)) and not says_the_same(event, before):
+    if before is not None and is_tie(before.version, version_of(event)) and not has_same_content(event, before):
         effects.append(_ask_stripe(event, customer_id))
-    if before is not None and word_of(event) < before.version:
-        is_late = is_older(word_of(event), before.version)
+    if before is not None and version_of(event) < before.version:
+        is_late = is_older(version_of(event), before.version)
         effects.append(NoteStale(f"{subscription.id} {'is known as it was later' if is_late else 'has ended'}"))
     return Change(before, after, customer, effects)
 

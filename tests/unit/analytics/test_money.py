@@ -12,7 +12,7 @@ from local.stripe.builder import StripeEvents
 from local.stripe.events import EXAMPLES, example
 from schemas.errors import MalformedEvent
 from schemas.figures import Fact, PaymentFigure, Recovery
-from tests.analyticskit import BEGIN, DAY, fact, figures, invoiced, make, moment, subscribed
+from tests.kits.analyticskit import BEGIN, DAY, fact, figures, invoiced, make, moment, subscribed
 
 
 def recovery(*facts: Fact) -> tuple[Any, ...]:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from analytics.compute import figures_of
 from analytics.rates import TooMuchMoney, monthly_rate, rounded
-from local.stripe.builder import Price, Shape, StripeEvents
+from local.stripe.builder import ApiShape, Price, StripeEvents
 from schemas.figures import Fact, Movement, Recovery, Risk
 from schemas.stripe.billed_subscription import BilledItem
-from tests.analyticskit import (
+from tests.kits.analyticskit import (
     BASIC,
     BEGIN,
     CONFIG,
@@ -160,14 +160,14 @@ def test_currencies_are_never_added_up() -> None:
 
 def test_the_shapes_before_and_since_basil_come_to_the_same() -> None:
     found = []
-    for shape in Shape:
+    for shape in ApiShape:
         make = StripeEvents(shape)
         obj = make.subscription(price=YEARLY, quantity=2)
         found.append(fact(make.event("customer.subscription.updated", obj, BEGIN, id_="evt_1")))
     assert found[0] == found[1]
-    only_plan = StripeEvents(Shape.OLD).subscription(price=YEARLY, quantity=2)
+    only_plan = StripeEvents(ApiShape.OLD).subscription(price=YEARLY, quantity=2)
     del only_plan["items"]
-    oldest = fact(StripeEvents(Shape.OLD).event("customer.subscription.updated", only_plan, BEGIN, id_="evt_1"))
+    oldest = fact(StripeEvents(ApiShape.OLD).event("customer.subscription.updated", only_plan, BEGIN, id_="evt_1"))
     assert oldest == found[0]
 
 

@@ -1,0 +1,152 @@
+"""The book of figures on the real store: any delivery comes to the same rows, and a recount finds nothing to change."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from pydantic import SecretStr
+from sqlalchemy import CheckConstraint, Connection, inspect
+
+from analytics.book import Book
+from analytics.compute import figures_of
+from analytics.facts import fact_of, is_counted
+from analytics.store import FigureStore
+from analytics.tables import metadata
+from local.demo.story import Step, story
+from local.stripe.builder import Json
+from schemas.figures import FIGURE_TYPES, Figure
+from sinks.postgres.pool import make_engine
+from tests.kits.analyticskit import BEGIN, CONFIG, make
+from tests.kits.storekit import ask
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One record, as far as it is read."""
+
+    type: str
+    value: bytes
+    topic: str = "t.events"
+    partition: int = 0
+    offset: int = 0
+
+
+def delivery(event: Json) -> Delivery:
+    return Delivery(event["type"], orjson.dumps(event))
+
+
+DELIVERIES = [delivery(step.event) for step in story(BEGIN) if isinstance(step, Step)]
+
+
+@pytest.fixture
+async def figure_store(database: SecretStr) -> AsyncIterator[FigureStore]:
+    opened = await FigureStore.connect(database)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def book(figure_store: FigureStore) -> Book:
+    return Book(figure_store, CONFIG)
+
+
+async def rows(store: FigureStore) -> set[Figure]:
+    async with store.transaction([]) as transaction:
+        return set(await transaction.figures_of(await transaction.owners_after(None, 1000)))
+
+
+def expected(deliveries: Sequence[Delivery]) -> set[Figure]:
+    """By the pure functions alone."""
+    facts = [fact for one in deliveries if is_counted(one.type) and "on_fire" not in str(one.value)
+             if (fact := fact_of(one.value))]  # fmt: skip
+    owners = {fact.of for fact in facts}
+    return {row for of in owners for row in figures_of([fact for fact in facts if fact.of == of], CONFIG)}
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_any_order_batching_and_repetition_come_to_the_same_rows(book: Book, seed: int) -> None:
+    chance = random.Random(seed)
+    delivered = DELIVERIES + chance.sample(DELIVERIES, 12)
+    if seed:
+        chance.shuffle(delivered)
+    while delivered:
+        size = chance.randrange(1, 9)
+        await book.take(delivered[:size])
+        delivered = delivered[size:]
+    stored = await rows(book.store)
+    assert stored == expected(DELIVERIES)
+    assert {type(row) for row in stored} == set(FIGURE_TYPES)
+
+
+async def test_what_is_counted_is_said(book: Book) -> None:
+    counted = await book.take(DELIVERIES)
+    assert counted.unreadable == 1  # the status that does not exist
+    assert counted.passed + counted.facts + counted.unreadable == len(DELIVERIES)
+    assert counted.rows == len(expected(DELIVERIES))
+    again = await book.take(DELIVERIES)
+    assert (again.facts, again.rows) == (counted.facts, 0)
+
+
+async def test_what_postgres_refuses_is_left_out_alone(book: Book) -> None:
+    """An id may be longer than what an index takes."""
+    long_id = random.Random(1).randbytes(8_000).hex()
+    bad = delivery(make.event("invoice.paid", make.invoice("in_1", customer=long_id, status="paid"), BEGIN))
+    assert fact_of(bad.value) is not None
+    counted = await book.take([*DELIVERIES[:6], bad, *DELIVERIES[6:]])
+    assert counted.unreadable == 2
+    assert await rows(book.store) == expected(DELIVERIES)
+
+
+async def test_a_recount_repairs_what_was_changed_and_finds_nothing_else(
+    book: Book, figure_store: FigureStore, database: SecretStr
+) -> None:
+    await book.take(DELIVERIES)
+    await ask(database, "UPDATE analytics.movements SET amount = amount + 1 WHERE kind = 'new'")
+    await ask(database, "DELETE FROM analytics.payments")
+    await ask(database, "INSERT INTO analytics.risks SELECT '', false, 'nobody', 's', now(), 'eur', 1, 'open', null")
+    async with figure_store.transaction([]) as transaction:
+        assert await book.recompute(transaction, await transaction.owners_after(None, 1000)) > 3
+        assert await transaction.drop_strays() == 1
+    assert await rows(figure_store) == expected(DELIVERIES)
+    async with figure_store.transaction([]) as transaction:
+        assert await book.recompute(transaction, await transaction.owners_after(None, 1000)) == 0
+
+
+async def test_the_migrated_schema_is_the_one_of_the_tables(database: SecretStr) -> None:
+    engine = make_engine(database, application="test")
+    async with engine.connect() as connection:
+        differences = await connection.run_sync(_differences)
+        checks = await connection.run_sync(_checks)
+    await engine.dispose()
+    assert differences == []
+    assert checks == {
+        (table.name, check.name, str(check.sqltext).count("'"))
+        for table in metadata.tables.values()
+        for check in table.constraints
+        if isinstance(check, CheckConstraint)
+    }
+
+
+def _differences(connection: Connection) -> Any:
+    options = {
+        "include_schemas": True,
+        "version_table_schema": "billing",
+        "compare_type": True,
+        "compare_server_default": True,
+        "include_name": lambda name, kind, _parents: kind != "schema" or name == metadata.schema,
+    }
+    return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+
+
+def _checks(connection: Connection) -> set[tuple[str, str | None, int]]:
+    found = inspect(connection).get_multi_check_constraints(schema=metadata.schema)
+    return {
+        (table, check["name"], check["sqltext"].count("'")) for (_, table), checks in found.items() for check in checks
+    }

@@ -1,0 +1,225 @@
+"""What Stripe has told and never arrived comes onto the log once, whatever Stripe and we ourselves do meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+from pydantic import SecretStr
+
+from eventlog.backlog import BacklogTooLong, ids_on_the_way
+from eventlog.entry import Entry
+from local.stripe.builder import StripeEvents
+from recovery.reconcile.events import AnotherIsAtIt, Asked, connected_accounts
+from schemas.ordering import ordering_key
+from schemas.record import RecordHeaders, Source
+from tests.kits.reconcilekit import NOW, Desk, event, events, open_desk
+from tests.kits.storekit import ask
+from tests.kits.stripelist import KEY
+
+
+@pytest.fixture
+async def desk(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[Desk]:
+    async with open_desk(kafka_bootstrap, database, topic_prefix) as opened:
+        yield opened
+
+
+async def test_what_never_arrived_comes_onto_the_log_as_stripe_wrote_it(desk: Desk) -> None:
+    """In order of time within each customer, under the customer's key, with its source."""
+    told = events(2500)
+    desk.stripe.tell(*told)
+    arrived = [one["id"] for at, one in enumerate(told) if at % 5]
+    await desk.applied(*arrived)
+
+    (report,) = await desk.run()
+
+    missing = [one for at, one in enumerate(told) if at % 5 == 0]
+    assert (report.listed, report.missing, report.fed, report.trouble) == (2500, 500, 500, None)
+    assert report.by_type == {"customer.updated": 500}
+    assert report.by_age.keys() == {"under an hour", "1 to 6 hours", "6 to 24 hours"}
+    assert report.oldest_missing == datetime.fromtimestamp(missing[0]["created"], UTC)
+    records = await asyncio.to_thread(desk.records)
+    assert sorted(record.headers["event_id"] for record in records) == sorted(one["id"] for one in missing)
+    for customer in {one["data"]["object"]["id"] for one in missing}:
+        theirs = [record for record in records if record.key == customer.encode()]
+        assert [record.headers["event_id"] for record in theirs] == [
+            one["id"] for one in missing if one["data"]["object"]["id"] == customer
+        ]
+    record = records[0]
+    assert record.value is not None
+    assert b'\n          "object": "customer",' in record.value.replace(b"\r", b"")  # indented as in the list
+    assert record.headers["source"] == "reconcile"
+    assert record.headers["api_version"] == orjson.loads(record.value)["api_version"]
+    assert await desk.process() == {"applied": 2500}
+    assert len(desk.stripe.requests) < 60  # a page is 100, and slices fit themselves to what there is
+
+    (report,) = await desk.run()
+    assert (report.missing, report.fed) == (0, 0)
+
+
+async def test_a_dry_run_sends_nothing_and_remembers_nothing(desk: Desk) -> None:
+    desk.stripe.tell(*events(30))
+    (report,) = await desk.run(dry_run=True)
+    assert (report.missing, report.fed) == (30, 0)
+    assert await desk.ids() == []
+    assert await ask(desk.settings.database_url, "SELECT count(*) FROM billing.reconciliations") == 0
+
+
+async def test_what_is_young_or_on_the_log_already_is_not_missing(desk: Desk) -> None:
+    """A backlog is no loss: what the worker has yet to come to is counted apart and not sent again."""
+    desk.stripe.tell(
+        event(1, ago=timedelta(minutes=4)), event(2, ago=timedelta(hours=1)), event(3, ago=timedelta(hours=1))
+    )
+    waiting = event(2, ago=timedelta(hours=1))
+    headers = RecordHeaders("evt_00002", waiting["type"], Source.STRIPE, "", False, "", "default", NOW.isoformat())
+    await desk.log.append([Entry(ordering_key(waiting).encode(), orjson.dumps(waiting), headers.encode())])
+
+    (report,) = await desk.run()
+
+    assert (report.listed, report.on_the_way, report.missing) == (2, 1, 1)
+    assert sorted(await desk.ids()) == ["evt_00002", "evt_00003"]
+    with pytest.raises(BacklogTooLong, match="2 records behind"):
+        ids_on_the_way(desk.settings.kafka_bootstrap, "nobody", desk.settings.events_topic, most=1)
+
+
+async def test_trouble_is_waited_out_and_repeats_count_once(desk: Desk) -> None:
+    """429 for as long as Stripe asks for; 500, 502, a broken connection and no answer for a while."""
+    desk.stripe.tell(*events(700))
+    desk.stripe.repeats = True
+    desk.stripe.faults.extend(["ok", "429", "500", "drop", "ok", "html", "500", "ok", "hang", "ok"])
+    wired = await desk.reconciler(total_s=0.5, most=400)
+    try:
+        (report,) = await wired.run(Asked(), [""])
+    finally:
+        wired.runs.close()
+    assert (report.missing, report.fed, report.trouble) == (700, 700, None)
+    assert Counter(await desk.ids()) == Counter(f"evt_{number:05}" for number in range(700))
+    refused = 1
+    assert desk.stripe.at[refused + 1] - desk.stripe.at[refused] >= 1.0  # Retry-After
+    assert KEY not in str(report)
+
+
+async def test_lasting_trouble_ends_the_run_and_the_next_takes_it_up(desk: Desk) -> None:
+    desk.stripe.tell(*events(900))
+    wired = await desk.reconciler(most=200)
+    desk.stripe.faults.extend(["ok"] * 12 + ["500"] * 4)
+    try:
+        (report,) = await wired.run(Asked(), [""])
+    finally:
+        wired.runs.close()
+    assert report.trouble is not None
+    assert "HTTP 500" in report.trouble
+    assert 0 < report.fed < 900
+    query = "SELECT last_error FROM billing.reconciliations WHERE ended_at IS NULL"
+    assert await ask(desk.settings.database_url, query) == report.trouble
+
+    (rest,) = await desk.run()
+    assert rest.resumed_at is not None
+    assert (rest.fed + report.fed, rest.trouble) == (900, None)
+    assert Counter(await desk.ids()) == Counter(f"evt_{number:05}" for number in range(900))
+    assert await ask(desk.settings.database_url, "SELECT count(*) FROM billing.reconciliations") == 1
+
+
+async def test_a_killed_run_goes_on_where_it_was(desk: Desk, tmp_path: Path) -> None:
+    """kill -9 in the middle of the list; the command again: every event is on the log once."""
+    told = events(3000)
+    desk.stripe.tell(*told)
+    desk.stripe.hang_at = 25
+    first = await desk.start_billing(tmp_path, "reconcile")
+    async with asyncio.timeout(60):
+        while len(desk.stripe.requests) < 25:  # noqa: ASYNC110  # another process makes them
+            await asyncio.sleep(0.02)
+    first.send_signal(signal.SIGKILL)
+    await first.communicate()
+    sent = await desk.ids()
+    assert 0 < len(sent) < 3000
+    desk.stripe.hang_at = None
+
+    second = await desk.ask_billing(tmp_path, "reconcile", "--json")
+
+    assert second.exit_code == 0, second.stderr
+    (report,) = orjson.loads(second.stdout.splitlines()[-1])
+    assert report["resumed_at"] is not None
+    assert report["listed"] < 3000
+    assert Counter(await desk.ids()) == Counter(one["id"] for one in told)
+    assert KEY not in second.stdout + second.stderr
+
+
+async def test_two_at_once_do_it_once(desk: Desk) -> None:
+    desk.stripe.tell(*events(500))
+    desk.stripe.slow_s = 0.02
+    one, other = await desk.reconciler(), await desk.reconciler()
+    ended = await asyncio.gather(*(wired.run(Asked(), [""]) for wired in (one, other)), return_exceptions=True)
+    one.runs.close()
+    other.runs.close()
+    assert Counter(type(end).__name__ for end in ended) == {"list": 1, "AnotherIsAtIt": 1}
+    assert len(await desk.ids()) == 500
+    assert any(isinstance(end, AnotherIsAtIt) for end in ended)
+
+
+async def test_each_connected_account_is_asked_in_its_name(desk: Desk) -> None:
+    """The list lacks its name, on the log the event has it, as the webhook's would. One that left stops no other."""
+    desk.stripe.accounts = ["acct_1", "acct_2"]
+    desk.stripe.tell(event(1, ago=timedelta(hours=1)))
+    desk.stripe.tell(event(2, ago=timedelta(hours=2)), account="acct_1")
+    desk.stripe.tell(event(3, ago=timedelta(hours=3), account="acct_2"), account="acct_2")
+
+    wired = await desk.reconciler()
+    accounts = await connected_accounts(wired.lists)
+    reports = await wired.run(Asked(), ["", *accounts, "acct_gone"])
+    wired.runs.close()
+
+    assert accounts == ["acct_2", "acct_1"]
+    assert [report.fed for report in reports] == [1, 1, 1, 0]
+    assert reports[-1].trouble is not None
+    assert "account_invalid" in reports[-1].trouble
+    found = {record.headers["event_id"]: record for record in await asyncio.to_thread(desk.records)}
+    for event_id, account in (("evt_00001", None), ("evt_00002", "acct_1"), ("evt_00003", "acct_2")):
+        record = found[event_id]
+        assert orjson.loads(record.value or b"").get("account") == account
+        assert record.headers["account"] == (account or "")
+        assert record.key == (f"{account}/cus_1" if account else "cus_1").encode()
+    assert await desk.process() == {"applied": 3}
+
+
+async def test_only_what_was_asked_for(desk: Desk) -> None:
+    mine = StripeEvents().event("invoice.finalized", StripeEvents().invoice(), int(NOW.timestamp()) - 4000, id_="evt_i")
+    desk.stripe.tell(*events(3), mine)
+    desk.stripe.undelivered = {"evt_00001"}
+    assert [report.fed for report in await desk.run(types=("invoice.finalized",))] == [1]
+    assert await desk.ids() == ["evt_i"]
+    assert [report.fed for report in await desk.run(undelivered_only=True)] == [1]
+    assert sorted(await desk.ids()) == ["evt_00001", "evt_i"]
+    (report,) = await desk.run()
+    assert report.resumed_at is None
+    assert report.fed == 2
+
+
+async def test_a_key_of_the_other_mode_is_refused(desk: Desk, tmp_path: Path) -> None:
+    """And so is an event of the other mode, whatever the key says."""
+    live = await desk.ask_billing(tmp_path, "reconcile", BILLING_STRIPE_API_KEY=KEY.replace("test", "live"))
+    assert live.exit_code == 2
+    assert "is of live mode" in live.stderr
+    assert not desk.stripe.requests
+
+    desk.stripe.tell(event(1, ago=timedelta(hours=1), livemode=True))
+    (report,) = await desk.run()
+    assert report.trouble is not None
+    assert "not of test mode" in report.trouble
+    assert await desk.ids() == []
+
+
+async def test_the_command_says_what_is_missing(desk: Desk, tmp_path: Path) -> None:
+    desk.stripe.tell(*events(5))
+    dry = await desk.ask_billing(tmp_path, "reconcile", "--dry-run", "--since", "1d")
+    assert dry.exit_code == 3
+    assert "5 listed, 0 on the way, 5 missing, nothing sent" in dry.stdout
+    assert "customer.updated" in dry.stdout
+    wrong = await desk.ask_billing(tmp_path, "reconcile", "--since", "yesterday")
+    assert wrong.exit_code == 2

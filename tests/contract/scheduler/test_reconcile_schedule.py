@@ -1,0 +1,73 @@
+"""A reconciliation now and then, beside the timers, which never hear of its trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from scheduler.reconcile import ReconcileSchedule
+from tests.kits.reconcilekit import CONFIG, Desk, events, open_desk
+from tests.kits.storekit import ask, until
+from tests.kits.stripelist import KEY
+
+
+@pytest.fixture
+async def desk(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[Desk]:
+    async with open_desk(kafka_bootstrap, database, topic_prefix) as opened:
+        yield opened
+
+
+async def test_the_schedule_reconciles_and_outlives_trouble(desk: Desk) -> None:
+    """Stripe down, then up: the second try finds what is missing; then it rests for its pause."""
+    desk.stripe.tell(*events(10))
+    settings = desk.settings.model_copy(
+        update={"stripe_api_key": SecretStr(KEY), "stripe_api_base": desk.stripe.url, "stripe_calls_per_second": 100.0}
+    )
+    desk.stripe.key = "sk_test_another"
+    schedule = ReconcileSchedule(
+        settings, CONFIG, every=timedelta(hours=1), clock=lambda: datetime.now(UTC), retry=timedelta(seconds=0.1)
+    )
+    running = asyncio.create_task(schedule.run())
+
+    async def is_troubled() -> bool:
+        return "HTTP 401" in schedule.note()
+
+    async def is_done() -> bool:
+        query = "SELECT count(*) FROM billing.reconciliations WHERE ended_at IS NOT NULL"
+        return bool(await ask(desk.settings.database_url, query))
+
+    await until(is_troubled)
+    desk.stripe.key = KEY
+    await until(is_done)
+    asked = len(desk.stripe.requests)
+    assert len(await desk.ids()) == 10
+    assert len(desk.stripe.requests) == asked
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_the_scheduler_runs_it_beside_the_timers(desk: Desk, tmp_path: Path) -> None:
+    desk.stripe.tell(*events(10))
+    started = time.monotonic()
+    process = await desk.start_billing(tmp_path, "scheduler", BILLING_RECONCILE_EVERY_S="3600")
+
+    async def is_done() -> bool:
+        query = "SELECT count(*) FROM billing.reconciliations WHERE ended_at IS NOT NULL"
+        return bool(await ask(desk.settings.database_url, query))
+
+    try:
+        await until(is_done, timeout=60)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        out, _ = await process.communicate()
+    assert process.returncode == 0, out.decode()
+    assert len(await desk.ids()) == 10
+    assert time.monotonic() - started < 60

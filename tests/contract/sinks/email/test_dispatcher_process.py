@@ -1,0 +1,220 @@
+"""`billing dispatcher` and `billing mail` as an operator meets them: processes, signals, HTTP, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.policy import default
+from pathlib import Path
+
+import aiohttp
+import orjson
+import pytest
+from pydantic import SecretStr
+
+from local.stack.ports import free_port
+from schemas.mail import MAILS
+from sinks.email.dispatcher import Pace
+from sinks.outbox.wakeup import listen
+from sinks.postgres.outboxes import EMAILS_CHANNEL
+from tests.faulty_mailbox import Fault, FaultyMailbox
+from tests.kits.mailkit import Desk, eventually, open_desk
+
+
+@pytest.fixture
+async def desk(database: SecretStr) -> AsyncIterator[Desk]:
+    async with open_desk(database) as opened:
+        opened.clock.now = datetime.now(UTC)  # processes go by the real one
+        yield opened
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "billing.toml"
+    path.write_text('[mail]\nsender = "Acme <billing@example.com>"\noperator = "ops@example.com"\n')
+    return path
+
+
+def _environment(desk: Desk, mailbox: FaultyMailbox, config: Path, **more: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "BILLING_KAFKA_BOOTSTRAP": "127.0.0.1:1",  # not used here
+        "BILLING_DATABASE_URL": desk.url.get_secret_value(),
+        "BILLING_SMTP_URL": mailbox.url,
+        "BILLING_CONFIG": str(config),
+        **more,
+    }
+
+
+@asynccontextmanager
+async def _process(*arguments: str, env: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "ops.cli",
+        *arguments,
+        env=env,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def _ended(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
+    async with asyncio.timeout(60):
+        out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def _billing(*arguments: str, env: dict[str, str]) -> tuple[int, str, str]:
+    async with _process(*arguments, env=env) as process:
+        return await _ended(process)
+
+
+async def _get(port: int, path: str) -> tuple[int, str]:
+    try:
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as answer:
+            return answer.status, await answer.text()
+    except aiohttp.ClientError:
+        return 0, ""
+
+
+async def test_the_process_sends_tells_and_stops(desk: Desk, mailbox: FaultyMailbox, config: Path) -> None:
+    """One wide line per mail without address or content; /livez, /readyz, /metrics; SIGTERM ends it with 0."""
+    port = free_port()
+    await desk.queue("receipt", recipient="jane.doe@example.com")
+    env = _environment(desk, mailbox, config, BILLING_OPS_PORT=str(port))
+    async with _process("dispatcher", env=env) as process:
+        await desk.until("receipt", status="sent")
+
+        async def is_counted() -> bool:
+            _, text = await _get(port, "/metrics")
+            return 'billing_emails_settled_total{outcome="sent",template="payment-receipt"} 1.0' in text
+
+        await eventually(is_counted)
+        assert (await _get(port, "/livez"))[0] == 200
+        assert (await _get(port, "/readyz"))[0] == 200
+        await mailbox.stop()
+        await desk.queue("waiting")
+
+        async def is_not_ready() -> bool:
+            status, text = await _get(port, "/readyz")
+            return status == 503 and "SMTPConnectError" in text
+
+        await eventually(is_not_ready)
+        assert (await _get(port, "/livez"))[0] == 200  # restarting us would not help
+        process.send_signal(signal.SIGTERM)
+        code, _, err = await _ended(process)
+    assert code == 0
+    lines = [orjson.loads(line) for line in err.splitlines()]
+    (sent,) = (line for line in lines if line["action"] == "email.sent")
+    assert (sent["key"], sent["template"], sent["attempt"]) == ("receipt", "payment-receipt", 1)
+    assert sent["to"] == "j***@example.com"
+    assert sent["ms"] > 0
+    assert "jane.doe" not in err
+    assert "F3A1C2D4" not in err
+    assert (await desk.row("waiting"))["attempts"] == 0
+
+
+async def test_a_killed_process_leaves_nothing_behind(desk: Desk, mailbox: FaultyMailbox, config: Path) -> None:
+    """kill -9 in the middle of a conversation: the mail leaves once its claim has run out, and only once."""
+    mailbox.fail_next(Fault.HANG)
+    await desk.queue("a")
+    async with _process("dispatcher", env=_environment(desk, mailbox, config)) as process:
+
+        async def hangs() -> bool:
+            return mailbox.met == [Fault.HANG]
+
+        await eventually(hangs)
+        process.kill()
+        await _ended(process)
+    assert (await desk.row("a"))["status"] == "sending"
+    desk.clock.now = datetime.now(UTC) + timedelta(minutes=11)
+    async with desk.dispatcher(mailbox):
+        row = await desk.until("a", status="sent")
+    assert row["attempts"] == 2
+    assert len(mailbox.messages) == 1
+
+
+async def test_a_notification_ends_the_wait(desk: Desk, mailbox: FaultyMailbox) -> None:
+    """With a poll once a minute, a mail still leaves at once."""
+    lazy = Pace(poll_s=60.0)
+    async with desk.dispatcher(mailbox, senders=1, pace=lazy) as dispatcher:
+        listening = asyncio.create_task(listen(desk.url, EMAILS_CHANNEL, dispatcher.wake))
+        try:
+            for number in range(3):
+                await desk.queue(f"m{number}")
+                await desk.until(f"m{number}", status="sent")
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+    assert len(mailbox.messages) == 3
+
+
+async def test_an_operator_sees_and_requeues(desk: Desk, mailbox: FaultyMailbox, config: Path) -> None:
+    """`ls` shows the failed ones with their reason, `requeue` gives them back, and says what it could not."""
+    env = _environment(desk, mailbox, config)
+    await desk.queue("lost", status="failed", attempts=8, last_error="550 5.1.1 no such mailbox")
+    gone = f"receipt::in_{'1NG8Du2eZvKYlo2CUI79vXWy' * 3}"
+    await desk.queue(gone, status="sent")
+    code, out, _ = await _billing("mail", "ls", "--json", env=env)
+    (row,) = (orjson.loads(line) for line in out.splitlines())
+    assert code == 0
+    assert (row["email_key"], row["attempts"], row["last_error"]) == ("lost", 8, "550 5.1.1 no such mailbox")
+    assert "data" not in row
+    code, out, _ = await _billing("mail", "ls", "--all", env=env)
+    assert code == 0
+    assert "lost" in out
+    assert gone in out
+    code, out, err = await _billing("mail", "requeue", "lost", gone, env=env)
+    assert (code, out) == (1, "lost\n")
+    assert f"not a failed mail: {gone}" in err
+    assert [(row["status"], row["attempts"]) for row in await desk.rows()] == [("queued", 0), ("sent", 0)]
+    code, out, _ = await _billing("mail", "ls", env=env)
+    assert (code, out) == (0, "no failed mails\n")
+    assert (await _billing("mail", "requeue", env=env))[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("BILLING_SMTP_URL", "http://u:hunter2@x", "BILLING_SMTP_URL"),
+        ("BILLING_DATABASE_URL", "mysql://u:hunter2@x/y", "BILLING_DATABASE_URL"),
+    ],
+)
+async def test_a_bad_setting_is_one_line(
+    desk: Desk, mailbox: FaultyMailbox, config: Path, setting: str, value: str, said: str
+) -> None:
+    """Exit 2, the setting's name, and not its password."""
+    code, _, err = await _billing("dispatcher", env=_environment(desk, mailbox, config) | {setting: value})
+    assert code == 2
+    assert said in err
+    assert "hunter2" not in err
+    assert len(err.splitlines()) == 1
+
+
+async def test_previews_are_written(tmp_path: Path) -> None:
+    """Every mail, English and German, as HTML, text and a whole message; no setting is needed."""
+    out = tmp_path / "previews"
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("BILLING_")}
+    code, said, err = await _billing("mail", "preview", "--out", str(out), env=bare)
+    assert (code, err) == (0, "")
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        f"{mail}.{locale}.{kind}" for mail in MAILS for locale in ("en", "de") for kind in ("html", "txt", "eml")
+    }
+    assert said == f"{len(names)} files in {out}\n"
+    message = message_from_bytes((out / "win-back.de.eml").read_bytes(), policy=default)
+    assert "List-Unsubscribe" in message

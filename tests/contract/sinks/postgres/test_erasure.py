@@ -1,0 +1,357 @@
+"""B6 against the real store: the export holds all that is held, and after the erasure no table tells who it was."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from pydantic import SecretStr
+
+from eventlog.dead_letters import DeadLetterPublisher
+from eventlog.retention import KafkaKeeps
+from local.stripe.builder import ApiShape, Json, StripeEvents
+from local.stripe.payments import charge, dispute, payment_method
+from schemas.record import RecordHeaders, Source, record_of
+from schemas.settings import Config, Plan
+from schemas.state import Organization
+from schemas.timer import timer_event
+from schemas.verdict import Applied, Dead, Duplicate, Ignored, Verdict
+from sinks.exports.exporter import Exporter
+from sinks.exports.orders import ExportOrders
+from sinks.exports.storage import Storage
+from sinks.postgres import tables
+from sinks.postgres.personal_data import held_on_customers
+from sinks.postgres.store import Store
+from streams.process import Processor
+from streams.rules.catalog import RULES
+from tests.kits.rulekit import DAY, NOW, at
+
+JANE = {"email": "jane.erasable@example.com", "name": "Jane Erasable"}
+NEEDLES = ("jane", "erasable", "9753")
+"""In lower case: what tells who it was, and the last digits of the card."""
+LATE = NOW + 10 * DAY
+GONE = LATE + 30 * DAY
+
+# Tables that hold nothing on a customer: whoever adds one says so here, or in belonging.py which rows are whose.
+IMPERSONAL = {"brakes", "reconciliations", "rebuilds", "rebuilt", "log_positions"}
+
+
+@dataclass
+class Rig:
+    """The worker's and the exporter's halves over one database, with a clock that tests move."""
+
+    url: str
+    processor: Processor
+    exporter: Exporter
+    folder: Path
+    now: list[datetime] = field(default_factory=lambda: [at(NOW)])
+    offset: int = 0
+
+    async def tell(self, *events: Json) -> list[Verdict]:
+        records = []
+        for event in events:
+            headers = RecordHeaders(
+                event_id=event["id"],
+                type=event["type"],
+                source=Source.STRIPE,
+                account="",
+                livemode=False,
+                api_version="",
+                endpoint="default",
+                received_at=self.now[0].isoformat(),
+            )
+            value = orjson.dumps(event)
+            records.append(record_of("events", 0, self.offset, b"cus_1", value, headers.encode(), 1_700_000_000.0))
+            self.offset += 1
+        return await self.processor.process(records)
+
+    async def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(self.url)
+        try:
+            return [dict(row) for row in await connection.fetch(query, *arguments)]
+        finally:
+            await connection.close()
+
+    async def due(self, key: str) -> Json:
+        """The event of a timer, as the scheduler appends it."""
+        (row,) = await self.rows("SELECT * FROM billing.timers WHERE timer_key = $1", key)
+        return timer_event(_timer(row))
+
+    async def found(self) -> dict[str, list[str]]:
+        """Needle → the columns that hold it, over every text and JSON column of the schema."""
+        columns = await self.rows(
+            "SELECT table_name, column_name FROM information_schema.columns "
+            "WHERE table_schema = 'billing' AND data_type IN ('text', 'jsonb', 'character varying')"
+        )
+        hits: dict[str, list[str]] = {needle: [] for needle in NEEDLES}
+        for column in columns:
+            table, name = column["table_name"], column["column_name"]
+            for needle in NEEDLES:
+                query = f'SELECT 1 FROM billing."{table}" WHERE lower("{name}"::text) LIKE $1 LIMIT 1'
+                if await self.rows(query, f"%{needle}%"):
+                    hits[needle].append(f"{table}.{name}")
+        return {needle: places for needle, places in hits.items() if places}
+
+    def archives(self) -> list[Path]:
+        return sorted(self.folder.glob("*")) if self.folder.exists() else []
+
+
+def _timer(row: Mapping[str, Any]) -> Any:
+    from schemas.state import Timer
+
+    names = ("timer_key", "account", "customer_id", "kind", "subject", "due_at", "livemode", "event_id")
+    return Timer(**{name: row[name] for name in names}, data=orjson.loads(row["data"]))
+
+
+@pytest.fixture(params=list(ApiShape), ids=lambda shape: shape.name.lower())
+def make(request: pytest.FixtureRequest) -> StripeEvents:
+    return StripeEvents(request.param)
+
+
+@pytest.fixture
+async def rig(kafka_bootstrap: str, database: SecretStr, topic_prefix: str, tmp_path: Path) -> AsyncIterator[Rig]:
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    for creation in admin.create_topics([NewTopic(f"{topic_prefix}.dead", 1, 1)]).values():
+        creation.result(timeout=15)
+    store = await Store.connect(database, pool_size=2)
+    dead_letters = DeadLetterPublisher(kafka_bootstrap, f"{topic_prefix}.dead")
+    orders = await ExportOrders.connect(database, claimer="test", application="billing-test")
+    now = [at(NOW)]
+    folder = tmp_path / "exports"
+    yield Rig(
+        database.get_secret_value(),
+        Processor(
+            store=store,
+            dead_letters=dead_letters,
+            rules=RULES,
+            config=Config(plans={"pro": Plan(name="Pro", prices=("price_pro",))}),
+            group="test.worker",
+            code_version="1",
+            clock=lambda: now[0],
+            kafka_keeps=KafkaKeeps(timedelta(days=29), timedelta(days=91)),
+        ),
+        Exporter(orders, Storage(str(folder)), clock=lambda: now[0]),
+        folder,
+        now,
+    )
+    await orders.close()
+    dead_letters.close()
+    await store.close()
+
+
+def history(make: StripeEvents) -> list[Json]:
+    """A year in the life of Jane, whatever of it can hold her name."""
+    card = payment_method(make, "pm_1", last4="9753")
+    bad = make.subscription(start=NOW, status="a ninth", metadata={"name": JANE["name"]})
+    return [
+        make.event("customer.created", make.customer(**JANE), NOW),  # type: ignore[arg-type]  # the builder's keywords
+        make.event("payment_method.attached", card, NOW + 1),
+        make.event("customer.subscription.created", make.subscription(start=NOW), NOW + 2),
+        make.event("invoice.paid", make.invoice("in_1", status="paid", created=NOW + 3, **JANE), NOW + 3),  # type: ignore[arg-type]  # as above
+        make.event("charge.succeeded", charge(make, "ch_1", billing_details=JANE), NOW + 4),
+        make.event("charge.dispute.created", dispute(make, "dp_1", charge="ch_1", evidence=JANE), NOW + 5),
+        make.event("invoice.payment_failed", make.invoice("in_2", created=NOW + 6, **JANE), NOW + 6),  # type: ignore[arg-type]  # as above
+        make.event("customer.subscription.updated", bad, NOW + 7),
+        make.event(
+            "quote.finalized", {"object": "quote", "id": "qt_1", "customer": "cus_1", "header": JANE["name"]}, NOW
+        ),
+    ]
+
+
+def left(make: StripeEvents, when: int = LATE) -> Json:
+    ended = make.subscription(start=NOW, status="canceled", ended_at=when)
+    return make.event("customer.subscription.deleted", ended, when)
+
+
+async def test_B6_after_the_erasure_no_column_of_any_table_tells_who_it_was(rig: Rig, make: StripeEvents) -> None:
+    await rig.tell(*history(make), left(make))
+    assert set(await rig.found()) == set(NEEDLES), "the history must hold what is to be erased"
+    amounts = await rig.rows("SELECT invoice_id, amount, currency, status FROM billing.payments ORDER BY invoice_id")
+    rig.now[0] = at(GONE)
+
+    verdicts = await rig.tell(await rig.due("erase::sub_1"))
+
+    assert verdicts == [Applied()]
+    assert await rig.found() == {}
+    after = await rig.rows("SELECT invoice_id, amount, currency, status FROM billing.payments ORDER BY invoice_id")
+    assert after == amounts
+    assert amounts
+    pending = await rig.rows(
+        "SELECT timer_key FROM billing.timers WHERE status IN ('pending', 'fired') AND customer_id = 'cus_1' "
+        "UNION ALL SELECT email_key FROM billing.emails WHERE status IN ('queued', 'sending') "
+        "AND customer_id = 'cus_1' "
+        "UNION ALL SELECT call_key FROM billing.stripe_calls WHERE status IN ('queued', 'calling') "
+        "UNION ALL SELECT event_id FROM billing.dead_letters WHERE status = 'open' "
+        "UNION ALL SELECT event_id FROM billing.events WHERE outcome = 'waiting'"
+    )
+    assert pending == []
+    (noted,) = await rig.rows("SELECT * FROM billing.erasures")
+    assert (noted["customer_id"], noted["asked_at"], noted["erased_at"]) == ("cus_1", at(LATE), at(GONE))
+    assert noted["organization_id"] == Organization.id_of("", "cus_1")
+    assert noted["kafka_until"] == at(GONE) + timedelta(days=29)
+    assert noted["dead_letters_until"] == at(NOW) + timedelta(days=91)
+    assert orjson.loads(noted["counts"])["events"] >= len(history(make))
+
+
+async def test_B6_others_keep_what_is_theirs(rig: Rig, make: StripeEvents) -> None:
+    """A user of two organizations, the same customer id under another account, and whoever else is there."""
+    linked = make.checkout_session(customer="cus_1", subscription="sub_1", user="usr_shared")
+    other = make.checkout_session("cs_2", customer="cus_2", subscription="sub_2", user="usr_shared")
+    namesake = make.event("customer.created", make.customer(email="namesake@example.com"), NOW) | {"account": "acct_9"}
+    await rig.tell(
+        make.event("customer.created", make.customer(**JANE), NOW),  # type: ignore[arg-type]  # the builder's keywords
+        make.event("customer.created", make.customer("cus_2", email="kim@example.com", name="Kim"), NOW),
+        make.event("customer.subscription.created", make.subscription(start=NOW), NOW + 1),
+        make.event("customer.subscription.created", make.subscription("sub_2", customer="cus_2", start=NOW), NOW + 1),
+        make.event("checkout.session.completed", linked, NOW + 2),
+        make.event("checkout.session.completed", other, NOW + 3),
+        namesake,
+        left(make),
+    )
+    rig.now[0] = at(GONE)
+    await rig.tell(await rig.due("erase::sub_1"))
+
+    customers = await rig.rows("SELECT account, customer_id, email FROM billing.customers ORDER BY 1, 2")
+    assert [tuple(row.values()) for row in customers] == [
+        ("", "cus_1", None),
+        ("", "cus_2", "kim@example.com"),
+        ("acct_9", "cus_1", "namesake@example.com"),
+    ]
+    (user,) = await rig.rows("SELECT email FROM billing.users WHERE user_id = 'usr_shared'")
+    assert user["email"] == "kim@example.com"
+    kept = await rig.rows("SELECT count(*) AS n FROM billing.events WHERE customer_id = 'cus_2' AND payload IS NULL")
+    assert kept == [{"n": 0}]
+
+
+async def test_B6_what_stands_behind_the_erasure_in_the_same_batch_is_not_erased(rig: Rig, make: StripeEvents) -> None:
+    await rig.tell(*history(make), left(make))
+    rig.now[0] = at(GONE)
+    due = await rig.due("erase::sub_1")
+    before = make.event("customer.updated", make.customer(**JANE), GONE - 5, previous={"name": None})  # type: ignore[arg-type]  # the builder's keywords
+    back = make.event(
+        "customer.updated", make.customer(email="new@example.com", name="New"), GONE + 5, previous={"email": None}
+    )
+
+    verdicts = await rig.tell(before, due, back, due)
+
+    assert verdicts == [Applied(), Applied(), Applied(), Duplicate()]
+    assert await rig.found() == {}
+    (customer,) = await rig.rows("SELECT email, name FROM billing.customers")
+    assert customer == {"email": "new@example.com", "name": "New"}
+    (row,) = await rig.rows("SELECT payload FROM billing.events WHERE event_id = $1", back["id"])
+    assert row["payload"] is not None
+
+
+async def test_B6_a_new_subscription_stops_the_erasure(rig: Rig, make: StripeEvents) -> None:
+    await rig.tell(*history(make), left(make))
+    due = await rig.due("erase::sub_1")
+    again = make.event("customer.subscription.created", make.subscription("sub_2", start=LATE + DAY), LATE + DAY)
+    await rig.tell(again)
+    (timer,) = await rig.rows("SELECT status FROM billing.timers WHERE timer_key = 'erase::sub_1'")
+    assert timer["status"] == "cancelled"
+    rig.now[0] = at(GONE)
+
+    await rig.tell(due)  # it had been appended just before
+
+    assert await rig.rows("SELECT 1 FROM billing.erasures") == []
+    assert set(await rig.found()) == set(NEEDLES)
+
+
+async def test_B6_the_export_is_all_that_is_held_and_goes_with_it(rig: Rig, make: StripeEvents) -> None:
+    verdicts = await rig.tell(*history(make), left(make))
+    assert isinstance(verdicts[7], Dead)
+    assert Ignored() in verdicts
+    await rig.tell(make.event("customer.created", make.customer("cus_2", email="kim@example.com", name="=Kim()"), NOW))
+
+    assert await rig.exporter.work()
+    assert not await rig.exporter.work()
+
+    (row,) = await rig.rows("SELECT * FROM billing.exports")
+    (path,) = rig.archives()
+    assert (row["status"], row["bytes"], row["location"]) == ("done", path.stat().st_size, path.name)
+    assert path.parent.stat().st_mode & 0o077 == 0
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        manifest = orjson.loads(archive.read("manifest.json"))
+        documents = {name: orjson.loads(archive.read(f"json/{name}.json")) for name in manifest["rows"]}
+        sheets = {
+            name: list(csv.DictReader(io.StringIO(archive.read(f"csv/{name}.csv").decode()))) for name in documents
+        }
+        everything = b"".join(archive.read(name) for name in archive.namelist()).decode()
+    assert set(documents) == {table.name for table in held_on_customers()}
+    assert {name: len(rows) for name, rows in documents.items()} == manifest["rows"]
+    assert {name: len(rows) for name, rows in sheets.items()} == manifest["rows"]
+    assert (manifest["customer_id"], manifest["organization_id"]) == ("cus_1", Organization.id_of("", "cus_1"))
+    assert documents["customers"][0]["email"] == sheets["customers"][0]["email"] == JANE["email"]
+    assert documents["payment_methods"][0]["last4"] == "9753"
+    assert len(documents["events"]) == len(history(make)) + 1
+    assert documents["events"][0]["payload"]["object"] == "event"
+    for name in ("organizations", "users", "memberships", "subscriptions", "payments", "emails", "timers"):
+        assert documents[name], name
+    assert "kim@example.com" not in everything
+    assert path.name not in everything
+
+    rig.now[0] = at(GONE)
+    await rig.tell(await rig.due("erase::sub_1"))
+    assert await rig.exporter.work()
+    assert rig.archives() == []
+    (row,) = await rig.rows("SELECT status, location FROM billing.exports")
+    assert row == {"status": "deleted", "location": None}
+
+
+async def test_B6_an_export_is_kept_no_longer_than_the_data_would_be(rig: Rig, make: StripeEvents) -> None:
+    """Also where a new subscription kept the data itself."""
+    await rig.tell(*history(make), left(make))
+    assert await rig.exporter.work()
+    rig.now[0] = at(GONE)
+    assert await rig.exporter.work()
+    assert rig.archives() == []
+
+
+async def test_B6_an_archive_that_is_written_while_its_customer_is_erased_does_not_stay(
+    rig: Rig, make: StripeEvents
+) -> None:
+    await rig.tell(*history(make), left(make))
+    orders = await ExportOrders.connect(SecretStr(rig.url), claimer="another", application="billing-test")
+    rig.now[0] = at(GONE - 60)
+    order = await orders.claim(rig.now[0])
+    assert order is not None
+    rig.now[0] = at(GONE)
+    await rig.tell(await rig.due("erase::sub_1"))
+    assert not await orders.done(order, rig.now[0], 1, "")
+    rig.folder.mkdir(exist_ok=True)
+    (rig.folder / str(order.location)).write_bytes(b"left by a crash")
+    assert not await rig.exporter.work(), "its writer may still be at it"
+    rig.now[0] += timedelta(minutes=30)
+    assert await rig.exporter.work()
+    assert rig.archives() == []
+    await orders.close()
+
+
+async def test_what_cannot_be_stored_is_tried_again_and_given_up_in_the_end(rig: Rig, make: StripeEvents) -> None:
+    await rig.tell(*history(make), left(make))
+    rig.folder.write_text("a file where the folder should be")
+    for _ in range(8):
+        assert await rig.exporter.work()
+        (row,) = await rig.rows("SELECT status, next_attempt_at, last_error FROM billing.exports")
+        rig.now[0] = row["next_attempt_at"]
+    assert row["status"] == "failed"
+    assert not await rig.exporter.work()
+    assert row["last_error"].startswith(("FileExistsError", "NotADirectoryError"))
+
+
+def test_each_table_says_whether_it_holds_something_on_customers() -> None:
+    held = {table.name for table in held_on_customers()}
+    others = {table.name for table in tables.metadata.tables.values()} - held
+    assert others <= IMPERSONAL, f"say in belonging.py how to tell a customer's rows of {others - IMPERSONAL}"

@@ -1,0 +1,198 @@
+"""What each kind of reference brings along, and that no table is read whole for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+from pydantic import SecretStr
+
+from schemas.references import References
+from schemas.state import (
+    Customer,
+    Dispute,
+    Membership,
+    Organization,
+    Payment,
+    PaymentMethod,
+    Row,
+    Subscription,
+    Timer,
+    TimerStatus,
+    User,
+)
+from sinks.postgres import loading
+from sinks.postgres.pool import PLANNING
+from sinks.postgres.rows import Flush
+from sinks.postgres.statements import as_texts
+from sinks.postgres.store import Store
+from tests.kits.storekit import NOW, known, loaded, write
+
+REF = ("", "cus_1")
+
+
+def _timer(key: str, customer_id: str = "cus_1", status: TimerStatus = TimerStatus.PENDING) -> Timer:
+    return Timer(timer_key=key, account="", customer_id=customer_id, kind="k", subject="s", due_at=NOW, status=status)
+
+
+def _household(customer_id: str, account: str = "") -> dict[str, Row]:
+    """One customer with everything; each row under a name for the tests."""
+    organization_id = Organization.id_of(account, customer_id)
+    return {
+        "customer": Customer(account=account, customer_id=customer_id, user_id=f"linked_{customer_id}{account}"),
+        "organization": Organization(
+            organization_id=organization_id, account=account, customer_id=customer_id, name="o", limits={"seats": 3}
+        ),
+        "stand-in": User(user_id=User.id_of(account, customer_id)),
+        "linked": User(user_id=f"linked_{customer_id}{account}", email="ada@example.com"),
+        "invited": User(user_id=f"invited_{customer_id}{account}"),
+        "membership": Membership(
+            organization_id=organization_id, user_id=f"invited_{customer_id}{account}", role="VIEWER"
+        ),
+        "subscription": Subscription(account=account, subscription_id=f"sub_{customer_id}", customer_id=customer_id),
+        "second": Subscription(account=account, subscription_id=f"sub_{customer_id}_2", customer_id=customer_id),
+        "method": PaymentMethod(account=account, payment_method_id=f"pm_{customer_id}", customer_id=customer_id),
+        "fired": replace(_timer(f"fired_{customer_id}{account}", customer_id, TimerStatus.FIRED), account=account),
+        "pending": replace(_timer(f"pending_{customer_id}{account}", customer_id), account=account),
+    }
+
+
+MINE = _household("cus_1")
+PAYMENT = Payment(
+    payment_id="pay_1",
+    account="",
+    customer_id="cus_1",
+    currency="eur",
+    invoice_id="in_1",
+    checkout_session_id="cs_1",
+    charge_id="ch_1",
+    payment_intent_id="pi_1",
+)
+DISPUTE = Dispute(account="", dispute_id="dp_1", charge_id="ch_1", customer_id="cus_1", currency="eur", status="s")
+DONE = _timer("done", status=TimerStatus.DONE)
+STRANGER = User(user_id="usr_stranger")
+
+
+@pytest.fixture
+async def peopled(store: Store) -> Store:
+    """The household, one of another customer, and one of the same id under a connected account."""
+    others = [*_household("cus_2").values(), *_household("cus_1", "acct_1").values()]
+    await write(store, Flush(known(*MINE.values(), PAYMENT, DISPUTE, DONE, STRANGER, *others)))
+    return store
+
+
+REFERENCES: dict[str, tuple[References, list[Row]]] = {
+    "customer": (References(customers={REF}), []),
+    "subscription": (References(subscriptions={("", "sub_cus_1")}), []),
+    "payment by invoice": (References(payments={("", "in_1")}), [PAYMENT]),
+    "payment by checkout session": (References(payments={("", "cs_1")}), [PAYMENT]),
+    "payment by charge": (References(payments={("", "ch_1")}), [PAYMENT]),
+    "payment by payment intent": (References(payments={("", "pi_1")}), [PAYMENT]),
+    "payment method": (References(payment_methods={("", "pm_cus_1")}), []),
+    "dispute": (References(disputes={("", "dp_1")}), [DISPUTE]),
+    "timer that is done": (References(timers={"done"}), [DONE]),
+    "user besides": (References(customers={REF}, users={"usr_stranger", "usr_nobody"}), [STRANGER]),
+    "several ways at once": (
+        References(
+            customers={REF}, subscriptions={("", "sub_cus_1")}, payments={("", "in_1"), ("", "ch_1")}, timers={"done"}
+        ),
+        [PAYMENT, DONE],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFERENCES)
+async def test_a_reference_brings_the_whole_customer(peopled: Store, what: str) -> None:
+    """Each row once, and nothing of another customer or account."""
+    refs, besides = REFERENCES[what]
+    rows = await loaded(peopled, refs)
+    assert sorted(map(repr, rows)) == sorted(map(repr, [*MINE.values(), *besides]))
+
+
+async def test_rows_come_in_the_order_they_are_locked_in(peopled: Store) -> None:
+    refs = References(customers={("", "cus_2"), REF, ("acct_1", "cus_1")}, payments={("", "in_1")})
+    kinds = [type(row) for row in await loaded(peopled, refs)]
+    assert kinds == sorted(kinds, key=list(loading.SHAPES).index)
+    keys = [row.key for row in await loaded(peopled, refs) if isinstance(row, Customer)]
+    assert keys == sorted(keys)
+
+
+async def test_what_is_unknown_brings_nothing(peopled: Store) -> None:
+    unknown = ("acct_1", "sub_cus_2")
+    refs = References(subscriptions={unknown}, payments={unknown}, payment_methods={unknown}, disputes={unknown})
+    assert await loaded(peopled, refs) == []
+    assert await loaded(peopled, References()) == []
+    assert await loaded(peopled, References(users={"usr_stranger"})) == [STRANGER]
+
+
+# 200,000 rows for each table: columns without a default, as SQL.
+_MANY = 200_000
+_FILL = {
+    "customers": "(account, customer_id) SELECT '', 'cus_' || n",
+    "organizations": "(organization_id, account, customer_id, name, status) "
+    "SELECT 'org_' || n, '', 'cus_' || n, 'n', 'active'",
+    "users": "(user_id) SELECT 'usr_' || n",
+    "memberships": "(organization_id, user_id, role) SELECT 'org_' || n, 'usr_' || n, 'ADMIN'",
+    "subscriptions": "(account, subscription_id, customer_id, status) SELECT '', 'sub_' || n, 'cus_' || n, 'active'",
+    "payments": "(payment_id, account, invoice_id, checkout_session_id, charge_id, payment_intent_id, customer_id, "
+    "amount, currency, status) "
+    "SELECT 'pay_' || n, '', 'in_' || n, 'cs_' || n, 'ch_' || n, 'pi_' || n, 'cus_' || n, 1, 'eur', 'pending'",
+    "payment_methods": "(account, payment_method_id, customer_id) SELECT '', 'pm_' || n, 'cus_' || n",
+    "disputes": "(account, dispute_id, amount, currency, status) SELECT '', 'dp_' || n, 1, 'eur', 'lost'",
+    "timers": "(timer_key, account, customer_id, kind, subject, due_at, status, event_id) SELECT "
+    "'t_' || n, '', 'cus_' || n, 'k', 's', now(), CASE WHEN n % 2 = 0 THEN 'pending' ELSE 'fired' END, 'evt'",
+}
+_ACCOUNTS = [""] * 500
+_IDS = [f"x_{n}" for n in range(500)]
+_PAIRS = [_ACCOUNTS, _IDS]
+_ASKED: dict[str, tuple[str, list[list[str]]]] = {
+    "customers of": (loading.CUSTOMERS, [*_PAIRS, *_PAIRS, *_PAIRS, *_PAIRS, _IDS]),
+    "Customer": (loading.QUERIES[Customer], _PAIRS),
+    "Organization": (loading.QUERIES[Organization], [_IDS]),
+    "User": (loading.QUERIES[User], [_IDS, _IDS]),
+    "Membership": (loading.QUERIES[Membership], [_IDS]),
+    "Subscription": (loading.QUERIES[Subscription], _PAIRS * 2),
+    "Payment": (loading.QUERIES[Payment], _PAIRS),
+    "PaymentMethod": (loading.QUERIES[PaymentMethod], _PAIRS * 2),
+    "Dispute": (loading.QUERIES[Dispute], _PAIRS),
+    "Timer": (loading.QUERIES[Timer], [*_PAIRS, _IDS]),
+}
+
+
+async def test_no_table_is_read_whole(database: SecretStr) -> None:
+    """With a batch's 500 references, 200,000 rows and the worker's own planning, before and after the first ANALYZE."""
+    connection = await asyncpg.connect(database.get_secret_value(), server_settings=PLANNING)
+    try:
+        await _whole_reads(connection)  # plans once while every table is empty, as a worker does that was there first
+        for table, columns in _FILL.items():
+            await connection.execute(f"ALTER TABLE billing.{table} SET (autovacuum_enabled = false)")
+            await connection.execute(f"INSERT INTO billing.{table} {columns} FROM generate_series(1, {_MANY}) n")
+        assert await _whole_reads(connection) == []
+        await connection.execute("ANALYZE")
+        assert await _whole_reads(connection) == []
+    finally:
+        await connection.close()
+
+
+async def _whole_reads(connection: Any) -> list[str]:
+    """The scans of a table or index without a condition on the index, with the query they are in."""
+    found = []
+    for name, (query, lists) in _ASKED.items():
+        told = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *map(as_texts, lists))
+        plan = orjson.loads(told)[0]["Plan"]
+        found += [
+            f"{name}: {node['Node Type']} on {node['Relation Name']}"
+            for node in _nodes(plan)
+            if "Relation Name" in node and not node.keys() & {"Index Cond", "Recheck Cond"}
+        ]
+    return found
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)

@@ -1,0 +1,155 @@
+"""`billing event` and `billing customer`: what an operator sees is what the store holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import orjson
+import pytest
+from pydantic import SecretStr
+from typer.testing import CliRunner, Result
+
+from local.stack.ports import free_port
+from ops.cli import command_line
+from schemas.state import Customer, Membership, Organization, Payment, Subscription, User
+from sinks.postgres import queries
+from sinks.postgres.migration import migrate
+from sinks.postgres.pool import reading
+from sinks.postgres.rows import DeadLetterRow, Flush
+from sinks.postgres.store import Store
+from tests.kits.storekit import NOW, email_row, known, ledger_row, write
+
+Billing = Callable[..., Result]
+
+ORGANIZATION_ID = Organization.id_of("", "cus_1")
+LETTER = DeadLetterRow(
+    consumer_group="worker",
+    topic="billing.events",
+    partition=3,
+    offset=41,
+    event_id="evt_2",
+    type="invoice.paid",
+    stream="invoices",
+    account="",
+    customer_id="cus_1",
+    stage="decide",
+    error_class="RuleViolated",
+    message="no such currency",
+    attempts=1,
+    first_failed_at=NOW,
+    last_failed_at=NOW,
+    code_version="1",
+)
+FLUSH = Flush(
+    known(
+        Customer(account="", customer_id="cus_1", name="Ada \x1b[31mRed[/bold]", email="ada@example.com"),
+        Organization(organization_id=ORGANIZATION_ID, account="", customer_id="cus_1", name="Ada", limits={"seats": 5}),
+        User(user_id="usr_1", email="ada@example.com"),
+        Membership(organization_id=ORGANIZATION_ID, user_id="usr_1"),
+        Subscription(account="", subscription_id="sub_1", customer_id="cus_1", plan="pro"),
+        Payment(payment_id="pay_1", account="", customer_id="cus_1", invoice_id="in_1", amount=1200, currency="eur"),
+        Customer(account="acct_1", customer_id="cus_1", name="Another"),
+    ),
+    ledger=[
+        ledger_row("evt_1", payload='{"id": "evt_1", "object": "event"}'),
+        ledger_row("evt_2", outcome="dead", reason="no such currency", created=NOW + timedelta(seconds=1)),
+    ],
+    emails=[email_row("welcome:sub_1", "evt_1"), email_row("other", "evt_3", customer_id="cus_2")],
+    dead_letters=[LETTER],
+)
+
+
+@pytest.fixture
+def filled(database_url: str) -> SecretStr:
+    async def fill() -> SecretStr:
+        url = SecretStr(database_url)
+        await migrate(url)
+        store = await Store.connect(url, pool_size=1)
+        await write(store, FLUSH)
+        await store.close()
+        return url
+
+    return asyncio.run(fill())
+
+
+@pytest.fixture
+def billing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, filled: SecretStr) -> Billing:
+    """Runs the command line with the settings a process has."""
+    monkeypatch.setenv("BILLING_KAFKA_BOOTSTRAP", "127.0.0.1:1")
+    monkeypatch.setenv("BILLING_CONFIG", str(tmp_path / "billing.toml"))
+    monkeypatch.setenv("BILLING_DATABASE_URL", filled.get_secret_value())
+    return lambda *words: CliRunner().invoke(command_line(words[:1]), words)
+
+
+async def test_nothing_can_be_written_while_reading(database: SecretStr) -> None:
+    """An operator's question changes nothing, whatever it is."""
+    async with reading(database) as connection:
+        row = await connection.exec_driver_sql("SHOW transaction_read_only")
+        assert row.scalar() == "on"
+
+
+async def test_an_unknown_event_or_customer_is_none(database: SecretStr) -> None:
+    async with reading(database) as connection:
+        assert await queries.ledger_row(connection, "evt_1") is None
+        assert await queries.emails_of_event(connection, "evt_1") == []
+        assert await queries.customer_overview(connection, "", "cus_1") is None
+
+
+def test_an_event_is_shown_with_its_mails(billing: Billing) -> None:
+    found = orjson.loads(billing("event", "evt_1", "--json").stdout)
+    assert found["event"]["payload"] == {"id": "evt_1", "object": "event"}
+    assert found["event"]["outcome"] == "applied"
+    assert [mail["email_key"] for mail in found["emails"]] == ["welcome:sub_1"]
+    assert found["dead_letters"] == []
+
+
+def test_a_dead_event_is_shown_with_its_reason(billing: Billing) -> None:
+    found = orjson.loads(billing("event", "evt_2", "--json").stdout)
+    assert found["event"]["reason"] == "no such currency"
+    assert [(letter["offset"], letter["error_class"]) for letter in found["dead_letters"]] == [(41, "RuleViolated")]
+
+
+def test_a_customer_is_shown_whole_and_alone(billing: Billing) -> None:
+    found = orjson.loads(billing("customer", "cus_1", "--json").stdout)
+    assert found["customer"]["email"] == "ada@example.com"
+    assert found["organization"]["limits"] == {"seats": 5}
+    assert found["members"] == [{"role": "ADMIN", "user_id": "usr_1", "email": "ada@example.com"}]
+    assert [row["subscription_id"] for row in found["subscriptions"]] == ["sub_1"]
+    assert [row["amount"] for row in found["payments"]] == [1200]
+    assert [row["email_key"] for row in found["emails"]] == ["welcome:sub_1"]
+    assert [row["event_id"] for row in found["events"]] == ["evt_2", "evt_1"], "newest first"
+    assert "payload" not in found["events"][0]
+
+    under_another = orjson.loads(billing("customer", "cus_1", "--account", "acct_1", "--json").stdout)
+    assert under_another["customer"]["name"] == "Another"
+    assert under_another["events"] == []
+
+
+def test_tables_show_ids_whole_and_nothing_that_steers_a_terminal(billing: Billing) -> None:
+    shown = billing("customer", "cus_1")
+    assert shown.exit_code == 0
+    assert "sub_1" in shown.stdout
+    assert "Ada \N{REPLACEMENT CHARACTER}[31mRed[/bold]" in shown.stdout
+    assert "\x1b[31m" not in shown.stdout
+    assert "welcome" not in billing("event", "evt_2").stdout
+
+
+@pytest.mark.parametrize(
+    "words", [("event", "evt_9"), ("customer", "cus_9"), ("customer", "cus_1", "--account", "acct_9")]
+)
+def test_what_is_unknown_is_one_line_and_exit_1(billing: Billing, words: tuple[str, ...]) -> None:
+    ended = billing(*words)
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"billing {words[0]}: no {words[0]} {words[1]} is known")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_no_database_is_one_line_and_exit_3(billing: Billing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BILLING_DATABASE_URL", f"postgresql://billing:hunter2@127.0.0.1:{free_port()}/x")
+    ended = billing("event", "evt_1")
+    assert ended.exit_code == 3
+    assert ended.stderr.count("\n") == 1
+    assert "hunter2" not in ended.stderr

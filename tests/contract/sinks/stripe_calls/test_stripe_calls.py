@@ -1,0 +1,491 @@
+"""C7, D2, D4: each queued call reaches Stripe once, whatever goes wrong; what a GET brings, the log gets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from eventlog.append import EventAppender
+from local.stripe.builder import StripeEvents
+from schemas.effects import FIND_RECIPIENT
+from schemas.ordering import ordering_key
+from schemas.state import derived_id
+from sinks.outbox.loop import Pace
+from sinks.outbox.wakeup import listen
+from sinks.postgres.outboxes import STRIPE_CALLS_CHANNEL
+from sinks.stripe_calls.caller import TRIES
+from sinks.stripe_calls.calls import Calls
+from sinks.stripe_calls.dispatcher import CallDispatcher
+from sinks.stripe_calls.metrics import CallMetrics
+from tests.kits.mailkit import eventually
+from tests.kits.rulekit import NOW, World
+from tests.kits.stripekit import (
+    LIVE_KEY,
+    QUICK,
+    TEST_KEY,
+    CallDesk,
+    Fault,
+    StripeServer,
+    make_topic,
+    open_desk,
+    records,
+)
+
+SUBSCRIPTION = {
+    "id": "sub_1",
+    "object": "subscription",
+    "customer": "cus_1",
+    "status": "past_due",
+    "livemode": False,
+    "created": 1_760_000_000,
+}
+
+
+@pytest.fixture
+async def stripe() -> AsyncIterator[StripeServer]:
+    async with StripeServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def desk(database: SecretStr, stripe: StripeServer) -> AsyncIterator[CallDesk]:
+    """Where no test reads the log, there is none: a port that nobody listens on."""
+    async with _open(database, stripe, "127.0.0.1:1", "none") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def topic(kafka_bootstrap: str, topic_prefix: str) -> str:
+    name = f"{topic_prefix}.events"
+    await asyncio.to_thread(make_topic, kafka_bootstrap, name)
+    return name
+
+
+@pytest.fixture
+async def logged_desk(
+    database: SecretStr, stripe: StripeServer, kafka_bootstrap: str, topic: str
+) -> AsyncIterator[CallDesk]:
+    async with _open(database, stripe, kafka_bootstrap, topic) as opened:
+        yield opened
+
+
+async def test_a_default_payment_method_is_set_once(desk: CallDesk, stripe: StripeServer) -> None:
+    """With the key of the row, the account it belongs to, and Stripe's form of nested parameters."""
+    await desk.queue("a", account="acct_7")
+    async with desk.dispatcher():
+        row = await desk.until("a", status="done")
+        desk.clock.move(days=2)
+        await desk.queue("b")
+        await desk.until("b", status="done")
+    assert [(seen.idempotency_key, seen.account) for seen in stripe.requests] == [("a", "acct_7"), ("b", None)]
+    assert stripe.requests[0].path == "/v1/customers/cus_a"
+    assert stripe.requests[0].form == {"invoice_settings[default_payment_method]": "pm_a"}
+    assert row["done_at"] == desk.clock.now - timedelta(days=2)
+    assert (row["attempts"], row["claimed_by"], row["last_error"]) == (1, None, None)
+
+
+async def test_two_dispatchers_call_once_per_key(desk: CallDesk, stripe: StripeServer) -> None:
+    for number in range(40):
+        await desk.queue(f"c{number:02d}")
+    async with desk.dispatcher(claimer="one"), desk.dispatcher(claimer="two"):
+        await desk.until_all("done")
+    assert Counter(seen.idempotency_key for seen in stripe.requests) == {f"c{number:02d}": 1 for number in range(40)}
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (Fault.SERVER_ERROR, "HTTP 500 api_error: No good: SERVER_ERROR, [key]"),
+        (Fault.IN_USE, "HTTP 409 idempotency_key_in_use: No good: IN_USE, [key]"),
+        (Fault.BAD_GATEWAY, "HTTP 502 without an error of Stripe's"),
+        (Fault.HANG, "no answer within 0.3 s"),
+        (Fault.DROP, "the connection broke: ServerDisconnectedError"),
+    ],
+)
+async def test_transient_trouble_is_tried_again(
+    desk: CallDesk, stripe: StripeServer, fault: Fault, reason: str
+) -> None:
+    """Not before its pause, under the same key, and then it is done."""
+    stripe.fail_next(fault)
+    await desk.queue("a")
+    async with desk.dispatcher(total_s=0.3):
+        row = await desk.until("a", status="queued", attempts=1)
+        assert row["last_error"] == reason
+        assert row["next_attempt_at"] == desk.clock.now + timedelta(seconds=2)
+        await desk.queue("b")  # one that is due, so that the dispatcher has certainly looked
+        await desk.until("b", status="done")
+        assert (await desk.row("a"))["status"] == "queued"
+        desk.clock.move(seconds=3)
+        await desk.until("a", status="done", attempts=2)
+    assert [seen.idempotency_key for seen in stripe.requests] == ["a", "b", "a"]
+    assert len(stripe.done) == 2
+
+
+async def test_after_the_last_try_a_call_has_failed(desk: CallDesk, stripe: StripeServer) -> None:
+    """Within half a day: Stripe remembers the key for a whole one."""
+    stripe.fail_next(Fault.SERVER_ERROR, times=TRIES)
+    await desk.queue("a")
+    began = desk.clock.now
+    async with desk.dispatcher():
+        for attempt in range(1, TRIES):
+            row = await desk.until("a", status="queued", attempts=attempt)
+            desk.clock.now = row["next_attempt_at"]
+        row = await desk.until("a", status="failed")
+    assert row["last_error"].startswith(f"after {TRIES} tries: HTTP 500")
+    assert timedelta(hours=12) < desk.clock.now - began < timedelta(hours=13)
+
+
+async def test_a_rate_limit_pauses_all_calls_for_as_long_as_stripe_says(desk: CallDesk, stripe: StripeServer) -> None:
+    """Retry-After: 7. No call loses a try for it."""
+    stripe.fail_next(Fault.RATE_LIMIT)
+    await desk.queue("a")
+    async with desk.dispatcher(lanes=1) as running:
+        await eventually(lambda: _is_so(running.stripe_trouble() is not None))
+        await desk.queue("b")
+        desk.clock.move(seconds=6)
+        looked = len(stripe.requests)
+        await _a_few_turns(running)
+        assert len(stripe.requests) == looked == 1
+        desk.clock.move(seconds=2)
+        await desk.until_all("done")
+        assert running.stripe_trouble() is None
+    assert [(await desk.row(key))["attempts"] for key in ("a", "b")] == [1, 1]
+
+
+async def test_what_stripe_refuses_has_failed_with_its_message(desk: CallDesk, stripe: StripeServer) -> None:
+    """400: asking again would change nothing. The others go on, and an operator may requeue it."""
+    stripe.fail_next(Fault.BAD_REQUEST)
+    await desk.queue("a")
+    async with desk.dispatcher():
+        row = await desk.until("a", status="failed")
+        await desk.queue("b")
+        await desk.until("b", status="done")
+        operator = await Calls.connect(desk.url, claimer="operator")
+        listed = await operator.list(status="failed", kind="set the default payment method")
+        assert [entry["call_key"] for entry in listed] == ["a"]
+        assert await operator.requeue(desk.clock.now, keys=["a", "b", "c"]) == ["a"]
+        await operator.close()
+        await desk.until("a", status="done", attempts=1)
+    assert row["last_error"] == "HTTP 400 resource_missing: No good: BAD_REQUEST, [key]"
+
+
+@pytest.mark.parametrize("fault", [Fault.UNAUTHORIZED, Fault.FORBIDDEN])
+async def test_a_key_that_is_refused_pauses_all_calls(desk: CallDesk, stripe: StripeServer, fault: Fault) -> None:
+    """401, 403: no row is burnt, /readyz says why, one call at a time looks whether it is over."""
+    stripe.fail_next(fault, times=4)
+    for number in range(6):
+        await desk.queue(f"c{number}")
+    async with desk.dispatcher(lanes=1) as running:
+
+        async def has_failed_often() -> bool:
+            desk.clock.move(minutes=2)
+            return len(stripe.requests) >= 4
+
+        await eventually(has_failed_often)
+        await eventually(lambda: _is_so(running.stripe_trouble() is not None))
+        assert fault.name in (running.stripe_trouble() or "")
+        assert TEST_KEY not in (running.stripe_trouble() or "")
+        assert "failed" not in (await desk.statuses()).values()
+
+        async def are_done() -> bool:
+            desk.clock.move(minutes=2)  # the last refusal may still pause from here on
+            return set((await desk.statuses()).values()) == {"done"}
+
+        await eventually(are_done)
+        assert running.stripe_trouble() is None
+    assert [(await desk.row(f"c{number}"))["attempts"] for number in range(6)] == [1] * 6
+
+
+async def test_an_account_that_left_pauses_nobody_else(desk: CallDesk, stripe: StripeServer) -> None:
+    stripe.fail_next(Fault.ACCOUNT_GONE)
+    await desk.queue("a", account="acct_gone")
+    async with desk.dispatcher() as running:
+        row = await desk.until("a", status="failed")
+        assert running.stripe_trouble() is None
+    assert "account_invalid" in row["last_error"]
+
+
+async def test_stripe_out_of_reach_costs_no_call_a_try(desk: CallDesk, stripe: StripeServer) -> None:
+    await stripe.stop()
+    await desk.queue("a")
+    async with desk.dispatcher() as running:
+        await eventually(lambda: _is_so("cannot be reached" in (running.stripe_trouble() or "")))
+        await stripe.start()
+
+        async def is_done() -> bool:
+            desk.clock.move(minutes=2)
+            return (await desk.statuses())["a"] == "done"
+
+        await eventually(is_done)
+    assert (await desk.row("a"))["attempts"] == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "livemode", "reason"),
+    [
+        (TEST_KEY, True, "an event of live mode, and BILLING_STRIPE_API_KEY is of test mode"),
+        (LIVE_KEY, False, "an event of test mode, and BILLING_STRIPE_API_KEY is of live mode"),
+    ],
+)
+async def test_a_key_of_the_wrong_mode_is_never_sent(
+    desk: CallDesk, stripe: StripeServer, key: str, livemode: bool, reason: str
+) -> None:
+    stripe.key = key
+    await desk.queue("a", livemode=livemode)
+    await desk.queue("b", livemode=not livemode)
+    async with desk.dispatcher(key=key):
+        row = await desk.until("a", status="failed")
+        await desk.until("b", status="done")
+    assert row["last_error"] == reason
+    assert [seen.idempotency_key for seen in stripe.requests] == ["b"]
+
+
+async def test_a_path_that_leads_elsewhere_is_never_sent(desk: CallDesk, stripe: StripeServer) -> None:
+    """An id is text from outside; it must not choose another object or host."""
+    for number, path in enumerate(["/v1/customers/../charges", "//other.example/v1/x", "/v1/customers/cus_1?expand=x"]):
+        await desk.queue(f"c{number}", path=path)
+    async with desk.dispatcher():
+        await desk.until_all("failed")
+    assert stripe.requests == []
+
+
+async def test_dying_between_the_call_and_its_mark_repeats_the_key(desk: CallDesk, stripe: StripeServer) -> None:
+    """Stripe did it, nobody noted it. When the claim runs out another asks again, and Stripe does it once."""
+    await desk.queue("a")
+    dying = await Calls.connect(desk.url, claimer="dying")
+    assert [call.key for call in await dying.claim(desk.clock.now, 1)] == ["a"]
+    await dying.close()
+    stripe.fail_next(Fault.DROP_AFTER)
+    async with desk.dispatcher() as running:
+        await _a_few_turns(running)
+        assert stripe.requests == []  # the claim still holds
+        desk.clock.move(minutes=11)
+        await desk.until("a", status="queued", attempts=2)
+        desk.clock.move(minutes=1)
+        await desk.until("a", status="done", attempts=3)
+    assert [seen.idempotency_key for seen in stripe.requests] == ["a", "a"]
+    assert [seen.idempotency_key for seen in stripe.done] == ["a"]
+
+
+async def test_a_call_tried_before_stripe_forgot_its_key_is_not_repeated(desk: CallDesk, stripe: StripeServer) -> None:
+    """A dispatcher that was down for a day can't know what its first try did; one never tried may still go."""
+    stripe.fail_next(Fault.HANG)
+    await desk.queue("a")
+    async with desk.dispatcher(total_s=0.2):
+        await desk.until("a", status="queued", attempts=1)
+    await desk.queue("b")
+    desk.clock.move(days=2)
+    async with desk.dispatcher():
+        row = await desk.until("a", status="failed")
+        await desk.until("b", status="done")
+    assert "tried" in row["last_error"]
+
+
+async def test_one_customers_cards_are_set_in_the_order_they_came(desk: CallDesk, stripe: StripeServer) -> None:
+    """The first is tried again later; the second must not be overwritten by it."""
+    stripe.fail_next(Fault.SERVER_ERROR)
+    await desk.queue("z-first", customer_id="cus_1")
+    async with desk.dispatcher() as running:
+        await desk.until("z-first", status="queued", attempts=1)
+        await desk.queue("a-second", customer_id="cus_1", queued_at=desk.clock.now + timedelta(milliseconds=1))
+        await desk.queue("other", customer_id="cus_2")
+        await desk.until("other", status="done")
+        await _a_few_turns(running)
+        desk.clock.move(seconds=3)
+        await desk.until_all("done")
+    assert [seen.idempotency_key for seen in stripe.done] == ["other", "z-first", "a-second"]
+
+
+async def test_a_notification_wakes_the_dispatcher(desk: CallDesk, stripe: StripeServer) -> None:
+    """The poll alone would take a minute."""
+    async with desk.dispatcher(pace=Pace(poll_s=60.0)) as running:
+        listening = asyncio.create_task(listen(desk.url, STRIPE_CALLS_CHANNEL, running.wake))
+        try:
+            await eventually(lambda: _is_so(running.outbox_trouble() is None))
+            await desk.queue("a")
+            await desk.until("a", status="done")
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_without_a_key_calls_stay_queued_and_are_counted(desk: CallDesk) -> None:
+    """Not an error: readiness is untouched, and the figures say it."""
+    await desk.queue("a")
+    registry = CollectorRegistry()
+    calls = await Calls.connect(desk.url, claimer="one")
+    running = CallDispatcher(calls, None, CallMetrics(registry), clock=desk.clock, pace=QUICK, lanes=1)
+    task = asyncio.create_task(running.run())
+    await eventually(lambda: _is_so(registry.get_sample_value("billing_stripe_calls_open") == 1))
+    assert registry.get_sample_value("billing_stripe_calls_enabled") == 0
+    assert (running.stripe_trouble(), running.outbox_trouble()) == (None, None)
+    assert running.note().startswith("off")
+    running.stop()
+    await asyncio.wait_for(task, 10)
+    await calls.close()
+    assert (await desk.row("a"))["attempts"] == 0
+
+
+async def test_a_refetch_reaches_the_log_once(
+    logged_desk: CallDesk, stripe: StripeServer, kafka_bootstrap: str, topic: str
+) -> None:
+    """As an event of that customer's, under an id that only the call decides, as Stripe's clock has it."""
+    desk = logged_desk
+    stripe.objects["sub_1"] = SUBSCRIPTION
+    stripe.ahead_s = 3600.0
+    await desk.queue_get("tie:acct_7:sub_1:17", account="acct_7")
+    async with desk.dispatcher():
+        await desk.until("tie:acct_7:sub_1:17", status="done")
+    (record,) = await asyncio.to_thread(records, kafka_bootstrap, topic)
+    event = record.event
+    assert event["data"]["object"] == SUBSCRIPTION
+    assert (event["type"], event["account"], event["livemode"]) == ("customer.subscription.updated", "acct_7", False)
+    assert event["id"] == derived_id("ref", "tie:acct_7:sub_1:17")
+    assert abs(event["created"] - datetime.now(UTC).timestamp() - 3600) < 60
+    assert record.key == ordering_key(event).encode() == b"acct_7/cus_1"
+    assert record.headers | {"received_at": ""} == {
+        "event_id": event["id"],
+        "type": "customer.subscription.updated",
+        "source": "reconcile",
+        "account": "acct_7",
+        "livemode": "false",
+        "api_version": "2026-10-28.test",
+        "endpoint": "",
+        "received_at": "",
+    }
+    (seen,) = stripe.requests
+    assert (seen.method, seen.account, seen.idempotency_key) == ("GET", "acct_7", None)
+
+
+async def test_the_address_of_a_customer_whom_events_only_name_comes_over_the_log(
+    logged_desk: CallDesk, stripe: StripeServer, kafka_bootstrap: str, topic: str
+) -> None:
+    """And what the customer's own events say later is believed above it."""
+    desk, make = logged_desk, StripeEvents()
+    world = World().tell(make.event("customer.subscription.created", make.subscription(), NOW))
+    assert world.customer().email is None
+    stripe.objects["cus_1"] = make.customer(email="jane@example.com")
+    await desk.queue(
+        "recipient::cus_1", method="GET", path="/v1/customers/cus_1", params={}, customer_id="cus_1",
+        purpose=FIND_RECIPIENT,
+    )  # fmt: skip
+    async with desk.dispatcher():
+        await desk.until("recipient::cus_1", status="done")
+
+    (record,) = await asyncio.to_thread(records, kafka_bootstrap, topic)
+
+    assert (record.event["type"], record.headers["source"], record.key) == ("customer.updated", "reconcile", b"cus_1")
+    assert world.tell(record.event).customer().email == "jane@example.com"
+    moved = make.event("customer.updated", make.customer(email="new@example.com"), NOW, previous={"email": "x"})
+    assert world.tell(moved).customer().email == "new@example.com"
+
+
+async def test_a_refetch_that_dies_before_its_mark_doubles_nothing(
+    logged_desk: CallDesk, stripe: StripeServer, kafka_bootstrap: str, topic: str
+) -> None:
+    """The log gets it a second time, under the id that the ledger knows by then."""
+    desk = logged_desk
+    stripe.objects["sub_1"] = SUBSCRIPTION
+    await desk.queue_get("tie")
+    async with desk.dispatcher():
+        await desk.until("tie", status="done")
+    await desk.connection.execute("UPDATE billing.stripe_calls SET status = 'calling', done_at = NULL")
+    desk.clock.move(minutes=11)
+    async with desk.dispatcher(claimer="two"):
+        await desk.until("tie", status="done", attempts=2)
+    found = await asyncio.to_thread(records, kafka_bootstrap, topic)
+    assert len(found) == 2
+    assert len({record.event["id"] for record in found}) == 1
+
+
+async def test_an_answer_of_the_tied_second_itself_settles_nothing(logged_desk: CallDesk, stripe: StripeServer) -> None:
+    """It would be one more event of that second; so Stripe is asked again when its clock has moved on."""
+    desk = logged_desk
+    stripe.objects["sub_1"] = SUBSCRIPTION
+    await desk.connection.execute(
+        "INSERT INTO billing.events (event_id, type, stream, outcome, created) VALUES ('evt_tie', '', '', 'stale', $1)",
+        datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=5),
+    )
+    await desk.queue_get("tie")
+    async with desk.dispatcher():
+        row = await desk.until("tie", status="queued", attempts=1)
+        assert "within the second" in row["last_error"]
+        stripe.ahead_s = 600.0
+        desk.clock.move(seconds=3)
+        await desk.until("tie", status="done", attempts=2)
+
+
+async def test_what_no_event_can_say_has_failed(desk: CallDesk, stripe: StripeServer) -> None:
+    stripe.objects["bt_1"] = {"id": "bt_1", "object": "balance_transaction"}
+    await desk.queue_get("a", path="/v1/balance_transactions/bt_1", purpose="fetch")
+    async with desk.dispatcher():
+        row = await desk.until("a", status="failed")
+    assert row["last_error"] == "no event says how balance_transaction is now"
+
+
+async def test_a_log_that_is_down_costs_no_call_a_try(
+    database: SecretStr, stripe: StripeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stripe has answered, Kafka takes nothing: all calls pause."""
+    monkeypatch.setattr("eventlog.append._DELIVERY_TIMEOUT_S", 1)
+    stripe.objects["sub_1"] = SUBSCRIPTION
+    async with _open(database, stripe, "127.0.0.1:1", "none") as desk:
+        await desk.queue_get("tie")
+        async with desk.dispatcher() as running:
+            await eventually(lambda: _is_so("did not take" in (running.stripe_trouble() or "")))
+            await desk.until("tie", status="queued", attempts=0)
+
+
+async def test_the_key_is_shown_nowhere(
+    desk: CallDesk, stripe: StripeServer, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not in logs at any level, nor in a row: also where Stripe repeats it."""
+    caplog.set_level("DEBUG")
+    for fault in (Fault.BAD_REQUEST, Fault.UNAUTHORIZED, Fault.SERVER_ERROR, Fault.HANG, Fault.BAD_GATEWAY):
+        stripe.fail_next(fault)
+    await desk.queue("a")
+    async with desk.dispatcher(lanes=1, total_s=0.2):
+        await desk.until("a", status="failed")
+        await desk.queue("b")
+
+        async def is_done() -> bool:
+            desk.clock.move(minutes=2)
+            return (await desk.statuses())["b"] == "done"
+
+        await eventually(is_done)
+    output = capsys.readouterr()
+    rows: list[Any] = [await desk.row("a"), await desk.row("b")]
+    assert "stripe.call_failed" in output.out + output.err
+    for text in (caplog.text, output.out, output.err, repr(rows), repr(stripe.requests[0].form)):
+        assert TEST_KEY not in text
+
+
+async def _is_so(value: bool) -> bool:
+    return value
+
+
+async def _a_few_turns(running: CallDispatcher) -> None:
+    """Until every lane has begun a turn, and ended it, after now."""
+
+    async def have_begun() -> bool:
+        return min(running._lanes._turns) > now
+
+    for _ in range(2):
+        now = time.monotonic()
+        running.wake()
+        await eventually(have_begun)
+
+
+def _open(
+    database: SecretStr, stripe: StripeServer, bootstrap: str, topic: str
+) -> AbstractAsyncContextManager[CallDesk]:
+    return open_desk(database, stripe, EventAppender(bootstrap, topic, client_id="test-stripe-calls"))

@@ -1,0 +1,317 @@
+"""`process` against the real store and the real dead-letter topic: each kind of event comes to its verdict, once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from pydantic import SecretStr
+
+from eventlog.dead_letters import DeadLetterPublisher
+from schemas.dead_letter import original_headers
+from schemas.errors import Conflict
+from schemas.record import Record, record_of
+from schemas.settings import Config
+from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale
+from sinks.postgres.brakes import Brakes
+from sinks.postgres.migration import migrate
+from sinks.postgres.store import Store
+from streams.brake import Brake, BrakeTripped, Limits
+from streams.item import Attempt
+from streams.process import Processor
+from tests.kits.ends import end_of
+from tests.kits.notes import note_body, note_headers, notes
+
+TOPIC = "events"
+
+
+@dataclass
+class Bench:
+    processor: Processor
+    url: str
+    bootstrap: str
+    prefix: str
+
+    async def rows(self, query: str) -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(self.url)
+        try:
+            return [dict(row) for row in await connection.fetch(query)]
+        finally:
+            await connection.close()
+
+    async def outcomes(self) -> dict[str, str]:
+        rows = await self.rows("select event_id, outcome from billing.events order by event_id")
+        return {row["event_id"]: row["outcome"] for row in rows}
+
+    def letters_count(self) -> int:
+        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": f"{self.prefix}.count"})
+        try:
+            return end_of(consumer, TopicPartition(f"{self.prefix}.dead", 0))
+        finally:
+            consumer.close()
+
+    def letters(self, count: int) -> list[Any]:
+        consumer = Consumer(
+            {"bootstrap.servers": self.bootstrap, "group.id": f"{self.prefix}.test", "auto.offset.reset": "earliest"}
+        )
+        consumer.subscribe([f"{self.prefix}.dead"])
+        found: list[Any] = []
+        try:
+            for _ in range(100):
+                message = consumer.poll(0.2)
+                if message is not None and not message.error():
+                    found.append(message)
+                if len(found) >= count:
+                    break
+        finally:
+            consumer.close()
+        return found
+
+
+@pytest.fixture
+async def bench(kafka_bootstrap: str, database_url: str, topic_prefix: str) -> AsyncIterator[Bench]:
+    await migrate(SecretStr(database_url))
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    for creation in admin.create_topics([NewTopic(f"{topic_prefix}.dead", 1, 1)]).values():
+        creation.result(timeout=15)
+    store = await Store.connect(SecretStr(database_url), pool_size=2)
+    dead_letters = DeadLetterPublisher(kafka_bootstrap, f"{topic_prefix}.dead")
+    yield Bench(
+        Processor(
+            store=store,
+            dead_letters=dead_letters,
+            rules=notes.rules,
+            config=Config(),
+            group="test.worker",
+            code_version="1",
+        ),
+        database_url,
+        kafka_bootstrap,
+        topic_prefix,
+    )
+    dead_letters.close()
+    await store.close()
+
+
+def note(event_id: str, offset: int, *, type_: str = "note.written", **fields: Any) -> Record:
+    return raw(note_body(event_id, type_=type_, **fields), offset, event_id, type_)
+
+
+def raw(value: bytes | None, offset: int, event_id: str = "evt_raw", type_: str = "note.written") -> Record:
+    headers = note_headers(event_id, type_).encode()
+    return record_of(TOPIC, 0, offset, b"cus_1", value, headers, 1_700_000_000.0)
+
+
+async def test_an_event_is_applied_once_however_often_it_comes(bench: Bench) -> None:
+    first = await bench.processor.process([note("evt_1", 0), note("evt_2", 1, text="b"), note("evt_1", 2)])
+    again = await bench.processor.process([note("evt_2", 3), note("evt_3", 4, text="c")])
+
+    assert first == [Applied(), Applied(), Duplicate()]
+    assert again == [Duplicate(), Applied()]
+    assert await bench.rows("select email from billing.users") == [{"email": "evt_1,b,c"}]
+    assert len(await bench.rows("select 1 from billing.emails")) == 3
+
+
+async def test_the_rest_of_a_batch_is_applied_around_a_dead_event(bench: Bench) -> None:
+    verdicts = await bench.processor.process(
+        [note("evt_1", 0), note("evt_2", 1, trouble="rule"), note("evt_3", 2, user=17), note("evt_4", 3, text="b")]
+    )
+
+    assert verdicts[0] == verdicts[3] == Applied()
+    assert verdicts[1] == Dead("RuleViolated", "a note may not say so", "decide")
+    assert verdicts[2] == Dead("MalformedEvent", "data.object.user: Input should be a valid string", "decode")
+    outcomes = await bench.outcomes()
+    assert outcomes == {"evt_1": "applied", "evt_2": "dead", "evt_3": "dead", "evt_4": "applied"}
+    reasons = await bench.rows("select reason from billing.events where outcome = 'dead' order by event_id")
+    assert reasons[0] == {"reason": "a note may not say so"}
+    assert len(await bench.rows("select 1 from billing.dead_letters where status = 'open'")) == 2
+
+
+async def test_a_dead_letter_has_all_that_a_replay_needs(bench: Bench) -> None:
+    record = note("evt_1", 7, trouble="rule")
+    await bench.processor.process([record])
+
+    (letter,) = bench.letters(1)
+    headers = {name: value.decode() for name, value in letter.headers()}
+    assert (letter.key(), letter.value()) == (record.key, record.value)
+    assert original_headers(tuple(letter.headers())) == record.raw_headers
+    assert headers["dead_error_class"] == "RuleViolated"
+    assert headers["dead_message"] == "a note may not say so"
+    assert (headers["dead_topic"], headers["dead_partition"], headers["dead_offset"]) == (TOPIC, "0", "7")
+    assert (headers["dead_stage"], headers["dead_stream"], headers["dead_group"]) == ("decide", "notes", "test.worker")
+    assert headers["dead_attempts"] == "1"
+    (row,) = await bench.rows("select dead_partition, dead_offset from billing.dead_letters")
+    assert row == {"dead_partition": letter.partition(), "dead_offset": letter.offset()}
+
+
+async def test_what_postgres_refuses_is_found_by_halving_and_dies_alone(bench: Bench) -> None:
+    batch = [note(f"evt_{n:02}", n, text=str(n)) for n in range(20)]
+    # Valid JSON that no check of ours refuses, and that jsonb can't hold: a number beyond its range.
+    poison = orjson.loads(batch[13].value or b"")
+    text = orjson.dumps(poison).decode().replace('"user":', '"huge":1e400000,"user":')
+    batch[13] = raw(text.encode(), 13, "evt_13")
+
+    verdicts = await bench.processor.process(batch)
+
+    assert isinstance(verdicts[13], Dead)
+    assert verdicts[13].error_class in ("StoreRefused", "MalformedEvent")
+    assert [n for n, verdict in enumerate(verdicts) if verdict != Applied()] == [13]
+    (user,) = await bench.rows("select email from billing.users")
+    assert user["email"] == ",".join(str(n) for n in range(20) if n != 13)
+
+
+async def test_a_text_postgres_cannot_hold_is_dead_lettered_not_retried(bench: Bench) -> None:
+    verdicts = await bench.processor.process([note("evt_1", 0, text="a\0b"), note("evt_2", 1)])
+
+    assert isinstance(verdicts[0], Dead)
+    assert "U+0000" in verdicts[0].reason
+    assert verdicts[1] == Applied()
+    assert await bench.outcomes() == {"evt_1": "dead", "evt_2": "applied"}
+
+
+async def test_a_bug_in_a_rule_is_kept_with_its_traceback_and_replayed_after_the_fix(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (verdict,) = await bench.processor.process([note("evt_1", 0, trouble="bug")])
+    assert isinstance(verdict, Dead)
+    assert (verdict.error_class, verdict.reason) == ("Unforeseen", "ZeroDivisionError: nobody thought of that")
+    assert "on_note" in verdict.traceback
+
+    monkeypatch.setitem(notes.rules, "note.written", replace(notes.rules["note.written"], decide=lambda *_: []))
+    assert await bench.processor.process([note("evt_1", 5, trouble="bug")]) == [Applied()]
+    assert await bench.outcomes() == {"evt_1": "applied"}
+
+
+@pytest.mark.parametrize("value", [None, b"", b"not json", b"[1]", b'"text"', b"{}", b'{"id":"evt_1"}', b"\xff\xfe"])
+async def test_what_is_no_event_at_all_is_kept_and_the_partition_moves_on(bench: Bench, value: bytes | None) -> None:
+    verdicts = await bench.processor.process([raw(value, 0), note("evt_2", 1)])
+
+    assert isinstance(verdicts[0], Dead)
+    assert verdicts[0].error_class == "MalformedEvent"
+    assert verdicts[1] == Applied()
+    assert await bench.outcomes() == {"evt_2": "applied"}
+    (letter,) = bench.letters(1)
+    assert letter.value() == value
+
+
+async def test_types_without_a_rule_are_ledgered_as_ignored(bench: Bench) -> None:
+    thin = b'{"id":"evt_thin","object":"v2.core.event","type":"v1.x","created":"2026-11-23T10:00:00Z","livemode":false}'
+    assert await bench.processor.process([note("evt_1", 0, type_="foo.created"), raw(thin, 1)]) == [
+        Ignored(),
+        Ignored(),
+    ]
+    assert await bench.outcomes() == {"evt_1": "ignored", "evt_thin": "ignored"}
+
+
+async def test_a_stale_event_is_ledgered_with_its_reason(bench: Bench) -> None:
+    assert await bench.processor.process([note("evt_1", 0, trouble="stale")]) == [Stale("a newer note is stored")]
+    assert await bench.outcomes() == {"evt_1": "stale"}
+
+
+async def test_what_cannot_be_read_under_the_id_of_a_settled_event_is_a_duplicate(bench: Bench) -> None:
+    """Not a conflict with the ledger, which would hold its partition up for ever."""
+    assert await bench.processor.process([note("evt_1", 0)]) == [Applied()]
+    assert await bench.processor.process([note("evt_1", 1, user=17), note("evt_2", 2)]) == [Duplicate(), Applied()]
+    assert await bench.outcomes() == {"evt_1": "applied", "evt_2": "applied"}
+
+
+async def test_what_cannot_be_read_does_not_pass_for_the_event_behind_it(bench: Bench) -> None:
+    assert await bench.processor.process([note("evt_1", 0, user=17), note("evt_1", 1)]) == [Duplicate(), Applied()]
+    assert await bench.outcomes() == {"evt_1": "applied"}
+
+
+async def test_a_conflict_that_stays_is_halved_and_dead_lettered_at_last(bench: Bench) -> None:
+    """A row that Postgres takes and gives back otherwise than it was decided: each flush of it collides."""
+    connection = await asyncpg.connect(bench.url)
+    try:
+        await connection.execute(
+            "CREATE RULE vanish AS ON INSERT TO billing.users WHERE NEW.user_id = 'u2' DO INSTEAD NOTHING"
+        )
+    finally:
+        await connection.close()
+    batch = [note("evt_1", 0), raw(note_body("evt_2", "u2"), 1, "evt_2"), note("evt_3", 2, text="c")]
+    attempt = Attempt()
+    for attempt.number in range(1, 6):
+        with pytest.raises(Conflict):
+            await bench.processor.process(batch, attempt)
+    attempt.number = 6
+    verdicts = await bench.processor.process(batch, attempt)
+
+    assert isinstance(verdicts[1], Dead)
+    assert verdicts[1].error_class == "Unforeseen"
+    assert "Conflict: users" in verdicts[1].reason
+    assert verdicts[0] == verdicts[2] == Applied()
+    assert await bench.outcomes() == {"evt_1": "applied", "evt_2": "dead", "evt_3": "applied"}
+    assert bench.letters_count() == 1
+
+
+async def test_the_letters_of_an_event_are_closed_when_it_is_settled(bench: Bench) -> None:
+    """Whoever brought it back; those of others stay open."""
+    await bench.processor.process([note("evt_1", 0, trouble="rule"), note("evt_2", 1, trouble="rule")])
+    await bench.processor.process([note("evt_1", 2, trouble="rule")])
+    await bench.processor.process([note("evt_1", 3)])
+
+    letters = await bench.rows(
+        'select event_id, "offset", status, closed_by from billing.dead_letters order by "offset"'
+    )
+    assert [(row["event_id"], row["offset"], row["status"]) for row in letters] == [
+        ("evt_1", 0, "resolved"),
+        ("evt_2", 1, "open"),
+        ("evt_1", 2, "resolved"),
+    ]
+    assert [row["closed_by"] for row in letters] == ["worker", None, "worker"]
+
+
+async def test_a_broken_deploy_is_stopped_and_nothing_past_the_last_good_event_is_committed(bench: Bench) -> None:
+    processor = replace(bench.processor, brake=Brake(Limits(window=20, least=5, ratio=0.5, run=10)))
+    good = [note(f"evt_good_{n}", n, text=str(n)) for n in range(4)]
+    bad = [note(f"evt_bad_{n}", 4 + n, trouble="rule") for n in range(30)]
+
+    with pytest.raises(BrakeTripped) as tripped:
+        await processor.process([*good, *bad])
+
+    assert tripped.value.reasons == ("5 times RuleViolated: a note may not say so",)
+    assert await bench.outcomes() == {f"evt_good_{n}": "applied" for n in range(4)}
+    assert bench.letters_count() == 0
+
+
+async def test_no_worker_of_a_stopped_group_dead_letters_any_more(bench: Bench) -> None:
+    """Until another version is deployed, or it is released; what is sound goes on."""
+    brakes = Brakes(SecretStr(bench.url))
+    await brakes.trip("test.worker", "20 died", ["20 times RuleViolated"], "1")
+
+    assert await bench.processor.process([note("evt_1", 0)]) == [Applied()]
+    with pytest.raises(BrakeTripped, match=r"another worker of test\.worker has stopped: 20 died"):
+        await bench.processor.process([note("evt_2", 1, trouble="rule")])
+    (verdict,) = await replace(bench.processor, code_version="2").process([note("evt_3", 2, trouble="rule")])
+    assert isinstance(verdict, Dead)
+    assert await brakes.release("test.worker", "me", let_die=7)
+    (verdict,) = await bench.processor.process([note("evt_2", 3, trouble="rule")])
+    assert isinstance(verdict, Dead)
+    assert [await brakes.take_allowance("test.worker") for _ in range(2)] == [7, 0]
+
+
+async def test_a_replay_in_vain_does_not_trip_the_brake(bench: Bench) -> None:
+    processor = replace(bench.processor, brake=Brake(Limits(window=20, least=5, ratio=0.5, run=5)))
+    dead = [note(f"evt_{n}", n, trouble="rule") for n in range(4)]
+    for _ in range(3):
+        assert all(isinstance(verdict, Dead) for verdict in await processor.process(dead))
+
+
+async def test_a_retry_of_a_batch_publishes_no_letter_twice(bench: Bench) -> None:
+    attempt = Attempt()
+    batch = [note("evt_1", 0, trouble="rule")]
+    await bench.processor.process(batch, attempt)
+    attempt.number += 1
+    await bench.processor.process(batch, attempt)
+
+    assert bench.letters_count() == 1
+    (row,) = await bench.rows("select attempts from billing.events")
+    assert row["attempts"] >= 2

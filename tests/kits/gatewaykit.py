@@ -1,0 +1,317 @@
+"""What the gateway's tests share: events, a client that can send anything, the app in a thread, the topic read back."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import itertools
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from confluent_kafka import Consumer, Message, TopicPartition
+from pydantic import SecretStr
+
+from eventlog.topics import ensure_topics
+from gateway.app import create_app, create_runner
+from gateway.bodies import BodyBounds
+from gateway.endpoints import webhook_endpoints
+from gateway.metrics import GatewayMetrics
+from gateway.publisher import Publisher, PublishLimits
+from gateway.signature import sign
+from schemas.record import decode_headers
+from schemas.settings import Config, Endpoint, Mode, Settings
+from tests.kits.ends import end_of
+
+SECRET = b"whsec_test_secret"
+LIVE_SECRET = b"whsec_live_secret"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer."""
+
+    status: int
+    body: bytes
+    seconds: float
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def eventually(condition: Callable[[], object], *, within_s: float, what: str) -> None:
+    """Poll until the condition holds; fails with `what` after the deadline."""
+    deadline = time.monotonic() + within_s
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
+        pause.wait(0.05)
+
+
+def event(customer: str = "cus_1", *, event_id: str | None = None, pad: int = 0, **top: Any) -> bytes:
+    """A small invoice.paid of test mode, as bytes with a spacing of their own."""
+    document: dict[str, Any] = {
+        "id": event_id or f"evt_{uuid.uuid4().hex}",
+        "object": "event",
+        "type": "invoice.paid",
+        "created": int(time.time()),
+        "livemode": False,
+        "api_version": "2025-03-31.basil",
+        "data": {"object": {"id": "in_1", "object": "invoice", "customer": customer, "pad": "x" * pad}},
+    }
+    return json.dumps(document | top, indent=1, ensure_ascii=False).encode()
+
+
+def signed(body: bytes, *secrets: bytes, at: int | None = None) -> str:
+    """The Stripe-Signature header, by default under the test endpoint's secret and the present time."""
+    return sign(body, secrets or (SECRET,), timestamp=int(time.time()) if at is None else at)
+
+
+def config(**endpoints: Endpoint) -> Config:
+    """`default` in test mode and `live`, unless told otherwise."""
+    usual = {
+        "default": Endpoint(mode=Mode.TEST, secrets=(SecretStr(SECRET.decode()),)),
+        "live": Endpoint(mode=Mode.LIVE, secrets=(SecretStr(LIVE_SECRET.decode()),)),
+    }
+    return Config(endpoints=usual | endpoints)
+
+
+def send(port: int, request: bytes, *, timeout: float = 30.0) -> Answer:
+    """Raw bytes in, the answer out: for what no HTTP library would send."""
+    started = time.monotonic()
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as sock:
+        sock.sendall(request)
+        response = http.client.HTTPResponse(sock)
+        response.begin()
+        body = response.read()
+        return Answer(response.status, body, time.monotonic() - started, dict(response.getheaders()))
+
+
+def post(
+    port: int,
+    body: bytes,
+    signature: str | bytes | None = None,
+    *,
+    path: str = "/webhooks/stripe",
+    extra: tuple[bytes, ...] = (),
+) -> Answer:
+    """POST a body with a signature header (none if None) and further raw header lines."""
+    head = [f"POST {path} HTTP/1.1".encode(), b"Host: gateway", b"Content-Length: %d" % len(body), *extra]
+    if signature is not None:
+        value = signature if isinstance(signature, bytes) else signature.encode()
+        head.append(b"Stripe-Signature: " + value)
+    return send(port, b"\r\n".join(head) + b"\r\n\r\n" + body)
+
+
+def get(port: int, path: str) -> Answer:
+    """GET a page."""
+    return send(port, f"GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n".encode())
+
+
+def create_topics(bootstrap: str, prefix: str, partitions: int = 12) -> Settings:
+    """The two topics of this prefix; returns the settings that name them."""
+    settings = Settings(
+        kafka_bootstrap=bootstrap,
+        topic_prefix=prefix,
+        partitions=partitions,
+        database_url=SecretStr("postgresql://unused"),
+        config_path=Path(os.devnull),
+    )
+    ensure_topics(settings)
+    return settings
+
+
+def read_topic(bootstrap: str, topic: str) -> list[Message]:
+    """Every record of the topic, in partition order."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False})
+    try:
+        partitions = sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+        ends = {p: end_of(consumer, TopicPartition(topic, p)) for p in partitions}
+        consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
+        found: list[Message] = []
+        deadline = time.monotonic() + 60
+        while len(found) < sum(ends.values()):
+            assert time.monotonic() < deadline, f"read {len(found)} of {sum(ends.values())} records"
+            for message in consumer.consume(1000, timeout=1.0):
+                assert message.error() is None, message.error()
+                found.append(message)
+        return sorted(found, key=lambda m: (m.partition() or 0, m.offset() or 0))
+    finally:
+        consumer.close()
+
+
+def headers_of(message: Message) -> dict[str, str]:
+    """A record's headers as text."""
+    headers = message.headers()
+    assert isinstance(headers, list)
+    return decode_headers((name, value) for name, value in headers if isinstance(value, bytes))
+
+
+@dataclass
+class Served:
+    """A gateway running in a thread of this process."""
+
+    port: int
+    metrics: GatewayMetrics
+    publisher: Publisher
+
+
+@contextmanager
+def serving(
+    bootstrap: str,
+    topic: str,
+    configured: Config | None = None,
+    *,
+    body_bounds: BodyBounds | None = None,
+    bounds: PublishLimits | None = None,
+    overrides: Mapping[str, str | int | float | bool] | None = None,
+) -> Iterator[Served]:
+    """The real app on a free port, as `billing gateway` wires it, in a thread with a loop of its own."""
+    started: list[Served] = []
+    failed: list[BaseException] = []
+    ready = threading.Event()
+    stop: list[Callable[[], object]] = []
+
+    async def run() -> None:
+        metrics = GatewayMetrics()
+        publisher = Publisher(bootstrap, topic, metrics, bounds=bounds, overrides=overrides)
+        runner = create_runner(
+            create_app(webhook_endpoints(configured or config()), publisher, metrics, bounds=body_bounds)
+        )
+        await runner.setup()
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        try:
+            server = runner.server
+            assert server is not None
+            listener = await loop.create_server(server, "127.0.0.1", 0)
+            started.append(Served(listener.sockets[0].getsockname()[1], metrics, publisher))
+            stop.append(lambda: loop.call_soon_threadsafe(stopping.set))
+            ready.set()
+            await stopping.wait()
+            listener.close()
+        finally:
+            await runner.cleanup()
+
+    def main() -> None:
+        try:
+            uvloop.run(run())
+        except BaseException as error:  # noqa: BLE001 - raised again in the test's own thread
+            failed.append(error)
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=main, name="gateway-under-test")
+    thread.start()
+    try:
+        assert ready.wait(20)
+        if started:
+            yield started[0]
+    finally:
+        for order in stop:
+            order()
+        thread.join(40)
+        assert not thread.is_alive(), "the gateway did not stop"
+        if failed:
+            raise failed[0]
+
+
+@dataclass
+class Shot:
+    """One request of the load: 0 stands for a connection that broke before an answer."""
+
+    event_id: str
+    customer: str
+    sequence: int
+    status: int
+    seconds: float
+
+
+class Load:
+    """Connections that post events one after another, each for a customer of its own, until told to stop."""
+
+    def __init__(self, port: int, connections: int = 16, pad: int = 1500) -> None:
+        self.shots: list[Shot] = []
+        self._port = port
+        self._connections = connections
+        self._pad = pad
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=lambda: uvloop.run(self._run()), name="load")
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End after the requests under way."""
+        self._stop.set()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+    def count(self, status: int) -> int:
+        return sum(shot.status == status for shot in self.shots)
+
+    @property
+    def accepted(self) -> list[Shot]:
+        return [shot for shot in self.shots if shot.status == 200]
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._connections):
+                group.create_task(self._post_on(f"cus_{number}_{uuid.uuid4().hex[:6]}"))
+
+    async def _post_on(self, customer: str) -> None:
+        reader: asyncio.StreamReader | None = None
+        writer: asyncio.StreamWriter | None = None
+        for sequence in itertools.count():
+            if self._stop.is_set():
+                break
+            event_id = f"evt_{uuid.uuid4().hex}"
+            body = event(customer, event_id=event_id, pad=self._pad)
+            head = f"POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nStripe-Signature: {signed(body)}\r\n"
+            started = time.monotonic()
+            try:
+                async with asyncio.timeout(25):
+                    if reader is None or writer is None:
+                        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+                    answer = await reader.readuntil(b"\r\n\r\n")
+                    length = int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                    await reader.readexactly(length)
+                status = int(answer[9:12])
+            except (OSError, asyncio.IncompleteReadError):
+                status = 0
+                if writer is not None:
+                    writer.close()
+                reader = writer = None
+                await asyncio.sleep(0.02)  # a refused connection must not turn this into a busy loop
+            self.shots.append(Shot(event_id, customer, sequence, status, time.monotonic() - started))
+        if writer is not None:
+            writer.close()
+
+
+def assert_all_stored_in_order(load: Load, records: list[Message]) -> None:
+    """Each 200 is in the topic, and each customer's 200s stand there in the order in which they were answered."""
+    place: dict[str, tuple[int, int]] = {}
+    for message in records:
+        where = (message.partition() or 0, message.offset() or 0)
+        place.setdefault(headers_of(message)["event_id"], where)
+    missing = [shot.event_id for shot in load.accepted if shot.event_id not in place]
+    assert not missing, f"{len(missing)} of {len(load.accepted)} answered 200 are not in the topic"
+    by_customer: dict[str, list[Shot]] = {}
+    for shot in load.accepted:
+        by_customer.setdefault(shot.customer, []).append(shot)
+    for customer, shots in by_customer.items():
+        places = [place[shot.event_id] for shot in sorted(shots, key=lambda shot: shot.sequence)]
+        assert len({partition for partition, _ in places}) == 1, customer
+        assert places == sorted(places), customer

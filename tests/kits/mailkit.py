@@ -1,0 +1,151 @@
+"""An outbox to put mails into, a clock to move, and a dispatcher that runs as long as a test needs it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import orjson
+from pydantic import SecretStr
+
+from schemas.settings import Mail
+from sinks.email.delivery import MailSender
+from sinks.email.dispatcher import Dispatcher, Pace
+from sinks.email.message import Composer
+from sinks.email.metrics import MailMetrics
+from sinks.email.outbox import Outbox
+from sinks.email.samples import SAMPLES
+from sinks.email.smtp import SmtpLink, parse_smtp_url
+from tests.faulty_mailbox import FaultyMailbox
+
+CONFIG = Mail(sender="Acme <billing@example.com>", operator="ops@example.com", product="Acme")
+QUICK = Pace(poll_s=0.05, store_pause_s=0.05, finish_s=5.0)
+
+
+@dataclass
+class Clock:
+    """Stands still unless moved."""
+
+    now: datetime = field(default_factory=lambda: datetime(2026, 11, 23, 9, 30, tzinfo=UTC))
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def move(self, **by: float) -> None:
+        self.now += timedelta(**by)
+
+
+@dataclass
+class Desk:
+    """The outbox as a test fills and reads it."""
+
+    url: SecretStr
+    connection: asyncpg.Connection[asyncpg.Record]
+    clock: Clock
+
+    async def queue(self, key: str, template: str = "payment-receipt", **changes: Any) -> None:
+        """One mail, due now."""
+        values: dict[str, Any] = {
+            "email_key": key,
+            "event_id": "evt_1",
+            "account": "",
+            "customer_id": "cus_1",
+            "template": template,
+            "recipient": f"{key}@example.com",
+            "locale": None,
+            "livemode": True,
+            "data": SAMPLES.get(template, {}),
+            "queued_at": self.clock.now,
+            "next_attempt_at": self.clock.now,
+        } | changes
+        values["data"] = orjson.dumps(values["data"]).decode()
+        columns, places = ", ".join(values), ", ".join(f"${i}" for i in range(1, len(values) + 1))
+        await self.connection.execute(f"INSERT INTO billing.emails ({columns}) VALUES ({places})", *values.values())
+        await self.connection.execute("SELECT pg_notify('billing_emails', '')")
+
+    async def row(self, key: str) -> dict[str, Any]:
+        found = await self.connection.fetchrow("SELECT * FROM billing.emails WHERE email_key = $1", key)
+        assert found is not None
+        return dict(found)
+
+    async def rows(self) -> list[dict[str, Any]]:
+        return [dict(row) for row in await self.connection.fetch("SELECT * FROM billing.emails ORDER BY email_key")]
+
+    async def until(self, key: str, **wanted: Any) -> dict[str, Any]:
+        """The row, once it has these values. Raises TimeoutError."""
+
+        async def is_so() -> bool:
+            row = await self.row(key)
+            return all(row[name] == value for name, value in wanted.items())
+
+        await eventually(is_so)
+        return await self.row(key)
+
+    async def until_all(self, status: str) -> None:
+        async def are_so() -> bool:
+            return all(row["status"] == status for row in await self.rows())
+
+        await eventually(are_so)
+
+    @asynccontextmanager
+    async def outbox(self, claimer: str = "other") -> AsyncIterator[Outbox]:
+        opened = await Outbox.connect(self.url, claimer=claimer)
+        try:
+            yield opened
+        finally:
+            await opened.close()
+
+    @asynccontextmanager
+    async def dispatcher(
+        self,
+        mailbox: FaultyMailbox,
+        *,
+        claimer: str = "one",
+        senders: int = 2,
+        config: Mail = CONFIG,
+        metrics: MailMetrics | None = None,
+        pace: Pace = QUICK,
+        step_timeout_s: float = 0.5,
+    ) -> AsyncIterator[Dispatcher]:
+        """Runs until the block ends; what it raises, the block raises."""
+        server = parse_smtp_url(mailbox.url)
+        composer = Composer(config)
+        couriers = [
+            MailSender(
+                composer,
+                SmtpLink(server, connect_timeout_s=2.0, step_timeout_s=step_timeout_s),
+                config,
+                clock=self.clock,
+            )
+            for _ in range(senders)
+        ]
+        async with self.outbox(claimer) as outbox:
+            running = Dispatcher(outbox, couriers, metrics or MailMetrics(), clock=self.clock, pace=pace)
+            task = asyncio.create_task(running.run())
+            try:
+                yield running
+            finally:
+                running.stop()
+                async with asyncio.timeout(20):
+                    await task
+
+
+@asynccontextmanager
+async def open_desk(url: SecretStr) -> AsyncIterator[Desk]:
+    connection = await asyncpg.connect(url.get_secret_value())
+    try:
+        yield Desk(url, connection, Clock())
+    finally:
+        await connection.close()
+
+
+async def eventually(is_so: Callable[[], Awaitable[bool]], timeout: float = 15.0) -> None:
+    """Polls until it is so. Raises TimeoutError."""
+    async with asyncio.timeout(timeout):
+        while not await is_so():  # noqa: ASYNC110 - what is looked at is a row of Postgres, which sets no Event
+            await asyncio.sleep(0.02)

@@ -1,0 +1,199 @@
+"""Stripe, the log and the ledger at one desk: what the tests of `billing reconcile` share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import orjson
+from pydantic import SecretStr
+
+from eventlog.append import EventAppender
+from eventlog.backlog import ids_on_the_way
+from eventlog.dead_letters import DeadLetterPublisher
+from eventlog.entry import Entry
+from eventlog.topics import ensure_topics
+from local.stripe.builder import StripeEvents
+from recovery.reconcile.events import Asked, Reconciler
+from recovery.reconcile.report import ReconcileReport
+from recovery.reconcile.runs import Runs
+from schemas.ordering import ordering_key
+from schemas.record import Record, RecordHeaders, Source
+from schemas.settings import Config, Endpoint, Mode, Settings
+from schemas.timing import Timetable
+from sinks.postgres.rows import Flush
+from sinks.postgres.store import Store
+from sinks.stripe_api.api import StripeApi
+from sinks.stripe_api.key import parse_key
+from sinks.stripe_api.listing import Lists
+from sinks.stripe_api.rate import RateLimit
+from streams.process import Processor
+from streams.rules.catalog import RULES
+from tests.chaos.log import read_all
+from tests.kits.storekit import known, ledger_row
+from tests.kits.stripelist import KEY, Json, ListingStripe
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+CONFIG = Config(endpoints={"default": Endpoint(mode=Mode.TEST, secrets=(SecretStr("whsec_1"),))})
+QUICK = Timetable(first=timedelta(seconds=0.01), factor=2, tries=4)
+
+
+def event(number: int, *, ago: timedelta, customer: str = "cus_1", account: str | None = None, **more: Any) -> Json:
+    make = StripeEvents(account=account)
+    at = int((NOW - ago).timestamp())
+    made = make.event("customer.updated", make.customer(customer, created=at), at, id_=f"evt_{number:05}")
+    return made | more
+
+
+def events(count: int, *, over: timedelta = timedelta(hours=23), first: int = 0) -> list[Json]:
+    """Evenly over the time up to ten minutes ago, the oldest first, of twenty customers."""
+    least = timedelta(minutes=10)
+    pause = (over - least) / count
+    return [event(first + at, ago=over - pause * at, customer=f"cus_{at % 20}") for at in range(count)]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a command left."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass
+class Desk:
+    """Stripe, the log and the ledger of one test."""
+
+    settings: Settings
+    stripe: ListingStripe
+    log: EventAppender
+    store: Store
+    closers: list[Any] = field(default_factory=list)
+
+    async def reconciler(self, *, total_s: float = 5.0, most: int = 2000) -> Reconciler:
+        api = StripeApi(parse_key(SecretStr(KEY)), self.stripe.url, connect_s=1.0, total_s=total_s)
+        self.closers.append(api.close)
+        runs = await Runs.connect(self.settings.database_url)
+        return Reconciler(
+            lists=Lists(api, RateLimit(100), timetable=QUICK, chance=lambda: 0.5),
+            runs=runs,
+            event_log=self.log,
+            on_the_way=partial(
+                ids_on_the_way,
+                self.settings.kafka_bootstrap,
+                f"{self.settings.topic_prefix}.worker",
+                self.settings.events_topic,
+            ),
+            clock=lambda: NOW,
+            most=most,
+        )
+
+    async def run(self, *accounts: str, **asked: Any) -> list[ReconcileReport]:
+        wired = await self.reconciler()
+        try:
+            return await wired.run(Asked(**asked), accounts or [""])
+        finally:
+            wired.runs.close()
+
+    async def applied(self, *ids: str) -> None:
+        """Into the ledger, as if they had come."""
+        async with self.store.transaction([]) as transaction:
+            await transaction.flush(Flush(known(), ledger=[ledger_row(id_) for id_ in ids]))
+
+    def records(self) -> list[Record]:
+        return read_all(self.settings.kafka_bootstrap, self.settings.events_topic)
+
+    async def ids(self) -> list[str]:
+        return [record.headers["event_id"] for record in await asyncio.to_thread(self.records)]
+
+    async def process(self) -> Counter[str]:
+        """A worker over the whole log; the ledger's outcomes."""
+        letters = DeadLetterPublisher(self.settings.kafka_bootstrap, self.settings.dead_topic)
+        processor = Processor(
+            store=self.store, dead_letters=letters, rules=RULES, config=CONFIG, group="test.worker", code_version="1"
+        )
+        await processor.process(await asyncio.to_thread(self.records))
+        letters.close()
+        connection = await asyncpg.connect(self.settings.database_url.get_secret_value())
+        try:
+            return Counter(row["outcome"] for row in await connection.fetch("SELECT outcome FROM billing.events"))
+        finally:
+            await connection.close()
+
+    def environment(self, folder: Path) -> dict[str, str]:
+        config = folder / "billing.toml"
+        config.write_text('[endpoints.default]\nmode = "test"\nsecrets = ["whsec_1"]\n')
+        return {
+            "BILLING_KAFKA_BOOTSTRAP": self.settings.kafka_bootstrap,
+            "BILLING_TOPIC_PREFIX": self.settings.topic_prefix,
+            "BILLING_DATABASE_URL": self.settings.database_url.get_secret_value(),
+            "BILLING_CONFIG": str(config),
+            "BILLING_STRIPE_API_KEY": KEY,
+            "BILLING_STRIPE_API_BASE": self.stripe.url,
+            "BILLING_STRIPE_CALLS_PER_SECOND": "100",
+        }
+
+    async def ask_billing(self, folder: Path, *words: str, **settings: str) -> Ended:
+        """The command to its end, in a process of its own: it sets up logging for all of it."""
+        process = await self.start_billing(folder, *words, **settings)
+        async with asyncio.timeout(60):
+            out, err = await process.communicate()
+        assert process.returncode is not None
+        return Ended(process.returncode, out.decode(), err.decode())
+
+    async def start_billing(self, folder: Path, *words: str, **settings: str) -> asyncio.subprocess.Process:
+        """In a process of its own."""
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "ops.cli",
+            *words,
+            env=dict(os.environ) | self.environment(folder) | settings,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+
+@asynccontextmanager
+async def open_desk(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[Desk]:
+    settings = Settings(
+        kafka_bootstrap=kafka_bootstrap,
+        database_url=database,
+        config_path=Path("unused"),
+        topic_prefix=topic_prefix,
+        partitions=3,
+    )
+    ensure_topics(settings)
+    store = await Store.connect(database, pool_size=2)
+    log = EventAppender(kafka_bootstrap, settings.events_topic, client_id="test")
+    async with ListingStripe() as stripe:
+        made = Desk(settings, stripe, log, store)
+        yield made
+        for close in made.closers:
+            await close()
+    log.close()
+    await store.close()
+
+
+async def send(desk: Desk, told: Sequence[Json]) -> None:
+    headers = [
+        RecordHeaders(one["id"], one["type"], Source.STRIPE, "", False, one["api_version"], "default", NOW.isoformat())
+        for one in told
+    ]
+    await desk.log.append(
+        [
+            Entry(ordering_key(one).encode(), orjson.dumps(one), header.encode())
+            for one, header in zip(told, headers, strict=True)
+        ]
+    )

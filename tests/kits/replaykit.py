@@ -1,0 +1,133 @@
+"""A processor of notes over real stores whose dead letters can be replayed: what the worker would do, step by step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+from confluent_kafka import Consumer, Producer, TopicPartition
+from pydantic import SecretStr
+
+from eventlog.dead_letters import DeadLetterPublisher
+from eventlog.entry import headers_of
+from eventlog.topics import ensure_topics
+from recovery.replay.letters import Rate, ReplayReport, replay_letters
+from schemas.record import Headers, Record, record_of
+from schemas.settings import Config, Settings
+from schemas.verdict import Verdict
+from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, LetterFilter
+from sinks.postgres.migration import migrate
+from sinks.postgres.store import Store
+from streams.process import Processor
+from tests.kits.ends import end_of
+from tests.kits.notes import note_body, note_headers, notes
+
+OPEN = LetterFilter(statuses=("open",))
+
+
+@dataclass
+class Rig:
+    """`consume` applies what the events topic holds beyond what was consumed before."""
+
+    settings: Settings
+    processor: Processor
+    producer: Producer
+    consumed: dict[int, int]
+
+    def send(self, event_id: str, user: str = "u1", *, headers: Headers = (), **fields: Any) -> None:
+        """One event, as the gateway would put it there."""
+        named = [*note_headers(event_id).encode(), *headers]
+        body = note_body(event_id, user, **fields)
+        self.producer.produce(self.settings.events_topic, key=f"cus_{user}", value=body, headers=list(named))
+        assert self.producer.flush(10) == 0
+
+    def records(self) -> list[Record]:
+        """Of the events topic, in the order of the log."""
+        consumer = Consumer({"bootstrap.servers": self.settings.kafka_bootstrap, "group.id": "none"})
+        found: list[Record] = []
+        try:
+            for partition in range(self.settings.partitions):
+                place = TopicPartition(self.settings.events_topic, partition, 0)
+                high = end_of(consumer, place)
+                consumer.assign([place])
+                at = 0
+                while at < high:
+                    for m in consumer.consume(high - at, timeout=5):
+                        assert m.error() is None
+                        at = (m.offset() or 0) + 1
+                        found.append(
+                            record_of(m.topic() or "", partition, at - 1, m.key(), m.value(), headers_of(m), 1.7e9)
+                        )
+        finally:
+            consumer.close()
+        return found
+
+    async def consume(self, processor: Processor | None = None) -> dict[str, Verdict]:
+        """The last verdict on each event."""
+        records = await asyncio.to_thread(self.records)
+        fresh = [record for record in records if record.offset >= self.consumed.get(record.partition, 0)]
+        verdicts = await (processor or self.processor).process(fresh)
+        for record in fresh:
+            self.consumed[record.partition] = record.offset + 1
+        return {record.headers["event_id"]: verdict for record, verdict in zip(fresh, verdicts, strict=True)}
+
+    @asynccontextmanager
+    async def letters(self) -> AsyncIterator[DeadLetterIndex]:
+        async with DeadLetterIndex.open(self.settings.database_url) as letters:
+            yield letters
+
+    async def find(self, wanted: LetterFilter = LetterFilter()) -> list[IndexedLetter]:  # noqa: B008  # frozen
+        async with self.letters() as letters:
+            return await letters.find(wanted)
+
+    async def replay(self, wanted: LetterFilter = OPEN, rate: float | None = None) -> ReplayReport:
+        async with self.letters() as letters:
+            return await replay_letters(self.settings, letters, await letters.find(wanted), Rate(rate), "tester")
+
+    async def rows(self, query: str) -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(self.settings.database_url.get_secret_value(), timeout=10)
+        try:
+            return [dict(row) for row in await connection.fetch(query)]
+        finally:
+            await connection.close()
+
+    async def trails(self) -> dict[str, str]:
+        return {row["user_id"]: row["email"] for row in await self.rows("SELECT user_id, email FROM billing.users")}
+
+    async def statuses(self) -> dict[str, list[str]]:
+        """Of the letters, by event, in the order of the log."""
+        rows = await self.rows('SELECT event_id, status FROM billing.dead_letters ORDER BY partition, "offset"')
+        found: dict[str, list[str]] = {}
+        for row in rows:
+            found.setdefault(row["event_id"], []).append(row["status"])
+        return found
+
+
+@asynccontextmanager
+async def rigged(bootstrap: str, url: str, prefix: str, settings: dict[str, Any]) -> AsyncIterator[Rig]:
+    """Topics, tables and processor of one test."""
+    made = Settings(
+        kafka_bootstrap=bootstrap, database_url=SecretStr(url), topic_prefix=prefix, partitions=2, **settings
+    )
+    await migrate(made.database_url)
+    await asyncio.to_thread(ensure_topics, made)
+    store = await Store.connect(made.database_url, pool_size=2)
+    dead_letters = DeadLetterPublisher(bootstrap, made.dead_topic)
+    processor = Processor(
+        store=store,
+        dead_letters=dead_letters,
+        rules=dict(notes.rules),
+        config=Config(),
+        group=f"{prefix}.worker",
+        code_version="1",
+    )
+    producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True})
+    try:
+        yield Rig(made, processor, producer, {})
+    finally:
+        dead_letters.close()
+        await store.close()

@@ -1,0 +1,151 @@
+"""A world in memory for the tests of rules: events go in as Stripe sends them, rows and mails come out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from local.stripe.builder import ApiShape, Json, StripeEvents
+from schemas.effects import CallStripe, Effect, QueueEmail
+from schemas.event import Event
+from schemas.known import Known
+from schemas.mail import read_mail
+from schemas.settings import Config, Plan
+from schemas.state import (
+    Customer,
+    Membership,
+    Organization,
+    Payment,
+    Row,
+    Subscription,
+    Timer,
+    TimerStatus,
+    User,
+)
+from streams.apply import apply
+from streams.decode import decode
+from streams.rules.catalog import RULES, rule_of
+from streams.rules.registry import Rule
+
+CONFIG = Config(
+    plans={
+        "free": Plan(name="Free", limits={"seats": 1}),
+        "pro": Plan(name="Pro", prices=("price_pro",), limits={"seats": 5}),
+        "team": Plan(name="Team", prices=("price_team",), limits={"seats": 50}),
+    }
+)
+
+MAKERS = [StripeEvents(ApiShape.OLD), StripeEvents(ApiShape.NEW)]
+"""For `parametrize`: each behaviour holds in both API shapes."""
+
+NOW = 1_800_000_000
+DAY = 86_400
+
+
+def at(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def read(event: Json) -> tuple[Event[Any], Rule]:
+    """The event as the worker reads it, with its rule."""
+    decoded = decode(orjson.dumps(event), RULES)
+    assert decoded.event is not None, f"no rule for {event['type']}"
+    assert decoded.rule is not None
+    return decoded.event, decoded.rule
+
+
+def decide(event: Json, known: Known | None = None) -> list[Effect]:
+    """What the event's rule orders, on its own."""
+    read_event, rule = read(event)
+    rule.refer(read_event)
+    return rule.decide(read_event, known or Known(CONFIG))
+
+
+@dataclass(slots=True)
+class World:
+    """What is known and what was sent, after any number of events. Each mail is checked against its model."""
+
+    config: Config = CONFIG
+    known: Known = field(init=False)
+    emails: dict[str, QueueEmail] = field(default_factory=dict)
+    calls: dict[str, CallStripe] = field(default_factory=dict)
+    stale: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.known = Known(self.config)
+
+    def tell(self, *events: Json) -> World:
+        for event in events:
+            read_event, rule = read(event)
+            rule.refer(read_event)
+            outcome = apply(rule.decide(read_event, self.known), read_event, self.known)
+            for email in outcome.emails:
+                read_mail(email.template, email.data)
+                self.emails.setdefault(email.key, email)
+            for call in outcome.calls:
+                self.calls.setdefault(call.key, call)
+            if outcome.stale is not None:
+                self.stale.append(read_event.id)
+        return self
+
+    def rows(self, kind: type[Row]) -> list[Any]:
+        return self.known.changed(kind)[0]  # nothing was stored before, so all that there is is new
+
+    def customer(self, id_: str = "cus_1", account: str = "") -> Customer:
+        row = self.known.customer(account, id_)
+        assert row is not None
+        return row
+
+    def organization(self, customer: str = "cus_1", account: str = "") -> Organization:
+        row = self.known.organization(account, customer)
+        assert row is not None
+        return row
+
+    def subscription(self, id_: str = "sub_1", account: str = "") -> Subscription:
+        row = self.known.subscription(account, id_)
+        assert row is not None
+        return row
+
+    def payment(self, id_: str = "in_1", account: str = "") -> Payment:
+        row = self.known.payment(account, id_)
+        assert row is not None
+        return row
+
+    def admins(self, customer: str = "cus_1") -> list[str]:
+        organization = self.organization(customer).organization_id
+        members: list[Membership] = self.rows(Membership)
+        return [m.user_id for m in members if m.organization_id == organization and m.role == "ADMIN"]
+
+    def pending(self) -> dict[str, Timer]:
+        timers: list[Timer] = self.rows(Timer)
+        return {timer.timer_key: timer for timer in timers if timer.status is TimerStatus.PENDING}
+
+    def templates(self) -> list[str]:
+        return sorted(email.template for email in self.emails.values())
+
+    def data(self, template: str) -> dict[str, Any]:
+        """What the one mail of this template says."""
+        (email,) = (email for email in self.emails.values() if email.template == template)
+        return dict(email.data)
+
+    def state(self) -> dict[str, Any]:
+        """All that must be the same for every order of the same events."""
+        kinds: list[type[Row]] = [Customer, Organization, User, Membership, Subscription, Payment]
+        rows: dict[str, Any] = {kind.__name__: {row.key: row for row in self.rows(kind)} for kind in kinds}
+        timers = {key: (timer.due_at, dict(timer.data)) for key, timer in self.pending().items()}
+        return rows | {"pending timers": timers}
+
+
+def by_version(events: Iterable[Json]) -> list[Json]:
+    """The order in which the events happened, as far as Stripe tells."""
+
+    def happened(event: Json) -> tuple[int, int, str]:
+        rule = rule_of(event["type"])
+        assert rule is not None
+        return (event["created"], rule.rank, event["id"])
+
+    return sorted(events, key=happened)

@@ -1,0 +1,343 @@
+"""A Stripe of the tests' own, over real HTTP on loopback, and a desk at which a test queues calls and reads their rows.
+
+It checks what Stripe checks (key, form, idempotency), answers in its shapes, and can be told to fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum, auto
+from typing import Any, cast
+
+import asyncpg
+import orjson
+from aiohttp import web
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from eventlog.append import EventAppender
+from schemas.record import decode_headers
+from sinks.outbox.loop import Pace
+from sinks.stripe_api.api import StripeApi
+from sinks.stripe_api.key import ApiKey, parse_key
+from sinks.stripe_api.rate import RateLimit
+from sinks.stripe_calls.caller import Caller
+from sinks.stripe_calls.calls import Calls
+from sinks.stripe_calls.dispatcher import CallDispatcher
+from sinks.stripe_calls.metrics import CallMetrics
+from tests.kits.ends import end_of
+from tests.kits.mailkit import Clock, eventually
+
+TEST_KEY = "sk_test_51QwertyuiopAsdfghjklZxcvbnm"
+LIVE_KEY = "rk_live_51QwertyuiopAsdfghjklZxcvbnm"
+QUICK = Pace(poll_s=0.05, store_pause_s=0.05, finish_s=5.0)
+
+
+class Fault(Enum):
+    """What goes wrong, once per `fail_next`."""
+
+    RATE_LIMIT = auto()
+    """429 with Retry-After: 7."""
+    SERVER_ERROR = auto()
+    IN_USE = auto()
+    """409: another request with this key is under way."""
+    BAD_GATEWAY = auto()
+    """502 with a page of HTML, as a proxy answers."""
+    BAD_REQUEST = auto()
+    UNAUTHORIZED = auto()
+    """401, though the key is right: it was rolled."""
+    FORBIDDEN = auto()
+    """403: a restricted key without this permission."""
+    ACCOUNT_GONE = auto()
+    """403: the connected account has left."""
+    HANG = auto()
+    """No answer, ever."""
+    DROP = auto()
+    """The connection dies before anything is done."""
+    DROP_AFTER = auto()
+    """It is done, and the connection dies before the client hears so."""
+
+
+_ERRORS: dict[Fault, tuple[int, dict[str, str], dict[str, str]]] = {
+    Fault.RATE_LIMIT: (429, {"type": "invalid_request_error", "code": "rate_limit"}, {"Retry-After": "7"}),
+    Fault.SERVER_ERROR: (500, {"type": "api_error"}, {}),
+    Fault.IN_USE: (409, {"type": "idempotency_error", "code": "idempotency_key_in_use"}, {}),
+    Fault.BAD_REQUEST: (400, {"type": "invalid_request_error", "code": "resource_missing", "param": "pm"}, {}),
+    Fault.UNAUTHORIZED: (401, {"type": "invalid_request_error", "code": "api_key_expired"}, {}),
+    Fault.FORBIDDEN: (403, {"type": "invalid_request_error", "code": "more_permissions_required"}, {}),
+    Fault.ACCOUNT_GONE: (403, {"type": "invalid_request_error", "code": "account_invalid"}, {}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request as it came."""
+
+    method: str
+    path: str
+    form: dict[str, str]
+    idempotency_key: str | None
+    account: str | None
+    authorization: str
+
+
+class StripeServer:
+    """`async with StripeServer() as stripe:`: on a free loopback port."""
+
+    def __init__(self, key: str = TEST_KEY) -> None:
+        self.key = key
+        self.requests: list[Seen] = []
+        self.done: list[Seen] = []
+        """What took effect, in order: never twice for one idempotency key."""
+        self.objects: dict[str, dict[str, Any]] = {}
+        """By id: what a GET finds."""
+        self.ahead_s = 0.0
+        """How far Stripe's clock is ahead of ours."""
+        self._faults: deque[Fault] = deque()
+        self._answers: dict[str, tuple[int, bytes]] = {}
+        self._runner: web.AppRunner | None = None
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def fail_next(self, fault: Fault, times: int = 1) -> None:
+        self._faults.extend([fault] * times)
+
+    async def start(self) -> None:
+        """Also again, on the same port."""
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        await site.start()
+        self._port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def __aenter__(self) -> StripeServer:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        form = {name: str(value) for name, value in (await request.post()).items()}
+        seen = Seen(
+            request.method,
+            request.path,
+            form,
+            request.headers.get("Idempotency-Key"),
+            request.headers.get("Stripe-Account"),
+            request.headers.get("Authorization", ""),
+        )
+        self.requests.append(seen)
+        fault = self._faults.popleft() if self._faults else None
+        if fault is Fault.HANG:
+            await asyncio.sleep(3600)
+        if fault is Fault.BAD_GATEWAY:
+            return web.Response(status=502, text="<html>bad gateway</html>", content_type="text/html")
+        if fault in _ERRORS:
+            status, error, headers = _ERRORS[fault]
+            said = {"error": {**error, "message": f"No good: {fault.name}, {self.key}"}}
+            return self._answer(status, orjson.dumps(said), headers)
+        if fault is Fault.DROP:
+            return _dropped(request)
+        status, body = self._do(seen)
+        return _dropped(request) if fault is Fault.DROP_AFTER else self._answer(status, body, {})
+
+    def _do(self, seen: Seen) -> tuple[int, bytes]:
+        if seen.authorization != f"Bearer {self.key}":
+            return 401, orjson.dumps(
+                {"error": {"type": "invalid_request_error", "message": "Invalid API Key provided"}}
+            )
+        if seen.method == "GET":
+            found = self.objects.get(seen.path.rsplit("/", 1)[1])
+            missing = {
+                "error": {"type": "invalid_request_error", "code": "resource_missing", "message": "No such thing"}
+            }
+            return (200, orjson.dumps(found)) if found else (404, orjson.dumps(missing))
+        if seen.idempotency_key is None:
+            return 400, orjson.dumps({"error": {"type": "invalid_request_error", "message": "no Idempotency-Key"}})
+        if seen.idempotency_key not in self._answers:
+            self.done.append(seen)
+            said = {"object": "customer", "id": seen.path.rsplit("/", 1)[1]}
+            self._answers[seen.idempotency_key] = 200, orjson.dumps(said)
+        return self._answers[seen.idempotency_key]
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> web.Response:
+        now = datetime.fromtimestamp(datetime.now(UTC).timestamp() + self.ahead_s, UTC)
+        return web.Response(
+            status=status,
+            body=body,
+            content_type="application/json",
+            headers={
+                "Request-Id": f"req_{len(self.requests)}",
+                "Stripe-Version": "2026-10-28.test",
+                "Date": now.strftime("%a, %d %b %Y %H:%M:%S GMT"),
+                **headers,
+            },
+        )
+
+
+def _dropped(request: web.Request) -> web.StreamResponse:
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+@dataclass
+class CallDesk:
+    """The outbox as a test fills and reads it, and dispatchers on it."""
+
+    url: SecretStr
+    connection: asyncpg.Connection[asyncpg.Record]
+    stripe: StripeServer
+    event_log: EventAppender
+    clock: Clock = field(default_factory=Clock)
+
+    async def queue(self, key: str, **changes: Any) -> None:
+        """A call that sets a default payment method, due now."""
+        values: dict[str, Any] = {
+            "call_key": key,
+            "event_id": f"evt_{key}",
+            "account": "",
+            "customer_id": f"cus_{key}",
+            "livemode": False,
+            "method": "POST",
+            "path": f"/v1/customers/cus_{key}",
+            "params": {"invoice_settings": {"default_payment_method": f"pm_{key}"}},
+            "purpose": "set the default payment method",
+            "queued_at": self.clock.now,
+            "next_attempt_at": self.clock.now,
+        } | changes
+        values["params"] = orjson.dumps(values["params"]).decode()
+        columns, places = ", ".join(values), ", ".join(f"${i}" for i in range(1, len(values) + 1))
+        await self.connection.execute(
+            f"INSERT INTO billing.stripe_calls ({columns}) VALUES ({places})", *values.values()
+        )
+        await self.connection.execute("SELECT pg_notify('billing_stripe_calls', '')")
+
+    async def queue_get(self, key: str, subscription_id: str = "sub_1", **changes: Any) -> None:
+        """A refetch on a tie."""
+        await self.queue(
+            key,
+            **{"method": "GET", "path": f"/v1/subscriptions/{subscription_id}", "params": {}, "customer_id": "cus_1"}
+            | {"purpose": "settle a tie"}
+            | changes,
+        )
+
+    async def row(self, key: str) -> dict[str, Any]:
+        found = await self.connection.fetchrow("SELECT * FROM billing.stripe_calls WHERE call_key = $1", key)
+        assert found is not None
+        return dict(found)
+
+    async def statuses(self) -> dict[str, str]:
+        rows = await self.connection.fetch("SELECT call_key, status FROM billing.stripe_calls")
+        return {row["call_key"]: row["status"] for row in rows}
+
+    async def until(self, key: str, **wanted: Any) -> dict[str, Any]:
+        """The row, once it has these values. Raises TimeoutError."""
+
+        async def is_so() -> bool:
+            row = await self.row(key)
+            return all(row[name] == value for name, value in wanted.items())
+
+        await eventually(is_so)
+        return await self.row(key)
+
+    async def until_all(self, status: str) -> None:
+        async def are_so() -> bool:
+            return set((await self.statuses()).values()) == {status}
+
+        await eventually(are_so)
+
+    @asynccontextmanager
+    async def dispatcher(
+        self,
+        *,
+        claimer: str = "one",
+        key: str = TEST_KEY,
+        lanes: int = 2,
+        total_s: float = 1.0,
+        per_second: float = 1000.0,
+        pace: Pace = QUICK,
+        registry: CollectorRegistry | None = None,
+    ) -> AsyncIterator[CallDispatcher]:
+        """Runs until the block ends; what it raises, the block raises."""
+        api_key: ApiKey = parse_key(SecretStr(key))
+        api = StripeApi(api_key, self.stripe.url, connect_s=1.0, total_s=total_s)
+        calls = await Calls.connect(self.url, claimer=claimer)
+        caller = Caller(api, RateLimit(per_second), self.event_log, clock=self.clock, chance=lambda: 0.5)
+        running = CallDispatcher(
+            calls, caller, CallMetrics(registry or CollectorRegistry()), clock=self.clock, pace=pace, lanes=lanes
+        )
+        task = asyncio.create_task(running.run())
+        try:
+            yield running
+        finally:
+            running.stop()
+            async with asyncio.timeout(20):
+                await task
+            await api.close()
+            await calls.close()
+
+
+@asynccontextmanager
+async def open_desk(url: SecretStr, stripe: StripeServer, event_log: EventAppender) -> AsyncIterator[CallDesk]:
+    connection = await asyncpg.connect(url.get_secret_value())
+    try:
+        yield CallDesk(url, connection, stripe, event_log)
+    finally:
+        await connection.close()
+        await asyncio.to_thread(event_log.close)
+
+
+def make_topic(bootstrap: str, name: str) -> None:
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    for made in admin.create_topics([NewTopic(name, num_partitions=3)], operation_timeout=10).values():
+        made.result(timeout=15)
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """What stands on the topic."""
+
+    key: bytes
+    event: dict[str, Any]
+    headers: dict[str, str]
+
+
+def records(bootstrap: str, topic: str, partitions: int = 3) -> list[LogRecord]:
+    """Everything that stands on the topic now; blocks."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "reader", "enable.auto.commit": False, "log_level": 0}
+    )
+    try:
+        found = []
+        for partition in range(partitions):
+            end = end_of(consumer, TopicPartition(topic, partition))
+            consumer.assign([TopicPartition(topic, partition, 0)])
+            for _ in range(end):
+                message = consumer.poll(10)
+                assert message is not None
+                assert message.error() is None
+                headers = decode_headers(cast("list[tuple[str, bytes]]", message.headers()))
+                found.append(LogRecord(bytes(message.key() or b""), orjson.loads(message.value() or b"null"), headers))
+        return found
+    finally:
+        consumer.close()

@@ -1,0 +1,9 @@
+"""Where the tests find the checkout and the recorded events beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+RECORDED_EVENTS = SHARED / "events"

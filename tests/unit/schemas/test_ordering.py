@@ -1,0 +1,166 @@
+"""The ordering key: one customer is one key, and each payload has exactly one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.ordering import MAX_KEY_BYTES, UNKNOWN_KEY, account_of, customer_id_of, ordering_key
+from tests.paths import RECORDED_EVENTS
+
+SAMPLES = RECORDED_EVENTS
+
+
+def event(o: dict[str, Any], **top: Any) -> dict[str, Any]:
+    previous = top.pop("previous", None)
+    data = {"object": o} | ({"previous_attributes": previous} if previous is not None else {})
+    return {"id": "evt_1", "object": "event", "data": data, **top}
+
+
+@pytest.mark.parametrize(
+    ("o", "expected"),
+    [
+        ({"object": "customer", "id": "cus_1"}, "cus_1"),
+        ({"object": "customer", "id": "cus_1", "deleted": True}, "cus_1"),
+        ({"object": "subscription", "id": "sub_1", "customer": "cus_1"}, "cus_1"),
+        ({"object": "subscription", "id": "sub_1", "customer": {"id": "cus_1", "object": "customer"}}, "cus_1"),
+        ({"object": "invoice", "customer": "cus_1"}, "cus_1"),  # invoice.upcoming has no id
+        ({"object": "charge", "id": "ch_1", "customer": "cus_1", "payment_intent": "pi_1"}, "cus_1"),
+        ({"object": "card", "id": "card_1", "customer": "cus_1"}, "cus_1"),
+        ({"object": "checkout.session", "id": "cs_1", "customer": "cus_1", "customer_email": "a@b.c"}, "cus_1"),
+        ({"object": "subscription", "id": "s", "customer": "cus_1", "customer_account": "acct_c"}, "cus_1"),
+        ({"object": "subscription", "id": "s", "customer": None, "customer_account": "acct_c"}, "acct_c"),
+    ],
+)
+def test_the_customer_is_the_key(o: dict[str, Any], expected: str) -> None:
+    """Wherever an event names its customer, as an id or expanded, that is its key."""
+    assert ordering_key(event(o)) == expected
+    assert customer_id_of(event(o)) == expected
+
+
+@pytest.mark.parametrize(
+    ("o", "expected"),
+    [
+        ({"object": "charge", "id": "ch_1", "customer": None, "payment_intent": "pi_1"}, "ch_1"),
+        ({"object": "dispute", "id": "dp_1", "charge": "ch_1", "payment_intent": "pi_1"}, "ch_1"),
+        ({"object": "dispute", "id": "dp_1", "charge": {"id": "ch_1"}}, "ch_1"),
+        ({"object": "radar.early_fraud_warning", "id": "issfr_1", "charge": "ch_1"}, "ch_1"),
+        ({"object": "refund", "id": "re_1", "charge": None, "payment_intent": "pi_1"}, "pi_1"),
+        ({"object": "refund", "id": "re_1", "charge": "ch_1", "payment_intent": "pi_1"}, "ch_1"),
+        ({"object": "payment_intent", "id": "pi_1", "customer": None, "invoice": None}, "pi_1"),
+        ({"object": "invoice_payment", "id": "inpay_1", "invoice": "in_1", "payment": {"payment_intent": "p"}}, "in_1"),
+        ({"object": "invoice_payment", "id": "inpay_1", "payment": {"payment_intent": "pi_1"}}, "pi_1"),
+        ({"object": "bank_account", "id": "ba_1", "account": "acct_1"}, "acct_1"),
+        ({"object": "payout", "id": "po_1"}, "po_1"),
+        ({"object": "source", "id": "src_1"}, "src_1"),
+        ({"object": "account", "id": "acct_1"}, "acct_1"),
+        ({"object": "balance"}, "evt_1"),
+        ({"object": "checkout.session", "id": "cs_1", "customer": None, "customer_email": None}, "cs_1"),
+        ({"object": "checkout.session", "id": "cs_1", "customer_details": {"email": "Ann@X.org"}}, "ann@x.org"),
+        (
+            {"object": "checkout.session", "id": "cs_1", "customer_details": None, "customer_email": "a@x.org"},
+            "a@x.org",
+        ),
+    ],
+)
+def test_without_a_customer_the_steadiest_id_is_the_key(o: dict[str, Any], expected: str) -> None:
+    """A charge and its disputes, refunds and warnings share one key although none names a customer."""
+    assert ordering_key(event(o)) == expected
+    assert customer_id_of(event(o)) is None
+
+
+def test_a_detached_card_goes_where_its_customer_goes() -> None:
+    """payment_method.detached has lost its customer; `previous_attributes` still names it."""
+    detached = event({"object": "payment_method", "id": "pm_1", "customer": None}, previous={"customer": "cus_1"})
+    assert ordering_key(detached) == "cus_1"
+    assert customer_id_of(detached) == "cus_1"
+
+
+def test_a_connected_account_is_part_of_the_key() -> None:
+    """One id under two accounts is two customers."""
+    o = {"object": "subscription", "id": "sub_1", "customer": "cus_1"}
+    assert ordering_key(event(o, account="acct_1")) == "acct_1/cus_1"
+    assert ordering_key(event(o, account=None)) == "cus_1"
+    assert ordering_key(event(o, account="acct_1")) != ordering_key(event(o, account="acct_2"))
+    assert account_of(event(o, account="acct_1")) == "acct_1"
+
+
+def test_all_about_an_account_has_one_key() -> None:
+    """account.updated with and without the top-level field, and deauthorized, whose object is the platform's."""
+    updated = {"object": "account", "id": "acct_1"}
+    assert ordering_key(event(updated)) == "acct_1"
+    assert ordering_key(event(updated, account="acct_1")) == "acct_1"
+    assert ordering_key(event({"object": "application", "id": "ca_1"}, account="acct_1")) == "acct_1"
+
+
+def test_thin_events_go_by_their_related_object() -> None:
+    """A thin event has no data: related object, and last the event id; its context is the account."""
+    thin: dict[str, Any] = {"id": "evt_1", "object": "v2.core.event", "related_object": {"id": "mtr_1", "type": "x"}}
+    assert ordering_key(thin) == "mtr_1"
+    assert ordering_key(thin | {"context": "acct_1"}) == "acct_1/mtr_1"
+    assert ordering_key({"id": "evt_1", "object": "v2.core.event"}) == "evt_1"
+    assert customer_id_of(thin) is None
+
+
+def test_a_snapshot_events_context_is_not_its_account() -> None:
+    """Newer snapshot events carry `context` too; only `account` says whose they are."""
+    assert ordering_key(event({"object": "customer", "id": "cus_1"}, context="ctx_1")) == "cus_1"
+
+
+@pytest.mark.parametrize("awkward", ["x" * 300, "é" * 200, "cus\x00_1", "cus\ud800", "a\nb"])
+def test_awkward_ids_become_digests(awkward: str) -> None:
+    """A key fits Kafka's tools and text columns, and stays one key for one customer."""
+    key = ordering_key(event({"object": "customer", "id": awkward}))
+    assert key.startswith("sha256:")
+    assert key == ordering_key(event({"object": "subscription", "customer": awkward}))
+    assert key != ordering_key(event({"object": "customer", "id": awkward + "x"}))
+
+
+def test_no_id_at_all() -> None:
+    """Even then there is a key."""
+    assert ordering_key({}) == UNKNOWN_KEY
+
+
+@pytest.mark.skipif(not SAMPLES.exists(), reason="the shared sample events are not beside this clone")
+def test_each_sample_that_names_a_customer_is_keyed_by_it() -> None:
+    """In files that other projects recorded, the key is the customer the file names, and never merely the event id
+    where the object has an id of its own."""
+    seen = 0
+    for path in sorted(SAMPLES.glob("*/*__*.json")):
+        sample = json.loads(path.read_text())
+        o = sample.get("data", {}).get("object", {})
+        key = ordering_key(sample)
+        customer = o.get("customer")
+        if isinstance(customer, str) and not sample.get("account"):
+            assert key == customer, path.name
+            seen += 1
+        elif o.get("id"):
+            assert key != sample["id"], path.name
+    assert seen > 50
+
+
+_ID = st.one_of(st.text(max_size=300), st.none(), st.integers(), st.dictionaries(st.just("id"), st.text(), max_size=1))
+_OBJECTS = ["data", "object", "payment", "related_object", "previous_attributes", "customer_details"]
+_IDS = ["id", "customer", "customer_account", "charge", "payment_intent", "invoice", "account", "context"]
+_NAMES = st.sampled_from([*_OBJECTS, *_IDS, "email", "customer_email"])
+_JSON = st.recursive(
+    st.one_of(_ID, st.booleans(), st.floats(), st.sampled_from(["customer", "checkout.session", "application", ""])),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(_NAMES, inner, max_size=8)),
+    max_leaves=25,
+)
+
+
+@given(st.dictionaries(_NAMES, _JSON, max_size=8), st.dictionaries(_NAMES, _JSON, max_size=8), st.booleans())
+def test_any_object_has_one_key(junk: dict[str, Any], o: dict[str, Any], is_nested: bool) -> None:
+    """Total, deterministic, bounded, encodable; and never raises, whatever the types are."""
+    payload = junk | {"data": {"object": o}} if is_nested else junk
+    key = ordering_key(payload)
+    assert key
+    assert len(key.encode()) <= MAX_KEY_BYTES
+    assert key.isprintable()
+    assert ordering_key(dict(reversed(payload.items()))) == key
+    assert customer_id_of(payload) is None or isinstance(customer_id_of(payload), str)
