@@ -1,1 +1,1 @@
-"""Kafka outside Faust and the gateway's hot path: append, look up, tail, topics, lag, contract."""
+"""Kafka clients outside Faust and the gateway's hot path: append, look up, tail, topics, lag, contract."""

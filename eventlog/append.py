@@ -1,4 +1,4 @@
-"""Another way onto `billing.events`: appends what did not come from Stripe's webhook, in order, and waits for Kafka."""
+"""Appends records that do not come from Stripe's webhook (replay, reconcile, timers) to `billing.events`, in order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DELIVERY_TIMEOUT_S = 10
 
 
 class EventAppender:
-    """Appends to one topic. Not for concurrent use."""
+    """Appends to one topic and waits for the brokers' confirmation. Not for concurrent use."""
 
     def __init__(self, bootstrap: str, topic: str, *, client_id: str) -> None:
         self._topic = topic
@@ -26,38 +26,38 @@ class EventAppender:
             "client.id": client_id,
             "acks": "all",
             "enable.idempotence": True,
-            # As Java and aiokafka hash keys; librdkafka's default would put a customer elsewhere.
+            # As in Java and aiokafka. librdkafka's default would put a customer on another partition.
             "partitioner": "murmur2_random",
             "compression.type": "lz4",
             "message.max.bytes": MAX_RECORD_BYTES,
             "delivery.timeout.ms": _DELIVERY_TIMEOUT_S * 1000,
             "linger.ms": 5,
-            "reconnect.backoff.max.ms": 500,  # the default of 10 s would outlast the outage it waits for
+            "reconnect.backoff.max.ms": 500,  # the default of 10 s would delay the reconnect after a short outage
             "log.connection.close": False,
         }
         self._producer = self._new_producer()
 
     async def append(self, entries: Sequence[Entry]) -> None:
-        """Returns when all in-sync replicas have all of them; those of one key stand in the order given.
+        """Returns after all in-sync replicas have all entries. Entries with the same key keep their order.
 
-        Raises LogUnavailable when one is not known to be stored after ten seconds. Others of them may be, and late:
-        whoever appends them again relies on the ledger, which knows an event by its id.
+        Raises LogUnavailable if an entry is not confirmed within ten seconds. Entries may still be stored later.
+        The caller may append all of them again: the ledger drops an event that it already has.
         """
         await asyncio.to_thread(self._append, entries)
 
     def _append(self, entries: Sequence[Entry]) -> None:
         stored = 0
-        trouble = ""
+        last_error = ""
 
         def report(error: object, _message: Message) -> None:
-            nonlocal stored, trouble
+            nonlocal stored, last_error
             if error is None:
                 stored += 1
             else:
-                trouble = str(error)
+                last_error = str(error)
 
         with contextlib.ExitStack() as unless_stored:
-            unless_stored.callback(self._start_afresh)
+            unless_stored.callback(self._replace_producer)
             try:
                 for entry in entries:
                     self._producer.produce(
@@ -67,16 +67,16 @@ class EventAppender:
             except (KafkaException, BufferError) as error:
                 raise LogUnavailable(f"{self._topic} did not take {len(entries)} records: {error}") from error
             if stored < len(entries):
-                reason = trouble or "no answer"
+                reason = last_error or "no answer"
                 raise LogUnavailable(f"{self._topic} did not take {len(entries) - stored} records: {reason}")
             unless_stored.pop_all()
 
     def close(self) -> None:
-        """Drops what is still queued: nobody waits for it."""
+        """Drops the records still queued; no caller waits for them."""
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)
 
-    def _start_afresh(self) -> None:
-        """After a failure: what is left in the queue must not come late, and a fatal error ends a producer."""
+    def _replace_producer(self) -> None:
+        """Replaces the producer after a failure: queued records must not be stored late, and a fatal error ends it."""
         self.close()
         self._producer = self._new_producer()
 

@@ -1,4 +1,4 @@
-"""What is on its way: the events that stand on the log and that the worker has yet to come to, by their header."""
+"""The backlog: ids of the events that are on the log and that the worker has not committed, from their headers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ _READ_S = 120.0
 
 
 class BacklogTooLong(LogUnavailable):
-    """The worker is so far behind that what is on its way can't be told from what is missing."""
+    """The worker's lag is too large to tell events in the backlog from missing events."""
 
 
 def ids_on_the_way(bootstrap: str, group: str, topic: str, *, most: int = MOST) -> frozenset[str]:
-    """Blocks while it reads them. Raises LogUnavailable, BacklogTooLong."""
-    places = _backlog(bootstrap, group, topic)
-    behind = sum(place.lag for place in places.values())
-    if behind > most:
-        raise BacklogTooLong(f"{group} is {behind} records behind: reconcile once it has caught up")
+    """Returns the ids of the events in the group's backlog. Blocks.
+
+    Raises LogUnavailable, and BacklogTooLong if the backlog has more than `most` records.
+    """
+    positions = _backlog(bootstrap, group, topic)
+    lag = sum(position.lag for position in positions.values())
+    if lag > most:
+        raise BacklogTooLong(f"{group} is {lag} records behind: reconcile once it has caught up")
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
-            "group.id": "billing-reconcile",  # asked for by the client, and never joined
+            "group.id": "billing-reconcile",  # the client requires a group id; the group is never joined
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,
@@ -36,7 +39,9 @@ def ids_on_the_way(bootstrap: str, group: str, topic: str, *, most: int = MOST) 
         }
     )
     try:
-        return _ids(consumer, topic, {number: place.committed for number, place in places.items() if place.lag > 0})
+        return _ids(
+            consumer, topic, {number: position.committed for number, position in positions.items() if position.lag > 0}
+        )
     except KafkaException as error:
         raise LogUnavailable(f"{topic} can't be read: {error}") from error
     finally:
@@ -44,16 +49,16 @@ def ids_on_the_way(bootstrap: str, group: str, topic: str, *, most: int = MOST) 
 
 
 def _backlog(bootstrap: str, group: str, topic: str) -> dict[int, GroupPosition]:
-    """A broker that has just started says for a while that it coordinates nobody."""
-    places = GroupPositions(bootstrap, group, topic)
+    """Retries, because a broker that has just started does not coordinate any group for a while."""
+    positions = GroupPositions(bootstrap, group, topic)
     deadline = time.monotonic() + _TIMEOUT_S
     try:
-        while (found := places.read()) is None:
+        while (found := positions.read()) is None:
             if time.monotonic() > deadline:
-                raise LogUnavailable(f"{topic}: nobody says how far {group} is")
+                raise LogUnavailable(f"{topic}: no broker reports the position of {group}")
             time.sleep(_PAUSE_S)
     finally:
-        places.close()
+        positions.close()
     return found
 
 

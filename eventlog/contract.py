@@ -1,6 +1,6 @@
-"""What other consumers of the log may rely on, as JSON Schemas: headers, values and dead letters (docs/contract/).
+"""Generates the contract for consumers of the log (docs/contract/): JSON Schemas of headers, events and dead letters.
 
-Made from the types that write the records, so that it cannot say otherwise than they do.
+The schemas come from the types that write the records, so they match them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from schemas.record import RecordHeaders, Source
 from schemas.timer import TimerDue, timer_event_type
 
 CONTRACT_VERSION = "1.0.0"
-"""Major: something was taken away or changed. Minor: something came to it. See docs/contract/README.md."""
+"""Major: something was removed or changed. Minor: something was added. See docs/contract/README.md."""
 
 Schema = dict[str, Any]
 
@@ -73,7 +73,7 @@ class ThinEvent(_Open):
 
 
 def schemas() -> dict[str, Schema]:
-    """All schemas by name, each complete in itself."""
+    """Returns all schemas by name. Each is self-contained."""
     return {
         "record-headers": _headers("Headers of billing.events", RecordHeaders, _names(_sample_headers().encode())),
         "snapshot-event": _of_model(SnapshotEvent),
@@ -90,7 +90,7 @@ def schemas() -> dict[str, Schema]:
 
 
 def breaking_changes(old: Mapping[str, Schema], new: Mapping[str, Schema]) -> list[str]:
-    """What a reader of `old` can no longer rely on in `new`, a line each. What came to it breaks nobody."""
+    """Returns one line per change that breaks a reader of `old`. Additions break no reader."""
     found: list[str] = []
     for name, schema in old.items():
         if name in new:
@@ -101,7 +101,7 @@ def breaking_changes(old: Mapping[str, Schema], new: Mapping[str, Schema]) -> li
 
 
 def sample_letter() -> DeadLetter:
-    """A dead letter of no event, to ask which headers there are."""
+    """Returns an empty dead letter, from which the names of the headers are read."""
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     return DeadLetter(
         key=None, value=None, headers=(), event_id="", type="", stream="", account="", customer_id=None,
@@ -121,7 +121,7 @@ def _names(headers: Iterable[tuple[str, bytes]]) -> list[str]:
 def _headers(
     title: str, kind: type[Any], names: Iterable[str], *, prefix: str = "", renamed: Mapping[str, str] | None = None
 ) -> Schema:
-    """Headers are bytes: text in utf-8, '' where there is none."""
+    """Headers are bytes: UTF-8 text, empty if there is no value."""
     hints = get_type_hints(kind)
     known = {field.name for field in fields(kind)}
     properties = {}
@@ -129,7 +129,7 @@ def _headers(
         own = name.removeprefix(prefix)
         field = (renamed or {}).get(own, own)
         if field not in known:
-            raise LookupError(f"header {name} is no field of {kind.__name__}")
+            raise LookupError(f"header {name} is not a field of {kind.__name__}")
         properties[name] = _as_text(hints[field], name)
     return {"$schema": _DIALECT, "title": title, "type": "object", "properties": properties, "required": [*properties]}
 
@@ -151,7 +151,7 @@ def _of_model(model: type[BaseModel]) -> Schema:
 
 
 def _timer_event() -> Schema:
-    """As schemas/timer.py writes it: a snapshot event of ours, whose object is the timer; its time is in seconds."""
+    """A timer event as schemas/timer.py writes it: a snapshot event with the timer as its object, times in seconds."""
     due = TimerDue.model_json_schema(by_alias=True)
     due["properties"] = {**due["properties"], "object": {"const": "timer"}, "due_at": {"type": "integer"}}
     due["required"] = sorted({*due["required"], "object", "customer", "data"})
@@ -172,12 +172,12 @@ def _timer_event() -> Schema:
 def _broken(at: str, old: Schema, new: Schema, old_root: Schema, new_root: Schema) -> list[str]:
     old, new = _resolved(old, old_root), _resolved(new, new_root)
     found = [
-        f"{at}: {word} was {old.get(word)!r}, is {new.get(word)!r}"
-        for word in ("type", "const", "format", "pattern")
-        if old.get(word) is not None and old.get(word) != new.get(word)
+        f"{at}: {keyword} was {old.get(keyword)!r}, is {new.get(keyword)!r}"
+        for keyword in ("type", "const", "format", "pattern")
+        if old.get(keyword) is not None and old.get(keyword) != new.get(keyword)
     ]
-    gone = set(old.get("required", ())) - set(new.get("required", ()))
-    found += [f"{at}.{name}: no longer always there" for name in sorted(gone) if name in new.get("properties", {})]
+    optional = set(old.get("required", ())) - set(new.get("required", ()))
+    found += [f"{at}.{name}: no longer required" for name in sorted(optional) if name in new.get("properties", {})]
     for name, schema in old.get("properties", {}).items():
         if name in new.get("properties", {}):
             found += _broken(f"{at}.{name}", schema, new["properties"][name], old_root, new_root)
@@ -204,23 +204,21 @@ Files = dict[str, bytes]
 
 
 class ContractBroken(Exception):
-    """The types no longer keep what was promised; the message says where."""
+    """The types break a released version of the contract; the message names the places."""
 
 
 def checked(folder: Path, current: Mapping[str, Schema], version: str) -> Files:
-    """The files of this version by name. Raises ContractBroken."""
+    """Returns the files of this version by name. Raises ContractBroken."""
     released = {path.stem: orjson.loads(path.read_bytes()) for path in sorted((folder / "released").glob("*.json"))}
     same = released.get(version)
     if same is not None and same != orjson.loads(orjson.dumps(current)):
         broken = breaking_changes(same, current)
-        what = f"a new major version: {'; '.join(broken)}" if broken else "a new minor version: something came to it"
-        raise ContractBroken(
-            f"the types differ from version {version}, which is released; CONTRACT_VERSION needs {what}"
-        )
+        what = f"a new major version: {'; '.join(broken)}" if broken else "a new minor version: something was added"
+        raise ContractBroken(f"the types differ from the released version {version}; CONTRACT_VERSION needs {what}")
     for earlier, promised in released.items():
         is_same_major = earlier.partition(".")[0] == version.partition(".")[0]
         if is_same_major and (broken := breaking_changes(promised, current)):
-            raise ContractBroken(f"what version {earlier} promises is broken: {'; '.join(broken)}")
+            raise ContractBroken(f"the contract of version {earlier} is broken: {'; '.join(broken)}")
     return {
         "asyncapi.json": orjson.dumps(asyncapi(version), option=_OPTIONS),
         f"released/{version}.json": orjson.dumps(current, option=_OPTIONS),
@@ -229,7 +227,7 @@ def checked(folder: Path, current: Mapping[str, Schema], version: str) -> Files:
 
 
 def asyncapi(version: str) -> dict[str, Any]:
-    """The AsyncAPI 3 document; its schemas are the files beside it."""
+    """Returns the AsyncAPI 3 document. It refers to the schema files in the same folder."""
 
     def message(title: str, headers: object, payload: object) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""The dead-letter topic's producer: what the worker can't apply goes to `billing.dead`, before the ledger says so."""
+"""Publishes events that the worker can't apply to `billing.dead`, before the ledger records them as dead."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _DELIVERY_TIMEOUT_S = 10
 
 @dataclass(frozen=True, slots=True)
 class RecordPosition:
-    """Where a dead letter stands on the dead-letter topic."""
+    """The position of a dead letter on the dead-letter topic."""
 
     partition: int
     offset: int
 
 
 class DeadLetterPublisher:
-    """Appends to the dead-letter topic and waits until every replica has it. Not for concurrent use."""
+    """Appends to the dead-letter topic and waits until all in-sync replicas have the letter. Not for concurrent use."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         self._topic = topic
@@ -34,7 +34,7 @@ class DeadLetterPublisher:
                 "acks": "all",
                 "enable.idempotence": True,
                 "compression.type": "lz4",
-                # As Java and aiokafka hash keys; librdkafka's default would put a customer elsewhere.
+                # As in Java and aiokafka. librdkafka's default would put a customer on another partition.
                 "partitioner": "murmur2_random",
                 "message.max.bytes": MAX_DEAD_LETTER_BYTES,
                 "delivery.timeout.ms": _DELIVERY_TIMEOUT_S * 1000,
@@ -43,7 +43,7 @@ class DeadLetterPublisher:
         )
 
     async def publish(self, letter: DeadLetter) -> RecordPosition:
-        """Appends one letter. Raises LogUnavailable when Kafka did not take it within ten seconds."""
+        """Appends one letter and returns its position. Raises LogUnavailable if unconfirmed after 10 s."""
         return await asyncio.to_thread(self._publish, letter)
 
     def _publish(self, letter: DeadLetter) -> RecordPosition:
@@ -72,5 +72,5 @@ class DeadLetterPublisher:
         raise LogUnavailable(f"the dead-letter topic did not take event {letter.event_id}: {reports or 'no answer'}")
 
     def close(self) -> None:
-        """Sends what is left, bounded."""
+        """Sends the letters still queued, for at most ten seconds."""
         self._producer.flush(_DELIVERY_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""One record to append to the log, and its headers."""
+"""A record to append to the log, and the headers of a record read from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemas.record import Headers
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One record as it is to stand on the log (schemas/record.py)."""
+    """One record to append to the log. The format is in schemas/record.py."""
 
     key: bytes | None
     value: bytes
@@ -19,7 +19,7 @@ class Entry:
 
 
 def headers_of(message: Message) -> Headers:
-    """As they stand on the log."""
+    """Returns the headers of a record unchanged; a missing value becomes empty bytes."""
     pairs = message.headers() or []
     listed = pairs.items() if isinstance(pairs, dict) else pairs
     return tuple((name, value.encode() if isinstance(value, str) else value or b"") for name, value in listed)

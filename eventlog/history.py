@@ -1,6 +1,7 @@
-"""Beside the flow: the whole log, read once from its start, by no group and with nothing committed.
+"""Reads the whole log once from its start. Joins no group and commits nothing.
 
-Each partition in its order; among the partitions by the records' times, since that is nearest to how it all came.
+Each partition is read in its order. The partitions are merged by the records' times, which is closest to the order of
+arrival.
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ from schemas.record import Headers, Record, record_of
 
 _TIMEOUT_S = 10.0
 _QUIET_S = 60.0
-"""How long the brokers may have nothing to say amid the log."""
+"""Seconds without a record after which the brokers count as unavailable, before the end of the log."""
 _ENOUGH, _FEW = 4000, 1000
-"""Records of one partition kept while others are waited for."""
+"""Buffered records of one partition above which it is paused, and below which it is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """[first, end) of one partition; `first` above 0 means that retention has removed what was before."""
+    """Offsets [first, end) of one partition. If `first` is above 0, retention has removed the records before it."""
 
     first: int
     end: int
 
 
 class HistoryReader:
-    """One pass over the topic as it stands when this is made. Blocking; not for concurrent use.
+    """Reads the records that the topic has when the reader is created. Blocks; not for concurrent use.
 
-    With `until`, each partition ends before its first record of that time or later. Raises LogUnavailable.
+    With `until`, each partition ends before its first record of that time or later. All methods raise LogUnavailable.
     """
 
     def __init__(self, bootstrap: str, topic: str, *, until: datetime | None = None) -> None:
@@ -42,11 +43,12 @@ class HistoryReader:
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
-                "group.id": "billing-rebuild",  # asked for by the client, and never joined
+                "group.id": "billing-rebuild",  # the client requires a group id; the group is never joined
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "enable.partition.eof": True,
-                "auto.offset.reset": "error",  # what retention removes while we read must not be passed over silently
+                # Records that retention removes during the reading must not be skipped silently.
+                "auto.offset.reset": "error",
                 "queued.max.messages.kbytes": 32_768,
                 "log_level": 0,
             }
@@ -64,11 +66,11 @@ class HistoryReader:
 
     @property
     def total(self) -> int:
-        """Offsets in all stretches: as many records, unless something else has taken some of them."""
+        """Number of offsets in all stretches. Records can be fewer, since some offsets may have no record."""
         return sum(stretch.end - stretch.first for stretch in self.stretches.values())
 
     def read(self, most: int) -> list[Record]:
-        """The next records, at most so many; none at the end."""
+        """Returns the next records, at most `most`; an empty list at the end."""
         found: list[Record] = []
         while len(found) < most and self._fill():
             _, partition = heapq.heappop(self._heads)
@@ -85,13 +87,13 @@ class HistoryReader:
         self._consumer.close()
 
     def _fill(self) -> bool:
-        """Until each partition that has not ended has a record at hand; False when there is none at all."""
+        """Reads until each partition that has not ended has a buffered record. Returns False if no record is left."""
         quiet = 0.0
         while any(not self._buffers[partition] for partition in self._open):
             messages = self._consumer.consume(1000, timeout=1.0)
             quiet = 0.0 if messages else quiet + 1.0
             if quiet >= _QUIET_S:
-                raise LogUnavailable(f"{self._topic}: nothing more came for {_QUIET_S:.0f} s")
+                raise LogUnavailable(f"{self._topic}: no record arrived for {_QUIET_S:.0f} s")
             for message in messages:
                 self._take(message)
         return bool(self._heads)
@@ -102,7 +104,7 @@ class HistoryReader:
             if error.code() == KafkaError._PARTITION_EOF:
                 self._open.discard(partition)
             elif not error.retriable():
-                raise LogUnavailable(f"{self._topic}/{partition} can't be read on: {error.str()}")
+                raise LogUnavailable(f"{self._topic}/{partition} can't be read further: {error.str()}")
             return
         if partition not in self._open:
             return
@@ -129,8 +131,8 @@ class HistoryReader:
         ends = {partition: high for partition, (_, high) in marks.items()}
         if until is not None:
             at = int(until.timestamp() * 1000)
-            asked = [TopicPartition(self._topic, partition, at) for partition in marks]
-            for place in self._consumer.offsets_for_times(asked, timeout=_TIMEOUT_S):
+            starts = [TopicPartition(self._topic, partition, at) for partition in marks]
+            for place in self._consumer.offsets_for_times(starts, timeout=_TIMEOUT_S):
                 if place.offset >= 0:
                     ends[place.partition] = min(ends[place.partition], place.offset)
         return {partition: Stretch(low, max(low, ends[partition])) for partition, (low, _) in sorted(marks.items())}

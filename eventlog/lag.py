@@ -1,4 +1,4 @@
-"""How far a consumer group is behind: what the log holds that the group has not committed."""
+"""The lag of a consumer group: records on the log that the group has not committed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class GroupPosition:
-    """Where a group stands in one partition: the next offset it will read if it starts anew, and the log's end."""
+    """A group's position in one partition: the offset from which it reads after a restart, and the end of the log."""
 
     committed: int
     end: int
@@ -23,7 +23,7 @@ class GroupPosition:
 
 
 class GroupPositions:
-    """Asks the brokers for one group's places, over a connection it keeps. Does not join the group."""
+    """Reads one group's positions from the brokers over a connection that stays open. Does not join the group."""
 
     def __init__(self, bootstrap: str, group: str, topic: str, *, timeout_s: float = _TIMEOUT_S) -> None:
         self._topic = topic
@@ -33,7 +33,7 @@ class GroupPositions:
         )
 
     def read(self, partitions: Iterable[int] | None = None) -> dict[int, GroupPosition] | None:
-        """By partition, of these or of all. None while it can't be told: the coordinator is loading, or no answer."""
+        """Returns the positions by partition. None if the coordinator is loading or no broker answers."""
         try:
             if partitions is None:
                 listed = self._consumer.list_topics(self._topic, timeout=self._timeout_s)
@@ -41,12 +41,14 @@ class GroupPositions:
             wanted = [TopicPartition(self._topic, partition) for partition in partitions]
             if not wanted:
                 return {}
-            committed = {place.partition: place.offset for place in self._consumer.committed(wanted, self._timeout_s)}
+            committed = {
+                position.partition: position.offset for position in self._consumer.committed(wanted, self._timeout_s)
+            }
             found = {}
-            for place in wanted:
-                low, high = self._consumer.get_watermark_offsets(place, timeout=self._timeout_s)
-                # Before its first commit a group begins at what is left of the log.
-                found[place.partition] = GroupPosition(max(committed[place.partition], low), high)
+            for position in wanted:
+                low, high = self._consumer.get_watermark_offsets(position, timeout=self._timeout_s)
+                # Before its first commit a group begins at the oldest record of the log.
+                found[position.partition] = GroupPosition(max(committed[position.partition], low), high)
         except KafkaException:
             return None
         return found
@@ -56,10 +58,10 @@ class GroupPositions:
 
 
 def lag_of(bootstrap: str, group: str, topic: str) -> dict[int, int] | None:
-    """Records behind, by partition. None while it can't be told: the coordinator is loading, or no broker answers."""
-    places = GroupPositions(bootstrap, group, topic)
+    """Returns the lag in records by partition. None if the coordinator is loading or no broker answers."""
+    positions = GroupPositions(bootstrap, group, topic)
     try:
-        found = places.read()
+        found = positions.read()
     finally:
-        places.close()
-    return None if found is None else {partition: place.lag for partition, place in found.items()}
+        positions.close()
+    return None if found is None else {partition: position.lag for partition, position in found.items()}

@@ -1,4 +1,4 @@
-"""Beside the flow: one record of a topic by its place, or by its event's id. Joins no group, commits nothing."""
+"""Reads single records of a topic by offset or by event id. Joins no group and commits nothing."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from schemas.record import decode_headers
 _TIMEOUT_S = 10.0
 _POLL_S = 0.5
 _SKIP = 200
-"""Records to read over rather than to ask anew for a place not far behind."""
+"""If the wanted offset is at most this many records ahead, read forward instead of seeking."""
 
 
 class RecordLookup:
-    """Blocks; for one thread. Everything raises LogUnavailable when the brokers do not answer within ten seconds."""
+    """Blocks; for one thread. All methods raise LogUnavailable if the brokers do not answer within ten seconds."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
         self.topic = topic
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
-                "group.id": f"{topic}.reader",  # asked for by librdkafka; it is never joined
+                "group.id": f"{topic}.reader",  # librdkafka requires a group id; the group is never joined
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
@@ -44,7 +44,7 @@ class RecordLookup:
         self._consumer.close()
 
     def read(self, partition: int, offset: int) -> Message | None:
-        """The record there; None if the topic no longer has it. Quick for places that follow each other."""
+        """Returns the record at the offset, None if the topic does not have it. Fast for increasing, close offsets."""
         if not self._is_near(partition, offset):
             low, high = self._bounds(partition)
             if not low <= offset < high:
@@ -63,7 +63,7 @@ class RecordLookup:
                 ):
                     self._next = None
                     return None
-                continue  # a broker that went away: librdkafka goes on by itself, until our deadline
+                continue  # for example a lost connection: librdkafka retries by itself, until the deadline
             at = message.offset() or 0
             self._next = (partition, at + 1)
             if at >= offset:
@@ -71,7 +71,7 @@ class RecordLookup:
         raise LogUnavailable(f"{self.topic}/{partition}/{offset} was not read within {_TIMEOUT_S:.0f} s")
 
     def find(self, event_ids: Collection[str]) -> dict[str, Message]:
-        """The first record of each of these events, by the id in its headers: reads the whole topic."""
+        """Returns the first record of each event by the id in its headers. Reads the topic until all are found."""
         wanted, found = set(event_ids), dict[str, Message]()
         try:
             partitions = list(self._consumer.list_topics(self.topic, timeout=_TIMEOUT_S).topics[self.topic].partitions)
@@ -88,18 +88,18 @@ class RecordLookup:
         if low == high:
             return
         self._assign(TopicPartition(self.topic, partition, OFFSET_BEGINNING))
-        heard_at, at = time.monotonic(), low
-        while time.monotonic() < heard_at + _TIMEOUT_S:
+        last_record_at, at = time.monotonic(), low
+        while time.monotonic() < last_record_at + _TIMEOUT_S:
             for message in self._consumer.consume(min(500, high - at), timeout=_POLL_S):
                 if (error := message.error()) is not None:
                     if error.code() == KafkaError._PARTITION_EOF:
                         return
                     continue
-                heard_at = time.monotonic()
-                name = decode_headers(headers_of(message)).get("event_id", "")
-                if name in wanted:
-                    wanted.discard(name)
-                    found[name] = message
+                last_record_at = time.monotonic()
+                event_id = decode_headers(headers_of(message)).get("event_id", "")
+                if event_id in wanted:
+                    wanted.discard(event_id)
+                    found[event_id] = message
                 at = (message.offset() or 0) + 1
                 if not wanted or at >= high:
                     return
@@ -118,6 +118,6 @@ class RecordLookup:
                 return 0, 0
             raise LogUnavailable(f"{self.topic}/{partition}: {error.args[0].str()}") from None
 
-    def _assign(self, place: TopicPartition) -> None:
-        self._consumer.assign([place])
+    def _assign(self, start: TopicPartition) -> None:
+        self._consumer.assign([start])
         self._next = None

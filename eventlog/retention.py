@@ -1,4 +1,4 @@
-"""How long Kafka keeps what was erased: asked of the brokers at start, said in each erasure's row (B6)."""
+"""Reads from the brokers how long Kafka keeps records of an erased customer; each erasure's row stores it (B6)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ TIMEOUT_S = 15.0
 
 
 def kafka_keeps(settings: Settings) -> KafkaKeeps:
-    """What the two topics keep a record for; not known where Kafka does not say."""
+    """Returns how long the two topics keep a record; None for a topic whose configuration can't be read."""
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 0})
     names = (settings.events_topic, settings.dead_topic)
     resources = [ConfigResource("topic", name) for name in names]
-    asked = admin.describe_configs(resources, request_timeout=TIMEOUT_S)
+    requests = admin.describe_configs(resources, request_timeout=TIMEOUT_S)
     found: dict[str, timedelta | None] = {}
-    for resource, future in asked.items():
+    for resource, future in requests.items():
         try:
             entries = future.result(timeout=TIMEOUT_S + 5.0)
         except KafkaException as error:
@@ -38,7 +38,7 @@ def kafka_keeps(settings: Settings) -> KafkaKeeps:
 
 
 def longest_stay(values: dict[str, str | None]) -> timedelta | None:
-    """Of a record, by its topic's configuration; None: for ever. A segment goes as a whole, when its last is old."""
+    """Returns the longest time a record can stay in the topic, None if unlimited. Kafka deletes whole segments."""
     retention, segment = int(values.get("retention.ms") or -1), int(values.get("segment.ms") or 0)
     if retention < 0 or "delete" not in (values.get("cleanup.policy") or ""):
         return None
@@ -46,19 +46,21 @@ def longest_stay(values: dict[str, str | None]) -> timedelta | None:
 
 
 def warn_if_endless(keeps: KafkaKeeps) -> str | None:
-    """Says that no erasure can tell when Kafka forgets a customer's dead letters; returns what it said."""
+    """Logs an error if dead letters have no time limit, since erasures can't state one. Returns the message or None."""
     if keeps.dead_letters is not None:
         return None
-    reason = "Kafka keeps dead letters for no known time, those of erased customers too: set their topic's retention.ms"
+    reason = (
+        "Kafka keeps dead letters without a known limit, also those of erased customers: set their topic's retention.ms"
+    )
     log.error("retention.endless", action="retention.endless", reason=reason)
     return reason
 
 
 def warn_if_too_long(keeps: KafkaKeeps, erase_after_days: int) -> str | None:
-    """Says it loudly when the log still holds a customer's events at the time they are erased; returns what it said."""
+    """Logs an error if the log still has a customer's events when they are erased. Returns the message or None."""
     if keeps.events is not None and keeps.events < timedelta(days=erase_after_days):
         return None
-    kept = f"for {keeps.events / timedelta(days=1):g} days" if keeps.events is not None else "for no known time"
+    kept = f"for {keeps.events / timedelta(days=1):g} days" if keeps.events is not None else "without a known limit"
     reason = f"Kafka keeps events {kept}, and customers are erased after {erase_after_days} days: shorten retention.ms"
     log.error("retention.too_long", action="retention.too_long", reason=reason)
     return reason
@@ -66,7 +68,7 @@ def warn_if_too_long(keeps: KafkaKeeps, erase_after_days: int) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class KafkaKeeps:
-    """How long at most a record stays in the two topics, as the brokers say; None: for ever, or not known."""
+    """The longest time a record stays in the two topics, as the brokers report it. None: unlimited or unknown."""
 
     events: timedelta | None = None
     dead_letters: timedelta | None = None

@@ -1,4 +1,4 @@
-"""Beside the flow: all of a topic's records from a place on, to its end or as they come. Joins no group."""
+"""Reads a topic from a position to its end, or follows it. Joins no group."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ Begin = datetime | str
 
 @dataclass(frozen=True, slots=True)
 class OffsetRange:
-    """Of one partition when the reading began: the offset of the first record, and the one after the last."""
+    """The range of one partition when the reading began: first offset, and the offset after the last record."""
 
     first: int
     end: int
 
 
 class LogTail:
-    """Blocks; for one thread. Everything raises LogUnavailable when the brokers do not answer for ten seconds.
+    """Blocks; for one thread. All methods raise LogUnavailable if the brokers do not answer for ten seconds.
 
-    With a `group` it goes on where that group stands, and `commit` moves the group; without one nothing is committed.
+    With a `group` the reading starts at the group's committed offsets, and `commit` moves them. Without a group nothing
+    is committed.
     """
 
     def __init__(self, bootstrap: str, topic: str, *, begin: Begin, group: str | None = None) -> None:
@@ -41,9 +42,9 @@ class LogTail:
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
-                "group.id": group or f"{topic}.tail",  # librdkafka asks for one; it is never joined
+                "group.id": group or f"{topic}.tail",  # librdkafka requires a group id; the group is never joined
                 "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",  # what retention takes from under us is passed over
+                "auto.offset.reset": "earliest",  # records that retention removes during the reading are skipped
                 "log_level": 0,
             }
         )
@@ -56,30 +57,32 @@ class LogTail:
         self._consumer.assign([TopicPartition(topic, partition, at) for partition, at in self._next.items()])
 
     def read(self, *, follow: bool, is_stopped: Callable[[], bool] = lambda: False) -> Iterator[list[Message]]:
-        """Batches in each partition's order, an empty one when nothing came for a while; to the end of what was there
-        at the beginning, or on and on with `follow`, until `is_stopped`."""
-        heard_at = time.monotonic()
+        """Yields batches in each partition's order, and an empty batch if nothing arrived for a moment.
+
+        Ends at the offsets that were the end when the reading began, or, with `follow`, when `is_stopped` returns True.
+        """
+        last_record_at = time.monotonic()
         while not is_stopped() and (follow or not self._is_at_end()):
             messages = self._consumer.consume(_BATCH, timeout=_POLL_S)
             batch = [one for one in messages if one.error() is None and self._is_wanted(one, follow=follow)]
             if batch:
-                heard_at = time.monotonic()
-            elif not follow and time.monotonic() - heard_at > _TIMEOUT_S:
+                last_record_at = time.monotonic()
+            elif not follow and time.monotonic() - last_record_at > _TIMEOUT_S:
                 raise LogUnavailable(f"{self._topic} was not read to its end")
             yield batch
 
     def give_back(self, messages: Iterable[Message]) -> None:
-        """The rest of a batch that is not to be taken; nothing is to be read after it."""
+        """Returns unprocessed messages of a batch, so that `commit` does not include them. Do not read after it."""
         for message in messages:
             partition, offset = message.partition() or 0, message.offset() or 0
             self._next[partition] = min(self._next[partition], offset)
 
     def commit(self) -> None:
-        """The group stands behind all that `read` has given out."""
+        """Commits the offsets after all records that `read` has yielded, less those given back. Raises ValueError."""
         if self._group is None:
-            raise ValueError("there is no group to commit for")
+            raise ValueError("commit needs a group")
         places = [TopicPartition(self._topic, partition, at) for partition, at in self._next.items()]
-        with _answering(self._topic):
+        with _kafka_errors(self._topic):
             self._consumer.commit(offsets=places, asynchronous=False)
 
     def close(self) -> None:
@@ -96,7 +99,7 @@ class LogTail:
         return all(self._next[partition] >= bounds.end for partition, bounds in self.bounds.items())
 
     def _find_bounds(self, begin: Begin) -> dict[int, OffsetRange]:
-        with _answering(self._topic):
+        with _kafka_errors(self._topic):
             found = self._consumer.list_topics(self._topic, timeout=_TIMEOUT_S).topics[self._topic]
             if found.error is not None:
                 raise LogUnavailable(f"there is no topic {self._topic}: run `billing topics` first")
@@ -112,14 +115,14 @@ class LogTail:
     def _firsts(self, begin: Begin, ends: Mapping[int, tuple[int, int]]) -> dict[int, int]:
         if isinstance(begin, datetime):
             millis = int(begin.timestamp() * 1000)
-            asked = [TopicPartition(self._topic, partition, millis) for partition in ends]
-            answers = self._consumer.offsets_for_times(asked, timeout=_TIMEOUT_S)
+            starts = [TopicPartition(self._topic, partition, millis) for partition in ends]
+            answers = self._consumer.offsets_for_times(starts, timeout=_TIMEOUT_S)
             return {at.partition: at.offset if at.offset >= 0 else ends[at.partition][1] for at in answers}
         return {partition: low if begin == FROM_START else high for partition, (low, high) in ends.items()}
 
 
-class _answering:
-    """KafkaException as LogUnavailable."""
+class _kafka_errors:
+    """Raises a KafkaException as LogUnavailable."""
 
     def __init__(self, topic: str) -> None:
         self._topic = topic

@@ -1,4 +1,4 @@
-"""The topics of this system: their wanted settings, and how they are created and compared."""
+"""Creates the topics of this system and checks their partition counts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ TIMEOUT_S = 10.0
 
 
 EVENTS_KEPT_DAYS = 28
-"""Shorter than the 30 days after which a customer is erased, by a segment's day and one more (behaviours.md B6)."""
+"""Two days less than the 30 days to the erasure of a customer: one for the segment, one to spare (behaviours.md B6)."""
 
 
 SEGMENT_DAYS = 1
-"""Kafka deletes whole segments only, so this is how much longer than asked for a record may stay."""
+"""Kafka deletes only whole segments, so a record may stay this much longer than the retention time."""
 
 
 DEAD_KEPT_DAYS = 90
@@ -29,12 +29,12 @@ _DAY_MS = 24 * 3600 * 1000
 
 
 class TopicsUnusable(Exception):
-    """Kafka does not answer, or a topic is not what is needed; the message is one line that says which."""
+    """Kafka does not answer, or a topic has the wrong partition count. The message is one line with the cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One topic as it is to be."""
+    """The settings that one topic should have."""
 
     name: str
     kept_days: int
@@ -50,14 +50,14 @@ class Wanted:
                 "retention.ms": str(self.kept_days * _DAY_MS),
                 "segment.ms": str(SEGMENT_DAYS * _DAY_MS),
                 "max.message.bytes": str(self.max_bytes),
-                # With three replicas `acks=all` then means two at least, and one broker may be down.
+                # With three replicas `acks=all` then needs at least two, so one broker may be down.
                 "min.insync.replicas": str(max(1, replication_factor - 1)),
             },
         )
 
 
 def wanted_topics(settings: Settings) -> tuple[Wanted, Wanted]:
-    """The two topics of these settings."""
+    """Returns the events topic and the dead-letter topic of these settings."""
     return (
         Wanted(settings.events_topic, EVENTS_KEPT_DAYS, MAX_RECORD_BYTES),
         Wanted(settings.dead_topic, DEAD_KEPT_DAYS, MAX_DEAD_LETTER_BYTES),
@@ -65,8 +65,8 @@ def wanted_topics(settings: Settings) -> tuple[Wanted, Wanted]:
 
 
 def ensure_topics(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
-    """Create what is missing; returns `created` or `present` by topic name. Raises TopicsUnusable."""
-    # Silent: librdkafka would add its own lines to the one line we answer with.
+    """Creates missing topics. Returns `created` or `present` by topic name. Raises TopicsUnusable."""
+    # librdkafka is silent, because the command prints one line on an error.
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 0})
     wanted = wanted_topics(settings)
     outcome = {topic.name: "present" for topic in wanted}
@@ -79,17 +79,17 @@ def ensure_topics(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> dict[s
                 future.result(timeout=timeout_s)
                 outcome[name] = "created"
             except KafkaException as error:
-                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another one was quicker: check below
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # created by another process: checked below
                     raise TopicsUnusable(f"topic {name}: {error.args[0].str()}") from None
         created = {name: settings.partitions for name, state in outcome.items() if state == "created"}
-        present = _partition_counts(admin, timeout_s) | created  # the answer may come from before the creation
+        present = _partition_counts(admin, timeout_s) | created  # the broker's answer may be from before the creation
     wrong = [
         f"{topic.name} has {present[topic.name]} partitions"
         for topic in wanted
         if present[topic.name] != settings.partitions
     ]
     if wrong:
-        raise TopicsUnusable(f"{'; '.join(wrong)}; BILLING_PARTITIONS says {settings.partitions}")
+        raise TopicsUnusable(f"{'; '.join(wrong)}; BILLING_PARTITIONS is {settings.partitions}")
     return outcome
 
 

@@ -1,7 +1,7 @@
-"""The HTTP door: Stripe posts an event; 200 is answered once its raw bytes are on Kafka, and never before.
+"""Receives Stripe's webhooks over HTTP. Answers 200 only after the raw bytes of the event are stored on Kafka.
 
-endpoint known → peer allowed → body read within bounds → signature holds → it is an event → mode fits → Kafka has it.
-The first station that says no ends the request. Behaviours A1 to A7; the answers are listed in `refusals.py`.
+endpoint known → peer allowed → body within limits → signature valid → is an event → mode matches → stored on Kafka.
+The first failing step ends the request. Behaviours A1 to A7. `refusals.py` lists the error responses.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ log = structlog.get_logger(__name__)
 SIGNATURE_HEADER = "Stripe-Signature"
 
 HEAD_WITHIN_S = 30.0
-"""How long a connection may take over a request's head, and idle between requests."""
+"""Seconds a connection may take to send a request's head, and may be idle between requests."""
 
 IN_FLIGHT_ENDS_WITHIN_S = 15.0
-"""At shutdown: longer than a body (10 s) and a confirmation (4 s) may take together."""
+"""Time for open requests at shutdown. Longer than reading a body (10 s) plus the confirmation (4 s)."""
 
 GAUGES_EVERY_S = 0.25
-"""How old a gauge may be on the page of another process of ours; that of the process that answers is exact."""
+"""Maximum age of the gauges of other gateway processes on the metrics page. Those of the answering one are exact."""
 
 _LINGER_S = 2.0
 _MAX_LINE_BYTES = 2048
@@ -51,15 +51,15 @@ _MAX_HEADERS = 64
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """What the handlers work with; wired once, by `create_app`."""
+    """The dependencies of the handlers. `create_app` builds it once."""
 
-    doors: Mapping[str, WebhookEndpoint]
+    endpoints: Mapping[str, WebhookEndpoint]
     publisher: Publisher
     bodies: Bodies
     metrics: GatewayMetrics
 
     def set_gauges(self) -> None:
-        """What is under way now; at times, not with each request that changes it."""
+        """Sets the gauges of records and bytes in flight. Called periodically; one call per request would cost more."""
         self.metrics.in_flight.set(self.publisher.in_flight)
         self.metrics.body_bytes.set(self.bodies.held)
 
@@ -68,20 +68,20 @@ GATEWAY = web.AppKey("gateway", Gateway)
 
 
 def create_app(
-    doors: Mapping[str, WebhookEndpoint],
+    endpoints: Mapping[str, WebhookEndpoint],
     publisher: Publisher,
     metrics: GatewayMetrics,
     *,
     bounds: BodyBounds | None = None,
     links: Links | None = None,
 ) -> web.Application:
-    """The application. It starts the publisher with itself and closes it after the last request has ended.
+    """Returns the application. It starts the publisher at startup and closes it after the last request has ended.
 
-    Without `links`, those in mails are not served.
+    Without `links`, the links in mails are not served.
     """
-    metrics.expect(doors)
+    metrics.expect(endpoints)
     app = web.Application()
-    app[GATEWAY] = Gateway(doors, publisher, Bodies(bounds or BodyBounds()), metrics)
+    app[GATEWAY] = Gateway(endpoints, publisher, Bodies(bounds or BodyBounds()), metrics)
     app.cleanup_ctx.append(_publishing)
     app.add_routes(
         [
@@ -97,7 +97,7 @@ def create_app(
 
 
 def create_runner(app: web.Application) -> web.AppRunner:
-    """The server around it, with limits on heads and connections."""
+    """Returns the HTTP server of the application, with limits on request heads and connections."""
     server_log = logging.Logger("gateway.http")
     server_log.parent = logging.getLogger()
     server_log.addFilter(_CountMalformed(app[GATEWAY].metrics))
@@ -108,7 +108,7 @@ def create_runner(app: web.Application) -> web.AppRunner:
         keepalive_timeout=HEAD_WITHIN_S,
         lingering_time=_LINGER_S,
         shutdown_timeout=IN_FLIGHT_ENDS_WITHIN_S,
-        auto_decompress=False,  # the signature is over the bytes as sent, and an inflated body knows no bound
+        auto_decompress=False,  # the signature covers the bytes as sent, and an inflated body has no size limit
         max_line_size=_MAX_LINE_BYTES,
         max_field_size=_MAX_HEADER_BYTES,
         max_headers=_MAX_HEADERS,
@@ -116,23 +116,23 @@ def create_runner(app: web.Application) -> web.AppRunner:
 
 
 async def receive(request: web.Request) -> web.Response:
-    """`POST /webhooks/stripe[/{endpoint}]`."""
+    """Handles `POST /webhooks/stripe[/{endpoint}]`."""
     gateway = request.app[GATEWAY]
     started = time.perf_counter()
     name = request.match_info.get("endpoint", DEFAULT)
-    door = gateway.doors.get(name)
-    label = door.name if door is not None else "unknown"
+    endpoint = gateway.endpoints.get(name)
+    label = endpoint.name if endpoint is not None else "unknown"
     facts: dict[str, object] = {"endpoint": label, "peer": request.remote}
     outcome = "error"
     try:
-        if door is None:
+        if endpoint is None:
             raise refusals.unknown_endpoint()
-        if not door.admits(request.remote):
+        if not endpoint.admits(request.remote):
             raise refusals.address_not_allowed()
         body = await gateway.bodies.read(request)
         try:
             facts["bytes"] = len(body)
-            await _take(gateway, door, request, body, facts)
+            await _take(gateway, endpoint, request, body, facts)
         finally:
             gateway.bodies.release(body)
         outcome = "accepted"
@@ -144,8 +144,8 @@ async def receive(request: web.Request) -> web.Response:
         response.force_close()
     except RequestRefused as refused:
         outcome, response = refused.outcome, _refuse(refused, started, facts)
-        if door is None or not request.content.is_eof():
-            response.force_close()  # nobody read the body
+        if endpoint is None or not request.content.is_eof():
+            response.force_close()  # the body was not read
     finally:
         gateway.metrics.requests.labels(label, outcome).inc()
         gateway.metrics.request_seconds.observe(time.perf_counter() - started)
@@ -153,13 +153,13 @@ async def receive(request: web.Request) -> web.Response:
 
 
 async def _take(
-    gateway: Gateway, door: WebhookEndpoint, request: web.Request, body: bytes, facts: dict[str, object]
+    gateway: Gateway, endpoint: WebhookEndpoint, request: web.Request, body: bytes, facts: dict[str, object]
 ) -> None:
-    """From the whole body to the brokers' confirmation. Raises RequestRefused."""
+    """Verifies the body and publishes it; returns after the brokers confirm it. Raises RequestRefused."""
     received_at = datetime.now(UTC)
     headers = request.headers.getall(SIGNATURE_HEADER, [])
-    # Two such headers are nobody's: joined they have two timestamps, which the scheme does not know.
-    verdict = verify(body, ",".join(headers), door.secrets, now=received_at.timestamp())
+    # Stripe sends one such header. Two are refused: joined they have two timestamps, which the scheme does not allow.
+    verdict = verify(body, ",".join(headers), endpoint.secrets, now=received_at.timestamp())
     if verdict is not SignatureVerdict.VALID:
         raise refusals.of_signature(verdict)
     try:
@@ -167,17 +167,17 @@ async def _take(
     except NotAnEvent as error:
         raise refusals.not_an_event(str(error)) from None
     facts |= {"event_id": event.event_id, "type": event.type, "account": event.account, "livemode": event.livemode}
-    if event.livemode is not door.mode.livemode:
-        raise refusals.mode_mismatch(door.mode)
+    if event.livemode is not endpoint.mode.livemode:
+        raise refusals.mode_mismatch(endpoint.mode)
     try:
-        await gateway.publisher.publish(event.key.encode(), body, _headers(event, door, received_at).encode())
+        await gateway.publisher.publish(event.key.encode(), body, _headers(event, endpoint, received_at).encode())
     except NotStored as error:
         raise refusals.not_stored(error) from None
     except RecordTooLarge:
         raise refusals.record_too_large() from None
 
 
-def _headers(event: Envelope, door: WebhookEndpoint, received_at: datetime) -> RecordHeaders:
+def _headers(event: Envelope, endpoint: WebhookEndpoint, received_at: datetime) -> RecordHeaders:
     return RecordHeaders(
         event_id=event.event_id,
         type=event.type,
@@ -185,20 +185,20 @@ def _headers(event: Envelope, door: WebhookEndpoint, received_at: datetime) -> R
         account=event.account,
         livemode=event.livemode,
         api_version=event.api_version,
-        endpoint=door.name,
+        endpoint=endpoint.name,
         received_at=received_at.isoformat(timespec="microseconds"),
     )
 
 
 async def livez(request: web.Request) -> web.Response:
-    """Whether this process can still do its work; a restart is the remedy if not. Kafka being down is no reason."""
+    """Handles `GET /livez`: 503 if only a restart can help this process. A Kafka outage does not count."""
     if (reason := request.app[GATEWAY].publisher.stuck_reason()) is not None:
         return _answer(503, {"alive": False, "reason": reason})
     return _answer(200, {"alive": True})
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """Whether an event posted now would be stored, and if not, why."""
+    """Handles `GET /readyz`: 200 if an event posted now would be stored, otherwise 503 with the reason."""
     reason = await request.app[GATEWAY].publisher.unready_reason()
     if reason is not None:
         return _answer(503, {"ready": False, "reason": reason})
@@ -206,7 +206,7 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 async def metrics_page(request: web.Request) -> web.Response:
-    """Prometheus' text format."""
+    """Handles `GET /metrics`: the metrics in Prometheus' text format."""
     gateway = request.app[GATEWAY]
     gateway.set_gauges()
     page = await asyncio.to_thread(gateway.metrics.render)
@@ -245,13 +245,13 @@ def _answer(status: int, document: dict[str, object], headers: Mapping[str, str]
     return web.Response(
         status=status,
         body=orjson.dumps(document),
-        # A `Server` of our own: aiohttp's names its and Python's version to everyone.
+        # aiohttp's default `Server` header discloses the versions of aiohttp and Python.
         headers={"Content-Type": "application/json", "Server": "billing", **(headers or {})},
     )
 
 
 class _CountMalformed(logging.Filter):
-    """Counts what is no HTTP instead of logging a traceback for each: anyone on the internet can send it."""
+    """Counts malformed HTTP requests instead of logging a traceback for each: anyone on the internet can send them."""
 
     def __init__(self, metrics: GatewayMetrics) -> None:
         super().__init__()

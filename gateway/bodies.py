@@ -1,4 +1,4 @@
-"""Reading a request's body, with a bound on its size, on its time, and on what all bodies together may hold (A6)."""
+"""Reads request bodies, with limits on size, on time, and on the memory of all bodies together (A6)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aiohttp import web
 
 
 class BodyRefused(Exception):
-    """The body was not read to its end. Not one of them is followed by another request on that connection."""
+    """The body was not read completely. The connection is closed after these errors."""
 
 
 class BodyTooLarge(BodyRefused):
@@ -25,12 +25,12 @@ class BodyBroken(BodyRefused):
 
 
 class TooManyBodies(BodyRefused):
-    """All bodies being held have reached their common bound."""
+    """The bodies held in memory have reached their common limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class BodyBounds:
-    """Bytes of one body, seconds to read it, bytes of all bodies at once."""
+    """Limits: bytes of one body, seconds to read it, bytes of all bodies in memory."""
 
     limit: int = 1024 * 1024
     within_s: float = 10.0
@@ -38,8 +38,10 @@ class BodyBounds:
 
 
 class Bodies:
-    """Reads bodies and counts what is held; bytes are counted as they arrive, since a promised length costs the
-    sender nothing."""
+    """Reads bodies and counts the bytes in memory.
+
+    Bytes are counted as they arrive, not by Content-Length: announcing a length costs the sender nothing.
+    """
 
     def __init__(self, bounds: BodyBounds) -> None:
         self._bounds = bounds
@@ -47,14 +49,14 @@ class Bodies:
 
     @property
     def held(self) -> int:
-        """Bytes of all bodies read and not given back."""
+        """Bytes of all bodies that were read and not yet released."""
         return self._held
 
     async def read(self, request: web.Request) -> bytes:
-        """The raw body, as sent, to be given back by `release`. Raises BodyRefused, and then there is nothing to."""
+        """Returns the raw body as sent. Raises BodyRefused. Call `release(body)` when done; not after BodyRefused."""
         if (request.content_length or 0) > self._bounds.limit:
             raise BodyTooLarge
-        if request.content.is_eof():  # most come with their head, and a timer for what is here already is not free
+        if request.content.is_eof():  # most bodies arrive with the head, and then a timer is a needless cost
             return await self._read(request)
         try:
             async with asyncio.timeout(self._bounds.within_s):
@@ -63,7 +65,7 @@ class Bodies:
             raise BodyTooSlow from None
 
     def release(self, body: bytes) -> None:
-        """Its bytes are held no more."""
+        """Stops counting the bytes of `body`."""
         self._held -= len(body)
 
     async def _read(self, request: web.Request) -> bytes:

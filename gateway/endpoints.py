@@ -1,4 +1,4 @@
-"""The webhook endpoints: each endpoint's mode, secrets and allowed networks, ready to judge with."""
+"""The webhook endpoints of the config: mode, secrets and allowed networks of each, parsed and checked."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 from schemas.settings import Config, InvalidSettings, Mode
 
 DEFAULT = "default"
-"""The endpoint behind `/webhooks/stripe` without a name."""
+"""The name of the endpoint that `/webhooks/stripe` without a name leads to."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookEndpoint:
-    """One endpoint. `secrets` are the utf-8 of whole `whsec_…` strings, kept out of its repr."""
+    """One endpoint. `secrets` are complete `whsec_…` strings in UTF-8; the repr leaves them out."""
 
     name: str
     mode: Mode
@@ -25,7 +25,7 @@ class WebhookEndpoint:
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
 
     def admits(self, peer: str | None) -> bool:
-        """Whether the peer's address may post here; with no networks configured, any may."""
+        """Returns whether the peer's address may post here. Without configured networks every address may."""
         if not self.networks:
             return True
         try:
@@ -38,19 +38,21 @@ class WebhookEndpoint:
 
 
 def webhook_endpoints(config: Config) -> Mapping[str, WebhookEndpoint]:
-    """Every endpoint by name. Raises InvalidSettings for what would leave a door open or unreachable."""
+    """Returns every endpoint by name. Raises InvalidSettings if one would be unprotected or unreachable."""
     if not config.endpoints:
-        raise InvalidSettings("BILLING_CONFIG: endpoints: none is configured, so nothing could be received")
+        raise InvalidSettings("BILLING_CONFIG: endpoints: none is configured, so no event can be received")
     found: dict[str, WebhookEndpoint] = {}
     mode_of_secret: dict[bytes, Mode] = {}
     for name, endpoint in config.endpoints.items():
         where = f"BILLING_CONFIG: endpoints.{name}"
         if not _NAME.fullmatch(name):
-            raise InvalidSettings(f"{where}: the name must be 1 to 64 of A-Z a-z 0-9 _ . -, it is part of the URL")
+            raise InvalidSettings(
+                f"{where}: the name must have 1 to 64 characters of A-Z a-z 0-9 _ . - (it is part of the URL)"
+            )
         secrets = tuple(secret.get_secret_value().encode() for secret in endpoint.secrets)
         for secret in secrets:
             if not secret.strip():
-                raise InvalidSettings(f"{where}.secrets: an empty secret would let anyone in")
+                raise InvalidSettings(f"{where}.secrets: a secret is empty, so anyone could sign events")
             if mode_of_secret.setdefault(secret, endpoint.mode) is not endpoint.mode:
                 raise InvalidSettings(f"{where}.secrets: a secret is shared between live and test mode")
         found[name] = WebhookEndpoint(name, endpoint.mode, secrets, _networks(endpoint.allow_ips, where))

@@ -1,6 +1,6 @@
-"""Second station: is the authenticated body an event, and what does the log record say about it?
+"""Checks that the verified body is an event, and reads the fields for the record's headers and key.
 
-Only what the record's headers and key need is read; the bytes themselves travel on untouched. Behaviours A2, A4, A5.
+The second step of the gateway, after the signature. The bytes themselves are not changed. Behaviours A2, A4, A5.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ SNAPSHOT = "event"
 THIN = "v2.core.event"
 
 LAST_SECOND = 253_402_300_799
-"""9999-12-31T23:59:59Z: what a datetime and a timestamptz can still hold."""
+"""9999-12-31T23:59:59Z, the latest second of a `datetime`. A timestamptz can store it too."""
 
-# Ids go into headers, logs, URLs and text columns, so they are what Stripe's ids are: printable ASCII, no blanks.
+# Ids go into headers, logs, URLs and text columns, so they must be printable ASCII without blanks, as Stripe's are.
 _CLEAN = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
 class NotAnEvent(Exception):
-    """The body is no Stripe event; the message says what is wrong with it and quotes nothing from it."""
+    """The body is not a Stripe event. The message gives the reason without quoting the body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What the gateway knows of an event. '' stands for none, as in the record's headers."""
+    """The fields of an event that the gateway uses. An empty string means none, as in the record's headers."""
 
     event_id: str
     type: str
@@ -40,14 +40,14 @@ class Envelope:
 
 
 def read_event(body: bytes) -> Envelope:
-    """Read the envelope of a snapshot or thin event. Raises NotAnEvent, and nothing else.
+    """Returns the envelope of a snapshot or thin event. Raises only NotAnEvent.
 
-    A name that occurs twice counts as it does for every reader downstream (orjson, jsonb): the last one wins.
+    If a name occurs twice, the last one counts, as in every later reader (orjson, jsonb).
     """
     try:
         event = orjson.loads(body)
     except orjson.JSONDecodeError:
-        # Also what is not utf-8, NaN, lone surrogates, and nesting beyond orjson's 1024 levels.
+        # orjson also rejects invalid UTF-8, NaN, lone surrogates, and more than 1024 levels of nesting.
         raise NotAnEvent("the body is not JSON") from None
     if not isinstance(event, dict):
         raise NotAnEvent("the body is not a JSON object")
@@ -79,12 +79,12 @@ def _clean(event: dict[str, object], name: str) -> str:
 
 
 def _api_version(value: object) -> str:
-    # Null in real events, and only a description: an odd one is no reason to refuse what Stripe signed.
+    # It only describes the event and is null in some real ones, so an unusual value is dropped and the event accepted.
     return value if isinstance(value, str) and _CLEAN.fullmatch(value) else ""
 
 
 def _livemode(value: object) -> bool:
-    """Strict but for the two words: recorded events that went through a form have `"true"` for `true`."""
+    """Accepts a boolean, or the texts `"true"` and `"false"`: recorded events that went through a form have them."""
     match value:
         case bool():
             return value
@@ -97,7 +97,7 @@ def _livemode(value: object) -> bool:
 
 
 def _check_created(value: object) -> None:
-    """`created` in unix seconds, as a number or, as in the same recorded events, as its digits."""
+    """Raises NotAnEvent unless `created` is unix seconds: a number, or its digits as in those recorded events."""
     if isinstance(value, str) and _SECONDS.fullmatch(value):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LAST_SECOND:

@@ -1,7 +1,7 @@
-"""Beside the flow: the links in our mails, opened by people: a customer's export, and the end of optional mail (B6).
+"""Serves the links in mails: the download of a customer's export (B6), and the unsubscribe page of optional mails.
 
-Nothing is looked up before its signature holds. Postgres and the archives' store may be down: then so are the links,
-and nothing else. Every answer is a plain page, kept by no cache and leaving no trace of the link at the next site.
+A link is looked up only after its signature is verified. If Postgres or the archive store is down, only these links
+fail. Every response is a plain page that is not cached and sends no referrer to the next site.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from schemas.export_link import LinkVerdict, check_export_link
 log = structlog.get_logger(__name__)
 
 MOST_DOWNLOADS = 8
-"""At once, in this process; each holds a quarter of a megabyte."""
+"""Maximum number of simultaneous downloads in this process. Each uses a quarter of a megabyte."""
 DOWNLOAD_WITHIN_S = 900.0
 ANSWER_WITHIN_S = 10.0
 _READY_SOON_S = 15
@@ -45,14 +45,14 @@ _HEADERS = {
 
 
 class Exports(Protocol):
-    """Where archives are found. Both raise StoreUnavailable."""
+    """Finds and reads archives. Both methods raise StoreUnavailable."""
 
     async def find(self, export_id: str) -> StoredExport | None: ...
     def chunks(self, export: StoredExport) -> AsyncGenerator[bytes, None]: ...
 
 
 class Unsubscriptions(Protocol):
-    """Who ends which mails. `stop` is False for a token that is not ours, and raises StoreUnavailable."""
+    """Stores unsubscribes. `stop` returns False if the token was not issued by this system; raises StoreUnavailable."""
 
     def is_genuine(self, token: str) -> bool: ...
     async def stop(self, token: str) -> bool: ...
@@ -64,7 +64,7 @@ def _utc_now() -> datetime:
 
 @dataclass(slots=True)
 class Links:
-    """What the handlers work with; wired by the entry point. `secret` is the deployment's link secret."""
+    """The handlers and their dependencies; the entry point builds it. `secret` is the deployment's link secret."""
 
     secret: bytes
     exports: Exports
@@ -73,7 +73,7 @@ class Links:
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_DOWNLOADS))
 
     def routes(self) -> list[web.RouteDef]:
-        """To be added to the gateway's application."""
+        """Returns the routes to add to the gateway's application."""
         return [
             web.get("/exports/{export_id}", self.download, allow_head=False),
             web.get("/unsubscribe", self.ask_unsubscribe, allow_head=False),
@@ -81,33 +81,33 @@ class Links:
         ]
 
     async def download(self, request: web.Request) -> web.StreamResponse:
-        """`GET /exports/{id}?expires=…&signature=…`: the archive, or a page that says why not."""
+        """`GET /exports/{id}?expires=…&signature=…`: sends the archive, or a page with the reason."""
         export_id = request.match_info["export_id"]
         expires, signature = (_only(request, name) for name in ("expires", "signature"))
         started = time.perf_counter()
         verdict = check_export_link(self.secret, export_id, expires, signature, self.clock())
         if verdict is LinkVerdict.FORGED:
-            # Not under the id that was asked for: it may be anything.
-            return _told("export", "forged", 403, _INCOMPLETE)
+            # The id is not logged: a forged link can contain anything.
+            return _answer("export", "forged", 403, _INCOMPLETE)
         if verdict is LinkVerdict.EXPIRED:
-            return _told("export", "link_expired", 410, "This link has expired. Please write to us for a new one.")
+            return _answer("export", "link_expired", 410, "This link has expired. Please write to us for a new one.")
         if self.downloads.locked():
-            return _told("export", "busy", 503, "Many exports are being fetched. Please try again in a minute.", 30)
+            return _answer("export", "busy", 503, "Many exports are being fetched. Please try again in a minute.", 30)
         async with self.downloads:
             try:
                 async with asyncio.timeout(ANSWER_WITHIN_S):
                     export = await self.exports.find(export_id)
                 if export is None:
-                    return _told("export", "unknown", 404, "There is no such export.")
+                    return _answer("export", "unknown", 404, "There is no such export.")
                 if export.status is not ExportStatus.DONE or self.clock() >= export.expires_at:
-                    return _not_there(export)
+                    return _unavailable_page(export)
                 return await self._send(request, export, started)
             except (Transient, TimeoutError) as error:
                 log.warning("link.unavailable", action="link.unavailable", what="export", error=str(error))
-                return _told("export", "unavailable", 503, "Please try again in a few minutes.", 60)
+                return _answer("export", "unavailable", 503, "Please try again in a few minutes.", 60)
 
     async def _send(self, request: web.Request, export: StoredExport, started: float) -> web.StreamResponse:
-        """Raises Transient and TimeoutError only before the first byte; later the connection is cut."""
+        """Sends the archive. Raises Transient and TimeoutError before the first byte; later aborts the connection."""
         done_at = export.done_at or export.expires_at
         name = f"export-{done_at.astimezone(UTC):%Y-%m-%d}.zip"
         headers = _HEADERS | {
@@ -129,22 +129,22 @@ class Links:
                     await response.write_eof()
                     outcome = "sent"
         except ConnectionError:
-            outcome = "left"  # the reader has
+            outcome = "left"  # the client closed the connection
         except (Transient, TimeoutError) as error:
             if not response.prepared:
                 raise
             log.warning("link.cut", action="link.cut", export=export.key, error=str(error), bytes=sent)
         if outcome == "cut" and request.transport is not None:
-            request.transport.abort()  # so that half an archive does not look like a whole one
+            request.transport.abort()  # so that the client does not take a partial archive for a complete one
         ms = round((time.perf_counter() - started) * 1000, 1)
         log.info("link.export", action="link.export", outcome=outcome, export=export.key, bytes=sent, ms=ms)
         return response
 
     async def ask_unsubscribe(self, request: web.Request) -> web.Response:
-        """`GET /unsubscribe?token=…`: only a question, since mail programs open links by themselves."""
+        """`GET /unsubscribe?token=…`: asks for confirmation, because mail programs open links by themselves."""
         token = _only(request, "token")
         if not self.unsubscriptions.is_genuine(token):
-            return _told("unsubscribe", "forged", 403, _INCOMPLETE)
+            return _answer("unsubscribe", "forged", 403, _INCOMPLETE)
         form = (
             f'<form method="post" action="?token={html.escape(token)}">'
             '<button type="submit">Stop these mails</button></form>'
@@ -152,41 +152,41 @@ class Links:
         return _page(200, "Would you like to receive no more of these mails?", form)
 
     async def unsubscribe(self, request: web.Request) -> web.Response:
-        """`POST /unsubscribe?token=…` (RFC 8058: one click, whatever the body says)."""
+        """`POST /unsubscribe?token=…` (RFC 8058: one click; the body is not read)."""
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 is_done = await self.unsubscriptions.stop(_only(request, "token"))
         except (Transient, TimeoutError) as error:
             log.warning("link.unavailable", action="link.unavailable", what="unsubscribe", error=str(error))
-            response = _told("unsubscribe", "unavailable", 503, "Please try again in a few minutes.", 60)
+            response = _answer("unsubscribe", "unavailable", 503, "Please try again in a few minutes.", 60)
         else:
             if is_done:
-                response = _told("unsubscribe", "done", 200, "You will receive no more of these mails.")
+                response = _answer("unsubscribe", "done", 200, "You will receive no more of these mails.")
             else:
-                response = _told("unsubscribe", "forged", 403, _INCOMPLETE)
+                response = _answer("unsubscribe", "forged", 403, _INCOMPLETE)
         if not request.content.is_eof():
-            response.force_close()  # nobody read the body
+            response.force_close()  # the body was not read
         return response
 
 
-def _not_there(export: StoredExport) -> web.Response:
+def _unavailable_page(export: StoredExport) -> web.Response:
     match export.status:
         case ExportStatus.QUEUED | ExportStatus.WORKING:
             text = "Your export is being prepared. Please open this link again in a minute."
-            return _told("export", "being_made", 202, text, _READY_SOON_S)
+            return _answer("export", "being_made", 202, text, _READY_SOON_S)
         case ExportStatus.FAILED:
-            return _told("export", "failed", 503, "Your export could not be made. Please write to us.", 3600)
+            return _answer("export", "failed", 503, "Your export could not be made. Please write to us.", 3600)
         case _:
-            return _told("export", "gone", 410, "This export is no longer kept.")
+            return _answer("export", "gone", 410, "This export is no longer kept.")
 
 
 def _only(request: web.Request, name: str) -> str:
-    """A query parameter that is there once; '' otherwise."""
+    """Returns a query parameter that occurs exactly once, otherwise an empty string."""
     values = request.query.getall(name, [])
     return values[0] if len(values) == 1 else ""
 
 
-def _told(what: str, outcome: str, status: int, text: str, retry_after_s: int | None = None) -> web.Response:
+def _answer(what: str, outcome: str, status: int, text: str, retry_after_s: int | None = None) -> web.Response:
     log.info("link.answered", action="link.answered", what=what, outcome=outcome, status=status)
     headers = {"Retry-After": str(retry_after_s)} if retry_after_s is not None else {}
     return _page(status, text, headers=headers)

@@ -1,7 +1,7 @@
-"""What the gateway counts. Labels hold configured names and our own words only, never what a caller sent.
+"""The gateway's metrics. Labels contain only configured names and fixed values, never anything a caller sent.
 
-With `PROMETHEUS_MULTIPROC_DIR` set (several gateway processes behind one port) each process writes its share there and
-any of them answers for all.
+With `PROMETHEUS_MULTIPROC_DIR` set (several gateway processes on one port) each process writes its values there, and
+any of them reports the values of all.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class GatewayMetrics:
-    """One gateway's counters, in a registry of their own."""
+    """The metrics of one gateway, in a separate registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "billing_gateway_requests",
-            "Webhook requests by endpoint and outcome (accepted, or why not).",
+            "Webhook requests by endpoint and outcome (accepted, or the reason of the refusal).",
             ("endpoint", "outcome"),
             registry=self.registry,
         )
         self.request_seconds = Histogram(
             "billing_gateway_request_seconds",
-            "From the request's head to the answer.",
+            "Seconds from the request's head to the response.",
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.produce_seconds = Histogram(
             "billing_gateway_produce_seconds",
-            "From handing a record to the producer to the broker's confirmation.",
+            "Seconds from handing a record to the producer to the broker's confirmation.",
             buckets=_SECONDS,
             registry=self.registry,
         )
@@ -46,7 +46,7 @@ class GatewayMetrics:
         )
         self.body_bytes = Gauge(
             "billing_gateway_body_bytes",
-            "Bytes of request bodies held at this moment.",
+            "Bytes of request bodies in memory.",
             registry=self.registry,
             multiprocess_mode="livesum",
         )
@@ -57,12 +57,12 @@ class GatewayMetrics:
         )
         self.malformed_http = Counter(
             "billing_gateway_malformed_http",
-            "Requests that were no HTTP or broke its limits; they never reached an endpoint.",
+            "Requests that were not valid HTTP or exceeded its limits; they never reached an endpoint.",
             registry=self.registry,
         )
 
     def render(self) -> bytes:
-        """Prometheus' text format, of all gateway processes where there are several."""
+        """Returns the metrics in Prometheus' text format, summed over all gateway processes."""
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)
         shared = CollectorRegistry()
@@ -70,7 +70,7 @@ class GatewayMetrics:
         return generate_latest(shared)
 
     def expect(self, endpoints: Iterable[str]) -> None:
-        """Shows what alarms ask for from the start: a series that begins with its first 1 has increased by nothing."""
+        """Creates the series that alerts use with value 0: `increase()` does not count the first 1 of a new series."""
         for endpoint in endpoints:
             for outcome in ("accepted", "signature_mismatch", "not_stored", "overloaded", "error"):
                 self.requests.labels(endpoint, outcome)

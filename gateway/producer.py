@@ -1,8 +1,8 @@
-"""Under the publisher: one librdkafka producer and the thread that reads its delivery reports.
+"""One librdkafka producer, used by the publisher, and the thread that reads its delivery reports.
 
-The thread hands reports to the event loop in batches, one wake-up for all that one poll brought. confluent_kafka.aio
-was measured beside it (2 kB records, each confirmed before the next, 16 / 64 at once): 80 / 660 records/s, because its
-buffer waits for a batch; this one 1,650 / 6,150 on the same busy machine.
+The thread passes reports to the event loop in batches, with one wake-up per poll. Measured with 2 kB records, each
+confirmed before the next, 16 / 64 at once: confluent_kafka.aio 80 / 660 records/s, because its buffer waits for a
+batch; this module 1,650 / 6,150 on the same busy machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CLOSE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class ProducerConfig:
-    """What one producer needs to know; times in seconds."""
+    """The configuration of one producer. Times are in seconds."""
 
     bootstrap: str
     max_records: int
@@ -46,9 +46,9 @@ class ProducerConfig:
             "client.id": "billing-gateway",
             "acks": "all",
             "enable.idempotence": True,
-            "partitioner": "murmur2_random",  # as Java and aiokafka: one key, one partition, whoever writes
+            "partitioner": "murmur2_random",  # as in Java and aiokafka: every producer puts a key on the same partition
             "compression.type": "lz4",
-            # Batches form behind the requests under way; lingering costs a lone request 1.5 ms (1) or 6.5 ms (5).
+            # Batches form while earlier requests are in flight. 1 would delay a single record by 1.5 ms, 5 by 6.5 ms.
             "linger.ms": 0,
             "message.max.bytes": MAX_RECORD_BYTES,
             "queue.buffering.max.messages": self.max_records,
@@ -57,7 +57,7 @@ class ProducerConfig:
             "socket.timeout.ms": 3000,
             "socket.connection.setup.timeout.ms": 2000,
             "reconnect.backoff.ms": 50,
-            "reconnect.backoff.max.ms": 500,  # the default of 10 s would outlast the outage it waits for
+            "reconnect.backoff.max.ms": 500,  # the default of 10 s would delay the reconnect after a short outage
             "topic.metadata.propagation.max.ms": 2000,
             "log.connection.close": False,
             **self.overrides,
@@ -65,7 +65,7 @@ class ProducerConfig:
 
 
 class ProducerLine(Generic[T]):
-    """One producer's life. Each record carries a token of type T, which comes back with its report."""
+    """One producer with its thread. Each record has a token of type T, which is returned with its delivery report."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class ProducerLine(Generic[T]):
         on_reports: Callable[[ProducerLine[T], list[DeliveryReport[T]]], None],
         on_fatal: Callable[[ProducerLine[T], str], None],
     ) -> None:
-        """The callbacks run on `loop`."""
+        """Creates the producer and starts the thread. The callbacks run on `loop`."""
         self._loop = loop
         self._on_reports = on_reports
         self._on_fatal = on_fatal
@@ -93,7 +93,7 @@ class ProducerLine(Generic[T]):
         return self._thread.is_alive()
 
     def produce(self, topic: str, key: bytes, value: bytes, headers: Headers, token: T) -> None:
-        """Queue a record; never blocks. Raises BufferError (queue full) or KafkaException."""
+        """Queues a record; never blocks. Raises BufferError (queue full) or KafkaException."""
         reports = self._reports
 
         def on_delivery(error: KafkaError | None, _message: Message) -> None:
@@ -102,7 +102,7 @@ class ProducerLine(Generic[T]):
         self._producer.produce(topic, value=value, key=key, headers=list(headers), on_delivery=on_delivery)
 
     def unready_reason(self, topic: str) -> str | None:
-        """Ask the brokers for the topic; blocks up to 2 s."""
+        """Returns why the topic can't be written, or None. Asks the brokers; blocks up to 2 s."""
         try:
             known = self._producer.list_topics(timeout=_PROBE_S).topics
         except KafkaException as error:
@@ -112,7 +112,7 @@ class ProducerLine(Generic[T]):
         return None
 
     def close(self) -> None:
-        """Drop what is still queued and stop the thread; blocks for at most 2 s."""
+        """Drops the records still queued and stops the thread; blocks for at most 2 s."""
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)
         self._stop.set()
         self._thread.join(_CLOSE_S)
@@ -121,22 +121,22 @@ class ProducerLine(Generic[T]):
         if error.fatal():
             self._fatal = error.name()
         else:
-            # Brokers down and the like: librdkafka goes on by itself, and its own log has the details.
+            # For example brokers that are down. librdkafka retries by itself, and its own log has the details.
             log.warning("kafka trouble", action="kafka.trouble", error=error.name())
 
     def _poll(self) -> None:
-        told = False
+        is_fatal_reported = False
         while not self._stop.is_set():
             try:
                 self._producer.poll(_POLL_S)
             except KafkaException as error:
-                # A fatal error is raised here and not given to `error_cb`.
+                # librdkafka raises a fatal error here and does not pass it to `error_cb`.
                 self._note_error(error.args[0])
                 self._stop.wait(_POLL_S)
             if self._reports:
                 batch = self._reports[:]
                 del self._reports[: len(batch)]
                 self._loop.call_soon_threadsafe(self._on_reports, self, batch)
-            if self._fatal is not None and not told:
-                told = True
+            if self._fatal is not None and not is_fatal_reported:
+                is_fatal_reported = True
                 self._loop.call_soon_threadsafe(self._on_fatal, self, self._fatal)

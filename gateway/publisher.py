@@ -1,14 +1,15 @@
-"""Last station: the record onto Kafka, and an answer only when the brokers have it (behaviours A3, A4).
+"""Writes the record to Kafka and returns after the brokers confirm it: the last step of the gateway (A3, A4).
 
-Errors, drawn as a tree:
+Errors:
 
-    NotStored                 the record is not known to be on Kafka: answer 503, Stripe sends it again
-    ├── Overloaded            as many records are under way as may be
-    ├── Unconfirmed           no confirmation within the deadline, or the brokers refused
-    └── ProducerDown          the producer met a fatal error and its successor is not up yet
-    RecordTooLarge            the brokers will never take a record of this size
+    NotStored                 Kafka has not confirmed the record: the gateway answers 503, Stripe sends it again
+    ├── Overloaded            the limit of records or bytes in flight is reached
+    ├── Unconfirmed           no confirmation within the deadline, or the brokers refused the record
+    └── ProducerDown          the producer had a fatal error and is not yet replaced
+    RecordTooLarge            the brokers refuse a record of this size
 
-A record that is given up on may still reach the topic later; the event comes again and the ledger knows it by its id.
+An abandoned record may still reach the topic later. Stripe sends the event again, and the ledger drops the second one
+by its event id.
 """
 
 from __future__ import annotations
@@ -28,24 +29,24 @@ from schemas.record import Headers
 log = structlog.get_logger(__name__)
 
 SUCCESSOR_AFTER_S = 1.0
-"""Pause before a new producer follows a failed one, so that a broker that refuses us is not hammered."""
+"""Seconds before a failed producer is replaced, so that a broker that refuses the client is not flooded."""
 
 STUCK_AFTER_S = 60.0
-"""Far beyond every deadline of a record's."""
+"""Seconds without a delivery report after which `stuck_reason` reports. Far longer than any deadline of a record."""
 
 SWEEP_EVERY_S = 0.1
-"""How often records are looked through for those that wait too long: a timer for each would cost more than its work."""
+"""Seconds between searches for records past their deadline. A timer per record would cost more than the search."""
 
 READY_CACHE_S = 1.0
-"""How long an answer of `unready_reason` holds: probes must not become a load of their own."""
+"""Seconds for which `unready_reason` returns the same result, so that probes do not load the brokers."""
 
 
 class NotStored(Exception):
-    """The record is not known to be on Kafka."""
+    """Kafka has not confirmed the record."""
 
 
 class Overloaded(NotStored):
-    """As many records are under way as may be."""
+    """The limit of records or bytes in flight is reached."""
 
 
 class Unconfirmed(NotStored):
@@ -62,7 +63,7 @@ class RecordTooLarge(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PublishLimits:
-    """What may be under way at once, and how long the brokers have. Bytes count values only."""
+    """Limits of records and bytes in flight (values only), and the seconds within which the brokers must confirm."""
 
     records: int = 4096
     bytes: int = 64 * 1024 * 1024
@@ -71,7 +72,7 @@ class PublishLimits:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A record under way: who waits for it, how many bytes it holds, and since when (of `perf_counter`)."""
+    """A record in flight: the future its caller awaits, its bytes, and its start (`perf_counter`)."""
 
     future: asyncio.Future[None]
     size: int
@@ -79,7 +80,7 @@ class _Waiting:
 
 
 class Publisher:
-    """Writes records to one topic. Belongs to the event loop that starts it; not for use from other threads."""
+    """Writes records to one topic. Use it only on the event loop that started it."""
 
     def __init__(
         self,
@@ -90,14 +91,14 @@ class Publisher:
         bounds: PublishLimits | None = None,
         overrides: Mapping[str, str | int | float | bool] | None = None,
     ) -> None:
-        """`overrides` are librdkafka properties that replace ours (TLS, SASL; tests use them too)."""
+        """`overrides` are librdkafka properties that replace the defaults (TLS, SASL; tests use them too)."""
         self._bounds = bounds or PublishLimits()
         self._topic = topic
         self._metrics = metrics
         self._config = ProducerConfig(
             bootstrap=bootstrap,
             max_records=self._bounds.records,
-            # librdkafka looks for expired records once a second, hence the margin below the waiters' own deadline.
+            # librdkafka looks for expired records once a second, so its deadline is 1 s before that of the callers.
             delivery_timeout_s=max(self._bounds.confirm_within_s - 1.0, 1.0),
             overrides=dict(overrides or {}),
         )
@@ -113,17 +114,17 @@ class Publisher:
 
     @property
     def in_flight(self) -> int:
-        """Records handed over and not yet settled."""
+        """Number of records handed to the producer and not yet settled."""
         return len(self._waiting)
 
     async def start(self) -> None:
-        """Create the producer; it connects by itself, now or whenever the brokers come up."""
+        """Creates the producer. It connects in the background, also if the brokers start later."""
         self._loop = asyncio.get_running_loop()
         self._open_line()
         self._sweep(self._loop)
 
     async def publish(self, key: bytes, value: bytes, headers: Headers) -> None:
-        """Return when all in-sync replicas have the record. Raises NotStored or RecordTooLarge."""
+        """Writes the record; returns after all in-sync replicas have it. Raises NotStored or RecordTooLarge."""
         line, loop = self._line, self._loop
         if line is None or loop is None or self._closing:
             raise ProducerDown("the Kafka producer is not running")
@@ -135,14 +136,14 @@ class Publisher:
         except BufferError:
             raise Overloaded("the producer's queue is full") from None
         except KafkaException as error:
-            raise _fact(error.args[0]) from None
-        # The slot is freed by the delivery report, not by the caller's patience: it is what memory really holds.
+            raise _exception_of(error.args[0]) from None
+        # The delivery report frees the slot, not the caller's timeout: until the report the record occupies memory.
         self._waiting[id(waiting)] = waiting
         self._waiting_bytes += waiting.size
         await waiting.future
 
     async def unready_reason(self) -> str | None:
-        """Why records cannot be stored now, or None when the brokers answer and know the topic."""
+        """Returns why records can't be stored now, or None if the brokers answer and the topic exists."""
         async with self._probe:
             if time.monotonic() - self._probed_at > READY_CACHE_S:
                 line = self._line
@@ -154,20 +155,20 @@ class Publisher:
             return self._probed
 
     def stuck_reason(self) -> str | None:
-        """What nothing but a restart would mend, or None. Kafka being down is no such thing: its records are given up.
+        """Returns a fault that only a restart repairs, or None. A Kafka outage is not one: its records expire.
 
-        May be asked from any thread.
+        May be called from any thread.
         """
         if self._line is not None and not self._line.is_alive:
             return "delivery reports are no longer read"
-        # librdkafka reports on each record within its own deadline, delivered or not.
+        # librdkafka reports each record within its own deadline, delivered or not.
         oldest = next(iter(list(self._waiting.values())), None)
         if oldest is not None and (waited := time.perf_counter() - oldest.since) > STUCK_AFTER_S:
             return f"the Kafka producer has not reported on a record for {waited:.0f} s"
         return None
 
     async def close(self, within_s: float = 5.0) -> int:
-        """Let what is under way settle, then stop. Returns how many records were given up (never answered 200)."""
+        """Waits for the records in flight, then stops. Returns how many were abandoned (and not answered 200)."""
         self._closing = True
         if self._line is not None:
             deadline = time.monotonic() + within_s
@@ -176,7 +177,7 @@ class Publisher:
                 left = max(deadline - time.monotonic(), 0.01)
                 if futures:
                     await asyncio.wait(futures, timeout=left, return_when=asyncio.ALL_COMPLETED)
-                else:  # their callers gave up already; the reports are still to come
+                else:  # the callers have timed out; the delivery reports are still missing
                     await asyncio.sleep(min(left, 0.05))
             line, self._line = self._line, None
             await asyncio.to_thread(line.close)
@@ -193,7 +194,7 @@ class Publisher:
 
     def _settle(self, line: ProducerLine[_Waiting], reports: list[DeliveryReport[_Waiting]]) -> None:
         if line is not self._line:
-            return  # a replaced producer's last words: its records have been given up
+            return  # late reports of a replaced producer: its records were abandoned
         now = time.perf_counter()
         for waiting, error in reports:
             if self._waiting.pop(id(waiting), None) is None:
@@ -206,10 +207,10 @@ class Publisher:
             if error is None:
                 waiting.future.set_result(None)
             else:
-                waiting.future.set_exception(_fact(error))
+                waiting.future.set_exception(_exception_of(error))
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Tell those who wait longer than the deadline. They stand in the order in which they came."""
+        """Fails the records that have waited past the deadline. `_waiting` is in order of arrival, oldest first."""
         latest = time.perf_counter() - self._bounds.confirm_within_s
         for waiting in self._waiting.values():
             if waiting.since > latest:
@@ -220,8 +221,11 @@ class Publisher:
         self._sweep_timer = loop.call_later(SWEEP_EVERY_S, self._sweep, loop)
 
     def _replace(self, line: ProducerLine[_Waiting], reason: str) -> None:
-        """A fatal error ends an idempotent producer. All it held is given up before its successor takes anything,
-        so among the records that are answered 200 the order of a key still holds."""
+        """Replaces a producer after a fatal error, which an idempotent producer does not survive.
+
+        All its records are abandoned before the new producer takes any, so the records that are answered 200 keep
+        the order of their key.
+        """
         if line is not self._line:
             return
         log.error("kafka producer failed, replacing it", action="kafka.producer_failed", error=reason)
@@ -241,8 +245,8 @@ class Publisher:
         self._waiting_bytes = 0
 
 
-def _fact(error: KafkaError) -> NotStored | RecordTooLarge:
-    # The code's name only: librdkafka's text names brokers.
+def _exception_of(error: KafkaError) -> NotStored | RecordTooLarge:
+    # Only the name of the error code: librdkafka's text contains broker addresses.
     if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-        return RecordTooLarge("the record is larger than the topic takes")
+        return RecordTooLarge("the record is larger than the topic allows")
     return Unconfirmed(f"Kafka did not take the record: {error.name()}")

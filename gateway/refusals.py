@@ -1,6 +1,6 @@
-"""Every way in which the gateway says no: HTTP status, metric label, and a reason that gives nothing away.
+"""All error responses of the webhook endpoint: HTTP status, metric label, and a reason that leaks nothing.
 
-4xx: sending the same again will not help. 503: it will, and Stripe does, for up to three days.
+4xx: sending the same request again does not help. 503: it does, and Stripe retries for up to three days.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from schemas.settings import Mode
 
 
 class RequestRefused(Exception):
-    """A request that is not answered 200. `reason` is for the caller, `log_reason` for the operator."""
+    """The request is not answered 200. `reason` is for the caller, `log_reason` for the operator."""
 
     def __init__(self, status: int, outcome: str, reason: str, *, log_reason: str | None = None) -> None:
         super().__init__(reason)

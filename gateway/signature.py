@@ -1,7 +1,7 @@
-"""First station of the gateway: is this body Stripe's? Pure; nothing is parsed before the answer is yes.
+"""Verifies that Stripe signed a body: the first check of the gateway. Pure; the body is parsed only afterwards.
 
 The scheme (Stripe, "Verify webhook signatures manually"): `Stripe-Signature: t=<unix seconds>,v1=<hex>[,v1=…][,v0=…]`,
-where each `v1` is HMAC-SHA256 under one whole `whsec_…` secret over `"{t}." + body`. Behaviour A1.
+where each `v1` is HMAC-SHA256 with one complete `whsec_…` secret over `"{t}." + body`. Behaviour A1.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 TOLERANCE_S = 300
-"""How far `t` may lie from our clock, in the past and in the future. Stripe's own library accepts any future."""
+"""Maximum seconds between `t` and the local clock, in both directions. Stripe's own library accepts any future time."""
 
 MAX_HEADER_CHARS = 4096
-"""A header that Stripe sends is about 200 characters; a roll of secrets adds 68 for each."""
+"""Stripe's header has about 200 characters; each further secret during a rotation adds 68."""
 
 _TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 class SignatureVerdict(StrEnum):
-    """What the signature came to. The value is the reason a caller may read: it says nothing about secrets."""
+    """The result of the check. The value is the reason sent to the caller; it reveals nothing about secrets."""
 
     VALID = "valid"
     MISSING = "no signature header"
@@ -34,9 +34,9 @@ class SignatureVerdict(StrEnum):
 def verify(
     body: bytes, header: str | None, secrets: Iterable[bytes], *, now: float, tolerance_s: float = TOLERANCE_S
 ) -> SignatureVerdict:
-    """Judge the raw `body` by its `Stripe-Signature` header; any secret and any `v1` may match. Raises nothing.
+    """Checks the raw `body` against its `Stripe-Signature` header. Any secret and any `v1` may match. Does not raise.
 
-    `now` is unix seconds. The clock is judged after the HMAC, so only who holds a secret learns of our tolerance.
+    `now` is unix seconds. The time is checked after the HMAC, so only the owner of a secret can detect the tolerance.
     """
     if not header:
         return SignatureVerdict.MISSING
@@ -44,7 +44,7 @@ def verify(
     if parsed is None:
         return SignatureVerdict.MALFORMED
     timestamp, candidates = parsed
-    # Every pair is compared, match or not: the time taken tells neither which secret nor which digest was close.
+    # Every pair is compared, match or not, so the duration reveals neither the secret nor the digest that matched.
     matched = False
     for secret in secrets:
         expected = _digest(timestamp, body, secret).encode()
@@ -58,7 +58,7 @@ def verify(
 
 
 def sign(body: bytes, secrets: Sequence[bytes], *, timestamp: int) -> str:
-    """The header Stripe would send for `body`, one `v1` a secret: for the demo, `billing trigger` and tests."""
+    """Returns the header that Stripe would send for `body`, one `v1` per secret. Used by demo, `trigger` and tests."""
     digests = (f"v1={_digest(str(timestamp), body, secret)}" for secret in secrets)
     return ",".join((f"t={timestamp}", *digests))
 
@@ -68,7 +68,7 @@ def _digest(timestamp: str, body: bytes, secret: bytes) -> str:
 
 
 def _parse(header: str) -> tuple[str, list[bytes]] | None:
-    """The timestamp as sent and the well-formed `v1` digests; None for a header that is not of the scheme."""
+    """Returns the timestamp as sent and the well-formed `v1` digests; None if the header is malformed."""
     if len(header) > MAX_HEADER_CHARS:
         return None
     timestamp: str | None = None

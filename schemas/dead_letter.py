@@ -1,7 +1,7 @@
-"""A dead letter as it stands in `billing.dead`: the original key, bytes and headers, and why it could not be applied.
+"""A record of `billing.dead`: the original key, bytes and headers, and the reason why the event could not be applied.
 
-The original headers keep their names; ours are prefixed `dead_`, so that a replay strips what begins so and has the
-record as it first was (behaviours.md D4, D6).
+The original headers keep their names. The added headers begin with `dead_`, so that a replay can remove them and get
+the original record (behaviours.md D4, D6).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from schemas.record import Headers
 
 PREFIX = "dead_"
 _TRACEBACK_BYTES = 16_384
-"""A traceback is cut at its head: the last frames say most, and a record has a size limit."""
+"""Bytes kept of the end of a traceback. The last frames are the most useful, and a record has a size limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
-    """`stage` is `decode`, `decide` or `store`; times are UTC; `attempts` counts this worker's tries on the record."""
+    """`stage` is `decode`, `decide` or `store`. Times are UTC. `attempts` counts the tries of this worker."""
 
     key: bytes | None
     value: bytes | None
@@ -42,8 +42,8 @@ class DeadLetter:
     code_version: str
 
     def encode_headers(self) -> Headers:
-        """The original headers followed by ours."""
-        ours = {
+        """Returns the original headers followed by the `dead_` headers."""
+        added = {
             "error_class": self.error_class,
             "message": self.message,
             "traceback": self.traceback[-_TRACEBACK_BYTES:],
@@ -58,9 +58,9 @@ class DeadLetter:
             "last_failed_at": self.last_failed_at.isoformat(),
             "code_version": self.code_version,
         }
-        return (*self.headers, *((PREFIX + name, value.encode()) for name, value in ours.items()))
+        return (*self.headers, *((PREFIX + name, value.encode()) for name, value in added.items()))
 
 
 def original_headers(headers: Headers) -> Headers:
-    """A dead letter's headers as the record had them before it died."""
+    """Returns the headers of the original record, without the `dead_` headers."""
     return tuple((name, value) for name, value in headers if not name.startswith(PREFIX))

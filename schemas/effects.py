@@ -1,4 +1,4 @@
-"""What a rule orders to be done: frozen values, carried out by `streams/process.py` in one transaction."""
+"""The effects that rules order: frozen values that `streams/process.py` applies in one transaction."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ class SaveDispute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueEmail:
-    """One e-mail, once: `key` is unique for ever, so whoever asks again changes nothing.
+    """Queues one e-mail. `key` is unique without a time limit: a second order with the same key has no effect.
 
-    `recipient` None means the customer's address, taken when the mail is sent (it may be known only by then).
+    `recipient` None means the customer's address, read when the mail is sent (it may become known only by then).
     `data` is JSON for the template: times as ISO 8601 UTC, money as {"amount": minor units, "currency": "eur"}.
     """
 
@@ -83,9 +83,9 @@ class QueueEmail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTimer:
-    """Sets a timer, or moves an open one; one that is done or cancelled stays so.
+    """Sets a timer, or moves an open one. A timer that is done or cancelled does not change.
 
-    Open is pending, or fired and not acted on yet: its event is on its way then, and finds the timer moved.
+    Open means pending, or fired and not yet processed: then its event is on the log and finds that the timer was moved.
     """
 
     key: str
@@ -99,7 +99,7 @@ class StartTimer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelTimers:
-    """Cancels the customer's open timers of these kinds about this subject ('' means any)."""
+    """Cancels the customer's open timers of these kinds and this subject ('' means any subject)."""
 
     account: str
     customer_id: str
@@ -109,14 +109,14 @@ class CancelTimers:
 
 @dataclass(frozen=True, slots=True)
 class FinishTimer:
-    """The timer that fired has been acted on, or there was nothing to do: it is done. A cancelled one stays so."""
+    """Marks a fired timer as done, whether or not there was something to do. A cancelled timer stays cancelled."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallStripe:
-    """One call of Stripe's API, done later by the dispatcher with `key` as its idempotency key."""
+    """Queues one call of Stripe's API. The dispatcher makes it later, with `key` as its idempotency key."""
 
     key: str
     method: str
@@ -127,21 +127,21 @@ class CallStripe:
     customer_id: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     purpose: str = ""
-    """Why, for people: one of PURPOSES."""
+    """The reason shown to people: one of PURPOSES."""
 
 
 SETTLE_A_TIE = "settle a tie"
 SET_DEFAULT_METHOD = "set the default payment method"
 FIND_RECIPIENT = "find the recipient of a mail"
-"""Ordered by the mail dispatcher, of a customer whom events only name."""
+"""Ordered by the mail dispatcher if events have only named the customer, so that no e-mail address is stored."""
 PURPOSES = (SETTLE_A_TIE, SET_DEFAULT_METHOD, FIND_RECIPIENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderExport:
-    """An archive of all that is held on the customer and their organization, made later by the dispatcher, once.
+    """Orders an archive of everything stored about the customer and their organization. The dispatcher builds it once.
 
-    `key` is the id in its link (schemas/export_link.py); the archive is deleted at `keep_until`.
+    `key` is the id in its link (schemas/export_link.py). The archive is deleted at `keep_until`.
     """
 
     key: str
@@ -152,21 +152,21 @@ class OrderExport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erase:
-    """The customer's personal data goes from every table, and what is pending about them is cancelled.
+    """Erases the customer's personal data in every table and cancels everything pending for them.
 
-    The rows that rules know are saved without it by the same rule; this is for all that no rule sees. It ends its
-    transaction: what came before it is erased with the rest, what comes behind it is not.
+    The rule itself saves the rows it can read without personal data; this effect erases the tables that rules do not
+    read. It ends its transaction: it erases what earlier events stored, and nothing that later events store.
     """
 
     account: str
     customer_id: str
     asked_at: datetime
-    """Since when it was to be: when they left."""
+    """When the erasure was requested: the time at which the customer left."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoteStale:
-    """The event is older than what is stored: its verdict is `stale`; what it orders besides still holds."""
+    """Sets the verdict to `stale`: the event is older than the stored row. Its other effects still apply."""
 
     reason: str
 

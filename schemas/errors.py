@@ -1,20 +1,20 @@
-"""What can go wrong with an event, and what to do about it (design.md 9).
+"""The errors that an event can cause, and the reaction to each (docs/decisions.md 12).
 
     BillingError
     ├── Transient                retried in place with back-off; the partition waits
-    │   ├── StoreUnavailable     Postgres does not answer, is full, or broke a deadlock
-    │   ├── LogUnavailable       Kafka does not take the dead letter
-    │   ├── Conflict             another transaction was first; decide again on what it left
-    │   └── Unsettled            an error nobody foresaw, not yet seen often enough to call it poison
-    ├── NotKnownYet              refers to what may still come: the event waits, its partition does not
-    └── Poison                   will fail the same way for ever: dead-lettered, and the partition moves on
-        ├── MalformedEvent       cannot be read as an event, or as its type's object
-        ├── RuleViolated         contradicts itself, or a rule
-        ├── StoreRefused         Postgres will never take these values
-        ├── NeverKnown           what it refers to did not come within the limit
-        └── Unforeseen           a bug of ours, after a few tries
+    │   ├── StoreUnavailable     Postgres does not answer, is full, or resolved a deadlock
+    │   ├── LogUnavailable       Kafka does not store the dead letter
+    │   ├── Conflict             another transaction wrote first; the batch is decided again on its rows
+    │   └── Unsettled            an unexpected error, not yet repeated often enough to count as poison
+    ├── NotKnownYet              refers to something that may still arrive: the event waits, its partition does not
+    └── Poison                   fails the same way on every try: dead-lettered, and the partition continues
+        ├── MalformedEvent       cannot be parsed as an event, or as the object of its type
+        ├── RuleViolated         the payload contradicts itself or a rule
+        ├── StoreRefused         Postgres rejects these values permanently
+        ├── NeverKnown           the object it refers to did not arrive within the limit
+        └── Unforeseen           a bug in this project, after a few tries
 
-The message is written for whoever reads the dead letter: it names the field or the constraint, never a secret.
+The message is for the reader of the dead letter. It names the field or the constraint, and contains no secret.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class BillingError(Exception):
-    """Anything this project raises about an event."""
+    """Base class of the errors that this project raises about an event."""
 
 
 class Transient(BillingError):
-    """Time or the other side will heal it."""
+    """The error is temporary; a retry can succeed."""
 
 
 class StoreUnavailable(Transient):
@@ -43,17 +43,18 @@ class LogUnavailable(Transient):
 
 
 class Conflict(Transient):
-    """A row was written by another transaction after this one had looked."""
+    """Another transaction wrote a row after this one had read it."""
 
 
 class Unsettled(Transient):
-    """An error that no rule foresaw; worth a few more tries."""
+    """An unexpected error that is retried a few times."""
 
 
 class NotKnownYet(BillingError):
-    """The event refers to something not known yet; the message names it (`invoice in_…`).
+    """The event refers to an object that is not known yet. The message names it (`invoice in_…`).
 
-    `at_last`: what to do once the limit is reached, where the event makes sense without it; None: it is dead then.
+    `at_last` has the effects to apply once the limit is reached, if the event makes sense without the object. None
+    means that the event is dead-lettered then.
     """
 
     def __init__(self, missed: str, at_last: Sequence[Effect] | None = None) -> None:
@@ -62,11 +63,11 @@ class NotKnownYet(BillingError):
 
 
 class Poison(BillingError):
-    """This event can't be applied, now or ever."""
+    """This event can never be applied."""
 
 
 class MalformedEvent(Poison):
-    """The record is no event, or its object breaks the model of its type."""
+    """The record is not an event, or its object does not fit the model of its type."""
 
 
 class RuleViolated(Poison):
@@ -74,12 +75,12 @@ class RuleViolated(Poison):
 
 
 class StoreRefused(Poison):
-    """A constraint or a type of the database refuses the values."""
+    """A constraint or a column type of the database rejects the values."""
 
 
 class NeverKnown(Poison):
-    """The event waited for something to its limit, and it never became known."""
+    """The object that the event waited for did not become known within the limit."""
 
 
 class Unforeseen(Poison):
-    """An error nobody wrote a rule for; its traceback is kept."""
+    """An unexpected error that repeated. Its traceback is kept."""

@@ -1,4 +1,4 @@
-"""One event of Stripe's, decoded: the envelope all types share, with its object as the model that its rule asks for."""
+"""One decoded Stripe event: the envelope that all types share, with its object as the model that its rule needs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ M = TypeVar("M")
 
 @value(frozen=True, slots=True, kw_only=True)
 class Event(Generic[M]):
-    """`object` is `data.object` as model `M`; `previous` is `data.previous_attributes` as sent, {} where there is none.
+    """`object` is `data.object` as model `M`. `previous` is `data.previous_attributes` as sent, {} if there is none.
 
-    `created` is in seconds since the epoch, Stripe's resolution; `at` is the same as a UTC time.
+    `created` is in seconds since the epoch, Stripe's resolution. `at` is the same time as a UTC datetime.
     """
 
     id: str
@@ -25,7 +25,7 @@ class Event(Generic[M]):
     created: int
     livemode: bool
     account: str
-    """The connected account, '' for one's own."""
+    """The connected account, '' for the platform's own account."""
     customer_id: str | None
     api_version: str | None
     previous: Mapping[str, Any]
@@ -33,11 +33,11 @@ class Event(Generic[M]):
     rank: int = 50
     terminal: bool = False
     version: Version = field(init=False, repr=False)
-    """How new whatever this event writes is; `rank` and `terminal` come with its rule."""
+    """The version of everything this event writes. `rank` and `terminal` come from its rule."""
 
     def __post_init__(self) -> None:
-        word = version(self.created, self.rank, self.id, terminal=self.terminal)
-        object.__setattr__(self, "version", word)  # asked for several times in each rule
+        new_version = version(self.created, self.rank, self.id, terminal=self.terminal)
+        object.__setattr__(self, "version", new_version)  # stored, because each rule reads it several times
 
     @property
     def at(self) -> datetime:

@@ -1,4 +1,4 @@
-"""An export as the gateway asks for it and the store knows it (behaviours.md B6)."""
+"""A stored export order, as the gateway reads it to serve a download (behaviours.md B6)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from enum import StrEnum
 
 
 class ExportStatus(StrEnum):
-    """`queued → working → done → expired → deleted`; `failed` is given up, and nothing of it is kept."""
+    """`queued → working → done → expired → deleted`. `failed`: all tries failed, and no archive is kept."""
 
     QUEUED = "queued"
     WORKING = "working"
     DONE = "done"
     FAILED = "failed"
     EXPIRED = "expired"
-    """No longer to be had; its archive is being deleted."""
+    """No longer available; its archive is being deleted."""
     DELETED = "deleted"
     SUPPRESSED = "suppressed"
-    """Ordered by an event that was only read again."""
+    """Ordered during a rebuild, so it is not carried out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredExport:
-    """What is known of an order. `location` names the archive in its folder, and is no secret but nobody's business."""
+    """An export order. `location` is the archive's name in its folder: not a secret, but not shown to customers."""
 
     key: str
     status: ExportStatus

@@ -1,6 +1,6 @@
-"""In the mail, and again at the gateway: a link to an export that nobody else can make, and that holds for a while.
+"""Signs the link to an export for the mail, and verifies it at the gateway. A link is valid for a limited time.
 
-The signature is over the export's id and the link's end. What the link opens is looked up only after it holds.
+The signature covers the export's id and the expiry time. The gateway looks up the export only after the verification.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from urllib.parse import urlencode
 
 _LABEL = b"billing-stream export v1\0"
 _LONGEST_TIME = 12
-"""Digits of seconds since the epoch."""
+"""Maximum number of digits of the expiry time in seconds since the epoch."""
 
 
 class LinkVerdict(Enum):
-    """What a link is worth. An expired one was made by us."""
+    """The result of checking a link. An expired link has a valid signature."""
 
     VALID = "valid"
     FORGED = "forged"
@@ -26,24 +26,24 @@ class LinkVerdict(Enum):
 
 
 def export_url(public_url: str, secret: bytes, export_id: str, expires_at: datetime) -> str:
-    """`{public_url}/exports/{export_id}?expires=…&signature=…`; `expires_at` counts in whole seconds."""
+    """Returns `{public_url}/exports/{export_id}?expires=…&signature=…`. `expires_at` is cut to whole seconds."""
     expires = str(int(expires_at.astimezone(UTC).timestamp()))
     signed = {"expires": expires, "signature": _signature(secret, export_id, expires)}
     return f"{public_url}/exports/{export_id}?{urlencode(signed)}"
 
 
 def check_export_link(secret: bytes, export_id: str, expires: str, signature: str, now: datetime) -> LinkVerdict:
-    """The verdict on what came with a request, whatever it is; in constant time as to the signature."""
+    """Checks the values of a request, which may be anything. Compares the signature in constant time."""
     expected = _signature(secret, export_id, expires)
     if not hmac.compare_digest(expected.encode(), signature.encode("utf-8", "surrogatepass")):
         return LinkVerdict.FORGED
     if not (expires.isascii() and expires.isdigit() and len(expires) <= _LONGEST_TIME):
-        return LinkVerdict.FORGED  # signed by someone with our secret, and not by this module
+        return LinkVerdict.FORGED  # signed with the right secret, but not by this module
     return LinkVerdict.VALID if now.timestamp() < int(expires) else LinkVerdict.EXPIRED
 
 
 def _signature(secret: bytes, export_id: str, expires: str) -> str:
-    # Lengths first, so that no two pairs of id and end are one message.
+    # The lengths are included, so that two different pairs of id and expiry never give the same message.
     message = b"".join(
         len(part).to_bytes(8) + part
         for part in (text.encode("utf-8", "surrogatepass") for text in (export_id, expires))

@@ -1,7 +1,7 @@
-"""What analytics keeps: facts, one per event, and the rows of figures that follow from an owner's facts alone.
+"""The rows that analytics stores: one fact per event, and figures that are computed from the facts of one owner.
 
-An owner is whoever's events are one sequence: the customer, or a digest of the ordering key where there is none.
-Money is integer minor units with its currency in lower case; times and days are UTC.
+An owner is the customer, or a digest of the ordering key if there is no customer. Its events are one ordered sequence.
+Money is integer minor units with its currency in lower case. Times and days are UTC.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Any, NamedTuple
 
 
 class FactKind(StrEnum):
-    """What an event told; the keys of `Fact.data` are in analytics/facts.py."""
+    """What an event reports. analytics/facts.py lists the keys of `Fact.data`."""
 
     SUBSCRIPTION = "subscription"
-    """How a subscription stands: `subject` is its id."""
+    """The state of a subscription. `subject` is its id."""
     INVOICE_PAID = "invoice_paid"
     INVOICE_FAILED = "invoice_failed"
     INVOICE_GIVEN_UP = "invoice_given_up"
     """Voided or marked uncollectible."""
     PURCHASE = "purchase"
-    """A one-time checkout that is paid: `subject` is the session's id."""
+    """A paid one-time checkout. `subject` is the session's id."""
     REFUND = "refund"
-    """What all refunds of a charge come to: `subject` is the charge's id."""
+    """The sum of all refunds of a charge. `subject` is the charge's id."""
 
 
 class Owner(NamedTuple):
-    """Whose figures are one computation."""
+    """The key by which facts are grouped: the figures of one owner are computed together."""
 
     account: str
     livemode: bool
@@ -38,7 +38,7 @@ class Owner(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """What one event tells the figures. `created` is Stripe's second; `rank` orders facts within it."""
+    """What one event adds to the figures. `created` is Stripe's, in whole seconds; `rank` orders facts within one."""
 
     event_id: str
     account: str
@@ -65,9 +65,9 @@ class MovementKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Movement:
-    """What one second changed of an owner's MRR in one plan. All rows of that second have the kind of their sum.
+    """The change of an owner's MRR in one plan within one second. All rows of that second have the kind of their sum.
 
-    So MRR at any time is the sum of `amount` up to it, by plan, currency, customer or kind.
+    The MRR at any time is the sum of `amount` up to that time, by plan, currency, customer or kind.
     """
 
     account: str
@@ -89,7 +89,7 @@ class RiskOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Risk:
-    """A time in which a subscription was past due. `mrr` is what it was worth at the end of it (now, if open)."""
+    """A period in which a subscription was past due. `mrr` is its MRR at the end of the period (now, if open)."""
 
     account: str
     livemode: bool
@@ -104,7 +104,7 @@ class Risk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """What became of an invoice whose payment failed. `step` is the dunning step that was reached when it ended."""
+    """The outcome of an invoice with a failed payment. `step` is the last dunning step that was reached."""
 
     account: str
     livemode: bool
@@ -114,27 +114,27 @@ class Recovery:
     currency: str
     amount: int
     attempts: int
-    """Failed ones, as Stripe counts them."""
+    """Failed attempts, as Stripe counts them."""
     first_failed_at: datetime
     step: str
     outcome: RiskOutcome
     ended_at: datetime | None
     seconds: int | None
-    """From the first failure to the end."""
+    """Seconds from the first failure to the end."""
 
 
 class PaymentKind(StrEnum):
     INVOICE = "invoice"
     PURCHASE = "purchase"
     FAILED = "failed"
-    """An invoice that is not paid; `at` is its newest failure, `amount` what is due."""
+    """An unpaid invoice. `at` is its latest failure, `amount` the amount due."""
     REFUND = "refund"
-    """One step of a charge's refunds; `amount` is positive."""
+    """One increase of a charge's refunds. `amount` is positive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentFigure:
-    """One movement of money. `subject` is the invoice, checkout session or charge."""
+    """One payment, failure or refund. `subject` is the id of the invoice, checkout session or charge."""
 
     account: str
     livemode: bool
@@ -149,7 +149,7 @@ class PaymentFigure:
 
 Figure = Movement | Risk | Recovery | PaymentFigure
 FIGURE_TYPES: tuple[type[Figure], ...] = (Movement, Risk, Recovery, PaymentFigure)
-"""In the order they are written."""
+"""In the order in which they are written."""
 
 FIGURE_KEYS: Mapping[type[Figure], tuple[str, ...]] = {
     Movement: ("account", "livemode", "owner", "currency", "at", "plan"),

@@ -1,6 +1,6 @@
-"""What is known while one batch is decided: the rows of the customers it touches, as the events before have left them.
+"""The rows that rules can read while a batch is decided, including the changes of earlier events in the batch.
 
-Rules read it; `streams/process.py` fills it from the store, and writes back what `changed` says.
+Rules read it. `streams/process.py` fills it from the store and writes back the rows that `changed` returns.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from schemas.state import (
 R = TypeVar("R", bound=Row)
 
 _OF_CUSTOMERS = (Subscription, PaymentMethod, Timer)
-"""Looked up by their customer as well; a tuple, since `X | Y` in an isinstance is built anew for each row."""
+"""Row types that are also looked up by customer. A tuple, because isinstance would build `X | Y` again for each row."""
 
 
 class Known:
-    """An in-memory view of the state tables with secondary look-ups. Not for use across batches."""
+    """An in-memory view of the state tables with secondary indexes. Do not use it for more than one batch."""
 
     def __init__(self, config: Config, rows: Iterable[Row] = ()) -> None:
         self.config = config
@@ -43,7 +43,7 @@ class Known:
             self._stored[type(row)][row.key] = row
             self._put(row)
 
-    # -- what rules ask ------------------------------------------------------------------------------------------
+    # -- for rules ----------------------------------------------------------------------------------------------
 
     def customer(self, account: str, customer_id: str) -> Customer | None:
         return self._get(Customer, (account, customer_id))
@@ -61,11 +61,11 @@ class Known:
         return self._get(Subscription, (account, subscription_id))
 
     def subscriptions_of(self, account: str, customer_id: str) -> list[Subscription]:
-        """All of the customer's, in the order of their ids."""
+        """Returns all subscriptions of the customer, ordered by id."""
         return sorted(self._of(Subscription, account, customer_id), key=lambda row: row.key)
 
     def payment(self, account: str, stripe_id: str) -> Payment | None:
-        """By invoice, checkout session, charge or payment intent."""
+        """Returns the payment with this invoice, checkout session, charge or payment intent."""
         key = self._payment_by.get((account, stripe_id))
         return self._get(Payment, key) if key else None
 
@@ -84,7 +84,7 @@ class Known:
     def timers_of(self, account: str, customer_id: str) -> list[Timer]:
         return sorted(self._of(Timer, account, customer_id), key=lambda row: row.key)
 
-    # -- what the processing does --------------------------------------------------------------------------------
+    # -- for streams/process.py ----------------------------------------------------------------------------------
 
     def save(self, row: Row) -> None:
         self._put(row)
@@ -94,7 +94,7 @@ class Known:
         self._unindex(row)
 
     def changed(self, kind: type[R]) -> tuple[list[R], list[R], list[R]]:
-        """(new, altered, removed) rows of one table against what was loaded, each in key order."""
+        """Returns the (new, altered, removed) rows of one table compared with the loaded ones, each in key order."""
         stored, now = self._stored[kind], self._now[kind]
         new = [now[key] for key in sorted(now.keys() - stored.keys())]
         touched = [key for key, row in stored.items() if now.get(key, row) is not row]

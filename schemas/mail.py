@@ -1,8 +1,8 @@
-"""What `QueueEmail.data` holds, template by template: the contract between the rules and the e-mail sink.
+"""The data of each mail template (`QueueEmail.data`): the contract between the rules and the e-mail sink.
 
-Money is integer minor units with Stripe's currency code in lower case; times are ISO 8601 in UTC. A field that may be
-unknown is None, and the mail then says nothing about it. Text that people type (names, plans) becomes one line here, so
-that no template has to think of it; links are http or https, or the mail is refused.
+Money is integer minor units with Stripe's currency code in lower case. Times are ISO 8601 in UTC. A field that may be
+unknown is None, and the mail then leaves it out. Text that people type (names, plans) is reduced to one line here, so
+that templates need not do it. A link that is not http or https is an error.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 LONGEST_LINE = 300
-"""Characters kept of a name or a title: more is an attack or an accident."""
+"""Characters kept of a name or a title. A longer text is an attack or a mistake."""
 
 
 class UnknownTemplate(Exception):
-    """No mail of that name exists."""
+    """There is no mail template of that name."""
 
 
-_TURNS_TEXT_AROUND = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_BIDI_CONTROLS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def one_line(text: str) -> str:
-    """Control and bidirectional override characters out, white space runs to one space, and not too long."""
+    """Removes control and bidirectional characters, reduces white space to single spaces, and cuts the text."""
     kept = (
         c if not c.isspace() else " "
         for c in text
-        if c.isspace() or (unicodedata.category(c) not in ("Cc", "Cs", "Cn") and c not in _TURNS_TEXT_AROUND)
+        if c.isspace() or (unicodedata.category(c) not in ("Cc", "Cs", "Cn") and c not in _BIDI_CONTROLS)
     )
     return " ".join("".join(kept).split())[:LONGEST_LINE]
 
@@ -65,13 +65,13 @@ class Money(BaseModel):
 
 
 class MailData(BaseModel):
-    """The data of one mail. Unknown fields are errors, so that a rule's slip shows in its test."""
+    """The data of one mail. Unknown fields are errors, so that a rule's test finds a wrong name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class CustomerMail(MailData):
-    """A mail to a customer, greeted by name where there is one."""
+    """A mail to a customer. The greeting has the name if it is known."""
 
     name: OptionalLine = None
 
@@ -97,7 +97,7 @@ class SubscriptionCanceled(CustomerMail):
     canceled_at: AwareDatetime
     access_until: AwareDatetime | None = None
     export_id: OptionalLine = None
-    """The export whose link is `export_url`, once the mail is made."""
+    """The id of the export. `export_url` is set from it when the mail is composed."""
     export_url: Link | None = None
     erase_at: AwareDatetime | None = None
 
@@ -118,7 +118,7 @@ class PaymentReceipt(CustomerMail):
 
 
 class PaymentProblem(CustomerMail):
-    """Each step of the dunning sequence (behaviours.md C3)."""
+    """The data of each dunning mail (behaviours.md C3)."""
 
     number: OptionalLine = None
     amount: Money
@@ -205,19 +205,19 @@ MAILS: Mapping[str, type[MailData]] = {
 """Template name → the model of its data."""
 
 OPERATOR_MAILS = frozenset({"operator-alert", "dispute-opened", "dispute-due"})
-"""These go to the team: where no recipient is given, to `mail.operator`, never to the customer."""
+"""Mails to the team. Without a recipient they go to `mail.operator`, never to the customer."""
 
 DUNNING_MAILS = frozenset(name for name, model in MAILS.items() if model is PaymentProblem)
-"""What a step of the dunning sequence can send."""
+"""The templates that a step of the dunning sequence can send."""
 
 OPTIONAL_MAILS = frozenset({"churn-survey", "win-back"})
-"""Not strictly transactional, so they can be unsubscribed from."""
+"""Mails that are not strictly transactional, so customers can unsubscribe from them."""
 
 
 def read_mail(template: str, data: Mapping[str, Any], *, strict: bool = True) -> MailData:
-    """The data as its template's model. Raises UnknownTemplate, or pydantic's ValidationError.
+    """Returns the data as its template's model. Raises UnknownTemplate or pydantic's ValidationError.
 
-    `strict=False` ignores fields that this version does not know: a newer worker may have queued the mail.
+    `strict=False` ignores unknown fields, because a newer worker may have queued the mail.
     """
     model = MAILS.get(template)
     if model is None:

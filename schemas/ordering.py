@@ -1,7 +1,7 @@
-"""Whose turn an event takes: the Kafka key, computed once by the gateway and by every other producer to the topic.
+"""Computes the Kafka key of an event, for the gateway and every other producer of the topic.
 
-One key is one partition, so the key is what is kept in order: the customer, wherever the event names one, and else
-the steadiest id of the payload. Pure and total: the same payload always gives the same key, whatever it holds.
+Events with the same key are on one partition, in order. The key is the customer if the event names one, otherwise the
+id in the payload that related events share. Pure: the same payload always gives the same key, and no payload raises.
 """
 
 from __future__ import annotations
@@ -12,48 +12,48 @@ from collections.abc import Mapping
 MAX_KEY_BYTES = 255
 
 UNKNOWN_KEY = "unknown"
-"""The key of a payload that holds no id at all; the gateway refuses those, so only foreign producers meet it."""
+"""The key of a payload without any id. The gateway refuses such payloads, so only other producers can write it."""
 
 _MAPPING = (dict, Mapping)
-"""The concrete type first: most are one, and an abstract type's check costs ten times as much."""
+"""`dict` comes first: most values are dicts, and the check of an abstract type costs ten times as much."""
 
-_STEADIEST_FIRST = ("charge", "payment_intent", "invoice")
+_MOST_SHARED_FIRST = ("charge", "payment_intent", "invoice")
 
 
 def ordering_key(event: Mapping[str, object]) -> str:
-    """The key of a snapshot (`object: event`) or thin (`v2.core.event`) event: non-empty, at most 255 bytes of utf-8.
+    """Returns the key of a snapshot (`object: event`) or thin (`v2.core.event`) event: 1 to 255 bytes of UTF-8.
 
-    `{account}/{subject}` for an event of a connected account, else `{subject}`; the subject is the customer or, where
-    there is none, what Stripe's objects around it share: charge, payment intent, invoice, account, own id, event id.
+    `{account}/{subject}` for an event of a connected account, else `{subject}`. The subject is the customer or, without
+    one, the id that related objects share: charge, payment intent, invoice, account, own id, event id.
     """
     account = account_of(event)
-    subject = customer_id_of(event) or _guest_of(event) or _steadiest_id(event, account)
+    subject = customer_id_of(event) or _guest_of(event) or _shared_id(event, account)
     if account is not None and account != subject:
         return _bounded(f"{account}/{subject}")
     return _bounded(subject)
 
 
 def customer_id_of(event: Mapping[str, object]) -> str | None:
-    """The id of the customer that the event is about, or None where it names none (a guest has no id)."""
+    """Returns the id of the customer that the event is about, None if it names none (a guest has no id)."""
     o = _object_of(event)
     if o.get("object") == "customer":
         return _id(o)
     customer = _id(o.get("customer")) or _id(o.get("customer_account"))
     if customer is not None:
         return customer
-    # payment_method.detached: the card no longer says whose it was, only that this changed.
+    # payment_method.detached: the card no longer names its customer, only `previous_attributes` does.
     previous = _mapping(_mapping(event.get("data")).get("previous_attributes"))
     return _id(previous.get("customer")) or _id(previous.get("customer_account"))
 
 
 def account_of(event: Mapping[str, object]) -> str | None:
-    """The connected account: `account` of a snapshot event, `context` of a thin one; None for one's own."""
-    # A snapshot event may carry a `context` as well, and means nothing else by it than by `account`.
+    """Returns the connected account: `account` of a snapshot event, `context` of a thin one, None without one."""
+    # A snapshot event may have a `context` too, with the same value as `account`.
     return _id(event.get("context" if event.get("object") == "v2.core.event" else "account"))
 
 
 def _guest_of(event: Mapping[str, object]) -> str | None:
-    """A guest's e-mail address at a Checkout Session, which is all that their purchases share."""
+    """Returns a guest's e-mail address from a Checkout Session, the only value that a guest's purchases share."""
     o = _object_of(event)
     if o.get("object") != "checkout.session":
         return None
@@ -61,15 +61,15 @@ def _guest_of(event: Mapping[str, object]) -> str | None:
     return email.lower() if email is not None else None
 
 
-def _steadiest_id(event: Mapping[str, object], account: str | None) -> str:
+def _shared_id(event: Mapping[str, object], account: str | None) -> str:
     o = _object_of(event)
     kind = o.get("object")
     own_id = _id(o)
     if kind == "application" and account is not None:
         return account  # account.application.deauthorized: the object is the platform's `ca_…`, the same for everyone
-    if kind in _STEADIEST_FIRST and own_id is not None:
+    if kind in _MOST_SHARED_FIRST and own_id is not None:
         return own_id
-    for name in _STEADIEST_FIRST:
+    for name in _MOST_SHARED_FIRST:
         if found := _id(o.get(name)):
             return found
     payment = _mapping(o.get("payment"))
@@ -99,14 +99,14 @@ def _text(value: object) -> str | None:
 
 
 def _id(value: object) -> str | None:
-    """An expandable field's id: Stripe sends either the id or the object that has it."""
+    """Returns the id of an expandable field: Stripe sends either the id or the object."""
     if value is None or isinstance(value, str):
         return value or None
     return _text(value.get("id")) if isinstance(value, _MAPPING) else None
 
 
 def _bounded(key: str) -> str:
-    """The key itself, or its digest where it is too long or holds what logs and text columns cannot."""
+    """Returns the key, or its digest if it is too long or has characters that logs and text columns can't store."""
     if key.isprintable() and len(key.encode()) <= MAX_KEY_BYTES:
         return key
     # surrogatepass: a lone surrogate is not printable, so it ends up here and must still be hashed.

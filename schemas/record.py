@@ -1,7 +1,7 @@
-"""The log record of `billing.events` as every producer writes it and every consumer may rely on it (behaviours.md A4).
+"""The format of the records of `billing.events`, for all producers and consumers (behaviours.md A4).
 
-key = the ordering key (utf-8, schemas/ordering.py), value = the exact bytes of Stripe's body,
-headers = the names below.
+key = the ordering key (UTF-8, schemas/ordering.py), value = the exact bytes of Stripe's body,
+headers = the fields of `RecordHeaders`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from enum import StrEnum
 from schemas.fast_row import value
 
 MAX_RECORD_BYTES = 2 * 1024 * 1024
-"""Largest record of the events topic, for its producers and the topic itself. Bodies are at most half as large."""
+"""Maximum bytes of a record of the events topic, for its producers and the topic. Bodies have at most half of that."""
 
 MAX_DEAD_LETTER_BYTES = 4 * 1024 * 1024
-"""Largest record of the dead-letter topic: an event and its traceback."""
+"""Maximum bytes of a record of the dead-letter topic: an event with its traceback."""
 
 
 class Source(StrEnum):
-    """Through which door a record came."""
+    """How a record got onto the log."""
 
     STRIPE = "stripe"
     REPLAY = "replay"
@@ -34,9 +34,9 @@ Headers = tuple[tuple[str, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class RecordHeaders:
-    """The headers that each record of `billing.events` carries. Text is utf-8; '' stands for none.
+    """The headers of each record of `billing.events`. Text is UTF-8; an empty string means none.
 
-    `received_at` is UTC, ISO 8601 with microseconds, when the gateway had the whole body.
+    `received_at` is the time at which the gateway had the whole body: UTC, ISO 8601 with microseconds.
     """
 
     event_id: str
@@ -62,13 +62,13 @@ class RecordHeaders:
 
 
 def decode_headers(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
-    """Headers as text by name; bytes that are not utf-8 are replaced, since a header only describes."""
+    """Returns the headers as text by name. Invalid UTF-8 is replaced, because headers only describe the record."""
     return {name: (value or b"").decode("utf-8", "replace") for name, value in headers}
 
 
 @value(frozen=True, slots=True)
 class Record:
-    """`timestamp` is Kafka's, in seconds since the epoch; `raw_headers` are as they stand on the log."""
+    """A record read from the log. `timestamp` is Kafka's, in seconds since the epoch. `raw_headers` are unchanged."""
 
     topic: str
     partition: int
@@ -81,7 +81,7 @@ class Record:
 
     @property
     def received_at(self) -> datetime:
-        """When the gateway had it, else when Kafka had it (UTC)."""
+        """When the gateway received it, else Kafka's timestamp (UTC)."""
         try:
             return datetime.fromisoformat(self.headers["received_at"]).astimezone(UTC)
         except (KeyError, ValueError):

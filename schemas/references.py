@@ -1,4 +1,4 @@
-"""Which stored rows an event speaks of, so that a whole batch's are loaded in a few queries."""
+"""The stored rows that an event refers to, collected so that a batch loads all of its rows in a few queries."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Ref = tuple[str, str]
 class References:
     """Sets of (account, id).
 
-    Loading a customer brings its organization, user, memberships, subscriptions, payment methods and open timers;
-    loading a subscription or a payment brings its customer likewise.
+    Loading a customer also loads its organization, user, memberships, subscriptions, payment methods and open timers.
+    Loading a subscription or a payment also loads its customer with all of these.
     """
 
     customers: set[Ref] = field(default_factory=set)

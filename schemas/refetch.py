@@ -1,11 +1,11 @@
-"""What Stripe answers when asked for an object, as an event: so that it takes effect through the one door (D2).
+"""Turns an object fetched from Stripe's API into an event, so that it goes through the log like any other (D2).
 
-    {"object": "event", "id": "ref_…", "type": "customer.subscription.updated", "created": when it was so,
-     "livemode": …, "api_version": …, "account": … (only a connected one), "data": {"object": Stripe's answer},
+    {"object": "event", "id": "ref_…", "type": "customer.subscription.updated", "created": see below,
+     "livemode": …, "api_version": …, "account": … (only a connected one), "data": {"object": Stripe's response},
      "request": {"id": "req_…", "idempotency_key": null}}
 
-Its id follows from the call's key: an answer appended twice is one event. `created` is the latest second at which the
-object certainly was as the answer says, so the event overrules what is older and never what is newer.
+The event id is derived from the call's key, so a response that is appended twice is one event. `created` is the latest
+second at which the object certainly had this state, so the event overwrites older states and never a newer one.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ TYPES = {
     "refund": "refund.updated",
     "subscription": "customer.subscription.updated",
 }
-"""By `object` of the answer: the snapshot event that says "this is how it is now"."""
+"""`object` of the response → the type of the event that reports the present state of such an object."""
 
 _DELETED = {"customer": "customer.deleted"}
-"""Stripe answers a deleted customer with just `{id, object, deleted: true}`."""
+"""For a deleted customer Stripe returns only `{id, object, deleted: true}`."""
 
 
 class NoEventForObject(Exception):
-    """No type of event says how such an object is now; the message names it."""
+    """No event type reports the present state of such an object. The message names the object."""
 
 
 def refetched_event(
@@ -47,11 +47,12 @@ def refetched_event(
     api_version: str | None,
     request_id: str | None,
 ) -> dict[str, Any]:
-    """The event of an answer. `account` is '' for one's own. Raises NoEventForObject."""
+    """Returns the event for a response. `account` is '' for the platform's own. Raises NoEventForObject."""
     kind, object_id = answer.get("object"), answer.get("id")
     types = _DELETED if answer.get("deleted") is True else TYPES
     if not isinstance(kind, str) or kind not in types or not isinstance(object_id, str):
-        raise NoEventForObject(f"no event says how {kind if isinstance(kind, str) else 'such an answer'} is now")
+        name = kind if isinstance(kind, str) else "such a response"
+        raise NoEventForObject(f"no event type reports the state of {name}")
     return {
         "object": "event",
         "id": derived_id("ref", call_key),

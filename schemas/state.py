@@ -1,7 +1,7 @@
-"""What the pipeline holds on customers: one frozen value per row of the state tables (design.md, contracts).
+"""The rows of the state tables that rules read and write: one value class per table.
 
-Every row knows its own key. Times are UTC; money is integer minor units with its currency in lower case, as Stripe has
-it. `account` is the connected account, '' for one's own. Columns called `…_version` are schemas/version.py's.
+Times are UTC. Money is integer minor units with its currency in lower case, as in Stripe. `account` is the connected
+account, '' for the platform's own. Columns named `…version` contain a version (schemas/version.py).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Key = tuple[str, ...]
 _NAMESPACE = UUID("6f6c7d5e-5b1f-4c55-9a5e-2f1c3f0b8a11")
 
 
-@lru_cache(maxsize=65_536)  # a customer's events come in runs, and each needs the same few ids
+@lru_cache(maxsize=65_536)  # several events of one customer often follow each other, and all need the same few ids
 def derived_id(prefix: str, *parts: str) -> str:
-    """An id of our own that the same Stripe ids always lead to, so that a replay names the same row."""
+    """Returns an id derived from Stripe ids: the same ids always give the same id, so a replay finds the same row."""
     return f"{prefix}_{uuid5(_NAMESPACE, '/'.join(parts)).hex}"
 
 
 class SubscriptionStatus(StrEnum):
-    """Stripe's eight. A ninth is an error (behaviours.md B3)."""
+    """Stripe's eight statuses. Any other is an error (behaviours.md B3)."""
 
     INCOMPLETE = "incomplete"
     INCOMPLETE_EXPIRED = "incomplete_expired"
@@ -42,7 +42,7 @@ class SubscriptionStatus(StrEnum):
 
 
 class OrganizationStatus(StrEnum):
-    """Derived from the customer's subscriptions, see streams/rules/customers/organization.py."""
+    """Derived from the customer's subscriptions in streams/rules/customers/organization.py."""
 
     ACTIVE = "active"
     TRIALING = "trialing"
@@ -62,7 +62,7 @@ class PaymentStatus(StrEnum):
 class TimerStatus(StrEnum):
     PENDING = "pending"
     FIRED = "fired"
-    """Appended to the log, not yet acted on."""
+    """Appended to the log, not yet processed."""
     DONE = "done"
     CANCELLED = "cancelled"
 
@@ -79,15 +79,15 @@ class Customer:
     default_payment_method: str | None = None
     deleted_at: datetime | None = None
     erased_at: datetime | None = None
-    """What events up to here say of the person is not to be kept again (behaviours.md B6)."""
+    """Personal data of events up to this time is not stored again (behaviours.md B6)."""
     profile_version: Version = UNSEEN
-    """Of e-mail, name and locale."""
+    """The version of e-mail, name and locale."""
     user_version: Version = UNSEEN
-    """Of `user_id`: which checkout linked it."""
+    """The version of `user_id`: the checkout that linked it."""
     default_version: Version = UNSEEN
-    """Of `default_payment_method`."""
+    """The version of `default_payment_method`."""
     last_default: str | None = None
-    """The newest that was ever the default, also when it is gone and nothing has replaced it."""
+    """The latest default payment method, kept when it was removed without a replacement."""
     last_default_version: Version = UNSEEN
 
     @property
@@ -105,7 +105,7 @@ class Organization:
     billing_email: str | None = None
     status: OrganizationStatus = OrganizationStatus.INCOMPLETE
     billing_status: str | None = None
-    """`paid` or `failed`, after the newest invoice event."""
+    """`paid` or `failed`, from the newest invoice event."""
     plan: str | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     next_billing_at: datetime | None = None
@@ -132,7 +132,7 @@ class User:
 
     @staticmethod
     def id_of(account: str, customer_id: str) -> str:
-        """The stand-in for a customer whom no checkout has linked to a user of the product."""
+        """Returns the placeholder id for a customer that no checkout has linked to a user of the product."""
         return derived_id("usr", account, customer_id)
 
 
@@ -150,7 +150,7 @@ class Membership:
 
 @value(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """Subscription events write under `version`, invoices under `billing_version`, both under `status_version`."""
+    """Subscription events set `version`, invoice events set `billing_version`, and both set `status_version`."""
 
     key_columns: ClassVar[Key] = ("account", "subscription_id")
     account: str
@@ -159,7 +159,7 @@ class Subscription:
     status: SubscriptionStatus = SubscriptionStatus.INCOMPLETE
     price_id: str | None = None
     first_price_id: str | None = None
-    """The price it began with: while it stays, the plan named at checkout holds."""
+    """The first price. While the price is the same, the plan named at checkout applies."""
     checkout_plan: str | None = None
     plan: str | None = None
     quantity: int | None = None
@@ -188,9 +188,9 @@ class Subscription:
 
 @value(frozen=True, slots=True, kw_only=True)
 class Payment:
-    """One per invoice, or one per one-time checkout (then `invoice_id` is None and `checkout_session_id` is set).
+    """One row per invoice, or per one-time checkout (then `invoice_id` is None and `checkout_session_id` is set).
 
-    Of a payment that is neither's there is a row once it is refunded or disputed, under its intent or charge.
+    A payment with neither invoice nor checkout gets a row once it is refunded or disputed, under its intent or charge.
     """
 
     key_columns: ClassVar[Key] = ("payment_id",)
@@ -210,24 +210,24 @@ class Payment:
     first_failed_at: datetime | None = None
     paid_at: datetime | None = None
     closed_at: datetime | None = None
-    """Voided, marked uncollectible or deleted: it is not asked for any more, though it may still be paid."""
+    """When the invoice was voided, marked uncollectible or deleted. It may still be paid."""
     dunning_steps: Mapping[str, str] = field(default_factory=dict)
-    """Template of a dunning step → when the failures lead to it (ISO 8601), whether or not it was sent."""
+    """Template of a dunning step → when the step was reached (ISO 8601), whether or not its mail was sent."""
     recovered_by: str | None = None
-    """The last step before it was paid; how long it took is `paid_at` less `first_failed_at`."""
+    """The last step before it was paid. The duration is `paid_at` minus `first_failed_at`."""
     lost_at: datetime | None = None
-    """When the final step was reached or the invoice closed; None once it is paid."""
+    """When the final step was reached or the invoice was closed; None once it is paid."""
     refunded_amount: int = 0
     on_hold: bool = False
-    """A dispute is open on it."""
+    """Whether a dispute of it is open."""
     fulfilled_at: datetime | None = None
     refunds: Mapping[str, Any] = field(default_factory=dict)
-    """What `refunded_amount` follows from, by refund or charge id (streams/rules/payments/refund_total.py)."""
+    """By refund or charge id: the data for `refunded_amount` (streams/rules/payments/refund_total.py)."""
     open_disputes: Mapping[str, str] = field(default_factory=dict)
-    """Those that hold it, id → status."""
+    """The open disputes of the payment: id → status."""
     version: Version = UNSEEN
     failure_version: Version = UNSEEN
-    """Of `failure_reason`."""
+    """The version of `failure_reason`."""
 
     @property
     def key(self) -> Key:
@@ -283,7 +283,7 @@ class Dispute:
 
 @value(frozen=True, slots=True, kw_only=True)
 class Timer:
-    """Something to look at again at `due_at`; its rule decides then, on the state of then."""
+    """A timer. At `due_at` its rule runs and decides from the state at that time."""
 
     key_columns: ClassVar[Key] = ("timer_key",)
     timer_key: str
@@ -291,7 +291,7 @@ class Timer:
     customer_id: str
     kind: str
     subject: str
-    """The Stripe id it is about: a subscription, an invoice."""
+    """The Stripe id that the timer is about, for example a subscription or an invoice."""
     due_at: datetime
     status: TimerStatus = TimerStatus.PENDING
     livemode: bool = False
@@ -307,4 +307,4 @@ Row = Customer | Organization | User | Membership | Subscription | Payment | Pay
 ROW_TYPES: tuple[type[Row], ...] = (
     Customer, Organization, User, Membership, Subscription, Payment, PaymentMethod, Dispute, Timer,
 )  # fmt: skip
-"""In the order they are locked and written, so that two workers never wait for each other."""
+"""In the order in which rows are locked and written, so that two workers can't deadlock."""

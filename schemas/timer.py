@@ -1,12 +1,12 @@
-"""A due timer as an event: what the scheduler appends to the log, and what the rule of `timer.<kind>` reads of it.
+"""The event of a due timer: the scheduler appends it to the log, and the rule of `timer.<kind>` reads it.
 
-The event is shaped like one of Stripe's, so that decoding, ordering and the ledger treat it like any other:
+It has the format of a Stripe event, so decoding, ordering and the ledger need no special case:
 
     {"object": "event", "id": "tmr_…", "type": "timer.<kind>", "created": due_at, "livemode": …, "api_version": null,
      "account": … (only a connected one), "data": {"object": {"object": "timer", "id": timer key, …}}}
 
-Times in it are seconds since the epoch. Its id follows from the timer's key and due time: the same timer appended twice
-is one event, and one that was moved is another.
+Its times are seconds since the epoch. Its id is derived from the timer's key and due time: the same timer appended
+twice is one event, and a timer that was moved gives a different event.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from schemas.state import Timer, derived_id
 
 RETRY = "retry"
-"""The kind of timer that brings a waiting event back. It has no event of its own: the waiting one is appended again."""
+"""The kind of timer for a waiting event. When it is due, the scheduler appends the waiting event again."""
 
 
 class TimerDue(BaseModel):
@@ -36,7 +36,7 @@ class TimerDue(BaseModel):
 
 
 def retry_key(event_id: str) -> str:
-    """The key of the one timer that a waiting event has."""
+    """Returns the key of a waiting event's timer. Each waiting event has one."""
     return f"{RETRY}:{event_id}"
 
 
@@ -45,7 +45,7 @@ def timer_event_type(kind: str) -> str:
 
 
 def timer_event(timer: Timer) -> dict[str, Any]:
-    """The event of a timer that is due."""
+    """Returns the event of a due timer."""
     due_at = int(timer.due_at.timestamp())
     return {
         "object": "event",

@@ -1,4 +1,4 @@
-"""Pauses between tries, clocks, and how long something has stood still."""
+"""Pauses between tries, clocks, and the detection of missing progress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _FIRST_S, _LONGEST_S = 0.1, 15.0
 
 
 def pause(attempt: int, *, spread: float | None = None) -> float:
-    """Seconds to wait after try number `attempt` (from 1). `spread` in [0, 1) replaces chance in tests."""
+    """Returns the seconds to wait after try number `attempt` (from 1). `spread` in [0, 1) replaces the random value."""
     longest: float = min(_LONGEST_S, _FIRST_S * 2 ** min(attempt - 1, 20))
     return longest * (0.5 + 0.5 * (random.random() if spread is None else spread))  # noqa: S311  # no secret
 
@@ -27,16 +27,16 @@ DOWN_LONGEST = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class Timetable:
-    """Pauses that grow by `factor`, and how many tries there are."""
+    """Pauses that grow by `factor`, and the number of tries."""
 
     first: timedelta
     factor: int
     tries: int
 
     def pause_after(self, tries: int, chance: float) -> timedelta | None:
-        """The pause after this many tries (1 or more), or None when that was the last.
+        """Returns the pause after this many tries (1 or more), or None after the last.
 
-        `chance` in [0, 1) places it between 90 % and 110 % of the timetable.
+        `chance` in [0, 1) varies it between 90 % and 110 % of the timetable.
         """
         if tries >= self.tries:
             return None
@@ -44,23 +44,23 @@ class Timetable:
 
 
 def pause_while_down(failures: int, chance: float) -> timedelta:
-    """Before the next look at a server that did not answer `failures` times (1 or more): 1, 2, 4 … 60 seconds."""
+    """Returns the pause after `failures` failed calls of a server in a row (1 or more): 1, 2, 4 … 60 seconds."""
     return spread(min(DOWN_FIRST * int(2 ** min(failures - 1, 10)), DOWN_LONGEST), chance)
 
 
 def spread(pause: timedelta, chance: float) -> timedelta:
-    """Up to a tenth shorter or longer, so that what failed together does not come back together."""
+    """Returns the pause, up to a tenth shorter or longer, so that simultaneous failures are not retried together."""
     return pause * (1 - SPREAD + 2 * SPREAD * chance)
 
 
 Check = Callable[[], str | None]
-"""None while all is well, else the reason to end. Called from the watchdog's thread; it may wait, within bounds."""
+"""Returns None, or the reason why the process must end. The watchdog's thread calls it; it may block briefly."""
 
 
 class Stillness:
-    """How long something that should move has stood still. `token` is anything that changes with each move.
+    """Measures the time without progress. `token` is any value that changes whenever there is progress.
 
-    One look counts for a quarter of the limit at most: a process that a signal had stopped has not stood still.
+    One call adds at most a quarter of the limit, so that a process that a signal has stopped does not count as stuck.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -70,7 +70,7 @@ class Stillness:
         self._still_s = 0.0
 
     def look(self, now: float, token: Hashable, *, is_excused: bool = False) -> float | None:
-        """Seconds it has stood still, once they are more than the limit. What is excused begins anew."""
+        """Returns the seconds without progress if they exceed the limit, else None. `is_excused` restarts the count."""
         passed, self._looked_at = now - self._looked_at, now
         if is_excused or token != self._token:
             self._token, self._still_s = token, 0.0

@@ -1,4 +1,4 @@
-"""What came of one event: the agent acts on these and on nothing else (design.md 4)."""
+"""The result of processing one event. The agent acts only on these (docs/decisions.md 4)."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """Its effects are committed."""
+    """The effects of the event are committed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """The ledger holds it already, or it stands earlier in the same batch."""
+    """The event is already in the ledger, or occurs earlier in the same batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """What is stored is newer; nothing of it was overwritten."""
+    """The stored row is newer and was not overwritten."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """No rule asks for this type."""
+    """No rule handles this type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """It refers to something not known yet, and is tried again at `until` (UTC)."""
+    """The event refers to an object that is not known yet. It is retried at `until` (UTC)."""
 
     until: datetime
     reason: str
@@ -38,7 +38,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """It can't be applied: dead-lettered with its reason."""
+    """The event can't be applied and is dead-lettered with its reason."""
 
     error_class: str
     reason: str
@@ -51,5 +51,5 @@ Verdict = Applied | Duplicate | Stale | Ignored | Waiting | Dead
 
 
 def outcome_of(verdict: Verdict) -> str:
-    """The verdict as the ledger and the logs write it."""
+    """Returns the name of the verdict in the ledger and the logs."""
     return type(verdict).__name__.lower()

@@ -1,7 +1,7 @@
-"""The stale guard's measure: how new a stored object is (design.md 6, behaviours.md D2).
+"""The version of a stored object, by which older events are detected (docs/decisions.md 6, behaviours.md D2).
 
-A version is text that sorts: whichever of two versions is greater holds, in whatever order their events came. So the
-state of an object is a maximum, and a maximum does not care for order or repetition.
+A version is text that sorts. The greater of two versions wins, in any order of arrival. The state of an object is
+therefore a maximum, which does not depend on order or repetition.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ UNSEEN = Version("")
 
 
 def version(created: int, rank: int, event_id: str, *, terminal: bool = False) -> Version:
-    """The version an event gives what it writes.
+    """Returns the version of everything that an event writes.
 
-    `created` is Stripe's, in seconds. `rank` (0 to 99) orders what Stripe can send within one second (created before
-    updated before deleted). `terminal` beats any time: a cancelled subscription never comes back under its id. The
-    event's id breaks a real tie the same way in every order; the tie itself is settled by asking Stripe (`is_tie`).
+    `created` is Stripe's, in seconds. `rank` (0 to 99) orders the events of one second (created before updated before
+    deleted). `terminal` wins over any time: a cancelled subscription never becomes active again under its id. The event
+    id breaks a tie the same way in any order of arrival, until the object is fetched from Stripe (`is_tie`).
     """
     return Version(f"{int(terminal)}:{created:012d}:{rank:02d}:{event_id}")
 
 
 def is_tie(one: Version, other: Version) -> bool:
-    """Whether two different events claim the same second and rank, so that only Stripe knows which came last."""
+    """Returns whether two different events have the same second and rank, so that only Stripe knows the later one."""
     return one != other and one.split(":", 3)[:3] == other.split(":", 3)[:3]

@@ -1,4 +1,4 @@
-"""Before the rules: a connected account, and the application it has left.
+"""Models of a connected account, and of the application that it has deauthorized.
 
 https://docs.stripe.com/api/accounts/object
 """
@@ -14,4 +14,4 @@ class StripeAccount(StripeObject):
 
 class StripeApplication(StripeObject):
     id: Id
-    """`ca_…`, the platform's own: which account left it stands in the event's envelope."""
+    """`ca_…`, the platform's application. The event's `account` names the account that deauthorized it."""

@@ -1,4 +1,4 @@
-"""Before the figures: a subscription as `customer.subscription.*` carries it, with all its items and what they cost.
+"""Model of the subscription in `customer.subscription.*` with all items and their prices, for analytics.
 
 https://docs.stripe.com/api/subscriptions/object
 """
@@ -33,7 +33,7 @@ class BilledSubscription(StripeObject):
     status: SubscriptionStatus
     currency: Currency | None = None
     is_collecting: bool = True
-    """False while `pause_collection` is set: its invoices are not paid."""
+    """False while `pause_collection` is set: its invoices are not collected."""
     items: tuple[BilledItem, ...] = ()
 
     @model_validator(mode="before")

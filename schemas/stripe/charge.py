@@ -1,4 +1,4 @@
-"""Before the rules: a charge as `charge.*` carries it. Since 2025-03-31 (basil) it no longer names its invoice.
+"""Model of the charge in `charge.*`. Since 2025-03-31 (basil) a charge no longer names its invoice.
 
 https://docs.stripe.com/api/charges/object
 """
@@ -15,6 +15,6 @@ class StripeCharge(StripeObject):
     payment_intent: ExpandableId | None = None
     amount: Amount
     amount_refunded: Amount = 0
-    """All refunds of this charge together, as of the event."""
+    """The sum of all refunds of this charge at the time of the event."""
     currency: Currency
     failure_message: Text = None

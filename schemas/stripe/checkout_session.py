@@ -1,4 +1,4 @@
-"""Before the rules: a Checkout Session as `checkout.session.*` carries it.
+"""Model of the Checkout Session in `checkout.session.*`.
 
 https://docs.stripe.com/api/checkout/sessions/object
 """
@@ -48,7 +48,7 @@ class CheckoutSession(StripeObject):
 
     @property
     def is_paid(self) -> bool:
-        """Nothing is left to pay: what was bought may be handed over."""
+        """Returns whether nothing is left to pay, so that the purchase may be fulfilled."""
         return self.payment_status in ("paid", "no_payment_required")
 
 

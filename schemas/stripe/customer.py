@@ -1,4 +1,4 @@
-"""Before the rules: a customer as `customer.created`, `updated` and `deleted` carry it (deleted may be just its id).
+"""Model of the customer in `customer.created`, `updated` and `deleted` (a deleted one may have only its id).
 
 https://docs.stripe.com/api/customers/object
 """
@@ -20,7 +20,7 @@ class StripeCustomer(StripeObject):
     locale: Text = None
     """The first of `preferred_locales`."""
     default_payment_method: ExpandableId | None = None
-    """A payment method, or the source that came before it."""
+    """A payment method, or a source (the older kind of object)."""
     user_id: Text = None
     """`metadata.userId`"""
 
@@ -42,4 +42,4 @@ class StripeCustomer(StripeObject):
 
 
 PROFILE_FIELDS = frozenset({"email", "name", "preferred_locales", "invoice_settings", "default_source"})
-"""The fields of Stripe's object that this model's come from, as `previous_attributes` names them."""
+"""The fields of Stripe's object that this model reads, as named in `previous_attributes`."""

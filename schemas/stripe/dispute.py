@@ -1,4 +1,4 @@
-"""Before the rules: a dispute as `charge.dispute.*` carries it. Very old ones name only the charge.
+"""Model of the dispute in `charge.dispute.*`. Very old disputes name only the charge.
 
 https://docs.stripe.com/api/disputes/object
 """
@@ -13,10 +13,10 @@ from pydantic import model_validator
 from schemas.stripe.fields import Amount, Currency, ExpandableId, Id, Moment, StripeObject, Text, child
 
 CLOSED = frozenset({"won", "lost", "warning_closed", "prevented", "charge_refunded"})
-"""Statuses after which nothing is asked for any more; the last is from before 2021."""
+"""Statuses that need no more evidence. `charge_refunded` is from before 2021."""
 
 UNDER_REVIEW = frozenset({"under_review", "warning_under_review"})
-"""Statuses in which the evidence has been handed in."""
+"""Statuses after the evidence has been submitted."""
 
 
 class StripeDispute(StripeObject):
@@ -28,7 +28,7 @@ class StripeDispute(StripeObject):
     reason: Text = None
     status: str
     created: Moment | None = None
-    """The dispute's own, the same in each of its events."""
+    """When the dispute was created; the same in each of its events."""
     due_by: Moment | None = None
 
     @model_validator(mode="before")
@@ -36,7 +36,7 @@ class StripeDispute(StripeObject):
     def _one_shape(cls, raw: Any) -> Any:
         if not isinstance(raw, Mapping):
             return raw
-        due_by = child(raw, "evidence_details").get("due_by") or None  # 0 where no evidence can be handed in
+        due_by = child(raw, "evidence_details").get("due_by") or None  # 0 if no evidence can be submitted
         return {name: raw.get(name) for name in _AS_SENT} | {"due_by": due_by}
 
 

@@ -1,4 +1,4 @@
-"""Before the rules: a card issuer's warning as `radar.early_fraud_warning.*` carries it.
+"""Model of a card issuer's warning in `radar.early_fraud_warning.*`.
 
 https://docs.stripe.com/api/radar/early_fraud_warnings/object
 """
@@ -14,4 +14,4 @@ class EarlyFraudWarning(StripeObject):
     payment_intent: ExpandableId | None = None
     fraud_type: Text = None
     actionable: bool = False
-    """False where it was refunded or disputed already."""
+    """False if the charge is already refunded or disputed."""

@@ -1,7 +1,7 @@
-"""Before the rules: the field types that all models of Stripe's objects share, strict where money and identity are.
+"""Field types that all models of Stripe's objects share.
 
-Unknown fields are ignored, since Stripe adds them at any time. What is read is read strictly: an amount is an int, a
-currency is one of ISO 4217's, an id is a non-empty string, a time is whole seconds since the epoch.
+Unknown fields are ignored, because Stripe may add fields at any time. Known fields are parsed strictly: an amount is an
+int, a currency is in ISO 4217, an id is a non-empty string, a time is whole seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 _INT64 = 2**63
 _LATEST = 253_402_300_799
-"""The last second of the year 9999, the end of `datetime`."""
+"""The last second of the year 9999, the latest that `datetime` can represent."""
 
 
 class StripeObject(BaseModel):
-    """The fields that rules ask for, in one shape, whichever API version rendered the event."""
+    """Base of the models. A model has the fields that rules need, in one shape for all API versions."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -41,12 +41,12 @@ def _blank_is_none(value: object) -> object:
 
 def _known_currency(code: str) -> str:
     if not is_currency(code):
-        raise ValueError("no currency of ISO 4217 in lower case")
+        raise ValueError("not an ISO 4217 currency in lower case")
     return code
 
 
 def is_currency(code: str) -> bool:
-    """Whether this is an ISO 4217 code as Stripe writes it: `eur`."""
+    """Returns whether this is an ISO 4217 code in Stripe's form: `eur`."""
     return code in _currencies()
 
 
@@ -57,7 +57,7 @@ def _currencies() -> frozenset[str]:
 
 Id = Annotated[str, Field(min_length=1, strict=True)]
 ExpandableId = Annotated[Id, BeforeValidator(_expanded)]
-"""A field that Stripe sends as the id or, expanded, as the object that has it."""
+"""A field that Stripe sends as an id or, if expanded, as the object."""
 Moment = Annotated[datetime, PlainValidator(_moment)]
 """UTC."""
 Amount = Annotated[int, Field(strict=True, ge=-_INT64, lt=_INT64)]
@@ -66,21 +66,21 @@ Count = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 Quantity = Annotated[int, Field(strict=True, ge=0, lt=_INT64)]
 Currency = Annotated[str, Field(strict=True), AfterValidator(_known_currency)]
 Text = Annotated[Annotated[str, Field(strict=True)] | None, BeforeValidator(_blank_is_none)]
-"""What people or Stripe wrote, '' read as nothing."""
+"""Text that people or Stripe wrote; '' becomes None."""
 
 
 def child(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """The object under `name`, {} where there is none. Raises ValueError for anything else."""
+    """Returns the object under `name`, {} if there is none. Raises ValueError if it is not an object."""
     value = parent.get(name)
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise ValueError(f"{name}: not an object")  # noqa: TRY004  # pydantic turns only ValueError into its own
+        raise ValueError(f"{name}: not an object")  # noqa: TRY004  # pydantic converts only ValueError into a ValidationError
     return value
 
 
 def listed(parent: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """The objects of the list under `name` (`{"data": […]}`), [] where there is none. Raises ValueError."""
+    """Returns the objects of the list under `name` (`{"data": […]}`), [] if there is none. Raises ValueError."""
     data = child(parent, name).get("data")
     if data is None:
         return []
@@ -90,7 +90,7 @@ def listed(parent: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 
 def first(*values: Any) -> Any:
-    """The first value that is not None."""
+    """Returns the first value that is not None, or None."""
     for value in values:
         if value is not None:
             return value

@@ -1,6 +1,6 @@
-"""Before the rules: an invoice as `invoice.*` carries it, in one shape.
+"""Model of the invoice in `invoice.*`, in one shape for all API versions.
 
-Since 2025-03-31 (basil) the subscription stands under `parent`, a line's price under `pricing`, and charge and payment
+Since 2025-03-31 (basil) the subscription is under `parent`, a line's price under `pricing`, and charge and payment
 intent in `payments`. `invoice.upcoming` has no id. https://docs.stripe.com/api/invoices/object
 """
 
@@ -26,10 +26,10 @@ from schemas.stripe.fields import (
 )
 
 FIRST_INVOICE = "subscription_create"
-"""`billing_reason` of the invoice that a subscription begins with."""
+"""`billing_reason` of the first invoice of a subscription."""
 
 SEND_INVOICE = "send_invoice"
-"""`collection_method` of an invoice that the customer pays by hand, so that Stripe never tries by itself."""
+"""`collection_method` of an invoice that the customer pays manually. Stripe does not charge it automatically."""
 
 
 class StripeInvoice(StripeObject):
@@ -54,9 +54,9 @@ class StripeInvoice(StripeObject):
     payment_intent: ExpandableId | None = None
     failure_reason: Text = None
     period_start: Moment | None = None
-    """When the period begins that the subscription's line bills for."""
+    """Start of the period that the subscription's line bills."""
     bills_subscription: bool = False
-    """Whether a subscription's own line costs something: not so during a trial, whatever else is billed."""
+    """Whether a line of the subscription costs something. False during a trial, even if other items are billed."""
 
     @model_validator(mode="before")
     @classmethod
@@ -87,7 +87,7 @@ class StripeInvoice(StripeObject):
 
     @property
     def paid_amount(self) -> int:
-        """Minor units; before 2017 there was no `amount_paid`, and an invoice was paid whole."""
+        """Minor units. Before 2017 there was no `amount_paid`, and invoices were always paid completely."""
         return self.amount_due if self.amount_paid is None else self.amount_paid
 
 
@@ -127,14 +127,14 @@ def _subscription_of_line(line: Mapping[str, Any]) -> Any:
 
 
 def _payment(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The default one of `payments`, which stands in the event only where it was asked for."""
+    """Returns the default one of `payments`. The event has `payments` only if it was expanded."""
     payments = listed(raw, "payments")
     chosen = next((payment for payment in payments if payment.get("is_default")), payments[0] if payments else {})
     return child(chosen, "payment")
 
 
 def _failure_reason(raw: Mapping[str, Any]) -> Any:
-    """Why the payment failed, if this event says so: intent and charge do only where they are expanded."""
+    """Returns why the payment failed, if the event has it: intent and charge have it only if they are expanded."""
     intent, charge = raw.get("payment_intent"), raw.get("charge")
     return first(
         child(intent, "last_payment_error").get("message") if isinstance(intent, Mapping) else None,

@@ -1,4 +1,4 @@
-"""Before the rules: what links an invoice to its payment intent or charge since 2025-03-31 (basil).
+"""Model of the object that links an invoice to its payment intent or charge since 2025-03-31 (basil).
 
 https://docs.stripe.com/api/invoice-payment/object
 """
@@ -18,7 +18,7 @@ class StripeInvoicePayment(StripeObject):
     invoice: ExpandableId
     charge: ExpandableId | None = None
     payment_intent: ExpandableId | None = None
-    """Neither where the payment was made out of band."""
+    """Both are None if the payment was made out of band."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,7 @@
-"""Before the rules: a payment intent as `payment_intent.*` carries it, in one shape.
+"""Model of the payment intent in `payment_intent.*`, in one shape for all API versions.
 
-Until 2025-03-31 (basil) it named its invoice. Since then Stripe's own intents for invoices carry its id as
-`payment_details.order_reference`. The charge was in `charges` until 2022-11-15, newest first.
+Until 2025-03-31 (basil) an intent named its invoice. Since then the intents that Stripe creates for invoices have the
+invoice id in `payment_details.order_reference`. Until 2022-11-15 the charge was in `charges`, newest first.
 https://docs.stripe.com/api/payment_intents/object
 """
 

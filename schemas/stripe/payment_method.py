@@ -1,7 +1,7 @@
-"""Before the rules: a payment method, or the card or source that came before it, in one shape.
+"""Model of a payment method, or of the older card or source, in one shape.
 
-`payment_method.*` carries `{type, card: {…}}`, `customer.source.*` a card with all of that at the top, or a source like
-a payment method. https://docs.stripe.com/api/payment_methods/object, https://docs.stripe.com/api/cards/object
+`payment_method.*` has `{type, card: {…}}`. `customer.source.*` has a card with these fields at the top level, or a
+source with the shape of a payment method. https://docs.stripe.com/api/payment_methods/object, https://docs.stripe.com/api/cards/object
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Year = Annotated[int, Field(strict=True, ge=2000, le=9998)]
 class StripePaymentMethod(StripeObject):
     id: Id
     customer: ExpandableId | None = None
-    """None once it is detached; the event says whose it was in `previous_attributes`."""
+    """None once it is detached. `previous_attributes` of the event then has the customer."""
     type: Text = None
     brand: Text = None
     last4: Text = None
     exp_month: Month | None = None
     exp_year: Year | None = None
-    """Both only of cards: the card is good until the end of that month."""
+    """Month and year are set only for cards. The card is valid until the end of that month."""
     created: Moment | None = None
-    """When the object was made: the same in each of its events."""
+    """When the object was created; the same in each of its events."""
 
     @model_validator(mode="before")
     @classmethod

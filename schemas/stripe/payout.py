@@ -1,4 +1,4 @@
-"""Before the rules: a payout as `payout.*` carries it. https://docs.stripe.com/api/payouts/object"""
+"""Model of the payout in `payout.*`. https://docs.stripe.com/api/payouts/object"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Before the rules: a refund as `refund.*` and `charge.refund.updated` carry it.
+"""Model of the refund in `refund.*` and `charge.refund.updated`.
 
 https://docs.stripe.com/api/refunds/object
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from schemas.stripe.fields import Amount, Currency, ExpandableId, Id, StripeObject, Text
 
 LOST = frozenset({"failed", "canceled"})
-"""Statuses of a refund that gives nothing back."""
+"""Statuses of a refund that returned no money."""
 
 
 class StripeRefund(StripeObject):

@@ -1,6 +1,6 @@
-"""Before the rules: a subscription as `customer.subscription.*` carries it, in one shape.
+"""Model of the subscription in `customer.subscription.*`, in one shape for all API versions.
 
-Since 2025-03-31 (basil) the period stands with the items; very old samples have no items and only `plan`.
+Since 2025-03-31 (basil) the period is in the items. Very old samples have no items and only `plan`.
 https://docs.stripe.com/api/subscriptions/object
 """
 
@@ -29,7 +29,7 @@ from schemas.stripe.fields import (
 
 
 class StripeSubscription(StripeObject):
-    """Price, quantity and period are the first item's, as Stripe lists them."""
+    """Price, quantity and period are those of the first item in Stripe's list."""
 
     id: Id
     customer: ExpandableId | None = None
@@ -37,10 +37,10 @@ class StripeSubscription(StripeObject):
     created: Moment | None = None
     price_id: Id | None = None
     price_name: Text = None
-    """The price's nickname, or the name that plans had until 2018."""
+    """The price's nickname, or the plan's name (plans had one until 2018)."""
     quantity: Quantity | None = None
     unit_amount: Amount | None = None
-    """None for a tiered price, or one in fractions of the minor unit."""
+    """None for a tiered price, or for a price in fractions of the minor unit."""
     currency: Currency | None = None
     interval: Text = None
     interval_count: Count | None = None
@@ -82,13 +82,13 @@ _AS_SENT = ("id", "customer", "status", "created", "trial_end", "canceled_at", "
 
 
 def previous_price_id(previous: Mapping[str, Any]) -> str | None:
-    """The price that `previous_attributes` of an update names; None where the price is not what changed."""
+    """Returns the price in `previous_attributes` of an update, None if the price did not change."""
     try:
         items = listed(previous, "items")
         item = items[0] if items else {}
         price = _price(item, "price") or _price(item, "plan") or _price(previous, "plan")
     except ValueError:
-        return None  # Stripe sends differences here, in no shape that it promises
+        return None  # Stripe does not promise the shape of these differences
     price_id = price.get("id")
     return price_id if isinstance(price_id, str) and price_id else None
 
