@@ -1,1 +1,1 @@
-"""Figures: a consumer group of its own that turns events into MRR movements, payment metrics and recovery rates."""
+"""Computes MRR movements, payment metrics and recovery rates from events, in its own consumer group."""

@@ -1,4 +1,4 @@
-"""Middle of analytics: a batch of records in, the figures of everyone it touches brought up to date, committed.
+"""Turns a batch of records into facts, and updates the figures of the owners of new facts in one transaction.
 
 records ─▶ facts ─▶ [ store those that are new ─▶ load all facts of their owners ─▶ figures ─▶ write differences ]
                     └──────────────────────────── one transaction ───────────────────────────────────────────┘
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class Readable(Protocol):
-    """What is read of a record: streams/record.py's, or a stand-in."""
+    """The attributes of a record that are read here: of `consumer.Read`, or of a test's record."""
 
     @property
     def topic(self) -> str: ...
@@ -40,10 +40,10 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a batch came to, in records; `rows` are the rows of figures that changed."""
+    """The result of a batch: numbers of records, and `rows`, the number of rows of figures that changed."""
 
     passed: int = 0
-    """Of types that tell nothing, or with nothing to tell."""
+    """Records without a fact, because of their type or their content."""
     facts: int = 0
     unreadable: int = 0
     rows: int = 0
@@ -59,17 +59,18 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """The figures, kept in `store`; `config` says which price is which plan."""
+    """Keeps the figures in `store`. `config` maps prices to plans."""
 
     store: FigureStore
     config: Config
 
     async def take(self, records: Sequence[Readable], *, replacing: bool = False) -> Counted:
-        """Counts the records, each event once. Raises StoreUnavailable: nothing is counted then.
+        """Adds the records' facts, each event once, and updates the figures. `replacing` overwrites stored facts.
 
-        What can't be read as an event, or is refused by Postgres, is logged and left out: the worker dead-letters it.
+        Records that are not valid events, or that Postgres refuses, are logged and left out. The worker dead-letters
+        them. Raises StoreUnavailable; a retry counts no event twice.
         """
-        told, counted = [], Counted()
+        found, counted = [], Counted()
         for record in records:
             fact = None
             try:
@@ -80,11 +81,11 @@ class Book:
             else:
                 counted += Counted(facts=1) if fact else Counted(passed=1)
             if fact is not None:
-                told.append((record, fact))
-        return counted + await self._keep(told, replacing=replacing) if told else counted
+                found.append((record, fact))
+        return counted + await self._keep(found, replacing=replacing) if found else counted
 
     async def recompute(self, transaction: FigureTransaction, owners: Collection[Owner]) -> int:
-        """Brings these owners' figures to what their facts say; returns how many rows were not so."""
+        """Computes these owners' figures from their facts and stores the differences. Returns the number of rows."""
         by_owner: dict[Owner, list[Fact]] = defaultdict(list)
         for fact in await transaction.facts_of(owners):
             by_owner[fact.of].append(fact)
@@ -95,18 +96,18 @@ class Book:
         await transaction.write(gone, changed)
         return len(gone) + len(changed)
 
-    async def _keep(self, told: Sequence[tuple[Readable, Fact]], *, replacing: bool) -> Counted:
-        """Halves the batch until what Postgres refuses stands alone."""
+    async def _keep(self, found: Sequence[tuple[Readable, Fact]], *, replacing: bool) -> Counted:
+        """Stores the facts. If Postgres refuses, halves the batch until each refused record is alone, and skips it."""
         try:
-            async with self.store.transaction({(record.topic, record.partition) for record, _ in told}) as transaction:
-                owners = await transaction.add([fact for _, fact in told], replacing=replacing)
+            async with self.store.transaction({(record.topic, record.partition) for record, _ in found}) as transaction:
+                owners = await transaction.add([fact for _, fact in found], replacing=replacing)
                 return Counted(rows=await self.recompute(transaction, owners) if owners else 0)
         except StoreRefused as error:
-            if len(told) == 1:
-                _log_left_out(told[0][0], error)
+            if len(found) == 1:
+                _log_left_out(found[0][0], error)
                 return Counted(facts=-1, unreadable=1)
-        half = len(told) // 2
-        return await self._keep(told[:half], replacing=replacing) + await self._keep(told[half:], replacing=replacing)
+        half = len(found) // 2
+        return await self._keep(found[:half], replacing=replacing) + await self._keep(found[half:], replacing=replacing)
 
 
 def _by_key(rows: Iterable[Figure]) -> dict[tuple[object, ...], Figure]:

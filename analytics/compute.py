@@ -1,6 +1,6 @@
-"""The heart of analytics: an owner's facts in, their figures out. Pure, and the same for any order of the facts.
+"""Computes an owner's figures from their facts. Pure; the order of the facts does not matter.
 
-facts ─▶ timeline ─▶ movements of MRR, times at risk
+facts ─▶ timeline ─▶ movements of MRR, periods at risk
    └───▶ recoveries of failed invoices, payments
 """
 
@@ -22,7 +22,7 @@ ByPlan = Mapping[tuple[str, str], int]
 
 
 def figures_of(facts: Iterable[Fact], config: Config) -> list[Figure]:
-    """All figures of one owner. `facts` must all be that owner's, in any order; one given twice counts once."""
+    """Returns all figures of one owner. `facts` must all belong to that owner, in any order. Duplicates count once."""
     ordered = in_order(facts)
     if not ordered:
         return []
@@ -36,10 +36,10 @@ def figures_of(facts: Iterable[Fact], config: Config) -> list[Figure]:
 
 
 def movements(owner: Owner, moments: Sequence[Moment]) -> list[Movement]:
-    """What each second changed, by currency and plan. What cancels itself out within a second is no movement.
+    """Returns the change of MRR in each second, by currency and plan. Changes that add up to 0 in a second are omitted.
 
-    The owner's subscriptions count together, and each currency by itself: a second subscription is an expansion, one
-    after all had ended a reactivation.
+    All subscriptions of the owner count together, separately for each currency. So a second subscription is an
+    expansion, and a subscription that starts after all others ended is a reactivation.
     """
     found: list[Movement] = []
     before: ByPlan = {}
@@ -69,7 +69,7 @@ def movements(owner: Owner, moments: Sequence[Moment]) -> list[Movement]:
 
 
 def risks(owner: Owner, moments: Sequence[Moment]) -> list[Risk]:
-    """Each time that a subscription was past due, and how it ended."""
+    """Returns each period in which a subscription was past due, and how it ended."""
     found: list[Risk] = []
     ids = {id_: None for moment in moments for id_ in moment.standings}
     for subscription_id in ids:
@@ -124,5 +124,5 @@ def _kind(before: int, after: int, *, has_earned: bool) -> MovementKind:
         return MovementKind.REACTIVATION if has_earned else MovementKind.NEW
     if after == 0:
         return MovementKind.CHURN
-    # Another plan at the same price moves MRR between plans and adds nothing: an expansion by 0.
+    # A change to another plan at the same price moves MRR between plans: an expansion by 0 in total.
     return MovementKind.EXPANSION if after >= before else MovementKind.CONTRACTION

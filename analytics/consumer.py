@@ -1,7 +1,8 @@
-"""The analytics consumer: takes batches from Faust, has them counted, acks. A group of its own beside the workers.
+"""Takes batches of records from Faust, passes them to the book and acks them, in the group `{prefix}.analytics`.
 
-As in streams/agent.py nothing may leave the loop as an exception, since Faust would ack the batch and lose it: what
-can't be helped ends the process, uncommitted. No table: the facts' primary key knows what was counted.
+As in streams/agent.py, no exception may leave the loop, since Faust would ack the batch and lose it. Errors that a
+retry cannot fix end the process without a commit. No Faust table is needed: the primary key of `facts` prevents events
+from being counted twice.
 """
 
 from __future__ import annotations
@@ -29,23 +30,23 @@ log = structlog.get_logger(__name__)
 
 
 EXIT_CANNOT_GO_ON = 70
-"""EX_SOFTWARE, as a worker that cannot go on."""
+"""EX_SOFTWARE, the same exit code as of a worker that cannot go on."""
 
 
 def exit_uncommitted(error: BaseException) -> None:
-    """Ends the process at once: no orderly stop, which would commit offsets."""
+    """Ends the process at once. An orderly stop would commit offsets."""
     log.critical("analytics.cannot_go_on", action="analytics.cannot_go_on", error=repr(error), exc_info=error)
     os._exit(EXIT_CANNOT_GO_ON)
 
 
 def group_of(prefix: str) -> str:
-    """The consumer group's name, which is also Faust's application id."""
+    """Returns the name of the consumer group, which is also Faust's application id."""
     return f"{prefix}.analytics"
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One record as far as it is looked at."""
+    """The parts of a record that analytics reads."""
 
     topic: str
     partition: int
@@ -56,30 +57,30 @@ class Read:
 
 @dataclass(slots=True, kw_only=True)
 class Follower:
-    """One process' loop over its stream."""
+    """Reads one process's stream and counts its batches."""
 
     book: Book
     batch_size: int
     batch_within_s: float
     give_up: Callable[[BaseException], None] = exit_uncommitted
     troubled_since: float | None = None
-    """Monotonic time since which Postgres has not let it move; None while all is well."""
+    """Monotonic time of the first failed attempt while batches fail, else None."""
     trouble: str = ""
 
     async def run(self, stream: Any) -> None:
-        """Consumes until the stream ends. `stream` is Faust's, whose events carry bytes."""
+        """Consumes until the stream ends. `stream` is a Faust stream; the values of its events are bytes."""
         async for events in stream.noack_take(self.batch_size, within=self.batch_within_s):
             try:
                 await self.handle([_read(event) for event in events])
                 for event in events:
                     await stream.ack(event)
             except asyncio.CancelledError:
-                raise  # Faust is stopping the agent: what is not acked is read again
-            except BaseException as error:  # noqa: BLE001  # the verdict is an exit: see the module's head
+                raise  # Faust is stopping the agent; records that are not acked are read again
+            except BaseException as error:  # noqa: BLE001  # ends the process: see the module's docstring
                 self.give_up(error)
 
     async def handle(self, records: Sequence[Read]) -> None:
-        """Counts one batch, however long Postgres takes. Raises only what nobody foresaw."""
+        """Counts one batch. Retries transient errors without limit; raises only unforeseen errors."""
         started = time.perf_counter()
         counted = await self._take(records)
         metrics.BATCH_SIZE.observe(len(records))
@@ -113,7 +114,7 @@ class Follower:
 
 
 def create_app(settings: Settings) -> faust.App:
-    """An app that is not connected yet: plain Faust, with the same limits as the worker's (streams/faust/app.py)."""
+    """Returns an app that is not connected yet, with the same limits as the worker's (streams/faust/app.py)."""
     datadir = Path(settings.state_dir) / "faust"
     datadir.mkdir(parents=True, exist_ok=True)
     app = App(
@@ -141,7 +142,7 @@ def create_app(settings: Settings) -> faust.App:
 
 
 def attach(app: faust.App, follower: Follower, topic: str) -> None:
-    """Makes `follower` read `topic`."""
+    """Registers the agent that passes the records of `topic` to `follower`."""
     channel = app.topic(topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 
     @app.agent(channel, name="analytics", concurrency=1)

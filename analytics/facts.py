@@ -1,8 +1,9 @@
-"""First step of analytics: what one record of `billing.events` tells the figures, nothing for most types.
+"""Extracts the fact from one record of `billing.events`. Most event types have none.
 
-`Fact.data` by kind: of a subscription `{status, currency, rates: [[price id, MRR as an exact fraction], …]}`; of an
-invoice Stripe's own fields, as many as are needed, as schemas/stripe/invoice.py reads them; of a purchase or a refund
-`{currency, amount}`.
+Contents of `Fact.data` by kind:
+- subscription: `{status, currency, rates: [[price id, MRR as an exact fraction], …]}`
+- invoice: the fields of Stripe's invoice that are needed, in a form that schemas/stripe/invoice.py reads
+- purchase, refund: `{currency, amount}`
 """
 
 from __future__ import annotations
@@ -37,48 +38,48 @@ _ENDED_TYPE = "customer.subscription.deleted"
 
 @dataclass(frozen=True, slots=True)
 class FactReader:
-    """How an event type becomes a fact. `tell` answers None where this event says nothing that counts."""
+    """How an event type becomes a fact. `read` returns None if the event contains no fact."""
 
     kind: FactKind
     rank: int
-    tell: Callable[[str, Mapping[str, Any]], FactData | None]
+    read: Callable[[str, Mapping[str, Any]], FactData | None]
 
 
 def fact_of(value: bytes | None) -> Fact | None:
-    """The fact of one event, None where there is none in it. Raises MalformedEvent."""
+    """Returns the fact in one event, or None if it has none. Raises MalformedEvent."""
     envelope = decode(value, {}).envelope
-    teller = TELLERS.get(envelope.type)
-    if teller is None:
+    reader = TELLERS.get(envelope.type)
+    if reader is None:
         return None
     raw = orjson.loads(value or b"")
     obj = _object_of(raw)
     if envelope.created is None or obj is None:
         raise MalformedEvent("an event without a time or an object")
     try:
-        told = teller.tell(envelope.type, obj)
+        found = reader.read(envelope.type, obj)
     except ValidationError as error:
         where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         raise MalformedEvent(f"data.object.{where}") from None
     except TooMuchMoney as error:
         raise MalformedEvent(str(error)) from None
-    if told is None:
+    if found is None:
         return None
-    subject, data = told
+    subject, data = found
     return Fact(
         event_id=envelope.id,
         account=envelope.account,
         livemode=envelope.livemode,
         owner=envelope.customer_id or _digest(ordering_key(raw)),
-        kind=teller.kind,
+        kind=reader.kind,
         subject=subject,
         created=envelope.created.replace(microsecond=0),
-        rank=teller.rank,
+        rank=reader.rank,
         data=data,
     )
 
 
 def is_counted(type_: str) -> bool:
-    """Whether events of this type can tell a fact: what the header is asked before anything is decoded."""
+    """Whether events of this type can contain a fact. Checked with the record's header, before it is decoded."""
     return type_ in TELLERS
 
 
@@ -89,7 +90,7 @@ def _object_of(raw: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _digest(key: str) -> str:
-    # A guest's key is an e-mail address, which has no business in the figures.
+    # The ordering key of a guest is an e-mail address, which must not be stored in the figures.
     return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -106,7 +107,7 @@ def _invoice(_type: str, obj: Mapping[str, Any]) -> FactData | None:
     invoice = StripeInvoice.model_validate(obj)
     if invoice.id is None:
         return None
-    # In one shape from here on, whichever API version wrote it; its one line keeps `bills_subscription`.
+    # One shape for all API versions. The single line preserves `bills_subscription`.
     data: dict[str, Any] = {
         "id": invoice.id,
         "subscription": invoice.subscription,
@@ -150,4 +151,4 @@ TELLERS: dict[str, FactReader] = {
     "checkout.session.async_payment_succeeded": FactReader(FactKind.PURCHASE, 50, _purchase),
     "charge.refunded": FactReader(FactKind.REFUND, 50, _refund),
 }
-"""By event type. A new one is one more line here."""
+"""Readers by event type. To count another event type, add a line here."""

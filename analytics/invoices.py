@@ -1,4 +1,4 @@
-"""Inside the figures: what was paid, refunded or failed, and what became of each invoice that failed."""
+"""Computes payment figures, and the outcome of each invoice whose payment failed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOST = ENDED | {Status.UNPAID}
 
 @dataclass(frozen=True, slots=True)
 class InvoiceState:
-    """What one event said of an invoice."""
+    """An invoice as one event contains it, and the time of that event (UTC)."""
 
     at: datetime
     invoice: StripeInvoice
@@ -28,7 +28,7 @@ class InvoiceState:
 
 @dataclass(slots=True)
 class InvoiceHistory:
-    """Everything said of one invoice, earliest first."""
+    """All states of one invoice by kind of event, earliest first."""
 
     failed: list[InvoiceState] = field(default_factory=list)
     paid: list[InvoiceState] = field(default_factory=list)
@@ -36,21 +36,21 @@ class InvoiceHistory:
 
     @property
     def paid_at(self) -> datetime | None:
-        """When Stripe says that it was paid, else when the first event said so."""
+        """When it was paid according to Stripe, else the time of the first event of its payment. None if unpaid."""
         return (self.paid[0].invoice.paid_at or self.paid[0].at) if self.paid else None
 
 
 def recoveries(owner: Owner, facts: Sequence[Fact], moments: Sequence[Moment], config: Config) -> list[Recovery]:
-    """One for each invoice whose payment ever failed. `facts` in order."""
+    """Returns one row for each invoice with a failed payment. `facts` must be in order (timeline.in_order)."""
     return [
-        _recovery(owner, invoice_id, told, moments, config.rules.dunning)
-        for invoice_id, told in _by_invoice(facts).items()
-        if told.failed
+        _recovery(owner, invoice_id, history, moments, config.rules.dunning)
+        for invoice_id, history in _by_invoice(facts).items()
+        if history.failed
     ]
 
 
 def payments(owner: Owner, facts: Sequence[Fact]) -> list[PaymentFigure]:
-    """Invoices, one-time purchases and refunds. `facts` in order."""
+    """Returns the figures of invoices, one-time purchases and refunds. `facts` must be in order (timeline.in_order)."""
     found: list[PaymentFigure] = []
 
     def add(kind: PaymentKind, subject: str, at: datetime, currency: str, amount: int) -> None:
@@ -68,20 +68,21 @@ def payments(owner: Owner, facts: Sequence[Fact]) -> list[PaymentFigure]:
             )
         )
 
-    for invoice_id, told in _by_invoice(facts).items():
-        if told.paid_at is not None:
-            invoice = told.paid[-1].invoice
+    for invoice_id, history in _by_invoice(facts).items():
+        if history.paid_at is not None:
+            invoice = history.paid[-1].invoice
             if invoice.paid_amount:
-                add(PaymentKind.INVOICE, invoice_id, told.paid_at, invoice.currency, invoice.paid_amount)
-        elif told.failed:
-            word = told.failed[-1]
-            add(PaymentKind.FAILED, invoice_id, word.at, word.invoice.currency, word.invoice.amount_due)
+                add(PaymentKind.INVOICE, invoice_id, history.paid_at, invoice.currency, invoice.paid_amount)
+        elif history.failed:
+            newest = history.failed[-1]
+            add(PaymentKind.FAILED, invoice_id, newest.at, newest.invoice.currency, newest.invoice.amount_due)
     purchases = {fact.subject: fact for fact in reversed(facts) if fact.kind is FactKind.PURCHASE}
-    for fact in purchases.values():  # the first that said so: the later type repeats it
+    for fact in purchases.values():  # the first fact of each: the event type that comes later repeats the purchase
         add(PaymentKind.PURCHASE, fact.subject, fact.created, fact.data["currency"], fact.data["amount"])
     refunded: dict[str, dict[datetime, Fact]] = defaultdict(dict)
     for fact in facts:
         if fact.kind is FactKind.REFUND:
+            # `amount_refunded` is cumulative: within one second the largest is the newest.
             seconds = refunded[fact.subject]
             known = seconds.get(fact.created)
             seconds[fact.created] = fact if known is None or fact.data["amount"] > known.data["amount"] else known
@@ -98,23 +99,23 @@ def _by_invoice(facts: Sequence[Fact]) -> dict[str, InvoiceHistory]:
     found: dict[str, InvoiceHistory] = defaultdict(InvoiceHistory)
     for fact in facts:
         if fact.kind in (FactKind.INVOICE_PAID, FactKind.INVOICE_FAILED, FactKind.INVOICE_GIVEN_UP):
-            told, word = found[fact.subject], InvoiceState(fact.created, StripeInvoice.model_validate(fact.data))
-            words = {
-                FactKind.INVOICE_PAID: told.paid,
-                FactKind.INVOICE_FAILED: told.failed,
-                FactKind.INVOICE_GIVEN_UP: told.given_up,
+            history = found[fact.subject]
+            states = {
+                FactKind.INVOICE_PAID: history.paid,
+                FactKind.INVOICE_FAILED: history.failed,
+                FactKind.INVOICE_GIVEN_UP: history.given_up,
             }
-            words[fact.kind].append(word)
+            states[fact.kind].append(InvoiceState(fact.created, StripeInvoice.model_validate(fact.data)))
     return found
 
 
 def _recovery(
-    owner: Owner, invoice_id: str, told: InvoiceHistory, moments: Sequence[Moment], steps: tuple[DunningStep, ...]
+    owner: Owner, invoice_id: str, history: InvoiceHistory, moments: Sequence[Moment], steps: tuple[DunningStep, ...]
 ) -> Recovery:
-    first, newest = told.failed[0], told.failed[-1]
-    outcome, ended_at = RiskOutcome.OPEN, _lost_at(told, moments)
-    if told.paid_at is not None:
-        outcome, ended_at = RiskOutcome.RECOVERED, max(told.paid_at, first.at)
+    first, newest = history.failed[0], history.failed[-1]
+    outcome, ended_at = RiskOutcome.OPEN, _lost_at(history, moments)
+    if history.paid_at is not None:
+        outcome, ended_at = RiskOutcome.RECOVERED, max(history.paid_at, first.at)
     elif ended_at is not None:
         outcome = RiskOutcome.LOST
     return Recovery(
@@ -125,19 +126,19 @@ def _recovery(
         subscription_id=newest.invoice.subscription,
         currency=newest.invoice.currency,
         amount=newest.invoice.amount_due,
-        attempts=max(1, *(word.invoice.attempt_count for word in told.failed)),
+        attempts=max(1, *(state.invoice.attempt_count for state in history.failed)),
         first_failed_at=first.at,
-        step=_step(told, steps, ended_at),
+        step=_step(history, steps, ended_at),
         outcome=outcome,
         ended_at=ended_at,
         seconds=int((ended_at - first.at).total_seconds()) if ended_at else None,
     )
 
 
-def _lost_at(told: InvoiceHistory, moments: Sequence[Moment]) -> datetime | None:
-    """When it was given up: by hand, by Stripe after its last attempt, or with its subscription."""
-    first, newest = told.failed[0], told.failed[-1]
-    ends = [word.at for word in told.given_up]
+def _lost_at(history: InvoiceHistory, moments: Sequence[Moment]) -> datetime | None:
+    """Returns when the invoice was given up, or None: by hand, by Stripe's last attempt, or with its subscription."""
+    first, newest = history.failed[0], history.failed[-1]
+    ends = [state.at for state in history.given_up]
     if newest.invoice.next_payment_attempt is None and newest.invoice.collection_method != SEND_INVOICE:
         ends.append(newest.at)
     subscription_id = newest.invoice.subscription or ""
@@ -149,14 +150,14 @@ def _lost_at(told: InvoiceHistory, moments: Sequence[Moment]) -> datetime | None
     return max(min(ends), first.at) if ends else None
 
 
-def _step(told: InvoiceHistory, steps: tuple[DunningStep, ...], ended_at: datetime | None) -> str:
-    """The newest step of the dunning sequence when it ended; '' where no step is for it."""
-    reached = [(word.at, step.template) for word in told.failed if (step := step_of(steps, word.invoice))]
+def _step(history: InvoiceHistory, steps: tuple[DunningStep, ...], ended_at: datetime | None) -> str:
+    """Returns the template of the last dunning step reached before the end; '' if no step was reached."""
+    reached = [(state.at, step.template) for state in history.failed if (step := step_of(steps, state.invoice))]
     if ended_at is not None:
         reached += [
             (due_at, step.template)
             for step in steps
             if step.after_days is not None
-            and (due_at := told.failed[0].at + timedelta(days=step.after_days)) <= ended_at
+            and (due_at := history.failed[0].at + timedelta(days=step.after_days)) <= ended_at
         ]
     return max(reached, key=lambda step: step[0])[1] if reached else ""

@@ -1,4 +1,4 @@
-"""Beside analytics: what is asked of the figures. Amounts in minor units, never added up over currencies."""
+"""Queries the figures for `billing mrr`. Amounts are in minor units and are never added up over currencies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sinks.postgres.failures import classified
 
-# `@kinds` and `@where` stand for what the statements share.
+# `@kinds` and `@where` are placeholders for SQL that the statements share.
 _KINDS = ("new", "expansion", "contraction", "churn", "reactivation")
 _KIND_SUMS = ", ".join(f"coalesce(sum(amount) FILTER (WHERE kind = '{kind}'), 0)::bigint AS {kind}" for kind in _KINDS)
 _WHERE = "WHERE account = :account AND (CAST(:livemode AS boolean) IS NULL OR livemode = :livemode)"
@@ -18,7 +18,7 @@ _WHERE = "WHERE account = :account AND (CAST(:livemode AS boolean) IS NULL OR li
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Whose figures: one account's, of live mode, test mode or both (None)."""
+    """Selects one account ('' is the platform's own), and live mode, test mode or both (None)."""
 
     account: str = ""
     livemode: bool | None = None
@@ -74,7 +74,10 @@ FROM analytics.payments @where GROUP BY livemode, currency ORDER BY livemode, cu
 
 
 async def figures(connection: AsyncConnection, scope: Scope, by: str) -> dict[str, list[dict[str, Any]]]:
-    """MRR by `currency`, `plan` or `day` with its movements, and risk, recovery and payments by currency."""
+    """Returns MRR and its movements by `currency`, `plan` or `day` (`by`), and risk, recovery and payments by currency.
+
+    Raises StoreUnavailable.
+    """
     statements = {
         "mrr": _MRR[by],
         "risk": _RISK,

@@ -1,4 +1,4 @@
-"""Inside the figures: what a subscription is worth a month, exactly, and rounded once."""
+"""Computes what a subscription item is worth a month, exactly, and rounds sums once."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _PER_MONTH: Mapping[str, Fraction] = {
     "month": Fraction(1),
     "year": Fraction(1, 12),
 }
-"""How many of Stripe's intervals a month has."""
+"""Stripe's intervals per month."""
 
 _MOST = 10**15
-"""Minor units a month of one item: what is more is no money, and sums of them must fit in 64 bits."""
+"""Limit for one item, in minor units a month. Larger rates are not plausible, and their sums must fit in 64 bits."""
 
 
 class TooMuchMoney(Exception):
-    """A rate is beyond what can be counted."""
+    """The monthly rate of an item is larger than the limit."""
 
 
 def monthly_rate(item: BilledItem) -> Fraction:
-    """Minor units a month, exact: unit amount x quantity x intervals a month. Raises TooMuchMoney.
+    """Returns the exact minor units a month: unit amount x quantity x intervals a month. Raises TooMuchMoney.
 
-    List prices: before discounts, credits and taxes. 0 where the event does not say what is paid (a tiered or metered
-    price) or nothing recurs.
+    Uses list prices, before discounts, credits and taxes. Returns 0 if the event does not contain the amount (tiered
+    and metered prices) or the price does not recur.
     """
     per_month = _PER_MONTH.get(item.interval or "")
     if item.unit_amount is None or per_month is None:
@@ -39,6 +39,8 @@ def monthly_rate(item: BilledItem) -> Fraction:
 
 
 def rounded(rates: Iterable[Fraction]) -> int:
-    """The sum, rounded to whole minor units, a half to the even neighbour. The one place where a rate is rounded:
-    the items of one subscription in one plan are added up exactly before it."""
+    """Returns the sum, rounded half to even to whole minor units.
+
+    Rates are rounded only here: the items of one subscription in one plan are added up exactly before.
+    """
     return round(sum(rates, Fraction(0)))

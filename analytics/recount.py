@@ -1,4 +1,4 @@
-"""Counts all figures again from the log."""
+"""Recomputes all figures from the log."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ _OWNERS = 500
 
 
 async def recount(settings: Settings, config: Config, *, forget: bool = False) -> tuple[Counted, int]:
-    """All facts of the log once more, then all figures of all owners; and how many owners there are.
+    """Stores all facts of the log again, then recomputes all figures. Returns the counts and the number of owners.
 
-    Raises LogUnavailable, StoreUnavailable. Done again after either, it goes on from whatever it had reached.
+    `forget` deletes the stored facts first. Raises LogUnavailable, StoreUnavailable. What was committed before an error
+    stays, and it is safe to run it again.
     """
     store = await FigureStore.connect(settings.database_url)
     book = Book(store, config)

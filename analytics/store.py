@@ -1,7 +1,7 @@
-"""Where analytics ends: facts in once, and the figures of the owners they touch, in one transaction.
+"""Stores facts and the figures of their owners in one transaction.
 
-Everything raised here is StoreUnavailable or StoreRefused. To do it again changes nothing, so a commit whose outcome is
-not known is simply done again.
+All errors raised here are StoreUnavailable or StoreRefused. Writing the same facts and figures again changes nothing.
+So if the outcome of a commit is unknown, the transaction is repeated.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def _upsert(shape: RowShape[Any]) -> str:
     return shape.insert(f"({key}) DO UPDATE SET " + ", ".join(f'"{name}" = excluded."{name}"' for name in rest))
 
 
-# A partition's lock, apart from the worker's: a follower that lost a partition and its new owner take turns on it.
+# A partition's lock, different from the worker's. It excludes a follower that lost a partition and the partition's new
+# owner from each other.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('analytics ' || name, 0)) FROM unnest($1::text[]) AS name"
 _ADD = _FACTS.insert("(event_id) DO NOTHING")
 _REPLACE = _upsert(_FACTS)
@@ -52,18 +53,21 @@ _STRAYS = (
 
 
 def _of_owners(shape: RowShape[Any]) -> str:
-    return f"SELECT {shape.selected} FROM {_OWNERS} JOIN {shape.table.fullname} AS t ON {_SAME_OWNER}"  # noqa: S608  # our own names
+    return f"SELECT {shape.selected} FROM {_OWNERS} JOIN {shape.table.fullname} AS t ON {_SAME_OWNER}"  # noqa: S608  # only constant names
 
 
 class FigureStore:
-    """A pool of connections, opened by the entry point and closed there."""
+    """The pool of connections of analytics. The entry point opens and closes it."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._pool = pool
 
     @classmethod
     async def connect(cls, url: SecretStr, *, pool_size: int = 1) -> FigureStore:
-        """Opens one connection at once, so that a wrong address shows. Raises StoreUnavailable, InvalidSettings."""
+        """Opens the pool and one connection, so that a wrong address fails here.
+
+        Raises StoreUnavailable, InvalidSettings.
+        """
         bounds = SessionTimeouts()
         with classified():
             pool = await asyncpg.create_pool(
@@ -77,7 +81,7 @@ class FigureStore:
         return cls(pool)
 
     async def close(self) -> None:
-        """Waits for what is under way, a few seconds at most."""
+        """Waits up to CONNECT_TIMEOUT_S seconds for connections in use, then ends them."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._pool.close()
@@ -86,7 +90,10 @@ class FigureStore:
 
     @asynccontextmanager
     async def transaction(self, locks: Iterable[tuple[str, int]]) -> AsyncIterator[FigureTransaction]:
-        """Committed at the end of the block, rolled back by any exception in it. `locks` are (topic, partition)s."""
+        """Runs the block in a transaction: commits at its end, rolls back on any exception.
+
+        `locks` are (topic, partition) pairs; their advisory locks are held until the end.
+        """
         with classified():
             async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection, connection.transaction():
                 await connection.execute(_LOCK, sorted({f"{topic}/{partition}" for topic, partition in locks}))
@@ -94,15 +101,15 @@ class FigureStore:
 
 
 class FigureTransaction:
-    """What can be done in one transaction."""
+    """Reads and writes in one transaction."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def add(self, new: Sequence[Fact], *, replacing: bool = False) -> set[Owner]:
-        """Stores facts, each event's once, and returns the owners of those that were not there.
+        """Stores one fact per event and returns the owners of the facts that were new.
 
-        `replacing` writes them over what was there, and returns all owners.
+        `replacing` overwrites stored facts and returns the owners of all facts.
         """
         distinct = list({fact.event_id: fact for fact in new}.values())
         if not distinct:
@@ -113,13 +120,13 @@ class FigureTransaction:
         return {Owner(*row) for row in rows}
 
     async def facts_of(self, owners: Collection[Owner]) -> list[Fact]:
-        """All facts of these owners, in no order."""
+        """Returns all facts of these owners, in no particular order."""
         with classified():
             rows = await self._connection.fetch(_of_owners(_FACTS), *_columns(owners))
         return [_FACTS.row(row) for row in rows]
 
     async def figures_of(self, owners: Collection[Owner]) -> list[Figure]:
-        """All stored figures of these owners, in no order."""
+        """Returns all stored figures of these owners, in no particular order."""
         found: list[Figure] = []
         for shape in _FIGURES.values():
             with classified():
@@ -128,7 +135,7 @@ class FigureTransaction:
         return found
 
     async def write(self, gone: Iterable[Figure], changed: Iterable[Figure]) -> None:
-        """Deletes and upserts, by key."""
+        """Deletes the figures in `gone` and upserts those in `changed`, by key."""
         gone, changed = list(gone), list(changed)
         for kind, shape in _FIGURES.items():
             for statement, rows in ((_DELETES[kind], gone), (_UPSERTS[kind], changed)):
@@ -137,23 +144,23 @@ class FigureTransaction:
                         await self._connection.execute(statement, *shape.arguments(of_kind))
 
     async def owners_after(self, last: Owner | None, limit: int) -> list[Owner]:
-        """The next owners that have facts, in order."""
+        """Returns up to `limit` owners that have facts and sort after `last`, in order."""
         with classified():
             rows = await self._connection.fetch(_OWNERS_AFTER, *(last or Owner("", False, "")), limit)
         return [Owner(*row) for row in rows]
 
     async def forget(self) -> None:
-        """Deletes all facts; the figures are to follow (`drop_strays`, or a recompute)."""
+        """Deletes all facts. The caller must update the figures afterwards (`drop_strays` or a recompute)."""
         with classified():
             await self._connection.execute("DELETE FROM analytics.facts")
 
     async def drop_strays(self) -> int:
-        """Deletes figures of owners that have no facts; returns how many."""
+        """Deletes the figures of owners that have no facts. Returns the number of rows."""
         dropped = 0
         for shape in _FIGURES.values():
             with classified():
                 tag = await self._connection.execute(
-                    f"DELETE FROM {shape.table.fullname} AS f WHERE NOT EXISTS ({_STRAYS})"  # noqa: S608  # our own names
+                    f"DELETE FROM {shape.table.fullname} AS f WHERE NOT EXISTS ({_STRAYS})"  # noqa: S608  # only constant names
                 )
             dropped += int(tag.rpartition(" ")[2])
         return dropped

@@ -1,4 +1,4 @@
-"""The tables of schema `analytics`: facts, and the figures that follow from them (schemas/figures.py)."""
+"""Defines the tables of schema `analytics`: facts, and the figures computed from them (schemas/figures.py)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _one_of(column: str, *values: str) -> CheckConstraint:
     return CheckConstraint(f"{column} in ({listed})", name=f"{column}_known")
 
 
-# One row per event that told something; its primary key is what makes a replay count once.
+# One row per event that contains a fact. Because of the primary key, a replayed event counts once.
 facts = Table(
     "facts",
     metadata,

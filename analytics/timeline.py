@@ -1,7 +1,7 @@
-"""Inside the figures: how each of an owner's subscriptions stood after each second in which anything was told of it.
+"""Computes the state of each of an owner's subscriptions after each second that has a fact.
 
-A pure function of the set of facts: they are sorted by Stripe's second and the rank of their type, so it does not
-matter in which order, how often or how late they came.
+A pure function of the set of facts. They are sorted by Stripe's second and the rank of their type, so it does not
+matter in which order, how often or how late they arrived.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from schemas.stripe.invoice import FIRST_INVOICE, StripeInvoice
 from streams.rules.subscription_row import ENDED
 
 EARNING = frozenset({Status.ACTIVE, Status.PAST_DUE})
-"""Past due is revenue at risk; a trial is none yet; paused, unpaid and cancelled are none any more."""
+"""Statuses that count as MRR. Past due is revenue at risk. A trial, paused, unpaid and cancelled do not count."""
 
 _PAID_BACK = frozenset({Status.PAST_DUE, Status.UNPAID, Status.INCOMPLETE, Status.TRIALING})
-"""What a paid invoice makes active, before or without Stripe's own word."""
+"""Statuses that a paid invoice changes to active, before or without a subscription event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How one subscription stands. `rates` is what it is worth a month by plan, whatever its status."""
+    """The state of one subscription. `rates` is what it is worth a month by plan, in minor units, with any status."""
 
     status: Status | None = None
     currency: str | None = None
@@ -38,7 +38,7 @@ class Standing:
 
     @property
     def earns(self) -> Mapping[str, int]:
-        """MRR by plan."""
+        """MRR by plan, in minor units. Empty if the status does not count as MRR."""
         return self.rates if self.status in EARNING else {}
 
     @property
@@ -48,33 +48,33 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One second, and how all of the owner's subscriptions stand at its end, by id."""
+    """One second (UTC), and the state of all of the owner's subscriptions at its end, by id."""
 
     at: datetime
     standings: Mapping[str, Standing]
 
 
 def in_order(facts: Iterable[Fact]) -> list[Fact]:
-    """Each event once, by second, rank and id."""
+    """Returns the facts, one per event, sorted by second, rank and event id."""
     distinct = {fact.event_id: fact for fact in facts}
     return sorted(distinct.values(), key=lambda fact: (fact.created, fact.rank, fact.event_id))
 
 
 def timeline(facts: Iterable[Fact], config: Config) -> Iterator[Moment]:
-    """The owner's moments, earliest first. `facts` are one owner's."""
+    """Yields the owner's moments, earliest first. All `facts` must belong to one owner."""
     standings: dict[str, Standing] = defaultdict(Standing)
     for at, together in groupby(in_order(facts), key=lambda fact: fact.created):
         for fact in together:
-            _tell(standings, fact, config)
+            _apply(standings, fact, config)
         yield Moment(at, dict(standings))
 
 
-def _tell(standings: dict[str, Standing], fact: Fact, config: Config) -> None:
+def _apply(standings: dict[str, Standing], fact: Fact, config: Config) -> None:
     match fact.kind:
         case FactKind.SUBSCRIPTION:
             before = standings[fact.subject]
-            if before.status not in ENDED:  # nothing comes after its end under the same id
-                standings[fact.subject] = _said(fact, config)
+            if before.status not in ENDED:  # a subscription that has ended never restarts under the same id
+                standings[fact.subject] = _standing_of(fact, config)
         case FactKind.INVOICE_PAID | FactKind.INVOICE_FAILED:
             invoice = StripeInvoice.model_validate(fact.data)
             if invoice.subscription is not None and invoice.bills_subscription:
@@ -85,7 +85,7 @@ def _tell(standings: dict[str, Standing], fact: Fact, config: Config) -> None:
             pass
 
 
-def _said(fact: Fact, config: Config) -> Standing:
+def _standing_of(fact: Fact, config: Config) -> Standing:
     exact: dict[str, list[Fraction]] = defaultdict(list)
     for price_id, rate in fact.data["rates"]:
         exact[config.plan_of_price(price_id) or price_id].append(Fraction(rate))

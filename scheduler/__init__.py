@@ -1,1 +1,1 @@
-"""Sends due timers, scheduled reconciliations and retries into the log."""
+"""Appends due timers to the log, and runs scheduled reconciliations and retries of dead letters."""

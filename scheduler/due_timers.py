@@ -1,8 +1,8 @@
-"""Timers on their way from Postgres to the log: which are due, and which the log has.
+"""Reads due timers from Postgres, and marks those that were appended to the log.
 
-One scheduler works at a time, whatever their number: a transaction-wide advisory lock says whose turn it is, and a
-scheduler that dies or freezes loses it with its session. No row is locked while Kafka is waited for. A timer that the
-worker moves, cancels or finishes meanwhile is left as the worker has it.
+Any number of schedulers may run, but only one works at a time: a transaction-level advisory lock gives it the turn. A
+scheduler that dies or freezes loses the lock with its session. No row is locked while the scheduler waits for Kafka. If
+the worker moves, cancels or finishes a timer in the meantime, the timer stays as the worker wrote it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TURN_ID = 0x74696D657273  # "timers"
 _TIMERS = SHAPES[Timer]
 _TAKE_TURN = "SELECT pg_try_advisory_xact_lock($1)"
 _DUE = (
-    f"SELECT {_TIMERS.selected} FROM billing.timers AS t WHERE t.status = 'pending' AND t.due_at <= $1 "  # noqa: S608  # names of our own tables
+    f"SELECT {_TIMERS.selected} FROM billing.timers AS t WHERE t.status = 'pending' AND t.due_at <= $1 "  # noqa: S608  # only constant names
     "ORDER BY t.due_at, t.timer_key LIMIT $2"
 )
 _NEXT = "SELECT min(due_at) FROM billing.timers WHERE status = 'pending'"
@@ -34,7 +34,7 @@ _WAITING = """
 SELECT event_id, type, account, livemode, api_version, endpoint, received_at, payload::text AS payload
 FROM billing.events WHERE event_id = ANY($1::text[]) AND outcome = 'waiting' AND payload IS NOT NULL
 """
-# Locked in key order, as the worker does, so that they never wait for each other in a ring.
+# Locks rows in key order, as the worker does, so that the two cannot deadlock.
 _MARK = """
 UPDATE billing.timers AS t SET status = $3 FROM (
     SELECT c.timer_key FROM billing.timers c
@@ -47,7 +47,7 @@ UPDATE billing.timers AS t SET status = $3 FROM (
 
 @dataclass(frozen=True, slots=True)
 class WaitingEvent:
-    """An event as the ledger keeps it while it waits; `payload` is its JSON text."""
+    """A waiting event as stored in the ledger. `payload` is its JSON text."""
 
     event_id: str
     type: str
@@ -60,18 +60,18 @@ class WaitingEvent:
 
 
 class Turn:
-    """What the scheduler whose turn it is can do, in one transaction."""
+    """The transaction of the scheduler that holds the lock. Methods raise StoreUnavailable."""
 
     def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         self._connection = connection
 
     async def due(self, now: datetime, limit: int) -> list[Timer]:
-        """Pending timers whose time has come, the longest overdue first."""
+        """Returns at most `limit` pending timers that are due at `now`, the longest overdue first."""
         with classified():
             return [_TIMERS.row(record) for record in await self._connection.fetch(_DUE, now, limit)]
 
     async def waiting_events(self, event_ids: Sequence[str]) -> dict[str, WaitingEvent]:
-        """Those of the events that still wait, by id."""
+        """Returns those of these events that are still waiting and have a payload, by id."""
         if not event_ids:
             return {}
         with classified():
@@ -79,7 +79,7 @@ class Turn:
         return {record["event_id"]: WaitingEvent(**dict(record)) for record in records}
 
     async def mark(self, timers: Sequence[Timer], status: TimerStatus) -> None:
-        """Writes the status of those that are pending and due as they were when they were read."""
+        """Sets the status of these timers, if they are still pending and have the same due time."""
         if timers:
             keys, due = [timer.timer_key for timer in timers], [timer.due_at for timer in timers]
             with classified():
@@ -87,7 +87,7 @@ class Turn:
 
 
 class DueTimers:
-    """One connection of the scheduler's. Not for concurrent use."""
+    """The scheduler's connection to Postgres. Not for concurrent use."""
 
     def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         self._connection = connection
@@ -96,9 +96,9 @@ class DueTimers:
     async def connect(
         cls, url: SecretStr, wake: Callable[[], None], *, bounds: SessionTimeouts | None = None
     ) -> DueTimers:
-        """`wake` is called when timers were started or moved, and when the connection is lost.
+        """Connects and listens for changed timers. Raises StoreUnavailable, InvalidSettings.
 
-        Raises StoreUnavailable, InvalidSettings.
+        `wake` is called when timers were started or moved, and when the connection is lost.
         """
         bounds = bounds or SessionTimeouts()
         with classified():
@@ -118,18 +118,18 @@ class DueTimers:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn | None]:
-        """One transaction, committed at the end of the block; None where another scheduler has its turn."""
+        """Runs the block in a transaction and commits at its end. Yields None if another scheduler holds the lock."""
         with classified():
             async with self._connection.transaction():
-                is_ours = await self._connection.fetchval(_TAKE_TURN, _TURN_ID)
-                yield Turn(self._connection) if is_ours else None
+                has_lock = await self._connection.fetchval(_TAKE_TURN, _TURN_ID)
+                yield Turn(self._connection) if has_lock else None
 
     async def next_due(self) -> datetime | None:
-        """When the earliest pending timer is due, in the past too; None without one."""
+        """Returns when the earliest pending timer is due, possibly in the past; None if no timer is pending."""
         with classified():
             found: datetime | None = await self._connection.fetchval(_NEXT)
         return found
 
     def close(self) -> None:
-        """Ends the session at once: between two turns there is nothing to lose."""
+        """Ends the session at once. Between two turns it has no uncommitted work."""
         self._connection.terminate()

@@ -1,6 +1,6 @@
-"""Inside `billing scheduler`: a reconciliation every BILLING_RECONCILE_EVERY_S, whoever of the schedulers is first.
+"""Runs a reconciliation every BILLING_RECONCILE_EVERY_S seconds, in the first of the schedulers to start it.
 
-It has connections of its own, and whatever becomes of it is written down here: the timers never hear of it.
+It uses its own connections, and its errors are logged and counted here, so it never affects the timers.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from sinks.stripe_api.api import ApiTrouble
 log = structlog.get_logger(__name__)
 
 JITTER = 0.1
-"""Up to this share of the pause is added, so that not all the world asks Stripe at midnight."""
+"""Up to this fraction of the pause is added, so that installations do not all call Stripe at the same time."""
 RETRY = timedelta(minutes=5)
-"""After trouble, and while another is at it."""
+"""Pause after an error, and while another reconciliation is running."""
 
 MISSING = Counter("billing_reconcile_missing", "Events that never arrived until a scheduled reconciliation found them")
 RUNS = Counter("billing_reconcile_runs", "Scheduled reconciliations, by outcome", ["outcome"])
-LAST_END = Gauge("billing_reconcile_last_end_seconds", "When the last reconciliation came to its end, since the epoch")
+LAST_END = Gauge("billing_reconcile_last_end_seconds", "When the last reconciliation ended, in seconds since the epoch")
 
 
 class ReconcileSchedule:
-    """`run` until cancelled. `every` is the pause between the end of one run and the beginning of the next."""
+    """Starts reconciliations until cancelled. `every` is the time from the end of a run to the start of the next."""
 
     def __init__(
         self,
@@ -56,11 +56,11 @@ class ReconcileSchedule:
         self._trouble: str | None = None
 
     def note(self) -> str:
-        """How the last run went, for people."""
+        """Returns "ok" or the last error, for /readyz."""
         return self._trouble or "ok"
 
     async def run(self) -> None:
-        """Never returns, and raises nothing but its cancellation."""
+        """Runs until cancelled. Raises nothing except CancelledError."""
         jitter = self._every * JITTER * self._chance()
         while True:
             try:
@@ -73,7 +73,7 @@ class ReconcileSchedule:
             except AnotherIsAtIt:
                 left = self._retry
             except Exception as error:
-                # The verdict: a bug in here must not end the process that fires the timers.
+                # A bug in a reconciliation must not end the process that fires the timers.
                 log.exception("reconcile.failed", action="reconcile.failed")
                 left = self._failed(f"{type(error).__name__}")
             await asyncio.sleep(max(left, timedelta(0)).total_seconds())
@@ -87,7 +87,7 @@ class ReconcileSchedule:
         return ended + self._every + jitter - self._clock()
 
     async def _reconcile(self) -> timedelta:
-        """One run; the pause to take at least."""
+        """Runs one reconciliation. Returns the minimum pause after it."""
         has_connect = any(endpoint.connect for endpoint in self._config.endpoints.values())
         async with reconciler(self._settings, self._config, clock=self._clock) as wired:
             accounts = await accounts_asked(wired.lists, [], all_accounts=has_connect)

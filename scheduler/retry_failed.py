@@ -1,4 +1,4 @@
-"""In the scheduler, if BILLING_RETRY_FAILED_EVERY_S asks for it: `billing replay --failed`, now and then."""
+"""Replays recent dead letters, as `billing replay --failed` does, about every BILLING_RETRY_FAILED_EVERY_S seconds."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ log = structlog.get_logger(__name__)
 
 BY = "schedule"
 _PER_SECOND = 20.0
-"""A retry must not crowd out what comes in."""
+"""Events per second. A low rate, so that retries do not delay incoming events."""
 
 
 @dataclass(slots=True)
 class RetryFailed:
-    """`run` until cancelled. With several schedulers one replays at a time, and the others find nothing left."""
+    """Retries at intervals until cancelled. With several schedulers one replays at a time; the rest find no letters."""
 
     settings: Settings
     last: str = "not yet"
 
     def note(self) -> str:
-        """For /readyz: what came of the last turn."""
+        """Returns the result of the last retry, for /readyz."""
         return self.last
 
     async def run(self) -> None:
         every = self.settings.retry_failed_every_s
         while True:
-            # Spread, so that schedulers started together do not meet at the lock each time.
+            # Random, so that schedulers started together do not compete for the lock each time.
             await asyncio.sleep(every * random.uniform(0.8, 1.2))  # noqa: S311  # no secret
             await self.turn()
 
     async def turn(self) -> None:
-        """One retry. Trouble is said and waited out: what was not replayed is open still."""
+        """Runs one retry. Errors are logged; letters that were not replayed stay open for the next retry."""
         try:
             async with DeadLetterIndex.open(self.settings.database_url, application="billing-scheduler") as letters:
                 found = await letters.find(failed_filter(datetime.now(UTC)))

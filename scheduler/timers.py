@@ -1,9 +1,9 @@
-"""The scheduler: due timers out of Postgres, onto the log, each as an event of its customer's (behaviours.md D9).
+"""Appends due timers to the log, each as an event of its customer (behaviours.md D9).
 
-    whose turn? ─▶ due, the longest overdue first ─▶ append, wait for Kafka ─▶ mark `fired` ─▶ commit ─▶ sleep
+    lock ─▶ due, the longest overdue first ─▶ append, wait for Kafka ─▶ mark `fired` ─▶ commit ─▶ sleep
 
-Killed between append and commit, the next turn appends the same events again, under the same ids: the ledger drops
-them. What a timer means is decided by its rule, behind every event that was on the log before it.
+If the process dies between append and commit, the next turn appends the same events again with the same ids, and the
+ledger drops them. The timer's rule decides what a timer does, after every event that was on the log before it.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ log = structlog.get_logger(__name__)
 
 BATCH = 500
 POLL_S = 5.0
-"""A notification ends the sleep early; this bounds what a lost one costs, and how long a dead scheduler is missed."""
+"""Longest sleep. A notification ends it early. Limits the delay after a lost notification or a scheduler's death."""
 _STUCK_S = 120.0
-"""Longer than every timeout of one turn together."""
+"""Longer than the sum of all timeouts in one turn."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
 
 FIRED = Counter("billing_timers_fired", "Timers appended to the log, by kind", ["kind"])
-FAILURES = Counter("billing_scheduler_failures", "Turns that failed and are tried again", ["error"])
-OVERDUE = Gauge("billing_timers_overdue_seconds", "How long the earliest pending timer has been due, 0 when none is")
+FAILURES = Counter("billing_scheduler_failures", "Turns that failed and are retried", ["error"])
+OVERDUE = Gauge("billing_timers_overdue_seconds", "How long the earliest pending timer has been due; 0 if none is due")
 
 Clock = Callable[[], datetime]
 Connect = Callable[[Callable[[], None]], Awaitable[DueTimers]]
-"""Opens the connection; its argument is to be called when timers have changed."""
+"""Opens the connection. Its argument is called when timers have changed."""
 
 
 class Scheduler:
-    """One process' loop. Any number may run; they take turns."""
+    """The loop of one scheduler process. Any number may run; one works at a time."""
 
     def __init__(
         self, connect: Connect, event_log: EventAppender, *, clock: Clock, batch: int = BATCH, poll_s: float = POLL_S
@@ -64,21 +64,21 @@ class Scheduler:
         self._last_turn = time.monotonic()
 
     def stop(self) -> None:
-        """Finish the turn in hand and return from `run`."""
+        """Makes `run` return after the current turn."""
         self._stopping = True
         self._wake.set()
 
     def trouble(self) -> str | None:
-        """Why timers do not fire now, or None."""
+        """Returns why timers do not fire now, or None."""
         return self._trouble
 
     def stuck(self) -> str | None:
-        """A reason to restart this process, or None."""
+        """Returns a reason to restart this process, or None."""
         idle = time.monotonic() - self._last_turn
         return f"no turn has ended for {idle:.0f} s" if idle > _STUCK_S else None
 
     async def run(self) -> None:
-        """Returns after `stop`. Transient trouble is waited out; raises what nobody foresaw."""
+        """Runs until `stop` is called. Retries transient errors; raises unforeseen ones."""
         try:
             while not self._stopping:
                 self._wake.clear()
@@ -87,22 +87,22 @@ class Scheduler:
             self.close()
 
     async def fire_due(self) -> int:
-        """One turn: fires what is due, at most a batch. Returns how many timers it settled, 0 if it is another's turn.
+        """Fires due timers, at most one batch. Returns how many it fired or dropped; 0 if another scheduler works.
 
-        Raises StoreUnavailable, LogUnavailable: nothing is marked then.
+        Raises StoreUnavailable, LogUnavailable. No timer is marked after LogUnavailable.
         """
         timers = await self._connected()
         async with timers.turn() as turn:
             return await self._fire(turn) if turn is not None else 0
 
     def close(self) -> None:
-        """Ends the connection; safe to call at any time."""
+        """Closes the connection. Safe to call at any time."""
         if self._timers is not None:
             self._timers.close()
             self._timers = None
 
     async def _turn_and_pause(self) -> float:
-        """One turn, and the seconds to sleep after it."""
+        """Runs one turn and returns the seconds to sleep after it."""
         try:
             settled = await self.fire_due()
             next_due = await (await self._connected()).next_due()
@@ -116,7 +116,7 @@ class Scheduler:
         OVERDUE.set(max(0.0, -wait_s))
         if settled:
             return 0.0
-        return min(wait_s, self._poll_s) if wait_s > 0 else self._poll_s  # due, and not ours: another's turn
+        return min(wait_s, self._poll_s) if wait_s > 0 else self._poll_s  # due, but another scheduler works
 
     def _failed(self, error: Transient) -> float:
         self._trouble = f"{type(error).__name__}: {error}"
@@ -154,7 +154,7 @@ class Scheduler:
 
 
 def _entry(timer: Timer, waiting: dict[str, WaitingEvent], now: datetime) -> Entry | None:
-    """What the log gets for a timer; None for one that brings back an event which waits no more."""
+    """Returns the record for a timer. None for a retry timer whose event no longer waits or is too large."""
     if timer.kind != RETRY:
         return timer_entry(timer, now)
     event = waiting.get(timer.subject)
@@ -162,7 +162,7 @@ def _entry(timer: Timer, waiting: dict[str, WaitingEvent], now: datetime) -> Ent
 
 
 def timer_entry(timer: Timer, now: datetime) -> Entry:
-    """The record of a timer's event, under the key of its customer's events."""
+    """Returns the record of a timer's event, with the key of its customer's events."""
     event = timer_event(timer)
     headers = RecordHeaders(
         event_id=event["id"],
@@ -178,10 +178,10 @@ def timer_entry(timer: Timer, now: datetime) -> Entry:
 
 
 def waiting_entry(event: WaitingEvent, now: datetime) -> Entry | None:
-    """The record of an event that waits, as it first came but for its source; None if it has outgrown a record."""
+    """Returns the record of a waiting event, like the original except for its source. None if it is too large."""
     value = event.payload.encode()
     if len(value) > MAX_RECORD_BYTES - 65_536:  # with room for key and headers
-        # jsonb spells numbers out: 1e300 becomes 301 digits. One such event must not hold up every timer behind it.
+        # jsonb writes numbers in full: 1e300 becomes 301 digits. One such event must not block all timers after it.
         log.error("timer.event_too_large", action="timer.event_too_large", event_id=event.event_id, bytes=len(value))
         return None
     headers = RecordHeaders(

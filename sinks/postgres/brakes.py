@@ -1,6 +1,6 @@
-"""Beside the flow: which consumer groups stand still because too many events died (streams/brake.py), and until when.
+"""Stores which consumer groups are stopped because too many events died (streams/brake.py), and how they were released.
 
-A brake holds for the code version that it stopped: another one, deployed, may go on.
+A brake applies to the code version that it stopped. Another version, once deployed, may continue.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sinks.postgres.tables import brakes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldBrake:
-    """One group's last stop. `let_die` more dead events were allowed with its release; times are UTC."""
+    """One group's last stop. `let_die` is how many more dead events its release still allows. Times are UTC."""
 
     consumer_group: str
     tripped_at: datetime
@@ -37,13 +37,13 @@ class HeldBrake:
 
 
 class Brakes:
-    """Opens a connection for each question: there are few. Everything raises StoreUnavailable."""
+    """Reads and writes the brakes. Opens a connection per call, as calls are rare. Methods raise StoreUnavailable."""
 
     def __init__(self, url: SecretStr, *, application: str = "billing-brakes") -> None:
         self._engine = make_engine(url, application=application)
 
     async def trip(self, group: str, message: str, reasons: Sequence[str], code_version: str) -> None:
-        """The group is to stand still. The first one to say so is kept."""
+        """Stops the group. If it is already stopped at this code version, the stored reason is kept."""
         values: dict[str, Any] = {
             "tripped_at": func.now(),
             "message": message,
@@ -62,16 +62,16 @@ class Brakes:
                 )
 
     async def last(self, group: str) -> HeldBrake | None:
-        """The group's last stop, over or not."""
+        """Returns the group's last stop, released or not, or None if it never stopped."""
         found = await self._select(group)
         return found[0] if found else None
 
     async def all(self) -> list[HeldBrake]:
-        """Of every group that ever stopped, the latest first."""
+        """Returns the last stop of every group that ever stopped, the latest first."""
         return await self._select(None)
 
     async def release(self, group: str, by: str, *, let_die: int) -> bool:
-        """Lets the group go on; False if nothing held it."""
+        """Releases the group. Returns False if it was not stopped."""
         statement = (
             update(brakes)
             .where(brakes.c.consumer_group == group, brakes.c.released_at.is_(None))
@@ -82,22 +82,22 @@ class Brakes:
                 return (await connection.execute(statement)).rowcount > 0
 
     async def take_allowance(self, group: str) -> int:
-        """How many dead events the last release allows; asked once, so that a restart does not renew it."""
-        ours = brakes.c.consumer_group == group
+        """Returns how many dead events the last release allows, and resets it, so that a restart does not renew it."""
+        is_of_group = brakes.c.consumer_group == group
         with classified():
             async with self._engine.begin() as connection:
-                allowed = await connection.scalar(select(brakes.c.let_die).where(ours).with_for_update())
+                allowed = await connection.scalar(select(brakes.c.let_die).where(is_of_group).with_for_update())
                 if allowed:
-                    await connection.execute(update(brakes).where(ours).values(let_die=0))
+                    await connection.execute(update(brakes).where(is_of_group).values(let_die=0))
                 return allowed or 0
 
     async def _select(self, group: str | None) -> list[HeldBrake]:
-        asked = select(brakes).order_by(brakes.c.tripped_at.desc())
+        query = select(brakes).order_by(brakes.c.tripped_at.desc())
         if group is not None:
-            asked = asked.where(brakes.c.consumer_group == group)
+            query = query.where(brakes.c.consumer_group == group)
         with classified():
             async with self._engine.connect() as connection:
-                return [_held(row) for row in await connection.execute(asked)]
+                return [_held(row) for row in await connection.execute(query)]
 
 
 def _held(row: Row[Any]) -> HeldBrake:

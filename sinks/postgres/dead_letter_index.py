@@ -1,9 +1,9 @@
-"""Beside the flow: the index of the dead-letter topic, as `billing dead` and replays read and write it.
+"""Reads and updates the index of the dead-letter topic for `billing dead` and for replays.
 
     open ──▶ replayed ──▶ resolved (by the worker, when the event is settled)
       └────▶ discarded
 
-A letter that dies again is a new row, whose `replay_of` names the letter it was replayed from.
+A replayed letter that dies again is a new row. Its `replay_of` names the letter it was replayed from.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ReplayUnderWay(BillingError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedLetter:
-    """One row. `first_offset` is where its event first died in its partition; times are UTC."""
+    """One row of `dead_letters`. `first_offset` is where its event first died in its partition. Times are UTC."""
 
     consumer_group: str
     topic: str
@@ -68,7 +68,7 @@ class IndexedLetter:
 
     @property
     def dead_place(self) -> tuple[int, int] | None:
-        """Partition and offset in the dead-letter topic."""
+        """Partition and offset in the dead-letter topic, or None if the row has no position there."""
         if self.dead_partition is None or self.dead_offset is None:
             return None
         return self.dead_partition, self.dead_offset
@@ -76,10 +76,11 @@ class IndexedLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterFilter:
-    """Which letters; what is empty does not narrow. Times are of the last failure, `until` excluded.
+    """Selects letters. Empty fields do not restrict the selection.
 
-    `places` are (partition, offset) in the dead-letter topic. `born_since` is of the event's first failure ever: what
-    keeps dying leaves that window by itself.
+    `since` and `until` (exclusive) compare with the time of the last failure. `places` are (partition, offset) in the
+    dead-letter topic. `born_since` compares with the first failure of the event over all its letters, so an event that
+    keeps dying leaves that window after a while.
     """
 
     ids: tuple[str, ...] = ()
@@ -97,7 +98,7 @@ class LetterFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptEvent:
-    """An event as the ledger keeps it; `payload` is JSON text, the same content in other bytes."""
+    """An event as stored in the ledger. `payload` is JSON text: the content as received, but not the same bytes."""
 
     event_id: str
     type: str
@@ -113,7 +114,7 @@ class KeptEvent:
 
 
 class DeadLetterIndex:
-    """One operator's connection. Everything raises StoreUnavailable."""
+    """The index, read and written over one connection. Every method raises StoreUnavailable."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -121,7 +122,7 @@ class DeadLetterIndex:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: SecretStr, *, application: str = "billing-ops") -> AsyncIterator[DeadLetterIndex]:
-        """Raises InvalidSettings."""
+        """Opens an autocommit connection and closes it at the end of the block. Raises InvalidSettings."""
         engine = make_engine(url, application=application)
         with classified():
             async with engine.connect() as connection:
@@ -130,7 +131,7 @@ class DeadLetterIndex:
 
     @asynccontextmanager
     async def replaying(self) -> AsyncIterator[None]:
-        """One replay at a time: held by this session, so that a death ends it. Raises ReplayUnderWay."""
+        """Allows one replay at a time. The session holds the lock, so a crash releases it. Raises ReplayUnderWay."""
         with classified():
             if not await self._connection.scalar(select(func.pg_try_advisory_lock(_REPLAYS_ID))):
                 raise ReplayUnderWay("another replay is running: wait for its end")
@@ -141,7 +142,10 @@ class DeadLetterIndex:
                 await self._connection.execute(select(func.pg_advisory_unlock(_REPLAYS_ID)))
 
     async def find(self, wanted: LetterFilter, *, newest_first: bool = False) -> list[IndexedLetter]:
-        """In the order of the log: of each partition, the event that died first comes first."""
+        """Returns the matching letters in log order: within a partition, the event that died first comes first.
+
+        `newest_first` orders them by the time of the last failure instead.
+        """
         table = dead_letters
         earlier = dead_letters.alias("earlier")
         first_offset = (
@@ -154,23 +158,23 @@ class DeadLetterIndex:
             .scalar_subquery()
         )
         first = func.coalesce(first_offset, table.c.offset).label("first_offset")
-        asked = select(table, first).where(_matching(wanted)).limit(wanted.limit)
+        query = select(table, first).where(_matching(wanted)).limit(wanted.limit)
         if newest_first:
-            asked = asked.order_by(table.c.last_failed_at.desc(), table.c.offset.desc())
+            query = query.order_by(table.c.last_failed_at.desc(), table.c.offset.desc())
         else:
-            asked = asked.order_by(table.c.topic, table.c.partition, first, table.c.offset)
-        return [_letter(row) for row in await self._all(asked)]
+            query = query.order_by(table.c.topic, table.c.partition, first, table.c.offset)
+        return [_letter(row) for row in await self._all(query)]
 
     async def counts(self, wanted: LetterFilter) -> dict[str, int]:
-        """DeadLetterIndex by error, the most frequent first; the limit holds here too."""
+        """Returns the number of letters by error, the most frequent first. At most `wanted.limit` letters count."""
         inner = select(dead_letters.c.error_class, dead_letters.c.message).where(_matching(wanted)).limit(wanted.limit)
         found = inner.subquery()
         count = func.count().label("letters")
-        asked = select(found.c.error_class, found.c.message, count).group_by(*found.c).order_by(count.desc(), *found.c)
-        return {f"{row['error_class']}: {row['message']}": row["letters"] for row in await self._all(asked)}
+        query = select(found.c.error_class, found.c.message, count).group_by(*found.c).order_by(count.desc(), *found.c)
+        return {f"{row['error_class']}: {row['message']}": row["letters"] for row in await self._all(query)}
 
     async def close_settled(self, event_ids: Sequence[str]) -> set[str]:
-        """Closes letters of events that are settled by now; returns those events' ids."""
+        """Marks letters `resolved` if their events are settled now. Returns the ids of the settled events."""
         settled = select(events.c.event_id).where(
             events.c.event_id.in_(event_ids), events.c.outcome.in_(("applied", "ignored", "stale"))
         )
@@ -186,29 +190,29 @@ class DeadLetterIndex:
         return found
 
     async def begin(self, letters: Sequence[IndexedLetter]) -> None:
-        """They are about to be appended: noted first, so that a crash behind it shows."""
+        """Stores when the replay began. Called before the append, so that a crash during the append is visible."""
         await self._set(letters, dead_letters.c.status != "resolved", replay_begun_at=func.now())
 
     async def mark_replayed(self, letters: Sequence[IndexedLetter], by: str) -> None:
-        """The log has them. One that the worker has resolved meanwhile stays so."""
+        """Marks letters `replayed` after Kafka has them. Letters that the worker has resolved stay resolved."""
         await self._set(
             letters, dead_letters.c.status != "resolved", status="replayed", closed_at=func.now(), closed_by=by
         )
 
     async def discard(self, letters: Sequence[IndexedLetter], by: str) -> int:
-        """Those that are open."""
+        """Marks the open ones among these letters `discarded` and returns how many there were."""
         return await self._set(
             letters, dead_letters.c.status == "open", status="discarded", closed_at=func.now(), closed_by=by
         )
 
     async def kept_events(self, event_ids: Sequence[str]) -> dict[str, KeptEvent]:
-        """What the ledger holds of these events, by id."""
+        """Returns these events as stored in the ledger, by id. Unknown ids are missing from the result."""
         return {row.event_id: row for row in await self._kept(events.c.event_id.in_(event_ids), len(event_ids))}
 
     async def unsettled_events(
         self, *, since: datetime | None, until: datetime | None, types: Sequence[str], limit: int
     ) -> list[KeptEvent]:
-        """Events that wait or are dead, received in that time, the oldest first."""
+        """Returns waiting and dead events received in [since, until), in log order, at most `limit`."""
         narrowed: list[ColumnElement[bool]] = [events.c.outcome.in_(("waiting", "dead"))]
         if since is not None:
             narrowed.append(events.c.received_at >= since)
@@ -221,9 +225,9 @@ class DeadLetterIndex:
     async def _kept(self, condition: ColumnElement[bool], limit: int) -> list[KeptEvent]:
         names = [column.name for column in fields(KeptEvent) if column.name != "payload"]
         payload = text("payload::text AS payload")
-        asked = select(*(events.c[name] for name in names), payload).where(condition)
-        asked = asked.order_by(events.c.partition, events.c.offset, events.c.event_id).limit(limit)
-        return [KeptEvent(**row) for row in await self._all(asked)]
+        query = select(*(events.c[name] for name in names), payload).where(condition)
+        query = query.order_by(events.c.partition, events.c.offset, events.c.event_id).limit(limit)
+        return [KeptEvent(**row) for row in await self._all(query)]
 
     async def _set(self, letters: Sequence[IndexedLetter], condition: ColumnElement[bool], **values: object) -> int:
         if not letters:
@@ -233,15 +237,15 @@ class DeadLetterIndex:
         with classified():
             return (await self._connection.execute(statement)).rowcount
 
-    async def _all(self, asked: Select[Any]) -> list[dict[str, Any]]:
+    async def _all(self, query: Select[Any]) -> list[dict[str, Any]]:
         with classified():
-            result = await self._connection.execute(asked)
+            result = await self._connection.execute(query)
         return [{str(name): value for name, value in row.items()} for row in result.mappings()]
 
 
 def _matching(wanted: LetterFilter) -> ColumnElement[bool]:
     c = dead_letters.c
-    narrowed: list[ColumnElement[bool]] = [c.message != ERASED]  # nobody brings back what was erased
+    narrowed: list[ColumnElement[bool]] = [c.message != ERASED]  # erased letters must not be replayed
     if wanted.ids or wanted.places:
         narrowed.append(or_(c.event_id.in_(wanted.ids), tuple_(c.dead_partition, c.dead_offset).in_(wanted.places)))
     if wanted.types:
@@ -249,7 +253,7 @@ def _matching(wanted: LetterFilter) -> ColumnElement[bool]:
     if wanted.customer is not None:
         narrowed.append(c.customer_id == wanted.customer)
     if wanted.error is not None:
-        # By name, or by a part of the message.
+        # Matches the name of the error class, or part of the message.
         narrowed.append(or_(c.error_class == wanted.error, c.message.contains(wanted.error, autoescape=True)))
     if wanted.stream is not None:
         narrowed.append(c.stream == wanted.stream)

@@ -1,7 +1,7 @@
-"""Where a batch ends, if it erased someone: the personal data in every table, in the batch's own transaction (B6).
+"""Erases a customer's personal data from every table, at the end of the batch and in its transaction (B6).
 
-Ids, amounts, times and statuses stay: bookkeeping needs them, and without the rest they name nobody outside of Stripe.
-The customer's and the organization's own rows are saved by the rule before this runs.
+Ids, amounts, times and statuses stay, because bookkeeping needs them. Without the rest they identify a person only to
+Stripe. The rule saves the rows of the customer and the organization before this module runs.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 NOTE = "erased"
-"""Stands where a reason or an error stood."""
+"""Replaces a reason or an error."""
 
-# Table → what is set in its rows. In the order of the statements; payment methods ask the events' payloads for theirs.
+# Table → assignments for its rows, in the order of the statements. `events` must come after `payment_methods`, because
+# the condition for payment methods reads the payloads of events.
 _CLEARED = {
-    # Someone who belongs to another organization too is known by its address from now on.
+    # A user who is also a member of another organization gets that organization's address.
     "users": (
         "email = (SELECT min(o.billing_email) FROM billing.memberships m JOIN billing.organizations o "
         "ON o.organization_id = m.organization_id WHERE m.user_id = t.user_id AND m.organization_id <> $3)"
@@ -46,24 +47,24 @@ _CLEARED = {
         f"message = '{NOTE}', closed_at = coalesce(t.closed_at, $4), closed_by = coalesce(t.closed_by, '{NOTE}'), "
         "status = CASE WHEN t.status = 'open' THEN 'discarded' ELSE t.status END"
     ),
-    # Its file is deleted by sinks/exports; one that is being written, when its writer's claim has run out.
+    # sinks/exports deletes the file. If it is still being written, that happens when the writer's claim has expired.
     "exports": (
         "status = CASE WHEN t.location IS NULL THEN 'deleted' ELSE 'expired' END, last_error = NULL, sha256 = NULL, "
         "next_attempt_at = CASE WHEN t.status = 'working' THEN t.next_attempt_at ELSE $4 END"
     ),
-    # A waiting event could not come back without its payload, and its timer is cancelled.
+    # A waiting event becomes `ignored`: it cannot be retried without its payload, and its timer is cancelled.
     "events": (
         f"payload = NULL, reason = CASE WHEN t.outcome IN ('waiting', 'dead') THEN '{NOTE}' ELSE t.reason END, "
         "outcome = CASE WHEN t.outcome = 'waiting' THEN 'ignored' ELSE t.outcome END"
     ),
 }
-_BUT = {
+_EXCEPT = {
     "exports": " AND t.status <> 'deleted'",
 }
 _ERASE = {
     name: (
-        f"UPDATE billing.{name} AS t SET {cleared} WHERE {rows_of(tables.metadata.tables[f'billing.{name}'])} "  # noqa: S608  # constants of ours
-        f"AND $4::timestamptz IS NOT NULL{_BUT.get(name, '')}"
+        f"UPDATE billing.{name} AS t SET {cleared} WHERE {rows_of(tables.metadata.tables[f'billing.{name}'])} "  # noqa: S608  # only constants
+        f"AND $4::timestamptz IS NOT NULL{_EXCEPT.get(name, '')}"
     )
     for name, cleared in _CLEARED.items()
 }
@@ -76,7 +77,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
 
 async def erase(connection: Connection, row: ErasureRow) -> None:
-    """Erases, and notes how many rows of each table it was. Raises the driver's errors."""
+    """Erases the customer's data and stores the number of rows per table. Raises the driver's errors."""
     counts: dict[str, int] = {}
     for name, statement in _ERASE.items():
         done = await connection.execute(statement, row.account, row.customer_id, row.organization_id, row.erased_at)

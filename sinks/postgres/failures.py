@@ -1,4 +1,4 @@
-"""Beside the flow: which fact about an event (schemas/errors.py) an error of Postgres or its driver is."""
+"""Converts errors of Postgres and its driver into the errors of schemas/errors.py."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sqlalchemy.exc import DBAPIError
 
 from schemas.errors import StoreRefused, StoreUnavailable
 
-# SQLSTATE classes that the values themselves cause: 21 cardinality, 22 data, 23 constraint, 54 too large or too deep.
-# Any other (a lost connection, a deadlock, a full disk, but also a table that is not migrated yet) is not the event's
-# fault: the partition waits, and nothing is dead-lettered for it.
+# SQLSTATE classes of errors caused by the values: 21 cardinality, 22 data, 23 constraint, 54 too large or too deep.
+# All other errors (a lost connection, a deadlock, a full disk, but also a table that is not migrated yet) are not
+# caused by the event. The partition waits, and no event is dead-lettered.
 _REFUSALS = ("21", "22", "23", "54")
 
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
@@ -23,9 +23,9 @@ DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Internal
 
 @contextmanager
 def classified(arguments: Sequence[str] = ()) -> Iterator[None]:
-    """Raises StoreRefused or StoreUnavailable for what the driver, or SQLAlchemy over it, raises inside.
+    """Converts errors of asyncpg and SQLAlchemy raised in the block into StoreRefused or StoreUnavailable.
 
-    `arguments` are names for the statement's $1, $2 …, since the driver knows only the numbers.
+    `arguments` are names for the statement's $1, $2 …, because the driver knows only the numbers.
     """
     try:
         yield
@@ -40,15 +40,16 @@ def _raise(error: BaseException, arguments: Sequence[str]) -> NoReturn:
         raise StoreRefused(f"a value can't be written as JSON: {error}") from None
     if isinstance(error, asyncpg.PostgresError):
         if (error.sqlstate or "")[:2] in _REFUSALS:
-            # Its detail, context and arguments repeat the values, and the traceback is kept: no chain to them.
+            # The traceback is stored, and the original error repeats the values in its detail and arguments.
+            # `from None` keeps them out.
             raise StoreRefused(_refusal(error, arguments)) from None
         raise StoreUnavailable(f"{error.args[0]} (SQLSTATE {error.sqlstate})") from error
     raise StoreUnavailable(f"no answer from Postgres: {error or type(error).__name__}") from error
 
 
 def _refusal(error: asyncpg.PostgresError, arguments: Sequence[str]) -> str:
-    """What was refused and where, without the values."""
-    # Constraint errors name columns only; other messages quote the value after a colon.
+    """Returns what was refused and where, without the values."""
+    # Constraint errors contain only names of columns. Other messages quote the value after a colon.
     message = str(error.args[0]).partition("\n")[0].partition(":")[0]
     if (number := re.search(r"query argument \$(\d+)", message)) and int(number[1]) <= len(arguments):
         message = message.replace(number[0], arguments[int(number[1]) - 1])

@@ -1,4 +1,4 @@
-"""Beside the dispatcher: what waits in Postgres for a person or for its time, counted now and then."""
+"""Counts open dead letters and waiting events in Postgres at intervals, for the dispatcher's metrics."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ SELECT (SELECT count(*) FROM billing.dead_letters WHERE status = 'open') AS open
 
 
 class StoreGauges:
-    """Read by every dispatcher alike: take the maximum over them, not the sum."""
+    """Gauges about the whole database. Every dispatcher reports the same values: use the maximum, not the sum."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._letters = Gauge(
-            "billing_dead_letters_open", "Dead letters that nobody has replayed or discarded.", registry=registry
+            "billing_dead_letters_open",
+            "Dead letters that are open: not replayed, resolved or discarded.",
+            registry=registry,
         )
         self._waiting = Gauge(
             "billing_events_waiting", "Events that wait for something they refer to.", registry=registry
         )
         self._oldest = Gauge(
             "billing_events_waiting_oldest_seconds",
-            "How long the longest-waiting event has waited; 0 when none does.",
+            "How long the longest-waiting event has waited; 0 if no event waits.",
             registry=registry,
         )
 
     async def run(self, url: SecretStr, *, every_s: float = EVERY_S) -> None:
-        """Until cancelled. While Postgres does not answer the last figures stand."""
+        """Updates the gauges every `every_s` seconds until cancelled. They keep their values during an outage."""
         while True:
             try:
                 await self.look(url)
@@ -51,7 +53,7 @@ class StoreGauges:
             await asyncio.sleep(every_s)
 
     async def look(self, url: SecretStr) -> None:
-        """Once. Raises StoreUnavailable."""
+        """Updates the gauges once. Raises StoreUnavailable."""
         async with reading(url) as connection:
             with classified():
                 row = (await connection.execute(text(_COUNTS))).one()

@@ -1,6 +1,7 @@
-"""Before the rules: the rows a batch refers to, in a few queries by index, locked in the order of ROW_TYPES and key.
+"""Loads and locks the rows that a batch refers to, before the rules run.
 
-First the references are followed to their customers, then each table is read once by all of them.
+A first query finds the customers of the references; then each table is read once, by index. Rows are locked in the
+order of ROW_TYPES and, within a table, in key order.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _PAYMENT_REFS = ("invoice_id", "checkout_session_id", "charge_id", "payment_inte
 
 
 def _pairs_in(first: int) -> str:
-    """(account, id) pairs given as two lists, the first of them parameter `first`."""
+    """Returns SQL for (account, id) pairs that are passed as two lists, in parameters `first` and `first + 1`."""
     return f"ROWS FROM ({texts(first)}, {texts(first + 1)})"
 
 
@@ -60,7 +61,7 @@ CUSTOMERS = " UNION ".join(
         *(_customers_of("payments", column, 3) for column in _PAYMENT_REFS),
         _customers_of("payment_methods", "payment_method_id", 5),
         _customers_of("disputes", "dispute_id", 7),
-        # A timer without a customer brings none, and above all not all others without one.
+        # Timers without a customer have the id '': do not load all other rows that have no customer either.
         f"SELECT t.account, t.customer_id FROM {texts(9)} AS r (key) "  # noqa: S608  # as above
         "JOIN billing.timers t ON t.timer_key = r.key WHERE t.customer_id <> ''",
     ]
@@ -68,7 +69,7 @@ CUSTOMERS = " UNION ".join(
 
 
 def _select(kind: type[Row], keys: str) -> str:
-    """The table's rows whose key is among `keys`, a query or function that gives key columns in their order."""
+    """Returns a SELECT of the table's rows with these keys. `keys` is SQL that yields the key columns in order."""
     shape = SHAPES[kind]
     columns = ", ".join(shape.key)
     same = " AND ".join(f"t.{name} = k.{name}" for name in shape.key)
@@ -79,7 +80,7 @@ def _select(kind: type[Row], keys: str) -> str:
 
 
 def _of_customers_or_named(kind: type[Row]) -> str:
-    """Of the customers in $1 and $2, and those named in $3 and $4."""
+    """Returns a SELECT of the rows of the customers in $1 and $2, and of the rows with the ids in $3 and $4."""
     table, id_column = SHAPES[kind].table.fullname, SHAPES[kind].key[1]
     return _select(
         kind,
@@ -122,7 +123,10 @@ QUERIES: dict[type[Any], str] = {
 
 
 async def load(connection: Connection, refs: References) -> list[Row]:
-    """See References; nothing is asked of a table that no reference can reach. At most ten round trips."""
+    """Loads and locks the rows that these references reach (see References), in at most ten round trips.
+
+    Tables that no reference can reach are not queried.
+    """
     customers = refs.customers | await _customers(connection, refs)
     organizations = sorted({Organization.id_of(*ref) for ref in customers})
     stored: list[Any] = []
@@ -140,14 +144,14 @@ async def load(connection: Connection, refs: References) -> list[Row]:
         (Dispute, bool(refs.disputes), [*_pairs(refs.disputes)]),
         (Timer, bool(customers or refs.timers), [*_pairs(customers), sorted(refs.timers)]),
     ]
-    for kind, is_asked, arguments in plan:
-        if is_asked:
+    for kind, is_reached, arguments in plan:
+        if is_reached:
             stored += await _rows(connection, kind, *arguments)
     return stored
 
 
 async def _customers(connection: Connection, refs: References) -> set[Ref]:
-    """Whose rows the references other than customers speak of."""
+    """Returns the customers that own the referenced subscriptions, payments, payment methods, disputes and timers."""
     named = (refs.subscriptions, refs.payments, refs.payment_methods, refs.disputes)
     if not any(named) and not refs.timers:
         return set()

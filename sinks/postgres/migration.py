@@ -1,4 +1,4 @@
-"""Beside the flow: brings schema `billing` up to this version of the code, whoever else does so at the same time."""
+"""Migrates schema `billing` to the revision of this code. Several processes may do so at the same time."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ WAIT_S = 30.0
 _PAUSE_S = 0.25
 _LOCK_ID = 0x62696C6C696E67  # "billing"; a partition's lock (store.py) has 64 bits of a digest
 
-# A revision may rewrite a large table, and another process's migration is worth waiting for.
+# A revision may rewrite a large table. `lock_s` also limits the wait for another process's migration.
 _BOUNDS = SessionTimeouts(statement_s=3600.0, lock_s=60.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """From which revision to which; `before` is None where there was none."""
+    """The revisions before and after a migration. `before` is None if the database had no revision."""
 
     before: str | None
     after: str
 
 
 async def migrate(url: SecretStr, *, wait_s: float = WAIT_S) -> Migrated:
-    """Runs the revisions that are missing, all in one transaction. Waits `wait_s` seconds for a server to answer.
+    """Runs the missing revisions in one transaction. Waits up to `wait_s` seconds for the server to answer.
 
     Raises StoreUnavailable, InvalidSettings.
     """
@@ -54,16 +54,16 @@ async def migrate(url: SecretStr, *, wait_s: float = WAIT_S) -> Migrated:
 
 
 async def revision(connection: AsyncConnection) -> str | None:
-    """Which revision the database is at."""
+    """Returns the revision of the database, or None if it has none."""
     with classified():
         return await connection.run_sync(_revision)
 
 
 def newest_revision() -> str:
-    """Which revision this code expects."""
+    """Returns the revision that this code expects."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     if head is None:
-        raise LookupError("the package holds no revision")
+        raise LookupError("the package contains no revision")
     return head
 
 
@@ -75,7 +75,7 @@ async def _connected(engine: AsyncEngine, wait_s: float) -> AsyncConnection:
             with classified():
                 return await engine.connect()
         except StoreUnavailable as error:
-            # A server that starts will take this name and password no sooner.
+            # Waiting for the server to start does not help if it rejects the name and password.
             is_final = isinstance(error.__cause__, asyncpg.InvalidAuthorizationSpecificationError)
             if is_final or loop.time() >= deadline:
                 raise
@@ -83,7 +83,7 @@ async def _connected(engine: AsyncEngine, wait_s: float) -> AsyncConnection:
 
 
 def _upgrade(connection: Connection) -> Migrated:
-    # Not IF NOT EXISTS, which asks for the right to create even where there is nothing to do.
+    # CREATE SCHEMA IF NOT EXISTS would require the CREATE privilege even if the schema exists.
     if not connection.execute(text("SELECT to_regnamespace(:name)"), {"name": metadata.schema}).scalar():
         connection.execute(text(f"CREATE SCHEMA {metadata.schema}"))
     before = _revision(connection)
@@ -100,6 +100,6 @@ def _revision(connection: Connection) -> str | None:
 
 def _config() -> Config:
     config = Config()
-    # Alembic's config interpolates, and a folder's name may hold a percent sign.
+    # Alembic interpolates percent signs in its configuration, and a folder's name may contain one.
     config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
     return config

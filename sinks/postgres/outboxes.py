@@ -1,4 +1,4 @@
-"""The outboxes: one declaration for each."""
+"""Names of the Postgres notification channels that wake the outbox dispatchers and the scheduler."""
 
 EMAILS_CHANNEL = "billing_emails"
 

@@ -1,7 +1,7 @@
-"""Beside the flow: which rows of each table are held on one customer, for the export and for the erasure.
+"""Selects the rows of each table that contain data on one customer, for the export and the erasure.
 
-A table with `account` and `customer_id` needs no word here. Conditions are on the table as `t`; $1 is the account, $2
-the customer's id, $3 their organization's, and each condition uses all three.
+Tables with the columns `account` and `customer_id` need no entry here. Conditions refer to the table as `t`. $1 is the
+account, $2 the customer's id, $3 the id of their organization; every condition uses all three.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from sinks.postgres import tables
 
 _OF_CUSTOMER = "t.account = $1 AND t.customer_id = $2"
 
-# Postgres wants to know the type of every parameter, also of one that a condition has no use for.
+# Postgres needs the type of every parameter, including those that a condition does not use.
 _TYPED = "$1::text IS NOT NULL AND $2::text IS NOT NULL AND $3::text IS NOT NULL"
 
 _MEMBERS = "SELECT m.user_id FROM billing.memberships m WHERE m.organization_id = $3"
 
-# A dispute or a review names a charge and not whose it is, and says a lot about them. Index `events_of_charges`.
+# Events about disputes and reviews contain personal data, but name only a charge, not its customer.
+# Uses the index `events_of_charges`.
 _CHARGES = (
     "SELECT unnest(ARRAY[p.charge_id, p.payment_intent_id]) FROM billing.payments p "
     "WHERE p.account = $1 AND p.customer_id = $2 UNION SELECT e.payload #>> '{data,object,id}' FROM billing.events e "
@@ -32,23 +33,23 @@ def _names_charge(field: str) -> str:
 
 _OTHERWISE = {
     "events": (
-        "t.event_id IN (SELECT e.event_id FROM billing.events e WHERE e.account = $1 AND e.customer_id = $2 "  # noqa: S608  # constants of ours
+        "t.event_id IN (SELECT e.event_id FROM billing.events e WHERE e.account = $1 AND e.customer_id = $2 "  # noqa: S608  # only constants
         "UNION SELECT d.event_id FROM billing.events d WHERE d.account = $1 AND d.customer_id IS NULL "
         "AND (d.type LIKE 'charge.dispute.%' OR d.type LIKE 'review.%') "
         f"AND ({_names_charge('charge')} OR {_names_charge('payment_intent')}))"
     ),
     "memberships": "t.organization_id = $3",
     "users": (
-        f"t.user_id IN ({_MEMBERS} UNION SELECT c.user_id FROM billing.customers c "  # noqa: S608  # constants of ours
+        f"t.user_id IN ({_MEMBERS} UNION SELECT c.user_id FROM billing.customers c "  # noqa: S608  # only constants
         "WHERE c.account = $1 AND c.customer_id = $2)"
     ),
-    # A mail to the operators about a customer's dispute names no customer; its event does.
+    # A mail to the operators about a customer's dispute has no customer id. Its event has one.
     "emails": (
         "t.email_key IN (SELECT m.email_key FROM billing.emails m WHERE m.account = $1 AND m.customer_id = $2 "
         "UNION SELECT m.email_key FROM billing.events e JOIN billing.emails m ON m.event_id = e.event_id "
         "WHERE e.account = $1 AND e.customer_id = $2)"
     ),
-    # A card that was taken off says no longer whose it was; the event that took it off does.
+    # A detached payment method has no customer id any more. The event that detached it has one.
     "payment_methods": (
         "t.account = $1 AND t.payment_method_id IN (SELECT p.payment_method_id FROM billing.payment_methods p "
         "WHERE p.account = $1 AND p.customer_id = $2 UNION SELECT e.payload #>> '{data,object,id}' "
@@ -58,11 +59,11 @@ _OTHERWISE = {
 
 
 class BelongsToNobody(LookupError):
-    """A table that holds nothing on customers, or whose rows this page does not know how to tell."""
+    """The table holds no data on customers, or this module has no condition for its rows."""
 
 
 def rows_of(table: Table) -> str:
-    """The condition for the customer's rows. Raises BelongsToNobody."""
+    """Returns the SQL condition for the customer's rows. Raises BelongsToNobody."""
     has_both = {"account", "customer_id"} <= set(table.c.keys())
     condition = _OTHERWISE.get(table.name) or (_OF_CUSTOMER if has_both else None)
     if condition is None:
@@ -71,7 +72,7 @@ def rows_of(table: Table) -> str:
 
 
 def held_on_customers() -> list[Table]:
-    """Every table that can hold something on a customer, in alphabetical order."""
+    """Returns every table that can hold data on a customer, in alphabetical order."""
 
     def is_held(table: Table) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Beside the flow: how every part reaches Postgres, with bounds on whatever can wait."""
+"""Connects to Postgres, with a time limit for everything that can wait."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ CONNECT_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class SessionTimeouts:
-    """How long a session may wait, in seconds, as the server enforces it."""
+    """How long a session may wait, in seconds. The server enforces these limits."""
 
     statement_s: float = 30.0
     lock_s: float = 10.0
     idle_in_transaction_s: float = 60.0
-    """A worker that froze amid a transaction keeps its rows locked no longer than this."""
+    """A worker that freezes during a transaction keeps its rows locked for at most this long."""
 
     @property
     def client_s(self) -> float:
-        """For a server that does not answer at all: the server's own bound should always come first."""
+        """The client's limit in seconds, for a server that does not answer. Longer than the server's own limit."""
         return self.statement_s + 10.0
 
     def server_settings(self, application: str) -> dict[str, str]:
         return {
             "application_name": application,
             "timezone": "UTC",
-            # Every name here is written with its schema; a user called `billing` would have another default.
+            # Our SQL names the schema of each table. By default, a user named `billing` would search schema `billing`.
             "search_path": "public",
             "statement_timeout": _milliseconds(self.statement_s),
             "lock_timeout": _milliseconds(self.lock_s),
@@ -45,9 +45,9 @@ class SessionTimeouts:
 
 
 def dsn(url: SecretStr) -> str:
-    """The setting as asyncpg reads it; a driver named in its scheme (`postgresql+asyncpg`) is dropped.
+    """Returns the setting as a URL for asyncpg, without a driver in the scheme (`postgresql+asyncpg`).
 
-    Raises InvalidSettings, which does not show the address: it holds the password.
+    Raises InvalidSettings. The message does not show the URL, since it contains the password.
     """
     scheme, _, rest = url.get_secret_value().partition("://")
     try:
@@ -60,7 +60,7 @@ def dsn(url: SecretStr) -> str:
 
 
 def make_engine(url: SecretStr, *, application: str, bounds: SessionTimeouts | None = None) -> AsyncEngine:
-    """A SQLAlchemy engine that connects as asyncpg does, for what is not the hot path. Nothing connects yet."""
+    """Returns a SQLAlchemy engine over asyncpg, for code outside the hot path. It connects on first use."""
     address, bounds = dsn(url), bounds or SessionTimeouts()
 
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
@@ -76,7 +76,7 @@ def make_engine(url: SecretStr, *, application: str, bounds: SessionTimeouts | N
 
 @asynccontextmanager
 async def reading(url: SecretStr) -> AsyncIterator[AsyncConnection]:
-    """One read-only transaction, for an operator's question. Raises StoreUnavailable, InvalidSettings."""
+    """Opens one read-only transaction for an operator's query. Raises StoreUnavailable, InvalidSettings."""
     engine = make_engine(url, application="billing-ops")
     with classified():
         async with engine.connect() as connection:
@@ -88,8 +88,8 @@ def _milliseconds(seconds: float) -> str:
     return str(int(seconds * 1000))
 
 
-# Rows are found here by key and index only. Left to itself the planner reads young tables whole: it keeps the plan of
-# an empty one, and before the first ANALYZE it takes a batch's 500 keys for most of the rows.
+# The hot path finds rows only by key and index. With its defaults, the planner scans new tables completely: it caches a
+# plan made for an empty table, and before the first ANALYZE it assumes that a batch's 500 keys match most of the rows.
 PLANNING = {
     "plan_cache_mode": "force_custom_plan",
     "enable_seqscan": "off",

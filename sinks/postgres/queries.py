@@ -1,4 +1,4 @@
-"""Beside the flow: what operators ask of the tables. Rows come as plain dicts, times in UTC, newest first."""
+"""Queries for operators. Rows are plain dicts, the newest first unless a docstring says otherwise. Times are UTC."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemas.state import Organization
 from sinks.postgres import tables
 
 MOST = 20
-"""Rows of each kind in an overview."""
+"""Maximum number of rows of each kind in an overview."""
 
 Found = dict[str, Any]
 
@@ -19,25 +19,25 @@ _LEDGER_COLUMNS = [column for column in tables.events.c if column.name != "paylo
 
 
 async def ledger_row(connection: AsyncConnection, event_id: str) -> Found | None:
-    """The event's ledger row, `payload` decoded; None if it never came to a verdict."""
+    """Returns the event's ledger row with `payload` decoded, or None if the event has no verdict yet."""
     return await _one(connection, select(tables.events).where(tables.events.c.event_id == event_id))
 
 
 async def emails_of_event(connection: AsyncConnection, event_id: str) -> list[Found]:
-    """The e-mails that this event queued; none for those that another event had queued under their key."""
+    """Returns the e-mails that this event queued, without those that another event had already queued by their key."""
     return await rows_by_event(connection, tables.emails, event_id)
 
 
 async def rows_by_event(connection: AsyncConnection, table: Table, event_id: str) -> list[Found]:
-    """The rows of an outbox, of timers or exports that this event ordered, by key."""
-    asked = select(table).where(table.c.event_id == event_id).order_by(*table.primary_key)
-    return await _all(connection, asked.limit(MOST))
+    """Returns the rows of an outbox, of `timers` or of `exports` that this event ordered, sorted by key."""
+    query = select(table).where(table.c.event_id == event_id).order_by(*table.primary_key)
+    return await _all(connection, query.limit(MOST))
 
 
 async def effects_of_event(connection: AsyncConnection, event: Found) -> list[Found]:
-    """Rows of its customer's state that carry this event's version: `table`, `key`, `by` (which of its versions).
+    """Returns rows of the customer's state that carry this event's version: `table`, `key`, `by` (the version columns).
 
-    A row that a later event has overwritten no longer tells.
+    Rows that a later event has overwritten are not found.
     """
     found: list[Found] = []
     for table in tables.STATE_TABLES.values():
@@ -46,8 +46,8 @@ async def effects_of_event(connection: AsyncConnection, event: Found) -> list[Fo
             continue
         # A version ends with its event's id (schemas/version.py).
         written = or_(*(column.endswith(f":{event['event_id']}", autoescape=True) for column in versions))
-        ours = and_(table.c.account == event["account"], table.c.customer_id == event["customer_id"])
-        for row in await _all(connection, select(table).where(ours, written).limit(MOST)):
+        is_of_customer = and_(table.c.account == event["account"], table.c.customer_id == event["customer_id"])
+        for row in await _all(connection, select(table).where(is_of_customer, written).limit(MOST)):
             names = [column.name for column in versions if row[column.name].endswith(f":{event['event_id']}")]
             key = "/".join(str(row[column.name]) for column in table.primary_key if row[column.name])
             found.append({"table": table.name, "key": key, "by": ", ".join(names)})
@@ -55,24 +55,24 @@ async def effects_of_event(connection: AsyncConnection, event: Found) -> list[Fo
 
 
 async def dead_letters_of_event(connection: AsyncConnection, event_id: str) -> list[Found]:
-    """Where and why it failed, once per consumer group and place in the log."""
+    """Returns the event's dead letters, one per consumer group and position in the log, the latest failure first."""
     letters = tables.dead_letters
-    asked = select(letters).where(letters.c.event_id == event_id).order_by(letters.c.last_failed_at.desc())
-    return await _all(connection, asked)
+    query = select(letters).where(letters.c.event_id == event_id).order_by(letters.c.last_failed_at.desc())
+    return await _all(connection, query)
 
 
 async def customer_overview(connection: AsyncConnection, account: str, customer_id: str) -> Found | None:
-    """Everything on one customer: `customer`, `organization`, `members`, and lists, the last MOST of what grows.
+    """Returns everything on one customer: `customer`, `organization`, `members`, and lists of the last MOST other rows.
 
-    None if no table has the customer; `customer` is None while only its events or payments are known.
+    Returns None if no table has the customer. `customer` is None while only its events or payments are known.
     """
 
     def of_customer(table: Any) -> Any:
         return and_(table.c.account == account, table.c.customer_id == customer_id)
 
     async def newest(table: Any, by: str, columns: list[Any] | None = None) -> list[Found]:
-        asked = select(*(columns or [table])).where(of_customer(table))
-        return await _all(connection, asked.order_by(table.c[by].desc().nulls_last()).limit(MOST))
+        query = select(*(columns or [table])).where(of_customer(table))
+        return await _all(connection, query.order_by(table.c[by].desc().nulls_last()).limit(MOST))
 
     members = tables.memberships
     organization_id = Organization.id_of(account, customer_id)
@@ -96,11 +96,11 @@ async def customer_overview(connection: AsyncConnection, account: str, customer_
     return found if any(found.values()) else None
 
 
-async def _one(connection: AsyncConnection, asked: Select[Any]) -> Found | None:
-    rows = await _all(connection, asked.limit(1))
+async def _one(connection: AsyncConnection, query: Select[Any]) -> Found | None:
+    rows = await _all(connection, query.limit(1))
     return rows[0] if rows else None
 
 
-async def _all(connection: AsyncConnection, asked: Select[Any]) -> list[Found]:
-    # SQLAlchemy's names are a kind of str that orjson takes for no key.
-    return [{str(name): value for name, value in row.items()} for row in (await connection.execute(asked)).mappings()]
+async def _all(connection: AsyncConnection, query: Select[Any]) -> list[Found]:
+    # SQLAlchemy's column names are a str subclass; orjson rejects it as a key.
+    return [{str(name): value for name, value in row.items()} for row in (await connection.execute(query)).mappings()]

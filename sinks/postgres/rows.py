@@ -1,4 +1,4 @@
-"""Where a batch ends: the rows beside the state that one transaction writes. Times are UTC."""
+"""Rows that a batch's transaction writes in addition to the state rows. Times are UTC."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.known import Known
 
 @value(frozen=True, slots=True)
 class LedgerRow:
-    """One event and what came of it. `payload` is the JSON text as received, None where it is no JSON."""
+    """One event and its outcome. `payload` is the JSON text as received, or None if it is not valid JSON."""
 
     event_id: str
     type: str
@@ -31,14 +31,14 @@ class LedgerRow:
     outcome: str
     reason: str | None
     attempts: int
-    """Made with this verdict; the ledger adds them up."""
+    """Number of attempts that led to this verdict. The ledger adds it to the number already stored."""
     applied_at: datetime | None
     payload: str | None
 
 
 @value(frozen=True, slots=True, kw_only=True)
 class EmailRow:
-    """An e-mail to send; the columns that follow its sending are the dispatcher's."""
+    """An e-mail to send. The dispatcher writes the columns about its delivery."""
 
     email_key: str
     event_id: str
@@ -55,7 +55,7 @@ class EmailRow:
 
 @value(frozen=True, slots=True, kw_only=True)
 class StripeCallRow:
-    """A call of Stripe's API to make; the columns that follow its making are the dispatcher's."""
+    """A call of Stripe's API to make. The dispatcher writes the columns about its result."""
 
     call_key: str
     event_id: str
@@ -72,7 +72,10 @@ class StripeCallRow:
 
 @value(frozen=True, slots=True, kw_only=True)
 class DeadLetterRow:
-    """Where a dead letter stands; the letter itself is in the topic. Its status is what operators made of it."""
+    """The index entry of a dead letter; the letter itself is in the topic. Operators and replays change its status.
+
+    The worker marks it resolved when the event is settled.
+    """
 
     consumer_group: str
     topic: str
@@ -93,12 +96,12 @@ class DeadLetterRow:
     dead_partition: int | None = None
     dead_offset: int | None = None
     replay_of: str | None = None
-    """The letter (topic/partition/offset) whose replay died again."""
+    """The dead letter (topic/partition/offset) that was replayed, if this event died again after a replay."""
 
 
 @value(frozen=True, slots=True, kw_only=True)
 class ExportRow:
-    """An export to make; the columns that follow its making are sinks/exports'."""
+    """An export to make. sinks/exports writes the columns about its result."""
 
     export_key: str
     event_id: str
@@ -112,7 +115,7 @@ class ExportRow:
 
 @value(frozen=True, slots=True, kw_only=True)
 class ErasureRow:
-    """An erasure to carry out and to note. `dead_letters_kept` is how long their topic keeps a letter."""
+    """An erasure to carry out and to record. `dead_letters_kept` is how long the dead-letter topic keeps a record."""
 
     event_id: str
     account: str
@@ -126,7 +129,7 @@ class ErasureRow:
 
 @dataclass(slots=True)
 class Flush:
-    """All that a batch writes: `known`'s changes and the rest."""
+    """Everything that a batch writes: the changed rows of `known` and the rows in the lists."""
 
     known: Known
     ledger: list[LedgerRow] = field(default_factory=list)
@@ -135,6 +138,6 @@ class Flush:
     exports: list[ExportRow] = field(default_factory=list)
     dead_letters: list[DeadLetterRow] = field(default_factory=list)
     revived: list[str] = field(default_factory=list)
-    """Ids of events that were dead or waiting and are settled now: their letters are closed."""
+    """Ids of events that were dead or waiting and are settled now. The store marks their dead letters resolved."""
     erasure: ErasureRow | None = None
-    """Carried out last."""
+    """The store carries it out last."""

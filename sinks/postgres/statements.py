@@ -1,9 +1,10 @@
-"""Multi-row statements, and how a dataclass becomes their arguments: one list per column, unnested by Postgres.
+"""Builds multi-row SQL statements from dataclasses, with one list per column that Postgres unnests.
 
-Built once from tables.py and the dataclasses' fields, so that a new column needs no SQL. A list of texts or times goes
-as JSON, any other as an array: the driver asks of each element of an array twice whether it is an array itself, and
-takes a time apart in Python. As JSON a text costs half here and no more there; a time a third here, and there less than
-was saved (docs/performance.md).
+The statements are built once from tables.py and the fields of the dataclasses, so a new column needs no SQL. Lists of
+texts and times are sent as JSON, all others as arrays. For each element of an array, the driver checks twice whether it
+is an array itself, and it splits times into parts in Python. With JSON, a text costs half the time in the client and no
+more in the server. A time costs a third in the client; the server needs more, but less than the client saves
+(docs/performance.md).
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped in S
 
 
 class RowShape(Generic[R]):
-    """One table and the dataclass of its rows; a column that the dataclass lacks keeps its default."""
+    """Statements and arguments for one table and the dataclass of its rows.
+
+    The statements do not set columns that are missing in the dataclass.
+    """
 
     def __init__(self, table: Table, row_type: type[R], key: Sequence[str]) -> None:
         hints = get_type_hints(row_type)
@@ -58,7 +62,7 @@ class RowShape(Generic[R]):
         self._same_key = " AND ".join(f't."{name}" = {self._read[name]}' for name in self.key)
 
     def insert(self, conflict: str) -> str:
-        """`conflict` is what follows ON CONFLICT; the table goes by `t`."""
+        """Returns an INSERT. `conflict` is the text after ON CONFLICT; it refers to the table as `t`."""
         values = ", ".join(self._read.values())
         return (
             f"INSERT INTO {self.table.fullname} AS t ({_listed(self.names)}) "  # noqa: S608  # names of our own tables
@@ -66,16 +70,19 @@ class RowShape(Generic[R]):
         )
 
     def update(self) -> str:
-        """Every column but the key, of the rows with these keys."""
+        """Returns an UPDATE that sets all columns except the key, in the rows with the given keys."""
         values = ", ".join(f'"{name}" = {read}' for name, read in self._read.items() if name not in self.key)
         return f"UPDATE {self.table.fullname} AS t SET {values} FROM {self._source} WHERE {self._same_key}"  # noqa: S608  # as above
 
     def delete(self) -> str:
-        """The rows with these keys."""
+        """Returns a DELETE of the rows with the given keys."""
         return f"DELETE FROM {self.table.fullname} AS t USING {self._source} WHERE {self._same_key}"  # noqa: S608  # as above
 
     def arguments(self, rows: Iterable[R]) -> list[Sequence[Any]]:
-        """The rows, at least one, in key order as one list per column. Raises StoreRefused, JSONEncodeError."""
+        """Returns the rows (at least one), sorted by key, as one list per column.
+
+        Raises StoreRefused, JSONEncodeError.
+        """
         columns: list[Sequence[Any]] = list(zip(*map(self._values, sorted(rows, key=self._key_of)), strict=True))
         for at, encode in self._encoders:
             columns[at] = [encode(value) for value in columns[at]]
@@ -84,7 +91,7 @@ class RowShape(Generic[R]):
         return columns
 
     def row(self, record: asyncpg.Record) -> R:
-        """What `selected` gave, as the dataclass."""
+        """Converts a record of the columns in `selected` into the dataclass."""
         values: dict[str, Any] = dict(zip(self.names, record, strict=True))
         for name, decode in self._decoders:
             values[name] = decode(values[name])
@@ -92,17 +99,17 @@ class RowShape(Generic[R]):
 
 
 def texts(at: int) -> str:
-    """The list that is parameter `at`, as rows of one text column."""
+    """Returns SQL that unnests parameter `at` into rows of one text column."""
     return f"json_array_elements_text(${at}::json)"
 
 
 def as_texts(values: Iterable[str | datetime | None]) -> str:
-    """The list as `texts` takes it. Raises JSONEncodeError."""
+    """Returns the argument for a parameter of `texts`. Raises JSONEncodeError."""
     return orjson.dumps(tuple(values)).decode()
 
 
 def json_text(value: object) -> str | None:
-    """A JSON column's argument: text is taken to be JSON already."""
+    """Returns the argument for a JSON column. A str must be JSON text already."""
     if value is None or isinstance(value, str):
         return value
     return orjson.dumps(value, default=_plain).decode()
@@ -115,7 +122,7 @@ def _plain(value: object) -> object:
 
 
 def _aware(value: datetime | None) -> datetime | None:
-    # asyncpg would take a naive time for the machine's local time.
+    # asyncpg would interpret a naive time as the machine's local time.
     if value is not None and value.tzinfo is None:
         raise StoreRefused("a time without a time zone")
     return value
@@ -134,7 +141,7 @@ def _decoder(column: Column[Any], hint: object) -> Callable[[Any], object] | Non
 
 
 def _unnested(column: Column[Any], at: int) -> str:
-    """The list that is parameter `at`, as rows. The payload's JSON stays as it is: to escape it again is dear."""
+    """Returns SQL that unnests parameter `at`. JSON is sent as text[], because escaping payloads again is expensive."""
     if isinstance(column.type, _AS_JSON):
         return texts(at)
     kind = "text" if isinstance(column.type, JSONB) else column.type.compile(_DIALECT)

@@ -1,6 +1,7 @@
-"""Where a batch ends: one transaction that loads what is known, and writes ledger, state, outboxes and dead letters.
+"""Runs a batch's transaction: loads the known rows and writes ledger, state, outboxes and dead letters.
 
-Raw asyncpg, since this is the hot path. Everything raised here is StoreUnavailable, Conflict or StoreRefused.
+Uses asyncpg directly, because this is the hot path. All errors raised here are StoreUnavailable, Conflict or
+StoreRefused.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _LETTERS = RowShape(tables.dead_letters, DeadLetterRow, ["consumer_group", "topi
 
 
 def _overwrite(shape: RowShape[Any], **instead: str) -> str:
-    """SET … of an upsert: the new value of each column but the key, unless `instead` says otherwise."""
+    """Returns DO UPDATE SET … with the new value of each column except the key. `instead` replaces values by column."""
     values = {name: f'excluded."{name}"' for name in shape.names if name not in shape.key} | instead
     return "DO UPDATE SET " + ", ".join(f'"{name}" = {value}' for name, value in values.items())
 
@@ -47,7 +48,7 @@ _BRAKED = """
 SELECT message FROM billing.brakes WHERE consumer_group = $1 AND code_version = $2 AND released_at IS NULL
 """
 _LOCK = "SELECT pg_advisory_xact_lock(id) FROM unnest($1::bigint[]) AS id"
-# Only an event that waits or is dead can come to another verdict.
+# Only an event that is waiting or dead can get another verdict.
 _WRITE_LEDGER = _LEDGER.insert(
     "(event_id) "
     + _overwrite(
@@ -74,12 +75,12 @@ _RESOLVE_LETTERS = """
 UPDATE billing.dead_letters SET status = 'resolved', closed_at = now(), closed_by = coalesce(closed_by, 'worker')
 WHERE event_id = ANY($1::text[]) AND status IN ('open', 'replayed')
 """
-# A key is queued once, for ever.
+# Each key is queued only once, even after the row was delivered.
 _QUEUE_EMAILS = _EMAILS.insert("(email_key) DO NOTHING")
 _QUEUE_CALLS = _CALLS.insert("(call_key) DO NOTHING")
 _ORDER_EXPORTS = _EXPORTS.insert("(export_key) DO NOTHING")
-# Of a customer's timers only the open ones are loaded, so a new one may meet one that is done: that one stays
-# (effects.StartTimer). A pending one is moved.
+# Only a customer's open timers are loaded, so a new timer may have the key of one that is done or cancelled: that row
+# stays as it is (effects.StartTimer). A pending timer is moved.
 _START_TIMERS = loading.SHAPES[Timer].insert(
     "(timer_key) " + _overwrite(loading.SHAPES[Timer]) + " WHERE t.status = 'pending'"
 )
@@ -89,14 +90,17 @@ _DELETES = {kind: shape.delete() for kind, shape in loading.SHAPES.items()}
 
 
 class Store:
-    """A pool of connections, opened by the entry point and closed there."""
+    """The worker's pool of connections. The entry point opens and closes it."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._pool = pool
 
     @classmethod
     async def connect(cls, url: SecretStr, *, pool_size: int, bounds: SessionTimeouts | None = None) -> Store:
-        """Opens one connection at once, so that a wrong address shows. Raises StoreUnavailable, InvalidSettings."""
+        """Opens the pool and one connection, so that a wrong address fails here.
+
+        Raises StoreUnavailable, InvalidSettings.
+        """
         bounds = bounds or SessionTimeouts()
         with classified():
             pool = await asyncpg.create_pool(
@@ -110,7 +114,7 @@ class Store:
         return cls(pool)
 
     async def close(self) -> None:
-        """Waits for what is under way, a few seconds at most."""
+        """Waits up to CONNECT_TIMEOUT_S seconds for connections in use, then ends them."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._pool.close()
@@ -119,11 +123,11 @@ class Store:
 
     @asynccontextmanager
     async def transaction(self, locks: Iterable[tuple[str, int]]) -> AsyncIterator[Transaction]:
-        """One transaction, committed at the end of the block and rolled back by any exception in it.
+        """Runs the block in a transaction: commits at its end, rolls back on any exception.
 
-        `locks` are the (topic, partition)s of the batch. A worker that lost a partition and its new owner take turns on
-        it, so what `seen` answers stays true until the commit. A StoreUnavailable from the commit leaves open whether
-        it happened: ask `seen` again.
+        `locks` are the (topic, partition) pairs of the batch. They exclude a worker that lost a partition and the
+        partition's new owner from each other, so the result of `seen` stays valid until the commit. If the commit
+        raises StoreUnavailable, it may or may not have happened: call `seen` again.
         """
         with classified():
             connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT_S)
@@ -139,7 +143,7 @@ class Store:
                 raise
             with classified():
                 ended = await connection.execute("ROLLBACK" if work.is_broken else "COMMIT")
-            # To commit what a failed statement has ended is a rollback too, and no error of its own.
+            # After a failed statement, Postgres answers COMMIT with a rollback and raises no error.
             if ended != "COMMIT":
                 raise StoreUnavailable("the transaction was rolled back: something in it had failed")
         finally:
@@ -149,40 +153,40 @@ class Store:
         try:
             await self._pool.release(connection, timeout=CONNECT_TIMEOUT_S)
         except DRIVER_ERRORS:
-            # The transaction's end is known by now; all that is lost is the connection, which the pool has ended.
+            # The result of the transaction is already known. Only the connection is lost, and the pool has closed it.
             return
 
 
 class Transaction:
-    """What can be done in one transaction. Any error in it ends it: leave the block and begin again."""
+    """Reads and writes in one transaction. After any error, leave the block and begin a new transaction."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.is_broken = False
-        """Whether half of a flush may stand in it."""
+        """True if the transaction may contain only part of a flush. It is rolled back then."""
 
     async def seen(self, event_ids: Sequence[str]) -> dict[str, str]:
-        """The outcome of each of these events that the ledger holds, by id."""
+        """Returns the outcome of each of these events that is in the ledger, by id."""
         with classified():
             records = await self._connection.fetch(_SEEN, list(event_ids))
         return {record["event_id"]: record["outcome"] for record in records}
 
     async def braked(self, group: str, code_version: str) -> str | None:
-        """Why this consumer group is to stand still under this code version, or None (sinks/postgres/brakes.py)."""
+        """Returns why the brake stops this consumer group at this code version, or None (sinks/postgres/brakes.py)."""
         with classified():
             found: str | None = await self._connection.fetchval(_BRAKED, group, code_version)
         return found
 
     async def load(self, refs: References) -> list[Row]:
-        """The rows these references reach (see References), locked until the end."""
+        """Returns the rows that these references reach (see References), locked until the end of the transaction."""
         with classified():
             return await loading.load(self._connection, refs)
 
     async def flush(self, flush: Flush) -> None:
-        """Writes it all, in the same order in every worker. Event ids must not repeat.
+        """Writes everything in the same order in every worker. Event ids must be distinct.
 
-        Raises Conflict if another transaction wrote one of the events or rows since this one looked, StoreRefused,
-        StoreUnavailable.
+        Raises Conflict if another transaction has written one of the events or rows since this one read them;
+        StoreRefused, StoreUnavailable.
         """
         with classified():
             await self._count(_WRITE_LEDGER, _LEDGER, flush.ledger, "are applied already")
@@ -225,7 +229,7 @@ class Transaction:
             raise Conflict(f"{shape.table.name}: {len(rows) - written} of {len(rows)} rows {otherwise}")
 
     async def _run(self, statement: str, shape: RowShape[Any], rows: Sequence[Any]) -> int:
-        """The number of rows that were written."""
+        """Returns the number of rows written."""
         if not rows:
             return 0
         with classified(shape.arguments_named):
@@ -234,16 +238,16 @@ class Transaction:
 
 
 async def _abandon(connection: Connection) -> None:
-    """Rolls back; where that can't be said, ending the connection does it."""
+    """Rolls back. If the server cannot be reached, closes the connection, which has the same effect."""
     try:
         await connection.execute("ROLLBACK")
     except DRIVER_ERRORS:
-        # One that the server has ended is out of the pool already, and can't be told anything.
+        # A connection that the server has closed has left the pool already, and `terminate` raises.
         with suppress(asyncpg.InterfaceError):
             connection.terminate()
 
 
 def _lock_id(topic: str, partition: int) -> int:
-    """An advisory lock's 64 bits; were two partitions to share them, they would take turns needlessly."""
+    """Returns the 64-bit id of a partition's advisory lock. Partitions with equal ids only wait for each other."""
     digest = hashlib.blake2b(f"{topic}/{partition}".encode(), digest_size=8, person=b"billing").digest()
     return int.from_bytes(digest, signed=True)

@@ -1,4 +1,7 @@
-"""The tables of schema `billing` (design.md, contracts). State tables have one column per field of schemas/state.py."""
+"""Defines the tables of schema `billing`. Other consumers rely on their names, keys and columns.
+
+State tables have one column per field of schemas/state.py.
+"""
 
 from __future__ import annotations
 
@@ -57,13 +60,13 @@ def _one_of(column: str, *values: str) -> CheckConstraint:
 
 
 OUTCOMES = ("applied", "ignored", "stale", "waiting", "dead")
-# `suppressed`: ordered by an event that was only read again (ops/commands/rebuild.py); nothing ever takes it up.
+# `suppressed`: ordered while `billing rebuild` applied the log again (recovery/rebuild). Never delivered.
 EMAIL_STATUSES = ("queued", "sending", "sent", "failed", "suppressed")
 CALL_STATUSES = ("queued", "calling", "done", "failed", "suppressed")
 EXPORT_STATUSES = ("queued", "working", "done", "failed", "expired", "deleted", "suppressed")
 LETTER_STATUSES = ("open", "replayed", "resolved", "discarded")
 
-# The ledger: one row per event, whatever came of it. Its primary key is what makes "applied once" true.
+# The ledger: one row per event with any outcome. Its primary key ensures that each event is applied once.
 events = Table(
     "events",
     metadata,
@@ -269,7 +272,7 @@ timers = Table(
     _one_of("status", *state.TimerStatus),
 )
 
-# The e-mail outbox. `recipient` null: the customer's address at the time of sending.
+# The e-mail outbox. If `recipient` is null, the customer's address at the time of sending is used.
 emails = Table(
     "emails",
     metadata,
@@ -296,7 +299,7 @@ emails = Table(
     _one_of("status", *EMAIL_STATUSES),
 )
 
-# The outbox of calls to Stripe's API; `call_key` is also the idempotency key.
+# The outbox of calls to Stripe's API. `call_key` is also the idempotency key.
 stripe_calls = Table(
     "stripe_calls",
     metadata,
@@ -320,8 +323,8 @@ stripe_calls = Table(
     _one_of("status", *CALL_STATUSES),
 )
 
-# Archives of all that is held on a customer (behaviours.md B6), see sinks/exports/orders.py. `location` is where the
-# archive stands, or is being written, under BILLING_EXPORTS_URL; null once it is gone.
+# Archives of all data on a customer (behaviours.md B6), see sinks/exports/orders.py. `location` is where the archive is
+# stored or being written, under BILLING_EXPORTS_URL. It is null before the first claim and when no archive is left.
 exports = Table(
     "exports",
     metadata,
@@ -350,7 +353,8 @@ exports = Table(
     _one_of("status", *EXPORT_STATUSES),
 )
 
-# What was erased, when, and until when Kafka may still hold it; no personal data. Null: not known, or nothing there.
+# Erasures: what was erased, when, and until when Kafka may still contain it. No personal data. Null in `kafka_until` or
+# `dead_letters_until`: not known, or nothing is there.
 erasures = Table(
     "erasures",
     metadata,
@@ -366,7 +370,7 @@ erasures = Table(
     Index("erasures_customer", "account", "customer_id"),
 )
 
-# Who wants no more of which optional mail.
+# Unsubscribes: one row per customer and optional template.
 unsubscribed = Table(
     "unsubscribed",
     metadata,
@@ -376,7 +380,8 @@ unsubscribed = Table(
     _time("at", null=False),
 )
 
-# The index of the dead-letter topic, which is the source. Key: where the record first stood, and who failed on it.
+# The index of the dead-letter topic, which is the source. Key: the original position of the record, and the consumer
+# group that failed on it.
 dead_letters = Table(
     "dead_letters",
     metadata,
@@ -408,7 +413,7 @@ dead_letters = Table(
     _one_of("status", *LETTER_STATUSES),
 )
 
-# Which consumer groups stand still because too many events died, and how that ended (streams/brake.py).
+# Consumer groups that were stopped because too many events died, and how they were released (streams/brake.py).
 brakes = Table(
     "brakes",
     metadata,
@@ -422,8 +427,8 @@ brakes = Table(
     _count("let_die"),
 )
 
-# The runs of `billing reconcile`, one row per account. Events created in [window_from, cursor) are settled: a run that
-# was killed is taken up there. `scope` names what it was confined to, '' for all events.
+# The runs of `billing reconcile`, one row per run and account. Events created in [window_from, cursor) are done: a run
+# that was killed resumes at the cursor. `scope` names the event types it was limited to, '' for all events.
 reconciliations = Table(
     "reconciliations",
     metadata,
@@ -440,7 +445,7 @@ reconciliations = Table(
     Index("reconciliations_account", "account", "scope", "started_at"),
 )
 
-# In a database that `billing rebuild` made: which offsets of the log it holds, {partition: [first, next]}.
+# In a database made by `billing rebuild`: the offsets of the log that it contains, {partition: [first, next]}.
 rebuilds = Table(
     "rebuilds",
     metadata,

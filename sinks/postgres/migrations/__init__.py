@@ -1,2 +1,4 @@
-"""Beside the flow: the steps that make schema `billing` what tables.py says, each written by hand and never edited once
-released. A test compares their result with tables.py."""
+"""Alembic revisions that create the schemas. They are written by hand and must not be edited once released.
+
+A test compares their result with tables.py.
+"""

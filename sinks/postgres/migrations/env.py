@@ -1,4 +1,4 @@
-"""What alembic runs around the revisions: on the connection that sinks/postgres/migration.py gives it."""
+"""Alembic's environment: runs the revisions on the connection that sinks/postgres/migration.py passes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One module per revision, named `rNNNN_what`."""
+"""The revisions, one module each, named `rNNNN_what`."""
