@@ -1,10 +1,10 @@
-"""A consumer of one's own, in plain confluent-kafka: prints each paid invoice, once it is sure to be printed.
+"""An example consumer in plain confluent-kafka: prints each paid invoice and then commits its offset.
 
     BILLING_KAFKA_BOOTSTRAP=127.0.0.1:9092 python consumer.py
 
-What it may rely on is docs/contract/: keys, headers, and Stripe's envelope as the value. Its group is its own, so it
-moves nobody else. Kafka delivers at least once: an event may come again after a crash or a replay, so whoever acts on
-one remembers `event_id`. Here that is a set of the last few; a database's unique key is better.
+docs/contract/README.md describes what it relies on: keys, headers, and Stripe's envelope as the value. It has its own
+group, so it does not affect other consumers. Kafka delivers at least once: an event may come again after a crash or a
+replay, so a consumer must remember `event_id`. Here this is a set of the latest ids; a database's unique key is better.
 """
 
 import json
@@ -22,7 +22,7 @@ consumer = Consumer(
         "bootstrap.servers": os.environ["BILLING_KAFKA_BOOTSTRAP"],
         "group.id": os.environ.get("GROUP", "paid-invoices"),
         "auto.offset.reset": "earliest",
-        "enable.auto.commit": False,  # committed below, when the work is done
+        "enable.auto.commit": False,  # committed below, after the event is processed
     }
 )
 topic = os.environ.get("BILLING_TOPIC_PREFIX", "billing") + ".events"
@@ -47,7 +47,7 @@ try:
             print(message.error(), file=sys.stderr)
             continue
         headers = {name: value.decode() for name, value in message.headers() or []}
-        if headers["type"] == "invoice.paid" and headers["event_id"] not in seen:  # decoded only if it is wanted
+        if headers["type"] == "invoice.paid" and headers["event_id"] not in seen:  # the value is decoded only for these
             invoice = json.loads(message.value())["data"]["object"]
             paid = f"{invoice['amount_paid']} {invoice['currency']}"  # minor units
             print(headers["event_id"], invoice["customer"], paid, flush=True)
