@@ -1,9 +1,10 @@
-"""The agent: takes batches from Faust, has them processed, marks, acks. It acts on verdicts and decides nothing.
+"""Takes chunks from Faust, passes them to the processor, marks settled events and acks the chunks.
 
-    take ─▶ drop what the table knows ─▶ process (again and again, while trouble is transient) ─▶ mark ─▶ ack
+    take ─▶ drop events the table knows ─▶ process (retry while the error is transient) ─▶ mark ─▶ ack
 
-Nothing may leave the loop as an exception: Faust would ack the batch and lose it (faust-streaming issues 315, 527).
-What can be neither applied nor dead-lettered ends the process, uncommitted; its supervisor starts it again.
+The agent acts on verdicts; the rules decide. No exception may leave the loop, because Faust would ack the batch and
+lose it (faust-streaming issues 315, 527). A batch that can be neither applied nor dead-lettered ends the process with
+its offsets uncommitted; the supervisor restarts the process.
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ from streams.rules.registry import Rule
 log = structlog.get_logger()
 
 EXIT_CANNOT_GO_ON = 70
-"""Exit code (EX_SOFTWARE) of a worker that met what it can neither apply nor dead-letter."""
+"""Exit code (EX_SOFTWARE) of a worker with a batch that it can neither apply nor dead-letter."""
 
 LANES = 2
-"""Batches under way at once, of different partitions: Postgres works on one while the next is decoded and decided."""
+"""Batches in flight at once, of different partitions: Postgres works on one while the next is decoded and decided."""
 
 _SETTLED = (Applied, Stale, Ignored, Duplicate)
 
 
 def exit_uncommitted(error: BaseException) -> None:
-    """Ends the process at once: no orderly stop, which would commit offsets."""
+    """Ends the process at once. An orderly stop would commit offsets."""
     log.critical("worker.cannot_go_on", action="worker.cannot_go_on", error=repr(error), exc_info=error)
     os._exit(EXIT_CANNOT_GO_ON)
 
 
 @dataclass(slots=True, kw_only=True)
 class Agent:
-    """One worker's loop over its stream. `streams` are the stream names it is asked for; others are passed by."""
+    """One worker's loop over its stream. Skips events of streams not named in `streams`; an empty set names all."""
 
     processor: Processor
     seen: SeenEvents
@@ -57,13 +58,13 @@ class Agent:
     streams: frozenset[str]
     give_up: Callable[[BaseException], None] = exit_uncommitted
     hold: Callable[[BrakeTripped], Awaitable[None]] | None = None
-    """What to do when the brake trips, before the agent gives up."""
-    _troubles: dict[int, tuple[float, str]] = field(default_factory=dict)
-    """Of the batches under way that Postgres or Kafka does not let through: since when, and why."""
+    """Called when the brake trips, before `give_up`."""
+    _retrying: dict[int, tuple[float, str]] = field(default_factory=dict)
+    """Batches in flight that are being retried: monotonic time of the first failure, and the last error."""
     last_batch_at: float = field(default_factory=time.monotonic)
 
     async def run(self, stream: Any) -> None:
-        """Consumes until the stream ends. `stream` is Faust's, whose events carry chunks (streams/faust/chunks.py)."""
+        """Consumes `stream` until it ends. Each of its Faust events carries a chunk (streams/faust/chunks.py)."""
         stream.enable_acks = False
         lanes = PartitionLanes(LANES)
         try:
@@ -73,25 +74,25 @@ class Agent:
             await lanes.cancel()
 
     async def _take(self, stream: Any, event: Any) -> None:
-        """One chunk, to its ack."""
+        """Processes one chunk and acks it."""
         try:
             await self.handle([_record_of(record) for record in event.value.records])
             await stream.ack(event)
         except asyncio.CancelledError:
-            raise  # Faust is stopping the agent: what is not acked is read again
+            raise  # Faust is stopping the agent; records without an ack are read again
         except BrakeTripped as tripped:
             if self.hold is not None:
                 await self.hold(tripped)
             self.give_up(tripped)
-        except BaseException as error:  # noqa: BLE001  # the verdict is an exit: see the module's head
+        except BaseException as error:  # noqa: BLE001  # no exception may leave the loop (see the module docstring)
             self.give_up(error)
 
     async def handle(self, records: Sequence[Record]) -> None:
-        """Brings one batch to its verdicts and marks what is settled. Raises only what can't be helped."""
+        """Processes one batch and marks its settled events. Raises BrakeTripped and errors that no retry can fix."""
         started = time.perf_counter()
-        asked_for = [record for record in records if self._is_asked_for(record)]
-        fresh = [record for record in asked_for if not self._is_seen(record)]
-        metrics.SEEN.inc(len(asked_for) - len(fresh))
+        wanted = [record for record in records if self._is_wanted(record)]
+        fresh = [record for record in wanted if not self._is_seen(record)]
+        metrics.SEEN.inc(len(wanted) - len(fresh))
         if fresh:
             verdicts, attempts = await self._process(fresh)
             self.mark(fresh, verdicts)
@@ -99,34 +100,35 @@ class Agent:
         self.last_batch_at = time.monotonic()
 
     def mark(self, records: Sequence[Record], verdicts: Sequence[Verdict]) -> None:
-        """Marks what is settled, after its commit. Waiting and dead events stay unmarked, so a replay gets through."""
+        """Marks settled events after their commit; not waiting or dead ones, so that their replay is processed."""
         pairs = list(zip(records, verdicts, strict=True))
         unsettled = {_id(record) for record, verdict in pairs if not isinstance(verdict, _SETTLED)}
         settled: dict[int, list[Record]] = defaultdict(list)
         for record in records:
             if _id(record) not in unsettled:
                 settled[record.partition].append(record)
-        for partition, of_partition in settled.items():
-            ids = dict.fromkeys(map(_id, of_partition))
-            self.seen.mark(partition, of_partition[0].offset, filter(None, ids))
+        for partition, settled_records in settled.items():
+            ids = dict.fromkeys(map(_id, settled_records))
+            self.seen.mark(partition, settled_records[0].offset, filter(None, ids))
 
     @property
     def troubled_since(self) -> float | None:
-        """Monotonic time since which a batch has not got through; None while all is well."""
-        return min(self._troubles.values())[0] if self._troubles else None
+        """Monotonic time of the first failure of the batch retried longest; None if no batch is being retried."""
+        return min(self._retrying.values())[0] if self._retrying else None
 
     @property
     def trouble(self) -> str:
-        return min(self._troubles.values())[1] if self._troubles else ""
+        """The last error of that batch; empty if no batch is being retried."""
+        return min(self._retrying.values())[1] if self._retrying else ""
 
-    def _is_asked_for(self, record: Record) -> bool:
+    def _is_wanted(self, record: Record) -> bool:
         return not self.streams or self.stream_of(record.headers.get("type", "")) in self.streams
 
     def _is_seen(self, record: Record) -> bool:
         return (record.partition, _id(record)) in self.seen
 
     async def _process(self, records: Sequence[Record]) -> tuple[list[Verdict], int]:
-        """Tries until the batch is through. The partition waits meanwhile: transient trouble is never poison (D4)."""
+        """Retries until the batch is processed; its partitions wait. A transient error never dead-letters (D4)."""
         attempt = Attempt()
         try:
             while True:
@@ -135,11 +137,11 @@ class Agent:
                 except Transient as error:
                     await self._wait_out(error, attempt)
         finally:
-            self._troubles.pop(id(attempt), None)
+            self._retrying.pop(id(attempt), None)
 
     async def _wait_out(self, error: Transient, attempt: Attempt) -> None:
-        since, _ = self._troubles.get(id(attempt), (time.monotonic(), ""))
-        self._troubles[id(attempt)] = since, f"{type(error).__name__}: {error}"
+        since, _ = self._retrying.get(id(attempt), (time.monotonic(), ""))
+        self._retrying[id(attempt)] = since, f"{type(error).__name__}: {error}"
         wait = pause(attempt.number)
         log.warning(
             "batch.retry",
@@ -185,7 +187,7 @@ def _id(record: Record) -> str:
 
 
 def _record_of(consumed: Any) -> Record:
-    """aiokafka's record as ours."""
+    """Converts aiokafka's record to a `Record`."""
     headers = consumed.headers
     return Record(
         topic=consumed.topic,
@@ -200,5 +202,5 @@ def _record_of(consumed: Any) -> Record:
 
 
 def rules_of(streams: frozenset[str], all_rules: Mapping[str, Rule]) -> dict[str, Rule]:
-    """The rules of the named streams; no name means all."""
+    """Returns the rules of the named streams; an empty set names all."""
     return {type_: rule for type_, rule in all_rules.items() if not streams or rule.stream in streams}

@@ -1,4 +1,4 @@
-"""Carries a rule's effects into what is known, so that the next event of the batch decides on them. In memory only."""
+"""Applies a rule's effects to the rows in memory, so that the next event of the batch is decided on them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _OPEN = (TimerStatus.PENDING, TimerStatus.FIRED)
 
 @dataclass(slots=True)
 class Outcome:
-    """What one event's effects come to beyond rows: what to queue, whom to erase, and whether it was stale."""
+    """The effects of one event other than rows and timers: entries to queue, an erasure, the reason if stale."""
 
     emails: list[QueueEmail] = field(default_factory=list)
     calls: list[CallStripe] = field(default_factory=list)
@@ -44,11 +44,11 @@ class Outcome:
     erase: Erase | None = None
     stale: str | None = None
     customer_id: str | None = None
-    """Whose row it wrote: an event may name its customer no other way."""
+    """The customer id of the first saved row that has one. The event itself may not name its customer."""
 
 
 def apply(effects: Iterable[Effect], event: Event[Any], known: Known) -> Outcome:
-    """Writes the effects' rows and timers into `known`; returns the rest."""
+    """Writes the effects' rows and timers into `known`; returns the other effects."""
     outcome = Outcome()
     for effect in effects:
         match effect:
@@ -92,7 +92,7 @@ def _start(effect: StartTimer, event: Event[Any], known: Known) -> None:
     if present is not None and present.status not in _OPEN:
         return
     if present is not None and present.status is TimerStatus.FIRED and present.due_at == effect.due_at:
-        return  # its event is on the log: asked for again, it must not fire again
+        return  # its event is on the log already, and the timer must not fire twice for one due time
     known.save(
         Timer(
             timer_key=effect.key,
@@ -110,8 +110,8 @@ def _start(effect: StartTimer, event: Event[Any], known: Known) -> None:
 
 def _cancel(effect: CancelTimers, known: Known) -> None:
     for timer in known.timers_of(effect.account, effect.customer_id):
-        asked_for = timer.kind in effect.kinds and effect.subject in ("", timer.subject)
-        if asked_for and timer.status in _OPEN:
+        is_meant = timer.kind in effect.kinds and effect.subject in ("", timer.subject)
+        if is_meant and timer.status in _OPEN:
             known.save(replace(timer, status=TimerStatus.CANCELLED))
 
 

@@ -1,9 +1,9 @@
-"""Between verdicts and commit: when so many events die that the code must be broken, no more are dead-lettered (D5).
+"""Stops dead-lettering when so many events fail that the code itself must be broken (D5). Runs before the commit.
 
     verdicts of a batch ─▶ allowed? ── all of it ──▶ commit ─▶ passed
-                              └── up to its last good event ──▶ the worker commits that, and stops
+                              └── up to its last good event ──▶ the worker commits that part and stops
 
-Pure: the processor asks, the worker writes down that the brake holds (sinks/postgres/brakes.py).
+Pure: the processor calls it, and the worker stores that the brake holds (sinks/postgres/brakes.py).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from schemas.errors import NeverKnown
 from schemas.verdict import Applied, Dead, Stale, Verdict, Waiting
 
 _SAMPLE = 5
-"""Reasons that a message holds."""
+"""Number of reasons in a message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The brake holds at `ratio` of dead events in the last `window`, at least `least` of them, or `run` in a row."""
+    """The brake trips at `ratio` dead of the last `window` events (and at least `least`), or at `run` dead in a row."""
 
     window: int = 200
     least: int = 20
@@ -30,7 +30,7 @@ class Limits:
 
 
 class BrakeTripped(Exception):
-    """More events die than a sound deploy would let; `reasons` are a sample, the most frequent first.
+    """More events died than the limits allow. `reasons` is a sample, the most frequent first.
 
     The first `safe` records of the batch may still be committed: they end with a good event.
     """
@@ -42,7 +42,7 @@ class BrakeTripped(Exception):
 
 
 class Brake:
-    """The last verdicts of one worker. `let_die` more dead events are not held against it: an operator's word."""
+    """The last verdicts of one worker. The next `let_die` dead events do not count; an operator allowed them."""
 
     def __init__(self, limits: Limits | None = None, *, let_die: int = 0) -> None:
         self._limits = limits or Limits()
@@ -51,12 +51,12 @@ class Brake:
         self._run = 0
         self._let_die = let_die
 
-    def forgive(self, dead: int) -> None:
-        """So many more are not held against it."""
+    def allow_more(self, dead: int) -> None:
+        """Allows this many more dead events that do not count."""
         self._let_die += dead
 
     def check(self, verdicts: Sequence[Verdict]) -> None:
-        """Raises BrakeTripped if committing these in their order would go too far. Changes nothing."""
+        """Raises BrakeTripped if these verdicts, in their order, would exceed the limits. Does not change the state."""
         if not any(isinstance(verdict, Dead) for verdict in verdicts):
             return
         trial = Brake(self._limits, let_die=self._let_die)
@@ -64,26 +64,26 @@ class Brake:
         trial._dead, trial._run = self._dead, self._run
         safe = 0
         for number, verdict in enumerate(verdicts, 1):
-            is_forgiven = trial._add(verdict)
+            is_allowed = trial._add(verdict)
             if (why := trial._too_many()) is not None:
                 raise BrakeTripped(why, _sample(trial._past), safe)
-            if is_forgiven or not isinstance(verdict, Dead):
+            if is_allowed or not isinstance(verdict, Dead):
                 safe = number
 
     def passed(self, verdicts: Sequence[Verdict]) -> None:
-        """These are committed."""
+        """Counts verdicts that are committed."""
         for verdict in verdicts:
             self._add(verdict)
 
     def _add(self, verdict: Verdict) -> bool:
-        """Whether it is a dead event that is forgiven."""
+        """Returns whether the verdict is a dead event that an operator allowed."""
         if counts_for_brake(verdict):
             if isinstance(verdict, Dead) and self._let_die > 0:
                 self._let_die -= 1
                 return True
             dead = verdict if isinstance(verdict, Dead) else None
-            forgotten = self._past[0] if len(self._past) == self._limits.window else None
-            self._dead += (dead is not None) - (forgotten is not None)
+            dropped = self._past[0] if len(self._past) == self._limits.window else None
+            self._dead += (dead is not None) - (dropped is not None)
             self._run = self._run + 1 if dead else 0
             self._past.append(dead)
         return False
@@ -98,7 +98,7 @@ class Brake:
 
 
 def counts_for_brake(verdict: Verdict) -> bool:
-    """Whether a verdict says anything of the rules. One on a missed object is the sender's or the clock's doing."""
+    """Whether a verdict is evidence about the code. NeverKnown is not: its cause is the sender or a time limit."""
     if isinstance(verdict, Dead):
         return verdict.error_class != NeverKnown.__name__
     return isinstance(verdict, Applied | Stale | Waiting)

@@ -1,4 +1,4 @@
-"""From a record's bytes to an event with its rule: the first step of `process`, and the first place poison shows."""
+"""Decodes a record's bytes to an event and finds its rule: the first step of `process`, and the first that can fail."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from schemas.fast_row import value
 from schemas.ordering import account_of, customer_id_of
 from streams.rules.registry import Rule
 
-_OLDEST, _NEWEST = 0, 4_102_444_800  # 1970 and 2100: outside of it `created` is no time
+_OLDEST, _NEWEST = 0, 4_102_444_800  # 1970 and 2100: a `created` outside this range is invalid
 
 
 @value(frozen=True, slots=True, kw_only=True)
 class EventSummary:
-    """What the ledger writes of any event, whether a rule asks for it or not. `created` is UTC."""
+    """The ledger's columns for any event, with or without a rule. `created` is in UTC."""
 
     id: str
     type: str
@@ -33,7 +33,7 @@ class EventSummary:
 
 @value(frozen=True, slots=True)
 class Decoded:
-    """`event` and `rule` are None where no rule asks for the type."""
+    """A decoded record. `event` and `rule` are None if no rule handles the type."""
 
     envelope: EventSummary
     event: Event[Any] | None
@@ -41,10 +41,10 @@ class Decoded:
 
 
 def decode(value: bytes | None, rules: Mapping[str, Rule]) -> Decoded:
-    """Reads the bytes as an event, and its object as its rule's model. Raises MalformedEvent."""
+    """Parses the bytes as an event and its object as the rule's model. Raises MalformedEvent."""
     raw = _parse(value)
-    if value is not None and not is_storable(value) and _holds_nul(raw):
-        raise MalformedEvent("holds U+0000, which Postgres can store in no text")
+    if value is not None and not is_storable(value) and _contains_nul(raw):
+        raise MalformedEvent("contains U+0000, which Postgres cannot store in text")
     envelope = _envelope(raw)
     rule = rules.get(envelope.type) if raw.get("object") == "event" else None
     if rule is None:
@@ -53,7 +53,7 @@ def decode(value: bytes | None, rules: Mapping[str, Rule]) -> Decoded:
 
 
 def describe(value: bytes | None) -> EventSummary | None:
-    """The envelope of a record that could not be decoded, where at least that can be read."""
+    """Returns the summary of a record that `decode` rejects; None if its id or type cannot be read."""
     try:
         return _envelope(_parse(value))
     except MalformedEvent:
@@ -73,16 +73,16 @@ def _parse(value: bytes | None) -> dict[str, Any]:
 
 
 def is_storable(value: bytes) -> bool:
-    """Whether the text can't hold U+0000; False means that it may."""
+    """Whether the JSON cannot contain U+0000. False means that it may."""
     return b"\\u0000" not in value
 
 
-def _holds_nul(value: object) -> bool:
+def _contains_nul(value: object) -> bool:
     if isinstance(value, str):
         return "\0" in value
     if isinstance(value, dict):
-        return any(map(_holds_nul, value.keys())) or any(map(_holds_nul, value.values()))
-    return isinstance(value, list) and any(map(_holds_nul, value))
+        return any(map(_contains_nul, value.keys())) or any(map(_contains_nul, value.values()))
+    return isinstance(value, list) and any(map(_contains_nul, value))
 
 
 def _envelope(raw: dict[str, Any]) -> EventSummary:
@@ -96,7 +96,7 @@ def _envelope(raw: dict[str, Any]) -> EventSummary:
         id=event_id,
         type=type_,
         account=account_of(raw) or "",
-        livemode=raw.get("livemode") in (True, "true"),  # old Connect samples hold the word
+        livemode=raw.get("livemode") in (True, "true"),  # old Connect samples contain the string
         created=_time(raw.get("created")),
         api_version=api_version if isinstance(api_version, str) else None,
         customer_id=customer_id_of(raw),
@@ -104,7 +104,7 @@ def _envelope(raw: dict[str, Any]) -> EventSummary:
 
 
 def _time(created: object) -> datetime | None:
-    """Seconds since the epoch (a number, or digits as in old samples), or the ISO 8601 of a thin event."""
+    """Parses epoch seconds (a number, or digits in old samples) or a thin event's ISO 8601. Returns None if invalid."""
     if isinstance(created, str) and created.isdecimal() and len(created) <= len(str(_NEWEST)):
         created = int(created)
     if isinstance(created, int) and not isinstance(created, bool) and _OLDEST <= created <= _NEWEST:
@@ -120,7 +120,7 @@ def _time(created: object) -> datetime | None:
 
 def _event(raw: dict[str, Any], envelope: EventSummary, rule: Rule) -> Event[Any]:
     if envelope.created is None:
-        raise MalformedEvent(f"created: {raw.get('created')!r:.40} is no time")
+        raise MalformedEvent(f"created: {raw.get('created')!r:.40} is not a time")
     data = raw.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("object"), dict):
         raise MalformedEvent("data.object: not an object")
@@ -144,6 +144,6 @@ def _validated(model: type[BaseModel], raw_object: dict[str, Any]) -> BaseModel:
     try:
         return model.model_validate(raw_object)
     except ValidationError as error:
-        # Without the input: a dead letter's reason is read by people who need not see the payload.
+        # Without the input: people who must not see the payload read a dead letter's reason.
         lines = [f"data.object.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
         raise MalformedEvent("; ".join(lines)) from None

@@ -1,4 +1,4 @@
-"""Turns processed items into the rows that one transaction writes."""
+"""Builds the rows that one transaction writes from the processed items."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from streams.rules.registry import OTHER
 
 
 def _revived(item: Item) -> str | None:
-    """The id of an event that was dead, perhaps waited since, and is settled now."""
-    if item.came_before and item.decoded and isinstance(item.verdict, Applied | Stale | Ignored):
+    """The id of an event that was dead or waiting before and is settled now."""
+    if item.earlier_outcome and item.decoded and isinstance(item.verdict, Applied | Stale | Ignored):
         return item.decoded.envelope.id
     return None
 
 
 def _ledger_row(item: Item, attempt: Attempt, now: datetime) -> LedgerRow | None:
-    """None for a duplicate, and for what has no id to stand in the ledger under."""
+    """Returns None for a duplicate and for a record without a readable id."""
     if item.verdict is None or isinstance(item.verdict, Duplicate):
         return None
     record, verdict = item.record, item.verdict
@@ -52,15 +52,15 @@ def _ledger_row(item: Item, attempt: Attempt, now: datetime) -> LedgerRow | None
 
 
 def _clean(header: str) -> str:
-    """A header of a foreign producer, fit for a text column."""
+    """Removes U+0000 from a foreign producer's header, so that a text column can store it."""
     return header.replace("\0", "")
 
 
 def _payload(item: Item) -> str | None:
-    """The JSON as received, where the ledger can hold it: a waiting event comes back from there."""
+    """The JSON as received, if the ledger can store it. A waiting event is read back from the ledger."""
     value = item.record.value
     if value is None or (isinstance(item.verdict, Dead) and item.verdict.stage == "store"):
-        return None  # what the store refused, it may refuse for the payload; the dead letter has the bytes
+        return None  # the payload may be what the store refused; the dead letter has the bytes
     return value.decode() if item.decoded is not None or is_storable(value) else None
 
 

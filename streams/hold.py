@@ -1,4 +1,4 @@
-"""Holds a worker while the brake is on."""
+"""Keeps a worker waiting while the brake holds."""
 
 from __future__ import annotations
 
@@ -30,16 +30,19 @@ def limits_of(settings: Settings) -> Limits:
 
 @dataclass(slots=True, kw_only=True)
 class BrakeGate:
-    """A worker's side of it. `reason` is for /readyz while nothing is applied."""
+    """Waits for the brake's release and stores a trip. `reason` explains in /readyz why nothing is applied."""
 
     brakes: Brakes
     group: str
     code_version: str
-    reason: str | None = "the brake has not been looked at yet"
+    reason: str | None = "the brake has not been checked yet"
 
     async def until_released(self, stopping: asyncio.Event) -> int:
-        """Waits while the brake holds for this code, Postgres' outages included; returns what may die unheld."""
-        is_said = False
+        """Waits while the brake holds for this code version, through outages of Postgres too.
+
+        Returns how many dead events an operator has allowed.
+        """
+        is_logged = False
         while not stopping.is_set():
             try:
                 held = await self.brakes.last(self.group)
@@ -48,18 +51,18 @@ class BrakeGate:
                     self.reason = None
                     return allowed
             except StoreUnavailable as error:
-                self.reason = f"cannot look at the brake: {error}"
+                self.reason = f"cannot read the brake: {error}"
             else:
                 self.reason = _explained(held.message, held.reasons)
-                if not is_said:
+                if not is_logged:
                     log.error("worker.held", action="worker.held", group=self.group, reason=self.reason)
-                    is_said = True
+                    is_logged = True
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), _POLL_S)
         return 0
 
     async def write_down(self, tripped: BrakeTripped) -> None:
-        """Tries until Postgres has it: a worker started again must not go on as if nothing had happened."""
+        """Retries until Postgres has stored the trip, because a restarted worker must be held, too."""
         self.reason = _explained(str(tripped), tripped.reasons)
         log.critical("worker.brake", action="worker.brake", group=self.group, reason=self.reason)
         number = 0
@@ -77,6 +80,6 @@ class BrakeGate:
 def _explained(message: str, reasons: tuple[str, ...]) -> str:
     sample = f" ({'; '.join(reasons)})" if reasons else ""
     return (
-        f"the brake holds: {message}{sample}. Deploy a fixed version, or say `billing brake release`; "
+        f"the brake holds: {message}{sample}. Deploy a fixed version, or run `billing brake release`; "
         "then `billing dead replay`"
     )

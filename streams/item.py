@@ -1,4 +1,4 @@
-"""One record on its way through the worker: what was read, decoded and decided."""
+"""The state of one record while the worker processes it: read, decoded, decided."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streams.decode import Decoded, describe
 
 @dataclass(slots=True)
 class Attempt:
-    """What is known of the records that one `process` call has failed on before, so that a retry repeats no letter."""
+    """State of one `process` call across its retries, so that no retry publishes a dead letter twice."""
 
     number: int = 1
     first_failed_at: dict[tuple[str, int, int], datetime] = field(default_factory=dict)
@@ -23,19 +23,19 @@ class Attempt:
 
 @dataclass(slots=True)
 class Item:
-    """One record on its way to a verdict."""
+    """One record, its verdict and the effects to write."""
 
     record: Record
     decoded: Decoded | None = None
     verdict: Verdict | None = None
-    came_before: str | None = None
-    """Its outcome in the ledger, `waiting` or `dead`; None if it is new there."""
+    earlier_outcome: str | None = None
+    """The outcome in the ledger, `waiting` or `dead`; None if the event is not in the ledger."""
     emails: list[QueueEmail] = field(default_factory=list)
     calls: list[CallStripe] = field(default_factory=list)
     exports: list[OrderExport] = field(default_factory=list)
     erase: Erase | None = None
     customer_id: str | None = None
-    """Whose row it wrote."""
+    """The customer id of the first row it wrote (`Outcome.customer_id`)."""
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -47,6 +47,6 @@ def _is_unread(item: Item) -> bool:
 
 
 def _id_of(item: Item) -> str | None:
-    """Under which it stands in the ledger; None for what has no id to stand there under."""
+    """The event id used in the ledger; None if the record has no readable id."""
     envelope = item.decoded.envelope if item.decoded else describe(item.record.value)
     return envelope.id if envelope else None

@@ -1,11 +1,11 @@
-"""The one place with a story: a batch of records in, a verdict for each out (design.md 4).
+"""Processes a batch of records and returns a verdict for each (docs/decisions.md 4).
 
-    decode ─▶ load what is known ─▶ rules, event by event ─▶ one transaction: ledger, state, mails, timers
-       │              │                      │                        │
-    Dead           Duplicate   Stale, Waiting, Dead, Ignored  refused: halve until the poison stands alone
+    decode ─▶ load stored rows ─▶ rules, event by event ─▶ one transaction: ledger, state, mails, timers
+       │             │                      │                        │
+    Dead          Duplicate   Stale, Waiting, Dead, Ignored   refused: halve until one record is left
 
-The transaction takes one lock per partition of the batch. So a worker that lost its partition without noticing, and
-the worker that has it now, take turns; whichever comes second finds the events in the ledger.
+The transaction takes one lock per partition of the batch. So a worker that lost its partition without noticing and the
+partition's new owner run one after the other; the second one finds the events in the ledger.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ from streams.rules.registry import Rule
 from streams.waiting import retry_timer, stay_of
 
 OTHER = "other"
-"""The stream of the types that no rule asks for."""
+"""The stream of event types without a rule."""
 
 
 _SETTLED = {"applied", "ignored", "stale"}
-"""Outcomes in the ledger that make a further delivery a duplicate. Waiting and dead events may be tried again."""
+"""Outcomes in the ledger that make another delivery a duplicate. Waiting and dead events may be processed again."""
 
 
-_TRIES_OF_THE_UNFORESEEN = 3
-_TRIES_OF_A_CONFLICT = 6
-"""Whoever was first has committed long before: what still collides, after some six seconds, collides with itself."""
+_UNFORESEEN_TRIES = 3
+_CONFLICT_TRIES = 6
+"""After about six seconds the other transaction has committed; a batch that still conflicts conflicts with itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processor:
-    """Applies batches. `rules` are those of the worker's streams; `group` names the consumer group in dead letters."""
+    """Processes batches. `rules` are those of the worker's streams; dead letters name the consumer group `group`."""
 
     store: Store
     dead_letters: DeadLetterPublisher
@@ -68,21 +68,21 @@ class Processor:
     kafka_keeps: KafkaKeeps = field(default_factory=KafkaKeeps)
     brake: Brake = field(default_factory=Brake)
     is_last_look: bool = False
-    """Whether what waits, and can do without what it misses, is to do so now (recovery/rebuild/apply_log.py)."""
+    """Apply waiting events now, without the missing object, if their rule allows it (recovery/rebuild/apply_log.py)."""
 
     async def process(self, records: Sequence[Record], attempt: Attempt | None = None) -> list[Verdict]:
         """Applies the records in their order and returns a verdict for each.
 
-        Raises BrakeTripped before more is dead-lettered than the brake allows; what came before is committed.
-        Raises Transient when nothing of the (rest of the) batch could be committed: the caller tries again, with the
-        same `attempt`. Records that were committed before come out as duplicates then.
+        Raises BrakeTripped instead of dead-lettering more events than the brake allows; earlier records are committed.
+        Raises Transient if the rest of the batch could not be committed. The caller retries the whole batch with the
+        same `attempt`; records that are already committed are then duplicates.
         """
         attempt = attempt or Attempt()
         return await self._process(records, attempt)
 
     async def _process(self, records: Sequence[Record], attempt: Attempt) -> list[Verdict]:
         verdicts: list[Verdict] = []
-        while rest := records[len(verdicts) :]:  # again only behind an erasure
+        while rest := records[len(verdicts) :]:  # again after an erasure (the last in its transaction) or `safe`
             try:
                 verdicts += await self._transact(rest, attempt)
             except BrakeTripped as tripped:
@@ -90,20 +90,20 @@ class Processor:
                     raise
                 verdicts += await self._process(rest[: tripped.safe], attempt)
             except Exception as error:
-                # The verdict: what nobody foresaw is tried again, then halved until the record stands alone, then dead.
+                # An unforeseen error is retried, then the batch is halved down to one record, which is dead-lettered.
                 if isinstance(error, Transient) and not is_permanent(error, attempt):
                     raise
-                if not isinstance(error, Poison | Transient) and attempt.number < _TRIES_OF_THE_UNFORESEEN:
+                if not isinstance(error, Poison | Transient) and attempt.number < _UNFORESEEN_TRIES:
                     raise Unsettled(f"{type(error).__name__}: {error}") from error
                 if len(rest) == 1:
-                    return verdicts + await self._bury(rest[0], error, attempt)
+                    return verdicts + await self._dead_letter(rest[0], error, attempt)
                 middle = len(rest) // 2
                 verdicts += await self._process(rest[:middle], attempt)
                 verdicts += await self._process(rest[middle:], attempt)
         return verdicts
 
     async def _transact(self, records: Sequence[Record], attempt: Attempt) -> list[Verdict]:
-        """Verdicts on all the records, or up to an erasure: that is the last in its transaction."""
+        """Returns the verdicts on all records, or on those up to an erasure, which is the last in its transaction."""
         items = [self._decoded(record) for record in records]
         locks = sorted({(record.topic, record.partition) for record in records})
         async with self.store.transaction(locks) as transaction:
@@ -116,9 +116,9 @@ class Processor:
                 if item.erase is not None:
                     del items[at + 1 :]
             for item in items:
-                if isinstance(item.verdict, Waiting):  # what it misses may have come behind it in this very batch
+                if isinstance(item.verdict, Waiting):  # the missing object may come later in this batch
                     item.verdict = self._decide(item, known, now)
-                _keep_waiting_room(item, known, now)
+                _update_retry_timer(item, known, now)
             self.brake.check(verdicts_for_brake(items))
             await self._write(items, known, transaction, attempt)
         self.brake.passed(verdicts_for_brake(items))
@@ -131,7 +131,7 @@ class Processor:
             return Item(record, verdict=_dead(error, "decode"))
 
     async def _drop_duplicates(self, items: Sequence[Item], transaction: Transaction) -> None:
-        # What can be read goes first: bytes that only name an event must not pass for it.
+        # Decoded records go first: malformed bytes with an event's id must not make the event itself a duplicate.
         known = [(event_id, item) for item in sorted(items, key=_is_unread) if (event_id := _id_of(item)) is not None]
         ledger = await transaction.seen([event_id for event_id, _ in known])
         here: set[str] = set()
@@ -140,7 +140,7 @@ class Processor:
             if outcome in _SETTLED or event_id in here:
                 item.verdict = Duplicate()
             else:
-                item.came_before = outcome
+                item.earlier_outcome = outcome
             here.add(event_id)
 
     async def _load(self, items: Sequence[Item], transaction: Transaction) -> Known:
@@ -148,7 +148,7 @@ class Processor:
         for item in items:
             if item.verdict is None and item.decoded and item.decoded.rule and item.decoded.event:
                 references.update([item.decoded.rule.refer(item.decoded.event)])
-                if item.came_before:
+                if item.earlier_outcome:
                     references.timers.add(retry_key(item.decoded.event.id))
         return Known(self.config, await transaction.load(references))
 
@@ -159,13 +159,13 @@ class Processor:
         try:
             effects = item.decoded.rule.decide(event, known)
         except NotKnownYet as error:
-            waits = self._wait(event, error, known, now)
-            if waits is not None:
-                return waits
+            verdict = self._wait(event, error, known, now)
+            if verdict is not None:
+                return verdict
             effects = list(error.at_last or ())
         except Poison as error:
             return _dead(error, "decide")
-        except Exception as error:  # noqa: BLE001  # a rule is pure: what it raises once it raises always
+        except Exception as error:  # noqa: BLE001  # a rule is pure, so every retry would raise the same
             return _dead(error, "decide")
         outcome = apply(effects, event, known)
         item.emails, item.calls, item.exports = outcome.emails, outcome.calls, outcome.exports
@@ -173,13 +173,13 @@ class Processor:
         return Applied() if outcome.stale is None else Stale(outcome.stale)
 
     def _wait(self, event: Event[Any], missed: NotKnownYet, known: Known, now: datetime) -> Waiting | Dead | None:
-        """None: the event waits no longer, and does without what it misses."""
+        """Returns the verdict on an event with a missing object; None if it is applied without it (`at_last`)."""
         hours = self.config.rules.waiting_limit_hours
         until = stay_of(known.timer(retry_key(event.id)), now).until(now, timedelta(hours=hours))
         if (until is None or self.is_last_look) and missed.at_last is not None:
             return None
         if until is None:
-            return _dead(NeverKnown(f"waited {hours} h for what never became known: {missed}"), "decide")
+            return _dead(NeverKnown(f"still unknown after {hours} h: {missed}"), "decide")
         return Waiting(until, str(missed))
 
     async def _write(self, items: Sequence[Item], known: Known, transaction: Transaction, attempt: Attempt) -> None:
@@ -218,8 +218,10 @@ class Processor:
         )
 
     async def _publish(self, item: Item, verdict: Dead, attempt: Attempt, now: datetime) -> DeadLetterRow:
-        """The letter first, its index and the ledger's `dead` after: a crash between leaves a letter too many, never
-        an event that is said to be kept and is not."""
+        """Publishes the letter before its index row and the ledger's `dead` are committed.
+
+        A crash in between leaves an extra letter, never a ledger entry without a letter.
+        """
         first = attempt.first_failed_at.setdefault(item.place, now)
         letter = self._letter(item.record, verdict, attempt.number, first, now)
         place = attempt.published.get(item.place)
@@ -277,8 +279,8 @@ class Processor:
         rule = self.rules.get(type_)
         return rule.stream if rule else OTHER
 
-    async def _bury(self, record: Record, error: Exception, attempt: Attempt) -> list[Verdict]:
-        """Dead-letters a record that the store refuses, in a transaction with nothing else in it."""
+    async def _dead_letter(self, record: Record, error: Exception, attempt: Attempt) -> list[Verdict]:
+        """Dead-letters a record that the store refuses, in a transaction of its own."""
         item = self._decoded(record)
         verdict = _dead(error, "store")
         async with self.store.transaction([(record.topic, record.partition)]) as transaction:
@@ -292,20 +294,21 @@ class Processor:
 
 
 def is_permanent(error: Transient, attempt: Attempt) -> bool:
-    return isinstance(error, Conflict) and attempt.number >= _TRIES_OF_A_CONFLICT
+    """Whether retrying does not help: a conflict that remains after `_CONFLICT_TRIES` tries."""
+    return isinstance(error, Conflict) and attempt.number >= _CONFLICT_TRIES
 
 
 def verdicts_for_brake(items: Sequence[Item]) -> list[Verdict]:
-    """The verdicts, in their order, but for what was dead before: a replay in vain says nothing of a deploy."""
+    """The verdicts in their order. A failed replay counts as a duplicate: it does not indicate a broken deploy."""
     return [
-        Duplicate() if item.came_before == "dead" and isinstance(item.verdict, Dead) else item.verdict
+        Duplicate() if item.earlier_outcome == "dead" and isinstance(item.verdict, Dead) else item.verdict
         for item in items
         if item.verdict is not None
     ]
 
 
-def _keep_waiting_room(item: Item, known: Known, now: datetime) -> None:
-    """Sets the timer of an event that waits, and ends the one of an event that waits no longer."""
+def _update_retry_timer(item: Item, known: Known, now: datetime) -> None:
+    """Sets the retry timer of a waiting event; finishes the timer of an event that no longer waits."""
     event = item.decoded.event if item.decoded else None
     if event is None or isinstance(item.verdict, Duplicate):
         return
@@ -317,7 +320,7 @@ def _keep_waiting_room(item: Item, known: Known, now: datetime) -> None:
 
 
 def _dead(error: Exception, stage: str) -> Dead:
-    """The verdict on an error. One that no rule foresaw is named so, and brings its traceback."""
+    """Returns the verdict on an error. An error other than Poison is named Unforeseen and keeps its traceback."""
     if isinstance(error, Poison):
         return Dead(type(error).__name__, str(error), stage)
     reason = f"{type(error).__name__}: {error}"

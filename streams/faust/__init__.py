@@ -1,1 +1,1 @@
-"""What depends on private parts of Faust and aiokafka, in one place, so that an upgrade is reviewed in one place."""
+"""Code that depends on private parts of Faust and aiokafka, in one package, so that an upgrade is reviewed here."""

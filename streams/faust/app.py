@@ -1,7 +1,8 @@
-"""The Faust application of one worker: `billing.events` in, one agent, one table.
+"""Builds a worker's Faust application: it consumes `billing.events` with one agent and keeps one table.
 
-Every option that differs from Faust's default stands here with its reason; what was measured is in
-docs/architecture.md.
+Options that differ from Faust's defaults have their reason here; the measurements are in docs/architecture.md.
+`Consumer`, `Transport` and `App` repair three faults of Faust that make a process skip events after a rebalance. See
+faust-streaming issues 316, 596 and 606. tests/chaos/test_crash_points.py saw it: read up to 16, then 33, then from 80.
 """
 
 from __future__ import annotations
@@ -20,26 +21,27 @@ from streams.faust.chunks import ChunkTransport
 from streams.faust.seen import SeenEvents
 
 _HEARTBEAT_S = 0.5
-"""A member learns of a rebalance from the answer to its heartbeat, and all the others stand still until the last one
-knows. Kafka's 3 s, or a quarter of the session timeout, are that standstill (docs/scaling.md)."""
+"""Seconds between heartbeats. A member learns of a rebalance from the response to its heartbeat, and all members pause
+until the last one knows. With Kafka's 3 s, or a quarter of the session timeout, they pause for that time
+(docs/scaling.md)."""
 _CHUNKS_WAITING = 2
-"""Between fetch and agent, beside those under way: what a rebalance throws away, and what memory holds."""
+"""Chunks queued between fetch and agent, besides those in flight. They use memory, and a rebalance discards them."""
 
 
 def group_of(prefix: str, streams: frozenset[str]) -> str:
-    """The consumer group's name, which is also Faust's application id: one group for all streams, or one of its own."""
+    """Returns the consumer group, also Faust's application id: one for all streams, or one per set of named streams."""
     return f"{prefix}.worker" if not streams else f"{prefix}.worker." + "-".join(sorted(streams))
 
 
 def create_app(settings: Settings, group: str, partitions: int) -> faust.App:
-    """An app that is not connected to anything yet. `partitions` are those the events topic really has."""
+    """Returns an app that is not connected yet. `partitions` is the partition count of the events topic."""
     datadir = Path(settings.state_dir) / "faust"
     datadir.mkdir(parents=True, exist_ok=True)
     app = App(
         group,
         broker=f"kafka://{settings.kafka_bootstrap.replace(',', ';kafka://')}",
         datadir=datadir,
-        store="memory://",  # nothing on disk to go stale: the changelog is small
+        store="memory://",  # no files that can become stale; the changelog is small
         autodiscover=False,
         web_enabled=False,  # Faust's own server listens on every interface and shows table contents
         topic_disable_leader=True,
@@ -47,12 +49,12 @@ def create_app(settings: Settings, group: str, partitions: int) -> faust.App:
         topic_replication_factor=settings.replication_factor,
         key_serializer="raw",
         value_serializer="raw",
-        consumer_auto_offset_reset="earliest",  # `latest` loses what came before the group's first commit
+        consumer_auto_offset_reset="earliest",  # `latest` loses records from before the group's first commit
         broker_commit_interval=1.0,
         broker_session_timeout=settings.session_timeout_s,  # a dead worker's partitions move after this long
         consumer_group_instance_id=settings.member_id or None,
         broker_heartbeat_interval=_HEARTBEAT_S,
-        # Of each partition, so that a fetch brings chunks of several that can be worked on side by side.
+        # Bytes per partition: one fetch then returns chunks of several partitions, which are processed in parallel.
         consumer_max_fetch_size=256 * 1024,
         broker_max_poll_interval=300.0,  # Faust's 1000 s would hide a stuck worker for a quarter of an hour
         broker_request_timeout=15.0,
@@ -61,7 +63,7 @@ def create_app(settings: Settings, group: str, partitions: int) -> faust.App:
         producer_linger=0.005,
         producer_request_timeout=15.0,  # Faust's is 20 minutes
         producer_max_request_size=4_000_000,
-        # Drained streams before a rebalance would make one slow Postgres stall the whole group; the ledger and the
+        # Draining the streams before a rebalance would let one slow Postgres stall the whole group. The ledger and the
         # partition locks make a late batch harmless.
         stream_wait_empty=False,
         stream_buffer_maxsize=4096,
@@ -71,9 +73,9 @@ def create_app(settings: Settings, group: str, partitions: int) -> faust.App:
 
 
 def attach(app: faust.App, agent: Agent, topic: str, seen: SeenEvents) -> None:
-    """Makes `agent` read `topic`, and the table follow the assignment."""
+    """Makes `agent` consume `topic`, and drops table entries of partitions that are no longer assigned."""
     channel = app.topic(topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
-    channel.maxsize = _CHUNKS_WAITING  # `app.topic` would take it and forget it
+    channel.maxsize = _CHUNKS_WAITING  # the `maxsize` argument of `app.topic` has no effect
 
     @app.agent(channel, name="events", concurrency=1)
     async def events(stream: Any) -> None:
@@ -89,7 +91,14 @@ log = structlog.get_logger()
 
 
 class Consumer(driver.Consumer):
-    """Faust's, repaired as above. A `tp` is a topic with a partition."""
+    """Faust's consumer with two repairs. A `tp` is a topic with a partition.
+
+    1. Faust takes acked offsets off its list before it commits them. If that commit is discarded or refused, they are
+       gone, and later acks stay after a gap. Here they are put back.
+    2. Faust takes any jump in the offsets for compaction and treats the missing offsets as done. This topic is not
+       compacted: only records that retention removed may be missing. Any other hole stops the commits, so that nothing
+       is lost, and the watchdog ends the worker.
+    """
 
     async def _commit_offsets(self, offsets: Mapping[Any, int], start_new_transaction: bool = True) -> bool:
         before = {tp: self._committed_offset[tp] for tp in offsets}
@@ -104,10 +113,10 @@ class Consumer(driver.Consumer):
         return did_commit
 
     def _put_back(self, tp: Any, committed: int | None, offset: int) -> None:
-        """Acks of `committed` (or of the last one, before the first commit) up to but without `offset`."""
+        """Restores the acks from `committed` (before the first commit: `offset` - 1) up to, excluding, `offset`."""
         self._committed_offset[tp] = committed
         missing = set(range(offset - 1 if committed is None else committed, offset)) - self._acked_index[tp]
-        self._acked[tp].extend(missing)  # sorted where it is read
+        self._acked[tp].extend(missing)  # Faust sorts it before reading
         self._acked_index[tp].update(missing)
 
     async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
@@ -116,7 +125,7 @@ class Consumer(driver.Consumer):
             await super()._add_gap(tp, offset_from, offset_to)
             return
         log.warning(
-            "a jump in the offsets",
+            "offsets are missing",
             action="worker.hole",
             topic=tp.topic,
             partition=tp.partition,
@@ -126,13 +135,18 @@ class Consumer(driver.Consumer):
 
 
 class Transport(driver.Transport):
-    """Faust's, with the consumer above."""
+    """Faust's transport with the repaired `Consumer`. Analytics uses it; the worker uses `ChunkTransport`."""
 
     Consumer = Consumer
 
 
 class App(faust.App):
-    """Faust's, on the transport above, with queues that lose nothing when the flow is resumed."""
+    """Faust's app on `Transport`, with queues that keep their records when the flow resumes.
+
+    After recovery Faust resumes the partitions, then seeks to the committed offsets, then resumes the flow, which
+    empties the streams' queues. Records fetched before that last step would be discarded and not read again. Here the
+    queues keep them; records that the seek reads a second time are duplicates.
+    """
 
     def FlowControlQueue(self, maxsize: int | None = None, *, clear_on_resume: bool = False) -> Any:  # noqa: ARG002  # Faust's name and parameter
         return super().FlowControlQueue(maxsize, clear_on_resume=False)

@@ -1,7 +1,8 @@
-"""Before a worker joins its group: the changelog of its table is there, with a partition for each of the log's.
+"""Creates the changelog topic of the worker's table before the worker joins its group.
 
-Faust makes it too, but only when it first writes to it. By then the group has been dealt out without it, its members do
-not look again for five minutes, and when they do, all of them stand still once more.
+The changelog has as many partitions as the events topic. Faust creates it too, but only at its first write. By then the
+group's partitions are assigned without it; the members refresh their metadata only after five minutes, and that causes
+another rebalance.
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ _TIMEOUT_S = 15.0
 
 
 def ensure_changelog(bootstrap: str, name: str, partitions: int, replication_factor: int) -> None:
-    """Creates it if it is missing, and returns when the brokers show it. Raises InvalidSettings."""
+    """Creates the topic if it is missing and returns once the brokers list it. Raises InvalidSettings."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     deadline = time.monotonic() + _TIMEOUT_S
     try:
-        if not _is_there(admin, name):
+        if not _exists(admin, name):
             config = {"cleanup.policy": "compact", "min.insync.replicas": str(max(1, replication_factor - 1))}
             new = NewTopic(name, num_partitions=partitions, replication_factor=replication_factor, config=config)
             _create(admin, new, name)
-        while not _is_there(admin, name):
+        while not _exists(admin, name):
             if time.monotonic() > deadline:
-                raise InvalidSettings(f"topic {name}: the brokers do not show it")
+                raise InvalidSettings(f"topic {name}: the brokers do not list it")
             time.sleep(0.05)
     except KafkaException as error:
         raise InvalidSettings(f"topic {name}: {error.args[0].str()}") from None
 
 
-def _is_there(admin: AdminClient, name: str) -> bool:
+def _exists(admin: AdminClient, name: str) -> bool:
     found = admin.list_topics(timeout=_TIMEOUT_S).topics.get(name)
     return found is not None and bool(found.partitions)
 
@@ -43,5 +44,5 @@ def _create(admin: AdminClient, topic: NewTopic, name: str) -> None:
     try:
         admin.create_topics([topic], operation_timeout=_TIMEOUT_S, request_timeout=_TIMEOUT_S)[name].result(_TIMEOUT_S)
     except KafkaException as error:
-        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # else another worker was quicker
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another worker may have created it first
             raise

@@ -1,13 +1,13 @@
-"""Between Kafka and the agent: Faust's consumer, taught to hand over whole fetched chunks, and to ack them whole.
+"""Delivers fetched records from Kafka to the agent in chunks, and acks whole chunks.
 
     aiokafka's fetch ─▶ chunks of about `chunk_size` records ─▶ one Faust event each ─▶ agent
                                              commit ◀─ the end of the acked chain, by partition ◀─ ack
 
-Stock Faust spends four tasks, a dozen calls and two sensors on each message: 0.25 ms where a message's rules and
-statements take 0.2 (docs/performance.md). Here they are spent on each chunk. Table changelogs still go its own way.
+Stock Faust spends four tasks, a dozen calls and two sensors on each message: 0.25 ms, while a message's rules and
+statements take 0.2 ms (docs/performance.md). Here it spends them on each chunk. Table changelogs use Faust's own path.
 
-Faust's acks are lists of offsets with gaps between, which has lost and blocked commits (faust-streaming issues 596,
-606). A chunk is simply a span; what may be committed is the end of the unbroken chain of acked spans.
+Faust stores acks as lists of offsets with gaps, which has lost and blocked commits (faust-streaming issues 596, 606). A
+chunk is a span of offsets per partition; the offset to commit is the end of the unbroken chain of acked spans.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
-_LOOKS_BACK = 3
-"""Times to ask for missing offsets before they are taken for gone."""
+_GAP_RETRIES = 3
+"""Times to seek back to missing offsets before they are treated as removed from the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Offsets of one partition: from where reading stood before the chunk to where it stands behind it."""
+    """Offsets of one partition: the read position before the chunk, and the one after it."""
 
     start: int
     end: int
@@ -39,7 +39,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some of what a fetch brought, at least one record: aiokafka's, each partition's in its order."""
+    """One or more fetched records (aiokafka's), in offset order within each partition."""
 
     records: Sequence[Any]
     spans: Mapping[TP, Span]
@@ -50,17 +50,17 @@ class Chunk:
 
 
 class AckedChain:
-    """By partition, how far all is acked without a gap: what may be committed.
+    """The offset up to which a partition is acked without a gap: the offset that may be committed.
 
-    A span that is acked beyond a gap does not count, then or later: what a lost chunk leaves open stays uncommitted,
-    and the watchdog ends the worker.
+    A span acked after a gap never counts. So the offsets of a lost chunk stay uncommitted, and the watchdog ends the
+    worker.
     """
 
     def __init__(self) -> None:
         self._ends: dict[TP, int] = {}
 
     def begin(self, spans: Mapping[TP, Span]) -> None:
-        """Where nothing is known yet, the chain begins with these, which are about to be handed on."""
+        """Starts the chain of each partition that has none yet, with spans that are about to be delivered."""
         for tp, span in spans.items():
             self._ends.setdefault(tp, span.start)
 
@@ -82,25 +82,25 @@ class AckedChain:
 
 
 class ChunkConsumer(Consumer):
-    """Records of topics that agents read become chunks; `ack` of a chunk's message takes all of it."""
+    """Delivers records of the agents' topics as chunks. `ack` of a chunk's message acks the whole chunk."""
 
     transport: ChunkTransport
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._chain = AckedChain()
-        self._sent_back: Counter[TP] = Counter()
-        """How often in a row a partition's records began behind where reading stands."""
+        self._gap_retries: Counter[TP] = Counter()
+        """Consecutive seeks of a partition because its records began after the read position."""
         self._passed_over: set[TP] = set()
-        """Of the fetch at hand: partitions sent back, of which nothing more is taken from it."""
+        """Partitions of the current fetch that were sought back; the rest of their records in it is skipped."""
         self._moves = 0
-        """Counts what moves reading elsewhere: a chunk that was being handed over meanwhile may be lost."""
+        """Counts changes of the read position (seek, rebalance). A chunk in delivery during a change may be lost."""
 
     def _new_consumer_thread(self) -> FetchingThread:
         return FetchingThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        """As Faust's own loop, but by chunk. Behind a small chunk it pauses, so that the next ones are not smaller."""
+        """Faust's loop, but by chunk. Pauses after a small chunk, so that the next ones do not get even smaller."""
         try:
             while not (self.should_stop or fetcher.should_stop):
                 if 0 < await self._deliver_next() < self.transport.chunk_size / 2:
@@ -110,31 +110,31 @@ class ChunkConsumer(Consumer):
                 raise
 
     async def _deliver_next(self) -> int:
-        """All that has been fetched; returns how many records of agents' topics that is."""
+        """Delivers the fetched records; returns how many of them belong to the agents' topics."""
         fetched, active = await self._wait_next_records(timeout=1.0)
         if not fetched or self.should_stop:
             return 0
         if not self.flow_active:
             await self._seek_back()
             return 0
-        ours: dict[TP, Sequence[Any]] = {}
+        for_agents: dict[TP, Sequence[Any]] = {}
         for tp, records in fetched.items():
             if active is not None and tp not in active:
                 continue
             if self._is_ours(tp):
-                ours[tp] = records
+                for_agents[tp] = records
             else:
                 await self._deliver_singly(tp, records)
         count = 0
         self._passed_over.clear()
-        for chunk in cut(ours, self.transport.chunk_size):
-            if self.suspend_flow.is_set():  # a rebalance: what is left here is read again
+        for chunk in cut(for_agents, self.transport.chunk_size):
+            if self.suspend_flow.is_set():  # a rebalance: the rest of this fetch is read again
                 break
             count += await self._deliver(chunk)
         return count
 
     async def _seek_back(self) -> None:
-        """Near a rebalance, whose end seeks once more: so this one may fail."""
+        """Seeks during a rebalance. It may fail, because Faust seeks again at the end of the rebalance."""
         try:
             await self.perform_seek()
         except (KafkaError, TimeoutError) as error:
@@ -154,7 +154,7 @@ class ChunkConsumer(Consumer):
             if tp in self._passed_over:
                 continue
             start = self._read_offset[tp]
-            if start is None:  # nobody has sought since the assignment; where reading began is anyone's guess
+            if start is None:  # no seek since the assignment, so the read position is unknown
                 self._passed_over.update(fetched)
                 await self._seek_back()
                 return 0
@@ -167,31 +167,31 @@ class ChunkConsumer(Consumer):
         self._chain.begin(spans)
         message = self._to_message(next(iter(spans)), chunk[-1])
         message.value = Chunk(chunk, spans)  # type: ignore[assignment]  # bytes to Faust, which only carries it here
-        # The flow stops for a rebalance, which empties the queue, and behind which all uncommitted is read again.
+        # A rebalance suspends the flow and empties the queue; after it, all uncommitted records are read again.
         moves, handing_over = self._moves, asyncio.ensure_future(self._hand_over(message))
         await self.wait_first(handing_over, self.suspend_flow.wait())
         if handing_over.done() and not handing_over.cancelled() and self._moves == moves:
             self._read_offset.update({tp: span.end for tp, span in spans.items()})
-        elif not (self.suspend_flow.is_set() or self.should_stop):  # whoever moved us need not have known of this fetch
+        elif not (self.suspend_flow.is_set() or self.should_stop):  # a seek during delivery may have missed this fetch
             await self._seek_back()
         return len(chunk)
 
     async def _is_next(self, tp: TP, offset: int, start: int) -> bool:
-        """Whether nothing was skipped. A fetch from before a seek may come behind it, from further on."""
+        """Returns whether no offset is missing; else seeks back. A fetch from before a seek may arrive after it."""
         if offset == start:
-            del self._sent_back[tp]
+            del self._gap_retries[tp]
             return True
-        if self._sent_back[tp] >= _LOOKS_BACK:  # retention or a transaction's marker: the log has nothing between
+        if self._gap_retries[tp] >= _GAP_RETRIES:  # removed by retention, or a transaction marker: nothing to read
             self.log.warning("%r: no records from %d to %d", tp, start, offset - 1)
-            del self._sent_back[tp]
+            del self._gap_retries[tp]
             return True
-        self._sent_back[tp] += 1
+        self._gap_retries[tp] += 1
         self._passed_over.add(tp)
         await self._seek(tp, start)
         return False
 
     async def perform_seek(self) -> None:
-        """To the committed offsets, and without one to the log's start: Faust would stay where it stands."""
+        """Seeks to the committed offsets, or to the log's start if there is none (Faust would not seek then)."""
         self._moves += 1
         try:
             await super().perform_seek()
@@ -201,7 +201,7 @@ class ChunkConsumer(Consumer):
                     await self._seek(tp, earliest)
                     self._read_offset[tp] = earliest
         finally:
-            self._moves += 1  # what was begun meanwhile was fetched before, too
+            self._moves += 1  # a chunk begun during the seek was fetched before it, too
 
     def _is_ours(self, tp: TP) -> bool:
         return bool(self.app.topics.acks_enabled_for(tp.topic))
@@ -212,7 +212,7 @@ class ChunkConsumer(Consumer):
             await channel.queue.put(self.app.create_event(None, message.value, None, message))
 
     def ack(self, message: Any) -> bool:
-        """Takes the chunk as done, unless the partitions have been handed out anew since it was read."""
+        """Acks the chunk, unless the partitions have been reassigned since it was read."""
         chunk = message.value
         if not isinstance(chunk, Chunk):
             return super().ack(message)
@@ -227,7 +227,7 @@ class ChunkConsumer(Consumer):
         self._moves += 1
         self._chain.forget(revoked)
         for tp in revoked:
-            del self._sent_back[tp]
+            del self._gap_retries[tp]
         await super().on_partitions_revoked(revoked)
 
     def _filter_tps_with_pending_acks(self, topics: Iterable[Any] | None = None) -> Iterator[TP]:
@@ -239,16 +239,16 @@ class ChunkConsumer(Consumer):
     async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
         before = {tp: self._committed_offset[tp] for tp in offsets}
         is_committed = await super()._commit_offsets(offsets, start_new_transaction)
-        if not is_committed:  # Faust notes it as committed all the same, and would not try again (issue 316)
+        if not is_committed:  # Faust records it as committed anyway and would not retry (issue 316)
             self._committed_offset.update(before)
         return is_committed
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Nothing: Faust looks for an event of each partition and sees one of each chunk. Our watchdog asks for lag."""
+        """Does nothing: Faust expects events of each partition but sees one per chunk. The watchdog checks the lag."""
 
 
 class ChunkTransport(Transport):
-    """Faust's, with the consumer above. Chunks have `chunk_size` records; behind half a one fetching pauses."""
+    """Faust's transport with `ChunkConsumer`. After less than half of `chunk_size` records it pauses `pause_s` s."""
 
     Consumer = ChunkConsumer
 
@@ -259,7 +259,7 @@ class ChunkTransport(Transport):
 
 
 def cut(fetched: Mapping[TP, Sequence[Any]], size: int) -> Iterator[dict[TP, Sequence[Any]]]:
-    """Chunks of about `size` records, whole partitions wherever that goes: those can be worked on side by side."""
+    """Yields chunks of about `size` records, of whole partitions where possible, so that they can run in parallel."""
     chunk: dict[TP, Sequence[Any]] = {}
     room = size
     for tp, records in fetched.items():
@@ -277,11 +277,11 @@ def cut(fetched: Mapping[TP, Sequence[Any]], size: int) -> Iterator[dict[TP, Seq
 
 
 _WAIT_MS = 100
-"""Ten small questions a second and broker from a worker that has nothing to do."""
+"""Longest wait of a fetch, in milliseconds. An idle worker sends each broker ten small requests per second."""
 
 
 class FetchingThread(driver.AIOKafkaConsumerThread):
-    """Faust's thread, whose consumer does not wait that long."""
+    """Faust's consumer thread with a shorter fetch wait."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)

@@ -1,9 +1,10 @@
-"""The fast half of dedupe: which events this worker's partitions have settled, in a changelog-backed Faust table.
+"""Remembers settled events in a changelog-backed Faust table: the fast check for duplicates, before Postgres.
 
-Asked before Postgres, marked after its commit (behaviours.md D1). Losing it costs speed; the ledger is the authority.
+Checked before Postgres, marked after the commit (behaviours.md D1). If it is lost, processing is slower; the ledger is
+the authority.
 
 One table entry is a page: the ids that one batch settled in one partition, under `partition:first offset`. That is one
-changelog record per batch and partition instead of one per event. Look-ups go to an index of ids, rebuilt from the
+changelog record per batch and partition instead of one per event. Look-ups use an index of ids. It is rebuilt from the
 pages after a rebalance and dropped with its partition.
 """
 
@@ -18,7 +19,7 @@ import faust
 
 
 class SeenEvents:
-    """Membership by (partition, event id). Bounded by the horizon: `forget_old` is to be called now and then."""
+    """The set of (partition, event id). Call `forget_old` regularly; it removes entries older than `horizon_s`."""
 
     def __init__(self, app: faust.App, partitions: int, *, horizon_s: float) -> None:
         self.table: Any = app.Table(
@@ -46,26 +47,26 @@ class SeenEvents:
 
     @property
     def changelog(self) -> str:
-        """The topic that the table is kept on."""
+        """The changelog topic of the table."""
         return str(self.table.changelog_topic.get_topic_name())
 
     def mark(self, partition: int, first_offset: int, event_ids: Iterable[str]) -> None:
-        """Remembers ids that are settled in Postgres, here and (in a moment) on the changelog."""
+        """Remembers ids that are settled in Postgres. Sends them to the changelog without waiting for the brokers."""
         ids = list(event_ids)
         if not ids:
             return
         key = f"{partition}:{first_offset}"
-        if key in self._pages[partition]:  # read again after a crash, in another cut: keep what the page has
+        if key in self._pages[partition]:  # read again after a crash in different chunks: keep the page's ids
             ids = list(dict.fromkeys([*_decode(self.table.data[key])[1], *ids]))
         page = encode_page(int(time.time()), ids)
-        # Not `table[key] = page`: that takes the partition from the event the stream read last, and batches ran ahead.
+        # Not `table[key] = page`: that uses the partition of the event read last, which may be from a later batch.
         self.table.data[key] = page
         self._note_sent(self.table.send_changelog(partition, key, page))
         self._pages[partition].add(key)
         self._ids[partition].update(ids)
 
     def sent_and_unconfirmed_since(self) -> float | None:
-        """Monotonic time of the oldest page that the changelog has not confirmed. May be asked from any thread."""
+        """Monotonic time of the oldest page without a confirmation by the brokers, or None. Safe from any thread."""
         return next((at for at, sent in list(self._unconfirmed) if not sent.done()), None)
 
     def _note_sent(self, sent: Any) -> None:
@@ -74,7 +75,7 @@ class SeenEvents:
         self._unconfirmed.append((time.monotonic(), sent))
 
     def forget_old(self) -> int:
-        """Deletes pages past the horizon, here and on the changelog; returns how many."""
+        """Deletes pages older than the horizon, here and on the changelog; returns how many."""
         oldest = time.time() - self._horizon_s
         old = [
             (partition, key)
@@ -90,14 +91,14 @@ class SeenEvents:
         return len(old)
 
     def keep_only(self, partitions: set[int]) -> None:
-        """Drops what belongs to partitions that this worker has no more."""
+        """Drops the pages and ids of partitions that are not in `partitions`."""
         for partition in self._pages.keys() - partitions:
             for key in self._pages.pop(partition):
                 self.table.data.pop(key, None)
             self._ids.pop(partition, None)
 
     async def _recovered(self) -> None:
-        """Takes the pages that recovery brought into the index."""
+        """Adds the recovered pages to the index."""
         for key, page in list(self.table.data.items()):
             partition = int(key.partition(":")[0])
             if page and key not in self._pages[partition]:
@@ -106,7 +107,7 @@ class SeenEvents:
 
 
 def encode_page(written_at: int, ids: list[str]) -> bytes:
-    """`{seconds since the epoch}\\n{id}\\n{id}…`: ids hold no line feed (gateway), and this is all a page needs."""
+    """Returns `{seconds since the epoch}\\n{id}\\n{id}…`. Ids contain no line feed; the gateway checks that."""
     return "\n".join([str(written_at), *ids]).encode()
 
 
@@ -116,5 +117,5 @@ def _decode(page: bytes) -> tuple[int, list[str]]:
 
 
 def _written_at(page: bytes) -> int:
-    """Without its ids: all pages are asked every half minute, and the event loop waits."""
+    """The page's time (epoch seconds). Skips the ids: this runs on the event loop for all pages every half minute."""
     return int(page[: page.index(b"\n")])

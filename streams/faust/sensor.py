@@ -1,6 +1,6 @@
-"""Beside each Faust consumer (worker, analytics): how it gets on with Kafka, in Prometheus' conventions."""
+"""Prometheus metrics of each Faust consumer (worker, analytics): lag, rebalances, commits and changelog writes."""
 
-# ruff: noqa: ARG002  # Faust calls a sensor's methods with all of this
+# ruff: noqa: ARG002  # Faust passes all these arguments
 from __future__ import annotations
 
 import time
@@ -15,21 +15,21 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 LAG = Gauge(
     "billing_consumer_lag_records", "Records of an assigned partition that the group has not committed", ["partition"]
 )
-REBALANCES = Counter("billing_consumer_rebalances_total", "Times the group's partitions were dealt out anew")
+REBALANCES = Counter("billing_consumer_rebalances_total", "Times the group's partitions were reassigned")
 REBALANCE_SECONDS = Histogram(
     "billing_consumer_rebalance_seconds",
-    "Standstill of a rebalance, to the end of the table's recovery",
+    "Pause of a rebalance, to the end of the table's recovery",
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120),
 )
-COMMIT_SECONDS = Histogram("billing_consumer_commit_seconds", "An offset commit, to its answer", buckets=_SECONDS)
+COMMIT_SECONDS = Histogram("billing_consumer_commit_seconds", "Duration of an offset commit", buckets=_SECONDS)
 PRODUCE_SECONDS = Histogram(
-    "billing_consumer_produce_seconds", "A changelog record handed over, to the brokers' confirmation", buckets=_SECONDS
+    "billing_consumer_produce_seconds", "From sending a changelog record to the brokers' confirmation", buckets=_SECONDS
 )
-PRODUCE_FAILURES = Counter("billing_consumer_produce_failures_total", "Changelog records that the brokers did not take")
+PRODUCE_FAILURES = Counter("billing_consumer_produce_failures_total", "Changelog records that the brokers refused")
 
 
 class KafkaSensor(Sensor):
-    """What Faust tells of its dealings with Kafka. What it tells of each message is left alone: that has a price."""
+    """Records what Faust reports about Kafka. Ignores its reports about single messages, which are expensive."""
 
     def on_rebalance_start(self, app: Any) -> dict[str, Any]:
         REBALANCES.inc()
@@ -55,7 +55,7 @@ class KafkaSensor(Sensor):
 
 
 def show_lag(lags: Mapping[int, int]) -> None:
-    """The lag of the partitions that are ours now; those that are no more go."""
+    """Sets the lag of the assigned partitions and removes all others."""
     LAG.clear()
     for partition, lag in lags.items():
         LAG.labels(str(partition)).set(lag)

@@ -1,6 +1,6 @@
-"""What the watchdog of `billing worker` asks: do its offsets, its recovery and the changelog's producer move?
+"""Checks of the worker's watchdog: do the offsets, the recovery and the changelog's producer make progress?
 
-Offsets are the brokers' word: Faust's own bookkeeping goes on after a commit that failed.
+The offsets are read from the brokers, because Faust's own bookkeeping continues after a failed commit.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class WorkerWatch:
         limit_s: float,
         join_s: float,
     ) -> None:
-        """`join_s` is what joining the group may take on top: a member that died is waited for."""
+        """Both limits are in seconds. `join_s` is added for joining the group, which waits for a member that died."""
         self.is_up = False
-        """To be set once the app has started: before that it has no consumer to ask."""
+        """The caller sets this once the app has started; before that, the app has no consumer."""
         self._app = app
         self._agent = agent
         self._seen = seen
@@ -45,38 +45,38 @@ class WorkerWatch:
         self._recovery = Stillness(limit_s + join_s)
         self._changelog = Stillness(limit_s)
         self._does_kafka_answer: bool | None = None
-        """None until it has been asked."""
+        """None before the first request."""
 
     @property
     def checks(self) -> dict[str, Check]:
-        """By name, in the order in which they are to be asked."""
+        """The checks by name, in the order to run them."""
         return {"offsets": self.offsets, "recovery": self.recovery, "changelog": self.changelog}
 
     def kafka_trouble(self) -> str | None:
-        """For /readyz: what the brokers answered when they were last asked."""
-        return "no broker tells where the group stands" if self._does_kafka_answer is False else None
+        """For /readyz: the result of the last request to the brokers."""
+        return "no broker returned the group's offsets" if self._does_kafka_answer is False else None
 
     def offsets(self) -> str | None:
-        """Trouble that the worker waits out in sight (/readyz, logs) is no stillness; nor is a broker's outage."""
+        """Committed offsets do not move. Retries shown in /readyz and broker outages do not count as stuck."""
         assigned = self._app.consumer.assignment() if self.is_up else ()
-        ours = {tp.partition for tp in assigned if tp.topic == self._topic}
+        partitions = {tp.partition for tp in assigned if tp.topic == self._topic}
         places = self._places.read()
         self._does_kafka_answer = places is not None
         is_excused = self._is_settling or self._agent.troubled_since is not None
-        of_ours = {partition: place for partition, place in (places or {}).items() if partition in ours}
-        show_lag({partition: place.lag for partition, place in of_ours.items()})
-        return self._commits.look(time.monotonic(), of_ours, is_excused=is_excused)
+        own_places = {partition: place for partition, place in (places or {}).items() if partition in partitions}
+        show_lag({partition: place.lag for partition, place in own_places.items()})
+        return self._commits.look(time.monotonic(), own_places, is_excused=is_excused)
 
     def recovery(self) -> str | None:
-        """Joining the group, or recovering the table, without a step forward."""
+        """Joining the group or recovering the table makes no progress."""
         app, recovery = self._app, cast("TableManager", self._app.tables).recovery
         step = (self.is_up, app.rebalancing_count, recovery.in_recovery, sum(recovery.active_offsets.values()))
         is_excused = not self._is_settling or not self._does_kafka_answer
         still = self._recovery.look(time.monotonic(), step, is_excused=is_excused)
-        return None if still is None else f"neither rebalancing nor recovery has moved for {still:.0f} s"
+        return None if still is None else f"neither rebalancing nor recovery has made progress for {still:.0f} s"
 
     def changelog(self) -> str | None:
-        """Pages that the producer neither delivers nor gives up, though the brokers answer us."""
+        """The producer neither delivers nor drops pages, although the brokers answer."""
         since = self._seen.sent_and_unconfirmed_since()
         still = self._changelog.look(
             time.monotonic(), since, is_excused=since is None or self._is_settling or not self._does_kafka_answer
@@ -89,7 +89,7 @@ class WorkerWatch:
 
 
 def _faust_trouble(app: faust.App, *, is_up: bool) -> str | None:
-    """`is_up`: whether its start is over. Faust calls itself started before it has joined its group."""
+    """For /readyz. `is_up`: the app has started. Faust calls itself started before it has joined its group."""
     if app.crashed:
         return "Faust crashed"
     if not is_up or app.rebalancing or app.in_recovery:

@@ -1,7 +1,7 @@
 """The rules of stream `accounts`: connected accounts (behaviours.md C12).
 
-Both types are recorded, by the ledger: nothing here depends on what an account may do, and the account itself stands in
-the key of every row that its events write.
+The ledger records both types, and no rule changes a row: nothing depends on what an account may do, and the account id
+is part of the key of every row that its events write.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from streams.rules.registry import Stream
 stream = Stream("accounts")
 
 
-def refer(event: Event[Any]) -> References:  # noqa: ARG001  # nothing that is stored is asked for
+def refer(event: Event[Any]) -> References:  # noqa: ARG001  # the rule reads no stored rows
     return References()
 
 
 @stream.on("account.updated", model=StripeAccount, refer=refer)
-def on_updated(event: Event[StripeAccount], known: Known) -> list[Effect]:  # noqa: ARG001  # every rule is asked the same way
+def on_updated(event: Event[StripeAccount], known: Known) -> list[Effect]:  # noqa: ARG001  # all rules have one signature
     if event.account and event.account != event.object.id:
-        raise RuleViolated(f"the event is of account {event.account}, and its object is {event.object.id}")
+        raise RuleViolated(f"the event is from account {event.account}, but its object is {event.object.id}")
     return []
 
 
 @stream.on("account.application.deauthorized", model=StripeApplication, refer=refer, rank=90)
 def on_deauthorized(event: Event[StripeApplication], known: Known) -> list[Effect]:  # noqa: ARG001  # as above
-    """The object is the platform's own application: only the envelope says who left it."""
+    """The object is the platform's own application; only the envelope names the account that left it."""
     if not event.account:
-        raise RuleViolated("no account: nobody knows who has left the application")
+        raise RuleViolated("no account: it is unknown which account left the application")
     return []

@@ -1,4 +1,4 @@
-"""Which stream an event type belongs to, and its rule: the list of all streams. A new one is one more line here."""
+"""Lists all streams and finds the stream and the rule of an event type. A new stream is one more line here."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ RULES: dict[str, Rule] = {type_: rule for stream in STREAMS.values() for type_, 
 
 
 def rule_of(type_: str) -> Rule | None:
-    """The rule of an event type; None where nothing is to be done (behaviours.md C13)."""
+    """Returns the rule of an event type; None for a type that is only recorded (behaviours.md C13)."""
     return RULES.get(type_)
 
 
 def stream_of(type_: str) -> str:
-    """The stream's name, `other` where no rule asks for the type."""
+    """Returns the name of the type's stream; `other` for a type without a rule."""
     rule = rule_of(type_)
     return rule.stream if rule else OTHER

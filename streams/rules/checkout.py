@@ -41,7 +41,7 @@ def refer(event: CheckoutEvent) -> References:
 @stream.on("checkout.session.completed", model=CheckoutSession, refer=refer, rank=20)
 @stream.on("checkout.session.async_payment_succeeded", model=CheckoutSession, refer=refer, rank=40)
 def on_completed(event: CheckoutEvent, known: Known) -> list[Effect]:
-    """A one-time purchase is fulfilled when its money is there, which for delayed methods is the second event."""
+    """A one-time purchase is fulfilled once it is paid. With delayed payment methods that is the second event."""
     match event.object.mode:
         case "subscription":
             return _subscribed(event, known)
@@ -53,7 +53,7 @@ def on_completed(event: CheckoutEvent, known: Known) -> list[Effect]:
 
 @stream.on("checkout.session.async_payment_failed", model=CheckoutSession, refer=refer, rank=30)
 def on_async_payment_failed(event: CheckoutEvent, known: Known) -> list[Effect]:
-    """The purchase failed after all. A subscription's first payment is its invoice's affair."""
+    """The delayed payment of a purchase failed. For a subscription, the rules of its invoice handle the failure."""
     session = event.object
     if session.mode != "payment":
         return _people(event, known)
@@ -66,16 +66,16 @@ def on_async_payment_failed(event: CheckoutEvent, known: Known) -> list[Effect]:
 
 
 @stream.on("checkout.session.expired", model=CheckoutSession, refer=refer, rank=30)
-def on_expired(event: CheckoutEvent, known: Known) -> list[Effect]:  # noqa: ARG001  # every rule is asked the same way
-    """Nobody bought anything: the ledger's row is the record of it."""
+def on_expired(event: CheckoutEvent, known: Known) -> list[Effect]:  # noqa: ARG001  # all rules have one signature
+    """Nothing was bought. The ledger records the event."""
     return []
 
 
 def _subscribed(event: CheckoutEvent, known: Known) -> list[Effect]:
-    """Links user, customer and subscription, with the plan that was chosen."""
+    """Links user, customer and subscription, and stores the chosen plan."""
     session, customer = event.object, _customer(event, known)
     if customer is None or session.subscription is None:
-        raise RuleViolated(f"{session.id} sold a subscription, and names no customer or no subscription")
+        raise RuleViolated(f"{session.id} sold a subscription but names no customer or no subscription")
     stored = known.subscription(event.account, session.subscription)
     row = stored or blank(event.account, session.subscription, customer.customer_id)
     row = apply_checkout_event(row, event, session.plan_id, has_begun=session.is_paid, config=known.config)
@@ -90,7 +90,7 @@ def _subscribed(event: CheckoutEvent, known: Known) -> list[Effect]:
 
 
 def _bought(event: CheckoutEvent, known: Known) -> list[Effect]:
-    """Records the one-time purchase, a guest's too."""
+    """Records a one-time purchase, including a guest's."""
     session = event.object
     before = payment_of(known, event.account, session.invoice, session.id)
     after = apply_checkout_payment(before, event, *_price(session))
@@ -108,7 +108,7 @@ def _customer_id(event: CheckoutEvent) -> str | None:
 
 
 def _customer(event: CheckoutEvent, known: Known) -> Customer | None:
-    """The customer with what the checkout says of them; None for a guest."""
+    """The customer with the address and the user from the checkout; None for a guest."""
     customer_id, session = _customer_id(event), event.object
     if customer_id is None:
         return None
@@ -120,5 +120,5 @@ def _customer(event: CheckoutEvent, known: Known) -> Customer | None:
 
 def _price(session: CheckoutSession) -> tuple[int, str]:
     if session.amount_total is None or session.currency is None or session.payment_status is None:
-        raise RuleViolated(f"{session.id} sold something, and lacks amount_total, currency or payment_status")
+        raise RuleViolated(f"{session.id} sold something but lacks amount_total, currency or payment_status")
     return session.amount_total, session.currency

@@ -1,4 +1,4 @@
-"""Inside the rules: what the mails say, field by field as schemas/mail.py has it, and the key that makes each one."""
+"""Builds the mails' data (fields as in schemas/mail.py) and the key that makes each mail unique."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DAY_S = 86_400
 def mail(
     template: str, key: str, customer: Customer, data: Mapping[str, Any], *, recipient: str | None = None
 ) -> QueueEmail:
-    """A mail to a customer, greeted by the name that is known of them. `key` is without the account."""
+    """Returns a mail to a customer, with the stored name. `key` is `kind:subject`; the account is inserted here."""
     kind, _, subject = key.partition(":")
     return QueueEmail(
         key=f"{kind}:{customer.account}:{subject}",
@@ -32,42 +32,42 @@ def mail(
 
 
 def money(amount: int, currency: str) -> dict[str, Any]:
-    """Minor units with their currency."""
+    """An amount in minor units with its currency."""
     return {"amount": amount, "currency": currency}
 
 
 def iso(moment: datetime | None) -> str | None:
-    """ISO 8601 in UTC."""
+    """Formats a UTC time as ISO 8601."""
     return moment.isoformat() if moment is not None else None
 
 
 def price_of(row: Subscription) -> dict[str, Any] | None:
-    """What one period of one unit costs; None for a price that is no single amount."""
+    """The price of one unit for one period; None if the price is not a single amount."""
     if row.unit_amount is None or row.currency is None:
         return None
     return money(row.unit_amount, row.currency)
 
 
 def plan_name(config: Config, plan_id: str | None, price_name: str | None = None) -> str | None:
-    """The plan as people call it: its name, else the price's, else its id. None where nothing is known."""
+    """The plan's display name: its name, else the price's name, else its id. None if all are unknown."""
     plan = config.plans.get(plan_id) if plan_id is not None else None
     return plan.name if plan else price_name or plan_id
 
 
 def plan_name_of(config: Config, row: Subscription | None, price_name: str | None = None) -> str | None:
-    """The name of the plan that a subscription is, or was, about."""
+    """The display name of a subscription's plan, also after its end."""
     return plan_name(config, plan_bought(row, config), price_name) if row is not None else price_name
 
 
 def days_until(moment: datetime, now: datetime) -> int:
-    """Whole days, begun ones counted."""
+    """The days from `now` to `moment`, rounded up."""
     return math.ceil((moment - now).total_seconds() / DAY_S)
 
 
 def welcome(
     config: Config, customer: Customer, row: Subscription, organization: str, *, price_name: str | None, to: str | None
 ) -> list[QueueEmail]:
-    """One per subscription, from whichever event comes first that can name the plan (behaviours.md B1, B2)."""
+    """The welcome mail: one per subscription, by the first event that can name the plan (behaviours.md B1, B2)."""
     plan = plan_name_of(config, row, price_name) or row.price_id
     if plan is None:
         return []

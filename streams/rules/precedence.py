@@ -1,12 +1,12 @@
-"""Inside the rules: whose word holds, whatever order Stripe's events come in (design.md 6, behaviours.md D2).
+"""Decides which event wins when several write the same columns, in any arrival order (docs/decisions.md 6, D2).
 
-A row's columns form groups, and each group takes what its greatest version says. This page ranks the words.
+A row's columns form groups, and each group has the values of the greatest version. This module orders the versions:
 
-    same second            created < an invoice failed < closed < paid < updated < deleted      (rank)
-    whatever the time      weak < partial < any event's own word < a terminal state
+    within one second      created < an invoice failed < closed < paid < updated < deleted      (rank)
+    whatever the time      weak < partial < an event about the object itself < a terminal state
 
-A weak version is what an event says of something that it is not about: the address on an invoice, the state that a
-finished checkout implies. A partial version is a whole object seen in an event that changed something else of it.
+A weak version comes from an event about another object: the address on an invoice, the status that a completed checkout
+implies. A partial version comes from an event that contains the whole object but changed other fields of it.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ INVOICE_PAID = 40
 SUBSCRIPTION_UPDATED = 50
 SUBSCRIPTION_DELETED = 90
 
-_HINT, _GLIMPSE = "-", "."  # both sort before a digit, and so before any version that is neither
+_WEAK, _PARTIAL = "-", "."  # both sort before a digit, and so before a version without a prefix
 
 
-def weak(word: Version) -> Version:
-    """A version that anything said by its own event overrules."""
-    return Version(_HINT + word)
+def weak(version: Version) -> Version:
+    """The version for data from an event about another object. Any event about the object itself overrules it."""
+    return Version(_WEAK + version)
 
 
-def partial(word: Version) -> Version:
-    """A version that overrules hints, and nothing else."""
-    return Version(_GLIMPSE + word)
+def partial(version: Version) -> Version:
+    """The version for fields that an event contains but did not change. It overrules weak and older partial ones."""
+    return Version(_PARTIAL + version)
 
 
-def is_older(word: Version, stored: Version) -> bool:
-    """Whether an event comes before what is stored, however weak or final either word is."""
-    return stored != UNSEEN and _moment_of(word) < _moment_of(stored)
+def is_older(version: Version, stored: Version) -> bool:
+    """Whether an event was created before the stored one, whether or not either is weak, partial or terminal."""
+    return stored != UNSEEN and _moment_of(version) < _moment_of(stored)
 
 
 def rank_of(stored: Version) -> int | None:
-    """The rank of the event that wrote this; None where none has."""
+    """The rank of the event that wrote this version; None for UNSEEN."""
     return int(stored.split(":", 3)[2]) if stored else None
 
 
 def seconds_of(stored: Version) -> int:
-    """`created` of the event that wrote this; UNSEEN has none and must not be asked."""
+    """`created` of the event that wrote this version, in epoch seconds. Do not pass UNSEEN."""
     return int(stored.split(":", 3)[1])
 
 
 def time_of(stored: Version) -> datetime:
-    """The same, as UTC."""
+    """`created` of the event that wrote this version, in UTC. Do not pass UNSEEN."""
     return datetime.fromtimestamp(seconds_of(stored), UTC)
 
 

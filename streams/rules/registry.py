@@ -1,4 +1,4 @@
-"""How a rule is found by its event's type: each rule module fills one `Stream`."""
+"""Registers rules by event type: each rule module adds its rules to one `Stream`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Refer = Callable[[Event[M]], References]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One event type: the model its object is read as, and what to decide on it.
+    """The rule of one event type: the model of its object, and the function that decides.
 
-    `rank` orders what Stripe can send within one second; `terminal` says that nothing later overwrites it.
+    `rank` orders events that Stripe creates within one second. `terminal`: no later event overwrites this one.
     """
 
     type: str
@@ -38,7 +38,7 @@ class Rule:
 
 @dataclass(slots=True)
 class Stream:
-    """A named family of event types with its rules (design.md 2)."""
+    """A named family of event types with its rules (docs/decisions.md 2)."""
 
     name: str
     rules: dict[str, Rule] = field(default_factory=dict)
@@ -48,7 +48,8 @@ class Stream:
     ) -> Callable[[Decide[M]], Decide[M]]:
         """Registers the decorated function as the rule of these event types.
 
-        `refer` names the rows the rule will ask `Known` for; what it does not name is not loaded.
+        `refer` names the rows that the rule reads from `Known`; other rows are not loaded. Raises ValueError if the
+        stream already has a rule for a type.
         """
 
         def register(decide: Decide[M]) -> Decide[M]:
@@ -62,4 +63,4 @@ class Stream:
 
 
 OTHER = "other"
-"""The stream of the types that no rule asks for."""
+"""The stream of event types without a rule."""

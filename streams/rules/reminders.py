@@ -1,6 +1,7 @@
 """The rules of three timers: a trial's end (B1), an invoice still unpaid (C3), a customer who left (B4).
 
-Each looks at the present state and does nothing if that has moved on. They belong to the streams that set them.
+Each rule checks the present state and sends nothing if the reason for the mail no longer exists. The rules belong to
+the streams that set the timers.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def _refer_invoice(event: Event[TimerDue]) -> References:
 
 @subscription_events.stream.on(timer_event_type(TRIAL_REMINDER), model=TimerDue, refer=timers.refer)
 def on_trial_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
-    """B1. Only of the trial it was set for, while that runs."""
+    """B1. Reminds only of the trial that the timer was set for, while it is running."""
     if not timers.is_due(event, known):
         return []
     due = event.object
@@ -39,14 +40,14 @@ def on_trial_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
     row = known.subscription(event.account, due.subject)
     if row is None or row.status is not SubscriptionStatus.TRIALING or iso(row.trial_end) != due.data["trial_end"]:
         return [done]
-    # A trial that is first heard of within its last days is due at once, with fewer days left.
-    heard_at = max(event.at, time_of(row.version))
-    if row.trial_end is None or row.trial_end <= heard_at:
+    # The timer of a trial whose first event is from its last days is due at once, with fewer days left.
+    now = max(event.at, time_of(row.version))
+    if row.trial_end is None or row.trial_end <= now:
         return [done]
     data = {
         "plan": plan_name_of(known.config, row),
         "trial_end": iso(row.trial_end),
-        "days_left": days_until(row.trial_end, heard_at),
+        "days_left": days_until(row.trial_end, now),
     }
     customer = customer_or_blank(known, event.account, row.customer_id)
     key = f"{TRIAL_REMINDER}:{row.subscription_id}:{int(row.trial_end.timestamp())}"
@@ -55,7 +56,7 @@ def on_trial_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
 
 @invoice_events.stream.on(timer_event_type(dunning.DUNNING_REMINDER), model=TimerDue, refer=_refer_invoice)
 def on_dunning_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
-    """C3, the step by days: if it is still unpaid and asked for, and what it is for has not ended."""
+    """C3. Sends a step by days if the invoice is still unpaid and open, and its subscription has not ended."""
     if not timers.is_due(event, known):
         return []
     due = event.object
@@ -74,7 +75,10 @@ def on_dunning_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
 
 @subscription_events.stream.on(timer_event_type(WIN_BACK), model=TimerDue, refer=timers.refer)
 def on_win_back(event: Event[TimerDue], known: Known) -> list[Effect]:
-    """B4. Unless they came back, or left for good. Who kept another subscription longer is asked 14 days after that."""
+    """B4. Sends the mail unless the customer returned, was deleted, or kept another subscription longer.
+
+    In the last case the timer of that other subscription sends it, `win_back_after_days` after its end.
+    """
     if not timers.is_due(event, known):
         return []
     due = event.object

@@ -1,4 +1,4 @@
-"""Inside the rules: two events of one second say different things, so only Stripe knows which is true (D2)."""
+"""Settles ties: two events of one second differ, so Stripe is asked for the object's present state (D2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from schemas.event import Event
 
 
 def ask_stripe(event: Event[Any], path: str, object_id: str, customer_id: str | None) -> CallStripe:
-    """Asks for the object's present state, once per object and second; the answer comes back as an event."""
+    """Requests the object's present state, once per object and second. The response is published as an event."""
     return CallStripe(
         key=f"tie:{event.account}:{object_id}:{event.created}",
         method="GET",

@@ -1,10 +1,10 @@
-"""What the rules of timers share. A rule for `timer.<kind>` reads a `TimerDue`, and acts only if `is_due`.
+"""Shared code of the timer rules. A rule for `timer.<kind>` reads a `TimerDue` and acts only if `is_due`.
 
 @stream.on(timer_event_type("trial-reminder"), model=TimerDue, refer=refer)
 def on_trial_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
     if not is_due(event, known):
         return []
-    return [FinishTimer(event.object.timer_key), *(…what the present state asks for)]
+    return [FinishTimer(event.object.timer_key), *(…effects that depend on the present state)]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from schemas.timer import TimerDue
 
 
 def refer(event: Event[TimerDue]) -> References:
-    """The timer itself and, with it, all of its customer's."""
+    """Names the timer and its customer, which loads all the customer's open timers."""
     customer = event.object.customer
     return References(
         timers={event.object.timer_key}, customers={(event.account, customer)} if customer is not None else set()
@@ -25,9 +25,9 @@ def refer(event: Event[TimerDue]) -> References:
 
 
 def is_due(event: Event[TimerDue], known: Known) -> bool:
-    """Whether the timer still stands as it did when it fired: not cancelled, done, or moved to a later time since."""
+    """Whether the timer is still due: not cancelled, done, or moved to a later time since it fired."""
     timer = known.timer(event.object.timer_key)
     if timer is None or timer.status not in (TimerStatus.PENDING, TimerStatus.FIRED):
         return False
-    # The event has whole seconds. Pending and due means that the scheduler has yet to write that it fired.
+    # The event has whole seconds. A timer that is pending and due has fired, but the scheduler has not stored that yet.
     return timer.due_at.replace(microsecond=0) <= event.object.due_at

@@ -1,7 +1,7 @@
-"""Inside the rules: customer, user, membership and organization around the row that an event is about.
+"""Derives and saves customer, user, membership and organization when a rule changes a customer or a subscription.
 
-A customer whom no checkout has linked to a user of the product has a stand-in user. Its row stays when the link comes
-(without an address, and in no organization), so that it does not matter which came first.
+A customer without a link to a user of the product has a stand-in user. Its row stays after the link is known, without
+an address and without a membership, so that the result does not depend on the order of the events.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ from streams.rules.precedence import weak
 
 
 def customer_or_blank(known: Known, account: str, customer_id: str) -> Customer:
-    """The customer's row, or a blank one: an event names its customer, so there is one."""
+    """Returns the customer's row, or a blank one: an event names the customer, so the customer exists."""
     return known.customer(account, customer_id) or Customer(account=account, customer_id=customer_id)
 
 
 def was_erased_after(customer: Customer, event: Event[Any]) -> bool:
-    """Whether what this event says of the person has been erased since: a late or replayed one brings nothing back."""
+    """Whether the customer was erased after this event. Personal data of a late or replayed event is then ignored."""
     return customer.erased_at is not None and event.at <= customer.erased_at
 
 
 def with_weak_profile(customer: Customer, event: Event[Any], email: str | None, name: str | None) -> Customer:
-    """The customer with the address that an invoice or a checkout names, until an event of their own says more."""
-    word = weak(event.version)
-    if email is None or word <= customer.profile_version or was_erased_after(customer, event):
+    """The customer with the address from an invoice or a checkout. Any `customer.*` event overrules it."""
+    new_version = weak(event.version)
+    if email is None or new_version <= customer.profile_version or was_erased_after(customer, event):
         return customer
-    return replace(customer, email=email, name=name, profile_version=word)
+    return replace(customer, email=email, name=name, profile_version=new_version)
 
 
 def link_user(customer: Customer, event: Event[Any], user_id: str | None) -> Customer:
-    """The customer as belonging to a user of the product; the newest link holds (behaviours.md B2)."""
+    """The customer linked to a user of the product; the newest link wins (behaviours.md B2)."""
     if user_id is None or event.version <= customer.user_version:
         return customer
     return replace(customer, user_id=user_id, user_version=event.version)
 
 
 def subscriptions_with(known: Known, customer: Customer, *changed: Subscription) -> list[Subscription]:
-    """The customer's subscriptions as they will be, in the order of their ids."""
+    """The customer's subscriptions with the changed rows, ordered by id."""
     rows = {row.key: row for row in known.subscriptions_of(customer.account, customer.customer_id)}
     return [row for _, row in sorted((rows | {row.key: row for row in changed}).items())]
 
 
 def save_customer_and_derived(known: Known, customer: Customer, *changed: Subscription) -> list[Effect]:
-    """Saves the customer and the changed subscriptions, and what follows from both. Rows that stay are left out.
+    """Saves the customer, the changed subscriptions, and the rows derived from them. Unchanged rows are left out.
 
-    There is an organization as soon as there was a subscription, and it then has exactly one ADMIN.
+    An organization exists from the customer's first subscription on, and has exactly one ADMIN.
     """
     effects: list[Effect] = []
     before = known.customer(customer.account, customer.customer_id)

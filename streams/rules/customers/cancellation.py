@@ -1,7 +1,7 @@
-"""Inside the rules: what waits after a cancellation, win-back and erasure, until the customer is back (B4, B6).
+"""Sets the win-back and erasure timers after a cancellation, and cancels them when the customer returns (B4, B6).
 
-The timers are the ended subscription's. A subscription that began later, and came to life, cancels them; one that ran
-beside it does not, since it may end too: whether anything is still running is asked when the timer fires.
+The timers belong to the ended subscription. A subscription that was created later and started cancels them. One that
+ran at the same time does not, because it may end too: the timer's rule checks whether any subscription still runs.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ KINDS = (WIN_BACK, ERASE)
 
 
 def timer_keys(account: str, subject: str) -> set[str]:
-    """The keys of both timers about a subscription (or of the erasure, about a customer)."""
+    """The keys of both timers of a subscription; for a deleted customer, `subject` is the customer id."""
     return {f"{kind}:{account}:{subject}" for kind in KINDS}
 
 
 def after_cancellation(
     known: Known, event: Event[StripeSubscription], customer_id: str, others: list[Subscription]
 ) -> list[Effect]:
-    """Both timers, unless a later subscription is known already."""
+    """Starts both timers, unless a later subscription is already known."""
     if any((began := _began(row)) is not None and began >= event.created for row in others):
         return []
     rules = known.config.rules
@@ -40,14 +40,14 @@ def after_cancellation(
 
 
 def after_deletion(known: Known, event: Event[StripeCustomer], customer_id: str) -> StartTimer:
-    """The erasure timer of a customer who was deleted at Stripe."""
+    """Starts the erasure timer of a customer who was deleted at Stripe."""
     return _timer(event, customer_id, customer_id, ERASE, known.config.rules.erase_after_days)
 
 
 def order_export(
     known: Known, event: Event[StripeSubscription] | Event[StripeCustomer], customer_id: str
 ) -> OrderExport:
-    """All that is held on them, as it is when they leave; kept for as long as the data itself."""
+    """Orders an export of the customer's data. It is kept until the data itself is due for erasure."""
     return OrderExport(
         key=derived_id("exp", event.account, event.object.id),
         account=event.account,
@@ -68,7 +68,7 @@ def after_return(known: Known, event: Event[StripeSubscription], row: Subscripti
         for timer in known.timers_of(row.account, row.customer_id)
         if timer.kind in KINDS
         and timer.status is TimerStatus.PENDING
-        and timer.subject not in (row.subscription_id, row.customer_id)  # who was deleted at Stripe can't be back
+        and timer.subject not in (row.subscription_id, row.customer_id)  # a customer deleted at Stripe cannot return
         and int(timer.data["left_at"]) <= began
     }
     return [
@@ -78,7 +78,7 @@ def after_return(known: Known, event: Event[StripeSubscription], row: Subscripti
 
 
 def leaves_later(known: Known, event: Event[TimerDue], customer_id: str) -> bool:
-    """Whether another timer of this kind will decide: of a subscription that the customer kept longer."""
+    """Whether the customer has an open timer of this kind that is due later: that one decides then."""
     due = event.object
     return any(
         timer.kind == due.kind
@@ -89,7 +89,7 @@ def leaves_later(known: Known, event: Event[TimerDue], customer_id: str) -> bool
 
 
 def _began(row: Subscription) -> int | None:
-    """When a subscription that came to life was created, in seconds; None before its `created` was seen."""
+    """When a subscription that has started was created, in epoch seconds; None before its `created` event."""
     if row.status in NEVER_BEGUN or rank_of(row.first_version) != SUBSCRIPTION_CREATED:
         return None
     return seconds_of(row.first_version)

@@ -1,7 +1,7 @@
-"""Inside the rules: whether a customer who left is erased now that the time has come, and what that means (B6).
+"""Decides, when an erasure timer is due, whether the customer is erased, and orders the erasure (B6).
 
-Each ended subscription has its own timer, and so has a deleted customer. The last of them decides: whoever kept one
-subscription longer left later.
+Each ended subscription has its own timer, and so has a deleted customer. The last timer decides, because a customer who
+kept one subscription longer left later.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from streams.rules.customers.organization import derive_organization
 from streams.rules.subscription_row import ENDED
 
 _LOOK_AGAIN = timedelta(days=1)
-"""A first payment that does not come ends its subscription within a day."""
+"""Stripe ends a subscription without a first payment within a day (23 hours)."""
 
 
 def erase(known: Known, event: Event[TimerDue], customer_id: str) -> list[Effect]:
-    """What the timer, which is due, comes to on the present state."""
+    """Returns the effects of a due erasure timer on the present state."""
     due = event.object
     customer = customer_or_blank(known, event.account, customer_id)
     subscriptions = subscriptions_with(known, customer)
-    # A customer who is deleted at Stripe has none that runs, whatever has been heard of it.
+    # A customer who is deleted at Stripe has no running subscription, even if its last event is still missing.
     living = {row.status for row in subscriptions if row.status not in ENDED and customer.deleted_at is None}
     if living == {SubscriptionStatus.INCOMPLETE}:
         return [_look_again(event, customer_id)]
     if living or leaves_later(known, event, customer_id):
         return [FinishTimer(due.timer_key)]
     effects: list[Effect] = [FinishTimer(due.timer_key)]
-    nobody = without_person(customer, event.at)
-    if nobody != customer:
-        effects.append(SaveCustomer(nobody))
+    anonymous = without_person(customer, event.at)
+    if anonymous != customer:
+        effects.append(SaveCustomer(anonymous))
     if subscriptions:
-        organization = derive_organization(known.config, nobody, subscriptions)
+        organization = derive_organization(known.config, anonymous, subscriptions)
         if organization != known.organization(event.account, customer_id):
             effects.append(SaveOrganization(organization))
     asked_at = datetime.fromtimestamp(int(due.data["left_at"]), UTC)
@@ -48,7 +48,7 @@ def erase(known: Known, event: Event[TimerDue], customer_id: str) -> list[Effect
 
 
 def without_person(customer: Customer, at: datetime) -> Customer:
-    """The customer's row without what tells who they are. Whatever is said from then on is believed again."""
+    """The customer's row without personal data. The profile of any event after `at` is stored again."""
     return replace(customer, email=None, name=None, locale=None, profile_version=UNSEEN, erased_at=at)
 
 

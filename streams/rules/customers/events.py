@@ -14,7 +14,7 @@ from schemas.version import Version
 from streams.rules import timers
 from streams.rules.customers import cancellation, erasure
 from streams.rules.customers.account import customer_or_blank, link_user, save_customer_and_derived, was_erased_after
-from streams.rules.customers.default_method import offered
+from streams.rules.customers.default_method import with_default
 from streams.rules.precedence import is_older, partial
 from streams.rules.registry import Stream
 
@@ -39,14 +39,14 @@ def on_created(event: CustomerEvent, known: Known) -> list[Effect]:
 
 @stream.on("customer.updated", model=StripeCustomer, refer=refer, rank=50)
 def on_updated(event: CustomerEvent, known: Known) -> list[Effect]:
-    """C11. One that changed something else is believed on name and address only where nothing better is known."""
+    """C11. If the event changed other fields, its name and address overrule only weak and older partial ones."""
     is_named = not PROFILE_FIELDS.isdisjoint(event.previous)
     return _profile(event, known, event.version if is_named else partial(event.version))
 
 
 @stream.on("customer.deleted", model=StripeCustomer, refer=refer, rank=90)
 def on_deleted(event: CustomerEvent, known: Known) -> list[Effect]:
-    """B6. What is held on them stays until the erasure timer fires; the object may be just the id."""
+    """B6. The customer's data stays until the erasure timer fires. The object may contain only the id."""
     before = customer_or_blank(known, event.account, event.object.id)
     customer = replace(before, deleted_at=max(before.deleted_at or event.at, event.at))
     return [
@@ -58,31 +58,31 @@ def on_deleted(event: CustomerEvent, known: Known) -> list[Effect]:
 
 @stream.on(timer_event_type(cancellation.ERASE), model=TimerDue, refer=timers.refer)
 def on_erase_due(event: Event[TimerDue], known: Known) -> list[Effect]:
-    """B6. A subscription that runs, or another that ended later, leaves everything as it is."""
+    """B6. Erases nothing while a subscription is running or another one ended later."""
     if event.object.customer is None or not timers.is_due(event, known):
         return []
     return erasure.erase(known, event, event.object.customer)
 
 
-def _profile(event: CustomerEvent, known: Known, word: Version) -> list[Effect]:
+def _profile(event: CustomerEvent, known: Known, new_version: Version) -> list[Effect]:
     before = customer_or_blank(known, event.account, event.object.id)
-    said = event.object
-    told = before if was_erased_after(before, event) else _told(before, said, word)
-    customer = offered(known, told, said.default_payment_method, word)
-    customer = link_user(customer, event, said.user_id)
+    received = event.object
+    customer = before if was_erased_after(before, event) else _with_profile(before, received, new_version)
+    customer = with_default(known, customer, received.default_payment_method, new_version)
+    customer = link_user(customer, event, received.user_id)
     effects = save_customer_and_derived(known, customer)
     if customer.profile_version == before.profile_version and is_older(event.version, before.profile_version):
-        effects.append(NoteStale(f"{customer.customer_id} is known as it was later"))
+        effects.append(NoteStale(f"{customer.customer_id} already has a newer version"))
     return effects
 
 
-def _told(row: Customer, said: StripeCustomer, word: Version) -> Customer:
-    if word <= row.profile_version:
+def _with_profile(row: Customer, received: StripeCustomer, new_version: Version) -> Customer:
+    if new_version <= row.profile_version:
         return row
     return replace(
         row,
-        email=said.email,
-        name=said.name,
-        locale=said.locale,
-        profile_version=word,
+        email=received.email,
+        name=received.name,
+        locale=received.locale,
+        profile_version=new_version,
     )

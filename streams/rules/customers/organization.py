@@ -1,6 +1,7 @@
-"""Inside the rules: a customer's organization, which follows from the customer and their subscriptions alone.
+"""Derives a customer's organization from the customer and their subscriptions alone.
 
-It has no version of its own: it is derived again after each change of those, so it can't be in another order's state.
+It has no version of its own. It is derived again after each change of those rows, so it does not depend on the order of
+the events.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _STATUS = {
 
 
 def derive_organization(config: Config, customer: Customer, subscriptions: Sequence[Subscription]) -> Organization:
-    """The organization of a customer who has, or had, at least one subscription; rows as they will be."""
+    """The organization of a customer with at least one subscription, running or ended. Takes the changed rows."""
     best = min(subscriptions, key=lambda row: (_RANK[row.status], row.subscription_id))
     status = _status(customer, subscriptions, best)
     has_access = status is not OrganizationStatus.CANCELLED and best.status not in _WITHOUT_ACCESS
@@ -64,7 +65,7 @@ def derive_organization(config: Config, customer: Customer, subscriptions: Seque
 def _status(customer: Customer, subscriptions: Sequence[Subscription], best: Subscription) -> OrganizationStatus:
     if customer.deleted_at is not None:
         return OrganizationStatus.CANCELLED
-    # A failed payment is said even where another subscription is in order, or none has begun.
+    # A failed payment shows even if another subscription is paid, or if none has started.
     unpaid = (row for row in subscriptions if row.status not in ENDED)
     if any(row.payment_failed_at or _STATUS[row.status] is OrganizationStatus.PAYMENT_FAILED for row in unpaid):
         return OrganizationStatus.PAYMENT_FAILED
@@ -72,7 +73,7 @@ def _status(customer: Customer, subscriptions: Sequence[Subscription], best: Sub
 
 
 def _first(subscriptions: Sequence[Subscription]) -> Subscription:
-    """The one the customer began with; those of which no subscription event has come stand last."""
+    """The customer's first subscription. Rows without a subscription event so far are last in the order."""
     return min(subscriptions, key=lambda row: (row.first_version == UNSEEN, row.first_version, row.subscription_id))
 
 

@@ -1,6 +1,6 @@
-"""Inside the rules: the steps that follow a failed invoice, each once, until it is paid (behaviours.md C3).
+"""The dunning steps after a failed invoice: each runs once, until the invoice is paid (behaviours.md C3).
 
-The plan of steps is `rules.dunning` of the configuration. Steps by attempt are mails now; steps by days are timers.
+The steps are configured in `rules.dunning`. A step by attempt sends its mail at once; a step by days starts a timer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DUNNING_REMINDER = "dunning-reminder"
 
 
 def notice(known: Known, event: Event[StripeInvoice], customer: Customer) -> QueueEmail | None:
-    """The mail of this attempt; None where the plan has no step for it."""
+    """Returns the mail of this attempt; None if no step is configured for it."""
     invoice = event.object
     step = step_of(known.config.rules.dunning, invoice)
     if step is None:
@@ -29,9 +29,9 @@ def notice(known: Known, event: Event[StripeInvoice], customer: Customer) -> Que
 
 
 def step_of(steps: tuple[DunningStep, ...], invoice: StripeInvoice) -> DunningStep | None:
-    """The step of this attempt, the final one where Stripe tries no more or has tried more often than any step names.
+    """Returns the step of this attempt: the final step if Stripe stops retrying or the attempt is beyond all steps.
 
-    An invoice that is sent to be paid by hand has no next attempt at any time, and so is not given up by that.
+    An invoice that the customer pays by hand (`send_invoice`) never has a next attempt, so that does not make it final.
     """
     attempt = max(1, invoice.attempt_count)  # the oldest events count from 0
     is_given_up = invoice.next_payment_attempt is None and invoice.collection_method != SEND_INVOICE
@@ -43,7 +43,7 @@ def step_of(steps: tuple[DunningStep, ...], invoice: StripeInvoice) -> DunningSt
 
 
 def reached_by(steps: tuple[DunningStep, ...], event: Event[StripeInvoice]) -> dict[str, datetime]:
-    """The steps that a failed attempt leads to, by template, each with its time: this attempt's, and those by days."""
+    """The times (UTC) of the steps after a failed attempt, by template: this attempt's step and those by days."""
     times = {step.template: event.at + timedelta(days=step.after_days) for step in steps if step.after_days is not None}
     now = step_of(steps, event.object)
     return times if now is None else times | {now.template: event.at}
@@ -52,12 +52,12 @@ def reached_by(steps: tuple[DunningStep, ...], event: Event[StripeInvoice]) -> d
 def step_mail(
     template: str, invoice_id: str, customer: Customer, data: dict[str, Any], recipient: str | None
 ) -> QueueEmail:
-    """One step's mail: once per invoice and template."""
+    """Returns a step's mail. Its key allows one per invoice and template."""
     return mail(template, f"dunning:{invoice_id}:{template}", customer, data, recipient=recipient)
 
 
 def problem(known: Known, invoice: StripeInvoice) -> dict[str, Any]:
-    """What each step says of the invoice: the facts of this attempt."""
+    """The template data of every step: the facts of this attempt."""
     return {
         "number": invoice.number,
         "amount": money(invoice.amount_due, invoice.currency),
@@ -73,9 +73,9 @@ def problem(known: Known, invoice: StripeInvoice) -> dict[str, Any]:
 def reminders(
     known: Known, event: Event[StripeInvoice], customer: Customer, before: Payment | None, after: Payment
 ) -> list[Effect]:
-    """The timers of the steps by days, counted from the first failure; a later attempt brings its facts along.
+    """Starts the timers of the steps by days, counted from the first failure; a later attempt updates their data.
 
-    Only the first failure to arrive sets them: a timer that fired or was cancelled is not known here any more.
+    Only the first failure to arrive starts them, because timers that fired or were cancelled are not loaded.
     """
     invoice = event.object
     is_first = before is None or before.first_failed_at is None
@@ -109,7 +109,7 @@ def reminders(
 
 
 def stop(known: Known, account: str, customer_id: str, invoice_id: str) -> list[Effect]:
-    """Cancels what is pending for an invoice that has been paid, or closed (behaviours.md C1, C3)."""
+    """Cancels the pending timers of an invoice that was paid or closed (behaviours.md C1, C3)."""
     is_pending = any(
         timer.kind == DUNNING_REMINDER and timer.subject == invoice_id and timer.status is TimerStatus.PENDING
         for timer in known.timers_of(account, customer_id)

@@ -1,4 +1,4 @@
-"""The rules of stream `invoices`: `invoice.*` (behaviours.md C1 to C5). What a draft goes through orders nothing."""
+"""The rules of stream `invoices`: `invoice.*` (behaviours.md C1 to C5). Other types are only recorded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def refer(event: InvoiceEvent) -> References:
 
 @stream.on("invoice.paid", "invoice.payment_succeeded", model=StripeInvoice, refer=refer, rank=INVOICE_PAID)
 def on_paid(event: InvoiceEvent, known: Known) -> list[Effect]:
-    """C1. Stripe sends both types for one payment; whichever comes second finds everything done."""
+    """C1. Stripe sends both types for one payment; the second one changes nothing."""
     invoice, customer = event.object, _customer(event, known)
     before, payment = _payment(event, known)
     payment = invoice_paid(payment, event, _customer_id(event))
@@ -45,7 +45,7 @@ def on_paid(event: InvoiceEvent, known: Known) -> list[Effect]:
         row = apply_invoice_paid(row, event, bills_subscription=invoice.bills_subscription, config=known.config)
     effects += save_customer_and_derived(known, customer, *_some(row))
     effects += dunning.stop(known, event.account, customer.customer_id, _id(invoice))
-    if invoice.paid_amount > 0:  # nothing was paid at the start of a trial, so there is nothing to acknowledge
+    if invoice.paid_amount > 0:  # a trial starts with an invoice of 0, which gets no receipt
         receipt = {
             "number": invoice.number,
             "amount": money(invoice.paid_amount, invoice.currency),
@@ -61,7 +61,7 @@ def on_paid(event: InvoiceEvent, known: Known) -> list[Effect]:
 
 @stream.on("invoice.payment_failed", model=StripeInvoice, refer=refer, rank=INVOICE_FAILED)
 def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
-    """C2 and C3. What is known to be paid, or to have failed again since, is neither marked nor dunned."""
+    """C2 and C3. An invoice that is already paid, or has failed again since, is neither marked as failed nor dunned."""
     invoice, customer = event.object, _customer(event, known)
     steps = known.config.rules.dunning
     step = dunning.step_of(steps, invoice)
@@ -96,7 +96,7 @@ def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
     model=StripeInvoice, refer=refer, rank=INVOICE_CLOSED,
 )  # fmt: skip
 def on_closed(event: InvoiceEvent, known: Known) -> list[Effect]:
-    """C3. Nobody is asked for it any more. Only of a voided one nothing is owed: a deleted one was a draft."""
+    """C3. Dunning stops. Only a voided invoice is no longer owed and clears the failure; a deleted one was a draft."""
     invoice, customer = event.object, _customer(event, known)
     before, payment = _payment(event, known)
     payment = invoice_closed(payment, event, _customer_id(event))
@@ -112,7 +112,7 @@ def on_closed(event: InvoiceEvent, known: Known) -> list[Effect]:
 
 @stream.on("invoice.payment_action_required", model=StripeInvoice, refer=refer, rank=20)
 def on_payment_action_required(event: InvoiceEvent, known: Known) -> list[Effect]:
-    """C4. The customer confirms on the invoice's page or, where Stripe made none, where cards are changed."""
+    """C4. The mail links the invoice's page or, if Stripe provides none, the page to update the payment method."""
     invoice, customer = event.object, _customer(event, known)
     before, _ = _payment(event, known)
     if customer is None:
@@ -132,7 +132,7 @@ def on_payment_action_required(event: InvoiceEvent, known: Known) -> list[Effect
 
 @stream.on("invoice.upcoming", model=StripeInvoice, refer=refer, rank=20)
 def on_upcoming(event: InvoiceEvent, known: Known) -> list[Effect]:
-    """C5. The invoice does not exist yet and has no id, so the event's makes the reminder one."""
+    """C5. The invoice does not exist yet and has no id, so the mail's key is the event's id."""
     invoice, customer = event.object, _customer(event, known)
     if customer is None:
         return []
@@ -164,7 +164,7 @@ def _customer(event: InvoiceEvent, known: Known) -> Customer | None:
 
 
 def _subscription(event: InvoiceEvent, known: Known, customer: Customer) -> Subscription | None:
-    """The row of the invoice's subscription, a blank one where its own events are still to come."""
+    """The row of the invoice's subscription; a blank one before the subscription's own events."""
     subscription_id = event.object.subscription
     if subscription_id is None:
         return None
@@ -173,14 +173,14 @@ def _subscription(event: InvoiceEvent, known: Known, customer: Customer) -> Subs
 
 
 def _payment(event: InvoiceEvent, known: Known) -> tuple[Payment | None, Payment]:
-    """The payment as it is known, and the row to go on from."""
+    """The stored payment, and the row to change (the stored one or a blank one)."""
     invoice_id = _id(event.object)
     return known.payment(event.account, invoice_id), payment_of(known, event.account, invoice_id)
 
 
 def _id(invoice: StripeInvoice) -> str:
     if invoice.id is None:
-        raise RuleViolated("the invoice has no id, and only one that is still to come has none")
+        raise RuleViolated("the invoice has no id; only an upcoming invoice may have none")
     return invoice.id
 
 

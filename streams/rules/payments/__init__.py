@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Imported for the rules that they register.
+# Importing these modules registers their rules.
 from streams.rules.payments import alerts, card_expiry, charges, disputes, intents, methods, refunds, sources
 from streams.rules.payments.stream import stream
 

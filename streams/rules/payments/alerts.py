@@ -1,4 +1,4 @@
-"""The rules for what only the operator can act on: failed payouts, early fraud warnings (behaviours.md C10)."""
+"""The rules that alert the operator: failed payouts and early fraud warnings (behaviours.md C10)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.stripe.payout import StripePayout
 from streams.rules.payments.stream import stream
 
 
-def refer(event: Event[Any]) -> References:  # noqa: ARG001  # nothing that is stored is asked for
+def refer(event: Event[Any]) -> References:  # noqa: ARG001  # the rule reads no stored rows
     return References()
 
 
@@ -31,7 +31,7 @@ def on_payout_failed(event: Event[StripePayout], known: Known) -> list[Effect]:
 
 @stream.on("radar.early_fraud_warning.created", model=EarlyFraudWarning, refer=refer)
 def on_early_fraud_warning(event: Event[EarlyFraudWarning], known: Known) -> list[Effect]:
-    """Most become disputes: a refund in time spares its fee."""
+    """Most warnings become disputes; a refund in time saves the dispute fee."""
     warning = event.object
     lines = [
         f"Charge: {warning.charge}",
@@ -52,7 +52,7 @@ def _alert(
     page: str,
     object_id: str | None = None,
 ) -> QueueEmail:
-    """One mail to the operator, with a link to Stripe's page about it."""
+    """Returns a mail to the operator with a link to the object in Stripe's dashboard."""
     account = [f"Connected account: {event.account}"] if event.account else []
     path = [
         part for part in (event.account, "" if event.livemode else "test", page, object_id or event.object.id) if part

@@ -1,7 +1,7 @@
-"""The timers before a card expires, in two steps, and what they do when they fire (behaviours.md C6).
+"""Sets two timers before a card expires and sends the notices when they fire (behaviours.md C6).
 
-A card is good until the end of its month. Stripe announces that only of sources (`customer.source.expiring`); of
-payment methods it follows from their events. A step's mail has one key, from wherever it is sent.
+A card is valid until the end of its month. Stripe announces the expiry only of sources (`customer.source.expiring`);
+for payment methods the date is taken from their events. A step's mail has one key, whichever rule sends it.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _OPEN = (TimerStatus.PENDING, TimerStatus.FIRED)
 
 
 def timer_keys(account: str, card: StripePaymentMethod) -> set[str]:
-    """The timers that an event of this card may set."""
+    """The keys of the timers that an event of this card may set."""
     if card.exp_year is None or card.exp_month is None:
         return set()
     return {_timer_key(account, card.id, card.exp_year, card.exp_month, step) for step in STEPS}
 
 
 def remind(known: Known, row: PaymentMethod, card: StripePaymentMethod) -> list[Effect]:
-    """The timers as the row has it: set, moved with the expiry, or cancelled with the card.
+    """Brings the timers in line with the row: sets them, moves them with the expiry, or cancels them with the card.
 
-    An event that came late and says another expiry sets none: what is known later has done so.
+    A late event with an older expiry sets no timers; the newer event has set them.
     """
     wanted = {timer.key: timer for timer in _timers(row, card.created)}
     is_current = (row.exp_year, row.exp_month) == (card.exp_year, card.exp_month)
@@ -64,7 +64,7 @@ def remind(known: Known, row: PaymentMethod, card: StripePaymentMethod) -> list[
 
 
 def notice(known: Known, customer: Customer, row: PaymentMethod, step: int, now: datetime) -> QueueEmail | None:
-    """The mail of a step; None for what does not expire, or has."""
+    """Returns the mail of a step; None if the method has no expiry or has expired."""
     expiry = expiry_of(row)
     if expiry is None or expiry <= now:
         return None
@@ -81,7 +81,7 @@ def notice(known: Known, customer: Customer, row: PaymentMethod, step: int, now:
 
 
 def expiry_of(row: PaymentMethod) -> datetime | None:
-    """The first moment at which the card is no good any more, UTC; None for what has no expiry."""
+    """The first moment (UTC) at which the card is no longer valid; None for a method without an expiry."""
     if row.exp_year is None or row.exp_month is None:
         return None
     is_december = row.exp_month == 12
@@ -96,7 +96,7 @@ def refer(event: Event[TimerDue]) -> References:
 
 @stream.on(timer_event_type(CARD_EXPIRING), model=TimerDue, refer=refer)
 def on_card_expiring(event: Event[TimerDue], known: Known) -> list[Effect]:
-    """Only of the card that is charged, and with the expiry that it had when the timer was set."""
+    """Sends the notice only if the card is in use and still has the expiry from when the timer was set."""
     if not timers.is_due(event, known):
         return []
     done, data = FinishTimer(event.object.timer_key), event.object.data
@@ -106,13 +106,13 @@ def on_card_expiring(event: Event[TimerDue], known: Known) -> list[Effect]:
         return [done]
     if (row.exp_year, row.exp_month) != (data["exp_year"], data["exp_month"]) or not _is_in_use(known, customer, row):
         return [done]
-    # A card that was added in its last weeks is due at once, with fewer days left than the step's, or none.
+    # The timer of a card added in its last weeks is due at once, with fewer days left than the step's, or none.
     sent = notice(known, customer, row, data["step"], max(event.at, time_of(row.version)))
     return [done] if sent is None else [done, sent]
 
 
 def _is_in_use(known: Known, customer: Customer, row: PaymentMethod) -> bool:
-    """Whether it is the default or, where none is known, all that there is."""
+    """Whether the method is the default or, if no default is known, the only attached one."""
     if row.detached_at is not None:
         return False
     if customer.default_payment_method is not None:
@@ -122,7 +122,7 @@ def _is_in_use(known: Known, customer: Customer, row: PaymentMethod) -> bool:
 
 
 def _timers(row: PaymentMethod, created: datetime | None) -> list[StartTimer]:
-    """Both steps, or only the last of a card that was made when that was due already. Past ones fire at once."""
+    """The timers of both steps; only the last for a card created after its due time. Past timers fire at once."""
     expiry = expiry_of(row)
     if expiry is None or row.customer_id is None or row.detached_at is not None:
         return []

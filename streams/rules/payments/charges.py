@@ -1,4 +1,4 @@
-"""The rules for `charge.*` and `invoice_payment.paid`: whose payment it is, why it failed, what came back."""
+"""The rules for `charge.*` and `invoice_payment.paid`: links a charge to its payment; decline reasons; refunds."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refer_link(event: Event[StripeInvoicePayment]) -> References:
 
 @stream.on("charge.succeeded", model=StripeCharge, refer=refer, rank=30)
 def on_succeeded(event: ChargeEvent, known: Known) -> list[Effect]:
-    """Links the charge. That the invoice is paid, it says itself; a charge without one is a checkout's."""
+    """Links the charge to its invoice, which its own event marks as paid. A charge without invoice is a checkout's."""
     if event.object.invoice is None:
         return []
     return _saved(known, link_payment_ids(_of_invoice(event, known, event.object.invoice), charge=event.object.id))
@@ -38,7 +38,7 @@ def on_succeeded(event: ChargeEvent, known: Known) -> list[Effect]:
 
 @stream.on("charge.failed", model=StripeCharge, refer=refer, rank=20)
 def on_failed(event: ChargeEvent, known: Known) -> list[Effect]:
-    """The decline reason (C2). The failed charge is not the one that pays, and is not linked."""
+    """C2. Stores the decline reason. A failed charge does not pay the invoice, so it is not linked."""
     if event.object.invoice is None:
         return []
     row = _of_invoice(event, known, event.object.invoice)
@@ -47,23 +47,23 @@ def on_failed(event: ChargeEvent, known: Known) -> list[Effect]:
 
 @stream.on("charge.refunded", model=StripeCharge, refer=refer, rank=40)
 def on_refunded(event: ChargeEvent, known: Known) -> list[Effect]:
-    """C8. Of a loose payment the charge is all that says who paid how much."""
+    """C8. For a loose payment, only the charge contains the customer and the amount."""
     charge = event.object
 
-    def told(row: Payment) -> list[Effect]:
+    def apply_to(row: Payment) -> list[Effect]:
         if is_loose(row):
             row = link_payment_ids(row, payment_intent=charge.payment_intent, customer=charge.customer)
             row = priced(row, event, charge.amount, charge.currency)
         return _saved(known, apply_charge(link_payment_ids(row, charge=charge.id), event))
 
     if charge.invoice is not None:
-        return told(_of_invoice(event, known, charge.invoice))
-    return of_payment(known, event.account, charge.id, charge.payment_intent, charge.currency, told)
+        return apply_to(_of_invoice(event, known, charge.invoice))
+    return of_payment(known, event.account, charge.id, charge.payment_intent, charge.currency, apply_to)
 
 
 @stream.on("invoice_payment.paid", model=StripeInvoicePayment, refer=refer_link, rank=30)
 def on_invoice_payment_paid(event: Event[StripeInvoicePayment], known: Known) -> list[Effect]:
-    """Links the invoice's payment to its intent. The invoice comes too, and says who paid how much: so this waits."""
+    """Links the invoice's payment to its intent. Waits for the invoice's event, which has customer and amount."""
     payment = event.object
     row = known.payment(event.account, payment.invoice)
     if row is None:

@@ -1,7 +1,7 @@
 """The rules for `charge.dispute.*`: the row, the hold on its payment, and the operator's mails (behaviours.md C9).
 
-Nothing of it waits for the payment: the operator has days. Where that is not known yet, the hold follows by a timer,
-whose event waits for it (behaviours.md D3).
+These events do not wait for the payment, because the operator has only days to respond. If the payment is not known
+yet, a timer sets the hold: the timer's event waits for the payment (behaviours.md D3).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from streams.rules.ties import ask_stripe
 
 DISPUTE_DUE, DISPUTE_LINK = "dispute-due", "dispute-link"
 DUE_AFTER = timedelta(days=7)
-"""Where Stripe names no date."""
+"""The due date if Stripe names none, counted from the dispute's creation."""
 REMIND_BEFORE = timedelta(days=2)
 
 FUNDS_WITHDRAWN, FUNDS_REINSTATED = "charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated"
@@ -68,7 +68,7 @@ def on_created(event: DisputeEvent, known: Known) -> list[Effect]:
 @stream.on("charge.dispute.updated", model=StripeDispute, refer=refer, rank=50)
 @stream.on("charge.dispute.closed", model=StripeDispute, refer=refer, rank=90, terminal=True)
 def on_changed(event: DisputeEvent, known: Known) -> list[Effect]:
-    """Whatever comes later, a closed dispute stays closed; where the money went is kept all the same."""
+    """A closed dispute stays closed, whatever comes later. The times of fund movements are still stored."""
     return _change(event, known)[1]
 
 
@@ -82,7 +82,7 @@ def refer_timer(event: Event[TimerDue]) -> References:
 
 @stream.on(timer_event_type(DISPUTE_LINK), model=TimerDue, refer=refer_timer)
 def on_link(event: Event[TimerDue], known: Known) -> list[Effect]:
-    """The hold of a dispute that came before its payment. Raises NotKnownYet until that has come, or never will."""
+    """Sets the hold of a dispute that arrived before its payment. Raises NotKnownYet until the payment is known."""
     if not timers.is_due(event, known):
         return []
     done = FinishTimer(event.object.timer_key)
@@ -90,17 +90,17 @@ def on_link(event: Event[TimerDue], known: Known) -> list[Effect]:
     if row is None:
         return [done]
 
-    def held(payment: Payment) -> list[Effect]:
-        after, effects = _held(row, payment)
+    def hold(payment: Payment) -> list[Effect]:
+        after, effects = _with_payment(row, payment)
         saved: list[Effect] = [] if after == row else [SaveDispute(after)]
         return [*saved, *effects, *_remind(known, after), done]
 
-    return of_payment(known, event.account, row.charge_id, row.payment_intent_id, row.currency, held)
+    return of_payment(known, event.account, row.charge_id, row.payment_intent_id, row.currency, hold)
 
 
 @stream.on(timer_event_type(DISPUTE_DUE), model=TimerDue, refer=refer_timer)
 def on_due(event: Event[TimerDue], known: Known) -> list[Effect]:
-    """The operator's reminder, unless the evidence was handed in or the date had passed before this was heard of."""
+    """Reminds the operator, unless evidence was submitted or the due date had passed by the time of the last event."""
     if not timers.is_due(event, known):
         return []
     done = FinishTimer(event.object.timer_key)
@@ -115,30 +115,30 @@ def on_due(event: Event[TimerDue], known: Known) -> list[Effect]:
 def _change(event: DisputeEvent, known: Known) -> tuple[Dispute, list[Effect]]:
     dispute = event.object
     before = known.dispute(event.account, dispute.id)
-    row = _told(before or Dispute(account=event.account, dispute_id=dispute.id), event)
+    row = _updated(before or Dispute(account=event.account, dispute_id=dispute.id), event)
     payment = find(known, event.account, row.charge_id, row.payment_intent_id)
     effects: list[Effect] = []
     if payment is not None:
-        row, effects = _held(row, payment)
+        row, effects = _with_payment(row, payment)
     elif row.charge_id or row.payment_intent_id:
         effects = _link_later(known, row, event)
     if row != before:
         effects.insert(0, SaveDispute(row))
     effects += _remind(known, row)
-    if before is not None and _word(event) < before.version:
+    if before is not None and _version_of(event) < before.version:
         is_late = is_older(event.version, before.version)
-        effects.append(NoteStale(f"{dispute.id} {'is known as it was later' if is_late else 'is closed'}"))
-    if before is not None and is_tie(before.version, _word(event)) and not _says_the_same(before, dispute):
+        effects.append(NoteStale(f"{dispute.id} {'already has a newer version' if is_late else 'is closed'}"))
+    if before is not None and is_tie(before.version, _version_of(event)) and not _has_same_content(before, dispute):
         effects.append(ask_stripe(event, f"/v1/disputes/{dispute.id}", dispute.id, row.customer_id))
     return row, effects
 
 
-def _says_the_same(row: Dispute, dispute: StripeDispute) -> bool:
-    is_dated_so = dispute.due_by is None or dispute.due_by == row.due_by
-    return is_dated_so and all(getattr(row, name) == getattr(dispute, name) for name in ("amount", "reason", "status"))
+def _has_same_content(row: Dispute, dispute: StripeDispute) -> bool:
+    is_same_date = dispute.due_by is None or dispute.due_by == row.due_by
+    return is_same_date and all(getattr(row, name) == getattr(dispute, name) for name in ("amount", "reason", "status"))
 
 
-def _word(event: DisputeEvent) -> Version:
+def _version_of(event: DisputeEvent) -> Version:
     return version(event.created, event.rank, event.id, terminal=_closes(event))
 
 
@@ -146,17 +146,17 @@ def _closes(event: DisputeEvent) -> bool:
     return event.terminal or event.object.status in CLOSED
 
 
-def _told(row: Dispute, event: DisputeEvent) -> Dispute:
-    dispute, word = event.object, _word(event)
+def _updated(row: Dispute, event: DisputeEvent) -> Dispute:
+    dispute, new_version = event.object, _version_of(event)
     facts: dict[str, Any] = {}
-    if word > row.version:
+    if new_version > row.version:
         facts = {
             "amount": dispute.amount,
             "currency": dispute.currency,
             "reason": dispute.reason,
             "status": dispute.status,
             "due_by": dispute.due_by or (dispute.created or event.at) + DUE_AFTER,
-            "version": word,
+            "version": new_version,
         }
     if _closes(event):
         facts["closed_at"] = min(row.closed_at or event.at, event.at)
@@ -172,8 +172,8 @@ def _told(row: Dispute, event: DisputeEvent) -> Dispute:
     )
 
 
-def _held(row: Dispute, payment: Payment) -> tuple[Dispute, list[Effect]]:
-    """The dispute with its payment, and that held for as long as any dispute on it is open."""
+def _with_payment(row: Dispute, payment: Payment) -> tuple[Dispute, list[Effect]]:
+    """Links the dispute to its payment; the payment is on hold while any of its disputes is open."""
     row = replace(row, payment_id=payment.payment_id, customer_id=payment.customer_id)
     disputes = {id_: status for id_, status in payment.open_disputes.items() if id_ != row.dispute_id}
     if row.closed_at is None:
@@ -191,7 +191,7 @@ def _link_later(known: Known, row: Dispute, event: DisputeEvent) -> list[Effect]
 
 
 def _remind(known: Known, row: Dispute) -> list[Effect]:
-    """The timer of an open dispute, moved with its date and ended with the dispute."""
+    """Sets the reminder timer of an open dispute, moves it with the due date, and ends it with the dispute."""
     present = known.timer(_key(DISPUTE_DUE, row.account, row.dispute_id))
     is_open = present is not None and present.status in _OPEN
     if row.closed_at is not None or row.due_by is None:

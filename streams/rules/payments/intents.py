@@ -1,4 +1,4 @@
-"""The rules for `payment_intent.*`: the decline reason, and which payment an intent belongs to (behaviours.md C10)."""
+"""The rules for `payment_intent.*`: decline reasons and the link from intent to payment (behaviours.md C10)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def refer(event: IntentEvent) -> References:
 
 @stream.on("payment_intent.payment_failed", model=StripePaymentIntent, refer=refer, rank=25)
 def on_payment_failed(event: IntentEvent, known: Known) -> list[Effect]:
-    """C10. One of no known payment is in the ledger, and nothing follows from it."""
+    """C10. Stores the decline reason. An intent without a known payment is only recorded in the ledger."""
     row = _payment(event, known)
     return [] if row is None else _saved(known, event, declined(row, event, event.object.failure_reason))
 
 
 @stream.on("payment_intent.succeeded", model=StripePaymentIntent, refer=refer, rank=35)
 def on_succeeded(event: IntentEvent, known: Known) -> list[Effect]:
-    """Links the charge that succeeded. That an invoice or a checkout is paid, these say."""
+    """Links the charge that succeeded. The events of the invoice or the checkout mark it as paid."""
     row = _payment(event, known)
     is_invoice = event.object.invoice is not None
     return (

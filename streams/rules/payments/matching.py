@@ -1,13 +1,14 @@
-"""Inside the rules: which payment a charge, an intent, a refund or a dispute is about.
+"""Finds the payment that a charge, an intent, a refund or a dispute belongs to.
 
     until basil   a charge and an intent name their invoice
     since basil   an intent's `order_reference` may; `invoice_payment.paid` links an intent (or a charge) to the invoice
 
-What names an invoice makes the payment's row if it comes first. What names only a charge or an intent finds the row by
-them: where there is none yet, the event waits (behaviours.md D3). None by the limit means that it is loose: of neither
-an invoice nor a checkout, made by the API or by hand. What was given back of it, or is disputed, makes its row then.
+An event that names an invoice creates the payment's row if it is first. An event that names only a charge or an intent
+looks the row up by them; if there is none yet, the event waits (behaviours.md D3). If there is still none at the limit,
+the payment is loose: it has neither an invoice nor a checkout and was made by the API or by hand. Its refund or dispute
+creates the row then.
 
-An invoice paid in several parts is linked to the first part that is heard of; refunds of the others end as loose ones.
+An invoice paid in several parts is linked to the first part received; refunds of the other parts become loose payments.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from streams.rules.precedence import weak
 
 
 def refs(account: str, *stripe_ids: str | None) -> set[Ref]:
-    """As `References.payments` has them."""
+    """Returns the ids in the form of `References.payments`."""
     return {(account, stripe_id) for stripe_id in stripe_ids if stripe_id}
 
 
 def find(known: Known, account: str, *stripe_ids: str | None) -> Payment | None:
-    """The payment that the first of these ids to be known belongs to."""
+    """Returns the payment of the first of these ids that is known."""
     found = (known.payment(account, stripe_id) for stripe_id in stripe_ids if stripe_id)
     return next((row for row in found if row is not None), None)
 
@@ -44,12 +45,12 @@ def of_payment(
     currency: str,
     decide: Callable[[Payment], list[Effect]],
 ) -> list[Effect]:
-    """What `decide` makes of the payment. Raises NotKnownYet, with what it makes of a loose one for the limit."""
+    """Calls `decide` with the payment. Raises NotKnownYet with the effects for a loose payment as `at_last`."""
     row = find(known, account, charge, payment_intent)
     if row is not None:
         return decide(row)
     names = [name for name in (charge, payment_intent) if name]
-    # Only what was charged is given back or disputed, so it had succeeded.
+    # Only a successful charge can be refunded or disputed.
     loose = Payment(
         payment_id=Payment.id_of(account, names[-1]),
         account=account,
@@ -62,7 +63,7 @@ def of_payment(
 
 
 def is_loose(row: Payment) -> bool:
-    """Whether it is neither an invoice's nor a checkout's."""
+    """Whether the payment has neither an invoice nor a checkout."""
     return row.invoice_id is None and row.checkout_session_id is None
 
 
@@ -74,7 +75,7 @@ def link_payment_ids(
     payment_intent: str | None = None,
     customer: str | None = None,
 ) -> Payment:
-    """The row with the ids that it lacks."""
+    """The row with missing ids filled in; existing ids stay."""
     return replace(
         row,
         invoice_id=row.invoice_id or invoice,
@@ -85,8 +86,8 @@ def link_payment_ids(
 
 
 def priced(row: Payment, event: Event[Any], amount: int, currency: str) -> Payment:
-    """The row with the amount that a charge or an intent names, until the invoice itself says it."""
-    word = weak(event.version)
-    if word <= row.version:
+    """The row with the amount from a charge or an intent. The invoice's own events overrule it."""
+    new_version = weak(event.version)
+    if new_version <= row.version:
         return row
-    return replace(row, amount=amount, currency=currency, version=word)
+    return replace(row, amount=amount, currency=currency, version=new_version)

@@ -1,4 +1,4 @@
-"""The rules for `payment_method.*` (behaviours.md C7). Stripe never attaches again what was detached."""
+"""The rules for `payment_method.*` (behaviours.md C7). A detached method is never attached again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from schemas.timer import TimerDue, timer_event_type
 from schemas.version import is_tie
 from streams.rules import timers
 from streams.rules.customers.account import customer_or_blank, save_customer_and_derived
-from streams.rules.customers.default_method import offered, without
+from streams.rules.customers.default_method import with_default, without_default
 from streams.rules.mails import mail
 from streams.rules.payments import card_expiry
 from streams.rules.payments.stream import stream
@@ -32,21 +32,21 @@ from streams.rules.ties import ask_stripe
 
 METHOD_DETACHED = "method-detached"
 
-_SAID = ("type", "brand", "last4", "exp_month", "exp_year")
+_STRIPE_FIELDS = ("type", "brand", "last4", "exp_month", "exp_year")
 
 MethodEvent = Event[StripePaymentMethod]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an event of a payment method does to its row; the customer as it was before."""
+    """The row after an event of a payment method, the effects so far, and the customer before the event."""
 
     row: PaymentMethod
     customer: Customer | None
     effects: list[Effect]
 
-    def settled(self, known: Known) -> list[Effect]:
-        """The effects, with the customer's row where this is the first that is heard of them."""
+    def with_customer(self, known: Known) -> list[Effect]:
+        """The effects, with the customer's row if the customer was not known before."""
         return self.effects if self.customer is None else self.effects + save_customer_and_derived(known, self.customer)
 
 
@@ -61,12 +61,12 @@ def refer(event: MethodEvent) -> References:
 
 @stream.on("payment_method.attached", model=StripePaymentMethod, refer=refer, rank=20)
 def on_attached(event: MethodEvent, known: Known) -> list[Effect]:
-    """C7. Becomes the customer's default, here and at Stripe, unless a later one is known or it is gone already."""
+    """C7. Makes it the customer's default, here and at Stripe, unless a later default is known or it is detached."""
     changed = change(event, known)
     if changed.customer is None or not known.config.rules.set_default_payment_method:
-        return changed.settled(known)
+        return changed.with_customer(known)
     method_id = event.object.id
-    customer = offered(known, changed.customer, method_id, event.version)
+    customer = with_default(known, changed.customer, method_id, event.version)
     effects = changed.effects + save_customer_and_derived(known, customer)
     is_default = customer.default_version == event.version and customer.default_payment_method == method_id
     if not is_default or customer.deleted_at is not None:
@@ -87,8 +87,8 @@ def on_attached(event: MethodEvent, known: Known) -> list[Effect]:
 @stream.on("payment_method.automatically_updated", model=StripePaymentMethod, refer=refer, rank=51)
 @stream.on("payment_method.card_automatically_updated", model=StripePaymentMethod, refer=refer, rank=52)
 def on_updated(event: MethodEvent, known: Known) -> list[Effect]:
-    """C7. The last is the former name of the one before it."""
-    return change(event, known).settled(known)
+    """C7. `card_automatically_updated` is the former name of `automatically_updated`."""
+    return change(event, known).with_customer(known)
 
 
 @stream.on("payment_method.detached", model=StripePaymentMethod, refer=refer, rank=90, terminal=True)
@@ -97,15 +97,15 @@ def on_detached(event: MethodEvent, known: Known) -> list[Effect]:
 
 
 def change(event: MethodEvent, known: Known) -> Change:
-    """The row after the event, with its timers."""
+    """Applies an event to its row and sets the expiry timers."""
     method = event.object
     before = known.payment_method(event.account, method.id)
-    row = _told(before or PaymentMethod(account=event.account, payment_method_id=method.id), event)
+    row = _updated(before or PaymentMethod(account=event.account, payment_method_id=method.id), event)
     effects: list[Effect] = [] if row == before else [SavePaymentMethod(row)]
     effects += card_expiry.remind(known, row, method)
     if before is not None and event.version < before.version:
         is_late = is_older(event.version, before.version)
-        effects.append(NoteStale(f"{method.id} {'is known as it was later' if is_late else 'is detached'}"))
+        effects.append(NoteStale(f"{method.id} {'already has a newer version' if is_late else 'is detached'}"))
     if before is not None and _is_tie(before, event):
         effects.append(ask_stripe(event, f"/v1/payment_methods/{method.id}", method.id, row.customer_id))
     customer = customer_or_blank(known, event.account, row.customer_id) if row.customer_id is not None else None
@@ -113,16 +113,16 @@ def change(event: MethodEvent, known: Known) -> Change:
 
 
 def detach(event: MethodEvent, known: Known) -> list[Effect]:
-    """C7. Whether a new method is needed is asked by a timer, due at once.
+    """C7. A timer that is due at once decides whether the customer needs a new method.
 
-    Who replaces a card attaches the new one within the same second, and either event may come first: behind both of
-    them it is plain whether the customer is left without one.
+    A customer who replaces a card attaches the new one within the same second, and either event may come first. After
+    both it is certain whether the customer has a method left.
     """
     changed = change(event, known)
     customer, method_id = changed.customer, event.object.id
     if customer is None:
         return changed.effects
-    effects = changed.effects + save_customer_and_derived(known, without(customer, method_id))
+    effects = changed.effects + save_customer_and_derived(known, without_default(customer, method_id))
     key = _timer_key(event.account, method_id)
     if known.timer(key) is None:
         effects.append(
@@ -146,7 +146,7 @@ def refer_detached(event: Event[TimerDue]) -> References:
 
 @stream.on(timer_event_type(METHOD_DETACHED), model=TimerDue, refer=refer_detached)
 def on_no_method_left(event: Event[TimerDue], known: Known) -> list[Effect]:
-    """Asks for a new method where the last default is gone, and none came after it."""
+    """Asks the customer for a new method if the last default was detached and no other became the default."""
     if not timers.is_due(event, known):
         return []
     done = FinishTimer(event.object.timer_key)
@@ -165,18 +165,18 @@ def _customer_id(event: MethodEvent) -> str | None:
 
 
 def _is_tie(before: PaymentMethod, event: MethodEvent) -> bool:
-    """Of payment methods only: Stripe has retired the sources before them."""
-    is_asked = event.type.startswith("payment_method.") and is_tie(before.version, event.version)
-    return is_asked and any(getattr(before, name) != getattr(event.object, name) for name in _SAID)
+    """Whether Stripe must settle the order. Only for payment methods, because Stripe has retired sources."""
+    is_method_tie = event.type.startswith("payment_method.") and is_tie(before.version, event.version)
+    return is_method_tie and any(getattr(before, name) != getattr(event.object, name) for name in _STRIPE_FIELDS)
 
 
-def _told(row: PaymentMethod, event: MethodEvent) -> PaymentMethod:
+def _updated(row: PaymentMethod, event: MethodEvent) -> PaymentMethod:
     method = event.object
-    row = replace(row, customer_id=row.customer_id or _customer_id(event))  # it never has another
+    row = replace(row, customer_id=row.customer_id or _customer_id(event))  # a method never moves to another customer
     if event.version <= row.version:
         return row
-    said = {name: getattr(method, name) for name in _SAID}
-    return replace(row, **said, detached_at=event.at if event.terminal else None, version=event.version)
+    fields = {name: getattr(method, name) for name in _STRIPE_FIELDS}
+    return replace(row, **fields, detached_at=event.at if event.terminal else None, version=event.version)
 
 
 def _timer_key(account: str, method_id: str) -> str:

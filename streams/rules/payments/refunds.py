@@ -24,13 +24,13 @@ def refer(event: RefundEvent) -> References:
 @stream.on("refund.updated", model=StripeRefund, refer=refer, rank=50)
 @stream.on(REFUND_FAILED, model=StripeRefund, refer=refer, rank=60)
 def on_refund(event: RefundEvent, known: Known) -> list[Effect]:
-    """One that names neither charge nor intent gives back a cash balance, and is no payment's."""
+    """Applies a refund to its payment. A refund without charge and intent returns a cash balance and has no payment."""
     refund = event.object
     if refund.charge is None and refund.payment_intent is None:
         return []
 
-    def told(before: Payment) -> list[Effect]:
+    def apply_to(before: Payment) -> list[Effect]:
         after = apply_refund(link_payment_ids(before, charge=refund.charge), event)
         return [] if after == before else [SavePayment(after)]
 
-    return of_payment(known, event.account, refund.charge, refund.payment_intent, refund.currency, told)
+    return of_payment(known, event.account, refund.charge, refund.payment_intent, refund.currency, apply_to)

@@ -1,8 +1,8 @@
-"""Inside the rules: how a payment's row takes in what invoices and checkouts say of it, whatever their order.
+"""Applies events of invoices and checkouts to a payment's row, in any order.
 
-Succeeded beats failed beats pending, whatever the time: what was paid once stays paid until it is refunded. Facts that
-any event may add (the first failure, the attempts, Stripe's ids) are kept from each of them. How a failed invoice was
-recovered, or lost, follows from those.
+Succeeded beats failed beats pending, whatever the time: a paid payment stays paid until it is refunded. Facts that any
+event may add (the first failure, the attempts, Stripe's ids) are kept from all events. Whether a failed invoice was
+recovered or lost is derived from them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAID = frozenset({PaymentStatus.SUCCEEDED, PaymentStatus.REFUNDED})
 
 
 def payment_of(known: Known, account: str, invoice_id: str | None, session_id: str | None = None) -> Payment:
-    """The row of an invoice, or of a one-time checkout; with both it is the invoice's, so that money counts once."""
+    """Returns the row of an invoice or a one-time checkout. With both ids it is the invoice's, so money counts once."""
     named = invoice_id or session_id
     if named is None:
         raise ValueError("a payment needs an invoice or a checkout session")
@@ -36,7 +36,7 @@ def invoice_paid(row: Payment, event: Event[StripeInvoice], customer_id: str | N
     """The row of a paid invoice (behaviours.md C1)."""
     invoice = event.object
     row = _of_invoice(row, invoice, customer_id)
-    row = replace(row, charge_id=row.charge_id or invoice.charge)  # the charge that paid; failed tries had others
+    row = replace(row, charge_id=row.charge_id or invoice.charge)  # the charge that paid, not one that failed
     return _succeeded(row, event, invoice.paid_amount, invoice.currency, paid_at=invoice.paid_at or event.at)
 
 
@@ -48,9 +48,9 @@ def invoice_failed(
     reached: Mapping[str, datetime],
     is_final: bool,
 ) -> Payment:
-    """The row of an invoice whose payment failed (behaviours.md C2), with the dunning steps that this leads to (C3).
+    """The row of an invoice whose payment failed (behaviours.md C2), with the dunning steps that it reached (C3).
 
-    The earliest failure that leads to a step says when; of a step by days this is the first failure.
+    A step has the time from the earliest failure that reaches it; for a step by days that is the first failure.
     """
     invoice = event.object
     steps = dict(row.dunning_steps)
@@ -62,60 +62,60 @@ def invoice_failed(
         dunning_steps=steps,
         lost_at=_earliest(row.lost_at, event.at) if is_final else row.lost_at,
     )
-    return _settled(_failed(row, event, invoice.amount_due, invoice.currency, invoice.failure_reason))
+    return _with_recovery(_failed(row, event, invoice.amount_due, invoice.currency, invoice.failure_reason))
 
 
 def invoice_closed(row: Payment, event: Event[StripeInvoice], customer_id: str | None) -> Payment:
-    """The row of an invoice that is voided, written off or deleted; what was tried before stays as it was."""
-    invoice, word = event.object, weak(event.version)
+    """The row of an invoice that was voided, written off or deleted. Earlier attempts stay recorded."""
+    invoice, new_version = event.object, weak(event.version)
     row = _of_invoice(row, invoice, customer_id)
-    if word > row.version:
-        status = _standing(row, PaymentStatus.PENDING)
-        row = replace(row, amount=invoice.amount_due, currency=invoice.currency, status=status, version=word)
+    if new_version > row.version:
+        status = _status(row, PaymentStatus.PENDING)
+        row = replace(row, amount=invoice.amount_due, currency=invoice.currency, status=status, version=new_version)
     closed_at = _earliest(row.closed_at, event.at)
-    return _settled(replace(row, closed_at=closed_at, lost_at=_earliest(row.lost_at, closed_at)))
+    return _with_recovery(replace(row, closed_at=closed_at, lost_at=_earliest(row.lost_at, closed_at)))
 
 
 def apply_checkout_payment(row: Payment, event: Event[CheckoutSession], amount: int, currency: str) -> Payment:
-    """The row of a one-time checkout that is complete, whether its money is there or still on its way (B2)."""
+    """The row of a completed one-time checkout, paid or with its payment still pending (B2)."""
     row = _of_checkout(row, event)
     if event.object.is_paid:
         row = replace(row, fulfilled_at=min(row.fulfilled_at or event.at, event.at))
         return _succeeded(row, event, amount, currency, paid_at=event.at)
-    word = weak(event.version)
-    if word <= row.version:
+    new_version = weak(event.version)
+    if new_version <= row.version:
         return row
-    status = _standing(row, PaymentStatus.PENDING)
-    return replace(row, amount=amount, currency=currency, status=status, version=word)
+    status = _status(row, PaymentStatus.PENDING)
+    return replace(row, amount=amount, currency=currency, status=status, version=new_version)
 
 
 def checkout_failed(row: Payment, event: Event[CheckoutSession], amount: int, currency: str) -> Payment:
-    """The row of a one-time checkout whose delayed payment failed; the session does not say why."""
+    """The row of a one-time checkout whose delayed payment failed; the session contains no reason."""
     row = _of_checkout(row, event)
     row = replace(row, first_failed_at=_earliest(row.first_failed_at, event.at))
     return _failed(row, event, amount, currency, None)
 
 
 def _succeeded(row: Payment, event: Event[Any], amount: int, currency: str, **facts: Any) -> Payment:
-    word: Version = version(event.created, event.rank, event.id, terminal=True)
-    if word <= row.version:
+    new_version: Version = version(event.created, event.rank, event.id, terminal=True)
+    if new_version <= row.version:
         return row
-    status = _standing(row, PaymentStatus.SUCCEEDED)
-    row = replace(row, amount=amount, currency=currency, status=status, version=word, **facts)
-    return _settled(_without_reason(row))
+    status = _status(row, PaymentStatus.SUCCEEDED)
+    row = replace(row, amount=amount, currency=currency, status=status, version=new_version, **facts)
+    return _with_recovery(_without_reason(row))
 
 
 def _failed(row: Payment, event: Event[Any], amount: int, currency: str, reason: str | None) -> Payment:
     if event.version > row.version:
-        status = _standing(row, PaymentStatus.FAILED)
+        status = _status(row, PaymentStatus.FAILED)
         row = replace(row, amount=amount, currency=currency, status=status, version=event.version)
     return declined(row, event, reason)
 
 
 def declined(row: Payment, event: Event[Any], reason: str | None) -> Payment:
-    """The row with why it failed, from the newest event that says so; none once it is paid (behaviours.md C2, C10).
+    """The row with the decline reason of the newest event that has one; none once it is paid (behaviours.md C2, C10).
 
-    Since 2025-03-31 (basil) an invoice no longer says it: the payment intent does, and before it the charge did too.
+    Since 2025-03-31 (basil) invoices do not contain the reason. Payment intents do; before basil, charges did too.
     """
     if row.status in PAID or reason is None or event.version <= row.failure_version:
         return row
@@ -123,20 +123,20 @@ def declined(row: Payment, event: Event[Any], reason: str | None) -> Payment:
 
 
 def refunded(row: Payment, refunds: Mapping[str, Any], amount: int) -> Payment:
-    """The row with what was given back of it, however much (behaviours.md C8)."""
+    """The row with its refunds and the total refunded amount in minor units (behaviours.md C8)."""
     row = replace(row, refunds=refunds, refunded_amount=amount)
-    return _settled(_without_reason(replace(row, status=_standing(row, row.status))))
+    return _with_recovery(_without_reason(replace(row, status=_status(row, row.status))))
 
 
-def _standing(row: Payment, otherwise: PaymentStatus) -> PaymentStatus:
-    """Refunded beats all else; and what was to be given back had been paid, even where the refund failed."""
+def _status(row: Payment, otherwise: PaymentStatus) -> PaymentStatus:
+    """Refunded beats every other status. A payment with any refund was paid, even if that refund failed."""
     if row.refunded_amount > 0:
         return PaymentStatus.REFUNDED
     return PaymentStatus.SUCCEEDED if row.refunds else otherwise
 
 
-def _settled(row: Payment) -> Payment:
-    """The row with how it was recovered or lost, as its facts have it: what is paid is not lost."""
+def _with_recovery(row: Payment) -> Payment:
+    """The row with `recovered_by` and `lost_at` derived from its facts; a paid payment is not lost."""
     if row.status not in PAID:
         return row
     steps = [] if row.paid_at is None else [(at, name) for name, at in row.dunning_steps.items()]

@@ -1,7 +1,7 @@
 """The rules for `customer.source.*`, the cards from before payment methods (behaviours.md C6).
 
-Only cards matter here: what does not expire, and has no default to lose, is in the ledger. There is no
-rule for `customer.source.created`, since Stripe itself announces the expiry of these.
+Only cards change rows: other sources do not expire and are only recorded in the ledger. `customer.source.created` has
+no rule, because Stripe itself announces the expiry of sources.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ SourceEvent = Event[StripePaymentMethod]
 
 @stream.on("customer.source.expiring", model=StripePaymentMethod, refer=refer, rank=20)
 def on_expiring(event: SourceEvent, known: Known) -> list[Effect]:
-    """C6. The first notice at once, the second by timer."""
+    """C6. Sends the first notice at once; a timer sends the second."""
     if not _is_card(event):
         return []
     changed = change(event, known)
     if changed.customer is None:
         return changed.effects
-    effects = changed.settled(known)
+    effects = changed.with_customer(known)
     row = changed.row
     is_gone = row.detached_at is not None or changed.customer.deleted_at is not None
     if is_gone or (row.exp_year, row.exp_month) != (event.object.exp_year, event.object.exp_month):
@@ -36,7 +36,7 @@ def on_expiring(event: SourceEvent, known: Known) -> list[Effect]:
 
 @stream.on("customer.source.updated", model=StripePaymentMethod, refer=refer, rank=50)
 def on_updated(event: SourceEvent, known: Known) -> list[Effect]:
-    return change(event, known).settled(known) if _is_card(event) else []
+    return change(event, known).with_customer(known) if _is_card(event) else []
 
 
 @stream.on("customer.source.deleted", model=StripePaymentMethod, refer=refer, rank=90, terminal=True)

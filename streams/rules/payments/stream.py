@@ -1,4 +1,4 @@
-"""The stream that the modules of this package fill with their rules."""
+"""The stream `payments`. The modules of this package add their rules to it."""
 
 from __future__ import annotations
 

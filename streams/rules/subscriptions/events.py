@@ -43,7 +43,7 @@ SubscriptionEvent = Event[StripeSubscription]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a subscription event does to the rows, with the effects that all such events share."""
+    """The rows before and after a subscription event, with the effects that all such events share."""
 
     before: Subscription | None
     after: Subscription
@@ -52,7 +52,7 @@ class Change:
 
     @property
     def is_newest(self) -> bool:
-        """Whether the row says what this event says."""
+        """Whether the event has changed the row's version (its values are the newest)."""
         return self.before is None or self.after.version != self.before.version
 
 
@@ -71,10 +71,10 @@ def refer(event: SubscriptionEvent) -> References:
 
 @stream.on("customer.subscription.created", model=StripeSubscription, refer=refer, rank=SUBSCRIPTION_CREATED)
 def on_created(event: SubscriptionEvent, known: Known) -> list[Effect]:
-    """B1. A subscription that waits for its first payment is welcomed when that has come."""
+    """B1. Sends the welcome mail; if the first payment is pending, the update after the payment sends it."""
     change = _change(event, known)
     before, status = change.before, change.after.status
-    # One that comes behind its updates is welcomed for what those said.
+    # If `created` arrives after its updates, their status decides about the welcome mail.
     is_late = before is not None and before.version != UNSEEN and status not in NEVER_BEGUN
     if status in ENDED or (event.object.status in NEVER_BEGUN and not is_late):
         return change.effects
@@ -83,7 +83,7 @@ def on_created(event: SubscriptionEvent, known: Known) -> list[Effect]:
 
 @stream.on("customer.subscription.updated", model=StripeSubscription, refer=refer, rank=SUBSCRIPTION_UPDATED)
 def on_updated(event: SubscriptionEvent, known: Known) -> list[Effect]:
-    """B3."""
+    """B3. Sends the welcome mail after the first payment and a mail for each change of plan."""
     change = _change(event, known)
     if change.after.status in NEVER_BEGUN | ENDED:
         return change.effects
@@ -97,9 +97,10 @@ def on_updated(event: SubscriptionEvent, known: Known) -> list[Effect]:
     "customer.subscription.deleted", model=StripeSubscription, refer=refer, rank=SUBSCRIPTION_DELETED, terminal=True
 )
 def on_deleted(event: SubscriptionEvent, known: Known) -> list[Effect]:
-    """B4, B6. Data stays until the erasure timer fires; what was paid for ends at once.
+    """B4, B6. Data stays until the erasure timer fires; access ends at once.
 
-    The link to the export is made when the mail is sent, so that it holds from then on and is not kept with the mail.
+    The link to the export is created when the mail is sent, so that its lifetime starts then and the stored mail does
+    not contain it.
     """
     change = _change(event, known)
     row, customer, config = change.after, change.customer, known.config
@@ -126,7 +127,7 @@ def on_deleted(event: SubscriptionEvent, known: Known) -> list[Effect]:
 
 @stream.on("customer.subscription.trial_will_end", model=StripeSubscription, refer=refer, rank=45)
 def on_trial_will_end(event: SubscriptionEvent, known: Known) -> list[Effect]:
-    """B5. Stripe sends this also when a trial is ended at once: then there is nothing to announce."""
+    """B5. Stripe also sends this event when a trial is ended immediately; then no mail is sent."""
     change = _change(event, known)
     subscription = event.object
     is_over = change.after.status is not SubscriptionStatus.TRIALING
@@ -146,19 +147,19 @@ def on_trial_will_end(event: SubscriptionEvent, known: Known) -> list[Effect]:
 @stream.on("customer.subscription.paused", model=StripeSubscription, refer=refer, rank=55)
 @stream.on("customer.subscription.resumed", model=StripeSubscription, refer=refer, rank=56)
 def on_recorded(event: SubscriptionEvent, known: Known) -> list[Effect]:
-    """B5. An `updated` stands beside each of these; the ranks keep the pair from being a tie."""
+    """B5. Stripe sends an `updated` with each of these. Their ranks differ, so that the pair is not a tie."""
     return _change(event, known).effects
 
 
 def _customer_id(event: SubscriptionEvent) -> str:
     customer_id = event.object.customer or event.customer_id
     if customer_id is None:
-        raise RuleViolated(f"{event.object.id} names no customer, and a subscription has one")
+        raise RuleViolated(f"{event.object.id} names no customer, but every subscription has one")
     return customer_id
 
 
 def _change(event: SubscriptionEvent, known: Known) -> Change:
-    """The row, the customer and all that follows from them; also for an event that comes late (D2)."""
+    """Applies an event to its row and its customer, with the derived effects. A late event is noted as stale (D2)."""
     subscription, customer_id = event.object, _customer_id(event)
     before = known.subscription(event.account, subscription.id)
     after = apply_subscription_event(before or blank(event.account, subscription.id, customer_id), event, known.config)
@@ -170,12 +171,12 @@ def _change(event: SubscriptionEvent, known: Known) -> Change:
         effects.append(_ask_stripe(event, customer_id))
     if before is not None and version_of(event) < before.version:
         is_late = is_older(version_of(event), before.version)
-        effects.append(NoteStale(f"{subscription.id} {'is known as it was later' if is_late else 'has ended'}"))
+        effects.append(NoteStale(f"{subscription.id} {'already has a newer version' if is_late else 'has ended'}"))
     return Change(before, after, customer, effects)
 
 
 def _ask_stripe(event: SubscriptionEvent, customer_id: str) -> CallStripe:
-    """Two events of one second say different things, so only Stripe knows which came last (D2)."""
+    """Asks Stripe for the present state: two events of one second differ, and only Stripe knows which is later (D2)."""
     subscription_id = event.object.id
     return CallStripe(
         key=f"tie:{event.account}:{subscription_id}:{event.created}",
@@ -188,13 +189,13 @@ def _ask_stripe(event: SubscriptionEvent, customer_id: str) -> CallStripe:
 
 
 def _has_begun(event: SubscriptionEvent, change: Change) -> bool:
-    """Whether this update is the first payment's, as Stripe says it or as the row shows it."""
+    """Whether this update is the one after the first payment, by its previous attributes or by the row."""
     if event.object.status in NEVER_BEGUN:
         return False
     if event.previous.get("status") == SubscriptionStatus.INCOMPLETE:
         return True
-    # Stripe waits 23 hours for a first payment, and an invoice may have said before that it came. Who is welcomed
-    # already is not welcomed again: the mail has one key.
+    # Stripe waits 23 hours for a first payment, and the paid invoice may have arrived before this update. The mail has
+    # one key, so that it is sent once.
     first = change.after.first_version
     return rank_of(first) == SUBSCRIPTION_CREATED and event.created - seconds_of(first) <= DAY_S
 
@@ -208,10 +209,10 @@ def _welcome(event: SubscriptionEvent, known: Known, change: Change) -> list[Eff
 
 
 def _plan_changed(event: SubscriptionEvent, known: Known, change: Change) -> list[Effect]:
-    """One mail per change of price that still holds.
+    """Returns one mail per change of price, if the row still has the new price.
 
-    Stripe names the former price in the event that changed it, so that event alone announces it, early or late. One
-    that names no changes at all is compared with what is stored.
+    The event that changed the price names the former one, so only that event sends the mail, even if it is late. An
+    event without previous attributes is compared with the stored row.
     """
     before, row, config = change.before, change.after, known.config
     price = event.object.price_id

@@ -1,7 +1,7 @@
-"""Inside the rules: the reminder of a trial's end, some days before Stripe's own (behaviours.md B1).
+"""Sets the timer of the reminder before a trial's end, some days before Stripe's own event (behaviours.md B1).
 
-Each trial end that is seen has its timer, and nothing cancels it: when it fires, its rule looks whether the
-subscription is still in that trial. So the timers do not depend on the order of the events.
+Each trial end has its own timer, which is never cancelled. When it fires, its rule checks whether the subscription is
+still in that trial. So the timers do not depend on the order of the events.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ TRIAL_REMINDER = "trial-reminder"
 
 
 def timer_key(account: str, subscription_id: str, trial_end: datetime) -> str:
-    """One per trial end: a trial that is moved, or given anew, is reminded of anew."""
+    """Returns a key per trial end, so that a moved or a new trial gets another reminder."""
     return f"{TRIAL_REMINDER}:{account}:{subscription_id}:{int(trial_end.timestamp())}"
 
 
 def reminders(known: Known, event: Event[StripeSubscription], customer_id: str) -> list[StartTimer]:
-    """The timer of the trial that the event shows; one that is due already is set all the same, and fires at once."""
+    """Returns the timer of the event's trial, unless it is already set. A timer that is already due fires at once."""
     subscription = event.object
     if not is_in_trial(event) or subscription.trial_end is None:
         return []
@@ -43,7 +43,7 @@ def reminders(known: Known, event: Event[StripeSubscription], customer_id: str) 
 
 
 def is_in_trial(event: Event[StripeSubscription]) -> bool:
-    """Whether, at the event's time, a trial is running."""
+    """Whether a trial is running at the event's time."""
     subscription = event.object
     is_trialing = subscription.status is SubscriptionStatus.TRIALING and not event.terminal
     return is_trialing and subscription.trial_end is not None and subscription.trial_end > event.at
