@@ -1,4 +1,5 @@
-# One image for every process; the command says which (docker-compose.yml). No compiler, no embedded servers in it.
+# One image for all processes; the command selects the process (docker-compose.yml).
+# It contains neither a compiler nor the embedded servers.
 FROM python:3.11-slim AS build
 WORKDIR /src
 RUN python -m venv /venv

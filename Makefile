@@ -1,4 +1,4 @@
-# Everything runs from .venv, which is made from the lock on first use and again when the lock changes.
+# Everything runs from .venv. It is created from the lock file on first use, and updated when the lock file changes.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,12 +10,12 @@ TESTERS ?= 2
 HISTORIES ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test check bench soak scale
+.PHONY: help install demo up down test unit services services-stop check bench soak scale
 
-help: ## What there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
-install: $(STAMP) ## Make .venv from the lock
+install: $(STAMP) ## Create .venv from the lock file
 
 $(STAMP): requirements-dev.lock pyproject.toml
 	@echo "Installing into $(VENV) (a few minutes the first time)"
@@ -24,31 +24,40 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-demo: $(STAMP) ## A story of signed events through the whole system (ONCE=1: stop at its end)
+demo: $(STAMP) ## Send the signed events of a story through the whole system (ONCE=1: then stop)
 	@$(BIN)/billing demo $(if $(ONCE),--once)
 
-up: $(STAMP) ## The whole system, until Ctrl-C (STATE_DIR=.billing WORKERS=1 BROKERS=1)
+up: $(STAMP) ## Run the whole system until Ctrl-C (STATE_DIR=.billing WORKERS=1 BROKERS=1)
 	@$(BIN)/billing up --state-dir $(STATE_DIR) --workers $(WORKERS) --brokers $(BROKERS)
 
-down: $(STAMP) ## End what runs in STATE_DIR
+down: $(STAMP) ## Stop the system in STATE_DIR
 	@$(BIN)/billing down --state-dir $(STATE_DIR)
 
-test: $(STAMP) ## All tests (ARGS=… goes to pytest)
+test: $(STAMP) ## Run all tests (ARGS=… is passed to pytest)
 	$(BIN)/pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
-check: $(STAMP) ## Lint, format, types, layout
+unit: $(STAMP) ## The tests that need no server (ARGS=… goes to pytest)
+	$(BIN)/pytest -n $(TESTERS) --dist loadfile tests/unit $(ARGS)
+
+services: $(STAMP) ## Keep a broker and a Postgres running for pytest (services-stop ends them)
+	@$(BIN)/python -m tests.services start
+
+services-stop: $(STAMP)
+	@$(BIN)/python -m tests.services stop
+
+check: $(STAMP) ## Check lint, format, types, imports and the contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m ops.commands.contract --check
 
-bench: $(STAMP) ## Measure (ARGS=…)
+bench: $(STAMP) ## Run the benchmarks (ARGS=…)
 	@$(BIN)/billing bench $(ARGS)
 
-soak: $(STAMP) ## Faults under load, then a check of every row (ARGS="--seed 7 --events 50000", --help)
+soak: $(STAMP) ## Inject faults under load, then check every row (ARGS="--seed 7 --events 50000", --help)
 	BILLING_HISTORIES=$(HISTORIES) $(BIN)/pytest -s --timeout 0 tests/contract/streams/test_histories.py
 	$(BIN)/python -m tests.chaos.soak $(ARGS)
 
-scale: $(STAMP) ## Workers and a broker come and go under load, standstill measured (ARGS="--workers 1,2,4,2,1", --help)
+scale: $(STAMP) ## Stop and start workers and a broker under load, measure pauses (ARGS="--workers 1,2,4,2,1", --help)
 	$(BIN)/python -m tests.chaos.scale $(or $(ARGS),--restart-worker --kill-worker --own-group)

@@ -1,1 +1,1 @@
-"""Beside the flow: how fast and how dear it is, measured side by side with the limits of its parts."""
+"""Benchmarks: throughput and CPU cost of each component, compared with the limits of what it is built on."""

@@ -1,4 +1,4 @@
-"""The worker against a backlog: from a full topic to every event committed in Postgres, and what it cost."""
+"""Measures the worker on a backlog: rate and cost per event, from a full topic until every event is committed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ FROM billing.events
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """Events per second; processor milliseconds by process, and bytes, per event; memory in MB."""
+    """The result of draining a backlog.
+
+    `per_s` is in events per second. `cpu_ms` (by process), `postgres_bytes` and `kafka_bytes` are per event.
+    """
 
     per_s: float
     cpu_ms: dict[str, float]
@@ -46,7 +49,7 @@ class Drained:
 
 
 async def worker_drain(place: Place, figures: Figures, rounds: int, events: int) -> None:
-    """Each round: the worker, then each of its limits on the same topic."""
+    """Measure the worker in each round, then each of its limits on the same topic."""
     for _ in range(rounds):
         load = Load(events)
         site = await filled(place, load)
@@ -71,7 +74,7 @@ async def worker_drain(place: Place, figures: Figures, rounds: int, events: int)
 
 
 async def backlogs(place: Place, figures: Figures, sizes: list[int]) -> None:
-    """What an event costs, however many stand before it."""
+    """Measure the cost of one event for backlogs of several sizes: it should not depend on the size."""
     for size in sizes:
         load = Load(size)
         found = await drain(place, await filled(place, load), load)
@@ -88,7 +91,7 @@ async def backlogs(place: Place, figures: Figures, sizes: list[int]) -> None:
 
 
 async def filled(place: Place, load: Load, name: str = "drain") -> Site:
-    """A site with the load on its topic and nothing in its database."""
+    """Return a site with the load on its topic and an empty database."""
     site = await place.site(name)
     await asyncio.to_thread(produce, site.settings, load)
     return site
@@ -96,7 +99,7 @@ async def filled(place: Place, load: Load, name: str = "drain") -> Site:
 
 @contextmanager
 def worker_of(site: Site, name: str = WORKER) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker that is ready."""
+    """Run a worker; enter the block when it is ready."""
     port, log = free_port(), site.folder / f"{name}.log"
     environment = site.environment(BILLING_OPS_PORT=str(port), BILLING_STATE_DIR=str(site.folder / name))
     with running(billing("worker"), environment, log) as process:
@@ -105,7 +108,7 @@ def worker_of(site: Site, name: str = WORKER) -> Iterator[subprocess.Popen[bytes
 
 
 async def drain(place: Place, site: Site, load: Load) -> Drained:
-    """One worker, from its start to the end of the backlog. Raises RunFailed."""
+    """Run one worker from its start to the end of the backlog. Raises RunFailed."""
     settings, log = site.settings, site.folder / "worker.log"
     group = group_of(settings.topic_prefix, frozenset())
 
@@ -124,7 +127,8 @@ async def drain(place: Place, site: Site, load: Load) -> Drained:
     if pace["events"] != load.distinct:
         raise AssertionError(f"{pace['events']} events in the ledger, {load.distinct} were sent")
     seconds = (pace["last"] - pace["first"]).total_seconds()
-    # The first batch's own time lies before its `applied_at`, so it does not count; repeats are spread evenly.
+    # The time spent on the first batch lies before its `applied_at`, so its events are left out of the rate.
+    # Duplicates are spread evenly over the load.
     share = (pace["events"] - pace["in_first"]) / pace["events"]
     kafka = sum(path.stat().st_size for path in place.kafka_data.glob(f"{settings.events_topic}-*/*.log"))
     return Drained(
@@ -143,5 +147,5 @@ async def _pace(site: Site) -> asyncpg.Record:
     finally:
         await connection.close()
     if found is None:
-        raise RuntimeError("a query without a row")
+        raise RuntimeError("the query returned no row")
     return found

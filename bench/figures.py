@@ -1,4 +1,4 @@
-"""What was measured: figures by name, of each round, and the table and JSON made of them."""
+"""The measured figures of each round, and the table and JSON document made from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """One figure as a share of another; `goal` is the least that is wanted."""
+    """One figure divided by another; `goal` is the lowest acceptable value."""
 
     figure: str
     of: str
@@ -25,7 +25,7 @@ class Ratio:
 
 @dataclass(slots=True)
 class Figures:
-    """Values by figure; a figure is what one row of a table shows."""
+    """The values of each figure, one per round. Each figure is one row of the table."""
 
     rounds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     units: dict[str, str] = field(default_factory=dict)
@@ -39,7 +39,11 @@ class Figures:
         return median(self.rounds[figure])
 
     def ratio(self, ratio: Ratio) -> float | None:
-        """The median of the rounds' own ratios where both have as many: their noise is common to both."""
+        """Return the ratio, None if a figure is missing.
+
+        If both figures have the same number of rounds, this is the median of the ratios per round, because noise
+        affects both figures of a round alike. Otherwise it is the ratio of the medians.
+        """
         ones, others = self.rounds.get(ratio.figure), self.rounds.get(ratio.of)
         if not ones or not others:
             return None
@@ -48,7 +52,7 @@ class Figures:
         return median(ones) / median(others)
 
     def table(self) -> str:
-        """Markdown: every figure with its median and rounds, then every ratio with its goal."""
+        """Return Markdown: every figure with its median and rounds, then every ratio with its goal."""
         lines = ["| figure | median | unit | rounds |", "|---|---:|---|---|"]
         for figure, rounds in self.rounds.items():
             shown = ", ".join(map(_short, rounds)) if len(rounds) > 1 else ""
@@ -62,7 +66,7 @@ class Figures:
         return "\n".join(lines)
 
     def document(self) -> dict[str, Any]:
-        """The same for machines."""
+        """Return the same as a JSON document."""
         return {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine(),
@@ -79,7 +83,7 @@ class Figures:
 
 
 def machine() -> Mapping[str, str | int]:
-    """What figures depend on."""
+    """Return the properties of this machine that the figures depend on."""
     return {
         "cores": psutil.cpu_count() or 0,
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
@@ -89,7 +93,7 @@ def machine() -> Mapping[str, str | int]:
 
 
 def percentiles(values: Iterable[float]) -> tuple[float, float, float]:
-    """p50, p95 and p99 of at least two values."""
+    """Return p50, p95 and p99 of at least two values."""
     cuts = quantiles(values, n=100, method="inclusive")
     return cuts[49], cuts[94], cuts[98]
 

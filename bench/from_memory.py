@@ -1,4 +1,4 @@
-"""A limit: the processor fed from memory, so the same decoding, rules and statements without Kafka and Faust."""
+"""A limit of the worker: the processor fed from memory: the same decoding, rules and SQL without Kafka and Faust."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from streams.rules.catalog import RULES
 
 
 def batches(load: Load, partitions: int, size: int) -> Iterator[list[Record]]:
-    """As aiokafka hands them out: one partition's records, then another's."""
+    """Yield batches of one partition each, as aiokafka returns them."""
     received_at = datetime.now(UTC).isoformat(timespec="microseconds")
     waiting: list[list[Record]] = [[] for _ in range(partitions)]
     for number, event in enumerate(load.bodies()):
@@ -40,7 +40,7 @@ def batches(load: Load, partitions: int, size: int) -> Iterator[list[Record]]:
 
 
 async def main(events: int, customers: int, lanes: int) -> None:
-    """Prints the rate with `lanes` batches in flight, of different partitions."""
+    """Print the rate with `lanes` batches of different partitions in flight."""
     settings = load_settings()
     ensure_topics(settings)
     store = await Store.connect(settings.database_url, pool_size=lanes)
@@ -63,7 +63,7 @@ async def main(events: int, customers: int, lanes: int) -> None:
             await processor.process(batch)
 
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)  # as the worker does
+    gc.set_threshold(50_000, 20, 20)  # the same as in the worker
     started, spent = time.perf_counter(), time.process_time()
     await asyncio.gather(*map(run, of_lane))
     seconds, spent = time.perf_counter() - started, time.process_time() - spent

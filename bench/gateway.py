@@ -1,4 +1,4 @@
-"""The gateway: accepted requests a second, beside an app that only verifies, and beside producing alone."""
+"""Measures the gateway: requests per second, compared with an app that only verifies and with a bare producer."""
 
 from __future__ import annotations
 
@@ -22,20 +22,24 @@ GOAL = 0.6
 
 
 async def gateway(place: Place, figures: Figures, rounds: int, requests: int) -> None:
-    """Every combination once in each round. One connection gets a quarter of the requests: it takes as long."""
+    """Measure every combination once in each round.
+
+    A single connection gets a quarter of the requests, so that it takes about as long as the others.
+    """
     site = await place.site("gateway")
     events = list(Load(requests, customers=1_000).bodies())
     with ExitStack() as stack:
-        ours = {count: stack.enter_context(gateway_of(site, count)) for count in PROCESSES}
-        bare = {count: stack.enter_context(_verify_only(site, count)) for count in PROCESSES}
-        for server in (*ours.values(), *bare.values()):  # nobody's first requests count, and the broker's least of all
+        gateways = {count: stack.enter_context(gateway_of(site, count)) for count in PROCESSES}
+        verifiers = {count: stack.enter_context(_verify_only(site, count)) for count in PROCESSES}
+        # Warm up: the first requests to a server, and above all to the broker, are slow and not counted.
+        for server in (*gateways.values(), *verifiers.values()):
             await post_all(server.port, requests_of(events[: requests // 2], "127.0.0.1"), max(CONNECTIONS))
         for _ in range(rounds):
             for connections in CONNECTIONS:
                 share = events if connections > 1 else events[: requests // 4]
                 for processes in PROCESSES:
                     at = f"{connections} connections, {processes} processes"
-                    for name, server in (("gateway", ours[processes]), ("verify only", bare[processes])):
+                    for name, server in (("gateway", gateways[processes]), ("verify only", verifiers[processes])):
                         await _post(figures, name, at, server.port, share, connections)
                     if connections >= processes:
                         alone = _produce_alone(site, len(share), connections, processes)
@@ -49,7 +53,7 @@ async def gateway(place: Place, figures: Figures, rounds: int, requests: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where it listens, and its (first) process."""
+    """The port a server listens on, and the id of its (first) process."""
 
     port: int
     pid: int
@@ -57,13 +61,13 @@ class Server:
 
 @contextmanager
 def gateway_of(site: Site, processes: int = 1) -> Iterator[Server]:
-    """Runs `billing gateway`."""
+    """Run `billing gateway`; enter the block when it is ready."""
     port = free_port()
     environment = site.environment(BILLING_GATEWAY_PORT=str(port), BILLING_GATEWAY_PROCESSES=str(processes))
     log = site.folder / f"gateway-{processes}.log"
     with running(billing("gateway"), environment, log) as process:
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "the gateway", 30, process, log)
-        time.sleep(1)  # the second process of two has no way to say that it listens too
+        time.sleep(1)  # /readyz answers for one process only; give the second time to listen too
         yield Server(port, process.pid)
 
 

@@ -1,4 +1,4 @@
-"""What the measurements are fed: a mixed stream of signed-size Stripe events, the same for the same seed."""
+"""The load of the benchmarks: a mixed stream of Stripe events of realistic size, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from schemas.settings import Settings
 DUPLICATES = 0.1
 CUSTOMERS = 5_000
 _REMEMBERED = 5_000
-"""How far back a duplicate may lie."""
+"""A duplicate repeats one of this many latest events."""
 _STARTED_AT = 1_760_000_000
 
 Json = dict[str, Any]
@@ -27,26 +27,26 @@ Json = dict[str, Any]
 
 @dataclass(slots=True)
 class Load:
-    """Events of `customers` customers: each begins with its creation and a subscription's, then the mix.
+    """Events of `customers` customers. Each starts with a new customer and a new subscription; the mix follows.
 
-    Of ten events one is a repeat of an earlier one; bodies are 2 to 3 kB.
+    One event in ten repeats an earlier one. Bodies are 2 to 3 kB.
     """
 
     events: int
     customers: int = CUSTOMERS
     seed: int = 1
     prefix: str = ""
-    """Told apart from another load's customers and events."""
+    """Part of each id, so that ids differ from those of another load."""
     distinct: int = 0
-    """Ids that have gone out so far."""
+    """How many different event ids have been generated so far."""
     bytes: int = 0
     _begun: set[str] = field(default_factory=set)
     _unpaid: dict[str, str] = field(default_factory=dict)
-    """By customer, the invoice whose payment failed last: the next one that is paid is this. So what is known of a
-    customer stays what it is in life, however long the load."""
+    """The invoice with the latest failed payment, by customer. It is the next one to be paid, so that the number of
+    open invoices per customer stays realistic however long the load is."""
 
     def bodies(self) -> Iterator[Json]:
-        """The events in the order in which Stripe might send them."""
+        """Yield the events in an order in which Stripe might send them."""
         chance = random.Random(self.seed)
         sent: list[Json] = []
         count = 0
@@ -100,7 +100,7 @@ class Load:
 
 
 def record(event: Json, received_at: str) -> tuple[str, bytes, list[tuple[str, bytes]]]:
-    """Key, value and headers as the gateway writes them."""
+    """Return key, value and headers as the gateway writes them."""
     headers = RecordHeaders(
         event_id=event["id"],
         type=event["type"],
@@ -115,7 +115,7 @@ def record(event: Json, received_at: str) -> tuple[str, bytes, list[tuple[str, b
 
 
 def produce(settings: Settings, load: Load) -> None:
-    """Writes the whole load to the events topic."""
+    """Write the whole load to the events topic."""
     producer = Producer(
         {
             "bootstrap.servers": settings.kafka_bootstrap,
@@ -132,10 +132,10 @@ def produce(settings: Settings, load: Load) -> None:
         load.bytes += len(value)
         while True:
             try:
-                producer.produce(settings.events_topic, key=key, value=value, headers=headers)  # type: ignore[arg-type]  # its stub knows only `str | bytes | None`, in an invariant list
+                producer.produce(settings.events_topic, key=key, value=value, headers=headers)  # type: ignore[arg-type]  # the stub allows only `str | bytes | None`, in an invariant list
                 break
             except BufferError:
                 producer.poll(0.1)
         producer.poll(0)
     if producer.flush(120):
-        raise RuntimeError("Kafka did not take the load within two minutes")
+        raise RuntimeError("Kafka did not accept the load within two minutes")

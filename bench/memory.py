@@ -1,4 +1,4 @@
-"""What knowing ids costs: the worker's memory with millions of them, and how long its table takes to come back."""
+"""Measures the cost of known event ids: the worker's memory with millions of them, and the recovery of its table."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from streams.faust.app import group_of
 from streams.faust.seen import encode_page
 
 _PAGE = 500
-"""Ids of one batch in one partition, as the worker marks them under load."""
+"""Ids per page: as many as the worker writes for one batch of one partition under load."""
 
 
 async def memory(place: Place, figures: Figures, counts: list[int]) -> None:
-    """One worker alone with all partitions, started anew for each count of known ids."""
+    """Start one worker that owns all partitions for each count of known ids, and measure its memory and start."""
     site = await place.site("memory")
     known, seconds_for_none = 0, 0.0
     for count in sorted(counts):
@@ -47,13 +47,13 @@ def _make_known(site: Site, known: int, count: int) -> None:
     for first in range(known, count, _PAGE):
         partition = first // _PAGE % site.partitions
         page = encode_page(int(time.time()), list(_ids(first, min(_PAGE, count - first))))
-        key = orjson.dumps(f"{partition}:{first}")  # as Faust writes a table's text keys
+        key = orjson.dumps(f"{partition}:{first}")  # the format in which Faust writes the text keys of a table
         producer.produce(topic, key=key, value=page, partition=partition)
         producer.poll(0)
     if producer.flush(120):
-        raise RuntimeError("Kafka did not take the table within two minutes")
+        raise RuntimeError("Kafka did not accept the table within two minutes")
 
 
 def _ids(first: int, count: int) -> Iterator[str]:
-    """As long as Stripe's."""
+    """Yield ids of the same length as Stripe's."""
     return (f"evt_1{number:023d}" for number in range(first, first + count))

@@ -1,4 +1,4 @@
-"""Where it is measured: one embedded broker and one PostgreSQL; each run has topics and a database of its own."""
+"""The environment of the benchmarks: an embedded broker and PostgreSQL; each run has its own topics and database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ SECRET = "whsec_bench"
 POSTGRES = {
     "track_commit_timestamp": "on",
     "shared_buffers": "2GB",  # the usual quarter of a small server's memory; the default is 128 MB
-    "max_wal_size": "8GB",  # else it is a checkpoint, and every page whole into the WAL again, each 250,000 events
+    # With the default there is a checkpoint every 250,000 events, after which full pages go into the WAL again.
+    "max_wal_size": "8GB",
     "wal_compression": "on",
 }
 
@@ -52,7 +53,7 @@ class Site:
     partitions: int = 12
 
     def environment(self, **more: str) -> dict[str, str]:
-        """For a process of ours."""
+        """Return the environment of a `billing` process that works on this site."""
         return {
             **{key: value for key, value in os.environ.items() if not key.startswith("BILLING_")},
             "BILLING_KAFKA_BOOTSTRAP": self.settings.kafka_bootstrap,
@@ -67,7 +68,7 @@ class Site:
 
 @dataclass(slots=True)
 class Place:
-    """Use with `with`; it leaves nothing behind."""
+    """The running servers. Use it in a `with` statement; at the end it stops them and deletes all files."""
 
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="billing-bench-")))
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -95,7 +96,7 @@ class Place:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _set_up_postgres(self) -> None:
-        """As a server is that has work to do, and so that it tells when an event was committed."""
+        """Apply the settings of a production server, and turn on commit timestamps to know when events committed."""
         if self._postgres is None:
             return
         connection = await asyncpg.connect(self._postgres.url)
@@ -109,7 +110,7 @@ class Place:
 
     @property
     def servers(self) -> Mapping[str, int]:
-        """Process ids by name."""
+        """Process ids of Kafka and Postgres, by name."""
         processes = [
             *(self._kafka.processes if self._kafka else ()),
             self._postgres.process if self._postgres else None,
@@ -118,13 +119,13 @@ class Place:
 
     @property
     def kafka_data(self) -> Path:
-        """Where the broker keeps its partitions."""
+        """Folder in which the broker stores its partitions."""
         return self.folder / "kafka" / "data"
 
     async def site(self, name: str, partitions: int = 12) -> Site:
-        """Topics and a migrated database that nobody else has."""
+        """Create new topics and a new migrated database for one run."""
         if self._kafka is None or self._postgres is None:
-            raise RuntimeError("enter the place first")
+            raise RuntimeError("use Place in a `with` statement")
         prefix = f"{name}{next(self._numbers)}"
         connection = await asyncpg.connect(self._postgres.url)
         try:

@@ -1,4 +1,4 @@
-"""A limit: aiokafka's `getmany` and orjson, with no Faust at all. Prints its rate as JSON."""
+"""A limit of the worker: aiokafka's `getmany` and orjson, without Faust. Prints its rate as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer  # type: ignore[import-untyped]  # aiokafk
 
 
 async def main(bootstrap: str, topic: str, events: int) -> None:
-    """Consumes and decodes `events` events; the clock runs from the first."""
+    """Consume and decode `events` events; time is measured from the first batch on."""
     consumer = AIOKafkaConsumer(
         topic, bootstrap_servers=bootstrap, group_id=f"{topic}.plain.{time.time_ns()}", auto_offset_reset="earliest"
     )

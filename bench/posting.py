@@ -1,4 +1,4 @@
-"""Load over HTTP, lean enough to leave the processors to what is measured: ready-made requests, few bytes parsed."""
+"""Posts load over HTTP with little CPU: requests are built before, and answers are hardly parsed."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from bench.place import SECRET
 from gateway.signature import sign
 
 WITHIN_S = 300.0
-"""How long one load may take, which is also how long its signatures hold."""
+"""Seconds that one load may take. Its signatures are valid for as long."""
 
 
 class NotAccepted(Exception):
-    """Something but 200 was answered, or a connection broke."""
+    """The server answered something other than 200, or a connection broke."""
 
 
 @dataclass(slots=True)
 class Posted:
-    """What became of a load; moments are Unix times, by the requests' numbers."""
+    """The timing of a load. `due` and `answered` hold one Unix time per request, in the order of the requests."""
 
     begun: float
     ended: float = 0.0
     due: list[float] = field(default_factory=list)
-    """When each was to be sent: with a rate, whether or not a connection was free for it."""
+    """When each request was due. With a rate this does not depend on whether a connection was free."""
     answered: list[float] = field(default_factory=list)
 
     @property
@@ -42,7 +42,7 @@ class Posted:
 
 
 def requests_of(events: Sequence[Json], host: str) -> list[bytes]:
-    """Whole HTTP requests, signed now."""
+    """Return complete HTTP requests, signed with the present time."""
     now, found = int(time.time()), []
     for event in events:
         body = orjson.dumps(event)
@@ -56,7 +56,10 @@ def requests_of(events: Sequence[Json], host: str) -> list[bytes]:
 
 
 async def post_all(port: int, requests: Sequence[bytes], connections: int, per_s: float | None = None) -> Posted:
-    """Sends all over kept-alive connections: one at a time on each, at once or at a rate. Raises NotAccepted."""
+    """Send all requests over keep-alive connections, one at a time on each. Raises NotAccepted.
+
+    `per_s` limits the rate; without it each request follows the previous answer.
+    """
     loop = asyncio.get_running_loop()
     posted = Posted(time.time(), due=[0.0] * len(requests), answered=[0.0] * len(requests))
     load = _Load(requests, posted, per_s, loop.create_future(), len(requests))
@@ -99,7 +102,7 @@ class _Connection(asyncio.Protocol):
         self._transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # uvloop's is no asyncio.WriteTransport, and writes all the same
+        self._transport = transport  # uvloop's transport has `write` but does not subclass asyncio.WriteTransport
 
     def send_next(self) -> None:
         load = self._load
@@ -137,7 +140,9 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._load.open:
             count = len(self._load.requests)
-            self._load.fail(f"a connection broke with {self._load.open} of {count} to go: {exc!r}, {self._answer!r}")
+            self._load.fail(
+                f"a connection broke with {self._load.open} of {count} requests open: {exc!r}, {self._answer!r}"
+            )
 
 
 def _length_in(head: bytes) -> int:

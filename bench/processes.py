@@ -1,4 +1,4 @@
-"""The processes that are measured: started, timed, their processor time and memory read, and ended again."""
+"""Starts and stops the measured processes, and reads their CPU time and memory."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _END_WITHIN_S = 20.0
 
 
 class RunFailed(Exception):
-    """A process that was to be measured ended, or did not get done in time; the message ends with its last lines."""
+    """A measured process ended early or took too long; the message ends with its last lines."""
 
 
-def billing(*words: str) -> list[str]:
-    """The command line of one of our commands."""
-    return [sys.executable, "-m", "ops.cli", *words]
+def billing(*arguments: str) -> list[str]:
+    """Return the command line of a `billing` command."""
+    return [sys.executable, "-m", "ops.cli", *arguments]
 
 
 @contextmanager
 def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of ours, ended in order when the block is left."""
+    """Run a process; stop it with SIGTERM, or SIGKILL after 20 s, when the block is left."""
     with log.open("ab") as out:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=out, stderr=out)
     try:
@@ -45,7 +45,7 @@ def running(command: Sequence[str], environment: Mapping[str, str], log: Path) -
 
 
 def measured(module: str, arguments: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> dict[str, Any]:
-    """Runs `python -m MODULE` to its end; what it prints last is its figures as JSON. Raises RunFailed."""
+    """Run `python -m MODULE` to its end and return the JSON figures in its last line of output. Raises RunFailed."""
     try:
         done = subprocess.run(
             [sys.executable, "-m", module, *arguments],
@@ -73,7 +73,10 @@ def wait_until(
     log: Path | None = None,
     every_s: float = 0.2,
 ) -> None:
-    """Raises RunFailed when the time is up or `process` has ended."""
+    """Wait until the condition is true. Raises RunFailed after `within_s` seconds, or if `process` has ended.
+
+    `what` completes the message "waited 30 s for …".
+    """
     deadline = time.monotonic() + within_s
     while not condition():
         tail = log.read_text(errors="replace")[-2000:] if log is not None and log.exists() else ""
@@ -85,7 +88,7 @@ def wait_until(
 
 
 def answers(url: str) -> bool:
-    """Whether it answers 200 now."""
+    """Whether the URL answers 200 now."""
     try:
         with urlopen(url, timeout=2) as response:
             return bool(response.status == 200)
@@ -94,7 +97,7 @@ def answers(url: str) -> bool:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time of a process and its children, those that have ended included."""
+    """Return the CPU time of a process and its children, including children that have ended."""
     process = psutil.Process(pid)
     times = process.cpu_times()
     total = times.user + times.system + times.children_user + times.children_system
@@ -102,11 +105,11 @@ def cpu_seconds(pid: int) -> float:
         try:
             spent = child.cpu_times()
         except psutil.NoSuchProcess:
-            continue  # counted with its parent by now
+            continue  # it has ended, so its parent's figures include it
         total += spent.user + spent.system + spent.children_user + spent.children_system
     return float(total)
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory, without shared pages counted twice: of this one process."""
+    """Return the resident memory of this one process, without its children: shared pages would count twice."""
     return float(psutil.Process(pid).memory_info().rss) / 2**20

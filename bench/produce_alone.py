@@ -1,4 +1,4 @@
-"""A limit: the gateway's own publisher without HTTP in front. Prints its rate as JSON."""
+"""A limit of the gateway: its own publisher without HTTP. Prints its rate as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.publisher import Publisher
 
 
 async def main(bootstrap: str, topic: str, records: int, at_once: int) -> None:
-    """Publishes `records` records, `at_once` of them awaiting the brokers' confirmation at any time."""
+    """Publish `records` records, with `at_once` of them waiting for the brokers' confirmation at any time."""
     received_at = datetime.now(UTC).isoformat(timespec="microseconds")
     ready = [record(event, received_at) for event in Load(records).bodies()]
     publisher = Publisher(bootstrap, topic, GatewayMetrics())
@@ -28,7 +28,7 @@ async def main(bootstrap: str, topic: str, records: int, at_once: int) -> None:
             await publisher.publish(key.encode(), value, tuple(headers))
 
     key, value, headers = ready[0]
-    await publisher.publish(key.encode(), value, tuple(headers))  # it has connected
+    await publisher.publish(key.encode(), value, tuple(headers))  # connect before the time is measured
     started = time.perf_counter()
     await asyncio.gather(*(publish_all() for _ in range(at_once)))
     seconds = time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""How long partitions stand still when a worker of two is killed with a backlog before it."""
+"""Measures how long partitions make no progress after one of two workers is killed during a backlog."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WITHIN_S = 90.0
 
 
 async def recovery(place: Place, figures: Figures, rounds: int, events: int) -> None:
-    """Seconds from kill -9 to the commit after it in each partition that still has a backlog; the slowest counts."""
+    """Measure the seconds from kill -9 until every partition with a backlog has committed again."""
     for _ in range(rounds):
         site = await filled(place, Load(events))
         await asyncio.to_thread(_kill_one, site, figures)
@@ -39,7 +39,7 @@ def _kill_one(site: Site, figures: Figures) -> None:
             killed, before = time.monotonic(), places.read() or {}
             open_ = {number for number, found in before.items() if found.lag > 0}
             if len(open_) < len(before):
-                raise RuntimeError("the backlog was too short for this")
+                raise RuntimeError("the backlog was too short: a partition had no lag left when the worker was killed")
 
             def has_moved() -> bool:
                 now = committed()

@@ -1,4 +1,4 @@
-"""The whole measurement, in one run on one machine: parts in turn, what is compared side by side."""
+"""Runs the benchmark: the parts one after the other, with figures that are compared measured in the same round."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much each part takes on."""
+    """The number of events or requests of each part."""
 
     requests: int = 6_000
     drained: int = 200_000
     posted: int = 40_000
     backlogs: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     known: tuple[int, ...] = (0, 1_000_000, 5_000_000)
-    behind: int = 200_000
+    recovery_backlog: int = 200_000
 
     def shrunk(self, by: int) -> Size:
-        """For a look at whether it runs; its figures mean little."""
+        """Return smaller sizes, to see whether the benchmark runs. The figures of such a run mean little."""
         return Size(
             self.requests // by,
             self.drained // by,
             self.posted // by,
             tuple(count // by for count in self.backlogs),
             tuple(count // by for count in self.known),
-            self.behind // by,
+            self.recovery_backlog // by,
         )
 
 
@@ -54,7 +54,7 @@ Say = Callable[[str], None]
 
 
 async def measure(place: Place, parts: list[Part], rounds: int, size: Size, say: Say) -> Figures:
-    """Runs the parts in the order of their enumeration. Raises RunFailed, NotAccepted."""
+    """Run the parts in the order of `Part`. Raises RunFailed, NotAccepted."""
     figures = Figures()
     todo: dict[Part, Callable[[], Awaitable[None]]] = {
         Part.GATEWAY: lambda: gateway(place, figures, rounds, size.requests),
@@ -62,7 +62,7 @@ async def measure(place: Place, parts: list[Part], rounds: int, size: Size, say:
         Part.WHOLE: lambda: whole(place, figures, rounds, size.posted),
         Part.COST: lambda: backlogs(place, figures, list(size.backlogs)),
         Part.MEMORY: lambda: memory(place, figures, list(size.known)),
-        Part.RECOVERY: lambda: recovery(place, figures, rounds, size.behind),
+        Part.RECOVERY: lambda: recovery(place, figures, rounds, size.recovery_backlog),
     }
     for part, run in todo.items():
         if part in parts:
@@ -74,9 +74,9 @@ async def measure(place: Place, parts: list[Part], rounds: int, size: Size, say:
 
 
 def yardstick() -> float:
-    """How fast one core is at this moment: turns of a loop, the best of five tries of a tenth of a second each.
+    """Return the present speed of one core: million turns of a loop per second, the best of five tries of 0.1 s.
 
-    A shared machine gives a half or a double from one hour to the next. Rates of two runs compare only beside it.
+    On a shared machine this may halve or double within an hour. Compare the rates of two runs relative to it.
     """
     best = 0.0
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""A limit: a stock Faust agent on uvloop that decodes each event and does nothing else. Prints its rate as JSON."""
+"""A limit of the worker: a stock Faust agent on uvloop that only decodes each event. Prints its rate as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import uvloop
 
 
 async def main(bootstrap: str, topic: str, events: int, folder: str) -> None:
-    """Consumes `events` events of `topic` and prints the rate behind the first hundred."""
+    """Consume `events` events of `topic` and print the rate after the first hundred."""
     app = faust.App(
         f"{topic}.stock.{time.time_ns()}",
         broker=f"kafka://{bootstrap}",
@@ -44,5 +44,5 @@ async def main(bootstrap: str, topic: str, events: int, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # for the thread of its consumer, too
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # the consumer's thread creates a loop of its own
     asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]))

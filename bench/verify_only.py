@@ -1,4 +1,4 @@
-"""A limit: the same aiohttp server that only reads the body, verifies its signature and answers 200."""
+"""A limit of the gateway: an aiohttp server that only reads the body, verifies its signature and answers 200."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.signature import SignatureVerdict, verify
 
 
 async def main(port: int, secret: str) -> None:
-    """Serves until it is ended."""
+    """Serve until the process is stopped."""
 
     async def receive(request: web.Request) -> web.Response:
         body = await request.read()

@@ -1,4 +1,4 @@
-"""End to end: from a request that is due to its event committed in Postgres, at saturation and at half of it."""
+"""Measures end to end: from the time a request is due until its event is committed, at saturation and at half load."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SELECT event_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS a
 
 
 async def whole(place: Place, figures: Figures, rounds: int, events: int) -> None:
-    """Each round saturates a system of one gateway and one worker, and then loads another with half of what it took."""
+    """Saturate one gateway and one worker in each round, then load a fresh pair with half of the rate reached."""
     for _ in range(rounds):
         per_s = await _round(place, figures, SATURATION, events, None)
         await _round(place, figures, HALF, min(events, int(per_s / 2 * 20)), per_s / 2)
@@ -36,7 +36,7 @@ async def whole(place: Place, figures: Figures, rounds: int, events: int) -> Non
 
 
 async def _round(place: Place, figures: Figures, name: str, events: int, per_s: float | None) -> float:
-    """Events a second from the first request to the last commit."""
+    """Return events per second, from the first request to the last commit."""
     site = await place.site("whole")
     load = list(Load(events).bodies())
     ids = {event["id"] for event in load}
@@ -59,7 +59,7 @@ async def _round(place: Place, figures: Figures, name: str, events: int, per_s: 
 
 
 def _latencies(posted: Posted, load: Sequence[Json], committed: dict[str, float]) -> list[float]:
-    """Milliseconds, of each event's first delivery."""
+    """Return the milliseconds from the first delivery of each event to its commit."""
     first: dict[str, float] = {}
     for event, due in zip(load, posted.due, strict=True):
         first.setdefault(event["id"], due)

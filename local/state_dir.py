@@ -1,4 +1,4 @@
-"""What `billing up` keeps in its state directory: who runs there, the config and the environment it hands out."""
+"""The state directory of `billing up`: the lock of the running system, the config, and the environment file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 from local.stack.process import find, write_own_pid
 
 _CONFIG = """\
-# Written by `billing up` at its first start here; yours to change. BILLING_CONFIG names another.
+# Written by `billing up` at its first start in this folder. You can edit it, or use another with BILLING_CONFIG.
 
 [endpoints.default]
 mode = "test"
@@ -42,7 +42,7 @@ limits = {{ seats = 50, projects = 500 }}
 
 _MAIL = """
 [mail]
-send_test_mode = true  # it ends in the mailbox of this directory
+send_test_mode = true  # mails go to the mailbox in this directory
 """
 
 
@@ -51,7 +51,7 @@ class AlreadyRunning(Exception):
 
 
 class Claim:
-    """The right to run in a state directory: a lock that the kernel drops when its holder dies, and a pid file."""
+    """The right to run in a state directory: a lock that the kernel releases when its holder dies, and a pid file."""
 
     def __init__(self, state_dir: Path) -> None:
         self._lock_file = state_dir / "run" / "up.lock"
@@ -60,7 +60,7 @@ class Claim:
         self._held: IO[str] | None = None
 
     def take(self) -> Self:
-        """Raises AlreadyRunning."""
+        """Take the lock. Raises AlreadyRunning."""
         make_private(self._lock_file.parent.parent)
         self._lock_file.parent.mkdir(exist_ok=True)
         file = self._lock_file.open("a")
@@ -75,7 +75,7 @@ class Claim:
         return self
 
     def drop(self) -> None:
-        """Let the next one in."""
+        """Release the lock."""
         if self._held is not None:
             self._ready_file.unlink(missing_ok=True)
             self._pid_file.unlink(missing_ok=True)
@@ -83,7 +83,7 @@ class Claim:
             self._held = None
 
     def is_taken(self) -> bool:
-        """Whether somebody holds it now."""
+        """Whether a process holds the lock now."""
         if not self._lock_file.exists():
             return False
         with self._lock_file.open("a") as file:
@@ -94,25 +94,25 @@ class Claim:
         return False
 
     def mark_ready(self) -> None:
-        """Note that all has been started."""
+        """Record that the whole system has started."""
         self._ready_file.touch()
 
     def is_ready(self) -> bool:
-        """Whether the holder has started all."""
+        """Whether the holder has started the whole system."""
         return self._ready_file.exists() and self.is_taken()
 
     def owner(self) -> psutil.Process | None:
-        """The process that holds it, if it can be told."""
+        """Return the process that holds the lock, None if it cannot be found."""
         return find(self._pid_file)
 
 
 def make_private(state_dir: Path) -> None:
-    """The directory, entered by its owner only: it holds customers' mail, logs and data."""
+    """Create the directory with access for its owner only: it contains customers' mails, logs and data."""
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def write_private(path: Path, text: str) -> None:
-    """A file that only its owner reads, replaced in one step."""
+    """Write a file that only its owner can read. It is replaced atomically."""
     draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -122,7 +122,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def own_config(state_dir: Path) -> Path:
-    """`STATE_DIR/config.toml`, made with fresh secrets where there is none; an older one gets the `[mail]` it lacks."""
+    """Return `STATE_DIR/config.toml`. Creates it with new secrets if it is missing, and adds `[mail]` to an old one."""
     path = state_dir / "config.toml"
     if not path.exists():
         fresh = {name: f"whsec_{secrets.token_hex(24)}" for name in ("default_secret", "live_secret")}
@@ -133,7 +133,7 @@ def own_config(state_dir: Path) -> Path:
 
 
 def link_secret(state_dir: Path) -> str:
-    """`STATE_DIR/link_secret`, made where there is none: links in mails outlive a restart."""
+    """Return the secret in `STATE_DIR/link_secret`. It is stored so that links in mails stay valid after a restart."""
     path = state_dir / "link_secret"
     if not path.exists():
         write_private(path, secrets.token_hex(32))
@@ -141,6 +141,6 @@ def link_secret(state_dir: Path) -> str:
 
 
 def write_env(state_dir: Path, values: Mapping[str, str]) -> None:
-    """`STATE_DIR/env`: shell lines, for `set -a; . STATE_DIR/env`."""
+    """Write `STATE_DIR/env` as shell lines, for `set -a; . STATE_DIR/env`."""
     lines = [f"{key}={shlex.quote(value)}\n" for key, value in values.items()]
     write_private(state_dir / "env", "".join(lines))

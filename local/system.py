@@ -1,4 +1,4 @@
-"""The whole flow on one machine: Kafka, Postgres and a mailbox beside gateway, workers, dispatcher and scheduler."""
+"""Runs the whole system on one machine: Kafka, Postgres, a mailbox, gateway, workers, dispatcher and scheduler."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from local.state_dir import AlreadyRunning, Claim, link_secret, own_config, writ
 from schemas.settings import CLOCK_OFFSET, Config, InvalidSettings, Mode, Settings, load_config
 
 READY_TIMEOUT = 60.0
-"""Seconds for the processes to be ready, once Kafka and Postgres answer."""
+"""Seconds within which the processes must be ready after Kafka and Postgres answer."""
 
 _COMMAND_TIMEOUT = 120.0
 _ROOT = Path(__file__).parent.parent
@@ -33,13 +33,13 @@ Say = Callable[[str], None]
 
 
 class SystemNotStarted(Exception):
-    """A step of the start failed; the message names it and ends with what it printed."""
+    """A step of the start failed; the message names the step and ends with its output."""
 
 
 class System:
-    """Everything that `billing up` runs, in `state_dir`, whose data is kept. `stop` leaves nothing running.
+    """All processes of `billing up`. Data is kept in `state_dir`. `stop` stops every process.
 
-    `kafka` and `postgres` can be stopped and started by hand; what dies without that is restarted, and said so.
+    Callers may stop and start `kafka` and `postgres`. A process that dies otherwise is reported and restarted.
     """
 
     def __init__(self, state_dir: Path, workers: int, say: Say, *, analytics: bool = False, brokers: int = 1) -> None:
@@ -48,9 +48,9 @@ class System:
         self.kafka = EmbeddedKafka(self.state_dir, brokers=brokers, say=say)
         self.postgres = EmbeddedPostgres(self.state_dir)
         self.env: dict[str, str] = {}
-        """What `STATE_DIR/env` holds, once started."""
+        """The content of `STATE_DIR/env`; empty before the start."""
         self.clock_ahead_s = 0
-        """By how much timers are due earlier than they say, see `move_clock`."""
+        """Seconds by which the scheduler's clock is ahead, see `move_clock`."""
         self._workers = workers
         self._analytics = analytics
         self._say = say
@@ -64,35 +64,35 @@ class System:
 
     @property
     def children(self) -> dict[str, int]:
-        """The process id of each part that is alive, by name."""
+        """The process ids of all living processes, by name."""
         return {name: process.pid for name, process in self._supervisor.processes.items() if process.pid is not None}
 
     def ops_url(self, name: str) -> str:
-        """Where a worker, the dispatcher or the scheduler answers, without a path."""
+        """Return the ops URL of a worker, the dispatcher or the scheduler, without a path."""
         return f"http://127.0.0.1:{kept_port(self.state_dir, f'{name}-ops')}"
 
     def metrics_url(self, name: str) -> str:
-        """Where a worker, the dispatcher or the scheduler shows its figures."""
+        """Return the metrics URL of a worker, the dispatcher or the scheduler."""
         return f"{self.ops_url(name)}/metrics"
 
     @property
     def config(self) -> Config:
-        """Endpoints, plans and mail as the processes see them. Raises InvalidSettings."""
+        """The config that the processes use. Raises InvalidSettings."""
         return load_config(self._config_path())
 
     def start(self) -> None:
-        """Start all and return when all are ready.
+        """Start all processes and return when all are ready.
 
-        Raises AlreadyRunning, InvalidSettings, KafkaNotFetched, OtherBrokers, ServerNotReady or SystemNotStarted; call
-        `stop` then.
+        Raises AlreadyRunning, InvalidSettings, KafkaNotFetched, NoFreePort, OtherBrokers, ServerNotReady or
+        SystemNotStarted. Call `stop` then.
         """
         self._claim.take()
         if left := end_leftovers(self.state_dir):
-            self._say(f"Ended what an earlier run left behind: {', '.join(left)}")
+            self._say(f"Stopped processes of an earlier run: {', '.join(left)}")
         secret = _test_secret(self.config)
         begun = time.monotonic()
         self._say("Starting Kafka, PostgreSQL and the mailbox")
-        for broker in self.kafka.spawn():  # it takes longest: the rest starts beside it
+        for broker in self.kafka.spawn():  # Kafka takes longest, so the rest starts while it does
             self._supervisor.watch(broker)
         self.postgres.start()
         if self.postgres.process is not None:
@@ -121,14 +121,14 @@ class System:
         self._say(f"Ready after {time.monotonic() - begun:.1f} s: {self.gateway_url}/webhooks/stripe")
 
     def stop(self) -> None:
-        """End every process, in reverse order, within bounds."""
+        """Stop every process, in reverse order. Kills processes that do not stop in time."""
         self._supervisor.stop()
         self.kafka.stop()
         self.postgres.stop()
         self._claim.drop()
 
     def move_clock(self, days: int) -> None:
-        """Let it be so many days later than it is, for timers: their scheduler starts again. Raises ServerNotReady."""
+        """Move the scheduler's clock `days` ahead (restarts the scheduler). Raises ServerNotReady."""
         self.clock_ahead_s = days * 86_400
         self._process("scheduler").stop()
         child = self._scheduler()
@@ -136,15 +136,15 @@ class System:
         self._supervisor.wait_ready(child, timeout=READY_TIMEOUT)
 
     def kill(self, name: str) -> None:
-        """SIGKILL a part; it will be restarted."""
+        """Send SIGKILL to a process; it is restarted."""
         self._process(name).kill()
 
     def pause(self, name: str) -> None:
-        """SIGSTOP a part."""
+        """Send SIGSTOP to a process."""
         self._process(name).pause()
 
     def resume(self, name: str) -> None:
-        """SIGCONT a part."""
+        """Send SIGCONT to a process."""
         self._process(name).resume()
 
     def log_of(self, name: str) -> Path:
@@ -230,7 +230,7 @@ class System:
         return {**self.env, "BILLING_STATE_DIR": str(self.state_dir / name), "PYTHONUNBUFFERED": "1"}
 
     def _run(self, command: str) -> None:
-        """One of our own commands, to its end. Raises SystemNotStarted with the last lines it printed."""
+        """Run a `billing` command to its end. Raises SystemNotStarted with the last lines of its output."""
         try:
             done = subprocess.run(
                 [*_BILLING, command],
@@ -251,7 +251,7 @@ class System:
 
 
 def _test_secret(config: Config) -> str:
-    """The secret of endpoint `default`. Raises InvalidSettings where a user's own config has none in test mode."""
+    """Return the secret of the endpoint `default`. Raises InvalidSettings if it is missing or not in test mode."""
     endpoint = config.endpoints.get("default")
     if endpoint is None or endpoint.mode is not Mode.TEST:
         raise InvalidSettings('BILLING_CONFIG: `billing up` needs an endpoint `default` with mode = "test"')
@@ -261,14 +261,14 @@ def _test_secret(config: Config) -> str:
 NOT_STARTED = (
     AlreadyRunning, InvalidSettings, KafkaNotFetched, NoFreePort, OtherBrokers, ServerNotReady, SystemNotStarted
 )  # fmt: skip
-"""Why a system may not start; each message stands by itself."""
+"""Errors that `System.start` raises. Each message is complete without the error's name."""
 
 
 _END_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 class stop_on_exit:
-    """Stops the system however the block ends: Ctrl-C, SIGTERM, SIGHUP (exit 128 + its number), an error."""
+    """Stops the system when the block ends, also after an error, Ctrl-C, SIGTERM or SIGHUP (exit 128 + number)."""
 
     def __init__(self, system: System) -> None:
         self._system = system
@@ -279,7 +279,7 @@ class stop_on_exit:
 
     def __exit__(self, *_: object) -> None:
         for number in _END_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # once is enough: what follows is bounded
+            signal.signal(number, signal.SIG_IGN)  # ignore further signals: the stop below takes a limited time
         self._system.stop()
 
 

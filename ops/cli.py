@@ -1,6 +1,6 @@
-"""`billing …`: the one command line. Each command lives in its own module, imported only when it is asked for.
+"""The `billing` command line. The module of a command is imported only when that command is called.
 
-So a gateway never loads Faust, and `billing event` answers at once.
+Therefore a gateway never loads Faust, and `billing event` starts fast.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from importlib import import_module
 
 import typer
 
-# In the order of --help: what runs the system, what it consists of, what one asks and repairs.
+# In the order of --help: run the whole system, single processes, set-up, queries, repairs.
 COMMANDS = {
     "up": "ops.commands.up:up",
     "down": "ops.commands.up:down",
@@ -42,12 +42,15 @@ COMMANDS = {
 
 
 def command_line(names: Iterable[str] = COMMANDS) -> typer.Typer:
-    """The `billing` command with these of its commands."""
+    """Return the `billing` command with the named subcommands."""
     app = typer.Typer(name="billing", no_args_is_help=True, pretty_exceptions_enable=False)
 
     @app.callback()
     def billing() -> None:
-        """Stripe webhooks, through Kafka, into Postgres and e-mail: nothing lost, nothing twice, in order."""
+        """Process Stripe webhooks through Kafka into Postgres and e-mail.
+
+        No event is lost or applied twice, and the events of a customer are applied in order.
+        """
 
     for name in names:
         module, _, attribute = COMMANDS[name].partition(":")
@@ -61,8 +64,8 @@ def command_line(names: Iterable[str] = COMMANDS) -> typer.Typer:
 
 def main() -> None:
     """Entry point of the `billing` script."""
-    asked_for = sys.argv[1:2]
-    command_line(asked_for if set(asked_for) <= COMMANDS.keys() and asked_for else COMMANDS)()
+    named = sys.argv[1:2]
+    command_line(named if set(named) <= COMMANDS.keys() and named else COMMANDS)()
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Engines that repair: replay, reconcile, rebuild. They return results and never print."""
+"""Engines for repair: replay, reconcile, rebuild. They return results and never print."""

@@ -1,6 +1,6 @@
-"""The shared stack: `kafka_bootstrap` and `postgres_url` per session, `database_url` and `topic_prefix` per test.
+"""Shared fixtures: `kafka_bootstrap` and `postgres_url` per session, `database_url` and `topic_prefix` per test.
 
-Nothing starts until a test asks for it, so unit tests stay in memory.
+A server starts when the first test requests it, so unit tests run in memory.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck, settings
 
+from tests import services
 from tests.faulty_mailbox import FaultyMailbox
 
-# A loaded machine is slow, which is no counterexample.
+# Slow execution on a loaded machine must not fail a test.
 settings.register_profile("loaded", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("loaded")
 
-# Set by the controller before it starts its workers, which inherit it: "OWNER_PID:DIR".
+# Value: "OWNER_PID:DIR". The controller sets it before it starts its workers, which inherit it.
 _SESSION = "BILLING_TEST_SESSION"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name this session's directory; it is made when the first server is asked for."""
+    """Choose this session's directory. It is created when the first server starts."""
     if not hasattr(config, "workerinput"):
         os.environ[_SESSION] = f"{os.getpid()}:{tempfile.gettempdir()}/billing-tests-{uuid.uuid4().hex[:12]}"
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop what this session started, however it ends."""
+    """Stop the servers of this session, however the session ends."""
     folder = _session()[1]
     if not hasattr(config, "workerinput") and folder.exists():
-        from tests import stack  # only sessions that started a server pay for these imports
+        from tests import stack  # imported only in sessions that started a server
 
         stack.stop_all(folder)
         shutil.rmtree(folder)
@@ -52,7 +53,9 @@ def _session() -> tuple[int, Path]:
 
 
 def _address(name: str) -> str:
-    from tests import stack
+    if (kept := services.running(name)) is not None:
+        return kept
+    from tests import stack  # only sessions that start a server pay for these imports
 
     owner, folder = _session()
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -61,19 +64,19 @@ def _address(name: str) -> str:
 
 @pytest.fixture(scope="session")
 def kafka_bootstrap() -> str:
-    """host:port of the session's broker: auto.create is off, 127.0.0.1 only."""
+    """host:port of the session's broker. It listens on 127.0.0.1 only and does not create topics automatically."""
     return _address("kafka")
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> str:
-    """The session's server, its database `billing`, as a superuser."""
+    """URL of the database `billing` on the session's server, for a superuser."""
     return _address("postgres")
 
 
 @pytest.fixture
 def database_url(postgres_url: str) -> Iterator[str]:
-    """An empty database of this test's own, dropped after it."""
+    """URL of an empty database for this test. It is dropped after the test."""
     name = f"t_{uuid.uuid4().hex[:12]}"
     _run(_execute(postgres_url, f"CREATE DATABASE {name}"))
     yield urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
@@ -82,7 +85,7 @@ def database_url(postgres_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def topic_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A prefix for topics and groups that no other test has; its topics are deleted after the test."""
+    """A unique prefix for topics and groups. Its topics are deleted after the test."""
     prefix = f"t{uuid.uuid4().hex[:10]}"
     yield prefix
     if "kafka_bootstrap" in request.fixturenames:
@@ -94,7 +97,7 @@ def topic_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 async def mailbox() -> AsyncIterator[FaultyMailbox]:
-    """An SMTP server in the test's event loop that can be told to fail."""
+    """An SMTP server in the test's event loop that can be set to fail."""
     async with FaultyMailbox() as server:
         yield server
 
@@ -108,6 +111,6 @@ async def _execute(url: str, statement: str) -> None:
 
 
 def _run(work: Coroutine[object, object, None]) -> None:
-    # In a thread of its own: the test may have an event loop running in this one.
+    # A separate thread is needed: this one may already run the test's event loop.
     with ThreadPoolExecutor(max_workers=1) as thread:
         thread.submit(asyncio.run, work).result(timeout=60)

@@ -1,4 +1,4 @@
-"""Where e-mail ends in tests: an SMTP server in the test's own event loop that can be told to fail, and how."""
+"""The SMTP server of the tests. It runs in the test's event loop, stores mails, and can be set to fail."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ class Fault(Enum):
     """What goes wrong, once per `fail_next`."""
 
     REFUSE_CONNECTION = auto()
-    """421 instead of a greeting."""
+    """Sends 421 instead of a greeting."""
     REJECT_RECIPIENT = auto()
-    """550 to RCPT: permanent."""
+    """Answers RCPT with 550, a permanent error."""
     TRY_LATER = auto()
-    """451 to DATA: temporary."""
+    """Answers DATA with 451, a temporary error."""
     HANG = auto()
-    """No answer to DATA, ever."""
+    """Never answers DATA."""
     DIE_AFTER_DATA = auto()
-    """The message is kept, and the connection dies before the client hears so."""
+    """Stores the message and cuts the connection before the response."""
 
 
 class FaultyMailbox:
-    """`async with FaultyMailbox() as mailbox:`: listens on a free loopback port, keeps messages in memory."""
+    """The server: `async with FaultyMailbox() as mailbox:`. It uses a free loopback port and stores mails in memory."""
 
     def __init__(self) -> None:
         self.messages: list[EmailMessage] = []
         self.recipients: list[list[str]] = []
-        """The envelope's recipients, one list per message."""
+        """The recipients of the SMTP envelope, one list per message."""
         self.met: list[Fault] = []
-        """Faults that a client has met, in order."""
+        """Faults that have occurred, in order."""
         self.rejected_recipients: set[str] = set()
-        """Addresses that always get a 550."""
+        """Addresses that are always refused with 550."""
         self.port = 0
         self._faults: deque[Fault] = deque()
         self._arrived = asyncio.Condition()
@@ -52,23 +52,23 @@ class FaultyMailbox:
         return f"smtp://127.0.0.1:{self.port}"
 
     def fail_next(self, fault: Fault, times: int = 1) -> None:
-        """The next `times` clients that get that far meet `fault`; faults are met in the order they were asked for."""
+        """Let `fault` occur for the next `times` clients that reach its step. Faults occur in call order."""
         self._faults.extend([fault] * times)
 
     async def wait_for(self, count: int, timeout: float = 15.0) -> list[EmailMessage]:
-        """The messages, as soon as there are `count`. Raises TimeoutError."""
+        """Wait until there are `count` messages, and return all. Raises TimeoutError."""
         async with asyncio.timeout(timeout), self._arrived:
             await self._arrived.wait_for(lambda: len(self.messages) >= count)
         return self.messages
 
     async def start(self) -> None:
-        """Listen: on the port of before, if there was one."""
+        """Start to listen, on the previous port after a restart."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._session, "127.0.0.1", self.port)
         self.port = int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Close the listener and cut every connection: the server has gone away."""
+        """Close the listener and cut every connection, as in a server failure."""
         if self._server is not None:
             self._server.close()
             for transport in list(self._open):
@@ -134,7 +134,7 @@ class _TrackedSMTP(SMTP):
 
 
 class _Handler:
-    """aiosmtpd's handler; its hooks bear SMTP's names."""
+    """The handler of aiosmtpd. aiosmtpd defines the names of the hooks."""
 
     def __init__(self, mailbox: FaultyMailbox) -> None:
         self._mailbox = mailbox

@@ -1,4 +1,4 @@
-"""Where the tests find the checkout and the recorded events beside it."""
+"""Paths of the checkout and of the recorded events next to it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """One Kafka and one PostgreSQL for a whole test session, shared by every pytest-xdist worker.
 
 The first test that needs a server starts a *holder* (`python -m tests.stack kafka DIR OWNER_PID`): a daemon that owns
-the server, writes its address to DIR/kafka.url, and stops it when told to or when the session's controller is gone.
-The container libraries are imported by a holder alone: they take a second and warn on import.
+the server, writes its address to DIR/kafka.url, and stops it on SIGTERM or when the session's controller has ended.
+Only a holder imports the container libraries: the import takes a second and emits warnings.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from local.stack.postgres import EmbeddedPostgres
 from local.stack.process import end_leftover, write_own_pid
 
 START_TIMEOUT = 300.0
-"""Seconds: the very first start on a machine fetches Kafka."""
+"""Seconds. The first start on a machine downloads Kafka."""
 
 
 def address(name: str, folder: Path, owner: int) -> str:
-    """The server's address; starts it if no other worker has."""
+    """The server's address. Starts the server if no other worker has started it."""
     url_file = folder / f"{name}.url"
     with file_lock(folder / f"{name}.lock"):
         if not url_file.exists():
@@ -45,13 +45,13 @@ def address(name: str, folder: Path, owner: int) -> str:
 
 
 def stop_all(folder: Path) -> None:
-    """End the holders of this session, and with them their servers."""
+    """Stop the holders of this session and their servers."""
     for pid_file in folder.glob("*.holder"):
         end_leftover(pid_file, folder)
 
 
 def main(name: str, folder: Path, owner: int) -> int:
-    """Become a daemon; the calling process returns once the address is written (0) or the holder has failed (1)."""
+    """Fork a daemon that holds the server. Returns 0 when its address is written, 1 if the holder has failed."""
     child = os.fork()
     if child == 0:
         os.setsid()
@@ -76,9 +76,9 @@ def main(name: str, folder: Path, owner: int) -> int:
 
 
 def _hold(name: str, folder: Path, owner: int) -> None:
-    asked = threading.Event()
+    stop_requested = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: asked.set())
+        signal.signal(number, lambda *_: stop_requested.set())
     write_own_pid(folder / f"{name}.holder")
     server = _SERVERS[name, _is_docker_there()]
     with server(folder) as url:
@@ -86,7 +86,7 @@ def _hold(name: str, folder: Path, owner: int) -> None:
         draft.touch(mode=0o600)
         draft.write_text(url)
         draft.replace(folder / f"{name}.url")
-        while psutil.pid_exists(owner) and not asked.wait(0.5):
+        while psutil.pid_exists(owner) and not stop_requested.wait(0.5):
             continue
     (folder / f"{name}.url").unlink(missing_ok=True)
 

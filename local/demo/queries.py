@@ -1,4 +1,4 @@
-"""Beside the flow: which timers of some customers have fired, and which should have. For who tells a story of them."""
+"""Queries of the demo: timers that are due, and timers that have fired."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from sinks.postgres.tables import events, timers
 
 
 async def due_timers(connection: AsyncConnection, customer_ids: Sequence[str], until: datetime) -> int:
-    """How many timers of one's own customers are due by then and not acted on yet."""
-    asked = (
+    """Return how many timers of these customers are due by `until` and not processed yet (own account only)."""
+    query = (
         select(func.count())
         .select_from(timers)
         .where(timers.c.account == "", timers.c.customer_id.in_(customer_ids))
         .where(timers.c.status.in_(("pending", "fired")), timers.c.due_at <= until)
     )
-    return int((await connection.execute(asked)).scalar_one())
+    return int((await connection.execute(query)).scalar_one())
 
 
 async def timer_events(connection: AsyncConnection, customer_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Event id, type, customer and outcome of each timer that was acted on, in the order of their due times."""
-    asked = (
+    """Return event id, type, customer and outcome of each processed timer, ordered by due time."""
+    query = (
         select(events.c.event_id, events.c.type, events.c.customer_id, events.c.outcome)
         .where(events.c.account == "", events.c.customer_id.in_(customer_ids))
         .where(events.c.source == "timer", events.c.type.like("timer.%"))
         .order_by(events.c.created, events.c.event_id)
     )
-    return [{str(name): value for name, value in row.items()} for row in (await connection.execute(asked)).mappings()]
+    return [{str(name): value for name, value in row.items()} for row in (await connection.execute(query)).mappings()]

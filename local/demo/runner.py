@@ -1,4 +1,4 @@
-"""Sends a story through a running system, one event after another, and reads from Postgres what came of each."""
+"""Sends the demo's events to a running system one after another, and reads the result of each from Postgres."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PAUSE_S = 0.01
 
 @dataclass(slots=True)
 class StepResult:
-    """One delivery, timer or leap in time, what came of it, and how that differs from the story."""
+    """The result of one delivery, timer or time leap. `surprises` are differences from the story."""
 
     who: str
     what: str
@@ -45,56 +45,63 @@ class StepResult:
     mails: list[str] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
     ms: float | None = None
-    """From received by the gateway to written by the worker."""
+    """Milliseconds from received by the gateway to applied by the worker."""
 
 
 @dataclass(slots=True)
 class DemoReport:
-    told: list[StepResult]
+    """All results in order, the dead letters, a summary of the counts, and the differences from the story."""
+
+    results: list[StepResult]
     letters: list[dict[str, Any]]
     figures: dict[str, str]
     surprises: list[str]
 
 
 class TooLate(Exception):
-    """What the story waits for did not come."""
+    """A result did not arrive within 30 s; the message names it."""
 
 
-async def tell(system: System, steps: list[Step | TimeLeap], say: Callable[[str], None]) -> DemoReport:
-    """Sends the steps in order; each waits for its predecessor's verdict, so that what it changed can be seen."""
+async def run_story(system: System, steps: list[Step | TimeLeap], say: Callable[[str], None]) -> DemoReport:
+    """Send the steps in order. Each waits for the verdict of the step before it, so that its own changes are visible.
+
+    Raises TooLate.
+    """
     engine = make_engine(SecretStr(system.env["BILLING_DATABASE_URL"]), application="billing-demo")
     async with aiohttp.ClientSession() as session, engine.connect() as connection:
-        await connection.execution_options(isolation_level="AUTOCOMMIT")  # each look sees the present
+        await connection.execution_options(isolation_level="AUTOCOMMIT")  # each query sees the latest commit
         known_before = await _duplicates(system, session)
-        teller = _Teller(system, session, connection)
+        runner = _StoryRunner(system, session, connection)
         for number, step in enumerate(steps, 1):
-            await teller.tell(step)
+            await runner.run(step)
             if number % 10 == 0:
-                say(f"  {number} of {len(steps)}")
-        told = teller.told
-        await _until(lambda: _is_all_read(system), "the worker to have read all of the log")
+                say(f"  {number} of {len(steps)} steps")
+        results = runner.results
+        await _until(lambda: _is_all_read(system), "the worker to read the whole log")
         known = await _duplicates(system, session) - known_before
-        letters = [letter for one in told for letter in await queries.dead_letters_of_event(connection, one.event_id)]
-        surprises = [f"{one.who}, {one.what}: {what}" for one in told for what in one.surprises]
-        surprises += await _mail_surprises(system, told, connection)
+        letters = [
+            letter for result in results for letter in await queries.dead_letters_of_event(connection, result.event_id)
+        ]
+        surprises = [f"{result.who}, {result.what}: {what}" for result in results for what in result.surprises]
+        surprises += await _mail_surprises(system, results, connection)
     repeated = sum(isinstance(step, Step) and step.is_again for step in steps)
     if known != repeated:
-        surprises.append(f"{repeated} duplicates were sent, the worker knew {known} as such")
-    return DemoReport(told, letters, _figures(told, int(known)), surprises)
+        surprises.append(f"{repeated} duplicates were sent, the worker recognized {known:.0f}")
+    return DemoReport(results, letters, _figures(results, int(known)), surprises)
 
 
 @dataclass(slots=True)
-class _Teller:
+class _StoryRunner:
     system: System
     session: aiohttp.ClientSession
     connection: AsyncConnection
-    told: list[StepResult] = field(default_factory=list)
+    results: list[StepResult] = field(default_factory=list)
     customers: dict[str, str] = field(default_factory=dict)
-    """Id → name of those that the story has spoken of."""
+    """Id → name of the customers that have appeared so far."""
     fired: set[str] = field(default_factory=set)
-    """The events of timers that were told."""
+    """Event ids of the timers that are reported already."""
 
-    async def tell(self, step: Step | TimeLeap) -> None:
+    async def run(self, step: Step | TimeLeap) -> None:
         if isinstance(step, TimeLeap):
             await self._wait(step)
         else:
@@ -103,50 +110,50 @@ class _Teller:
     async def _send(self, step: Step) -> None:
         self.customers[step.customer_id] = step.who
         before = await _facts(self.connection, step.customer_id)
-        secret = SecretStr("whsec_of_somebody_else")
+        secret = SecretStr("whsec_of_an_attacker")
         if not step.is_forged:
             secret = self.system.config.endpoints[step.endpoint].secrets[0]
         url = f"{self.system.gateway_url}/webhooks/stripe/{step.endpoint}"
         answer = await post(self.session, url, step.body, secret)
         event_id = step.event["id"]
-        told = StepResult(step.who, step.what, step.event["type"], event_id, step.customer_id, answer.status)
-        told.outcome = "duplicate" if step.is_again else f"refused: {answer.reason}"
-        self.told.append(told)
+        result = StepResult(step.who, step.what, step.event["type"], event_id, step.customer_id, answer.status)
+        result.outcome = "duplicate" if step.is_again else f"refused: {answer.reason}"
+        self.results.append(result)
         if answer.status != step.answer:
-            told.surprises.append(f"answered {answer.status} {answer.reason}, not {step.answer}")
+            result.surprises.append(f"HTTP {answer.status} {answer.reason}, expected {step.answer}")
         if answer.status == 200 and not step.is_again:
             row = await _until(lambda: queries.ledger_row(self.connection, event_id), f"a verdict on {event_id}")
-            told.outcome, told.ms = row["outcome"], (row["applied_at"] - row["received_at"]).total_seconds() * 1000
-            told.mails = await self._mails(event_id)
+            result.outcome, result.ms = row["outcome"], (row["applied_at"] - row["received_at"]).total_seconds() * 1000
+            result.mails = await self._mails(event_id)
             if row["outcome"] != step.outcome:
-                told.surprises.append(f"came out as {row['outcome']} ({row['reason']}), not {step.outcome}")
-            if told.mails != sorted(step.mails):
-                told.surprises.append(f"queued the mails {told.mails}, not {sorted(step.mails)}")
-            await self._fire(step.fires, told)
-            told.changes = _changes(before, await _facts(self.connection, step.customer_id))
+                result.surprises.append(f"outcome {row['outcome']} ({row['reason']}), expected {step.outcome}")
+            if result.mails != sorted(step.mails):
+                result.surprises.append(f"queued the mails {result.mails}, expected {sorted(step.mails)}")
+            await self._fire(step.fires, result)
+            result.changes = _changes(before, await _facts(self.connection, step.customer_id))
         elif step.outcome is None and not step.is_again and await queries.ledger_row(self.connection, event_id):
-            told.surprises.append("reached the ledger")
+            result.surprises.append("the ledger has it, although it was refused")
 
     async def _wait(self, later: TimeLeap) -> None:
-        """Moves the clock. What is to be sent before is sent: nobody waits a month for a mail."""
+        """Move the clock, after all mails queued so far are sent, and report the timers that then fire."""
         before = {id_: await _facts(self.connection, id_) for id_ in self.customers}
-        await _until(lambda: _are_sent(self.connection, self.told), "all mails to be sent")
-        told = StepResult("", f"{later.days} days after the beginning")
-        self.told.append(told)
+        await _until(lambda: _are_sent(self.connection, self.results), "all mails to be sent")
+        leap = StepResult("", f"{later.days} days after the start")
+        self.results.append(leap)
         await asyncio.to_thread(self.system.move_clock, later.days)
-        for one in await self._fire(later.fires, told):
+        for one in await self._fire(later.fires, leap):
             after = await _facts(self.connection, one.customer_id)
             one.changes, before[one.customer_id] = _changes(before[one.customer_id], after), after
 
-    async def _fire(self, expected: Sequence[Due], told: StepResult) -> list[StepResult]:
-        """Tells the timers that have fired, as soon as all that are due have; notes with `told` what is missing."""
+    async def _fire(self, expected: Sequence[Due], cause: StepResult) -> list[StepResult]:
+        """Wait until all due timers have fired, and add a result for each. Missing timers are surprises of `cause`."""
         ids = sorted(self.customers)
         until = datetime.now(UTC) + timedelta(seconds=self.system.clock_ahead_s)
 
         async def is_done() -> bool:
             return not await demo_queries.due_timers(self.connection, ids, until)
 
-        await _until(is_done, "timers that are due to be acted on")
+        await _until(is_done, "all due timers to be processed")
         rows = [
             row for row in await demo_queries.timer_events(self.connection, ids) if row["event_id"] not in self.fired
         ]
@@ -159,15 +166,17 @@ class _Teller:
             one.mails = await self._mails(row["event_id"])
             due = next((due for due in left if (due.customer_id, f"timer.{due.kind}") == (id_, type_)), None)
             if due is None:
-                one.surprises.append("the story knows of no such timer")
+                one.surprises.append("this timer is not part of the story")
             else:
                 left.remove(due)
                 one.what = due.what
                 if (one.outcome, one.mails) != ("applied", sorted(due.mails)):
-                    one.surprises.append(f"{one.outcome}, with the mails {one.mails}, not {sorted(due.mails)}")
+                    one.surprises.append(
+                        f"outcome {one.outcome} with the mails {one.mails}, expected applied with {sorted(due.mails)}"
+                    )
             acted.append(one)
-        told.surprises += [f"no timer {due.kind} fired for {due.who}" for due in left]
-        self.told += acted
+        cause.surprises += [f"no timer {due.kind} fired for {due.who}" for due in left]
+        self.results += acted
         return acted
 
     async def _mails(self, event_id: str) -> list[str]:
@@ -175,13 +184,13 @@ class _Teller:
 
 
 async def _facts(connection: AsyncConnection, customer_id: str) -> dict[str, str]:
-    """What is held on a customer, a line each."""
+    """Return what is stored about a customer, one short text per row."""
     held = await queries.customer_overview(connection, "", customer_id)
     if held is None:
         return {}
     facts: dict[str, str] = {}
     if customer := held.get("customer"):
-        facts["customer"] = customer["email"] or "without an address"
+        facts["customer"] = customer["email"] or "no address"
     if organization := held.get("organization"):
         facts["organization"] = f"{organization['status']}, plan {organization['plan'] or 'unknown'}"
     if admins := [member["user_id"] for member in held.get("members", ()) if member["role"] == "ADMIN"]:
@@ -191,14 +200,14 @@ async def _facts(connection: AsyncConnection, customer_id: str) -> dict[str, str
     for payment in held.get("payments", ()):
         facts[f"payment {payment['invoice_id']}"] = _payment(payment)
     for card in held.get("payment_methods", ()):
-        facts["card"] = f"{card['brand']} {card['last4']}, good until {card['exp_year']}-{card['exp_month']:02d}"
+        facts["card"] = f"{card['brand']} {card['last4']}, expires {card['exp_year']}-{card['exp_month']:02d}"
     for timer in held.get("timers", ()):
         facts[f"timer {timer['kind']} for {timer['due_at']:%Y-%m-%d}"] = timer["status"]
     return facts
 
 
 def _payment(row: dict[str, Any]) -> str:
-    """Its state, and what became of its failure."""
+    """Return the payment's status and amount, and whether a failure was recovered or lost."""
     money = Money(amount=row["amount"], currency=row["currency"])
     parts = [f"{row['status']} {format_money(money, FALLBACK)}"]
     parts += ["on hold"] if row["on_hold"] else []
@@ -215,17 +224,17 @@ def _change(name: str, before: str | None, after: str) -> str:
     return f"{name}: {after}" if before is None else f"{name}: {before} → {after}"
 
 
-async def _are_sent(connection: AsyncConnection, told: Sequence[StepResult]) -> bool:
-    ids = [one.event_id for one in told if one.mails]
+async def _are_sent(connection: AsyncConnection, results: Sequence[StepResult]) -> bool:
+    ids = [one.event_id for one in results if one.mails]
     mails = [mail for event_id in ids for mail in await queries.emails_of_event(connection, event_id)]
     return all(mail["status"] == "sent" for mail in mails)
 
 
-async def _mail_surprises(system: System, told: list[StepResult], connection: AsyncConnection) -> list[str]:
-    """Every queued mail is sent, and lies in the mailbox exactly once."""
-    ids = [one.event_id for one in told if one.mails]
+async def _mail_surprises(system: System, results: list[StepResult], connection: AsyncConnection) -> list[str]:
+    """Check that every queued mail is sent and is in the mailbox exactly once."""
+    ids = [one.event_id for one in results if one.mails]
     try:
-        await _until(lambda: _are_sent(connection, told), "all mails to be sent")
+        await _until(lambda: _are_sent(connection, results), "all mails to be sent")
     except TooLate as error:
         return [str(error)]
     due = {mail["message_id"] for event_id in ids for mail in await queries.emails_of_event(connection, event_id)}
@@ -244,7 +253,7 @@ async def _is_all_read(system: System) -> bool:
 
 
 async def _duplicates(system: System, session: aiohttp.ClientSession) -> float:
-    """How many deliveries the worker has dropped as known, by its own count."""
+    """Return how many deliveries the worker has dropped as duplicates, from its metrics."""
     async with session.get(system.metrics_url("worker-1")) as response:
         families = text_string_to_metric_families(await response.text())
     return sum(
@@ -256,22 +265,22 @@ async def _duplicates(system: System, session: aiohttp.ClientSession) -> float:
     )
 
 
-def _figures(told: list[StepResult], duplicates: int) -> dict[str, str]:
-    outcomes = [one.outcome for one in told]
-    times = sorted(one.ms for one in told if one.ms is not None)
+def _figures(results: list[StepResult], duplicates: int) -> dict[str, str]:
+    outcomes = [one.outcome for one in results]
+    times = sorted(one.ms for one in results if one.ms is not None)
     return {
-        "accepted": str(sum(one.answer == 200 for one in told)),
-        "refused": str(sum(one.answer not in (200, None) for one in told)),
-        "timers": str(sum(one.type.startswith("timer.") for one in told)),
+        "accepted": str(sum(one.answer == 200 for one in results)),
+        "refused": str(sum(one.answer not in (200, None) for one in results)),
+        "timers": str(sum(one.type.startswith("timer.") for one in results)),
         **{outcome: str(outcomes.count(outcome)) for outcome in ("applied", "stale", "ignored", "dead")},
         "duplicates": str(duplicates),
-        "mails": str(sum(len(one.mails) for one in told)),
-        "ms from HTTP to committed": f"{median(times):.0f} (median), {times[-1]:.0f} (most)" if times else "none",
+        "mails": str(sum(len(one.mails) for one in results)),
+        "ms from HTTP to committed": f"{median(times):.0f} (median), {times[-1]:.0f} (maximum)" if times else "none",
     }
 
 
 async def _until(condition: Callable[[], Awaitable[Any]], what: str) -> Any:
-    """The first true answer of `condition`. Raises TooLate."""
+    """Poll `condition` and return its first true value. Raises TooLate after 30 s."""
     deadline = time.monotonic() + _WITHIN_S
     while True:
         if answer := await condition():

@@ -1,4 +1,4 @@
-"""The demo's story: six customers' billing lives as signed events, with what has to come of each, also of time."""
+"""The demo's story: signed events of six customers, timers that fire over a month, and the expected result of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PRO = Price("price_pro_monthly", 4900, "eur", "month", "Pro")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """A timer of the story: when it is due, in seconds since the epoch, and the mails it then queues."""
+    """An expected timer: when it is due, in seconds since the epoch, and the mails it queues."""
 
     who: str
     customer_id: str
@@ -31,7 +31,7 @@ class Due:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimeLeap:
-    """So many days after the story's beginning, with the timers that fire on the way."""
+    """Moves the clock to `days` days after the start. `fires` are the timers that become due."""
 
     days: int
     fires: tuple[Due, ...]
@@ -39,9 +39,10 @@ class TimeLeap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One delivery. `outcome` is the ledger's, None where nothing may reach it; `mails` are what the event queues.
+    """One delivery. `outcome` is the expected outcome in the ledger, None if the ledger must not have the event.
 
-    `fires` are timers that it sets and that are due already.
+    `mails` are the templates that the event queues. `fires` are timers that it sets and that are due at once.
+    `is_again` marks a duplicate, `is_forged` a wrong signature.
     """
 
     who: str
@@ -63,7 +64,7 @@ class Step:
 
 @dataclass(slots=True)
 class Person:
-    """A customer with fresh ids, so that the story can be told again on the same state."""
+    """A customer with new ids, so that the story can run again on the same database."""
 
     name: str
     make: StripeEvents
@@ -116,37 +117,37 @@ class Person:
 
 @dataclass(slots=True)
 class Story:
-    """What happens now, and on later days; `timers` are those that fire as time goes by."""
+    """The steps of today and of later days (by day), and the timers that fire in between."""
 
     now: int
     steps: list[Step] = field(default_factory=list)
     later: dict[int, list[Step]] = field(default_factory=lambda: {3: [], 15: [], 32: []})
     timers: list[Due] = field(default_factory=list)
 
-    def told(self) -> list[Step | TimeLeap]:
-        """All of it in its order."""
-        told: list[Step | TimeLeap] = [*self.steps]
+    def all_steps(self) -> list[Step | TimeLeap]:
+        """Return all steps in order, with a time leap before those of each later day."""
+        found: list[Step | TimeLeap] = [*self.steps]
         before = self.now
         for days, steps in self.later.items():
             until = self.now + days * DAY_S
             due = sorted((timer for timer in self.timers if before < timer.at <= until), key=lambda timer: timer.at)
-            told += [TimeLeap(days=days, fires=tuple(due)), *steps]
+            found += [TimeLeap(days=days, fires=tuple(due)), *steps]
             before = until
-        return told
+        return found
 
 
 def story(now: int) -> list[Step | TimeLeap]:
-    """`now` is in seconds since the epoch; the lives begin a month before it, and go on for a month."""
+    """Return the story. `now` is in seconds since the epoch; events range from a month before it to a month after."""
     story = Story(now)
     story.steps += [*_ada(now), *_ben(now)]
-    for tell in (_cleo, _dana, _emil, _finn):
-        tell(story, now)
+    for add_to in (_cleo, _dana, _emil, _finn):
+        add_to(story, now)
     story.steps += _trouble(now)
-    return story.told()
+    return story.all_steps()
 
 
 def _ada(now: int) -> Sequence[Step]:
-    """A trial that becomes a paid subscription, and grows."""
+    """A trial that becomes a paid subscription and is upgraded."""
     ada = Person("Ada Lovelace", StripeEvents())
     start, trial_end = now - 16 * DAY_S, now - 2 * DAY_S
     trial: Json = {"status": "trialing", "trial_start": start, "trial_end": trial_end, "end": trial_end}
@@ -187,7 +188,7 @@ def _ada(now: int) -> Sequence[Step]:
         ),
         ada.step("trial becomes paid", "customer.subscription.updated", active, trial_end + 30),
         receipt,
-        ada.step("the same payment's other event", "invoice.payment_succeeded", paid, trial_end + 60),
+        ada.step("second event of the same payment", "invoice.payment_succeeded", paid, trial_end + 60),
         replace(receipt, what="Stripe sends it again", outcome=None, mails=(), is_again=True),
         ada.step(
             "upgrades to Pro",
@@ -197,14 +198,12 @@ def _ada(now: int) -> Sequence[Step]:
             previous=ada.make.price_change(STARTER),
             mails=("plan-changed",),
         ),
-        ada.step(
-            "an update from before arrives late", "customer.subscription.updated", active, now - 7200, outcome="stale"
-        ),
+        ada.step("an older update arrives late", "customer.subscription.updated", active, now - 7200, outcome="stale"),
     ]
 
 
 def _ben(now: int) -> Sequence[Step]:
-    """A card that is declined twice, and then pays. His events have the older API shape."""
+    """A payment that is declined twice and then succeeds. These events have the older API shape."""
     ben = Person("Ben Franklin", StripeEvents(ApiShape.OLD))
     start = now - MONTH_S - DAY_S
     due = start + MONTH_S
@@ -212,14 +211,14 @@ def _ben(now: int) -> Sequence[Step]:
     return [
         ben.created(start),
         ben.step(
-            "an update arrives before its creation",
+            "an update arrives before the creation",
             "customer.subscription.updated",
             ben.subscription(PRO, start),
             start + 20,
             mails=(),
         ),
         ben.step(
-            "the creation comes after it",
+            "the creation arrives after it",
             "customer.subscription.created",
             ben.subscription(PRO, start),
             start + 2,
@@ -240,7 +239,7 @@ def _ben(now: int) -> Sequence[Step]:
             due + 60,
             mails=("payment-failed",),
         ),
-        ben.step("Stripe says past due", "customer.subscription.updated", past_due, due + 61),
+        ben.step("becomes past due", "customer.subscription.updated", past_due, due + 61),
         ben.step(
             "declined again",
             "invoice.payment_failed",
@@ -249,7 +248,7 @@ def _ben(now: int) -> Sequence[Step]:
             mails=("payment-urgent",),
         ),
         ben.step(
-            "the new card pays",
+            "pays with a new card",
             "invoice.paid",
             ben.invoice(2, PRO, due, status="paid", attempts=3, paid_at=due + 5000),
             due + 5000,
@@ -259,13 +258,13 @@ def _ben(now: int) -> Sequence[Step]:
 
 
 def _cleo(story: Story, now: int) -> None:
-    """A customer who leaves, and is forgotten."""
+    """A customer who cancels and is erased later."""
     cleo = Person("Cleo Patra", StripeEvents())
     start = now - 20 * DAY_S
     gone = cleo.subscription(STARTER, start, status="canceled", canceled_at=now - 60, ended_at=now - 60)
     story.timers += [
-        cleo.due("win-back", "two weeks after she left", now - 60 + 14 * DAY_S, "win-back"),
-        cleo.due("erase", "thirty days after: forgotten", now - 60 + 30 * DAY_S),
+        cleo.due("win-back", "14 days after she canceled", now - 60 + 14 * DAY_S, "win-back"),
+        cleo.due("erase", "30 days after: her data is erased", now - 60 + 30 * DAY_S),
     ]
     story.steps += [
         cleo.created(start),
@@ -294,7 +293,7 @@ def _cleo(story: Story, now: int) -> None:
 
 
 def _dana(story: Story, now: int) -> None:
-    """A card that is never good again: every step of dunning, and an invoice that is lost."""
+    """A card that is always declined: every dunning step, then an uncollectible invoice."""
     dana = Person("Dana Debtor", StripeEvents())
     start = now - MONTH_S
 
@@ -321,7 +320,7 @@ def _dana(story: Story, now: int) -> None:
 
 
 def _emil(story: Story, now: int) -> None:
-    """A card that expires, and is announced in two steps."""
+    """A card that expires, with two reminders before."""
     emil = Person("Emil Expiring", StripeEvents())
     year, month = _first_month_after(now + 8 * DAY_S)
     expiry = int(datetime(year, month, 1, tzinfo=UTC).timestamp())
@@ -342,7 +341,7 @@ def _emil(story: Story, now: int) -> None:
 
 
 def _finn(story: Story, now: int) -> None:
-    """A payment that is disputed, and held until the dispute is won."""
+    """A payment that is disputed and on hold until the dispute is won."""
     finn = Person("Finn Fraud", StripeEvents(ApiShape.OLD))
     paid = finn.invoice(1, STARTER, now - DAY_S, status="paid")
     due_by = now + 4 * DAY_S
@@ -365,20 +364,20 @@ def _finn(story: Story, now: int) -> None:
         finn.created(now - DAY_S),
         finn.step("subscribes", "customer.subscription.created", subscription, now - DAY_S + 1, mails=welcome),
         finn.step("pays", "invoice.paid", paid, now - DAY_S + 2, mails=("payment-receipt",)),
-        finn.step("his bank disputes it", "charge.dispute.created", opened, now - 30, mails=("dispute-opened",)),
+        finn.step("the bank disputes it", "charge.dispute.created", opened, now - 30, mails=("dispute-opened",)),
     ]
-    story.timers.append(finn.due("dispute-due", "two days before evidence is due", due_by - 2 * DAY_S, "dispute-due"))
+    story.timers.append(finn.due("dispute-due", "2 days before evidence is due", due_by - 2 * DAY_S, "dispute-due"))
     story.later[3].append(finn.step("the dispute is won", "charge.dispute.closed", won, now + 3 * DAY_S + 90))
 
 
 def _first_month_after(moment: int) -> tuple[int, int]:
-    """Year and month of the first month that begins after it, UTC."""
+    """Return year and month of the first month that begins after `moment` (UTC)."""
     at = datetime.fromtimestamp(moment, UTC)
     return (at.year + 1, 1) if at.month == 12 else (at.year, at.month + 1)
 
 
 def _trouble(now: int) -> Sequence[Step]:
-    """What must not get through, and what must not get lost."""
+    """Deliveries that the gateway must refuse, a dead event, and a type without a rule."""
     eve = Person("Eve Dropper", StripeEvents())
     broken = eve.subscription(STARTER, now - 30, status="on_fire")
     return [
@@ -402,6 +401,6 @@ def _trouble(now: int) -> Sequence[Step]:
         ),
         eve.step("a status that does not exist", "customer.subscription.updated", broken, now - 30, outcome="dead"),
         eve.step(
-            "a type nobody asks for", "product.created", {"id": "prod_1", "object": "product"}, now, outcome="ignored"
+            "a type without a rule", "product.created", {"id": "prod_1", "object": "product"}, now, outcome="ignored"
         ),
     ]

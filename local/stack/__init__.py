@@ -1,1 +1,1 @@
-"""The embedded parts: Kafka, Postgres, a mailbox, and the supervisor that runs them."""
+"""The embedded servers: Kafka, Postgres and a mailbox, and the supervisor that runs them."""

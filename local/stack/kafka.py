@@ -1,4 +1,4 @@
-"""The flow's log, embedded: a real Apache Kafka (KRaft) of one broker or three on loopback, its data kept."""
+"""Runs the event log on this machine: Apache Kafka (KRaft) with one or three brokers on loopback. Data is kept."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from local.stack.kafka_node import Node
 from local.stack.process import Process
 
 BROKERS = (1, 3)
-"""Two would be worse than one: both must agree on everything, so either's death stops both."""
+"""Two brokers would be worse than one: a quorum needs both, so if either dies the log stops."""
 
 _START_TIMEOUT = 60.0
 _HEAP_MB = {1: 512, 3: 320}
 
 
 class OtherBrokers(Exception):
-    """The state directory holds the log of another number of brokers; the message names both numbers."""
+    """The state directory contains a log with a different number of brokers; the message names both numbers."""
 
 
 def _silent(_line: str) -> None:
-    """Say nothing."""
+    """Discard the line."""
 
 
 class EmbeddedKafka:
-    """`brokers` nodes, each a broker and a controller: `kafka` alone, or `kafka-1` to `kafka-3`.
+    """One node named `kafka`, or three named `kafka-1` to `kafka-3`. Each is a broker and a controller.
 
-    Of three, one may be down: topics have three replicas and want two (`min.insync.replicas`) before `acks=all` is
-    answered. `port` is the first broker's, chosen free at the first start unless given.
+    With three nodes one may be down: topics have three replicas, and `acks=all` needs two of them
+    (`min.insync.replicas`). `port` is the port of the first broker; by default a free one is chosen at the first start.
     """
 
     def __init__(
@@ -41,20 +41,23 @@ class EmbeddedKafka:
         self._say = say
         self.nodes = _nodes(self.state_dir, brokers, port)
         self.processes: list[Process] = []
-        """The brokers', in their order, once started."""
+        """The processes of the brokers in order; empty before the start."""
 
     @property
     def bootstrap(self) -> str:
-        """host:port of each broker, with commas between."""
+        """host:port of each broker, separated by commas."""
         return ",".join(node.address for node in self.nodes)
 
     def start(self) -> None:
-        """Start and wait until all answer. Raises KafkaNotFetched, OtherBrokers or ServerNotReady (with the log)."""
+        """Start and wait until all brokers answer.
+
+        Raises KafkaNotFetched, OtherBrokers, or ServerNotReady (with the end of the log).
+        """
         for node, process in zip(self.nodes, self.spawn(), strict=True):
             process.wait_until(node.answers, timeout=_START_TIMEOUT)
 
     def spawn(self) -> list[Process]:
-        """Start without waiting; `start` afterwards only waits."""
+        """Start without waiting. Call `start` afterwards to wait."""
         if not self.processes:
             self.processes = self._prepare()
         for process in self.processes:
@@ -62,12 +65,12 @@ class EmbeddedKafka:
         return self.processes
 
     def stop(self) -> None:
-        """An orderly shutdown; what was acknowledged is on disk either way."""
-        with ThreadPoolExecutor() as together:  # the last one alone would wait for a quorum that is gone
+        """Shut down in an orderly way. Acknowledged records are on disk with `kill` too."""
+        with ThreadPoolExecutor() as together:  # one after the other, the last would wait for a quorum that is gone
             list(together.map(lambda process: process.stop(grace=15.0), self.processes))
 
     def kill(self) -> None:
-        """SIGKILL, to all of them."""
+        """Send SIGKILL to all brokers."""
         for process in self.processes:
             process.kill()
 
@@ -87,12 +90,12 @@ class EmbeddedKafka:
             found = [node.name for node in _nodes(self.state_dir, other) if node.is_formatted]
             if other != len(self.nodes) and found:
                 raise OtherBrokers(
-                    f"the log in {self.state_dir} is on {_in_words(other)}, not {_in_words(len(self.nodes))}: "
+                    f"the log in {self.state_dir} has {_in_words(other)}, not {_in_words(len(self.nodes))}: "
                     f"use --brokers {other}, or another --state-dir"
                 )
 
     def _cluster_id(self) -> str:
-        """Kafka's form of a UUID (22 characters of URL-safe base64), one for all nodes however often they are begun."""
+        """Return the cluster id, the same for all nodes and starts: a UUID as 22 characters of URL-safe base64."""
         path = self.state_dir / "kafka-cluster-id"
         if not path.exists():
             self.state_dir.mkdir(parents=True, exist_ok=True)
@@ -104,7 +107,7 @@ class EmbeddedKafka:
 
 def _nodes(state_dir: Path, brokers: int, port: int | None = None) -> list[Node]:
     if brokers not in BROKERS:
-        raise ValueError(f"{brokers} brokers: there are {' or '.join(map(str, BROKERS))}")
+        raise ValueError(f"{brokers} brokers: must be {' or '.join(map(str, BROKERS))}")
     if brokers == 1:
         return [Node(state_dir, "kafka", 1, port)]
     return [Node(state_dir, f"kafka-{id_}", id_, port if id_ == 1 else None) for id_ in range(1, brokers + 1)]

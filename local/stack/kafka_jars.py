@@ -1,4 +1,4 @@
-"""Beside the flow: the jars of the embedded Kafka, fetched once per machine and pinned by hash."""
+"""Downloads the jars of the embedded Kafka once per machine, and checks them against pinned hashes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from local.stack.lock import file_lock
 
 KAFKA_VERSION = "4.3.1"
 
-# Without kafka-clients by name an older one is resolved, and the broker does not start on it.
+# Without an explicit kafka-clients an older version is resolved, and the broker does not start with it.
 _COORDINATES = "+".join(
     (
         f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
@@ -32,19 +32,19 @@ Say = Callable[[str], None]
 
 
 class KafkaNotFetched(Exception):
-    """Kafka's jars could not be fetched from Maven Central, or are not the ones that were pinned."""
+    """Kafka's jars could not be downloaded from Maven Central, or their hashes differ from the pinned ones."""
 
 
 def jars_dir() -> Path:
-    """`$XDG_CACHE_HOME/billing-stream/kafka-VERSION`."""
+    """Return `$XDG_CACHE_HOME/billing-stream/kafka-VERSION`."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "billing-stream" / f"kafka-{KAFKA_VERSION}"
 
 
 def fetch_jars(say: Say) -> list[Path]:
-    """Every jar of the class path, present and intact, fetched where it is not.
+    """Return the jars of the class path. Downloads those that are missing or damaged.
 
-    Parallel first runs wait for one another. Raises KafkaNotFetched.
+    Parallel first runs wait for each other. Raises KafkaNotFetched.
     """
     folder = jars_dir()
     if not _broken(folder):
@@ -60,10 +60,10 @@ def _fetch(folder: Path, say: Say) -> None:
     work = folder.with_name(f"{folder.name}.fetch")
     reason: object = "no attempt"
     for _ in range(_TRIES):
-        shutil.rmtree(work, ignore_errors=True)  # jgo takes half a file for a whole one
+        shutil.rmtree(work, ignore_errors=True)  # jgo would use a partly downloaded file as if it were complete
         try:
             _build(work, say)
-        except Exception as error:  # noqa: BLE001 - jgo raises requests', its own and plain RuntimeError: try again, then tell
+        except Exception as error:  # noqa: BLE001 - jgo raises errors of requests, its own and RuntimeError: retry, then report
             reason = f"{type(error).__name__}: {error}"
             continue
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,13 +92,13 @@ def _build(work: Path, say: Say) -> None:
 
 def _progress(say: Say) -> Callable[[str, int], AbstractContextManager[Callable[[int], None]]]:
     done = 0
-    said = 0
+    reported = 0
 
     def add(count: int) -> None:
-        nonlocal done, said
+        nonlocal done, reported
         done += count
-        if done - said >= _SAY_EVERY:
-            said = done
+        if done - reported >= _SAY_EVERY:
+            reported = done
             say(f"  … {done // (1024 * 1024)} MB")
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Of the embedded log, one node: a Kafka broker that is also a controller, with its folder, ports and process."""
+"""One node of the embedded Kafka: a broker that is also a controller, with its folder, ports and process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOGGING = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
 
 @dataclass(frozen=True)
 class Node:
-    """One broker and controller. Its ports are chosen free at the first start and kept in `state_dir`."""
+    """One broker and controller. Free ports are chosen at the first start and stored in `state_dir`."""
 
     state_dir: Path
     name: str
@@ -31,7 +31,7 @@ class Node:
 
     @property
     def home(self) -> Path:
-        """Its properties and data."""
+        """Folder of the node's properties and data."""
         return self.state_dir / self.name
 
     @property
@@ -41,12 +41,12 @@ class Node:
 
     @property
     def controller(self) -> str:
-        """host:port for its own kind."""
+        """host:port for the other controllers."""
         return f"127.0.0.1:{kept_port(self.state_dir, f'{self.name}-controller')}"
 
     @property
     def is_formatted(self) -> bool:
-        """Whether its folder holds a log."""
+        """Whether the node's folder contains a formatted log."""
         return self._mark.exists()
 
     @property
@@ -54,18 +54,18 @@ class Node:
         return self.home / "formatted"
 
     def write_properties(self, nodes: Sequence[Node]) -> None:
-        """As one of these nodes."""
+        """Write server.properties of this node in a cluster of `nodes`."""
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "server.properties").write_text(self._properties(nodes))
 
     def format(self, class_path: str, cluster_id: str, *, is_alone: bool) -> None:
-        """Make its folder a log's, unless it is one. Raises ServerNotReady."""
+        """Format the node's folder unless it is formatted already. Raises ServerNotReady."""
         if not self.is_formatted:
             self._format(class_path, cluster_id, is_alone=is_alone)
             self._mark.touch()
 
     def process(self, class_path: str, heap_mb: int) -> Process:
-        """Its process, not started yet."""
+        """Return the node's process, not started yet."""
         heap = ["-Xms128m" if heap_mb > 256 else "-Xms64m", f"-Xmx{heap_mb}m"]
         return Process(
             self.name,
@@ -76,7 +76,7 @@ class Node:
         )
 
     def answers(self) -> bool:
-        """Whether clients reach it, and the cluster counts it in."""
+        """Whether the node answers clients and is a member of the cluster."""
         try:
             return self.id in self._admin.list_topics(timeout=1.0).brokers
         except KafkaException:
@@ -87,7 +87,9 @@ class Node:
         return AdminClient({"bootstrap.servers": self.address, "log_level": 0, "socket.timeout.ms": 2000})
 
     def _format(self, class_path: str, cluster_id: str, *, is_alone: bool) -> None:
-        shutil.rmtree(self.home / "data", ignore_errors=True)  # a first start that was cut off left half of it
+        shutil.rmtree(
+            self.home / "data", ignore_errors=True
+        )  # a first start that was interrupted leaves an incomplete folder
         tool = [str(JAVA), "-Xshare:auto", "-XX:TieredStopAtLevel=1", _LOGGING, "-cp", class_path]
         tool += ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}"]
         done = subprocess.run(
@@ -113,18 +115,18 @@ class Node:
             "advertised.listeners": listeners,
             "inter.broker.listener.name": "PLAINTEXT",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-            "log.dirs": "data",  # relative: this setting splits at commas, which a path may hold
+            "log.dirs": "data",  # relative: Kafka splits this setting at commas, and a path may contain one
             "auto.create.topics.enable": "false",
-            # After a kill -9 the broker is let in again only when its former self has timed out (9 s by default); so
-            # long, too, the partitions that it led are without a leader.
+            # After a kill -9 the broker can register again only when its old session has timed out (9 s by default).
+            # Until then the partitions that it led have no leader.
             "broker.session.timeout.ms": 3000,
             "broker.heartbeat.interval.ms": 500,
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 1000,
-            # Every topic on every broker, Faust's and Kafka's own too, and one broker may be down.
+            # Every topic, also those of Faust and Kafka, has a replica on every broker, so that one may be down.
             "default.replication.factor": replicas,
             "min.insync.replicas": at_least,
-            # Few partitions, because each costs a directory and time at the first start.
+            # Few partitions: each costs a directory and time at the first start.
             "offsets.topic.replication.factor": replicas,
             "offsets.topic.num.partitions": 4,
             "transaction.state.log.replication.factor": replicas,
@@ -133,7 +135,7 @@ class Node:
             "share.coordinator.state.topic.replication.factor": replicas,
             "share.coordinator.state.topic.min.isr": at_least,
             "share.coordinator.state.topic.num.partitions": 4,
-            "log.cleaner.dedupe.buffer.size": 32 * 1024 * 1024,  # the default is a quarter of our heap
+            "log.cleaner.dedupe.buffer.size": 32 * 1024 * 1024,  # the default (128 MB) is a quarter of the heap
             "num.network.threads": 2,
             "num.io.threads": 4,
         }
@@ -141,7 +143,10 @@ class Node:
 
 
 def _quorum(nodes: Sequence[Node]) -> dict[str, str]:
-    """Alone: a quorum that could grow. Three: those three, named, so that each can be formatted by itself."""
+    """Return the quorum settings.
+
+    A single node gets a dynamic quorum. Three nodes are listed as static voters, so that each can be formatted alone.
+    """
     if len(nodes) == 1:
         return {"controller.quorum.bootstrap.servers": nodes[0].controller}
     return {"controller.quorum.voters": ",".join(f"{node.id}@{node.controller}" for node in nodes)}

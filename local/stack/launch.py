@@ -1,7 +1,7 @@
-"""Beside the flow: the first thing each child runs; it ties the child's life to its parent's, then becomes the program.
+"""Launcher of every child process: makes the kernel kill the child when its parent dies, then executes the program.
 
-It runs as a file, with the standard library alone. The kernel sends the death signal when the *thread* that forked
-ends, so fork from one that lasts.
+It runs as a script and uses only the standard library. The kernel sends the death signal when the *thread* that
+forked ends, so fork from a thread that lives as long as the process.
 """
 
 from __future__ import annotations
@@ -23,33 +23,36 @@ _CAP_VERSION_3 = 0x20080522
 
 
 def command(program: Sequence[str], *, death_signal: int, not_root: bool) -> list[str]:
-    """The argument list that runs `program` (an absolute path and its arguments) through this file, as our child."""
+    """Return the argument list that runs `program` (an absolute path and arguments) through this file.
+
+    The calling process must be the parent.
+    """
     tie = ["--parent", str(os.getpid()), "--death-signal", str(int(death_signal))]
     return [sys.executable, "-ES", __file__, *tie, *(["--not-root"] if not_root else []), "--", *program]
 
 
 def main(argv: list[str]) -> None:
-    """Apply what was asked and `exec` PROGRAM; returns only by raising OSError."""
+    """Apply the options and `exec` PROGRAM. Returns only by raising OSError."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--death-signal", type=int, required=True)
     parser.add_argument("--not-root", action="store_true")
     parser.add_argument("program", nargs="+")
-    asked = parser.parse_args(argv)
-    if asked.not_root and os.geteuid() == 0:
+    options = parser.parse_args(argv)
+    if options.not_root and os.geteuid() == 0:
         _leave_root()
     if sys.platform == "linux":
-        _prctl(_PR_SET_PDEATHSIG, asked.death_signal)  # last: changing the user clears it
-    if os.getppid() != asked.parent:
-        sys.exit("the parent ended before the child began")
-    os.execv(asked.program[0], asked.program)  # noqa: S606 - the point of this file
+        _prctl(_PR_SET_PDEATHSIG, options.death_signal)  # last: changing the user clears it
+    if os.getppid() != options.parent:
+        sys.exit("the parent ended before the child started")
+    os.execv(options.program[0], options.program)  # noqa: S606 - the purpose of this file
 
 
 def _leave_root() -> None:
-    """Become `nobody`, who may still read and write what root's file modes allow.
+    """Switch to the user `nobody`, but keep CAP_DAC_OVERRIDE, the capability to ignore file modes.
 
-    PostgreSQL refuses uid 0. Its files may lie below a directory that only root can enter (its cache), so the one
-    capability that passes file modes is kept, instead of opening those directories to everyone.
+    PostgreSQL refuses to run as uid 0. Its files may be below a directory that only root can enter (its cache).
+    Keeping this one capability avoids opening those directories to everyone.
     """
     nobody = pwd.getpwnam("nobody")
     if sys.platform == "linux":
@@ -70,8 +73,8 @@ def _libc() -> ctypes.CDLL:
 
 
 def _prctl(option: int, *values: int) -> None:
-    words = [*values, 0, 0, 0, 0][:4]
-    _checked(_libc().prctl(option, *(ctypes.c_ulong(word) for word in words)))
+    arguments = [*values, 0, 0, 0, 0][:4]
+    _checked(_libc().prctl(option, *(ctypes.c_ulong(argument) for argument in arguments)))
 
 
 def _checked(result: int) -> None:

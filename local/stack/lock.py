@@ -1,4 +1,4 @@
-"""Beside the flow: one process at a time, by a lock the kernel drops when its holder dies."""
+"""A lock between processes. The kernel releases it when its holder dies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`, waiting for it as long as its holder lives."""
+    """Hold an exclusive lock on `path`. Waits without limit while another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Where e-mail ends on a developer's machine: an SMTP server on loopback that keeps each message as one file.
+"""Receives e-mail on a developer's machine: an SMTP server on loopback that stores each message as one file.
 
 `python -m local.stack.mailbox --port N --dir DIR`
 """
@@ -24,20 +24,20 @@ _HOST = "127.0.0.1"
 
 
 def parse(content: bytes) -> EmailMessage:
-    """The bytes of one message as an EmailMessage (modern policy: decoded headers)."""
+    """Parse the bytes of one message, with decoded headers (`policy.default`)."""
     message = BytesParser(policy=policy.default).parsebytes(content)
     if not isinstance(message, EmailMessage):
-        raise TypeError("the default policy makes EmailMessage")
+        raise TypeError("the default policy must create EmailMessage")
     return message
 
 
 def read_mailbox(folder: Path) -> list[EmailMessage]:
-    """Every message in `folder`, in the order of arrival; none if the folder is not there yet."""
+    """Return every message in `folder` in the order of arrival; none if the folder does not exist yet."""
     return [parse(path.read_bytes()) for path in sorted(folder.glob("*.eml"))]
 
 
 def store(folder: Path, content: bytes) -> Path:
-    """Write one message under a name that sorts by arrival; a reader sees all of it or nothing."""
+    """Write one message under a name that sorts by arrival. A reader sees the complete file or none."""
     name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
     draft = folder / f"{name}.part"
     draft.write_bytes(content)
@@ -45,15 +45,15 @@ def store(folder: Path, content: bytes) -> Path:
 
 
 def content_of(envelope: Envelope) -> bytes:
-    """The message as it came over the wire."""
+    """Return the bytes of the message as received."""
     content = envelope.original_content
     if content is None:
-        raise ValueError("DATA came without content")
+        raise ValueError("DATA without content")
     return content
 
 
 class _Keeper:
-    """aiosmtpd's handler: 250 only when the file is in place."""
+    """aiosmtpd handler: answers 250 only after the file is written."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -64,29 +64,29 @@ class _Keeper:
 
 
 async def serve(folder: Path, port: int) -> None:
-    """Keep mail in an existing folder until SIGTERM or SIGINT. Raises OSError when the port is taken."""
+    """Store mail in an existing folder until SIGTERM or SIGINT. Raises OSError if the port is in use."""
     loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
+    stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
+        loop.add_signal_handler(number, stop.set)
 
     def session() -> SMTP:
         return SMTP(_Keeper(folder), hostname="mailbox.localhost", data_size_limit=MAX_MESSAGE_BYTES, loop=loop)
 
     server = await loop.create_server(session, _HOST, port)
     async with server:
-        await asked.wait()
+        await stop.wait()
 
 
 def main(argv: list[str]) -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="local.stack.mailbox", description="Keep each message as a file in DIR.")
+    parser = argparse.ArgumentParser(prog="local.stack.mailbox", description="Store each message as a file in DIR.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--dir", type=Path, required=True)
-    asked = parser.parse_args(argv)
-    os.umask(0o077)  # mail is personal
-    asked.dir.mkdir(parents=True, exist_ok=True)
-    asyncio.run(serve(asked.dir, asked.port))
+    options = parser.parse_args(argv)
+    os.umask(0o077)  # mails contain personal data
+    options.dir.mkdir(parents=True, exist_ok=True)
+    asyncio.run(serve(options.dir, options.port))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Beside the flow: loopback ports for the embedded servers, chosen once per state directory and kept."""
+"""Chooses loopback ports for the local servers, once per state directory, and stores them there."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 class NoFreePort(Exception):
-    """No loopback port could be bound."""
+    """No free loopback port was found."""
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody holds now.
+    """Return a TCP port on 127.0.0.1 that is free now. Raises NoFreePort.
 
-    It lies below the kernel's ephemeral range. A port inside that range can be handed to any outgoing connection while
-    a killed server is down, and a client that keeps retrying can even connect to itself on it.
+    The port is below the kernel's ephemeral range. While a killed server is down, the kernel may give a port inside
+    that range to any outgoing connection, and a client that keeps retrying can even connect to itself on it.
     """
     highest = min(_HIGHEST, _ephemeral_low() - 1)
     if highest <= _LOWEST:
@@ -37,7 +37,7 @@ def free_port() -> int:
 def is_free(port: int) -> bool:
     """Whether a server could listen on 127.0.0.1:port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a port whose old connections linger in TIME_WAIT can be listened on.
+        # Servers set this too: it allows listening on a port that has old connections in TIME_WAIT.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -47,14 +47,14 @@ def is_free(port: int) -> bool:
 
 
 def kept_port(state_dir: Path, name: str, port: int | None = None) -> int:
-    """The port of `name` in this state directory: `port` if given, else the one kept from before, else a free one."""
+    """Return the port of `name` in this state directory: `port` if given, else the stored one, else a free one."""
     with _CHOOSING:
         return _kept_port(state_dir / "ports.json", name, port)
 
 
 def _kept_port(path: Path, name: str, port: int | None) -> int:
     ports: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
-    chosen = port or ports.get(name) or _free_beside(ports)
+    chosen = port or ports.get(name) or _free_port_not_in(ports)
     if ports.get(name) != chosen:
         ports[name] = chosen
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,8 +64,8 @@ def _kept_port(path: Path, name: str, port: int | None) -> int:
     return chosen
 
 
-def _free_beside(ports: dict[str, int]) -> int:
-    # A port kept for a server that is down now is free to bind, and yet taken.
+def _free_port_not_in(ports: dict[str, int]) -> int:
+    # A stored port can be bound while its server is down, but it is reserved.
     while (port := free_port()) in ports.values():
         continue
     return port
@@ -81,4 +81,4 @@ def _ephemeral_low() -> int:
     try:
         return int(_RANGE_FILE.read_text().split()[0])
     except (OSError, ValueError, IndexError):
-        return _HIGHEST + 1  # not Linux: macOS begins at 49152
+        return _HIGHEST + 1  # not Linux; on macOS the range starts at 49152

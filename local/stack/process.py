@@ -1,4 +1,4 @@
-"""Beside the flow: one child process that cannot outlive us, with a bounded log, found again if it was left behind."""
+"""Runs one child process that ends with its parent, with a bounded log; leftovers of a crash can be found again."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from local.stack import launch
 from local.stack.ports import is_free
 
 LOG_LIMIT = 20 * 1024 * 1024
-"""Bytes of one log file; one older file of that size is kept beside it."""
+"""Bytes of one log file; one older file of that size is kept too."""
 
-# The kernel's death signal fires when the *thread* that forked ends, so every child is forked by this one, which lives
-# as long as the process does.
+# The kernel sends the death signal when the *thread* that forked ends. All children are forked by this thread, which
+# lives as long as the process.
 _SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
 
 class ServerNotReady(Exception):
-    """An embedded server ended, or gave no sign of life in time; the message ends with the tail of its log."""
+    """A server exited or was not ready in time; the message ends with the last lines of its log."""
 
 
 class Process:
-    """A child in a session of its own, with `STATE_DIR/logs/NAME.log` and `STATE_DIR/run/NAME.pid`.
+    """A child in its own session, with `STATE_DIR/logs/NAME.log` and `STATE_DIR/run/NAME.pid`.
 
-    `wanted` is what its owner asked for last (spawn or stop); a child that is wanted and not alive has died.
+    `wanted` is true after `spawn` and false after `stop`. A child that is wanted and not alive has died.
     """
 
     def __init__(
@@ -66,25 +66,25 @@ class Process:
 
     @property
     def pid(self) -> int | None:
-        """The process's id while it runs."""
+        """The process id; None while it does not run."""
         return self._popen.pid if self._popen is not None and self._popen.poll() is None else None
 
     @property
     def returncode(self) -> int | None:
-        """How it ended (negative: by that signal); None while it runs or before it was started."""
+        """The exit code (negative: the signal that ended it); None before the start and while it runs."""
         return self._popen.poll() if self._popen is not None else None
 
     def spawn(self) -> None:
-        """Start it, after ending what an earlier owner of this state directory left behind.
+        """Start the process, after ending a leftover of an earlier run in this state directory.
 
-        Raises ServerNotReady when somebody else listens on its `port`: their answer would pass for ours.
+        Raises ServerNotReady if another process listens on its `port`: it would look as if this one were ready.
         """
         with self._lock:
             self.wanted = True
             self.respawn()
 
     def respawn(self) -> None:
-        """Start it again if it died and nobody has stopped it meanwhile."""
+        """Start the process again if it has died and was not stopped in the meantime."""
         with self._lock:
             if not self.wanted or self.pid is not None:
                 return
@@ -98,13 +98,13 @@ class Process:
             _write_pid(self._pid_file, self._popen.pid)
 
     def stop(self, *, grace: float = 15.0) -> None:
-        """Ask it to end; after `grace` seconds, make it. It is not wanted any more."""
+        """Send the stop signal, and SIGKILL after `grace` seconds. The process is no longer wanted."""
         with self._lock:
             self.wanted = False
             if self._popen is None:
                 return
             self._signal(self._stop_signal)
-            self._signal(signal.SIGCONT)  # a paused process cannot obey
+            self._signal(signal.SIGCONT)  # a paused process cannot handle the stop signal
             try:
                 self._popen.wait(grace)
             except subprocess.TimeoutExpired:
@@ -114,28 +114,28 @@ class Process:
             self._pid_file.unlink(missing_ok=True)
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would: it stays wanted."""
+        """Send SIGKILL, to simulate a crash: the process stays wanted."""
         popen = self._popen
         if popen is not None:
             self._signal(signal.SIGKILL)
             popen.wait()
 
     def pause(self) -> None:
-        """SIGSTOP: alive and silent."""
+        """Send SIGSTOP: the process is alive but does nothing."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         self._signal(signal.SIGCONT)
 
     def trim_log(self) -> None:
-        """Keep the log within bounds. The child appends to an open file, so it is copied aside and cut, not renamed."""
+        """Limit the log's size. The child keeps the file open, so it is copied and truncated instead of renamed."""
         if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
             shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
             os.truncate(self.log, 0)
 
     def tail(self, lines: int = 15) -> str:
-        """The last lines of its log."""
+        """Return the last lines of the log."""
         if not self.log.exists():
             return "(no log)"
         with self.log.open("rb") as file:
@@ -143,7 +143,10 @@ class Process:
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
 
     def wait_until(self, is_ready: Callable[[], bool], *, timeout: float) -> None:
-        """Poll `is_ready` until it holds. Raises ServerNotReady when it ends first; kills it when time is up."""
+        """Poll `is_ready` until it returns true.
+
+        Raises ServerNotReady if the process exits before, or after `timeout` seconds; then the process is killed.
+        """
         deadline = time.monotonic() + timeout
         while not is_ready():
             if self.pid is None:
@@ -155,7 +158,7 @@ class Process:
 
     def _fork(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
-            return subprocess.Popen(  # its end is waited for in stop(), kill() and poll()
+            return subprocess.Popen(  # it is reaped in stop(), kill() and poll()
                 launch.command(self.argv, death_signal=self._death_signal, not_root=self._not_root),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -167,18 +170,18 @@ class Process:
 
     def _signal(self, number: signal.Signals) -> None:
         if self._popen is not None:
-            self._popen.send_signal(number)  # does nothing once it has been waited for
+            self._popen.send_signal(number)  # does nothing if the process has been reaped
 
 
 def _kill_group(leader: int) -> None:
     try:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
-        return  # it took its own children along
+        return  # its own children have ended too
 
 
 def end_leftover(pid_file: Path, state_dir: Path) -> bool:
-    """End the process a pid file names, if it is still the one that was started for this state directory."""
+    """End the process named in a pid file if it belongs to this state directory. Returns whether there was one."""
     process = find(pid_file, state_dir)
     pid_file.unlink(missing_ok=True)
     if process is None:
@@ -197,25 +200,28 @@ def end_leftover(pid_file: Path, state_dir: Path) -> bool:
 
 
 def end_leftovers(state_dir: Path) -> list[str]:
-    """End whatever an owner of this state directory that died left behind; their names."""
+    """End the processes that a crashed run left in this state directory. Returns their names."""
     return [path.stem for path in sorted((state_dir / "run").glob("*.pid")) if end_leftover(path, state_dir)]
 
 
 def find(pid_file: Path, state_dir: Path | None = None) -> psutil.Process | None:
-    """The living process that a pid file names: same id and birth, and (if given) this STATE_DIR in its environment."""
+    """Return the process named in a pid file if it is alive, else None.
+
+    Its start time must match, and if `state_dir` is given, so must STATE_DIR in its environment.
+    """
     try:
         noted = json.loads(pid_file.read_text())
         process = psutil.Process(noted["pid"])
         if abs(process.create_time() - noted["born"]) > 1.0 or process.status() == psutil.STATUS_ZOMBIE:
             return None
-        ours = state_dir is None or process.environ().get("STATE_DIR") == str(state_dir.absolute())
+        is_match = state_dir is None or process.environ().get("STATE_DIR") == str(state_dir.absolute())
     except (OSError, ValueError, KeyError, psutil.NoSuchProcess, psutil.AccessDenied):
-        return None  # no file, half a file, gone, or another user's: not ours to touch
-    return process if ours else None
+        return None  # no file, an incomplete file, no such process, or a process of another user
+    return process if is_match else None
 
 
 def write_own_pid(pid_file: Path) -> None:
-    """Note the calling process, for `find`."""
+    """Write the pid file of the calling process, for `find`."""
     pid_file.parent.mkdir(parents=True, exist_ok=True)
     _write_pid(pid_file, os.getpid())
 
@@ -224,7 +230,7 @@ def _write_pid(pid_file: Path, pid: int) -> None:
     try:
         born = psutil.Process(pid).create_time()
     except psutil.NoSuchProcess:
-        return  # dead already; whoever waits for it will say so
+        return  # it has ended already; the caller that waits for it reports this
     draft = pid_file.with_suffix(".tmp")
     draft.write_text(json.dumps({"pid": pid, "born": born}))
     draft.replace(pid_file)

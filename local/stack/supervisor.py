@@ -1,4 +1,4 @@
-"""Beside the flow: keeps the parts of a running system alive, and ends them all when it ends."""
+"""Restarts the processes of a local system when they die, and stops them all at the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from local.stack.process import Process, ServerNotReady
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0
 STEADY_AFTER = 60.0
-"""Seconds: pauses between restarts double from the first to the longest, and begin anew after a minute alive."""
+"""Seconds. Pauses between restarts double from the first to the longest; after a minute alive they start again at the
+first."""
 
 _TICK = 0.1
 _PROBE_TIMEOUT = 2.0
@@ -26,46 +27,46 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Child:
-    """One program to run: its argument list, what its environment adds to ours, and how to tell that it is ready."""
+    """One program to run: argument list, additional environment, and how to check that it is ready."""
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     ready: str | Callable[[], bool] | None = None
-    """A URL that answers 200, or a question."""
+    """A URL that answers 200 when the program is ready, or a function that returns true. None: ready at once."""
     cwd: Path | None = None
     port: int | None = None
-    """The loopback port it listens on, which must be free when it starts."""
+    """The loopback port that the program listens on. It must be free at the start."""
 
 
 @dataclass
 class _Watch:
     process: Process
     is_ours: bool
-    """Whether we end it, too."""
+    """Whether the supervisor started it and stops it."""
     pause: float = FIRST_PAUSE
     born: float = 0.0
     due: float | None = None
-    """When it is started again, in monotonic seconds; None while it lives."""
+    """When it is restarted, in monotonic seconds; None while it is alive."""
 
 
 class Supervisor:
-    """Runs children and restarts the ones that die; use `with`, or call `stop`."""
+    """Runs children and restarts those that die. Use it in a `with` statement, or call `stop`."""
 
     def __init__(self, state_dir: Path, say: Say) -> None:
         self._state_dir = state_dir.absolute()
         self._say = say
         self._watches: dict[str, _Watch] = {}
-        self._asked = threading.Event()
+        self._stop_requested = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
     def processes(self) -> dict[str, Process]:
-        """What is being watched, by name, in the order it was started."""
+        """The watched processes by name, in the order of their start."""
         return {name: watch.process for name, watch in self._watches.items()}
 
     def run(self, child: Child) -> Process:
-        """Start a child and watch it; does not wait for it to be ready. Raises ServerNotReady if its port is taken."""
+        """Start and watch a child without waiting until it is ready. Raises ServerNotReady if its port is in use."""
         process = Process(
             child.name, child.argv, state_dir=self._state_dir, env=child.env, cwd=child.cwd, port=child.port
         )
@@ -74,7 +75,7 @@ class Supervisor:
         return process
 
     def watch(self, process: Process) -> None:
-        """Restart this process whenever it is wanted and dead. Whoever started it ends it, after our `stop`."""
+        """Restart this process whenever it is wanted and dead. The caller stops it, after `stop` of the supervisor."""
         self._add(_Watch(process, is_ours=False, born=time.monotonic()))
 
     def _add(self, watch: _Watch) -> None:
@@ -84,7 +85,7 @@ class Supervisor:
             self._thread.start()
 
     def wait_ready(self, child: Child, *, timeout: float) -> None:
-        """Wait until the child says that it is ready, restarts included. Raises ServerNotReady."""
+        """Wait until the child is ready, also across restarts. Raises ServerNotReady after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         process = self.processes[child.name]
         while not _is_ready(child.ready):
@@ -93,8 +94,8 @@ class Supervisor:
             time.sleep(_TICK)
 
     def stop(self) -> None:
-        """End our children, last started first; what does not obey in time is killed."""
-        self._asked.set()
+        """Stop the children that this supervisor started, in reverse order. Kills those that do not stop in time."""
+        self._stop_requested.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -109,7 +110,7 @@ class Supervisor:
         self.stop()
 
     def _watch_all(self) -> None:
-        while not self._asked.wait(_TICK):
+        while not self._stop_requested.wait(_TICK):
             for watch in self._watches.values():
                 self._look_after(watch, time.monotonic())
 
@@ -129,9 +130,9 @@ class Supervisor:
             watch.born = now
             try:
                 process.respawn()
-            except (ServerNotReady, OSError) as error:  # OSError: no more processes or files; it may pass
+            except (ServerNotReady, OSError) as error:  # OSError: out of processes or files, which may be temporary
                 watch.due = now + watch.pause
-                self._say(f"{error}; trying again in {watch.pause:g} s")
+                self._say(f"{error}; retrying in {watch.pause:g} s")
                 watch.pause = min(watch.pause * 2, LONGEST_PAUSE)
 
 

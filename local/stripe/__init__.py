@@ -1,1 +1,1 @@
-"""Example events as Stripe sends them, and a signed post."""
+"""Example events in Stripe's format, and a function that posts them signed."""

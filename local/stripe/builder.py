@@ -1,7 +1,7 @@
-"""Events as Stripe sends them, made here: for the demo, for `billing trigger`, and for the tests.
+"""Builds events in Stripe's format for the demo, `billing trigger` and the tests.
 
-Each object comes in two API shapes (https://docs.stripe.com/changelog): OLD is the last before 2025-03-31.basil, NEW is
-2025-11-17.clover. What is not asked for has the values of an ordinary subscription of 29 euros a month.
+Each object exists in two API shapes (https://docs.stripe.com/changelog): OLD is the last before 2025-03-31.basil, NEW
+is 2025-11-17.clover. The default values are those of an ordinary subscription of 29 euros a month.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MONTH_S = 30 * DAY_S
 
 
 class ApiShape(StrEnum):
-    """An API version, by what it renders."""
+    """A Stripe API version, which determines the format of objects."""
 
     OLD = "2025-02-24.acacia"
     NEW = "2025-11-17.clover"
@@ -27,7 +27,7 @@ class ApiShape(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A price of Stripe's. `amount` is in minor units."""
+    """A Stripe price. `amount` is in minor units."""
 
     id: str = "price_pro"
     amount: int = 2900
@@ -41,7 +41,7 @@ PRO = Price()
 
 @dataclass(frozen=True, slots=True)
 class StripeEvents:
-    """Builds events of one account in one API shape. `account` is a connected account's id, None for one's own."""
+    """Builds events of one account in one API shape. `account` is the id of a connected account, None for our own."""
 
     shape: ApiShape = ApiShape.NEW
     account: str | None = None
@@ -50,7 +50,7 @@ class StripeEvents:
     def event(
         self, type_: str, obj: Json, created: int, *, previous: Mapping[str, Any] | None = None, id_: str | None = None
     ) -> Json:
-        """The envelope around an object. `created` is in seconds since the epoch; the id is random unless given."""
+        """Return an event that contains `obj`. `created` is in seconds since the epoch; the id is random by default."""
         data: Json = {"object": obj}
         if previous is not None:
             data["previous_attributes"] = dict(previous)
@@ -108,7 +108,7 @@ class StripeEvents:
         quantity: int = 1,
         **more: Any,
     ) -> Json:
-        """`start` and `end` are the current period's; `created` is the subscription's own, by default `start`."""
+        """Return a subscription. `start` and `end` are those of the current period; `created` is `start` by default."""
         created = start if created is None else created
         period = {"current_period_start": start, "current_period_end": start + MONTH_S if end is None else end}
         item: Json = {
@@ -151,7 +151,7 @@ class StripeEvents:
         return subscription | more
 
     def price_change(self, former: Price) -> Json:
-        """`previous_attributes` of an update that changed the price."""
+        """Return `previous_attributes` of an update that changed the price."""
         items = {"data": [{"plan": _plan(former), "price": _price(former)}]}
         return {"items": items} | ({"plan": _plan(former)} if self.shape is ApiShape.OLD else {})
 
@@ -173,7 +173,7 @@ class StripeEvents:
         name: str | None = "Jane Doe",
         **more: Any,
     ) -> Json:
-        """`amount` is what is due, by default the price; `id_` None is for `invoice.upcoming`."""
+        """Return an invoice. `amount` is the amount due, by default the price. `id_` is None for `invoice.upcoming`."""
         amount = price.amount if amount is None else amount
         is_paid = status == "paid"
         hosted = f"https://invoice.stripe.com/i/acct_1/{id_}" if id_ else None
@@ -253,7 +253,7 @@ class StripeEvents:
         created: int = 0,
         **more: Any,
     ) -> Json:
-        """`user` and `plan` are what the product puts into `metadata.userId` and `metadata.planId`."""
+        """Return a checkout session. `user` and `plan` go into `metadata.userId` and `metadata.planId`."""
         metadata = {key: value for key, value in (("userId", user), ("planId", plan)) if value is not None}
         is_payment = mode == "payment"
         details: Json = {

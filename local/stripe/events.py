@@ -8,7 +8,7 @@ from local.stripe.builder import DAY_S, PRO, Json, Price, StripeEvents
 from local.stripe.payments import PAYMENT_EXAMPLES
 
 Example = Callable[[StripeEvents, int], tuple[Json, Json | None]]
-"""The object of an event at a time, and its `previous_attributes`."""
+"""Takes a builder and the event's time; returns the event's object and its `previous_attributes`."""
 
 
 EXAMPLES: Mapping[str, Example] = {
@@ -60,11 +60,11 @@ EXAMPLES: Mapping[str, Example] = {
         None,
     ),
 }
-"""What `billing trigger TYPE` can make, one of each type that has a rule."""
+"""The events that `billing trigger TYPE` can create: one of each type that has a rule."""
 
 
 def example(type_: str, created: int, make: StripeEvents | None = None) -> Json:
-    """An event of this type, of customer `cus_1`. Raises KeyError for a type that is not in EXAMPLES."""
+    """Return an event of this type for customer `cus_1`. Raises KeyError if the type is not in EXAMPLES."""
     make = make or StripeEvents()
     obj, previous = EXAMPLES[type_](make, created)
     return make.event(type_, obj, created, previous=previous)

@@ -1,4 +1,4 @@
-"""The objects of the payments stream as Stripe renders them, made here like those in local/stripe/builder.py."""
+"""Builds the objects of the payments stream in Stripe's format, like local/stripe/builder.py."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def payment_method(
     created: int = 0,
     **more: Any,
 ) -> Json:
-    """A card. `expiry` is (year, month)."""
+    """Return a card payment method. `expiry` is (year, month)."""
     card = {"brand": "visa", "country": "DE", "exp_month": expiry[1], "exp_year": expiry[0], "last4": last4}
     return {
         "id": id_,
@@ -47,7 +47,7 @@ def card(
     expiry: tuple[int, int] = (2030, 4),
     last4: str = "0341",
 ) -> Json:
-    """A source of the kind that came before payment methods."""
+    """Return a card source, Stripe's predecessor of payment methods."""
     return {
         "id": id_,
         "object": "card",
@@ -77,7 +77,7 @@ def charge(
     created: int = 0,
     **more: Any,
 ) -> Json:
-    """`refunded` is the sum of all refunds. The new shape does not name the invoice."""
+    """Return a charge. `refunded` is the sum of all refunds. The new API shape has no `invoice`."""
     obj: Json = {
         "id": id_,
         "object": "charge",
@@ -309,4 +309,4 @@ PAYMENT_EXAMPLES: Mapping[str, Callable[[StripeEvents, int], tuple[Json, Json | 
     "radar.early_fraud_warning.created": lambda make, at: (early_fraud_warning(make, created=at), None),
     "account.updated": lambda make, _: (account(make), {"payouts_enabled": False}),
 }
-"""As local/stripe/builder.py has it. `account.application.deauthorized` is missing: it needs a connected account."""
+"""Examples of payment events, by type. `account.application.deauthorized` is missing: it needs a connected account."""

@@ -1,4 +1,4 @@
-"""Posts events to a gateway as Stripe does, signed: for the demo, for `billing trigger`, and for load."""
+"""Posts signed events to a gateway, as Stripe does, for the demo, `billing trigger` and load tests."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pydantic import SecretStr
 from gateway.signature import sign
 
 _TIMEOUT = aiohttp.ClientTimeout(total=20)
-"""As long as Stripe waits."""
+"""The same time that Stripe waits for an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class PostResult:
-    """`reason` is what the gateway said where it refused."""
+    """The gateway's answer. `reason` is its message if it refused the event; `ms` is the duration."""
 
     status: int
     reason: str
@@ -24,7 +24,7 @@ class PostResult:
 
 
 async def post(session: aiohttp.ClientSession, url: str, body: bytes, secret: SecretStr) -> PostResult:
-    """One delivery attempt. Raises aiohttp.ClientError or TimeoutError when the gateway can't be reached."""
+    """Make one delivery attempt. Raises aiohttp.ClientError or TimeoutError if the gateway cannot be reached."""
     headers = {
         "Content-Type": "application/json; charset=utf-8",
         "Stripe-Signature": sign(body, [secret.get_secret_value().encode()], timestamp=int(time.time())),

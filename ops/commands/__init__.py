@@ -1,1 +1,1 @@
-"""One module per command of `billing`. Commands parse arguments and print; engines do the work."""
+"""One module per `billing` command. Commands parse arguments and print; engines in other packages do the work."""

@@ -1,4 +1,4 @@
-"""`billing analytics`: the figures' consumer, and their recount."""
+"""`billing analytics`: runs the consumer that keeps the figures, and recounts them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ app = typer.Typer(invoke_without_command=True)
 
 @app.callback()
 def analytics(context: typer.Context) -> None:
-    """Keep MRR, payments and recoveries up to date, as a consumer group of its own.
+    """Keep the figures of MRR, payments and recoveries up to date. Reads the log in its own consumer group.
 
     Example: billing analytics &   then   billing mrr --by plan
 
-    SIGTERM ends it with exit code 0. Exits 2 if a setting is unusable, 70 when it met what it cannot help.
+    SIGTERM stops it with exit code 0. Exits 1 if Postgres does not answer at the start, the ops port is in use or the
+    consumer crashes, 2 if a setting is invalid, 70 if it is stuck or meets an unexpected error.
     """
     if context.invoked_subcommand is not None:
         return
@@ -43,15 +44,15 @@ def analytics(context: typer.Context) -> None:
 @app.command()
 def recount(
     forget: Annotated[
-        bool, typer.Option("--forget", help="Drop all facts first: figures then begin where the log begins.")
+        bool, typer.Option("--forget", help="Delete all facts first. Figures then start where the log starts.")
     ] = False,
 ) -> None:
-    """Count all figures anew, from the topic's start: after prices moved between plans, or to be sure.
+    """Count all figures again from the start of the log. Use it after moving prices between plans, or as a check.
 
     Example: billing analytics recount
 
-    It may run beside the consumer. Facts that are older than the log are kept. Says how many rows were not as they
-    should be. Exits 2 if a setting is unusable, 3 if Kafka or Postgres does not answer.
+    It may run at the same time as the consumer. Facts that are older than the log are kept. Prints how many rows of
+    figures were wrong and are now corrected. Exits 2 if a setting is invalid, 3 if Kafka or Postgres does not answer.
     """
     settings, config = settings_and_config()
     try:
@@ -63,6 +64,6 @@ def recount(
         typer.echo(f"billing analytics recount: {error}", err=True)
         raise typer.Exit(3) from None
     typer.echo(
-        f"{counted.facts} facts from the log ({counted.unreadable} records could not be read), {owners} owners: "
-        f"{counted.rows} rows of figures were changed"
+        f"{counted.facts} facts from the log ({counted.unreadable} unreadable records), {owners} owners: "
+        f"{counted.rows} rows of figures changed"
     )

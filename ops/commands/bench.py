@@ -1,4 +1,4 @@
-"""`billing bench`: how fast and how dear it is here, beside the limits of its parts."""
+"""`billing bench`: measures throughput and CPU cost on this machine, compared with the limit of each component."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ import uvloop
 
 def bench(
     parts: Annotated[
-        list[str] | None, typer.Argument(help="gateway, worker, whole, cost, memory, recovery; all without any.")
+        list[str] | None, typer.Argument(help="gateway, worker, whole, cost, memory, recovery. Default: all.")
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Interleaved rounds, of which the median counts.")] = 3,
-    shrink: Annotated[int, typer.Option("--shrink", min=1, help="Divide all sizes by this, for a quick look.")] = 1,
-    out: Annotated[Path, typer.Option("--out", help="Where the figures go as JSON.")] = Path("out/bench.json"),
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Number of rounds; the median is reported.")] = 3,
+    shrink: Annotated[
+        int, typer.Option("--shrink", min=1, help="Divide all sizes by this number, for a quick run.")
+    ] = 1,
+    out: Annotated[Path, typer.Option("--out", help="JSON file for the figures.")] = Path("out/bench.json"),
 ) -> None:
-    """Measure gateway, worker and the whole of them beside their limits, on a Kafka and a PostgreSQL of its own.
+    """Measure throughput and CPU cost of gateway and worker, compared with the limit of each component.
 
     Example: billing bench worker --shrink 10
 
-    Needs `billing-stream[local]`. Exits 1 when a measured process fails.
+    Starts its own Kafka and PostgreSQL; needs `billing-stream[local]`. Exits 1 if a measured process fails, 2 if a
+    part does not exist or a package is missing.
     """
     try:
         from bench.place import Place
@@ -34,9 +37,9 @@ def bench(
         typer.echo(f"billing bench: needs 'billing-stream[local]': {error}", err=True)
         raise typer.Exit(2) from None
     try:
-        asked = [Part(part) for part in parts or list(Part)]
+        chosen = [Part(part) for part in parts or list(Part)]
     except ValueError as error:
-        typer.echo(f"billing bench: {error}; there are {', '.join(Part)}", err=True)
+        typer.echo(f"billing bench: {error}; valid parts are {', '.join(Part)}", err=True)
         raise typer.Exit(2) from None
     begun = time.monotonic()
 
@@ -45,7 +48,7 @@ def bench(
 
     try:
         with Place() as place:
-            figures = uvloop.run(measure(place, asked, rounds, Size().shrunk(shrink), say))
+            figures = uvloop.run(measure(place, chosen, rounds, Size().shrunk(shrink), say))
     except (RunFailed, NotAccepted) as error:
         typer.echo(f"billing bench: {error}", err=True)
         raise typer.Exit(1) from None

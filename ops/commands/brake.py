@@ -1,4 +1,4 @@
-"""The brake, from the operator's side: `billing brake ls|release`, and a worker that waits until it is released."""
+"""`billing brake ls|release`: lists and releases consumer groups that the brake has stopped (behaviours.md D5)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from sinks.postgres.brakes import Brakes
 
 log = structlog.get_logger(__name__)
 
-app = typer.Typer(help="The brake that stops a worker when too many events die.", no_args_is_help=True)
+app = typer.Typer(help="List and release workers that stopped because too many events died.", no_args_is_help=True)
 
 T = TypeVar("T")
 
 EXIT_BRAKED = 71
-"""Of a worker whose brake has tripped; started again, it waits until it is released."""
+"""Exit code of a worker when its brake trips. After a restart it waits until the brake is released."""
 EXIT_UNAVAILABLE = 3
 
 
 @app.command("ls")
-def ls(as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False) -> None:
-    """List the groups that have ever stopped, the latest first, with a sample of the reasons.
+def ls(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False) -> None:
+    """List the consumer groups that the brake has ever stopped, the latest first, with a sample of the reasons.
 
     Example: billing brake ls --json
     """
@@ -46,25 +46,28 @@ def ls(as_json: Annotated[bool, typer.Option("--json", help="One JSON object a l
 
 @app.command("release")
 def release(
-    group: Annotated[str | None, typer.Option(help="The consumer group; by default the one of all streams.")] = None,
+    group: Annotated[str | None, typer.Option(help="The consumer group. Default: the one of all streams.")] = None,
     let_die: Annotated[
-        int | None, typer.Option(min=0, help="So many more may die before it trips again; default: its window.")
+        int | None,
+        typer.Option(
+            min=0, help="Allow this many more dead events before it trips again. Default: BILLING_BRAKE_WINDOW."
+        ),
     ] = None,
-    by: Annotated[str | None, typer.Option(help="Who says so; by default the user of this system.")] = None,
+    by: Annotated[str | None, typer.Option(help="Your name, for the record. Default: the system user.")] = None,
 ) -> None:
-    """Let a stopped group go on with the code it has. A fixed version, deployed, goes on by itself.
+    """Let a stopped group continue with the same code. After deploying a fixed version this is not necessary.
 
     Example: billing brake release --let-die 500
 
-    Exits 1 if nothing held that group.
+    Exits 1 if the brake does not hold that group, 2 if a setting is invalid, 3 if Postgres does not answer.
     """
     settings = _settings()
     name = group or f"{settings.topic_prefix}.worker"
     allowed = settings.brake_window if let_die is None else let_die
     if not _with_brakes(lambda brakes: brakes.release(name, by or operator(), let_die=allowed)):
-        typer.echo(f"billing brake: nothing holds {name}", err=True)
+        typer.echo(f"billing brake: the brake does not hold {name}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"{name} goes on; {allowed} more may die before the brake trips again")
+    typer.echo(f"{name} is released; {allowed} more dead events are allowed before the brake trips again")
 
 
 def _settings() -> Settings:

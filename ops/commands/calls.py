@@ -1,4 +1,4 @@
-"""`billing calls …`: what an operator sees of the calls to Stripe, and how a failed one gets another chance."""
+"""`billing calls ls|requeue`: lists the calls to Stripe in the outbox, and queues failed ones again."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from schemas.errors import StoreUnavailable
 from schemas.settings import InvalidSettings, load_settings
 from sinks.stripe_calls.calls import Calls
 
-app = typer.Typer(help="The calls to Stripe's API: look at them, requeue what failed.", no_args_is_help=True)
+app = typer.Typer(help="List the calls to Stripe's API, and requeue failed ones.", no_args_is_help=True)
 
 T = TypeVar("T")
 
 
 class CallStatus(StrEnum):
-    """Of a call in the outbox."""
+    """Statuses of a call in the outbox that `ls` can filter by."""
 
     QUEUED = "queued"
     CALLING = "calling"
@@ -37,14 +37,14 @@ class CallStatus(StrEnum):
 
 @app.command("ls")
 def ls(
-    status: Annotated[CallStatus, typer.Option(help="Only calls of this status.")] = CallStatus.FAILED,
-    every: Annotated[bool, typer.Option("--all", help="Calls of any status.")] = False,
+    status: Annotated[CallStatus, typer.Option(help="Only calls with this status.")] = CallStatus.FAILED,
+    every: Annotated[bool, typer.Option("--all", help="Calls with any status.")] = False,
     purpose: Annotated[str | None, typer.Option(help="Only calls with this purpose.")] = None,
-    customer: Annotated[str | None, typer.Option(help="Only this customer's calls (cus_…).")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    customer: Annotated[str | None, typer.Option(help="Only calls of this customer (cus_…).")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """List calls, newest first; the failed ones unless told otherwise.
+    """List calls, newest first. By default only failed ones.
 
     Example: billing calls ls --status queued --purpose "settle a tie" --json
     """
@@ -58,7 +58,9 @@ def ls(
         typer.echo(f"no {wanted + ' ' if wanted else ''}calls")
         return
     rest = ("call", "purpose", "status", "tries", "queued", "last error")
-    table = Table(Column("key", no_wrap=True), *rest, box=None, pad_edge=False)  # a key cut short is of no use
+    table = Table(
+        Column("key", no_wrap=True), *rest, box=None, pad_edge=False
+    )  # the key is copied into `requeue`, so it must be complete
     for row in rows:
         call, queued = f"{row['method']} {row['path']}", f"{row['queued_at']:%Y-%m-%d %H:%M}"
         error = row["last_error"] or ""
@@ -69,20 +71,20 @@ def ls(
 
 @app.command("requeue")
 def requeue(
-    keys: Annotated[list[str] | None, typer.Argument(help="The calls' keys, as `billing calls ls` shows them.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every failed call (up to --limit, oldest first).")] = False,
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys of calls, as listed by `billing calls ls`.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All failed calls, oldest first, up to --limit.")] = False,
     purpose: Annotated[str | None, typer.Option(help="With --all: only calls with this purpose.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 1000,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="With --all: at most this many.")] = 1000,
 ) -> None:
-    """Queue failed calls again, with all their tries and under the same idempotency keys.
+    """Queue failed calls again, with a new set of tries and the same idempotency keys.
 
     Example: billing calls requeue --all --purpose "set the default payment method"
 
-    Stripe repeats its first answer to a key for a day, also an error it gave while doing the call.
-    Exits 1 if a key named here is not that of a failed call.
+    For a day Stripe repeats its first answer to an idempotency key, even if that answer was an error during the call.
+    Exits 1 if a given key does not belong to a failed call.
     """
     if bool(keys) == every:
-        typer.echo("billing calls requeue: name keys, or say --all", err=True)
+        typer.echo("billing calls requeue: give keys or --all", err=True)
         raise typer.Exit(2)
     chosen = None if every else list(keys or ())
     done = _with_calls(lambda calls: calls.requeue(datetime.now(UTC), keys=chosen, kind=purpose, limit=limit))

@@ -1,7 +1,7 @@
-"""`billing contract`: docs/contract/, written from the types, and checked against what was promised.
+"""`billing contract`: generates docs/contract/ from the types, and checks it against the released versions.
 
-`released/VERSION.json` is never written twice: a change of the types needs another version, and one that takes away
-another major version.
+A released `released/VERSION.json` never changes: a change of the types needs a new version, and a breaking change a
+new major version.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ FOLDER = Path("docs") / "contract"
 
 
 def contract(
-    write: Annotated[bool, typer.Option("--write", help="Write what has changed.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Say only whether the files are as they must be.")] = False,
-    folder: Annotated[Path, typer.Option("--dir", help="Where the contract is kept.")] = FOLDER,
+    write: Annotated[bool, typer.Option("--write", help="Write the files that differ.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only check that the files are up to date.")] = False,
+    folder: Annotated[Path, typer.Option("--dir", help="Folder of the contract.")] = FOLDER,
 ) -> None:
-    """Show the contract of the log's records as AsyncAPI, or check or write its files.
+    """Print the contract of the log's records as AsyncAPI, or check or write its files.
 
     Example: billing contract --check
 
-    Exits 1 when a promise is broken without a new version, or a file is not as the types say.
+    Exits 1 if the types break a released version, or with --check if a file is out of date.
     """
     try:
         files = checked(folder, schemas(), CONTRACT_VERSION)
@@ -45,9 +45,7 @@ def contract(
             (folder / name).write_bytes(files[name])
             typer.echo(f"written: {folder / name}")
     elif check and different:
-        typer.echo(
-            f"billing contract: not as the types say: {', '.join(different)}; `billing contract --write`", err=True
-        )
+        typer.echo(f"billing contract: out of date: {', '.join(different)}; run `billing contract --write`", err=True)
         raise typer.Exit(1)
     elif not check:
         typer.echo(files["asyncapi.json"].decode(), nl=False)

@@ -1,4 +1,4 @@
-"""`billing dead …`: what could not be applied, why, and how it gets another chance (behaviours.md D4, D6)."""
+"""`billing dead ls|show|replay|discard`: events that could not be applied, and their repair (behaviours.md D4, D6)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from schemas.record import decode_headers
 from schemas.settings import InvalidSettings, Settings, load_settings
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, LetterFilter
 
-app = typer.Typer(help="Dead letters: look at them, replay them, discard them.", no_args_is_help=True)
+app = typer.Typer(help="List, show, replay or discard dead letters.", no_args_is_help=True)
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ _SHOWN_ERRORS = 20
 
 
 class LetterStatus(StrEnum):
-    """Of a letter: what operators and the worker made of it."""
+    """Statuses of a dead letter. Operators replay or discard it; the worker sets `resolved` once its event settles."""
 
     OPEN = "open"
     REPLAYED = "replayed"
@@ -44,17 +44,21 @@ class LetterStatus(StrEnum):
     DISCARDED = "discarded"
 
 
-Ids = Annotated[list[str] | None, typer.Option("--id", help="An event's id, or a letter's place (TOPIC/0/17). Repeat.")]
-Types = Annotated[list[str] | None, typer.Option("--type", help="Only events of this type. Repeat for more.")]
-Customer = Annotated[str | None, typer.Option(help="Only this customer's (cus_…).")]
-Error = Annotated[str | None, typer.Option(help="Only this error class, or messages that hold this text.")]
-Stream = Annotated[str | None, typer.Option(help="Only this stream's.")]
-Since = Annotated[str | None, typer.Option(help="Failed last at or after: 24h (ago), 7d, or 2026-03-01T12:00 (UTC).")]
-Until = Annotated[str | None, typer.Option(help="Failed last before; written as --since.")]
-Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="So many at most.")]
-By = Annotated[str | None, typer.Option(help="Who did it, for the record; by default the user of this system.")]
+Ids = Annotated[
+    list[str] | None, typer.Option("--id", help="Event id, or position of a letter (TOPIC/0/17). Repeatable.")
+]
+Types = Annotated[list[str] | None, typer.Option("--type", help="Only events of this type. Repeatable.")]
+Customer = Annotated[str | None, typer.Option(help="Only events of this customer (cus_…).")]
+Error = Annotated[str | None, typer.Option(help="Only this error class, or messages that contain this text.")]
+Stream = Annotated[str | None, typer.Option(help="Only events of this stream.")]
+Since = Annotated[
+    str | None, typer.Option(help="Last failure at or after: 24h (ago), 7d (ago), or 2026-03-01T12:00 (UTC).")
+]
+Until = Annotated[str | None, typer.Option(help="Last failure before; same format as --since.")]
+Limit = Annotated[int, typer.Option(min=1, max=1_000_000, help="At most this many.")]
+By = Annotated[str | None, typer.Option(help="Your name, for the record. Default: the system user.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done, with counts by error.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; print how many would be affected, by error.")]
 
 
 @app.command("ls")
@@ -66,12 +70,14 @@ def ls(
     stream: Stream = None,
     since: Since = None,
     until: Until = None,
-    status: Annotated[list[LetterStatus] | None, typer.Option(help="Only this status; default open. Repeat.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Of any status.")] = False,
+    status: Annotated[
+        list[LetterStatus] | None, typer.Option(help="Only letters with this status. Default: open. Repeatable.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Letters with any status.")] = False,
     limit: Limit = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """List dead letters, the latest first; the open ones unless told otherwise.
+    """List dead letters, the latest first. By default only open ones.
 
     Example: billing dead ls --type invoice.paid --since 24h --json
     """
@@ -86,7 +92,7 @@ def ls(
     if not letters:
         typer.echo("no dead letters")
         return
-    table = Table("event", "type", "customer", "status", "error", "failed last", "place", box=None, pad_edge=False)
+    table = Table("event", "type", "customer", "status", "error", "last failed", "position", box=None, pad_edge=False)
     for letter in letters:
         reason = f"{letter.error_class}: {letter.message}"
         place = f"{settings.dead_topic}/{letter.dead_partition}/{letter.dead_offset}"
@@ -98,14 +104,14 @@ def ls(
 
 @app.command("show")
 def show(
-    letter_id: Annotated[str, typer.Argument(metavar="ID", help="The event's id, or the letter's place (TOPIC/0/17).")],
+    letter_id: Annotated[str, typer.Argument(metavar="ID", help="Event id, or position of the letter (TOPIC/0/17).")],
     as_json: Json = False,
 ) -> None:
-    """Show an event's dead letters whole: reason, traceback, headers and bytes.
+    """Show the dead letters of an event in full: reason, traceback, headers and value.
 
     Example: billing dead show evt_1NG8Du2eZvKYlo2CUI79vXWy
 
-    Exits 1 if there is none.
+    Exits 1 if the event has no dead letter.
     """
     settings = _settings()
     wanted = _filter(settings, [letter_id], None, None, None, None, None, None, (), 100)
@@ -116,7 +122,7 @@ def show(
 
     found = _with_letters(settings, look)
     if not found:
-        typer.echo(f"billing dead: there is no letter of {printable(letter_id)}", err=True)
+        typer.echo(f"billing dead: there is no dead letter of {printable(letter_id)}", err=True)
         raise typer.Exit(EXIT_INCOMPLETE)
     if as_json:
         typer.echo(orjson.dumps(found).decode())
@@ -127,7 +133,7 @@ def show(
                 shown = orjson.dumps(value).decode() if isinstance(value, dict) else str(value)
                 typer.echo(f"{name}: " + "\n".join(printable(line) for line in shown.splitlines()))
         typer.echo("")
-    typer.echo(f"Once its cause is mended: billing dead replay --id {printable(letter_id)}")
+    typer.echo(f"After fixing the cause: billing dead replay --id {printable(letter_id)}")
 
 
 @app.command("replay")
@@ -139,19 +145,20 @@ def replay(
     stream: Stream = None,
     since: Since = None,
     until: Until = None,
-    again: Annotated[bool, typer.Option("--again", help="Also what was replayed or discarded before.")] = False,
-    rate: Annotated[str | None, typer.Option(help="At most so many a second: 20/s.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Include letters that were replayed or discarded.")] = False,
+    rate: Annotated[str | None, typer.Option(help="At most this many per second, e.g. 20/s.")] = None,
     limit: Limit = 1000,
     by: By = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Append dead events to the log again: the original key, bytes and headers, in the original order.
+    """Append dead events to the log again with their original key, bytes and headers, in the original order.
 
     Example: billing dead replay --error RuleViolated --since 24h --rate 50/s
 
-    Interrupted, it is run again and goes on where it was. What the worker then settles it marks `resolved`; what dies
-    again is a new letter that names the old one. Exits 1 if a letter is gone from the topic and the ledger.
+    If it is interrupted, run it again: it continues where it stopped. When an event then settles, the worker marks its
+    letter `resolved`. If it dies again, the new letter refers to the old one. Exits 1 if a letter is neither on the
+    topic nor in the ledger any more.
     """
     settings = _settings()
     statuses = (LetterStatus.OPEN, LetterStatus.REPLAYED, LetterStatus.DISCARDED) if again else (LetterStatus.OPEN,)
@@ -168,20 +175,20 @@ def discard(
     stream: Stream = None,
     since: Since = None,
     until: Until = None,
-    every: Annotated[bool, typer.Option("--all", help="Every open letter, up to --limit.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All open letters, up to --limit.")] = False,
     limit: Limit = 1000,
     by: By = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Close open letters for good: nobody need look at them any more. The topic keeps them as long as it keeps any.
+    """Close open letters without replaying them. Their records stay on the topic until retention removes them.
 
     Example: billing dead discard --id evt_1NG8Du2eZvKYlo2CUI79vXWy --by jane
     """
     settings = _settings()
     wanted = _filter(settings, ids, types, customer, error, stream, since, until, (LetterStatus.OPEN,), limit)
     if (wanted == LetterFilter(statuses=wanted.statuses, limit=limit)) != every:
-        typer.echo("billing dead discard: say which, or --all", err=True)
+        typer.echo("billing dead discard: select letters, or use --all", err=True)
         raise typer.Exit(EXIT_INVALID_SETTINGS)
     if dry_run:
         _say_counts("would be discarded", _with_letters(settings, lambda index: index.counts(wanted)), as_json)

@@ -1,4 +1,4 @@
-"""`billing diff`: the live database beside one that was rebuilt from the log. Equal: the state is a function of it."""
+"""`billing diff`: compares the live database with one that was rebuilt from the log. They should be equal."""
 
 from __future__ import annotations
 
@@ -27,17 +27,20 @@ _SHOWN = 20
 
 def diff(
     with_: Annotated[
-        str, typer.Option("--with", envvar="BILLING_REBUILD_URL", metavar="DSN", help="What `billing rebuild` made.")
+        str,
+        typer.Option(
+            "--with", envvar="BILLING_REBUILD_URL", metavar="DSN", help="The database that `billing rebuild` filled."
+        ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare every row that is a function of the log with the database that `billing rebuild` made.
+    """Compare every row that is derived from the log with the database that `billing rebuild` filled.
 
     Example: billing diff --with postgresql://billing@127.0.0.1/rehearsal
 
-    Rows of customers whose events the rebuild could not know (removed by retention, later than it, still waiting) are
-    counted apart. Exits 0 if all others are equal, 1 if not, 2 if a setting is unusable, 3 if a database does not
-    answer or was not rebuilt.
+    Rows of customers with events that the rebuild could not apply (removed by retention, newer than the rebuild, still
+    waiting) are counted separately. Exits 0 if all other rows are equal, 1 if not, 2 if a setting is invalid, 3 if a
+    database does not answer or was not rebuilt.
     """
     try:
         found = asyncio.run(run(load_settings().database_url, SecretStr(with_)))
@@ -80,20 +83,22 @@ def _show(found: DatabaseDiff) -> None:
         table.add_row(name, str(count), str(found.different[name]))
     console.print(table)
     for reason, counts in found.excused.items():
-        told = ", ".join(f"{count} {name}" for name, count in counts.items())
-        typer.echo(f"not compared, {reason}: {told}")
+        rows = ", ".join(f"{count} {name}" for name, count in counts.items())
+        typer.echo(f"not compared, {reason}: {rows}")
     for partition, count in found.removed.items():
-        typer.echo(f"partition {partition}: the first {count} offsets were gone (retention)")
+        typer.echo(f"partition {partition}: retention had removed the first {count} offsets")
     for one in found.differences[:_SHOWN]:
         console.print(_line(one.table, one.key, one.only_in, one.columns), soft_wrap=True)
     if (more := found.different.total() - _SHOWN) > 0:
-        typer.echo(f"and {more} more (--json names the first {len(found.differences)})")
+        typer.echo(f"and {more} more (--json lists the first {len(found.differences)})")
     typer.echo("equal" if found.is_equal else f"{found.different.total()} rows differ")
 
 
 def _line(table: str, key: tuple[Any, ...], only_in: str | None, columns: dict[str, tuple[Any, Any]]) -> Text:
-    told = (
-        f"only in the {only_in} one" if only_in else ", ".join(f"{n}: {a!s} / {b!s}" for n, (a, b) in columns.items())
+    difference = (
+        f"only in the {only_in} database"
+        if only_in
+        else ", ".join(f"{n}: {a!s} / {b!s}" for n, (a, b) in columns.items())
     )
-    line = f"{table} {'/'.join(map(str, key))}: {told}"
+    line = f"{table} {'/'.join(map(str, key))}: {difference}"
     return Text("".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in line))

@@ -15,11 +15,12 @@ from sinks.exports.storage import check_exports
 
 
 def dispatcher() -> None:
-    """Send the queued e-mails, and make the queued calls to Stripe where BILLING_STRIPE_API_KEY is set.
+    """Send queued e-mails, write and delete exports, and make queued calls to Stripe if BILLING_STRIPE_API_KEY is set.
 
     Example: billing dispatcher
 
-    Several may run at once. SIGTERM lets what is in hand end and exits 0. Exits 2 if a setting is unusable.
+    Several dispatchers may run at once. On SIGTERM it finishes its claimed rows and exits 0. Exits 1 if the ops port is
+    in use, 2 if a setting is invalid, 70 if it is stuck.
     """
     settings, config = settings_and_config()
     try:

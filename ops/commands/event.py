@@ -1,4 +1,4 @@
-"""`billing event` and `billing customer`: everything that is known about one of them, in one place."""
+"""`billing event` and `billing customer`: print everything that is stored about one event or one customer."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ EXIT_UNAVAILABLE = 3
 _PIPE_WIDTH = 200
 
 Found = dict[str, Any]
-Json = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-# What a table shows of each list; --json has every column.
+# The columns of the printed tables; --json contains every column.
 _SHOWN = {
     "members": ("user_id", "role", "email"),
     "subscriptions": ("subscription_id", "status", "plan", "price_id", "current_period_end", "cancel_at_period_end"),
@@ -56,29 +56,29 @@ _SHOWN = {
 
 
 def event(event_id: Annotated[str, typer.Argument(metavar="ID", help="evt_…")], as_json: Json = False) -> None:
-    """Show what came of one event: where it stands on the log, its verdict, all it wrote and ordered, what to do next.
+    """Show one event: its position on the log, its verdict, the rows and outbox entries it wrote, and what to do next.
 
     Example: billing event evt_1NG8Du2eZvKYlo2CUI79vXWy --json
 
-    Exits 1 if no such event is known, 2 if a setting is missing, 3 if the database does not answer.
+    Exits 1 if the event is not known, 2 if a setting is missing, 3 if the database does not answer.
     """
-    unknown = f"no event {event_id} is known; billing replay {event_id} looks for it on the log and at Stripe"
+    unknown = f"event {event_id} is not known; billing replay {event_id} looks for it on the log and at Stripe"
     found = _ask("event", lambda connection, settings: _event(connection, event_id, settings.events_topic), unknown)
     _show(found, as_json)
 
 
 def customer(
     customer_id: Annotated[str, typer.Argument(metavar="ID", help="cus_…")],
-    account: Annotated[str, typer.Option(help="The connected account it belongs to; none for one's own.")] = "",
+    account: Annotated[str, typer.Option(help="The customer's connected account. Default: your own account.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Show everything on one customer: state, payments, timers, e-mails and latest events.
+    """Show one customer: state, payments, timers, e-mails and latest events.
 
     Example: billing customer cus_NffrFeUfNV2Hib --json
 
-    Exits 1 if no such customer is known, 2 if a setting is missing, 3 if the database does not answer.
+    Exits 1 if the customer is not known, 2 if a setting is missing, 3 if the database does not answer.
     """
-    unknown = f"no customer {customer_id} is known" + (f" under {account}" if account else "")
+    unknown = f"customer {customer_id} is not known" + (f" in account {account}" if account else "")
     found = _ask("customer", lambda connection, _: queries.customer_overview(connection, account, customer_id), unknown)
     _show(found, as_json)
 
@@ -100,7 +100,7 @@ async def _event(connection: AsyncConnection, event_id: str, events_topic: str) 
 
 
 def _next(event_id: str, found: Found) -> list[str]:
-    """What to type: one line for each thing that is not as it should be."""
+    """Return the commands to run next: one for each failed, dead or waiting item."""
     row, letters = found["event"], found["dead_letters"]
     lines = [f"billing mail requeue {mail['email_key']}" for mail in found["emails"] if mail["status"] == "failed"]
     lines += [
@@ -112,8 +112,8 @@ def _next(event_id: str, found: Found) -> list[str]:
         lines.append(f"billing dead replay --again --id {event_id}" if letters else f"billing replay {event_id}")
     if row is not None and row["outcome"] == "waiting":
         due = [timer["due_at"] for timer in found["timers"] if timer["kind"] == RETRY and timer["status"] == "pending"]
-        when = f" before {due[0]:%F %T} UTC, when it comes back by itself" if due else ""
-        lines.append(f"billing replay {event_id}   # to have it looked at{when}")
+        when = f" before {due[0]:%F %T} UTC, when it is retried automatically" if due else ""
+        lines.append(f"billing replay {event_id}   # to retry it{when}")
     return lines
 
 
@@ -164,7 +164,7 @@ def _list(title: str, rows: Iterable[Mapping[str, Any]]) -> Table:
     shown = _SHOWN[title]
     table = Table(title=title.replace("_", " "), title_justify="left")
     for name in shown:
-        table.add_column(name, overflow="fold")  # an id cut short is of no use
+        table.add_column(name, overflow="fold")  # ids are copied into other commands, so they must be complete
     for row in rows:
         table.add_row(*(_cell(row[name]) for name in shown))
     return table
@@ -179,5 +179,5 @@ def _cell(value: object) -> Text:
 
 
 def _printable(text: str) -> str:
-    # Names come from whoever bought something: no control sequence of theirs may reach a terminal.
+    # Customers choose their names: a control sequence in one must not reach the terminal.
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)

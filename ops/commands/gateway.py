@@ -19,12 +19,12 @@ from sinks.exports.storage import check_exports
 def gateway(
     child_fd: Annotated[int | None, typer.Option("--child-fd", hidden=True)] = None,
 ) -> None:
-    """Receive Stripe's webhooks and put them on Kafka.
+    """Receive Stripe's webhooks, verify their signatures, and append the events to the log.
 
     Example: BILLING_KAFKA_BOOTSTRAP=127.0.0.1:9092 BILLING_CONFIG=billing.toml billing gateway
 
-    SIGTERM lets requests in flight end, flushes the producer and exits 0. Exits 2 if a setting is missing or unusable,
-    1 if the port is taken or a child process died, 70 when it is stuck.
+    On SIGTERM it finishes the requests in flight, flushes the producer and exits 0. Exits 1 if the port is in use or a
+    child process died, 2 if a setting is missing or invalid, 70 if it is stuck.
     """
     try:
         settings = load_settings()

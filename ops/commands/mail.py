@@ -1,4 +1,4 @@
-"""`billing mail …`: what an operator sees of the e-mail outbox, and how a failed mail gets another chance (D8)."""
+"""`billing mail ls|requeue|preview`: lists the e-mail outbox, queues failed mails again (D8), renders the templates."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from sinks.email.outbox import Outbox
 from sinks.email.samples import _sample_config, write_previews
 
 app = typer.Typer(
-    help="The e-mail outbox: look at it, requeue what failed, preview the templates.", no_args_is_help=True
+    help="List the e-mails in the outbox, requeue failed ones, or preview the templates.", no_args_is_help=True
 )
 
 T = TypeVar("T")
 
 
 class MailStatus(StrEnum):
-    """Of a mail in the outbox."""
+    """Statuses of a mail in the outbox that `ls` can filter by."""
 
     QUEUED = "queued"
     SENDING = "sending"
@@ -41,14 +41,14 @@ class MailStatus(StrEnum):
 
 @app.command("ls")
 def ls(
-    status: Annotated[MailStatus | None, typer.Option(help="Only mails of this status.")] = MailStatus.FAILED,
-    every: Annotated[bool, typer.Option("--all", help="Mails of any status.")] = False,
-    template: Annotated[str | None, typer.Option(help="Only mails of this template.")] = None,
-    customer: Annotated[str | None, typer.Option(help="Only this customer's mails (cus_…).")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    status: Annotated[MailStatus | None, typer.Option(help="Only mails with this status.")] = MailStatus.FAILED,
+    every: Annotated[bool, typer.Option("--all", help="Mails with any status.")] = False,
+    template: Annotated[str | None, typer.Option(help="Only mails with this template.")] = None,
+    customer: Annotated[str | None, typer.Option(help="Only mails of this customer (cus_…).")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """List mails, newest first; the failed ones unless told otherwise.
+    """List mails, newest first. By default only failed ones.
 
     Example: billing mail ls --status queued --template payment-receipt --json
     """
@@ -62,7 +62,9 @@ def ls(
         typer.echo(f"no {wanted + ' ' if wanted else ''}mails")
         return
     rest = ("template", "status", "tries", "to", "queued", "last error")
-    table = Table(Column("key", no_wrap=True), *rest, box=None, pad_edge=False)  # a key cut short is of no use
+    table = Table(
+        Column("key", no_wrap=True), *rest, box=None, pad_edge=False
+    )  # the key is copied into `requeue`, so it must be complete
     for row in rows:
         queued = f"{row['queued_at']:%Y-%m-%d %H:%M}"
         recipient, error = row["recipient"] or "", row["last_error"] or ""
@@ -73,19 +75,19 @@ def ls(
 
 @app.command("requeue")
 def requeue(
-    keys: Annotated[list[str] | None, typer.Argument(help="The mails' keys, as `billing mail ls` shows them.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every failed mail (up to --limit, oldest first).")] = False,
-    template: Annotated[str | None, typer.Option(help="With --all: only this template's.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000)] = 1000,
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys of mails, as listed by `billing mail ls`.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All failed mails, oldest first, up to --limit.")] = False,
+    template: Annotated[str | None, typer.Option(help="With --all: only mails with this template.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="With --all: at most this many.")] = 1000,
 ) -> None:
-    """Queue failed mails again, with all their tries.
+    """Queue failed mails again, with a new set of tries.
 
     Example: billing mail requeue --all --template payment-receipt
 
-    Exits 1 if a key named here is not that of a failed mail.
+    Exits 1 if a given key does not belong to a failed mail.
     """
     if bool(keys) == every:
-        typer.echo("billing mail requeue: name keys, or say --all", err=True)
+        typer.echo("billing mail requeue: give keys or --all", err=True)
         raise typer.Exit(2)
     chosen = None if every else list(keys or ())
     done = _with_outbox(lambda outbox: outbox.requeue(datetime.now(UTC), keys=chosen, kind=template, limit=limit))
@@ -100,11 +102,13 @@ def requeue(
 
 @app.command("preview")
 def preview(
-    out: Annotated[Path, typer.Option(help="The folder; made if it is not there.")],
-    locales: Annotated[list[str] | None, typer.Option("--locale", help="Repeat for more; default en and de.")] = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML file whose [mail] to use.", exists=True)] = None,
+    out: Annotated[Path, typer.Option(help="Output folder; created if missing.")],
+    locales: Annotated[
+        list[str] | None, typer.Option("--locale", help="Language. Repeatable. Default: en and de.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with the [mail] table to use.", exists=True)] = None,
 ) -> None:
-    """Write each mail, with sample data, as .html, .txt and .eml. Needs no running system.
+    """Render each mail template with sample data as .html, .txt and .eml. Needs no running system.
 
     Example: billing mail preview --out previews --locale de-AT
     """

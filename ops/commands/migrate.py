@@ -1,4 +1,4 @@
-"""`billing migrate`: brings the database to this version of the code. Safe to run again, and from several places."""
+"""`billing migrate`: migrates the database to the schema of this code. Safe to run again, and concurrently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def migrate(
     wait: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to wait for the database to answer.")] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the revisions as JSON.")] = False,
 ) -> None:
-    """Create the tables, or change them to what this version expects.
+    """Create or migrate the tables of the database for this version of the code.
 
     Example: BILLING_DATABASE_URL=postgresql://billing@127.0.0.1/billing billing migrate
 
@@ -36,6 +36,6 @@ def migrate(
     if as_json:
         typer.echo(orjson.dumps(asdict(migrated)))
     elif migrated.before == migrated.after:
-        typer.echo(f"schema billing: at {migrated.after} already")
+        typer.echo(f"schema billing: already at {migrated.after}")
     else:
         typer.echo(f"schema billing: {migrated.before or 'nothing'} → {migrated.after}")

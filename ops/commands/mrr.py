@@ -1,4 +1,4 @@
-"""`billing mrr`: the figures that `billing analytics` keeps."""
+"""`billing mrr`: prints the figures that `billing analytics` keeps."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class By(StrEnum):
 
 
 def mrr(
-    by: Annotated[By, typer.Option("--by", help="How MRR and its movements are broken down.")] = By.CURRENCY,
-    mode: Annotated[Mode | None, typer.Option("--mode", help="Only live or only test mode.")] = None,
-    account: Annotated[str, typer.Option("--account", help="A connected account's figures; none for one's own.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    by: Annotated[By, typer.Option("--by", help="Break down MRR and its movements by this.")] = By.CURRENCY,
+    mode: Annotated[Mode | None, typer.Option("--mode", help="Only live mode or only test mode.")] = None,
+    account: Annotated[str, typer.Option("--account", help="Connected account. Default: your own account.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show MRR and its movements, revenue at risk, recovery of failed payments, and payments.
 
@@ -64,15 +64,15 @@ def mrr(
 def _show(found: dict[str, list[dict[str, Any]]]) -> None:
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     if not any(found.values()):
-        console.print("No figures yet: `billing analytics` keeps them.")
+        console.print("No figures yet. Is `billing analytics` running?")
     for name, rows in found.items():
         if not rows:
             continue
         title = "MRR" if name == "mrr" else name.replace("_", " ")
         table = Table(title=title, title_justify="left")
         for column in rows[0]:
-            is_word = column in ("livemode", "currency", "plan", "day", "step")
-            table.add_column("mode" if column == "livemode" else column, justify="left" if is_word else "right")
+            is_text = column in ("livemode", "currency", "plan", "day", "step")
+            table.add_column("mode" if column == "livemode" else column, justify="left" if is_text else "right")
         for row in rows:
             table.add_row(*(Text(_cell(column, value)) for column, value in row.items()))
         console.print(table)
@@ -82,5 +82,5 @@ def _cell(column: str, value: object) -> str:
     if column == "livemode":
         return "live" if value else "test"
     shown = "" if value is None else str(value)
-    # A plan may go by the id that some event named.
+    # The name of an unknown plan is an id from an event, so it must not reach the terminal unchecked.
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in shown)

@@ -1,4 +1,4 @@
-"""`billing rebuild`: the log from its start into an empty database: what the tables must hold."""
+"""`billing rebuild`: applies the whole log to an empty database, for comparison with the live one."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def rebuild(
         typer.Option(
             envvar="BILLING_REBUILD_URL",
             metavar="DSN",
-            help="An empty database. Others can read a command line: a password is better off in the variable.",
+            help="An empty database. Put a password into the variable: other users can read the command line.",
         ),
     ],
-    until: Annotated[str, typer.Option(help="Leave out records from then on: 24h (ago), or a time.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    until: Annotated[str, typer.Option(help="Only records before this time: 24h (ago), or ISO 8601 in UTC.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Apply the whole log once more, by this version's rules, into an empty database; then ask `billing diff`.
+    """Apply the whole log to an empty database with the rules of this version. Then run `billing diff`.
 
     Example: createdb rehearsal && billing rebuild --into postgresql://billing@127.0.0.1/rehearsal
 
-    Nothing is sent: mails, calls and exports are written as `suppressed`, timers do not fire, dead letters are not
-    published again. Where retention has removed records, it says so.
+    It sends nothing: mails, calls and exports get the status `suppressed`, timers do not fire, and dead letters are not
+    published again. It reports records that retention has removed.
 
-    Exits 1 on trouble or if the database is not empty, 2 if a setting is unusable.
+    Exits 1 on an error or if the database is not empty, 2 if a setting is invalid.
     """
     settings, config = settings_and_config()
     try:
@@ -77,6 +77,6 @@ def _show(rebuilt: Rebuilt, *, as_json: bool) -> None:
     for outcome, count in sorted(rebuilt.outcomes.items()):
         typer.echo(f"  {outcome:<10} {count}")
     if not rebuilt.removed:
-        typer.echo("from the first record of every partition: retention has removed nothing")
+        typer.echo("complete: retention has removed no records")
     for partition, count in rebuilt.removed.items():
-        typer.echo(f"partition {partition}: the first {count} offsets are gone (retention)")
+        typer.echo(f"partition {partition}: retention has removed the first {count} offsets")

@@ -1,4 +1,4 @@
-"""`billing reconcile`: what Stripe has told within the last day and never arrived, and that onto the log."""
+"""`billing reconcile`: finds events of the last day that never arrived, and appends them to the log."""
 
 from __future__ import annotations
 
@@ -29,31 +29,45 @@ EXIT_FOUND = 3
 
 
 def reconcile(
-    since: Annotated[str, typer.Option(help="How far back: 24h, 7d, or a time (ISO 8601). Default: a day.")] = "",
-    until: Annotated[str, typer.Option(help="Up to when: a span ago, or a time. Default: now, less --grace.")] = "",
-    account: Annotated[list[str] | None, typer.Option(help="A connected account, instead of one's own.")] = None,
-    all_accounts: Annotated[bool, typer.Option("--all-accounts", help="One's own and every connected one.")] = False,
-    type_: Annotated[list[str] | None, typer.Option("--type", help="Only events of this type (up to 20).")] = None,
+    since: Annotated[
+        str, typer.Option(help="Start of the window: 24h (ago), 7d (ago), or ISO 8601. Default: 24h.")
+    ] = "",
+    until: Annotated[
+        str, typer.Option(help="End of the window, same format as --since. Default and latest: now minus --grace.")
+    ] = "",
+    account: Annotated[
+        list[str] | None, typer.Option(help="A connected account instead of your own. Repeatable.")
+    ] = None,
+    all_accounts: Annotated[
+        bool, typer.Option("--all-accounts", help="Your own account and all connected accounts.")
+    ] = False,
+    type_: Annotated[
+        list[str] | None, typer.Option("--type", help="Only events of this type. Repeatable, up to 20.")
+    ] = None,
     undelivered: Annotated[
-        bool, typer.Option("--undelivered", help="Only what Stripe knows that no endpoint took.")
+        bool, typer.Option("--undelivered", help="Only events that Stripe has not delivered to an endpoint.")
     ] = False,
-    grace: Annotated[str, typer.Option(help="Younger events may still be on their way.")] = "5m",
-    objects: Annotated[bool, typer.Option("--objects", help="Compare subscriptions and invoices instead.")] = False,
+    grace: Annotated[str, typer.Option(help="Ignore events younger than this: they may still be in flight.")] = "5m",
+    objects: Annotated[
+        bool, typer.Option("--objects", help="Compare subscriptions and invoices instead of events.")
+    ] = False,
     repair_: Annotated[
-        bool, typer.Option("--repair", help="With --objects: put what Stripe has onto the log.")
+        bool, typer.Option("--repair", help="With --objects: append Stripe's version of differing objects to the log.")
     ] = False,
-    settle: Annotated[float, typer.Option(min=0, max=3600, help="With --objects: seconds to look again after.")] = 30.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
+    settle: Annotated[
+        float, typer.Option(min=0, max=3600, help="With --objects: seconds before differing objects are checked again.")
+    ] = 30.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report; append nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Find what Stripe told and never arrived, and put it onto the log. A run that was killed is taken up again.
+    """Find events at Stripe that never arrived, and append them to the log. Resumes an interrupted run.
 
     Example: billing reconcile --since 7d --all-accounts --dry-run
 
-    With --objects it compares what Stripe has of subscriptions and invoices with the tables, field by field.
+    With --objects it compares subscriptions and invoices at Stripe with the tables, field by field.
 
-    Exits 0 if nothing is missing any more, 1 on trouble (some of it may be done: run it again), 2 if a setting is
-    unusable, 3 if something is missing or differs and was left so.
+    Exits 0 if nothing is missing any more, 1 on an error (it may have done a part of the work: run it again), 2 if a
+    setting is invalid, 3 if something is missing or differs and was not repaired.
     """
     settings, config = settings_and_config()
     now = _now()
@@ -90,7 +104,7 @@ def reconcile(
 
 
 def _exit_code(ended: Iterable[tuple[str | None, int]]) -> int:
-    """Of trouble, and of what was found and left so."""
+    """Return the exit code. `ended` has, for each report, its error and the number of findings not repaired."""
     ended = list(ended)
     if any(trouble for trouble, _ in ended):
         return EXIT_TROUBLE
@@ -109,15 +123,15 @@ def show_reports(reports: list[ReconcileReport], *, as_json: bool, is_dry: bool)
         return
     console = _console()
     for report in reports:
-        resumed = f", taken up at {_at(report.resumed_at)}" if report.resumed_at else ""
-        done = "nothing sent" if is_dry else f"{report.fed} put onto the log"
+        resumed = f", resumed at {_at(report.resumed_at)}" if report.resumed_at else ""
+        done = "nothing appended (dry run)" if is_dry else f"{report.fed} appended"
         _say(
             console,
             f"{_of(report.account)}, {_at(report.window_from)} to {_at(report.window_until)}{resumed}: "
-            f"{report.listed} listed, {report.on_the_way} on the way, {report.missing} missing, {done}",
+            f"{report.listed} listed, {report.on_the_way} in flight, {report.missing} missing, {done}",
         )
         if report.too_large:
-            _say(console, f"{report.too_large} of them too large for the log")
+            _say(console, f"{report.too_large} of them are too large for the log")
         if report.trouble:
             _say(console, f"stopped: {report.trouble}")
         if report.missing:
@@ -136,7 +150,7 @@ def show_drifts(reports: list[DriftReport], *, as_json: bool) -> None:
             console, f"{_of(report.account)}: {compared} compared, {len(report.drifts)} differ, {report.queued} queued"
         )
         if report.is_cut:
-            _say(console, "there may be more: run it again once these are repaired")
+            _say(console, "the comparison stopped early: repair these, then run it again")
         if report.unreadable:
             _say(console, f"{report.unreadable} could not be read")
         if report.trouble:

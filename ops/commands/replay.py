@@ -1,6 +1,6 @@
-"""`billing replay …`: any event onto the log again, from wherever it is kept (behaviours.md D6).
+"""`billing replay`: appends any stored event to the log again (behaviours.md D6). It looks in this order:
 
-dead: its letter ─▶ else the ledger's payload ─▶ else the log itself ─▶ else Stripe, which keeps events for 30 days
+its dead letter ─▶ the payload in the ledger ─▶ the log itself ─▶ Stripe, which keeps events for 30 days
 """
 
 from __future__ import annotations
@@ -25,35 +25,43 @@ from sinks.postgres.dead_letter_index import DeadLetterIndex
 
 
 def replay(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Events (evt_…).")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]…", help="Event ids (evt_…).")] = None,
     since: Annotated[
-        str | None, typer.Option(help="What waits or died, received since: 24h (ago), 7d, 2026-03-01T12:00.")
+        str | None,
+        typer.Option(help="Waiting or dead events received at or after: 24h (ago), 7d (ago), 2026-03-01T12:00 (UTC)."),
     ] = None,
-    until: Annotated[str | None, typer.Option(help="And before; written as --since.")] = None,
-    types: Annotated[list[str] | None, typer.Option("--type", help="And of this type. Repeat for more.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Waiting or dead events received before; same format as --since.")
+    ] = None,
+    types: Annotated[
+        list[str] | None, typer.Option("--type", help="Waiting or dead events of this type. Repeatable.")
+    ] = None,
     failed: Annotated[
-        bool, typer.Option("--failed", help="What failed within the last 24 hours, at most 100 events.")
+        bool, typer.Option("--failed", help="Events that first failed within the last 24 hours, at most 100.")
     ] = False,
-    source: Annotated[From, typer.Option("--from", help="Take it only from there.")] = From.AUTO,
-    account: Annotated[str, typer.Option(help="With Stripe: the connected account it belongs to.")] = "",
-    rate: Annotated[str | None, typer.Option(help="At most so many a second: 20/s.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="With --since, --until, --type.")] = 1000,
-    by: Annotated[str | None, typer.Option(help="Who did it; by default the user of this system.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replayed.")] = False,
+    source: Annotated[From, typer.Option("--from", help="Look for the event only there.")] = From.AUTO,
+    account: Annotated[str, typer.Option(help="Connected account of the event, for the search at Stripe.")] = "",
+    rate: Annotated[str | None, typer.Option(help="At most this many per second, e.g. 20/s.")] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="With --since, --until or --type: at most this many.")
+    ] = 1000,
+    by: Annotated[str | None, typer.Option(help="Your name, for the record. Default: the system user.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; print what would be replayed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Append stored events to the log again, with source=replay and their own key.
+    """Append stored events to the log again, with their original key and source=replay.
 
     Example: billing replay evt_1NG8Du2eZvKYlo2CUI79vXWy
              billing replay --failed
              billing replay --since 7d --type invoice.paid --dry-run
 
-    What is settled is left alone: the ledger would drop it. Exits 1 if an event is found nowhere.
+    Settled events are skipped, because the ledger would drop them. Exits 1 if an event cannot be found, 2 if an option
+    or a setting is invalid, 3 if Postgres or Kafka does not answer.
     """
     settings = _settings()
     chosen = bool(since or until or types)
     if [bool(ids), chosen, failed].count(True) != 1:
-        _refuse("name events, or say --since/--until/--type, or --failed")
+        _refuse("give either event ids, or --since/--until/--type, or --failed")
     if failed:
         wanted = failed_filter(datetime.now(UTC))
         replay_matching(settings, wanted, rate=rate, by=by, dry_run=dry_run, as_json=as_json)
@@ -95,7 +103,7 @@ def _say(report: Replayed, dry_run: bool, as_json: bool) -> None:
     for name, where in report.replayed.items():
         typer.echo(f"{printable(name)}: {'would be ' if dry_run else ''}replayed from its {where}")
     for name, outcome in report.settled.items():
-        typer.echo(f"{printable(name)}: left alone, the ledger has it as {outcome}")
+        typer.echo(f"{printable(name)}: skipped, the ledger has it as {outcome}")
     for name, reason in report.missing.items():
         typer.echo(f"{printable(name)}: {printable(reason)}", err=True)
     if not (report.replayed or report.settled or report.missing):

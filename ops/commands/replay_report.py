@@ -1,4 +1,4 @@
-"""What `billing dead replay` and `billing replay` print."""
+"""Runs a replay of dead letters and prints its report, for `billing dead replay` and `billing replay --failed`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _RATE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(?:/s)?")
 def replay_matching(
     settings: Settings, wanted: LetterFilter, *, rate: str | None, by: str | None, dry_run: bool, as_json: bool
 ) -> None:
-    """Replays what the filter finds and says what came of it; exits as `billing dead replay` does."""
+    """Replay the letters that match the filter and print the report. Exits as `billing dead replay` does."""
     pace = rate_of(rate)
     if dry_run:
         _say_counts("would be replayed", _with_letters(settings, lambda index: index.counts(wanted)), as_json)
@@ -59,18 +59,21 @@ def replay_matching(
 def _say(report: ReplayReport) -> None:
     typer.echo(f"{report.replayed} replayed" if report.replayed else "nothing to replay")
     if report.settled:
-        typer.echo(f"{report.settled} were settled already: their letters are closed")
+        typer.echo(f"{report.settled} were already settled: their letters are closed")
     if report.resumed:
         typer.echo(
-            f"{report.resumed} letters were in hand when an earlier replay ended: of these the log may hold two "
-            "records; the ledger drops the second of what is applied",
+            f"an earlier replay was interrupted: the log may have {report.resumed} of these events twice; "
+            "the ledger drops the second record once the first is applied",
             err=True,
         )
     for event_id in report.from_ledger:
-        typer.echo(f"{event_id}: its letter is gone; from the ledger: the same JSON, not the same bytes", err=True)
+        typer.echo(
+            f"{event_id}: its letter is gone; replayed from the ledger, with the same JSON but not the same bytes",
+            err=True,
+        )
     for name in report.gone:
         typer.echo(
-            f"{printable(name)}: gone from the topic, and the ledger has no payload: billing replay --from stripe ID",
+            f"{printable(name)}: neither the topic nor the ledger has it any more; try billing replay --from stripe ID",
             err=True,
         )
 
@@ -89,12 +92,12 @@ def _say_counts(what: str, counts: dict[str, int], as_json: bool) -> None:
 
 
 def rate_of(given: str | None) -> Rate:
-    """`20/s` or `20`; exits 2 on anything else."""
+    """Parse a rate, `20/s` or `20`. Exits 2 for anything else."""
     if given is None:
         return Rate(None)
     found = _RATE.fullmatch(given)
     if found is None or float(found[1]) <= 0:
-        typer.echo(f"billing dead: --rate {given!r:.20}: expected a number a second, as 20/s", err=True)
+        typer.echo(f"billing dead: --rate {given!r:.20}: expected a number per second, e.g. 20/s", err=True)
         raise typer.Exit(EXIT_INVALID_SETTINGS)
     return Rate(float(found[1]))
 

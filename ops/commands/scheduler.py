@@ -1,4 +1,4 @@
-"""`billing scheduler`: the process that sends due timers."""
+"""`billing scheduler`: the process that appends due timers to the log."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def scheduler() -> None:
 
     Example: billing scheduler
 
-    With BILLING_RECONCILE_EVERY_S it also asks Stripe now and then what never arrived (billing reconcile).
-    Several may run at once: they take turns. SIGTERM lets the turn in hand end and exits 0. Exits 2 if a setting is
-    unusable, 70 when it is stuck.
+    With BILLING_RECONCILE_EVERY_S it also looks for missed events at Stripe at that interval (billing reconcile).
+    With BILLING_RETRY_FAILED_EVERY_S it also replays events that failed within a day (billing replay --failed).
 
-    With BILLING_RETRY_FAILED_EVERY_S it also replays, that often, what failed within a day (billing replay --failed).
+    Several schedulers may run at once: they take turns. On SIGTERM it finishes its present turn and exits 0. Exits 2 if
+    a setting is invalid, 70 if it is stuck.
     """
     settings, config = settings_and_config()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

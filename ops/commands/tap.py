@@ -1,4 +1,4 @@
-"""`billing tap`: what goes over the log, as JSON lines or Parquet. Reads beside everyone, moves nobody's offsets."""
+"""`billing tap`: prints the records of the log as JSON lines or Parquet. Without --group it commits no offsets."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ EXIT_UNAVAILABLE = 3
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which records are shown: of each kind any of those named, all where none is. Decided without decoding a value."""
+    """Which records are shown. An empty field matches every record. Values are not decoded for this."""
 
     types: Sequence[str] = ()
-    """Globs: `invoice.*`"""
+    """Glob patterns: `invoice.*`"""
     customers: Sequence[str] = ()
     sources: Sequence[str] = ()
     accounts: Sequence[str] = ()
@@ -54,36 +54,39 @@ def tap(
         list[str] | None, typer.Option("--type", metavar="GLOB", help="Only these types: 'invoice.*'. Repeatable.")
     ] = None,
     customer: Annotated[
-        list[str] | None, typer.Option("--customer", metavar="ID", help="Only these customers' records. Repeatable.")
+        list[str] | None, typer.Option("--customer", metavar="ID", help="Only records of this customer. Repeatable.")
     ] = None,
-    source: Annotated[list[Source] | None, typer.Option("--source", help="Only through these doors.")] = None,
+    source: Annotated[
+        list[Source] | None, typer.Option("--source", help="Only records with this source. Repeatable.")
+    ] = None,
     account: Annotated[
-        list[str] | None, typer.Option("--account", metavar="ID", help="Only these accounts; '' is one's own.")
+        list[str] | None,
+        typer.Option("--account", metavar="ID", help="Only this connected account; '' is your own. Repeatable."),
     ] = None,
-    from_start: Annotated[bool, typer.Option("--from-start", help="Begin with the oldest record.")] = False,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Start with the oldest record.")] = False,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Begin there: 24h (ago), 7d, or ISO 8601 in UTC.")
+        str | None, typer.Option("--since", metavar="TIME", help="Start at: 24h (ago), 7d (ago), or ISO 8601 in UTC.")
     ] = None,
     follow: Annotated[
         bool | None,
-        typer.Option("--follow/--no-follow", help="Go on as records come, or end where the log ends now. "
-                     "Follows by default, but not into a file."),
+        typer.Option("--follow/--no-follow", help="Wait for new records, or stop at the present end of the log. "
+                     "Default: --follow, but --no-follow with --parquet."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="End after so many records.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after this many records.")] = None,
     parquet: Annotated[Path | None, typer.Option("--parquet", metavar="FILE", help="Write a Parquet file.")] = None,
     group: Annotated[
         str | None,
-        typer.Option("--group", metavar="NAME", help="Go on where this consumer group stands, and commit for it."),
+        typer.Option("--group", metavar="NAME", help="Continue at the offsets of this consumer group and commit."),
     ] = None,
 ) -> None:  # fmt: skip
-    """Show what goes over the log, one JSON object a line. Begins now, unless it is told otherwise.
+    """Print the records of the log, one JSON object per line. By default it starts with new records.
 
     Example: billing tap --type 'invoice.*' --since 24h --no-follow | jq .headers.type
 
-    Ctrl-C ends it. Exits 2 if a setting or an option is unusable, 3 if Kafka does not answer.
+    Ctrl-C stops it. Exits 2 if a setting or an option is invalid, 3 if Kafka does not answer.
     """
     begin = _begin(since, from_start=from_start)
-    wanted = Wanted(type_ or (), customer or (), [str(door) for door in source or ()], account or ())
+    wanted = Wanted(type_ or (), customer or (), [str(name) for name in source or ()], account or ())
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -106,7 +109,7 @@ def tap(
     except LogUnavailable as error:
         _fail(error, EXIT_UNAVAILABLE)
     except BrokenPipeError:
-        # Whoever read has read enough. Python would flush once more at exit, and complain.
+        # The reader has closed the pipe. Python flushes stdout once more at exit, which would print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -120,7 +123,7 @@ def show(
     commits: bool,
     stopped: threading.Event,
 ) -> None:
-    """Writes what is wanted until the end, the limit, or `stopped`. What is committed has been written."""
+    """Write the wanted records until the end of the log, the limit, or `stopped`. Commits only after writing."""
     left = limit
     for batch in tail.read(follow=follow, is_stopped=stopped.is_set):
         shown: list[Tapped] = []
@@ -149,7 +152,7 @@ def _tapped(message: Message, wanted: Wanted) -> Tapped | None:
 
 
 class Lines:
-    """JSON lines on stdout, each batch at once. A value that is no JSON stands as text under `text`."""
+    """Writes JSON lines to stdout and flushes after each batch. A value that is not JSON is written under `text`."""
 
     def write(self, records: Sequence[Tapped]) -> None:
         for record in records:
@@ -176,11 +179,11 @@ def _line(record: Tapped) -> bytes:
 
 
 def _output(parquet: Path | None) -> Output:
-    """Raises InvalidSettings where the file cannot be written, or nothing can write it."""
+    """Return the output. Raises InvalidSettings if the file cannot be written or pyarrow is not installed."""
     if parquet is None:
         return Lines()
     try:
-        from ops.commands.tap_parquet import ParquetFile  # only who asks for it needs the library
+        from ops.commands.tap_parquet import ParquetFile  # imported only with --parquet: pyarrow is optional
     except ImportError:
         raise InvalidSettings("--parquet needs pyarrow: pip install 'billing-stream[parquet]'") from None
     try:
@@ -193,7 +196,7 @@ def _begin(since: str | None, *, from_start: bool) -> Begin:
     if since is None:
         return FROM_START if from_start else FROM_NOW
     if from_start:
-        _fail(ValueError("--from-start or --since, not both"), EXIT_INVALID_SETTINGS)
+        _fail(ValueError("use --from-start or --since, not both"), EXIT_INVALID_SETTINGS)
     try:
         return moment_of(since, datetime.now(UTC))
     except ValueError as error:

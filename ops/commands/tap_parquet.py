@@ -1,4 +1,4 @@
-"""Inside `billing tap --parquet`: one row per record, the value as the exact bytes that Stripe sent."""
+"""Writes the Parquet file of `billing tap --parquet`: one row per record, with the exact bytes that Stripe sent."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SCHEMA = pa.schema(
 )
 
 _ROWS = 5_000
-"""Rows per group: some 15 MB of events are held in memory."""
+"""Rows per row group. About 15 MB of events are held in memory."""
 
 
 class ParquetFile:
-    """Appears under its name when it is closed, whole; until then it is `NAME.part`. Raises OSError."""
+    """Writes `NAME.part` and renames it to `NAME` on close, so that `NAME` is always complete. Raises OSError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""One record as `billing tap` shows it."""
+"""The record that `billing tap` shows, and the interface of its outputs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Tapped:
-    """One record that is to be shown."""
+    """One record to show."""
 
     partition: int
     offset: int
     at: datetime
-    """Kafka's time, UTC."""
+    """The record's timestamp in Kafka, UTC."""
     key: str
     headers: dict[str, str]
     value: bytes | None

@@ -1,4 +1,4 @@
-"""What every process does first: read its settings, or say in one line what is wrong with them and exit 2."""
+"""Shared by the commands: load settings or exit 2 with one line, and print text safely to a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXIT_INVALID_SETTINGS = 2
 
 
 def settings_and_config() -> tuple[Settings, Config]:
-    """Settings and config of this process, with logging set up by them. Exits 2 where one cannot be used."""
+    """Load settings and config, and configure logging. Exits 2 with a one-line message if one is invalid."""
     try:
         settings = load_settings()
         config = load_config(settings.config_path)
@@ -29,11 +29,11 @@ PIPE_WIDTH = 200
 
 
 def printable(text: str) -> str:
-    """No control sequence of whoever sent an event may reach a terminal."""
+    """Replace unprintable characters: a control sequence in an event must not reach the terminal."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def line_printer() -> Callable[[str], None]:
-    """Prints one line at a time, to a terminal or a file alike."""
+    """Return a function that prints one line without wrapping, to a terminal or a file."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     return console.print

@@ -1,4 +1,4 @@
-"""How an operator writes a time: a span ago (`90s`, `15m`, `24h`, `7d`), or ISO 8601, UTC unless it says otherwise."""
+"""Parses times in options: a span before now (`90s`, `15m`, `24h`, `7d`), or ISO 8601, by default in UTC."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def span_of(text: str) -> timedelta:
-    """Raises ValueError, whose message is for people."""
+    """Parse a span of time. Raises ValueError with a message for the user."""
     found = _SPAN.fullmatch(text)
     if found is None:
-        raise ValueError(f"{text!r:.40} is no span of time: write 90s, 15m, 24h or 7d")
+        raise ValueError(f"{text!r:.40} is not a duration: write 90s, 15m, 24h or 7d")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def moment_of(text: str, now: datetime) -> datetime:
-    """In UTC. Raises ValueError, whose message is for people."""
+    """Parse a time and return it in UTC. Raises ValueError with a message for the user."""
     try:
         if _SPAN.fullmatch(text):
             return now - span_of(text)
         moment = datetime.fromisoformat(text)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise ValueError(f"{text!r:.40} is no time: write 24h (ago), 7d, or 2026-03-01T12:00") from None
+        raise ValueError(f"{text!r:.40} is not a time: write 24h (ago), 7d (ago), or 2026-03-01T12:00") from None

@@ -1,7 +1,7 @@
-"""`billing topics`: the two topics exist, with one partition count, and keep what they must for as long as they must.
+"""`billing topics`: creates the two topics, or checks their partition counts. Safe to run again.
 
-`{prefix}.events` is what every stream reads; `{prefix}.dead` takes what cannot be applied. One count for both, so that
-a dead letter keeps its partition with its key. Safe to run again: what exists is checked, never changed.
+All streams read `{prefix}.events`; events that cannot be applied go to `{prefix}.dead`. Both have the same partition
+count, so that a dead letter has the partition of its event. Existing topics are checked but never changed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from schemas.settings import InvalidSettings, load_settings
 
 
 def topics(
-    partitions: Annotated[int | None, typer.Option(min=1, max=1000, help="Instead of BILLING_PARTITIONS.")] = None,
+    partitions: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Number of partitions. Default: BILLING_PARTITIONS.")
+    ] = None,
 ) -> None:
-    """Create the topics, or check those that exist.
+    """Create the topics, or check the existing ones.
 
     Example: BILLING_KAFKA_BOOTSTRAP=127.0.0.1:9092 billing topics
 
-    Exits 1 if Kafka does not answer or a topic has another partition count, 2 if a setting is missing.
+    Exits 1 if Kafka does not answer or a topic has a different partition count, 2 if a setting is missing.
     """
     try:
         settings = load_settings()

@@ -1,4 +1,4 @@
-"""`billing trigger`: makes an event as Stripe would, signs it, and posts it to a gateway in test mode."""
+"""`billing trigger`: creates a test event in Stripe's format, signs it, and posts it to the gateway."""
 
 from __future__ import annotations
 
@@ -22,27 +22,30 @@ _CUSTOMER = "cus_1"
 
 
 def trigger(
-    type_: Annotated[str, typer.Argument(metavar="TYPE", help="e.g. invoice.payment_failed; `list` names them all.")],
-    customer: Annotated[str, typer.Option(help="Whom it is about.")] = _CUSTOMER,
-    shape: Annotated[ApiShape, typer.Option(help="The API version it is rendered in.")] = ApiShape.NEW,
+    type_: Annotated[
+        str, typer.Argument(metavar="TYPE", help="Event type, e.g. invoice.payment_failed; `list` prints all types.")
+    ],
+    customer: Annotated[str, typer.Option(help="Customer id in the event.")] = _CUSTOMER,
+    shape: Annotated[ApiShape, typer.Option(help="Stripe API version of the event.")] = ApiShape.NEW,
     endpoint: Annotated[str, typer.Option(help="The endpoint to post to; it must be in test mode.")] = "default",
     url: Annotated[
-        str, typer.Option(envvar="BILLING_GATEWAY_URL", help="The gateway; by default the one of these settings.")
+        str,
+        typer.Option(envvar="BILLING_GATEWAY_URL", help="URL of the gateway. Default: the gateway of the settings."),
     ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the event's id and the answer as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print event id and answer as JSON.")] = False,
 ) -> None:
-    """Make a test event, sign it, and post it to the gateway.
+    """Create a test event, sign it, and post it to the gateway.
 
     Example: billing trigger invoice.payment_failed --customer cus_42
 
-    Exits 0 if it was accepted, 1 if not, 2 if a setting is missing or the endpoint is live.
+    Exits 0 if the gateway accepted it, 1 if not, 2 if a setting is missing or the endpoint is in live mode.
     """
     if type_ == "list":
         typer.echo("\n".join(EXAMPLES))
         return
     if type_ not in EXAMPLES:
         typer.echo(
-            f"trigger: no event of type {type_} can be made; `billing trigger list` names those that can", err=True
+            f"trigger: there is no example event of type {type_}; `billing trigger list` prints all types", err=True
         )
         raise typer.Exit(EXIT_INVALID_SETTINGS)
     try:
@@ -52,7 +55,7 @@ def trigger(
         typer.echo(f"trigger: {error}", err=True)
         raise typer.Exit(EXIT_INVALID_SETTINGS) from None
     event = orjson.dumps(example(type_, int(time.time()), StripeEvents(shape)))
-    # The made objects are of one customer; their ids are told apart by whose they are.
+    # The example objects belong to cus_1. Their ids are derived from the customer's, so that each customer has its own.
     event = event.replace(f'"{_CUSTOMER}"'.encode(), orjson.dumps(customer))
     if customer != _CUSTOMER:
         for prefix in (b"sub_1", b"in_1", b"cs_test_1"):
@@ -75,15 +78,15 @@ def trigger(
 
 
 def _secret_of(config: Config, settings: Settings, endpoint: str) -> SecretStr:
-    """The endpoint's secret. Raises InvalidSettings where anything about this configuration is live."""
+    """Return the endpoint's secret. Raises InvalidSettings if the API key or the endpoint is in live mode."""
     key = settings.stripe_api_key.get_secret_value() if settings.stripe_api_key else ""
     if key.startswith(("sk_live_", "rk_live_")):
-        raise InvalidSettings("BILLING_STRIPE_API_KEY is a live key: no made-up events here")
+        raise InvalidSettings("BILLING_STRIPE_API_KEY is a live key: test events are not allowed")
     found = config.endpoints.get(endpoint)
     if found is None:
-        raise InvalidSettings(f"no endpoint {endpoint} (there are {', '.join(config.endpoints) or 'none'})")
+        raise InvalidSettings(f"no endpoint {endpoint} (configured: {', '.join(config.endpoints) or 'none'})")
     if found.mode is not Mode.TEST:
-        raise InvalidSettings(f"endpoint {endpoint} is in live mode: no made-up events there")
+        raise InvalidSettings(f"endpoint {endpoint} is in live mode: test events are not allowed")
     return found.secrets[0]
 
 

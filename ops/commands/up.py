@@ -1,4 +1,4 @@
-"""`billing up` and `billing down`: the whole system on this machine, and its end."""
+"""`billing up` and `billing down`: start and stop the whole system on this machine."""
 
 from __future__ import annotations
 
@@ -24,55 +24,59 @@ from schemas.settings import InvalidSettings
 _DETACH_TIMEOUT = 600.0
 _STOP_TIMEOUT = 90.0
 
-StateDir = Annotated[Path, typer.Option("--state-dir", help="Where data, logs, config and env are kept.")]
+StateDir = Annotated[Path, typer.Option("--state-dir", help="Folder for data, logs, config and env.")]
 
 
 def up(
     state_dir: StateDir = Path(".billing"),
-    workers: Annotated[int, typer.Option("--workers", min=1, max=32, help="Worker processes, one group.")] = 1,
-    brokers: Annotated[int, typer.Option("--brokers", help="Of Kafka: 1, or 3, of which one may die.")] = 1,
-    detach: Annotated[bool, typer.Option("--detach", help="Return when all is ready; `billing down` ends it.")] = False,
-    analytics: Annotated[bool, typer.Option("--analytics", help="Keep figures too, for `billing mrr`.")] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=32, help="Number of worker processes, in one group.")
+    ] = 1,
+    brokers: Annotated[int, typer.Option("--brokers", help="Kafka brokers: 1, or 3 of which one may fail.")] = 1,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when the system is ready; `billing down` stops it.")
+    ] = False,
+    analytics: Annotated[bool, typer.Option("--analytics", help="Also run analytics, for `billing mrr`.")] = False,
 ) -> None:
-    """Run the whole system here: Kafka, Postgres, a mailbox, gateway, workers, dispatcher, scheduler.
+    """Run the whole system on this machine: Kafka, Postgres, mailbox, gateway, workers, dispatcher, scheduler.
 
     Example: billing up --workers 2 --detach && set -a && . .billing/env
 
-    Ctrl-C ends it and leaves nothing running; data is kept. Exits 1 when it cannot start or already runs, 2 when a
-    setting is wrong.
+    Ctrl-C stops all processes; data is kept. Exits 1 if the system cannot start or is already running, 2 if a setting
+    is invalid.
     """
     state_dir = state_dir.absolute()
     say = line_printer()
     if brokers not in BROKERS:
-        raise typer.BadParameter(f"{brokers}: there are {' or '.join(map(str, BROKERS))} brokers")
+        raise typer.BadParameter(f"{brokers}: --brokers must be {' or '.join(map(str, BROKERS))}")
     command = _foreground(state_dir, workers, brokers, analytics=analytics)
     if Claim(state_dir).is_taken():
-        _fail(AlreadyRunning(f"already running in {state_dir}; `billing down` ends it"))
+        _fail(AlreadyRunning(f"already running in {state_dir}; `billing down` stops it"))
     if detach:
         _detach(state_dir, command, say)
         return
     if os.environ.get("STATE_DIR") != str(state_dir):
-        # Every process of a system carries STATE_DIR in its environment from birth, this one too.
+        # STATE_DIR in the environment of a process marks it as part of the system in that folder, this process too.
         os.execve(sys.executable, command, {**os.environ, "STATE_DIR": str(state_dir)})  # noqa: S606 - ourselves
     system = System(state_dir, workers, say, analytics=analytics, brokers=brokers)
-    asked = threading.Event()
+    stop = threading.Event()
     with stop_on_exit(system):
         try:
             system.start()
         except NOT_STARTED as error:
             _fail(error)
-        say(f"Mail arrives in {system.mailbox_dir}, logs are in {state_dir / 'logs'}; Ctrl-C ends it")
+        say(f"Mails are in {system.mailbox_dir}, logs in {state_dir / 'logs'}; Ctrl-C stops the system")
         for number in _END_SIGNALS:
-            signal.signal(number, lambda *_: asked.set())
-        asked.wait()
+            signal.signal(number, lambda *_: stop.set())
+        stop.wait()
 
 
 def down(state_dir: StateDir = Path(".billing")) -> None:
-    """End the system that runs in this state directory. Its data is kept.
+    """Stop the system that runs in this state directory. Its data is kept.
 
     Example: billing down --state-dir .billing
 
-    Exits 0 when nothing runs any more, whether or not something did; 1 when it could not be ended.
+    Exits 0 if nothing is running any more, also if nothing was running before; 1 if the system could not be stopped.
     """
     state_dir = state_dir.absolute()
     say = line_printer()
@@ -84,10 +88,10 @@ def down(state_dir: StateDir = Path(".billing")) -> None:
         if owner is not None:
             owner.send_signal(signal.SIGTERM if time.monotonic() < deadline - 10 else signal.SIGKILL)
         if time.monotonic() > deadline:
-            _fail(SystemNotStarted(f"could not end what runs in {state_dir}"))
+            _fail(SystemNotStarted(f"could not stop the system in {state_dir}"))
         _wait_for_end(claim, min(deadline - 10, time.monotonic() + 40))
     left = end_leftovers(state_dir)
-    say(f"Stopped {state_dir}" if was_running or left else f"Nothing runs in {state_dir}")
+    say(f"Stopped {state_dir}" if was_running or left else f"Nothing is running in {state_dir}")
 
 
 def _foreground(state_dir: Path, workers: int, brokers: int, *, analytics: bool) -> list[str]:
@@ -97,7 +101,7 @@ def _foreground(state_dir: Path, workers: int, brokers: int, *, analytics: bool)
 
 
 def _detach(state_dir: Path, command: list[str], say: Callable[[str], None]) -> None:
-    """Start the foreground command in a session of its own, repeat what it says, return when it is ready."""
+    """Start the foreground command in its own session, print its output, and return when it is ready."""
     log = state_dir / "logs" / "up.log"
     make_private(state_dir)
     log.parent.mkdir(exist_ok=True)
@@ -112,24 +116,24 @@ def _detach(state_dir: Path, command: list[str], say: Callable[[str], None]) -> 
         )
     is_ready = False
     try:
-        with log.open() as told:
-            is_ready = _follow(process, told, Claim(state_dir), say)
+        with log.open() as lines:
+            is_ready = _follow(process, lines, Claim(state_dir), say)
     finally:
         if not is_ready:
             process.terminate()
-            process.wait()  # bounded: it stops its children within bounds
+            process.wait()  # does not hang: the process stops its children within a limited time
     if not is_ready:
         raise typer.Exit(process.returncode or 1)
-    say(f"Running in the background; `billing down --state-dir {state_dir}` ends it")
-    process.returncode = 0  # it is not ours to wait for any more
+    say(f"Running in the background; `billing down --state-dir {state_dir}` stops it")
+    process.returncode = 0  # without this, Popen would warn that the process is still running
 
 
-def _follow(process: subprocess.Popen[bytes], told: IO[str], claim: Claim, say: Callable[[str], None]) -> bool:
-    """Repeat its lines until it is ready (True), has ended, or the time is up."""
+def _follow(process: subprocess.Popen[bytes], lines: IO[str], claim: Claim, say: Callable[[str], None]) -> bool:
+    """Print the lines of the process. Returns True when it is ready, False when it has ended or after 600 s."""
     deadline = time.monotonic() + _DETACH_TIMEOUT
     while time.monotonic() < deadline:
         is_ready, has_ended = claim.is_ready(), process.poll() is not None
-        for line in told.read().splitlines():  # after the question: nothing said before the answer is missed
+        for line in lines.read().splitlines():  # read after the check, so that no line before the end is missed
             say(line)
         if is_ready or has_ended:
             return is_ready and not has_ended

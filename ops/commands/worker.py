@@ -18,37 +18,38 @@ from streams.rules.catalog import STREAMS
 
 def worker(
     streams: Annotated[
-        list[str] | None, typer.Argument(help="Run only these streams, as a consumer group of their own.")
+        list[str] | None, typer.Argument(help="Run only these streams, in their own consumer group.")
     ] = None,
     without: Annotated[
-        list[str] | None, typer.Option("--without", help="Leave this stream to a group of its own; may be repeated.")
+        list[str] | None, typer.Option("--without", help="Leave this stream to another group. Repeatable.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume-after-brake", help="Go on, though too many events died under this code.")
+        bool, typer.Option("--resume-after-brake", help="Continue although too many events died with this code.")
     ] = False,
 ) -> None:
-    """Apply events: read the log, decide, write Postgres.
+    """Apply events: read them from the log, decide by the rules, and write the results to Postgres.
 
     Example: billing worker            (all streams, one group)
-             billing worker invoices   (one stream, a group of its own)
-             billing worker --without invoices   (the rest, in the first group)
+             billing worker invoices   (one stream, in its own group)
+             billing worker --without invoices   (the other streams, in the first group)
 
-    When too many events die it stops (exit 71); started again, it waits: for other code, `billing brake release`, or
-    --resume-after-brake. Exits 70 when it is stuck, or met what it can neither apply nor dead-letter.
+    If too many events die it stops with exit code 71. After a restart it waits for different code, for `billing brake
+    release`, or for --resume-after-brake. Exits 1 if Kafka or Postgres does not answer at the start, 2 if a setting or
+    stream is invalid, 70 if it is stuck or meets an event that it can neither apply nor dead-letter.
     """
-    asked_for, left_out = frozenset(streams or ()), frozenset(without or ())
-    unknown = (asked_for | left_out) - _ALL
+    only, left_out = frozenset(streams or ()), frozenset(without or ())
+    unknown = (only | left_out) - _ALL
     if unknown:
         typer.echo(f"no such stream: {', '.join(sorted(unknown))} (there are {', '.join(STREAMS)}, {OTHER})", err=True)
         raise typer.Exit(2)
-    if asked_for and left_out:
-        typer.echo("name streams, or leave some out with --without: not both", err=True)
+    if only and left_out:
+        typer.echo("name streams, or leave some out with --without, but not both", err=True)
         raise typer.Exit(2)
     settings, config = settings_and_config()
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # also for the loop of the consumer's thread
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # the consumer's thread creates a loop of its own
     with asyncio.Runner() as runner:
         try:
-            runner.run(run(settings, config, asked_for, without=left_out, resume_after_brake=resume))
+            runner.run(run(settings, config, only, without=left_out, resume_after_brake=resume))
         except (InvalidSettings, WorkerCrashed, StoreUnavailable) as error:
             typer.echo(f"worker: {error}", err=True)
             raise typer.Exit(1) from None

@@ -1,1 +1,1 @@
-"""The main functions of the long-running processes."""
+"""The main functions of the long-running processes. They create the components and connect them."""

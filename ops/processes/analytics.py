@@ -1,4 +1,4 @@
-"""`billing analytics`: wires the consumer that keeps the figures, and counts them anew."""
+"""The main function of `billing analytics`: runs the consumer that keeps the figures."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ log = structlog.get_logger(__name__)
 
 EXIT_UNAVAILABLE = 3
 _STUCK_S = 60.0
-"""How long Postgres may hold it up before /readyz says so."""
+"""After this many seconds of failing batches /readyz reports it."""
 
 
 class AnalyticsCrashed(Exception):
-    """Faust gave up; the supervisor starts a new process."""
+    """Faust stopped by itself. The process exits, and the supervisor should start a new one."""
 
 
 async def run(settings: Settings, config: Config) -> None:
-    """Until SIGTERM or SIGINT. Raises AnalyticsCrashed, InvalidSettings, OpsAddressTaken, StoreUnavailable."""
+    """Run until SIGTERM or SIGINT. Raises AnalyticsCrashed, InvalidSettings, OpsAddressTaken, StoreUnavailable."""
     partitions = await asyncio.to_thread(_partitions_of, settings.kafka_bootstrap, settings.events_topic)
     group = group_of(settings.topic_prefix)
     faust_app = create_app(settings)
@@ -77,13 +77,12 @@ async def run(settings: Settings, config: Config) -> None:
 
 
 def _offsets(faust_app: faust.App, follower: Follower, places: GroupPositions, commits: CommitWatch) -> str | None:
-    """For the watchdog: does what is committed move? Trouble that is waited out in sight is no stillness."""
-    assigned = faust_app.consumer.assignment() if faust_app.started else ()
-    ours = {tp.partition for tp in assigned}
-    of_ours = {partition: place for partition, place in (places.read() or {}).items() if partition in ours}
-    show_lag({partition: place.lag for partition, place in of_ours.items()})
+    """Check for the watchdog that committed offsets move. Retries that /readyz reports do not count as stuck."""
+    partitions = {tp.partition for tp in faust_app.consumer.assignment()} if faust_app.started else set()
+    assigned = {partition: place for partition, place in (places.read() or {}).items() if partition in partitions}
+    show_lag({partition: place.lag for partition, place in assigned.items()})
     is_excused = not faust_app.started or faust_app.rebalancing or follower.troubled_since is not None
-    return commits.look(time.monotonic(), of_ours, is_excused=is_excused)
+    return commits.look(time.monotonic(), assigned, is_excused=is_excused)
 
 
 def _faust_trouble(faust_app: faust.App) -> str | None:

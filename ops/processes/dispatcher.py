@@ -1,4 +1,4 @@
-"""`billing dispatcher`: wires the dispatchers of e-mails and of calls to Stripe, and runs them until told to stop."""
+"""The main function of `billing dispatcher`: delivers e-mails, calls to Stripe and exports until it is stopped."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SENDERS = 4
 
 
 def mail_parts(settings: Settings, config: Config) -> tuple[SmtpServer, Composer]:
-    """Where mail goes and who makes it. Raises InvalidSettings."""
+    """Return the mail server and the composer of mails. Raises InvalidSettings."""
     try:
         server = parse_smtp_url(settings.smtp_url.get_secret_value())
     except InvalidSmtpUrl as error:
@@ -58,7 +58,7 @@ def mail_parts(settings: Settings, config: Config) -> tuple[SmtpServer, Composer
 
 
 async def run(settings: Settings, config: Config, server: SmtpServer, composer: Composer) -> None:
-    """Until SIGTERM or SIGINT. Raises InvalidSettings, OpsAddressTaken."""
+    """Run until SIGTERM or SIGINT. Raises InvalidSettings, OpsAddressTaken."""
     metrics = MailMetrics()
     claimer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     async with (
@@ -106,7 +106,7 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
             )
             running = [asyncio.create_task(work.run()) for work in (mails, calls, exports)]
             await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            stop()  # whichever ended, the process does
+            stop()  # if one of the loops ends, stop all
             for end in await asyncio.gather(*running, return_exceptions=True):
                 if isinstance(end, BaseException):
                     raise end
@@ -123,8 +123,8 @@ async def _mail_dispatcher(
     settings: Settings, config: Config, server: SmtpServer, composer: Composer, metrics: MailMetrics, claimer: str
 ) -> AsyncIterator[Dispatcher]:
     outbox = await Outbox.connect(settings.database_url, claimer=claimer, pool_size=SENDERS + 1)
-    couriers = [MailSender(composer, SmtpLink(server), config.mail, clock=_utc_now) for _ in range(SENDERS)]
-    dispatch = Dispatcher(outbox, couriers, metrics, clock=_utc_now)
+    senders = [MailSender(composer, SmtpLink(server), config.mail, clock=_utc_now) for _ in range(SENDERS)]
+    dispatch = Dispatcher(outbox, senders, metrics, clock=_utc_now)
     listener = asyncio.create_task(listen(settings.database_url, EMAILS_CHANNEL, dispatch.wake))
     try:
         yield dispatch
@@ -142,7 +142,7 @@ def _utc_now() -> datetime:
 async def exporter(
     settings: Settings, registry: CollectorRegistry, *, claimer: str, clock: Callable[[], datetime]
 ) -> AsyncIterator[Exporter]:
-    """An exporter, to be run inside the block. Raises InvalidSettings."""
+    """Yield an exporter to run inside the block. Raises InvalidSettings."""
     storage = Storage(settings.exports_place)
     orders = await ExportOrders.connect(settings.database_url, claimer=claimer, application="billing-exports")
     try:
@@ -152,7 +152,7 @@ async def exporter(
 
 
 def stripe_parts(settings: Settings) -> tuple[ApiKey, str] | None:
-    """The key and where it may go, None without a key. Raises InvalidSettings."""
+    """Return the API key and Stripe's base URL, None without a key. Raises InvalidSettings."""
     if settings.stripe_api_key is None:
         return None
     return parse_key(settings.stripe_api_key), parse_base(settings.stripe_api_base)
@@ -162,7 +162,7 @@ def stripe_parts(settings: Settings) -> tuple[ApiKey, str] | None:
 async def call_dispatcher(
     settings: Settings, registry: CollectorRegistry, *, claimer: str, clock: Callable[[], datetime]
 ) -> AsyncIterator[CallDispatcher]:
-    """A dispatcher of calls, to be run inside the block. Raises InvalidSettings."""
+    """Yield a dispatcher of calls to Stripe to run inside the block. Raises InvalidSettings."""
     parts = stripe_parts(settings)
     calls = await Calls.connect(settings.database_url, claimer=claimer, pool_size=LANES + 1 if parts else 1)
     try:

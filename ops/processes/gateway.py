@@ -1,7 +1,7 @@
-"""`billing gateway`: the HTTP door as a process, or as several behind one port.
+"""The main functions of `billing gateway`: one HTTP process, or several that share a port.
 
 With BILLING_GATEWAY_PROCESSES above 1 this process only binds the port once for each child (SO_REUSEPORT: the kernel
-spreads connections) and watches them; a child that dies ends them all, so that whoever supervises us sees it.
+spreads connections) and watches the children. If a child dies it stops all, so that the supervisor notices.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class PortTaken(Exception):
 
 
 def _bind(host: str, port: int, count: int) -> list[socket.socket]:
-    """Sockets bound to one address, not listening yet. Raises PortTaken."""
+    """Return `count` sockets bound to one address; a single one listens already. Raises PortTaken."""
     found: list[socket.socket] = []
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         if count > 1 and port:
-            # With SO_REUSEPORT a second gateway would share the port unnoticed, so ask once without it.
+            # With SO_REUSEPORT a second gateway would share the port unnoticed, so bind once without it as a check.
             with socket.socket(family, kind, proto) as alone:
                 alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 alone.bind(address)
@@ -58,9 +58,9 @@ def _bind(host: str, port: int, count: int) -> list[socket.socket]:
             if count > 1:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(address)
-            address = sock.getsockname()  # port 0: the first socket's choice is the port of all
+            address = sock.getsockname()  # with port 0, all sockets get the port that the kernel chose for the first
         if count == 1:
-            found[0].listen(BACKLOG)  # SO_REUSEADDR lets two bind, but only one listen
+            found[0].listen(BACKLOG)  # SO_REUSEADDR lets two processes bind, but only one listen
     except OSError as error:
         for sock in found:
             sock.close()
@@ -88,7 +88,7 @@ async def _serve_with(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if is_child:
-        loop.add_reader(sys.stdin.fileno(), stop.set)  # readable only at its end: the parent is gone
+        loop.add_reader(sys.stdin.fileno(), stop.set)  # becomes readable only when the parent has ended
     metrics = GatewayMetrics()
     publisher = Publisher(settings.kafka_bootstrap, settings.events_topic, metrics)
     watchdog = Watchdog({"producer": publisher.stuck_reason}, limit_s=settings.stuck_after_s)
@@ -97,7 +97,7 @@ async def _serve_with(
     try:
         server = runner.server
         if server is None:
-            raise RuntimeError("aiohttp's runner has no server after its setup")
+            raise RuntimeError("aiohttp's runner has no server after setup")
         listener = await loop.create_server(server, sock=sock, backlog=BACKLOG)
         host, port = sock.getsockname()[:2]
         log.info(
@@ -122,7 +122,7 @@ async def _serve_with(
 
 
 async def _watch_children(listeners: list[socket.socket]) -> int:
-    """Start a child per socket and wait; returns the exit code: 0 if we were told to stop."""
+    """Start one child per socket and wait. Returns the exit code: 0 after a signal if every child exits 0, else 1."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -132,21 +132,21 @@ async def _watch_children(listeners: list[socket.socket]) -> int:
         for sock in listeners:
             sock.close()
         ends = [asyncio.create_task(child.wait()) for child in children]
-        told = asyncio.create_task(stop.wait())
-        await asyncio.wait([told, *ends], return_when=asyncio.FIRST_COMPLETED)
-        was_told = told.done()
-        told.cancel()
-        if not was_told:
+        signaled = asyncio.create_task(stop.wait())
+        await asyncio.wait([signaled, *ends], return_when=asyncio.FIRST_COMPLETED)
+        was_signaled = signaled.done()
+        signaled.cancel()
+        if not was_signaled:
             log.error("a gateway process died, stopping the others", action="gateway.child_died")
         for child in children:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+            with contextlib.suppress(ProcessLookupError):  # the child has just ended
                 child.terminate()
         _, late = await asyncio.wait(ends, timeout=CHILDREN_END_WITHIN_S)
         for child, end in zip(children, ends, strict=True):
             if end in late:
                 child.kill()
         codes = await asyncio.gather(*ends)
-    return 0 if was_told and not any(codes) else 1
+    return 0 if was_signaled and not any(codes) else 1
 
 
 async def _start_child(sock: socket.socket, extra: dict[str, str]) -> asyncio.subprocess.Process:
@@ -157,7 +157,7 @@ async def _start_child(sock: socket.socket, extra: dict[str, str]) -> asyncio.su
         "gateway",
         f"--child-fd={sock.fileno()}",
         pass_fds=(sock.fileno(),),
-        stdin=asyncio.subprocess.PIPE,  # held open by us; its end tells the child that we are gone
+        stdin=asyncio.subprocess.PIPE,  # stays open while this process lives, so the child notices its end
         env={**os.environ, **extra},
     )
 
@@ -167,9 +167,9 @@ _GATEWAY_CONNECTIONS = 4
 
 @asynccontextmanager
 async def links(settings: Settings) -> AsyncIterator[Links | None]:
-    """What the gateway needs to serve links; None without a secret to check them with. Raises InvalidSettings.
+    """Yield what the gateway needs to serve links in mails; None without BILLING_LINK_SECRET. Raises InvalidSettings.
 
-    Nothing connects before a link is opened, so that a database that is down is no matter for the webhooks.
+    It connects to Postgres only when a link is opened, so that webhooks do not depend on the database.
     """
     if settings.link_secret is None:
         yield None

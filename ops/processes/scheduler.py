@@ -1,4 +1,4 @@
-"""`billing scheduler`: wires the scheduler and runs it until it is told to stop."""
+"""The main function of `billing scheduler`: appends due timers to the log until it is stopped."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from schemas.settings import Config, Settings
 log = structlog.get_logger(__name__)
 
 _STOP_S = 15.0
-"""For a reconciliation to let go: it may be waiting for Kafka."""
+"""Seconds to wait at the end for a reconciliation or a retry, which may be waiting for Kafka."""
 
 
 async def run(settings: Settings, config: Config) -> None:
-    """Until SIGTERM or SIGINT. Raises InvalidSettings, OSError when the ops address is taken."""
+    """Run until SIGTERM or SIGINT. Raises InvalidSettings, OpsAddressTaken."""
     reconciling = _reconciling(settings, config)
     event_log = EventAppender(settings.kafka_bootstrap, settings.events_topic, client_id="billing-scheduler")
     schedule = Scheduler(partial(DueTimers.connect, settings.database_url), event_log, clock=clock_from(os.environ))
@@ -47,9 +47,9 @@ async def run(settings: Settings, config: Config) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, schedule.stop)
-    beside = [asyncio.create_task(reconciling.run())] if reconciling is not None else []
+    background = [asyncio.create_task(reconciling.run())] if reconciling is not None else []
     if settings.retry_failed_every_s:
-        beside.append(asyncio.create_task(retrying.run()))
+        background.append(asyncio.create_task(retrying.run()))
     try:
         await health.start()
         watchdog.start()
@@ -57,17 +57,17 @@ async def run(settings: Settings, config: Config) -> None:
         await schedule.run()
     finally:
         await watchdog.stop()
-        for work in beside:
+        for work in background:
             work.cancel()
-        if beside:
-            await asyncio.wait(beside, timeout=_STOP_S)
+        if background:
+            await asyncio.wait(background, timeout=_STOP_S)
         await health.stop()
         await asyncio.to_thread(event_log.close)
     log.info("scheduler.stopped", action="scheduler.stopped")
 
 
 def _reconciling(settings: Settings, config: Config) -> ReconcileSchedule | None:
-    """Raises InvalidSettings."""
+    """Return the scheduled reconciliation, None if it is off. Raises InvalidSettings."""
     if not settings.reconcile_every_s:
         return None
     key_and_base(settings, config)

@@ -1,4 +1,4 @@
-"""`billing worker`: wires one worker and runs it until it is told to stop or cannot go on."""
+"""The main function of `billing worker`: applies events until it is stopped or cannot continue."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ log = structlog.get_logger()
 
 _ALL = frozenset(STREAMS) | {OTHER}
 _STUCK_S = 60.0
-"""How long Postgres may hold a worker up before /readyz says so."""
+"""After this many seconds of failing batches /readyz reports it."""
 _HOUSEKEEPING_S = 30.0
 
 
 class WorkerCrashed(Exception):
-    """Faust gave up; the supervisor starts a new process."""
+    """Faust stopped by itself. The process exits, and the supervisor should start a new one."""
 
 
 async def run(
@@ -63,14 +63,17 @@ async def run(
     stream_of: Callable[[str], str] = stream_of,
     resume_after_brake: bool = False,
 ) -> None:
-    """Runs until SIGTERM or SIGINT. Raises WorkerCrashed, InvalidSettings when there is no topic to read, and
-    StoreUnavailable when Postgres does not answer at the start."""
+    """Run until SIGTERM or SIGINT. `streams` empty means all streams, less those in `without`.
+
+    Raises WorkerCrashed, OpsAddressTaken, InvalidSettings if there is no topic to read, and StoreUnavailable if
+    Postgres does not answer at the start.
+    """
     partitions = await asyncio.to_thread(_partitions_of, settings.kafka_bootstrap, settings.events_topic)
     keeps = await asyncio.to_thread(kafka_keeps, settings)
     warn_if_too_long(keeps, config.rules.erase_after_days)
     warn_if_endless(keeps)
     group = group_of(settings.topic_prefix, streams)
-    if without:  # of the same group: what others have left it reads on from there
+    if without:  # keeps the group of all streams, and so continues at its offsets
         streams = _ALL - without
     app = create_app(settings, group, partitions)
     app.sensors.add(KafkaSensor())
@@ -97,7 +100,7 @@ async def run(
         hold=partial(_stop_braked, hold),
     )
     attach(app, agent, settings.events_topic, seen)
-    for stream in streams or _ALL:  # shown from the start: "no event since" is what alarms ask
+    for stream in streams or _ALL:  # create the series at 0: alerts on "no event since" need them from the start
         for outcome in ("applied", "dead"):
             metrics.EVENTS.labels(stream=stream, outcome=outcome)
     await asyncio.to_thread(
@@ -133,7 +136,7 @@ async def run(
     try:
         if resume_after_brake:
             await hold.brakes.release(group, operator(), let_die=settings.brake_window)
-        brake.forgive(await hold.until_released(stopping))
+        brake.allow_more(await hold.until_released(stopping))
         if not stopping.is_set():
             watchdog.start()
             await app.start()
@@ -154,14 +157,17 @@ async def run(
 
 
 def _spare_collections() -> None:
-    """A batch makes some ten thousand objects that go with it, and no cycles to speak of; at Python's own thresholds
-    the collector takes a tenth of the worker's time."""
+    """Make the garbage collector run less often.
+
+    A batch creates about ten thousand short-lived objects and almost no cycles. With Python's default thresholds the
+    collector takes a tenth of the worker's time.
+    """
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
 
 async def _stop_braked(hold: BrakeGate, tripped: BrakeTripped) -> None:
-    """Ends the process uncommitted, as an orderly stop would not, once Postgres knows why."""
+    """Record the reason in Postgres, then end the process at once: an orderly stop would commit the failing batch."""
     await hold.write_down(tripped)
     typer.echo(f"worker: {hold.reason}", err=True)
     os._exit(EXIT_BRAKED)

@@ -1,1 +1,1 @@
-"""What every process needs while it runs: health pages, watchdog, logs, clock."""
+"""Used by every running process: health pages, watchdog, logs, clock."""

@@ -1,4 +1,4 @@
-"""Beside the flow: the clock by which timers are due. `billing demo` moves it, so that a month is told in seconds."""
+"""The clock that decides when timers are due. `billing demo` moves it, so that a month passes in seconds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _MOST_S = 366 * 86_400.0
 
 
 def clock_from(environment: Mapping[str, str]) -> Callable[[], datetime]:
-    """The present time, UTC, moved as the environment says.
+    """Return a clock: the present time in UTC, plus the seconds in the environment variable CLOCK_OFFSET.
 
-    Raises InvalidSettings for what is no number of seconds within a year, and wherever something is moved in a process
-    that is not a part of a local system: real customers get no mail before its time.
+    Raises InvalidSettings if the value is not a number of seconds from 0 to 366 days, or if it is set outside a local
+    system, where real customers would get mails too early.
     """
     ahead = timedelta(seconds=_seconds(environment.get(CLOCK_OFFSET) or "0"))
     if ahead and not environment.get("STATE_DIR"):

@@ -1,6 +1,6 @@
-"""Beside each process that has no HTTP door of its own: is it alive, is it ready, what does it count?
+"""Serves health checks and metrics of the processes without an HTTP server of their own.
 
-`/livez` and `/readyz` answer 200, or 503 with the reasons; `/metrics` is Prometheus' format.
+`/livez` and `/readyz` answer 200, or 503 with the reasons. `/metrics` is in Prometheus format.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 from prometheus_client.registry import Collector
 
 Check = Callable[[], str | None]
-"""None when all is well, else the reason in a few words. It must not wait."""
+"""Returns None if all is well, else a short reason. It must not block."""
 
 
 class OpsAddressTaken(Exception):
-    """BILLING_OPS_HOST and BILLING_OPS_PORT cannot be bound; the message is one line."""
+    """The address BILLING_OPS_HOST:BILLING_OPS_PORT cannot be bound; the message is one line."""
 
 
 class OpsServer:
-    """A small listener. `checks` decide /readyz; `alive` decides /livez, and without one answering is enough.
+    """A small HTTP server. `alive` decides /livez; `alive` and `checks` decide /readyz.
 
-    Liveness means progress: a check of `alive` fails when the process should be restarted.
-    `notes` are said beside the checks and decide nothing. Port 0 is no listener at all.
+    A check in `alive` fails when the process makes no progress and should be restarted. Without any, /livez always
+    answers 200. `notes` are shown on /readyz for information only. With port 0 nothing listens.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class OpsServer:
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
 
     async def start(self) -> None:
-        """Raises OpsAddressTaken."""
+        """Start listening. Raises OpsAddressTaken."""
         if self._port == 0:
             return
         await self._runner.setup()

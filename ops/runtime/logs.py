@@ -1,6 +1,6 @@
-"""How every process speaks: one line per fact on stderr, JSON for machines or columns for people.
+"""Configures the logs of every process: lines on stderr, as JSON or in a readable format for a console.
 
-stdout stays free for what a command answers.
+stdout is only for the output of commands.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from structlog.typing import EventDict, Processor
 
 
 def configure_logging(*, log_format: Literal["json", "console"] = "json", level: str = "info") -> None:
-    """Point structlog and the standard library's loggers at stderr. Called once, by an entry point."""
-    shared: list[Processor] = [_say_level_and_time]
+    """Configure structlog and the standard library's loggers to write to stderr. Call it once, at the start."""
+    shared: list[Processor] = [_add_level_and_time]
     render: list[Processor]
     if log_format == "json":
         render = [structlog.processors.format_exc_info, _to_json]
@@ -48,9 +48,11 @@ def configure_logging(*, log_format: Literal["json", "console"] = "json", level:
 
 
 class Lines(io.TextIOBase):
-    """A stream, for lines. What is logged on an event loop, up to info, is written once at the end of its turn: with a
-    system call for each line the gateway spends a tenth of its time on them. From warnings on, and without a loop,
-    each line is written at once, with what came before it.
+    """A stream that batches log lines.
+
+    Lines up to level info that are logged on an event loop are written together in the loop's next turn: with one
+    system call per line the gateway spends a tenth of its time on them. Warnings and errors, and lines logged without
+    a loop, are written at once, after the lines before them.
     """
 
     def __init__(self, out: TextIO) -> None:
@@ -59,7 +61,7 @@ class Lines(io.TextIOBase):
         self._lock = threading.Lock()
 
     def msg(self, line: str) -> None:
-        """One line, soon."""
+        """Log one line, written in the next turn of the event loop."""
         with self._lock:
             is_first = not self._waiting
             self._waiting.append(line + "\n")
@@ -72,20 +74,20 @@ class Lines(io.TextIOBase):
     log = debug = info = msg
 
     def urgent(self, line: str) -> None:
-        """One line, now."""
+        """Log one line and write it at once."""
         self.write(line + "\n")
         self.flush()
 
     warn = warning = error = err = critical = fatal = failure = exception = urgent
 
     def write(self, text: str) -> int:
-        """Part of a line, for the standard library's handler."""
+        """Add a part of a line, for the handler of the standard library."""
         with self._lock:
             self._waiting.append(text)
         return len(text)
 
     def flush(self) -> None:
-        """All that waits, written."""
+        """Write all waiting lines."""
         with self._lock:
             text = "".join(self._waiting)
             self._waiting.clear()
@@ -94,14 +96,14 @@ class Lines(io.TextIOBase):
                 self._out.flush()
 
 
-def _say_level_and_time(_logger: object, method: str, event: EventDict) -> EventDict:
+def _add_level_and_time(_logger: object, method: str, event: EventDict) -> EventDict:
     event["level"] = "warning" if method == "warn" else "error" if method == "exception" else method
     event["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     return event
 
 
 def _library_action(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """A library's line has no action of ours; its logger's name says who spoke."""
+    """Set the action of a library's log line to `library.` and the name of its logger."""
     record = event.get("_record")
     if isinstance(record, logging.LogRecord):
         event["action"] = f"library.{record.name}"

@@ -1,11 +1,11 @@
-"""Who uses this system."""
+"""The name of the operator who runs a command."""
 
 import getpass
 
 
 def operator() -> str:
-    """Who types: the user of this system, by name where it has one."""
+    """Return the name of the system user, "unknown" if it has none."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user often has no name
+    except (KeyError, OSError):  # the user of a container often has no name
         return "unknown"

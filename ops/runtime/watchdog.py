@@ -1,6 +1,6 @@
-"""Beside each process: ends it, saying why, when it has work and does not move. Liveness means progress.
+"""Ends a process that has work but makes no progress, and logs the reason.
 
-In a thread of its own with a connection of its own, since what is stuck may be the event loop itself.
+It runs in its own thread, because the event loop itself may be stuck.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from schemas.timing import Check, Stillness
 log = structlog.get_logger(__name__)
 
 EXIT_STUCK = 70
-"""EX_SOFTWARE, as a worker that cannot go on."""
+"""EX_SOFTWARE; also the exit code of a worker that cannot continue."""
 
 
 _EVENT_LOOP = "event_loop"
@@ -28,14 +28,14 @@ _SHORTEST_S, _LONGEST_S = 0.25, 10.0
 
 
 class LoopBeat:
-    """Whether the event loop turns: `beat` runs on it, `check` anywhere."""
+    """Detects an event loop that is blocked. `beat` runs on the loop, `check` in any thread."""
 
     def __init__(self, limit_s: float) -> None:
         self._stillness = Stillness(limit_s)
         self._beats = 0
 
     async def beat(self) -> None:
-        """Runs until cancelled."""
+        """Count up several times per second, until cancelled."""
         while True:
             self._beats += 1
             await asyncio.sleep(_SHORTEST_S)
@@ -46,7 +46,7 @@ class LoopBeat:
 
 
 class Watchdog:
-    """Asks its checks in turn, several times within `limit_s`, from `start` to `stop`; the first reason ends it all."""
+    """Runs the checks one after the other, several times within `limit_s`. The first reason ends the process."""
 
     def __init__(
         self, checks: Mapping[str, Check], *, limit_s: float, end: Callable[[str], None] | None = None
@@ -55,40 +55,43 @@ class Watchdog:
         self._checks = {_EVENT_LOOP: self._loop_beat.check, **checks}
         self._every_s = min(max(limit_s / 8, _SHORTEST_S), _LONGEST_S)
         self._end = end or end_at_once
-        self._asked = threading.Event()
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._beat: asyncio.Task[None] | None = None
         self._reason: str | None = None
 
     def trouble(self) -> str | None:
-        """For /livez: why this process is about to end."""
+        """Return for /livez why this process is about to end, else None."""
         return self._reason
 
     def start(self) -> None:
-        """On the event loop that is to be watched."""
+        """Start the thread. Call it on the event loop to watch."""
         self._beat = asyncio.create_task(self._loop_beat.beat())
         self._thread.start()
 
     async def stop(self) -> None:
-        """Safe to call at any time; an orderly end is bounded by whoever asked for it."""
-        self._asked.set()
+        """Stop the watch. Safe to call at any time. From then on the caller must limit the time of its own stop."""
+        self._stopped.set()
         if self._beat is not None:
             self._beat.cancel()
             await asyncio.to_thread(self._thread.join, _LONGEST_S)
 
     def _watch(self) -> None:
-        while not self._asked.wait(self._every_s):
+        while not self._stopped.wait(self._every_s):
             for name, check in self._checks.items():
-                # The event loop in between too: a check that waits for brokers must not hide that it stands.
-                for asked, reason in ((name, check()), (_EVENT_LOOP, self._loop_beat.check())):
-                    if reason is not None and not self._asked.is_set():
-                        self._reason = f"{asked}: {reason}"
+                # Check the event loop after each check: one that waits for brokers must not hide a blocked loop.
+                for source, reason in ((name, check()), (_EVENT_LOOP, self._loop_beat.check())):
+                    if reason is not None and not self._stopped.is_set():
+                        self._reason = f"{source}: {reason}"
                         self._end(self._reason)
                         return
 
 
 def end_at_once(reason: str) -> None:
-    """No orderly stop: it would wait for what is stuck, and a worker's would commit offsets."""
+    """Log the reason and all stacks, then exit with 70 at once.
+
+    An orderly stop would wait for the stuck part, and that of a worker would commit offsets.
+    """
     log.critical("process.stuck", action="process.stuck", reason=reason, exit_code=EXIT_STUCK)
     faulthandler.dump_traceback(sys.stderr, all_threads=True)
     sys.stdout.flush()

@@ -1,1 +1,1 @@
-"""Apply the log to an empty database, and compare two databases."""
+"""Applies the log to an empty database, and compares two databases."""

@@ -1,10 +1,10 @@
-"""Beside the flow: the log once more through the real `process`, into a database where nothing acts on it.
+"""Applies the records of the log to an empty database, with the same `process` as the worker, but without side effects.
 
-    record ─▶ (a timer's: note that it fired) ─▶ process ─▶ rows, and outboxes that nobody will empty
+    record ─▶ (timer event: mark its timer as fired) ─▶ process ─▶ rows, and outbox rows that no dispatcher claims
 
-What takes the place of the outside world: the time is the records', so that a verdict does not hang on when this runs;
-no event waits too long, since how long it waited was the worker's clock's to say; dead letters are indexed and not
-published; what a scheduler noted is noted as its record comes.
+Differences from the worker: the clock is the records' timestamps, so verdicts do not depend on when the rebuild runs;
+the waiting time of events is not limited, because it depends on the worker's clock; dead letters are indexed but not
+published; timers are marked as fired when their record is read.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ from streams.process import Processor
 from streams.rules.registry import Rule
 
 _TRIES = 8
-_FOR_EVER_H = 1_000_000
-_ANY_NUMBER = 10**12
+_NO_LIMIT_H = 1_000_000
+_NO_LIMIT = 10**12
 
 
 class NullDeadLetters(DeadLetterPublisher):
-    """Letters are on the dead-letter topic already."""
+    """Publishes nothing: the letters are already on the dead-letter topic."""
 
     def __init__(self) -> None:
-        """No producer."""
+        """Create no producer."""
 
-    async def publish(self, letter: DeadLetter) -> RecordPosition:  # noqa: ARG002  # the signature is its parent's
+    async def publish(self, letter: DeadLetter) -> RecordPosition:  # noqa: ARG002  # same signature as the base class
         return RecordPosition(-1, -1)
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
 @dataclass(slots=True)
 class LogReapplier:
-    """Takes the log's records in order (eventlog/history.py). `store` is to be a SuppressingStore."""
+    """Applies the log's records in order (eventlog/history.py). `store` must be a SuppressingStore."""
 
     store: Store
     processor: Processor
@@ -65,7 +65,7 @@ class LogReapplier:
     @classmethod
     def on(cls, store: Store, rules: Mapping[str, Rule], config: Config, *, group: str, code: str) -> LogReapplier:
         patient = config.model_copy(
-            update={"rules": config.rules.model_copy(update={"waiting_limit_hours": _FOR_EVER_H})}
+            update={"rules": config.rules.model_copy(update={"waiting_limit_hours": _NO_LIMIT_H})}
         )
         processor = Processor(
             store=store,
@@ -74,14 +74,14 @@ class LogReapplier:
             config=patient,
             group=group,
             code_version=code,
-            clock=lambda: again._now,
-            brake=Brake(let_die=_ANY_NUMBER),
+            clock=lambda: reapplier._now,
+            brake=Brake(let_die=_NO_LIMIT),
         )
-        again = cls(store, processor)
-        return again
+        reapplier = cls(store, processor)
+        return reapplier
 
     async def take(self, records: Sequence[Record]) -> None:
-        """One batch. Raises Transient once it has lasted."""
+        """Apply one batch. Raises Transient if a temporary error persists for 8 tries."""
         start = 0
         for at, record in enumerate(records):
             if _is_timer(record):
@@ -91,7 +91,10 @@ class LogReapplier:
         await self._process(records[start:])
 
     async def settle(self, waiting: Sequence[Record], *, is_last_look: bool = False) -> int:
-        """Looks once more at what waits; how many of them wait no longer. At last, without what can be done without."""
+        """Process waiting events again; return how many are no longer waiting.
+
+        With `is_last_look`, an event is applied without its missing object if its rule allows it.
+        """
         before = self.outcomes["waiting"]
         self.processor = replace(self.processor, is_last_look=is_last_look)
         await self._process(waiting)
@@ -115,12 +118,12 @@ class LogReapplier:
                 return
 
     async def _note_fired(self, record: Record) -> None:
-        """As the scheduler did, if the timer still stands as it did when it fired."""
+        """Mark the timer as fired, as the scheduler did, unless the timer has changed since."""
         try:
             event = orjson.loads(record.value or b"null")
             event_id, key = str(event["id"]), str(event["data"]["object"]["id"])
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            return  # from someone else's scheduler; `process` says what it makes of it
+            return  # not written by this scheduler; `process` decides about the record
         async with self.store.transaction([]) as transaction:
             rows = await transaction.load(References(timers={key}))
             known = Known(self.processor.config, rows)

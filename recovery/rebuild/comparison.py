@@ -1,8 +1,8 @@
-"""Beside the flow: two databases row by row, one of them rebuilt from the log, in what is a function of the log.
+"""Compares the live database row by row with one rebuilt from the log, in all columns determined by the log.
 
-Left out is what the clock, the dispatchers and operators write: when something was applied or sent, how often it was
-tried, what became of it. A timer is `open` whether or not the scheduler has noted that it fired; the waiting room's own
-timers are no part of the state. What the rebuilt one cannot know is told apart, with its reason (see `Excuses`).
+Columns that the clock, the dispatchers and operators write are left out: times of applying and sending, tries, results
+of deliveries. Timers compare as `open` whether or not the scheduler has marked them as fired; retry timers of waiting
+events are left out. Rows that the rebuild cannot know are counted separately, with the reason (see `Excuses`).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from sinks.postgres.failures import classified
 from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
 
 MOST = 1000
-"""Differences that are named."""
+"""Maximum number of differences that are listed."""
 _AHEAD = 500
-"""Rows fetched at once from each side."""
+"""Rows fetched at once from each database."""
 
 Owner = tuple[str, str | None]
 Row = dict[str, Any]
 
 _CLOCK = {"claimed_by", "attempts", "queued_at", "next_attempt_at", "last_error", "status"}
 _LEFT_OUT: Mapping[str, set[str]] = {
-    # Which of its deliveries was the one that got through may differ for an event that waited.
+    # An event that waited may have been settled by another one of its deliveries.
     "events": {"received_at", "applied_at", "attempts", "offset", "source"},
     "emails": _CLOCK | {"sent_at", "message_id"},
     "stripe_calls": _CLOCK | {"done_at"},
@@ -46,7 +46,7 @@ _LEFT_OUT: Mapping[str, set[str]] = {
     },
 }
 _KEYS = {"dead_letters": ("topic", "partition", "offset")}
-"""Where not the primary key: workers of single streams are groups of their own, and a rebuild has one for all."""
+"""Key columns, if not the primary key: workers of single streams have their own consumer groups, a rebuild has one."""
 
 COMPARED: tuple[Table, ...] = (
     tables.events,
@@ -58,7 +58,7 @@ COMPARED: tuple[Table, ...] = (
     tables.dead_letters,
 )
 
-# Of an event that came several times, the first letter: whether the others have one hangs on what was in their batch.
+# Only an event's first dead letter is compared; others depend on batching.
 _EARLIER_LETTER = """billing.dead_letters e WHERE e.event_id = t.event_id
     AND (e.topic, e."partition", e."offset") < (t.topic, t."partition", t."offset")"""
 _EXCUSED_OWNERS = """
@@ -81,12 +81,15 @@ REMOVED, LATER, WAITS = (
 
 
 class NotRebuilt(Exception):
-    """The other database was made by no `billing rebuild`, or by one that was broken off."""
+    """The other database was not made by `billing rebuild`, or that rebuild was interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One row. `columns`: live, rebuilt; empty where one side lacks the row, and `only_in` says which has it."""
+    """A row that differs. `columns` contains (live, rebuilt) per column.
+
+    If only one database has the row, `columns` is empty and `only_in` is `live` or `rebuilt`.
+    """
 
     table: str
     key: tuple[Any, ...]
@@ -96,10 +99,10 @@ class Difference:
 
 @dataclass(slots=True)
 class DatabaseDiff:
-    """`excused`: rows that differ for a reason that is no fault, by that reason."""
+    """The result of a comparison. `excused`: rows whose difference is expected, by reason and table."""
 
     rows: Counter[str] = field(default_factory=Counter)
-    """Compared, by table."""
+    """Number of compared rows by table."""
     different: Counter[str] = field(default_factory=Counter)
     excused: dict[str, Counter[str]] = field(default_factory=dict)
     differences: list[Difference] = field(default_factory=list)
@@ -114,7 +117,7 @@ class DatabaseDiff:
 
 @dataclass(slots=True)
 class Excuses:
-    """Whose rows may differ: of the customers whose events the rebuild could not read, or that live has not settled."""
+    """Owners of rows that may differ: customers with events that the rebuild could not read or live has not settled."""
 
     stretches: Mapping[int, tuple[int, int]]
     owners: dict[Owner, str]
@@ -134,7 +137,7 @@ class Excuses:
         return cls(stretches, owners, {Organization.id_of(*owner): reason for owner, reason in named.items()}, users)
 
     def of_row(self, table: Table, row: Row, *, is_live: bool) -> str | None:
-        """Why this row may differ, or None."""
+        """Return why this row may differ, or None."""
         if table is tables.users:
             return self.users.get(row["user_id"])
         if table is tables.memberships:
@@ -142,13 +145,13 @@ class Excuses:
         if (row.get("outcome") == "waiting" and is_live) or row.get("error_class") == "NeverKnown":
             return WAITS
         if table in (tables.events, tables.dead_letters) and is_live:
-            return self._of_place(row["partition"], row["offset"]) or self._of_owner(row)
+            return self._of_position(row["partition"], row["offset"]) or self._of_owner(row)
         return self._of_owner(row)
 
     def _of_owner(self, row: Row) -> str | None:
         return self.owners.get((row["account"], row["customer_id"]))
 
-    def _of_place(self, partition: int | None, offset: int | None) -> str | None:
+    def _of_position(self, partition: int | None, offset: int | None) -> str | None:
         stretch = self.stretches.get(-1 if partition is None else partition)
         if stretch is None or offset is None:
             return LATER
@@ -158,14 +161,14 @@ class Excuses:
 async def compare(
     live: asyncpg.Connection[asyncpg.Record], rebuilt: asyncpg.Connection[asyncpg.Record]
 ) -> DatabaseDiff:
-    """Both at one moment each. Raises NotRebuilt, the driver's errors."""
+    """Compare one snapshot of each database. Raises NotRebuilt and the database driver's errors."""
     async with (
         live.transaction(isolation="repeatable_read", readonly=True),
         rebuilt.transaction(isolation="repeatable_read", readonly=True),
     ):
         made = await rebuilt.fetchrow(_REBUILD)
         if made is None or made["ended_at"] is None:
-            raise NotRebuilt("the other database was made by no `billing rebuild` that came to its end")
+            raise NotRebuilt("the other database was not made by a `billing rebuild` that completed")
         stretches = {int(number): (first, end) for number, (first, end) in orjson.loads(made["offsets"]).items()}
         found = DatabaseDiff(removed={number: first for number, (first, _) in stretches.items() if first})
         excuses = await Excuses.of(live, stretches)
@@ -181,8 +184,8 @@ async def _compare(
     excuses: Excuses,
     found: DatabaseDiff,
 ) -> None:
-    """Walks both sides in key order."""
-    names, name = _compared_names(table), str(table.name)  # SQLAlchemy's are a kind of str that orjson takes for no key
+    """Compare one table by reading both databases in key order."""
+    names, name = _compared_names(table), str(table.name)  # a str subclass, which orjson rejects as a key
     ours, theirs = _rows(table, live), _rows(table, rebuilt)
     one, other = await anext(ours, None), await anext(theirs, None)
     while one is not None or other is not None:
@@ -222,7 +225,7 @@ def _differing(names: list[str], one: Row, other: Row) -> dict[str, tuple[Any, A
 
 
 def _is_filled(name: str, rebuilt: Row) -> bool:
-    """Whose address it was is written down when a mail is sent."""
+    """Whether the dispatcher filled in the column: it stores a mail's recipient when it sends the mail."""
     return name == "recipient" and rebuilt[name] is None
 
 
@@ -233,10 +236,10 @@ def _compared_names(table: Table) -> list[str]:
 async def _rows(
     table: Table, connection: asyncpg.Connection[asyncpg.Record]
 ) -> AsyncIterator[tuple[tuple[Any, ...], Row]]:
-    """In key order, byte by byte, as Python orders text."""
+    """Yield key and row in key order. Text is ordered by code point, as in Python."""
     key = _KEYS.get(table.name) or tuple(column.name for column in table.primary_key)
     order = ", ".join(f't."{name}"' + (' COLLATE "C"' if isinstance(table.c[name].type, Text) else "") for name in key)
-    query = f"SELECT {', '.join(map(_selected, table.c))} FROM {table.fullname} AS t{_where(table)} ORDER BY {order}"  # noqa: S608  # names of our own tables
+    query = f"SELECT {', '.join(map(_selected, table.c))} FROM {table.fullname} AS t{_where(table)} ORDER BY {order}"  # noqa: S608  # names from our schema
     async for record in connection.cursor(query, prefetch=_AHEAD):
         row = dict(record)
         yield tuple(row[name] for name in key), row
@@ -253,7 +256,7 @@ def _selected(column: Any) -> str:
 def _where(table: Table) -> str:
     if table is tables.timers:
         return f" WHERE t.kind <> '{RETRY}'"
-    if table is tables.stripe_calls:  # a dispatcher's own: no event orders it
+    if table is tables.stripe_calls:  # queued by the mail dispatcher, not by an event
         return f" WHERE t.purpose <> '{FIND_RECIPIENT}'"
     if table is tables.dead_letters:
         return f" WHERE NOT EXISTS (SELECT FROM {_EARLIER_LETTER})"
@@ -264,12 +267,12 @@ _BOUNDS = SessionTimeouts(statement_s=3600.0, idle_in_transaction_s=3600.0)
 
 
 async def run(live: SecretStr, rebuilt: SecretStr) -> DatabaseDiff:
-    """Raises NotRebuilt, StoreUnavailable, InvalidSettings."""
+    """Connect to both databases and compare them. Raises NotRebuilt, StoreUnavailable, InvalidSettings."""
     connections: list[asyncpg.Connection[asyncpg.Record]] = []
     try:
         with classified():
             for url in (live, rebuilt):
-                connections.append(  # noqa: PERF401  # each is to be closed, also if the next one fails
+                connections.append(  # noqa: PERF401  # the first must be closed if the second fails
                     await asyncpg.connect(
                         dsn(url),
                         timeout=CONNECT_TIMEOUT_S,

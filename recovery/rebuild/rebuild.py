@@ -1,4 +1,4 @@
-"""Applies the log to an empty database."""
+"""Rebuilds the state: prepares an empty database, applies the log to it, and settles the waiting events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from streams.rules.catalog import RULES
 
 @dataclass(slots=True)
 class Rebuilt:
-    """What was read and what came of it. `removed`: offsets that retention had removed, by partition."""
+    """The result of a rebuild. `removed`: number of offsets that retention had removed, by partition."""
 
     topic: str
     records: int = 0
@@ -45,7 +45,11 @@ async def run(
     until: datetime | None = None,
     say: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Rebuilt:
-    """Raises NotEmpty, StoreUnavailable, LogUnavailable, InvalidSettings. Broken off, it leaves a database to drop."""
+    """Apply the log up to `until` (default: its current end) to the database `target`.
+
+    Calls `say(done, total)` after each batch of records. An interrupted rebuild leaves an incomplete database, which
+    must be dropped. Raises NotEmpty, StoreUnavailable, LogUnavailable, InvalidSettings.
+    """
     started = datetime.now(UTC)
     await runs.prepare(target)
     reader = await asyncio.to_thread(HistoryReader, settings.kafka_bootstrap, settings.events_topic, until=until)
@@ -53,15 +57,15 @@ async def run(
     try:
         rebuilt = Rebuilt(settings.events_topic, stretches=reader.stretches)
         code = settings.code_version or version("billing-stream")
-        again = LogReapplier.on(store, RULES, config, group=f"{settings.topic_prefix}.worker", code=code)
+        reapplier = LogReapplier.on(store, RULES, config, group=f"{settings.topic_prefix}.worker", code=code)
         offsets = {str(partition): (s.first, s.end) for partition, s in reader.stretches.items()}
         async with runs.noted(target, settings.events_topic, started, offsets) as note:
             while records := await asyncio.to_thread(reader.read, settings.batch_size):
-                await again.take(records)
+                await reapplier.take(records)
                 rebuilt.records += len(records)
                 say(rebuilt.records, reader.total)
-            await _settle(again, note)
-            rebuilt.outcomes = dict(again.outcomes)
+            await _settle(reapplier, note)
+            rebuilt.outcomes = dict(reapplier.outcomes)
             rebuilt.seconds = (datetime.now(UTC) - started).total_seconds()
             await note.end({"records": rebuilt.records, "outcomes": rebuilt.outcomes})
         return rebuilt
@@ -70,18 +74,18 @@ async def run(
         await store.close()
 
 
-async def _settle(again: LogReapplier, note: runs.Note) -> None:
-    """What still waits is looked at until nothing more comes of it: in life, timers see to that."""
+async def _settle(reapplier: LogReapplier, note: runs.Note) -> None:
+    """Process the waiting events until no more of them can be settled. In production, timers trigger this."""
     is_last_look = False
     while waiting := [_record(row) for row in await note.waiting()]:
-        settled = await again.settle(waiting, is_last_look=is_last_look)
+        settled = await reapplier.settle(waiting, is_last_look=is_last_look)
         if not settled and is_last_look:
             return
         is_last_look = not settled
 
 
 def _record(row: asyncpg.Record) -> Record:
-    """The waiting event, at the place where it was last looked at."""
+    """Return the waiting event as a record, at the offset at which it was last processed."""
     headers = (("event_id", row["event_id"].encode()), ("type", row["type"].encode()),
                ("source", row["source"].encode()), ("endpoint", (row["endpoint"] or "").encode()))  # fmt: skip
     return record_of(
@@ -90,18 +94,18 @@ def _record(row: asyncpg.Record) -> Record:
 
 
 def target_of(into: str, settings: Settings) -> SecretStr:
-    """The address, unless it is the live database's. Raises InvalidSettings."""
+    """Return the address of the target database. Raises InvalidSettings if it is that of the live database."""
     target = SecretStr(into)
     try:
         place = _place(target)
     except InvalidSettings:
         raise InvalidSettings("--into: expected postgresql://user@host:port/database") from None
     if place == _place(settings.database_url):
-        raise InvalidSettings("--into is BILLING_DATABASE_URL itself")
+        raise InvalidSettings("--into is the same database as BILLING_DATABASE_URL")
     return target
 
 
 def _place(url: SecretStr) -> tuple[str | None, int, str]:
-    """Server and database. Raises InvalidSettings."""
+    """Return host, port and database path of the address. Raises InvalidSettings."""
     parts = urlsplit(dsn(url))
     return parts.hostname, parts.port or 5432, parts.path

@@ -1,4 +1,4 @@
-"""Beside the flow: the database that a rebuild writes, and the row in it that says what of the log it holds."""
+"""Prepares the database that a rebuild writes, and keeps the row in it that records which offsets were applied."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ FROM billing.events WHERE outcome = 'waiting' AND payload IS NOT NULL ORDER BY c
 
 
 class NotEmpty(Exception):
-    """A rebuild would mix what it makes with what is there; the message says with what."""
+    """The target database is not empty, so a rebuild would mix its rows with existing ones. The message names them."""
 
 
 async def prepare(url: SecretStr) -> None:
-    """Migrates a blank database. Raises NotEmpty (also for one of another version), StoreUnavailable."""
+    """Migrate an empty database. Raises NotEmpty (also for a different schema revision), StoreUnavailable."""
     async with reading(url) as connection:
         found = await revision(connection)
     if found is None:
@@ -41,11 +41,11 @@ async def prepare(url: SecretStr) -> None:
     async with reading(url) as connection:
         for table in metadata.sorted_tables:
             if (await connection.execute(select(exists(select(1).select_from(table))))).scalar():
-                raise NotEmpty(f"the database is not empty: there are {table.name}")
+                raise NotEmpty(f"the database is not empty: table {table.name} has rows")
 
 
 class Note:
-    """The row of the rebuild under way."""
+    """The row of the current rebuild."""
 
     def __init__(self, connection: asyncpg.Connection[asyncpg.Record], rebuild_id: int, topic: str) -> None:
         self._connection = connection
@@ -53,7 +53,7 @@ class Note:
         self._topic = topic
 
     async def waiting(self) -> list[asyncpg.Record]:
-        """The events that wait, the oldest first."""
+        """Return the waiting events, the oldest first, 10 000 at most."""
         with classified():
             return await self._connection.fetch(_WAITING, self._topic)
 
@@ -66,7 +66,7 @@ class Note:
 async def noted(
     url: SecretStr, topic: str, started: datetime, offsets: Mapping[str, tuple[int, int]]
 ) -> AsyncIterator[Note]:
-    """`offsets`: [first, next) by partition. Raises StoreUnavailable."""
+    """Insert the row of a rebuild and yield it. `offsets`: [first, next) by partition. Raises StoreUnavailable."""
     with classified():
         connection = await asyncpg.connect(
             dsn(url), timeout=CONNECT_TIMEOUT_S, server_settings=SessionTimeouts().server_settings("billing-rebuild")

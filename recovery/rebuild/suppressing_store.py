@@ -1,4 +1,4 @@
-"""Where a batch ends that is only read again: everything is written, and nothing of it will ever be sent."""
+"""The store of a rebuild: writes all rows, but outbox rows get status `suppressed` and are never sent."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sinks.postgres.store import Store, Transaction
 
 _OUTBOXES = (("emails", "email_key"), ("stripe_calls", "call_key"), ("exports", "export_key"))
 _SUPPRESS = {
-    table: f"UPDATE billing.{table} SET status = 'suppressed' WHERE {key} = ANY($1::text[]) AND status = 'queued'"  # noqa: S608  # constants of ours
+    table: f"UPDATE billing.{table} SET status = 'suppressed' WHERE {key} = ANY($1::text[]) AND status = 'queued'"  # noqa: S608  # only constants
     for table, key in _OUTBOXES
 }
 
 
 class SuppressingStore(Store):
-    """As the store, but what is queued is `suppressed` before anyone can see it: no dispatcher takes that up."""
+    """A Store that suppresses outbox rows in the transaction that inserts them: no dispatcher sees them as queued."""
 
     @asynccontextmanager
     async def transaction(self, locks: Iterable[tuple[str, int]]) -> AsyncIterator[Transaction]:

@@ -1,1 +1,1 @@
-"""Compare with Stripe: events that never arrived, objects that differ."""
+"""Compares with Stripe: finds events that never arrived and objects that differ."""

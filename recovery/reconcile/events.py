@@ -1,8 +1,9 @@
-"""Beside the flow: what Stripe has told and we never heard goes onto the log, like everything else (behaviours.md D7).
+"""Finds Stripe events that never arrived and appends them to the log (behaviours.md D7).
 
-    Stripe's list, a slice of time ─▶ less what the ledger has ─▶ less what the log has ─▶ append ─▶ move the cursor
+    list a slice of time at Stripe ─▶ drop events in the ledger ─▶ drop events on the log ─▶ append ─▶ move the cursor
 
-Killed between append and cursor, the next run looks at the same slice again, and finds on the log what it had appended.
+If a run is killed after the append and before the cursor moves, the next run processes the same slice again, and finds
+the appended events on the log.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ log = structlog.get_logger(__name__)
 
 _AT_ONCE = 500
 _LARGEST = MAX_RECORD_BYTES - 65_536
-"""With room for key and headers."""
+"""Largest event in bytes. Leaves room for the record's key and headers."""
 _APPENDING = Timetable(first=timedelta(seconds=1), factor=2, tries=6)
 
 
 class AnotherIsAtIt(Exception):
-    """Only one reconciliation runs at a time: two would share Stripe's rate limit and find the same."""
+    """Another reconciliation is running. Two at once would share Stripe's rate limit and find the same events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +48,7 @@ class Asked:
     until: datetime | None = None
     types: tuple[str, ...] = ()
     undelivered_only: bool = False
-    """Only what Stripe itself knows that no endpoint took."""
+    """Only events that Stripe could not deliver to an endpoint."""
     dry_run: bool = False
     grace: timedelta = GRACE
 
@@ -58,14 +59,14 @@ class Asked:
 
     @property
     def scope(self) -> str:
-        """What the run is confined to: a run takes up only what one of the same scope has left."""
-        words = sorted(self.types) + ["undelivered"] * self.undelivered_only
-        return " ".join(words)
+        """The run's filters as text, '' for all events. A run resumes only an interrupted run of the same scope."""
+        parts = sorted(self.types) + ["undelivered"] * self.undelivered_only
+        return " ".join(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconciler:
-    """`on_the_way` reads the ids of the events that stand on the log and that the worker has yet to come to."""
+    """Reconciles events. `on_the_way` returns the ids of events on the log that the worker has not processed yet."""
 
     lists: Lists
     runs: Runs
@@ -75,13 +76,14 @@ class Reconciler:
     most: int = MOST
 
     async def run(self, asked: Asked, accounts: Sequence[str]) -> list[ReconcileReport]:
-        """One account after another; '' is our own. What goes wrong with one is in its report, and the next is tried.
+        """Reconcile one account after another; '' is the platform's own.
 
-        Raises AnotherIsAtIt, StoreUnavailable.
+        Errors of Stripe or Kafka are in the account's report, and the run continues with the next account. Raises
+        AnotherIsAtIt, StoreUnavailable.
         """
         if not asked.dry_run and not await self.runs.take_turn():
             raise AnotherIsAtIt("another reconciliation is running")
-        # Before the ledger is asked: what leaves the log meanwhile is in the ledger then.
+        # Read before the ledger: an event processed in between is found in the ledger.
         waiting = await asyncio.to_thread(self.on_the_way)
         return [await self._account(asked, account, waiting) for account in accounts]
 
@@ -109,7 +111,7 @@ class Reconciler:
         return report
 
     async def _begin(self, asked: Asked, window: Window, report: ReconcileReport, now: datetime) -> Run:
-        """A run that was broken off within this window is taken up; else a new one."""
+        """Return the interrupted run if it can be resumed in this window, else begin a new one."""
         left = await self.runs.newest(report.account, asked.scope, ended=False)
         ended = await self.runs.newest(report.account, asked.scope, ended=True)
         is_latest = left is not None and (ended is None or left.run_id > ended.run_id)
@@ -147,12 +149,12 @@ class Reconciler:
         try:
             created, type_ = moment(o["created"]), str(o["type"])
         except (KeyError, ValueError):
-            raise ListingBroken(f"{event.id:.50} is no event") from None
+            raise ListingBroken(f"{event.id:.50} is not an event") from None
         if o.get("livemode") is not self.lists.mode.livemode:
-            raise ListingBroken(f"{event.id:.50} is not of {self.lists.mode} mode, the key is")
+            raise ListingBroken(f"{event.id:.50} is not in {self.lists.mode} mode, the key is")
         text = event.text
         if account and account_of(o) != account:
-            # Asked in its own name, an account is not told its name; as a webhook the event has it.
+            # An event fetched with the header Stripe-Account lacks `account`; in a webhook it has this field.
             o, text = {**o, "account": account}, f'{text[:-1]},"account":"{account}"}}'
         version = o.get("api_version")
         headers = RecordHeaders(
@@ -169,7 +171,7 @@ class Reconciler:
 
 
 async def append(event_log: EventAppender, entries: Sequence[Entry]) -> None:
-    """Tries for about half a minute. Raises LogUnavailable."""
+    """Append the entries, retrying for about half a minute. Raises LogUnavailable."""
     tries = 0
     while True:
         tries += 1
@@ -183,7 +185,7 @@ async def append(event_log: EventAppender, entries: Sequence[Entry]) -> None:
 
 
 async def connected_accounts(lists: Lists) -> list[str]:
-    """Every account connected to ours. Raises ApiTrouble."""
+    """Return the ids of all accounts connected to the platform. Raises ApiTrouble."""
     return [account.id async for page in lists.pages("/v1/accounts", {}) for account in page.items]
 
 

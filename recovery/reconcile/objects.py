@@ -1,7 +1,7 @@
-"""Beside the flow: what Stripe has of subscriptions and invoices, beside what the tables have (behaviours.md D7).
+"""Compares Stripe's subscriptions and invoices with the tables, and repairs differences (behaviours.md D7).
 
-A list is a moment's picture. What differs is looked at again a little later: an event of the last seconds may have been
-on its way, and a row that has become newer than the list is right by itself.
+A list shows one moment. Objects that differ are checked again a little later: an event of the last seconds may not have
+been processed yet, and a row that is now newer than the list is correct.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ SELECT invoice_id AS id, status IN ('succeeded', 'refunded') AS paid, amount, cu
 FROM billing.payments WHERE account = $1 AND invoice_id = ANY($2::text[])
 """
 MOST = 1000
-"""Drifting objects that are looked for at once."""
+"""Maximum number of differing objects in one report."""
 
 Facts = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One object; `fields` by name: what Stripe has, what the table has. `missing`: the table has no such row."""
+    """An object that differs. `fields`: (Stripe's value, the table's value) by name. `missing`: there is no row."""
 
     kind: str
     account: str
@@ -57,21 +57,21 @@ class Drift:
     repairable: bool
     stripe: Listed = field(repr=False)
     page: Page = field(repr=False)
-    """Without its items."""
+    """The page that listed the object, without its items."""
 
 
 @dataclass(slots=True)
 class DriftReport:
-    """One account's."""
+    """The report of one account."""
 
     account: str
     compared: Counter[str] = field(default_factory=Counter)
-    """Objects by kind."""
+    """Number of compared objects by kind."""
     unreadable: int = 0
     drifts: list[Drift] = field(default_factory=list)
     queued: int = 0
     is_cut: bool = False
-    """Whether there may be more than MOST."""
+    """Whether the comparison stopped at MOST differences, so that there may be more."""
     trouble: str | None = None
 
     @property
@@ -83,7 +83,7 @@ class DriftReport:
 
 
 class ObjectComparison:
-    """Reads both sides. Not for concurrent use."""
+    """Reads the objects from Stripe and from the tables. Not for concurrent use."""
 
     def __init__(self, lists: Lists, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         self._lists = lists
@@ -106,7 +106,11 @@ class ObjectComparison:
         self._connection.terminate()
 
     async def drift(self, account: str, since: datetime, *, settle_s: float) -> DriftReport:
-        """All subscriptions, and the invoices created since. Raises StoreUnavailable; Stripe's trouble is told."""
+        """Compare all subscriptions, and the invoices created since `since`. Raises StoreUnavailable.
+
+        Errors of Stripe do not raise; they are in the report's `trouble`. `settle_s` is the pause in seconds before the
+        objects that differ are checked again.
+        """
         report = DriftReport(account)
         try:
             async with aclosing(self._drifting(account, since, report)) as drifting:
@@ -148,7 +152,7 @@ class ObjectComparison:
         row = (await self._rows(drift.kind, drift.account, [drift.id])).get(drift.id)
         if _compared(drift.kind, drift.account, drift.stripe, drift.page, row) is None:
             return True
-        # `created` of the newest event behind the row, see schemas/version.py.
+        # A version contains `created` of the newest event applied to the row, see schemas/version.py.
         return row is not None and _created(row["version"]) >= int(drift.page.as_of.timestamp())
 
 
@@ -158,24 +162,24 @@ def _created(version: str) -> int:
 
 def _compared(kind: str, account: str, item: Listed, page: Page, row: Facts | None) -> Drift | None:
     if kind == "subscription":
-        told = StripeSubscription.model_validate(item.object)
+        subscription = StripeSubscription.model_validate(item.object)
         theirs: Facts = {
-            "customer_id": told.customer,
-            "status": str(told.status),
-            "price_id": told.price_id,
-            "current_period_end": told.current_period_end,
-            "cancel_at_period_end": told.cancel_at_period_end,
+            "customer_id": subscription.customer,
+            "status": str(subscription.status),
+            "price_id": subscription.price_id,
+            "current_period_end": subscription.current_period_end,
+            "cancel_at_period_end": subscription.cancel_at_period_end,
         }
         repairable = True
     else:
         invoice = StripeInvoice.model_validate(item.object)
         is_paid = item.object.get("status") == "paid" or item.object.get("paid") is True
         if not is_paid and (row is None or not row["paid"]):
-            return None  # what is not paid yet need not be known yet
+            return None  # an invoice needs no row before it is paid
         theirs = {"paid": is_paid}
         if is_paid:
             theirs |= {"amount": invoice.paid_amount, "currency": invoice.currency}
-        repairable = is_paid and _paid_at(item) is not None  # no event of Stripe's takes a payment back
+        repairable = is_paid and _paid_at(item) is not None  # no Stripe event reverts a payment
     ours = {name: row[name] for name in theirs} if row is not None else dict.fromkeys(theirs)
     differing = {name: (value, ours[name]) for name, value in theirs.items() if ours[name] != value}
     if row is not None and not differing:
@@ -192,10 +196,10 @@ def _paid_at(item: Listed) -> datetime | None:
 async def repair(
     drifts: Sequence[Drift], event_log: EventAppender, *, livemode: bool, clock: Callable[[], datetime]
 ) -> int:
-    """Puts what Stripe has onto the log, as events (schemas/refetch.py); how many. Raises LogUnavailable.
+    """Append Stripe's objects to the log as events (schemas/refetch.py); return their number. Raises LogUnavailable.
 
-    A subscription as it was when it was listed. An invoice as of when it was paid: as of now it would overrule what the
-    subscription has been through since.
+    The event of a subscription is dated when it was listed. That of an invoice is dated when the invoice was paid: a
+    later date would override later changes of the subscription.
     """
     entries = [_entry(drift, livemode=livemode, now=clock()) for drift in drifts if drift.repairable]
     for first in range(0, len(entries), 500):

@@ -1,4 +1,4 @@
-"""What a reconciliation found, for people and for scripts."""
+"""The report of a reconciliation, for people and for scripts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ _AGES = (
 )
 _OLDEST_AGE = "over 7 days"
 SHOWN = 100
-"""Missing events that a report names."""
+"""Maximum number of missing events that a report lists."""
 
 
 @dataclass(slots=True)
 class ReconcileReport:
-    """One account's. `missing` counts what neither the ledger nor the log has, `fed` what of it the log has taken."""
+    """The report of one account. Times are UTC.
+
+    `listed`: events in Stripe's list. `on_the_way`: on the log, not processed yet. `missing`: neither in the ledger nor
+    on the log. `fed`: missing events that were appended to the log.
+    """
 
     account: str
     window_from: datetime
     window_until: datetime
     resumed_at: datetime | None = None
-    """Where a run that was broken off is taken up."""
+    """Where an interrupted run is resumed."""
     listed: int = 0
     on_the_way: int = 0
     missing: int = 0
@@ -47,13 +51,13 @@ class ReconcileReport:
             self.examples.append({"event_id": event_id, "type": type_, "created": created})
 
     def plain(self) -> dict[str, Any]:
-        """For JSON. (`asdict` makes no Counter of a Counter.)"""
+        """Return the report for JSON. (`asdict` cannot copy a Counter.)"""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
         return found | {"by_type": dict(self.by_type), "by_age": dict(self.by_age)}
 
     @property
     def counts(self) -> dict[str, int]:
-        """As the run's row keeps them."""
+        """The counts stored in the run's row."""
         names = ("listed", "on_the_way", "missing", "fed", "too_large")
         return {name: getattr(self, name) for name in names}
 
@@ -64,7 +68,7 @@ def age_of(created: datetime, now: datetime) -> str:
 
 
 def moment(seconds: object) -> datetime:
-    """Stripe's `created`. Raises ValueError."""
+    """Convert Stripe's `created` (seconds) to UTC. Raises ValueError."""
     if type(seconds) is not int or not 0 <= seconds <= 4_102_444_800:
-        raise ValueError("no time in whole seconds")
+        raise ValueError("not a time in whole seconds")
     return datetime.fromtimestamp(seconds, UTC)

@@ -1,6 +1,7 @@
-"""Beside the flow: what reconciliations know of each other, and what the ledger knows of Stripe's events.
+"""Stores the progress of reconciliation runs, and looks up Stripe's events in the ledger.
 
-All on one session, which also holds the turn: whoever dies loses it, and the next goes on where the cursor stands.
+All queries use one database session. It also holds the lock that allows only one run at a time: if the process dies,
+the lock is released, and the next run continues at the stored cursor.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from sinks.postgres import tables
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
 
-_TURN_ID = 0x7265636F6E63  # "reconc"
-_TAKE_TURN = "SELECT pg_try_advisory_lock($1)"
+_LOCK_ID = 0x7265636F6E63  # "reconc"
+_TRY_LOCK = "SELECT pg_try_advisory_lock($1)"
 _KNOWN = "SELECT event_id FROM billing.events WHERE event_id = ANY($1::text[])"
 _COLUMNS = "run_id, account, scope, started_at, ended_at, window_from, window_until, cursor"
 _NEWEST = f"""
 SELECT {_COLUMNS} FROM billing.reconciliations
 WHERE account = $1 AND scope = $2 AND (ended_at IS NOT NULL) = $3 ORDER BY cursor DESC, run_id DESC LIMIT 1
-"""  # noqa: S608  # names of our own columns
+"""  # noqa: S608  # only constants
 _BEGIN = f"""
 INSERT INTO billing.reconciliations (account, scope, started_at, window_from, window_until, cursor)
 VALUES ($1, $2, $3, $4, $5, $4) RETURNING {_COLUMNS}
@@ -41,7 +42,7 @@ _FAILED = "UPDATE billing.reconciliations SET last_error = $2 WHERE run_id = $1"
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One row of `reconciliations`."""
+    """One row of `billing.reconciliations`. Times are UTC."""
 
     run_id: int
     account: str
@@ -54,7 +55,7 @@ class Run:
 
 
 class Runs:
-    """Every method raises StoreUnavailable when Postgres does not answer. Not for concurrent use."""
+    """The table of runs. Every method raises StoreUnavailable if Postgres does not answer. Not for concurrent use."""
 
     def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         self._connection = connection
@@ -74,16 +75,16 @@ class Runs:
             )
 
     async def take_turn(self) -> bool:
-        """Whether it is ours, from now until `close`."""
-        return bool(await self._value(_TAKE_TURN, _TURN_ID))
+        """Try to get the lock, which is held until `close`. Returns False if another run holds it."""
+        return bool(await self._value(_TRY_LOCK, _LOCK_ID))
 
     async def known(self, event_ids: Sequence[str]) -> set[str]:
-        """Those that the ledger holds, whatever came of them."""
+        """Return those of the ids that are in the ledger, whatever their outcome."""
         with classified():
             return {record["event_id"] for record in await self._connection.fetch(_KNOWN, list(event_ids))}
 
     async def newest(self, account: str, scope: str, *, ended: bool) -> Run | None:
-        """The run that got farthest, of those that came to their end or of the others."""
+        """Return the run with the latest cursor among the completed (`ended`) or the other runs, or None."""
         with classified():
             found = await self._connection.fetchrow(_NEWEST, account, scope, ended)
         return Run(**dict(found)) if found is not None else None
@@ -96,18 +97,18 @@ class Runs:
         return Run(**dict(found))
 
     async def advance(self, run: Run, cursor: datetime, until: datetime, counts: Mapping[str, Any]) -> None:
-        """All that was created before `cursor` is settled."""
+        """Record that all events created before `cursor` have been processed."""
         await self._execute(_ADVANCE, run.run_id, cursor, until, orjson.dumps(dict(counts)).decode())
 
     async def end(self, run: Run, now: datetime) -> None:
         await self._execute(_END, run.run_id, now)
 
     async def fail(self, run: Run, reason: str) -> None:
-        """It stays to be taken up again."""
+        """Record the reason of a failure. The run stays open and can be resumed."""
         await self._execute(_FAILED, run.run_id, reason)
 
     def close(self) -> None:
-        """Ends the session at once, and with it the turn."""
+        """End the session at once, which releases the lock."""
         self._connection.terminate()
 
     async def _value(self, query: str, *arguments: object) -> Any:
@@ -120,7 +121,7 @@ class Runs:
 
 
 async def last_end(connection: AsyncConnection) -> datetime | None:
-    """When the last run over all of our own account's events came to its end."""
+    """Return when the last run over all events of the platform's own account completed (UTC), or None."""
     runs = tables.reconciliations
     asked = select(func.max(runs.c.ended_at)).where(runs.c.account == "", runs.c.scope == "")
     found: datetime | None = (await connection.execute(asked)).scalar()

@@ -1,8 +1,8 @@
-"""Beside the flow: which stretch of time a reconciliation looks at, and in which slices.
+"""Chooses the time window of a reconciliation and divides it into slices.
 
-Stripe lists the newest first, and what is missing has to go onto the log oldest first. So the window is walked from its
-start in slices of time; each is read whole, turned round, and settled before the next. What is held in memory is one
-slice, and a run that was killed goes on at the slice in hand.
+Stripe lists the newest events first, but missing events must be appended oldest first. So the window is processed from
+its start in slices of time: each slice is read completely, reversed and processed before the next. Only one slice is
+held in memory, and an interrupted run resumes at the slice that was being processed.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from sinks.stripe_api.listing import Listed, Lists
 
 DEFAULT = timedelta(hours=24)
 OVERLAP = timedelta(hours=1)
-"""How far a window reaches back into the one before it."""
+"""How far a window overlaps the previous one."""
 KEPT = timedelta(days=30)
-"""For how long Stripe lists an event: https://docs.stripe.com/api/events/list"""
+"""How long Stripe lists an event: https://docs.stripe.com/api/events/list"""
 GRACE = timedelta(minutes=5)
-"""What is younger may still be on its way to us, and is left for the next run."""
+"""Younger events may not have been delivered yet; they are left to the next run."""
 
 MOST = 2000
-"""Events in a slice, unless they are all of one second."""
+"""Maximum number of events in a slice. A slice of one second may have more."""
 _FIRST, _NARROWEST, _WIDEST = timedelta(hours=1), timedelta(seconds=1), timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """[start, end), in whole seconds; UTC."""
+    """The time window [start, end) in whole seconds, UTC."""
 
     start: datetime
     end: datetime
@@ -47,7 +47,11 @@ class Slice:
 def window_of(
     now: datetime, *, since: datetime | None, until: datetime | None, settled_until: datetime | None, grace: timedelta
 ) -> Window:
-    """Where nothing is asked for: the last day, or since the last window that was settled if that is longer ago."""
+    """Return the window to reconcile.
+
+    By default it starts 24 hours ago, or `OVERLAP` before `settled_until` if that is earlier. It never starts more than
+    `KEPT` ago, and ends at least `grace` ago.
+    """
     if since is None:
         since = now - DEFAULT
         if settled_until is not None:
@@ -60,7 +64,7 @@ def window_of(
 async def slices(
     lists: Lists, window: Window, account: str, params: Mapping[str, Any], *, most: int = MOST
 ) -> AsyncIterator[Slice]:
-    """The window's slices in their order; they get narrower and wider with what there is. Raises ApiTrouble."""
+    """Yield the slices of the window in order. Their width adapts to the number of events. Raises ApiTrouble."""
     start, width = window.start, _FIRST
     while start < window.end:
         end = min(start + width, window.end)
@@ -77,7 +81,7 @@ async def slices(
 async def _events(
     lists: Lists, start: datetime, end: datetime, account: str, params: Mapping[str, Any], most: int | None
 ) -> list[Listed] | None:
-    """The oldest first; None if there are more than `most`."""
+    """Return the events created in [start, end), the oldest first, or None if there are more than `most`."""
     created = {"gte": int(start.timestamp()), "lt": int(end.timestamp())}
     found: list[Listed] = []
     async for page in lists.pages("/v1/events", {**params, "created": created}, account):

@@ -1,4 +1,4 @@
-"""What a reconciliation is wired of, for the command and for the schedule."""
+"""Creates the objects of a reconciliation from the settings, for the command and for the scheduler."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sinks.stripe_api.rate import RateLimit
 
 @asynccontextmanager
 async def reconciler(settings: Settings, config: Config, *, clock: Callable[[], datetime]) -> AsyncIterator[Reconciler]:
-    """Closed at the end of the block. Raises InvalidSettings, StoreUnavailable."""
+    """Yield a Reconciler; close it at the end of the block. Raises InvalidSettings, StoreUnavailable."""
     async with listing(settings, config) as lists, logging(settings) as event_log:
         runs = await Runs.connect(settings.database_url)
         try:
@@ -43,7 +43,7 @@ async def reconciler(settings: Settings, config: Config, *, clock: Callable[[], 
 
 @asynccontextmanager
 async def listing(settings: Settings, config: Config) -> AsyncIterator[Lists]:
-    """Stripe's lists. Raises InvalidSettings."""
+    """Yield a reader of Stripe's lists; close it at the end of the block. Raises InvalidSettings."""
     key, base = key_and_base(settings, config)
     api = StripeApi(key, base, max_answer_bytes=MAX_PAGE_BYTES)
     try:
@@ -62,7 +62,7 @@ async def logging(settings: Settings) -> AsyncIterator[EventAppender]:
 
 
 def key_and_base(settings: Settings, config: Config) -> tuple[ApiKey, str]:
-    """A key that fits the endpoints. Raises InvalidSettings."""
+    """Return the API key and the base address. Raises InvalidSettings, also if the key's mode fits no endpoint."""
     if settings.stripe_api_key is None:
         raise InvalidSettings("BILLING_STRIPE_API_KEY is not set")
     key = parse_key(settings.stripe_api_key)
@@ -71,23 +71,26 @@ def key_and_base(settings: Settings, config: Config) -> tuple[ApiKey, str]:
 
 
 async def accounts_asked(lists: Lists, named: list[str], *, all_accounts: bool) -> list[str]:
-    """'' is one's own. Raises ApiTrouble."""
+    """Return the accounts to reconcile; '' is the platform's own. Raises ApiTrouble."""
     if all_accounts:
         return ["", *await connected_accounts(lists)]
     return named or [""]
 
 
 def _check_mode(mode: Mode, config: Config) -> None:
-    """Events of a mode that no endpoint takes would never have come in by the gateway."""
+    """Raise InvalidSettings if no endpoint has this mode: the gateway would never have accepted such events."""
     modes = {endpoint.mode for endpoint in config.endpoints.values()}
     if mode not in modes:
-        raise InvalidSettings(f"BILLING_STRIPE_API_KEY is of {mode} mode, and no endpoint of BILLING_CONFIG is")
+        raise InvalidSettings(f"BILLING_STRIPE_API_KEY is in {mode} mode, no endpoint of BILLING_CONFIG is")
 
 
 async def run(
     settings: Settings, config: Config, asked: Asked, accounts: list[str], *, all_accounts: bool
 ) -> list[ReconcileReport]:
-    """Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble, AnotherIsAtIt."""
+    """Find events that never arrived and append them to the log (see Reconciler).
+
+    Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble, AnotherIsAtIt.
+    """
     async with reconciler(settings, config, clock=_now) as wired:
         return await wired.run(asked, await accounts_asked(wired.lists, accounts, all_accounts=all_accounts))
 
@@ -102,7 +105,10 @@ async def compare(
     repairs: bool,
     settle_s: float,
 ) -> list[DriftReport]:
-    """Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble."""
+    """Compare subscriptions and invoices with Stripe; with `repairs`, queue repairs unless it is a dry run.
+
+    Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble.
+    """
     async with listing(settings, config) as lists, logging(settings) as event_log:
         comparison = await ObjectComparison.connect(lists, settings.database_url)
         try:

@@ -1,4 +1,4 @@
-"""Appends stored events to the log again, from the ledger, the topic or Stripe."""
+"""Appends events to the log again, taken from dead letters, the ledger, the log or Stripe."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from sinks.stripe_api.api import ApiTrouble, Refusal, Request, StripeApi
 from sinks.stripe_api.key import parse_base, parse_key
 
 FAILED_WITHIN = timedelta(hours=24)
+"""The retry of failed events takes events that first failed within this time."""
 
 
 FAILED_AT_MOST = 100
-"""The seeds' retry: what FAILED in the last 24 hours, at most 100."""
+"""Maximum number of letters in one retry of failed events."""
 
 
 _SETTLED = ("applied", "ignored", "stale")
 
 
 class From(StrEnum):
-    """Where an event may be taken from."""
+    """The source from which events are taken; AUTO tries all of them."""
 
     AUTO = "auto"
     LEDGER = "ledger"
@@ -40,28 +41,31 @@ class From(StrEnum):
 
 
 class NotAtStripe(Exception):
-    """Stripe does not give it; the message is one line."""
+    """Stripe does not return the event. The message is one line."""
 
 
 @dataclass(slots=True)
 class Replayed:
-    """Where each event was taken from, what was left alone, what nobody has; by event id."""
+    """The result of a replay, by event id. `replayed` contains the source of each event."""
 
     replayed: dict[str, str] = field(default_factory=dict)
     settled: dict[str, str] = field(default_factory=dict)
-    """Not appended, with its outcome: the ledger would drop it."""
+    """Events with a final outcome, and that outcome. They are not appended: the ledger would drop them."""
     missing: dict[str, str] = field(default_factory=dict)
-    """With the reason."""
+    """Events found in no source, with the reason."""
 
 
 def failed_filter(now: datetime) -> LetterFilter:
-    """What first failed within the last 24 hours and is open: what keeps dying is left alone after a day."""
+    """Select open letters of events that first failed within the last 24 hours.
+
+    An event that keeps failing is therefore no longer retried after a day.
+    """
     return LetterFilter(statuses=("open",), born_since=now - FAILED_WITHIN, limit=FAILED_AT_MOST)
 
 
 @dataclass(frozen=True, slots=True)
 class EventReplay:
-    """Finds events and appends them: dead ones by their letters, in those' order, then the others in the log's."""
+    """Finds events and appends them: first dead events, in the order of their letters, then all others."""
 
     settings: Settings
     letters: DeadLetterIndex
@@ -70,7 +74,10 @@ class EventReplay:
     by: str
 
     async def run(self, names: list[str], rate: Rate, dry_run: bool) -> Replayed:
-        """Raises StoreUnavailable, LogUnavailable, ReplayUnderWay, InvalidSettings."""
+        """Replay the events with these ids.
+
+        Raises StoreUnavailable, LogUnavailable, ReplayUnderWay, InvalidSettings.
+        """
         report = Replayed()
         kept = await self.letters.kept_events(names)
         report.settled = {name: event.outcome for name, event in kept.items() if event.outcome in _SETTLED}
@@ -106,13 +113,13 @@ class EventReplay:
 
     async def _from_stripe(self, names: list[str], report: Replayed, entries: dict[str, Entry]) -> None:
         if self.source not in (From.AUTO, From.STRIPE):
-            report.missing |= dict.fromkeys(names, f"not in the {self.source}")
+            report.missing |= dict.fromkeys(names, f"not found in the {self.source}")
             return
         if self.settings.stripe_api_key is None:
             if self.source is From.STRIPE:
                 raise InvalidSettings("BILLING_STRIPE_API_KEY is not set")
             report.missing |= dict.fromkeys(
-                names, "neither here nor on the log; no BILLING_STRIPE_API_KEY to ask Stripe"
+                names, "neither in the ledger nor on the log; BILLING_STRIPE_API_KEY is not set to fetch it from Stripe"
             )
             return
         api = StripeApi(parse_key(self.settings.stripe_api_key), parse_base(self.settings.stripe_api_base))
@@ -143,9 +150,12 @@ class EventReplay:
 
 
 async def stripe_entry(api: StripeApi, event_id: str, account: str) -> Entry:
-    """The event as Stripe has it today, as a record: the same content in other bytes. Raises NotAtStripe."""
+    """Fetch the event from Stripe and return its log entry.
+
+    The content is that of the original webhook, the bytes are not. Raises NotAtStripe.
+    """
     if not (event_id.isascii() and event_id.replace("_", "").isalnum()):
-        raise NotAtStripe("not an id of Stripe's")
+        raise NotAtStripe("not a Stripe event id")
     try:
         answer = await api.call(Request(method="GET", path=f"/v1/events/{event_id}", account=account))
     except Refusal as error:
@@ -155,11 +165,11 @@ async def stripe_entry(api: StripeApi, event_id: str, account: str) -> Entry:
         raise NotAtStripe(f"Stripe does not answer: {error}") from None
     event, text = answer.body, answer.text
     if event.get("object") != "event" or event.get("id") != event_id or not isinstance(event.get("type"), str):
-        raise NotAtStripe("Stripe answered with something that is not this event")
+        raise NotAtStripe("Stripe's response is not this event")
     if event.get("livemode") is not api.mode.livemode:
-        raise NotAtStripe(f"it is not of {api.mode} mode, as BILLING_STRIPE_API_KEY is")
+        raise NotAtStripe(f"BILLING_STRIPE_API_KEY is in {api.mode} mode, the event is not")
     if account and account_of(event) != account:
-        # Asked in its own name, an account is not told its name; as a webhook the event has it.
+        # An event fetched with the header Stripe-Account lacks `account`; in a webhook it has this field.
         event = {**event, "account": account}
         text = orjson.dumps(event).decode()
     version = event.get("api_version")

@@ -1,11 +1,11 @@
-"""Events back onto the log: dead letters as they first stood there, or what the ledger, the log or Stripe has kept.
+"""Appends the events of dead letters to the log again, from the dead-letter topic or from the ledger.
 
-letter noted as in hand ─▶ appended, Kafka has it ─▶ marked `replayed` ─▶ (worker) settled: `resolved`
+replay_begun_at noted ─▶ appended to the log ─▶ marked `replayed` ─▶ (worker) event settled: `resolved`
 
-killed before the append    the letter is open: the next replay takes it again, and says that it was in hand
-killed before the mark      the same; the log may have it twice: the ledger drops the second once one is applied,
-                            and if it dies both times there are two letters, both naming the one replayed
-killed after the mark       nothing: the log has it, and the worker closes the letter when it is settled
+killed before the append    the letter is open; the next replay takes it again and counts it as resumed
+killed before the mark      the same, but the event may be on the log twice: once one copy is applied, the ledger drops
+                            the other; if both die, there are two letters, and both name the replayed letter
+killed after the mark       no effect: the event is on the log, and the worker closes the letter when it is settled
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ REPLAY_OF = "replay_of"
 
 @dataclass(slots=True)
 class ReplayReport:
-    """What a replay did. `gone` are letters that neither the topic nor the ledger holds any more."""
+    """The result of a replay. `gone`: letters that are neither in the topic nor in the ledger any more."""
 
     replayed: int = 0
     settled: int = 0
     """Closed without being appended: their events are settled."""
     from_ledger: list[str] = field(default_factory=list)
-    """Events whose letter the topic has dropped: the ledger's JSON was appended, not the original bytes."""
+    """Events of letters that the topic no longer contains: the ledger's JSON was appended, not the original bytes."""
     gone: list[str] = field(default_factory=list)
     resumed: int = 0
-    """DeadLetterIndex that an earlier replay, which did not end, had in hand."""
+    """Letters that an earlier, interrupted replay had begun."""
 
 
 class Rate:
-    """So many a second at most, None for no limit."""
+    """Limits the number of events per second; None means no limit."""
 
     def __init__(self, per_second: float | None) -> None:
         self._per_second = per_second
@@ -56,11 +56,11 @@ class Rate:
 
     @property
     def chunk(self) -> int:
-        """How many at once keep the rate even."""
+        """Number of events to append at once, at most one second's worth."""
         return _CHUNK if self._per_second is None else max(1, min(_CHUNK, int(self._per_second)))
 
     async def wait(self, count: int) -> None:
-        """Before `count` more."""
+        """Wait until `count` more events may be appended."""
         if self._per_second is None:
             return
         if self._started_at is None:
@@ -71,7 +71,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterReplay:
-    """Replays letters in their events' order of the log. `by` is who asked for it."""
+    """Replays letters in the log order of their events. `by` is the operator who started the replay."""
 
     letters: DeadLetterIndex
     dead_topic: RecordLookup
@@ -81,10 +81,10 @@ class LetterReplay:
     async def run(
         self, found: Sequence[IndexedLetter], rate: Rate, progress: Callable[[int], None] = lambda _: None
     ) -> ReplayReport:
-        """`found` as DeadLetterIndex.find orders it. Several letters of one event are one replay.
+        """Replay `found`, which must be in the order of DeadLetterIndex.find. Letters of one event are replayed once.
 
-        Raises ReplayUnderWay, StoreUnavailable, LogUnavailable: what is not marked by then stays open, and to run it
-        again goes on behind what is.
+        Raises ReplayUnderWay, StoreUnavailable, LogUnavailable. Letters not marked by then stay open, and another run
+        continues with them.
         """
         report = ReplayReport(
             resumed=sum(letter.status == "open" and letter.replay_begun_at is not None for letter in found)
@@ -120,7 +120,7 @@ class LetterReplay:
             await self.letters.mark_replayed(replayed, self.by)
 
     def _entry(self, letters: Sequence[IndexedLetter]) -> Entry | None:
-        """From the first of the event's letters that the topic still has."""
+        """Make the entry from the first of the event's letters that is still in the topic, None if there is none."""
         for letter in letters:
             message = read_letter(self.dead_topic, letter)
             if message is not None and (value := message.value()) is not None:
@@ -138,26 +138,29 @@ class LetterReplay:
 
 
 def read_letter(dead_topic: RecordLookup, letter: IndexedLetter) -> Message | None:
-    """The letter itself; None where the topic no longer has it, or (made anew) has another one there."""
+    """Return the letter's record, or None if it is no longer in the topic.
+
+    A topic that was deleted and created again may have a different letter at this offset, so the headers are compared.
+    """
     if letter.dead_place is None:
         return None
     message = dead_topic.read(*letter.dead_place)
     if message is None:
         return None
     names = decode_headers(headers_of(message))
-    said = (names.get(f"{PREFIX}topic"), names.get(f"{PREFIX}partition"), names.get(f"{PREFIX}offset"))
-    return message if said == (letter.topic, str(letter.partition), str(letter.offset)) else None
+    position = (names.get(f"{PREFIX}topic"), names.get(f"{PREFIX}partition"), names.get(f"{PREFIX}offset"))
+    return message if position == (letter.topic, str(letter.partition), str(letter.offset)) else None
 
 
 def replay_headers(original: Headers, replay_of: str) -> Headers:
-    """The original headers, but for what says through which door the record comes now."""
+    """Return the original headers with `source` set to replay, and `replay_of` set unless it is empty."""
     kept = tuple((name, value) for name, value in original if name not in ("source", REPLAY_OF))
     marked = (("source", Source.REPLAY.encode()), (REPLAY_OF, replay_of.encode()))
     return (*kept, *(marked if replay_of else marked[:1]))
 
 
 def kept_entry(event: KeptEvent, replay_of: str = "") -> Entry | None:
-    """What the ledger keeps of an event as a record; None where it keeps no payload."""
+    """Return a log entry made from the ledger's copy of an event, or None if the ledger has no payload."""
     if event.payload is None:
         return None
     headers = RecordHeaders(
@@ -175,14 +178,14 @@ def kept_entry(event: KeptEvent, replay_of: str = "") -> Entry | None:
 
 
 def _place_of(letter: IndexedLetter, dead_topic: str) -> str:
-    """Where a letter stands, as people and headers write it; one that never had a place is named by its record's."""
+    """Return a letter's position as `topic/partition/offset`; that of its event's record if it was never published."""
     if letter.dead_place is None:
         return f"{letter.topic}/{letter.partition}/{letter.offset}"
     return f"{dead_topic}/{letter.dead_partition}/{letter.dead_offset}"
 
 
 def _by_event(letters: Iterable[IndexedLetter]) -> Iterable[list[IndexedLetter]]:
-    """DeadLetterIndex of one event together, in the place of the first; what has no id stands alone."""
+    """Group letters by event, in the order of each event's first letter. A letter without event id is its own group."""
     groups: dict[object, list[IndexedLetter]] = {}
     for letter in letters:
         groups.setdefault(letter.event_id or letter.key, []).append(letter)
@@ -197,7 +200,7 @@ async def replay_letters(
     by: str,
     progress: Callable[[int], None] = lambda _: None,
 ) -> ReplayReport:
-    """Onto the log of these settings. Raises what LetterReplay.run raises."""
+    """Replay `letters` with the Kafka topics of `settings`. Raises the same errors as LetterReplay.run."""
     event_log = EventAppender(settings.kafka_bootstrap, settings.events_topic, client_id="billing-replay")
     try:
         with RecordLookup(settings.kafka_bootstrap, settings.dead_topic) as dead_topic:

@@ -1,7 +1,7 @@
-"""Before the SMTP conversation: is this an address that mail can be sent to, and in which form?
+"""Checks and normalizes mail addresses before the SMTP session.
 
-What Stripe stores as a customer's e-mail was typed by someone. It goes into a header and onto an SMTP command line, so
-nothing passes that could end either.
+Stripe stores a customer's e-mail as the customer typed it. The address becomes part of a header and of an SMTP command
+line, so every character that could end either of them is refused.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ import idna
 
 from schemas.mail import one_line
 
-# RFC 5321, 4.5.3.1
+# RFC 5321, 4.5.3.1: longest local part in bytes, longest domain in characters.
 _LONGEST_LOCAL = 64
 _LONGEST_DOMAIN = 255
 _ATOM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~.")
 
 
 class UnusableAddress(Exception):
-    """Mail cannot be sent to this address; the message says why without repeating it."""
+    """Mail cannot be sent to this address. The message gives the reason and never contains the address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """`local` may hold UTF-8 (the server must then offer SMTPUTF8); `domain` is ASCII, an IDN in its `xn--` form."""
+    """A valid mail address with an optional display name.
+
+    `local` may contain UTF-8; the server must then offer SMTPUTF8. `domain` is ASCII, an IDN in its `xn--` form.
+    """
 
     local: str
     domain: str
@@ -38,17 +41,17 @@ class Mailbox:
 
     @property
     def header(self) -> Address:
-        """For From, To and Reply-To."""
+        """The value for the headers From, To and Reply-To."""
         return Address(display_name=self.name, username=self.local, domain=self.domain)
 
     @property
     def masked(self) -> str:
-        """For logs: enough to recognise a case, not enough to write to: `j***@example.com`."""
+        """The address shortened for logs: `j***@example.com`."""
         return f"{self.local[:1]}***@{self.domain}"
 
 
 def read_address(text: str) -> Mailbox:
-    """`local@domain`, as Stripe has it. Raises UnusableAddress."""
+    """Parse `local@domain`, the form that Stripe stores. Raises UnusableAddress."""
     text = text.strip(" ")
     if any(c.isspace() or not c.isprintable() for c in text):
         raise UnusableAddress("the address has white space or control characters")
@@ -59,7 +62,7 @@ def read_address(text: str) -> Mailbox:
 
 
 def read_mailbox(text: str) -> Mailbox:
-    """`Name <local@domain>` or `local@domain`, as the configuration has it. Raises UnusableAddress."""
+    """Parse `Name <local@domain>` or `local@domain`, the forms used in settings. Raises UnusableAddress."""
     name, address = parseaddr(text)
     found = read_address(address)
     return Mailbox(found.local, found.domain, one_line(name))
@@ -68,11 +71,11 @@ def read_mailbox(text: str) -> Mailbox:
 def _local(local: str) -> str:
     if len(local.encode()) > _LONGEST_LOCAL:
         raise UnusableAddress("the part before the @ is too long")
-    # Quoted local parts are legal and, in practice, only ever an attack.
+    # Quoted local parts are legal, but in practice they are only used in attacks.
     if any(c.isascii() and c not in _ATOM for c in local):
-        raise UnusableAddress("the part before the @ has characters that no address has")
+        raise UnusableAddress("the part before the @ contains invalid characters")
     if local.startswith(".") or local.endswith(".") or ".." in local:
-        raise UnusableAddress("the part before the @ has a dot too many")
+        raise UnusableAddress("the part before the @ has a misplaced dot")
     return local
 
 

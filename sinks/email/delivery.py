@@ -1,4 +1,4 @@
-"""One claimed mail → a verdict: what came of handing it to the mail server, as a value that the dispatcher acts on."""
+"""Sends one claimed mail to the mail server and returns the result as a verdict, which the dispatcher stores."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sinks.email.smtp import ConnectionLost, Deferred, MailRefused, ServerUnavai
 log = structlog.get_logger(__name__)
 
 Clock = Callable[[], datetime]
-"""The time in UTC."""
+"""Returns the current time in UTC."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The server took it."""
+    """The server accepted the mail. `masked` is the recipient's address shortened for logs."""
 
     message_id: str
     recipient: str
@@ -32,7 +32,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """This mail's own trouble; the try counts."""
+    """The failure concerns this mail only: retry `at`. The try counts."""
 
     at: datetime
     reason: str
@@ -40,7 +40,7 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class NoRecipient:
-    """Its customer's address is not known yet; no try."""
+    """The customer's address is not known yet: check again `at`. The try does not count."""
 
     at: datetime
     reason: str
@@ -48,21 +48,21 @@ class NoRecipient:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """For good."""
+    """The mail will not be sent, unless an operator requeues it."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """Kept back on purpose: failed in the table, and nobody's alarm."""
+    """The mail is not sent on purpose. Its row gets status `failed`, but no alert counts it."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class NotTried:
-    """The mail server is down, or there is no time left: no try. `server` names the trouble."""
+    """The mail server is down, or the claim ends too soon. The try does not count. `server` is the server's error."""
 
     server: str | None = None
 
@@ -71,7 +71,7 @@ MailVerdict = Sent | Later | NoRecipient | Failed | Withheld | NotTried
 
 
 class MailSender:
-    """Composes and sends, one mail at a time, over a link that it keeps open."""
+    """Composes and sends one mail at a time over one persistent SMTP connection."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class MailSender:
         self._chance = chance
 
     async def reach(self) -> str | None:
-        """Why the mail server cannot be reached, or None when it answers."""
+        """Return why the mail server cannot be reached, or None if it responds."""
         try:
             await self.link.ensure()
         except ServerUnavailable as error:
@@ -97,29 +97,29 @@ class MailSender:
         return None
 
     async def deliver(self, mail: QueuedMail) -> MailVerdict:
-        """Never raises for what can be wrong with a mail or the mail server."""
+        """Send `mail` and return the verdict. Faults of the mail or of the mail server do not raise."""
         now = self._clock()
         if not mail.livemode and not self._send_test_mode:
             return Withheld("test mode: mail.send_test_mode is off")
         if mail.is_stopped and mail.template in OPTIONAL_MAILS:
             return Withheld("the customer has unsubscribed from these mails")
         if mail.attempts > TRIES:
-            return Failed(f"{TRIES} tries ended without an answer: each time the dispatcher died")
+            return Failed(f"{TRIES} tries ended without a result: the dispatcher stopped during each of them")
         if now + timedelta(seconds=self.link.letter_timeout_s) > mail.claimed_until:
-            return NotTried()  # our claim may run out amid the conversation
+            return NotTried()  # the claim could expire while the mail is being sent
         try:
-            letter = self._composer.compose(mail, now)
+            composed = self._composer.compose(mail, now)
         except RecipientUnknown:
             return _without_recipient(mail, now)
         except UnsendableMail as error:
             return Failed(str(error))
         except Exception as error:
-            # A bug that this mail's data brings out: it fails, where an operator sees it, and the others go on.
+            # A bug triggered by this mail's data. The mail fails, which an operator sees; others continue.
             log.exception("a mail cannot be composed", action="email.compose_failed", key=mail.key)
             return Failed(f"cannot be composed: {type(error).__name__}")
         try:
             await self.link.ensure()
-            await self.link.send(letter, self._composer.sender.addr_spec)
+            await self.link.send(composed, self._composer.sender.addr_spec)
         except ServerUnavailable as error:
             return NotTried(str(error))
         except MailRefused as error:
@@ -128,10 +128,10 @@ class MailSender:
             return self._later(mail, str(error))
         except ConnectionLost as error:
             return await self._after_loss(mail, str(error))
-        return Sent(letter.message_id, letter.recipient.addr_spec, letter.recipient.masked)
+        return Sent(composed.message_id, composed.recipient.addr_spec, composed.recipient.masked)
 
     async def _after_loss(self, mail: QueuedMail, reason: str) -> MailVerdict:
-        # A server that is back at once broke off over this mail; one that is not is simply down.
+        # If the server accepts a new connection at once, this mail caused the loss; otherwise the server is down.
         down = await self.reach()
         return NotTried(down) if down is not None else self._later(mail, reason)
 
@@ -154,13 +154,18 @@ TRIES = 8
 
 
 TIMETABLE = Timetable(first=timedelta(seconds=80), factor=3, tries=TRIES)
+"""Pauses of 80 s, 4 min, 12 min, 36 min, 1 h 48, 5 h 24 and 16 h 12: the last try is about 24 hours after the first."""
 
 
 UNKNOWN_RECIPIENT_LIMIT = timedelta(hours=72)
+"""A mail fails if its recipient is still unknown this long after it was queued."""
 
 
 UNKNOWN_RECIPIENT_ASKED_AFTER = timedelta(minutes=1)
-"""By then the customer's own event has come if it ever does; who became one before we listened has none."""
+"""Age at which Stripe is asked for the customer.
+
+The customer's own event arrives earlier, or never: customers created before the endpoint existed have no such event.
+"""
 
 
 UNKNOWN_RECIPIENT_FIRST = timedelta(seconds=30)
@@ -170,9 +175,9 @@ UNKNOWN_RECIPIENT_LONGEST = timedelta(hours=6)
 
 
 def pause_for_recipient(age: timedelta) -> timedelta | None:
-    """How long a mail without a known recipient, queued `age` ago, waits; None once the limit is reached.
+    """Return how long a mail queued `age` ago waits for its recipient, or None once the limit is reached.
 
-    A quarter of its age: the customer's own event usually follows within seconds, or else much later.
+    The pause is a quarter of the age: the customer's own event usually arrives within seconds, or else much later.
     """
     if age >= UNKNOWN_RECIPIENT_LIMIT:
         return None

@@ -1,8 +1,8 @@
-"""The last stretch of the flow: queued mails leave, however often Postgres, the mail server or we ourselves go away.
+"""Sends queued mails, the last step of the flow. Survives failures of Postgres and the mail server, and restarts.
 
-A few senders work side by side, each with its own SMTP connection and its own small claims; Postgres keeps them, and
-other dispatchers, apart. Between the server's 250 and our `sent` lies the one window in which a crash sends a
-mail twice; nothing stands in it but that one update, and both copies bear the same Message-ID.
+Several senders run concurrently, each with its own SMTP connection and its own small claims; row locks in Postgres keep
+senders and dispatchers from claiming the same mail. A crash sends a mail twice only if it happens between the server's
+250 and the commit of `sent`. Only that one update happens in between, and both copies have the same Message-ID.
 """
 
 from __future__ import annotations
@@ -41,15 +41,16 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pace(loop.Pace):
-    """How eager, in seconds of real time."""
+    """Intervals and limits of the loop, in seconds of real time."""
 
     claim_size: int = 4
-    """Times the link's 120 s a letter stays below the claim's 10 minutes."""
+    """Mails per claim: 4 mails of at most 120 s each end before the claim's 10 minutes."""
     close_idle_s: float = 30.0
+    """An SMTP connection that has been idle this long is closed."""
 
 
 class Dispatcher:
-    """`run` until stopped; `trouble` and `stuck` tell how it goes."""
+    """Sends mails with `run` until stopped. `mail_server_trouble`, `outbox_trouble` and `stuck` report problems."""
 
     def __init__(
         self,
@@ -70,27 +71,27 @@ class Dispatcher:
         self._lanes = OutboxLoop("email", len(couriers), self._pace, self._outage, clock=clock)
 
     def wake(self) -> None:
-        """Look at the outbox now."""
+        """Check the outbox now."""
         self._lanes.wake()
 
     def stop(self) -> None:
-        """Finish the mails in hand, give back the others, return from `run`."""
+        """Finish the mails being sent, release the other claims, and return from `run`."""
         self._lanes.stop()
 
     def mail_server_trouble(self) -> str | None:
-        """Why sending is paused, or None."""
+        """Return why sending is paused, or None."""
         return self._outage.reason
 
     def outbox_trouble(self) -> str | None:
-        """Why the outbox cannot be read, or None."""
+        """Return why the outbox cannot be read, or None."""
         return self._lanes.store_trouble
 
     def stuck(self) -> str | None:
-        """A reason to restart this process, or None."""
+        """Return the reason why this process must be restarted, or None."""
         return self._lanes.stuck()
 
     async def run(self) -> None:
-        """Returns after `stop`. Raises what nobody foresaw: better to end loudly than to go on half alive."""
+        """Run until `stop`. Unexpected exceptions of a lane are raised, so that the process ends and is restarted."""
         await self._lanes.run(self._take_turn, watch=self._watch_depth, close=self._close)
 
     async def _take_turn(self, number: int) -> bool:
@@ -105,7 +106,7 @@ class Dispatcher:
             await courier.link.close()
 
     async def _turn(self, number: int, courier: MailSender) -> bool:
-        """One claim and its mails; whether there was anything to do."""
+        """Claim and send mails once. Returns whether the lane should continue without a pause."""
         now = self._clock()
         if self._outage.is_on and (self._outage.is_pausing or not await self._is_server_up(courier)):
             return False
@@ -119,13 +120,13 @@ class Dispatcher:
             verdict = await self._deliver(courier, mails.pop(0))
             if isinstance(verdict, NotTried):
                 break
-            self._outage.succeeded()  # a whole conversation, not just a greeting
+            self._outage.succeeded()  # a complete SMTP transaction, not just a greeting
         for mail in mails:
             await self._outbox.give_back(mail, self._clock(), None)
         return not self._outage.is_on
 
     async def _is_server_up(self, courier: MailSender) -> bool:
-        # Before the claim, so that a server that is down costs no mail a try.
+        # Checked before the claim, so that an unreachable server does not use up a try of any mail.
         reason = await courier.reach()
         if reason is None:
             self._server_is_up()
@@ -163,7 +164,7 @@ class Dispatcher:
                 assert_never(verdict)
 
     def _report(self, mail: QueuedMail, verdict: MailVerdict, seconds: float, *, kept: bool) -> None:
-        facts: dict[str, object] = {
+        details: dict[str, object] = {
             "key": mail.key,
             "event_id": mail.event_id,
             "customer": mail.customer_id,
@@ -174,30 +175,30 @@ class Dispatcher:
         match verdict:
             case Sent():
                 outcome, level = "sent", "info"
-                facts |= {"to": verdict.masked, "message_id": verdict.message_id}
+                details |= {"to": verdict.masked, "message_id": verdict.message_id}
                 self._metrics.send_seconds.observe(seconds)
             case Later():
                 outcome, level = "retried", "warning"
-                facts |= {"next_attempt_at": verdict.at.isoformat(), "reason": verdict.reason}
+                details |= {"next_attempt_at": verdict.at.isoformat(), "reason": verdict.reason}
             case NoRecipient():
                 outcome, level = "no_recipient", "info"
-                facts |= {"next_attempt_at": verdict.at.isoformat(), "reason": verdict.reason}
+                details |= {"next_attempt_at": verdict.at.isoformat(), "reason": verdict.reason}
             case Failed():
                 outcome, level = "failed", "error"
-                facts |= {"reason": verdict.reason}
+                details |= {"reason": verdict.reason}
             case Withheld():
                 outcome, level = "withheld", "info"
-                facts |= {"reason": verdict.reason}
+                details |= {"reason": verdict.reason}
             case NotTried():
                 outcome, level = "given_back", "warning"
-                facts |= {"reason": verdict.server}
+                details |= {"reason": verdict.server}
             case _:
                 assert_never(verdict)
         if not kept:
-            facts["claim"], level = "lost", "error"
+            details["claim"], level = "lost", "error"
         self._metrics.settled.labels(mail.template, outcome).inc()
         action = f"email.{outcome}"
-        getattr(log, level)(action, action=action, **facts)
+        getattr(log, level)(action, action=action, **details)
 
     def _server_is_down(self, reason: str) -> None:
         pause = self._outage.begin(reason)

@@ -1,4 +1,4 @@
-"""From an outbox row to a message: everything that can be wrong with a mail itself is found here, before SMTP."""
+"""Composes the message of an outbox row. Every fault of the mail itself is detected here, before SMTP."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from sinks.email.localize import UnknownCurrency
 from sinks.email.rendering import Brand, Templates
 from sinks.email.unsubscribe import Subscriber, unsubscribe_url
 
-_KEPT_OF_DIGEST = 40
+_DIGEST_LENGTH = 40
 
 
 class UnsendableMail(Exception):
-    """This mail can never be sent as it is; the message says why, without personal data."""
+    """The mail can never be sent in its present form. The message gives the reason, without personal data."""
 
 
 class RecipientUnknown(Exception):
-    """Nobody has told the customer's address yet."""
+    """The customer's address is not known yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedMail:
-    """One claimed row of `billing.emails`, with what is known of its customer at this moment.
+    """One claimed row of `billing.emails`, with its customer's current address and locale.
 
-    `attempts` counts this try; the claim is ours until `claimed_until`.
+    `attempts` includes the current try. This dispatcher holds the claim until `claimed_until` (UTC).
     """
 
     key: str
@@ -66,7 +66,7 @@ class QueuedMail:
 
 @dataclass(frozen=True, slots=True)
 class ComposedMail:
-    """A message and where it goes."""
+    """A message and its recipient."""
 
     message: EmailMessage
     recipient: Mailbox
@@ -81,17 +81,18 @@ class ComposedMail:
         return not self.recipient.local.isascii()
 
     def as_bytes(self) -> bytes:
-        """As it goes over the wire: lines end with CRLF; ASCII, unless the recipient's own address is not."""
-        # Folding at 78 would leave a lone `Subject:` above a subject of some 75 characters. Encoded words need it.
+        """The bytes sent to the server: lines end with CRLF; ASCII unless the recipient's address is not ASCII."""
+        # Folding at 78 columns would put a subject of about 75 characters on the line after `Subject:`. Only subjects
+        # with encoded words need this folding.
         columns = 300 if str(self.message["Subject"]).isascii() else 78
         return self.message.as_bytes(policy=SMTP.clone(max_line_length=columns, utf8=self.needs_utf8))
 
 
 class Composer:
-    """Makes letters. Raises UnusableAddress where the configuration's own addresses are wrong."""
+    """Composes mails. The constructor raises UnusableAddress if an address in the configuration is invalid."""
 
     def __init__(self, config: MailConfig, *, link_secret: bytes | None = None, public_url: str | None = None) -> None:
-        """`public_url` is where people reach the gateway, if not under `app_url`."""
+        """`public_url` is the gateway's public address, used in links; the default is `app_url`."""
         self._config = config
         self._public_url = (public_url or config.app_url).rstrip("/")
         self._link_secret = link_secret
@@ -105,8 +106,9 @@ class Composer:
         return self._sender
 
     def compose(self, mail: QueuedMail, now: datetime) -> ComposedMail:
-        """The same row gives the same letter but for its date, and how long a link in it holds.
+        """Compose the message of `mail`.
 
+        The result depends only on the row, except for its date and the expiry of an export link.
         Raises RecipientUnknown, UnsendableMail.
         """
         recipient = self._recipient(mail)
@@ -133,7 +135,7 @@ class Composer:
             message["Reply-To"] = self._reply_to.header
         if mail.template in OPTIONAL_MAILS:
             self._add_unsubscribe(message, unsubscribe)
-        # Quoted-printable keeps lines short and ASCII, whatever the server offers.
+        # Quoted-printable keeps lines short and ASCII, so no server extension is needed for the body.
         message.set_content(rendered.text, cte="quoted-printable")
         message.add_alternative(rendered.html, subtype="html", cte="quoted-printable")
         return ComposedMail(message, recipient)
@@ -171,8 +173,8 @@ class Composer:
 
 
 def message_id(email_key: str, domain: str) -> str:
-    """The same for every try of a mail, so that a receiver can drop the second of two copies (behaviours.md D8)."""
-    return f"<{hashlib.sha256(email_key.encode()).hexdigest()[:_KEPT_OF_DIGEST]}@{domain}>"
+    """The Message-ID, equal for every try of a mail, so that receivers can drop a second copy (behaviours.md D8)."""
+    return f"<{hashlib.sha256(email_key.encode()).hexdigest()[:_DIGEST_LENGTH]}@{domain}>"
 
 
 def _without_input(error: ValidationError) -> str:

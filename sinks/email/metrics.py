@@ -1,4 +1,4 @@
-"""What the dispatcher counts. Labels hold template names and our own words only."""
+"""Prometheus metrics of the mail dispatcher. Label values are template names and fixed outcomes only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sinks.email.rendering import NAMES
 
 
 class MailMetrics:
-    """One dispatcher's figures, in a registry of their own."""
+    """The metrics of one dispatcher, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -18,25 +18,28 @@ class MailMetrics:
             ("template", "outcome"),
             registry=self.registry,
         )
-        for template in NAMES:  # an increase from nothing to one is none to Prometheus: the first failure counts too
+        # Prometheus sees no increase when a series first appears with value 1, so each series starts at 0.
+        for template in NAMES:
             self.settled.labels(template, "failed")
         self.send_seconds = Histogram(
             "billing_email_send_seconds",
-            "From the first SMTP command of a mail to the server's 250.",
+            "Seconds to deliver a sent mail: compose, check the connection, SMTP commands up to the server's 250.",
             buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
             registry=self.registry,
         )
         self.open = Gauge("billing_emails_open", "Mails queued or being sent.", registry=self.registry)
         self.oldest_due_seconds = Gauge(
             "billing_emails_oldest_due_seconds",
-            "How long the longest-waiting due mail has been due; 0 when none is.",
+            "Seconds since the oldest due mail became due; 0 if no mail is due.",
             registry=self.registry,
         )
         self.last_loop = Gauge(
             "billing_emails_last_loop_timestamp_seconds",
-            "Unix time of the last look at the outbox that succeeded.",
+            "Unix time of the last successful check of the outbox for due mails.",
             registry=self.registry,
         )
         self.server_down = Gauge(
-            "billing_emails_mail_server_down", "1 while sending is paused for the mail server.", registry=self.registry
+            "billing_emails_mail_server_down",
+            "1 while sending is paused because the mail server is down.",
+            registry=self.registry,
         )

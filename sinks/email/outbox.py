@@ -1,4 +1,4 @@
-"""Between the worker's transaction and the dispatcher: the rows of `billing.emails`; their states: outbox/claims.py."""
+"""Reads and settles the rows of `billing.emails`, which the worker queues. The states are in sinks/outbox/claims.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ON CONFLICT (call_key) DO NOTHING"""
 
 
 class Outbox(Claims[QueuedMail]):
-    """Every method raises StoreUnavailable when Postgres does not answer."""
+    """The mail outbox as one dispatcher uses it. Every method raises StoreUnavailable if Postgres does not answer."""
 
     application = "billing-mail"
     queue = Queue(
@@ -38,7 +38,7 @@ class Outbox(Claims[QueuedMail]):
     )
 
     async def mark_sent(self, mail: QueuedMail, now: datetime, message_id: str, recipient: str) -> bool:
-        """False when the claim was lost: then another dispatcher may send the mail as well."""
+        """Return False if the claim was lost; another dispatcher may then send the mail as well."""
         return await self._settle(
             mail,
             "status = 'sent', sent_at = $4, message_id = $5, recipient = coalesce(recipient, $6), last_error = NULL",
@@ -48,7 +48,10 @@ class Outbox(Claims[QueuedMail]):
         )
 
     async def ask_for_customer(self, mail: QueuedMail, now: datetime) -> None:
-        """Orders that Stripe is asked for the mail's customer, once; the answer comes over the log as an event."""
+        """Queue one call that fetches the mail's customer from Stripe. The response is appended to the log as an event.
+
+        Does nothing if a call for this customer was queued before.
+        """
         key = f"recipient:{mail.account}:{mail.customer_id}"
         with classified():
             async with self._pool.acquire() as connection, connection.transaction():

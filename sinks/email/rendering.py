@@ -1,7 +1,7 @@
-"""A mail's text: template name, data and locale in; subject, HTML and plain text out.
+"""Renders a mail: takes template name, data and locale; returns subject, HTML and plain text.
 
-Each mail is written once per language, from pieces (paragraph, facts, button) that exist in HTML and in text; so the
-two cannot say different things. A language is a folder under templates/.
+Each mail is written once per language, from pieces (paragraph, facts, button) that exist in HTML and in plain text, so
+both versions have the same content. A language is a folder under templates/.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Brand:
-    """What every mail says about the product."""
+    """The product name and address shown in every mail."""
 
     product: str
     app_url: str
@@ -53,7 +53,10 @@ class Templates:
     def render(
         self, template: str, data: MailData, locales: Iterable[str | None], *, unsubscribe_url: str | None = None
     ) -> Rendered:
-        """The mail in the first of `locales` that it is written in. Raises UnknownTemplate, UnknownCurrency."""
+        """Render the mail in the first of `locales` that has templates, else in English.
+
+        Raises UnknownTemplate, UnknownCurrency.
+        """
         if template not in MAILS:
             raise UnknownTemplate(template)
         locale = choose_locale(locales, LANGUAGES)
@@ -62,7 +65,8 @@ class Templates:
         source = self._text.get_template(name)
         heading = "".join(source.blocks["subject"](source.new_context(values)))
         subject = values["subject"] = one_line(heading)
-        # On the page, an amount keeps its currency beside it; a header is better off without special spaces.
+        # The heading keeps its no-break spaces, so an amount and its currency stay on one line; the Subject header
+        # gets plain spaces.
         values["heading"] = "\xa0".join(map(one_line, heading.split("\xa0")))
         text = source.render(values | {"layout": "layout.txt.j2", "pieces": "pieces.txt.j2"})
         html = self._html.get_template(name).render(
@@ -74,7 +78,7 @@ class Templates:
         # Field by field, not model_dump(): `words.money` wants Money, not a dict.
         values: dict[str, object] = {field: getattr(data, field) for field in type(data).model_fields}
         if "link" in values:
-            values["link_url"] = values.pop("link")  # `link` is a piece
+            values["link_url"] = values.pop("link")  # templates use the name `link` for a piece
         return {
             "name": None,
             **values,
@@ -91,7 +95,7 @@ class Templates:
 def _environment(*, autoescape: bool) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
-        autoescape=autoescape,  # noqa: S701 - off only where the output is text/plain
+        autoescape=autoescape,  # noqa: S701 - off only for text/plain output
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,4 +1,4 @@
-"""Realistic data for each mail: for `billing mail preview`, and for the tests that render them all."""
+"""Realistic sample data for each mail, used by `billing mail preview` and by the template tests."""
 
 from __future__ import annotations
 
@@ -101,7 +101,10 @@ SAMPLES: Mapping[str, Mapping[str, Any]] = {
 
 
 def write_previews(out: Path, locales: list[str], config: MailConfig) -> int:
-    """`{template}.{locale}.html|txt|eml` for each mail; how many files. Raises UnusableAddress."""
+    """Write `{template}.{locale}.html|txt|eml` for each mail and locale; return the number of files.
+
+    Raises UnusableAddress if an address in `config` is invalid.
+    """
     composer = Composer(config, link_secret=b"preview")
     out.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
@@ -122,14 +125,14 @@ def write_previews(out: Path, locales: list[str], config: MailConfig) -> int:
                 queued_at=now,
                 claimed_until=now,
             )
-            letter = composer.compose(mail, now)
+            composed = composer.compose(mail, now)
             for subtype in ("html", "plain"):
-                body = letter.message.get_body((subtype,))
+                body = composed.message.get_body((subtype,))
                 if body is None:
                     raise RuntimeError(f"{template} has no {subtype} part")
                 suffix = "txt" if subtype == "plain" else "html"
                 (out / f"{template}.{locale}.{suffix}").write_text(body.get_content(), "utf-8")
-            (out / f"{template}.{locale}.eml").write_bytes(letter.as_bytes())
+            (out / f"{template}.{locale}.eml").write_bytes(composed.as_bytes())
             count += 3
     return count
 

@@ -1,10 +1,10 @@
-"""The last step of the flow: one kept SMTP connection, and what the server's answers mean.
+"""Sends a mail over a persistent SMTP connection and classifies the server's replies.
 
 MailNotTaken
-├── ServerUnavailable   nothing can be sent now: unreachable, refuses us, wrong credentials. No mail is to blame
-├── ConnectionLost      the conversation broke off or hung; the mail may even have been taken
-├── Deferred            4xx for this mail: later
-└── MailRefused             5xx for this mail: never
+├── ServerUnavailable   no mail can be sent now: server unreachable, refuses connections or credentials
+├── ConnectionLost      the connection broke or timed out; the server may have accepted the mail
+├── Deferred            4xx for this mail: try again later
+└── MailRefused         5xx for this mail: do not try again
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from sinks.email.message import ComposedMail
 
 CONNECT_TIMEOUT_S = 10.0
 STEP_TIMEOUT_S = 30.0
-"""For each answer of the server. Shorter means more duplicates from servers that are slow after the last dot."""
+"""For each reply of the server. A shorter limit means more duplicates from servers that are slow to accept the data."""
 LETTER_TIMEOUT_S = 120.0
+"""For sending one mail, all SMTP steps together."""
 CHECK_AFTER_IDLE_S = 5.0
+"""A connection that has been idle this long is checked with NOOP before its next mail."""
 
 _NOT_ABOUT_THE_MAIL = frozenset((421, 530, 534, 535, 538))
-"""Closing down; authentication missing or wrong (RFC 5321, RFC 4954)."""
+"""Reply codes for a server that is shutting down (RFC 5321) or for missing or wrong authentication (RFC 4954)."""
 _LONGEST_REPLY = 300
 
 Tls = Literal["none", "starttls", "implicit"]
@@ -41,7 +43,7 @@ _SCHEMES: dict[str, tuple[Tls, int]] = {
 
 
 class InvalidSmtpUrl(Exception):
-    """BILLING_SMTP_URL cannot be used; the message does not repeat it."""
+    """BILLING_SMTP_URL is invalid. The message does not contain the URL."""
 
 
 class MailNotTaken(Exception):
@@ -49,11 +51,11 @@ class MailNotTaken(Exception):
 
 
 class ServerUnavailable(MailNotTaken):
-    """Nothing can be sent now."""
+    """No mail can be sent now."""
 
 
 class ConnectionLost(MailNotTaken):
-    """The conversation broke off or hung."""
+    """The connection broke or timed out while a mail was being sent."""
 
 
 class Deferred(MailNotTaken):
@@ -66,7 +68,7 @@ class MailRefused(MailNotTaken):
 
 @dataclass(frozen=True, slots=True)
 class SmtpServer:
-    """Where mail is handed over."""
+    """Address, encryption and credentials of the mail server."""
 
     host: str
     port: int
@@ -76,7 +78,7 @@ class SmtpServer:
 
 
 def parse_smtp_url(url: str) -> SmtpServer:
-    """`smtp://`, `smtp+starttls://` or `smtps://`, with `user:password@` where needed. Raises InvalidSmtpUrl."""
+    """Parse `smtp://`, `smtp+starttls://` or `smtps://`, with optional `user:password@`. Raises InvalidSmtpUrl."""
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES:
         raise InvalidSmtpUrl(f"the scheme must be one of {', '.join(_SCHEMES)}")
@@ -85,14 +87,12 @@ def parse_smtp_url(url: str) -> SmtpServer:
     except ValueError:
         raise InvalidSmtpUrl("the port is not a number up to 65535") from None
     if not parts.hostname:
-        raise InvalidSmtpUrl("it names no host")
+        raise InvalidSmtpUrl("the host is missing")
     tls, default_port = _SCHEMES[parts.scheme]
     if (parts.username is None) != (parts.password is None):
-        raise InvalidSmtpUrl("it must name both user and password, or neither")
+        raise InvalidSmtpUrl("it must contain both user and password, or neither")
     if parts.username is not None and tls == "none" and not _is_loopback(parts.hostname):
-        raise InvalidSmtpUrl(
-            "a password over smtp:// would cross the network in clear: use smtp+starttls:// or smtps://"
-        )
+        raise InvalidSmtpUrl("smtp:// would send the password unencrypted: use smtp+starttls:// or smtps://")
     return SmtpServer(
         host=parts.hostname,
         port=port or default_port,
@@ -103,7 +103,7 @@ def parse_smtp_url(url: str) -> SmtpServer:
 
 
 class SmtpLink:
-    """One connection, opened when first needed, kept, and opened again after trouble. Not for two mails at once."""
+    """One SMTP connection, opened on first use, kept open, and reopened after errors. Sends one mail at a time."""
 
     def __init__(
         self,
@@ -130,20 +130,20 @@ class SmtpLink:
         return time.monotonic() - self._used_at if self._client is not None else 0.0
 
     async def ensure(self) -> None:
-        """An open connection that answers. Raises ServerUnavailable."""
+        """Make sure that a responding connection is open. Raises ServerUnavailable."""
         client = self._client
         if client is not None and client.is_connected:
             if self.idle_s < CHECK_AFTER_IDLE_S:
                 return
-            with contextlib.suppress(aiosmtplib.SMTPException):  # the answer does not matter: we connect anew
+            with contextlib.suppress(aiosmtplib.SMTPException):  # any error: reconnect below
                 await client.noop(timeout=self._connect_timeout_s)
                 self._used_at = time.monotonic()
                 return
         self.drop()
         await self._connect()
 
-    async def send(self, letter: ComposedMail, sender: str) -> None:
-        """Returns once the server has taken the letter. Raises a MailNotTaken; see the tree above."""
+    async def send(self, mail: ComposedMail, sender: str) -> None:
+        """Return once the server has accepted the mail. Raises a MailNotTaken; see the tree above."""
         client = self._client
         if client is None:
             raise ConnectionLost("not connected")
@@ -151,31 +151,31 @@ class SmtpLink:
             async with asyncio.timeout(self._letter_timeout_s):
                 await client.sendmail(
                     sender,
-                    [letter.recipient.addr_spec],
-                    letter.as_bytes(),
-                    mail_options=["SMTPUTF8"] if letter.needs_utf8 else [],
+                    [mail.recipient.addr_spec],
+                    mail.as_bytes(),
+                    mail_options=["SMTPUTF8"] if mail.needs_utf8 else [],
                 )
         except aiosmtplib.SMTPRecipientsRefused as error:
             raise self._answer(error.recipients[0]) from None
         except aiosmtplib.SMTPSenderRefused as error:
-            # Not the recipient's fault: the server may be told tomorrow that this sender is ours.
+            # The recipient is not at fault. An operator can allow this sender on the server, so the mail is deferred.
             raise (
                 Deferred(_reply(error)) if error.code not in _NOT_ABOUT_THE_MAIL else self._unavailable(error)
             ) from None
         except aiosmtplib.SMTPResponseException as error:
             raise self._answer(error) from None
         except aiosmtplib.SMTPNotSupported:
-            raise MailRefused("the mail server does not take addresses beyond ASCII (SMTPUTF8)") from None
+            raise MailRefused("the mail server does not accept non-ASCII addresses (SMTPUTF8)") from None
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
             self.drop()
-            raise ConnectionLost(_told(error)) from None
+            raise ConnectionLost(_describe(error)) from None
         except asyncio.CancelledError:
-            self.drop()  # in the middle of a conversation: useless for the next mail
+            self.drop()  # the SMTP dialog is incomplete, so the connection cannot be reused
             raise
         self._used_at = time.monotonic()
 
     async def close(self) -> None:
-        """Says goodbye, but does not wait for it long."""
+        """Send QUIT, wait for the reply for 2 seconds at most, and close the connection."""
         client, self._client = self._client, None
         if client is not None and client.is_connected:
             try:
@@ -184,7 +184,7 @@ class SmtpLink:
                 client.close()
 
     def drop(self) -> None:
-        """Closes without a word."""
+        """Close the connection without QUIT."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
@@ -206,7 +206,7 @@ class SmtpLink:
                 await client.ehlo(timeout=self._connect_timeout_s)
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
             client.close()
-            raise ServerUnavailable(_told(error)) from None
+            raise ServerUnavailable(_describe(error)) from None
         self._client = client
         self._used_at = time.monotonic()
 
@@ -226,7 +226,7 @@ def _reply(error: aiosmtplib.SMTPResponseException) -> str:
     return f"{error.code} {text}"[:_LONGEST_REPLY]
 
 
-def _told(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     if isinstance(error, aiosmtplib.SMTPResponseException):
         return _reply(error)
     return f"{type(error).__name__}: {error}".removesuffix(": ")[:_LONGEST_REPLY]

@@ -1,6 +1,7 @@
-"""In an optional mail: the link that ends it (RFC 8058), signed so that nobody ends another's.
+"""Makes and verifies the unsubscribe link of an optional mail (RFC 8058), and stores unsubscribes.
 
-The link never expires: a year-old mail must still be able to be stopped.
+The signature prevents a reader from unsubscribing someone else. The link never expires: it must still work in a
+year-old mail.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ _LONGEST_TOKEN = 2048
 
 
 class ForgedToken(Exception):
-    """The token was not made with this secret, or is no token."""
+    """The token is malformed, or was not signed with this secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """Who wants no more of which mail."""
+    """A customer and the template to unsubscribe from."""
 
     account: str
     customer_id: str
@@ -35,13 +36,13 @@ class Subscriber:
 
 
 def sign(secret: bytes, subscriber: Subscriber) -> str:
-    """An URL-safe token that names the subscriber; `secret` is the deployment's link secret."""
+    """Return a URL-safe token that contains the subscriber; `secret` is the deployment's link secret."""
     body = json.dumps([subscriber.account, subscriber.customer_id, subscriber.template]).encode()
     return f"{_encode(body)}.{_encode(_mac(secret, body))}"
 
 
 def verify(secret: bytes, token: str) -> Subscriber:
-    """Who `sign` was asked for. Raises ForgedToken."""
+    """Return the subscriber that was passed to `sign`. Raises ForgedToken."""
     body_part, dot, mac_part = token.partition(".")
     if not dot or len(token) > _LONGEST_TOKEN:
         raise ForgedToken
@@ -51,12 +52,12 @@ def verify(secret: bytes, token: str) -> Subscriber:
         raise ForgedToken from None
     if not hmac.compare_digest(_mac(secret, body), mac):
         raise ForgedToken
-    account, customer_id, template = json.loads(body)  # ours: the signature says so
+    account, customer_id, template = json.loads(body)  # safe to parse: the signature is ours
     return Subscriber(account, customer_id, template)
 
 
 def unsubscribe_url(app_url: str, secret: bytes, subscriber: Subscriber) -> str:
-    """`{app_url}/unsubscribe?token=…`; GET shows a page, POST (one click) does it."""
+    """Return `{app_url}/unsubscribe?token=…`. GET shows a page, POST (one click) unsubscribes."""
     return f"{app_url.rstrip('/')}/unsubscribe?{urlencode({'token': sign(secret, subscriber)})}"
 
 
@@ -78,14 +79,14 @@ INSERT INTO billing.unsubscribed (account, customer_id, template, at) VALUES ($1
 
 
 class Unsubscriptions:
-    """The table, behind the links' signature."""
+    """Stores unsubscribes in `billing.unsubscribed`, for genuine tokens only."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], secret: bytes) -> None:
         self._pool = pool
         self._secret = secret
 
     def is_genuine(self, token: str) -> bool:
-        """Whether a mail of ours had this token in its link."""
+        """Whether the token was signed with this deployment's link secret."""
         try:
             verify(self._secret, token)
         except ForgedToken:
@@ -93,7 +94,7 @@ class Unsubscriptions:
         return True
 
     async def stop(self, token: str) -> bool:
-        """No more of these mails for this customer; False for a token that is not ours. Raises StoreUnavailable."""
+        """Unsubscribe the customer from this template. Returns False for a forged token. Raises StoreUnavailable."""
         try:
             subscriber = verify(self._secret, token)
         except ForgedToken:

@@ -1,10 +1,10 @@
-"""One customer's rows, out of every table, into one ZIP archive: JSON for machines, CSV for people.
+"""Writes one customer's rows of all tables to a ZIP archive, as JSON for programs and as CSV for people.
 
-    manifest.json          what this is, when it was made, rows per table
+    manifest.json          description, time of creation, number of rows per table
     json/{table}.json      an array of rows; times are ISO 8601 in UTC, money is in minor units
     csv/{table}.csv        the same, one line per row, UTF-8
 
-All of it is one snapshot of the database. Rows stream through, so the size of a history is no matter of memory.
+All files show the same snapshot of the database. Rows are streamed, so memory use does not depend on their number.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _ABOUT = "All that is held on this organization and its customer. Amounts are in minor units, times are in UTC."
 _NOT_EXPORTED = frozenset({"claimed_by", "location"})
-"""Columns that say how we work, or where the archive stands."""
+"""Columns with internal data: the owner of a claim, the file name of an archive."""
 _ROWS_AT_ONCE = 200
 _BUFFER_BYTES = 256 * 1024
 _STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -40,7 +40,7 @@ _STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 async def write_archive(
     connection: Connection, file: IO[bytes], *, account: str, customer_id: str, organization_id: str
 ) -> dict[str, int]:
-    """Writes the archive; returns the number of rows per table. Raises the driver's errors, and OSError."""
+    """Write the archive and return the number of rows per table. Raises the database driver's errors and OSError."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         made_at: datetime = await connection.fetchval("SELECT now()")
         revision: str = await connection.fetchval("SELECT version_num FROM billing.alembic_version")
@@ -66,8 +66,11 @@ async def write_archive(
 async def _write_table(
     connection: Connection, archive: zipfile.ZipFile, table: Table, arguments: tuple[str, ...], made_at: datetime
 ) -> int:
-    """One pass for each of the two files, since a ZIP is written one file after another; the snapshot is the same."""
-    # SQLAlchemy's names are a kind of str that orjson takes for no key.
+    """Write the table's two files; return its number of rows.
+
+    Reads the rows twice, because a ZIP is written one file after another; both passes read the same snapshot.
+    """
+    # Column names are a str subclass, which orjson rejects as a key.
     names = [str(column.name) for column in table.c if column.name not in _NOT_EXPORTED]
     json_columns = {name for name in names if isinstance(table.c[name].type, JSONB)}
     count = 0
@@ -98,13 +101,13 @@ async def _rows(
 ) -> AsyncIterator[asyncpg.Record]:
     listed = ", ".join(f't."{name}"' for name in names)
     order = ", ".join(f't."{column.name}"' for column in table.primary_key)
-    query = f"SELECT {listed} FROM {table.fullname} t WHERE {rows_of(table)} ORDER BY {order}"  # noqa: S608  # names of our own tables
+    query = f"SELECT {listed} FROM {table.fullname} t WHERE {rows_of(table)} ORDER BY {order}"  # noqa: S608  # names from our schema
     async for row in connection.cursor(query, *arguments, prefetch=_ROWS_AT_ONCE):
         yield row
 
 
 async def _write_file(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, pieces: AsyncIterator[bytes]) -> None:
-    """Compresses in a thread: a large history must not hold up the mails of this process."""
+    """Write one file. Compresses in a thread, so that a large file does not delay the mails sent by this process."""
     buffer = bytearray()
     with archive.open(entry, "w", force_zip64=True) as member:
         async for piece in pieces:
@@ -131,7 +134,7 @@ def _csv_line(values: list[Any]) -> bytes:
 def _csv_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
-    # What a customer typed must not become a formula when someone opens the file in a spreadsheet.
+    # A text that a customer typed must not run as a formula when the file is opened in a spreadsheet.
     if isinstance(value, str) and value.startswith(_STARTS_A_FORMULA):
         return f"'{value}"
     return value

@@ -1,7 +1,7 @@
-"""The loop that makes the archives that were ordered, and deletes those whose time is over. Part of the dispatcher.
+"""Makes the ordered export archives and deletes expired ones. Runs as a loop in the dispatcher process.
 
-It is no matter of seconds: it looks at the orders every few of them. Whatever goes wrong with one archive is that
-archive's trouble: tried again with growing pauses, and in the end left to an operator. Deleting is never given up.
+Exports are not urgent, so the loop polls every few seconds. A failed archive is retried with growing pauses and then
+marked as failed, without affecting other archives. A failed deletion is retried without limit.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from sinks.postgres.failures import classified
 log = structlog.get_logger(__name__)
 
 Clock = Callable[[], datetime]
-"""The time in UTC."""
+"""Returns the current time in UTC."""
 
 TRIES = 8
-"""With the pauses below: the last after half a day."""
+"""With the pauses below, the last try is about 18 hours after the first."""
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=6)
 
 _WORK_S = CLAIM.total_seconds() / 2
@@ -39,14 +39,14 @@ _IN_MEMORY_BYTES = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How eager, in seconds of real time."""
+    """Intervals and limits of the loop, in seconds of real time."""
 
     poll_s: float = 3.0
     stuck_s: float = _WORK_S + 300.0
 
 
 class Exporter:
-    """`run` until stopped; `trouble` and `stuck` tell how it goes."""
+    """Processes orders with `run` until stopped. `trouble` and `stuck` report problems."""
 
     def __init__(
         self,
@@ -63,28 +63,28 @@ class Exporter:
         self._pace = pace or Pace()
         self._stopping = asyncio.Event()
         self._trouble: str | None = None
-        self._turned = time.monotonic()
+        self._progress_at = time.monotonic()
         self._settled = Counter(
-            "billing_exports_settled", "ExportOrders settled, by what came of them.", ["outcome"], registry=registry
+            "billing_exports_settled", "Processed export orders, by outcome.", ["outcome"], registry=registry
         )
 
     def stop(self) -> None:
-        """Finish the archive in hand and return from `run`."""
+        """Finish the current order and return from `run`."""
         self._stopping.set()
 
     def trouble(self) -> str | None:
-        """Why the orders cannot be read, or None."""
+        """Return why the orders cannot be read, or None."""
         return self._trouble
 
     def stuck(self) -> str | None:
-        """A reason to restart this process, or None."""
-        idle = time.monotonic() - self._turned
+        """Return the reason why this process must be restarted, or None."""
+        idle = time.monotonic() - self._progress_at
         return f"the exporter has made no progress for {idle:.0f} s" if idle > self._pace.stuck_s else None
 
     async def run(self) -> None:
-        """Returns after `stop`."""
+        """Process orders until `stop`."""
         while not self._stopping.is_set():
-            self._turned = time.monotonic()
+            self._progress_at = time.monotonic()
             try:
                 is_busy = await self.work()
                 self._trouble = None
@@ -96,7 +96,7 @@ class Exporter:
                     await asyncio.wait_for(self._stopping.wait(), self._pace.poll_s)
 
     async def work(self) -> bool:
-        """One order that is due; whether there was one. Raises StoreUnavailable."""
+        """Process one due order; return whether there was one. Raises StoreUnavailable."""
         order = await self._orders.claim(self._clock())
         if order is None:
             return False
@@ -108,9 +108,9 @@ class Exporter:
                 else:
                     outcome = await self._delete(order)
         except StoreUnavailable:
-            raise  # nothing of it is settled: the claim runs out
+            raise  # no result is stored: the order is due again when its claim expires
         except Exception as error:
-            # The verdict: an object store's library raises what it likes, and one archive must not end the others.
+            # An object store's library can raise any exception. One failed archive must not stop the loop.
             log.exception("an export failed", action="export.attempt_failed", export=order.key)
             outcome = await self._again(order, f"{type(error).__name__}: {error}")
         self._settled.labels(outcome).inc()
@@ -161,12 +161,12 @@ class Exporter:
         try:
             await asyncio.to_thread(self._storage.delete, location)
         except Exception:
-            # The verdict: what may be there is personal data, so the order stays open until it is gone.
-            log.exception("what a failed export left behind cannot be deleted", action="export.not_deleted")
+            # The partial file may contain personal data, so the order stays open until the file is deleted.
+            log.exception("the partial file of a failed export cannot be deleted", action="export.not_deleted")
             return False
         return True
 
 
 def pause_after(tries: int) -> timedelta:
-    """The pause after this many tries (1 or more): 1, 4, 16 minutes … 6 hours."""
+    """Return the pause after this many tries (1 or more): 1, 4, 16, 64, 256 minutes, then always 6 hours."""
     return min(_FIRST_PAUSE * int(4 ** min(tries - 1, 10)), _LONGEST_PAUSE)

@@ -1,11 +1,12 @@
-"""Between the worker's transaction and the exporter: the rows of `billing.exports`, one state machine.
+"""Claims and settles the rows of `billing.exports`. The worker queues orders, the exporter claims them.
 
-    queued ──claim──▶ working ──▶ done ──its time is over──▶ expired ──▶ deleted
-      ▲                 │  │                                   ▲
-      └──── later ──────┘  └────▶ failed          erasure ─────┘
+    queued ──claim──▶ working ──▶ done ──expires_at──▶ expired ──▶ deleted
+                        │                                 ▲
+                        └───────▶ failed    erasure ──────┘
 
-`next_attempt_at` is when something is to be done about the row: make it, take over a claim that ran out, delete it. A
-claim is told apart by `claimed_by` and `attempts`: whoever lost it changes nothing any more.
+`next_attempt_at` is when the row is due: to make the archive, to take over an expired claim, or to delete the archive.
+A failed try keeps the status and moves `next_attempt_at`. A claim is identified by `claimed_by` and `attempts`: an
+exporter that lost its claim can no longer change the row.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from sinks.postgres.failures import classified
 from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
 
 CLAIM = timedelta(minutes=20)
-"""Twice what an exporter gives itself, so that a living one keeps its claim."""
+"""Duration of a claim: twice the exporter's own time limit for an order, so a live exporter keeps its claim."""
 
 _LONGEST_ERROR = 500
 
-# The name of an archive is kept from its first claim on, so that the next try replaces what a crash left behind.
+# An order keeps the archive name of its first claim, so the next try overwrites a file left by a crash.
 _CLAIM = """
 WITH due AS (
     SELECT export_key, status IN ('queued', 'working') AND expires_at > $1 AS is_wanted FROM billing.exports
@@ -44,21 +45,21 @@ RETURNING e.export_key, e.account, e.customer_id, e.organization_id, e.status, e
 """
 
 
-def _ours(assignments: str) -> str:
-    """One statement that settles a claim, if it is still ours: $1 key, $2 claimer, $3 attempts, $4 status."""
+def _settlement(assignments: str) -> str:
+    """A statement that settles a claim if it is still held: $1 key, $2 claimer, $3 attempts, $4 status."""
     return (
-        f"UPDATE billing.exports SET claimed_by = NULL, {assignments} "  # noqa: S608  # the constants below
+        f"UPDATE billing.exports SET claimed_by = NULL, {assignments} "  # noqa: S608  # only the constants below
         "WHERE export_key = $1 AND claimed_by = $2 AND attempts = $3 AND status = $4"
     )
 
 
-_DONE = _ours(
+_DONE = _settlement(
     "status = 'done', done_at = $5, bytes = $6, sha256 = $7, next_attempt_at = expires_at, attempts = 0, "
     "last_error = NULL"
 )
-_LATER = _ours("next_attempt_at = $5, last_error = $6")
-_FAILED = _ours("status = 'failed', location = NULL, last_error = $5")
-_DELETED = _ours("status = 'deleted', location = NULL, bytes = NULL, sha256 = NULL, last_error = NULL")
+_LATER = _settlement("next_attempt_at = $5, last_error = $6")
+_FAILED = _settlement("status = 'failed', location = NULL, last_error = $5")
+_DELETED = _settlement("status = 'deleted', location = NULL, bytes = NULL, sha256 = NULL, last_error = NULL")
 _FIND = """
 SELECT export_key AS key, status, expires_at, done_at, location, bytes AS size
 FROM billing.exports WHERE export_key = $1
@@ -67,7 +68,7 @@ FROM billing.exports WHERE export_key = $1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOrder:
-    """One claimed row: `working`, an archive to make, or `expired`, one to delete."""
+    """A claimed row. Status `working`: make the archive. Status `expired`: delete it."""
 
     key: str
     account: str
@@ -79,7 +80,7 @@ class ExportOrder:
 
 
 class ExportOrders:
-    """The table as one process sees it. Every method raises StoreUnavailable when Postgres does not answer."""
+    """The export orders as one process uses them. Every method raises StoreUnavailable if Postgres does not answer."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], claimer: str) -> None:
         self.pool = pool
@@ -87,7 +88,7 @@ class ExportOrders:
 
     @classmethod
     async def connect(cls, url: SecretStr, *, claimer: str, pool_size: int = 2, application: str) -> Self:
-        """Connects when first needed. Raises InvalidSettings."""
+        """Create the pool; it connects on first use. `claimer` is unique to the process. Raises InvalidSettings."""
         bounds = SessionTimeouts()
         with classified():
             pool = await asyncpg.create_pool(
@@ -104,7 +105,7 @@ class ExportOrders:
         await self.pool.close()
 
     async def claim(self, now: datetime) -> ExportOrder | None:
-        """The longest-waiting order that is due, ours until the claim runs out; it counts as a try from here on."""
+        """Claim the order that has been due the longest, until `now + CLAIM`. The claim counts as a try."""
         with classified():
             row = await self.pool.fetchrow(_CLAIM, now, self._claimer, now + CLAIM, new_name())
         if row is None:
@@ -113,23 +114,23 @@ class ExportOrders:
         return ExportOrder(key=values.pop("export_key"), status=ExportStatus(values.pop("status")), **values)
 
     async def done(self, order: ExportOrder, now: datetime, size: int, sha256: str) -> bool:
-        """False when the claim was lost, or the customer was erased meanwhile: then the archive must not stay."""
+        """Return False if the claim was lost or the customer has been erased; the caller then deletes the archive."""
         return await self._settle(_DONE, order, now, size, sha256)
 
     async def later(self, order: ExportOrder, at: datetime, error: str) -> bool:
-        """Again then; the try counts."""
+        """Retry at `at`. The try counts. Returns False if the claim was lost."""
         return await self._settle(_LATER, order, at, error[:_LONGEST_ERROR])
 
     async def fail(self, order: ExportOrder, error: str) -> bool:
-        """Given up; its archive must be gone by now."""
+        """Mark the order as failed. The caller has deleted the archive. Returns False if the claim was lost."""
         return await self._settle(_FAILED, order, error[:_LONGEST_ERROR])
 
     async def deleted(self, order: ExportOrder) -> bool:
-        """Its archive is gone."""
+        """Record that the archive was deleted. Returns False if the claim was lost."""
         return await self._settle(_DELETED, order)
 
     async def find(self, export_key: str) -> StoredExport | None:
-        """What is known of it now."""
+        """Return the export's current state, or None if there is no such export."""
         with classified():
             row = await self.pool.fetchrow(_FIND, export_key)
         if row is None:

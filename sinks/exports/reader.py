@@ -1,4 +1,4 @@
-"""What the gateway asks about exports: whether one is there, and its bytes."""
+"""Reads the state and the bytes of export archives for the gateway's download page."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from sinks.exports.storage import CHUNK_BYTES, Storage
 
 
 class ExportReader:
-    """Reads what the exporter has written, from wherever it keeps it."""
+    """Reads the archives that the exporter wrote."""
 
     def __init__(self, orders: ExportOrders, storage: Storage) -> None:
         self._orders = orders
         self._storage = storage
 
     async def find(self, export_id: str) -> StoredExport | None:
-        """Raises StoreUnavailable."""
+        """Return the export's state, or None if there is no such export. Raises StoreUnavailable."""
         return await self._orders.find(export_id)
 
     async def chunks(self, export: StoredExport) -> AsyncGenerator[bytes, None]:
-        """The archive, piece by piece. Raises StoreUnavailable before the first, or amid them, if it can't be read."""
+        """Yield the archive in chunks. Raises StoreUnavailable if it cannot be read, even after the first chunk."""
         try:
             file = await asyncio.to_thread(self._storage.open, export.location or "")
             try:
@@ -34,5 +34,5 @@ class ExportReader:
         except (GeneratorExit, asyncio.CancelledError):
             raise
         except Exception as error:
-            # The verdict: whatever an object store's library raises, the archive cannot be had now.
+            # An object store's library can raise any exception; each means that the archive is not available now.
             raise StoreUnavailable(f"the archive cannot be read: {type(error).__name__}") from error

@@ -1,4 +1,4 @@
-"""Where archives are kept: a folder, or whatever else fsspec can write to, under names that nobody guesses."""
+"""Stores export archives in a local folder or any other file system of fsspec, under unguessable names."""
 
 from __future__ import annotations
 
@@ -24,32 +24,35 @@ _NAME = re.compile(r"[0-9a-f]{48}\.zip", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What stands there now."""
+    """Size in bytes and SHA-256 of the file that was written."""
 
     size: int
     sha256: str
 
 
 def new_name() -> str:
-    """For an archive to be."""
+    """Return a random name for a new archive."""
     return f"{secrets.token_hex(24)}.zip"
 
 
 class Storage:
-    """One folder. All methods block, and raise OSError or what the object store's own library raises."""
+    """One folder of archives. All methods block, and raise OSError or exceptions of the object store's library."""
 
     def __init__(self, place: str) -> None:
-        """`place` is BILLING_EXPORTS_URL, or a path. Raises InvalidSettings, without the address: it may hold a key."""
+        """`place` is BILLING_EXPORTS_URL or a path.
+
+        Raises InvalidSettings. The message omits the address, which may contain a key.
+        """
         try:
             self._fs, self._root = fsspec.core.url_to_fs(place)
         except ImportError as error:
             raise InvalidSettings(f"BILLING_EXPORTS_URL: a package is missing: {error}") from None
         except ValueError:
-            raise InvalidSettings("BILLING_EXPORTS_URL: not an address that fsspec knows") from None
+            raise InvalidSettings("BILLING_EXPORTS_URL: fsspec does not support this address") from None
         self._is_local = isinstance(self._fs, LocalFileSystem)
 
     def put(self, name: str, source: IO[bytes]) -> Written:
-        """Writes all of the source; whatever stood there under this name is replaced."""
+        """Write all of `source` to the archive `name`, replacing an existing one."""
         if self._is_local:
             Path(self._root).mkdir(mode=0o700, parents=True, exist_ok=True)
         digest, size = hashlib.sha256(), 0
@@ -64,29 +67,29 @@ class Storage:
         return Written(size, digest.hexdigest())
 
     def open(self, name: str) -> Any:
-        """A file to read the archive's bytes from. Raises FileNotFoundError."""
+        """Open the archive for reading bytes. Raises FileNotFoundError."""
         return self._fs.open(self._path(name), "rb")
 
     def delete(self, name: str) -> None:
-        """Gone, or never there."""
+        """Delete the archive. Does nothing if it does not exist."""
         try:
             self._fs.rm_file(self._path(name))
         except (FileNotFoundError, NotADirectoryError):
             return
 
     def names(self) -> Iterator[str]:
-        """Every archive in it, also those of other processes: an object store's client remembers what it listed."""
-        self._fs.invalidate_cache()
+        """Yield the names of all archives, including those that other processes wrote."""
+        self._fs.invalidate_cache()  # an object store's client caches listings
         for path in self._fs.glob(f"{self._root}/*.zip"):
             yield str(path).rpartition("/")[2]
 
     def _path(self, name: str) -> str:
         if not _NAME.fullmatch(name):
-            raise FileNotFoundError("not a name of ours")
+            raise FileNotFoundError("not an archive name")
         return f"{self._root}/{name}"
 
 
 def check_exports(settings: Settings) -> None:
-    """Raises InvalidSettings where they cannot be kept or found."""
+    """Raise InvalidSettings if BILLING_EXPORTS_URL or BILLING_DATABASE_URL cannot be used for exports."""
     Storage(settings.exports_place)
     dsn(settings.database_url)

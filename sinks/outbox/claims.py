@@ -1,16 +1,16 @@
-"""Between the worker's transaction and a dispatcher: the rows of one outbox table, one state machine.
+"""Claims, settles and lists the rows of one outbox table. The worker queues rows, dispatchers claim them.
 
     queued ──claim──▶ busy ──▶ done
       ▲  ▲             │  │
       │  └── later ────┘  └────▶ failed ──requeue──▶ queued
-      └──── the claim ran out (its dispatcher died)
+      └──── claim expired (its dispatcher died)
 
-While a row is busy, `next_attempt_at` is when its claim runs out; so "due" is one condition for both, and one index.
-A claim is told apart by `claimed_by` and `attempts`: whoever lost it changes nothing any more. What "busy" and "done"
-are called is the table's own.
+While a row is busy, `next_attempt_at` is the time its claim expires, so one condition and one index find both due rows
+and expired claims. A claim is identified by `claimed_by` and `attempts`: a dispatcher that lost its claim can no longer
+change the row. Each table has its own names for "busy" and "done".
 """
 
-# ruff: noqa: S608 - what the statements are put together of is a Queue, and that holds constants of ours
+# ruff: noqa: S608 - the statements are built from Queue objects, which contain only constants
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from sinks.postgres.failures import classified
 from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
 
 CLAIM = timedelta(minutes=10)
-"""Longer than a claimed handful can take (the dispatchers see to that), so that a living one keeps its claims."""
+"""Duration of a claim. Dispatchers finish a claimed batch before it expires, so a live dispatcher keeps its claims."""
 
 _LONGEST_ERROR = 500
+"""Characters stored in `last_error`."""
 
 
 class Claimed(Protocol):
-    """A row of ours, as far as settling it needs to know."""
+    """A claimed row: the attributes needed to settle it."""
 
     @property
     def key(self) -> str: ...
@@ -46,42 +47,42 @@ C = TypeVar("C", bound=Claimed)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """One outbox table in its own words. All of it is SQL of ours, nothing of it comes from outside."""
+    """The names and SQL fragments of one outbox table. All values are constants in code, never user input."""
 
     table: str
     key: str
     busy: str
     channel: str
-    """Notified when rows are queued."""
+    """The NOTIFY channel, notified when rows are queued."""
     kind: str
-    """The column that sorts rows for people: template, purpose."""
+    """The column by which operators filter rows: template, purpose."""
     listed: str
-    """The columns an operator sees."""
+    """The columns that `list` returns."""
     read: str = "SELECT * FROM claimed ORDER BY queued_at"
-    """What a claim returns of `claimed`, the table's rows."""
+    """The query that returns a claim's rows; `claimed` contains the claimed rows of the table."""
     may_claim: str = "true"
-    """A further condition on a due row `o`."""
+    """An additional condition for claiming a due row `o`."""
     on_requeue: str = ""
-    """Further assignments; $4 is now."""
+    """Additional assignments of a requeue, each starting with a comma; $4 is the current time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How much is still to be done, and since when the longest-waiting due row is due."""
+    """The number of open rows, and since when the oldest due row has been due (UTC, None if no row is due)."""
 
     open: int
     oldest_due: datetime | None
 
 
 class _Statements:
-    """The SQL of one queue: constants, put together once."""
+    """The SQL statements of one queue, built once."""
 
     def __init__(self, q: Queue) -> None:
         table = f"billing.{q.table}"
         is_open = f"status IN ('queued', '{q.busy}')"
         filters = f"($2::text IS NULL OR {q.kind} = $2)"
         self.has_due = f"SELECT EXISTS (SELECT FROM {table} WHERE {is_open} AND next_attempt_at <= $1)"
-        # The CTE locks each row before it is changed; a subquery in its place might be run twice and claim too many.
+        # The CTE locks each row before the update. Postgres may run a subquery twice, which would claim too many rows.
         self.claim = f"""
 WITH due AS (
     SELECT {q.key} FROM {table} o WHERE {is_open} AND next_attempt_at <= $1 AND {q.may_claim}
@@ -93,7 +94,7 @@ WITH due AS (
     RETURNING o.*
 )
 {q.read}"""
-        self.ours = (
+        self.settle = (
             f"UPDATE {table} SET claimed_by = NULL, {{}} "
             f"WHERE {q.key} = $1 AND status = '{q.busy}' AND claimed_by = $2 AND attempts = $3"
         )
@@ -117,7 +118,7 @@ RETURNING o.{q.key} AS key"""
 
 
 class Claims(ABC, Generic[C]):
-    """The table as one dispatcher sees it. Every method raises StoreUnavailable when Postgres does not answer."""
+    """An outbox table as one dispatcher uses it. Every method raises StoreUnavailable if Postgres does not answer."""
 
     queue: ClassVar[Queue]
     application: ClassVar[str]
@@ -141,7 +142,10 @@ class Claims(ABC, Generic[C]):
         claim: timedelta = CLAIM,
         application: str | None = None,
     ) -> Self:
-        """`claimer` must be this process's own. Connects when first needed, so a database that is down is no error."""
+        """Create the pool. It connects on first use, so this works while the database is down.
+
+        `claimer` must be unique to this process: it identifies the owner of a claim.
+        """
         bounds = SessionTimeouts()
         pool = asyncpg.create_pool(
             dsn(url),
@@ -159,25 +163,25 @@ class Claims(ABC, Generic[C]):
         await self._pool.close()
 
     async def has_due(self, now: datetime) -> bool:
-        """Whether a claim may find something."""
+        """Return whether any row is due. `claim` may still return none: rows can be locked or not claimable yet."""
         with classified():
             return bool(await self._pool.fetchval(self._sql.has_due, now))
 
     async def claim(self, now: datetime, limit: int) -> list[C]:
-        """Up to `limit` due rows, ours until the claim runs out; each counts as a try from here on."""
+        """Claim up to `limit` due rows until `now` plus the claim's duration. Each claim counts as a try."""
         until = now + self._claim
         with classified():
             rows = await self._pool.fetch(self._sql.claim, now, limit, self._claimer, until)
         return [self._read(row, until) for row in rows]
 
     async def retry(self, row: C, at: datetime, error: str) -> bool:
-        """Queued again; the try counts."""
+        """Queue the row again, due at `at`. The try counts. Returns False if the claim was lost."""
         return await self._settle(
             row, "status = 'queued', next_attempt_at = $4, last_error = $5", at, error[:_LONGEST_ERROR]
         )
 
     async def give_back(self, row: C, at: datetime, reason: str | None) -> bool:
-        """Queued again as if it had not been claimed: the try does not count."""
+        """Queue the row again, due at `at`. The try does not count. Returns False if the claim was lost."""
         return await self._settle(
             row,
             "status = 'queued', next_attempt_at = $4, last_error = coalesce($5, last_error), attempts = attempts - 1",
@@ -186,7 +190,7 @@ class Claims(ABC, Generic[C]):
         )
 
     async def fail(self, row: C, error: str) -> bool:
-        """Given up, until an operator requeues it."""
+        """Mark the row as failed until an operator requeues it. Returns False if the claim was lost."""
         return await self._settle(row, "status = 'failed', last_error = $4", error[:_LONGEST_ERROR])
 
     async def depth(self, now: datetime) -> Depth:
@@ -197,14 +201,17 @@ class Claims(ABC, Generic[C]):
     async def list(
         self, *, status: str | None, kind: str | None = None, customer_id: str | None = None, limit: int = 100
     ) -> Sequence[dict[str, Any]]:
-        """Rows for an operator, newest first, without what they carry."""
+        """Return rows for an operator, newest first, without their contents."""
         with classified():
             return [dict(row) for row in await self._pool.fetch(self._sql.list, status, kind, customer_id, limit)]
 
     async def requeue(
         self, now: datetime, *, keys: Sequence[str] | None, kind: str | None = None, limit: int = 1000
     ) -> Sequence[str]:
-        """Failed rows back into the queue with all their tries; the keys of those that were. `keys` None means any."""
+        """Queue failed rows again with their tries reset to 0. Returns the keys of these rows.
+
+        `keys` None selects failed rows of any key, the oldest first, up to `limit`.
+        """
         with classified():
             async with self._pool.acquire() as connection, connection.transaction():
                 rows = await connection.fetch(self._sql.requeue, keys, kind, limit, now)
@@ -212,10 +219,10 @@ class Claims(ABC, Generic[C]):
         return [row["key"] for row in rows]
 
     async def _settle(self, row: C, assignments: str, *values: object) -> bool:
-        """Whether the claim was still ours. `assignments` count from $4."""
+        """Update a claimed row; return False if the claim was lost. Parameters of `assignments` start at $4."""
         with classified():
             done = await self._pool.execute(
-                self._sql.ours.format(assignments), row.key, self._claimer, row.attempts, *values
+                self._sql.settle.format(assignments), row.key, self._claimer, row.attempts, *values
             )
         return str(done) == "UPDATE 1"
 

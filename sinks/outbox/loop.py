@@ -1,4 +1,4 @@
-"""The loop of a dispatcher: a few lanes side by side, each claiming and doing its own small handfuls, until stopped."""
+"""Runs a dispatcher's lanes: concurrent loops that claim and process small batches of rows until stopped."""
 
 from __future__ import annotations
 
@@ -17,23 +17,26 @@ from sinks.outbox.outage import Outage
 log = structlog.get_logger(__name__)
 
 Turn = Callable[[int], Awaitable[bool]]
-"""One claim and what it holds, for the lane of this number; whether there was anything to do."""
+"""Claims and processes one batch for the lane with this number. Returns whether to continue without a pause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How eager, in seconds of real time."""
+    """Intervals and limits of the loop, in seconds of real time."""
 
     poll_s: float = 3.0
     store_pause_s: float = 2.0
     finish_s: float = 30.0
-    """For what is in hand when told to stop."""
+    """After `stop`, time for rows being processed to finish."""
     stuck_s: float = 900.0
-    """Without a turn for so long, a lane hangs: a try and its mark may take as long as a claim, no longer."""
+    """A lane without progress for this long counts as stuck. A try and storing its result take at most one claim."""
 
 
 class OutboxLoop:
-    """`run` until stopped; `store_trouble` and `stuck` tell how it goes. `name` begins the actions of the log."""
+    """Runs `count` lanes until stopped. `store_trouble` and `stuck` report problems.
+
+    `name` is the prefix of the `action` values in the log.
+    """
 
     def __init__(self, name: str, count: int, pace: Pace, outage: Outage, *, clock: Callable[[], datetime]) -> None:
         self._name = name
@@ -51,29 +54,30 @@ class OutboxLoop:
         return self._stopping.is_set()
 
     def wake(self) -> None:
-        """Look at the outbox now."""
+        """Check the outbox now."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Finish what is in hand, give back the rest, return from `run`."""
+        """Finish the rows being processed, release the other claims, and return from `run`."""
         self._stopping.set()
         self._wake.set()
 
     def stuck(self) -> str | None:
-        """A reason to restart this process, or None."""
+        """Return the reason why this process must be restarted, or None."""
         idle = time.monotonic() - min(self._turns)
         return f"{self._name}: a lane has made no progress for {idle:.0f} s" if idle > self._pace.stuck_s else None
 
     def progress(self, number: int) -> None:
-        """This lane is alive."""
+        """Record that this lane makes progress (see `stuck`)."""
         self._turns[number] = time.monotonic()
 
     async def run(
         self, turn: Turn, *, watch: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]] | None = None
     ) -> None:
-        """Returns after `stop`; then `close` is awaited, if there is one. `watch` runs beside the lanes, once per poll.
+        """Run the lanes until `stop`, then await `close` if given. `watch` runs concurrently, once per `poll_s`.
 
-        Raises what nobody foresaw: better to end loudly than to go on half alive.
+        If a lane or `watch` ends with an unexpected exception, all lanes stop and the exception is raised, so that the
+        process ends and is restarted.
         """
         lanes = [asyncio.create_task(self._go_on(i, turn)) for i in range(len(self._turns))]
         watcher = asyncio.create_task(self._watch(watch))
@@ -85,7 +89,7 @@ class OutboxLoop:
             _, late = await asyncio.wait(lanes, timeout=self._pace.finish_s)
             if late:
                 action = f"{self._name}.stopped_amid"
-                log.warning("what is in hand did not end in time", action=action, lanes=len(late))
+                log.warning("rows being processed did not finish in time", action=action, lanes=len(late))
         finally:
             for task in tasks:
                 task.cancel()
@@ -97,7 +101,10 @@ class OutboxLoop:
                 raise end
 
     async def insist(self, mark: Callable[[], Awaitable[bool]], key: str, until: datetime) -> bool:
-        """It is done outside, so Postgres must hear of it: tried until the claim runs out. Raises StoreUnavailable."""
+        """Store a result with `mark`, and retry until the claim expires (`until`). Returns the result of `mark`.
+
+        The row has already taken effect at the other side, so a lost result would repeat it. Raises StoreUnavailable.
+        """
         while True:
             try:
                 return await mark()
@@ -106,7 +113,9 @@ class OutboxLoop:
                 if self._clock() >= until:
                     raise
                 action = f"{self._name}.mark_failed"
-                log.warning("done, but cannot be marked so yet", action=action, key=key, error=str(error))
+                log.warning(
+                    "cannot store the result of a processed row, retrying", action=action, key=key, error=str(error)
+                )
                 await asyncio.sleep(self._pace.store_pause_s)
 
     async def _go_on(self, number: int, turn: Turn) -> None:
@@ -118,14 +127,14 @@ class OutboxLoop:
             except StoreUnavailable as error:
                 self.store_trouble = str(error)
                 action = f"{self._name}.store_unavailable"
-                log.warning("the outbox does not answer", action=action, error=str(error))
+                log.warning("cannot read the outbox", action=action, error=str(error))
                 await self._pause(self._pace.store_pause_s)
                 continue
             if not busy:
                 await self._wait_for_work()
 
     async def _wait_for_work(self) -> None:
-        if self._outage.is_on:  # new work is no reason to knock earlier
+        if self._outage.is_on:  # new rows do not shorten the pause of an outage
             await self._pause(min(self._pace.poll_s, max(self._outage.left_s, 0.05)))
             return
         with contextlib.suppress(TimeoutError):
@@ -137,6 +146,6 @@ class OutboxLoop:
 
     async def _watch(self, watch: Callable[[], Awaitable[None]]) -> None:
         while True:
-            with contextlib.suppress(StoreUnavailable):  # the lanes say so, and /readyz
+            with contextlib.suppress(StoreUnavailable):  # the lanes log this, and /readyz reports it
                 await watch()
             await asyncio.sleep(self._pace.poll_s)

@@ -1,4 +1,4 @@
-"""While the other side of an outbox (mail server, Stripe) takes nothing: nobody tries, no row loses a try for it."""
+"""Pauses a dispatcher while the other side (mail server, Stripe) accepts nothing. Rows lose no tries during a pause."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schemas.timing import pause_while_down
 
 
 class Outage:
-    """Seen by all lanes of one dispatcher. Looked at again after each pause, and over when `end` says so."""
+    """The outage state shared by all lanes of one dispatcher. After each pause the other side is checked again."""
 
     def __init__(self, clock: Callable[[], datetime], chance: Callable[[], float] = random.random) -> None:
         self._clock = clock
@@ -18,11 +18,11 @@ class Outage:
         self._until: datetime | None = None
         self._reason: str | None = None
         self.failures = 0
-        """Looks in a row that failed."""
+        """Consecutive failed checks."""
 
     @property
     def reason(self) -> str | None:
-        """Why nothing is tried, or None."""
+        """Why the dispatcher is paused, or None."""
         return self._reason
 
     @property
@@ -31,16 +31,19 @@ class Outage:
 
     @property
     def is_pausing(self) -> bool:
-        """Whether it is too early to look again."""
+        """Whether the current pause has not ended yet."""
         return self._until is not None and self._clock() < self._until
 
     @property
     def left_s(self) -> float:
-        """Seconds to the next look."""
+        """Seconds until the next check; 0 without an outage."""
         return max((self._until - self._clock()).total_seconds(), 0.0) if self._until is not None else 0.0
 
     def begin(self, reason: str, at_least: timedelta = timedelta(0)) -> timedelta | None:
-        """The pause from now on; None when several lanes met the same outage and it is paused for already."""
+        """Start a pause and return its length; None if another lane has already started one for this outage.
+
+        The pause grows with each consecutive failure and is never shorter than `at_least`.
+        """
         if self.is_pausing:
             return None
         self.failures += 1
@@ -49,11 +52,14 @@ class Outage:
         return pause
 
     def end(self) -> bool:
-        """The other side answers; whether that is news. `succeeded` forgets the failures, an answer alone does not."""
+        """End the outage because the other side responds. Returns whether there was one.
+
+        Does not reset the count of failures; `succeeded` does.
+        """
         was_on = self.is_on
         self._until, self._reason = None, None
         return was_on
 
     def succeeded(self) -> None:
-        """A whole exchange went well: the next outage starts with the shortest pause."""
+        """Reset the count of failures after a complete exchange: the next outage starts with the shortest pause."""
         self.failures = 0

@@ -1,6 +1,6 @@
-"""Between the worker's commit and a dispatcher: `NOTIFY` ends the wait early.
+"""Wakes a dispatcher when the worker commits new outbox rows, using Postgres `NOTIFY`.
 
-Only a hint. What is missed while the connection is down is found by the poll.
+Notifications are only hints: the dispatcher's poll finds rows whose notification was lost.
 """
 
 from __future__ import annotations
@@ -22,12 +22,17 @@ RECONNECT_S = 5.0
 
 
 async def listen(url: SecretStr, channel: str, wake: Callable[[], None]) -> None:
-    """Calls `wake` on each notification, for ever; connects again after a loss."""
+    """Call `wake` on each notification, until cancelled. Reconnects `RECONNECT_S` seconds after a lost connection."""
     while True:
         try:
             await _listen_once(url, channel, wake)
         except StoreUnavailable as error:
-            log.warning("cannot listen, polling", action="outbox.listen_failed", channel=channel, error=str(error))
+            log.warning(
+                "cannot listen for notifications, polling",
+                action="outbox.listen_failed",
+                channel=channel,
+                error=str(error),
+            )
         await asyncio.sleep(RECONNECT_S)
 
 
@@ -40,7 +45,7 @@ async def _listen_once(url: SecretStr, channel: str, wake: Callable[[], None]) -
         try:
             connection.add_termination_listener(lambda *_: lost.set())
             await connection.add_listener(channel, lambda *_: wake())
-            wake()  # whatever came before we listened
+            wake()  # rows may have been queued before LISTEN took effect
             await lost.wait()
         finally:
             connection.terminate()

@@ -1,13 +1,13 @@
-"""Under the caller: one request to Stripe, by stripe-python over aiohttp, and what came of it as a value or a fact.
+"""Sends one request to Stripe, with stripe-python over aiohttp; returns the response or raises an ApiTrouble.
 
-The SDK encodes parameters, pins the API version and reads Stripe's errors; the transport is ours, for three bounds that
-its own lacks: the size of an answer, no redirects (they would carry the key elsewhere), and a timeout that also covers
-the body. It tries once: when to try again is the outbox's decision.
+The SDK encodes parameters, pins the API version and parses Stripe's errors. It uses a custom transport, because its own
+lacks three limits: the size of a response, no redirects (they would send the key to another host), and a timeout that
+includes the body. Each request is sent once; the outbox decides about retries.
 
     ApiTrouble
-    ├── Unreachable     nothing was sent
-    ├── NoAnswer        sent, and nothing usable came back: it may have been done
-    └── Refusal         Stripe's own error
+    ├── Unreachable     no connection: the request was not sent
+    ├── NoAnswer        sent, but without a usable response: Stripe may have executed it
+    └── Refusal         Stripe returned an error
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ import stripe
 from sinks.stripe_api.key import ApiKey, without_keys
 
 MAX_ANSWER_BYTES = 1024 * 1024
-"""With room for the rest of the event, below what a record may hold (eventlog/append.py)."""
+"""Largest response. Leaves room for the rest of the event within the maximum record size (eventlog/append.py)."""
 
 _RETRY_AFTER_LONGEST = timedelta(hours=1)
 _LONGEST_MESSAGE = 300
 
 
 class ApiTrouble(Exception):
-    """A request that did not succeed."""
+    """The request did not succeed."""
 
 
 class Unreachable(ApiTrouble):
-    """No connection: nothing was sent."""
+    """There was no connection to Stripe, so the request was not sent."""
 
 
 class NoAnswer(ApiTrouble):
-    """Sent, and nothing usable came back: it may have been done."""
+    """The request was sent, but there was no usable response. Stripe may have executed it."""
 
 
 class Refusal(ApiTrouble):
-    """Stripe's own error; the message is Stripe's, without keys."""
+    """Stripe returned an error. The message is Stripe's, with API keys removed."""
 
     def __init__(
         self, message: str, *, status: int, code: str | None, should_retry: bool | None, retry_after: timedelta
@@ -58,13 +58,16 @@ class Refusal(ApiTrouble):
         self.status = status
         self.code = code
         self.should_retry = should_retry
-        """What Stripe says of trying again, where it says it."""
+        """Stripe's advice whether to retry (header Stripe-Should-Retry), None if absent."""
         self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`params` go into the query of a GET and the form of a POST."""
+    """A request to Stripe. `params` become the query of a GET and the form of a POST.
+
+    `account` is a connected account, '' for the platform's own.
+    """
 
     method: str
     path: str
@@ -75,18 +78,21 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """`as_of` is the latest whole second of Stripe's clock that certainly lies before the answer was made; UTC."""
+    """Stripe's response.
+
+    `as_of` (UTC) is the latest whole second of Stripe's clock that is certainly before Stripe made the response.
+    """
 
     body: dict[str, Any]
     as_of: datetime
     request_id: str | None
     api_version: str | None
     text: str = field(default="", repr=False, compare=False)
-    """The body as it came."""
+    """The body as received."""
 
 
 class StripeApi:
-    """For concurrent use; `close` when done. The key is shown by nothing in here."""
+    """A client for concurrent use. Call `close` when done. Never shows the API key."""
 
     def __init__(
         self,
@@ -97,7 +103,7 @@ class StripeApi:
         total_s: float = 30.0,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
-        # The SDK reports its timings to Stripe, and logs bodies at debug level: neither is ours to give away.
+        # By default the SDK reports its timings to Stripe, and logs bodies with personal data at debug level.
         stripe.enable_telemetry = False
         logging.getLogger("stripe").setLevel(logging.WARNING)
         self.mode = key.mode
@@ -113,7 +119,7 @@ class StripeApi:
         )
 
     async def call(self, request: Request) -> ApiResponse:
-        """One try. Raises Unreachable, NoAnswer, Refusal."""
+        """Send the request once and return the response. Raises Unreachable, NoAnswer, Refusal."""
         options: dict[str, Any] = {"stripe_account": request.account or None}
         if request.idempotency_key is not None:
             options["idempotency_key"] = request.idempotency_key
@@ -123,7 +129,7 @@ class StripeApi:
                 request.method.lower(), request.path, **request.params, **options
             )
         except stripe.StripeError as error:
-            raise _trouble(error) from None  # its arguments hold the body
+            raise _trouble(error) from None  # the SDK's exception contains the body
         seconds = time.monotonic() - started
         headers = cast("Mapping[str, str]", response.headers)
         try:
@@ -131,7 +137,7 @@ class StripeApi:
         except orjson.JSONDecodeError:
             body = None
         if not isinstance(body, dict):
-            raise NoAnswer("an answer that is no JSON object")
+            raise NoAnswer("the response is not a JSON object")
         as_of, version = _as_of(headers, seconds), headers.get("Stripe-Version")
         return ApiResponse(body, as_of, headers.get("Request-Id"), version, response.body)
 
@@ -160,12 +166,12 @@ class _Transport(stripe.HTTPClient):
                 async for chunk in response.content.iter_chunked(65_536):
                     body += chunk
                     if len(body) > self._max_answer_bytes:
-                        raise NoAnswer(f"an answer of more than {self._max_answer_bytes} bytes")
+                        raise NoAnswer(f"the response is larger than {self._max_answer_bytes} bytes")
                 return bytes(body), response.status, response.headers
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Unreachable(f"Stripe cannot be reached: {type(error).__name__}") from None
         except TimeoutError:
-            raise NoAnswer(f"no answer within {self._timeout.total:g} s") from None
+            raise NoAnswer(f"no response within {self._timeout.total:g} s") from None
         except aiohttp.ClientError as error:
             raise NoAnswer(f"the connection broke: {type(error).__name__}") from None
 
@@ -188,30 +194,30 @@ class _Transport(stripe.HTTPClient):
 def _trouble(error: stripe.StripeError) -> ApiTrouble:
     status, headers = error.http_status or 0, cast("Mapping[str, str]", error.headers or {})
     body = error.json_body
-    said = body.get("error") if isinstance(body, Mapping) else None
-    if not isinstance(said, Mapping):
-        return NoAnswer(f"HTTP {status} without an error of Stripe's")  # a proxy, a wrong address
+    details = body.get("error") if isinstance(body, Mapping) else None
+    if not isinstance(details, Mapping):
+        return NoAnswer(f"HTTP {status} without a Stripe error object")  # from a proxy, or the address is wrong
     message = "".join(c if c.isprintable() else " " for c in str(error.user_message or "no message"))
     message = without_keys(message)[:_LONGEST_MESSAGE]
-    code = said.get("code") or said.get("type")
+    code = details.get("code") or details.get("type")
     return Refusal(
         f"HTTP {status}{f' {code}' if code else ''}: {message}",
         status=status,
-        code=str(said["code"]) if said.get("code") else None,
+        code=str(details["code"]) if details.get("code") else None,
         should_retry={"true": True, "false": False}.get(headers.get("Stripe-Should-Retry", "")),
         retry_after=_retry_after(headers.get("Retry-After", "")),
     )
 
 
-def _retry_after(said: str) -> timedelta:
-    seconds = int(said) if said.isascii() and said.isdigit() and len(said) < 9 else 0
+def _retry_after(header: str) -> timedelta:
+    seconds = int(header) if header.isascii() and header.isdigit() and len(header) < 9 else 0
     return min(timedelta(seconds=seconds), _RETRY_AFTER_LONGEST)
 
 
 def _as_of(headers: Mapping[str, str], seconds: float) -> datetime:
-    # By Stripe's clock, which also dates its events; ours may be minutes off.
+    # Stripe's clock also dates Stripe's events; the local clock may differ by minutes.
     try:
-        said = parsedate_to_datetime(headers["Date"])
+        date = parsedate_to_datetime(headers["Date"])
     except (KeyError, ValueError):
-        said = datetime.now(UTC).replace(microsecond=0)
-    return said.astimezone(UTC) - timedelta(seconds=math.ceil(seconds))
+        date = datetime.now(UTC).replace(microsecond=0)
+    return date.astimezone(UTC) - timedelta(seconds=math.ceil(seconds))

@@ -1,4 +1,4 @@
-"""The key that opens Stripe's API, and the address it may be sent to. It never shows itself."""
+"""Parses Stripe's API key and base address, and removes API keys from texts. Errors never show the key."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A secret or restricted key and the mode it belongs to."""
+    """A secret or restricted key and its mode."""
 
     secret: SecretStr
     mode: Mode
 
 
 def parse_key(secret: SecretStr) -> ApiKey:
-    """Raises InvalidSettings, which does not show the key."""
+    """Parse the API key. Raises InvalidSettings, without showing the key."""
     found = _KEY.fullmatch(secret.get_secret_value())
     if found is None:
         raise InvalidSettings("BILLING_STRIPE_API_KEY: expected sk_test_…, sk_live_…, rk_test_… or rk_live_…")
@@ -32,7 +32,7 @@ def parse_key(secret: SecretStr) -> ApiKey:
 
 
 def parse_base(base: str) -> str:
-    """The address without a slash at its end. Raises InvalidSettings where the key would travel unencrypted."""
+    """Return the address without a trailing slash. Raises InvalidSettings if the key would be sent unencrypted."""
     try:
         parts = urlsplit(base)
         is_safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
@@ -40,10 +40,10 @@ def parse_base(base: str) -> str:
     except ValueError:
         is_safe = usable = False
     if not (is_safe and usable) or parts.username is not None:
-        raise InvalidSettings("BILLING_STRIPE_API_BASE: expected https://host, or http:// to this machine itself")
+        raise InvalidSettings("BILLING_STRIPE_API_BASE: expected https://host, or http:// to this machine")
     return base.rstrip("/")
 
 
 def without_keys(text: str) -> str:
-    """The text with every API key in it, also one that Stripe has masked, left out."""
+    """Return `text` with every API key replaced by `[key]`, including keys that Stripe has masked."""
     return _ANY_KEY.sub("[key]", text)

@@ -1,6 +1,6 @@
-"""Beside the flow: Stripe's lists, page after page, each object with its bytes as Stripe wrote them.
+"""Reads Stripe's lists page by page, for reconciliation. Each object keeps its original JSON text.
 
-The SDK would give objects that no longer say how Stripe wrote a number, and an event goes on the log as it was sent.
+The SDK's parsed objects lose how Stripe wrote a number, but an event is appended to the log in its original form.
 https://docs.stripe.com/api/pagination
 """
 
@@ -23,25 +23,25 @@ from sinks.stripe_api.rate import RateLimit
 log = structlog.get_logger(__name__)
 
 PAGE = 100
-"""Stripe's own limit."""
+"""Objects per page: Stripe's maximum."""
 
 MAX_PAGE_BYTES = 64 * 1024 * 1024
-"""For the client that lists: a hundred events of more than half a megabyte each."""
+"""Largest response for a client that lists: room for a hundred events of more than half a megabyte each."""
 
 TIMETABLE = Timetable(first=timedelta(seconds=1), factor=2, tries=8)
-"""Pauses of 1, 2, 4 … 64 seconds, or what Stripe asks for if that is longer."""
+"""Pauses of 1, 2, 4 … 64 seconds, or Stripe's Retry-After if it is longer."""
 
 _BLANK = " \t\r\n"
 _DECODER = json.JSONDecoder()
 
 
 class ListingBroken(ApiTrouble):
-    """An answer that is no list, or pages that do not go on."""
+    """The list contains unexpected objects, or a page has no new objects although more should follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One object of a list; `text` is what Stripe wrote of it."""
+    """One object of a list; `text` is its original JSON text."""
 
     object: dict[str, Any]
     text: str
@@ -54,7 +54,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """`as_of`, `request_id` and `api_version` are those of the answer (sinks/stripe_api/api.py)."""
+    """One page. `as_of`, `request_id` and `api_version` are those of the response (sinks/stripe_api/api.py)."""
 
     items: list[Listed]
     has_more: bool
@@ -64,7 +64,7 @@ class Page:
 
 
 class Lists:
-    """Reads lists, one page at a time, within our rate. Tries again what time may heal; raises ApiTrouble at last."""
+    """Reads lists one page at a time within the rate limit. Retries temporary errors, then raises ApiTrouble."""
 
     def __init__(
         self,
@@ -81,9 +81,9 @@ class Lists:
         self._chance = chance
 
     async def pages(self, path: str, params: Mapping[str, Any], account: str = "") -> AsyncIterator[Page]:
-        """The pages of the list, newest objects first. Objects that come again, in this page or another, are left out.
+        """Yield the pages of the list, newest objects first. Objects that were already returned are left out.
 
-        `account` is a connected account, '' for one's own. Raises ApiTrouble.
+        `account` is a connected account, '' for the platform's own. Raises ApiTrouble.
         """
         seen: set[str] = set()
         after: dict[str, str] = {}
@@ -93,7 +93,7 @@ class Lists:
             fresh = list({item.id: item for item in items if item.id not in seen}.values())
             seen.update(item.id for item in fresh)
             if has_more and not fresh:
-                raise ListingBroken(f"{path}: a page with nothing new on it says that there is more")
+                raise ListingBroken(f"{path}: a page has no new objects, but has_more is true")
             yield Page(fresh, has_more, answer.as_of, answer.request_id, answer.api_version)
             if not has_more:
                 return
@@ -108,7 +108,7 @@ class Lists:
                 return await self._api.call(request)
             except ApiTrouble as error:
                 pause = self._timetable.pause_after(tries, self._chance())
-                if pause is None or not _may_heal(error):
+                if pause is None or not _is_temporary(error):
                     raise
                 wait = max(pause, error.retry_after) if isinstance(error, Refusal) else pause
                 log.warning(
@@ -124,20 +124,20 @@ class Lists:
 
 
 def split(text: str) -> tuple[list[Listed], bool]:
-    """The objects of a list object's `data`, and its `has_more`. Raises NoAnswer for what is no list."""
+    """Return the objects in a list object's `data`, and its `has_more`. Raises NoAnswer if `text` is not a list."""
     try:
         members = _members(text)
         has_more = bool(_DECODER.raw_decode(text, members["has_more"])[0])
         items = _elements(text, members["data"])
-    except (KeyError, IndexError, ValueError, RecursionError):  # ValueError: JSON's own, too
-        raise NoAnswer("an answer that is no list of Stripe's") from None
+    except (KeyError, IndexError, ValueError, RecursionError):  # JSONDecodeError is a ValueError
+        raise NoAnswer("the response is not a Stripe list") from None
     if not all(isinstance(item.object, dict) and isinstance(item.object.get("id"), str) for item in items):
-        raise NoAnswer("a list of something else than objects with ids")
+        raise NoAnswer("the list contains something other than objects with ids")
     return items, has_more
 
 
 def _members(text: str) -> dict[str, int]:
-    """Where the value of each member of the object begins."""
+    """Return the position in `text` at which the value of each member of the object starts."""
     found: dict[str, int] = {}
     at = _after(text, 0, "{")
     while True:
@@ -150,7 +150,7 @@ def _members(text: str) -> dict[str, int]:
 
 
 def _elements(text: str, at: int) -> list[Listed]:
-    """What the array that begins here holds."""
+    """Return the elements of the array that starts at `at`."""
     found: list[Listed] = []
     at = _skip(text, _after(text, at, "["))
     while text[at] != "]":
@@ -175,7 +175,7 @@ def _skip(text: str, at: int) -> int:
     return at
 
 
-def _may_heal(error: ApiTrouble) -> bool:
+def _is_temporary(error: ApiTrouble) -> bool:
     if isinstance(error, ListingBroken):
         return False
     if isinstance(error, Refusal):

@@ -1,4 +1,4 @@
-"""Before each call: not more of them a second than we allow ourselves, well below where Stripe says 429."""
+"""Limits the rate of requests to Stripe, well below the rate at which Stripe answers 429."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 class RateLimit:
-    """A token bucket: `per_second` on average, a burst of one second's worth (at least one). Waits in turn."""
+    """A token bucket: `per_second` calls on average, bursts of one second's calls (at least 1). Waits in order."""
 
     def __init__(self, per_second: float) -> None:
         self._per_second = per_second
@@ -17,13 +17,13 @@ class RateLimit:
         self._turn = asyncio.Lock()
 
     async def take(self) -> None:
-        """Returns when one more call may be made."""
+        """Wait until one more call is allowed."""
         async with self._turn:
             missing = 1.0 - self._refill()
             if missing > 0:
                 await asyncio.sleep(missing / self._per_second)
                 self._refill()
-            self._tokens -= 1.0  # by a hair below zero where the sleep was that short; the next one waits for it
+            self._tokens -= 1.0  # may be slightly below 0 if the sleep was too short; the next call then waits longer
 
     def _refill(self) -> float:
         now = time.monotonic()

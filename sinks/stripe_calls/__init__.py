@@ -1,1 +1,1 @@
-"""The outbox of calls to Stripe's API."""
+"""The outbox of calls to Stripe's API, and its dispatcher."""

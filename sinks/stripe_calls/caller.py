@@ -1,11 +1,11 @@
-"""One claimed call → a verdict: what came of it at Stripe, as a value that the dispatcher acts on.
+"""Makes one claimed call to Stripe and returns the result as a verdict, which the dispatcher stores.
 
     try        1     2     3     4      5      6       7      8        9
     before it  at    2 s   8 s   32 s   2 min  8½ min  34 min 2 h 17   9 h 06
     since 1st  0     2 s   10 s  42 s   3 min  11 min  45 min 3 h 02   12 h 08
 
-All within the day for which Stripe remembers an idempotency key: no try can do a second time what another did.
-https://docs.stripe.com/api/idempotent_requests
+All tries happen within the 24 hours for which Stripe remembers an idempotency key, so no try repeats the effect of an
+earlier one. https://docs.stripe.com/api/idempotent_requests
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ log = structlog.get_logger(__name__)
 TRIES = 9
 TIMETABLE = Timetable(first=timedelta(seconds=2), factor=4, tries=TRIES)
 TOO_LATE = timedelta(hours=23)
-"""A POST that was tried before is not tried again so long after it was queued: Stripe may have forgotten its key."""
+"""A POST that was tried before is not retried this long after it was queued: Stripe may have forgotten its key."""
 _MARK_S = 60.0
-"""Left of the claim after the call, for the log to take the answer and the row its mark."""
+"""Seconds of the claim reserved after the call, to append the response to the log and to store the result."""
 
 _PATH = re.compile(r"/v[12](?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)+")
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Stripe did it; of a GET, the log has the answer. `event_id` is that of the answer's event."""
+    """Stripe executed the call. The response to a GET is on the log as an event with id `event_id`."""
 
     request_id: str | None
     event_id: str | None = None
@@ -54,7 +54,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """This call's own trouble; the try counts."""
+    """The failure concerns this call only: retry `at`. The try counts."""
 
     at: datetime
     reason: str
@@ -62,14 +62,17 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """For good."""
+    """The call will not be made, unless an operator requeues it."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class NotNow:
-    """Trouble that every call would meet: no try, and all of them pause. Without a reason, only the claim was short."""
+    """No call can be made now. The try does not count, and all calls pause for `at_least` or longer.
+
+    Without a reason, only this claim is too short; the other calls do not pause.
+    """
 
     reason: str | None = None
     at_least: timedelta = timedelta(0)
@@ -79,7 +82,7 @@ CallVerdict = Done | Later | Failed | NotNow
 
 
 class Caller:
-    """Calls Stripe, and puts what a GET brings onto the log. For concurrent use."""
+    """Calls Stripe, and appends the response to a GET to the log. For concurrent use."""
 
     def __init__(
         self,
@@ -98,19 +101,19 @@ class Caller:
         self._chance = chance
 
     async def make(self, call: QueuedCall) -> CallVerdict:
-        """Never raises for what can be wrong with a call, Stripe or Kafka."""
+        """Make the call and return the verdict. Faults of the call, Stripe or Kafka do not raise."""
         if (reason := self._objection(call)) is not None:
             return Failed(reason)
         await self._rate.take()
         if self._clock() + timedelta(seconds=self._api.total_s + _MARK_S) > call.claimed_until:
-            return NotNow()  # our claim may run out amid the call
+            return NotNow()  # the claim could expire during the call
         try:
             answer = await self._api.call(
                 Request(
                     method=call.method,
                     path=call.path,
                     account=call.account,
-                    # Stripe ignores the key of a GET, and asks not to be sent one.
+                    # Stripe ignores the key of a GET and asks clients not to send one.
                     idempotency_key=call.key if call.method == "POST" else None,
                     params=call.params,
                 )
@@ -122,7 +125,7 @@ class Caller:
         except Refusal as error:
             return self._refused(call, error)
         except Exception as error:
-            # A bug that this call's parameters bring out: it fails, where an operator sees it, and the others go on.
+            # A bug triggered by this call's parameters. The call fails, which an operator sees; others continue.
             log.exception("a call cannot be made", action="stripe.call_impossible", key=call.key)
             return Failed(f"cannot be made: {type(error).__name__}")
         if call.method == "POST":
@@ -130,27 +133,28 @@ class Caller:
         return await self._take_in(call, answer)
 
     def _objection(self, call: QueuedCall) -> str | None:
-        """Why this call must never reach Stripe."""
+        """Return why this call must not be sent to Stripe, or None."""
         if call.livemode is not self._api.mode.livemode:
             mode = Mode.LIVE if call.livemode else Mode.TEST
-            return f"an event of {mode} mode, and BILLING_STRIPE_API_KEY is of {self._api.mode} mode"
+            return f"the event is in {mode} mode, BILLING_STRIPE_API_KEY is in {self._api.mode} mode"
         if call.method not in ("GET", "POST") or _PATH.fullmatch(call.path) is None:
-            return f"not a call of Stripe's API: {call.method:.10} {call.path:.100}"
+            return f"not a Stripe API call: {call.method:.10} {call.path:.100}"
         if call.attempts > TRIES:
-            return f"{TRIES} tries ended without an answer: each time the dispatcher died"
+            return f"{TRIES} tries ended without a result: the dispatcher stopped during each of them"
         age = self._clock() - call.queued_at
         if call.method == "POST" and call.attempts > 1 and age > TOO_LATE:
             return (
-                f"queued {age // timedelta(hours=1)} hours ago and tried: Stripe may have done it, and forgotten that"
+                f"queued {age // timedelta(hours=1)} hours ago and tried: Stripe may have executed it, but no longer "
+                "knows its idempotency key"
             )
         return None
 
     def _refused(self, call: QueuedCall, error: Refusal) -> CallVerdict:
         match error.status:
-            case 429 if error.code != "lock_timeout":  # that one is about the object, the others about all calls
+            case 429 if error.code != "lock_timeout":  # lock_timeout concerns one object, other 429s all calls
                 return NotNow(str(error), error.retry_after)
             case 403 if call.account and error.code == "account_invalid":
-                return Failed(str(error))  # that account left us; the others did not
+                return Failed(str(error))  # this account disconnected; other calls can continue
             case 401 | 403:
                 return NotNow(str(error))
             case 409 | 429:
@@ -167,8 +171,8 @@ class Caller:
 
     async def _take_in(self, call: QueuedCall, answer: ApiResponse) -> CallVerdict:
         if call.event_created is not None and answer.as_of <= call.event_created:
-            # Within the second in question the answer settles nothing.
-            return self._later(call, "asked within the second of the event itself")
+            # `created` has whole seconds, so a response of the event's own second may be older than the event.
+            return self._later(call, "the response is not newer than the event that ordered the call")
         try:
             entry, event_id = answer_entry(call, answer, self._clock())
         except NoEventForObject as error:
@@ -182,7 +186,7 @@ class Caller:
 
 
 def answer_entry(call: QueuedCall, answer: ApiResponse, now: datetime) -> tuple[Entry, str]:
-    """The record of a GET's answer, under the key of its customer's events, and its event's id.
+    """Return the log entry of a GET's response, with the ordering key of its customer's events, and the event's id.
 
     Raises NoEventForObject.
     """

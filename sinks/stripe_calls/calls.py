@@ -1,8 +1,7 @@
-"""Between the worker's transaction and the dispatcher: the rows of `billing.stripe_calls`; states: outbox/claims.py.
+"""Reads and settles the rows of `billing.stripe_calls`, which the worker queues. The states: sinks/outbox/claims.py.
 
-What is written to Stripe for one customer is written in the order in which it was queued: while an earlier POST of a
-customer is open, a later one is not claimed. Else a card set as the default, tried again after a 500, would replace
-the one that was set after it.
+The POSTs of one customer are made in the order in which they were queued: while an earlier POST is open, a later one is
+not claimed. Otherwise the retry of an older "set default card" after a 500 would replace a card that was set later.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import orjson
 from sinks.outbox.claims import Claims, Queue
 from sinks.postgres.outboxes import STRIPE_CALLS_CHANNEL
 
-# Rows of one batch have one time: then the place of their events in the customer's partition decides.
+# Rows queued by one batch have the same `queued_at`. Their order is then that of their events' offsets.
 _NO_EARLIER_POST = """(o.method <> 'POST' OR o.customer_id IS NULL OR NOT EXISTS (
         SELECT FROM billing.stripe_calls earlier LEFT JOIN billing.events ee ON ee.event_id = earlier.event_id
         WHERE earlier.account = o.account AND earlier.customer_id = o.customer_id AND earlier.method = 'POST'
@@ -33,7 +32,7 @@ _NO_EARLIER_POST = """(o.method <> 'POST' OR o.customer_id IS NULL OR NOT EXISTS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedCall:
-    """A claimed row. `event_created` is when the event that ordered it was created, where the ledger has it."""
+    """A claimed row. `event_created` (UTC) is `created` of the event that ordered it, None if not in the ledger."""
 
     key: str
     event_id: str
@@ -51,7 +50,7 @@ class QueuedCall:
 
 
 class Calls(Claims[QueuedCall]):
-    """Every method raises StoreUnavailable when Postgres does not answer."""
+    """The outbox of Stripe calls. Every method raises StoreUnavailable if Postgres does not answer."""
 
     application = "billing-stripe-calls"
     queue = Queue(
@@ -65,11 +64,11 @@ class Calls(Claims[QueuedCall]):
         read="SELECT claimed.*, e.created AS event_created FROM claimed LEFT JOIN billing.events e USING (event_id) "
         "ORDER BY queued_at, call_key",
         may_claim=_NO_EARLIER_POST,
-        on_requeue=", queued_at = $4",  # a new start, with a whole day for its tries (caller.py, TOO_LATE)
+        on_requeue=", queued_at = $4",  # resets the age limit of its tries (caller.py, TOO_LATE)
     )
 
     async def mark_done(self, call: QueuedCall, now: datetime) -> bool:
-        """False when the claim was lost: then another dispatcher makes the call again, under the same key."""
+        """Return False if the claim was lost; another dispatcher may then repeat the call with the same key."""
         return await self._settle(call, "status = 'done', done_at = $4, last_error = NULL", now)
 
     def _read(self, row: asyncpg.Record, until: datetime) -> QueuedCall:

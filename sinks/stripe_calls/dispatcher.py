@@ -1,7 +1,7 @@
-"""The last stretch of the flow: queued calls reach Stripe, however often Postgres, Kafka, Stripe or we go away.
+"""Makes queued calls to Stripe, the last step of the flow. Survives restarts and failures of Postgres, Kafka, Stripe.
 
-Between Stripe's answer and our `done` a crash makes a call twice: a POST under the same idempotency key, which Stripe
-answers without doing it again, and a GET whose event has the same id, which the ledger drops.
+A crash between Stripe's response and the commit of `done` repeats a call. This is harmless: a POST has the same
+idempotency key, so Stripe does not execute it again; the event of a GET has the same id, so the ledger drops it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from sinks.stripe_calls.metrics import CallMetrics
 log = structlog.get_logger(__name__)
 
 LANES = 8
-"""Calls at once: enough for 20 a second at Stripe's usual third of a second."""
+"""Concurrent calls: enough for 20 calls a second, as Stripe usually takes a third of a second per call."""
 
 
 class CallDispatcher:
-    """`run` until stopped; `stripe_trouble`, `outbox_trouble` and `stuck` tell how it goes.
+    """Makes calls with `run` until stopped. `stripe_trouble`, `outbox_trouble` and `stuck` report problems.
 
-    With no `caller` (no key) nothing is called: only the depth is watched.
+    Without a `caller` (no API key) it makes no calls and only measures the outbox.
     """
 
     def __init__(
@@ -53,38 +53,38 @@ class CallDispatcher:
         metrics.enabled.set(caller is not None)
 
     def wake(self) -> None:
-        """Look at the outbox now."""
+        """Check the outbox now."""
         self._lanes.wake()
 
     def stop(self) -> None:
-        """Finish the calls in hand and return from `run`."""
+        """Finish the calls in flight and return from `run`."""
         self._lanes.stop()
 
     def stripe_trouble(self) -> str | None:
-        """Why calls are paused, or None."""
+        """Return why calls are paused, or None."""
         return self._outage.reason
 
     def outbox_trouble(self) -> str | None:
-        """Why the outbox cannot be read, or None."""
+        """Return why the outbox cannot be read, or None."""
         return self._lanes.store_trouble
 
     def stuck(self) -> str | None:
-        """A reason to restart this process, or None."""
+        """Return the reason why this process must be restarted, or None."""
         return self._lanes.stuck()
 
     def note(self) -> str:
-        """Whether calls are made at all, for people."""
+        """Return a text for operators: whether calls are made, and if not, why."""
         return "on" if self._caller is not None else "off: BILLING_STRIPE_API_KEY is not set, calls stay queued"
 
     async def run(self) -> None:
-        """Returns after `stop`. Raises what nobody foresaw: better to end loudly than to go on half alive."""
+        """Run until `stop`. Unexpected exceptions of a lane are raised, so that the process ends and is restarted."""
         await self._lanes.run(self._turn, watch=self._watch_depth)
 
     async def _turn(self, number: int) -> bool:
-        """One claim and its call; whether there was anything to do."""
+        """Claim and make one call. Returns whether the lane should continue without a pause."""
         if self._caller is None:
             return False
-        if self._outage.is_pausing or (self._outage.is_on and number != 0):  # one lane looks whether it is over
+        if self._outage.is_pausing or (self._outage.is_on and number != 0):  # during an outage, only lane 0 checks
             return False
         now = self._clock()
         if not await self._calls.has_due(now):
@@ -142,7 +142,7 @@ class CallDispatcher:
         self._metrics.paused.set(0)
 
     def _report(self, call: QueuedCall, verdict: CallVerdict, seconds: float, *, kept: bool) -> None:
-        facts: dict[str, object] = {
+        details: dict[str, object] = {
             "key": call.key,
             "event_id": call.event_id,
             "customer": call.customer_id,
@@ -156,24 +156,24 @@ class CallDispatcher:
         match verdict:
             case Done():
                 outcome, level = "done", "info"
-                facts |= {"request_id": verdict.request_id, "answer_event_id": verdict.event_id}
+                details |= {"request_id": verdict.request_id, "answer_event_id": verdict.event_id}
                 self._metrics.call_seconds.observe(seconds)
             case Later():
                 outcome, level = "retried", "warning"
-                facts |= {"next_attempt_at": verdict.at.isoformat(), "reason": verdict.reason}
+                details |= {"next_attempt_at": verdict.at.isoformat(), "reason": verdict.reason}
             case Failed():
                 outcome, level = "failed", "error"
-                facts |= {"reason": verdict.reason}
+                details |= {"reason": verdict.reason}
             case NotNow():
                 outcome, level = "given_back", "warning"
-                facts |= {"reason": verdict.reason}
+                details |= {"reason": verdict.reason}
             case _:
                 assert_never(verdict)
         if not kept:
-            facts["claim"], level = "lost", "error"
+            details["claim"], level = "lost", "error"
         self._metrics.settled.labels(call.purpose, outcome).inc()
         action = f"stripe.call_{outcome}"
-        getattr(log, level)(action, action=action, **facts)
+        getattr(log, level)(action, action=action, **details)
 
     async def _watch_depth(self) -> None:
         now = self._clock()

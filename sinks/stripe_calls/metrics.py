@@ -1,4 +1,4 @@
-"""What the dispatcher counts of calls to Stripe. Labels hold our own words only."""
+"""Prometheus metrics of the dispatcher of Stripe calls. Label values are fixed purposes and outcomes only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from schemas.effects import PURPOSES
 
 
 class CallMetrics:
-    """One dispatcher's figures."""
+    """The metrics of one dispatcher."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.settled = Counter(
@@ -17,23 +17,24 @@ class CallMetrics:
             ("purpose", "outcome"),
             registry=registry,
         )
-        for purpose in PURPOSES:  # an increase from nothing to one is none to Prometheus: the first failure counts too
+        # Prometheus sees no increase when a series first appears with value 1, so each series starts at 0.
+        for purpose in PURPOSES:
             self.settled.labels(purpose, "failed")
         self.call_seconds = Histogram(
             "billing_stripe_call_seconds",
-            "A call that was done, with our own rate limit.",
+            "Seconds to complete a successful call, including the wait for the rate limit.",
             buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
             registry=registry,
         )
         self.enabled = Gauge(
             "billing_stripe_calls_enabled",
-            "0 where no BILLING_STRIPE_API_KEY is set: calls stay queued.",
+            "1 if BILLING_STRIPE_API_KEY is set; 0 if not, then calls stay queued.",
             registry=registry,
         )
         self.open = Gauge("billing_stripe_calls_open", "Calls queued or being made.", registry=registry)
         self.oldest_due_seconds = Gauge(
             "billing_stripe_calls_oldest_due_seconds",
-            "How long the longest-waiting due call has been due; 0 when none is.",
+            "Seconds since the oldest due call became due; 0 if no call is due.",
             registry=registry,
         )
         self.paused = Gauge(

@@ -1,6 +1,6 @@
-"""What an operator does after a chaos run: has the log rebuilt and compared, and every dead event replayed after a fix.
+"""What an operator does after a chaos run: rebuild and compare the database, then replay all dead events after a fix.
 
-Both by the commands that are there for it, on the database that the chaos has left.
+It uses the `billing` commands for that, on the database that the run left.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DEAD = "SELECT count(*) AS events FROM billing.events WHERE outcome = 'dead'"
 
 @dataclass(frozen=True, slots=True)
 class Aftermath:
-    """What the commands said, and how the letters stand after the replay."""
+    """Output of the commands, and the number of dead letters by status after the replay."""
 
     rebuilt: str
     compared: str
@@ -53,8 +53,8 @@ class Aftermath:
         ]
 
 
-async def come_after(system: RiggedSystem, ending: Ending) -> Aftermath:
-    """Leaves the system with a mended worker's results, and without workers."""
+async def run_aftermath(system: RiggedSystem, ending: Ending) -> Aftermath:
+    """Run rebuild, diff and replay. At the end the mended worker's results are stored and no worker runs."""
     rehearsal = await _empty_database(system, "rehearsal")
     _, rebuilt = await _billing(system, "rebuild", BILLING_REBUILD_URL=rehearsal)
     code, compared = await _billing(system, "diff", BILLING_REBUILD_URL=rehearsal)
@@ -71,7 +71,7 @@ async def _replay_all(system: RiggedSystem, ending: Ending) -> str:
     log = system.state_dir / "logs" / "worker-mended.log"
     worker = _mended_worker(system, log)
     try:
-        _, said = await _billing(system, "dead", "replay", "--limit", "1000000")
+        _, output = await _billing(system, "dead", "replay", "--limit", "1000000")
 
         async def all_are_closed() -> bool:
             if worker.poll() is not None:
@@ -83,7 +83,7 @@ async def _replay_all(system: RiggedSystem, ending: Ending) -> str:
     finally:
         worker.terminate()
         await asyncio.to_thread(worker.wait, 60)
-    return said
+    return output
 
 
 def _mended_worker(system: RiggedSystem, log: Path) -> subprocess.Popen[bytes]:

@@ -1,7 +1,7 @@
-"""`billing worker` on the notes stream with a rule that is broken: `broken_worker.py raises|blocks|sound`.
+"""`billing worker` on the notes stream with a rule that fails on purpose: `broken_worker.py raises|blocks|sound`.
 
-`raises` dies on every note but those of user `well`, as a bad deploy would; `blocks` never returns from a note that
-says `block`, and holds the event loop with it.
+`raises` fails on every note except those of user `well`, as after a bad deploy. `blocks` never returns from a note
+with the text `block`, and blocks the event loop. `sound` does neither.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _SOUND = notes.rules["note.written"]
 
 
 def raises(event: Event[Note], known: Known) -> list[Effect]:
-    """A field that was renamed, say."""
+    """Fails as if a field had been renamed."""
     if event.object.user != "well":
         raise AttributeError("'Note' object has no attribute 'usr'")
     return _SOUND.decide(event, known)
 
 
 def blocks(event: Event[Note], known: Known) -> list[Effect]:
-    """Waits for what nobody will do."""
+    """Wait for an event that is never set."""
     if event.object.text == "block":
         threading.Event().wait()
     return _SOUND.decide(event, known)

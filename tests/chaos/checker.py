@@ -1,4 +1,4 @@
-"""After the chaos: does everything stand in the tables, once, as the log's order wants it, and has each mail left once?
+"""Check the tables and the mail after a chaos run: each event applied once, in the log's order; each mail sent once.
 
 answered 200 ─▶ on the log ─▶ folded (tests/oracle/fold.py) ─▶ same ledger, state, outboxes ─▶ one message per mail
 """
@@ -34,30 +34,30 @@ Columns = dict[str, Any]
 
 @dataclass(slots=True)
 class Findings:
-    """What is wrong, by kind; all empty is what is wanted. Each entry names what it is about."""
+    """Differences by kind; a correct run has none. Each entry names the event, row or mail."""
 
     lost: list[str] = field(default_factory=list)
-    """Answered 200, and not on the log, not in the ledger, or still waiting."""
+    """Answered 200, but missing from the log or the ledger, or still waiting."""
     invented: list[str] = field(default_factory=list)
-    """In the tables, and not of the log."""
+    """In the tables or the mailbox, but not ordered by any record on the log."""
     judged_otherwise: list[str] = field(default_factory=list)
-    """Outcomes that the rules, in the log's order, do not come to."""
+    """Outcomes that differ from what the rules give when the log is applied in order."""
     out_of_order: list[str] = field(default_factory=list)
-    """Applied at another place than its first, or earlier than what stands before it in its partition."""
+    """Applied from a position that is not its first one, or before an earlier record of its partition."""
     state: list[str] = field(default_factory=list)
     """Rows that differ from the log folded by the rules: lost, doubled or disordered effects."""
     outboxes: list[str] = field(default_factory=list)
-    """Mails and Stripe calls queued, or not, otherwise than the rules order."""
+    """Mails and Stripe calls that are missing, or that the rules did not order, or not in this form."""
     mails_missing: list[str] = field(default_factory=list)
     mails_doubled: list[str] = field(default_factory=list)
-    """Left more than once without a try whose end was unknown."""
+    """Sent more often than the tries explain."""
     letters: list[str] = field(default_factory=list)
-    """Dead events without a dead letter, and letters without a dead event."""
+    """Dead events without a dead letter, and dead letters without a dead event."""
     mails_in_the_window: int = 0
-    """Left again after a try whose end nobody could know: the one window that SMTP leaves. Not wrong."""
+    """Sent again after a try with an unknown result. SMTP cannot exclude this, so it is not an error."""
     mails_across_streams: int = 0
-    """Queued, or not, or worded, by what another group's stream had or had not told yet. The log's order does not bind
-    there: a mail says what is known when it is decided. Not wrong."""
+    """Mails that differ because another group's stream was ahead or behind when the mail was decided. The log's order
+    does not bind across groups, so this is not an error."""
     counted: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -69,7 +69,7 @@ class Findings:
         return {name: found for name, found in asdict(self).items() if isinstance(found, list)}
 
     def lines(self) -> list[str]:
-        """For people: each kind with its count and a few examples."""
+        """The report: each kind with its count and a few examples."""
         lines = [f"{name.replace('_', ' '):>24}  {count}" for name, count in self.counted.items()]
         for name, found in self.wrong.items():
             lines.append(f"{name.replace('_', ' '):>24}  {len(found)}")
@@ -80,7 +80,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
-    """What Postgres holds, read at one moment."""
+    """Content of Postgres, read in one transaction."""
 
     ledger: dict[str, Columns]
     state: Mapping[type[Row], Mapping[tuple[str, ...], Row]]
@@ -91,7 +91,7 @@ class Tables:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """Where mail arrived, whose domain the Message-IDs have, and after which of them the server broke off."""
+    """The mailbox folder, the domain of the Message-IDs, and how often the server broke off after each message."""
 
     mailbox: Path
     domain: str
@@ -109,7 +109,7 @@ _LETTERS = 'SELECT event_id, "partition", "offset" FROM billing.dead_letters'
 
 
 async def read_tables(url: str) -> Tables:
-    """Everything that the log decides."""
+    """Read all tables that the log determines."""
     connection = await asyncpg.connect(url, timeout=10)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -142,8 +142,11 @@ def check(
     post: Post,
     own: frozenset[str] = frozenset(),
 ) -> Findings:
-    """`accepted` are the ids that were answered 200; `fold` has taken `records`, the whole log. `own` are streams that
-    a group of their own has applied: between them and the rest there is no order to keep."""
+    """Compare the tables and the mailbox with the log.
+
+    `accepted` are the ids that were answered 200. `fold` has applied `records`, the whole log. `own` are streams with a
+    consumer group of their own: there is no order between them and the other streams.
+    """
     findings = Findings()
     _check_ledger(findings, accepted, records, fold, tables)
     _check_order(findings, records, fold, tables, own)
@@ -159,7 +162,7 @@ def check(
 
 
 def differing_rows(fold: Fold, state: Mapping[type[Row], Mapping[tuple[str, ...], Row]]) -> list[str]:
-    """Rows of these tables that are not as the fold has them, each with the columns that differ (table:folded)."""
+    """Rows that differ from the fold, each with the columns that differ as `column=table:fold`."""
     found = []
     for kind in state:
         stored = {key: row for key, row in state[kind].items() if not _is_retry(row)}
@@ -179,7 +182,7 @@ def _differing(table: Row, folded: Row, fold: Fold) -> str:
         one, other = getattr(table, column.name), getattr(folded, column.name)
         if isinstance(one, Mapping):
             one, other = _plain(one), _plain(other)
-        if isinstance(table, Timer) and column.name == "status" and _is_open_to_chance(table, fold):
+        if isinstance(table, Timer) and column.name == "status" and _may_be_cancelled(table, fold):
             continue
         if one != other:
             differing.append(f"{column.name}={one}:{other}")
@@ -187,12 +190,12 @@ def _differing(table: Row, folded: Row, fold: Fold) -> str:
 
 
 def _is_retry(row: Row) -> TypeGuard[Timer]:
-    """The waiting room's timers, which an event keeps once it has waited; the fold has none."""
+    """Whether it is a timer of the waiting room. An event that waited keeps it; the fold has none."""
     return isinstance(row, Timer) and row.kind == RETRY
 
 
-def _is_open_to_chance(timer: Timer, fold: Fold) -> bool:
-    """A timer that fired may have been cancelled just before or just after: when it was marked is not in the log."""
+def _may_be_cancelled(timer: Timer, fold: Fold) -> bool:
+    """Whether the status may differ: the log does not show if a fired timer was cancelled just before or just after."""
     return timer.timer_key in fold.fired and timer.status is not TimerStatus.PENDING
 
 
@@ -229,38 +232,40 @@ def _check_order(
         if row is None or judged is None or (judged.partition, judged.offset) != place:
             continue  # a duplicate
         if judged.outcome == "dead" or event_id in waited:
-            continue  # decided again at each delivery
+            continue  # each delivery is decided again
         if (row["partition"], row["offset"]) != place:
             findings.out_of_order.append(f"{event_id} of {place} was applied from {row['partition']}, {row['offset']}")
         lane = record.partition, stream_of(row["type"]) in own
         if row["applied_at"] < newest.get(lane, row["applied_at"]):
-            findings.out_of_order.append(f"{event_id} of {place} was applied before what stands before it")
+            findings.out_of_order.append(f"{event_id} of {place} was applied before an earlier record")
         newest[lane] = row["applied_at"]
 
 
 def _check_outboxes(findings: Findings, fold: Fold, tables: Tables) -> None:
     for name, stored, ordered in (("mail", tables.emails, fold.emails), ("call", tables.calls, fold.calls)):
         findings.outboxes += [f"{name} {key} was not queued" for key in sorted(ordered.keys() - stored.keys())]
-        findings.outboxes += [f"{name} {key} was ordered by nothing" for key in sorted(stored.keys() - ordered.keys())]
+        findings.outboxes += [
+            f"{name} {key} was not ordered by any event" for key in sorted(stored.keys() - ordered.keys())
+        ]
     for key, (event_id, email) in fold.emails.items():
         row = tables.emails.get(key)
-        if row is not None and (row["event_id"], *_mail_said(row)) != (event_id, *_mail_ordered(email)):
-            findings.outboxes.append(f"mail {key} says otherwise than {event_id} ordered")
+        if row is not None and (row["event_id"], *_stored_mail(row)) != (event_id, *_ordered_mail(email)):
+            findings.outboxes.append(f"mail {key} differs from what {event_id} ordered")
     for key, (event_id, call) in fold.calls.items():
         row = tables.calls.get(key)
-        if row is not None and (row["event_id"], row["method"], row["path"]) != (event_id, *_call_ordered(call)):
-            findings.outboxes.append(f"call {key} is otherwise than {event_id} ordered")
+        if row is not None and (row["event_id"], row["method"], row["path"]) != (event_id, *_ordered_call(call)):
+            findings.outboxes.append(f"call {key} differs from what {event_id} ordered")
 
 
-def _mail_said(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _stored_mail(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["customer_id"], row["template"], orjson.loads(row["data"])
 
 
-def _mail_ordered(email: QueueEmail) -> tuple[Any, ...]:
+def _ordered_mail(email: QueueEmail) -> tuple[Any, ...]:
     return email.customer_id, email.template, _plain(email.data)
 
 
-def _call_ordered(call: CallStripe) -> tuple[str, str]:
+def _ordered_call(call: CallStripe) -> tuple[str, str]:
     return call.method, call.path
 
 
@@ -268,7 +273,7 @@ def _check_letters(findings: Findings, fold: Fold, tables: Tables) -> None:
     dead = {id_ for id_, judged in fold.ledger.items() if judged.outcome == "dead"}
     kept = {row["event_id"] for row in tables.letters}
     findings.letters += [f"{id_} is dead without a letter" for id_ in sorted(dead - kept)]
-    findings.letters += [f"{id_} has a letter, and is not dead" for id_ in sorted(kept - dead)]
+    findings.letters += [f"{id_} has a letter but is not dead" for id_ in sorted(kept - dead)]
     findings.counted["dead letters"] = len(tables.letters)
 
 
@@ -288,13 +293,13 @@ def _check_mails(findings: Findings, tables: Tables, post: Post) -> None:
 
 
 def id_of(message: bytes) -> str:
-    """Its Message-ID, from the head alone."""
+    """The Message-ID. Reads only the first 4 KiB of the message."""
     found = _MESSAGE_ID.search(message[:4096])
     return found[1].decode() if found else "without a Message-ID"
 
 
 def _plain(value: object) -> object:
-    """As it comes back from a JSON column."""
+    """The value as it is read back from a JSON column."""
     return orjson.loads(orjson.dumps(value, default=_dict))
 
 

@@ -1,6 +1,6 @@
-"""After the traffic of a chaos run: all becomes quiet, and then every row is checked.
+"""The end of a chaos run: wait until all work is done, then check every row.
 
-traffic ─▶ become_quiet: nothing uncommitted, due, waiting or unsent ─▶ judge ─▶ Verdict
+traffic ─▶ become_quiet: no record uncommitted, no timer due, no event waiting, no mail unsent ─▶ judge ─▶ Verdict
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ QUIET_WITHIN_S = 300.0
 
 
 def settings_with(postbox: Postbox) -> dict[str, str]:
-    """What a run's processes are told: mail goes to the postbox, and nobody answers for Stripe."""
+    """Settings for the processes of a run: mail goes to the postbox, and the Stripe address refuses connections."""
     return {
         "BILLING_SMTP_URL": postbox.url,
         "BILLING_STRIPE_API_KEY": "",
-        "BILLING_STRIPE_API_BASE": "http://127.0.0.1:9",  # nobody listens there
+        "BILLING_STRIPE_API_BASE": "http://127.0.0.1:9",  # no server listens there
         "BILLING_LOG_LEVEL": "warning",
     }
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What the checker found, and what is not as it is to be at the end besides."""
+    """The checker's findings, the rows that depend on the order of arrival, and the remaining lag."""
 
     findings: Findings
     converged: list[str]
-    """Rows that are otherwise than the same events in the order in which they happened would have made them."""
+    """Rows that differ from applying the same events in the order in which they happened."""
     lag: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -62,16 +62,19 @@ class Verdict:
 
 @dataclass(slots=True)
 class Ending:
-    """Of a run on this system. `streams` are those of the workers' groups: one for all, or one beside the rest."""
+    """The end of a run on this system. `streams` has one entry per worker group: its streams, or empty for all."""
 
     system: RiggedSystem
     postbox: Postbox
     streams: list[frozenset[str]] = field(default_factory=lambda: [frozenset()])
 
     async def become_quiet(self) -> None:
-        """Until every record is committed, every due timer has fired, and every mail is sent or failed."""
+        """Wait until each record is committed, each due timer has fired, and each mail is sent or failed.
+
+        Raises TimeoutError.
+        """
         self.postbox.take_back_faults()
-        alive = [name for name in self.system.children if _is_ours(name)]
+        alive = [name for name in self.system.children if _is_billing_process(name)]
         await asyncio.gather(*(asyncio.to_thread(self.system.wait_ready, name) for name in alive))
 
         async def is_quiet() -> bool:
@@ -83,7 +86,7 @@ class Ending:
         await until(is_quiet, QUIET_WITHIN_S)
 
     async def judge(self, accepted: Iterable[str], lives: list[list[Json]]) -> Verdict:
-        """`accepted` are the ids that were answered 200, of events of these lives."""
+        """Check the run. `accepted` are the ids that were answered 200; `lives` are the events of each customer."""
         config = self.system.config
         records = await asyncio.to_thread(log.read_all, self.system.kafka.bootstrap, TOPIC)
         fold = Fold(config, RULES).take_all(records)
@@ -93,12 +96,12 @@ class Ending:
         post = Post(self.postbox.folder, domain, self.postbox.cut_off)
         return Verdict(
             findings=check(accepted, records, fold, tables, post, own=frozenset().union(*self.streams)),
-            converged=_otherwise_than_in_order(lives, fold, tables),
+            converged=_rows_that_depend_on_order(lives, fold, tables),
             lag=await asyncio.to_thread(self.lag),
         )
 
     def lag(self) -> dict[int, int]:
-        """By partition, the groups' together; UNKNOWN while no broker answers."""
+        """Uncommitted records by partition, summed over the groups; UNKNOWN while no broker answers."""
         ends = log.ends(self.system.kafka.bootstrap, TOPIC)
         committed = [self.committed(streams) for streams in self.streams]
         if ends is None or None in committed:
@@ -106,12 +109,15 @@ class Ending:
         return {partition: sum(end - done[partition] for done in committed if done) for partition, end in ends.items()}
 
     def committed(self, streams: frozenset[str] = frozenset()) -> Mapping[int, int] | None:
-        """By partition, of the group that has these streams; None while no broker answers."""
+        """Committed offsets by partition of the group with these streams; None while no broker answers."""
         return log.committed(self.system.kafka.bootstrap, TOPIC, group_of("billing", streams))
 
     async def _hasten(self) -> None:
-        """Lets the minutes pass that a mail waits after a failure or for a dispatcher that died (or lost Postgres) with
-        it in hand, and those that an event waits for what it refers to."""
+        """Skip waiting times of minutes.
+
+        They apply to mails after a failure, to mails claimed by a dispatcher that died or lost Postgres, and to events
+        in the waiting room.
+        """
         claims = await fetch(self.system, "SELECT DISTINCT claimed_by FROM billing.emails WHERE status = 'sending'")
         alive = f":{self.system.children['dispatcher']}:"
         dead = [row["claimed_by"] for row in claims if alive not in row["claimed_by"]]
@@ -120,7 +126,7 @@ class Ending:
 
 
 UNKNOWN: dict[int, int] = {-1: 1}
-"""The lag while no broker answers: not none."""
+"""The lag while no broker answers: not zero, so that the run does not count as quiet."""
 _OPEN = """
 SELECT (SELECT count(*) FROM billing.emails WHERE status IN ('queued', 'sending')) AS mails,
        (SELECT count(*) FROM billing.timers WHERE status = 'pending' AND due_at <= now()) AS timers,
@@ -147,12 +153,12 @@ async def until(condition: Callable[[], object | Awaitable[object]], within_s: f
             await asyncio.sleep(0.2)
 
 
-def _is_ours(name: str) -> bool:
+def _is_billing_process(name: str) -> bool:
     return name.startswith("worker-") or name in ("gateway", "dispatcher", "scheduler")
 
 
-def _otherwise_than_in_order(lives: list[list[Json]], fold: Fold, tables: Tables) -> list[str]:
-    """Rows (but timers, which may be moved by whatever comes late) that would differ had nothing come out of order."""
+def _rows_that_depend_on_order(lives: list[list[Json]], fold: Fold, tables: Tables) -> list[str]:
+    """Rows that would differ if all events had arrived in order. Timers are left out: late events may move them."""
     ordered = Fold(fold.config, fold.rules)
     for life in lives:
         for number, event in enumerate(life):

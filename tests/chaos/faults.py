@@ -1,4 +1,4 @@
-"""What goes wrong in a chaos run, and when: a schedule that follows from the seed, counted in events answered 200."""
+"""The faults of a chaos run and their schedule, derived from the seed. Positions count deliveries answered 200."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.faulty_mailbox import Fault
 from tests.kits.systemkit import RiggedSystem
 
 SESSION_TIMEOUT_S = 6
-"""The workers' in a chaos run: the least that is allowed, since each death is waited out."""
+"""Session timeout of the workers in a chaos run. The allowed minimum, because each death lasts that long."""
 
 
 class Kind(StrEnum):
@@ -48,7 +48,7 @@ WORKER_DEATHS = (Kind.KILL_WORKER, Kind.KILL_WORKERS, Kind.ZOMBIE)
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """`at` is the number of deliveries answered 200 at which it happens."""
+    """A fault to inject once `at` deliveries are answered 200."""
 
     at: int
     kind: Kind
@@ -56,7 +56,7 @@ class Planned:
 
 
 def schedule(seed: int, deliveries: int, count: int, kinds: Sequence[Kind] = tuple(Kind)) -> list[Planned]:
-    """`count` faults spread over the run: each kind once before any comes twice."""
+    """`count` faults spread over the run. Each kind occurs once before any occurs twice."""
     chance = random.Random(seed + 2)
     chosen: list[Kind] = []
     while len(chosen) < count:
@@ -70,16 +70,16 @@ def schedule(seed: int, deliveries: int, count: int, kinds: Sequence[Kind] = tup
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Carries them out on a running system. `pause_s` is how long what is stopped or starved stays so."""
+    """Injects faults into a running system. A stopped or starved part stays so for `pause_s` seconds."""
 
     system: RiggedSystem
     postbox: Postbox
     kafkas_disk: SmallDisk | None = None
-    """Where the broker keeps its data; without it, its disk cannot be full."""
+    """The file system with the broker's data. Without it DISK_FULL raises NoSmallDisk."""
     pause_s: float = 20.0
 
     async def strike(self, planned: Planned) -> None:
-        """Does it, and undoes it where it does not heal by itself."""
+        """Inject the fault, and undo it if the system cannot recover from it alone."""
         chance = random.Random(planned.seed)
         workers = self._named("worker-")
         worker = chance.choice(workers)
@@ -91,9 +91,9 @@ class Faults:
             case Kind.KILL_GATEWAY | Kind.KILL_DISPATCHER | Kind.KILL_SCHEDULER | Kind.KILL_POSTGRES | Kind.KILL_KAFKA:
                 await self._kill(planned.kind.rpartition(" ")[2])
             case Kind.STOP_POSTGRES:
-                await self._without_postgres(self._hold)
+                await self._without_postgres(self._keep_fault)
             case Kind.KILL_WORKER_WITHOUT_POSTGRES:
-                await self._without_postgres(lambda: self._kill(worker), self._hold)
+                await self._without_postgres(lambda: self._kill(worker), self._keep_fault)
             case Kind.RESTART_WORKER:
                 await self._restart(worker)
             case Kind.MOVE_ALL:
@@ -121,8 +121,8 @@ class Faults:
     def _named(self, prefix: str) -> list[str]:
         return [name for name in self.system.parts if name.startswith(prefix)]
 
-    async def _hold(self) -> None:
-        await asyncio.sleep(self.pause_s)  # the pause is the fault: nothing is waited for
+    async def _keep_fault(self) -> None:
+        await asyncio.sleep(self.pause_s)  # the pause is the fault: there is no condition to wait for
 
     async def _kill(self, name: str) -> None:
         await asyncio.to_thread(self.system.kill, name)
@@ -133,9 +133,9 @@ class Faults:
         await asyncio.to_thread(self.system.wait_ready, name)
 
     async def _move_all(self, worker: str, others: Sequence[str]) -> None:
-        """What the others had goes to the one, and what the one had all along goes to the others when they are back."""
+        """Let `worker` take over all partitions. Once the others are back, restart it, so they get its partitions."""
         await asyncio.gather(*(asyncio.to_thread(self.system.terminate, name) for name in others))
-        await self._hold()
+        await self._keep_fault()
         for name in others:
             await asyncio.to_thread(self.system.start_again, name)
         for name in others:
@@ -143,12 +143,12 @@ class Faults:
         await self._restart(worker)
 
     async def _without_space(self) -> None:
-        """The broker gives up its only log directory, ends, and cannot start until there is room."""
+        """Fill the broker's disk. The broker gives up its only log directory, exits, and cannot start without space."""
         if self.kafkas_disk is None:
-            raise NoSmallDisk("the broker's data is on the disk of all")
+            raise NoSmallDisk("the broker's data is on the machine's own disk")
         self.kafkas_disk.fill()
         try:
-            await self._hold()
+            await self._keep_fault()
         finally:
             self.kafkas_disk.free()
 
@@ -161,7 +161,7 @@ class Faults:
             await asyncio.to_thread(self.system.postgres.start)
 
     async def _without_connections(self) -> None:
-        """Takes every connection that Postgres has, its clients' too, and gives them back after a while."""
+        """Take all of Postgres' connections, the clients' too, and release them after the pause."""
         taken: list[asyncpg.Connection[asyncpg.Record]] = []
         try:
             await self._take_connections(taken)
@@ -169,7 +169,7 @@ class Faults:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'billing-%'"
             )
             await self._take_connections(taken)
-            await self._hold()
+            await self._keep_fault()
         finally:
             for connection in taken:
                 connection.terminate()
@@ -181,7 +181,7 @@ class Faults:
 
 
 def kinds_named(words: str) -> list[Kind]:
-    """The kinds whose names match any of the comma-separated words. Raises ValueError for a word that matches none."""
+    """The kinds with names that contain any of the comma-separated texts. Raises ValueError if a text matches none."""
     found: list[Kind] = []
     for word in words.split(","):
         matching = [kind for kind in Kind if re.search(re.escape(word.strip()), kind)]

@@ -1,6 +1,6 @@
-"""Customers' billing lives as Stripe would deliver them, made from a seed: repeated, out of order, and partly broken.
+"""Random billing histories of customers, delivered as Stripe does: repeated, out of order, and partly malformed.
 
-The same seed and time give the same deliveries, byte for byte but for the request ids.
+The same seed and time give the same deliveries, byte for byte except for the request ids.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import orjson
 from local.stripe.builder import DAY_S, MONTH_S, ApiShape, Json, Price, StripeEvents
 
 DUPLICATES, SHUFFLED, POISON = 0.10, 0.30, 0.01
-"""Shares of the deliveries; of the events that come out of their place; of the events that break their model."""
+"""Shares: duplicates among the deliveries; events delivered late; malformed events."""
 
 _PRICES = (
     Price("price_starter_monthly", 900, "eur", nickname="Starter"),
@@ -24,14 +24,14 @@ _PRICES = (
     Price("price_dinar", 12345, "kwd", interval="year", nickname="Dinar"),
 )
 _FARTHEST = 6
-"""How many places an event may come too late."""
+"""Largest number of places that an event is late by."""
 _DUPLICATE_WITHIN = 400
-"""How many deliveries may lie between an event and its duplicate."""
+"""Largest number of deliveries between an event and its duplicate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event as it is to be posted."""
+    """One event to post."""
 
     event_id: str
     body: bytes
@@ -40,7 +40,7 @@ class Delivery:
 
 @dataclass(slots=True)
 class _Life:
-    """One customer's, without end; each step is a few events. Times move by seconds to minutes, periods by months."""
+    """Endless events of one customer. A step yields a few; times advance by seconds to minutes, periods by months."""
 
     make: StripeEvents
     chance: random.Random
@@ -139,7 +139,7 @@ class _Life:
         former, self.price = self.price, self.chance.choice(_PRICES)
         change = self.make.price_change(former)
         yield self._event("customer.subscription.updated", self._subscription(), change)
-        if self.chance.random() < 0.3:  # and back within the same second: a real tie, which only Stripe could settle
+        if self.chance.random() < 0.3:  # back within the same second: a tie that only Stripe can resolve
             self.price, changed = former, self.price
             yield self._event("customer.subscription.updated", self._subscription(), self.make.price_change(changed))
 
@@ -148,7 +148,7 @@ class _Life:
         yield self._event("customer.updated", self._customer(), {"email": before})
 
     def _refund(self) -> Iterator[Json]:
-        """Paid and given back. Since basil only `invoice_payment.paid` links the two, and it names no customer."""
+        """A paid and refunded invoice. Since basil only `invoice_payment.paid` links them, and it has no customer."""
         invoice = self._new_invoice()
         yield from self._paid(invoice, "subscription_cycle", None)
         own = invoice.removeprefix("in_")
@@ -172,7 +172,7 @@ class _Life:
         yield self._event("customer.discount.created", {"object": "discount", "customer": self.customer})
 
     def _paid(self, invoice: str, reason: str, amount: int | None) -> Iterator[Json]:
-        """Stripe sends both for one payment, in either order."""
+        """Stripe sends both events for one payment, in either order."""
         types = ["invoice.paid", "invoice.payment_succeeded"]
         self.chance.shuffle(types)
         for type_ in types:
@@ -244,7 +244,7 @@ _STEPS = (
 
 
 def in_order(seed: int, events: int, customers: int, now: int) -> list[list[Json]]:
-    """Each customer's events in the order in which they happened, a few hours up to `now` (seconds since the epoch)."""
+    """Each customer's events in the order in which they happened, in the hours before `now` (seconds since epoch)."""
     chance = random.Random(seed)
     lives = []
     for number in range(customers):
@@ -256,12 +256,12 @@ def in_order(seed: int, events: int, customers: int, now: int) -> list[list[Json
             f"cus_{seed}_{number}",
             now - 43_200,
         ).run()
-        lives.append(_partly_spoilt([event for event, _ in zip(life, range(share), strict=False)], chance))
+        lives.append(_with_some_malformed([event for event, _ in zip(life, range(share), strict=False)], chance))
     return lives
 
 
 def deliveries(seed: int, lives: list[list[Json]]) -> list[Delivery]:
-    """The lives as they are sent: mixed among each other, some events late, some twice."""
+    """The deliveries: customers interleaved, some events late, some sent twice."""
     chance = random.Random(seed + 1)
     placed: list[tuple[float, Delivery]] = []
     for life in lives:
@@ -284,19 +284,19 @@ def _delivery(event: Json) -> Delivery:
     return Delivery(event["id"], orjson.dumps(event), is_poison="spoilt" in event)
 
 
-def _partly_spoilt(events: list[Json], chance: random.Random) -> list[Json]:
-    """POISON of them broken; where one can't be, the next that can."""
+def _with_some_malformed(events: list[Json], chance: random.Random) -> list[Json]:
+    """Break a share of POISON of the events. If an event cannot be broken, the next possible one is broken."""
     owed, found = 0, []
     for event in events:
         owed += chance.random() < POISON
-        spoilt = _spoilt(event, chance) if owed else None
+        spoilt = _malformed(event, chance) if owed else None
         owed -= spoilt is not None
         found.append(spoilt or event)
     return found
 
 
-def _spoilt(event: Json, chance: random.Random) -> Json | None:
-    """The event with something in it that no rule can take; what it would have told is not told."""
+def _malformed(event: Json, chance: random.Random) -> Json | None:
+    """The event with a value that its model rejects, so none of its data is applied; None if it cannot be broken."""
     obj = event["data"]["object"]
     match obj["object"]:
         case "subscription":

@@ -1,4 +1,4 @@
-"""The log as the checker and the faults see it: every record, where it ends, and what the workers have committed."""
+"""Read the log for the checker and the faults: all records, end offsets, and the workers' committed offsets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def ends(bootstrap: str, topic: str) -> dict[int, int] | None:
 
 
 def is_in_sync(bootstrap: str, topic: str, replicas: int) -> bool:
-    """Whether every partition has so many replicas that hold all of it."""
+    """Whether every partition has `replicas` replicas in sync."""
     consumer = _consumer(bootstrap, "unused")
     try:
         partitions = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions.values()
@@ -39,7 +39,7 @@ def is_in_sync(bootstrap: str, topic: str, replicas: int) -> bool:
 
 
 def committed(bootstrap: str, topic: str, group: str) -> dict[int, int] | None:
-    """The offset that the group has committed, by partition, 0 for none; None while no broker answers."""
+    """The group's committed offset by partition, 0 if there is none; None while no broker answers."""
     consumer = _consumer(bootstrap, group)
     try:
         found = consumer.committed(_all(consumer, topic), timeout=_TIMEOUT_S)
@@ -51,12 +51,12 @@ def committed(bootstrap: str, topic: str, group: str) -> dict[int, int] | None:
 
 
 def has_passed(committed: Mapping[int, int] | None, ends: Mapping[int, int], *, by: int = 0) -> bool:
-    """Whether all that stood on the log then is done, and in each partition so many more."""
+    """Whether each partition is committed up to `ends` plus `by` more records."""
     return committed is not None and all(committed[partition] >= end + by for partition, end in ends.items())
 
 
 def read_all(bootstrap: str, topic: str, *, within_s: float = 300) -> list[Record]:
-    """Every record from the start, in the order of partition and offset. Raises TimeoutError, KafkaException."""
+    """All records in the order of partition and offset. Raises TimeoutError, KafkaException."""
     consumer = _consumer(bootstrap, "unused")
     try:
         places = _all(consumer, topic)

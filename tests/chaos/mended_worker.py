@@ -1,4 +1,4 @@
-"""`billing worker` with the rules fixed: what a chaos run's poison says wrongly (history.py), it reads as was meant."""
+"""`billing worker` with fixed rules: it reads the malformed values of history.py as the correct ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streams.rules.registry import Rule
 
 
 def mended(value: bytes) -> bytes:
-    """The event's bytes without what history.py has spoilt in it."""
+    """The event's bytes with the malformed values of history.py corrected."""
     event = orjson.loads(value)
     if "spoilt" not in event:
         return value

@@ -1,6 +1,6 @@
-"""`billing worker` on the notes stream, which kills itself at a named point: `notes_worker.py POINT NTH`.
+"""`billing worker` on the notes stream that kills itself at a named point: `notes_worker.py POINT NTH`.
 
-The points are those between which an event's fate changes; the worker itself has no hook for them.
+The points are the steps at which an event's state changes. The worker has no hooks for them; this module patches it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Countdown:
 
 
 def arm(point: str, die: _Countdown) -> None:
-    """Puts `die` at the point."""
+    """Install `die` at the point."""
     rule = notes.rules["note.written"]
     flush, process, mark = Transaction.flush, Processor.process, Agent.mark
 
@@ -79,7 +79,7 @@ def arm(point: str, die: _Countdown) -> None:
 
 
 def stream_of(type_: str) -> str:
-    """As streams/rules/catalog.py has it, for this one stream."""
+    """Replaces streams/rules/catalog.py for this one stream."""
     return notes.name if type_ in notes.rules else OTHER
 
 

@@ -1,4 +1,4 @@
-"""The mail server of a chaos run: keeps each message as a file, and notes after which of them it broke off."""
+"""The mail server of a chaos run. It stores each message as a file and records after which ones it broke off."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.faulty_mailbox import Fault, FaultyMailbox
 
 
 class Postbox(FaultyMailbox):
-    """Messages go to `folder` instead of into memory: a long run has tens of thousands."""
+    """Writes messages to `folder`, not to memory: a long run has tens of thousands."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -23,12 +23,12 @@ class Postbox(FaultyMailbox):
         self.cut_off: Counter[str] = Counter()
 
     def take_back_faults(self) -> None:
-        """What no client has met so far."""
+        """Drop the faults that no client has met yet."""
         self._faults.clear()
 
     async def _keep(self, envelope: Envelope) -> None:
         content = content_of(envelope)
-        # Its caller has just taken the fault that this message meets off the queue, if any.
+        # The caller has just taken the fault for this message, if any, off the queue.
         if self.met and self.met[-1] is Fault.DIE_AFTER_DATA and len(self.met) > self._dead:
             self._dead = len(self.met)
             self.cut_off[id_of(content)] += 1

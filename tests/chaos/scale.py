@@ -1,6 +1,6 @@
-"""`python -m tests.chaos.scale`: workers come and go under steady load, and each partition's standstill is measured.
+"""`python -m tests.chaos.scale`: add, remove and kill workers under constant load, and measure each partition's pauses.
 
-history ─▶ traffic ─▶ the system, while its group changes ─▶ all quiet ─▶ checker and standstills ─▶ report, exit 1
+history ─▶ traffic ─▶ the system, while its group changes ─▶ quiet ─▶ checker and standstills ─▶ report, exit code
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from tests.kits.systemkit import RiggedSystem, fetch, running_system
 Say = Callable[[str], None]
 
 _TAKES_S = 5.0
-"""A change on a busy machine, by guess: what it leaves of the deliveries comes at the end."""
+"""Estimated time of one change on a busy machine. Deliveries that are left over are sent at the end."""
 OWN = "invoices"
-"""The stream that becomes a group of its own."""
+"""The stream that gets a consumer group of its own."""
 
 
 _CAUGHT_UP_WITHIN_S = 120.0
 _IN_SYNC_WITHIN_S = 60.0
 _REST_RATE = 300.0
-"""Deliveries a second once all is measured, unless there were more before."""
+"""Deliveries a second after the measurement, unless the rate is higher already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A run. After each change `hold_s` pass under load, `rate` deliveries a second."""
+    """Parameters of a run. After each change the load goes on for `hold_s` seconds at `rate` deliveries a second."""
 
     seed: int
     customers: int = 400
     workers: Sequence[int] = (1, 2, 4, 2, 1)
-    """How many there are, one count after the other."""
+    """Number of workers after each step."""
     hold_s: float = 15.0
     rate: float = 100.0
     brokers: int = 1
@@ -61,14 +61,14 @@ class Plan:
 
     @property
     def deliveries(self) -> int:
-        """As many as last for all of it."""
+        """Enough for the whole run."""
         extra = self.kill_worker + 3 * self.kill_broker + self.restart_worker + 2 * self.own_group
         return round(self.rate * (self.hold_s + _TAKES_S) * (len(self.workers) + extra))
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What was done, at which time (seconds since the epoch), and how long the doing took."""
+    """A change of the group: its name, its time (seconds since the epoch) and its duration."""
 
     name: str
     at: float
@@ -91,7 +91,7 @@ class Report:
                 f"seed {plan.seed}: {plan.customers} customers, {plan.rate:g} deliveries/s, {count}, "
                 f"{self.seconds:.0f} s of traffic",
                 *self.verdict.lines(),
-                f"{'answers but 200':>24}  {dict(self.troubles) or 'none'}",
+                f"{'answers other than 200':>24}  {dict(self.troubles) or 'none'}",
                 "seconds without an application while work waited, by partition:",
                 f"  {'change':<42} {'took':>6} {'longest':>8} {'median':>7} {'> 1 s':>6}",
                 *(
@@ -104,7 +104,7 @@ class Report:
 
 
 async def run(plan: Plan, folder: Path, say: Say) -> Report:
-    """The whole run in an empty folder. Raises TimeoutError, Refused, ServerNotReady."""
+    """Do the whole run in an empty folder. Raises TimeoutError, Refused, ServerNotReady."""
     lives = in_order(plan.seed, plan.deliveries, plan.customers, int(time.time()))
     sent = deliveries(plan.seed, lives)
     async with Postbox(folder / "mail") as postbox:
@@ -138,7 +138,7 @@ class _Run:
         try:
             await self._change_all(flow)
             ended = time.time()
-            # Broken off, the history would leave events that wait for others for ever.
+            # If the history were cut off here, some events would wait forever for others that are never sent.
             traffic.rate = max(traffic.rate, _REST_RATE)
             await flow
         finally:
@@ -160,7 +160,7 @@ class _Run:
 
     async def _change_all(self, flow: asyncio.Task[None]) -> None:
         plan = self.plan
-        await self._change(f"{plan.workers[0]} worker(s), nothing changes", _nothing, flow)
+        await self._change(f"{plan.workers[0]} worker(s), nothing changes", _no_change, flow)
         steps = list(pairwise(plan.workers))
         for before, after in steps[:-1]:
             await self._change(f"{before} to {after} workers", partial(self._scale, before, after), flow)
@@ -187,10 +187,10 @@ class _Run:
         await asyncio.wait([flow], timeout=self.plan.hold_s)
         if flow.done():
             flow.result()
-            raise TimeoutError(f"the deliveries were used up before the end of: {name}")
+            raise TimeoutError(f"all deliveries were sent before the end of: {name}")
 
     async def _scale(self, before: int, after: int) -> None:
-        """All that join at once, all that leave one after the other, as a deploy would have it."""
+        """Workers that join start at the same time; workers that leave stop one after the other, as in a deploy."""
         if after > before:
             numbers = range(before + 1, after + 1)
             names = await asyncio.gather(*(asyncio.to_thread(self.system.add_worker, number) for number in numbers))
@@ -210,7 +210,10 @@ class _Run:
         return await asyncio.to_thread(log.is_in_sync, self.system.kafka.bootstrap, TOPIC, self.plan.brokers)
 
     async def _begin_own_group(self) -> None:
-        """Until it has passed what is on the log now: it begins at the start."""
+        """Start the group at the beginning of the log, and wait until it has passed the log's present end.
+
+        Raises TimeoutError.
+        """
         await asyncio.to_thread(self.system.add_worker, max(self.plan.workers) + 1, OWN)
         self.ending.streams.append(frozenset({OWN}))
         ends = await asyncio.to_thread(log.ends, self.system.kafka.bootstrap, TOPIC)
@@ -227,8 +230,8 @@ class _Run:
             await asyncio.to_thread(self.system.wait_ready, name)
 
 
-async def _nothing() -> None:
-    """Load alone, to compare with."""
+async def _no_change() -> None:
+    """Load without a change, for comparison."""
 
 
 _STEPS = """
@@ -237,7 +240,7 @@ SELECT "partition", stream = $1 AS own, extract(epoch FROM received_at)::float8 
 FROM billing.events AS e
 WHERE source = 'stripe' AND NOT EXISTS (SELECT FROM billing.timers WHERE kind = 'retry' AND subject = e.event_id)
 """
-"""Without what had to wait for what it refers to: it is applied late, and nothing stood still for it."""
+"""Leaves out events that waited for a reference: they are applied late although the partition did not pause."""
 
 
 async def _steps(system: RiggedSystem, own: str) -> list[Step]:
@@ -246,19 +249,21 @@ async def _steps(system: RiggedSystem, own: str) -> list[Step]:
 
 
 def main(argv: list[str]) -> int:
-    """Entry point: 0 when nothing was found, 1 otherwise."""
+    """Entry point. Returns 0 if there are no findings, else 1."""
     parser = argparse.ArgumentParser(prog="tests.chaos.scale", description="Workers come and go under load.")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
-    parser.add_argument("--workers", default="1,2,4,2,1", help="counts, one after the other, with commas")
+    parser.add_argument("--workers", default="1,2,4,2,1", help="numbers of workers, comma-separated")
     parser.add_argument("--hold", type=float, default=15.0, help="seconds under load after each change")
     parser.add_argument("--rate", type=float, default=100.0, help="deliveries a second")
     parser.add_argument("--brokers", type=int, default=1, choices=(1, 3))
-    parser.add_argument("--restart-worker", action="store_true", help="SIGTERM to one, and start it again")
+    parser.add_argument("--restart-worker", action="store_true", help="stop one worker with SIGTERM and start it again")
     parser.add_argument("--kill-worker", action="store_true", help="kill -9")
-    parser.add_argument("--kill-broker", action="store_true", help="kill -9 each of three, one after the other")
-    parser.add_argument("--own-group", action="store_true", help=f"{OWN} as a group of its own, at the end")
-    parser.add_argument("--set", action="append", default=[], metavar="BILLING_X=Y", help="a setting of all processes")
-    parser.add_argument("--keep", action="store_true", help="leave the folder, also where nothing is found")
+    parser.add_argument(
+        "--kill-broker", action="store_true", help="kill -9 each of the three brokers, one after the other"
+    )
+    parser.add_argument("--own-group", action="store_true", help=f"{OWN} gets its own group at the end")
+    parser.add_argument("--set", action="append", default=[], metavar="BILLING_X=Y", help="a setting for all processes")
+    parser.add_argument("--keep", action="store_true", help="keep the folder even without findings")
     asked = parser.parse_args(argv)
     if asked.kill_broker and asked.brokers == 1:
         parser.error("--kill-broker needs --brokers 3")
@@ -280,8 +285,8 @@ def main(argv: list[str]) -> int:
         print(f"{time.monotonic() - begun:7.1f} s  {line}", flush=True)  # noqa: T201 - the command's output
 
     folder = Path(tempfile.mkdtemp(prefix="billing-scale-"))
-    say(f"seed {plan.seed}; state, logs and mail are in {folder}, which stays if anything is found")
-    # Not on uvloop, whose transports are no asyncio.Transport: the faulty mailbox would not break them off.
+    say(f"seed {plan.seed}; state, logs and mail are in {folder}, which is kept if there are findings")
+    # Not on uvloop: its transports are not asyncio.Transport, so the faulty mailbox would not break connections off.
     report = asyncio.run(run(plan, folder, say))
     print(report.text())  # noqa: T201 - the command's output
     if not report.verdict.is_clean:

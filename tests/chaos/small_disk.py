@@ -1,7 +1,7 @@
-"""A file system that can be full: the kernel's own, so what is on it meets ENOSPC as on a disk. Root is not needed.
+"""A small file system for the full-disk fault. The kernel itself returns ENOSPC. It does not need root.
 
-It is a tmpfs in a mount namespace of a user namespace of our own. A shell that waits on our pipe holds both, and others
-reach it by /proc. It is full from the moment it may be no larger than what is on it.
+It is a tmpfs in a mount namespace inside a user namespace. A shell that waits on our pipe keeps both open; other
+processes reach it through /proc. It is filled by limiting its size to what it contains.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _ROOMY = "50%"
-"""Of the memory: tmpfs' own default."""
+"""Half of the memory: the default of tmpfs."""
 _HOLD = """
 mount -t tmpfs -o size=50% tmpfs "$0" && echo 0 || exit
 while read -r size; do mount -o remount,size="$size" tmpfs "$0"; echo $?; done
@@ -22,22 +22,22 @@ while read -r size; do mount -o remount,size="$size" tmpfs "$0"; echo $?; done
 
 
 class NoSmallDisk(Exception):
-    """This machine lets no user make a namespace with a mount of its own; leave the fault out."""
+    """This machine does not let users create a namespace with its own mounts; leave the fault out."""
 
 
 @dataclass(frozen=True, slots=True)
 class SmallDisk:
-    """`folder` is reached by any process of this user, and is gone with this process."""
+    """`folder` is visible to all processes of this user, and is removed when this process ends."""
 
     folder: Path
     _holder: subprocess.Popen[str]
 
     def fill(self) -> None:
-        """From now on nothing more fits; what is on it stays."""
+        """From now on every write that needs space fails; existing files stay."""
         while True:
             now = os.statvfs(self.folder)
             if self._resize(str((now.f_blocks - now.f_bfree) * now.f_frsize)):
-                return  # else it grew meanwhile
+                return  # a refused size means that it grew meanwhile
 
     def free(self) -> None:
         """Room again."""
@@ -53,7 +53,7 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(place: Path) -> Iterator[SmallDisk]:
-    """Mounted at an empty folder, where only the holder sees it. Raises NoSmallDisk."""
+    """Mount it at the empty folder `place`, visible to the holder process only. Raises NoSmallDisk."""
     place.mkdir(parents=True, exist_ok=True)
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", _HOLD, str(place)]
     pipe = subprocess.PIPE

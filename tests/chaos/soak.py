@@ -1,6 +1,6 @@
-"""`python -m tests.chaos.soak`: load, faults and the checker over one running system, all of it from a seed.
+"""`python -m tests.chaos.soak`: load, faults and the checker on a running system, all derived from one seed.
 
-history ─▶ traffic ─▶ the system, struck by faults ─▶ all quiet ─▶ checker ─▶ report, exit 1 on any finding
+history ─▶ traffic ─▶ the system, while faults are injected ─▶ quiet ─▶ checker ─▶ report, exit 1 on any finding
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from statistics import median
 
 from local.stripe.builder import Json
 from tests.chaos import log
-from tests.chaos.aftermath import Aftermath, come_after
+from tests.chaos.aftermath import Aftermath, run_aftermath
 from tests.chaos.ending import TOPIC, Ending, Verdict, settings_with, until
 from tests.chaos.faults import SESSION_TIMEOUT_S, Faults, Kind, Planned, kinds_named, schedule
 from tests.chaos.history import Delivery, deliveries, in_order
@@ -36,12 +36,12 @@ RECOVERED_WITHIN_S = 120.0
 
 
 class NotRecovered(Exception):
-    """What was accepted before a fault was not applied within the bound after it."""
+    """The system did not apply the records accepted during a fault within the time limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A run. `events` are distinct ones; a tenth more are posted, as duplicates. `rate` is per second."""
+    """Parameters of a run. `events` are distinct; a tenth more are posted as duplicates. `rate` is per second."""
 
     seed: int
     events: int
@@ -52,7 +52,7 @@ class Plan:
     rate: float = 70.0
     pause_s: float = 20.0
     overlapping: bool = False
-    """Whether the next fault may strike before the last has been recovered from: quicker, but nothing to measure by."""
+    """Whether a fault may start before the last one is recovered from. Faster, but recovery times mean nothing then."""
     aftermath: bool = False
     """Whether to rebuild and compare the database afterwards, and to replay every dead event after a fix."""
 
@@ -62,7 +62,7 @@ class Report:
     plan: Plan
     verdict: Verdict
     recoveries: dict[Kind, list[float]]
-    """Seconds from each fault's beginning until what came after it was applied and committed in every partition."""
+    """Seconds from the start of each fault until later records were applied and committed in every partition."""
     troubles: Counter[str]
     seconds: float
     aftermath: Aftermath | None = None
@@ -77,8 +77,8 @@ class Report:
             f"seed {plan.seed}: {plan.events} events of {plan.customers} customers, {plan.workers} workers, "
             f"{sum(map(len, self.recoveries.values()))} faults, {self.seconds:.0f} s of traffic",
             *self.verdict.lines(),
-            f"{'answers but 200':>24}  {dict(self.troubles) or 'none'}",
-            "recovered within (median, longest; from the beginning of the fault):",
+            f"{'answers other than 200':>24}  {dict(self.troubles) or 'none'}",
+            "recovered within (median, longest; from the start of the fault):",
         ]
         for kind, seconds in sorted(self.recoveries.items()):
             lines.append(f"  {kind:<44} x{len(seconds):<3} {median(seconds):6.1f} s {max(seconds):6.1f} s")
@@ -86,7 +86,7 @@ class Report:
 
 
 async def run(plan: Plan, folder: Path, say: Say) -> Report:
-    """The whole run in an empty folder. Raises NotRecovered, TimeoutError, Refused, NoSmallDisk."""
+    """Do the whole run in an empty folder. Raises NotRecovered, TimeoutError, Refused, NoSmallDisk."""
     lives = in_order(plan.seed, plan.events, plan.customers, int(time.time()))
     sent = deliveries(plan.seed, lives)
     async with Postbox(folder / "mail") as postbox:
@@ -102,7 +102,7 @@ async def run(plan: Plan, folder: Path, say: Say) -> Report:
                 report = await _Run(plan, system, postbox, say, ending, disk).report(lives, sent)
                 if plan.aftermath:
                     say("rebuilding, comparing and replaying")
-                    report.aftermath = await come_after(system, ending)
+                    report.aftermath = await run_aftermath(system, ending)
                 return report
             finally:
                 await asyncio.to_thread(begun.__exit__, None, None, None)
@@ -110,7 +110,7 @@ async def run(plan: Plan, folder: Path, say: Say) -> Report:
 
 @contextmanager
 def _disk_of_kafka(folder: Path) -> Iterator[SmallDisk]:
-    """The broker's log directory on a file system of its own. Raises NoSmallDisk."""
+    """Put the broker's log directory on a file system of its own. Raises NoSmallDisk."""
     with small_disk(folder / "small-disk") as disk:
         (disk.folder / "data").mkdir()
         home = folder / "state" / "kafka"
@@ -172,7 +172,7 @@ class _Run:
         await until(lambda: traffic.answered >= count or flow.done(), RECOVERED_WITHIN_S)
 
     async def _strike(self, faults: Faults, planned: Planned, flow: asyncio.Task[None]) -> None:
-        """The fault, and the time until events that were accepted after it are applied and committed, everywhere."""
+        """Inject the fault; measure until records accepted after it are applied and committed in every partition."""
         begun = time.monotonic()
         await faults.strike(planned)
         ends: dict[int, int] | None = None
@@ -193,13 +193,15 @@ class _Run:
 
 
 def main(argv: list[str]) -> int:
-    """Entry point: 0 when nothing was found, 1 when something was, 2 where a fault can't be made here."""
+    """Entry point. Returns 0 without findings, 1 with findings, 2 if a fault cannot be injected on this machine."""
     parser = argparse.ArgumentParser(prog="tests.chaos.soak", description="Load, faults, and a check of every row.")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--events", type=int, default=50_000)
     parser.add_argument("--customers", type=int, default=2_000)
     parser.add_argument("--faults", type=int, default=2 * len(Kind))
-    parser.add_argument("--only", type=kinds_named, default=list(Kind), help="words of the faults' names, with commas")
+    parser.add_argument(
+        "--only", type=kinds_named, default=list(Kind), help="parts of the faults' names, comma-separated"
+    )
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--rate", type=float, default=70.0, help="deliveries a second")
     asked = parser.parse_args(argv)
@@ -220,12 +222,12 @@ def main(argv: list[str]) -> int:
 
     say(f"seed {plan.seed}")
     folder = Path(tempfile.mkdtemp(prefix="billing-soak-"))
-    say(f"state, logs and mail are in {folder}, which stays if anything is found")
-    # Not on uvloop, whose transports are no asyncio.Transport: the faulty mailbox would not break them off.
+    say(f"state, logs and mail are in {folder}, which is kept if there are findings")
+    # Not on uvloop: its transports are not asyncio.Transport, so the faulty mailbox would not break connections off.
     try:
         report = asyncio.run(run(plan, folder, say))
     except NoSmallDisk as error:
-        say(f"{error} (--only takes words of the others' names)")
+        say(f"{error} (leave it out with --only and the names of other faults)")
         return 2
     print(report.text())  # noqa: T201 - the command's output
     if not report.is_clean:

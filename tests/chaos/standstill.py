@@ -1,4 +1,4 @@
-"""How long each partition stood still, read off the ledger after a run."""
+"""How long each partition paused while it had work, computed from the ledger after a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One event of a lane (a partition, of one group): when the gateway took it and when it was applied, in seconds."""
+    """One event of a lane (a partition of one group): when it was received and applied, in seconds since the epoch."""
 
     lane: Hashable
     received_at: float
@@ -21,7 +21,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Standstill:
-    """From `since` to `until` a lane had work, and applied none of it."""
+    """From `since` to `until` a lane had work but applied nothing."""
 
     since: float
     until: float
@@ -32,7 +32,7 @@ class Standstill:
 
 
 def standstills(steps: Iterable[Step]) -> dict[Hashable, list[Standstill]]:
-    """By lane, in order: the times between two applications, as far as something waited that the second one did."""
+    """Standstills by lane, in order: the times between two applications in which an unapplied event was waiting."""
     lanes: dict[Hashable, list[Step]] = defaultdict(list)
     for step in steps:
         lanes[step.lane].append(step)
@@ -41,7 +41,7 @@ def standstills(steps: Iterable[Step]) -> dict[Hashable, list[Standstill]]:
 
 def _of_lane(steps: list[Step]) -> Iterable[Standstill]:
     steps = sorted(steps, key=lambda step: step.applied_at)
-    # From the end: since when at least one of those not applied yet has waited.
+    # From the end: the earliest arrival among the events that are not applied yet.
     waiting = list(accumulate((step.received_at for step in reversed(steps)), min))[::-1]
     for (before, after), oldest in zip(pairwise(steps), waiting[1:], strict=True):
         since = max(before.applied_at, oldest)
@@ -64,12 +64,12 @@ class Longest:
         return median(self.seconds) if self.seconds else 0.0
 
     def longer_than(self, seconds: float) -> int:
-        """How many lanes stood so long."""
+        """Number of lanes with a standstill longer than that."""
         return sum(one > seconds for one in self.seconds)
 
 
 def longest_between(found: Mapping[Any, Sequence[Standstill]], since: float, until: float) -> Longest:
-    """Of each standstill, what lies in that span."""
+    """The longest standstill of each lane, counting only the part within the span."""
     return Longest(
         [
             max((max(0.0, min(still.until, until) - max(still.since, since)) for still in stills), default=0.0)

@@ -1,4 +1,4 @@
-"""A deploy that is broken: one that kills every event is stopped by its brake, one that is stuck by its watchdog."""
+"""A broken deploy: the brake stops a worker on which every event dies, the watchdog ends a worker that is stuck."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from local.stack.ports import free_port
 from ops.commands.brake import EXIT_BRAKED
 from ops.runtime.watchdog import EXIT_STUCK
 from sinks.postgres.brakes import Brakes
-from tests.kits.replaykit import OPEN, Rig, rigged
+from tests.kits.replaykit import OPEN, ReplayKit, open_kit
 
 pytestmark = pytest.mark.chaos
 
@@ -29,15 +29,15 @@ WINDOW, LEAST, RUN = 40, 10, 20
 
 
 @pytest.fixture
-async def rig(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[Rig]:
+async def rig(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[ReplayKit]:
     (tmp_path / "config.toml").write_text("")
     settings = {"config_path": tmp_path / "config.toml", "state_dir": tmp_path}
-    async with rigged(kafka_bootstrap, database_url, topic_prefix, settings) as made:
+    async with open_kit(kafka_bootstrap, database_url, topic_prefix, settings) as made:
         yield made
 
 
 @contextmanager
-def _worker(rig: Rig, rule: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(rig: ReplayKit, rule: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
     env = {
         **os.environ,
         "BILLING_KAFKA_BOOTSTRAP": rig.settings.kafka_bootstrap,
@@ -91,8 +91,8 @@ def _status(port: int, path: str) -> tuple[int, dict[str, dict[str, str]]]:
         return 0, {}
 
 
-async def test_a_broken_rule_stops_its_group_and_after_the_fix_all_is_applied(rig: Rig) -> None:
-    """At most the window is dead-lettered, nothing is lost, and the replayed keep their order among themselves."""
+async def test_a_broken_rule_stops_its_group_and_after_the_fix_all_is_applied(rig: ReplayKit) -> None:
+    """At most one window of events is dead-lettered, nothing is lost, and replayed events keep their relative order."""
     log = rig.settings.state_dir / "worker.log"
     group = f"{rig.settings.topic_prefix}.worker"
     for n in range(60):
@@ -111,15 +111,15 @@ async def test_a_broken_rule_stops_its_group_and_after_the_fix_all_is_applied(ri
     assert "the brake holds" in log.read_text()
 
     port = free_port()
-    with _worker(rig, "raises", ops_port=str(port)) as worker:  # its supervisor starts it again
+    with _worker(rig, "raises", ops_port=str(port)) as worker:  # as its supervisor would
         await _until(lambda: _status(port, "/readyz")[0] == 503, worker, log)
         assert _status(port, "/livez")[0] == 200
         await _until(lambda: "events" in _status(port, "/readyz")[1]["checks"]["brake"], worker, log)
-    assert len(await rig.find()) == letters, "a worker that is held eats nothing"
+    assert len(await rig.find()) == letters, "a held worker processes nothing"
 
     with _worker(rig, "sound", code_version="fixed") as worker:
         await _until(lambda: _is_read(rig, group), worker, log)
-        # What died since the last commit of offsets was read again, and is applied by now.
+        # Records that died after the last committed offset were read again, and are applied by now.
         still_open = {letter.event_id for letter in await rig.find(OPEN)}
         report = await rig.replay()
         assert report.replayed == len(still_open)
@@ -136,8 +136,8 @@ async def test_a_broken_rule_stops_its_group_and_after_the_fix_all_is_applied(ri
         assert ids == [i for i in due[user] if i not in still_open] + [i for i in due[user] if i in still_open]
 
 
-async def test_a_worker_that_is_stuck_ends_itself_and_says_where(rig: Rig) -> None:
-    """Its consumer's heartbeats go on from a thread: without a watchdog it would keep its partition for ever."""
+async def test_a_stuck_worker_ends_itself_and_logs_where_it_hangs(rig: ReplayKit) -> None:
+    """A thread sends the consumer's heartbeats, so without a watchdog the worker would keep its partition forever."""
     log = rig.settings.state_dir / "worker.log"
     rig.send("evt_1")
     rig.send("evt_2", text="block")
@@ -145,16 +145,16 @@ async def test_a_worker_that_is_stuck_ends_itself_and_says_where(rig: Rig) -> No
 
     with _worker(rig, "blocks", stuck_after_s="3", batch_size="1") as worker:
         assert await asyncio.to_thread(worker.wait, 60) == EXIT_STUCK, log.read_text()[-3000:]
-    said = log.read_text()
-    assert "process.stuck" in said
-    assert "the event loop has not turned" in said
-    assert "in blocks" in said, "the traceback shows the rule"
+    stderr = log.read_text()
+    assert "process.stuck" in stderr
+    assert "the event loop has not turned" in stderr
+    assert "in blocks" in stderr, "the traceback shows the rule"
 
     with _worker(rig, "sound") as worker:
         await _until(lambda: _is_read(rig, f"{rig.settings.topic_prefix}.worker"), worker, log)
     assert await rig.trails() == {"u1": "evt_1,block,evt_3"}
 
 
-def _is_read(rig: Rig, group: str) -> bool:
+def _is_read(rig: ReplayKit, group: str) -> bool:
     lag = lag_of(rig.settings.kafka_bootstrap, group, rig.settings.events_topic)
     return lag is not None and not any(lag.values())

@@ -1,4 +1,4 @@
-"""A worker that dies between any two steps loses nothing, applies nothing twice, and keeps a customer's order."""
+"""A worker killed between any two steps loses nothing, applies nothing twice, and keeps each customer's order."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ async def test_killed_between_any_two_steps_everything_is_applied_once_and_in_or
 
 
 def _produce(settings: Settings, chance: random.Random) -> tuple[dict[str, list[str]], int]:
-    """3,000 events of 60 users, each tenth a duplicate, each hundredth poison; returns each user's due trail."""
+    """Produce 3,000 events of 60 users: a tenth duplicates, a hundredth poison. Returns each user's expected trail."""
     producer = Producer(
         {
             "bootstrap.servers": settings.kafka_bootstrap,
             "partitioner": "murmur2_random",
             "linger.ms": 5,
-            "enable.idempotence": True,  # a retry, common while the topic is new, must not change the order
+            "enable.idempotence": True,  # retries are common while the topic is new, and must not reorder
         }
     )
     expected: dict[str, list[str]] = defaultdict(list)
@@ -127,7 +127,7 @@ def _worker(env: dict[str, str], point: str, nth: int) -> Iterator[subprocess.Po
 
 
 def _lag(settings: Settings) -> int | None:
-    """Records of the events topic that the worker's group has not committed; None while its coordinator is loading."""
+    """Records of the events topic that the group has not committed; None while its coordinator loads."""
     group = f"{settings.topic_prefix}.worker"
     wanted = [TopicPartition(settings.events_topic, partition) for partition in range(PARTITIONS)]
     consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": group})

@@ -1,4 +1,4 @@
-"""Workers come, go and die under load: nothing is lost, doubled or out of order, and no partition stands for long."""
+"""Workers join, leave and die under load: nothing is lost, doubled or reordered, and no partition pauses for long."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PLAN = Plan(seed=20261126, customers=100, workers=(1, 2, 1), hold_s=2.0, rate=50
 
 
 async def test_workers_come_and_go_and_nothing_is_lost(tmp_path: Path) -> None:
-    """A worker that died has its partitions again when it is back, which is sooner than its session times out."""
-    said: list[str] = []
-    report = await run(PLAN, tmp_path, said.append)
-    text = "\n".join([*said, report.text()])
+    """A killed worker is restarted before its session times out, and gets its partitions back."""
+    lines: list[str] = []
+    report = await run(PLAN, tmp_path, lines.append)
+    text = "\n".join([*lines, report.text()])
     print(text)  # noqa: T201 - pytest shows it where the test fails, and with -s
     assert report.verdict.is_clean, text
     assert [change.name for change, _ in report.changes][1:] == [

@@ -1,4 +1,4 @@
-"""The disk of the chaos runs is full when it is told to be, for every process, and what is on it stays."""
+"""The small disk of the chaos runs: full for every process when `fill` is called, and its files stay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.chaos.small_disk import NoSmallDisk, small_disk
 
 
-def test_what_is_full_takes_nothing_more_until_there_is_room(tmp_path: Path) -> None:
+def test_a_full_disk_accepts_writes_again_once_it_is_freed(tmp_path: Path) -> None:
     try:
         with small_disk(tmp_path / "disk") as disk:
             kept, more = disk.folder / "kept", disk.folder / "more"

@@ -1,4 +1,4 @@
-"""Parts die under load, and afterwards every row stands as the log orders it, and each mail has left once."""
+"""Processes die under load; afterwards every row matches the log and each mail was sent once."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PLAN = Plan(
 
 
 async def test_nothing_is_lost_doubled_or_disordered_while_parts_die(tmp_path: Path) -> None:
-    said: list[str] = []
-    report = await run(PLAN, tmp_path, said.append)
-    text = "\n".join([*said, report.text()])
+    lines: list[str] = []
+    report = await run(PLAN, tmp_path, lines.append)
+    text = "\n".join([*lines, report.text()])
     print(text)  # noqa: T201 - pytest shows it where the test fails, and with -s
     assert set(report.recoveries) == set(PLAN.kinds), text
     assert report.is_clean, text

@@ -1,4 +1,4 @@
-"""Posts deliveries as Stripe does: signed, many at once, each again until it is answered 200."""
+"""Post deliveries as Stripe does: signed, concurrent, each repeated until it is answered 200."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 
 
 class Refused(Exception):
-    """The gateway answered 4xx to an event that it must take."""
+    """The gateway answered 4xx to a valid event."""
 
 
 @dataclass(slots=True)
 class Traffic:
-    """One run through all deliveries, at most `rate` a second over `connections`."""
+    """Posts all deliveries, at most `rate` a second over `connections` connections."""
 
     url: str
     secret: SecretStr
@@ -33,10 +33,10 @@ class Traffic:
     answered: int = 0
     """Deliveries that were answered 200."""
     troubles: Counter[str] = field(default_factory=Counter)
-    """Answers other than 200, and connections that broke, by kind."""
+    """Answers other than 200 and broken connections, by kind."""
 
     async def run(self, deliveries: Sequence[Delivery]) -> None:
-        """Returns when each has been answered 200. Raises Refused."""
+        """Return when all are answered 200. Raises Refused."""
         queue = iter(deliveries)
         loop = asyncio.get_running_loop()
         self._next_at = loop.time()
@@ -50,7 +50,7 @@ class Traffic:
     async def _post_all(self, session: aiohttp.ClientSession, queue: Iterator[Delivery]) -> None:
         loop = asyncio.get_running_loop()
         for delivery in queue:
-            # What an outage held up is not made up for at once: Stripe spreads its retries too.
+            # Deliveries delayed by an outage are not all sent at once: Stripe spreads its retries too.
             self._next_at = max(self._next_at + 1 / self.rate, loop.time() - 1.0)
             await asyncio.sleep(self._next_at - loop.time())
             await self._deliver(session, delivery)

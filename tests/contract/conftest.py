@@ -1,4 +1,4 @@
-"""The migrated database of one test, and the store on it."""
+"""Fixtures: the migrated database of one test, and a store on it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sinks.postgres.store import Store
 
 @pytest.fixture
 async def database(database_url: str) -> SecretStr:
-    """Its address; every table is there and empty."""
+    """Address of a database with all tables, all empty."""
     url = SecretStr(database_url)
     await migrate(url)
     return url

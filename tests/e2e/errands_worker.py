@@ -13,7 +13,7 @@ from tests.kits.timerkit import errands
 
 
 def stream_of(type_: str) -> str:
-    """As streams/rules/catalog.py has it, for this one stream."""
+    """Replaces streams/rules/catalog.py for this one stream."""
     return errands.name if type_ in errands.rules else OTHER
 
 

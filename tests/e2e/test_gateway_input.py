@@ -1,4 +1,4 @@
-"""The gateway over HTTP with a real broker: what gets in, what does not, and what stands in the topic afterwards."""
+"""The gateway over HTTP with a real broker: accepted and refused requests, and the records in the topic afterwards."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def stored(bootstrap: str, topic: str, event_id: str) -> list[bytes]:
 
 
 def test_the_record_is_as_agreed(gateway: Served, kafka_bootstrap: str, topic: str) -> None:
-    """200 means: in the topic, byte for byte, with the customer as key and every header (A3, A4)."""
+    """200 means that the topic contains the exact bytes, with the customer as key and every header (A3, A4)."""
     body = event("cus_record", event_id="evt_record", note="ünïcode  and   spacing", account="acct_1")
     before = datetime.now(UTC)
     answer = post(gateway.port, body, signed(body))
@@ -82,7 +82,7 @@ def test_the_record_is_as_agreed(gateway: Served, kafka_bootstrap: str, topic: s
 
 
 def test_keys_are_partitioned_as_by_java_and_aiokafka(gateway: Served, kafka_bootstrap: str, topic: str) -> None:
-    """One customer is one partition, whoever writes: the gateway, a replay, or a consumer's producer."""
+    """One customer is always on one partition, whether the gateway, a replay or a consumer's producer writes."""
     for number in range(60):
         body = event(f"cus_murmur_{number}")
         assert post(gateway.port, body, signed(body)).status == 200
@@ -94,7 +94,7 @@ def test_keys_are_partitioned_as_by_java_and_aiokafka(gateway: Served, kafka_boo
 
 
 def test_a_thin_event_is_taken(gateway: Served, kafka_bootstrap: str, topic: str) -> None:
-    """A5, at the endpoint of its mode."""
+    """A5: thin events are accepted at the endpoint of their mode."""
     thin = {"id": "evt_thin", "object": "v2.core.event", "type": "v1.x", "livemode": True, "created": "2026-01-01"}
     body = json.dumps(thin).encode()
     assert post(gateway.port, body, signed(body, LIVE_SECRET), path="/webhooks/stripe/live").status == 200
@@ -102,14 +102,14 @@ def test_a_thin_event_is_taken(gateway: Served, kafka_bootstrap: str, topic: str
 
 
 def test_secrets_are_rolled_without_a_gap(gateway: Served) -> None:
-    """Old, new or both: each opens while both are configured (A2)."""
+    """While both secrets are configured, a signature with the old one, the new one or both is valid (A2)."""
     body = event()
     for header in (signed(body, b"whsec_old"), signed(body, b"whsec_new"), signed(body, b"whsec_x", b"whsec_new")):
         assert post(gateway.port, body, header, path="/webhooks/stripe/rolling").status == 200
 
 
 def test_everything_else_is_refused_and_nothing_is_produced(gateway: Served, kafka_bootstrap: str, topic: str) -> None:
-    """Forged, stale, future-dated, oversized, not an event, wrong mode, wrong door: 4xx each, counted, not stored."""
+    """Forged, stale, future, oversized, no event, wrong mode, wrong endpoint: each is 4xx, counted, and not stored."""
     before = len(read_topic(kafka_bootstrap, topic))
     now = int(time.time())
     body, junk, wrong_mode = event(), b"\xff\xfe not json", event(livemode=True)
@@ -140,13 +140,13 @@ def test_everything_else_is_refused_and_nothing_is_produced(gateway: Served, kaf
     for _, outcome, answer in cases:
         assert f'outcome="{outcome}"' in page
         assert b"whsec" not in answer.body
-    assert 'endpoint="nowhere"' not in page  # a label never holds what a caller sent
+    assert 'endpoint="nowhere"' not in page  # labels never contain text from callers
     assert "whsec" not in page
     assert len(read_topic(kafka_bootstrap, topic)) == before
 
 
 def test_a_compressed_body_is_judged_as_sent(gateway: Served, kafka_bootstrap: str, topic: str) -> None:
-    """The signature is over the raw bytes; inflating them first would check another body, and feed bombs."""
+    """The signature covers the raw bytes. Inflating first would verify another body and admit decompression bombs."""
     body = event(event_id="evt_gzip")
     packed = gzip.compress(body)
     encoding = (b"Content-Encoding: gzip",)
@@ -156,7 +156,7 @@ def test_a_compressed_body_is_judged_as_sent(gateway: Served, kafka_bootstrap: s
 
 
 def test_a_chunked_body_has_the_same_bounds(gateway: Served, kafka_bootstrap: str, topic: str) -> None:
-    """Without a Content-Length the bytes are counted as they come; broken framing is the sender's fault."""
+    """Without Content-Length the bytes are counted as they arrive. Broken framing is the sender's error (4xx)."""
     body = event(event_id="evt_chunked", pad=100)
     head = "POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nStripe-Signature: "
     start = (head + signed(body) + "\r\n\r\n").encode()
@@ -169,7 +169,7 @@ def test_a_chunked_body_has_the_same_bounds(gateway: Served, kafka_bootstrap: st
 
 
 def test_a_slow_body_is_given_up(gateway: Served) -> None:
-    """A client that promises a body and does not send it is answered 408 and disconnected (A6)."""
+    """A client that announces a body and does not send it gets 408 and is disconnected (A6)."""
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as sock:
         sock.sendall(b"POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
         received = b""
@@ -179,7 +179,7 @@ def test_a_slow_body_is_given_up(gateway: Served) -> None:
 
 
 def test_a_body_that_ends_early_breaks_nothing(gateway: Served) -> None:
-    """A client that goes away in the middle leaves no bytes behind."""
+    """A client that disconnects in the middle of a body leaves no buffered bytes."""
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as sock:
             sock.sendall(b"POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 5000)
@@ -204,21 +204,21 @@ def test_a_body_that_ends_early_breaks_nothing(gateway: Served) -> None:
         b"POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nExpect: nonsense\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-def test_what_is_hardly_http_is_4xx(gateway: Served, request_bytes: bytes) -> None:
-    """Broken or excessive heads never become a 5xx."""
+def test_malformed_http_is_4xx(gateway: Served, request_bytes: bytes) -> None:
+    """Malformed or oversized heads never cause a 5xx."""
     assert 400 <= send(gateway.port, request_bytes).status < 500
 
 
 def test_pages_for_operators(gateway: Served) -> None:
-    """Alive, ready, and no word on which software serves."""
+    """Liveness, readiness and metrics; no page or header names the server software."""
     assert get(gateway.port, "/livez").status == 200
     ready = get(gateway.port, "/readyz")
     assert (ready.status, json.loads(ready.body)) == (200, {"ready": True})
     assert ready.headers["Server"] == "billing"
 
 
-def test_ready_says_why_not(kafka_bootstrap: str) -> None:
-    """A missing topic is a reason, and events posted meanwhile are 503 within the bound."""
+def test_ready_reports_why_it_is_not_ready(kafka_bootstrap: str) -> None:
+    """A missing topic is reported, and events posted meanwhile are answered 503 within the time limit."""
     with serving(kafka_bootstrap, "no.such.topic") as served:
         ready = get(served.port, "/readyz")
         assert ready.status == 503
@@ -230,7 +230,7 @@ def test_ready_says_why_not(kafka_bootstrap: str) -> None:
 
 
 def test_the_largest_body_that_may_enter_can_be_stored(kafka_bootstrap: str, topic: str) -> None:
-    """1 MiB that does not compress fits producer and topic."""
+    """A body of 1 MiB that does not compress fits the limits of producer and topic."""
     with serving(kafka_bootstrap, topic) as served:
         noise = "".join(chr(0x4E00 + b) for b in os.urandom(340_000))
         body = event("cus_large", event_id="evt_large", note=noise)
@@ -270,14 +270,14 @@ _FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthC
 @_FUZZ
 @given(header=_HEADER, body=_BODY, path=_PATH)
 def test_nothing_unsigned_gets_in(gateway: Served, header: bytes | None, body: bytes, path: str) -> None:
-    """Any header over any body: 4xx while Kafka is up."""
+    """Any header on any body is 4xx while Kafka is up."""
     assert 400 <= post(gateway.port, body, header, path=path).status < 500
 
 
 @_FUZZ
 @given(body=_BODY)
 def test_anything_signed_is_an_event_or_4xx(gateway: Served, body: bytes) -> None:
-    """A right signature over anything: never a 5xx, and 200 only for what is an event with an id and a type."""
+    """A valid signature on any body never causes a 5xx, and 200 only for an event with an id and a type."""
     answer = post(gateway.port, body, signed(body))
     assert answer.status in (200, 400)
     if answer.status == 200:
@@ -288,7 +288,7 @@ def test_anything_signed_is_an_event_or_4xx(gateway: Served, body: bytes) -> Non
 
 
 def test_the_topic_holds_what_was_answered_200_and_no_more(gateway: Served, kafka_bootstrap: str, topic: str) -> None:
-    """Good and bad posts mixed on many customers: the topic gains the good ones, byte-identical, each once."""
+    """Valid and invalid posts of many customers, mixed: the topic gains the valid ones, byte-identical, once each."""
     before = len(read_topic(kafka_bootstrap, topic))
     good: dict[str, bytes] = {}
     for number in range(40):

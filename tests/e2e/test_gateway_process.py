@@ -1,4 +1,4 @@
-"""`billing gateway` as a process: under load, through a dead broker, a SIGTERM and a kill -9, no 200 is ever lost."""
+"""`billing gateway` as a process: under load, a dead broker, SIGTERM and kill -9 never lose an event answered 200."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MIB = 1024 * 1024
 
 
 class GatewayProcess:
-    """`billing gateway` on a free port, its log in a file."""
+    """`billing gateway` on a free port, with its log in a file."""
 
     def __init__(self, folder: Path, settings: Settings, **extra: str) -> None:
         config = folder / "billing.toml"
@@ -107,14 +107,14 @@ def own_kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
 
 
 def answered(load: Load, count: int, within_s: float = 40) -> None:
-    """Wait until that many more are answered 200."""
+    """Wait until `count` more requests are answered 200."""
     goal = load.count(200) + count
     eventually(lambda: load.count(200) >= goal, within_s=within_s, what=f"{count} more answered 200")
 
 
 def test_a_dead_broker_costs_503_and_nothing_else(own_kafka: EmbeddedKafka, tmp_path: Path) -> None:
-    """kill -9 of the broker under load (A3): every 200 is in the topic and in order, each request of the outage is
-    answered 503 within 5 s, memory stays flat, and it heals by itself."""
+    """kill -9 of the broker under load (A3): each event answered 200 is in the topic and in order, each request during
+    the outage is answered 503 within 5 s, memory stays flat, and the gateway recovers without a restart."""
     settings = create_topics(own_kafka.bootstrap, "outage")
     connections = 32
     with running(tmp_path, settings) as gateway, Load(gateway.port, connections) as load:
@@ -139,16 +139,16 @@ def test_a_dead_broker_costs_503_and_nothing_else(own_kafka: EmbeddedKafka, tmp_
 
 
 def test_a_fatal_producer_error_is_survived(kafka_bootstrap: str, topic_prefix: str) -> None:
-    """An idempotent producer that met a fatal error never works again by itself: it is replaced, its records are 503.
+    """An idempotent producer is unusable after a fatal error. It is replaced, and its records are answered 503.
 
-    librdkafka makes a batch that the broker refuses fatal when it is asked for gapless delivery, and this topic
-    refuses what is large: so the error is a real one.
+    With gapless delivery configured, librdkafka treats a batch that the broker refuses as fatal. This topic refuses
+    large records, so the error is a real one.
     """
     topic = f"{topic_prefix}.small"
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
     admin.create_topics([NewTopic(topic, 4, 1, config={"max.message.bytes": "100000"})])[topic].result(20)
     own: dict[str, str | int | float | bool] = {"enable.gapless.guarantee": True, "compression.type": "none"}
-    own["batch.size"] = 50_000  # else small records that share a batch with the large one could not be told apart
+    own["batch.size"] = 50_000  # otherwise small records could share a batch with the large one and fail with it
     with serving(kafka_bootstrap, topic, overrides=own) as served, Load(served.port, 16) as load:
         answered(load, 300)
         large = event(pad=200_000)
@@ -167,7 +167,7 @@ def test_a_fatal_producer_error_is_survived(kafka_bootstrap: str, topic_prefix: 
 
 
 def test_sigterm_under_load_loses_nothing(topics: Settings, tmp_path: Path) -> None:
-    """Requests in flight end, the producer is flushed, the exit code is 0 (A6)."""
+    """Requests in flight finish, the producer is flushed, and the exit code is 0 (A6)."""
     with running(tmp_path, topics) as gateway, Load(gateway.port) as load:
         answered(load, 1000)
         gateway.popen.send_signal(signal.SIGTERM)
@@ -179,7 +179,7 @@ def test_sigterm_under_load_loses_nothing(topics: Settings, tmp_path: Path) -> N
 
 
 def test_kill_9_under_load_loses_nothing(topics: Settings, tmp_path: Path) -> None:
-    """What was answered was stored before it was answered."""
+    """Events are stored before they are answered 200."""
     with running(tmp_path, topics) as gateway, Load(gateway.port) as load:
         answered(load, 1000)
         gateway.popen.kill()
@@ -189,7 +189,7 @@ def test_kill_9_under_load_loses_nothing(topics: Settings, tmp_path: Path) -> No
 
 
 def test_several_processes_share_a_port(topics: Settings, tmp_path: Path) -> None:
-    """Connections spread, metrics are of all, SIGTERM ends all, and nothing is lost on the way."""
+    """Connections are spread over the processes, metrics cover all of them, SIGTERM ends all, and no event is lost."""
     with running(tmp_path, topics, BILLING_GATEWAY_PROCESSES="2") as gateway, Load(gateway.port, 24) as load:
         children = [psutil.Process(line["pid"]) for line in gateway.logged("gateway.listening")]
         answered(load, 500)
@@ -204,7 +204,7 @@ def test_several_processes_share_a_port(topics: Settings, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("victim", ["child", "parent"])
 def test_several_processes_die_together(topics: Settings, tmp_path: Path, victim: str) -> None:
-    """A dead child ends the parent with 1, for its supervisor to see; a dead parent leaves no orphan on the port."""
+    """If a child dies, the parent exits with 1 for its supervisor. If the parent dies, no child keeps the port."""
     with running(tmp_path, topics, BILLING_GATEWAY_PROCESSES="2") as gateway:
         children = [psutil.Process(line["pid"]) for line in gateway.logged("gateway.listening")]
         if victim == "child":
@@ -216,8 +216,8 @@ def test_several_processes_die_together(topics: Settings, tmp_path: Path, victim
         eventually(lambda: not any(c.is_running() for c in children), within_s=20, what="all children ended")
 
 
-def test_the_log_tells_each_request_and_no_secret(topics: Settings, tmp_path: Path) -> None:
-    """One line a request with its verdict; never the body, never a secret (A7)."""
+def test_the_log_has_each_request_and_no_secret(topics: Settings, tmp_path: Path) -> None:
+    """One line per request with its verdict; never the body, never a secret (A7)."""
     with running(tmp_path, topics) as gateway:
         body = event("cus_secretive", event_id="evt_logged", note="private")
         assert post(gateway.port, body, signed(body)).status == 200
@@ -243,8 +243,8 @@ def billing(command: str, env: Mapping[str, str]) -> subprocess.CompletedProcess
     )
 
 
-def test_what_cannot_start_says_so(topics: Settings, tmp_path: Path) -> None:
-    """Missing setting or no endpoint: exit 2; port taken: exit 1; one line each."""
+def test_a_failed_start_is_one_line_and_an_exit_code(topics: Settings, tmp_path: Path) -> None:
+    """Missing setting or no endpoint: exit 2. Port in use: exit 1. One line each."""
     config = tmp_path / "billing.toml"
     config.write_text(f'[endpoints.default]\nmode = "test"\nsecrets = ["{SECRET.decode()}"]\n')
     env = environment(topics, config)
@@ -265,7 +265,7 @@ def test_what_cannot_start_says_so(topics: Settings, tmp_path: Path) -> None:
 
 
 def test_topics_are_made_once_and_checked_after(kafka_bootstrap: str, topic_prefix: str, tmp_path: Path) -> None:
-    """`billing topics` is safe to run again, and says so when a count is not what is asked for."""
+    """`billing topics` can run again, and reports a partition count that differs from the requested one."""
     settings = Settings.model_construct(kafka_bootstrap=kafka_bootstrap, topic_prefix=topic_prefix)
     env = environment(settings, tmp_path / "unread.toml") | {"BILLING_PARTITIONS": "3"}
     first, again = billing("topics", env), billing("topics", env)
@@ -275,5 +275,5 @@ def test_topics_are_made_once_and_checked_after(kafka_bootstrap: str, topic_pref
     other = billing("topics", env | {"BILLING_PARTITIONS": "4"})
     assert (other.returncode, other.stderr.count("\n")) == (1, 1)
     assert f"{topic_prefix}.events has 3 partitions" in other.stderr
-    nobody = billing("topics", env | {"BILLING_KAFKA_BOOTSTRAP": "127.0.0.1:1"})
-    assert (nobody.returncode, nobody.stderr.count("\n")) == (1, 1)
+    unreachable = billing("topics", env | {"BILLING_KAFKA_BOOTSTRAP": "127.0.0.1:1"})
+    assert (unreachable.returncode, unreachable.stderr.count("\n")) == (1, 1)

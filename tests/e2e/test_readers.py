@@ -1,6 +1,6 @@
-"""Who else reads the stream (behaviours.md E2): the tap, the figures, and a consumer of one's own.
+"""Other readers of the stream (behaviours.md E2): `billing tap`, the analytics consumer, and the example consumer.
 
-All on one log that holds the demo's story as the gateway would write it, each third record twice.
+All read one log that contains the demo's story as the gateway would write it, each third record twice.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ pytestmark = pytest.mark.e2e
 
 
 BY_HAND = ("Ada", "Ben", "Cleo", "Eve")
-"""Those of the story whose figures are counted here by hand."""
+"""Customers of the story with figures that are computed by hand here."""
 
 
 @dataclass(frozen=True)
 class Log:
-    """A topic with the story on it, and what the commands are told."""
+    """A topic with the story on it, and the settings of the commands."""
 
     env: dict[str, str]
     settings: Settings
@@ -61,7 +61,7 @@ class Log:
     records: int
 
     def billing(self, *words: str, code: int = 0) -> str:
-        """Runs one command to its end."""
+        """Run one command until it ends; `code` is the expected exit code."""
         done = subprocess.run(
             [sys.executable, "-m", "ops.cli", *words],
             env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
@@ -98,8 +98,8 @@ def log(kafka_bootstrap: str, postgres_url: str, tmp_path_factory: pytest.TempPa
     asyncio.run(_execute(postgres_url, f"CREATE DATABASE {name}"))
     asyncio.run(migrate(settings.database_url))
     ensure_topics(settings)
-    told = (step for step in story(int(time.time())) if isinstance(step, Step))
-    steps = [step for step in told if step.answer == 200 and step.who in BY_HAND]
+    answered = (step for step in story(int(time.time())) if isinstance(step, Step))
+    steps = [step for step in answered if step.answer == 200 and step.who in BY_HAND]
     steps = [again for n, step in enumerate(steps) for again in [step] * (2 if n % 3 == 0 else 1)]
     produce(settings, steps)
     yield Log(env, settings, steps, len(steps))
@@ -154,7 +154,7 @@ def test_it_filters(log: Log) -> None:
     assert log.tap("--from-start", "--account", "acct_1") == []
 
 
-def test_it_leaves_no_group_behind_unless_it_is_told_to(log: Log) -> None:
+def test_it_leaves_no_group_behind_unless_one_is_named(log: Log) -> None:
     group = f"{log.settings.topic_prefix}.taptest"
     first = log.tap("--from-start", "--group", group, "--limit", "5")
     rest = log.tap("--from-start", "--group", group)
@@ -172,16 +172,16 @@ def test_it_writes_parquet(log: Log, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "tapped.parquet"]
 
 
-def test_it_says_what_is_missing(log: Log, tmp_path: Path) -> None:
+def test_it_reports_what_is_missing(log: Log, tmp_path: Path) -> None:
     (tmp_path / "pyarrow.py").write_text("raise ImportError('none here')\n")
     without = Log(log.env | {"PYTHONPATH": str(tmp_path)}, log.settings, log.steps, log.records)
     assert "pip install 'billing-stream[parquet]'" in without.billing("tap", "--parquet", "x.parquet", code=2)
     assert "no time" in log.billing("tap", "--since", "yesterday", code=2)
-    nobody = Log(log.env | {"BILLING_TOPIC_PREFIX": "nobody"}, log.settings, log.steps, log.records)
-    assert "nobody.events" in nobody.billing("tap", code=3)
+    missing = Log(log.env | {"BILLING_TOPIC_PREFIX": "missing"}, log.settings, log.steps, log.records)
+    assert "missing.events" in missing.billing("tap", code=3)
 
 
-def test_it_follows_until_it_is_told_to_stop(log: Log) -> None:
+def test_it_follows_until_it_is_stopped(log: Log) -> None:
     with child(log, "-m", "ops.cli", "tap", "--since", "1h") as process:
         assert process.stdout is not None
         for _ in range(log.records):
@@ -191,8 +191,8 @@ def test_it_follows_until_it_is_told_to_stop(log: Log) -> None:
         assert process.returncode == 0
 
 
-def test_it_ends_without_a_word_when_nobody_reads(log: Log) -> None:
-    """As `billing tap | head` does."""
+def test_it_ends_silently_when_its_output_is_closed(log: Log) -> None:
+    """As with `billing tap | head`."""
     with child(log, "-m", "ops.cli", "tap", "--since", "1h") as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -204,8 +204,8 @@ def test_it_ends_without_a_word_when_nobody_reads(log: Log) -> None:
 # -- the figures --------------------------------------------------------------------------------------------------
 
 
-def test_the_storys_figures_by_hand_through_the_consumer_that_is_killed_amid_it(log: Log) -> None:
-    """Ada's trial becomes 19 a month, then 49. Ben's 49 were at risk and are back. Cleo's 19 came and went."""
+def test_the_figures_are_right_though_the_consumer_is_killed_midway(log: Log) -> None:
+    """Ada's trial becomes 19 a month, then 49. Ben's 49 were at risk and recovered. Cleo's 19 started and ended."""
     with child(log, "-m", "ops.cli", "analytics") as process:
         wait(lambda: bool(figures(log)["mrr"]), "the first figures", process)
         process.kill()
@@ -220,7 +220,7 @@ def test_the_storys_figures_by_hand_through_the_consumer_that_is_killed_amid_it(
     assert "No figures yet" in log.billing("mrr", "--mode", "live")
     before = asyncio.run(stored(log))
 
-    assert "0 rows of figures were changed" in log.billing("analytics", "recount")
+    assert "0 rows of figures changed" in log.billing("analytics", "recount")
     asyncio.run(
         _execute(log.env["BILLING_DATABASE_URL"], "TRUNCATE analytics.movements, analytics.risks, analytics.facts")
     )
@@ -259,7 +259,7 @@ def check_by_hand(log: Log) -> None:
     ]  # fmt: skip
 
 
-# -- a consumer of one's own --------------------------------------------------------------------------------------
+# -- the example consumer -----------------------------------------------------------------------------------------
 
 
 def test_the_example_prints_each_paid_invoice_once(log: Log) -> None:
@@ -279,7 +279,7 @@ def test_the_example_prints_each_paid_invoice_once(log: Log) -> None:
 
 
 def test_the_documented_metrics_are_those_of_the_running_processes(log: Log) -> None:
-    """docs/metrics.md, section by section; the consumers' section stands for both of them."""
+    """docs/metrics.md, section by section. The section on consumers applies to worker and analytics."""
     documented = documented_metrics((ROOT / "docs" / "metrics.md").read_text())
     consumer = documented.pop("worker and analytics: their consumer")
     documented["worker"] |= consumer
@@ -299,7 +299,7 @@ def test_the_documented_metrics_are_those_of_the_running_processes(log: Log) -> 
 
 
 def documented_metrics(page: str) -> dict[str, dict[str, str]]:
-    """Type by name, by section."""
+    """Metric types by metric name, by section."""
     found: dict[str, dict[str, str]] = {}
     for section in page.split("\n## ")[1:]:
         title, _, body = section.partition("\n")
@@ -314,7 +314,7 @@ def are_scraped(port: int) -> bool:
 
 
 def scraped(port: int) -> dict[str, str]:
-    """Type by name; nothing where nobody answers yet."""
+    """Metric types by name; empty while no process answers."""
     try:
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
             text = response.read().decode()
@@ -327,7 +327,7 @@ def scraped(port: int) -> dict[str, str]:
     }
 
 
-# -- what they share ----------------------------------------------------------------------------------------------
+# -- helpers ------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -346,7 +346,7 @@ def child(log: Log, *words: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def figures(log: Log, by: str = "currency") -> dict[str, list[dict[str, Any]]]:
-    """As `billing mrr --json` asks for them."""
+    """The same query as `billing mrr --json`."""
 
     async def ask() -> dict[str, list[dict[str, Any]]]:
         async with reading(log.settings.database_url) as connection:
@@ -356,7 +356,7 @@ def figures(log: Log, by: str = "currency") -> dict[str, list[dict[str, Any]]]:
 
 
 def recount(log: Log, *, forget: bool = False) -> int:
-    """As `billing analytics recount` does; the rows it had to change."""
+    """Does what `billing analytics recount` does. Returns the number of rows changed."""
     counted, _ = asyncio.run(recount_figures(log.settings, load_config(log.settings.config_path), forget=forget))
     return counted.rows
 

@@ -1,6 +1,6 @@
-"""Each recorded event of Stripe's, and each that this project makes, comes through the running system to a verdict.
+"""Each recorded Stripe event, and each example of this project, is processed by the running system to a verdict.
 
-BILLING_OUTCOMES=FILE writes the outcomes by type there, as a Markdown table.
+Set BILLING_OUTCOMES=FILE to write the outcomes by type to that file, as a Markdown table.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ SHARED = RECORDED_EVENTS
 ALLOWED = {"applied", "ignored", "stale", "waiting"}
 
 REFUSED: dict[str, str] = {}
-"""Recorded events that the gateway must answer with 4xx, and why. None: `foo.created` and the thin event without
-`related_object` are well-formed and signed, so they are taken, and ignored for their type."""
+"""Recorded events that the gateway must answer with 4xx, by reason. None: `foo.created` and the thin event without
+`related_object` are well-formed and signed, so they are accepted, and ignored because of their type."""
 
 DEAD: dict[str, str] = {}
-"""Recorded events that must be dead-lettered, and why. None: all that Stripe has really sent can be read."""
+"""Recorded events that must be dead-lettered, by reason. None: all events that Stripe really sent can be read."""
 
 
 @dataclass(frozen=True)
 class Sending:
-    """One event on its way in; `name` says where it comes from."""
+    """One event to send; `name` says where it is from."""
 
     name: str
     event: dict[str, Any]
 
     @property
     def endpoint(self) -> str:
-        """The endpoint that Stripe would send it to, by mode and by whether it is a connected account's."""
+        """The endpoint to which Stripe would send it: by mode, and by whether it is about a connected account."""
         account = self.event.get("context" if self.event["object"] == "v2.core.event" else "account")
         is_live = self.event.get("livemode") in (True, "true")
         if account:
@@ -62,23 +62,23 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RiggedSystem]:
         yield running
 
 
-async def test_each_recorded_event_comes_to_an_allowed_outcome(system: RiggedSystem) -> None:
+async def test_each_recorded_event_has_an_allowed_outcome(system: RiggedSystem) -> None:
     if not SHARED.is_dir():
-        pytest.skip("the recorded events are not beside this checkout (../shared/events)")
+        pytest.skip("the recorded events are not next to this checkout (../shared/events)")
     sendings = recorded(SHARED)
     assert len(sendings) > 150
     await _check(system, sendings, refused=REFUSED, dead=DEAD, title="recorded")
 
 
-async def test_each_event_made_here_comes_to_an_allowed_outcome(system: RiggedSystem) -> None:
+async def test_each_example_event_has_an_allowed_outcome(system: RiggedSystem) -> None:
     sendings = made()
     assert {sending.event["type"] for sending in sendings} == EXAMPLES.keys()
     outcomes = await _check(system, sendings, refused={}, dead={}, title="made")
-    assert set(outcomes.values()) == {"applied", "waiting"}  # what a refund and its like refer to is not sent
+    assert set(outcomes.values()) == {"applied", "waiting"}  # the objects that a refund refers to are not sent
 
 
 def recorded(folder: Path) -> list[Sending]:
-    """The files in a fixed order, each with an id of its own and a `created` of the last minutes, in that order."""
+    """The files in a fixed order. Each gets a new id and a `created` within the last minutes, in that order."""
     paths = sorted(folder.rglob("*.json"))
     begin = int(time.time()) - len(paths)
     sendings = []
@@ -93,9 +93,9 @@ def recorded(folder: Path) -> list[Sending]:
 
 
 def made() -> list[Sending]:
-    """Each example in both API shapes, of one's own account and of a connected one, in test mode and live.
+    """Each example in both API shapes, for the own account and a connected one, in test mode and live mode.
 
-    Each speaks of objects of its own, so that none is stale.
+    Each is about objects of its own, so none is stale.
     """
     begin = int(time.time())
     sendings: list[Sending] = []
@@ -116,7 +116,7 @@ async def _check(
     dead: Mapping[str, str],
     title: str,
 ) -> dict[str, str]:
-    """The outcome by event id."""
+    """Send the events and check their outcomes. Returns the outcome by event id."""
     processes = system.children
     answers = await _post(system, sendings)
     assert {name: answer for name, answer in answers.items() if answer.status != 200 and name not in refused} == {}
@@ -132,7 +132,7 @@ async def _check(
         or (outcomes[sending.event["id"]][0] not in ALLOWED and sending.event["id"] not in expected_dead)
     }
     assert odd == {}
-    assert system.children == processes, "a process died of it"
+    assert system.children == processes, "a process died"
     verdicts = {id_: outcome for id_, (outcome, _) in outcomes.items()}
     _report(title, sendings, answers, verdicts)
     return verdicts
@@ -153,7 +153,7 @@ async def _post(system: RiggedSystem, sendings: Sequence[Sending]) -> dict[str, 
 
 
 async def _outcomes(system: RiggedSystem, ids: list[str]) -> dict[str, tuple[str, str | None]]:
-    """(outcome, reason) of each, once the ledger has them all."""
+    """(outcome, reason) by event id, once the ledger contains all of them."""
     found: dict[str, tuple[str, str | None]] = {}
 
     async def are_all_there() -> bool:
@@ -174,11 +174,11 @@ def _report(
         by_type[sending.event["type"]][outcomes.get(sending.event["id"], f"refused {status}")] += 1
     lines = [f"| type ({title}) | events | outcome |", "|---|---|---|"]
     for type_, counted in sorted(by_type.items()):
-        told = ", ".join(f"{outcome} {count}" for outcome, count in counted.most_common())
-        lines.append(f"| `{type_}` | {counted.total()} | {told} |")
+        outcome_counts = ", ".join(f"{outcome} {count}" for outcome, count in counted.most_common())
+        lines.append(f"| `{type_}` | {counted.total()} | {outcome_counts} |")
     totals = sum(by_type.values(), Counter[str]())
-    told = ", ".join(f"{outcome} {count}" for outcome, count in totals.most_common())
-    lines.append(f"| all | {totals.total()} | {told} |")
+    outcome_counts = ", ".join(f"{outcome} {count}" for outcome, count in totals.most_common())
+    lines.append(f"| all | {totals.total()} | {outcome_counts} |")
     text = "\n".join(lines) + "\n"
     print(text)  # noqa: T201 - the table is what this test is run for; pytest -s shows it
     if path := os.environ.get("BILLING_OUTCOMES"):

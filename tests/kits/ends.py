@@ -1,4 +1,4 @@
-"""Where a partition ends, asked also of a topic that was made a moment ago."""
+"""The end offset of a partition, also for a topic created a moment ago."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 _TIMEOUT_S = 10.0
 _NOT_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
-"""A broker answers so while it makes the partitions of a topic that the cluster has agreed on."""
+"""A broker returns these while it creates the partitions of a topic that the cluster has accepted."""
 
 
 def end_of(consumer: Consumer, place: TopicPartition) -> int:
-    """The offset that the partition's next record gets. Raises KafkaException."""
+    """The offset of the partition's next record. Retries for 10 s while the topic is created. Raises KafkaException."""
     deadline = time.monotonic() + _TIMEOUT_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What the gateway's tests share: events, a client that can send anything, the app in a thread, the topic read back."""
+"""Tools for gateway tests: events, a raw HTTP client, the app in a thread, and a reader of the topic."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LIVE_SECRET = b"whsec_live_secret"
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP answer."""
+    """One HTTP response and the time until it arrived."""
 
     status: int
     body: bytes
@@ -47,7 +47,7 @@ class Answer:
 
 
 def eventually(condition: Callable[[], object], *, within_s: float, what: str) -> None:
-    """Poll until the condition holds; fails with `what` after the deadline."""
+    """Poll until the condition holds. Fails with `what` in the message after `within_s` seconds."""
     deadline = time.monotonic() + within_s
     pause = threading.Event()
     while not condition():
@@ -56,7 +56,7 @@ def eventually(condition: Callable[[], object], *, within_s: float, what: str) -
 
 
 def event(customer: str = "cus_1", *, event_id: str | None = None, pad: int = 0, **top: Any) -> bytes:
-    """A small invoice.paid of test mode, as bytes with a spacing of their own."""
+    """A small invoice.paid event in test mode, as JSON bytes with unusual spacing."""
     document: dict[str, Any] = {
         "id": event_id or f"evt_{uuid.uuid4().hex}",
         "object": "event",
@@ -70,12 +70,12 @@ def event(customer: str = "cus_1", *, event_id: str | None = None, pad: int = 0,
 
 
 def signed(body: bytes, *secrets: bytes, at: int | None = None) -> str:
-    """The Stripe-Signature header, by default under the test endpoint's secret and the present time."""
+    """The Stripe-Signature header, by default with the test endpoint's secret and the current time."""
     return sign(body, secrets or (SECRET,), timestamp=int(time.time()) if at is None else at)
 
 
 def config(**endpoints: Endpoint) -> Config:
-    """`default` in test mode and `live`, unless told otherwise."""
+    """A config with the endpoints `default` (test mode) and `live`, plus or replaced by `endpoints`."""
     usual = {
         "default": Endpoint(mode=Mode.TEST, secrets=(SecretStr(SECRET.decode()),)),
         "live": Endpoint(mode=Mode.LIVE, secrets=(SecretStr(LIVE_SECRET.decode()),)),
@@ -84,7 +84,7 @@ def config(**endpoints: Endpoint) -> Config:
 
 
 def send(port: int, request: bytes, *, timeout: float = 30.0) -> Answer:
-    """Raw bytes in, the answer out: for what no HTTP library would send."""
+    """Send raw bytes and return the response, for requests that no HTTP library would send."""
     started = time.monotonic()
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as sock:
         sock.sendall(request)
@@ -102,7 +102,7 @@ def post(
     path: str = "/webhooks/stripe",
     extra: tuple[bytes, ...] = (),
 ) -> Answer:
-    """POST a body with a signature header (none if None) and further raw header lines."""
+    """POST a body with a signature header (no header if None) and `extra` raw header lines."""
     head = [f"POST {path} HTTP/1.1".encode(), b"Host: gateway", b"Content-Length: %d" % len(body), *extra]
     if signature is not None:
         value = signature if isinstance(signature, bytes) else signature.encode()
@@ -116,7 +116,7 @@ def get(port: int, path: str) -> Answer:
 
 
 def create_topics(bootstrap: str, prefix: str, partitions: int = 12) -> Settings:
-    """The two topics of this prefix; returns the settings that name them."""
+    """Create the two topics of this prefix; return the settings that name them."""
     settings = Settings(
         kafka_bootstrap=bootstrap,
         topic_prefix=prefix,
@@ -173,7 +173,7 @@ def serving(
     bounds: PublishLimits | None = None,
     overrides: Mapping[str, str | int | float | bool] | None = None,
 ) -> Iterator[Served]:
-    """The real app on a free port, as `billing gateway` wires it, in a thread with a loop of its own."""
+    """Run the real app on a free port as `billing gateway` does, in a thread with its own event loop."""
     started: list[Served] = []
     failed: list[BaseException] = []
     ready = threading.Event()
@@ -203,7 +203,7 @@ def serving(
     def main() -> None:
         try:
             uvloop.run(run())
-        except BaseException as error:  # noqa: BLE001 - raised again in the test's own thread
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread of the test
             failed.append(error)
         finally:
             ready.set()
@@ -225,7 +225,7 @@ def serving(
 
 @dataclass
 class Shot:
-    """One request of the load: 0 stands for a connection that broke before an answer."""
+    """One request of the load. Status 0 means that the connection broke before a response."""
 
     event_id: str
     customer: str
@@ -235,7 +235,7 @@ class Shot:
 
 
 class Load:
-    """Connections that post events one after another, each for a customer of its own, until told to stop."""
+    """Connections that post events one after another until `stop`. Each has its own customer."""
 
     def __init__(self, port: int, connections: int = 16, pad: int = 1500) -> None:
         self.shots: list[Shot] = []
@@ -253,7 +253,7 @@ class Load:
         self.stop()
 
     def stop(self) -> None:
-        """End after the requests under way."""
+        """Stop after the requests in flight."""
         self._stop.set()
         self._thread.join(30)
         assert not self._thread.is_alive()
@@ -301,7 +301,7 @@ class Load:
 
 
 def assert_all_stored_in_order(load: Load, records: list[Message]) -> None:
-    """Each 200 is in the topic, and each customer's 200s stand there in the order in which they were answered."""
+    """Check that each event with a 200 is in the topic, in order of the responses per customer."""
     place: dict[str, tuple[int, int]] = {}
     for message in records:
         where = (message.partition() or 0, message.offset() or 0)

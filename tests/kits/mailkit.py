@@ -1,4 +1,4 @@
-"""An outbox to put mails into, a clock to move, and a dispatcher that runs as long as a test needs it."""
+"""The mail outbox for tests: queues mails, moves the clock, and runs a dispatcher while a block is open."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUICK = Pace(poll_s=0.05, store_pause_s=0.05, finish_s=5.0)
 
 @dataclass
 class Clock:
-    """Stands still unless moved."""
+    """A clock that changes only when a test moves it."""
 
     now: datetime = field(default_factory=lambda: datetime(2026, 11, 23, 9, 30, tzinfo=UTC))
 
@@ -41,15 +41,15 @@ class Clock:
 
 
 @dataclass
-class Desk:
-    """The outbox as a test fills and reads it."""
+class MailOutboxKit:
+    """Fills and reads the mail outbox, and runs dispatchers on it."""
 
     url: SecretStr
     connection: asyncpg.Connection[asyncpg.Record]
     clock: Clock
 
     async def queue(self, key: str, template: str = "payment-receipt", **changes: Any) -> None:
-        """One mail, due now."""
+        """Insert one mail that is due now, and notify the dispatchers."""
         values: dict[str, Any] = {
             "email_key": key,
             "event_id": "evt_1",
@@ -77,7 +77,7 @@ class Desk:
         return [dict(row) for row in await self.connection.fetch("SELECT * FROM billing.emails ORDER BY email_key")]
 
     async def until(self, key: str, **wanted: Any) -> dict[str, Any]:
-        """The row, once it has these values. Raises TimeoutError."""
+        """Wait until the row has these values, and return it. Raises TimeoutError."""
 
         async def is_so() -> bool:
             row = await self.row(key)
@@ -112,10 +112,10 @@ class Desk:
         pace: Pace = QUICK,
         step_timeout_s: float = 0.5,
     ) -> AsyncIterator[Dispatcher]:
-        """Runs until the block ends; what it raises, the block raises."""
+        """Run a dispatcher until the block ends. Its exceptions are raised at the end of the block."""
         server = parse_smtp_url(mailbox.url)
         composer = Composer(config)
-        couriers = [
+        mail_senders = [
             MailSender(
                 composer,
                 SmtpLink(server, connect_timeout_s=2.0, step_timeout_s=step_timeout_s),
@@ -125,7 +125,7 @@ class Desk:
             for _ in range(senders)
         ]
         async with self.outbox(claimer) as outbox:
-            running = Dispatcher(outbox, couriers, metrics or MailMetrics(), clock=self.clock, pace=pace)
+            running = Dispatcher(outbox, mail_senders, metrics or MailMetrics(), clock=self.clock, pace=pace)
             task = asyncio.create_task(running.run())
             try:
                 yield running
@@ -136,16 +136,16 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(url: SecretStr) -> AsyncIterator[Desk]:
+async def open_kit(url: SecretStr) -> AsyncIterator[MailOutboxKit]:
     connection = await asyncpg.connect(url.get_secret_value())
     try:
-        yield Desk(url, connection, Clock())
+        yield MailOutboxKit(url, connection, Clock())
     finally:
         await connection.close()
 
 
 async def eventually(is_so: Callable[[], Awaitable[bool]], timeout: float = 15.0) -> None:
-    """Polls until it is so. Raises TimeoutError."""
+    """Poll until the condition holds. Raises TimeoutError after `timeout` seconds."""
     async with asyncio.timeout(timeout):
-        while not await is_so():  # noqa: ASYNC110 - what is looked at is a row of Postgres, which sets no Event
+        while not await is_so():  # noqa: ASYNC110 - the condition reads a row of Postgres, which sets no Event
             await asyncio.sleep(0.02)

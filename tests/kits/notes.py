@@ -1,6 +1,6 @@
-"""A stream of the tests' own, whose state shows every application: each event's id is appended to its user's trail.
+"""A stream for tests that records every application: each event's id is appended to its user's trail.
 
-So a trail tells what was applied, how often and in which order; real rules can't, since theirs converge.
+A trail shows what was applied, how often and in which order. The state of real rules converges and cannot show this.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from streams.rules.registry import Stream
 
 
 class Note(BaseModel):
-    """`trouble` is what the rule shall do: `rule`, `bug`, `stale` or nothing."""
+    """`trouble` selects how the rule fails: `rule`, `bug`, `stale`, or empty for success."""
 
     user: str
     text: str = ""
@@ -33,11 +33,11 @@ notes = Stream("notes")
 
 @notes.on("note.written", model=Note, refer=lambda event: References(users={event.object.user}))
 def on_note(event: Event[Note], known: Known) -> list[Effect]:
-    """Appends the note's text, else the event's id, to the user's trail; queues one mail."""
+    """Append the note's text, or the event's id if there is none, to the user's trail, and queue one mail."""
     if event.object.trouble == "rule":
-        raise RuleViolated("a note may not say so")
+        raise RuleViolated("this note is not allowed")
     if event.object.trouble == "bug":
-        raise ZeroDivisionError("nobody thought of that")
+        raise ZeroDivisionError("an unforeseen bug")
     if event.object.trouble == "stale":
         return [NoteStale("a newer note is stored")]
     before = known.user(event.object.user)
@@ -50,7 +50,7 @@ def on_note(event: Event[Note], known: Known) -> list[Effect]:
 
 
 def note_body(event_id: str, user: str = "u1", *, type_: str = "note.written", **fields: Any) -> bytes:
-    """The event as Stripe would post it."""
+    """The event's JSON body as Stripe posts it."""
     return orjson.dumps(
         {
             "id": event_id,
@@ -64,5 +64,5 @@ def note_body(event_id: str, user: str = "u1", *, type_: str = "note.written", *
 
 
 def note_headers(event_id: str, type_: str = "note.written") -> RecordHeaders:
-    """The headers the gateway would give it."""
+    """The record headers that the gateway sets for the event."""
     return RecordHeaders(event_id, type_, Source.STRIPE, "", False, "", "default", "2026-11-23T00:00:00+00:00")

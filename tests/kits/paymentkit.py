@@ -1,4 +1,4 @@
-"""A world in memory in which events may wait and timers fire, for the tests of the payments stream."""
+"""State in memory with waiting events and timers, for tests of the payments stream."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ from schemas.errors import NotKnownYet
 from schemas.state import Dispute, PaymentMethod, Row, Timer
 from schemas.timer import timer_event
 from streams.apply import apply
-from tests.kits.rulekit import World, read
+from tests.kits.rulekit import RulesWorld, read
 
 AT_ONCE = ("dispute-link", "method-detached")
-"""Timers that are due as soon as they are set."""
+"""Kinds of timers that are due as soon as they are started."""
 
 
 @dataclass(slots=True)
-class PatientWorld(World):
-    """What is missing something waits, and is tried again after each event, as the waiting room does in time."""
+class PatientWorld(RulesWorld):
+    """An event that misses a row waits and is tried again after each event. The waiting room does this by time."""
 
     waiting: list[Json] = field(default_factory=list)
     fired: set[tuple[str, Any]] = field(default_factory=set)
 
-    def tell(self, *events: Json) -> PatientWorld:
+    def apply(self, *events: Json) -> PatientWorld:
         for event in events:
             self.waiting.append(event)
             self._try_all()
         return self
 
     def _try_all(self) -> None:
-        is_moving = True
-        while is_moving:
+        has_progress = True
+        while has_progress:
             tried, self.waiting = self.waiting, []
             for event in tried:
                 try:
-                    World.tell(self, event)
+                    RulesWorld.apply(self, event)
                 except NotKnownYet:
                     self.waiting.append(event)
-            is_moving = bool(self.waiting) and len(self.waiting) < len(tried)
+            has_progress = bool(self.waiting) and len(self.waiting) < len(tried)
 
     def give_up(self) -> PatientWorld:
-        """The limit of all that waits, in the order in which it came; what cannot do without what it misses stays."""
+        """Process all waiting events in order, as at the limit. Events without an `at_last` effect keep waiting."""
         tried, self.waiting = self.waiting, []
         for event in tried:
             try:
-                World.tell(self, event)
+                RulesWorld.apply(self, event)
             except NotKnownYet as error:
                 if error.at_last is None:
                     self.waiting.append(event)
@@ -54,17 +54,17 @@ class PatientWorld(World):
         return self
 
     def fire(self, *kinds: str, until: int | None = None) -> PatientWorld:
-        """Fires what is pending of these kinds (of all, without any) and due by then, in the order of due times."""
+        """Fire the pending timers of these kinds (default: all) that are due at `until`, in order of due time."""
         while due := [timer for timer in self.pending().values() if self._is_to_fire(timer, kinds, until)]:
             timer = min(due, key=lambda timer: (timer.due_at, timer.timer_key))
             self.fired.add((timer.timer_key, timer.due_at))
-            self.tell(timer_event(timer))
+            self.apply(timer_event(timer))
         return self
 
     def _is_to_fire(self, timer: Timer, kinds: tuple[str, ...], until: int | None) -> bool:
-        is_asked = not kinds or timer.kind in kinds
+        is_selected = not kinds or timer.kind in kinds
         is_due = until is None or timer.due_at.timestamp() <= until
-        return is_asked and is_due and (timer.timer_key, timer.due_at) not in self.fired
+        return is_selected and is_due and (timer.timer_key, timer.due_at) not in self.fired
 
     def payment_method(self, id_: str = "pm_1", account: str = "") -> PaymentMethod:
         row = self.known.payment_method(account, id_)
@@ -81,4 +81,4 @@ class PatientWorld(World):
 
     def state(self) -> dict[str, Any]:
         kinds: list[type[Row]] = [PaymentMethod, Dispute]
-        return World.state(self) | {kind.__name__: {row.key: row for row in self.rows(kind)} for kind in kinds}
+        return RulesWorld.state(self) | {kind.__name__: {row.key: row for row in self.rows(kind)} for kind in kinds}

@@ -1,4 +1,4 @@
-"""Stripe, the log and the ledger at one desk: what the tests of `billing reconcile` share."""
+"""Stripe, the log and the ledger for tests of `billing reconcile`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def event(number: int, *, ago: timedelta, customer: str = "cus_1", account: str 
 
 
 def events(count: int, *, over: timedelta = timedelta(hours=23), first: int = 0) -> list[Json]:
-    """Evenly over the time up to ten minutes ago, the oldest first, of twenty customers."""
+    """`count` events of twenty customers, evenly spread from `over` ago to ten minutes ago, oldest first."""
     least = timedelta(minutes=10)
     pause = (over - least) / count
     return [event(first + at, ago=over - pause * at, customer=f"cus_{at % 20}") for at in range(count)]
@@ -64,7 +64,7 @@ def events(count: int, *, over: timedelta = timedelta(hours=23), first: int = 0)
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What a command left."""
+    """Exit code and output of a command."""
 
     exit_code: int
     stdout: str
@@ -72,7 +72,7 @@ class Ended:
 
 
 @dataclass
-class Desk:
+class ReconcileKit:
     """Stripe, the log and the ledger of one test."""
 
     settings: Settings
@@ -107,7 +107,7 @@ class Desk:
             wired.runs.close()
 
     async def applied(self, *ids: str) -> None:
-        """Into the ledger, as if they had come."""
+        """Insert ledger rows for these event ids, as if the events had been applied."""
         async with self.store.transaction([]) as transaction:
             await transaction.flush(Flush(known(), ledger=[ledger_row(id_) for id_ in ids]))
 
@@ -118,7 +118,7 @@ class Desk:
         return [record.headers["event_id"] for record in await asyncio.to_thread(self.records)]
 
     async def process(self) -> Counter[str]:
-        """A worker over the whole log; the ledger's outcomes."""
+        """Process the whole log as a worker does; return the ledger's outcomes and their counts."""
         letters = DeadLetterPublisher(self.settings.kafka_bootstrap, self.settings.dead_topic)
         processor = Processor(
             store=self.store, dead_letters=letters, rules=RULES, config=CONFIG, group="test.worker", code_version="1"
@@ -144,21 +144,21 @@ class Desk:
             "BILLING_STRIPE_CALLS_PER_SECOND": "100",
         }
 
-    async def ask_billing(self, folder: Path, *words: str, **settings: str) -> Ended:
-        """The command to its end, in a process of its own: it sets up logging for all of it."""
-        process = await self.start_billing(folder, *words, **settings)
+    async def ask_billing(self, folder: Path, *arguments: str, **settings: str) -> Ended:
+        """Run the command in its own process, since it configures logging for the whole process. Limit: 60 s."""
+        process = await self.start_billing(folder, *arguments, **settings)
         async with asyncio.timeout(60):
             out, err = await process.communicate()
         assert process.returncode is not None
         return Ended(process.returncode, out.decode(), err.decode())
 
-    async def start_billing(self, folder: Path, *words: str, **settings: str) -> asyncio.subprocess.Process:
-        """In a process of its own."""
+    async def start_billing(self, folder: Path, *arguments: str, **settings: str) -> asyncio.subprocess.Process:
+        """Start the command in its own process."""
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "ops.cli",
-            *words,
+            *arguments,
             env=dict(os.environ) | self.environment(folder) | settings,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -166,7 +166,7 @@ class Desk:
 
 
 @asynccontextmanager
-async def open_desk(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[Desk]:
+async def open_kit(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[ReconcileKit]:
     settings = Settings(
         kafka_bootstrap=kafka_bootstrap,
         database_url=database,
@@ -178,7 +178,7 @@ async def open_desk(kafka_bootstrap: str, database: SecretStr, topic_prefix: str
     store = await Store.connect(database, pool_size=2)
     log = EventAppender(kafka_bootstrap, settings.events_topic, client_id="test")
     async with ListingStripe() as stripe:
-        made = Desk(settings, stripe, log, store)
+        made = ReconcileKit(settings, stripe, log, store)
         yield made
         for close in made.closers:
             await close()
@@ -186,14 +186,17 @@ async def open_desk(kafka_bootstrap: str, database: SecretStr, topic_prefix: str
     await store.close()
 
 
-async def send(desk: Desk, told: Sequence[Json]) -> None:
+async def send(desk: ReconcileKit, listed: Sequence[Json]) -> None:
+    """Append these events to the log with the headers that the gateway sets."""
     headers = [
-        RecordHeaders(one["id"], one["type"], Source.STRIPE, "", False, one["api_version"], "default", NOW.isoformat())
-        for one in told
+        RecordHeaders(
+            item["id"], item["type"], Source.STRIPE, "", False, item["api_version"], "default", NOW.isoformat()
+        )
+        for item in listed
     ]
     await desk.log.append(
         [
-            Entry(ordering_key(one).encode(), orjson.dumps(one), header.encode())
-            for one, header in zip(told, headers, strict=True)
+            Entry(ordering_key(item).encode(), orjson.dumps(item), header.encode())
+            for item, header in zip(listed, headers, strict=True)
         ]
     )

@@ -1,4 +1,4 @@
-"""A processor of notes over real stores whose dead letters can be replayed: what the worker would do, step by step."""
+"""The notes stream on real stores, for tests of replays: consumes the log step by step as the worker does."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ OPEN = LetterFilter(statuses=("open",))
 
 
 @dataclass
-class Rig:
-    """`consume` applies what the events topic holds beyond what was consumed before."""
+class ReplayKit:
+    """Topics, tables and processor of one test. `consume` processes the records that were not consumed before."""
 
     settings: Settings
     processor: Processor
@@ -39,14 +39,14 @@ class Rig:
     consumed: dict[int, int]
 
     def send(self, event_id: str, user: str = "u1", *, headers: Headers = (), **fields: Any) -> None:
-        """One event, as the gateway would put it there."""
+        """Append one event to the events topic as the gateway does."""
         named = [*note_headers(event_id).encode(), *headers]
         body = note_body(event_id, user, **fields)
         self.producer.produce(self.settings.events_topic, key=f"cus_{user}", value=body, headers=list(named))
         assert self.producer.flush(10) == 0
 
     def records(self) -> list[Record]:
-        """Of the events topic, in the order of the log."""
+        """All records of the events topic, partition by partition."""
         consumer = Consumer({"bootstrap.servers": self.settings.kafka_bootstrap, "group.id": "none"})
         found: list[Record] = []
         try:
@@ -67,7 +67,7 @@ class Rig:
         return found
 
     async def consume(self, processor: Processor | None = None) -> dict[str, Verdict]:
-        """The last verdict on each event."""
+        """Process the new records; return the last verdict on each event by id."""
         records = await asyncio.to_thread(self.records)
         fresh = [record for record in records if record.offset >= self.consumed.get(record.partition, 0)]
         verdicts = await (processor or self.processor).process(fresh)
@@ -99,7 +99,7 @@ class Rig:
         return {row["user_id"]: row["email"] for row in await self.rows("SELECT user_id, email FROM billing.users")}
 
     async def statuses(self) -> dict[str, list[str]]:
-        """Of the letters, by event, in the order of the log."""
+        """The statuses of the dead letters by event id, in log order."""
         rows = await self.rows('SELECT event_id, status FROM billing.dead_letters ORDER BY partition, "offset"')
         found: dict[str, list[str]] = {}
         for row in rows:
@@ -108,8 +108,8 @@ class Rig:
 
 
 @asynccontextmanager
-async def rigged(bootstrap: str, url: str, prefix: str, settings: dict[str, Any]) -> AsyncIterator[Rig]:
-    """Topics, tables and processor of one test."""
+async def open_kit(bootstrap: str, url: str, prefix: str, settings: dict[str, Any]) -> AsyncIterator[ReplayKit]:
+    """Open the kit: create topics and tables, and connect the processor."""
     made = Settings(
         kafka_bootstrap=bootstrap, database_url=SecretStr(url), topic_prefix=prefix, partitions=2, **settings
     )
@@ -127,7 +127,7 @@ async def rigged(bootstrap: str, url: str, prefix: str, settings: dict[str, Any]
     )
     producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True})
     try:
-        yield Rig(made, processor, producer, {})
+        yield ReplayKit(made, processor, producer, {})
     finally:
         dead_letters.close()
         await store.close()

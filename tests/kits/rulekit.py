@@ -1,4 +1,4 @@
-"""A world in memory for the tests of rules: events go in as Stripe sends them, rows and mails come out."""
+"""State in memory for tests of rules: takes events as Stripe sends them, and contains the resulting rows and mails."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CONFIG = Config(
 )
 
 MAKERS = [StripeEvents(ApiShape.OLD), StripeEvents(ApiShape.NEW)]
-"""For `parametrize`: each behaviour holds in both API shapes."""
+"""For `parametrize`: each behaviour is tested in both API shapes."""
 
 NOW = 1_800_000_000
 DAY = 86_400
@@ -59,15 +59,15 @@ def read(event: Json) -> tuple[Event[Any], Rule]:
 
 
 def decide(event: Json, known: Known | None = None) -> list[Effect]:
-    """What the event's rule orders, on its own."""
+    """The effects ordered by the event's rule, without applying them."""
     read_event, rule = read(event)
     rule.refer(read_event)
     return rule.decide(read_event, known or Known(CONFIG))
 
 
 @dataclass(slots=True)
-class World:
-    """What is known and what was sent, after any number of events. Each mail is checked against its model."""
+class RulesWorld:
+    """The rows, mails and calls after any number of events. Each mail is checked against its model."""
 
     config: Config = CONFIG
     known: Known = field(init=False)
@@ -78,7 +78,7 @@ class World:
     def __post_init__(self) -> None:
         self.known = Known(self.config)
 
-    def tell(self, *events: Json) -> World:
+    def apply(self, *events: Json) -> RulesWorld:
         for event in events:
             read_event, rule = read(event)
             rule.refer(read_event)
@@ -93,7 +93,7 @@ class World:
         return self
 
     def rows(self, kind: type[Row]) -> list[Any]:
-        return self.known.changed(kind)[0]  # nothing was stored before, so all that there is is new
+        return self.known.changed(kind)[0]  # nothing was stored before, so every row is a changed row
 
     def customer(self, id_: str = "cus_1", account: str = "") -> Customer:
         row = self.known.customer(account, id_)
@@ -128,12 +128,12 @@ class World:
         return sorted(email.template for email in self.emails.values())
 
     def data(self, template: str) -> dict[str, Any]:
-        """What the one mail of this template says."""
+        """The data of the one mail with this template."""
         (email,) = (email for email in self.emails.values() if email.template == template)
         return dict(email.data)
 
     def state(self) -> dict[str, Any]:
-        """All that must be the same for every order of the same events."""
+        """The state that must be equal for every order of the same events."""
         kinds: list[type[Row]] = [Customer, Organization, User, Membership, Subscription, Payment]
         rows: dict[str, Any] = {kind.__name__: {row.key: row for row in self.rows(kind)} for kind in kinds}
         timers = {key: (timer.due_at, dict(timer.data)) for key, timer in self.pending().items()}
@@ -141,7 +141,7 @@ class World:
 
 
 def by_version(events: Iterable[Json]) -> list[Json]:
-    """The order in which the events happened, as far as Stripe tells."""
+    """The events in the order in which they happened: by `created`, rank of the type, and id."""
 
     def happened(event: Json) -> tuple[int, int, str]:
         rule = rule_of(event["type"])

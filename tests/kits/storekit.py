@@ -1,4 +1,4 @@
-"""Rows to put into the store, as plain as they can be; what matters to a test is named in it."""
+"""Minimal rows for tests of the store. Each test sets the fields it needs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def email_row(key: str, event_id: str = "evt_1", **changes: Any) -> EmailRow:
 
 
 def known(*saved: Row, stored: tuple[Row, ...] = ()) -> Known:
-    """What is known after `stored` was loaded and `saved` decided."""
+    """The known rows after `stored` was loaded and `saved` was decided."""
     view = Known(Config(), stored)
     for row in saved:
         view.save(row)
@@ -81,13 +81,13 @@ async def loaded(store: Store, refs: References) -> list[Row]:
 
 
 async def write(store: Store, flush: Flush) -> None:
-    """In a transaction of its own."""
+    """Flush in a separate transaction."""
     async with store.transaction([]) as transaction:
         await transaction.flush(flush)
 
 
 async def ask(url: SecretStr, query: str, *arguments: object) -> Any:
-    """The first value of the first row, on a connection of its own."""
+    """The first value of the first row, read on a separate connection."""
     connection = await asyncpg.connect(url.get_secret_value(), timeout=10)
     try:
         return await connection.fetchval(query, *arguments, timeout=30)
@@ -96,13 +96,13 @@ async def ask(url: SecretStr, query: str, *arguments: object) -> Any:
 
 
 async def until(condition: Callable[[], Awaitable[object]], timeout: float = 10.0) -> None:
-    """Polls; fails when the condition still does not hold at the end."""
+    """Poll until the condition holds. Raises TimeoutError after `timeout` seconds."""
     async with asyncio.timeout(timeout):
         while not await condition():  # noqa: ASYNC110  # the condition is in the database, which sets no event
             await asyncio.sleep(0.01)
 
 
 async def until_waiting(url: SecretStr, locktype: str) -> None:
-    """Until some session waits for a lock of this type (pg_locks.locktype)."""
+    """Wait until a session waits for a lock of this type (pg_locks.locktype)."""
     query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = $1"
     await until(lambda: ask(url, query, locktype))

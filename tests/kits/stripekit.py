@@ -1,6 +1,6 @@
-"""A Stripe of the tests' own, over real HTTP on loopback, and a desk at which a test queues calls and reads their rows.
+"""A fake Stripe over real HTTP on loopback, and a kit that queues Stripe calls and reads their rows.
 
-It checks what Stripe checks (key, form, idempotency), answers in its shapes, and can be told to fail.
+The fake checks what Stripe checks (key, form, idempotency), answers in Stripe's format, and can be set to fail.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ class Fault(Enum):
     """429 with Retry-After: 7."""
     SERVER_ERROR = auto()
     IN_USE = auto()
-    """409: another request with this key is under way."""
+    """409: another request with this key is in progress."""
     BAD_GATEWAY = auto()
-    """502 with a page of HTML, as a proxy answers."""
+    """502 with an HTML page, as from a proxy."""
     BAD_REQUEST = auto()
     UNAUTHORIZED = auto()
-    """401, though the key is right: it was rolled."""
+    """401 although the key is correct: it was rotated."""
     FORBIDDEN = auto()
     """403: a restricted key without this permission."""
     ACCOUNT_GONE = auto()
     """403: the connected account has left."""
     HANG = auto()
-    """No answer, ever."""
+    """The server never answers."""
     DROP = auto()
-    """The connection dies before anything is done."""
+    """The connection is cut before the request takes effect."""
     DROP_AFTER = auto()
-    """It is done, and the connection dies before the client hears so."""
+    """The request takes effect, and the connection is cut before the response."""
 
 
 _ERRORS: dict[Fault, tuple[int, dict[str, str], dict[str, str]]] = {
@@ -79,7 +79,7 @@ _ERRORS: dict[Fault, tuple[int, dict[str, str], dict[str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request as it came."""
+    """One received request."""
 
     method: str
     path: str
@@ -90,17 +90,17 @@ class Seen:
 
 
 class StripeServer:
-    """`async with StripeServer() as stripe:`: on a free loopback port."""
+    """The fake Stripe on a free loopback port: `async with StripeServer() as stripe:`."""
 
     def __init__(self, key: str = TEST_KEY) -> None:
         self.key = key
         self.requests: list[Seen] = []
         self.done: list[Seen] = []
-        """What took effect, in order: never twice for one idempotency key."""
+        """Requests that took effect, in order; at most one per idempotency key."""
         self.objects: dict[str, dict[str, Any]] = {}
-        """By id: what a GET finds."""
+        """The objects that a GET returns, by id."""
         self.ahead_s = 0.0
-        """How far Stripe's clock is ahead of ours."""
+        """Seconds by which Stripe's clock is ahead of the local one."""
         self._faults: deque[Fault] = deque()
         self._answers: dict[str, tuple[int, bytes]] = {}
         self._runner: web.AppRunner | None = None
@@ -114,7 +114,7 @@ class StripeServer:
         self._faults.extend([fault] * times)
 
     async def start(self) -> None:
-        """Also again, on the same port."""
+        """Start the server. A restart uses the same port."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -153,8 +153,8 @@ class StripeServer:
             return web.Response(status=502, text="<html>bad gateway</html>", content_type="text/html")
         if fault in _ERRORS:
             status, error, headers = _ERRORS[fault]
-            said = {"error": {**error, "message": f"No good: {fault.name}, {self.key}"}}
-            return self._answer(status, orjson.dumps(said), headers)
+            answer = {"error": {**error, "message": f"No good: {fault.name}, {self.key}"}}
+            return self._answer(status, orjson.dumps(answer), headers)
         if fault is Fault.DROP:
             return _dropped(request)
         status, body = self._do(seen)
@@ -175,8 +175,8 @@ class StripeServer:
             return 400, orjson.dumps({"error": {"type": "invalid_request_error", "message": "no Idempotency-Key"}})
         if seen.idempotency_key not in self._answers:
             self.done.append(seen)
-            said = {"object": "customer", "id": seen.path.rsplit("/", 1)[1]}
-            self._answers[seen.idempotency_key] = 200, orjson.dumps(said)
+            answer = {"object": "customer", "id": seen.path.rsplit("/", 1)[1]}
+            self._answers[seen.idempotency_key] = 200, orjson.dumps(answer)
         return self._answers[seen.idempotency_key]
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> web.Response:
@@ -201,8 +201,8 @@ def _dropped(request: web.Request) -> web.StreamResponse:
 
 
 @dataclass
-class CallDesk:
-    """The outbox as a test fills and reads it, and dispatchers on it."""
+class CallOutboxKit:
+    """Fills and reads the outbox of Stripe calls, and runs dispatchers on it."""
 
     url: SecretStr
     connection: asyncpg.Connection[asyncpg.Record]
@@ -211,7 +211,7 @@ class CallDesk:
     clock: Clock = field(default_factory=Clock)
 
     async def queue(self, key: str, **changes: Any) -> None:
-        """A call that sets a default payment method, due now."""
+        """Insert a call that sets a default payment method and is due now."""
         values: dict[str, Any] = {
             "call_key": key,
             "event_id": f"evt_{key}",
@@ -233,7 +233,7 @@ class CallDesk:
         await self.connection.execute("SELECT pg_notify('billing_stripe_calls', '')")
 
     async def queue_get(self, key: str, subscription_id: str = "sub_1", **changes: Any) -> None:
-        """A refetch on a tie."""
+        """Insert a GET call that refetches a subscription to settle a tie."""
         await self.queue(
             key,
             **{"method": "GET", "path": f"/v1/subscriptions/{subscription_id}", "params": {}, "customer_id": "cus_1"}
@@ -251,7 +251,7 @@ class CallDesk:
         return {row["call_key"]: row["status"] for row in rows}
 
     async def until(self, key: str, **wanted: Any) -> dict[str, Any]:
-        """The row, once it has these values. Raises TimeoutError."""
+        """Wait until the row has these values, and return it. Raises TimeoutError."""
 
         async def is_so() -> bool:
             row = await self.row(key)
@@ -278,7 +278,7 @@ class CallDesk:
         pace: Pace = QUICK,
         registry: CollectorRegistry | None = None,
     ) -> AsyncIterator[CallDispatcher]:
-        """Runs until the block ends; what it raises, the block raises."""
+        """Run a dispatcher until the block ends. Its exceptions are raised at the end of the block."""
         api_key: ApiKey = parse_key(SecretStr(key))
         api = StripeApi(api_key, self.stripe.url, connect_s=1.0, total_s=total_s)
         calls = await Calls.connect(self.url, claimer=claimer)
@@ -298,10 +298,10 @@ class CallDesk:
 
 
 @asynccontextmanager
-async def open_desk(url: SecretStr, stripe: StripeServer, event_log: EventAppender) -> AsyncIterator[CallDesk]:
+async def open_kit(url: SecretStr, stripe: StripeServer, event_log: EventAppender) -> AsyncIterator[CallOutboxKit]:
     connection = await asyncpg.connect(url.get_secret_value())
     try:
-        yield CallDesk(url, connection, stripe, event_log)
+        yield CallOutboxKit(url, connection, stripe, event_log)
     finally:
         await connection.close()
         await asyncio.to_thread(event_log.close)
@@ -315,7 +315,7 @@ def make_topic(bootstrap: str, name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """What stands on the topic."""
+    """One record of the topic."""
 
     key: bytes
     event: dict[str, Any]
@@ -323,7 +323,7 @@ class LogRecord:
 
 
 def records(bootstrap: str, topic: str, partitions: int = 3) -> list[LogRecord]:
-    """Everything that stands on the topic now; blocks."""
+    """All records currently in the topic. Blocks the thread."""
     consumer = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": "reader", "enable.auto.commit": False, "log_level": 0}
     )

@@ -1,8 +1,8 @@
-"""A Stripe of the tests' own that lists: events by time and cursor, subscriptions, invoices and accounts, over HTTP.
-It shows one event by its id, and does nothing else.
+"""A fake Stripe over HTTP with lists: events by time and cursor, subscriptions, invoices and accounts.
+It also returns one event by its id. All other requests are refused.
 
-As Stripe's: newest first, `starting_after` and `ending_before`, `created[gte]`, `created[lt]`, `types`, at most 100 on
-a page, everything indented. It can be told to refuse, to fail, to hang, to be slow, and to repeat itself.
+As at Stripe, lists are newest first, with `starting_after`, `ending_before`, `created[gte]`, `created[lt]` and `types`,
+at most 100 objects a page, indented. The fake can be set to refuse, fail, hang, answer slowly or repeat objects.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _TYPES = re.compile(r"types\[\d*\]")
 
 @dataclass
 class ListingStripe:
-    """`async with ListingStripe() as stripe:`. By account ('' for one's own): what it has, in any order."""
+    """The fake Stripe: `async with ListingStripe() as stripe:`. The account '' is the own account."""
 
     key: str = KEY
     lists: dict[tuple[str, str], list[Json]] = field(default_factory=dict)
-    """By account and name: events, subscriptions, invoices."""
+    """Objects by account and list (events, subscriptions, invoices), in any order."""
     accounts: list[str] = field(default_factory=list)
     undelivered: set[str] = field(default_factory=set)
     faults: deque[str] = field(default_factory=deque)
-    """What goes wrong with the next requests: `429`, `500`, `hang`, `drop`, `html`, `ok`."""
+    """Faults of the next requests, in order: `429`, `500`, `hang`, `drop`, `html`, `ok`."""
     hang_at: int | None = None
-    """From this request on (from 1) none is answered."""
+    """Requests with this number (from 1) or a higher one get no answer."""
     slow_s: float = 0.0
     repeats: bool = False
-    """Whether each page begins with the last object of the one before it."""
+    """Whether each page begins with the last object of the previous page."""
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
-    """Account, path and query."""
+    """Account, path and query of each request."""
     at: list[float] = field(default_factory=list)
     served: Counter[str] = field(default_factory=Counter)
     _runner: web.AppRunner | None = None
@@ -50,7 +50,7 @@ class ListingStripe:
         assert self._runner is not None
         return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
-    def tell(self, *events: Json, account: str = "") -> None:
+    def add_events(self, *events: Json, account: str = "") -> None:
         self.lists.setdefault((account, "events"), []).extend(events)
 
     async def __aenter__(self) -> ListingStripe:
@@ -92,13 +92,13 @@ class ListingStripe:
 
     async def _retrieve(self, request: web.Request) -> web.Response:
         events = self.lists.get((request.headers.get("Stripe-Account", ""), "events"), [])
-        for one in events:
-            if one["id"] == request.match_info["id"]:
-                return self._answer(one)
+        for item in events:
+            if item["id"] == request.match_info["id"]:
+                return self._answer(item)
         return self._missing(request.match_info["id"])
 
     async def _refuse(self, request: web.Request) -> web.Response:
-        """It only lists: whatever is to be changed is not there."""
+        """Refuse every change: the object does not exist."""
         return self._missing(request.match_info["path"].rpartition("/")[2])
 
     def _missing(self, id_: str) -> web.Response:
@@ -110,9 +110,9 @@ class ListingStripe:
         if name == "accounts":
             found: list[Json] = [{"id": id_, "object": "account", "created": 0} for id_ in self.accounts]
         else:
-            found = [one for one in self.lists.get((account, name), []) if self._is_asked_for(one, query)]
-        found.sort(key=lambda one: (one["created"], one["id"]), reverse=True)
-        ids = [one["id"] for one in found]
+            found = [item for item in self.lists.get((account, name), []) if self._matches(item, query)]
+        found.sort(key=lambda item: (item["created"], item["id"]), reverse=True)
+        ids = [item["id"] for item in found]
         limit = min(int(query.get("limit", "10")), 100)
         for cursor in ("starting_after", "ending_before"):
             if cursor in query and query[cursor] not in ids:
@@ -123,22 +123,22 @@ class ListingStripe:
         else:
             start = ids.index(query["starting_after"]) + (not self.repeats) if "starting_after" in query else 0
             page, has_more = found[start : start + limit], len(found) > start + limit
-        self.served.update(one["id"] for one in page)
+        self.served.update(item["id"] for item in page)
         return self._answer({"object": "list", "data": page, "has_more": has_more, "url": request.path})
 
-    def _is_asked_for(self, one: Json, query: Any) -> bool:
+    def _matches(self, item: Json, query: Any) -> bool:
         types = [value for name, value in query.items() if _TYPES.fullmatch(name)]
         return (
-            int(query.get("created[gte]", "0")) <= one["created"] < int(query.get("created[lt]", "99999999999"))
-            and (not types or one["type"] in types)
-            and (query.get("delivery_success") != "false" or one["id"] in self.undelivered)
-            and ("status" in query or one.get("object") != "subscription" or one["status"] != "canceled")
+            int(query.get("created[gte]", "0")) <= item["created"] < int(query.get("created[lt]", "99999999999"))
+            and (not types or item["type"] in types)
+            and (query.get("delivery_success") != "false" or item["id"] in self.undelivered)
+            and ("status" in query or item.get("object") != "subscription" or item["status"] != "canceled")
         )
 
-    def _answer(self, said: Json, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    def _answer(self, answer: Json, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
         return web.Response(
             status=status,
-            text=json.dumps(said, indent=2),
+            text=json.dumps(answer, indent=2),
             content_type="application/json",
             headers={
                 "Request-Id": f"req_{len(self.requests)}",

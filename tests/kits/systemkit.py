@@ -1,4 +1,4 @@
-"""What the tests of the running system share: `billing up`'s system with a few settings of the test's own."""
+"""The system of `billing up` with additional settings, for tests of the running system."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ limits = { seats = 50, projects = 500 }
 
 
 class RiggedSystem(System):
-    """The system that `billing up` runs, with `settings` added to what its processes are told."""
+    """The system of `billing up`. `settings` are added to the environment of its processes."""
 
     def __init__(
         self,
@@ -66,15 +66,15 @@ class RiggedSystem(System):
         self._extra = dict(settings)
 
     def terminate(self, name: str) -> None:
-        """SIGTERM to its end; it stays down until `start_again`."""
+        """Stop the process with SIGTERM and wait for its end. It stays down until `start_again`."""
         self._process(name).stop()
 
     def start_again(self, name: str) -> None:
-        """What `terminate` has ended."""
+        """Start a process that `terminate` has stopped."""
         self._process(name).spawn()
 
     def add_worker(self, number: int, *arguments: str) -> str:
-        """Start one more, or one of them anew, with these arguments of `billing worker`; returns its name."""
+        """Start or restart the worker `number` with these arguments of `billing worker`; return its name."""
         child = self._worker(number)
         if child.name in self._supervisor.processes:
             self.terminate(child.name)
@@ -82,18 +82,18 @@ class RiggedSystem(System):
         return child.name
 
     def wait_ready(self, name: str, within_s: float = 60.0) -> None:
-        """Until a gateway, worker, dispatcher or scheduler says that it is ready. Raises ServerNotReady."""
+        """Wait until /readyz of a gateway, worker, dispatcher or scheduler reports ready. Raises ServerNotReady."""
         is_gateway = name == "gateway"
         url = f"{self.gateway_url}/readyz" if is_gateway else self.metrics_url(name).replace("/metrics", "/readyz")
         self._supervisor.wait_ready(Child(name, [], ready=url), timeout=within_s)
 
     def environment(self, name: str) -> dict[str, str]:
-        """What a process of this name is told, besides what every process here inherits."""
+        """The complete environment of the process with this name."""
         return {**os.environ, **self._environment_of(name)}
 
     @property
     def parts(self) -> list[str]:
-        """The names of all parts, alive or not."""
+        """The names of all parts, running or not."""
         return list(self._supervisor.processes)
 
     def url_of(self, endpoint: str) -> str:
@@ -112,7 +112,7 @@ def running_system(
     settings: Mapping[str, str] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Iterator[RiggedSystem]:
-    """A system in `folder` with the four endpoints of CONFIG; it and its children have ended after the block."""
+    """Run a system in `folder` with the four endpoints of CONFIG. It and its children have stopped after the block."""
     make_private(folder)
     write_private(folder / "config.toml", CONFIG)
     system = RiggedSystem(folder, workers, say or (lambda _: None), settings or {}, brokers=brokers)

@@ -1,7 +1,7 @@
-"""A stream of the tests' own that starts, moves, cancels and acts on timers, and one whose events may have to wait.
+"""A stream for tests that starts, moves, cancels and handles timers, with events that may have to wait.
 
-Each action is appended to its subject's trail (a user's e-mail column), so a trail tells what was done, how often and
-in which order.
+Each action is appended to its subject's trail (a user's e-mail column). A trail shows what was done, how often and in
+which order.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ RECEIVED_AT = "2026-03-01T12:00:00.000001+00:00"
 
 
 class Errand(BaseModel):
-    """What shall be done to the timer of `subject`."""
+    """An order for the timer of `subject`."""
 
     customer: str
     subject: str
@@ -57,7 +57,7 @@ class Errand(BaseModel):
 
 
 class Answer(BaseModel):
-    """Refers to a user who must be known."""
+    """Refers to a user who must be stored already."""
 
     user: str
     note: str = ""
@@ -121,7 +121,7 @@ def _noted(user_id: str, what: str, known: Known) -> SaveUser:
 
 
 def errand(subject: str, due_at: datetime = START, **changes: Any) -> Timer:
-    """A pending timer of customer `cus_{subject}`, started by some event before."""
+    """A pending timer of customer `cus_{subject}`, started by an earlier event."""
     timer = Timer(
         timer_key=f"errand:{subject}",
         account="",
@@ -141,8 +141,8 @@ def body(event_id: str, type_: str, **object_: Any) -> bytes:
 
 
 @dataclass
-class Rig:
-    """Store, topic and worker's `process` of one test, with a clock that only the test moves."""
+class TimerKit:
+    """Store, topic and processor of one test, with a clock that only the test moves."""
 
     settings: Settings
     store: Store
@@ -152,7 +152,7 @@ class Rig:
     _closers: list[Any] = field(default_factory=list)
 
     @classmethod
-    async def open(cls, bootstrap: str, url: SecretStr, prefix: str, partitions: int, config: Config) -> Rig:
+    async def open(cls, bootstrap: str, url: SecretStr, prefix: str, partitions: int, config: Config) -> TimerKit:
         settings = Settings(
             kafka_bootstrap=bootstrap,
             database_url=url,
@@ -170,11 +170,11 @@ class Rig:
             config=config,
             group=f"{prefix}.worker",
             code_version="1",
-            clock=lambda: rig.now,
+            clock=lambda: kit.now,
         )
-        rig = cls(settings, store, processor)
-        rig._closers.append(letters)
-        return rig
+        kit = cls(settings, store, processor)
+        kit._closers.append(letters)
+        return kit
 
     async def close(self) -> None:
         for closer in reversed(self._closers):
@@ -217,7 +217,7 @@ class Rig:
             await connection.close(timeout=5)
 
     def send(self, event_id: str, type_: str, key: str, **object_: Any) -> None:
-        """As the gateway would put it on the log."""
+        """Append an event to the log as the gateway does."""
         producer = Producer(
             {
                 "bootstrap.servers": self.settings.kafka_bootstrap,
@@ -232,9 +232,9 @@ class Rig:
         assert producer.flush(15) == 0
 
     def read(self) -> list[Record]:
-        """What the log has that was not read before, partition by partition."""
+        """The records that were not read before, partition by partition."""
         consumer = Consumer(
-            {"bootstrap.servers": self.settings.kafka_bootstrap, "group.id": "rig", "enable.auto.commit": False}
+            {"bootstrap.servers": self.settings.kafka_bootstrap, "group.id": "kit", "enable.auto.commit": False}
         )
         found: list[Record] = []
         try:
@@ -254,7 +254,7 @@ class Rig:
         return found
 
     async def work(self, records: Iterable[Record] | None = None) -> dict[str, Verdict]:
-        """Processes what is new on the log, or these records, as one batch; the verdict on each event by id."""
+        """Process the new records, or these records, as one batch; return the verdict on each event by id."""
         batch = list(self.read() if records is None else records)
         verdicts = await self.processor.process(batch) if batch else []
         return {record.headers["event_id"]: verdict for record, verdict in zip(batch, verdicts, strict=True)}
@@ -271,7 +271,7 @@ def _record(message: Any) -> Record:
 
 
 async def _fire_and_die(bootstrap: str, topic: str, url: str, now: str) -> None:
-    """The scheduler up to where it would write `fired`, and there a kill -9 of itself."""
+    """Run the scheduler and kill the process with SIGKILL before it writes `fired`."""
 
     async def die(_turn: Turn, _timers: object, _status: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,1 +1,1 @@
-"""An independent model of the result, against which the store is compared."""
+"""An independent model of the result. Tests compare the store with it."""

@@ -1,10 +1,10 @@
-"""Beside the flow: the log from its start, folded by the rules alone. What it comes to is what the tables must hold.
+"""The expected content of the tables: applies the rules to the whole log in memory, one record after another.
 
-No batches, no store, no clock: one record after another, everything known at once. So whatever batching, crashes,
-retries or two workers at a time might have done to the tables shows as a difference (tests/chaos/checker.py).
+There are no batches, no store and no clock. An error caused by batching, crashes, retries or concurrent workers
+appears as a difference between this result and the tables (tests/chaos/checker.py).
 
-Three things are not in the log, and so not in the fold: when a waiting event is looked at again (`settle` looks at the
-end), the waiting room's own timers, and when the scheduler noted that a timer had fired (here: as its event comes).
+Three things are not in the log and therefore not in the fold: when a waiting event is checked again (`settle` checks
+at the end), the timers of the waiting room, and when the scheduler stored that a timer has fired (here: at its event).
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ _UNFORESEEN = "Unforeseen"
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What came of one event: its outcome as the ledger writes it, and where on the log it was decided."""
+    """The result of one event: its outcome as in the ledger, and the log position where it was decided."""
 
     envelope: EventSummary
     outcome: str
     partition: int
     offset: int
     error_class: str = ""
-    """Of a dead one."""
+    """The class of the error; set only if the outcome is `dead`."""
 
 
 @dataclass(slots=True)
 class Fold:
-    """Takes records in log order (within each partition), and holds what they come to."""
+    """Takes records in log order (within each partition) and contains their result."""
 
     config: Config
     rules: Mapping[str, Rule]
     ledger: dict[str, Judged] = field(default_factory=dict)
-    """By event id."""
+    """Results by event id."""
     emails: dict[str, tuple[str, QueueEmail]] = field(default_factory=dict)
-    """By key: the id of the event that asked first, and what it asked."""
+    """Mails by key: the id of the first event that ordered the mail, and the order."""
     calls: dict[str, tuple[str, CallStripe]] = field(default_factory=dict)
-    """Likewise."""
+    """Stripe calls by key, in the same form."""
     fired: set[str] = field(default_factory=set)
-    """Keys of the timers whose events are on the log."""
+    """Keys of the timers with an event in the log."""
     waited: set[str] = field(default_factory=set)
-    """Ids of events that had to wait: which delivery or look was theirs in the end depends on batches and time."""
+    """Ids of events that had to wait. Which delivery or check applied them depends on batches and time."""
     nameless: list[tuple[int, int]] = field(default_factory=list)
-    """Partition and offset of records that name no event, and so have no place in the ledger."""
+    """Partition and offset of records without an event id. They have no ledger row."""
     deliveries: int = 0
     known: Known = field(init=False)
     _waiting: dict[str, tuple[Record, Decoded]] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Fold:
         self.known = Known(self.config)
 
     def take(self, record: Record) -> None:
-        """Decides one record, unless its event is settled."""
+        """Decide one record, unless its event is settled."""
         self.deliveries += 1
         try:
             decoded = decode(record.value, self.rules)
@@ -85,7 +85,7 @@ class Fold:
         return self
 
     def settle(self) -> None:
-        """Looks again at what waits, until nothing more comes of it."""
+        """Check the waiting events again until none of them can be applied."""
         before = -1
         while len(self._waiting) != before:
             before = len(self._waiting)
@@ -115,7 +115,7 @@ class Fold:
         except Poison as error:
             self._judge(envelope, "dead", record, type(error).__name__)
             return
-        except Exception:  # noqa: BLE001  # as in process.py: a pure rule raises the same for ever
+        except Exception:  # noqa: BLE001  # as in process.py: a pure rule raises the same error on every try
             self._judge(envelope, "dead", record, _UNFORESEEN)
             return
         outcome = apply(effects, event, self.known)
@@ -129,7 +129,7 @@ class Fold:
         self.ledger[envelope.id] = Judged(envelope, outcome, record.partition, record.offset, error_class)
 
     def _note_fired(self, decoded: Decoded, record: Record) -> None:
-        """A timer's event is on the log, so the scheduler has fired it, whether or not a rule asks for it."""
+        """Mark the timer as fired: its event is in the log. This does not depend on a rule for it."""
         if record.headers.get("source") != Source.TIMER or not decoded.envelope.type.startswith(timer_event_type("")):
             return
         due = TimerDue.model_validate(orjson.loads(record.value or b"")["data"]["object"])

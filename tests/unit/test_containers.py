@@ -1,4 +1,4 @@
-"""The image and the compose file say what the code says: the same processes, the same settings, nothing exposed."""
+"""The image and the compose file match the code: the same processes and settings, and no port is public."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_compose_runs_the_processes_that_billing_up_runs(compose: dict[str, Any]
         assert name in COMMANDS
 
 
-def test_compose_names_settings_that_exist_and_all_that_are_needed(compose: dict[str, Any]) -> None:
+def test_compose_sets_only_known_settings_and_all_required_ones(compose: dict[str, Any]) -> None:
     known = {
         field.validation_alias.choices[0] if field.validation_alias else f"BILLING_{name.upper()}"  # type: ignore[union-attr]  # the one alias is a choice
         for name, field in Settings.model_fields.items()
@@ -56,7 +56,7 @@ def test_processes_wait_for_what_they_need(compose: dict[str, Any]) -> None:
         assert compose["services"][name]["depends_on"].keys() == FIRST
 
 
-def test_the_image_holds_every_package_and_nothing_else_is_needed() -> None:
+def test_the_image_contains_every_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = {pattern.rstrip("*") for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]}
     lines = (ROOT / "Dockerfile").read_text().splitlines()
@@ -73,7 +73,7 @@ def test_the_dockerfile_passes_its_linter() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_the_example_config_is_one() -> None:
+def test_the_example_config_is_valid() -> None:
     config = load_config(ROOT / "config.example.toml")
     assert isinstance(config, Config)
     assert config.plan_of_price("price_pro_yearly") == "pro"

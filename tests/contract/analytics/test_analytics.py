@@ -1,4 +1,4 @@
-"""The book of figures on the real store: any delivery comes to the same rows, and a recount finds nothing to change."""
+"""The analytics tables on real Postgres: any delivery order gives the same rows, and a recount then changes nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.kits.storekit import ask
 
 @dataclass(frozen=True)
 class Delivery:
-    """One record, as far as it is read."""
+    """The parts of one record that the book reads."""
 
     type: str
     value: bytes
@@ -63,7 +63,7 @@ async def rows(store: FigureStore) -> set[Figure]:
 
 
 def expected(deliveries: Sequence[Delivery]) -> set[Figure]:
-    """By the pure functions alone."""
+    """The rows computed by the pure functions alone, without the store."""
     facts = [fact for one in deliveries if is_counted(one.type) and "on_fire" not in str(one.value)
              if (fact := fact_of(one.value))]  # fmt: skip
     owners = {fact.of for fact in facts}
@@ -71,7 +71,7 @@ def expected(deliveries: Sequence[Delivery]) -> set[Figure]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_any_order_batching_and_repetition_come_to_the_same_rows(book: Book, seed: int) -> None:
+async def test_any_order_batching_and_repetition_give_the_same_rows(book: Book, seed: int) -> None:
     chance = random.Random(seed)
     delivered = DELIVERIES + chance.sample(DELIVERIES, 12)
     if seed:
@@ -85,7 +85,7 @@ async def test_any_order_batching_and_repetition_come_to_the_same_rows(book: Boo
     assert {type(row) for row in stored} == set(FIGURE_TYPES)
 
 
-async def test_what_is_counted_is_said(book: Book) -> None:
+async def test_the_counts_are_returned(book: Book) -> None:
     counted = await book.take(DELIVERIES)
     assert counted.unreadable == 1  # the status that does not exist
     assert counted.passed + counted.facts + counted.unreadable == len(DELIVERIES)
@@ -94,8 +94,8 @@ async def test_what_is_counted_is_said(book: Book) -> None:
     assert (again.facts, again.rows) == (counted.facts, 0)
 
 
-async def test_what_postgres_refuses_is_left_out_alone(book: Book) -> None:
-    """An id may be longer than what an index takes."""
+async def test_only_the_row_that_postgres_refuses_is_left_out(book: Book) -> None:
+    """An id may be too long for an index."""
     long_id = random.Random(1).randbytes(8_000).hex()
     bad = delivery(make.event("invoice.paid", make.invoice("in_1", customer=long_id, status="paid"), BEGIN))
     assert fact_of(bad.value) is not None
@@ -110,7 +110,7 @@ async def test_a_recount_repairs_what_was_changed_and_finds_nothing_else(
     await book.take(DELIVERIES)
     await ask(database, "UPDATE analytics.movements SET amount = amount + 1 WHERE kind = 'new'")
     await ask(database, "DELETE FROM analytics.payments")
-    await ask(database, "INSERT INTO analytics.risks SELECT '', false, 'nobody', 's', now(), 'eur', 1, 'open', null")
+    await ask(database, "INSERT INTO analytics.risks SELECT '', false, 'cus_none', 's', now(), 'eur', 1, 'open', null")
     async with figure_store.transaction([]) as transaction:
         assert await book.recompute(transaction, await transaction.owners_after(None, 1000)) > 3
         assert await transaction.drop_strays() == 1

@@ -1,4 +1,4 @@
-"""B6: what Kafka keeps is asked of the brokers, and said when it outlives the erasure."""
+"""B6: Kafka's retention is read from the brokers, and reported if it is longer than the delay of an erasure."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from tests.kits.gatewaykit import create_topics
 DAY_MS = 86_400_000
 
 
-def test_our_own_topics_forget_an_event_before_its_customer_is_erased(kafka_bootstrap: str, topic_prefix: str) -> None:
+def test_our_own_topics_drop_an_event_before_its_customer_is_erased(kafka_bootstrap: str, topic_prefix: str) -> None:
     keeps = kafka_keeps(create_topics(kafka_bootstrap, topic_prefix, partitions=1))
     assert keeps == KafkaKeeps(events=timedelta(days=29), dead_letters=timedelta(days=91))
     assert warn_if_too_long(keeps, Rules().erase_after_days) is None
     assert warn_if_endless(keeps) is None
 
 
-def test_a_topic_that_keeps_too_long_is_said(kafka_bootstrap: str, topic_prefix: str) -> None:
+def test_a_topic_with_too_long_retention_is_reported(kafka_bootstrap: str, topic_prefix: str) -> None:
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
     longer = NewTopic(f"{topic_prefix}.events", 12, 1, config={"retention.ms": str(40 * DAY_MS), "segment.ms": "1000"})
     for creation in admin.create_topics([longer]).values():
         creation.result(timeout=15)
     keeps = kafka_keeps(create_topics(kafka_bootstrap, topic_prefix))
-    said = warn_if_too_long(keeps, 30)
-    assert said is not None
-    assert "for 40" in said
+    warning = warn_if_too_long(keeps, 30)
+    assert warning is not None
+    assert "for 40" in warning
 
 
 @pytest.mark.parametrize(
@@ -47,11 +47,11 @@ def test_a_record_stays_as_long_as_its_segment(values: dict[str, str | None], st
     assert longest_stay(values) == stay
 
 
-def test_dead_letters_without_an_end_are_said() -> None:
-    """Without an end `dead_letters_until` is empty, as it is for a customer who has none."""
+def test_dead_letters_without_a_retention_limit_are_reported() -> None:
+    """Without a limit `dead_letters_until` is empty, as for a customer without dead letters."""
     assert warn_if_endless(KafkaKeeps(events=timedelta(days=29))) is not None
 
 
 @pytest.mark.parametrize("keeps", [KafkaKeeps(), KafkaKeeps(events=timedelta(days=30))])
-def test_what_is_not_known_or_as_long_as_the_delay_is_too_long(keeps: KafkaKeeps) -> None:
+def test_unknown_retention_or_as_long_as_the_delay_is_too_long(keeps: KafkaKeeps) -> None:
     assert warn_if_too_long(keeps, 30) is not None

@@ -1,4 +1,4 @@
-"""The links in our mails, taken out of real mails and opened at the real gateway (B6, RFC 8058)."""
+"""The links in the mails: taken from real mails and opened at a real gateway (B6, RFC 8058)."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from sinks.exports.reader import ExportReader
 from sinks.exports.storage import Storage
 from tests.faulty_mailbox import FaultyMailbox
 from tests.kits.gatewaykit import config, create_topics
-from tests.kits.mailkit import CONFIG, Desk, open_desk
+from tests.kits.mailkit import CONFIG, MailOutboxKit, open_kit
 
 SECRET = b"a secret of this test"
 ID = "exp_00112233445566778899aabbccddeeff"
 
 
 @dataclass
-class Door:
-    """A gateway on loopback, and whoever opens links there."""
+class MailLinkKit:
+    """A gateway on loopback, and a client that opens links."""
 
     url: str
-    desk: Desk
+    desk: MailOutboxKit
     session: aiohttp.ClientSession
     orders: ExportOrders
     exporter: Exporter
@@ -54,7 +54,7 @@ class Door:
     links: Links
 
     async def order(self, key: str = ID) -> None:
-        """As the worker's transaction leaves it."""
+        """Insert an export order, as the worker's transaction does."""
         now = self.desk.clock.now
         await self.desk.connection.execute(
             "INSERT INTO billing.exports (export_key, event_id, customer_id, organization_id, requested_at, "
@@ -105,12 +105,14 @@ def _link_in(message: EmailMessage, start: str) -> str:
 
 
 @pytest.fixture
-async def door(kafka_bootstrap: str, database: SecretStr, topic_prefix: str, tmp_path: Path) -> AsyncIterator[Door]:
+async def kit(
+    kafka_bootstrap: str, database: SecretStr, topic_prefix: str, tmp_path: Path
+) -> AsyncIterator[MailLinkKit]:
     topic = create_topics(kafka_bootstrap, topic_prefix, partitions=1).events_topic
     folder = tmp_path / "exports"
     storage = Storage(str(folder))
     orders = await ExportOrders.connect(database, claimer="test", application="billing-test")
-    async with open_desk(database) as desk, aiohttp.ClientSession() as session:
+    async with open_kit(database) as desk, aiohttp.ClientSession() as session:
         links = Links(SECRET, ExportReader(orders, storage), Unsubscriptions(orders.pool, SECRET), clock=desk.clock)
         metrics = GatewayMetrics()
         app = create_app(webhook_endpoints(config()), Publisher(kafka_bootstrap, topic, metrics), metrics, links=links)
@@ -120,77 +122,77 @@ async def door(kafka_bootstrap: str, database: SecretStr, topic_prefix: str, tmp
         await site.start()
         port = runner.addresses[0][1]
         exporter = Exporter(orders, storage, clock=desk.clock)
-        yield Door(f"http://127.0.0.1:{port}", desk, session, orders, exporter, folder, links)
+        yield MailLinkKit(f"http://127.0.0.1:{port}", desk, session, orders, exporter, folder, links)
         await runner.cleanup()
     await orders.close()
 
 
-async def test_B6_the_link_in_the_mail_opens_the_export_once_it_is_made(door: Door) -> None:
-    await door.desk.connection.execute(
+async def test_B6_the_link_in_the_mail_opens_the_export_once_it_is_made(kit: MailLinkKit) -> None:
+    await kit.desk.connection.execute(
         "INSERT INTO billing.customers (account, customer_id, email) VALUES ('', 'cus_1', 'jane@example.com')"
     )
-    await door.order()
-    link = door.export_link()
+    await kit.order()
+    link = kit.export_link()
 
-    status, page, headers = await door.get(link)
+    status, page, headers = await kit.get(link)
     assert (status, headers["Retry-After"]) == (202, "15")
     assert b"being prepared" in page
 
-    assert await door.exporter.work()
-    status, body, headers = await door.get(link)
+    assert await kit.exporter.work()
+    status, body, headers = await kit.get(link)
     assert status == 200
     assert headers["Content-Disposition"] == 'attachment; filename="export-2026-11-23.zip"'
     assert (headers["Cache-Control"], headers["Referrer-Policy"]) == ("no-store", "no-referrer")
     with zipfile.ZipFile(io.BytesIO(body)) as archive:
         assert b"jane@example.com" in archive.read("json/customers.json")
-    sha256 = await door.desk.connection.fetchval("SELECT sha256 FROM billing.exports")
+    sha256 = await kit.desk.connection.fetchval("SELECT sha256 FROM billing.exports")
     assert hashlib.sha256(body).hexdigest() == sha256
 
 
-async def test_B6_a_link_ends_after_seven_days_and_a_new_mail_would_have_a_new_one(door: Door) -> None:
-    await door.order()
-    await door.exporter.work()
-    link = door.export_link()
-    door.desk.clock.move(days=7, seconds=-1)
-    assert await door.status(link) == 200
-    door.desk.clock.move(seconds=1)
-    assert await door.status(link) == 410
-    assert await door.status(door.export_link()) == 200
+async def test_B6_a_link_expires_after_seven_days_and_a_new_mail_has_a_new_one(kit: MailLinkKit) -> None:
+    await kit.order()
+    await kit.exporter.work()
+    link = kit.export_link()
+    kit.desk.clock.move(days=7, seconds=-1)
+    assert await kit.status(link) == 200
+    kit.desk.clock.move(seconds=1)
+    assert await kit.status(link) == 410
+    assert await kit.status(kit.export_link()) == 200
 
 
-async def test_B6_what_is_deleted_failed_or_was_never_there_has_its_own_answer(door: Door) -> None:
-    await door.order()
-    await door.exporter.work()
-    door.desk.clock.move(days=30)
-    assert await door.status(door.export_link()) == 410, "its time is over, though the file still stands"
-    await door.exporter.work()
-    assert list(door.folder.iterdir()) == []
-    assert await door.status(door.export_link()) == 410
-    await door.desk.connection.execute("UPDATE billing.exports SET status = 'failed'")
-    assert await door.status(door.export_link()) == 503
-    assert await door.status(door.export_link("exp_none")) == 404
+async def test_B6_deleted_failed_and_unknown_exports_have_their_own_answers(kit: MailLinkKit) -> None:
+    await kit.order()
+    await kit.exporter.work()
+    kit.desk.clock.move(days=30)
+    assert await kit.status(kit.export_link()) == 410, "the link has expired although the file still exists"
+    await kit.exporter.work()
+    assert list(kit.folder.iterdir()) == []
+    assert await kit.status(kit.export_link()) == 410
+    await kit.desk.connection.execute("UPDATE billing.exports SET status = 'failed'")
+    assert await kit.status(kit.export_link()) == 503
+    assert await kit.status(kit.export_link("exp_none")) == 404
 
 
-async def test_B6_half_an_archive_is_never_taken_for_a_whole_one(door: Door) -> None:
-    await door.order()
-    await door.exporter.work()
-    (path,) = door.folder.iterdir()
+async def test_B6_an_incomplete_archive_is_never_served_as_complete(kit: MailLinkKit) -> None:
+    await kit.order()
+    await kit.exporter.work()
+    (path,) = kit.folder.iterdir()
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(aiohttp.ClientError):
-        await door.get(door.export_link())
+        await kit.get(kit.export_link())
     path.unlink()
-    assert await door.status(door.export_link()) == 503
+    assert await kit.status(kit.export_link()) == 503
 
 
-async def test_B6_more_downloads_than_can_be_served_are_told_to_come_again(door: Door) -> None:
-    await door.order()
-    await door.exporter.work()
-    link = door.export_link()
-    while not door.links.downloads.locked():
-        await door.links.downloads.acquire()
-    assert await door.status(link) == 503
-    door.links.downloads.release()
-    assert await door.status(link) == 200
+async def test_B6_too_many_downloads_at_once_are_answered_with_retry_later(kit: MailLinkKit) -> None:
+    await kit.order()
+    await kit.exporter.work()
+    link = kit.export_link()
+    while not kit.links.downloads.locked():
+        await kit.links.downloads.acquire()
+    assert await kit.status(link) == 503
+    kit.links.downloads.release()
+    assert await kit.status(link) == 200
 
 
 @pytest.mark.parametrize(
@@ -205,76 +207,76 @@ async def test_B6_more_downloads_than_can_be_served_are_told_to_come_again(door:
         "/exports",
     ],
 )
-async def test_B6_nothing_is_opened_or_listed_without_a_signature(door: Door, path: str) -> None:
-    await door.order()
-    await door.exporter.work()
-    assert await door.status(f"{door.url}{path}") in (403, 404)
+async def test_B6_nothing_is_opened_or_listed_without_a_signature(kit: MailLinkKit, path: str) -> None:
+    await kit.order()
+    await kit.exporter.work()
+    assert await kit.status(f"{kit.url}{path}") in (403, 404)
 
 
-async def test_B6_a_changed_link_is_refused(door: Door) -> None:
-    await door.order()
-    await door.exporter.work()
-    link = door.export_link()
+async def test_B6_a_changed_link_is_refused(kit: MailLinkKit) -> None:
+    await kit.order()
+    await kit.exporter.work()
+    link = kit.export_link()
     id_end = link.index("?")
 
     for at in [*range(link.index("/exports/") + 9, id_end), *range(link.index("expires=") + 8, len(link))]:
         if link[at] in "=&" or link.startswith(("signature", "&signature="), at):
             continue
         changed = link[:at] + ("0" if link[at] != "0" else "1") + link[at + 1 :]
-        assert await door.status(changed) in (403, 404), f"{at}: {changed}"
+        assert await kit.status(changed) in (403, 404), f"{at}: {changed}"
 
 
 @given(token=st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), max_size=200))
-def test_a_made_up_token_unsubscribes_nobody(token: str) -> None:
-    """Neither by the question nor by the click; the table is never asked."""
+def test_a_forged_token_unsubscribes_no_customer(token: str) -> None:
+    """Neither the page nor the button unsubscribes; the database is not queried."""
     unsubscriptions = Unsubscriptions(None, SECRET)  # type: ignore[arg-type]  # a forged token must not get to the pool
     assert not unsubscriptions.is_genuine(token)
 
 
-async def test_one_click_ends_the_optional_mails_and_only_those(door: Door, mailbox: FaultyMailbox) -> None:
-    """RFC 8058: a POST to the header's address. A GET, as mail scanners send, changes nothing."""
-    message = door.letter("win-back", dict(SAMPLES["win-back"]))
+async def test_one_click_ends_the_optional_mails_and_only_those(kit: MailLinkKit, mailbox: FaultyMailbox) -> None:
+    """RFC 8058: a POST to the header's address unsubscribes. A GET, as mail scanners send, changes nothing."""
+    message = kit.letter("win-back", dict(SAMPLES["win-back"]))
     link = str(message["List-Unsubscribe"]).partition(">")[0].removeprefix("<")
     assert urlsplit(link).path == "/unsubscribe"
-    status, page, _ = await door.get(link)
+    status, page, _ = await kit.get(link)
     assert status == 200
     assert b'<form method="post"' in page
-    assert await door.desk.connection.fetchval("SELECT count(*) FROM billing.unsubscribed") == 0
+    assert await kit.desk.connection.fetchval("SELECT count(*) FROM billing.unsubscribed") == 0
 
     for _ in range(2):
-        async with door.session.post(link, data={"List-Unsubscribe": "One-Click"}) as answer:
+        async with kit.session.post(link, data={"List-Unsubscribe": "One-Click"}) as answer:
             assert answer.status == 200
-    async with door.session.post(link[:-1] + ("A" if link[-1] != "A" else "B")) as answer:
+    async with kit.session.post(link[:-1] + ("A" if link[-1] != "A" else "B")) as answer:
         assert answer.status == 403
-    rows = await door.desk.connection.fetch("SELECT account, customer_id, template FROM billing.unsubscribed")
+    rows = await kit.desk.connection.fetch("SELECT account, customer_id, template FROM billing.unsubscribed")
     assert [tuple(row) for row in rows] == [("", "cus_1", "win-back")]
 
-    await door.desk.queue("a", "win-back")
-    await door.desk.queue("b", "payment-receipt")
-    await door.desk.queue("c", "win-back", customer_id="cus_2")
-    async with door.desk.dispatcher(mailbox):
-        refused = await door.desk.until("a", status="failed")
-        await door.desk.until("b", status="sent")
-        await door.desk.until("c", status="sent")
+    await kit.desk.queue("a", "win-back")
+    await kit.desk.queue("b", "payment-receipt")
+    await kit.desk.queue("c", "win-back", customer_id="cus_2")
+    async with kit.desk.dispatcher(mailbox):
+        refused = await kit.desk.until("a", status="failed")
+        await kit.desk.until("b", status="sent")
+        await kit.desk.until("c", status="sent")
     assert "unsubscribed" in refused["last_error"]
     assert {str(message["To"]) for message in mailbox.messages} == {"b@example.com", "c@example.com"}
 
 
-async def test_a_database_that_is_down_stops_the_links_and_not_the_webhooks(door: Door) -> None:
-    link = door.export_link()
+async def test_a_database_that_is_down_stops_the_links_and_not_the_webhooks(kit: MailLinkKit) -> None:
+    link = kit.export_link()
     nowhere = await ExportOrders.connect(
-        SecretStr("postgresql://nobody:x@127.0.0.1:1/none"), claimer="test", application="billing-test"
+        SecretStr("postgresql://unused:x@127.0.0.1:1/none"), claimer="test", application="billing-test"
     )
-    door.links.exports = ExportReader(nowhere, Storage(str(door.folder)))
-    status, _, headers = await door.get(link)
+    kit.links.exports = ExportReader(nowhere, Storage(str(kit.folder)))
+    status, _, headers = await kit.get(link)
     assert (status, headers["Retry-After"]) == (503, "60")
-    assert await door.status(f"{door.url}/livez") == 200
+    assert await kit.status(f"{kit.url}/livez") == 200
     await nowhere.close()
 
 
-async def test_without_a_secret_the_mail_has_no_link(door: Door) -> None:
+async def test_without_a_secret_the_mail_has_no_link(kit: MailLinkKit) -> None:
     data = {**SAMPLES["subscription-canceled"], "export_url": None, "export_id": ID}
-    now = door.desk.clock.now
+    now = kit.desk.clock.now
     body = Composer(CONFIG).compose(_queued("subscription-canceled", data, now), now).message.get_body(("plain",))
     assert body is not None
     assert "/exports/" not in body.get_content()

@@ -1,4 +1,4 @@
-"""The embedded Kafka: what was acknowledged survives an orderly stop and a kill -9, on the same ports."""
+"""The embedded Kafka: acknowledged records survive an orderly stop and a kill -9, on the same ports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from local.stack.process import ServerNotReady
 
 @pytest.fixture
 def kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
-    """A broker of this test's own: it is going to be killed."""
+    """A broker for this test alone, because the test kills it."""
     broker = EmbeddedKafka(tmp_path / "state, with a comma")
     yield broker
     broker.stop()
@@ -47,7 +47,7 @@ def _is_wanted(kafka: EmbeddedKafka) -> bool:
 
 
 def test_data_and_ports_survive_stop_and_kill(kafka: EmbeddedKafka) -> None:
-    """Each acknowledged record is there after a stop, and after a kill -9, at the same address."""
+    """Each acknowledged record is there after a stop and after a kill -9, at the same address."""
     kafka.start()
     bootstrap, first_pid = kafka.bootstrap, kafka.processes[0].pid
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
@@ -67,8 +67,8 @@ def test_data_and_ports_survive_stop_and_kill(kafka: EmbeddedKafka) -> None:
     assert _read(bootstrap, 2) == [b"before the stop", b"before the kill"]
 
 
-def test_three_brokers_take_and_give_while_one_is_dead(tmp_path: Path) -> None:
-    """Of three brokers one is killed: what was acknowledged is there, and more is taken."""
+def test_three_brokers_serve_while_one_is_dead(tmp_path: Path) -> None:
+    """One of three brokers is killed: acknowledged records can be read, and new ones are accepted."""
     kafka = EmbeddedKafka(tmp_path, brokers=3)
     try:
         kafka.start()
@@ -77,17 +77,17 @@ def test_three_brokers_take_and_give_while_one_is_dead(tmp_path: Path) -> None:
         _produce(kafka.bootstrap, b"before the kill")
         leader = admin.list_topics("kept", timeout=10).topics["kept"].partitions[0].leader
         kafka.processes[leader - 1].kill()
-        _produce(kafka.bootstrap, b"behind the kill")
-        assert _read(kafka.bootstrap, 2) == [b"before the kill", b"behind the kill"]
+        _produce(kafka.bootstrap, b"after the kill")
+        assert _read(kafka.bootstrap, 2) == [b"before the kill", b"after the kill"]
         assert [process.pid is None for process in kafka.processes] == [id_ == leader for id_ in (1, 2, 3)]
     finally:
-        kafka.kill()  # nothing in it is needed any more
+        kafka.kill()  # its data is no longer needed
         kafka.stop()
 
 
 @pytest.mark.parametrize(("held", "asked"), [("kafka", 3), ("kafka-2", 1)])
 def test_the_log_of_another_number_of_brokers_is_not_touched(tmp_path: Path, held: str, asked: int) -> None:
-    """A state directory keeps its number of brokers: another one would begin an empty log beside the full one."""
+    """A state directory keeps its number of brokers: another number would start an empty log next to the full one."""
     (tmp_path / held).mkdir()
     (tmp_path / held / "formatted").touch()
     with pytest.raises(OtherBrokers, match=f"use --brokers {4 - asked}, or another --state-dir"):
@@ -95,14 +95,14 @@ def test_the_log_of_another_number_of_brokers_is_not_touched(tmp_path: Path, hel
 
 
 def test_no_topic_appears_by_itself(kafka_bootstrap: str) -> None:
-    """A producer to a topic that nobody created makes none: a misspelt name is an error, not a topic."""
+    """A producer does not create a topic: a misspelt name is an error."""
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap, "log_level": 0})
     admin.list_topics("billing.evnts", timeout=10)
     assert "billing.evnts" not in admin.list_topics(timeout=10).topics
 
 
-def test_a_port_in_use_is_a_fact_with_the_log(kafka_bootstrap: str, tmp_path: Path) -> None:
-    """A broker that cannot listen says why, and leaves no process."""
+def test_a_port_in_use_is_an_error_with_the_log(kafka_bootstrap: str, tmp_path: Path) -> None:
+    """A broker that cannot listen reports the reason and leaves no process."""
     broker = EmbeddedKafka(tmp_path, port=int(kafka_bootstrap.rpartition(":")[2]))
     with pytest.raises(ServerNotReady, match="in use"):
         broker.start()
@@ -110,6 +110,6 @@ def test_a_port_in_use_is_a_fact_with_the_log(kafka_bootstrap: str, tmp_path: Pa
 
 
 def test_the_broker_is_one_for_the_whole_session(kafka_bootstrap: str) -> None:
-    """The shared broker belongs to no worker: its address was written down for all of them."""
+    """The shared broker belongs to no pytest worker: its address is in a file for all of them."""
     folder = Path(os.environ["BILLING_TEST_SESSION"].partition(":")[2])
     assert (folder / "kafka.url").read_text() == kafka_bootstrap

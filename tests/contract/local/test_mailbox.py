@@ -1,4 +1,4 @@
-"""The mailboxes: what was answered with 250 is kept whole, and each fault is the one that was asked for."""
+"""The mailboxes: each message answered with 250 is stored completely, and faults occur as requested."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def _send(port: int, subject: str, timeout: float = 10.0) -> None:
 
 @pytest.fixture
 def kept_mail(tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    """The mailbox process, as `billing up` runs it: its port and its directory."""
+    """The mailbox process of `billing up`: its port and its directory."""
     port, folder = free_port(), tmp_path / "mail"
     command = [sys.executable, "-m", "local.stack.mailbox", "--port", str(port), "--dir", str(folder)]
     process = Process("mailbox", command, state_dir=tmp_path, cwd=ROOT)
@@ -45,7 +45,7 @@ def kept_mail(tmp_path: Path) -> Iterator[tuple[int, Path]]:
 
 
 async def test_each_accepted_message_is_one_file(kept_mail: tuple[int, Path]) -> None:
-    """A 250 means that the message is on disk, in the order of arrival, bodies intact, readable by its owner only."""
+    """250 means that the message is on disk, in order of arrival, with its body intact, readable by its owner only."""
     port, folder = kept_mail
     for number in range(3):
         await _send(port, f"Beleg №{number}")
@@ -58,7 +58,7 @@ async def test_each_accepted_message_is_one_file(kept_mail: tuple[int, Path]) ->
 
 
 async def test_faults_are_met_in_order_and_then_mail_flows(mailbox: FaultyMailbox) -> None:
-    """421, 550, 451 and then an ordinary delivery; only the last one is kept."""
+    """421, 550, 451 and then a normal delivery; only the last message is kept."""
     for fault in (Fault.REFUSE_CONNECTION, Fault.REJECT_RECIPIENT, Fault.TRY_LATER):
         mailbox.fail_next(fault)
     with pytest.raises(aiosmtplib.SMTPConnectError):
@@ -74,7 +74,7 @@ async def test_faults_are_met_in_order_and_then_mail_flows(mailbox: FaultyMailbo
 
 
 async def test_a_server_that_dies_after_data_has_kept_the_message(mailbox: FaultyMailbox) -> None:
-    """The client cannot know: it hears nothing, and the message is there."""
+    """The client gets no answer, but the message is stored: the client cannot know."""
     mailbox.fail_next(Fault.DIE_AFTER_DATA)
     with pytest.raises(aiosmtplib.SMTPServerDisconnected):
         await _send(mailbox.port, "delivered and denied")
@@ -92,7 +92,7 @@ async def test_a_server_that_hangs_is_left_to_the_clients_timeout(mailbox: Fault
 
 
 async def test_a_stopped_mailbox_comes_back_on_its_port(mailbox: FaultyMailbox) -> None:
-    """An outage in a test: connection refused while it is down, delivery at the same address after."""
+    """An outage in a test: connections are refused while it is down, then mail is delivered at the same address."""
     port = mailbox.port
     await mailbox.stop()
     with pytest.raises(aiosmtplib.SMTPConnectError):

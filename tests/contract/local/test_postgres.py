@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: committed rows survive a stop and a kill -9; nobody enters without the password."""
+"""The embedded PostgreSQL: committed rows survive a stop and a kill -9, and every connection needs the password."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from local.stack.postgres import EmbeddedPostgres
 
 @pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """A server of this test's own: it is going to be killed."""
+    """A server for this test alone, because the test kills it."""
     server = EmbeddedPostgres(tmp_path / "state")
     yield server
     server.stop()
@@ -29,7 +29,7 @@ async def _fetch(url: str, query: str) -> list[asyncpg.Record]:
 
 
 async def test_rows_survive_stop_and_kill(postgres: EmbeddedPostgres) -> None:
-    """What was committed is there after a stop and after a kill -9, at the same address."""
+    """Committed rows are there after a stop and after a kill -9, at the same address."""
     postgres.start()
     url = postgres.url
     await _fetch(url, "CREATE TABLE kept (n int)")
@@ -39,7 +39,7 @@ async def test_rows_survive_stop_and_kill(postgres: EmbeddedPostgres) -> None:
 
     postgres.start()
     assert postgres.url == url
-    bystander = await asyncpg.connect(url)  # its backend outlives the postmaster for a moment
+    bystander = await asyncpg.connect(url)  # its backend lives a moment longer than the postmaster
     await _fetch(url, "INSERT INTO kept VALUES (2)")
     postgres.kill()
     assert postgres.wanted
@@ -50,8 +50,8 @@ async def test_rows_survive_stop_and_kill(postgres: EmbeddedPostgres) -> None:
     bystander.terminate()
 
 
-async def test_the_password_is_asked_for(postgres: EmbeddedPostgres) -> None:
-    """A wrong password opens nothing, over TCP on loopback too; the right one lies in a file only its owner reads."""
+async def test_the_password_is_required(postgres: EmbeddedPostgres) -> None:
+    """A wrong password is refused, also over TCP on loopback. The right one is in a file readable by its owner only."""
     postgres.start()
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(

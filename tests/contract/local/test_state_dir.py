@@ -1,4 +1,4 @@
-"""A state directory: one system at a time, a config that loads, an env file that a shell reads back."""
+"""A state directory: used by one system at a time, with a valid config and an env file for shells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _mode(path: Path) -> int:
 
 
 def test_one_system_at_a_time(tmp_path: Path) -> None:
-    """The second claim is refused while the first holds; dropping it lets the next one in."""
+    """The second claim is refused while the first one holds; after its release the next one succeeds."""
     first = Claim(tmp_path / "state").take()
     assert _mode(tmp_path / "state") == 0o700
     with pytest.raises(AlreadyRunning):
@@ -33,7 +33,7 @@ def test_one_system_at_a_time(tmp_path: Path) -> None:
 
 
 def test_own_config_loads_and_keeps_its_secrets(tmp_path: Path) -> None:
-    """A test-mode `default` and a live endpoint with different fresh secrets; the next start finds the same ones."""
+    """A test-mode `default` and a live endpoint with different random secrets; the next start finds the same ones."""
     path = own_config(tmp_path)
     config = load_config(path)
     default, live = config.endpoints["default"], config.endpoints["live"]
@@ -51,7 +51,7 @@ def test_own_config_loads_and_keeps_its_secrets(tmp_path: Path) -> None:
 
 
 def test_a_config_from_before_mails_had_to_be_allowed_still_sends_them(tmp_path: Path) -> None:
-    """Its other lines stay; and who has written about mail has decided."""
+    """The other lines stay as they are, and a config that mentions mail is left unchanged."""
     mail = "\n[mail]\n"
     before = own_config(tmp_path).read_text().split(mail)[0]
     (tmp_path / "config.toml").write_text(before)
@@ -62,13 +62,13 @@ def test_a_config_from_before_mails_had_to_be_allowed_still_sends_them(tmp_path:
 
 
 def test_a_shell_reads_env_back(tmp_path: Path) -> None:
-    """Quotes, dollars, spaces and nothing at all survive `. STATE_DIR/env`."""
+    """Quotes, dollar signs, spaces and empty values survive `. STATE_DIR/env`."""
     values = {"EMPTY": "", "PLAIN": "127.0.0.1:9092", "ODD": 'it\'s $HOME `x` "y" \\ é'}
     write_env(tmp_path, values)
     assert _mode(tmp_path / "env") == 0o600
     script = '. ./env; printf "%s\\0" "$EMPTY" "$PLAIN" "$ODD"'
-    told = subprocess.run(["sh", "-euc", script], cwd=tmp_path, capture_output=True, check=True).stdout
-    assert told.decode().split("\0")[:-1] == list(values.values())
+    output = subprocess.run(["sh", "-euc", script], cwd=tmp_path, capture_output=True, check=True).stdout
+    assert output.decode().split("\0")[:-1] == list(values.values())
 
 
 def test_ports_are_kept_and_never_shared(tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ def test_ports_are_kept_and_never_shared(tmp_path: Path) -> None:
     assert kept_port(tmp_path, "a") == chosen
 
 
-def test_half_a_jar_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
-    """The cache is whole only if every pinned jar has its hash; a cut-off download does not."""
+def test_an_incomplete_jar_is_not_accepted(tmp_path: Path) -> None:
+    """The cache is complete only if every pinned jar has its hash; an interrupted download does not."""
     assert len(kafka_jars._broken(tmp_path)) == 46
     name, digest = "jspecify-1.0.0.jar", kafka_jars._SHA256["jspecify-1.0.0.jar"]
     whole = (kafka_jars.fetch_jars(lambda _line: None)[0].parent / name).read_bytes()

@@ -1,4 +1,4 @@
-"""The supervisor: what dies comes back and is spoken of; whatever ends it, nothing is left running."""
+"""The supervisor restarts and reports dead children; however it ends, no process is left."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _STUBBORN = [
     "-c",
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)",
 ]
-# What `billing up` is in small: a supervisor in a process of its own, which prints its child's pid.
+# A small `billing up`: a supervisor in its own process that prints its child's pid.
 _OWNER = """
 import signal, sys, time
 from pathlib import Path
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits that it is ignored
-from local.supervisor import Child, Supervisor
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job inherits an ignored SIGINT
+from local.stack.supervisor import Child, Supervisor
 with Supervisor(Path(sys.argv[1]), print) as supervisor:
     child = supervisor.run(Child("sleeper", [sys.executable, "-c", "import time; time.sleep(600)"]))
     print(child.pid, flush=True)
@@ -52,46 +52,46 @@ def _is_gone(pid: int) -> bool:
 
 
 @pytest.fixture
-def said() -> list[str]:
-    """What the supervisor said."""
+def lines() -> list[str]:
+    """The lines that the supervisor printed."""
     return []
 
 
 @pytest.fixture
-def supervisor(tmp_path: Path, said: list[str]) -> Iterator[Supervisor]:
-    """A supervisor that has stopped everything by the end."""
-    with Supervisor(tmp_path, said.append) as running:
+def supervisor(tmp_path: Path, lines: list[str]) -> Iterator[Supervisor]:
+    """A supervisor that stops everything at the end of the test."""
+    with Supervisor(tmp_path, lines.append) as running:
         yield running
 
 
-def test_a_child_that_dies_comes_back(supervisor: Supervisor, said: list[str]) -> None:
-    """A new process takes its place after a pause, and one line tells how the old one ended."""
+def test_a_child_that_dies_comes_back(supervisor: Supervisor, lines: list[str]) -> None:
+    """A new process replaces it after a pause, and one line reports how the old one ended."""
     process = supervisor.run(Child("sleeper", _SLEEPER))
     first = process.pid
     process.kill()
     _until(lambda: process.pid not in (None, first))
-    assert said == ["sleeper was ended by SIGKILL; starting it again in 0.5 s"]
+    assert lines == ["sleeper was ended by SIGKILL; starting it again in 0.5 s"]
 
 
-def test_pauses_double(supervisor: Supervisor, said: list[str]) -> None:
-    """A child that cannot live is not started in a tight loop."""
+def test_pauses_double(supervisor: Supervisor, lines: list[str]) -> None:
+    """A child that always fails is not restarted in a tight loop."""
     supervisor.run(Child("broken", [sys.executable, "-c", "raise SystemExit(3)"]))
-    _until(lambda: len(said) == 3)
-    assert said == [f"broken ended with exit code 3; starting it again in {pause} s" for pause in ("0.5", "1", "2")]
+    _until(lambda: len(lines) == 3)
+    assert lines == [f"broken ended with exit code 3; starting it again in {pause} s" for pause in ("0.5", "1", "2")]
 
 
-def test_a_stopped_child_stays_down(supervisor: Supervisor, said: list[str]) -> None:
-    """Stopping by hand is no death: the outage lasts until it is started again."""
+def test_a_stopped_child_stays_down(supervisor: Supervisor, lines: list[str]) -> None:
+    """A deliberate stop is not a death: the child stays down until it is started again."""
     process = supervisor.run(Child("sleeper", _SLEEPER))
     process.stop()
     time_of_one_restart = time.monotonic() + 1.0
     _until(lambda: time.monotonic() > time_of_one_restart)
-    assert (process.pid, said) == (None, [])
+    assert (process.pid, lines) == (None, [])
     process.spawn()
     assert process.pid is not None
 
 
-def test_stop_kills_what_does_not_obey(tmp_path: Path) -> None:
+def test_stop_kills_a_child_that_ignores_sigterm(tmp_path: Path) -> None:
     """SIGTERM first; after the grace, SIGKILL."""
     process = Process("stubborn", _STUBBORN, state_dir=tmp_path)
     process.spawn()
@@ -102,7 +102,7 @@ def test_stop_kills_what_does_not_obey(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_outlives_its_owner(tmp_path: Path, number: signal.Signals) -> None:
-    """Even when the supervisor is killed and cannot clean up, its children end."""
+    """Even if the supervisor is killed and cannot clean up, its children end."""
     owner = subprocess.Popen(
         [sys.executable, "-c", _OWNER, str(tmp_path)],
         cwd=ROOT,
@@ -119,7 +119,7 @@ def test_nothing_outlives_its_owner(tmp_path: Path, number: signal.Signals) -> N
 
 
 def test_leftovers_are_found_and_strangers_are_spared(tmp_path: Path) -> None:
-    """A pid file is believed only if the process was born then and carries this STATE_DIR."""
+    """A pid file counts only if the process has that start time and this STATE_DIR in its environment."""
     ours = Process("ours", _SLEEPER, state_dir=tmp_path)
     ours.spawn()
     other = Process("other", _SLEEPER, state_dir=tmp_path / "elsewhere")
@@ -134,8 +134,8 @@ def test_leftovers_are_found_and_strangers_are_spared(tmp_path: Path) -> None:
         process.stop()
 
 
-def test_a_taken_port_is_said_before_anything_starts(supervisor: Supervisor) -> None:
-    """A stranger's answer must not pass for ours."""
+def test_a_taken_port_is_reported_before_anything_starts(supervisor: Supervisor) -> None:
+    """Otherwise another program's answer could be taken for our process's."""
     port = free_port()
     listen = f"import socket,time; s=socket.create_server(('127.0.0.1',{port})); print('up',flush=True); time.sleep(99)"
     holder = supervisor.run(Child("holder", [sys.executable, "-c", listen]))
@@ -145,7 +145,7 @@ def test_a_taken_port_is_said_before_anything_starts(supervisor: Supervisor) -> 
 
 
 def test_a_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond its limit a log is moved aside, and the child goes on writing to the same file."""
+    """Beyond its limit a log is moved to another name, and the child continues in the same file."""
     monkeypatch.setattr(process_module, "LOG_LIMIT", 1000)
     talker = Process(
         "talker",

@@ -1,4 +1,4 @@
-"""State is a function of the log: applied once more to an empty database it comes to the same rows, or diff says so."""
+"""State is a function of the log: applying the log to an empty database gives the same rows, or diff reports it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ JUNK = (b"{", b'{"id": 7}')
 
 @dataclass
 class Live:
-    """A worker's and a scheduler's work on one log and one database, by hand."""
+    """Runs the worker's and the scheduler's steps on one log and one database, when the test asks for it."""
 
     settings: Settings
     store: Store
@@ -70,7 +70,7 @@ class Live:
         await self.log.append([_entry(body) for body in bodies])
 
     async def work(self, batch: int = 37) -> None:
-        """Applies what is new on the log, one partition after the other."""
+        """Apply the new records of the log, one partition after the other."""
         processor = Processor(
             store=self.store,
             dead_letters=self.letters,
@@ -116,7 +116,7 @@ async def _rows(url: SecretStr, query: str) -> list[dict[str, Any]]:
 
 
 def history(seed: int, events: int, customers: int) -> list[bytes]:
-    """Signed up, paid, failed, moved, left: a tenth twice, a third late, one in a hundred poison, two senseless."""
+    """Customer histories with late, duplicate and malformed events, and two records that are not events."""
     lives = in_order(seed, events, customers, int(NOW.timestamp()))
     bodies = [delivery.body for delivery in deliveries(seed, lives)]
     chance = random.Random(seed)
@@ -157,8 +157,8 @@ async def blank(postgres_url: str) -> AsyncIterator[SecretStr]:
     await ask(SecretStr(postgres_url), f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def test_the_log_applied_again_comes_to_the_same_rows(live: Live, blank: SecretStr) -> None:
-    """Late, twice, poison, timers that fired, people who were erased: every table is the same, and nothing is sent."""
+async def test_the_log_applied_again_gives_the_same_rows(live: Live, blank: SecretStr) -> None:
+    """With late and duplicate events, poison, fired timers and erased customers. The rebuild sends nothing."""
     await live.send(history(1, 1200, 50))
     await live.work()
     await live.fire_timers(timedelta(days=20))
@@ -176,7 +176,7 @@ async def test_the_log_applied_again_comes_to_the_same_rows(live: Live, blank: S
     assert not rebuilt.removed
     assert rebuilt.outcomes["duplicate"] > 50
     assert {"applied", "stale", "ignored", "dead"} <= rebuilt.outcomes.keys()
-    # The comparison was of something: each kind of row was there to differ.
+    # The comparison covers something: each kind of row occurs.
     compared = ("events", "customers", "subscriptions", "payments", "timers", "emails", "dead_letters", "erasures")
     assert not [(table, found.rows[table]) for table in compared if found.rows[table] < 3]
     assert ends(live.settings.kafka_bootstrap, live.settings.dead_topic) == letters_before
@@ -189,8 +189,8 @@ async def test_the_log_applied_again_comes_to_the_same_rows(live: Live, blank: S
     )
 
 
-async def test_what_waited_comes_to_the_same_and_what_never_ended_is_told_apart(live: Live, blank: SecretStr) -> None:
-    """Refunds that wait for a payment, for one that never comes, for one that is not here yet; and a link that dies."""
+async def test_waiting_events_end_the_same_and_open_ones_are_reported_separately(live: Live, blank: SecretStr) -> None:
+    """Refunds of payments that come later, never, or not yet; and an invoice payment that is dead-lettered."""
     make, at = StripeEvents(ApiShape.OLD), int(NOW.timestamp())
 
     def refunded(charge: str) -> bytes:
@@ -221,7 +221,7 @@ async def test_what_waited_comes_to_the_same_and_what_never_ended_is_told_apart(
     found = await comparison.run(live.settings.database_url, blank)
 
     assert found.differences == []
-    assert found.rows["payments"] == 8  # one of them only in the rebuilt: what waits yet comes to its limit there
+    assert found.rows["payments"] == 8  # one only in the rebuilt database: the waiting event reaches its limit there
     assert found.excused == {WAITS: {"events": 2, "dead_letters": 1, "payments": 1}}
 
 
@@ -255,10 +255,10 @@ async def test_what_was_changed_by_hand_is_found_and_nothing_else(
     assert same.stdout.endswith("equal\n")
 
     changed = {table: await ask(live.settings.database_url, change) for table, change in CHANGES.items()}
-    told = await billing("diff", "--with", blank.get_secret_value(), "--json")
+    diffed = await billing("diff", "--with", blank.get_secret_value(), "--json")
 
-    assert told.returncode == 1
-    found = orjson.loads(told.stdout)
+    assert diffed.returncode == 1
+    found = orjson.loads(diffed.stdout)
     assert found["different"] == dict.fromkeys(CHANGES, 1)
     assert {one["table"]: one["key"][-1] for one in found["differences"]} == changed
     by_table = {one["table"]: one for one in found["differences"]}
@@ -272,8 +272,10 @@ async def test_what_was_changed_by_hand_is_found_and_nothing_else(
     assert "not empty" in again.stderr
 
 
-async def test_what_came_later_and_what_retention_removed_is_told_apart(live: Live, blank: SecretStr) -> None:
-    """Only customers whose events the rebuild could not read may differ, and it says why."""
+async def test_later_events_and_events_removed_by_retention_are_reported_separately(
+    live: Live, blank: SecretStr
+) -> None:
+    """Only customers with events that the rebuild could not read may differ, and diff gives the reason."""
     bodies = history(3, 300, 12)
     await live.send(bodies)
     await live.work()
@@ -293,14 +295,14 @@ async def test_what_came_later_and_what_retention_removed_is_told_apart(live: Li
     assert found.excused[LATER]["events"] > 30
     assert found.excused[REMOVED]["events"] in range(1, 10)
 
-    # An excuse is for its customers alone.
+    # A reason excuses only the customers it is about.
     untouched = (
         "SELECT min(customer_id) FROM billing.customers WHERE customer_id LIKE 'cus_3_%' AND customer_id <> ALL ($1)"
     )
     partition_1 = [row["customer_id"] for row in await live.rows(_OF_REMOVED)]
     await ask(
         live.settings.database_url,
-        f"UPDATE billing.customers SET name = 'Nobody' WHERE customer_id = ({untouched})",
+        f"UPDATE billing.customers SET name = 'Changed' WHERE customer_id = ({untouched})",
         partition_1,
     )
     found = await comparison.run(live.settings.database_url, blank)
@@ -317,13 +319,13 @@ async def test_a_database_in_use_is_refused(live: Live) -> None:
     await live.work()
     with pytest.raises(NotEmpty, match="not empty"):
         await rebuild.run(live.settings, CONFIG, live.settings.database_url)
-    with pytest.raises(InvalidSettings, match="itself"):
+    with pytest.raises(InvalidSettings, match="same database"):
         rebuild.target_of(live.settings.database_url.get_secret_value(), live.settings)
 
 
 @pytest.fixture
 def billing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, live: Live) -> Billing:
-    """The command line in a process of its own, told of the live system."""
+    """Runs `billing` in a process of its own, with the settings of the live system."""
     (tmp_path / "billing.toml").write_text(
         '[plans.free]\nname = "Free"\nlimits = { seats = 1 }\n'
         '[plans.starter]\nname = "Starter"\nprices = ["price_starter_monthly"]\nlimits = { seats = 5 }\n'

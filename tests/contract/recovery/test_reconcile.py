@@ -1,4 +1,4 @@
-"""What Stripe has told and never arrived comes onto the log once, whatever Stripe and we ourselves do meanwhile."""
+"""Events that Stripe lists but that never arrived are appended to the log once, despite retries, crashes and races."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from local.stripe.builder import StripeEvents
 from recovery.reconcile.events import AnotherIsAtIt, Asked, connected_accounts
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
-from tests.kits.reconcilekit import NOW, Desk, event, events, open_desk
+from tests.kits.reconcilekit import NOW, ReconcileKit, event, events, open_kit
 from tests.kits.storekit import ask
 from tests.kits.stripelist import KEY
 
 
 @pytest.fixture
-async def desk(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[Desk]:
-    async with open_desk(kafka_bootstrap, database, topic_prefix) as opened:
+async def desk(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[ReconcileKit]:
+    async with open_kit(kafka_bootstrap, database, topic_prefix) as opened:
         yield opened
 
 
-async def test_what_never_arrived_comes_onto_the_log_as_stripe_wrote_it(desk: Desk) -> None:
-    """In order of time within each customer, under the customer's key, with its source."""
-    told = events(2500)
-    desk.stripe.tell(*told)
-    arrived = [one["id"] for at, one in enumerate(told) if at % 5]
+async def test_missing_events_are_appended_to_the_log_as_stripe_wrote_them(desk: ReconcileKit) -> None:
+    """Ordered by time within each customer, under the customer's key, with their source in the headers."""
+    listed = events(2500)
+    desk.stripe.add_events(*listed)
+    arrived = [one["id"] for at, one in enumerate(listed) if at % 5]
     await desk.applied(*arrived)
 
     (report,) = await desk.run()
 
-    missing = [one for at, one in enumerate(told) if at % 5 == 0]
+    missing = [one for at, one in enumerate(listed) if at % 5 == 0]
     assert (report.listed, report.missing, report.fed, report.trouble) == (2500, 500, 500, None)
     assert report.by_type == {"customer.updated": 500}
     assert report.by_age.keys() == {"under an hour", "1 to 6 hours", "6 to 24 hours"}
@@ -57,23 +57,23 @@ async def test_what_never_arrived_comes_onto_the_log_as_stripe_wrote_it(desk: De
     assert record.headers["source"] == "reconcile"
     assert record.headers["api_version"] == orjson.loads(record.value)["api_version"]
     assert await desk.process() == {"applied": 2500}
-    assert len(desk.stripe.requests) < 60  # a page is 100, and slices fit themselves to what there is
+    assert len(desk.stripe.requests) < 60  # a page has 100 events, and time slices adapt to the number of events
 
     (report,) = await desk.run()
     assert (report.missing, report.fed) == (0, 0)
 
 
-async def test_a_dry_run_sends_nothing_and_remembers_nothing(desk: Desk) -> None:
-    desk.stripe.tell(*events(30))
+async def test_a_dry_run_appends_nothing_and_stores_nothing(desk: ReconcileKit) -> None:
+    desk.stripe.add_events(*events(30))
     (report,) = await desk.run(dry_run=True)
     assert (report.missing, report.fed) == (30, 0)
     assert await desk.ids() == []
     assert await ask(desk.settings.database_url, "SELECT count(*) FROM billing.reconciliations") == 0
 
 
-async def test_what_is_young_or_on_the_log_already_is_not_missing(desk: Desk) -> None:
-    """A backlog is no loss: what the worker has yet to come to is counted apart and not sent again."""
-    desk.stripe.tell(
+async def test_recent_events_and_events_on_the_log_are_not_missing(desk: ReconcileKit) -> None:
+    """A backlog is not a loss: events on the log that are not applied yet are counted separately, not appended."""
+    desk.stripe.add_events(
         event(1, ago=timedelta(minutes=4)), event(2, ago=timedelta(hours=1)), event(3, ago=timedelta(hours=1))
     )
     waiting = event(2, ago=timedelta(hours=1))
@@ -85,12 +85,12 @@ async def test_what_is_young_or_on_the_log_already_is_not_missing(desk: Desk) ->
     assert (report.listed, report.on_the_way, report.missing) == (2, 1, 1)
     assert sorted(await desk.ids()) == ["evt_00002", "evt_00003"]
     with pytest.raises(BacklogTooLong, match="2 records behind"):
-        ids_on_the_way(desk.settings.kafka_bootstrap, "nobody", desk.settings.events_topic, most=1)
+        ids_on_the_way(desk.settings.kafka_bootstrap, "no-such-group", desk.settings.events_topic, most=1)
 
 
-async def test_trouble_is_waited_out_and_repeats_count_once(desk: Desk) -> None:
-    """429 for as long as Stripe asks for; 500, 502, a broken connection and no answer for a while."""
-    desk.stripe.tell(*events(700))
+async def test_errors_are_retried_and_repeated_events_count_once(desk: ReconcileKit) -> None:
+    """429 for as long as Retry-After demands; 500, 502, a broken connection and no answer for a while."""
+    desk.stripe.add_events(*events(700))
     desk.stripe.repeats = True
     desk.stripe.faults.extend(["ok", "429", "500", "drop", "ok", "html", "500", "ok", "hang", "ok"])
     wired = await desk.reconciler(total_s=0.5, most=400)
@@ -105,8 +105,8 @@ async def test_trouble_is_waited_out_and_repeats_count_once(desk: Desk) -> None:
     assert KEY not in str(report)
 
 
-async def test_lasting_trouble_ends_the_run_and_the_next_takes_it_up(desk: Desk) -> None:
-    desk.stripe.tell(*events(900))
+async def test_a_lasting_error_ends_the_run_and_the_next_one_resumes_it(desk: ReconcileKit) -> None:
+    desk.stripe.add_events(*events(900))
     wired = await desk.reconciler(most=200)
     desk.stripe.faults.extend(["ok"] * 12 + ["500"] * 4)
     try:
@@ -126,10 +126,10 @@ async def test_lasting_trouble_ends_the_run_and_the_next_takes_it_up(desk: Desk)
     assert await ask(desk.settings.database_url, "SELECT count(*) FROM billing.reconciliations") == 1
 
 
-async def test_a_killed_run_goes_on_where_it_was(desk: Desk, tmp_path: Path) -> None:
-    """kill -9 in the middle of the list; the command again: every event is on the log once."""
-    told = events(3000)
-    desk.stripe.tell(*told)
+async def test_a_killed_run_is_resumed_where_it_was(desk: ReconcileKit, tmp_path: Path) -> None:
+    """kill -9 in the middle of the list; the next run appends the rest, and every event is on the log once."""
+    listed = events(3000)
+    desk.stripe.add_events(*listed)
     desk.stripe.hang_at = 25
     first = await desk.start_billing(tmp_path, "reconcile")
     async with asyncio.timeout(60):
@@ -147,12 +147,12 @@ async def test_a_killed_run_goes_on_where_it_was(desk: Desk, tmp_path: Path) -> 
     (report,) = orjson.loads(second.stdout.splitlines()[-1])
     assert report["resumed_at"] is not None
     assert report["listed"] < 3000
-    assert Counter(await desk.ids()) == Counter(one["id"] for one in told)
+    assert Counter(await desk.ids()) == Counter(one["id"] for one in listed)
     assert KEY not in second.stdout + second.stderr
 
 
-async def test_two_at_once_do_it_once(desk: Desk) -> None:
-    desk.stripe.tell(*events(500))
+async def test_two_at_once_do_it_once(desk: ReconcileKit) -> None:
+    desk.stripe.add_events(*events(500))
     desk.stripe.slow_s = 0.02
     one, other = await desk.reconciler(), await desk.reconciler()
     ended = await asyncio.gather(*(wired.run(Asked(), [""]) for wired in (one, other)), return_exceptions=True)
@@ -163,12 +163,12 @@ async def test_two_at_once_do_it_once(desk: Desk) -> None:
     assert any(isinstance(end, AnotherIsAtIt) for end in ended)
 
 
-async def test_each_connected_account_is_asked_in_its_name(desk: Desk) -> None:
-    """The list lacks its name, on the log the event has it, as the webhook's would. One that left stops no other."""
+async def test_each_connected_account_is_asked_in_its_name(desk: ReconcileKit) -> None:
+    """The list lacks the account's name; the event on the log has it. A disconnected account stops no other."""
     desk.stripe.accounts = ["acct_1", "acct_2"]
-    desk.stripe.tell(event(1, ago=timedelta(hours=1)))
-    desk.stripe.tell(event(2, ago=timedelta(hours=2)), account="acct_1")
-    desk.stripe.tell(event(3, ago=timedelta(hours=3), account="acct_2"), account="acct_2")
+    desk.stripe.add_events(event(1, ago=timedelta(hours=1)))
+    desk.stripe.add_events(event(2, ago=timedelta(hours=2)), account="acct_1")
+    desk.stripe.add_events(event(3, ago=timedelta(hours=3), account="acct_2"), account="acct_2")
 
     wired = await desk.reconciler()
     accounts = await connected_accounts(wired.lists)
@@ -188,9 +188,9 @@ async def test_each_connected_account_is_asked_in_its_name(desk: Desk) -> None:
     assert await desk.process() == {"applied": 3}
 
 
-async def test_only_what_was_asked_for(desk: Desk) -> None:
+async def test_only_the_selected_types_or_undelivered_events(desk: ReconcileKit) -> None:
     mine = StripeEvents().event("invoice.finalized", StripeEvents().invoice(), int(NOW.timestamp()) - 4000, id_="evt_i")
-    desk.stripe.tell(*events(3), mine)
+    desk.stripe.add_events(*events(3), mine)
     desk.stripe.undelivered = {"evt_00001"}
     assert [report.fed for report in await desk.run(types=("invoice.finalized",))] == [1]
     assert await desk.ids() == ["evt_i"]
@@ -201,25 +201,25 @@ async def test_only_what_was_asked_for(desk: Desk) -> None:
     assert report.fed == 2
 
 
-async def test_a_key_of_the_other_mode_is_refused(desk: Desk, tmp_path: Path) -> None:
-    """And so is an event of the other mode, whatever the key says."""
+async def test_a_key_of_the_other_mode_is_refused(desk: ReconcileKit, tmp_path: Path) -> None:
+    """An event of the other mode is refused too, whatever mode the key has."""
     live = await desk.ask_billing(tmp_path, "reconcile", BILLING_STRIPE_API_KEY=KEY.replace("test", "live"))
     assert live.exit_code == 2
-    assert "is of live mode" in live.stderr
+    assert "is in live mode" in live.stderr
     assert not desk.stripe.requests
 
-    desk.stripe.tell(event(1, ago=timedelta(hours=1), livemode=True))
+    desk.stripe.add_events(event(1, ago=timedelta(hours=1), livemode=True))
     (report,) = await desk.run()
     assert report.trouble is not None
-    assert "not of test mode" in report.trouble
+    assert "not in test mode" in report.trouble
     assert await desk.ids() == []
 
 
-async def test_the_command_says_what_is_missing(desk: Desk, tmp_path: Path) -> None:
-    desk.stripe.tell(*events(5))
+async def test_the_command_reports_what_is_missing(desk: ReconcileKit, tmp_path: Path) -> None:
+    desk.stripe.add_events(*events(5))
     dry = await desk.ask_billing(tmp_path, "reconcile", "--dry-run", "--since", "1d")
     assert dry.exit_code == 3
-    assert "5 listed, 0 on the way, 5 missing, nothing sent" in dry.stdout
+    assert "5 listed, 0 in flight, 5 missing, nothing appended" in dry.stdout
     assert "customer.updated" in dry.stdout
     wrong = await desk.ask_billing(tmp_path, "reconcile", "--since", "yesterday")
     assert wrong.exit_code == 2

@@ -1,4 +1,4 @@
-"""What Stripe has and the tables have otherwise is told field by field, and repaired through the log."""
+"""Differences between Stripe's objects and the tables are reported field by field, and repaired through the log."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pydantic import SecretStr
 
 from local.stripe.builder import StripeEvents
 from recovery.reconcile.objects import ObjectComparison, repair
-from tests.kits.reconcilekit import NOW, Desk, open_desk, send
+from tests.kits.reconcilekit import NOW, ReconcileKit, open_kit, send
 from tests.kits.storekit import ask
 from tests.kits.stripelist import Json
 
 
 @pytest.fixture
-async def desk(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[Desk]:
-    async with open_desk(kafka_bootstrap, database, topic_prefix) as opened:
+async def desk(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[ReconcileKit]:
+    async with open_kit(kafka_bootstrap, database, topic_prefix) as opened:
         yield opened
 
 
@@ -38,8 +38,8 @@ def invoice(number: int, **more: Any) -> Json:
     )
 
 
-async def test_drift_is_told_field_by_field_and_repaired_through_the_log(desk: Desk) -> None:
-    """One that we never heard of, one that was cancelled, one payment that failed here and was made there."""
+async def test_drift_is_reported_field_by_field_and_repaired_through_the_log(desk: ReconcileKit) -> None:
+    """An unknown subscription, a cancelled one, and a payment that failed here but succeeded at Stripe."""
     make, at = StripeEvents(), int(NOW.timestamp()) - 800
     before = [
         make.event("customer.subscription.created", subscription(number), at, id_=f"evt_s{number}")
@@ -84,11 +84,11 @@ async def test_drift_is_told_field_by_field_and_repaired_through_the_log(desk: D
     comparison.close()
 
 
-async def test_the_command_compares_and_repairs(desk: Desk, tmp_path: Path) -> None:
+async def test_the_command_compares_and_repairs(desk: ReconcileKit, tmp_path: Path) -> None:
     desk.stripe.lists = {("", "subscriptions"): [subscription(1)]}
-    only_told = await desk.ask_billing(tmp_path, "reconcile", "--objects", "--settle", "0", "--json")
-    assert only_told.exit_code == 3, only_told.stderr
-    (report,) = orjson.loads(only_told.stdout.splitlines()[-1])
+    comparison = await desk.ask_billing(tmp_path, "reconcile", "--objects", "--settle", "0", "--json")
+    assert comparison.exit_code == 3, comparison.stderr
+    (report,) = orjson.loads(comparison.stdout.splitlines()[-1])
     assert report["by_field"] == {"missing": 1}
     repaired = await desk.ask_billing(tmp_path, "reconcile", "--objects", "--repair", "--settle", "0")
     assert repaired.exit_code == 0

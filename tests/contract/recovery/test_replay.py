@@ -1,4 +1,4 @@
-"""Dead letters and stored events on their way back: the original bytes, in order, once, and never lost on the way."""
+"""Replay of dead letters and stored events: the original bytes, in order, once, and never lost on a crash."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from schemas.verdict import Applied
 from sinks.postgres.dead_letter_index import DeadLetterIndex, LetterFilter, ReplayUnderWay
 from streams.process import Processor
 from tests.kits.notes import note_body, notes
-from tests.kits.replaykit import OPEN, Rig, rigged
+from tests.kits.replaykit import OPEN, ReplayKit, open_kit
 from tests.kits.stripekit import TEST_KEY
 
 
 @pytest.fixture
-async def rig(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[Rig]:
+async def rig(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[ReplayKit]:
     (tmp_path / "config.toml").write_text("")
     settings = {"config_path": tmp_path / "config.toml", "state_dir": tmp_path}
-    async with rigged(kafka_bootstrap, database_url, topic_prefix, settings) as made:
+    async with open_kit(kafka_bootstrap, database_url, topic_prefix, settings) as made:
         yield made
 
 
 def mended(processor: Processor) -> Processor:
-    """The next deploy: its rule has no objection to a note that says `rule` or `bug`."""
+    """The rules after a fix: notes with the trouble `rule` or `bug` are accepted."""
     rule = notes.rules["note.written"]
 
     def decide(event: Any, known: Any) -> Any:
@@ -54,7 +54,7 @@ def mended(processor: Processor) -> Processor:
     return replace(processor, rules={"note.written": replace(rule, decide=decide)}, code_version="2")
 
 
-async def test_a_replayed_letter_is_the_original_record_marked_as_a_replay(rig: Rig) -> None:
+async def test_a_replayed_letter_is_the_original_record_marked_as_a_replay(rig: ReplayKit) -> None:
     rig.send("evt_1", trouble="rule", headers=(("trace", b"abc"),))
     (original,) = rig.records()
     await rig.consume()
@@ -72,7 +72,7 @@ async def test_a_replayed_letter_is_the_original_record_marked_as_a_replay(rig: 
     assert (letter.status, letter.closed_by) == ("replayed", "tester")
 
 
-async def test_after_the_fix_a_replay_applies_each_once_in_order_and_closes_its_letters(rig: Rig) -> None:
+async def test_after_the_fix_a_replay_applies_each_once_in_order_and_closes_its_letters(rig: ReplayKit) -> None:
     for n in range(30):
         rig.send(f"evt_{n:02}", f"u{n % 3}", trouble="rule" if n % 2 else "")
     await rig.consume()
@@ -88,7 +88,7 @@ async def test_after_the_fix_a_replay_applies_each_once_in_order_and_closes_its_
     assert await rig.rows("SELECT 1 FROM billing.events WHERE outcome <> 'applied'") == []
 
 
-async def test_what_dies_again_is_a_new_letter_that_names_the_old_one(rig: Rig) -> None:
+async def test_an_event_that_dies_again_gets_a_new_letter_that_names_the_old_one(rig: ReplayKit) -> None:
     rig.send("evt_1", trouble="rule")
     await rig.consume()
     await rig.replay()
@@ -105,8 +105,8 @@ async def test_what_dies_again_is_a_new_letter_that_names_the_old_one(rig: Rig) 
     assert list(decode_headers(third.raw_headers)).count("replay_of") == 1
 
 
-async def test_the_order_holds_though_some_have_been_replayed_before(rig: Rig) -> None:
-    """What died first in its partition goes first, however late it died last."""
+async def test_the_order_holds_though_some_have_been_replayed_before(rig: ReplayKit) -> None:
+    """Letters are ordered by the first failure in their partition, however late they failed last."""
     rig.send("evt_a", trouble="rule")
     rig.send("evt_b", trouble="rule")
     await rig.consume()
@@ -117,18 +117,18 @@ async def test_the_order_holds_though_some_have_been_replayed_before(rig: Rig) -
     assert await rig.trails() == {"u1": "evt_a,evt_b"}
 
 
-async def test_killed_before_the_append_nothing_is_lost_and_it_shows(rig: Rig) -> None:
+async def test_killed_before_the_append_nothing_is_lost_and_it_shows(rig: ReplayKit) -> None:
     rig.send("evt_1", trouble="rule")
     await rig.consume()
     async with rig.letters() as letters:
-        await letters.begin(await letters.find(OPEN))  # … and the process is gone
+        await letters.begin(await letters.find(OPEN))  # then the process dies
 
     report = await rig.replay()
     assert (report.replayed, report.resumed) == (1, 1)
     assert (await rig.consume(mended(rig.processor)))["evt_1"] == Applied()
 
 
-async def test_killed_between_append_and_mark_the_second_copy_is_dropped_and_it_shows(rig: Rig) -> None:
+async def test_killed_between_append_and_mark_the_second_copy_is_dropped_and_it_shows(rig: ReplayKit) -> None:
     class DiesBeforeTheMark(DeadLetterIndex):
         async def mark_replayed(self, *_: object) -> None:
             raise KeyboardInterrupt
@@ -148,7 +148,7 @@ async def test_killed_between_append_and_mark_the_second_copy_is_dropped_and_it_
     assert len(rig.records()) == 3
 
 
-async def test_a_worker_quicker_than_the_mark_has_the_last_word(rig: Rig) -> None:
+async def test_the_worker_result_wins_over_a_later_replayed_mark(rig: ReplayKit) -> None:
     rig.send("evt_1", trouble="rule")
     await rig.consume()
     async with rig.letters() as letters:
@@ -159,7 +159,7 @@ async def test_a_worker_quicker_than_the_mark_has_the_last_word(rig: Rig) -> Non
     assert await rig.statuses() == {"evt_1": ["resolved"]}
 
 
-async def test_a_letter_whose_event_is_settled_is_closed_and_not_appended(rig: Rig) -> None:
+async def test_a_letter_whose_event_is_settled_is_closed_and_not_appended(rig: ReplayKit) -> None:
     rig.send("evt_1", trouble="rule")
     await rig.consume()
     await rig.rows("UPDATE billing.events SET outcome = 'applied'")
@@ -169,7 +169,7 @@ async def test_a_letter_whose_event_is_settled_is_closed_and_not_appended(rig: R
     assert len(rig.records()) == 1
 
 
-async def test_two_replays_do_not_run_at_once(rig: Rig) -> None:
+async def test_two_replays_do_not_run_at_once(rig: ReplayKit) -> None:
     rig.send("evt_1", trouble="rule")
     await rig.consume()
     async with rig.letters() as letters, letters.replaying():
@@ -178,7 +178,7 @@ async def test_two_replays_do_not_run_at_once(rig: Rig) -> None:
     assert (await rig.replay()).replayed == 1
 
 
-async def test_what_kafka_does_not_take_stays_open(rig: Rig) -> None:
+async def test_letters_that_kafka_does_not_accept_stay_open(rig: ReplayKit) -> None:
     rig.send("evt_1", trouble="rule")
     await rig.consume()
     narrow = NewTopic(f"{rig.settings.topic_prefix}.narrow", 1, 1, config={"max.message.bytes": "10"})
@@ -197,7 +197,7 @@ async def test_what_kafka_does_not_take_stays_open(rig: Rig) -> None:
     assert await rig.statuses() == {"evt_1": ["open"]}
 
 
-async def test_a_letter_the_topic_has_dropped_comes_from_the_ledger_or_is_named(rig: Rig) -> None:
+async def test_a_letter_the_topic_has_dropped_comes_from_the_ledger_or_is_named(rig: ReplayKit) -> None:
     rig.send("evt_1", trouble="rule")
     rig.send("evt_2", trouble="rule")
     await rig.consume()
@@ -216,14 +216,14 @@ async def test_a_letter_the_topic_has_dropped_comes_from_the_ledger_or_is_named(
     assert again.headers["source"] == "replay"
 
 
-async def test_what_was_erased_is_never_brought_back(rig: Rig) -> None:
+async def test_an_erased_event_is_never_replayed(rig: ReplayKit) -> None:
     rig.send("evt_1", trouble="rule")
     await rig.consume()
     await rig.rows("UPDATE billing.dead_letters SET message = 'erased', status = 'discarded'")
     assert await rig.find(LetterFilter(ids=("evt_1",))) == []
 
 
-async def test_the_rate_is_kept(rig: Rig) -> None:
+async def test_the_rate_is_kept(rig: ReplayKit) -> None:
     for n in range(6):
         rig.send(f"evt_{n}", trouble="rule")
     await rig.consume()
@@ -232,8 +232,8 @@ async def test_the_rate_is_kept(rig: Rig) -> None:
     assert time.monotonic() - started >= 1.0
 
 
-async def test_failed_is_what_first_failed_within_a_day(rig: Rig) -> None:
-    """What keeps dying is left alone after that, however often a schedule tries."""
+async def test_failed_selects_letters_that_first_failed_within_a_day(rig: ReplayKit) -> None:
+    """Letters that fail for longer are left alone, however often the schedule runs."""
     for n in range(3):
         rig.send(f"evt_{n}", trouble="rule")
     await rig.consume()
@@ -245,7 +245,7 @@ async def test_failed_is_what_first_failed_within_a_day(rig: Rig) -> None:
     assert sorted(letter.event_id or "" for letter in found) == ["evt_0", "evt_2"]
 
 
-async def test_any_event_comes_back_from_where_it_is_kept(rig: Rig) -> None:
+async def test_any_event_is_replayed_from_where_it_is_stored(rig: ReplayKit) -> None:
     rig.send("evt_applied")
     rig.send("evt_dead", trouble="rule")
     rig.send("evt_waiting")
@@ -275,9 +275,9 @@ async def test_any_event_comes_back_from_where_it_is_kept(rig: Rig) -> None:
 
 
 class Billing:
-    """The command line, in a thread, since it runs an event loop of its own."""
+    """The command line, run in a thread because it runs its own event loop."""
 
-    def __init__(self, rig: Rig) -> None:
+    def __init__(self, rig: ReplayKit) -> None:
         self._env = {
             "BILLING_KAFKA_BOOTSTRAP": rig.settings.kafka_bootstrap,
             "BILLING_DATABASE_URL": rig.settings.database_url.get_secret_value(),
@@ -293,7 +293,7 @@ class Billing:
         return done.exit_code, done.stdout, done.stderr
 
 
-async def test_the_commands_find_show_count_replay_and_discard(rig: Rig) -> None:
+async def test_the_commands_find_show_count_replay_and_discard(rig: ReplayKit) -> None:
     billing = Billing(rig)
     for n in range(4):
         rig.send(f"evt_{n}", f"u{n}", trouble="rule" if n % 2 else "bug")
@@ -305,7 +305,7 @@ async def test_the_commands_find_show_count_replay_and_discard(rig: Rig) -> None
     (found,) = map(orjson.loads, out.splitlines())
     assert (found["event_id"], found["error_class"], found["status"]) == ("evt_1", "RuleViolated", "open")
     _, out, _ = await billing("dead", "ls")
-    assert "nobody thought of that" in out
+    assert "an unforeseen bug" in out
 
     code, out, _ = await billing("dead", "show", "evt_0", "--json")
     (shown,) = orjson.loads(out)
@@ -321,8 +321,8 @@ async def test_the_commands_find_show_count_replay_and_discard(rig: Rig) -> None
     assert orjson.loads(out) == {
         "total": 4,
         "by_error": {
-            "RuleViolated: a note may not say so": 2,
-            "Unforeseen: ZeroDivisionError: nobody thought of that": 2,
+            "RuleViolated: this note is not allowed": 2,
+            "Unforeseen: ZeroDivisionError: an unforeseen bug": 2,
         },
     }
     assert set(await rig.statuses()) == {f"evt_{n}" for n in range(4)}
@@ -344,7 +344,7 @@ async def test_the_commands_find_show_count_replay_and_discard(rig: Rig) -> None
         assert (await billing("dead", "replay", *wrong))[0] == 2
 
 
-async def test_an_event_tells_its_story_and_what_to_type(rig: Rig) -> None:
+async def test_an_event_is_shown_with_its_history_and_the_next_command(rig: ReplayKit) -> None:
     billing = Billing(rig)
     rig.send("evt_0")
     rig.send("evt_1", trouble="rule")
@@ -365,11 +365,11 @@ async def test_an_event_tells_its_story_and_what_to_type(rig: Rig) -> None:
     _, out, _ = await billing("event", "evt_0", "--json")
     story = orjson.loads(out)
     assert story["next"] == ["billing mail requeue note:evt_0"]
-    code, _, said = await billing("event", "evt_none")
-    assert (code, "billing replay evt_none" in said) == (1, True)
+    code, _, err = await billing("event", "evt_none")
+    assert (code, "billing replay evt_none" in err) == (1, True)
 
 
-async def test_the_schedule_replays_what_failed(rig: Rig) -> None:
+async def test_the_schedule_replays_what_failed(rig: ReplayKit) -> None:
     rig.send("evt_1", trouble="rule")
     await rig.consume()
     schedule = RetryFailed(rig.settings)
@@ -381,8 +381,8 @@ async def test_the_schedule_replays_what_failed(rig: Rig) -> None:
     assert (letter.status, letter.closed_by) == ("replayed", "schedule")
 
 
-async def test_what_nobody_here_has_comes_from_stripe_if_it_is_of_the_keys_mode(rig: Rig) -> None:
-    """A Stripe on loopback that knows two events, one of them live."""
+async def test_an_event_stored_nowhere_is_fetched_from_stripe_in_the_mode_of_the_key(rig: ReplayKit) -> None:
+    """A Stripe on loopback that has two events, one of them in live mode."""
     known = {
         name: orjson.loads(note_body(name)) | {"livemode": live} for name, live in (("evt_t", False), ("evt_l", True))
     }
@@ -406,6 +406,6 @@ async def test_what_nobody_here_has_comes_from_stripe_if_it_is_of_the_keys_mode(
             report = await EventReplay(settings, letters, From.AUTO, "", "tester").run(names, Rate(None), dry_run=False)
 
     assert report.replayed == {"evt_t": "stripe"}
-    assert "not of test mode" in report.missing["evt_l"]
+    assert "is in test mode, the event is not" in report.missing["evt_l"]
     assert "keeps events for 30 days" in report.missing["evt_none"]
     assert (await rig.consume()) == {"evt_t": Applied()}

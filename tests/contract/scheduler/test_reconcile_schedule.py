@@ -1,4 +1,4 @@
-"""A reconciliation now and then, beside the timers, which never hear of its trouble."""
+"""The scheduler's periodic reconciliation. Its errors do not affect the timers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import pytest
 from pydantic import SecretStr
 
 from scheduler.reconcile import ReconcileSchedule
-from tests.kits.reconcilekit import CONFIG, Desk, events, open_desk
+from tests.kits.reconcilekit import CONFIG, ReconcileKit, events, open_kit
 from tests.kits.storekit import ask, until
 from tests.kits.stripelist import KEY
 
 
 @pytest.fixture
-async def desk(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[Desk]:
-    async with open_desk(kafka_bootstrap, database, topic_prefix) as opened:
+async def desk(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[ReconcileKit]:
+    async with open_kit(kafka_bootstrap, database, topic_prefix) as opened:
         yield opened
 
 
-async def test_the_schedule_reconciles_and_outlives_trouble(desk: Desk) -> None:
-    """Stripe down, then up: the second try finds what is missing; then it rests for its pause."""
-    desk.stripe.tell(*events(10))
+async def test_the_schedule_reconciles_and_survives_errors(desk: ReconcileKit) -> None:
+    """Stripe is down, then up: the second try appends the missing events, then the schedule pauses."""
+    desk.stripe.add_events(*events(10))
     settings = desk.settings.model_copy(
         update={"stripe_api_key": SecretStr(KEY), "stripe_api_base": desk.stripe.url, "stripe_calls_per_second": 100.0}
     )
@@ -54,8 +54,8 @@ async def test_the_schedule_reconciles_and_outlives_trouble(desk: Desk) -> None:
         await running
 
 
-async def test_the_scheduler_runs_it_beside_the_timers(desk: Desk, tmp_path: Path) -> None:
-    desk.stripe.tell(*events(10))
+async def test_the_scheduler_runs_it_beside_the_timers(desk: ReconcileKit, tmp_path: Path) -> None:
+    desk.stripe.add_events(*events(10))
     started = time.monotonic()
     process = await desk.start_billing(tmp_path, "scheduler", BILLING_RECONCILE_EVERY_S="3600")
 

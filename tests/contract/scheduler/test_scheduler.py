@@ -1,4 +1,4 @@
-"""Timers through the real Postgres and the real Kafka: each acts once, at its time, whatever happens in between."""
+"""Timers on real Postgres and real Kafka: each acts once, at its time, despite crashes, races and clock jumps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from schemas.settings import Config
 from schemas.state import TimerStatus
 from schemas.verdict import Applied, Duplicate
 from tests.kits.storekit import until
-from tests.kits.timerkit import START, Rig, errand
+from tests.kits.timerkit import START, TimerKit, errand
 
 _ACTED = "timer.errand"
 _ASLEEP = """
@@ -36,14 +36,14 @@ AND state = 'idle' AND query LIKE 'SELECT min(due_at)%'
 
 
 @pytest.fixture
-async def rig(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[Rig]:
-    opened = await Rig.open(kafka_bootstrap, database, topic_prefix, 3, Config())
+async def rig(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[TimerKit]:
+    opened = await TimerKit.open(kafka_bootstrap, database, topic_prefix, 3, Config())
     yield opened
     await opened.close()
 
 
-async def test_a_due_timer_becomes_an_event_of_its_customer(rig: Rig) -> None:
-    """Same key and partition as the customer's own events, the headers of every record, and then it is `fired`."""
+async def test_a_due_timer_becomes_an_event_of_its_customer(rig: TimerKit) -> None:
+    """It has the key and partition of the customer's own events and all headers of a record, and then is `fired`."""
     rig.send("evt_1", "user.came", "acct_1/cus_1", user="u1")
     await rig.start(errand("a", account="acct_1", customer_id="cus_1", livemode=True), errand("b", START + _later(1)))
 
@@ -66,7 +66,7 @@ async def test_a_due_timer_becomes_an_event_of_its_customer(rig: Rig) -> None:
     assert await rig.statuses() == {"errand:a": "fired", "errand:b": "pending"}
 
 
-async def test_what_fired_acts_once_and_is_done(rig: Rig) -> None:
+async def test_a_fired_timer_acts_once_and_is_done(rig: TimerKit) -> None:
     await rig.start(errand("a"))
     scheduler = rig.scheduler()
     await scheduler.fire_due()
@@ -81,7 +81,7 @@ async def test_what_fired_acts_once_and_is_done(rig: Rig) -> None:
     assert await scheduler.fire_due() == 0
 
 
-async def test_two_schedulers_at_once_fire_none_twice(rig: Rig) -> None:
+async def test_two_schedulers_at_once_fire_none_twice(rig: TimerKit) -> None:
     subjects = [f"s{n:03}" for n in range(300)]
     await rig.start(*map(errand, subjects))
     schedulers = [rig.scheduler(batch=20), rig.scheduler(batch=20)]
@@ -101,8 +101,8 @@ async def test_two_schedulers_at_once_fire_none_twice(rig: Rig) -> None:
     assert await rig.trails() == dict.fromkeys(subjects, _ACTED)
 
 
-async def test_killed_between_append_and_mark_each_timer_acts_once(rig: Rig) -> None:
-    """The next scheduler appends the same events again; the ledger knows them by their ids."""
+async def test_killed_between_append_and_mark_each_timer_acts_once(rig: TimerKit) -> None:
+    """The next scheduler appends the same events again; the ledger recognises them by their ids."""
     await rig.start(*map(errand, "abc"))
     command = [sys.executable, "-m", "tests.kits.timerkit", rig.settings.kafka_bootstrap, rig.settings.events_topic]
     command += [rig.settings.database_url.get_secret_value(), START.isoformat()]
@@ -111,7 +111,7 @@ async def test_killed_between_append_and_mark_each_timer_acts_once(rig: Rig) -> 
     assert set((await rig.statuses()).values()) == {"pending"}
 
     scheduler = rig.scheduler()
-    await until(scheduler.fire_due)  # Postgres may take a moment to see that the session is gone
+    await until(scheduler.fire_due)  # Postgres may take a moment to notice that the session has ended
 
     records = rig.read()
     assert set(Counter(record.headers["event_id"] for record in records).values()) == {2}
@@ -120,7 +120,7 @@ async def test_killed_between_append_and_mark_each_timer_acts_once(rig: Rig) -> 
     assert await rig.trails() == dict.fromkeys("abc", _ACTED)
 
 
-async def test_a_clock_that_jumps_fires_nothing_twice(rig: Rig) -> None:
+async def test_a_clock_that_jumps_fires_nothing_twice(rig: TimerKit) -> None:
     await rig.start(errand("a", START + _later(1)), errand("b", START + _later(9)))
     scheduler = rig.scheduler()
 
@@ -137,9 +137,9 @@ async def test_a_clock_that_jumps_fires_nothing_twice(rig: Rig) -> None:
     assert await rig.trails() == {"a": _ACTED, "b": _ACTED}
 
 
-async def test_overdue_timers_fire_in_the_order_they_were_due(rig: Rig) -> None:
-    """After a long stop, over several batches and by several schedulers: each key's records stand in order."""
-    # Named against the order of time, so that no order of keys can pass for it.
+async def test_overdue_timers_fire_in_the_order_they_were_due(rig: TimerKit) -> None:
+    """After a long stop, in several batches and with several schedulers, the records of each key are in order."""
+    # The keys sort against the order of time, so that sorting by key would fail the test.
     timers = [errand(f"s{40 - n:02}", START + _later(n), customer_id=f"cus_{n % 4}") for n in range(40)]
     random.Random(7).shuffle(timers)
     await rig.start(*timers)
@@ -156,8 +156,8 @@ async def test_overdue_timers_fire_in_the_order_they_were_due(rig: Rig) -> None:
         assert subjects == [f"s{40 - n:02}" for n in range(customer, 40, 4)]
 
 
-async def test_cancelled_on_its_way_it_does_not_act(rig: Rig) -> None:
-    """The customer's event stands behind the timer's in time, but is applied first: a backlog, a replay."""
+async def test_a_timer_cancelled_after_it_fired_does_not_act(rig: TimerKit) -> None:
+    """The customer's event has a later time than the timer's but is applied first, as after a backlog or a replay."""
     await rig.start(errand("a"))
     await rig.scheduler().fire_due()
     fired = rig.read()
@@ -170,7 +170,7 @@ async def test_cancelled_on_its_way_it_does_not_act(rig: Rig) -> None:
     assert await rig.statuses() == {"errand:a": "cancelled"}
 
 
-async def test_moved_on_its_way_it_acts_at_its_new_time_only(rig: Rig) -> None:
+async def test_a_timer_moved_after_it_fired_acts_at_its_new_time_only(rig: TimerKit) -> None:
     await rig.start(errand("a"))
     scheduler = rig.scheduler()
     await scheduler.fire_due()
@@ -189,7 +189,7 @@ async def test_moved_on_its_way_it_acts_at_its_new_time_only(rig: Rig) -> None:
     assert await rig.statuses() == {"errand:a": "done"}
 
 
-async def test_asked_for_again_as_it_was_it_does_not_fire_again(rig: Rig) -> None:
+async def test_a_timer_ordered_again_unchanged_does_not_fire_again(rig: TimerKit) -> None:
     await rig.start(errand("a"))
     scheduler = rig.scheduler()
     await scheduler.fire_due()
@@ -199,8 +199,8 @@ async def test_asked_for_again_as_it_was_it_does_not_fire_again(rig: Rig) -> Non
     assert await scheduler.fire_due() == 0
 
 
-async def test_a_worker_faster_than_the_mark_has_the_last_word(rig: Rig) -> None:
-    """The event may be applied before the scheduler writes `fired`: done stays done, moved stays moved."""
+async def test_the_worker_result_wins_over_a_later_fired_mark(rig: TimerKit) -> None:
+    """The event may be applied before the scheduler writes `fired`: `done` stays, and a moved timer stays moved."""
     later = START + _later(1)
     rig.send("evt_1", "errand.planned", "cus_b", customer="cus_b", subject="b", due_at=later.isoformat())
 
@@ -216,7 +216,9 @@ async def test_a_worker_faster_than_the_mark_has_the_last_word(rig: Rig) -> None
     assert await rig.timers() == {"errand:a": (TimerStatus.DONE, START), "errand:b": (TimerStatus.PENDING, later)}
 
 
-async def test_what_kafka_does_not_take_stays_pending_and_is_said(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_timer_that_kafka_does_not_accept_stays_pending_and_is_logged(
+    rig: TimerKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(append, "_DELIVERY_TIMEOUT_S", 1)
     await rig.start(errand("a"))
     scheduler = rig.scheduler(event_log=rig.event_log(bootstrap=f"127.0.0.1:{free_port()}"))
@@ -230,8 +232,8 @@ async def test_what_kafka_does_not_take_stays_pending_and_is_said(rig: Rig, monk
     assert await rig.scheduler().fire_due() == 1
 
 
-async def test_a_new_timer_wakes_the_scheduler(rig: Rig) -> None:
-    """The poll is a minute away: the worker's commit is what ends the sleep, on a lost connection's successor too."""
+async def test_a_new_timer_wakes_the_scheduler(rig: TimerKit) -> None:
+    """The poll interval is a minute, so the worker's NOTIFY ends the sleep. It also works after a lost connection."""
     scheduler = rig.scheduler(poll_s=60)
     async with _running(scheduler):
         await until(lambda: rig.rows(f"SELECT pid {_ASLEEP}"))
@@ -266,7 +268,7 @@ def _now(condition: Callable[[], bool]) -> Callable[[], Awaitable[object]]:
     return ask
 
 
-def _fired(rig: Rig, key: str) -> Callable[[], Awaitable[object]]:
+def _fired(rig: TimerKit, key: str) -> Callable[[], Awaitable[object]]:
     async def ask() -> bool:
         return (await rig.statuses())[key] == "fired"
 

@@ -1,9 +1,9 @@
-"""behaviours.md D1 and D2 on the real store: whole histories, in any order and repetition, through `process`.
+"""behaviours.md D1 and D2 on the real store: whole histories through `process`, in any order, with repetitions.
 
-Each history is lived twice, by two customers of one database: as it happened, and as it was delivered. Then all timers
-fire. Both must have the same rows in the end, but for their ids, and the second no mail that the first has not.
+Each history is run for two customers of one database: as it happened, and as it was delivered. Then all timers fire.
+Both must have the same rows in the end, except for their ids, and the second must send no mail that the first did not.
 
-`BILLING_HISTORIES=5000` sets the number of examples; `pytest -s` shows how many there were.
+`BILLING_HISTORIES=5000` sets the number of examples; `pytest -s` shows how many were run.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from tests.unit.streams.rules import test_payment_histories as payments
 Timer = next(kind for kind in SHAPES if kind.__name__ == "Timer")
 
 EXAMPLES = int(os.environ.get("BILLING_HISTORIES", "60"))
-"""Of each kind of history. An example is some sixty transactions."""
+"""Examples for each kind of history. An example is about sixty transactions."""
 
-# The ids in an event that are of this life and no other; prices and products are everybody's.
+# The ids in an event that belong to this run only; prices and products are shared.
 _OWN_ID = re.compile(r'"((?:cus|sub|in|evt|cs|user|ch|pi|pm|re|dp|si|card|inpay|il)_)([^"]*)"')
 
-# What a life leaves behind. Bound to ids of its own, so that two lives are told apart.
+# The rows of one run, selected by its own ids to keep two runs apart.
 _ROWS = """
 SELECT 'customer', to_jsonb(t) FROM billing.customers t WHERE customer_id LIKE $1
 UNION ALL SELECT 'organization', to_jsonb(t) FROM billing.organizations t WHERE customer_id LIKE $1
@@ -62,17 +62,17 @@ _LEDGER = "SELECT count(*) FROM billing.events WHERE event_id = ANY($1) AND outc
 
 
 @dataclass(slots=True)
-class Life:
-    """One telling of a history, under ids that nobody else has."""
+class HistoryRun:
+    """One run of a history, with ids that no other run has."""
 
     tag: str
     events: list[str] = field(default_factory=list)
     """The ids of all events so far, timers included."""
     names: dict[str, str] = field(default_factory=dict)
-    """Derived id → what to call it."""
+    """A readable name for each derived id."""
 
     def of(self, event: Json) -> Json:
-        """The event as this customer's. The tag stands in front, so that ids compare as before."""
+        """The event with the ids of this run. The tag comes first after the prefix, so that ids compare as before."""
         own: Json = orjson.loads(_OWN_ID.sub(rf'"\g<1>{self.tag}\g<2>"', orjson.dumps(event).decode()))
         for prefix, rest in _OWN_ID.findall(orjson.dumps(own).decode()):
             for kind in ("org", "usr", "pay"):
@@ -80,13 +80,13 @@ class Life:
         return own
 
     def plain(self, text: str) -> str:
-        """Without what is this life's alone."""
+        """The text without the ids of this run."""
         for derived, name in self.names.items():
             text = text.replace(derived, name)
         return text.replace(self.tag, "")
 
 
-class Bench:
+class HistoryRunner:
     """The worker's `process` on a real store, with its own event loop."""
 
     def __init__(self, url: str, bootstrap: str, topic: str) -> None:
@@ -112,43 +112,43 @@ class Bench:
         self._runner.run(self._store.close())
         self._runner.close()
 
-    def live(self, events: Sequence[Json], sizes: Sequence[int]) -> tuple[Life, list[str], set[str]]:
-        """Tells the events in batches of these sizes, in turn, and lets every timer fire: the rows and the mails."""
+    def live(self, events: Sequence[Json], sizes: Sequence[int]) -> tuple[HistoryRun, list[str], set[str]]:
+        """Process the events in batches of these sizes, in turn, and fire all timers. Returns rows and mails."""
         return self._runner.run(self._live(events, sizes))
 
-    async def _live(self, events: Sequence[Json], sizes: Sequence[int]) -> tuple[Life, list[str], set[str]]:
-        life = Life(f"t{next(self._lives):07d}x")
-        told = iter([life.of(event) for event in events])
+    async def _live(self, events: Sequence[Json], sizes: Sequence[int]) -> tuple[HistoryRun, list[str], set[str]]:
+        life = HistoryRun(f"t{next(self._lives):07d}x")
+        own_events = iter([life.of(event) for event in events])
         for size in itertools.cycle(sizes):
-            if not (batch := list(itertools.islice(told, size))):
+            if not (batch := list(itertools.islice(own_events, size))):
                 break
-            await self._tell(life, batch)
+            await self._process_batch(life, batch)
         await self._retry(life)
         for _ in range(100):
             if not (due := await self._due(life)):
                 break
-            await self._tell(life, [due])
+            await self._process_batch(life, [due])
         else:
             pytest.fail("timers without end")
         return life, await self._rows(life), await self._mails(life)
 
-    async def _tell(self, life: Life, batch: Sequence[Json]) -> None:
+    async def _process_batch(self, life: HistoryRun, batch: Sequence[Json]) -> None:
         life.events += [event["id"] for event in batch]
         for event, verdict in zip(batch, await self._process(batch), strict=True):
             assert not isinstance(verdict, Dead), f"{event['type']}: {verdict}"
             assert isinstance(verdict, Applied | Duplicate | Stale | Waiting)
 
-    async def _retry(self, life: Life) -> None:
-        """What waits is looked at again, as its timers would have it, until nothing waits."""
+    async def _retry(self, life: HistoryRun) -> None:
+        """Process waiting events again, as their timers would, until none waits."""
         query = "SELECT payload FROM billing.events WHERE event_id = ANY($1) AND outcome = 'waiting' ORDER BY event_id"
         before = -1
         while waiting := await self._connection.fetch(query, life.events):
-            assert len(waiting) != before, f"waits for ever: {waiting[0]['payload'][:300]}"
+            assert len(waiting) != before, f"never settles: {waiting[0]['payload'][:300]}"
             before = len(waiting)
-            await self._tell(life, [orjson.loads(row["payload"]) for row in waiting])
+            await self._process_batch(life, [orjson.loads(row["payload"]) for row in waiting])
 
-    async def _due(self, life: Life) -> Json | None:
-        """The timer that is due first, as the scheduler would put it on the log."""
+    async def _due(self, life: HistoryRun) -> Json | None:
+        """The event of the pending timer with the earliest due time, as the scheduler would append it."""
         shape = SHAPES[Timer]
         query = (
             f"SELECT {shape.selected} FROM billing.timers AS t WHERE status = 'pending' AND kind <> 'retry' "
@@ -165,20 +165,20 @@ class Bench:
         headers = RecordHeaders(event["id"], event["type"], source, "", False, "", "default", "")
         return record_of("events", 0, next(self._offsets), b"cus", orjson.dumps(event), headers.encode(), 0.0)
 
-    async def _rows(self, life: Life) -> list[str]:
+    async def _rows(self, life: HistoryRun) -> list[str]:
         found = await self._connection.fetch(_ROWS, f"%{life.tag}%", list(life.names))
         return sorted(life.plain(f"{kind} {row}") for kind, row in found)
 
-    async def _mails(self, life: Life) -> set[str]:
-        """Their keys; each event of the life has come to its end."""
+    async def _mails(self, life: HistoryRun) -> set[str]:
+        """The keys of the run's mails. Asserts that each event of the run is applied or stale."""
         done = await self._connection.fetchval(_LEDGER, life.events)
         assert done == len(set(life.events))
         return {life.plain(row["email_key"]) for row in await self._connection.fetch(_MAILS, life.events)}
 
 
 @pytest.fixture
-def bench(database_url: str, kafka_bootstrap: str, topic_prefix: str) -> Iterator[Bench]:
-    opened = Bench(database_url, kafka_bootstrap, f"{topic_prefix}.dead")
+def bench(database_url: str, kafka_bootstrap: str, topic_prefix: str) -> Iterator[HistoryRunner]:
+    opened = HistoryRunner(database_url, kafka_bootstrap, f"{topic_prefix}.dead")
     yield opened
     opened.close()
 
@@ -188,7 +188,7 @@ _SIZES = st.lists(st.integers(1, 8), min_size=1, max_size=4)
 
 @pytest.mark.timeout(max(240, EXAMPLES * 4))
 @pytest.mark.parametrize("kind", ["subscriptions", "payments", "methods"])
-def test_D2_any_order_ends_in_the_same_rows_and_sends_no_more_mail(bench: Bench, kind: str) -> None:
+def test_D2_any_order_ends_in_the_same_rows_and_sends_no_more_mail(bench: HistoryRunner, kind: str) -> None:
     deliveries: st.SearchStrategy[Any] = {
         "subscriptions": subscriptions.deliveries,
         "payments": payments.payments,
@@ -201,7 +201,7 @@ def test_D2_any_order_ends_in_the_same_rows_and_sends_no_more_mail(bench: Bench,
         deadline=None,
         database=None,
         print_blob=False,
-        suppress_health_check=list(HealthCheck),  # an example is as slow as the machine is busy
+        suppress_health_check=list(HealthCheck),  # an example takes as long as the machine is busy
         phases=[Phase.explicit, Phase.generate, Phase.shrink],
     )
     @given(deliveries, _SIZES, _SIZES)
@@ -215,4 +215,4 @@ def test_D2_any_order_ends_in_the_same_rows_and_sends_no_more_mail(bench: Bench,
         assert other_mails <= mails
 
     check()
-    print(f"{count} histories of {kind}, each in its order and in another")  # noqa: T201  # the figure that issue 4 asks for
+    print(f"{count} histories of {kind}, each in its own order and in another")  # noqa: T201  # the number that issue 4 requires

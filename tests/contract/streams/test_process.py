@@ -1,4 +1,4 @@
-"""`process` against the real store and the real dead-letter topic: each kind of event comes to its verdict, once."""
+"""`process` on the real store and the real dead-letter topic: each kind of event gets its verdict, once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TOPIC = "events"
 
 
 @dataclass
-class Bench:
+class ProcessorKit:
     processor: Processor
     url: str
     bootstrap: str
@@ -76,14 +76,14 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(kafka_bootstrap: str, database_url: str, topic_prefix: str) -> AsyncIterator[Bench]:
+async def bench(kafka_bootstrap: str, database_url: str, topic_prefix: str) -> AsyncIterator[ProcessorKit]:
     await migrate(SecretStr(database_url))
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
     for creation in admin.create_topics([NewTopic(f"{topic_prefix}.dead", 1, 1)]).values():
         creation.result(timeout=15)
     store = await Store.connect(SecretStr(database_url), pool_size=2)
     dead_letters = DeadLetterPublisher(kafka_bootstrap, f"{topic_prefix}.dead")
-    yield Bench(
+    yield ProcessorKit(
         Processor(
             store=store,
             dead_letters=dead_letters,
@@ -109,7 +109,7 @@ def raw(value: bytes | None, offset: int, event_id: str = "evt_raw", type_: str 
     return record_of(TOPIC, 0, offset, b"cus_1", value, headers, 1_700_000_000.0)
 
 
-async def test_an_event_is_applied_once_however_often_it_comes(bench: Bench) -> None:
+async def test_an_event_is_applied_once_however_often_it_comes(bench: ProcessorKit) -> None:
     first = await bench.processor.process([note("evt_1", 0), note("evt_2", 1, text="b"), note("evt_1", 2)])
     again = await bench.processor.process([note("evt_2", 3), note("evt_3", 4, text="c")])
 
@@ -119,22 +119,22 @@ async def test_an_event_is_applied_once_however_often_it_comes(bench: Bench) -> 
     assert len(await bench.rows("select 1 from billing.emails")) == 3
 
 
-async def test_the_rest_of_a_batch_is_applied_around_a_dead_event(bench: Bench) -> None:
+async def test_the_rest_of_a_batch_is_applied_around_a_dead_event(bench: ProcessorKit) -> None:
     verdicts = await bench.processor.process(
         [note("evt_1", 0), note("evt_2", 1, trouble="rule"), note("evt_3", 2, user=17), note("evt_4", 3, text="b")]
     )
 
     assert verdicts[0] == verdicts[3] == Applied()
-    assert verdicts[1] == Dead("RuleViolated", "a note may not say so", "decide")
+    assert verdicts[1] == Dead("RuleViolated", "this note is not allowed", "decide")
     assert verdicts[2] == Dead("MalformedEvent", "data.object.user: Input should be a valid string", "decode")
     outcomes = await bench.outcomes()
     assert outcomes == {"evt_1": "applied", "evt_2": "dead", "evt_3": "dead", "evt_4": "applied"}
     reasons = await bench.rows("select reason from billing.events where outcome = 'dead' order by event_id")
-    assert reasons[0] == {"reason": "a note may not say so"}
+    assert reasons[0] == {"reason": "this note is not allowed"}
     assert len(await bench.rows("select 1 from billing.dead_letters where status = 'open'")) == 2
 
 
-async def test_a_dead_letter_has_all_that_a_replay_needs(bench: Bench) -> None:
+async def test_a_dead_letter_has_all_that_a_replay_needs(bench: ProcessorKit) -> None:
     record = note("evt_1", 7, trouble="rule")
     await bench.processor.process([record])
 
@@ -143,7 +143,7 @@ async def test_a_dead_letter_has_all_that_a_replay_needs(bench: Bench) -> None:
     assert (letter.key(), letter.value()) == (record.key, record.value)
     assert original_headers(tuple(letter.headers())) == record.raw_headers
     assert headers["dead_error_class"] == "RuleViolated"
-    assert headers["dead_message"] == "a note may not say so"
+    assert headers["dead_message"] == "this note is not allowed"
     assert (headers["dead_topic"], headers["dead_partition"], headers["dead_offset"]) == (TOPIC, "0", "7")
     assert (headers["dead_stage"], headers["dead_stream"], headers["dead_group"]) == ("decide", "notes", "test.worker")
     assert headers["dead_attempts"] == "1"
@@ -151,9 +151,9 @@ async def test_a_dead_letter_has_all_that_a_replay_needs(bench: Bench) -> None:
     assert row == {"dead_partition": letter.partition(), "dead_offset": letter.offset()}
 
 
-async def test_what_postgres_refuses_is_found_by_halving_and_dies_alone(bench: Bench) -> None:
+async def test_an_event_that_postgres_refuses_is_found_by_halving_and_dies_alone(bench: ProcessorKit) -> None:
     batch = [note(f"evt_{n:02}", n, text=str(n)) for n in range(20)]
-    # Valid JSON that no check of ours refuses, and that jsonb can't hold: a number beyond its range.
+    # Valid JSON that passes our checks but that jsonb cannot store: a number beyond its range.
     poison = orjson.loads(batch[13].value or b"")
     text = orjson.dumps(poison).decode().replace('"user":', '"huge":1e400000,"user":')
     batch[13] = raw(text.encode(), 13, "evt_13")
@@ -167,7 +167,7 @@ async def test_what_postgres_refuses_is_found_by_halving_and_dies_alone(bench: B
     assert user["email"] == ",".join(str(n) for n in range(20) if n != 13)
 
 
-async def test_a_text_postgres_cannot_hold_is_dead_lettered_not_retried(bench: Bench) -> None:
+async def test_a_text_postgres_cannot_hold_is_dead_lettered_not_retried(bench: ProcessorKit) -> None:
     verdicts = await bench.processor.process([note("evt_1", 0, text="a\0b"), note("evt_2", 1)])
 
     assert isinstance(verdicts[0], Dead)
@@ -177,11 +177,11 @@ async def test_a_text_postgres_cannot_hold_is_dead_lettered_not_retried(bench: B
 
 
 async def test_a_bug_in_a_rule_is_kept_with_its_traceback_and_replayed_after_the_fix(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: ProcessorKit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (verdict,) = await bench.processor.process([note("evt_1", 0, trouble="bug")])
     assert isinstance(verdict, Dead)
-    assert (verdict.error_class, verdict.reason) == ("Unforeseen", "ZeroDivisionError: nobody thought of that")
+    assert (verdict.error_class, verdict.reason) == ("Unforeseen", "ZeroDivisionError: an unforeseen bug")
     assert "on_note" in verdict.traceback
 
     monkeypatch.setitem(notes.rules, "note.written", replace(notes.rules["note.written"], decide=lambda *_: []))
@@ -190,7 +190,9 @@ async def test_a_bug_in_a_rule_is_kept_with_its_traceback_and_replayed_after_the
 
 
 @pytest.mark.parametrize("value", [None, b"", b"not json", b"[1]", b'"text"', b"{}", b'{"id":"evt_1"}', b"\xff\xfe"])
-async def test_what_is_no_event_at_all_is_kept_and_the_partition_moves_on(bench: Bench, value: bytes | None) -> None:
+async def test_a_value_that_is_not_an_event_is_dead_lettered_and_the_partition_continues(
+    bench: ProcessorKit, value: bytes | None
+) -> None:
     verdicts = await bench.processor.process([raw(value, 0), note("evt_2", 1)])
 
     assert isinstance(verdicts[0], Dead)
@@ -201,7 +203,7 @@ async def test_what_is_no_event_at_all_is_kept_and_the_partition_moves_on(bench:
     assert letter.value() == value
 
 
-async def test_types_without_a_rule_are_ledgered_as_ignored(bench: Bench) -> None:
+async def test_types_without_a_rule_are_ledgered_as_ignored(bench: ProcessorKit) -> None:
     thin = b'{"id":"evt_thin","object":"v2.core.event","type":"v1.x","created":"2026-11-23T10:00:00Z","livemode":false}'
     assert await bench.processor.process([note("evt_1", 0, type_="foo.created"), raw(thin, 1)]) == [
         Ignored(),
@@ -210,25 +212,25 @@ async def test_types_without_a_rule_are_ledgered_as_ignored(bench: Bench) -> Non
     assert await bench.outcomes() == {"evt_1": "ignored", "evt_thin": "ignored"}
 
 
-async def test_a_stale_event_is_ledgered_with_its_reason(bench: Bench) -> None:
+async def test_a_stale_event_is_ledgered_with_its_reason(bench: ProcessorKit) -> None:
     assert await bench.processor.process([note("evt_1", 0, trouble="stale")]) == [Stale("a newer note is stored")]
     assert await bench.outcomes() == {"evt_1": "stale"}
 
 
-async def test_what_cannot_be_read_under_the_id_of_a_settled_event_is_a_duplicate(bench: Bench) -> None:
-    """Not a conflict with the ledger, which would hold its partition up for ever."""
+async def test_an_unreadable_event_with_the_id_of_a_settled_one_is_a_duplicate(bench: ProcessorKit) -> None:
+    """A conflict with the ledger would block its partition without end."""
     assert await bench.processor.process([note("evt_1", 0)]) == [Applied()]
     assert await bench.processor.process([note("evt_1", 1, user=17), note("evt_2", 2)]) == [Duplicate(), Applied()]
     assert await bench.outcomes() == {"evt_1": "applied", "evt_2": "applied"}
 
 
-async def test_what_cannot_be_read_does_not_pass_for_the_event_behind_it(bench: Bench) -> None:
+async def test_an_unreadable_event_does_not_hide_a_later_valid_one(bench: ProcessorKit) -> None:
     assert await bench.processor.process([note("evt_1", 0, user=17), note("evt_1", 1)]) == [Duplicate(), Applied()]
     assert await bench.outcomes() == {"evt_1": "applied"}
 
 
-async def test_a_conflict_that_stays_is_halved_and_dead_lettered_at_last(bench: Bench) -> None:
-    """A row that Postgres takes and gives back otherwise than it was decided: each flush of it collides."""
+async def test_a_lasting_conflict_is_halved_and_finally_dead_lettered(bench: ProcessorKit) -> None:
+    """Postgres accepts a row but does not return it as it was decided, so each flush conflicts."""
     connection = await asyncpg.connect(bench.url)
     try:
         await connection.execute(
@@ -252,8 +254,8 @@ async def test_a_conflict_that_stays_is_halved_and_dead_lettered_at_last(bench: 
     assert bench.letters_count() == 1
 
 
-async def test_the_letters_of_an_event_are_closed_when_it_is_settled(bench: Bench) -> None:
-    """Whoever brought it back; those of others stay open."""
+async def test_the_letters_of_an_event_are_closed_when_it_is_settled(bench: ProcessorKit) -> None:
+    """All letters of that event are closed, whoever replayed it; letters of other events stay open."""
     await bench.processor.process([note("evt_1", 0, trouble="rule"), note("evt_2", 1, trouble="rule")])
     await bench.processor.process([note("evt_1", 2, trouble="rule")])
     await bench.processor.process([note("evt_1", 3)])
@@ -269,7 +271,9 @@ async def test_the_letters_of_an_event_are_closed_when_it_is_settled(bench: Benc
     assert [row["closed_by"] for row in letters] == ["worker", None, "worker"]
 
 
-async def test_a_broken_deploy_is_stopped_and_nothing_past_the_last_good_event_is_committed(bench: Bench) -> None:
+async def test_a_broken_deploy_is_stopped_and_nothing_past_the_last_good_event_is_committed(
+    bench: ProcessorKit,
+) -> None:
     processor = replace(bench.processor, brake=Brake(Limits(window=20, least=5, ratio=0.5, run=10)))
     good = [note(f"evt_good_{n}", n, text=str(n)) for n in range(4)]
     bad = [note(f"evt_bad_{n}", 4 + n, trouble="rule") for n in range(30)]
@@ -277,13 +281,13 @@ async def test_a_broken_deploy_is_stopped_and_nothing_past_the_last_good_event_i
     with pytest.raises(BrakeTripped) as tripped:
         await processor.process([*good, *bad])
 
-    assert tripped.value.reasons == ("5 times RuleViolated: a note may not say so",)
+    assert tripped.value.reasons == ("5 times RuleViolated: this note is not allowed",)
     assert await bench.outcomes() == {f"evt_good_{n}": "applied" for n in range(4)}
     assert bench.letters_count() == 0
 
 
-async def test_no_worker_of_a_stopped_group_dead_letters_any_more(bench: Bench) -> None:
-    """Until another version is deployed, or it is released; what is sound goes on."""
+async def test_no_worker_of_a_stopped_group_dead_letters_any_more(bench: ProcessorKit) -> None:
+    """Until another version is deployed or the brake is released. Valid events are still processed."""
     brakes = Brakes(SecretStr(bench.url))
     await brakes.trip("test.worker", "20 died", ["20 times RuleViolated"], "1")
 
@@ -298,14 +302,14 @@ async def test_no_worker_of_a_stopped_group_dead_letters_any_more(bench: Bench) 
     assert [await brakes.take_allowance("test.worker") for _ in range(2)] == [7, 0]
 
 
-async def test_a_replay_in_vain_does_not_trip_the_brake(bench: Bench) -> None:
+async def test_a_failed_replay_does_not_trip_the_brake(bench: ProcessorKit) -> None:
     processor = replace(bench.processor, brake=Brake(Limits(window=20, least=5, ratio=0.5, run=5)))
     dead = [note(f"evt_{n}", n, trouble="rule") for n in range(4)]
     for _ in range(3):
         assert all(isinstance(verdict, Dead) for verdict in await processor.process(dead))
 
 
-async def test_a_retry_of_a_batch_publishes_no_letter_twice(bench: Bench) -> None:
+async def test_a_retry_of_a_batch_publishes_no_letter_twice(bench: ProcessorKit) -> None:
     attempt = Attempt()
     batch = [note("evt_1", 0, trouble="rule")]
     await bench.processor.process(batch, attempt)

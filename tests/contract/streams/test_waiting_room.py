@@ -1,4 +1,4 @@
-"""What refers to something unknown waits aside, comes back through the log, is applied or dies at its limit (D3)."""
+"""An event with an unknown reference waits, is appended to the log again, and is applied or dies at its limit (D3)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pydantic import SecretStr
 
 from schemas.settings import Config
 from schemas.verdict import Applied, Dead, Waiting
-from tests.kits.timerkit import RECEIVED_AT, START, Rig, body
+from tests.kits.timerkit import RECEIVED_AT, START, TimerKit, body
 
 LIMIT = timedelta(hours=72)
 
 
 @pytest.fixture
-async def rig(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[Rig]:
-    """One partition: whatever waits has everybody behind it."""
-    opened = await Rig.open(kafka_bootstrap, database, topic_prefix, 1, Config())
+async def rig(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[TimerKit]:
+    """One partition, so that every waiting event has other customers' events after it."""
+    opened = await TimerKit.open(kafka_bootstrap, database, topic_prefix, 1, Config())
     yield opened
     await opened.close()
 
 
-async def test_what_waits_holds_nobody_up(rig: Rig) -> None:
-    """Other customers' events, and the customer's own, go on in the same partition and batch."""
+async def test_a_waiting_event_delays_no_other_event(rig: TimerKit) -> None:
+    """Other customers' events, and the customer's own, continue in the same partition and batch."""
     rig.send("evt_1", "user.came", "cus_1", user="u1")
     rig.send("evt_2", "user.answered", "cus_2", user="u2", customer="cus_2")
     rig.send("evt_3", "user.answered", "cus_1", user="u1")
@@ -53,7 +53,7 @@ async def test_what_waits_holds_nobody_up(rig: Rig) -> None:
     }
 
 
-async def test_what_waited_is_applied_once_its_turn_comes(rig: Rig) -> None:
+async def test_a_waiting_event_is_applied_once_its_reference_is_known(rig: TimerKit) -> None:
     rig.send("evt_1", "user.answered", "cus_1", user="u1", customer="cus_1", note='a\\u0000b "é"')
     (first,) = records = rig.read()
     await rig.work(records)
@@ -84,7 +84,7 @@ async def test_what_waited_is_applied_once_its_turn_comes(rig: Rig) -> None:
     assert await scheduler.fire_due() == 0
 
 
-async def test_what_it_misses_may_stand_behind_it_in_the_batch(rig: Rig) -> None:
+async def test_the_missing_event_may_come_later_in_the_batch(rig: TimerKit) -> None:
     rig.send("evt_1", "user.answered", "cus_1", user="u1")
     rig.send("evt_2", "user.came", "cus_1", user="u1")
 
@@ -93,7 +93,7 @@ async def test_what_it_misses_may_stand_behind_it_in_the_batch(rig: Rig) -> None
     assert await rig.timers() == {}
 
 
-async def test_at_its_limit_it_dies_and_says_what_never_came(rig: Rig) -> None:
+async def test_at_its_limit_an_event_dies_and_the_reason_names_what_was_missing(rig: TimerKit) -> None:
     rig.send("evt_1", "user.answered", "cus_1", user="u1", customer="cus_1")
     scheduler = rig.scheduler()
     verdicts = [(await rig.work())["evt_1"]]
@@ -103,7 +103,7 @@ async def test_at_its_limit_it_dies_and_says_what_never_came(rig: Rig) -> None:
         verdicts.append((await rig.work())["evt_1"])
 
     assert rig.now == START + LIMIT
-    reason = "waited 72 h for what never became known: user u1"
+    reason = "still unknown after 72 h: user u1"
     assert verdicts[-1] == Dead("NeverKnown", reason, "decide")
     (letter,) = await rig.rows("SELECT event_id, error_class, message, status FROM billing.dead_letters")
     assert letter == {"event_id": "evt_1", "error_class": "NeverKnown", "message": reason, "status": "open"}
@@ -113,7 +113,7 @@ async def test_at_its_limit_it_dies_and_says_what_never_came(rig: Rig) -> None:
     assert await scheduler.fire_due() == 0
 
 
-async def test_a_dead_letter_of_the_waiting_room_can_be_replayed(rig: Rig) -> None:
+async def test_a_dead_letter_of_the_waiting_room_can_be_replayed(rig: TimerKit) -> None:
     rig.send("evt_1", "user.answered", "cus_1", user="u1")
     records = rig.read()
     await rig.work(records)
@@ -125,22 +125,24 @@ async def test_a_dead_letter_of_the_waiting_room_can_be_replayed(rig: Rig) -> No
     assert await rig.work(records) == {"evt_1": Applied()}
 
 
-async def test_a_backlog_older_than_the_limit_waits_all_the_same(rig: Rig) -> None:
-    """After a stop of four days, what an event misses may be the next record: the limit counts from the first look."""
+async def test_a_backlog_older_than_the_limit_waits_all_the_same(rig: TimerKit) -> None:
+    """After a stop of four days the missing event may be the next record: the limit counts from the first attempt."""
     rig.now = START + timedelta(days=4)
     rig.send("evt_1", "user.answered", "cus_1", user="u1")
 
     assert await rig.work() == {"evt_1": Waiting(rig.now + timedelta(seconds=30), "user u1")}
 
 
-async def test_applied_by_another_delivery_it_is_not_brought_back(rig: Rig) -> None:
+async def test_an_event_applied_by_another_delivery_is_not_appended_again(rig: TimerKit) -> None:
     rig.send("evt_1", "user.answered", "cus_1", user="u1")
     records = rig.read()
     await rig.work(records)
     rig.send("evt_2", "user.came", "cus_1", user="u1")
     await rig.work()
     await rig.work(records)
-    await rig.rows("UPDATE billing.timers SET status = 'pending' RETURNING 1")  # as an older worker might leave it
+    await rig.rows(
+        "UPDATE billing.timers SET status = 'pending' RETURNING 1"
+    )  # as an older version of the worker might leave it
 
     rig.move(hours=1)
     await rig.scheduler().fire_due()
@@ -150,7 +152,7 @@ async def test_applied_by_another_delivery_it_is_not_brought_back(rig: Rig) -> N
     assert await rig.trails() == {"u1": "evt_2,evt_1"}
 
 
-async def test_an_event_has_one_timer_however_often_it_is_delivered(rig: Rig) -> None:
+async def test_an_event_has_one_timer_however_often_it_is_delivered(rig: TimerKit) -> None:
     rig.send("evt_1", "user.answered", "cus_1", user="u1")
     records = rig.read()
     for _ in range(3):
@@ -162,8 +164,8 @@ async def test_an_event_has_one_timer_however_often_it_is_delivered(rig: Rig) ->
     assert len(rig.read()) == 1
 
 
-async def test_an_event_that_outgrew_a_record_does_not_hold_up_the_others(rig: Rig) -> None:
-    """jsonb writes 1e300 as 301 digits: what came as 50 kB may be too large to go back on the log."""
+async def test_an_event_that_outgrew_a_record_does_not_hold_up_the_others(rig: TimerKit) -> None:
+    """jsonb writes 1e300 as 301 digits, so an event of 50 kB may become too large to be appended again."""
     rig.send("evt_1", "user.answered", "cus_1", user="u1")
     (record,) = rig.read()
     huge = body("evt_1", "user.answered", user="u1", numbers=[1e300] * 8_000)

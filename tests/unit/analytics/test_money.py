@@ -1,4 +1,4 @@
-"""Recoveries, payments and refunds, and what one record tells the figures."""
+"""Figures for recoveries, payments and refunds, and the facts read from one record."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LAST = invoiced(9 * DAY, "payment_failed", attempts=4, next_attempt=None)
          ("open", "payment-failed", 1, None)),
     ],
 )  # fmt: skip
-def test_what_becomes_of_a_failed_invoice(facts: list[Fact], expected: tuple[Any, ...]) -> None:
+def test_the_outcome_of_a_failed_invoice(facts: list[Fact], expected: tuple[Any, ...]) -> None:
     assert recovery(*facts) == expected
     assert recovery(*reversed(facts)) == expected
 
@@ -81,7 +81,7 @@ def test_a_purchase_counts_once_when_it_is_paid() -> None:
     assert paid(*filter(None, reversed(facts))) == [("purchase", "cs_test_1", moment(5), 700)]
 
 
-def test_refunds_of_a_charge_are_steps_of_their_sum() -> None:
+def test_refunds_of_a_charge_are_the_steps_of_their_sum() -> None:
     def refunded(seconds: int, amount: int) -> Fact:
         charge = {"id": "ch_1", "object": "charge", "amount": 900, "amount_refunded": amount, "currency": "eur"}
         return fact(make.event("charge.refunded", charge | {"customer": "cus_1"}, BEGIN + seconds))
@@ -92,8 +92,8 @@ def test_refunds_of_a_charge_are_steps_of_their_sum() -> None:
     ]
 
 
-def test_who_is_no_customer_goes_by_a_digest() -> None:
-    """A guest's ordering key is an address, and no address belongs into the figures."""
+def test_a_guest_is_stored_under_a_digest() -> None:
+    """A guest's ordering key is an e-mail address, and the figures must not contain addresses."""
     obj = make.checkout_session(mode="payment", customer=None)
     found = fact_of(orjson.dumps(make.event("checkout.session.completed", obj, BEGIN)))
     assert found is not None
@@ -110,7 +110,7 @@ def test_each_example_is_read(type_: str) -> None:
 
 
 @pytest.mark.parametrize("type_", sorted(TELLERS))
-def test_what_cannot_be_read_is_said(type_: str) -> None:
+def test_an_unreadable_record_is_reported(type_: str) -> None:
     with pytest.raises(MalformedEvent):
         fact_of(
             orjson.dumps({"id": "evt_1", "object": "event", "type": type_, "created": BEGIN, "data": {"object": {}}})

@@ -1,4 +1,4 @@
-"""MRR and its movements, computed by hand; and the same from any order, repetition or lateness of the events."""
+"""MRR and its movements, compared with values computed by hand, for any order, repetition or delay of the events."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ def test_a_rate_is_exact(amount: str | None, quantity: int, interval: str | None
     assert monthly_rate(item) == rate
 
 
-def test_it_is_rounded_once_a_half_to_even() -> None:
+def test_the_sum_is_rounded_once_half_to_even() -> None:
     third = Fraction(2500, 3)
-    assert rounded([third, third, third]) == 2500  # and not 3 x 833
+    assert rounded([third, third, third]) == 2500  # not 3 x 833
     assert [rounded([Fraction(n, 2)]) for n in (1, 3, 5)] == [0, 2, 2]
 
 
-def test_more_than_can_be_counted_is_refused() -> None:
+def test_an_amount_out_of_range_is_refused() -> None:
     item = BilledItem(price_id="price_1", unit_amount="9" * 18, quantity=9_999, interval="month")
     with pytest.raises(TooMuchMoney):
         monthly_rate(item)
 
 
-def test_a_life() -> None:
+def test_movements_of_one_customer_from_start_to_end() -> None:
     assert moves(
         subscribed(0, type_="created", status="trialing"),
         subscribed(14 * DAY, BASIC),
@@ -89,7 +89,7 @@ def test_a_life() -> None:
 
 
 @pytest.mark.parametrize("status", ["incomplete", "incomplete_expired", "trialing", "unpaid", "paused", "canceled"])
-def test_what_is_no_revenue(status: str) -> None:
+def test_what_does_not_count_as_revenue(status: str) -> None:
     assert moves(subscribed(0, status=status)) == []
 
 
@@ -118,8 +118,8 @@ def test_a_new_subscription_of_an_old_customer_is_a_reactivation_and_a_second_on
     ]
 
 
-def test_within_a_second_only_the_end_counts() -> None:
-    """A subscription that is replaced by another is no churn."""
+def test_within_a_second_only_the_last_state_counts() -> None:
+    """A subscription that is replaced by another does not count as churn."""
     assert moves(subscribed(0), subscribed(5, type_="deleted"), subscribed(5, TEAM, id_="sub_2")) == [
         (0, "new", "basic", 1000),
         (5, "expansion", "basic", -1000),
@@ -131,18 +131,18 @@ def test_several_items_of_several_plans_and_intervals() -> None:
     items = [(BASIC, 2), (YEARLY, 1), (YEARLY, 2), (Price("price_odd", 7, "eur", "month"), 1)]
     assert moves(subscribed(0, **with_items(items))) == [
         (0, "new", "basic", 2000),
-        (0, "new", "price_odd", 7),  # a price that no plan names goes by its own id
+        (0, "new", "price_odd", 7),  # a price that is in no plan is listed under its own id
         (0, "new", "team", 2500),
     ]
 
 
-def test_a_trial_is_worth_something_once_it_is_paid_whatever_comes_first() -> None:
+def test_a_trial_counts_once_it_is_paid_in_any_order() -> None:
     trial = subscribed(0, type_="created", status="trialing")
     assert moves(trial, invoiced(9, "paid")) == [(9, "new", "basic", 1000)]
     assert moves(trial, invoiced(0, "paid", amount=0)) == []
 
 
-def test_nothing_comes_after_the_end() -> None:
+def test_no_event_after_the_end_counts() -> None:
     assert moves(subscribed(0), subscribed(5, type_="deleted"), subscribed(9), invoiced(11, "paid")) == [
         (0, "new", "basic", 1000),
         (5, "churn", "basic", -1000),
@@ -158,7 +158,7 @@ def test_currencies_are_never_added_up() -> None:
     ] == [("eur", "new", 1000), ("jpy", "new", 1500)]
 
 
-def test_the_shapes_before_and_since_basil_come_to_the_same() -> None:
+def test_the_shapes_before_and_since_basil_give_the_same_figures() -> None:
     found = []
     for shape in ApiShape:
         make = StripeEvents(shape)
@@ -185,7 +185,7 @@ def test_past_due_is_revenue_at_risk_until_it_is_paid_or_lost() -> None:
 
 
 STATUSES = st.sampled_from(["trialing", "active", "past_due", "paused", "unpaid", "incomplete", "canceled"])
-SECONDS = st.integers(0, 12)  # few, so that many collide
+SECONDS = st.integers(0, 12)  # few values, so that many collide
 FACTS = st.one_of(
     st.builds(
         lambda seconds, price, status, id_, quantity, type_: subscribed(
@@ -210,7 +210,7 @@ FACTS = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(FACTS, max_size=14), st.randoms(use_true_random=False))
-def test_any_order_and_repetition_come_to_the_same(facts: list[Fact], chance: random.Random) -> None:
+def test_any_order_and_repetition_give_the_same_figures(facts: list[Fact], chance: random.Random) -> None:
     delivered = facts + chance.choices(facts, k=len(facts)) if facts else []
     chance.shuffle(delivered)
     assert figures_of(delivered, CONFIG) == figures_of(facts, CONFIG)
@@ -219,7 +219,7 @@ def test_any_order_and_repetition_come_to_the_same(facts: list[Fact], chance: ra
 @settings(max_examples=60, deadline=None)
 @given(st.lists(FACTS, max_size=14))
 def test_the_movements_add_up(facts: list[Fact]) -> None:
-    """At no time is MRR negative; what is called by one kind has its sign; each failed invoice comes to one end."""
+    """MRR is never negative, each kind of movement has its sign, and each failed invoice has one outcome."""
     so_far: dict[tuple[str, str], int] = {}
     seconds: dict[tuple[Any, ...], int] = {}
     for row in figures_of(facts, CONFIG):

@@ -1,4 +1,4 @@
-"""The record contract: its files are as the types say, real records keep it, and nobody breaks it unawares."""
+"""The record contract: its files match the types, real records match it, and a breaking change fails the check."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def keeps(name: str, value: object) -> None:
     Draft202012Validator(schemas()[name], format_checker=Draft202012Validator.FORMAT_CHECKER).validate(value)
 
 
-def test_the_committed_files_are_as_the_types_say() -> None:
+def test_the_committed_files_match_the_types() -> None:
     ended = CliRunner().invoke(command_line(["contract"]), ["contract", "--check"])
     assert (ended.exit_code, ended.output) == (0, "")
 
 
-def test_each_schema_is_one() -> None:
+def test_each_schema_is_valid() -> None:
     for schema in schemas().values():
         Draft202012Validator.check_schema(schema)
 
 
-def test_all_that_the_document_refers_to_is_there() -> None:
+def test_all_references_of_the_document_exist() -> None:
     document = asyncapi(CONTRACT_VERSION)
 
     def refs(node: Any) -> Iterable[str]:
@@ -76,12 +76,12 @@ def test_all_that_the_document_refers_to_is_there() -> None:
 
 
 @pytest.mark.parametrize("source", Source)
-def test_headers_keep_it(source: Source) -> None:
+def test_headers_match_the_contract(source: Source) -> None:
     headers = RecordHeaders("evt_1", "invoice.paid", source, "", True, "", "default", NOW.isoformat())
     keeps("record-headers", decode_headers(headers.encode()))
 
 
-def test_a_dead_letters_headers_keep_it() -> None:
+def test_dead_letter_headers_match_the_contract() -> None:
     original: Headers = RecordHeaders("evt_1", "x", Source.STRIPE, "", True, "", "", NOW.isoformat()).encode()
     headers = decode_headers(replace(sample_letter(), headers=original, attempts=3).encode_headers())
     keeps("record-headers", headers)
@@ -89,13 +89,13 @@ def test_a_dead_letters_headers_keep_it() -> None:
 
 
 @pytest.mark.parametrize("type_", sorted(EXAMPLES))
-def test_events_keep_it(type_: str) -> None:
+def test_events_match_the_contract(type_: str) -> None:
     keeps("snapshot-event", example(type_, 1_760_000_000, StripeEvents(account="acct_1")))
 
 
-def test_recorded_events_keep_it() -> None:
+def test_recorded_events_match_the_contract() -> None:
     if not SHARED.is_dir():
-        pytest.skip("the recorded events are not beside this checkout (../shared/events)")
+        pytest.skip("the recorded events are not next to this checkout (../shared/events)")
     for path in SHARED.rglob("*.json"):
         event = orjson.loads(path.read_bytes())
         if not isinstance(event.get("created"), int) and event["object"] == "event":
@@ -103,7 +103,7 @@ def test_recorded_events_keep_it() -> None:
         keeps("thin-event" if event["object"] == "v2.core.event" else "snapshot-event", event)
 
 
-def test_a_timers_event_keeps_it() -> None:
+def test_timer_events_match_the_contract() -> None:
     timer = Timer(timer_key="t", account="acct_1", customer_id="", kind="win-back", subject="sub_1", due_at=NOW)
     keeps("timer-event", orjson.loads(orjson.dumps(timer_event(timer))))
     keeps("snapshot-event", timer_event(timer))
@@ -130,9 +130,7 @@ def narrowed(schema: Schema) -> None:
 
 
 @pytest.mark.parametrize("change", [removed, retyped, optional, retyped_within, narrowed])
-def test_what_takes_something_away_needs_another_major_version(
-    change: Callable[[Schema], None], tmp_path: Path
-) -> None:
+def test_a_removal_needs_a_new_major_version(change: Callable[[Schema], None], tmp_path: Path) -> None:
     promise(tmp_path, "1.0.0", "1.1.0")
     changed = copy.deepcopy(schemas())
     change(changed["snapshot-event"])
@@ -143,7 +141,7 @@ def test_what_takes_something_away_needs_another_major_version(
     assert "released/2.0.0.json" in checked(tmp_path, changed, "2.0.0")
 
 
-def test_what_comes_to_it_needs_another_minor_version(tmp_path: Path) -> None:
+def test_an_addition_needs_a_new_minor_version(tmp_path: Path) -> None:
     promise(tmp_path, "1.0.0")
     changed = copy.deepcopy(schemas())
     changed["record-headers"]["properties"]["tenant"] = {"type": "string"}
@@ -154,7 +152,7 @@ def test_what_comes_to_it_needs_another_minor_version(tmp_path: Path) -> None:
     assert "released/1.1.0.json" in checked(tmp_path, changed, "1.1.0")
 
 
-def test_a_whole_schema_is_not_dropped(tmp_path: Path) -> None:
+def test_a_schema_cannot_be_removed(tmp_path: Path) -> None:
     promise(tmp_path, "1.0.0")
     rest = {name: schema for name, schema in schemas().items() if name != "thin-event"}
     with pytest.raises(ContractBroken, match="thin-event: removed"):

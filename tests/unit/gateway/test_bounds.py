@@ -1,4 +1,4 @@
-"""The gateway with no Kafka at all: it still judges, it never answers 200, and nothing grows beyond its bound."""
+"""The gateway without Kafka: it still checks requests, never returns 200, and keeps its limits."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def gateway() -> Iterator[Served]:
         yield served
 
 
-def test_it_starts_and_is_alive_but_not_ready(gateway: Served) -> None:
-    """A gateway that waits for Kafka is not restarted for it (liveness) and gets no traffic (readiness)."""
+def test_without_kafka_it_is_alive_but_not_ready(gateway: Served) -> None:
+    """A gateway that waits for Kafka is not restarted (liveness) and gets no traffic (readiness)."""
     assert get(gateway.port, "/livez").status == 200
     ready = get(gateway.port, "/readyz")
     assert ready.status == 503
     assert "unreachable" in json.loads(ready.body)["reason"]
 
 
-def test_what_is_wrong_is_refused_without_asking_kafka(gateway: Served) -> None:
-    """4xx at once: a stranger cannot make us wait."""
+def test_invalid_requests_are_refused_without_kafka(gateway: Served) -> None:
+    """It returns 4xx at once, so an unauthenticated sender cannot occupy the gateway."""
     body = event()
     started = time.monotonic()
     assert post(gateway.port, body, signed(body, b"whsec_forged")).status == 400
@@ -44,12 +44,12 @@ def test_what_is_wrong_is_refused_without_asking_kafka(gateway: Served) -> None:
     assert gateway.publisher.in_flight == 0
 
 
-def test_never_a_200_on_hope_and_a_bound_on_waiting(gateway: Served) -> None:
-    """Each event is answered 503 with Retry-After within the deadline; beyond the bound, at once."""
+def test_no_200_without_kafka_and_a_limit_on_waiting_requests(gateway: Served) -> None:
+    """Each event gets 503 with Retry-After within the deadline; above the limit, at once."""
     body = event()
     with ThreadPoolExecutor(RECORDS + 1) as pool:
         waiting = [pool.submit(post, gateway.port, body, signed(body)) for _ in range(RECORDS)]
-        eventually(lambda: gateway.publisher.in_flight == RECORDS, within_s=PATIENCE_S, what="all under way")
+        eventually(lambda: gateway.publisher.in_flight == RECORDS, within_s=PATIENCE_S, what="all in flight")
         over = post(gateway.port, body, signed(body))
         answers = [future.result() for future in waiting]
     assert over.status == 503
@@ -63,19 +63,19 @@ def test_never_a_200_on_hope_and_a_bound_on_waiting(gateway: Served) -> None:
     eventually(lambda: gateway.publisher.in_flight == 0, within_s=PATIENCE_S + 3, what="slots free again")
 
 
-def test_bodies_have_a_common_bound(gateway: Served) -> None:
-    """What all requests hold together is bounded too: one body over it is 503, and the bytes are given back."""
+def test_bodies_share_one_limit(gateway: Served) -> None:
+    """The total size of all bodies in memory is limited. A body above it gets 503, and its bytes are released."""
     body = event(pad=30_000)
     assert post(gateway.port, body, signed(body)).status == 503
     eventually(
         lambda: gateway.metrics.registry.get_sample_value("billing_gateway_body_bytes") == 0,
         within_s=5,
-        what="bytes given back",
+        what="bytes released",
     )
 
 
-def test_it_stops_within_its_bound_although_records_wait() -> None:
-    """Shutdown gives up what Kafka never took; those callers had their 503."""
+def test_it_stops_within_its_time_limit_with_records_queued() -> None:
+    """The shutdown drops records that Kafka did not accept; their senders have received 503."""
     with serving(NOWHERE, "t.events", bounds=PublishLimits(confirm_within_s=1.5)) as served:
         body = event()
         assert post(served.port, body, signed(body)).status == 503

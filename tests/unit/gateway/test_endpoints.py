@@ -1,4 +1,4 @@
-"""The webhook endpoints: what a config may not say, and who may knock."""
+"""The webhook endpoints: configurations that are refused, and addresses that may post."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def endpoint(*secrets: str, mode: Mode = Mode.TEST, allow_ips: tuple[str, ...] =
 
 
 def test_secrets_never_show() -> None:
-    """A door that lands in a log or a traceback says nothing."""
-    door = webhook_endpoints(Config(endpoints={"default": endpoint("whsec_hush")}))["default"]
-    assert door.secrets == (b"whsec_hush",)
-    assert "hush" not in repr(door)
+    """The repr of an endpoint, as in a log or a traceback, contains no secret."""
+    loaded = webhook_endpoints(Config(endpoints={"default": endpoint("whsec_hush")}))["default"]
+    assert loaded.secrets == (b"whsec_hush",)
+    assert "hush" not in repr(loaded)
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,8 @@ def test_secrets_never_show() -> None:
         ({"t": endpoint("whsec_1"), "l": endpoint("whsec_1", mode=Mode.LIVE)}, "endpoints.l.secrets"),
     ],
 )
-def test_a_config_that_leaves_a_door_open_is_refused(endpoints: dict[str, Endpoint], named: str) -> None:
-    """One line that names the place, and no secret in it."""
+def test_a_config_with_an_open_endpoint_is_refused(endpoints: dict[str, Endpoint], named: str) -> None:
+    """The error is one line that names the place and contains no secret."""
     with pytest.raises(InvalidSettings, match="BILLING_CONFIG") as caught:
         webhook_endpoints(Config(endpoints=endpoints))
     assert named in str(caught.value)
@@ -42,7 +42,7 @@ def test_a_config_that_leaves_a_door_open_is_refused(endpoints: dict[str, Endpoi
 
 
 def test_two_endpoints_of_one_mode_may_share_a_secret() -> None:
-    """That opens nothing that was not open."""
+    """This gives no additional access."""
     assert len(webhook_endpoints(Config(endpoints={"a": endpoint("whsec_1"), "b": endpoint("whsec_1")}))) == 2
 
 
@@ -62,6 +62,6 @@ def test_two_endpoints_of_one_mode_may_share_a_secret() -> None:
     ],
 )
 def test_who_may_post(networks: tuple[str, ...], peer: str | None, admitted: bool) -> None:
-    """The peer's own address decides, in whichever form the socket reports it."""
-    door = webhook_endpoints(Config(endpoints={"default": endpoint(allow_ips=networks)}))["default"]
-    assert door.admits(peer) is admitted
+    """The peer's address decides, in any form that the socket reports."""
+    loaded = webhook_endpoints(Config(endpoints={"default": endpoint(allow_ips=networks)}))["default"]
+    assert loaded.admits(peer) is admitted

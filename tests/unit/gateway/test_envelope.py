@@ -1,4 +1,4 @@
-"""Reading the envelope: what Stripe signs may still be no event, and then it is a reason and never a crash."""
+"""Reading the envelope: a signed body that is not an event is refused with a reason and never crashes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_snapshot_event() -> None:
 
 
 def test_a_connected_accounts_event() -> None:
-    """`account` becomes the header and part of the key."""
+    """`account` becomes a header and part of the key."""
     envelope = read(SNAPSHOT | {"account": "acct_1"})
     assert (envelope.account, envelope.key) == ("acct_1", "acct_1/cus_1")
 
@@ -60,12 +60,12 @@ def test_a_thin_event() -> None:
 
 @pytest.mark.parametrize("null", ["api_version", "account", "request", "pending_webhooks"])
 def test_fields_that_may_be_null(null: str) -> None:
-    """Null is not wrong where Stripe sends null."""
+    """Null is accepted in the fields where Stripe sends null."""
     assert read(SNAPSHOT | {null: None}).event_id == "evt_1"
 
 
 def test_recorded_form_values() -> None:
-    """Events that went through a form have words for booleans and digits for numbers."""
+    """Events that passed through an HTML form have text for booleans and numbers."""
     assert read(SNAPSHOT | {"livemode": "true", "created": "1518896523"}).livemode is True
     assert read(SNAPSHOT | {"livemode": "false"}).livemode is False
 
@@ -90,8 +90,8 @@ def test_recorded_form_values() -> None:
         b'{"object":"event","created":' + b"9" * 5_000 + b"}",
     ],
 )
-def test_what_is_no_event(body: bytes) -> None:
-    """Each is refused with a reason."""
+def test_other_json_is_refused(body: bytes) -> None:
+    """Each body is refused with a reason."""
     with pytest.raises(NotAnEvent):
         read_event(body)
 
@@ -99,14 +99,14 @@ def test_what_is_no_event(body: bytes) -> None:
 @pytest.mark.parametrize("bad", [None, "", 1, [], {}, "a b", "a\x00b", "é", "x" * 256, "a\nb", "\x7f"])
 @pytest.mark.parametrize("name", ["id", "type"])
 def test_ids_are_plain(name: str, bad: object) -> None:
-    """What goes into headers, logs and text columns is printable ASCII of at most 255 characters."""
+    """Values for headers, logs and text columns are printable ASCII of at most 255 characters."""
     with pytest.raises(NotAnEvent, match=f"`{name}`"):
         read(SNAPSHOT | {name: bad})
 
 
 @pytest.mark.parametrize("bad", ["", 1, {}, "a\x00", "x" * 256])
 def test_accounts_are_plain(bad: object) -> None:
-    """The same for the account, by either name."""
+    """The same rule applies to the account, under both field names."""
     with pytest.raises(NotAnEvent, match="`account`"):
         read(SNAPSHOT | {"account": bad})
     with pytest.raises(NotAnEvent, match="`context`"):
@@ -115,7 +115,7 @@ def test_accounts_are_plain(bad: object) -> None:
 
 @pytest.mark.parametrize("bad", [None, 0, 1, "yes", "True", [], {}])
 def test_livemode_is_never_guessed(bad: object) -> None:
-    """Which mode an event belongs to decides whether it is let in."""
+    """The mode of an event decides whether it is accepted, so it must be explicit."""
     with pytest.raises(NotAnEvent, match="`livemode`"):
         read(SNAPSHOT | {"livemode": bad})
     with pytest.raises(NotAnEvent, match="`livemode`"):
@@ -124,39 +124,39 @@ def test_livemode_is_never_guessed(bad: object) -> None:
 
 @pytest.mark.parametrize("bad", [None, -1, True, 1.5, "x", "", "1" * 13, LAST_SECOND + 1, 10**30, [], {}])
 def test_created_is_a_time(bad: object) -> None:
-    """What no timestamp column could hold is refused at the door."""
+    """The gateway refuses values that do not fit a timestamp column."""
     with pytest.raises(NotAnEvent, match="`created`"):
         read(SNAPSHOT | {"created": bad})
 
 
 @pytest.mark.parametrize("bad", [None, [], "x", {}, {"object": None}, {"object": "cus_1"}, {"object": []}])
 def test_data_object_is_an_object(bad: object) -> None:
-    """A snapshot event without its object is none."""
+    """A snapshot event without its object is refused."""
     with pytest.raises(NotAnEvent, match=r"`data\.object`"):
         read(SNAPSHOT | {"data": bad})
 
 
 @pytest.mark.parametrize("bad", [7, [], {}, "a b", "x" * 300])
-def test_an_odd_api_version_only_describes(bad: object) -> None:
-    """It is left out of the headers; the event is taken."""
+def test_an_odd_api_version_is_ignored(bad: object) -> None:
+    """It is left out of the headers; the event is accepted."""
     assert read(SNAPSHOT | {"api_version": bad}).api_version == ""
 
 
-def test_the_last_of_two_names_counts() -> None:
-    """As for every reader downstream."""
+def test_the_last_of_two_equal_names_wins() -> None:
+    """All readers downstream do the same."""
     body = json.dumps(SNAPSHOT).encode()[:-1] + b', "id": "evt_last"}'
     assert read_event(body).event_id == "evt_last"
 
 
-def test_a_nul_in_the_payload_is_not_the_gateways_business() -> None:
-    """jsonb cannot hold it, so the event is dead-lettered downstream, with its bytes; refusing would lose it."""
+def test_a_nul_in_the_payload_is_accepted() -> None:
+    """jsonb cannot store it, so the worker writes a dead letter with the bytes. Refusing it would lose the event."""
     document = SNAPSHOT | {"data": {"object": {"id": "in_1", "customer": "cus_1", "note": "a\x00b"}}}
     assert read(document).key == "cus_1"
 
 
-@pytest.mark.skipif(not SAMPLES.exists(), reason="the shared sample events are not beside this clone")
+@pytest.mark.skipif(not SAMPLES.exists(), reason="the shared sample events are not next to this checkout")
 def test_every_sample_is_an_event() -> None:
-    """What other projects recorded from Stripe is let in."""
+    """Events recorded by other projects are accepted."""
     paths = sorted(SAMPLES.glob("*/*__*.json"))
     assert len(paths) > 150
     for path in paths:
@@ -172,7 +172,7 @@ _JSON = st.recursive(
 
 @given(st.sampled_from([SNAPSHOT, THIN]), st.dictionaries(st.sampled_from(sorted(SNAPSHOT | THIN)), _JSON, max_size=3))
 def test_any_field_may_hold_anything(base: dict[str, Any], changes: dict[str, Any]) -> None:
-    """An envelope whose texts are clean, or NotAnEvent; nothing else."""
+    """The result is an envelope with clean texts, or NotAnEvent is raised."""
     try:
         envelope = read(base | changes)
     except NotAnEvent:
@@ -184,6 +184,6 @@ def test_any_field_may_hold_anything(base: dict[str, Any], changes: dict[str, An
 
 @given(st.binary(max_size=300))
 def test_any_bytes(body: bytes) -> None:
-    """Noise is refused; hypothesis has never yet written a Stripe event by chance."""
+    """Random bytes are refused."""
     with pytest.raises(NotAnEvent):
         read_event(body)

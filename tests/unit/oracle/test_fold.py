@@ -1,4 +1,4 @@
-"""The fold comes to what the rules say of the log, whatever the log repeats, and the checker sees what is not so."""
+"""The fold gives the result of the rules for a log with repetitions, and the checker finds every deviation."""
 
 from __future__ import annotations
 
@@ -51,32 +51,32 @@ def outcomes(fold: Fold) -> dict[str, str]:
     return {event_id: judged.outcome for event_id, judged in fold.ledger.items()}
 
 
-def test_each_event_has_the_outcome_that_its_rule_comes_to() -> None:
+def test_each_event_has_the_outcome_of_its_rule() -> None:
     fold = fold_of(SUBSCRIBED, PAID, BROKEN, UNKNOWN)
     assert outcomes(fold) == {"evt_sub": "applied", "evt_paid": "applied", "evt_broken": "dead", "evt_other": "ignored"}
     assert fold.ledger["evt_broken"].error_class == "MalformedEvent"
     assert [email.template for _, email in fold.emails.values()] == ["subscription-welcome", "payment-receipt"]
 
 
-def test_what_comes_twice_is_decided_where_it_stood_first() -> None:
+def test_a_repeated_event_is_decided_at_its_first_position() -> None:
     fold = fold_of(SUBSCRIBED, PAID, SUBSCRIBED, PAID)
     assert (fold.ledger["evt_sub"].offset, fold.ledger["evt_paid"].offset, fold.deliveries) == (0, 1, 4)
 
 
-def test_what_waits_is_applied_when_what_it_misses_has_come() -> None:
+def test_a_waiting_event_is_applied_when_the_missing_one_arrives() -> None:
     fold = fold_of(LINKED, PAID)
     assert outcomes(fold)["evt_link"] == "waiting"
     fold.settle()
     assert (outcomes(fold)["evt_link"], fold.waited) == ("applied", {"evt_link"})
 
 
-def test_what_waits_for_what_never_comes_goes_on_waiting() -> None:
+def test_an_event_keeps_waiting_if_the_missing_one_never_arrives() -> None:
     fold = fold_of(LINKED)
     fold.settle()
     assert outcomes(fold) == {"evt_link": "waiting"}
 
 
-def test_a_record_that_names_no_event_is_counted_apart() -> None:
+def test_a_record_without_an_event_id_is_counted_separately() -> None:
     fold = Fold(Config(), RULES)
     fold.take(record_of("billing.events", 0, 7, None, b"no JSON", (), 0.0))
     assert (fold.nameless, fold.ledger) == ([(0, 7)], {})
@@ -100,7 +100,7 @@ def test_a_timer_has_fired_once_its_event_is_on_the_log() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_history_comes_to_one_state_however_it_is_delivered(seed: int) -> None:
+def test_a_history_gives_one_state_however_it_is_delivered(seed: int) -> None:
     lives = in_order(seed, 1200, 60, AT)
     sent = deliveries(seed, lives)
     assert len(sent) > len({delivery.event_id for delivery in sent}) == 1200
@@ -123,7 +123,7 @@ EVENTS = (SUBSCRIBED, PAID, BROKEN)
 
 
 def tables_of(fold: Fold) -> Tables:
-    """What Postgres would hold had all gone well."""
+    """The tables that Postgres would contain after a correct run."""
     begun = datetime.fromtimestamp(AT, UTC)
     return Tables(
         ledger={
@@ -156,7 +156,7 @@ def tables_of(fold: Fold) -> Tables:
 
 
 def findings_after(harm: Callable[[Tables, Path], object], folder: Path) -> Findings:
-    """What the checker finds once the harm has been done to a run that went well."""
+    """The checker's findings for a correct run after `harm` has damaged its result."""
     records = log_of(*EVENTS)
     fold = Fold(Config(), RULES).take_all(records)
     tables = tables_of(fold)
@@ -171,7 +171,7 @@ def deliver(folder: Path, key: str, name: str) -> None:
     (folder / f"{name}.eml").write_bytes(text.encode())
 
 
-def test_nothing_is_found_where_all_went_well(tmp_path: Path) -> None:
+def test_a_correct_run_has_no_findings(tmp_path: Path) -> None:
     findings = findings_after(lambda *_: None, tmp_path)
     assert findings.wrong == {name: [] for name in findings.wrong}
 
@@ -189,11 +189,11 @@ def _alter_subscription(tables: Tables, _: Path) -> None:
 HARMS: dict[str, tuple[str, Callable[[Tables, Path], object]]] = {
     "a ledger row is missing": ("lost", lambda tables, _: tables.ledger.pop("evt_paid")),
     "an event still waits": ("lost", lambda tables, _: tables.ledger["evt_paid"].update(outcome="waiting")),
-    "a ledger row is of no event": (
+    "a ledger row belongs to no event": (
         "invented",
         lambda tables, _: tables.ledger.update(evt_none=tables.ledger["evt_paid"]),
     ),
-    "an outcome is another": ("judged_otherwise", lambda tables, _: tables.ledger["evt_sub"].update(outcome="stale")),
+    "an outcome is different": ("judged_otherwise", lambda tables, _: tables.ledger["evt_sub"].update(outcome="stale")),
     "one was applied too late": (
         "out_of_order",
         lambda tables, _: tables.ledger["evt_sub"].update(applied_at=datetime.fromtimestamp(AT + 60, UTC)),
@@ -202,7 +202,7 @@ HARMS: dict[str, tuple[str, Callable[[Tables, Path], object]]] = {
     "a row is missing": ("state", lambda tables, _: dict.clear(tables.state[Customer])),  # type: ignore[arg-type]  # read-only to others
     "a row was altered twice": ("state", _alter_subscription),
     "a mail was not queued": ("outboxes", lambda tables, _: tables.emails.popitem()),
-    "a mail says something else": (
+    "a mail has other data": (
         "outboxes",
         lambda tables, _: next(iter(tables.emails.values())).update(data=b'{"plan": "other"}'),
     ),
@@ -217,12 +217,12 @@ HARMS: dict[str, tuple[str, Callable[[Tables, Path], object]]] = {
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_each_harm_is_found(harm: str, tmp_path: Path) -> None:
+def test_each_kind_of_damage_is_found(harm: str, tmp_path: Path) -> None:
     kind, do_it = HARMS[harm]
     assert findings_after(do_it, tmp_path).wrong[kind] != []
 
 
-def test_a_second_copy_after_a_try_without_an_end_is_counted_apart(tmp_path: Path) -> None:
+def test_a_second_copy_after_an_unfinished_try_is_counted_separately(tmp_path: Path) -> None:
     def harm(tables: Tables, folder: Path) -> None:
         _deliver_again(tables, folder)
         next(iter(tables.emails.values())).update(attempts=2)

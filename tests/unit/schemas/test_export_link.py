@@ -1,4 +1,4 @@
-"""The links in mails: nobody else can make one, and one ends when it says."""
+"""The links in mails: they cannot be forged, and each expires at its own time."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ def parts(url: str) -> tuple[str, str, str]:
     return split.path.rpartition("/")[2], query["expires"][0], query["signature"][0]
 
 
-def test_a_link_opens_what_it_was_made_for_until_its_end() -> None:
+def test_a_link_is_valid_until_it_expires() -> None:
     url = export_url("https://billing.example.com", SECRET, ID, END)
     assert url.startswith(f"https://billing.example.com/exports/{ID}?expires=")
     assert check_export_link(SECRET, *parts(url), BEFORE) is LinkVerdict.VALID
     assert check_export_link(SECRET, *parts(url), END) is LinkVerdict.EXPIRED
 
 
-def test_a_forged_link_is_forged_even_when_it_would_have_expired() -> None:
+def test_a_forged_link_is_forged_even_after_its_expiry() -> None:
     id_, expires, _ = parts(export_url("https://x.example", SECRET, ID, END))
     late = END + timedelta(days=1)
     assert check_export_link(SECRET, id_, expires, "A" * 43, late) is LinkVerdict.FORGED
 
 
 @given(secret=st.binary(min_size=1, max_size=40).filter(lambda secret: secret != SECRET))
-def test_another_secret_opens_nothing(secret: bytes) -> None:
+def test_a_link_with_another_secret_is_forged(secret: bytes) -> None:
     assert check_export_link(secret, *parts(export_url("https://x.example", SECRET, ID, END)), BEFORE) is (
         LinkVerdict.FORGED
     )
 
 
 @given(id_=st.text(), expires=st.text(), signature=st.text())
-def test_whatever_comes_with_a_request_is_forged_unless_it_is_the_link(id_: str, expires: str, signature: str) -> None:
+def test_any_other_parameters_are_forged(id_: str, expires: str, signature: str) -> None:
     assert check_export_link(SECRET, id_, expires, signature, BEFORE) is LinkVerdict.FORGED
 
 
 @given(data=st.data())
-def test_no_part_of_a_link_can_be_changed(data: st.DataObject) -> None:
+def test_a_link_with_a_changed_part_is_forged(data: st.DataObject) -> None:
     genuine = parts(export_url("https://x.example", SECRET, ID, END))
     at = data.draw(st.integers(0, 2), label="part")
     changed = list(genuine)
@@ -69,7 +69,7 @@ def test_no_part_of_a_link_can_be_changed(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("shift", [1, 2, 3])
-def test_digits_cannot_move_between_the_id_and_the_end(shift: int) -> None:
+def test_digits_cannot_move_between_id_and_expiry(shift: int) -> None:
     id_, expires, signature = parts(export_url("https://x.example", SECRET, ID, END))
     moved = (id_ + expires[:shift], expires[shift:], signature)
     assert check_export_link(SECRET, *moved, BEFORE) is LinkVerdict.FORGED

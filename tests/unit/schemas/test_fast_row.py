@@ -1,4 +1,4 @@
-"""Rows as values: copied with changes, compared by their fields."""
+"""Rows as values: they are copied with changes and compared by their fields."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from schemas.state import Customer, User
 ADA = Customer(account="", customer_id="cus_1", email="ada@example.com")
 
 
-def test_a_copy_is_changed_and_what_it_is_of_is_not() -> None:
+def test_replace_changes_the_copy_only() -> None:
     copy = replace(ADA, email=None, name="Ada")
     assert (copy.customer_id, copy.email, copy.name) == ("cus_1", None, "Ada")
     assert (ADA.email, ADA.name) == ("ada@example.com", None)
     assert copy == dataclasses.replace(ADA, email=None, name="Ada")
 
 
-def test_a_field_that_there_is_not_is_refused() -> None:
+def test_an_unknown_field_is_refused() -> None:
     changes: dict[str, Any] = {"e_mail": None}
     with pytest.raises(TypeError, match="Customer has no e_mail"):
         replace(ADA, **changes)
@@ -35,7 +35,7 @@ def test_rows_are_compared_by_kind_and_fields() -> None:
     assert stranger != ADA
 
 
-def test_an_event_knows_its_version_however_it_is_made() -> None:
+def test_an_event_has_its_version_however_it_is_created() -> None:
     made: dict[str, Any] = {"type": "t", "livemode": True, "account": "", "customer_id": None, "api_version": None}
     event = Event(id="evt_1", created=5, previous={}, object=None, rank=10, **made)
     assert event.version == "0:000000000005:10:evt_1"

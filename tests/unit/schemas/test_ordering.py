@@ -1,4 +1,4 @@
-"""The ordering key: one customer is one key, and each payload has exactly one."""
+"""The ordering key: one key per customer, and exactly one key per payload."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def event(o: dict[str, Any], **top: Any) -> dict[str, Any]:
     ],
 )
 def test_the_customer_is_the_key(o: dict[str, Any], expected: str) -> None:
-    """Wherever an event names its customer, as an id or expanded, that is its key."""
+    """The customer is the key wherever the event names it, as an id or as an expanded object."""
     assert ordering_key(event(o)) == expected
     assert customer_id_of(event(o)) == expected
 
@@ -67,21 +67,21 @@ def test_the_customer_is_the_key(o: dict[str, Any], expected: str) -> None:
         ),
     ],
 )
-def test_without_a_customer_the_steadiest_id_is_the_key(o: dict[str, Any], expected: str) -> None:
-    """A charge and its disputes, refunds and warnings share one key although none names a customer."""
+def test_without_a_customer_the_most_stable_id_is_the_key(o: dict[str, Any], expected: str) -> None:
+    """A charge and its disputes, refunds and warnings share one key, although none names a customer."""
     assert ordering_key(event(o)) == expected
     assert customer_id_of(event(o)) is None
 
 
-def test_a_detached_card_goes_where_its_customer_goes() -> None:
-    """payment_method.detached has lost its customer; `previous_attributes` still names it."""
+def test_a_detached_card_has_its_customers_key() -> None:
+    """payment_method.detached has no customer; `previous_attributes` still contains it."""
     detached = event({"object": "payment_method", "id": "pm_1", "customer": None}, previous={"customer": "cus_1"})
     assert ordering_key(detached) == "cus_1"
     assert customer_id_of(detached) == "cus_1"
 
 
 def test_a_connected_account_is_part_of_the_key() -> None:
-    """One id under two accounts is two customers."""
+    """The same id in two accounts means two customers."""
     o = {"object": "subscription", "id": "sub_1", "customer": "cus_1"}
     assert ordering_key(event(o, account="acct_1")) == "acct_1/cus_1"
     assert ordering_key(event(o, account=None)) == "cus_1"
@@ -89,16 +89,16 @@ def test_a_connected_account_is_part_of_the_key() -> None:
     assert account_of(event(o, account="acct_1")) == "acct_1"
 
 
-def test_all_about_an_account_has_one_key() -> None:
-    """account.updated with and without the top-level field, and deauthorized, whose object is the platform's."""
+def test_all_events_about_an_account_have_one_key() -> None:
+    """account.updated with and without the top-level field, and deauthorized, which contains the platform's object."""
     updated = {"object": "account", "id": "acct_1"}
     assert ordering_key(event(updated)) == "acct_1"
     assert ordering_key(event(updated, account="acct_1")) == "acct_1"
     assert ordering_key(event({"object": "application", "id": "ca_1"}, account="acct_1")) == "acct_1"
 
 
-def test_thin_events_go_by_their_related_object() -> None:
-    """A thin event has no data: related object, and last the event id; its context is the account."""
+def test_thin_events_use_their_related_object() -> None:
+    """A thin event has no data. The key is the related object, else the event id; the account is its context."""
     thin: dict[str, Any] = {"id": "evt_1", "object": "v2.core.event", "related_object": {"id": "mtr_1", "type": "x"}}
     assert ordering_key(thin) == "mtr_1"
     assert ordering_key(thin | {"context": "acct_1"}) == "acct_1/mtr_1"
@@ -107,28 +107,28 @@ def test_thin_events_go_by_their_related_object() -> None:
 
 
 def test_a_snapshot_events_context_is_not_its_account() -> None:
-    """Newer snapshot events carry `context` too; only `account` says whose they are."""
+    """Newer snapshot events have `context` too; only `account` names the account."""
     assert ordering_key(event({"object": "customer", "id": "cus_1"}, context="ctx_1")) == "cus_1"
 
 
 @pytest.mark.parametrize("awkward", ["x" * 300, "é" * 200, "cus\x00_1", "cus\ud800", "a\nb"])
-def test_awkward_ids_become_digests(awkward: str) -> None:
-    """A key fits Kafka's tools and text columns, and stays one key for one customer."""
+def test_unsuitable_ids_become_digests(awkward: str) -> None:
+    """The digest fits Kafka's tools and text columns, and is still one key per customer."""
     key = ordering_key(event({"object": "customer", "id": awkward}))
     assert key.startswith("sha256:")
     assert key == ordering_key(event({"object": "subscription", "customer": awkward}))
     assert key != ordering_key(event({"object": "customer", "id": awkward + "x"}))
 
 
-def test_no_id_at_all() -> None:
-    """Even then there is a key."""
+def test_an_event_without_any_id_has_a_key() -> None:
+    """The key is not empty."""
     assert ordering_key({}) == UNKNOWN_KEY
 
 
-@pytest.mark.skipif(not SAMPLES.exists(), reason="the shared sample events are not beside this clone")
+@pytest.mark.skipif(not SAMPLES.exists(), reason="the shared sample events are not next to this checkout")
 def test_each_sample_that_names_a_customer_is_keyed_by_it() -> None:
-    """In files that other projects recorded, the key is the customer the file names, and never merely the event id
-    where the object has an id of its own."""
+    """In events recorded by other projects, the key is the customer named there. It is never only the event id
+    if the object has its own id."""
     seen = 0
     for path in sorted(SAMPLES.glob("*/*__*.json")):
         sample = json.loads(path.read_text())
@@ -156,7 +156,7 @@ _JSON = st.recursive(
 
 @given(st.dictionaries(_NAMES, _JSON, max_size=8), st.dictionaries(_NAMES, _JSON, max_size=8), st.booleans())
 def test_any_object_has_one_key(junk: dict[str, Any], o: dict[str, Any], is_nested: bool) -> None:
-    """Total, deterministic, bounded, encodable; and never raises, whatever the types are."""
+    """The key is deterministic, bounded and encodable, and the function never raises, for values of any type."""
     payload = junk | {"data": {"object": o}} if is_nested else junk
     key = ordering_key(payload)
     assert key

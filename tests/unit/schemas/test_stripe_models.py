@@ -1,4 +1,4 @@
-"""The models of Stripe's objects: strict where money and identity are, tolerant of everything else."""
+"""The models of Stripe's objects: strict for money and identity, tolerant for all other fields."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_unknown_fields_are_ignored() -> None:
     assert StripeSubscription.model_validate(NEW.subscription(brand_new={"a": 1})).id == "sub_1"
 
 
-def test_a_sample_of_2016_has_only_a_plan() -> None:
+def test_a_2016_sample_has_only_a_plan() -> None:
     plan = {"id": "gold", "amount": 2000, "currency": "aud", "interval": "month", "interval_count": 1, "name": "Gold"}
     sample = {"id": "sub_1", "customer": "cus_1", "status": "active", "plan": plan, "quantity": 1}
     read = StripeSubscription.model_validate(sample)
@@ -49,13 +49,13 @@ def test_an_expanded_customer_is_its_id() -> None:
         ("items", {"data": ["si_1"]}),
     ],
 )
-def test_what_a_subscription_may_not_be(field: str, value: object) -> None:
+def test_an_invalid_subscription_is_an_error(field: str, value: object) -> None:
     with pytest.raises(ValidationError):
         StripeSubscription.model_validate(NEW.subscription() | {field: value})
 
 
 @pytest.mark.parametrize("amount", [29.0, True, "2900", -(2**63) - 1])
-def test_a_price_is_an_integer(amount: object) -> None:
+def test_a_price_must_be_an_integer(amount: object) -> None:
     subscription = NEW.subscription()
     subscription["items"]["data"][0]["price"]["unit_amount"] = amount
     with pytest.raises(ValidationError, match="unit_amount"):
@@ -68,12 +68,12 @@ def test_the_subscription_of_an_invoice(make: StripeEvents) -> None:
     assert StripeInvoice.model_validate(make.invoice(subscription=None)).subscription is None
 
 
-def test_the_subscription_may_stand_with_the_lines_alone() -> None:
+def test_the_subscription_may_be_named_in_the_lines_only() -> None:
     new = NEW.invoice() | {"parent": None}
     assert StripeInvoice.model_validate(new).subscription == "sub_1"
 
 
-def test_the_payment_of_an_invoice_where_it_was_asked_for() -> None:
+def test_the_payment_of_an_invoice_if_expanded() -> None:
     payments = {"data": [{"is_default": False, "payment": {"payment_intent": "pi_a"}}, {"is_default": True, "payment": {"payment_intent": "pi_b"}}]}  # fmt: skip  # noqa: E501  # one value
     assert StripeInvoice.model_validate(NEW.invoice(payments=payments)).payment_intent == "pi_b"
 
@@ -89,7 +89,7 @@ def test_a_deleted_customer_is_just_an_id() -> None:
     assert (read.id, read.email, read.name) == ("cus_1", None, None)
 
 
-def test_an_empty_text_is_nothing() -> None:
+def test_an_empty_text_is_none() -> None:
     assert StripeCustomer.model_validate(NEW.customer(name="", email="")).name is None
 
 
@@ -106,10 +106,10 @@ def test_an_empty_text_is_nothing() -> None:
         ({"status": "trialing"}, None),
     ],
 )
-def test_the_price_that_an_update_replaced(previous: dict[str, Any], price: str | None) -> None:
+def test_the_price_replaced_by_an_update(previous: dict[str, Any], price: str | None) -> None:
     assert previous_price_id(previous) == price
 
 
-def test_currencies_are_iso_4217s_in_lower_case() -> None:
+def test_currencies_are_iso_4217_codes_in_lower_case() -> None:
     assert all(map(is_currency, ("eur", "usd", "jpy", "kwd", "isk")))
     assert not any(map(is_currency, ("EUR", "euro", "zzz", "")))

@@ -26,13 +26,13 @@ def test_it_trips_at_the_ratio_over_its_window() -> None:
         brake.check([DEAD])
 
 
-def test_a_few_dead_events_are_no_broken_deploy() -> None:
+def test_a_few_dead_events_do_not_trip_it() -> None:
     brake = Brake(LIMITS)
     for _ in range(50):
         commit(brake, DEAD, GOOD, GOOD)
 
 
-def test_it_trips_at_a_run_however_good_the_past_was() -> None:
+def test_it_trips_at_a_run_of_dead_events_whatever_came_before() -> None:
     brake = Brake(Limits(window=1000, least=900, ratio=0.9, run=6))
     commit(brake, *[GOOD] * 500, *[DEAD] * 5)
     with pytest.raises(BrakeTripped, match="6 events in a row died"):
@@ -40,19 +40,19 @@ def test_it_trips_at_a_run_however_good_the_past_was() -> None:
     commit(brake, GOOD, DEAD)
 
 
-def test_what_comes_before_it_trips_may_be_committed_up_to_the_last_good_event() -> None:
+def test_before_it_trips_commits_reach_the_last_good_event() -> None:
     with pytest.raises(BrakeTripped) as tripped:
         Brake(LIMITS).check([GOOD, DEAD, GOOD, DEAD, DEAD, DEAD, DEAD])
     assert tripped.value.safe == 3
 
 
-def test_to_check_changes_nothing() -> None:
+def test_a_check_changes_nothing() -> None:
     brake = Brake(LIMITS)
     for _ in range(5):
         brake.check([DEAD, DEAD, DEAD])
 
 
-def test_what_says_nothing_of_the_rules_is_not_counted() -> None:
+def test_verdicts_not_caused_by_rules_do_not_count() -> None:
     brake = Brake(LIMITS)
     never_known = Dead("NeverKnown", "waited 72 h", "decide")
     commit(brake, *[never_known] * 50)
@@ -61,12 +61,12 @@ def test_what_says_nothing_of_the_rules_is_not_counted() -> None:
         brake.check([DEAD])
 
 
-def test_an_operator_may_allow_some_to_die() -> None:
+def test_an_operator_can_allow_some_dead_events() -> None:
     brake = Brake(LIMITS, let_die=10)
     commit(brake, *[DEAD] * 8)
     with pytest.raises(BrakeTripped) as tripped:
         brake.check([DEAD] * 20)
-    assert tripped.value.safe == 2, "the two that are left of the allowance, so that each release gets on"
+    assert tripped.value.safe == 2, "two events of the allowance are left, so each release makes progress"
 
 
 def test_the_reasons_are_a_sample_the_most_frequent_first() -> None:

@@ -1,4 +1,4 @@
-"""Batches beside each other: in any order of ends, a partition's batches one at a time and as they came."""
+"""Concurrent batches: each partition's batches run one at a time in order, whichever batch ends first."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from hypothesis import strategies as st
 
 from streams.lanes import PartitionLanes
 
-TURNS = 50
-"""More turns of the loop than anything here needs."""
+ITERATIONS = 50
+"""Loop iterations; more than any test here needs."""
 
 
-class Site:
-    """What is under way, what has begun, and a switch to end each piece of work."""
+class LaneRecorder:
+    """Records which batches have started and which are in flight, and can end each of them."""
 
     def __init__(self, count: int) -> None:
         self.lanes = PartitionLanes(count)
-        self.begun: list[int] = []
-        self.under_way: dict[int, frozenset[int]] = {}
+        self.started: list[int] = []
+        self.in_flight: dict[int, frozenset[int]] = {}
         self.most = 0
         self.overlaps: list[tuple[int, int]] = []
         self._ends: dict[int, asyncio.Event] = {}
 
     async def work(self, number: int, partitions: frozenset[int]) -> None:
-        self.overlaps += [(number, other) for other, held in self.under_way.items() if held & partitions]
-        self.begun.append(number)
-        self.under_way[number] = partitions
-        self.most = max(self.most, len(self.under_way))
+        self.overlaps += [(number, other) for other, held in self.in_flight.items() if held & partitions]
+        self.started.append(number)
+        self.in_flight[number] = partitions
+        self.most = max(self.most, len(self.in_flight))
         try:
             await self._ends.setdefault(number, asyncio.Event()).wait()
         finally:
-            del self.under_way[number]
+            del self.in_flight[number]
 
     def start(self, number: int, *partitions: int) -> asyncio.Task[None]:
         held = frozenset(partitions)
@@ -44,64 +44,64 @@ class Site:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    for _ in range(TURNS):
+    for _ in range(ITERATIONS):
         if condition():
             return
         await asyncio.sleep(0)
     assert condition()
 
 
-async def test_one_that_waits_for_its_partition_holds_up_no_other() -> None:
-    site = Site(2)
-    site.start(1, 0)
-    site.start(2, 0)
-    site.start(3, 5)
-    await _until(lambda: site.begun == [1, 3])
-    site.end(1)
-    await _until(lambda: site.begun == [1, 3, 2])
-    await site.lanes.cancel()
+async def test_a_batch_waiting_for_its_partition_blocks_no_other() -> None:
+    recorder = LaneRecorder(2)
+    recorder.start(1, 0)
+    recorder.start(2, 0)
+    recorder.start(3, 5)
+    await _until(lambda: recorder.started == [1, 3])
+    recorder.end(1)
+    await _until(lambda: recorder.started == [1, 3, 2])
+    await recorder.lanes.cancel()
 
 
-async def test_a_later_one_does_not_pass_one_that_waits_for_the_same_partition() -> None:
-    """3 shares no partition with what is under way, but with 2, which came before it."""
-    site = Site(3)
-    site.start(1, 0)
-    site.start(2, 0, 7)
-    site.start(3, 7)
-    await _until(lambda: site.begun == [1])
+async def test_a_later_batch_does_not_overtake_one_with_the_same_partition() -> None:
+    """3 shares no partition with a batch in flight, but shares one with 2, which came before it."""
+    recorder = LaneRecorder(3)
+    recorder.start(1, 0)
+    recorder.start(2, 0, 7)
+    recorder.start(3, 7)
+    await _until(lambda: recorder.started == [1])
     for number in (1, 2):
-        site.end(number)
-        await _until(lambda number=number: site.begun[-1] == number + 1)  # type: ignore[misc]  # mypy knows no lambda's default
-    assert site.overlaps == []
-    await site.lanes.cancel()
+        recorder.end(number)
+        await _until(lambda number=number: recorder.started[-1] == number + 1)  # type: ignore[misc]  # mypy knows no lambda's default
+    assert recorder.overlaps == []
+    await recorder.lanes.cancel()
 
 
-async def test_what_waits_is_bounded() -> None:
-    """Whoever feeds the lanes is held up, so that Kafka's records wait on the log and not here."""
-    site = Site(2)
-    starts = [site.start(number, 0) for number in range(4)]
+async def test_the_queue_is_bounded() -> None:
+    """The caller has to wait, so records stay in Kafka and not in memory."""
+    recorder = LaneRecorder(2)
+    starts = [recorder.start(number, 0) for number in range(4)]
     await _until(lambda: sum(start.done() for start in starts) == 2)
     await asyncio.sleep(0)
     assert [start.done() for start in starts] == [True, True, False, False]
     for number in range(4):
-        await _until(lambda number=number: number in site.under_way)  # type: ignore[misc]  # as above
-        site.end(number)
+        await _until(lambda number=number: number in recorder.in_flight)  # type: ignore[misc]  # as above
+        recorder.end(number)
     await asyncio.gather(*starts)
-    assert site.begun == [0, 1, 2, 3]
+    assert recorder.started == [0, 1, 2, 3]
 
 
-async def test_what_has_not_begun_when_all_is_cancelled_never_does() -> None:
-    site = Site(1)
-    site.start(1, 0)
-    waits = site.start(2, 0)
-    await _until(lambda: site.begun == [1])
-    await site.lanes.cancel()
+async def test_queued_batches_do_not_start_after_cancellation() -> None:
+    recorder = LaneRecorder(1)
+    recorder.start(1, 0)
+    waits = recorder.start(2, 0)
+    await _until(lambda: recorder.started == [1])
+    await recorder.lanes.cancel()
     waits.cancel()
     await asyncio.gather(waits, return_exceptions=True)
-    for _ in range(TURNS):
+    for _ in range(ITERATIONS):
         await asyncio.sleep(0)
-    assert site.begun == [1]
-    assert site.under_way == {}
+    assert recorder.started == [1]
+    assert recorder.in_flight == {}
 
 
 @given(
@@ -109,27 +109,29 @@ async def test_what_has_not_begun_when_all_is_cancelled_never_does() -> None:
     batches=st.lists(st.frozensets(st.integers(0, 4), min_size=1, max_size=3), max_size=12),
     picks=st.lists(st.integers(0, 11), min_size=12, max_size=12),
 )
-def test_in_whatever_order_they_end(count: int, batches: list[frozenset[int]], picks: list[int]) -> None:
-    async def run() -> Site:
-        site = Site(count)
+def test_partition_order_is_kept_for_any_order_of_completion(
+    count: int, batches: list[frozenset[int]], picks: list[int]
+) -> None:
+    async def run() -> LaneRecorder:
+        recorder = LaneRecorder(count)
 
         async def feed() -> None:
             for number, partitions in enumerate(batches):
-                await site.lanes.start(partitions, site.work(number, partitions))
+                await recorder.lanes.start(partitions, recorder.work(number, partitions))
 
         feeding = asyncio.create_task(feed())
         for done in range(len(batches)):
-            await _until(lambda: bool(site.under_way))
-            under_way = sorted(site.under_way)
-            site.end(under_way[picks[done] % len(under_way)])
-            await _until(lambda done=done: len(site.begun) - len(site.under_way) == done + 1)  # type: ignore[misc]  # as above
+            await _until(lambda: bool(recorder.in_flight))
+            in_flight = sorted(recorder.in_flight)
+            recorder.end(in_flight[picks[done] % len(in_flight)])
+            await _until(lambda done=done: len(recorder.started) - len(recorder.in_flight) == done + 1)  # type: ignore[misc]  # as above
         await feeding
-        return site
+        return recorder
 
-    site = asyncio.run(run())
-    assert site.overlaps == []
-    assert site.most <= count
-    assert sorted(site.begun) == list(range(len(batches)))
+    recorder = asyncio.run(run())
+    assert recorder.overlaps == []
+    assert recorder.most <= count
+    assert sorted(recorder.started) == list(range(len(batches)))
     for partition in range(5):
-        of_partition = [number for number in site.begun if partition in batches[number]]
+        of_partition = [number for number in recorder.started if partition in batches[number]]
         assert of_partition == sorted(of_partition)

@@ -1,4 +1,4 @@
-"""The waiting room's timetable: pauses grow, and the last look is at the limit."""
+"""The waiting room's timetable: pauses grow, and the last check is at the limit."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ def test_the_timetable() -> None:
 
 
 @given(st.integers(1, 1000), st.integers(1, 1000))
-def test_a_later_look_never_waits_less(one: int, other: int) -> None:
+def test_a_later_check_never_waits_less(one: int, other: int) -> None:
     assert pause_after(min(one, other)) <= pause_after(max(one, other))
 
 
 @pytest.mark.parametrize(
     ("age_h", "until_h"), [(0, 12), (59, 71), (60, 72), (71, 72), (72, None), (100, None), (-5, 7)]
 )
-def test_the_last_look_is_at_the_limit(age_h: int, until_h: int | None) -> None:
-    """A clock that jumped back only waits on."""
+def test_the_last_check_is_at_the_limit(age_h: int, until_h: int | None) -> None:
+    """If the clock jumps back, the event waits longer."""
     until = Stay(6, NOW).until(NOW + timedelta(hours=age_h), LIMIT)
     assert until == (None if until_h is None else NOW + timedelta(hours=until_h))
 
 
-def test_a_limit_of_nothing_means_no_waiting() -> None:
+def test_a_zero_limit_means_no_waiting() -> None:
     assert Stay(1, NOW).until(NOW, timedelta(0)) is None
 
 
-def test_the_timer_remembers_the_stay() -> None:
-    """An event without a customer waits too: its timer has none."""
+def test_the_timer_stores_start_and_number_of_checks() -> None:
+    """An event without a customer waits too; its timer has no customer."""
     stay = stay_of(None, NOW)
     timer = retry_timer(_event(), stay, NOW + timedelta(seconds=30))
 

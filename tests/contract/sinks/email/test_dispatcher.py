@@ -1,4 +1,4 @@
-"""D8: each queued mail leaves once, whatever the mail server does."""
+"""D8: each queued mail is sent once, whatever the mail server does."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from schemas.settings import Mail
 from sinks.email.delivery import TRIES
 from sinks.email.metrics import MailMetrics
 from tests.faulty_mailbox import Fault, FaultyMailbox
-from tests.kits.mailkit import CONFIG, Desk, eventually, open_desk
+from tests.kits.mailkit import CONFIG, MailOutboxKit, eventually, open_kit
 
 
 @pytest.fixture
-async def desk(database: SecretStr) -> AsyncIterator[Desk]:
-    async with open_desk(database) as opened:
+async def desk(database: SecretStr) -> AsyncIterator[MailOutboxKit]:
+    async with open_kit(database) as opened:
         yield opened
 
 
-async def test_a_mail_is_sent_once(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """And says so in its row; no later look sends it again."""
+async def test_a_mail_is_sent_once(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """Its row is marked `sent`, and it is not sent again."""
     await desk.queue("a")
     async with desk.dispatcher(mailbox):
         row = await desk.until("a", status="sent")
@@ -38,8 +38,8 @@ async def test_a_mail_is_sent_once(desk: Desk, mailbox: FaultyMailbox) -> None:
     assert mailbox.messages[0]["Auto-Submitted"] == "auto-generated"
 
 
-async def test_a_mail_deferred_is_tried_again_after_its_pause(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """451: not before the timetable says so, and then it leaves."""
+async def test_a_mail_deferred_is_tried_again_after_its_pause(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """451: it is sent at the time of the back-off table, not before."""
     mailbox.fail_next(Fault.TRY_LATER)
     await desk.queue("a")
     async with desk.dispatcher(mailbox):
@@ -47,7 +47,7 @@ async def test_a_mail_deferred_is_tried_again_after_its_pause(desk: Desk, mailbo
         assert timedelta(seconds=72) <= row["next_attempt_at"] - desk.clock.now <= timedelta(seconds=88)
         assert "451" in row["last_error"]
         desk.clock.move(seconds=60)
-        await desk.queue("b")  # one that is due, so that the dispatcher has certainly looked
+        await desk.queue("b")  # a due mail: once it is sent, the dispatcher has checked the queue
         await desk.until("b", status="sent")
         assert len(mailbox.messages) == 1
         desk.clock.move(seconds=30)
@@ -56,8 +56,8 @@ async def test_a_mail_deferred_is_tried_again_after_its_pause(desk: Desk, mailbo
     assert row["last_error"] is None
 
 
-async def test_after_the_last_try_a_mail_has_failed(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """A server that always defers is not asked for ever."""
+async def test_after_the_last_try_a_mail_has_failed(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """A server that always defers is given up after the last try."""
     mailbox.fail_next(Fault.TRY_LATER, times=TRIES)
     await desk.queue("a")
     async with desk.dispatcher(mailbox):
@@ -69,8 +69,8 @@ async def test_after_the_last_try_a_mail_has_failed(desk: Desk, mailbox: FaultyM
     assert mailbox.messages == []
 
 
-async def test_a_mail_refused_has_failed_at_once(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """550: asking again would change nothing. The others go on over the same connection."""
+async def test_a_refused_mail_fails_at_once(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """550 is permanent. Other mails are sent over the same connection."""
     mailbox.rejected_recipients.add("a@example.com")
     await desk.queue("a")
     await desk.queue("b")
@@ -80,8 +80,8 @@ async def test_a_mail_refused_has_failed_at_once(desk: Desk, mailbox: FaultyMail
     assert (row["attempts"], row["last_error"]) == (1, "550 5.1.1 no such mailbox")
 
 
-async def test_a_server_that_hangs_is_left(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """The mail is tried again later, over another connection; others are not held up."""
+async def test_a_hanging_server_is_disconnected(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """The mail is retried over another connection; other mails are not delayed."""
     mailbox.fail_next(Fault.HANG)
     await desk.queue("a")
     async with desk.dispatcher(mailbox, senders=1):
@@ -94,8 +94,8 @@ async def test_a_server_that_hangs_is_left(desk: Desk, mailbox: FaultyMailbox) -
     assert len(mailbox.messages) == 2
 
 
-async def test_a_server_that_is_down_costs_no_mail_a_try(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """All wait untouched, /readyz says why, and they leave when it is back."""
+async def test_a_server_that_is_down_costs_no_mail_a_try(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """Mails wait without a change, /readyz shows the reason, and they are sent once the server is back."""
     await mailbox.stop()
     for number in range(5):
         await desk.queue(f"m{number}")
@@ -111,7 +111,7 @@ async def test_a_server_that_is_down_costs_no_mail_a_try(desk: Desk, mailbox: Fa
         await mailbox.start()
 
         async def are_sent() -> bool:
-            desk.clock.move(minutes=2)  # a last try may still fail, and pause from here on
+            desk.clock.move(minutes=2)  # one more try may fail and start a pause at this time
             return {row["status"] for row in await desk.rows()} == {"sent"}
 
         await eventually(are_sent)
@@ -120,8 +120,8 @@ async def test_a_server_that_is_down_costs_no_mail_a_try(desk: Desk, mailbox: Fa
     assert len(mailbox.messages) == 5
 
 
-async def test_a_server_that_closes_down_in_the_greeting_is_down(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """421 is not about any mail."""
+async def test_a_server_that_closes_down_in_the_greeting_is_down(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """421 is about the server, not about a mail."""
     mailbox.fail_next(Fault.REFUSE_CONNECTION, times=2)
     await desk.queue("a")
     async with desk.dispatcher(mailbox, senders=1):
@@ -135,8 +135,10 @@ async def test_a_server_that_closes_down_in_the_greeting_is_down(desk: Desk, mai
     assert (await desk.row("a"))["attempts"] == 1
 
 
-async def test_a_server_that_takes_a_mail_and_dies_gets_it_twice_at_most(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """Nobody can know that it was taken. Both copies bear one Message-ID, so the receiver can drop the second."""
+async def test_a_server_that_takes_a_mail_and_dies_gets_it_twice_at_most(
+    desk: MailOutboxKit, mailbox: FaultyMailbox
+) -> None:
+    """The client cannot know that it was accepted. Both copies have one Message-ID, so the receiver can drop one."""
     mailbox.fail_next(Fault.DIE_AFTER_DATA)
     await desk.queue("a")
     async with desk.dispatcher(mailbox):
@@ -151,8 +153,8 @@ async def test_a_server_that_takes_a_mail_and_dies_gets_it_twice_at_most(desk: D
     assert len(set(ids)) == 1
 
 
-async def test_two_dispatchers_share_the_work(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """Each mail leaves once, and both have sent some."""
+async def test_two_dispatchers_share_the_work(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """Each mail is sent once, and both have sent some."""
     for number in range(60):
         await desk.queue(f"m{number:02d}")
     async with desk.dispatcher(mailbox, claimer="one"), desk.dispatcher(mailbox, claimer="two"):
@@ -162,13 +164,13 @@ async def test_two_dispatchers_share_the_work(desk: Desk, mailbox: FaultyMailbox
     assert set(counts.values()) == {1}
 
 
-async def test_no_mail_is_claimed_twice_at_once(desk: Desk) -> None:
-    """Many claims at the same moment, all after the same oldest mails: each mail has one holder."""
+async def test_no_mail_is_claimed_twice_at_once(desk: MailOutboxKit) -> None:
+    """Many claims at the same moment, all for the same oldest mails: each mail has one holder."""
     for number in range(40):
         await desk.queue(f"m{number:02d}")
     async with desk.outbox("one") as one, desk.outbox("two") as two:
         outboxes = (one, two) * 4
-        await asyncio.gather(*(outbox.has_due(desk.clock.now) for outbox in outboxes))  # connected from here on
+        await asyncio.gather(*(outbox.has_due(desk.clock.now) for outbox in outboxes))  # all are connected now
         claims = await asyncio.gather(*(outbox.claim(desk.clock.now, 4) for outbox in outboxes))
         keys = [mail.key for claim in claims for mail in claim]
         assert len(keys) == len(set(keys))
@@ -176,8 +178,8 @@ async def test_no_mail_is_claimed_twice_at_once(desk: Desk) -> None:
     assert {row["attempts"] for row in await desk.rows()} == {1}
 
 
-async def test_claims_of_a_dead_dispatcher_are_taken_over(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """Not while it may still be alive; after that by anyone, and the dead one's late word changes nothing."""
+async def test_claims_of_a_dead_dispatcher_are_taken_over(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """Not while it may still be alive; then by any dispatcher. A late result of the dead one changes nothing."""
     await desk.queue("a")
     async with desk.outbox("dead") as dead:
         (claimed,) = await dead.claim(desk.clock.now, 10)
@@ -195,16 +197,16 @@ async def test_claims_of_a_dead_dispatcher_are_taken_over(desk: Desk, mailbox: F
     assert len(mailbox.messages) == 2
 
 
-async def test_a_mail_that_kills_dispatchers_ends_as_failed(desk: Desk, mailbox: FaultyMailbox) -> None:
+async def test_a_mail_that_kills_dispatchers_ends_as_failed(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
     """Each claim counts as a try, so a crash loop has an end."""
     await desk.queue("a", attempts=TRIES)
     async with desk.dispatcher(mailbox):
         row = await desk.until("a", status="failed")
-    assert "dispatcher died" in row["last_error"]
+    assert "the dispatcher stopped" in row["last_error"]
 
 
-async def test_what_was_sent_is_marked_as_soon_as_postgres_can(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """Postgres refuses just the mark for a while: the mail is not sent again."""
+async def test_a_sent_mail_is_marked_as_soon_as_postgres_allows_it(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """Postgres refuses only the update to `sent` for a while: the mail is not sent again."""
     await desk.connection.execute("""
         CREATE FUNCTION not_now() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'the database system is shutting down' USING ERRCODE = '57P03'; END $$;
@@ -225,8 +227,8 @@ async def test_what_was_sent_is_marked_as_soon_as_postgres_can(desk: Desk, mailb
     assert len(mailbox.messages) == 1
 
 
-async def test_a_mail_waits_for_its_customers_address(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """The customer's own event may come later. Waiting is no try."""
+async def test_a_mail_waits_for_its_customers_address(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """The customer's own event may come later. Waiting does not count as a try."""
     await desk.queue("a", recipient=None)
     async with desk.dispatcher(mailbox):
         row = await desk.until("a", status="queued", last_error="the customer's address is not known yet")
@@ -241,8 +243,10 @@ async def test_a_mail_waits_for_its_customers_address(desk: Desk, mailbox: Fault
     assert "Zahlungsbeleg" in mailbox.messages[0]["Subject"]
 
 
-async def test_a_customer_whom_events_only_name_is_asked_of_stripe_once(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """Who became one before we listened has no event with an address. Not at once: most have, a second later."""
+async def test_the_address_of_a_customer_without_events_is_asked_of_stripe_once(
+    desk: MailOutboxKit, mailbox: FaultyMailbox
+) -> None:
+    """Customers older than this system have no event with an address. Others get one soon, so the call is delayed."""
     calls = "SELECT call_key, event_id, account, customer_id, livemode, method, path, status FROM billing.stripe_calls"
     waits = {"status": "queued", "last_error": "the customer's address is not known yet", "attempts": 0}
     for key, who in (("a", "cus_1"), ("b", "cus_1"), ("c", None)):
@@ -253,7 +257,7 @@ async def test_a_customer_whom_events_only_name_is_asked_of_stripe_once(desk: De
         assert await desk.connection.fetch(calls) == []
         for later in ("one", "two", "three"):
             desk.clock.move(hours=1)
-            await desk.queue(later)  # due behind the others: once it has left, they have been looked at
+            await desk.queue(later)  # due after the others: once it is sent, they have been checked
             await desk.until(later, status="sent")
     (call,) = await desk.connection.fetch(calls)
     assert dict(call) == {
@@ -268,8 +272,8 @@ async def test_a_customer_whom_events_only_name_is_asked_of_stripe_once(desk: De
     }
 
 
-async def test_a_mail_without_an_address_fails_after_three_days(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """Where an operator sees it."""
+async def test_a_mail_without_an_address_fails_after_three_days(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """It is `failed`, so an operator sees it."""
     await desk.queue("a", recipient=None)
     async with desk.dispatcher(mailbox):
         await desk.until("a", status="queued", last_error="the customer's address is not known yet")
@@ -280,9 +284,9 @@ async def test_a_mail_without_an_address_fails_after_three_days(desk: Desk, mail
 
 @pytest.mark.parametrize("setting", [{}, {"send_test_mode": False}, {"send_test_mode": True}])
 async def test_mails_of_test_mode_leave_only_if_allowed(
-    desk: Desk, mailbox: FaultyMailbox, setting: dict[str, bool]
+    desk: MailOutboxKit, mailbox: FaultyMailbox, setting: dict[str, bool]
 ) -> None:
-    """Who says nothing has not allowed it; and what is kept back is no failure that anyone is called for."""
+    """The setting is off by default; a mail that is held back is not a failure and raises no alert."""
     allowed = setting.get("send_test_mode", False)
     await desk.queue("a", livemode=False)
     config: Mail = CONFIG.model_copy(update=setting)
@@ -297,8 +301,8 @@ async def test_mails_of_test_mode_leave_only_if_allowed(
     assert ("test mode" in (row["last_error"] or "")) is not allowed
 
 
-async def test_a_mail_that_cannot_be_made_fails_alone(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """Bad data, bad address, no template: each with its reason; the next mail leaves."""
+async def test_a_mail_that_cannot_be_composed_fails_alone(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """Invalid data, invalid address, no template: each fails with its reason, and the next mail is sent."""
     await desk.queue("address", recipient="x@example.com\r\nBcc: all@example.com")
     await desk.queue("data", data={"amount": {"amount": 1, "currency": "abc"}, "paid_at": "2026-11-23T00:00:00Z"})
     await desk.queue("template", template="no-such-mail")
@@ -317,8 +321,10 @@ async def test_a_mail_that_cannot_be_made_fails_alone(desk: Desk, mailbox: Fault
     assert [str(message["To"]) for message in mailbox.messages] == ["z@example.com"]
 
 
-async def test_stopping_ends_the_mail_in_hand_and_gives_back_the_others(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """Nothing is left `sending`, and what was not tried has lost no try."""
+async def test_stopping_finishes_the_current_mail_and_releases_the_others(
+    desk: MailOutboxKit, mailbox: FaultyMailbox
+) -> None:
+    """No mail stays `sending`, and mails that were not tried lose no try."""
     mailbox.fail_next(Fault.HANG)
     for number in range(4):
         await desk.queue(f"m{number}")
@@ -333,8 +339,8 @@ async def test_stopping_ends_the_mail_in_hand_and_gives_back_the_others(desk: De
     assert mailbox.messages == []
 
 
-async def test_requeued_mails_leave(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """With all their tries, under the Message-ID they would have had; and only failed ones can be requeued."""
+async def test_requeued_mails_leave(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """They get all tries back and keep their Message-ID; only failed mails can be requeued."""
     mailbox.rejected_recipients.add("a@example.com")
     await desk.queue("a")
     await desk.queue("b")
@@ -350,8 +356,8 @@ async def test_requeued_mails_leave(desk: Desk, mailbox: FaultyMailbox) -> None:
     assert len(mailbox.messages) == 2
 
 
-async def test_depth_tells_how_far_behind_we_are(desk: Desk) -> None:
-    """Open mails, and since when the oldest due one is due."""
+async def test_depth_reports_the_open_mails_and_the_oldest_due_time(desk: MailOutboxKit) -> None:
+    """The number of open mails, and the due time of the oldest due one."""
     due_at = desk.clock.now
     await desk.queue("a")
     await desk.queue("b", next_attempt_at=desk.clock.now + timedelta(hours=1))

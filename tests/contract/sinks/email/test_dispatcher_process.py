@@ -1,4 +1,4 @@
-"""`billing dispatcher` and `billing mail` as an operator meets them: processes, signals, HTTP, exit codes."""
+"""`billing dispatcher` and `billing mail` as processes: signals, HTTP endpoints, exit codes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from sinks.email.dispatcher import Pace
 from sinks.outbox.wakeup import listen
 from sinks.postgres.outboxes import EMAILS_CHANNEL
 from tests.faulty_mailbox import Fault, FaultyMailbox
-from tests.kits.mailkit import Desk, eventually, open_desk
+from tests.kits.mailkit import MailOutboxKit, eventually, open_kit
 
 
 @pytest.fixture
-async def desk(database: SecretStr) -> AsyncIterator[Desk]:
-    async with open_desk(database) as opened:
-        opened.clock.now = datetime.now(UTC)  # processes go by the real one
+async def desk(database: SecretStr) -> AsyncIterator[MailOutboxKit]:
+    async with open_kit(database) as opened:
+        opened.clock.now = datetime.now(UTC)  # processes use the real clock
         yield opened
 
 
@@ -41,7 +41,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def _environment(desk: Desk, mailbox: FaultyMailbox, config: Path, **more: str) -> dict[str, str]:
+def _environment(desk: MailOutboxKit, mailbox: FaultyMailbox, config: Path, **more: str) -> dict[str, str]:
     return {
         **os.environ,
         "BILLING_KAFKA_BOOTSTRAP": "127.0.0.1:1",  # not used here
@@ -91,8 +91,8 @@ async def _get(port: int, path: str) -> tuple[int, str]:
         return 0, ""
 
 
-async def test_the_process_sends_tells_and_stops(desk: Desk, mailbox: FaultyMailbox, config: Path) -> None:
-    """One wide line per mail without address or content; /livez, /readyz, /metrics; SIGTERM ends it with 0."""
+async def test_the_process_sends_logs_and_stops(desk: MailOutboxKit, mailbox: FaultyMailbox, config: Path) -> None:
+    """One wide line per mail without address or content; /livez, /readyz, /metrics; exit code 0 on SIGTERM."""
     port = free_port()
     await desk.queue("receipt", recipient="jane.doe@example.com")
     env = _environment(desk, mailbox, config, BILLING_OPS_PORT=str(port))
@@ -114,7 +114,7 @@ async def test_the_process_sends_tells_and_stops(desk: Desk, mailbox: FaultyMail
             return status == 503 and "SMTPConnectError" in text
 
         await eventually(is_not_ready)
-        assert (await _get(port, "/livez"))[0] == 200  # restarting us would not help
+        assert (await _get(port, "/livez"))[0] == 200  # a restart would not help
         process.send_signal(signal.SIGTERM)
         code, _, err = await _ended(process)
     assert code == 0
@@ -128,8 +128,10 @@ async def test_the_process_sends_tells_and_stops(desk: Desk, mailbox: FaultyMail
     assert (await desk.row("waiting"))["attempts"] == 0
 
 
-async def test_a_killed_process_leaves_nothing_behind(desk: Desk, mailbox: FaultyMailbox, config: Path) -> None:
-    """kill -9 in the middle of a conversation: the mail leaves once its claim has run out, and only once."""
+async def test_the_mail_of_a_killed_process_is_sent_once(
+    desk: MailOutboxKit, mailbox: FaultyMailbox, config: Path
+) -> None:
+    """kill -9 during an SMTP session: the mail is sent once its claim has expired, and only once."""
     mailbox.fail_next(Fault.HANG)
     await desk.queue("a")
     async with _process("dispatcher", env=_environment(desk, mailbox, config)) as process:
@@ -148,8 +150,8 @@ async def test_a_killed_process_leaves_nothing_behind(desk: Desk, mailbox: Fault
     assert len(mailbox.messages) == 1
 
 
-async def test_a_notification_ends_the_wait(desk: Desk, mailbox: FaultyMailbox) -> None:
-    """With a poll once a minute, a mail still leaves at once."""
+async def test_a_notification_ends_the_wait(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """With a poll interval of a minute, a mail is still sent at once."""
     lazy = Pace(poll_s=60.0)
     async with desk.dispatcher(mailbox, senders=1, pace=lazy) as dispatcher:
         listening = asyncio.create_task(listen(desk.url, EMAILS_CHANNEL, dispatcher.wake))
@@ -163,8 +165,8 @@ async def test_a_notification_ends_the_wait(desk: Desk, mailbox: FaultyMailbox) 
     assert len(mailbox.messages) == 3
 
 
-async def test_an_operator_sees_and_requeues(desk: Desk, mailbox: FaultyMailbox, config: Path) -> None:
-    """`ls` shows the failed ones with their reason, `requeue` gives them back, and says what it could not."""
+async def test_an_operator_sees_and_requeues(desk: MailOutboxKit, mailbox: FaultyMailbox, config: Path) -> None:
+    """`ls` shows failed mails with their reason; `requeue` queues them again and reports those it could not."""
     env = _environment(desk, mailbox, config)
     await desk.queue("lost", status="failed", attempts=8, last_error="550 5.1.1 no such mailbox")
     gone = f"receipt::in_{'1NG8Du2eZvKYlo2CUI79vXWy' * 3}"
@@ -188,19 +190,19 @@ async def test_an_operator_sees_and_requeues(desk: Desk, mailbox: FaultyMailbox,
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "said"),
+    ("setting", "value", "error"),
     [
         ("BILLING_SMTP_URL", "http://u:hunter2@x", "BILLING_SMTP_URL"),
         ("BILLING_DATABASE_URL", "mysql://u:hunter2@x/y", "BILLING_DATABASE_URL"),
     ],
 )
 async def test_a_bad_setting_is_one_line(
-    desk: Desk, mailbox: FaultyMailbox, config: Path, setting: str, value: str, said: str
+    desk: MailOutboxKit, mailbox: FaultyMailbox, config: Path, setting: str, value: str, error: str
 ) -> None:
-    """Exit 2, the setting's name, and not its password."""
+    """Exit code 2 and the setting's name, without the password."""
     code, _, err = await _billing("dispatcher", env=_environment(desk, mailbox, config) | {setting: value})
     assert code == 2
-    assert said in err
+    assert error in err
     assert "hunter2" not in err
     assert len(err.splitlines()) == 1
 
@@ -209,12 +211,12 @@ async def test_previews_are_written(tmp_path: Path) -> None:
     """Every mail, English and German, as HTML, text and a whole message; no setting is needed."""
     out = tmp_path / "previews"
     bare = {name: value for name, value in os.environ.items() if not name.startswith("BILLING_")}
-    code, said, err = await _billing("mail", "preview", "--out", str(out), env=bare)
+    code, out_text, err = await _billing("mail", "preview", "--out", str(out), env=bare)
     assert (code, err) == (0, "")
     names = {path.name for path in out.iterdir()}
     assert names == {
         f"{mail}.{locale}.{kind}" for mail in MAILS for locale in ("en", "de") for kind in ("html", "txt", "eml")
     }
-    assert said == f"{len(names)} files in {out}\n"
+    assert out_text == f"{len(names)} files in {out}\n"
     message = message_from_bytes((out / "win-back.de.eml").read_bytes(), policy=default)
     assert "List-Unsubscribe" in message

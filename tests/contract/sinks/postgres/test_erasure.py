@@ -1,4 +1,4 @@
-"""B6 against the real store: the export holds all that is held, and after the erasure no table tells who it was."""
+"""B6 on the real store: the export contains all stored data, and after the erasure no table identifies the customer."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ from tests.kits.rulekit import DAY, NOW, at
 
 JANE = {"email": "jane.erasable@example.com", "name": "Jane Erasable"}
 NEEDLES = ("jane", "erasable", "9753")
-"""In lower case: what tells who it was, and the last digits of the card."""
+"""Lower-case texts that identify the customer: the name and the last digits of the card."""
 LATE = NOW + 10 * DAY
 GONE = LATE + 30 * DAY
 
-# Tables that hold nothing on a customer: whoever adds one says so here, or in belonging.py which rows are whose.
+# Tables without customer data. A new table is listed here, or belonging.py defines how its rows belong to a customer.
 IMPERSONAL = {"brakes", "reconciliations", "rebuilds", "rebuilt", "log_positions"}
 
 
 @dataclass
-class Rig:
-    """The worker's and the exporter's halves over one database, with a clock that tests move."""
+class ErasureKit:
+    """Worker and exporter on one database, with a clock that tests move."""
 
     url: str
     processor: Processor
@@ -58,7 +58,7 @@ class Rig:
     now: list[datetime] = field(default_factory=lambda: [at(NOW)])
     offset: int = 0
 
-    async def tell(self, *events: Json) -> list[Verdict]:
+    async def process(self, *events: Json) -> list[Verdict]:
         records = []
         for event in events:
             headers = RecordHeaders(
@@ -89,7 +89,7 @@ class Rig:
         return timer_event(_timer(row))
 
     async def found(self) -> dict[str, list[str]]:
-        """Needle → the columns that hold it, over every text and JSON column of the schema."""
+        """The columns that contain each needle, over all text and JSON columns of the schema."""
         columns = await self.rows(
             "SELECT table_name, column_name FROM information_schema.columns "
             "WHERE table_schema = 'billing' AND data_type IN ('text', 'jsonb', 'character varying')"
@@ -120,7 +120,9 @@ def make(request: pytest.FixtureRequest) -> StripeEvents:
 
 
 @pytest.fixture
-async def rig(kafka_bootstrap: str, database: SecretStr, topic_prefix: str, tmp_path: Path) -> AsyncIterator[Rig]:
+async def rig(
+    kafka_bootstrap: str, database: SecretStr, topic_prefix: str, tmp_path: Path
+) -> AsyncIterator[ErasureKit]:
     admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
     for creation in admin.create_topics([NewTopic(f"{topic_prefix}.dead", 1, 1)]).values():
         creation.result(timeout=15)
@@ -129,7 +131,7 @@ async def rig(kafka_bootstrap: str, database: SecretStr, topic_prefix: str, tmp_
     orders = await ExportOrders.connect(database, claimer="test", application="billing-test")
     now = [at(NOW)]
     folder = tmp_path / "exports"
-    yield Rig(
+    yield ErasureKit(
         database.get_secret_value(),
         Processor(
             store=store,
@@ -151,7 +153,7 @@ async def rig(kafka_bootstrap: str, database: SecretStr, topic_prefix: str, tmp_
 
 
 def history(make: StripeEvents) -> list[Json]:
-    """A year in the life of Jane, whatever of it can hold her name."""
+    """A year of events about Jane, with her name in every place that can contain it."""
     card = payment_method(make, "pm_1", last4="9753")
     bad = make.subscription(start=NOW, status="a ninth", metadata={"name": JANE["name"]})
     return [
@@ -174,13 +176,15 @@ def left(make: StripeEvents, when: int = LATE) -> Json:
     return make.event("customer.subscription.deleted", ended, when)
 
 
-async def test_B6_after_the_erasure_no_column_of_any_table_tells_who_it_was(rig: Rig, make: StripeEvents) -> None:
-    await rig.tell(*history(make), left(make))
+async def test_B6_after_the_erasure_no_column_of_any_table_identifies_the_customer(
+    rig: ErasureKit, make: StripeEvents
+) -> None:
+    await rig.process(*history(make), left(make))
     assert set(await rig.found()) == set(NEEDLES), "the history must hold what is to be erased"
     amounts = await rig.rows("SELECT invoice_id, amount, currency, status FROM billing.payments ORDER BY invoice_id")
     rig.now[0] = at(GONE)
 
-    verdicts = await rig.tell(await rig.due("erase::sub_1"))
+    verdicts = await rig.process(await rig.due("erase::sub_1"))
 
     assert verdicts == [Applied()]
     assert await rig.found() == {}
@@ -204,12 +208,12 @@ async def test_B6_after_the_erasure_no_column_of_any_table_tells_who_it_was(rig:
     assert orjson.loads(noted["counts"])["events"] >= len(history(make))
 
 
-async def test_B6_others_keep_what_is_theirs(rig: Rig, make: StripeEvents) -> None:
-    """A user of two organizations, the same customer id under another account, and whoever else is there."""
+async def test_B6_other_customers_keep_their_data(rig: ErasureKit, make: StripeEvents) -> None:
+    """A user of two organizations, the same customer id under another account, and an unrelated customer."""
     linked = make.checkout_session(customer="cus_1", subscription="sub_1", user="usr_shared")
     other = make.checkout_session("cs_2", customer="cus_2", subscription="sub_2", user="usr_shared")
     namesake = make.event("customer.created", make.customer(email="namesake@example.com"), NOW) | {"account": "acct_9"}
-    await rig.tell(
+    await rig.process(
         make.event("customer.created", make.customer(**JANE), NOW),  # type: ignore[arg-type]  # the builder's keywords
         make.event("customer.created", make.customer("cus_2", email="kim@example.com", name="Kim"), NOW),
         make.event("customer.subscription.created", make.subscription(start=NOW), NOW + 1),
@@ -220,7 +224,7 @@ async def test_B6_others_keep_what_is_theirs(rig: Rig, make: StripeEvents) -> No
         left(make),
     )
     rig.now[0] = at(GONE)
-    await rig.tell(await rig.due("erase::sub_1"))
+    await rig.process(await rig.due("erase::sub_1"))
 
     customers = await rig.rows("SELECT account, customer_id, email FROM billing.customers ORDER BY 1, 2")
     assert [tuple(row.values()) for row in customers] == [
@@ -234,8 +238,8 @@ async def test_B6_others_keep_what_is_theirs(rig: Rig, make: StripeEvents) -> No
     assert kept == [{"n": 0}]
 
 
-async def test_B6_what_stands_behind_the_erasure_in_the_same_batch_is_not_erased(rig: Rig, make: StripeEvents) -> None:
-    await rig.tell(*history(make), left(make))
+async def test_B6_later_events_in_the_batch_of_the_erasure_are_not_erased(rig: ErasureKit, make: StripeEvents) -> None:
+    await rig.process(*history(make), left(make))
     rig.now[0] = at(GONE)
     due = await rig.due("erase::sub_1")
     before = make.event("customer.updated", make.customer(**JANE), GONE - 5, previous={"name": None})  # type: ignore[arg-type]  # the builder's keywords
@@ -243,7 +247,7 @@ async def test_B6_what_stands_behind_the_erasure_in_the_same_batch_is_not_erased
         "customer.updated", make.customer(email="new@example.com", name="New"), GONE + 5, previous={"email": None}
     )
 
-    verdicts = await rig.tell(before, due, back, due)
+    verdicts = await rig.process(before, due, back, due)
 
     assert verdicts == [Applied(), Applied(), Applied(), Duplicate()]
     assert await rig.found() == {}
@@ -253,26 +257,28 @@ async def test_B6_what_stands_behind_the_erasure_in_the_same_batch_is_not_erased
     assert row["payload"] is not None
 
 
-async def test_B6_a_new_subscription_stops_the_erasure(rig: Rig, make: StripeEvents) -> None:
-    await rig.tell(*history(make), left(make))
+async def test_B6_a_new_subscription_stops_the_erasure(rig: ErasureKit, make: StripeEvents) -> None:
+    await rig.process(*history(make), left(make))
     due = await rig.due("erase::sub_1")
     again = make.event("customer.subscription.created", make.subscription("sub_2", start=LATE + DAY), LATE + DAY)
-    await rig.tell(again)
+    await rig.process(again)
     (timer,) = await rig.rows("SELECT status FROM billing.timers WHERE timer_key = 'erase::sub_1'")
     assert timer["status"] == "cancelled"
     rig.now[0] = at(GONE)
 
-    await rig.tell(due)  # it had been appended just before
+    await rig.process(due)  # it was appended just before
 
     assert await rig.rows("SELECT 1 FROM billing.erasures") == []
     assert set(await rig.found()) == set(NEEDLES)
 
 
-async def test_B6_the_export_is_all_that_is_held_and_goes_with_it(rig: Rig, make: StripeEvents) -> None:
-    verdicts = await rig.tell(*history(make), left(make))
+async def test_B6_the_export_has_all_stored_data_and_is_deleted_with_it(rig: ErasureKit, make: StripeEvents) -> None:
+    verdicts = await rig.process(*history(make), left(make))
     assert isinstance(verdicts[7], Dead)
     assert Ignored() in verdicts
-    await rig.tell(make.event("customer.created", make.customer("cus_2", email="kim@example.com", name="=Kim()"), NOW))
+    await rig.process(
+        make.event("customer.created", make.customer("cus_2", email="kim@example.com", name="=Kim()"), NOW)
+    )
 
     assert await rig.exporter.work()
     assert not await rig.exporter.work()
@@ -303,44 +309,44 @@ async def test_B6_the_export_is_all_that_is_held_and_goes_with_it(rig: Rig, make
     assert path.name not in everything
 
     rig.now[0] = at(GONE)
-    await rig.tell(await rig.due("erase::sub_1"))
+    await rig.process(await rig.due("erase::sub_1"))
     assert await rig.exporter.work()
     assert rig.archives() == []
     (row,) = await rig.rows("SELECT status, location FROM billing.exports")
     assert row == {"status": "deleted", "location": None}
 
 
-async def test_B6_an_export_is_kept_no_longer_than_the_data_would_be(rig: Rig, make: StripeEvents) -> None:
-    """Also where a new subscription kept the data itself."""
-    await rig.tell(*history(make), left(make))
+async def test_B6_an_export_is_kept_no_longer_than_the_data_would_be(rig: ErasureKit, make: StripeEvents) -> None:
+    """Also if a new subscription stopped the erasure of the data."""
+    await rig.process(*history(make), left(make))
     assert await rig.exporter.work()
     rig.now[0] = at(GONE)
     assert await rig.exporter.work()
     assert rig.archives() == []
 
 
-async def test_B6_an_archive_that_is_written_while_its_customer_is_erased_does_not_stay(
-    rig: Rig, make: StripeEvents
-) -> None:
-    await rig.tell(*history(make), left(make))
+async def test_B6_an_archive_written_during_the_erasure_is_deleted(rig: ErasureKit, make: StripeEvents) -> None:
+    await rig.process(*history(make), left(make))
     orders = await ExportOrders.connect(SecretStr(rig.url), claimer="another", application="billing-test")
     rig.now[0] = at(GONE - 60)
     order = await orders.claim(rig.now[0])
     assert order is not None
     rig.now[0] = at(GONE)
-    await rig.tell(await rig.due("erase::sub_1"))
+    await rig.process(await rig.due("erase::sub_1"))
     assert not await orders.done(order, rig.now[0], 1, "")
     rig.folder.mkdir(exist_ok=True)
     (rig.folder / str(order.location)).write_bytes(b"left by a crash")
-    assert not await rig.exporter.work(), "its writer may still be at it"
+    assert not await rig.exporter.work(), "its writer may still be active"
     rig.now[0] += timedelta(minutes=30)
     assert await rig.exporter.work()
     assert rig.archives() == []
     await orders.close()
 
 
-async def test_what_cannot_be_stored_is_tried_again_and_given_up_in_the_end(rig: Rig, make: StripeEvents) -> None:
-    await rig.tell(*history(make), left(make))
+async def test_an_export_that_cannot_be_stored_is_retried_and_finally_fails(
+    rig: ErasureKit, make: StripeEvents
+) -> None:
+    await rig.process(*history(make), left(make))
     rig.folder.write_text("a file where the folder should be")
     for _ in range(8):
         assert await rig.exporter.work()
@@ -351,7 +357,7 @@ async def test_what_cannot_be_stored_is_tried_again_and_given_up_in_the_end(rig:
     assert row["last_error"].startswith(("FileExistsError", "NotADirectoryError"))
 
 
-def test_each_table_says_whether_it_holds_something_on_customers() -> None:
+def test_each_table_declares_whether_it_has_customer_data() -> None:
     held = {table.name for table in held_on_customers()}
     others = {table.name for table in tables.metadata.tables.values()} - held
-    assert others <= IMPERSONAL, f"say in belonging.py how to tell a customer's rows of {others - IMPERSONAL}"
+    assert others <= IMPERSONAL, f"define in belonging.py which rows belong to a customer in {others - IMPERSONAL}"

@@ -1,4 +1,4 @@
-"""Each kind of trouble, made for real: what is transient keeps its event, what is not says why without the values."""
+"""Real store failures: a transient one keeps its event, a permanent one reports its reason without the values."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ REFUSED: dict[str, tuple[Flush, str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-async def test_what_can_never_be_stored_is_refused(store: Store, what: str) -> None:
+async def test_values_that_can_never_be_stored_are_refused(store: Store, what: str) -> None:
     flush, message = REFUSED[what]
     with pytest.raises(StoreRefused) as refused:
         await write(store, flush)
@@ -84,7 +84,7 @@ async def test_what_can_never_be_stored_is_refused(store: Store, what: str) -> N
 
 
 async def test_a_second_payment_of_one_invoice_is_refused_by_name(store: Store) -> None:
-    """As an alteration; as a new row it is a conflict, since another transaction may have been first."""
+    """As an update it is refused; as an insert it is a conflict, because another transaction may have been first."""
     one = Payment(payment_id="pay_1", account="", invoice_id="in_1", currency="eur")
     two = Payment(payment_id="pay_2", account="", currency="eur")
     await write(store, Flush(known(one, two)))
@@ -94,7 +94,7 @@ async def test_a_second_payment_of_one_invoice_is_refused_by_name(store: Store) 
 
 
 async def test_a_session_that_is_ended_is_transient_wherever_it_is(store: Store, database: SecretStr) -> None:
-    """Before a statement as before the commit; the store goes on with a new connection."""
+    """Before a statement or before the commit; the store continues with a new connection."""
     end = (
         "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity "
         "WHERE application_name = 'billing-worker' AND datname = current_database() AND state LIKE 'idle in%'"
@@ -125,14 +125,14 @@ async def test_a_session_that_is_ended_is_transient_wherever_it_is(store: Store,
     ids=["lock", "statement", "idle"],
 )
 async def test_every_wait_is_bounded_and_transient(database: SecretStr, bounds: SessionTimeouts, sqlstate: str) -> None:
-    """A partition held elsewhere, a statement that takes too long, a worker that froze amid its transaction."""
+    """A partition locked elsewhere, a statement that takes too long, a worker that froze during its transaction."""
     holder = await Store.connect(database, pool_size=1)
     bounded = await Store.connect(database, pool_size=1, bounds=bounds)
 
     async def wait() -> None:
         async with bounded.transaction([("billing.events", 0)]) as transaction:
             async with asyncio.timeout(10):
-                while True:  # only the idle one gets here
+                while True:  # only the case of the idle transaction gets here
                     await transaction.seen([])
                     await ask(database, "SELECT pg_sleep(0.3)")
 
@@ -149,8 +149,10 @@ async def test_every_wait_is_bounded_and_transient(database: SecretStr, bounds: 
         await holder.close()
 
 
-async def test_a_deadlock_is_transient_for_one_and_nothing_for_the_other(store: Store, database: SecretStr) -> None:
-    """Made by loading twice in one transaction, which the worker never does."""
+async def test_a_deadlock_is_transient_for_one_transaction_and_the_other_succeeds(
+    store: Store, database: SecretStr
+) -> None:
+    """Caused by loading twice in one transaction, which the worker never does."""
     await write(store, Flush(known(*(Customer(account="", customer_id=id_) for id_ in ("cus_1", "cus_2")))))
     barrier = asyncio.Barrier(2)
 
@@ -167,7 +169,7 @@ async def test_a_deadlock_is_transient_for_one_and_nothing_for_the_other(store: 
 
 
 async def test_two_transactions_that_touch_the_same_rows_do_not_deadlock(store: Store) -> None:
-    """Since both lock and write in the same order, whatever order their events came in."""
+    """Because both lock and write in the same order, whatever the order of their events."""
     ids = [f"cus_{n}" for n in range(30)]
     rows = [Customer(account="", customer_id=id_) for id_ in ids]
     rows_of_each = [Subscription(account="", subscription_id=f"sub_{n}", customer_id=id_) for n, id_ in enumerate(ids)]
@@ -183,8 +185,8 @@ async def test_two_transactions_that_touch_the_same_rows_do_not_deadlock(store: 
     await asyncio.gather(*(touch(n, ids[:: 1 if n % 2 else -1]) for n in range(12)))
 
 
-async def test_a_commit_is_waited_for_by_who_asks_again(store: Store, database: SecretStr) -> None:
-    """When a commit's answer is lost, `seen` decides: it waits for the partition's lock, then knows."""
+async def test_seen_waits_for_a_commit_in_flight(store: Store, database: SecretStr) -> None:
+    """If the answer to a commit is lost, `seen` decides: it waits for the partition's lock, then reads the ledger."""
     async with store.transaction([("billing.events", 0)]) as transaction:
         await transaction.flush(Flush(known(), [ledger_row("evt_1")]))
         again = asyncio.create_task(_seen(store, "evt_1"))
@@ -197,7 +199,7 @@ async def _seen(store: Store, event_id: str) -> dict[str, str]:
         return await transaction.seen([event_id])
 
 
-async def test_tables_that_are_not_there_yet_are_transient(database_url: str) -> None:
+async def test_missing_tables_are_transient(database_url: str) -> None:
     """A worker that starts before `billing migrate` waits; it dead-letters nothing."""
     store = await Store.connect(SecretStr(database_url), pool_size=1)
     try:
@@ -209,8 +211,8 @@ async def test_tables_that_are_not_there_yet_are_transient(database_url: str) ->
         await store.close()
 
 
-async def test_a_server_that_takes_nobody_is_transient(database_url: str, postgres_url: str) -> None:
-    """It is going down or full, nobody listens, or somebody changed the password."""
+async def test_a_server_that_refuses_connections_is_transient(database_url: str, postgres_url: str) -> None:
+    """It shuts down, is full, does not listen, or its password was changed."""
     name = database_url.rpartition("/")[2]
     await ask(SecretStr(postgres_url), f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
     wrong = {
@@ -224,7 +226,7 @@ async def test_a_server_that_takes_nobody_is_transient(database_url: str, postgr
 
 
 @pytest.mark.parametrize("url", ["", "mysql://a:hunter2@b/c", "postgresql://a:hunter2@b:port/c", "postgresql//hunter2"])
-async def test_an_address_of_something_else_is_refused_without_being_shown(url: str) -> None:
+async def test_an_address_that_is_not_postgres_is_refused_and_not_shown(url: str) -> None:
     with pytest.raises(InvalidSettings, match="BILLING_DATABASE_URL") as invalid:
         await Store.connect(SecretStr(url), pool_size=1)
     assert "hunter2" not in "".join(traceback.format_exception(invalid.value))

@@ -1,4 +1,4 @@
-"""What each kind of reference brings along, and that no table is read whole for it."""
+"""The rows that each kind of reference loads; no table is scanned completely for it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _timer(key: str, customer_id: str = "cus_1", status: TimerStatus = TimerStat
 
 
 def _household(customer_id: str, account: str = "") -> dict[str, Row]:
-    """One customer with everything; each row under a name for the tests."""
+    """One customer with a row of every type, by a name for the tests."""
     organization_id = Organization.id_of(account, customer_id)
     return {
         "customer": Customer(account=account, customer_id=customer_id, user_id=f"linked_{customer_id}{account}"),
@@ -79,7 +79,7 @@ STRANGER = User(user_id="usr_stranger")
 
 @pytest.fixture
 async def peopled(store: Store) -> Store:
-    """The household, one of another customer, and one of the same id under a connected account."""
+    """The household, another customer, and one with the same id under a connected account."""
     others = [*_household("cus_2").values(), *_household("cus_1", "acct_1").values()]
     await write(store, Flush(known(*MINE.values(), PAYMENT, DISPUTE, DONE, STRANGER, *others)))
     return store
@@ -106,14 +106,14 @@ REFERENCES: dict[str, tuple[References, list[Row]]] = {
 
 
 @pytest.mark.parametrize("what", REFERENCES)
-async def test_a_reference_brings_the_whole_customer(peopled: Store, what: str) -> None:
-    """Each row once, and nothing of another customer or account."""
+async def test_a_reference_loads_the_whole_customer(peopled: Store, what: str) -> None:
+    """Each row once, and no row of another customer or account."""
     refs, besides = REFERENCES[what]
     rows = await loaded(peopled, refs)
     assert sorted(map(repr, rows)) == sorted(map(repr, [*MINE.values(), *besides]))
 
 
-async def test_rows_come_in_the_order_they_are_locked_in(peopled: Store) -> None:
+async def test_rows_are_returned_in_locking_order(peopled: Store) -> None:
     refs = References(customers={("", "cus_2"), REF, ("acct_1", "cus_1")}, payments={("", "in_1")})
     kinds = [type(row) for row in await loaded(peopled, refs)]
     assert kinds == sorted(kinds, key=list(loading.SHAPES).index)
@@ -121,7 +121,7 @@ async def test_rows_come_in_the_order_they_are_locked_in(peopled: Store) -> None
     assert keys == sorted(keys)
 
 
-async def test_what_is_unknown_brings_nothing(peopled: Store) -> None:
+async def test_an_unknown_reference_loads_nothing(peopled: Store) -> None:
     unknown = ("acct_1", "sub_cus_2")
     refs = References(subscriptions={unknown}, payments={unknown}, payment_methods={unknown}, disputes={unknown})
     assert await loaded(peopled, refs) == []
@@ -129,7 +129,7 @@ async def test_what_is_unknown_brings_nothing(peopled: Store) -> None:
     assert await loaded(peopled, References(users={"usr_stranger"})) == [STRANGER]
 
 
-# 200,000 rows for each table: columns without a default, as SQL.
+# 200,000 rows for each table: SQL expressions for the columns without a default.
 _MANY = 200_000
 _FILL = {
     "customers": "(account, customer_id) SELECT '', 'cus_' || n",
@@ -163,27 +163,29 @@ _ASKED: dict[str, tuple[str, list[list[str]]]] = {
 }
 
 
-async def test_no_table_is_read_whole(database: SecretStr) -> None:
-    """With a batch's 500 references, 200,000 rows and the worker's own planning, before and after the first ANALYZE."""
+async def test_no_table_is_scanned_completely(database: SecretStr) -> None:
+    """With the 500 references of a batch, 200,000 rows and the worker's planner settings, before and after ANALYZE."""
     connection = await asyncpg.connect(database.get_secret_value(), server_settings=PLANNING)
     try:
-        await _whole_reads(connection)  # plans once while every table is empty, as a worker does that was there first
+        await _full_scans(
+            connection
+        )  # plans while every table is empty, as a worker does that starts on an empty database
         for table, columns in _FILL.items():
             await connection.execute(f"ALTER TABLE billing.{table} SET (autovacuum_enabled = false)")
             await connection.execute(f"INSERT INTO billing.{table} {columns} FROM generate_series(1, {_MANY}) n")
-        assert await _whole_reads(connection) == []
+        assert await _full_scans(connection) == []
         await connection.execute("ANALYZE")
-        assert await _whole_reads(connection) == []
+        assert await _full_scans(connection) == []
     finally:
         await connection.close()
 
 
-async def _whole_reads(connection: Any) -> list[str]:
-    """The scans of a table or index without a condition on the index, with the query they are in."""
+async def _full_scans(connection: Any) -> list[str]:
+    """The scans of a table or an index without an index condition, with their queries."""
     found = []
     for name, (query, lists) in _ASKED.items():
-        told = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *map(as_texts, lists))
-        plan = orjson.loads(told)[0]["Plan"]
+        explained = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *map(as_texts, lists))
+        plan = orjson.loads(explained)[0]["Plan"]
         found += [
             f"{name}: {node['Node Type']} on {node['Relation Name']}"
             for node in _nodes(plan)

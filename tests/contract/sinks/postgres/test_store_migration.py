@@ -1,4 +1,4 @@
-"""`billing migrate`: the revisions lead to tables.py, once, however often and from wherever they are run."""
+"""`billing migrate`: the revisions produce the schema of tables.py, once, whoever runs them and however often."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Billing = Callable[..., Result]
 
 @pytest.fixture
 def billing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database_url: str) -> Billing:
-    """Runs the command line with the settings a process has."""
+    """Runs the command line with the settings of a process."""
     monkeypatch.setenv("BILLING_KAFKA_BOOTSTRAP", "127.0.0.1:1")
     monkeypatch.setenv("BILLING_CONFIG", str(tmp_path / "billing.toml"))
     monkeypatch.setenv("BILLING_DATABASE_URL", database_url)
@@ -64,13 +64,13 @@ def _differences(connection: Connection) -> Any:
 
 
 def _checks(connection: Connection) -> set[tuple[str, str | None]]:
-    # Alembic compares no check constraints.
+    # Alembic does not compare check constraints.
     found = inspect(connection).get_multi_check_constraints(schema=metadata.schema)
     return {(table, check["name"]) for (_, table), checks in found.items() for check in checks}
 
 
 async def test_the_checks_list_the_same_values(database: SecretStr) -> None:
-    """Compared as Postgres writes them, by making the tables once more from tables.py."""
+    """Compared in Postgres' own notation, by creating the tables again from tables.py."""
     query = (
         "SELECT array_agg(conrelid::regclass::text || pg_get_constraintdef(oid) ORDER BY 1) "
         "FROM pg_constraint WHERE contype = 'c' AND connamespace = 'billing'::regnamespace"
@@ -84,7 +84,7 @@ async def test_the_checks_list_the_same_values(database: SecretStr) -> None:
     assert sorted(await ask(database, query)) == sorted(migrated)
 
 
-async def test_payloads_are_compressed_with_lz4_where_the_server_can(database: SecretStr) -> None:
+async def test_payloads_are_compressed_with_lz4_if_the_server_has_it(database: SecretStr) -> None:
     settings = "pg_settings WHERE name = 'default_toast_compression'"
     knows = await ask(database, f"SELECT 'lz4' = ANY(enumvals) FROM {settings}")  # as above
     chosen = await ask(
@@ -95,7 +95,7 @@ async def test_payloads_are_compressed_with_lz4_where_the_server_can(database: S
     assert chosen == ("l" if knows else "")
 
 
-async def test_several_at_once_migrate_once(database_url: str) -> None:
+async def test_concurrent_migrations_migrate_once(database_url: str) -> None:
     url = SecretStr(database_url)
     ended = await asyncio.gather(*(migrate(url) for _ in range(4)))
     newest = newest_revision()
@@ -105,7 +105,7 @@ async def test_several_at_once_migrate_once(database_url: str) -> None:
 
 
 async def test_a_migration_that_fails_leaves_nothing(database_url: str) -> None:
-    """All revisions are one transaction; a table in the way stops it, and once that is gone it runs."""
+    """All revisions are one transaction. An existing table makes it fail; once that is dropped it succeeds."""
     url = SecretStr(database_url)
     await ask(url, "CREATE SCHEMA billing")
     await ask(url, "CREATE TABLE billing.dead_letters ()")
@@ -116,7 +116,7 @@ async def test_a_migration_that_fails_leaves_nothing(database_url: str) -> None:
     assert await migrate(url) == Migrated(None, newest_revision())
 
 
-async def test_it_waits_for_a_server_no_longer_than_told() -> None:
+async def test_it_waits_for_a_server_up_to_the_given_time() -> None:
     url = SecretStr(f"postgresql://billing@127.0.0.1:{free_port()}/billing")
     began = time.monotonic()
     with pytest.raises(StoreUnavailable):
@@ -124,7 +124,7 @@ async def test_it_waits_for_a_server_no_longer_than_told() -> None:
     assert 0.5 <= time.monotonic() - began < 5
 
 
-async def test_it_does_not_wait_for_a_password_to_become_right(database_url: str) -> None:
+async def test_it_does_not_wait_after_a_wrong_password(database_url: str) -> None:
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="28P01"):
         await migrate(SecretStr(database_url.replace("://billing:", "://billing:x")), wait_s=60)
@@ -132,7 +132,7 @@ async def test_it_does_not_wait_for_a_password_to_become_right(database_url: str
 
 
 async def test_it_needs_no_right_to_create_once_there_is_nothing_to_do(database: SecretStr) -> None:
-    """A worker's own user may run it before it starts."""
+    """A worker's own database user may run it before the worker starts."""
     connection = await asyncpg.connect(database.get_secret_value())
     try:
         role = f"r_{await connection.fetchval('SELECT current_database()')}"
@@ -150,12 +150,12 @@ async def test_it_needs_no_right_to_create_once_there_is_nothing_to_do(database:
     assert ended == Migrated(newest_revision(), newest_revision())
 
 
-def test_the_command_says_from_which_revision_to_which(billing: Billing) -> None:
+def test_the_command_prints_the_old_and_the_new_revision(billing: Billing) -> None:
     newest = newest_revision()
     first = billing("migrate")
     assert (first.exit_code, first.stdout) == (0, f"schema billing: nothing → {newest}\n")
     again = billing("migrate")
-    assert (again.exit_code, again.stdout) == (0, f"schema billing: at {newest} already\n")
+    assert (again.exit_code, again.stdout) == (0, f"schema billing: already at {newest}\n")
     as_json = billing("migrate", "--json")
     assert orjson.loads(as_json.stdout) == {"before": newest, "after": newest}
 
@@ -167,7 +167,9 @@ def test_the_command_names_a_missing_setting_and_exits_2(billing: Billing, monke
     assert ended.stderr == "billing migrate: BILLING_DATABASE_URL: Field required\n"
 
 
-def test_the_command_exits_1_in_one_line_if_nobody_answers(billing: Billing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_exits_1_with_one_line_if_no_server_answers(
+    billing: Billing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BILLING_DATABASE_URL", f"postgresql://billing:hunter2@127.0.0.1:{free_port()}/x")
     ended = billing("migrate", "--wait", "0")
     assert ended.exit_code == 1

@@ -1,4 +1,4 @@
-"""The ledger's promise: whatever two workers do at the same time, an event is applied once (behaviours.md D1)."""
+"""The ledger's guarantee: with two workers at the same time, an event is applied once (behaviours.md D1)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CUSTOMER = Customer(account="", customer_id="cus_1", name="Ada")
 
 
 async def test_of_two_transactions_with_one_event_exactly_one_wins(store: Store, database: SecretStr) -> None:
-    """On partitions of their own, so that only the ledger's key stands between them."""
+    """They use different partitions, so only the ledger's primary key prevents a second application."""
 
     async def apply(partition: int) -> None:
         async with store.transaction([("billing.events", partition)]) as transaction:
@@ -35,7 +35,7 @@ async def test_of_two_transactions_with_one_event_exactly_one_wins(store: Store,
 
 
 async def test_transactions_on_one_partition_take_turns(store: Store, database: SecretStr) -> None:
-    """The second one's `seen` has the first one's event, since it is asked only after the first one's commit."""
+    """The second `seen` contains the first one's event, because it runs after the first commit."""
 
     async def second() -> dict[str, str]:
         async with store.transaction([("billing.events", 2), ("billing.events", 1)]) as transaction:
@@ -49,7 +49,7 @@ async def test_transactions_on_one_partition_take_turns(store: Store, database: 
 
 
 async def test_locks_are_taken_in_one_order_whatever_order_they_are_given_in(store: Store) -> None:
-    """Else two workers with two partitions each would end in a deadlock."""
+    """Otherwise two workers with two partitions each could deadlock."""
     forward = [("billing.events", partition) for partition in range(12)]
 
     async def lock(locks: list[tuple[str, int]]) -> None:
@@ -60,7 +60,7 @@ async def test_locks_are_taken_in_one_order_whatever_order_they_are_given_in(sto
 
 
 @pytest.mark.parametrize("before", ["waiting", "dead"])
-async def test_what_waits_or_is_dead_can_still_be_applied_and_then_no_more(
+async def test_a_waiting_or_dead_event_can_be_applied_but_only_once(
     store: Store, database: SecretStr, before: str
 ) -> None:
     later = NOW.replace(year=2027)
@@ -81,7 +81,7 @@ async def test_what_waits_or_is_dead_can_still_be_applied_and_then_no_more(
         await write(store, Flush(known(), [again]))
 
 
-async def test_a_row_created_meanwhile_is_a_conflict_that_a_second_look_resolves(store: Store) -> None:
+async def test_a_row_created_meanwhile_is_a_conflict_that_a_retry_resolves(store: Store) -> None:
     renamed = Customer(account="", customer_id="cus_1", name="Grace")
 
     async def decide_slowly() -> None:
@@ -101,7 +101,7 @@ async def test_a_row_created_meanwhile_is_a_conflict_that_a_second_look_resolves
 
 
 async def test_loaded_rows_are_locked_until_the_end(store: Store, database: SecretStr) -> None:
-    """So no update is lost: the second one decides on what the first one left."""
+    """No update is lost: the second transaction decides on the rows that the first one committed."""
     await write(store, Flush(known(CUSTOMER)))
     renamed = Customer(account="", customer_id="cus_1", name="Grace")
     async with store.transaction([]) as first:
@@ -113,8 +113,8 @@ async def test_loaded_rows_are_locked_until_the_end(store: Store, database: Secr
     assert await second == [renamed]
 
 
-async def test_a_row_that_is_gone_is_a_conflict(store: Store) -> None:
-    """Altering or removing it would otherwise change nothing and say nothing."""
+async def test_a_missing_row_is_a_conflict(store: Store) -> None:
+    """Otherwise the update or delete would silently change nothing."""
     altered = known(Customer(account="", customer_id="cus_1", name="Grace"), stored=(CUSTOMER,))
     membership = Membership(organization_id="org_1", user_id="usr_1")
     removed = known(stored=(membership,))
@@ -124,17 +124,17 @@ async def test_a_row_that_is_gone_is_a_conflict(store: Store) -> None:
             await write(store, Flush(view))
 
 
-async def test_half_a_flush_is_never_committed(store: Store, database: SecretStr) -> None:
-    """Not even by a caller who keeps the conflict to himself."""
+async def test_a_partial_flush_is_never_committed(store: Store, database: SecretStr) -> None:
+    """Even if the caller catches the conflict and continues."""
     view = known(Customer(account="", customer_id="cus_1", name="Grace"), stored=(CUSTOMER,))
 
-    async def keep_it() -> None:
+    async def catch_it() -> None:
         async with store.transaction([]) as transaction:
             with pytest.raises(Conflict):
                 await transaction.flush(Flush(view, [ledger_row("evt_1")]))
 
     with pytest.raises(StoreUnavailable, match="rolled back"):
-        await keep_it()
+        await catch_it()
     assert await ask(database, "SELECT count(*) FROM billing.events") == 0
 
 
@@ -149,7 +149,7 @@ async def test_removed_rows_are_removed(store: Store) -> None:
     assert await loaded(store, customers("cus_1")) == [stays]
 
 
-async def test_rows_of_nothing_but_a_key_and_a_value_are_updated(store: Store) -> None:
+async def test_rows_with_only_a_key_and_a_value_are_updated(store: Store) -> None:
     before, after = User(user_id="usr_1", email=None), User(user_id="usr_1", email="ada@example.com")
     for view in (known(before), known(after, stored=(before,))):
         await write(store, Flush(view))
@@ -160,7 +160,7 @@ async def test_rows_of_nothing_but_a_key_and_a_value_are_updated(store: Store) -
 
 
 async def test_a_new_timer_moves_a_pending_one_and_leaves_one_that_fired(store: Store) -> None:
-    """effects.StartTimer; a fired one is not loaded with its customer, so the rule can't know of it."""
+    """effects.StartTimer; a fired timer is not loaded with its customer, so the rule cannot know about it."""
     timer = Timer(timer_key="t:1", account="", customer_id="cus_1", kind="dunning", subject="in_1", due_at=NOW)
     later = NOW.replace(year=2027)
     refs = customers()

@@ -1,7 +1,7 @@
-"""The payments stream on the real store: each rule asks for all that it needs, and each row comes back as it went in.
+"""The payments stream on the real store: each rule loads all that it needs, and each row is read back as it was stored.
 
-Every event is a transaction of its own, so that nothing is known but what its `refer` names. The same events told to a
-world in memory, which knows everything, must leave the same rows and mails.
+Every event is a transaction of its own, so a rule knows only what its `refer` names. Applied to a world in memory,
+which knows everything, the same events must leave the same rows and mails.
 """
 
 from __future__ import annotations
@@ -59,19 +59,19 @@ def history(make: StripeEvents) -> list[Json]:
     ]
 
 
-async def tell(store: Store, mails: set[str], *events: Json) -> list[Json]:
-    """Returns those that wait, after each has been tried again for as long as that helps."""
+async def process(store: Store, mails: set[str], *events: Json) -> list[Json]:
+    """Process the events in turn, retrying waiting ones while that helps. Returns those that still wait."""
     waiting: list[Json] = []
     for event in events:
         waiting.append(event)
         tried: list[Json] = []
         while len(waiting) != len(tried):
             tried, waiting = waiting, []
-            waiting = [each for each in tried if not await _is_told(store, mails, each)]
+            waiting = [each for each in tried if not await _is_settled(store, mails, each)]
     return waiting
 
 
-async def _is_told(store: Store, mails: set[str], event: Json) -> bool:
+async def _is_settled(store: Store, mails: set[str], event: Json) -> bool:
     read_event, rule = read(event)
     async with store.transaction([]) as transaction:
         known = Known(CONFIG, await transaction.load(rule.refer(read_event)))
@@ -107,18 +107,18 @@ async def test_D2_the_store_ends_like_the_world_in_memory(
     events = history(StripeEvents(shape))
     if seed is not None:
         random.Random(seed).shuffle(events)
-    world, mails = PatientWorld().tell(*events), set[str]()
-    waiting = await tell(store, mails, *events)
+    world, mails = PatientWorld().apply(*events), set[str]()
+    waiting = await process(store, mails, *events)
     assert waiting == world.waiting == []
-    for _ in range(3):  # what fires may set another
+    for _ in range(3):  # a timer that fires may start another
         world.fire()
         for timer in await pending(database):
-            assert await tell(store, mails, timer_event(timer)) == []
+            assert await process(store, mails, timer_event(timer)) == []
     assert await pending(database) == []
     for kind in KINDS:
         assert await rows(database, kind) == {row.key: row for row in world.rows(kind)}
     assert mails == set(world.emails)
-    assert await tell(store, mails, *events) == []  # also what is done long ago is found, and not begun again
+    assert await process(store, mails, *events) == []  # old events are found in the ledger, and not applied again
     for kind in KINDS:
         assert await rows(database, kind) == {row.key: row for row in world.rows(kind)}
     assert mails == set(world.emails)

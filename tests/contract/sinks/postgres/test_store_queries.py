@@ -1,4 +1,4 @@
-"""`billing event` and `billing customer`: what an operator sees is what the store holds."""
+"""`billing event` and `billing customer` show what the store contains."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def filled(database_url: str) -> SecretStr:
 
 @pytest.fixture
 def billing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, filled: SecretStr) -> Billing:
-    """Runs the command line with the settings a process has."""
+    """Runs the command line with the settings of a process."""
     monkeypatch.setenv("BILLING_KAFKA_BOOTSTRAP", "127.0.0.1:1")
     monkeypatch.setenv("BILLING_CONFIG", str(tmp_path / "billing.toml"))
     monkeypatch.setenv("BILLING_DATABASE_URL", filled.get_secret_value())
@@ -85,7 +85,7 @@ def billing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, filled: SecretStr) 
 
 
 async def test_nothing_can_be_written_while_reading(database: SecretStr) -> None:
-    """An operator's question changes nothing, whatever it is."""
+    """The session of an operator's command is read-only."""
     async with reading(database) as connection:
         row = await connection.exec_driver_sql("SHOW transaction_read_only")
         assert row.scalar() == "on"
@@ -128,7 +128,7 @@ def test_a_customer_is_shown_whole_and_alone(billing: Billing) -> None:
     assert under_another["events"] == []
 
 
-def test_tables_show_ids_whole_and_nothing_that_steers_a_terminal(billing: Billing) -> None:
+def test_tables_show_whole_ids_and_no_control_characters(billing: Billing) -> None:
     shown = billing("customer", "cus_1")
     assert shown.exit_code == 0
     assert "sub_1" in shown.stdout
@@ -140,10 +140,10 @@ def test_tables_show_ids_whole_and_nothing_that_steers_a_terminal(billing: Billi
 @pytest.mark.parametrize(
     "words", [("event", "evt_9"), ("customer", "cus_9"), ("customer", "cus_1", "--account", "acct_9")]
 )
-def test_what_is_unknown_is_one_line_and_exit_1(billing: Billing, words: tuple[str, ...]) -> None:
+def test_an_unknown_id_is_one_line_and_exit_1(billing: Billing, words: tuple[str, ...]) -> None:
     ended = billing(*words)
     assert (ended.exit_code, ended.stdout) == (1, "")
-    assert ended.stderr.startswith(f"billing {words[0]}: no {words[0]} {words[1]} is known")
+    assert ended.stderr.startswith(f"billing {words[0]}: {words[0]} {words[1]} is not known")
     assert ended.stderr.count("\n") == 1
 
 

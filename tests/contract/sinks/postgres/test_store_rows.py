@@ -1,4 +1,4 @@
-"""What goes into the store comes out the same: every field of every row, enums, times, JSON, nothing at all."""
+"""Rows are read back as they were stored: every field of every row, enums, times, JSON, None."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from sinks.postgres.store import Store
 from sinks.postgres.tables import STATE_TABLES
 from tests.kits.storekit import NOW, ask, email_row, known, ledger_row, until, write
 
-# Of every kind of character that has a way of its own through SQL, JSON or arrays.
+# Contains every kind of character that SQL, JSON or arrays treat specially.
 TEXT = 'Zoë "O\'Neil" \\ {a,b} NULL %s $1 \n 日本 🧾'
 ACCOUNT = "acct_1"
 
 
 def _filled(kind: type[Any], *, blank: bool) -> Any:
-    """A row with something in every field, or None in every field that can have it."""
+    """A row with a value in every field, or with None in every nullable field if `blank`."""
     hints = get_type_hints(kind)
     return kind(**{field.name: _value(field.name, hints[field.name], blank) for field in fields(kind)})
 
@@ -85,7 +85,7 @@ async def test_state_rows_come_back_equal(store: Store, kind: type[Row], blank: 
     row = _filled(kind, blank=blank)
     if isinstance(row, Organization | Membership):
         row = replace(row, organization_id=Organization.id_of(ACCOUNT, "cus_1"))
-    if isinstance(row, Payment) and blank:  # else nothing leads to it
+    if isinstance(row, Payment) and blank:  # otherwise no reference finds it
         row = replace(row, invoice_id="in_1")
     await write(store, Flush(known(row)))
     async with store.transaction([]) as transaction:
@@ -100,7 +100,7 @@ async def test_state_rows_come_back_equal(store: Store, kind: type[Row], blank: 
 async def test_altered_rows_are_altered_in_every_column_but_the_key(
     store: Store, database: SecretStr, kind: type[Row]
 ) -> None:
-    """And rows beside it are not: the update finds each row by its whole key."""
+    """Other rows are not altered: the update finds each row by its whole key."""
     before, after = _filled(kind, blank=True), _filled(kind, blank=False)
     key = {name: getattr(before, name) for name in kind.key_columns}
     after = replace(after, **key)
@@ -143,7 +143,7 @@ async def test_the_payload_is_stored_as_json(store: Store, database: SecretStr) 
     assert await ask(database, "SELECT payload IS NULL FROM billing.events WHERE event_id = 'evt_2'") is True
 
 
-async def test_mails_and_calls_are_queued_once_for_ever(store: Store, database: SecretStr) -> None:
+async def test_mails_and_calls_are_queued_only_once(store: Store, database: SecretStr) -> None:
     call = StripeCallRow(
         call_key="call:1",
         event_id="evt_1",
@@ -168,10 +168,12 @@ async def test_mails_and_calls_are_queued_once_for_ever(store: Store, database: 
 
 
 async def test_dispatchers_are_woken_only_when_there_is_something_new(store: Store, database: SecretStr) -> None:
-    heard: list[str] = []
+    received: list[str] = []
     connection = await asyncpg.connect(database.get_secret_value())
     for channel in (EMAILS_CHANNEL, STRIPE_CALLS_CHANNEL, "the_end"):
-        await connection.add_listener(channel, lambda _connection, _pid, channel, _payload: heard.append(str(channel)))
+        await connection.add_listener(
+            channel, lambda _connection, _pid, channel, _payload: received.append(str(channel))
+        )
     try:
         await write(store, Flush(known(), emails=[email_row("a")]))
         await write(store, Flush(known(), emails=[email_row("a")]))
@@ -179,12 +181,12 @@ async def test_dispatchers_are_woken_only_when_there_is_something_new(store: Sto
         await ask(database, "SELECT pg_notify('the_end', '')")
 
         async def ended() -> bool:
-            return "the_end" in heard
+            return "the_end" in received
 
         await until(ended)
     finally:
         await connection.close()
-    assert heard == [EMAILS_CHANNEL, "the_end"]
+    assert received == [EMAILS_CHANNEL, "the_end"]
 
 
 async def test_a_dead_letter_that_dies_again_is_open_again(store: Store, database: SecretStr) -> None:

@@ -1,4 +1,4 @@
-"""C7, D2, D4: each queued call reaches Stripe once, whatever goes wrong; what a GET brings, the log gets."""
+"""C7, D2, D4: each queued call has its effect at Stripe once, whatever fails; the result of a GET is put on the log."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from sinks.stripe_calls.calls import Calls
 from sinks.stripe_calls.dispatcher import CallDispatcher
 from sinks.stripe_calls.metrics import CallMetrics
 from tests.kits.mailkit import eventually
-from tests.kits.rulekit import NOW, World
+from tests.kits.rulekit import NOW, RulesWorld
 from tests.kits.stripekit import (
     LIVE_KEY,
     QUICK,
     TEST_KEY,
-    CallDesk,
+    CallOutboxKit,
     Fault,
     StripeServer,
     make_topic,
-    open_desk,
+    open_kit,
     records,
 )
 
@@ -57,8 +57,8 @@ async def stripe() -> AsyncIterator[StripeServer]:
 
 
 @pytest.fixture
-async def desk(database: SecretStr, stripe: StripeServer) -> AsyncIterator[CallDesk]:
-    """Where no test reads the log, there is none: a port that nobody listens on."""
+async def desk(database: SecretStr, stripe: StripeServer) -> AsyncIterator[CallOutboxKit]:
+    """For tests that do not read the log: Kafka's address is a port without a server."""
     async with _open(database, stripe, "127.0.0.1:1", "none") as opened:
         yield opened
 
@@ -73,13 +73,13 @@ async def topic(kafka_bootstrap: str, topic_prefix: str) -> str:
 @pytest.fixture
 async def logged_desk(
     database: SecretStr, stripe: StripeServer, kafka_bootstrap: str, topic: str
-) -> AsyncIterator[CallDesk]:
+) -> AsyncIterator[CallOutboxKit]:
     async with _open(database, stripe, kafka_bootstrap, topic) as opened:
         yield opened
 
 
-async def test_a_default_payment_method_is_set_once(desk: CallDesk, stripe: StripeServer) -> None:
-    """With the key of the row, the account it belongs to, and Stripe's form of nested parameters."""
+async def test_a_default_payment_method_is_set_once(desk: CallOutboxKit, stripe: StripeServer) -> None:
+    """With the key of the row, its account, and Stripe's form of nested parameters."""
     await desk.queue("a", account="acct_7")
     async with desk.dispatcher():
         row = await desk.until("a", status="done")
@@ -93,7 +93,7 @@ async def test_a_default_payment_method_is_set_once(desk: CallDesk, stripe: Stri
     assert (row["attempts"], row["claimed_by"], row["last_error"]) == (1, None, None)
 
 
-async def test_two_dispatchers_call_once_per_key(desk: CallDesk, stripe: StripeServer) -> None:
+async def test_two_dispatchers_call_once_per_key(desk: CallOutboxKit, stripe: StripeServer) -> None:
     for number in range(40):
         await desk.queue(f"c{number:02d}")
     async with desk.dispatcher(claimer="one"), desk.dispatcher(claimer="two"):
@@ -106,22 +106,22 @@ async def test_two_dispatchers_call_once_per_key(desk: CallDesk, stripe: StripeS
     [
         (Fault.SERVER_ERROR, "HTTP 500 api_error: No good: SERVER_ERROR, [key]"),
         (Fault.IN_USE, "HTTP 409 idempotency_key_in_use: No good: IN_USE, [key]"),
-        (Fault.BAD_GATEWAY, "HTTP 502 without an error of Stripe's"),
-        (Fault.HANG, "no answer within 0.3 s"),
+        (Fault.BAD_GATEWAY, "HTTP 502 without a Stripe error object"),
+        (Fault.HANG, "no response within 0.3 s"),
         (Fault.DROP, "the connection broke: ServerDisconnectedError"),
     ],
 )
-async def test_transient_trouble_is_tried_again(
-    desk: CallDesk, stripe: StripeServer, fault: Fault, reason: str
+async def test_transient_errors_are_retried(
+    desk: CallOutboxKit, stripe: StripeServer, fault: Fault, reason: str
 ) -> None:
-    """Not before its pause, under the same key, and then it is done."""
+    """Not before its pause, with the same idempotency key, and then it is done."""
     stripe.fail_next(fault)
     await desk.queue("a")
     async with desk.dispatcher(total_s=0.3):
         row = await desk.until("a", status="queued", attempts=1)
         assert row["last_error"] == reason
         assert row["next_attempt_at"] == desk.clock.now + timedelta(seconds=2)
-        await desk.queue("b")  # one that is due, so that the dispatcher has certainly looked
+        await desk.queue("b")  # a due call: once it is done, the dispatcher has checked the queue
         await desk.until("b", status="done")
         assert (await desk.row("a"))["status"] == "queued"
         desk.clock.move(seconds=3)
@@ -130,8 +130,8 @@ async def test_transient_trouble_is_tried_again(
     assert len(stripe.done) == 2
 
 
-async def test_after_the_last_try_a_call_has_failed(desk: CallDesk, stripe: StripeServer) -> None:
-    """Within half a day: Stripe remembers the key for a whole one."""
+async def test_after_the_last_try_a_call_has_failed(desk: CallOutboxKit, stripe: StripeServer) -> None:
+    """Within half a day, because Stripe keeps an idempotency key for at least one day."""
     stripe.fail_next(Fault.SERVER_ERROR, times=TRIES)
     await desk.queue("a")
     began = desk.clock.now
@@ -144,7 +144,9 @@ async def test_after_the_last_try_a_call_has_failed(desk: CallDesk, stripe: Stri
     assert timedelta(hours=12) < desk.clock.now - began < timedelta(hours=13)
 
 
-async def test_a_rate_limit_pauses_all_calls_for_as_long_as_stripe_says(desk: CallDesk, stripe: StripeServer) -> None:
+async def test_a_rate_limit_pauses_all_calls_for_as_long_as_stripe_says(
+    desk: CallOutboxKit, stripe: StripeServer
+) -> None:
     """Retry-After: 7. No call loses a try for it."""
     stripe.fail_next(Fault.RATE_LIMIT)
     await desk.queue("a")
@@ -153,7 +155,7 @@ async def test_a_rate_limit_pauses_all_calls_for_as_long_as_stripe_says(desk: Ca
         await desk.queue("b")
         desk.clock.move(seconds=6)
         looked = len(stripe.requests)
-        await _a_few_turns(running)
+        await _a_few_passes(running)
         assert len(stripe.requests) == looked == 1
         desk.clock.move(seconds=2)
         await desk.until_all("done")
@@ -161,8 +163,8 @@ async def test_a_rate_limit_pauses_all_calls_for_as_long_as_stripe_says(desk: Ca
     assert [(await desk.row(key))["attempts"] for key in ("a", "b")] == [1, 1]
 
 
-async def test_what_stripe_refuses_has_failed_with_its_message(desk: CallDesk, stripe: StripeServer) -> None:
-    """400: asking again would change nothing. The others go on, and an operator may requeue it."""
+async def test_a_refused_call_fails_with_the_message_of_stripe(desk: CallOutboxKit, stripe: StripeServer) -> None:
+    """400 is permanent. Other calls continue, and an operator may requeue it."""
     stripe.fail_next(Fault.BAD_REQUEST)
     await desk.queue("a")
     async with desk.dispatcher():
@@ -179,8 +181,8 @@ async def test_what_stripe_refuses_has_failed_with_its_message(desk: CallDesk, s
 
 
 @pytest.mark.parametrize("fault", [Fault.UNAUTHORIZED, Fault.FORBIDDEN])
-async def test_a_key_that_is_refused_pauses_all_calls(desk: CallDesk, stripe: StripeServer, fault: Fault) -> None:
-    """401, 403: no row is burnt, /readyz says why, one call at a time looks whether it is over."""
+async def test_a_refused_key_pauses_all_calls(desk: CallOutboxKit, stripe: StripeServer, fault: Fault) -> None:
+    """401, 403: no call fails, /readyz shows the reason, and one call at a time checks if the key works again."""
     stripe.fail_next(fault, times=4)
     for number in range(6):
         await desk.queue(f"c{number}")
@@ -197,7 +199,7 @@ async def test_a_key_that_is_refused_pauses_all_calls(desk: CallDesk, stripe: St
         assert "failed" not in (await desk.statuses()).values()
 
         async def are_done() -> bool:
-            desk.clock.move(minutes=2)  # the last refusal may still pause from here on
+            desk.clock.move(minutes=2)  # one more refusal may start a pause at this time
             return set((await desk.statuses()).values()) == {"done"}
 
         await eventually(are_done)
@@ -205,7 +207,7 @@ async def test_a_key_that_is_refused_pauses_all_calls(desk: CallDesk, stripe: St
     assert [(await desk.row(f"c{number}"))["attempts"] for number in range(6)] == [1] * 6
 
 
-async def test_an_account_that_left_pauses_nobody_else(desk: CallDesk, stripe: StripeServer) -> None:
+async def test_a_disconnected_account_pauses_no_other_account(desk: CallOutboxKit, stripe: StripeServer) -> None:
     stripe.fail_next(Fault.ACCOUNT_GONE)
     await desk.queue("a", account="acct_gone")
     async with desk.dispatcher() as running:
@@ -214,7 +216,7 @@ async def test_an_account_that_left_pauses_nobody_else(desk: CallDesk, stripe: S
     assert "account_invalid" in row["last_error"]
 
 
-async def test_stripe_out_of_reach_costs_no_call_a_try(desk: CallDesk, stripe: StripeServer) -> None:
+async def test_an_unreachable_stripe_costs_no_call_a_try(desk: CallOutboxKit, stripe: StripeServer) -> None:
     await stripe.stop()
     await desk.queue("a")
     async with desk.dispatcher() as running:
@@ -232,12 +234,12 @@ async def test_stripe_out_of_reach_costs_no_call_a_try(desk: CallDesk, stripe: S
 @pytest.mark.parametrize(
     ("key", "livemode", "reason"),
     [
-        (TEST_KEY, True, "an event of live mode, and BILLING_STRIPE_API_KEY is of test mode"),
-        (LIVE_KEY, False, "an event of test mode, and BILLING_STRIPE_API_KEY is of live mode"),
+        (TEST_KEY, True, "the event is in live mode, BILLING_STRIPE_API_KEY is in test mode"),
+        (LIVE_KEY, False, "the event is in test mode, BILLING_STRIPE_API_KEY is in live mode"),
     ],
 )
 async def test_a_key_of_the_wrong_mode_is_never_sent(
-    desk: CallDesk, stripe: StripeServer, key: str, livemode: bool, reason: str
+    desk: CallOutboxKit, stripe: StripeServer, key: str, livemode: bool, reason: str
 ) -> None:
     stripe.key = key
     await desk.queue("a", livemode=livemode)
@@ -249,8 +251,8 @@ async def test_a_key_of_the_wrong_mode_is_never_sent(
     assert [seen.idempotency_key for seen in stripe.requests] == ["b"]
 
 
-async def test_a_path_that_leads_elsewhere_is_never_sent(desk: CallDesk, stripe: StripeServer) -> None:
-    """An id is text from outside; it must not choose another object or host."""
+async def test_a_path_that_leads_elsewhere_is_never_sent(desk: CallOutboxKit, stripe: StripeServer) -> None:
+    """Ids are external text; they must not select another object or host."""
     for number, path in enumerate(["/v1/customers/../charges", "//other.example/v1/x", "/v1/customers/cus_1?expand=x"]):
         await desk.queue(f"c{number}", path=path)
     async with desk.dispatcher():
@@ -258,16 +260,16 @@ async def test_a_path_that_leads_elsewhere_is_never_sent(desk: CallDesk, stripe:
     assert stripe.requests == []
 
 
-async def test_dying_between_the_call_and_its_mark_repeats_the_key(desk: CallDesk, stripe: StripeServer) -> None:
-    """Stripe did it, nobody noted it. When the claim runs out another asks again, and Stripe does it once."""
+async def test_dying_between_the_call_and_its_mark_repeats_the_key(desk: CallOutboxKit, stripe: StripeServer) -> None:
+    """Stripe made the change but the result was not stored. The next try repeats the key, and Stripe does it once."""
     await desk.queue("a")
     dying = await Calls.connect(desk.url, claimer="dying")
     assert [call.key for call in await dying.claim(desk.clock.now, 1)] == ["a"]
     await dying.close()
     stripe.fail_next(Fault.DROP_AFTER)
     async with desk.dispatcher() as running:
-        await _a_few_turns(running)
-        assert stripe.requests == []  # the claim still holds
+        await _a_few_passes(running)
+        assert stripe.requests == []  # the claim is still valid
         desk.clock.move(minutes=11)
         await desk.until("a", status="queued", attempts=2)
         desk.clock.move(minutes=1)
@@ -276,8 +278,10 @@ async def test_dying_between_the_call_and_its_mark_repeats_the_key(desk: CallDes
     assert [seen.idempotency_key for seen in stripe.done] == ["a"]
 
 
-async def test_a_call_tried_before_stripe_forgot_its_key_is_not_repeated(desk: CallDesk, stripe: StripeServer) -> None:
-    """A dispatcher that was down for a day can't know what its first try did; one never tried may still go."""
+async def test_a_call_tried_before_stripe_forgot_its_key_is_not_repeated(
+    desk: CallOutboxKit, stripe: StripeServer
+) -> None:
+    """After a day of downtime the result of a first try is unknown: it is not repeated. A call never tried is sent."""
     stripe.fail_next(Fault.HANG)
     await desk.queue("a")
     async with desk.dispatcher(total_s=0.2):
@@ -290,8 +294,8 @@ async def test_a_call_tried_before_stripe_forgot_its_key_is_not_repeated(desk: C
     assert "tried" in row["last_error"]
 
 
-async def test_one_customers_cards_are_set_in_the_order_they_came(desk: CallDesk, stripe: StripeServer) -> None:
-    """The first is tried again later; the second must not be overwritten by it."""
+async def test_one_customers_cards_are_set_in_the_order_they_came(desk: CallOutboxKit, stripe: StripeServer) -> None:
+    """The first call is retried later; it must not overwrite the second."""
     stripe.fail_next(Fault.SERVER_ERROR)
     await desk.queue("z-first", customer_id="cus_1")
     async with desk.dispatcher() as running:
@@ -299,14 +303,14 @@ async def test_one_customers_cards_are_set_in_the_order_they_came(desk: CallDesk
         await desk.queue("a-second", customer_id="cus_1", queued_at=desk.clock.now + timedelta(milliseconds=1))
         await desk.queue("other", customer_id="cus_2")
         await desk.until("other", status="done")
-        await _a_few_turns(running)
+        await _a_few_passes(running)
         desk.clock.move(seconds=3)
         await desk.until_all("done")
     assert [seen.idempotency_key for seen in stripe.done] == ["other", "z-first", "a-second"]
 
 
-async def test_a_notification_wakes_the_dispatcher(desk: CallDesk, stripe: StripeServer) -> None:
-    """The poll alone would take a minute."""
+async def test_a_notification_wakes_the_dispatcher(desk: CallOutboxKit, stripe: StripeServer) -> None:
+    """The poll interval is a minute."""
     async with desk.dispatcher(pace=Pace(poll_s=60.0)) as running:
         listening = asyncio.create_task(listen(desk.url, STRIPE_CALLS_CHANNEL, running.wake))
         try:
@@ -318,8 +322,8 @@ async def test_a_notification_wakes_the_dispatcher(desk: CallDesk, stripe: Strip
             await asyncio.gather(listening, return_exceptions=True)
 
 
-async def test_without_a_key_calls_stay_queued_and_are_counted(desk: CallDesk) -> None:
-    """Not an error: readiness is untouched, and the figures say it."""
+async def test_without_a_key_calls_stay_queued_and_are_counted(desk: CallOutboxKit) -> None:
+    """This is not an error: /readyz stays ready, and a metric counts the calls."""
     await desk.queue("a")
     registry = CollectorRegistry()
     calls = await Calls.connect(desk.url, claimer="one")
@@ -336,9 +340,9 @@ async def test_without_a_key_calls_stay_queued_and_are_counted(desk: CallDesk) -
 
 
 async def test_a_refetch_reaches_the_log_once(
-    logged_desk: CallDesk, stripe: StripeServer, kafka_bootstrap: str, topic: str
+    logged_desk: CallOutboxKit, stripe: StripeServer, kafka_bootstrap: str, topic: str
 ) -> None:
-    """As an event of that customer's, under an id that only the call decides, as Stripe's clock has it."""
+    """As an event of that customer, with an id derived from the call and the time of Stripe's clock."""
     desk = logged_desk
     stripe.objects["sub_1"] = SUBSCRIPTION
     stripe.ahead_s = 3600.0
@@ -366,12 +370,12 @@ async def test_a_refetch_reaches_the_log_once(
     assert (seen.method, seen.account, seen.idempotency_key) == ("GET", "acct_7", None)
 
 
-async def test_the_address_of_a_customer_whom_events_only_name_comes_over_the_log(
-    logged_desk: CallDesk, stripe: StripeServer, kafka_bootstrap: str, topic: str
+async def test_the_address_of_a_customer_without_events_arrives_through_the_log(
+    logged_desk: CallOutboxKit, stripe: StripeServer, kafka_bootstrap: str, topic: str
 ) -> None:
-    """And what the customer's own events say later is believed above it."""
+    """The customer's own later events take precedence over it."""
     desk, make = logged_desk, StripeEvents()
-    world = World().tell(make.event("customer.subscription.created", make.subscription(), NOW))
+    world = RulesWorld().apply(make.event("customer.subscription.created", make.subscription(), NOW))
     assert world.customer().email is None
     stripe.objects["cus_1"] = make.customer(email="jane@example.com")
     await desk.queue(
@@ -384,15 +388,15 @@ async def test_the_address_of_a_customer_whom_events_only_name_comes_over_the_lo
     (record,) = await asyncio.to_thread(records, kafka_bootstrap, topic)
 
     assert (record.event["type"], record.headers["source"], record.key) == ("customer.updated", "reconcile", b"cus_1")
-    assert world.tell(record.event).customer().email == "jane@example.com"
+    assert world.apply(record.event).customer().email == "jane@example.com"
     moved = make.event("customer.updated", make.customer(email="new@example.com"), NOW, previous={"email": "x"})
-    assert world.tell(moved).customer().email == "new@example.com"
+    assert world.apply(moved).customer().email == "new@example.com"
 
 
 async def test_a_refetch_that_dies_before_its_mark_doubles_nothing(
-    logged_desk: CallDesk, stripe: StripeServer, kafka_bootstrap: str, topic: str
+    logged_desk: CallOutboxKit, stripe: StripeServer, kafka_bootstrap: str, topic: str
 ) -> None:
-    """The log gets it a second time, under the id that the ledger knows by then."""
+    """The event is appended a second time with the same id, which the ledger recognises."""
     desk = logged_desk
     stripe.objects["sub_1"] = SUBSCRIPTION
     await desk.queue_get("tie")
@@ -407,8 +411,8 @@ async def test_a_refetch_that_dies_before_its_mark_doubles_nothing(
     assert len({record.event["id"] for record in found}) == 1
 
 
-async def test_an_answer_of_the_tied_second_itself_settles_nothing(logged_desk: CallDesk, stripe: StripeServer) -> None:
-    """It would be one more event of that second; so Stripe is asked again when its clock has moved on."""
+async def test_an_answer_of_the_tied_second_is_not_used(logged_desk: CallOutboxKit, stripe: StripeServer) -> None:
+    """It would be another event of the same second, so Stripe is asked again in a later second of its clock."""
     desk = logged_desk
     stripe.objects["sub_1"] = SUBSCRIPTION
     await desk.connection.execute(
@@ -418,24 +422,24 @@ async def test_an_answer_of_the_tied_second_itself_settles_nothing(logged_desk: 
     await desk.queue_get("tie")
     async with desk.dispatcher():
         row = await desk.until("tie", status="queued", attempts=1)
-        assert "within the second" in row["last_error"]
+        assert "not newer than the event" in row["last_error"]
         stripe.ahead_s = 600.0
         desk.clock.move(seconds=3)
         await desk.until("tie", status="done", attempts=2)
 
 
-async def test_what_no_event_can_say_has_failed(desk: CallDesk, stripe: StripeServer) -> None:
+async def test_a_fetched_object_without_an_event_type_fails(desk: CallOutboxKit, stripe: StripeServer) -> None:
     stripe.objects["bt_1"] = {"id": "bt_1", "object": "balance_transaction"}
     await desk.queue_get("a", path="/v1/balance_transactions/bt_1", purpose="fetch")
     async with desk.dispatcher():
         row = await desk.until("a", status="failed")
-    assert row["last_error"] == "no event says how balance_transaction is now"
+    assert row["last_error"] == "no event type reports the state of balance_transaction"
 
 
 async def test_a_log_that_is_down_costs_no_call_a_try(
     database: SecretStr, stripe: StripeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stripe has answered, Kafka takes nothing: all calls pause."""
+    """Stripe has answered but Kafka accepts nothing: all calls pause."""
     monkeypatch.setattr("eventlog.append._DELIVERY_TIMEOUT_S", 1)
     stripe.objects["sub_1"] = SUBSCRIPTION
     async with _open(database, stripe, "127.0.0.1:1", "none") as desk:
@@ -446,9 +450,9 @@ async def test_a_log_that_is_down_costs_no_call_a_try(
 
 
 async def test_the_key_is_shown_nowhere(
-    desk: CallDesk, stripe: StripeServer, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    desk: CallOutboxKit, stripe: StripeServer, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not in logs at any level, nor in a row: also where Stripe repeats it."""
+    """Not in logs at any level and not in a row, even if Stripe's answer repeats it."""
     caplog.set_level("DEBUG")
     for fault in (Fault.BAD_REQUEST, Fault.UNAUTHORIZED, Fault.SERVER_ERROR, Fault.HANG, Fault.BAD_GATEWAY):
         stripe.fail_next(fault)
@@ -473,8 +477,8 @@ async def _is_so(value: bool) -> bool:
     return value
 
 
-async def _a_few_turns(running: CallDispatcher) -> None:
-    """Until every lane has begun a turn, and ended it, after now."""
+async def _a_few_passes(running: CallDispatcher) -> None:
+    """Wait until every lane has started and ended a pass after now."""
 
     async def have_begun() -> bool:
         return min(running._lanes._turns) > now
@@ -487,5 +491,5 @@ async def _a_few_turns(running: CallDispatcher) -> None:
 
 def _open(
     database: SecretStr, stripe: StripeServer, bootstrap: str, topic: str
-) -> AbstractAsyncContextManager[CallDesk]:
-    return open_desk(database, stripe, EventAppender(bootstrap, topic, client_id="test-stripe-calls"))
+) -> AbstractAsyncContextManager[CallOutboxKit]:
+    return open_kit(database, stripe, EventAppender(bootstrap, topic, client_id="test-stripe-calls"))

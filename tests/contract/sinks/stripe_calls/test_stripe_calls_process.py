@@ -1,4 +1,4 @@
-"""`billing dispatcher` with a Stripe key, and `billing calls`, as an operator meets them: processes and exit codes."""
+"""`billing dispatcher` with a Stripe key, and `billing calls`, as processes: output and exit codes."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from pydantic import SecretStr
 from eventlog.append import EventAppender
 from local.stack.ports import free_port
 from tests.kits.mailkit import eventually
-from tests.kits.stripekit import TEST_KEY, CallDesk, Fault, StripeServer, open_desk
+from tests.kits.stripekit import TEST_KEY, CallOutboxKit, Fault, StripeServer, open_kit
 
 
 @pytest.fixture
-async def desk(database: SecretStr) -> AsyncIterator[CallDesk]:
+async def desk(database: SecretStr) -> AsyncIterator[CallOutboxKit]:
     async with (
         StripeServer() as stripe,
-        open_desk(database, stripe, EventAppender("127.0.0.1:1", "none", client_id="test")) as opened,
+        open_kit(database, stripe, EventAppender("127.0.0.1:1", "none", client_id="test")) as opened,
     ):
-        opened.clock.now = datetime.now(UTC)  # processes go by the real one
+        opened.clock.now = datetime.now(UTC)  # processes use the real clock
         yield opened
 
 
 @pytest.fixture
-def env(desk: CallDesk, tmp_path: Path) -> dict[str, str]:
+def env(desk: CallOutboxKit, tmp_path: Path) -> dict[str, str]:
     config = tmp_path / "billing.toml"
     config.write_text("")
     return {
@@ -69,8 +69,8 @@ async def _get(port: int, path: str) -> tuple[int, str]:
         return 0, ""
 
 
-async def test_the_process_calls_tells_and_stops(desk: CallDesk, env: dict[str, str]) -> None:
-    """/readyz says when Stripe refuses the key; no log line, figure or argument holds it; SIGTERM ends it with 0."""
+async def test_the_process_calls_reports_and_stops(desk: CallOutboxKit, env: dict[str, str]) -> None:
+    """/readyz reports a refused key; no log line, metric or argument contains the key; exit code 0 on SIGTERM."""
     port = free_port()
     desk.stripe.fail_next(Fault.BAD_REQUEST)
     await desk.queue("bad")
@@ -82,11 +82,11 @@ async def test_the_process_calls_tells_and_stops(desk: CallDesk, env: dict[str, 
         desk.stripe.key = "sk_test_rolled"
         await desk.queue("waiting")
 
-        async def is_said() -> bool:
+        async def is_reported() -> bool:
             _, text = await _get(port, "/readyz")
             return "Invalid API Key" in text
 
-        await eventually(is_said)
+        await eventually(is_reported)
         status, ready = await _get(port, "/readyz")
         _, metrics = await _get(port, "/metrics")
         arguments = " ".join(psutil.Process(process.pid).cmdline())
@@ -107,8 +107,8 @@ async def test_the_process_calls_tells_and_stops(desk: CallDesk, env: dict[str, 
         assert TEST_KEY not in text
 
 
-async def test_without_a_key_the_process_says_so_and_goes_on(desk: CallDesk, env: dict[str, str]) -> None:
-    """As a note of /readyz and a figure: the check is well."""
+async def test_without_a_key_the_process_reports_it_and_continues(desk: CallOutboxKit, env: dict[str, str]) -> None:
+    """It is shown as a note in /readyz and as a metric; the check itself passes."""
     port = free_port()
     await desk.queue("a")
     process = await _start("dispatcher", env=env | {"BILLING_OPS_PORT": str(port), "BILLING_STRIPE_API_KEY": ""})
@@ -129,24 +129,24 @@ async def test_without_a_key_the_process_says_so_and_goes_on(desk: CallDesk, env
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "error"),
     [
         ("BILLING_STRIPE_API_KEY", "whsec_not_a_key", "BILLING_STRIPE_API_KEY: expected sk_test_…"),
         ("BILLING_STRIPE_API_BASE", "http://stripe.example", "BILLING_STRIPE_API_BASE: expected https://host"),
     ],
 )
 async def test_an_unusable_setting_ends_the_process_in_one_line(
-    env: dict[str, str], name: str, value: str, said: str
+    env: dict[str, str], name: str, value: str, error: str
 ) -> None:
-    """Exit code 2; the value is not shown. A key never travels unencrypted."""
+    """Exit code 2; the value is not shown. A key is never sent unencrypted."""
     code, _, err = await _billing("dispatcher", env=env | {name: value})
     assert code == 2
-    assert said in err
+    assert error in err
     assert len(err.strip().splitlines()) == 1
     assert "not_a_key" not in err
 
 
-async def test_an_operator_lists_and_requeues(desk: CallDesk, env: dict[str, str]) -> None:
+async def test_an_operator_lists_and_requeues(desk: CallOutboxKit, env: dict[str, str]) -> None:
     await desk.queue("a")
     await desk.connection.execute("UPDATE billing.stripe_calls SET status = 'failed', attempts = 3, last_error = 'no'")
     code, out, _ = await _billing("calls", "ls", "--json", env=env)

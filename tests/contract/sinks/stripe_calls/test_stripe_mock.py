@@ -1,6 +1,6 @@
-"""The same dispatcher against stripe-mock, which holds every request against the OpenAPI document of Stripe's API.
+"""The dispatcher against stripe-mock, which validates every request with the OpenAPI document of Stripe's API.
 
-Where it is not on the PATH (`go install github.com/stripe/stripe-mock@v0.203.0`) these are skipped.
+The tests are skipped if it is not on the PATH (`go install github.com/stripe/stripe-mock@v0.203.0`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from schemas.stripe.subscription import StripeSubscription
 from sinks.stripe_api.api import Refusal, Request, StripeApi
 from sinks.stripe_api.key import ApiKey
 from tests.kits.mailkit import eventually
-from tests.kits.stripekit import CallDesk, StripeServer, make_topic, open_desk, records
+from tests.kits.stripekit import CallOutboxKit, StripeServer, make_topic, open_kit, records
 
 STRIPE_MOCK = shutil.which("stripe-mock")
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(STRIPE_MOCK is None, reason="stripe-mock is not 
 
 
 class StripeMock(StripeServer):
-    """The program in place of our own server; only its address is asked for."""
+    """The stripe-mock program in place of our own server; tests use only its address."""
 
     async def start(self) -> None:
         self._port = free_port()
@@ -53,21 +53,21 @@ class StripeMock(StripeServer):
 @pytest.fixture
 async def stripe() -> AsyncIterator[StripeMock]:
     async with StripeMock() as server:
-        yield server  # type: ignore[misc]  # __aenter__ is the parent's and says so
+        yield server  # type: ignore[misc]  # __aenter__ is inherited and typed as the parent
 
 
 @pytest.fixture
 async def desk(
     database: SecretStr, stripe: StripeMock, kafka_bootstrap: str, topic_prefix: str
-) -> AsyncIterator[CallDesk]:
+) -> AsyncIterator[CallOutboxKit]:
     topic = f"{topic_prefix}.events"
     await asyncio.to_thread(make_topic, kafka_bootstrap, topic)
-    async with open_desk(database, stripe, EventAppender(kafka_bootstrap, topic, client_id="test")) as opened:
+    async with open_kit(database, stripe, EventAppender(kafka_bootstrap, topic, client_id="test")) as opened:
         yield opened
 
 
-async def test_what_we_write_is_what_the_api_takes(desk: CallDesk) -> None:
-    """The form of a nested parameter, as Stripe describes it; a parameter that it does not know is refused."""
+async def test_requests_match_the_api(desk: CallOutboxKit) -> None:
+    """Stripe's form of nested parameters is accepted; an unknown parameter is refused."""
     await desk.queue("good")
     await desk.queue("bad", params={"no_such_setting": "x"})
     async with desk.dispatcher():
@@ -76,7 +76,9 @@ async def test_what_we_write_is_what_the_api_takes(desk: CallDesk) -> None:
     assert "HTTP 400" in row["last_error"]
 
 
-async def test_what_we_fetch_is_what_our_models_read(desk: CallDesk, kafka_bootstrap: str, topic_prefix: str) -> None:
+async def test_fetched_objects_can_be_read_by_the_models(
+    desk: CallOutboxKit, kafka_bootstrap: str, topic_prefix: str
+) -> None:
     await desk.queue_get("tie", "sub_mock")
     async with desk.dispatcher():
         await desk.until("tie", status="done")
@@ -87,7 +89,7 @@ async def test_what_we_fetch_is_what_our_models_read(desk: CallDesk, kafka_boots
     assert record.key.decode() == found.customer
 
 
-async def test_a_key_it_does_not_know_is_a_401(stripe: StripeMock) -> None:
+async def test_an_unknown_key_is_a_401(stripe: StripeMock) -> None:
     api = StripeApi(ApiKey(SecretStr("not-a-key"), Mode.TEST), stripe.url)
     with pytest.raises(Refusal) as refusal:
         await api.call(Request(method="GET", path="/v1/customers/cus_1"))

@@ -1,4 +1,4 @@
-"""The changelog of a worker's table is there before the worker joins its group."""
+"""The changelog topic of a worker's table exists before the worker joins its group."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from schemas.settings import InvalidSettings
 from streams.faust.changelog import ensure_changelog
 
 
-def test_it_is_made_once_compacted_with_the_logs_partitions(kafka_bootstrap: str, topic_prefix: str) -> None:
-    """Twice comes to the same as once: every worker asks for it."""
+def test_it_is_created_once_compacted_with_the_partitions_of_the_log(kafka_bootstrap: str, topic_prefix: str) -> None:
+    """Creating it twice is the same as once: every worker does it at its start."""
     name = f"{topic_prefix}.worker-seen-changelog"
     for _ in range(2):
         ensure_changelog(kafka_bootstrap, name, 3, 1)
@@ -21,7 +21,7 @@ def test_it_is_made_once_compacted_with_the_logs_partitions(kafka_bootstrap: str
     assert described.result(timeout=10)["cleanup.policy"].value == "compact"
 
 
-def test_what_the_brokers_refuse_is_a_fact(kafka_bootstrap: str, topic_prefix: str) -> None:
-    """Three replicas on one broker: the worker says so in one line and does not start."""
+def test_a_refused_changelog_is_an_error_of_its_own(kafka_bootstrap: str, topic_prefix: str) -> None:
+    """Three replicas on one broker: the worker reports it in one line and does not start."""
     with pytest.raises(InvalidSettings, match=f"topic {topic_prefix}: .*replica"):
         ensure_changelog(kafka_bootstrap, topic_prefix, 1, 3)

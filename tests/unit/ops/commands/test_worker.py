@@ -1,4 +1,4 @@
-"""`billing worker`: which streams it may be asked for."""
+"""`billing worker`: the streams that can be selected."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ops.cli import command_line
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["invoces"], "no such stream: invoces"),
         (["--without", "invoces"], "no such stream: invoces"),
         (["invoices", "--without", "customers"], "not both"),
     ],
 )
-def test_what_it_cannot_run_is_said_before_anything_else(arguments: list[str], said: str) -> None:
-    """A misspelt stream would be a group that applies nothing, or a rest that leaves nothing out."""
+def test_unknown_streams_are_reported_before_anything_else(arguments: list[str], message: str) -> None:
+    """A misspelt stream name would start a group that applies nothing, or exclude nothing."""
     done = CliRunner().invoke(command_line(["worker"]), ["worker", *arguments])
-    assert (done.exit_code, said in done.output) == (2, True), done.output
+    assert (done.exit_code, message in done.output) == (2, True), done.output

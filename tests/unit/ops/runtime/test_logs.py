@@ -1,4 +1,4 @@
-"""Lines on stderr: none lost, in their order, and one write for what one turn of a loop says."""
+"""Log lines on stderr: none is lost, the order is kept, and one loop iteration makes one write."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log.info("no loop")
 
 
 class _Recorder(io.StringIO):
-    """Keeps what each write brought."""
+    """Records the text of each write."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,29 +49,29 @@ def stderr() -> _Recorder:
     return _Recorder()
 
 
-def test_a_turn_of_the_loop_is_one_write(stderr: _Recorder) -> None:
+def test_one_loop_iteration_is_one_write(stderr: _Recorder) -> None:
     lines = Lines(stderr)
 
-    async def two_turns() -> None:
+    async def two_iterations() -> None:
         lines.info("1")
         lines.info("2")
         await asyncio.sleep(0)
         lines.info("3")
         await asyncio.sleep(0)
 
-    asyncio.run(two_turns())
+    asyncio.run(two_iterations())
     assert stderr.writes == ["1\n2\n", "3\n"]
 
 
-def test_a_warning_waits_for_nothing_and_follows_what_was_said_before(stderr: _Recorder) -> None:
+def test_a_warning_is_written_at_once_after_earlier_lines(stderr: _Recorder) -> None:
     lines = Lines(stderr)
 
-    async def one_turn() -> None:
+    async def one_iteration() -> None:
         lines.info("1")
         lines.warning("2")
         assert stderr.writes == ["1\n2\n"]
 
-    asyncio.run(one_turn())
+    asyncio.run(one_iteration())
 
 
 def test_without_a_loop_each_line_is_written_at_once(stderr: _Recorder) -> None:
@@ -81,8 +81,8 @@ def test_without_a_loop_each_line_is_written_at_once(stderr: _Recorder) -> None:
     assert stderr.writes == ["1\n", "2\n"]
 
 
-def test_a_loop_that_ended_keeps_no_line_back(stderr: _Recorder) -> None:
-    """Its last turn may never come; the next line, or the process's end, writes them all."""
+def test_a_stopped_loop_loses_no_line(stderr: _Recorder) -> None:
+    """The last iteration may never run, so the next line or the end of the process writes all lines."""
     lines = Lines(stderr)
 
     async def ends() -> None:
@@ -95,8 +95,10 @@ def test_a_loop_that_ended_keeps_no_line_back(stderr: _Recorder) -> None:
     assert "".join(stderr.writes) == "1\n2\n"
 
 
-@pytest.mark.parametrize("end", ["pass", "raise RuntimeError('amid a turn')", "log.critical('stuck'); os._exit(70)"])
-def test_a_process_says_all_it_said_however_it_ends(end: str) -> None:
+@pytest.mark.parametrize(
+    "end", ["pass", "raise RuntimeError('during an iteration')", "log.critical('stuck'); os._exit(70)"]
+)
+def test_a_process_writes_all_lines_however_it_ends(end: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", TURN.format(end=end)],
         capture_output=True,
@@ -105,7 +107,7 @@ def test_a_process_says_all_it_said_however_it_ends(end: str) -> None:
         check=False,
         cwd=ROOT,
     )
-    said = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
-    assert [line["event"] for line in said][:5] == ["turn", "turn", "turn", "library's own", "after"]
-    assert [line["number"] for line in said[:3]] == [0, 1, 2]
-    assert all(line["timestamp"].endswith("Z") and line["level"] for line in said)
+    logged = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    assert [line["event"] for line in logged][:5] == ["turn", "turn", "turn", "library's own", "after"]
+    assert [line["number"] for line in logged[:3]] == [0, 1, 2]
+    assert all(line["timestamp"].endswith("Z") and line["level"] for line in logged)

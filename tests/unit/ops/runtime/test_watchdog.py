@@ -1,4 +1,4 @@
-"""What counts as standing still, and what excuses it."""
+"""What counts as no progress, and what excuses it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from streams.faust.commit_watch import CommitWatch
 from streams.faust.watch import WorkerWatch
 
 
-def test_what_moves_is_never_still() -> None:
+def test_progress_is_never_reported_as_stuck() -> None:
     stillness = Stillness(10)
     assert [stillness.look(float(now), now // 5) for now in range(0, 200, 2)] == [None] * 100
 
 
-def test_what_stands_still_is_told_once_the_limit_is_passed() -> None:
+def test_no_progress_is_reported_after_the_limit() -> None:
     stillness = Stillness(10)
     found = [stillness.look(float(now), "same") for now in range(0, 16, 2)]
     assert found == [None, None, None, None, None, None, 12.0, 14.0]
 
 
-def test_what_is_excused_begins_anew() -> None:
+def test_an_excused_check_restarts_its_time() -> None:
     stillness = Stillness(10)
     for now in range(0, 10, 2):
         assert stillness.look(float(now), "same") is None
@@ -32,26 +32,26 @@ def test_what_is_excused_begins_anew() -> None:
     assert stillness.look(12.0, "same") is None
 
 
-def test_a_process_that_a_signal_stopped_has_not_stood_still() -> None:
+def test_a_process_stopped_by_a_signal_does_not_count_as_stuck() -> None:
     stillness = Stillness(10)
     assert stillness.look(0.0, "same") is None
     assert stillness.look(2.0, "same") is None
     assert stillness.look(3600.0, "same") is None
 
 
-def test_only_a_partition_of_ours_with_records_left_can_be_stuck() -> None:
+def test_only_an_owned_partition_with_lag_can_be_stuck() -> None:
     watch = CommitWatch(10)
     for now in range(0, 12, 2):
         assert (
             watch.look(float(now), {0: GroupPosition(5, 5), 1: GroupPosition(5, 9), 2: GroupPosition(now, 100)}) is None
         )
     reason = watch.look(12.0, {0: GroupPosition(5, 5), 1: GroupPosition(5, 9), 2: GroupPosition(12, 100)})
-    assert reason == "committed offsets stand still while the lag is above zero: partition 1 at 5, 4 behind, for 12 s"
-    assert watch.look(14.0, {0: GroupPosition(5, 5)}) is None, "it went to another worker"
-    assert watch.look(16.0, {1: GroupPosition(5, 9)}) is None, "and came back"
+    assert reason == "committed offsets have not moved while the lag is above zero: partition 1 at 5, lag 4, for 12 s"
+    assert watch.look(14.0, {0: GroupPosition(5, 5)}) is None, "the partition moved to another worker"
+    assert watch.look(16.0, {1: GroupPosition(5, 9)}) is None, "the partition came back"
 
 
-def test_trouble_that_is_waited_out_in_sight_is_no_stillness() -> None:
+def test_retries_shown_in_readyz_do_not_count_as_stuck() -> None:
     watch = CommitWatch(10)
     for now in range(0, 100, 2):
         assert watch.look(float(now), {0: GroupPosition(5, 9)}, is_excused=True) is None
@@ -59,39 +59,39 @@ def test_trouble_that_is_waited_out_in_sight_is_no_stillness() -> None:
 
 async def test_a_reason_ends_the_process_and_shows_in_livez() -> None:
     ended = threading.Event()
-    said: list[str] = []
+    reasons: list[str] = []
 
     def end(reason: str) -> None:
-        said.append(reason)
+        reasons.append(reason)
         ended.set()
 
     watchdog = Watchdog({"turns": lambda: "no turn has ended for 200 s"}, limit_s=2, end=end)
     watchdog.start()
     assert await asyncio.to_thread(ended.wait, 10)
     await watchdog.stop()
-    assert said == ["turns: no turn has ended for 200 s"]
-    assert watchdog.trouble() == said[0]
+    assert reasons == ["turns: no turn has ended for 200 s"]
+    assert watchdog.trouble() == reasons[0]
 
 
-async def test_a_loop_that_turns_is_left_alone() -> None:
-    asked = threading.Event()
+async def test_a_running_loop_is_not_ended() -> None:
+    checked = threading.Event()
     calls: list[int] = []
 
     def look() -> None:
         calls.append(1)
         if len(calls) == 6:
-            asked.set()
+            checked.set()
 
     ended: list[str] = []
     watchdog = Watchdog({"look": look}, limit_s=1, end=ended.append)
     watchdog.start()
-    assert await asyncio.to_thread(asked.wait, 20)
+    assert await asyncio.to_thread(checked.wait, 20)
     await watchdog.stop()
     assert ended == []
 
 
-def test_a_broker_that_does_not_answer_shows_once_it_was_asked() -> None:
-    """Faust keeps its calm for minutes; /readyz must not."""
+def test_a_broker_that_does_not_answer_shows_in_readyz() -> None:
+    """Faust reports a lost broker only after minutes; /readyz must report it earlier."""
 
     class Brokers:
         answer: dict[int, GroupPosition] | None = None
@@ -102,8 +102,8 @@ def test_a_broker_that_does_not_answer_shows_once_it_was_asked() -> None:
     brokers, nothing = Brokers(), cast("Any", None)
     watch = WorkerWatch(nothing, nothing, nothing, cast("Any", brokers), "billing.events", limit_s=10, join_s=10)
     assert watch.kafka_trouble() is None
-    assert watch.offsets() is None, "and no reason to end"
-    assert watch.kafka_trouble() == "no broker tells where the group stands"
+    assert watch.offsets() is None, "this is not a reason to end the process"
+    assert watch.kafka_trouble() == "no broker returned the group's offsets"
     brokers.answer = {}
     watch.offsets()
     assert watch.kafka_trouble() is None

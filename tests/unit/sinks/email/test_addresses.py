@@ -1,4 +1,4 @@
-"""Nothing gets into a header or onto an SMTP command line but an address."""
+"""Only a valid address gets into a header or an SMTP command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sinks.email.addresses import UnusableAddress, read_address, read_mailbox
     ],
 )
 def test_addresses_are_read(text: str, addr_spec: str) -> None:
-    """An IDN becomes its ASCII form; a local part beyond ASCII stays (the server must then offer SMTPUTF8)."""
+    """An IDN becomes its ASCII form. A non-ASCII local part is kept; the server must then offer SMTPUTF8."""
     assert read_address(text).addr_spec == addr_spec
 
 
@@ -55,16 +55,16 @@ def test_addresses_are_read(text: str, addr_spec: str) -> None:
         "jane@" + "a." * 140 + "com",
     ],
 )
-def test_what_is_no_address_is_refused_with_a_reason(text: str) -> None:
-    """The reason does not repeat the address: it is kept and logged."""
+def test_an_invalid_address_is_refused_with_a_reason(text: str) -> None:
+    """The reason does not contain the address, since the reason is stored and logged."""
     with pytest.raises(UnusableAddress) as refused:
         read_address(text)
     assert str(refused.value).startswith("the ")
 
 
 @given(st.text(max_size=80))
-def test_whatever_is_read_is_safe(text: str) -> None:
-    """No text at all leads to white space, a control character or a bracket."""
+def test_every_accepted_address_is_safe(text: str) -> None:
+    """An accepted address never contains white space, a control character or a bracket."""
     try:
         found = read_address(text)
     except UnusableAddress:
@@ -75,12 +75,12 @@ def test_whatever_is_read_is_safe(text: str) -> None:
 
 
 def test_the_configuration_may_name_a_person() -> None:
-    """`mail.sender` is written as people write it."""
+    """`mail.sender` may contain a name and an address."""
     sender = read_mailbox("Acme Billing <billing@example.com>")
     assert (sender.name, sender.addr_spec) == ("Acme Billing", "billing@example.com")
     assert str(sender.header) == "Acme Billing <billing@example.com>"
 
 
 def test_logs_show_a_masked_address() -> None:
-    """Enough to recognise a case."""
+    """The masked form is enough to recognise a customer."""
     assert read_address("jane.doe@example.com").masked == "j***@example.com"

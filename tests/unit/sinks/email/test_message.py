@@ -1,4 +1,4 @@
-"""A message: its headers, its parts, and everything that makes a mail unsendable."""
+"""A mail message: its headers, its parts, and the reasons why a mail cannot be sent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _mail(template: str = "payment-receipt", **changes: Any) -> QueuedMail:
 
 
 def _compose(mail: QueuedMail, config: Mail = CONFIG, link_secret: bytes | None = b"s") -> EmailMessage:
-    """As a receiver reads it: serialised and parsed again."""
+    """The message as a receiver reads it: serialised and parsed again."""
     raw = Composer(config, link_secret=link_secret).compose(mail, NOW).as_bytes()
     assert raw.isascii()
     parsed = message_from_bytes(raw, policy=default)
@@ -52,7 +52,7 @@ def _compose(mail: QueuedMail, config: Mail = CONFIG, link_secret: bytes | None 
 
 
 def test_headers_of_a_customers_mail() -> None:
-    """RFC 3834 says what keeps out-of-office replies away."""
+    """The headers of RFC 3834 prevent out-of-office replies."""
     message = _compose(_mail())
     assert message["From"] == "Acme Billing <billing@example.com>"
     assert message["To"] == "jane@example.com"
@@ -64,8 +64,8 @@ def test_headers_of_a_customers_mail() -> None:
     assert [part.get_content_type() for part in message.iter_parts()] == ["text/plain", "text/html"]
 
 
-def test_the_message_id_is_the_keys() -> None:
-    """The same for every try, another for every mail, and it tells nobody the key."""
+def test_the_message_id_is_derived_from_the_key() -> None:
+    """It is the same for every try, different for every mail, and does not reveal the key."""
     first, again = _compose(_mail()), _compose(_mail(attempts=5))
     other = _compose(_mail(key="payment-receipt/in_2"))
     assert first["Message-ID"] == again["Message-ID"] != other["Message-ID"]
@@ -73,7 +73,7 @@ def test_the_message_id_is_the_keys() -> None:
     assert "in_1" not in first["Message-ID"]
 
 
-def test_an_address_beyond_ascii_asks_for_smtputf8() -> None:
+def test_a_non_ascii_address_needs_smtputf8() -> None:
     """Encoded words are not allowed in an address."""
     letter = Composer(CONFIG).compose(_mail(recipient="用户@例子.example"), NOW)
     assert letter.needs_utf8
@@ -81,8 +81,8 @@ def test_an_address_beyond_ascii_asks_for_smtputf8() -> None:
 
 
 @pytest.mark.parametrize("template", ["churn-survey", "win-back"])
-def test_optional_mails_can_be_ended(template: str) -> None:
-    """By one click (RFC 8058) and by mail."""
+def test_optional_mails_have_unsubscribe_headers(template: str) -> None:
+    """They offer one click (RFC 8058) and mail."""
     message = _compose(_mail(template))
     assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
     link = message["List-Unsubscribe"].split(",")[0].strip().strip("<>")
@@ -92,23 +92,23 @@ def test_optional_mails_can_be_ended(template: str) -> None:
     assert link in html.get_content()
 
 
-def test_without_a_secret_optional_mails_are_ended_by_mail() -> None:
-    """A link that nobody can check is not offered."""
+def test_without_a_secret_optional_mails_offer_unsubscribe_by_mail_only() -> None:
+    """Without a secret the link could not be verified."""
     message = _compose(_mail("win-back"), link_secret=None)
     assert message["List-Unsubscribe"] == "<mailto:help@example.com?subject=unsubscribe>"
     assert message["List-Unsubscribe-Post"] is None
 
 
-def test_subjects_beyond_ascii_survive() -> None:
-    """And stay one header however long they are."""
+def test_non_ascii_subjects_are_preserved() -> None:
+    """A long subject stays one header."""
     data = dict(SAMPLES["subscription-welcome"]) | {"plan": "Größe für Ärzte " * 15}
     message = _compose(_mail("subscription-welcome", data=data))
     assert "Größe für Ärzte Größe" in message["Subject"]
     assert message["Bcc"] is None
 
 
-def test_the_customers_locale_decides_then_the_configured_one() -> None:
-    """The row's own goes first."""
+def test_the_customers_locale_is_used_then_the_configured_one() -> None:
+    """The locale of the row has priority."""
     assert "Zahlungsbeleg" in _compose(_mail(customer_locale="de-CH"))["Subject"]
     assert "Receipt" in _compose(_mail(locale="en-GB", customer_locale="de"))["Subject"]
     assert "Zahlungsbeleg" in _compose(_mail(), CONFIG.model_copy(update={"default_locale": "de"}))["Subject"]
@@ -116,15 +116,15 @@ def test_the_customers_locale_decides_then_the_configured_one() -> None:
 
 @pytest.mark.parametrize("template", ["operator-alert", "dispute-opened", "dispute-due"])
 def test_operators_mails_never_reach_the_customer(template: str) -> None:
-    """Though the row names one, whose address is known."""
+    """This holds even if the row names a customer with a known address."""
     message = _compose(_mail(template, recipient=None, customer_email="jane@example.com", customer_locale="de"))
     assert message["To"] == "ops@example.com"
     assert message["Subject"].startswith("[billing]")
     assert "Streitfall" not in message["Subject"]
 
 
-def test_the_customers_address_is_taken_when_sending() -> None:
-    """It may have been unknown, or another one, when the mail was queued."""
+def test_the_customers_address_is_read_when_sending() -> None:
+    """The address may have been unknown or different when the mail was queued."""
     assert _compose(_mail(recipient=None, customer_email="new@example.com"))["To"] == "new@example.com"
     for unknown in (None, ""):
         with pytest.raises(RecipientUnknown):
@@ -145,8 +145,8 @@ def test_the_customers_address_is_taken_when_sending() -> None:
         ({"template": "no-such-mail"}, "no template no-such-mail"),
     ],
 )
-def test_what_can_never_be_sent_says_why(changes: dict[str, Any], reason: str) -> None:
-    """In words that name the field but show no value of it."""
+def test_an_unsendable_mail_has_a_reason(changes: dict[str, Any], reason: str) -> None:
+    """The reason names the field and does not contain its value."""
     with pytest.raises(UnsendableMail, match=reason) as refused:
         _compose(_mail(**changes))
     assert "alert" not in str(refused.value)

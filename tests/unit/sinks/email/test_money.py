@@ -1,4 +1,4 @@
-"""Money and dates in a mail are exact, and in the reader's own way of writing."""
+"""Money and dates in a mail are exact and formatted for the reader's locale."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ CURRENCIES = ("eur", "usd", "gbp", "jpy", "krw", "kwd", "bhd", "isk", "ugx", "mg
         (1999, "jpy", EN, "¥1,999"),
         (1500, "kwd", EN, "KWD\xa01.500"),
         (5, "kwd", EN, "KWD\xa00.005"),
-        (500, "isk", EN, "ISK\xa05"),  # none in ISO, yet hundredths at Stripe
+        (500, "isk", EN, "ISK\xa05"),  # no decimals in ISO, two decimals at Stripe
         (500, "ugx", EN, "UGX\xa05"),
-        (550, "ugx", EN, "UGX\xa05.50"),  # Stripe does not allow it, but it must not be rounded away
+        (550, "ugx", EN, "UGX\xa05.50"),  # Stripe does not allow this amount, but it must not be rounded
         (500, "mga", EN, "MGA\xa0500"),  # two decimals in ISO, none at Stripe
         (1050, "afn", EN, "AFN\xa010.50"),  # CLDR would print no decimals
         (199900, "huf", EN, "HUF\xa01,999.00"),
@@ -37,21 +37,21 @@ CURRENCIES = ("eur", "usd", "gbp", "jpy", "krw", "kwd", "bhd", "isk", "ugx", "mg
         (0, "eur", EN, "€0.00"),
     ],
 )
-def test_amounts_are_shown_as_known_by_hand(amount: int, currency: str, locale: Locale, shown: str) -> None:
-    """Each line was worked out from ISO 4217 and Stripe's list of special cases."""
+def test_amounts_match_a_table_made_by_hand(amount: int, currency: str, locale: Locale, shown: str) -> None:
+    """Each line was derived by hand from ISO 4217 and Stripe's list of special cases."""
     assert format_money(Money(amount=amount, currency=currency), locale) == shown
 
 
 @pytest.mark.parametrize("currency", ["abc", "zzz", "eu", ""])
-def test_a_currency_nobody_knows_is_an_error(currency: str) -> None:
-    """Guessing two decimals would show a wrong amount."""
+def test_an_unknown_currency_is_an_error(currency: str) -> None:
+    """A default of two decimals would show a wrong amount."""
     with pytest.raises(UnknownCurrency):
         exponent(currency)
 
 
 @given(st.integers(-(10**15), 10**15), st.sampled_from(CURRENCIES))
 def test_no_minor_unit_is_lost(amount: int, currency: str) -> None:
-    """Read back digit by digit, what is shown is the amount that came in."""
+    """The digits of the formatted text are those of the amount."""
     money = Money(amount=amount, currency=currency)
     shown = format_money(money, EN)
     digits = Decimal("".join(c for c in shown if c.isdigit() or c == "."))
@@ -65,19 +65,19 @@ def test_no_minor_unit_is_lost(amount: int, currency: str) -> None:
     [
         (("de-AT", "en"), "de_AT"),
         (("de_CH",), "de_CH"),
-        (("fr", "de"), "de"),  # no French texts: then no French numbers either
+        (("fr", "de"), "de"),  # there are no French texts, so numbers are not French either
         (("not a locale", None, "", "de"), "de"),
         (("fr",), "en"),
         ((), "en"),
     ],
 )
-def test_the_first_locale_with_texts_is_taken(wanted: tuple[str | None, ...], chosen: str) -> None:
-    """Stripe takes any text as a preferred locale."""
+def test_the_first_locale_with_texts_is_used(wanted: tuple[str | None, ...], chosen: str) -> None:
+    """Stripe accepts any text as a preferred locale."""
     assert str(choose_locale(wanted, LANGUAGES)) == chosen
 
 
 def test_dates_are_days_in_utc() -> None:
-    """An hour before midnight in New York is the next day for everyone who reads the invoice."""
+    """An hour before midnight in New York is the next day in UTC."""
     at = datetime(2026, 11, 30, 23, 0, tzinfo=timezone(timedelta(hours=-5)))
     assert Words(EN).day(at) == "December 1, 2026"
     assert Words(DE).day(at) == "1. Dezember 2026"

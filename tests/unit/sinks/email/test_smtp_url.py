@@ -1,4 +1,4 @@
-"""`BILLING_SMTP_URL` says how to reach the mail server, and never leaks its password."""
+"""`BILLING_SMTP_URL` is the address of the mail server. Its password is never shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sinks.email.smtp import InvalidSmtpUrl, SmtpServer, parse_smtp_url
     ],
 )
 def test_urls_are_read(url: str, server: SmtpServer) -> None:
-    """With each scheme's own port."""
+    """Each scheme has its own default port."""
     assert parse_smtp_url(url) == server
 
 
@@ -33,13 +33,13 @@ def test_urls_are_read(url: str, server: SmtpServer) -> None:
         "smtp://u:hunter2@mx.example.com",
     ],
 )
-def test_what_cannot_be_used_is_refused_without_being_shown(url: str) -> None:
-    """The last one would send a password over the network in clear."""
+def test_an_unusable_url_is_refused_without_being_shown(url: str) -> None:
+    """The last URL would send a password unencrypted over the network."""
     with pytest.raises(InvalidSmtpUrl) as refused:
         parse_smtp_url(url)
     assert "hunter2" not in str(refused.value)
 
 
 def test_a_server_does_not_show_its_password() -> None:
-    """Wherever it is printed."""
+    """Neither repr nor str contains it."""
     assert "hunter2" not in repr(parse_smtp_url("smtps://u:hunter2@mx.example.com"))

@@ -1,4 +1,4 @@
-"""Every mail renders, in each language, with all of its data and with the least of it."""
+"""Every mail renders in each language, with all of its data and with the required fields only."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.links: list[str] = []
-        self.words: list[str] = []
+        self.texts: list[str] = []
 
     def handle_starttag(self, _tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.links += [value or "" for name, value in attrs if name in ("href", "src")]
 
     def handle_data(self, data: str) -> None:
-        self.words.append(data)
+        self.texts.append(data)
 
 
 def _read(html: str) -> _Page:
@@ -46,7 +46,7 @@ def _read(html: str) -> _Page:
 
 
 def test_there_is_a_sample_and_a_file_for_every_mail() -> None:
-    """A template that is forgotten in a language would fail at night."""
+    """A template missing in one language would fail only in production."""
     assert set(SAMPLES) == set(MAILS)
     assert {"en", "de"} == LANGUAGES
     assert set(MAILS) >= OPERATOR_MAILS | OPTIONAL_MAILS
@@ -56,32 +56,32 @@ def test_there_is_a_sample_and_a_file_for_every_mail() -> None:
 @pytest.mark.parametrize("template", sorted(MAILS))
 @pytest.mark.parametrize("how_much", ["all", "least"])
 def test_each_mail_renders(template: str, locale: str, how_much: str) -> None:
-    """HTML and text, with a subject of one line, and nothing left open."""
+    """HTML and text render with a one-line subject and without unresolved placeholders."""
     mail = _render(template, SAMPLES[template] if how_much == "all" else _least(template), locale)
     assert mail.subject == mail.subject.strip()
     assert "\n" not in mail.subject
     assert 5 < len(mail.subject) < 120
     page = _read(mail.html)
-    for text in (mail.subject, "".join(page.words), mail.text):
+    for text in (mail.subject, "".join(page.texts), mail.text):
         assert not re.search(r"\bNone\b|undefined|\{\{|\{%|\bnan\b", text)
     assert not re.search(r"<[a-z]+[ >]", mail.text)
     assert "&amp;" not in mail.text
     assert f'lang="{locale}"' in mail.html
-    assert mail.subject in "".join(page.words)
+    assert mail.subject in "".join(page.texts)
     assert all(link.startswith(("https://", "http://")) for link in page.links)
     assert max(len(line) for line in mail.text.splitlines() if "http" not in line and ": " not in line) <= 72
 
 
 @pytest.mark.parametrize("template", sorted(MAILS))
-def test_html_and_text_say_the_same(template: str) -> None:
-    """Every fact and every link of one is in the other."""
+def test_html_and_text_have_the_same_content(template: str) -> None:
+    """Every value and every link of the HTML is in the text, and the reverse."""
     mail = _render(template, SAMPLES[template])
     page = _read(mail.html)
-    words = "".join(page.words)
+    content = "".join(page.texts)
     facts = re.findall(r"^  ([^:]+): (.+)$", mail.text, re.MULTILINE)
     for label, value in facts:
-        assert label in words
-        assert value in words
+        assert label in content
+        assert value in content
     assert set(page.links) == set(re.findall(r"^https?://\S+$", mail.text, re.MULTILINE))
 
 
@@ -93,8 +93,8 @@ def test_a_receipt_names_number_amount_and_both_links() -> None:
     assert "F3A1C2D4-0007" in mail.subject
 
 
-def test_an_amount_is_not_torn_from_its_currency() -> None:
-    """By the end of a line in the heading; a subject has plain spaces."""
+def test_no_line_break_between_amount_and_currency() -> None:
+    """The heading uses a no-break space; the subject has plain spaces."""
     mail = _render("payment-final", SAMPLES["payment-final"], "de")
     heading = re.search(r"<h1[^>]*>(.*)</h1>", mail.html)
     assert heading is not None
@@ -102,7 +102,7 @@ def test_an_amount_is_not_torn_from_its_currency() -> None:
     assert "49,00 € konnten" in mail.subject
 
 
-def test_a_failed_payment_names_all_that_c3_asks_for() -> None:
+def test_a_failed_payment_mail_has_all_data_of_c3() -> None:
     """behaviours.md C3: amount, currency, due date, hosted invoice, update-card link, next retry."""
     mail = _render("payment-failed", SAMPLES["payment-failed"])
     for fact in (
@@ -116,7 +116,7 @@ def test_a_failed_payment_names_all_that_c3_asks_for() -> None:
 
 
 def test_markup_in_a_name_stays_text() -> None:
-    """Customers choose their names."""
+    """Customers choose their names freely."""
     data = dict(SAMPLES["subscription-welcome"]) | {"name": "<script>alert(1)</script>", "organization": "A & B <b>"}
     mail = _render("subscription-welcome", data)
     assert "<script>" not in mail.html
@@ -125,7 +125,7 @@ def test_markup_in_a_name_stays_text() -> None:
 
 
 def test_a_name_cannot_break_a_line() -> None:
-    """Neither the subject nor the text can be continued by what someone typed."""
+    """User input cannot add a line to the subject or the text."""
     mail = _render("plan-changed", {"name": "Jane\r\n\r\nPay here: evil", "plan": "Team\r\nBcc: all@example.com"})
     assert mail.subject == "Your plan is now Team Bcc: all@example.com"
     assert mail.text.startswith("Hello Jane Pay here: evil,\n")
@@ -134,14 +134,14 @@ def test_a_name_cannot_break_a_line() -> None:
 @pytest.mark.parametrize(
     "url", ["javascript:alert(1)", "data:text/html,x", "ftp://x/y", "https://", "//x/y", "https://x/\ny"]
 )
-def test_only_web_links_are_taken(url: str) -> None:
-    """A mail is not sent with any other."""
+def test_only_web_links_are_accepted(url: str) -> None:
+    """A mail with any other link is not sent."""
     with pytest.raises(ValidationError):
         read_mail("churn-survey", {"survey_url": url})
 
 
-def test_a_field_nobody_knows_is_a_rules_slip() -> None:
-    """Strict in tests; when sending, a newer worker's field is let through."""
+def test_an_unknown_field_is_an_error_in_tests() -> None:
+    """Tests are strict. The dispatcher ignores a field from a newer worker."""
     data = dict(SAMPLES["churn-survey"]) | {"surprise": 1}
     with pytest.raises(ValidationError):
         read_mail("churn-survey", data)
@@ -149,13 +149,13 @@ def test_a_field_nobody_knows_is_a_rules_slip() -> None:
 
 
 def test_money_is_an_integer() -> None:
-    """19.99 or "1999" was never minor units."""
+    """19.99 and "1999" are not amounts in minor units."""
     for amount in (19.99, "1999", True):
         with pytest.raises(ValidationError):
             read_mail("renewal-reminder", {"amount": {"amount": amount, "currency": "eur"}})
 
 
-def test_a_mail_nobody_wrote_is_an_error() -> None:
-    """Not an empty one."""
+def test_a_mail_without_a_template_is_an_error() -> None:
+    """It does not render an empty mail."""
     with pytest.raises(UnknownTemplate):
         read_mail("no-such-mail", {})

@@ -1,4 +1,4 @@
-"""An unsubscribe link works for the one it was made for, and for nobody else."""
+"""An unsubscribe link is valid only for the customer it was created for."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ SUBSCRIBER = Subscriber("acct_1", "cus_1", "win-back")
 
 
 @given(st.text(), st.text(), st.text())
-def test_a_token_says_who_it_was_made_for(account: str, customer_id: str, template: str) -> None:
-    """Round trip, whatever the ids look like."""
+def test_a_token_contains_customer_and_template(account: str, customer_id: str, template: str) -> None:
+    """The token round-trips for ids of any form."""
     subscriber = Subscriber(account, customer_id, template)
     assert verify(SECRET, sign(SECRET, subscriber)) == subscriber
 
 
 def test_another_secret_refuses_it() -> None:
-    """One environment's links do not work in another."""
+    """Links of one environment do not work in another."""
     with pytest.raises(ForgedToken):
         verify(b"another", sign(SECRET, SUBSCRIBER))
 
 
 @pytest.mark.parametrize("token", ["", ".", "a.b", "no dot", "é.é", "." * 5000, "W10.W10", "=.="])
-def test_what_is_no_token_is_refused(token: str) -> None:
-    """Anybody can call that link."""
+def test_an_invalid_token_is_refused(token: str) -> None:
+    """Anyone can call the link."""
     with pytest.raises(ForgedToken):
         verify(SECRET, token)
 
 
 def test_a_changed_token_is_refused() -> None:
-    """No part of it can be exchanged."""
+    """No part of the token can be replaced."""
     body, mac = sign(SECRET, SUBSCRIBER).split(".")
     other_body, other_mac = sign(SECRET, Subscriber("acct_1", "cus_2", "win-back")).split(".")
     for forged in (f"{other_body}.{mac}", f"{body}.{other_mac}"):
@@ -44,7 +44,7 @@ def test_a_changed_token_is_refused() -> None:
 
 
 def test_the_link_carries_the_token() -> None:
-    """Under the product's own address."""
+    """The link uses the product's own address."""
     url = unsubscribe_url("https://app.example.com/", SECRET, SUBSCRIBER)
     parts = urlsplit(url)
     assert (parts.scheme, parts.netloc, parts.path) == ("https", "app.example.com", "/unsubscribe")

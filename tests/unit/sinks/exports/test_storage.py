@@ -1,4 +1,4 @@
-"""Where exports stand: a folder or an object store, the same to whoever writes and reads them."""
+"""The storage of exports: a folder and an object store behave the same for writers and readers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DATA = bytes(range(256)) * (CHUNK_BYTES // 128 + 1)
 
 @pytest.fixture(params=["folder", "object store"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """`memory://` stands for what has no folders, modes or fsync."""
+    """`memory://` represents an object store: it has no folders, modes or fsync."""
     if request.param == "folder":
         yield str(tmp_path / "exports")
         return
@@ -26,8 +26,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     fsspec.filesystem("memory").store.clear()
 
 
-def test_what_is_put_is_what_is_read(place: str) -> None:
-    """Whole, and by another process's object too."""
+def test_stored_content_is_read_back(place: str) -> None:
+    """The content is complete, also when read by another Storage object."""
     name = new_name()
     written = Storage(place).put(name, io.BytesIO(DATA))
     assert written == Written(len(DATA), hashlib.sha256(DATA).hexdigest())
@@ -36,8 +36,8 @@ def test_what_is_put_is_what_is_read(place: str) -> None:
     assert list(Storage(place).names()) == [name]
 
 
-def test_what_is_put_again_is_replaced_and_what_is_deleted_is_gone(place: str) -> None:
-    """Deleting twice is no error: the second of two dispatchers finds it done."""
+def test_a_second_put_replaces_and_delete_removes(place: str) -> None:
+    """A second delete is allowed: another dispatcher may have deleted the file already."""
     storage, name = Storage(place), new_name()
     storage.put(name, io.BytesIO(b"half"))
     storage.put(name, io.BytesIO(DATA))
@@ -51,15 +51,15 @@ def test_what_is_put_again_is_replaced_and_what_is_deleted_is_gone(place: str) -
 
 
 @pytest.mark.parametrize("name", ["../secret.zip", "/etc/passwd", "a.zip", "", f"{'0' * 48}.zip/../x"])
-def test_no_other_name_leads_anywhere(place: str, name: str) -> None:
-    """The gateway opens what a link names."""
+def test_invalid_names_are_refused(place: str, name: str) -> None:
+    """The gateway opens the file named in a link."""
     with pytest.raises(FileNotFoundError):
         Storage(place).open(name)
 
 
 @pytest.mark.parametrize("address", ["nosuch://key:secret@bucket/x", "s4://key:secret@bucket"])
-def test_an_address_nobody_knows_is_said_without_its_key(address: str) -> None:
-    """It may hold one."""
+def test_an_unknown_address_is_reported_without_its_key(address: str) -> None:
+    """The address may contain a key."""
     with pytest.raises(InvalidSettings, match="BILLING_EXPORTS_URL") as raised:
         Storage(address)
     assert "secret" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""The tables and the values that are kept in them say the same."""
+"""The tables match the types of the rows stored in them."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_each_field_of_a_state_row_is_a_column_and_each_column_a_field(kind: typ
 
 
 @pytest.mark.parametrize("kind", [*ROW_TYPES, *OTHERS], ids=lambda kind: kind.__name__)
-def test_each_column_takes_what_its_field_can_hold(kind: type[Any]) -> None:
-    """Type and whether it may be nothing."""
+def test_each_column_fits_the_type_of_its_field(kind: type[Any]) -> None:
+    """The column type and its nullability match the field."""
     table = tables.STATE_TABLES[kind] if kind in tables.STATE_TABLES else OTHERS[kind]
     for name, hint in get_type_hints(kind).items():
         if name == "key_columns":
@@ -54,14 +54,14 @@ def _column_type(hint: Any, column: Column[Any]) -> tuple[type[Any], ...]:
     if hint is int:
         return (BigInteger,) if column.name in ("amount", "offset", "unit_amount") else (Integer, BigInteger)
     if hint is datetime:
-        assert getattr(column.type, "timezone", True), "a time without its zone"
+        assert getattr(column.type, "timezone", True), "a time without a time zone"
         return (DateTime,)
     return (Text, JSONB) if column.name == "payload" else (Text,)
 
 
 @pytest.mark.parametrize("kind", ROW_TYPES, ids=lambda kind: kind.__name__)
-def test_each_enum_is_checked_by_the_table_too(kind: type[Row]) -> None:
-    """So that no other program writes a status that this one could not read."""
+def test_each_enum_has_a_check_constraint(kind: type[Row]) -> None:
+    """Another program then cannot write a status that this code cannot read."""
     table = tables.STATE_TABLES[kind]
     checks = {str(check.name): str(check.sqltext) for check in table.constraints if isinstance(check, CheckConstraint)}
     for name, hint in get_type_hints(kind).items():
@@ -70,7 +70,7 @@ def test_each_enum_is_checked_by_the_table_too(kind: type[Row]) -> None:
             assert checks[f"{name}_known"] == f"{name} in ({listed})"
 
 
-def test_the_ledger_takes_the_outcome_of_each_verdict_but_a_duplicate() -> None:
-    """A duplicate is in the ledger already."""
+def test_the_ledger_accepts_the_outcome_of_each_verdict_but_a_duplicate() -> None:
+    """A duplicate already has a ledger row."""
     names = {kind.__name__.lower() for kind in get_args(Verdict)}
     assert names - {"duplicate"} == set(tables.OUTCOMES)

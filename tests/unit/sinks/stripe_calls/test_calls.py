@@ -1,4 +1,4 @@
-"""What stands around a call to Stripe: the key's mode, the rate, and the event that an answer becomes."""
+"""Parts of a call to Stripe: the key's mode, the rate limit, and the event made from a response."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def _event(answer: dict[str, Any], key: str = "tie:sub_1:1", account: str = "") 
     )
 
 
-def test_a_refetched_subscription_overrules_the_tie_it_settles() -> None:
-    """D2: read like any event of Stripe's, newer than both of the second before, and older than what comes after."""
+def test_a_refetched_subscription_is_newer_than_the_tied_events() -> None:
+    """D2: it is processed like any Stripe event, newer than both tied events and older than later ones."""
     answer = {"id": "sub_1", "object": "subscription", "customer": "cus_1", "status": "past_due"}
     decoded = decode(orjson.dumps(_event(answer)), RULES).event
     assert decoded is not None
@@ -40,21 +40,21 @@ def test_a_refetched_subscription_overrules_the_tie_it_settles() -> None:
     assert version(second - 1, 50, "evt_zzz") < decoded.version < version(second + 1, 50, "evt_aaa")
 
 
-def test_an_answers_event_has_the_id_of_its_call() -> None:
-    """So that what is appended twice is one event, and another call's is another."""
+def test_the_event_of_a_response_has_an_id_derived_from_its_call() -> None:
+    """An event appended twice is then one event, and each call has a different event."""
     answer = {"id": "sub_1", "object": "subscription", "customer": "cus_1"}
     assert _event(answer)["id"] == _event(answer | {"status": "active"})["id"]
     assert _event(answer)["id"] != _event(answer, key="tie:sub_1:2")["id"]
 
 
-def test_an_answer_takes_its_customers_turn() -> None:
+def test_the_event_of_a_response_has_its_customers_key() -> None:
     answer = {"id": "sub_1", "object": "subscription", "customer": {"id": "cus_1", "object": "customer"}}
     assert ordering_key(_event(answer)) == "cus_1"
     assert ordering_key(_event(answer, account="acct_1")) == "acct_1/cus_1"
 
 
-def test_a_deleted_customer_is_deleted() -> None:
-    """Stripe answers with just the id."""
+def test_a_response_with_a_deleted_customer_is_a_deletion() -> None:
+    """Stripe returns only the id."""
     assert _event({"id": "cus_1", "object": "customer", "deleted": True})["type"] == "customer.deleted"
 
 
@@ -67,7 +67,7 @@ def test_a_deleted_customer_is_deleted() -> None:
         {"id": "sub_1", "object": "subscription", "deleted": True},
     ],
 )
-def test_what_is_no_object_becomes_no_event(answer: dict[str, Any]) -> None:
+def test_an_invalid_response_becomes_no_event(answer: dict[str, Any]) -> None:
     with pytest.raises(NoEventForObject):
         _event(answer)
 
@@ -76,21 +76,21 @@ def test_what_is_no_object_becomes_no_event(answer: dict[str, Any]) -> None:
     ("key", "mode"),
     [("sk_test_a1", Mode.TEST), ("rk_test_a1", Mode.TEST), ("sk_live_a1", Mode.LIVE), ("rk_live_a1", Mode.LIVE)],
 )
-def test_a_key_says_its_mode_and_does_not_show_itself(key: str, mode: Mode) -> None:
+def test_a_key_has_its_mode_and_is_not_shown(key: str, mode: Mode) -> None:
     parsed = parse_key(SecretStr(key))
     assert parsed.mode is mode
     assert key not in f"{parsed!r} {parsed}"
 
 
 @pytest.mark.parametrize("key", ["pk_live_a1", "whsec_a1", "sk_live_ü", "sk_prod_a1", " sk_test_a1", "sk_test_a1\n"])
-def test_what_is_no_secret_key_is_refused_unseen(key: str) -> None:
+def test_an_invalid_key_is_refused_without_being_shown(key: str) -> None:
     with pytest.raises(InvalidSettings) as refusal:
         parse_key(SecretStr(key))
     assert key not in str(refusal.value)
 
 
 @pytest.mark.parametrize("base", ["https://api.stripe.com/", "http://127.0.0.1:12111", "http://localhost:1"])
-def test_the_key_goes_encrypted_or_stays_here(base: str) -> None:
+def test_the_key_is_sent_over_https_or_to_loopback_only(base: str) -> None:
     assert parse_base(base) == base.rstrip("/")
 
 
@@ -111,14 +111,14 @@ def test_any_other_address_is_refused(base: str) -> None:
         parse_base(base)
 
 
-def test_keys_are_taken_out_of_what_stripe_says() -> None:
-    """It masks them itself, but for the last four characters."""
-    said = "Invalid API Key provided: sk_test_****1234, not rk_live_51Qwerty"
-    assert without_keys(said) == "Invalid API Key provided: [key], not [key]"
+def test_keys_are_removed_from_stripes_messages() -> None:
+    """Stripe masks them itself, except for the last four characters."""
+    message = "Invalid API Key provided: sk_test_****1234, not rk_live_51Qwerty"
+    assert without_keys(message) == "Invalid API Key provided: [key], not [key]"
 
 
-async def test_the_rate_holds_however_many_ask() -> None:
-    """100 a second after a burst of 100: 130 at once take 0.3 s."""
+async def test_the_rate_limit_is_kept_with_many_callers() -> None:
+    """The limit is 100 a second after a burst of 100, so 130 concurrent calls take 0.3 s."""
     rate = RateLimit(100)
     began = time.monotonic()
     await asyncio.gather(*(rate.take() for _ in range(130)))

@@ -1,4 +1,4 @@
-"""The two rules between fetch and agent: what is cut apart stays whole and in order; what is committed has no gap."""
+"""Chunks between fetch and agent: they contain all records in order, and commits leave no gap."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from streams.faust.chunks import AckedChain, Chunk, ChunkConsumer, Span, cut
 
 @dataclass(frozen=True)
 class Offset:
-    """Stands for a record."""
+    """A minimal record."""
 
     partition: int
     offset: int
@@ -40,7 +40,7 @@ FETCHES = st.dictionaries(st.integers(0, 11), st.integers(1, 300), max_size=12)
 
 
 @given(FETCHES, st.integers(1, 200))
-def test_chunks_hold_all_that_was_fetched_each_partition_in_order(counts: dict[int, int], size: int) -> None:
+def test_chunks_contain_all_fetched_records_in_partition_order(counts: dict[int, int], size: int) -> None:
     found: dict[TP, list[Offset]] = defaultdict(list)
     for chunk in cut(fetch_of(counts), size):
         for partition, records in chunk.items():
@@ -49,12 +49,12 @@ def test_chunks_hold_all_that_was_fetched_each_partition_in_order(counts: dict[i
 
 
 @given(FETCHES, st.integers(1, 200))
-def test_no_chunk_is_empty_or_much_too_large(counts: dict[int, int], size: int) -> None:
+def test_no_chunk_is_empty_or_far_over_its_size(counts: dict[int, int], size: int) -> None:
     for chunk in cut(fetch_of(counts), size):
         assert 0 < sum(map(len, chunk.values())) < 2 * size
 
 
-def test_a_partition_is_not_torn_for_a_small_rest() -> None:
+def test_a_partition_is_not_split_for_a_small_rest() -> None:
     chunks = list(cut(fetch_of({0: 60, 1: 60}), 100))
     assert [[len(records) for records in chunk.values()] for chunk in chunks] == [[60], [60]]
 
@@ -65,7 +65,7 @@ def test_several_small_partitions_share_a_chunk() -> None:
 
 
 @given(st.permutations(range(8)), st.sets(st.integers(0, 7)))
-def test_nothing_behind_an_open_span_is_committed(order: list[int], lost: set[int]) -> None:
+def test_nothing_after_an_open_span_is_committed(order: list[int], lost: set[int]) -> None:
     chain, spans = AckedChain(), [Span(10 * number, 10 * number + 10) for number in range(8)]
     for span in spans:
         chain.begin({tp(0): span})
@@ -80,7 +80,7 @@ def test_nothing_behind_an_open_span_is_committed(order: list[int], lost: set[in
         assert all(spans.index(span) in acked for span in spans if span.end <= end)
 
 
-def test_acked_in_order_all_of_it_may_be_committed() -> None:
+def test_after_acks_in_order_everything_can_be_committed() -> None:
     chain = AckedChain()
     for start in range(0, 50, 10):
         chain.begin({tp(0): Span(start, start + 10)})
@@ -88,7 +88,7 @@ def test_acked_in_order_all_of_it_may_be_committed() -> None:
     assert chain.end(tp(0)) == 50
 
 
-def test_what_is_read_a_second_time_moves_nothing_back() -> None:
+def test_a_second_read_moves_no_offset_back() -> None:
     chain = AckedChain()
     chain.begin({tp(0): Span(0, 30)})
     chain.ack({tp(0): Span(0, 30)})
@@ -96,20 +96,20 @@ def test_what_is_read_a_second_time_moves_nothing_back() -> None:
     assert chain.end(tp(0)) == 30
 
 
-def test_a_partition_that_went_and_came_back_begins_anew() -> None:
+def test_a_partition_assigned_again_starts_fresh() -> None:
     chain = AckedChain()
     chain.begin({tp(0): Span(0, 10), tp(1): Span(0, 10)})
     chain.forget({tp(0)})
     assert chain.end(tp(0)) is None
     assert list(chain) == [tp(1)]
-    chain.ack({tp(0): Span(0, 10)})  # of the assignment before
+    chain.ack({tp(0): Span(0, 10)})  # an ack from the previous assignment
     assert chain.end(tp(0)) is None
     chain.begin({tp(0): Span(40, 50)})
     assert chain.end(tp(0)) == 40
 
 
 class Unconnected(ChunkConsumer):
-    """Stands at the log's start in partition 0, of which nothing is committed; what it hands over is kept."""
+    """A consumer without a broker: it starts at offset 0 of partition 0 and records the delivered chunks."""
 
     chunks: list[Chunk]
     interrupted = False
@@ -127,7 +127,7 @@ class Unconnected(ChunkConsumer):
         return dict.fromkeys(partitions, 0)
 
     async def _seek(self, partition: TP, offset: int) -> None:
-        """There is no broker to ask."""
+        """Does nothing: there is no broker."""
 
     def _is_ours(self, tp: TP) -> bool:
         return tp.topic == "billing.events"
@@ -143,7 +143,7 @@ class Unconnected(ChunkConsumer):
 
 
 async def consumer_in(folder: Path) -> Unconnected:
-    async def nobody(*_: Any) -> None:
+    async def no_callback(*_: Any) -> None:
         raise AssertionError
 
     settings = Settings(
@@ -152,22 +152,22 @@ async def consumer_in(folder: Path) -> Unconnected:
         database_url=SecretStr("postgresql://127.0.0.1:1/none"),
         config_path=folder / "config.toml",
     )
-    consumer = Unconnected(create_app(settings, "test.worker", 1).transport, nobody, nobody, nobody)
+    consumer = Unconnected(create_app(settings, "test.worker", 1).transport, no_callback, no_callback, no_callback)
     consumer.chunks = []
     await consumer.perform_seek()
     return consumer
 
 
-async def test_reading_goes_on_behind_what_was_handed_over(tmp_path: Path) -> None:
+async def test_reading_continues_after_the_delivered_records(tmp_path: Path) -> None:
     consumer = await consumer_in(tmp_path)
     fetched = fetch_of({0: 30})
     assert await consumer._deliver(fetched) == 30
-    assert await consumer._deliver(fetched) == 0, "it was read before"
+    assert await consumer._deliver(fetched) == 0, "the records were read before"
     assert [chunk.spans for chunk in consumer.chunks] == [{tp(0): Span(0, 30)}]
 
 
-async def test_what_is_handed_over_amid_a_rebalance_is_read_again(tmp_path: Path) -> None:
-    """The rebalance empties the queue behind our back: to stand behind the chunk then would be to lose it."""
+async def test_records_delivered_during_a_rebalance_are_read_again(tmp_path: Path) -> None:
+    """A rebalance empties the queue, so moving the position past the chunk would lose its records."""
     consumer = await consumer_in(tmp_path)
     fetched = fetch_of({0: 30})
     consumer.interrupted = True
@@ -176,7 +176,7 @@ async def test_what_is_handed_over_amid_a_rebalance_is_read_again(tmp_path: Path
     assert await consumer._deliver(fetched) == 30
 
 
-async def test_records_that_begin_further_on_are_asked_for_again(tmp_path: Path) -> None:
+async def test_a_gap_before_the_fetched_records_is_fetched_again(tmp_path: Path) -> None:
     consumer = await consumer_in(tmp_path)
     later = {tp(0): fetch_of({0: 30})[tp(0)][10:]}
     assert await consumer._deliver(later) == 0
@@ -184,7 +184,7 @@ async def test_records_that_begin_further_on_are_asked_for_again(tmp_path: Path)
     assert await consumer._deliver(fetch_of({0: 30})) == 30
 
 
-async def test_records_that_are_gone_are_not_asked_for_for_ever(tmp_path: Path) -> None:
+async def test_deleted_records_are_not_fetched_without_end(tmp_path: Path) -> None:
     consumer = await consumer_in(tmp_path)
     later = {tp(0): fetch_of({0: 30})[tp(0)][10:]}
     counts = []

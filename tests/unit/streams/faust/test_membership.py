@@ -1,4 +1,4 @@
-"""A worker with a name of its own leaves its group when it is stopped, and only then."""
+"""A worker with a static member name leaves its group at a planned stop, and only then."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streams.faust.membership import leave_for_good
 
 
 class _Coordinator(GroupCoordinator):  # type: ignore[misc]  # untyped base
-    """aiokafka's, of which only the end is run: it notes what it would send."""
+    """aiokafka's coordinator without a broker: only its close is run, and requests are recorded."""
 
     def __init__(self) -> None:
         self.generation, self.group_id, self.member_id = 3, "billing.worker", "worker-1-abc"
@@ -22,7 +22,7 @@ class _Coordinator(GroupCoordinator):  # type: ignore[misc]  # untyped base
         self.sent.append(request)
 
     def reset_generation(self) -> None:
-        """Nothing to go on with."""
+        """Does nothing."""
 
 
 def _app(coordinator: _Coordinator) -> Any:
@@ -30,15 +30,15 @@ def _app(coordinator: _Coordinator) -> Any:
     return SimpleNamespace(consumer=consumer)
 
 
-async def test_a_crash_keeps_its_place() -> None:
-    """aiokafka says nothing for a member with a name: what comes back under it takes the place again."""
+async def test_after_a_crash_the_membership_remains() -> None:
+    """aiokafka sends no leave request for a static member. A process with the same name takes over its membership."""
     coordinator = _Coordinator()
     await coordinator._maybe_leave_group()
     assert coordinator.sent == []
 
 
-async def test_a_planned_stop_gives_it_up() -> None:
-    """The others take its partitions over at once, not after the session timeout."""
+async def test_a_planned_stop_leaves_the_group() -> None:
+    """The other workers get its partitions at once, not after the session timeout."""
     coordinator = _Coordinator()
     leave_for_good(_app(coordinator))
     await coordinator._maybe_leave_group()
@@ -46,5 +46,5 @@ async def test_a_planned_stop_gives_it_up() -> None:
 
 
 def test_a_worker_that_never_joined_has_nothing_to_leave() -> None:
-    """Stopped before its consumer was up."""
-    leave_for_good(SimpleNamespace(consumer=SimpleNamespace()))  # type: ignore[arg-type]  # as much of an app as there is
+    """The worker was stopped before its consumer started."""
+    leave_for_good(SimpleNamespace(consumer=SimpleNamespace()))  # type: ignore[arg-type]  # a minimal app

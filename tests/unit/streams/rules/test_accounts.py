@@ -14,18 +14,18 @@ from tests.kits.rulekit import NOW, decide
 CONNECTED = StripeEvents(account="acct_9")
 
 
-def test_C12_what_an_account_says_of_itself_is_recorded() -> None:
+def test_C12_an_account_update_is_recorded() -> None:
     assert stream_of("account.updated") == "accounts"
     assert decide(CONNECTED.event("account.updated", pay.account(CONNECTED), NOW)) == []
     assert decide(StripeEvents().event("account.updated", pay.account(StripeEvents()), NOW)) == []
 
 
-def test_C12_an_account_can_only_speak_of_itself() -> None:
+def test_C12_an_account_update_for_another_account_violates_a_rule() -> None:
     with pytest.raises(RuleViolated, match="acct_8"):
         decide(CONNECTED.event("account.updated", pay.account(StripeEvents(account="acct_8")), NOW))
 
 
-def test_C12_who_leaves_stands_in_the_envelope() -> None:
+def test_C12_a_deauthorized_account_is_named_in_the_envelope() -> None:
     application = {"id": "ca_1", "object": "application", "name": "Us"}
     assert decide(CONNECTED.event("account.application.deauthorized", application, NOW)) == []
     with pytest.raises(RuleViolated, match="no account"):
@@ -33,16 +33,16 @@ def test_C12_who_leaves_stands_in_the_envelope() -> None:
 
 
 @pytest.mark.parametrize("shape", ["OLD", "NEW"])
-def test_C12_the_same_ids_in_two_accounts_are_different_money(shape: str) -> None:
-    """Payment, dispute and refund of one account leave those of the other alone."""
+def test_C12_equal_ids_in_two_accounts_are_separate_payments(shape: str) -> None:
+    """Payment, dispute and refund of one account do not change those of the other."""
     here = StripeEvents(StripeEvents().shape.__class__[shape])
     there = StripeEvents(here.shape, account="acct_9")
     world = PatientWorld()
     for make in (here, there):
-        world.tell(make.event("invoice.paid", make.invoice(status="paid"), NOW))
-        world.tell(make.event("invoice_payment.paid", pay.invoice_payment(make), NOW))
-    world.tell(there.event("charge.refunded", pay.charge(there, refunded=100), NOW + 1))
-    world.tell(there.event("charge.dispute.created", pay.dispute(there, due_by=NOW + 9), NOW + 1)).fire(*AT_ONCE)
+        world.apply(make.event("invoice.paid", make.invoice(status="paid"), NOW))
+        world.apply(make.event("invoice_payment.paid", pay.invoice_payment(make), NOW))
+    world.apply(there.event("charge.refunded", pay.charge(there, refunded=100), NOW + 1))
+    world.apply(there.event("charge.dispute.created", pay.dispute(there, due_by=NOW + 9), NOW + 1)).fire(*AT_ONCE)
     mine, theirs = world.payment(), world.payment(account="acct_9")
     assert mine.payment_id != theirs.payment_id
     assert (mine.refunded_amount, mine.on_hold) == (0, False)

@@ -1,4 +1,4 @@
-"""The catalogue of rules, the examples made for each type, and the real events of other projects."""
+"""The catalogue of rules, the example of each event type, and real events recorded by other projects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streams.apply import apply
 from streams.decode import decode
 from streams.rules.catalog import RULES, STREAMS, rule_of, stream_of
 from streams.rules.registry import OTHER
-from tests.kits.rulekit import CONFIG, NOW, World, read
+from tests.kits.rulekit import CONFIG, NOW, RulesWorld, read
 from tests.paths import RECORDED_EVENTS
 
 REAL_EVENTS = RECORDED_EVENTS
@@ -33,9 +33,9 @@ def test_each_type_belongs_to_one_stream() -> None:
 @pytest.mark.parametrize("shape", list(ApiShape))
 @pytest.mark.parametrize("type_", sorted(EXAMPLES))
 def test_each_example_is_decided(type_: str, shape: ApiShape) -> None:
-    """Rules read what their `refer` names, and queue mails that the e-mail sink can render."""
+    """Rules read only rows that their `refer` names, and queue mails that the e-mail sink can render."""
     try:
-        world = World().tell(example(type_, NOW, StripeEvents(shape)))
+        world = RulesWorld().apply(example(type_, NOW, StripeEvents(shape)))
     except NotKnownYet:
         assert "refund" in type_ or type_ == "invoice_payment.paid"  # these wait for their payment
         return
@@ -45,7 +45,7 @@ def test_each_example_is_decided(type_: str, shape: ApiShape) -> None:
 
 @pytest.mark.parametrize("type_", sorted(EXAMPLES))
 def test_both_shapes_read_as_the_same_object(type_: str) -> None:
-    """Rules never see an API version. What the new shape left out without a substitute is the exception."""
+    """Rules never see an API version. The only differences are fields without a substitute in the new shape."""
     left_out = {"invoice.": {"charge", "payment_intent"}, "charge.": {"invoice"}}
     without = next((fields for stem, fields in left_out.items() if type_.startswith(stem)), set())
     old, new = (read(example(type_, NOW, StripeEvents(shape)))[0].object for shape in ApiShape)
@@ -54,7 +54,7 @@ def test_both_shapes_read_as_the_same_object(type_: str) -> None:
 
 @pytest.mark.skipif(not REAL_EVENTS.is_dir(), reason="no folder of real events next to the repository")
 def test_real_events_are_decided_without_error() -> None:
-    """All that other projects recorded, 2013 to 2025, whose type has a rule."""
+    """All events recorded by other projects, 2013 to 2025, that have a rule."""
     decided = 0
     for path in sorted(REAL_EVENTS.glob("*/*.json")):
         if b'"object"' not in (value := path.read_bytes()) or path.parent.name == "stripe-python":
@@ -67,7 +67,7 @@ def test_real_events_are_decided_without_error() -> None:
         try:
             effects = decoded.rule.decide(decoded.event, known)
         except NotKnownYet:
-            continue  # alone in the world, what it speaks of has not come: it would wait
+            continue  # the object it refers to is not stored, so the event would wait
         outcome = apply(effects, decoded.event, known)
         for email in outcome.emails:
             read_mail(email.template, email.data)

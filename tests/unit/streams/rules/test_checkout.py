@@ -8,7 +8,7 @@ from local.stripe.builder import Json, StripeEvents
 from schemas.effects import SavePayment
 from schemas.errors import MalformedEvent, RuleViolated
 from schemas.state import PaymentStatus, SubscriptionStatus, User
-from tests.kits.rulekit import DAY, MAKERS, NOW, World, at, decide
+from tests.kits.rulekit import DAY, MAKERS, NOW, RulesWorld, at, decide
 
 pytestmark = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.shape.name.lower())
 
@@ -23,7 +23,7 @@ def created(make: StripeEvents, when: int = NOW) -> Json:
 
 
 def test_B2_links_user_customer_and_subscription(make: StripeEvents) -> None:
-    world = World().tell(session(make, user="user_7", plan="pro"))
+    world = RulesWorld().apply(session(make, user="user_7", plan="pro"))
     assert (world.customer().user_id, world.customer().email) == ("user_7", "jane@example.com")
     assert (world.subscription().customer_id, world.subscription().plan) == ("cus_1", "pro")
     assert world.admins() == ["user_7"]
@@ -32,30 +32,30 @@ def test_B2_links_user_customer_and_subscription(make: StripeEvents) -> None:
     assert user.email == "jane@example.com"
 
 
-def test_B2_the_plan_is_active_until_stripe_says_more(make: StripeEvents) -> None:
-    world = World().tell(session(make, plan="team"))
+def test_B2_the_plan_is_active_until_a_subscription_event_arrives(make: StripeEvents) -> None:
+    world = RulesWorld().apply(session(make, plan="team"))
     assert (world.subscription().status, world.organization().limits) == (SubscriptionStatus.ACTIVE, {"seats": 50})
     trial = make.subscription(start=NOW, status="trialing", trial_end=NOW + 9 * DAY)
-    world.tell(make.event("customer.subscription.created", trial, NOW - 5))
+    world.apply(make.event("customer.subscription.created", trial, NOW - 5))
     assert world.subscription().status is SubscriptionStatus.TRIALING
 
 
 def test_B2_client_reference_id_is_the_second_choice(make: StripeEvents) -> None:
-    assert World().tell(session(make, client_reference_id="user_8")).customer().user_id == "user_8"
+    assert RulesWorld().apply(session(make, client_reference_id="user_8")).customer().user_id == "user_8"
     both = session(make, user="user_7", client_reference_id="user_8")
-    assert World().tell(both).customer().user_id == "user_7"
+    assert RulesWorld().apply(both).customer().user_id == "user_7"
 
 
 def test_B2_without_a_plan_the_price_decides(make: StripeEvents) -> None:
     events = [created(make), session(make, when=NOW + 2)]
     for order in (events, events[::-1]):
-        assert World().tell(*order).subscription().plan == "pro"
+        assert RulesWorld().apply(*order).subscription().plan == "pro"
 
 
-def test_B2_the_link_takes_the_place_of_the_stand_in(make: StripeEvents) -> None:
-    """Whichever comes first, the same people are in the same organization."""
+def test_B2_the_linked_user_replaces_the_placeholder_user(make: StripeEvents) -> None:
+    """In either order, the same users are in the same organization."""
     events = [created(make), session(make, when=NOW + 2, user="user_7")]
-    before, after = World().tell(*events), World().tell(*events[::-1])
+    before, after = RulesWorld().apply(*events), RulesWorld().apply(*events[::-1])
     assert before.admins() == after.admins() == ["user_7"]
     assert before.state() == after.state()
     stand_in = before.known.user(User.id_of("", "cus_1"))
@@ -63,60 +63,60 @@ def test_B2_the_link_takes_the_place_of_the_stand_in(make: StripeEvents) -> None
     assert stand_in.email is None
 
 
-def test_B2_the_newest_link_holds(make: StripeEvents) -> None:
+def test_B2_the_newest_link_wins(make: StripeEvents) -> None:
     events = [created(make), session(make, when=NOW + 2, user="user_7"), session(make, when=NOW + 9, user="user_8")]
     for order in (events, events[::-1]):
-        world = World().tell(*order)
+        world = RulesWorld().apply(*order)
         assert (world.customer().user_id, world.admins()) == ("user_8", ["user_8"])
 
 
-def test_B2_one_welcome_whichever_comes_first(make: StripeEvents) -> None:
+def test_B2_one_welcome_mail_in_either_order(make: StripeEvents) -> None:
     events = [created(make), session(make, when=NOW + 2, plan="pro")]
     for order in (events, events[::-1]):
-        world = World().tell(*order)
+        world = RulesWorld().apply(*order)
         assert list(world.emails) == ["welcome::sub_1"]
         assert world.data("subscription-welcome")["plan"] == "Pro"
 
 
-def test_B2_a_welcome_waits_until_there_is_a_plan_to_name(make: StripeEvents) -> None:
-    world = World().tell(session(make))
+def test_B2_the_welcome_mail_waits_until_the_plan_is_known(make: StripeEvents) -> None:
+    world = RulesWorld().apply(session(make))
     assert world.templates() == []
-    assert world.tell(created(make)).templates() == ["subscription-welcome"]
+    assert world.apply(created(make)).templates() == ["subscription-welcome"]
 
 
-def test_B2_a_subscription_of_nobody_violates_a_rule(make: StripeEvents) -> None:
+def test_B2_a_subscription_checkout_without_a_customer_violates_a_rule(make: StripeEvents) -> None:
     with pytest.raises(RuleViolated, match="cs_test_1"):
         decide(session(make, customer=None))
 
 
 def test_B2_a_paid_purchase_is_recorded_and_fulfilled(make: StripeEvents) -> None:
-    payment = World().tell(session(make, mode="payment")).payment("cs_test_1")
+    payment = RulesWorld().apply(session(make, mode="payment")).payment("cs_test_1")
     assert (payment.status, payment.amount, payment.currency) == (PaymentStatus.SUCCEEDED, 2900, "eur")
     assert (payment.fulfilled_at, payment.paid_at) == (at(NOW), at(NOW))
     assert (payment.invoice_id, payment.payment_intent_id, payment.customer_id) == (None, "pi_cs_test_1", "cus_1")
 
 
-def test_B2_a_delayed_purchase_is_fulfilled_once_its_money_is_there(make: StripeEvents) -> None:
+def test_B2_a_delayed_purchase_is_fulfilled_when_it_is_paid(make: StripeEvents) -> None:
     pending = session(make, mode="payment", payment_status="unpaid")
-    world = World().tell(pending)
+    world = RulesWorld().apply(pending)
     assert (world.payment("cs_test_1").status, world.payment("cs_test_1").fulfilled_at) == (PaymentStatus.PENDING, None)
     done = session(make, "async_payment_succeeded", NOW + DAY, mode="payment")
     for order in ([pending, done], [done, pending]):
-        payment = World().tell(*order).payment("cs_test_1")
+        payment = RulesWorld().apply(*order).payment("cs_test_1")
         assert (payment.status, payment.fulfilled_at) == (PaymentStatus.SUCCEEDED, at(NOW + DAY))
-    assert World().tell(pending, done).state() == World().tell(done, pending).state()
+    assert RulesWorld().apply(pending, done).state() == RulesWorld().apply(done, pending).state()
 
 
 def test_B2_a_delayed_payment_that_fails_is_recorded(make: StripeEvents) -> None:
     pending = session(make, mode="payment", payment_status="unpaid")
     lost = session(make, "async_payment_failed", NOW + DAY, mode="payment", payment_status="unpaid")
     for order in ([pending, lost], [lost, pending]):
-        payment = World().tell(*order).payment("cs_test_1")
+        payment = RulesWorld().apply(*order).payment("cs_test_1")
         assert (payment.status, payment.fulfilled_at) == (PaymentStatus.FAILED, None)
 
 
 def test_B2_an_expired_session_orders_nothing(make: StripeEvents) -> None:
-    """The ledger's `applied` is the record of it."""
+    """The ledger row `applied` is the only record."""
     assert decide(session(make, "expired", status="expired", customer=None, email=None)) == []
 
 
@@ -132,17 +132,17 @@ def test_B2_a_purchase_with_an_invoice_counts_once(make: StripeEvents) -> None:
         make.event("invoice.paid", invoice, NOW + 1),
     ]
     for order in (events, events[::-1]):
-        world = World().tell(*order)
+        world = RulesWorld().apply(*order)
         assert world.payment("in_1") == world.payment("cs_test_1")
         assert world.payment("in_1").fulfilled_at == at(NOW)
-    assert World().tell(*events).state() == World().tell(*events[::-1]).state()
+    assert RulesWorld().apply(*events).state() == RulesWorld().apply(*events[::-1]).state()
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [("payment_status", "maybe"), ("mode", "barter"), ("amount_total", 29.5), ("currency", "euro"), ("id", "")],
 )
-def test_a_session_that_says_something_else_is_an_error(make: StripeEvents, field: str, value: object) -> None:
+def test_a_session_with_an_invalid_field_is_an_error(make: StripeEvents, field: str, value: object) -> None:
     event = session(make, mode="payment")
     event["data"]["object"][field] = value
     with pytest.raises(MalformedEvent, match=field):

@@ -6,7 +6,7 @@ import pytest
 
 from local.stripe.builder import Json, StripeEvents
 from schemas.state import OrganizationStatus, User
-from tests.kits.rulekit import DAY, MAKERS, NOW, World, at
+from tests.kits.rulekit import DAY, MAKERS, NOW, RulesWorld, at
 
 pytestmark = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.shape.name.lower())
 
@@ -25,64 +25,66 @@ def subscribed(make: StripeEvents) -> Json:
 
 
 def test_C11_a_customer_alone_has_no_organization_yet(make: StripeEvents) -> None:
-    world = World().tell(created(make))
+    world = RulesWorld().apply(created(make))
     assert (world.customer().email, world.customer().name) == ("jane@example.com", "Jane Doe")
     assert world.known.organization("", "cus_1") is None
 
 
-def test_C11_a_new_name_is_the_organizations_too(make: StripeEvents) -> None:
-    world = World().tell(created(make), subscribed(make), updated(make, NOW + 9, {"name": "Jane Doe"}, name="Acme"))
+def test_C11_a_new_name_is_copied_to_the_organization(make: StripeEvents) -> None:
+    world = RulesWorld().apply(
+        created(make), subscribed(make), updated(make, NOW + 9, {"name": "Jane Doe"}, name="Acme")
+    )
     assert world.organization().name == "Acme"
 
 
-def test_C11_a_new_address_is_the_organizations_and_the_users(make: StripeEvents) -> None:
-    world = World().tell(created(make), subscribed(make))
-    world.tell(updated(make, NOW + 9, {"email": "jane@example.com"}, email="new@example.com"))
+def test_C11_a_new_address_is_copied_to_organization_and_user(make: StripeEvents) -> None:
+    world = RulesWorld().apply(created(make), subscribed(make))
+    world.apply(updated(make, NOW + 9, {"email": "jane@example.com"}, email="new@example.com"))
     user = world.known.user(User.id_of("", "cus_1"))
     assert user is not None
     assert (world.organization().billing_email, user.email) == ("new@example.com", "new@example.com")
 
 
 def test_C11_an_update_of_something_else_changes_neither(make: StripeEvents) -> None:
-    world = World().tell(created(make), subscribed(make))
+    world = RulesWorld().apply(created(make), subscribed(make))
     before = world.state()
-    world.tell(updated(make, NOW + 9, {"metadata": {}}, name="Not said to have changed", email="x@example.com"))
+    world.apply(updated(make, NOW + 9, {"metadata": {}}, name="Not listed as changed", email="x@example.com"))
     assert world.state() == before
     assert world.stale == []
 
 
-def test_C11_the_newest_name_holds_in_every_order(make: StripeEvents) -> None:
+def test_C11_the_newest_name_wins_in_every_order(make: StripeEvents) -> None:
     events = [
         created(make),
         updated(make, NOW + 5, {"name": "Jane Doe"}, name="Acme"),
         updated(make, NOW + 9, {"name": "Acme"}, name="Acme Ltd"),
     ]
-    world = World().tell(*events[::-1])
+    world = RulesWorld().apply(*events[::-1])
     assert world.customer().name == "Acme Ltd"
     assert len(world.stale) == 2
 
 
-def test_C11_what_an_invoice_says_of_the_customer_is_only_a_hint(make: StripeEvents) -> None:
-    """It fills in an address where there is none, and never overwrites what the customer's own events said."""
+def test_C11_customer_data_of_an_invoice_is_only_a_weak_source(make: StripeEvents) -> None:
+    """It fills in a missing address and never overwrites values from the customer's own events."""
     paid = make.event("invoice.paid", make.invoice(status="paid", email="old@example.com"), NOW + 9)
-    assert World().tell(paid).customer().email == "old@example.com"
+    assert RulesWorld().apply(paid).customer().email == "old@example.com"
     for order in ([paid, created(make)], [created(make), paid]):
-        world = World().tell(*order)
+        world = RulesWorld().apply(*order)
         assert (world.customer().email, world.stale) == ("jane@example.com", [])
 
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_B6_a_deleted_customer_waits_for_erasure(make: StripeEvents, whole: bool) -> None:
-    """The object may be the whole customer or just its id; nothing is lost by it before the timer fires."""
+    """The object may be the whole customer or only its id. No data is lost before the timer fires."""
     gone = make.customer() if whole else {"id": "cus_1", "object": "customer", "deleted": True}
-    world = World().tell(created(make), subscribed(make), make.event("customer.deleted", gone, NOW + DAY))
+    world = RulesWorld().apply(created(make), subscribed(make), make.event("customer.deleted", gone, NOW + DAY))
     assert (world.customer().deleted_at, world.customer().name) == (at(NOW + DAY), "Jane Doe")
     assert (world.organization().status, world.organization().plan) == (OrganizationStatus.CANCELLED, "free")
     (timer,) = world.pending().values()
     assert (timer.kind, timer.subject, timer.due_at) == ("erase", "cus_1", at(NOW + 31 * DAY))
 
 
-def test_B6_deletion_holds_in_every_order(make: StripeEvents) -> None:
+def test_B6_a_deletion_wins_in_every_order(make: StripeEvents) -> None:
     gone = make.event("customer.deleted", {"id": "cus_1", "object": "customer", "deleted": True}, NOW + DAY)
     events = [created(make), subscribed(make), gone]
-    assert World().tell(*events).state() == World().tell(*events[::-1]).state()
+    assert RulesWorld().apply(*events).state() == RulesWorld().apply(*events[::-1]).state()

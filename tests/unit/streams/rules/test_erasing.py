@@ -1,4 +1,4 @@
-"""B6: who is erased 30 days after they left, who is not, and what late events bring back."""
+"""B6: which customers are erased 30 days after they left, which are not, and the effect of late events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from local.stripe.builder import Json, StripeEvents
 from schemas.effects import Effect, Erase, FinishTimer, OrderExport, SaveCustomer, SaveOrganization, StartTimer
 from schemas.state import Timer, TimerStatus, derived_id
 from schemas.timer import timer_event
-from tests.kits.rulekit import DAY, MAKERS, NOW, World, at, read
+from tests.kits.rulekit import DAY, MAKERS, NOW, RulesWorld, at, read
 
 pytestmark = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.shape.name.lower())
 
@@ -31,37 +31,37 @@ def cancelled(make: StripeEvents, when: int = END, id_: str = "sub_1") -> Json:
     return make.event("customer.subscription.deleted", subscription, when)
 
 
-def erase_timer(world: World, subject: str = "sub_1") -> Timer:
+def erase_timer(world: RulesWorld, subject: str = "sub_1") -> Timer:
     timer = world.known.timer(f"erase::{subject}")
     assert timer is not None
     return timer
 
 
-def fire(world: World, subject: str = "sub_1") -> list[Effect]:
-    """What its timer comes to on what is known now."""
+def fire(world: RulesWorld, subject: str = "sub_1") -> list[Effect]:
+    """The effects of the customer's erase timer on the rows known now."""
     event, rule = read(timer_event(erase_timer(world, subject)))
     return rule.decide(event, world.known)
 
 
 def test_B6_a_cancellation_orders_an_export_with_the_id_in_its_mail(make: StripeEvents) -> None:
-    world = World().tell(joined(make), subscribed(make))
+    world = RulesWorld().apply(joined(make), subscribed(make))
     event, rule = read(cancelled(make))
     orders = [effect for effect in rule.decide(event, world.known) if isinstance(effect, OrderExport)]
     key = derived_id("exp", "", "sub_1")
     assert orders == [OrderExport(key=key, account="", customer_id="cus_1", keep_until=at(END + 30 * DAY))]
-    assert world.tell(cancelled(make)).data("subscription-canceled")["export_id"] == key
+    assert world.apply(cancelled(make)).data("subscription-canceled")["export_id"] == key
 
 
-def test_B6_a_deleted_customer_is_exported_and_erased_likewise(make: StripeEvents) -> None:
-    world = World().tell(joined(make))
+def test_B6_a_deleted_customer_is_exported_and_erased_too(make: StripeEvents) -> None:
+    world = RulesWorld().apply(joined(make))
     event, rule = read(make.event("customer.deleted", make.customer(), END))
     effects = rule.decide(event, world.known)
     assert [effect.customer_id for effect in effects if isinstance(effect, OrderExport)] == ["cus_1"]
     assert [effect.due_at for effect in effects if isinstance(effect, StartTimer)] == [at(END + 30 * DAY)]
 
 
-def test_B6_after_thirty_days_nothing_tells_who_it_was(make: StripeEvents) -> None:
-    world = World().tell(joined(make), subscribed(make), cancelled(make))
+def test_B6_after_thirty_days_no_personal_data_is_left(make: StripeEvents) -> None:
+    world = RulesWorld().apply(joined(make), subscribed(make), cancelled(make))
     effects = fire(world)
     (saved,) = (effect.row for effect in effects if isinstance(effect, SaveCustomer))
     (organization,) = (effect.row for effect in effects if isinstance(effect, SaveOrganization))
@@ -71,42 +71,42 @@ def test_B6_after_thirty_days_nothing_tells_who_it_was(make: StripeEvents) -> No
     assert effects[-1] == Erase(account="", customer_id="cus_1", asked_at=at(END))
 
 
-def test_B6_a_new_subscription_stops_it(make: StripeEvents) -> None:
-    world = World().tell(joined(make), subscribed(make), cancelled(make), subscribed(make, END + DAY, "sub_2"))
+def test_B6_a_new_subscription_cancels_the_erasure(make: StripeEvents) -> None:
+    world = RulesWorld().apply(joined(make), subscribed(make), cancelled(make), subscribed(make, END + DAY, "sub_2"))
     assert erase_timer(world).status is TimerStatus.CANCELLED
     assert fire(world) == []
 
 
-def test_B6_whoever_kept_another_subscription_is_left_alone(make: StripeEvents) -> None:
-    world = World().tell(joined(make), subscribed(make), subscribed(make, NOW + 5, "sub_2"), cancelled(make))
+def test_B6_a_customer_with_another_subscription_is_not_erased(make: StripeEvents) -> None:
+    world = RulesWorld().apply(joined(make), subscribed(make), subscribed(make, NOW + 5, "sub_2"), cancelled(make))
     assert erase_timer(world).status is TimerStatus.PENDING
     assert fire(world) == [FinishTimer("erase::sub_1")]
 
 
-def test_B6_the_last_to_end_decides_when(make: StripeEvents) -> None:
-    """The mail about the second named its own day."""
-    world = World().tell(joined(make), subscribed(make), subscribed(make, NOW + 5, "sub_2"))
-    world.tell(cancelled(make), cancelled(make, END + 5 * DAY, "sub_2"))
+def test_B6_the_last_subscription_to_end_decides_when(make: StripeEvents) -> None:
+    """The mail for the second cancellation contains a later date."""
+    world = RulesWorld().apply(joined(make), subscribed(make), subscribed(make, NOW + 5, "sub_2"))
+    world.apply(cancelled(make), cancelled(make, END + 5 * DAY, "sub_2"))
     assert fire(world) == [FinishTimer("erase::sub_1")]
     assert isinstance(fire(world, "sub_2")[-1], Erase)
 
 
-def test_B6_a_first_payment_that_is_awaited_postpones_it(make: StripeEvents) -> None:
-    world = World().tell(joined(make), subscribed(make), cancelled(make))
-    world.tell(subscribed(make, END + 29 * DAY, "sub_2", status="incomplete"))
+def test_B6_a_pending_first_payment_postpones_the_erasure(make: StripeEvents) -> None:
+    world = RulesWorld().apply(joined(make), subscribed(make), cancelled(make))
+    world.apply(subscribed(make, END + 29 * DAY, "sub_2", status="incomplete"))
     (order,) = fire(world)
     assert isinstance(order, StartTimer)
     assert (order.key, order.due_at) == ("erase::sub_1", at(END + 30 * DAY) + timedelta(days=1))
 
 
-def test_B6_a_late_event_brings_nothing_back_and_a_new_one_is_believed(make: StripeEvents) -> None:
-    world = World().tell(joined(make), subscribed(make), cancelled(make))
-    world.tell(timer_event(erase_timer(world)))
+def test_B6_a_late_event_restores_nothing_and_a_new_one_is_applied(make: StripeEvents) -> None:
+    world = RulesWorld().apply(joined(make), subscribed(make), cancelled(make))
+    world.apply(timer_event(erase_timer(world)))
     assert world.customer().email is None
     old = make.event("customer.updated", make.customer(name="Jane"), END + DAY, previous={"name": "Jane Doe"})
-    world.tell(joined(make), old)
+    world.apply(joined(make), old)
     assert (world.customer().email, world.customer().name) == (None, None)
     new = make.event(
         "customer.updated", make.customer(email="new@example.com"), END + 40 * DAY, previous={"email": None}
     )
-    assert world.tell(new).customer().email == "new@example.com"
+    assert world.apply(new).customer().email == "new@example.com"

@@ -1,7 +1,7 @@
-"""behaviours.md D2 in memory: whole histories of one customer, in every order, with everything delivered again.
+"""behaviours.md D2 in memory: whole histories of one customer, in every order, with repeated deliveries.
 
-A history is what Stripe would have sent: consistent, in the order in which it happened, some of it within one second.
-Told in any other order it must end in the same rows and pending timers, and send no mail that the right order does not.
+A history is a consistent sequence of events as Stripe sends them, some of them within one second. Applied in any other
+order it must end in the same rows and pending timers, and send no mail that the original order does not send.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from local.stripe.builder import DAY_S, PRO, ApiShape, Json, Price, StripeEvents
-from tests.kits.rulekit import NOW, World, by_version
+from tests.kits.rulekit import NOW, RulesWorld, by_version
 
 TEAM = Price("price_team", 9900)
 ODD = Price("price_odd", 500, "jpy")
 STRANGE_PAUSES = [0, 0, 1, 3600, DAY_S, 4 * DAY_S]
 SLOW = (HealthCheck.too_slow,)
-"""Says how busy the machine is, nothing of the rules."""
+"""Slow data generation depends on the load of the machine, not on the rules."""
 
 
 @dataclass(slots=True, repr=False)
 class Story:
-    """Writes a history step by step, as Stripe's own state moves on."""
+    """Builds a history step by step and tracks Stripe's state."""
 
     draw: Callable[[st.SearchStrategy[Any]], Any]
     clock: int = NOW
@@ -41,7 +41,7 @@ class Story:
     def send(self, type_: str, obj: Callable[[StripeEvents], Json], previous: Any = None) -> None:
         make = StripeEvents(self.draw(st.sampled_from(list(ApiShape))))
         before = previous(make) if callable(previous) else previous
-        # Ids in no order, since that is how Stripe draws them.
+        # Stripe's event ids are not ordered.
         id_ = f"evt_{self.draw(st.integers(0, 9))}_{len(self.events)}"
         self.events.append(make.event(type_, obj(make), self.clock, previous=before, id_=id_))
 
@@ -190,7 +190,7 @@ def histories(draw: Callable[[st.SearchStrategy[Any]], Any]) -> list[Json]:
 
 
 class Delivery:
-    """A history in its order, and the same in any order with some of it delivered again."""
+    """A history in its original order, and the same events in any order with some delivered again."""
 
     def __init__(self, history: list[Json], delivered: list[Json]) -> None:
         self.history, self.delivered = history, delivered
@@ -209,7 +209,7 @@ class Delivery:
 @st.composite
 def deliveries(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Delivery:
     history = by_version(draw(histories()))
-    places = range(len(history))  # not the events themselves: hypothesis writes down what it draws from
+    places = range(len(history))  # indexes, not events: hypothesis prints the values that it samples from
     again = draw(st.lists(st.sampled_from(places), max_size=4))
     return Delivery(history, [history[at] for at in draw(st.permutations([*places, *again]))])
 
@@ -217,23 +217,23 @@ def deliveries(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Delivery:
 @settings(max_examples=400, deadline=None, suppress_health_check=SLOW)
 @given(deliveries())
 def test_D2_every_order_ends_in_the_same_state(delivery: Delivery) -> None:
-    ordered, other = World().tell(*delivery.history), World().tell(*delivery.delivered)
+    ordered, other = RulesWorld().apply(*delivery.history), RulesWorld().apply(*delivery.delivered)
     assert other.state() == ordered.state()
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=SLOW)
 @given(deliveries())
 def test_D2_no_order_sends_more_mail(delivery: Delivery) -> None:
-    ordered, other = World().tell(*delivery.history), World().tell(*delivery.delivered)
+    ordered, other = RulesWorld().apply(*delivery.history), RulesWorld().apply(*delivery.delivered)
     assert set(other.emails) <= set(ordered.emails)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
 @given(deliveries())
 def test_D1_a_second_delivery_of_everything_changes_nothing(delivery: Delivery) -> None:
-    """Even without the ledger: rules say the same again, and it is already so."""
-    once = World().tell(*delivery.history)
+    """The rules are idempotent even without the ledger."""
+    once = RulesWorld().apply(*delivery.history)
     state, mails = once.state(), set(once.emails)
-    once.tell(*delivery.history)
+    once.apply(*delivery.history)
     assert once.state() == state
     assert set(once.emails) == mails

@@ -10,7 +10,7 @@ from local.stripe.builder import Json, Price, StripeEvents
 from schemas.errors import MalformedEvent, RuleViolated
 from schemas.settings import DunningStep
 from schemas.state import OrganizationStatus, PaymentStatus, Subscription, SubscriptionStatus
-from tests.kits.rulekit import CONFIG, DAY, MAKERS, NOW, World, at, decide
+from tests.kits.rulekit import CONFIG, DAY, MAKERS, NOW, RulesWorld, at, decide
 
 pytestmark = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.shape.name.lower())
 
@@ -36,7 +36,7 @@ def test_C1_both_types_make_one_payment_and_one_receipt(make: StripeEvents) -> N
     when = NOW + 30 * DAY
     twins = [paid(make, when), paid(make, when + 1, "invoice.payment_succeeded", paid_at=when)]
     for order in (twins, twins[::-1]):
-        world = World().tell(subscribed(make), *order)
+        world = RulesWorld().apply(subscribed(make), *order)
         payment = world.payment()
         assert (payment.status, payment.amount, payment.currency) == (PaymentStatus.SUCCEEDED, 2900, "eur")
         assert (payment.paid_at, payment.customer_id, payment.subscription_id) == (at(when), "cus_1", "sub_1")
@@ -53,20 +53,20 @@ def test_C1_both_types_make_one_payment_and_one_receipt(make: StripeEvents) -> N
 
 
 def test_C1_a_receipt_goes_to_the_address_on_the_invoice(make: StripeEvents) -> None:
-    (email,) = World().tell(paid(make, NOW, email="accounts@example.com")).emails.values()
+    (email,) = RulesWorld().apply(paid(make, NOW, email="accounts@example.com")).emails.values()
     assert email.recipient == "accounts@example.com"
 
 
 def test_C1_minor_units_stay_as_they_are(make: StripeEvents) -> None:
-    """Yen have no minor unit, dinars have thousandths: nobody divides."""
-    world = World().tell(paid(make, NOW, price=Price("price_jp", 1999, "jpy")))
+    """Yen have no minor unit, dinars have thousandths. Amounts are never divided."""
+    world = RulesWorld().apply(paid(make, NOW, price=Price("price_jp", 1999, "jpy")))
     assert (world.payment().amount, world.payment().currency) == (1999, "jpy")
 
 
-def test_C1_a_payment_heals_subscription_and_organization(make: StripeEvents) -> None:
-    world = World().tell(subscribed(make), failed(make, NOW + 30 * DAY))
+def test_C1_a_payment_reactivates_subscription_and_organization(make: StripeEvents) -> None:
+    world = RulesWorld().apply(subscribed(make), failed(make, NOW + 30 * DAY))
     assert {timer.kind for timer in world.pending().values()} == {"dunning-reminder"}
-    world.tell(paid(make, NOW + 32 * DAY))
+    world.apply(paid(make, NOW + 32 * DAY))
     row, organization = world.subscription(), world.organization()
     assert (row.status, row.payment_failed_at, row.payment_attempts) == (SubscriptionStatus.ACTIVE, None, 0)
     assert (organization.status, organization.billing_status) == (OrganizationStatus.ACTIVE, "paid")
@@ -75,7 +75,7 @@ def test_C1_a_payment_heals_subscription_and_organization(make: StripeEvents) ->
 
 
 def test_C1_the_first_invoice_of_a_trial_costs_and_changes_nothing(make: StripeEvents) -> None:
-    world = World().tell(
+    world = RulesWorld().apply(
         subscribed(make, status="trialing", trial_end=NOW + 14 * DAY),
         paid(make, NOW, amount=0, reason="subscription_create"),
     )
@@ -85,16 +85,16 @@ def test_C1_the_first_invoice_of_a_trial_costs_and_changes_nothing(make: StripeE
 
 
 def test_C1_an_invoice_may_come_before_its_subscription(make: StripeEvents) -> None:
-    """A row stands for the subscription until its own events fill it in."""
+    """A placeholder row represents the subscription until its own events arrive."""
     events = [paid(make, NOW + 1), subscribed(make)]
-    early, late = World().tell(*events), World().tell(*events[::-1])
+    early, late = RulesWorld().apply(*events), RulesWorld().apply(*events[::-1])
     assert early.subscription().status is SubscriptionStatus.ACTIVE
     assert early.state() == late.state()
 
 
 def test_C1_limits_follow_the_plan_after_an_update_is_paid(make: StripeEvents) -> None:
     change = make.subscription(start=NOW, price=Price("price_team", 9900))
-    world = World().tell(
+    world = RulesWorld().apply(
         subscribed(make),
         make.event("customer.subscription.updated", change, NOW + DAY, previous=make.price_change(Price())),
         paid(make, NOW + DAY, reason="subscription_update"),
@@ -103,20 +103,20 @@ def test_C1_limits_follow_the_plan_after_an_update_is_paid(make: StripeEvents) -
 
 
 def test_C1_an_invoice_outside_any_subscription(make: StripeEvents) -> None:
-    world = World().tell(paid(make, NOW, subscription=None, reason="manual"))
+    world = RulesWorld().apply(paid(make, NOW, subscription=None, reason="manual"))
     assert (world.payment().subscription_id, world.payment().customer_id) == (None, "cus_1")
     assert world.templates() == ["payment-receipt"]
 
 
-def test_C1_an_invoice_of_nobody_is_a_payment_all_the_same(make: StripeEvents) -> None:
-    world = World().tell(paid(make, NOW, customer=None))
+def test_C1_an_invoice_without_a_customer_is_still_a_payment(make: StripeEvents) -> None:
+    world = RulesWorld().apply(paid(make, NOW, customer=None))
     assert (world.payment().status, world.payment().customer_id) == (PaymentStatus.SUCCEEDED, None)
 
 
 def test_C2_a_failure_marks_payment_subscription_and_organization(make: StripeEvents) -> None:
     when = NOW + 30 * DAY
     reason = {"message": "Your card was declined."}
-    world = World().tell(subscribed(make), failed(make, when, attempts=2, last_finalization_error=reason))
+    world = RulesWorld().apply(subscribed(make), failed(make, when, attempts=2, last_finalization_error=reason))
     row, payment = world.subscription(), world.payment()
     assert (payment.status, payment.failure_reason) == (PaymentStatus.FAILED, "Your card was declined.")
     assert (payment.amount, payment.attempt_count, payment.first_failed_at) == (2900, 2, at(when))
@@ -127,31 +127,31 @@ def test_C2_a_failure_marks_payment_subscription_and_organization(make: StripeEv
     )
 
 
-def test_C2_the_reason_is_the_expanded_chargess_or_intents(make: StripeEvents) -> None:
+def test_C2_the_reason_comes_from_the_expanded_charge_or_intent(make: StripeEvents) -> None:
     charge = {"id": "ch_9", "failure_message": "Insufficient funds."}
-    assert World().tell(failed(make, NOW, charge=charge)).payment().failure_reason == "Insufficient funds."
+    assert RulesWorld().apply(failed(make, NOW, charge=charge)).payment().failure_reason == "Insufficient funds."
     intent = {"id": "pi_9", "last_payment_error": {"message": "Expired card."}}
-    payment = World().tell(failed(make, NOW, charge=None, payment_intent=intent)).payment()
+    payment = RulesWorld().apply(failed(make, NOW, charge=None, payment_intent=intent)).payment()
     assert (payment.failure_reason, payment.payment_intent_id) == ("Expired card.", "pi_9")
 
 
-def test_C2_what_never_began_stays_incomplete(make: StripeEvents) -> None:
-    """Stripe leaves a subscription incomplete whose first payment fails; the organization says why."""
+def test_C2_a_subscription_without_a_first_payment_stays_incomplete(make: StripeEvents) -> None:
+    """Stripe leaves a subscription incomplete if its first payment fails. The organization stores the reason."""
     first = subscribed(make, status="incomplete"), failed(make, NOW + 5, reason="subscription_create")
     for order in (first, first[::-1]):
-        world = World().tell(*order)
+        world = RulesWorld().apply(*order)
         assert world.subscription().status is SubscriptionStatus.INCOMPLETE
         assert world.organization().status is OrganizationStatus.PAYMENT_FAILED
     begun = subscribed(make), failed(make, NOW + 5, reason="subscription_create")
     for order in (begun, begun[::-1]):
-        assert World().tell(*order).subscription().status is SubscriptionStatus.PAST_DUE
+        assert RulesWorld().apply(*order).subscription().status is SubscriptionStatus.PAST_DUE
 
 
-def test_C2_paid_once_is_paid_for_ever(make: StripeEvents) -> None:
-    """A late failure of a paid invoice marks nothing, mails nothing and waits for nothing."""
-    world = World().tell(subscribed(make), paid(make, NOW + 32 * DAY))
+def test_C2_a_paid_invoice_stays_paid(make: StripeEvents) -> None:
+    """A late failure of a paid invoice changes no status, sends no mail and starts no timer."""
+    world = RulesWorld().apply(subscribed(make), paid(make, NOW + 32 * DAY))
     mails = set(world.emails)
-    world.tell(failed(make, NOW + 30 * DAY))
+    world.apply(failed(make, NOW + 30 * DAY))
     assert world.payment().status is PaymentStatus.SUCCEEDED
     assert (len(world.stale), set(world.emails), world.pending()) == (1, mails, {})
     assert world.payment().first_failed_at == at(NOW + 30 * DAY)
@@ -170,11 +170,11 @@ def test_C2_paid_once_is_paid_for_ever(make: StripeEvents) -> None:
     ],
 )
 def test_C3_the_notice_of_each_attempt(make: StripeEvents, attempts: int, retry: int | None, template: str) -> None:
-    assert World().tell(failed(make, NOW, attempts, retry)).templates() == [template]
+    assert RulesWorld().apply(failed(make, NOW, attempts, retry)).templates() == [template]
 
 
-def test_C3_what_the_notice_says(make: StripeEvents) -> None:
-    assert World().tell(failed(make, NOW, due_date=NOW + DAY)).data("payment-failed") == {
+def test_C3_the_notice_contains_the_data_of_the_attempt(make: StripeEvents) -> None:
+    assert RulesWorld().apply(failed(make, NOW, due_date=NOW + DAY)).data("payment-failed") == {
         "name": "Jane Doe",
         "number": "R-1",
         "amount": {"amount": 2900, "currency": "eur"},
@@ -189,28 +189,31 @@ def test_C3_what_the_notice_says(make: StripeEvents) -> None:
 
 def test_C3_each_step_once_per_invoice(make: StripeEvents) -> None:
     tries = [failed(make, NOW + number * DAY, number) for number in (1, 2, 3, 4)]
-    world = World().tell(*tries, *tries)
+    world = RulesWorld().apply(*tries, *tries)
     assert world.templates() == ["payment-failed", "payment-final", "payment-urgent"]
-    assert World().tell(tries[0], failed(make, NOW, id_="in_2")).templates() == ["payment-failed", "payment-failed"]
+    assert RulesWorld().apply(tries[0], failed(make, NOW, id_="in_2")).templates() == [
+        "payment-failed",
+        "payment-failed",
+    ]
 
 
 def test_C3_the_reminder_is_due_three_days_after_the_first_failure(make: StripeEvents) -> None:
     first, second = failed(make, NOW), failed(make, NOW + 2 * DAY, 2)
     for order in ([first, second], [second, first]):
-        (timer,) = World().tell(*order).pending().values()
+        (timer,) = RulesWorld().apply(*order).pending().values()
         assert (timer.kind, timer.subject, timer.due_at) == ("dunning-reminder", "in_1", at(NOW + 3 * DAY))
         assert (timer.data["template"], timer.data["mail"]["attempt"]) == ("payment-reminder", 2)
 
 
-def test_C3_an_invoice_to_be_paid_by_hand_is_not_given_up(make: StripeEvents) -> None:
+def test_C3_an_invoice_to_be_paid_manually_is_not_lost(make: StripeEvents) -> None:
     event = failed(make, NOW, retry=None, collection_method="send_invoice")
-    assert World().tell(event).templates() == ["payment-failed"]
+    assert RulesWorld().apply(event).templates() == ["payment-failed"]
 
 
 def test_C3_the_steps_are_configuration(make: StripeEvents) -> None:
     steps = (DunningStep(template="payment-urgent", attempts=(1,)), DunningStep(template="payment-final", after_days=9))
     config = CONFIG.model_copy(update={"rules": CONFIG.rules.model_copy(update={"dunning": steps})})
-    world = World(config).tell(failed(make, NOW), failed(make, NOW + DAY, 2))
+    world = RulesWorld(config).apply(failed(make, NOW), failed(make, NOW + DAY, 2))
     assert world.templates() == ["payment-urgent"]
     assert [timer.due_at for timer in world.pending().values()] == [at(NOW + 9 * DAY)]
 
@@ -220,25 +223,27 @@ def closed(make: StripeEvents, when: int, type_: str = "invoice.voided") -> Json
 
 
 @pytest.mark.parametrize("type_", ["invoice.voided", "invoice.marked_uncollectible", "invoice.deleted"])
-def test_C3_nobody_is_asked_for_an_invoice_that_is_closed(make: StripeEvents, type_: str) -> None:
+def test_C3_a_closed_invoice_sends_no_reminder(make: StripeEvents, type_: str) -> None:
     tries = [failed(make, NOW + DAY), failed(make, NOW + 2 * DAY, 2)]
     end = closed(make, NOW + 3 * DAY, type_)
-    asked = make.event("invoice.payment_action_required", make.invoice(created=NOW), NOW + DAY)
+    action_required = make.event("invoice.payment_action_required", make.invoice(created=NOW), NOW + DAY)
     begun = subscribed(make)
-    ordered = World().tell(begun, *tries, end)
+    ordered = RulesWorld().apply(begun, *tries, end)
     assert (ordered.pending(), ordered.payment().status) == ({}, PaymentStatus.FAILED)
     assert ordered.payment().closed_at == ordered.payment().lost_at == at(NOW + 3 * DAY)
     for order in itertools.permutations([*tries, end]):
-        world = World().tell(begun, *order)
+        world = RulesWorld().apply(begun, *order)
         assert world.state() == ordered.state()
         assert set(world.emails) <= set(ordered.emails)
-    assert World().tell(end, *tries, asked).templates() == []
+    assert RulesWorld().apply(end, *tries, action_required).templates() == []
 
 
-def test_C3_only_of_a_voided_invoice_nothing_is_owed(make: StripeEvents) -> None:
+def test_C3_only_a_voided_invoice_is_no_longer_due(make: StripeEvents) -> None:
     def after(type_: str) -> Subscription:
         return (
-            World().tell(subscribed(make), failed(make, NOW + DAY), closed(make, NOW + 3 * DAY, type_)).subscription()
+            RulesWorld()
+            .apply(subscribed(make), failed(make, NOW + DAY), closed(make, NOW + 3 * DAY, type_))
+            .subscription()
         )
 
     assert after("invoice.voided").payment_failed_at is None
@@ -248,7 +253,7 @@ def test_C3_only_of_a_voided_invoice_nothing_is_owed(make: StripeEvents) -> None
 def test_C3_a_written_off_invoice_may_still_be_paid(make: StripeEvents) -> None:
     events = [failed(make, NOW), closed(make, NOW + DAY, "invoice.marked_uncollectible"), paid(make, NOW + 2 * DAY)]
     for order in itertools.permutations(events):
-        payment = World().tell(*order).payment()
+        payment = RulesWorld().apply(*order).payment()
         assert (payment.status, payment.lost_at) == (PaymentStatus.SUCCEEDED, None)
 
 
@@ -264,14 +269,14 @@ def test_C3_a_written_off_invoice_may_still_be_paid(make: StripeEvents) -> None:
         ([0, 1, 2, 9], 10, "payment-final"),
     ],
 )
-def test_C3_what_brought_the_money_is_recorded(
+def test_C3_the_step_that_recovered_the_payment_is_recorded(
     make: StripeEvents, tries: list[int], paid_after: int, step: str | None
 ) -> None:
-    """By the last step before it was paid, in whatever order that is heard; a failure after it recovers nothing."""
+    """It is the last step before the payment, in any order of arrival. A failure after the payment does not count."""
     events = [failed(make, NOW + day * DAY, number) for number, day in enumerate(tries, 1)]
     events.append(paid(make, NOW + paid_after * DAY))
     for order in itertools.permutations(events):
-        payment = World().tell(*order).payment()
+        payment = RulesWorld().apply(*order).payment()
         assert (payment.recovered_by, payment.lost_at) == (step, None)
         assert payment.paid_at == at(NOW + paid_after * DAY)
         assert payment.first_failed_at == (at(NOW) if tries else None)
@@ -280,26 +285,26 @@ def test_C3_what_brought_the_money_is_recorded(
 def test_C3_an_invoice_is_lost_when_the_last_step_is_reached(make: StripeEvents) -> None:
     tries = [failed(make, NOW), failed(make, NOW + 2 * DAY, 2), failed(make, NOW + 5 * DAY, 3, retry=None)]
     for order in itertools.permutations(tries):
-        payment = World().tell(*order).payment()
+        payment = RulesWorld().apply(*order).payment()
         assert (payment.recovered_by, payment.lost_at) == (None, at(NOW + 5 * DAY))
 
 
 def test_C4_one_mail_with_the_hosted_page(make: StripeEvents) -> None:
     event = make.event("invoice.payment_action_required", make.invoice(created=NOW), NOW)
-    world = World().tell(event, event)
+    world = RulesWorld().apply(event, event)
     assert world.data("payment-action-required") == {
         "name": "Jane Doe",
         "number": "R-1",
         "amount": {"amount": 2900, "currency": "eur"},
         "hosted_url": "https://invoice.stripe.com/i/acct_1/in_1",
     }
-    assert World().tell(paid(make, NOW + 5), event).templates() == ["payment-receipt"]
+    assert RulesWorld().apply(paid(make, NOW + 5), event).templates() == ["payment-receipt"]
 
 
 def test_C5_a_renewal_reminder_per_event(make: StripeEvents) -> None:
-    """The coming invoice has no id; two of them a year apart are two reminders."""
+    """An upcoming invoice has no id. Two of them a year apart are two reminders."""
     event = make.event("invoice.upcoming", make.invoice(None, status="draft", next_attempt=NOW + 7 * DAY), NOW)
-    world = World().tell(subscribed(make), event, event)
+    world = RulesWorld().apply(subscribed(make), event, event)
     assert world.data("renewal-reminder") == {
         "name": "Jane Doe",
         "amount": {"amount": 2900, "currency": "eur"},
@@ -307,10 +312,10 @@ def test_C5_a_renewal_reminder_per_event(make: StripeEvents) -> None:
         "plan": "Pro",
     }
     later = make.event("invoice.upcoming", make.invoice(None, status="draft"), NOW + 300 * DAY)
-    assert world.tell(later).templates().count("renewal-reminder") == 2
+    assert world.apply(later).templates().count("renewal-reminder") == 2
 
 
-def test_only_the_coming_invoice_may_lack_an_id(make: StripeEvents) -> None:
+def test_only_an_upcoming_invoice_may_lack_an_id(make: StripeEvents) -> None:
     with pytest.raises(RuleViolated, match="no id"):
         decide(make.event("invoice.paid", make.invoice(None, status="paid"), NOW))
 

@@ -1,4 +1,4 @@
-"""behaviours.md D2 for payments, refunds, disputes and payment methods: every order and repetition ends the same."""
+"""behaviours.md D2 for payments, refunds, disputes and payment methods: the result is the same for every order."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.kits.rulekit import CONFIG, NOW, by_version
 
 PAUSES = [0, 0, 1, 3600, DAY_S, 9 * DAY_S]
 SLOW = (HealthCheck.too_slow,)
-"""Says how busy the machine is, nothing of the rules."""
+"""Slow data generation depends on the load of the machine, not on the rules."""
 
 
 @dataclass(slots=True, repr=False)
 class Story:
-    """Writes a history step by step, as Stripe's own state moves on. Each event comes in a shape of its own."""
+    """Builds a history step by step and tracks Stripe's state. Each event uses a random API shape."""
 
     draw: Callable[[st.SearchStrategy[Any]], Any]
     clock: int = NOW
@@ -40,7 +40,7 @@ class Story:
 
 @dataclass(slots=True, repr=False)
 class PaymentStory(Story):
-    """One invoice: failed attempts, its payment, refunds in part of which some are lost, disputes."""
+    """One invoice: failed attempts, its payment, partial refunds of which some fail, disputes."""
 
     refunded: dict[str, int] = field(default_factory=dict)
     disputes: dict[str, str] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class PaymentStory(Story):
         charge = f"ch_failed_{attempt}"
         self.send("charge.failed", lambda make: pay.charge(make, charge, failure=reason))
         self.send("payment_intent.payment_failed", lambda make: pay.payment_intent(make, failure=reason))
-        # As the invoice's event stands: with a reason only where Stripe was asked to expand it.
+        # The invoice's event contains a reason only if the payment intent is expanded.
         expanded: Json = {"payment_intent": {"id": "pi_1", "last_payment_error": {"message": reason}}}
         more: Json = expanded if self.draw(st.booleans()) else {}
         self.send("invoice.payment_failed", lambda make: make.invoice(attempts=attempt, **more))
@@ -79,36 +79,36 @@ class PaymentStory(Story):
             type_ = self.draw(st.sampled_from(["refund.updated", "charge.refund.updated"]))
             status = "failed" if is_lost else "succeeded"
             self.send(type_, lambda make: pay.refund(make, id_, amount=amount, status=status))
-            self.clock += is_lost  # banks take days, so that no sum is of the second of an earlier refund's loss
+            self.clock += is_lost  # banks take days, so a failed refund and the next total never share a second
 
     def dispute(self) -> None:
         id_, due_by = f"dp_{len(self.disputes) + 1}", self.clock + 9 * DAY_S
         begun = self.clock
         self.disputes[id_] = "needs_response"
 
-        def say(type_: str, status: str) -> None:
+        def send(type_: str, status: str) -> None:
             self.disputes[id_] = status
             self.send(type_, lambda make: pay.dispute(make, id_, status=status, due_by=due_by, created=begun))
 
-        say("charge.dispute.created", "needs_response")
+        send("charge.dispute.created", "needs_response")
         self.wait()
-        say("charge.dispute.funds_withdrawn", "needs_response")
+        send("charge.dispute.funds_withdrawn", "needs_response")
         if self.draw(st.booleans()):
             self.wait()
             due_by += DAY_S
-            say("charge.dispute.updated", self.draw(st.sampled_from(["needs_response", "under_review"])))
+            send("charge.dispute.updated", self.draw(st.sampled_from(["needs_response", "under_review"])))
         if self.draw(st.booleans()):
             self.wait()
             outcome = self.draw(st.sampled_from(["won", "lost"]))
-            say("charge.dispute.closed", outcome)
+            send("charge.dispute.closed", outcome)
             if outcome == "won":
                 self.wait()
-                say("charge.dispute.funds_reinstated", outcome)
+                send("charge.dispute.funds_reinstated", outcome)
 
 
 @dataclass(slots=True, repr=False)
 class MethodStory(Story):
-    """One customer's cards: attached, renewed, detached; the default also set by hand."""
+    """One customer's cards: attached, renewed, detached; the default is also set manually."""
 
     attached: dict[str, tuple[int, int]] = field(default_factory=dict)
     count: int = 0
@@ -152,7 +152,7 @@ class MethodStory(Story):
 
 
 class Delivery:
-    """A history in its order, the same in any order with some of it again, and what is true at its end."""
+    """A history in its original order, the same events reordered and partly repeated, and the expected final state."""
 
     def __init__(self, history: list[Json], delivered: list[Json], story: Story) -> None:
         self.history, self.delivered, self.story = history, delivered, story
@@ -168,7 +168,7 @@ class Delivery:
 
 def _delivery(draw: Callable[[st.SearchStrategy[Any]], Any], story: Story) -> Delivery:
     history = by_version(story.events)
-    places = range(len(history))  # not the events themselves: hypothesis writes down what it draws from
+    places = range(len(history))  # indexes, not events: hypothesis prints the values that it samples from
     again = draw(st.lists(st.sampled_from(places), max_size=4))
     return Delivery(history, [history[at] for at in draw(st.permutations([*places, *again]))], story)
 
@@ -202,26 +202,26 @@ def methods(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Delivery:
 
 
 def _check(delivery: Delivery, config: Config) -> PatientWorld:
-    """Same rows and pending timers before the later timers fire and after, and no mail more."""
-    ordered = PatientWorld(config).tell(*delivery.history).fire(*AT_ONCE)
-    other = PatientWorld(config).tell(*delivery.delivered).fire(*AT_ONCE)
+    """Checks that rows and timers are equal before and after the later timers fire, and that no mail is added."""
+    ordered = PatientWorld(config).apply(*delivery.history).fire(*AT_ONCE)
+    other = PatientWorld(config).apply(*delivery.delivered).fire(*AT_ONCE)
     assert (ordered.waiting, other.waiting) == ([], [])
     assert other.state() == ordered.state()
     assert other.fire().state() == ordered.fire().state()
     assert set(other.emails) <= set(ordered.emails)
-    assert _asked_for_methods(other) <= _asked_for_methods(_lived(delivery.history, config))
+    assert _method_mails(other) <= _method_mails(_in_real_time(delivery.history, config))
     return other
 
 
-def _lived(history: list[Json], config: Config) -> PatientWorld:
-    """As the history really goes: what is due at once fires once its second is over, before what happens later."""
+def _in_real_time(history: list[Json], config: Config) -> PatientWorld:
+    """Applies the history in real time order: a timer that is due at once fires before the events of later seconds."""
     world = PatientWorld(config)
     for event in history:
-        world.fire(*AT_ONCE, until=event["created"] - 1).tell(event)
+        world.fire(*AT_ONCE, until=event["created"] - 1).apply(event)
     return world.fire(*AT_ONCE)
 
 
-def _asked_for_methods(world: PatientWorld) -> set[str]:
+def _method_mails(world: PatientWorld) -> set[str]:
     return {key for key, email in world.emails.items() if email.template == "payment-method-detached"}
 
 
@@ -231,9 +231,9 @@ def test_C8_C9_refunds_and_disputes_in_every_order(delivery: Delivery) -> None:
     world = _check(delivery, CONFIG)
     story, row = delivery.story, world.payment()
     assert isinstance(story, PaymentStory)
-    given_back = sum(story.refunded.values())
-    assert row.refunded_amount == given_back
-    assert row.status is (PaymentStatus.REFUNDED if given_back else PaymentStatus.SUCCEEDED)
+    refunded = sum(story.refunded.values())
+    assert row.refunded_amount == refunded
+    assert row.status is (PaymentStatus.REFUNDED if refunded else PaymentStatus.SUCCEEDED)
     assert set(row.open_disputes) == {id_ for id_, status in story.disputes.items() if status not in ("won", "lost")}
     assert row.on_hold is bool(row.open_disputes)
     assert row.failure_reason is None
@@ -254,7 +254,7 @@ def test_C6_C7_payment_methods_in_every_order(delivery: Delivery, is_default_set
 @settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
 @given(payments() | methods())
 def test_D1_a_second_delivery_of_everything_changes_nothing(delivery: Delivery) -> None:
-    world = PatientWorld().tell(*delivery.history).fire(*AT_ONCE)
+    world = PatientWorld().apply(*delivery.history).fire(*AT_ONCE)
     state, mails, calls = world.state(), set(world.emails), set(world.calls)
-    world.tell(*delivery.history).fire(*AT_ONCE)
+    world.apply(*delivery.history).fire(*AT_ONCE)
     assert (world.state(), set(world.emails), set(world.calls)) == (state, mails, calls)

@@ -41,8 +41,8 @@ def chosen(make: StripeEvents, when: int, id_: str | None) -> Json:
     return make.event("customer.updated", customer, when, previous={"invoice_settings": {}})
 
 
-def test_C7_attached_becomes_the_default_here_and_at_stripe(make: StripeEvents) -> None:
-    world = PatientWorld().tell(attached(make))
+def test_C7_an_attached_card_becomes_the_default_here_and_at_stripe(make: StripeEvents) -> None:
+    world = PatientWorld().apply(attached(make))
     assert world.customer().default_payment_method == "pm_1"
     assert world.calls == {
         "evt_pm_1": CallStripe(
@@ -61,64 +61,67 @@ def test_C7_attached_becomes_the_default_here_and_at_stripe(make: StripeEvents) 
 
 
 def test_C7_a_setting_switches_the_default_off(make: StripeEvents) -> None:
-    world = PatientWorld(OFF).tell(attached(make))
+    world = PatientWorld(OFF).apply(attached(make))
     assert world.calls == {}
     assert world.customer().default_payment_method is None
     assert world.payment_method().customer_id == "cus_1"
 
 
 def test_C7_a_late_attachment_does_not_undo_a_later_choice(make: StripeEvents) -> None:
-    world = PatientWorld().tell(chosen(make, NOW + 9, "pm_2"), attached(make))
+    world = PatientWorld().apply(chosen(make, NOW + 9, "pm_2"), attached(make))
     assert world.customer().default_payment_method == "pm_2"
     assert world.calls == {}
 
 
 def test_C7_attaching_leaves_name_and_address_to_older_events(make: StripeEvents) -> None:
     moved = make.event("customer.updated", make.customer(email="new@example.com"), NOW - 9, previous={"email": "x"})
-    world = PatientWorld().tell(attached(make), moved)
+    world = PatientWorld().apply(attached(make), moved)
     assert (world.customer().email, world.customer().default_payment_method) == ("new@example.com", "pm_1")
 
 
-def test_C7_the_default_detached_asks_for_a_new_one(make: StripeEvents) -> None:
-    world = PatientWorld().tell(attached(make), detached(make, NOW + DAY))
+def test_C7_detaching_the_default_asks_for_a_new_card(make: StripeEvents) -> None:
+    world = PatientWorld().apply(attached(make), detached(make, NOW + DAY))
     assert world.customer().default_payment_method is None
     assert world.payment_method().detached_at == at(NOW + DAY)
     assert world.payment_method().customer_id == "cus_1"
     (timer,) = world.pending().values()
-    assert (timer.kind, timer.due_at) == ("method-detached", at(NOW + DAY))  # due at once, and the card's are cancelled
+    assert (timer.kind, timer.due_at) == (
+        "method-detached",
+        at(NOW + DAY),
+    )  # this timer is due at once; the card's expiry timers are cancelled
     world.fire()
     assert world.templates() == ["payment-method-detached"]
     assert world.data("payment-method-detached")["last4"] == "4242"
 
 
-def test_C7_another_detached_asks_for_nothing(make: StripeEvents) -> None:
+def test_C7_detaching_another_card_asks_for_nothing(make: StripeEvents) -> None:
     world = (
-        PatientWorld().tell(attached(make), attached(make, "pm_2", NOW + 9), detached(make, NOW + DAY)).fire(*AT_ONCE)
+        PatientWorld().apply(attached(make), attached(make, "pm_2", NOW + 9), detached(make, NOW + DAY)).fire(*AT_ONCE)
     )
     assert world.customer().default_payment_method == "pm_2"
     assert world.templates() == []
 
 
 def test_C7_a_replacement_in_the_same_second_asks_for_nothing(make: StripeEvents) -> None:
-    world = PatientWorld().tell(attached(make), detached(make, NOW + DAY), attached(make, "pm_2", NOW + DAY))
+    world = PatientWorld().apply(attached(make), detached(make, NOW + DAY), attached(make, "pm_2", NOW + DAY))
     assert world.fire(*AT_ONCE).templates() == []
 
 
-def test_C7_detached_for_ever(make: StripeEvents) -> None:
-    world = PatientWorld().tell(detached(make, NOW + DAY), attached(make), updated(make, NOW + 2 * DAY, (2030, 1)))
+def test_C7_a_detached_card_stays_detached(make: StripeEvents) -> None:
+    world = PatientWorld().apply(detached(make, NOW + DAY), attached(make), updated(make, NOW + 2 * DAY, (2030, 1)))
     assert world.payment_method().detached_at == at(NOW + DAY)
     assert world.customer().default_payment_method is None
     assert world.calls == {}
     assert len(world.stale) == 2
 
 
-def test_C7_two_updates_of_one_second_ask_stripe(make: StripeEvents) -> None:
-    world = PatientWorld().tell(updated(make, NOW, (2028, 1)), updated(make, NOW, (2029, 1)))
+def test_C7_two_updates_in_one_second_refetch_from_stripe(make: StripeEvents) -> None:
+    world = PatientWorld().apply(updated(make, NOW, (2028, 1)), updated(make, NOW, (2029, 1)))
     assert [(call.method, call.path) for call in world.calls.values()] == [("GET", "/v1/payment_methods/pm_1")]
 
 
 def test_C6_two_steps_before_the_end_of_the_month(make: StripeEvents) -> None:
-    world = PatientWorld().tell(attached(make))
+    world = PatientWorld().apply(attached(make))
     assert sorted(timer.due_at for timer in world.pending().values()) == [FIRST, SECOND]
     world.fire(until=int(FIRST.timestamp()))
     assert world.templates() == ["card-expiring"]
@@ -137,49 +140,49 @@ def test_C6_two_steps_before_the_end_of_the_month(make: StripeEvents) -> None:
 
 
 def test_C6_a_card_that_ends_in_december(make: StripeEvents) -> None:
-    world = PatientWorld().tell(attached(make, expiry=(2027, 12)))
+    world = PatientWorld().apply(attached(make, expiry=(2027, 12)))
     assert max(timer.due_at for timer in world.pending().values()) == datetime(2027, 12, 25, tzinfo=UTC)
 
 
 def test_C6_a_new_expiry_moves_the_timers(make: StripeEvents) -> None:
-    world = PatientWorld().tell(attached(make), updated(make, NOW + DAY, (2029, 4)))
+    world = PatientWorld().apply(attached(make), updated(make, NOW + DAY, (2029, 4)))
     assert {timer.due_at.year for timer in world.pending().values()} == {2029}
     assert len(world.fire().emails) == 2
     assert {email.data["exp_year"] for email in world.emails.values()} == {2029}
 
 
 def test_C6_another_default_stops_the_second_step(make: StripeEvents) -> None:
-    world = PatientWorld().tell(attached(make)).fire(until=int(FIRST.timestamp()))
-    world.tell(attached(make, "pm_2", int(FIRST.timestamp()) + DAY, (2031, 1))).fire(until=int(SECOND.timestamp()))
+    world = PatientWorld().apply(attached(make)).fire(until=int(FIRST.timestamp()))
+    world.apply(attached(make, "pm_2", int(FIRST.timestamp()) + DAY, (2031, 1))).fire(until=int(SECOND.timestamp()))
     assert [email.data["days_left"] for email in world.emails.values()] == [30]
 
 
-def test_C6_a_customer_who_was_deleted_hears_nothing(make: StripeEvents) -> None:
+def test_C6_a_deleted_customer_gets_no_mail(make: StripeEvents) -> None:
     gone = make.event("customer.deleted", {"id": "cus_1", "object": "customer", "deleted": True}, NOW + DAY)
-    assert PatientWorld().tell(attached(make), gone).fire("card-expiring").templates() == []
+    assert PatientWorld().apply(attached(make), gone).fire("card-expiring").templates() == []
 
 
-def test_C6_without_a_known_default_only_a_card_that_stands_alone(make: StripeEvents) -> None:
-    alone = PatientWorld(OFF).tell(attached(make)).fire()
-    two = PatientWorld(OFF).tell(attached(make), attached(make, "pm_2")).fire()
+def test_C6_without_a_known_default_only_a_single_card_is_announced(make: StripeEvents) -> None:
+    alone = PatientWorld(OFF).apply(attached(make)).fire()
+    two = PatientWorld(OFF).apply(attached(make), attached(make, "pm_2")).fire()
     assert (len(alone.emails), len(two.emails)) == (2, 0)
 
 
 def test_C6_a_card_added_in_its_last_week_is_announced_once(make: StripeEvents) -> None:
     late = int(datetime(2027, 4, 28, tzinfo=UTC).timestamp())
-    world = PatientWorld().tell(attached(make, when=late)).fire()
+    world = PatientWorld().apply(attached(make, when=late)).fire()
     assert [email.data["days_left"] for email in world.emails.values()] == [3]
 
 
 def test_C6_a_card_that_has_expired_is_not_announced(make: StripeEvents) -> None:
-    assert PatientWorld().tell(updated(make, NOW, (2026, 3))).fire().templates() == []
+    assert PatientWorld().apply(updated(make, NOW, (2026, 3))).fire().templates() == []
 
 
 def test_C6_a_source_is_announced_at_once_and_again(make: StripeEvents) -> None:
     expiring = make.event("customer.source.expiring", card(make, expiry=EXPIRY), int(FIRST.timestamp()) + DAY)
-    world = PatientWorld().tell(expiring)
+    world = PatientWorld().apply(expiring)
     assert [email.data["days_left"] for email in world.emails.values()] == [29]
-    world.tell(expiring).fire()
+    world.apply(expiring).fire()
     assert sorted(email.data["days_left"] for email in world.emails.values()) == [7, 29]
 
 
@@ -190,15 +193,15 @@ def test_C6_a_source_that_is_renewed_or_deleted_is_not_announced_again(make: Str
         "customer.source.updated", card(make, expiry=(2031, 4)), when + DAY, previous={"exp_year": 2027}
     )
     deleted = make.event("customer.source.deleted", card(make, expiry=EXPIRY), when + DAY)
-    assert len(PatientWorld().tell(expiring, renewed).fire(until=when + 30 * DAY).emails) == 1
-    world = PatientWorld().tell(expiring, deleted).fire()
+    assert len(PatientWorld().apply(expiring, renewed).fire(until=when + 30 * DAY).emails) == 1
+    world = PatientWorld().apply(expiring, deleted).fire()
     assert world.templates() == ["card-expiring"]
     assert {timer.status for timer in world.rows_of_timers() if timer.kind == "card-expiring"} == {
         TimerStatus.CANCELLED
     }
 
 
-def test_C6_a_source_that_is_no_card_is_only_recorded(make: StripeEvents) -> None:
+def test_C6_a_source_other_than_a_card_is_only_recorded(make: StripeEvents) -> None:
     source = {"id": "src_1", "object": "source", "type": "ach_credit_transfer", "ach_credit_transfer": {}}
     assert decide(make.event("customer.source.expiring", source, NOW)) == []
 
@@ -206,7 +209,7 @@ def test_C6_a_source_that_is_no_card_is_only_recorded(make: StripeEvents) -> Non
 def test_C12_one_customer_id_in_two_accounts_is_two_customers(make: StripeEvents) -> None:
     there = StripeEvents(make.shape, account="acct_9")
     world = (
-        PatientWorld().tell(attached(make), attached(there, "pm_2"), detached(there, NOW + DAY, "pm_2")).fire(*AT_ONCE)
+        PatientWorld().apply(attached(make), attached(there, "pm_2"), detached(there, NOW + DAY, "pm_2")).fire(*AT_ONCE)
     )
     assert world.customer().default_payment_method == "pm_1"
     assert world.customer(account="acct_9").default_payment_method is None
@@ -215,7 +218,7 @@ def test_C12_one_customer_id_in_two_accounts_is_two_customers(make: StripeEvents
     assert world.known.payment_method("", "pm_2") is None
 
 
-def test_an_expanded_customer_and_a_method_that_is_no_card(make: StripeEvents) -> None:
+def test_an_expanded_customer_and_a_method_other_than_a_card(make: StripeEvents) -> None:
     obj = payment_method(make, type="sepa_debit", sepa_debit={"last4": "3000"}) | {"customer": {"id": "cus_1"}}
     saved = next(e for e in decide(make.event("payment_method.attached", obj, NOW)) if isinstance(e, SavePaymentMethod))
     assert (saved.row.type, saved.row.last4, saved.row.exp_year) == ("sepa_debit", "3000", None)

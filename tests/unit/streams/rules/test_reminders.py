@@ -1,4 +1,4 @@
-"""Reminders by timer, behaviours.md B1, B4, C3 and D9: each acts on the present state, or does nothing."""
+"""Reminders by timer, behaviours.md B1, B4, C3 and D9: each acts on the current state, or does nothing."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def statuses(world: PatientWorld, kind: str) -> list[TimerStatus]:
 
 
 def fired(world: PatientWorld, kind: str) -> PatientWorld:
-    """With the kind's timers fired, and their events delivered a second time."""
+    """Fires the timers of this kind and delivers their events a second time."""
     due: list[Timer] = [timer for timer in world.pending().values() if timer.kind == kind]
-    world.fire(kind).tell(*map(timer_event, due))
+    world.fire(kind).apply(*map(timer_event, due))
     assert TimerStatus.PENDING not in statuses(world, kind)
     return world
 
 
-def test_B1_the_trial_reminder_says_how_many_days_are_left(make: StripeEvents) -> None:
-    world = fired(PatientWorld().tell(on_trial(make)), "trial-reminder")
+def test_B1_the_trial_reminder_contains_the_days_left(make: StripeEvents) -> None:
+    world = fired(PatientWorld().apply(on_trial(make)), "trial-reminder")
     assert world.data("trial-reminder") == {
         "name": None,
         "plan": "Pro",
@@ -60,16 +60,16 @@ def test_B1_the_trial_reminder_says_how_many_days_are_left(make: StripeEvents) -
     assert statuses(world, "trial-reminder") == [TimerStatus.DONE]
 
 
-def test_B1_a_trial_heard_of_late_is_reminded_of_at_once(make: StripeEvents) -> None:
+def test_B1_a_trial_received_late_is_reminded_at_once(make: StripeEvents) -> None:
     late = NOW + TRIAL - 2 * DAY
-    (timer,) = PatientWorld().tell(on_trial(make, when=late)).pending().values()
+    (timer,) = PatientWorld().apply(on_trial(make, when=late)).pending().values()
     assert timer.due_at < at(late)
-    world = fired(PatientWorld().tell(on_trial(make, when=late)), "trial-reminder")
+    world = fired(PatientWorld().apply(on_trial(make, when=late)), "trial-reminder")
     assert world.data("trial-reminder")["days_left"] == 2
 
 
 @pytest.mark.parametrize("what", ["became paid", "was cancelled", "was moved", "is over"])
-def test_B1_no_reminder_of_a_trial_that_moved_on(make: StripeEvents, what: str) -> None:
+def test_B1_no_reminder_for_a_trial_that_changed(make: StripeEvents, what: str) -> None:
     then = NOW + 2 * DAY
     later = {
         "became paid": begun(make, "updated", then, start=NOW, trial_end=then),
@@ -77,19 +77,19 @@ def test_B1_no_reminder_of_a_trial_that_moved_on(make: StripeEvents, what: str) 
         "was moved": on_trial(make, "updated", then, end=NOW + 2 * TRIAL),
         "is over": on_trial(make, "updated", NOW + TRIAL),
     }[what]
-    world = PatientWorld().tell(on_trial(make), later)
+    world = PatientWorld().apply(on_trial(make), later)
     world.fire("trial-reminder", until=NOW + TRIAL)
     assert "trial-reminder" not in world.templates()
 
 
-def test_B1_a_moved_trial_has_its_own_reminder(make: StripeEvents) -> None:
+def test_B1_a_moved_trial_end_has_its_own_reminder(make: StripeEvents) -> None:
     end = NOW + 2 * TRIAL
-    world = PatientWorld().tell(on_trial(make), on_trial(make, "updated", NOW + DAY, end))
+    world = PatientWorld().apply(on_trial(make), on_trial(make, "updated", NOW + DAY, end))
     assert fired(world, "trial-reminder").data("trial-reminder")["trial_end"] == at(end).isoformat()
 
 
 def test_C3_the_reminder_is_sent_if_still_unpaid(make: StripeEvents) -> None:
-    world = fired(PatientWorld().tell(begun(make), failed(make, NOW + DAY)), "dunning-reminder")
+    world = fired(PatientWorld().apply(begun(make), failed(make, NOW + DAY)), "dunning-reminder")
     assert world.templates() == ["payment-failed", "payment-reminder", "subscription-welcome"]
     assert world.data("payment-reminder") == world.data("payment-failed")
 
@@ -97,14 +97,14 @@ def test_C3_the_reminder_is_sent_if_still_unpaid(make: StripeEvents) -> None:
 def test_C3_the_reminder_has_the_newest_attempt(make: StripeEvents) -> None:
     tries = [failed(make, NOW + DAY), failed(make, NOW + 2 * DAY, 2)]
     for order in (tries, tries[::-1]):
-        world = fired(PatientWorld().tell(*order), "dunning-reminder")
+        world = fired(PatientWorld().apply(*order), "dunning-reminder")
         assert world.data("payment-reminder")["attempt"] == 2
 
 
 @pytest.mark.parametrize("what", ["paid", "voided", "marked_uncollectible", "deleted", "cancelled", "customer deleted"])
 @pytest.mark.parametrize("comes", ["before it fires", "while it is on its way"])
-def test_C3_no_reminder_of_an_invoice_that_is_settled(make: StripeEvents, what: str, comes: str) -> None:
-    """A timer that fired already is overtaken by what stood on the log before it."""
+def test_C3_no_reminder_for_an_invoice_that_is_paid_or_closed(make: StripeEvents, what: str, comes: str) -> None:
+    """If the timer has fired already, its event sees the state left by earlier events in the log."""
     end: Json = {
         "cancelled": lambda: ended(make, NOW + 2 * DAY),
         "paid": lambda: make.event("invoice.paid", make.invoice(status="paid", created=NOW), NOW + 2 * DAY),
@@ -112,66 +112,66 @@ def test_C3_no_reminder_of_an_invoice_that_is_settled(make: StripeEvents, what: 
             "customer.deleted", {"id": "cus_1", "object": "customer"}, NOW + 2 * DAY
         ),
     }.get(what, lambda: make.event(f"invoice.{what}", make.invoice(status="void", created=NOW), NOW + 2 * DAY))()
-    world = PatientWorld().tell(begun(make), failed(make, NOW + DAY))
+    world = PatientWorld().apply(begun(make), failed(make, NOW + DAY))
     (timer,) = (timer for timer in world.pending().values() if timer.kind == "dunning-reminder")
-    world.tell(end)
+    world.apply(end)
     if comes == "while it is on its way":
-        world.tell(timer_event(timer))
+        world.apply(timer_event(timer))
     world.fire("dunning-reminder")
     assert "payment-reminder" not in world.templates()
     assert TimerStatus.PENDING not in statuses(world, "dunning-reminder")
 
 
 @pytest.mark.parametrize("now", [{"status": PaymentStatus.SUCCEEDED}, {"closed_at": at(NOW)}], ids=["paid", "closed"])
-def test_C3_the_reminder_looks_at_the_invoice_as_it_is(make: StripeEvents, now: dict[str, Any]) -> None:
-    """Also where nothing has cancelled its timer."""
-    world = PatientWorld().tell(begun(make), failed(make, NOW + DAY))
+def test_C3_the_reminder_checks_the_current_invoice(make: StripeEvents, now: dict[str, Any]) -> None:
+    """This holds even if the timer was not cancelled."""
+    world = PatientWorld().apply(begun(make), failed(make, NOW + DAY))
     world.known.save(replace(world.payment(), **now))
     assert "payment-reminder" not in fired(world, "dunning-reminder").templates()
 
 
 def test_B4_win_back_fourteen_days_after(make: StripeEvents) -> None:
-    world = PatientWorld().tell(begun(make), ended(make, NOW + DAY))
+    world = PatientWorld().apply(begun(make), ended(make, NOW + DAY))
     (timer,) = (timer for timer in world.pending().values() if timer.kind == "win-back")
     assert timer.due_at == at(NOW + 15 * DAY)
     data = {"name": None, "plan": "Pro", "return_url": CONFIG.mail.return_url}
     assert fired(world, "win-back").data("win-back") == data
 
 
-def test_B4_the_plan_is_the_one_that_was_chosen(make: StripeEvents) -> None:
-    """At the checkout, where its price is in no plan."""
+def test_B4_the_win_back_names_the_chosen_plan(make: StripeEvents) -> None:
+    """The plan chosen at the checkout is used if no plan contains the price."""
     odd = Price("price_odd")
     bought = make.event("checkout.session.completed", make.checkout_session(plan="team", created=NOW), NOW + 1)
     gone = make.subscription(start=NOW, price=odd, status="canceled", canceled_at=NOW + DAY, ended_at=NOW + DAY)
     end = make.event("customer.subscription.deleted", gone, NOW + DAY)
-    world = PatientWorld().tell(begun(make, price=odd), bought, end)
+    world = PatientWorld().apply(begun(make, price=odd), bought, end)
     assert fired(world, "win-back").data("win-back")["plan"] == "Team"
 
 
 @pytest.mark.parametrize("status", ["active", "trialing"])
-def test_B4_who_came_back_is_left_alone(make: StripeEvents, status: str) -> None:
-    world = PatientWorld().tell(begun(make), ended(make, NOW + DAY))
+def test_B4_a_customer_who_came_back_gets_no_win_back(make: StripeEvents, status: str) -> None:
+    world = PatientWorld().apply(begun(make), ended(make, NOW + DAY))
     (timer,) = (timer for timer in world.pending().values() if timer.kind == "win-back")
-    world.tell(begun(make, when=NOW + 2 * DAY, id_="sub_2", status=status, trial_end=NOW + TRIAL), timer_event(timer))
+    world.apply(begun(make, when=NOW + 2 * DAY, id_="sub_2", status=status, trial_end=NOW + TRIAL), timer_event(timer))
     assert "win-back" not in fired(world, "win-back").templates()
 
 
-def test_B4_who_kept_another_subscription_is_left_alone(make: StripeEvents) -> None:
-    world = PatientWorld().tell(begun(make), begun(make, id_="sub_2"), ended(make, NOW + DAY))
+def test_B4_a_customer_with_another_subscription_gets_no_win_back(make: StripeEvents) -> None:
+    world = PatientWorld().apply(begun(make), begun(make, id_="sub_2"), ended(make, NOW + DAY))
     assert "win-back" not in fired(world, "win-back").templates()
 
 
 @pytest.mark.parametrize("apart", [0, 1, 5])
-def test_B4_who_ends_two_is_asked_once(make: StripeEvents, apart: int) -> None:
-    """Fourteen days after the last of them."""
-    world = PatientWorld().tell(
+def test_B4_a_customer_who_ends_two_gets_one_win_back(make: StripeEvents, apart: int) -> None:
+    """It is due fourteen days after the last cancellation."""
+    world = PatientWorld().apply(
         begun(make), begun(make, id_="sub_2"), ended(make, NOW + DAY), ended(make, NOW + (1 + apart) * DAY, "sub_2")
     )
     assert fired(world, "win-back").templates().count("win-back") == 1
     assert "win-back::sub_2" in world.emails
 
 
-def test_B4_who_was_deleted_is_left_alone(make: StripeEvents) -> None:
+def test_B4_a_deleted_customer_gets_no_win_back(make: StripeEvents) -> None:
     gone = make.event("customer.deleted", {"id": "cus_1", "object": "customer"}, NOW + 2 * DAY)
-    world = PatientWorld().tell(begun(make), ended(make, NOW + DAY), gone)
+    world = PatientWorld().apply(begun(make), ended(make, NOW + DAY), gone)
     assert "win-back" not in fired(world, "win-back").templates()

@@ -1,4 +1,4 @@
-"""A timer as an event, and what its rule may rely on."""
+"""A timer as an event, and the guarantees for its rule."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def _after(timer: Timer | None, *effects: Effect) -> Timer | None:
 
 @pytest.mark.parametrize("account", ["", "acct_1"])
 @pytest.mark.parametrize("customer", ["cus_1", "cus_" + "x" * 300, "ü\x01"])
-def test_a_timer_takes_its_customers_turn(account: str, customer: str) -> None:
-    """The same key as Stripe's own events of that customer, one's own or a connected account's."""
+def test_a_timer_has_its_customers_ordering_key(account: str, customer: str) -> None:
+    """The key is that of Stripe's events about the customer, in the own or in a connected account."""
     theirs: dict[str, Any] = {"object": "event", "data": {"object": {"object": "invoice", "customer": customer}}}
     if account:
         theirs["account"] = account
@@ -72,7 +72,7 @@ def test_a_timer_takes_its_customers_turn(account: str, customer: str) -> None:
     assert ordering_key(timer_event(timer)) == ordering_key(theirs)
 
 
-def test_a_timer_of_nobody_has_a_key_of_its_own() -> None:
+def test_a_timer_without_a_customer_has_its_own_key() -> None:
     assert ordering_key(timer_event(replace(TIMER, customer_id=""))) == TIMER.timer_key
 
 
@@ -89,8 +89,8 @@ def test_it_decodes_as_any_event_does() -> None:
     assert rule.refer(event).customers == {("acct_1", "cus_1")}
 
 
-def test_its_id_follows_from_key_and_due_time() -> None:
-    """Appended twice it is one event; moved, it is another."""
+def test_its_id_is_derived_from_key_and_due_time() -> None:
+    """If the timer is appended twice, it is one event. With a new due time it is a new event."""
     ids = [
         timer_event(timer)["id"]
         for timer in (
@@ -109,7 +109,7 @@ def test_its_id_follows_from_key_and_due_time() -> None:
     ("present", "is_so"),
     [
         (TIMER, True),
-        (replace(TIMER, status=TimerStatus.PENDING), True),  # appended, and not yet marked
+        (replace(TIMER, status=TimerStatus.PENDING), True),  # appended, but not marked `fired` yet
         (replace(TIMER, status=TimerStatus.DONE), False),
         (replace(TIMER, status=TimerStatus.CANCELLED), False),
         (replace(TIMER, status=TimerStatus.PENDING, due_at=LATER), False),
@@ -117,7 +117,7 @@ def test_its_id_follows_from_key_and_due_time() -> None:
         (None, False),
     ],
 )
-def test_is_due_looks_at_the_present(present: Timer | None, is_so: bool) -> None:
+def test_is_due_checks_the_stored_timer(present: Timer | None, is_so: bool) -> None:
     assert is_due(_decoded(TIMER), Known(Config(), [present] if present else [])) is is_so
 
 
@@ -136,14 +136,14 @@ def test_an_open_timer_can_be_finished_cancelled_and_moved(status: TimerStatus) 
 
 @pytest.mark.parametrize("status", [TimerStatus.DONE, TimerStatus.CANCELLED])
 @pytest.mark.parametrize("effect", [FinishTimer(TIMER.timer_key), CANCEL, START, replace(START, due_at=LATER)])
-def test_one_that_is_over_stays_as_it_is(status: TimerStatus, effect: Effect) -> None:
+def test_a_finished_timer_does_not_change(status: TimerStatus, effect: Effect) -> None:
     timer = replace(TIMER, status=status)
     assert _after(timer, effect) == timer
 
 
-def test_one_that_fired_is_not_set_again_for_the_same_time() -> None:
+def test_a_fired_timer_is_not_started_again_for_the_same_time() -> None:
     assert _after(TIMER, START) == TIMER
 
 
-def test_finishing_what_is_not_there_is_nothing() -> None:
+def test_finishing_an_unknown_timer_changes_nothing() -> None:
     assert _after(None, FinishTimer(TIMER.timer_key)) is None
