@@ -30,7 +30,11 @@ EXIT_FOUND = 3
 
 def reconcile(
     since: Annotated[
-        str, typer.Option(help="Start of the window: 24h (ago), 7d (ago), or ISO 8601. Default: 24h.")
+        str,
+        typer.Option(
+            help="Start of the window: 24h (ago), 7d (ago), or ISO 8601. "
+            "Default: 24h, or since the last complete run if longer."
+        ),
     ] = "",
     until: Annotated[
         str, typer.Option(help="End of the window, same format as --since. Default and latest: now minus --grace.")

@@ -55,7 +55,7 @@ def trigger(
         typer.echo(f"trigger: {error}", err=True)
         raise typer.Exit(EXIT_INVALID_SETTINGS) from None
     event = orjson.dumps(example(type_, int(time.time()), StripeEvents(shape)))
-    # The example objects belong to cus_1. Their ids are derived from the customer's, so that each customer has its own.
+    # The example objects belong to cus_1. Another customer gets its own subscription, invoice and checkout session.
     event = event.replace(f'"{_CUSTOMER}"'.encode(), orjson.dumps(customer))
     if customer != _CUSTOMER:
         for prefix in (b"sub_1", b"in_1", b"cs_test_1"):
