@@ -79,5 +79,5 @@ def test_ages_and_times_are_parsed() -> None:
     assert moment_of("2026-03-01T12:00+02:00", NOW) == datetime(2026, 3, 1, 10, tzinfo=UTC)
     assert span_of("90s") == timedelta(seconds=90)
     for text in ("", "24", "h", "-1h", "9999999d", "yesterday"):
-        with pytest.raises(ValueError, match="not a (time|duration)"):
+        with pytest.raises(ValueError, match=r"not a (time|duration)"):
             moment_of(text, NOW)
