@@ -1,0 +1,1 @@
+"""One module per subject. A module added here is found by `tests/field/harness.py`."""
