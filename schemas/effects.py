@@ -18,50 +18,22 @@ from schemas.state import (
     User,
 )
 
-
-@dataclass(frozen=True, slots=True)
-class SaveCustomer:
-    row: Customer
+SavedRow = Customer | Organization | User | Membership | Subscription | Payment | PaymentMethod | Dispute
+"""The rows that rules save. Timers are not among them: StartTimer, CancelTimers and FinishTimer change those."""
 
 
 @dataclass(frozen=True, slots=True)
-class SaveOrganization:
-    row: Organization
+class Save:
+    """Stores the row: a new one, or the new version of the stored row with the same key."""
+
+    row: SavedRow
 
 
 @dataclass(frozen=True, slots=True)
-class SaveUser:
-    row: User
+class Remove:
+    """Deletes the stored row with this key. No other kind of row is ever deleted."""
 
-
-@dataclass(frozen=True, slots=True)
-class SaveMembership:
     row: Membership
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveMembership:
-    row: Membership
-
-
-@dataclass(frozen=True, slots=True)
-class SaveSubscription:
-    row: Subscription
-
-
-@dataclass(frozen=True, slots=True)
-class SavePayment:
-    row: Payment
-
-
-@dataclass(frozen=True, slots=True)
-class SavePaymentMethod:
-    row: PaymentMethod
-
-
-@dataclass(frozen=True, slots=True)
-class SaveDispute:
-    row: Dispute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,21 +144,5 @@ class NoteStale:
 
 
 Effect = (
-    SaveCustomer
-    | SaveOrganization
-    | SaveUser
-    | SaveMembership
-    | RemoveMembership
-    | SaveSubscription
-    | SavePayment
-    | SavePaymentMethod
-    | SaveDispute
-    | QueueEmail
-    | StartTimer
-    | CancelTimers
-    | FinishTimer
-    | CallStripe
-    | OrderExport
-    | Erase
-    | NoteStale
+    Save | Remove | QueueEmail | StartTimer | CancelTimers | FinishTimer | CallStripe | OrderExport | Erase | NoteStale
 )

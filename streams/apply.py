@@ -15,15 +15,8 @@ from schemas.effects import (
     NoteStale,
     OrderExport,
     QueueEmail,
-    RemoveMembership,
-    SaveCustomer,
-    SaveDispute,
-    SaveMembership,
-    SaveOrganization,
-    SavePayment,
-    SavePaymentMethod,
-    SaveSubscription,
-    SaveUser,
+    Remove,
+    Save,
     StartTimer,
 )
 from schemas.event import Event
@@ -52,19 +45,10 @@ def apply(effects: Iterable[Effect], event: Event[Any], known: Known) -> Outcome
     outcome = Outcome()
     for effect in effects:
         match effect:
-            case (
-                SaveCustomer(row)
-                | SaveOrganization(row)
-                | SaveUser(row)
-                | SaveMembership(row)
-                | SaveSubscription(row)
-                | SavePayment(row)
-                | SavePaymentMethod(row)
-                | SaveDispute(row)
-            ):
+            case Save(row):
                 known.save(row)
                 outcome.customer_id = outcome.customer_id or getattr(row, "customer_id", None)
-            case RemoveMembership(row):
+            case Remove(row):
                 known.remove(row)
             case QueueEmail():
                 outcome.emails.append(effect)

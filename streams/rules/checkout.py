@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.effects import Effect, NoteStale, SavePayment
+from schemas.effects import Effect, NoteStale, Save
 from schemas.errors import RuleViolated
 from schemas.event import Event
 from schemas.known import Known
@@ -59,7 +59,7 @@ def on_async_payment_failed(event: CheckoutEvent, known: Known) -> list[Effect]:
         return _people(event, known)
     before = payment_of(known, event.account, session.invoice, session.id)
     after = checkout_failed(before, event, *_price(session))
-    effects: list[Effect] = [] if after == before else [SavePayment(after)]
+    effects: list[Effect] = [] if after == before else [Save(after)]
     if after.status in PAID:
         effects.append(NoteStale(f"{session.id} is paid"))
     return effects + _people(event, known)
@@ -94,7 +94,7 @@ def _bought(event: CheckoutEvent, known: Known) -> list[Effect]:
     session = event.object
     before = payment_of(known, event.account, session.invoice, session.id)
     after = apply_checkout_payment(before, event, *_price(session))
-    effects: list[Effect] = [] if after == before else [SavePayment(after)]
+    effects: list[Effect] = [] if after == before else [Save(after)]
     return effects + _people(event, known)
 
 

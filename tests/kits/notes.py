@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel
 
-from schemas.effects import Effect, NoteStale, QueueEmail, SaveUser
+from schemas.effects import Effect, NoteStale, QueueEmail, Save
 from schemas.errors import RuleViolated
 from schemas.event import Event
 from schemas.known import Known
@@ -44,7 +44,7 @@ def on_note(event: Event[Note], known: Known) -> list[Effect]:
     text = event.object.text or event.id
     trail = f"{before.email},{text}" if before and before.email else text
     return [
-        SaveUser(User(user_id=event.object.user, email=trail)),
+        Save(User(user_id=event.object.user, email=trail)),
         QueueEmail(key=f"note:{event.id}", template="note", account="", customer_id="cus_1"),
     ]
 

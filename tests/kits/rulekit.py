@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from local.stripe.builder import ApiShape, Json, StripeEvents
-from schemas.effects import CallStripe, Effect, QueueEmail
+from schemas.effects import CallStripe, Effect, QueueEmail, Save
 from schemas.event import Event
 from schemas.known import Known
 from schemas.mail import read_mail
@@ -42,6 +42,8 @@ CONFIG = Config(
 MAKERS = [StripeEvents(ApiShape.OLD), StripeEvents(ApiShape.NEW)]
 """For `parametrize`: each behaviour is tested in both API shapes."""
 
+R = TypeVar("R", bound=Row)
+
 NOW = 1_800_000_000
 DAY = 86_400
 
@@ -63,6 +65,11 @@ def decide(event: Json, known: Known | None = None) -> list[Effect]:
     read_event, rule = read(event)
     rule.refer(read_event)
     return rule.decide(read_event, known or Known(CONFIG))
+
+
+def saved_rows(effects: Iterable[Effect], kind: type[R]) -> list[R]:
+    """The rows of one type that the effects save."""
+    return [effect.row for effect in effects if isinstance(effect, Save) and isinstance(effect.row, kind)]
 
 
 @dataclass(slots=True)

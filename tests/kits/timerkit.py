@@ -26,7 +26,7 @@ from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.topics import ensure_topics
 from scheduler.due_timers import DueTimers, Turn
 from scheduler.timers import Scheduler
-from schemas.effects import CancelTimers, Effect, FinishTimer, SaveUser, StartTimer
+from schemas.effects import CancelTimers, Effect, FinishTimer, Save, StartTimer
 from schemas.errors import NotKnownYet
 from schemas.event import Event
 from schemas.known import Known
@@ -115,9 +115,9 @@ def on_answered(event: Event[Answer], known: Known) -> list[Effect]:
     return [_noted(event.object.user, event.id, known)]
 
 
-def _noted(user_id: str, what: str, known: Known) -> SaveUser:
+def _noted(user_id: str, what: str, known: Known) -> Save:
     user = known.user(user_id) or User(user_id=user_id)
-    return SaveUser(replace(user, email=f"{user.email},{what}" if user.email else what))
+    return Save(replace(user, email=f"{user.email},{what}" if user.email else what))
 
 
 def errand(subject: str, due_at: datetime = START, **changes: Any) -> Timer:

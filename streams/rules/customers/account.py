@@ -9,15 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from schemas.effects import (
-    Effect,
-    RemoveMembership,
-    SaveCustomer,
-    SaveMembership,
-    SaveOrganization,
-    SaveSubscription,
-    SaveUser,
-)
+from schemas.effects import Effect, Remove, Save
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
@@ -65,8 +57,8 @@ def save_customer_and_derived(known: Known, customer: Customer, *changed: Subscr
     effects: list[Effect] = []
     before = known.customer(customer.account, customer.customer_id)
     if customer != before:
-        effects.append(SaveCustomer(customer))
-    effects += [SaveSubscription(row) for row in changed if row != known.subscription(row.account, row.subscription_id)]
+        effects.append(Save(customer))
+    effects += [Save(row) for row in changed if row != known.subscription(row.account, row.subscription_id)]
     subscriptions = subscriptions_with(known, customer, *changed)
     if subscriptions:
         effects += _organize(known, before, customer, subscriptions)
@@ -79,18 +71,18 @@ def _organize(
     effects: list[Effect] = []
     organization = derive_organization(known.config, customer, subscriptions)
     if organization != known.organization(customer.account, customer.customer_id):
-        effects.append(SaveOrganization(organization))
+        effects.append(Save(organization))
     stand_in = User.id_of(customer.account, customer.customer_id)
     admin = customer.user_id or stand_in
     users = [User(user_id=admin, email=customer.email)]
     if admin != stand_in:
         users.append(User(user_id=stand_in))
-    effects += [SaveUser(user) for user in users if user != known.user(user.user_id)]
+    effects += [Save(user) for user in users if user != known.user(user.user_id)]
     if known.membership(organization.organization_id, admin) is None:
-        effects.append(SaveMembership(_membership(organization, admin)))
+        effects.append(Save(_membership(organization, admin)))
     former = {stand_in, before.user_id if before and before.user_id else stand_in} - {admin}
     effects += [
-        RemoveMembership(present)
+        Remove(present)
         for user_id in sorted(former)
         if (present := known.membership(organization.organization_id, user_id))
     ]

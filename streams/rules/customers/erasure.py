@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from schemas.effects import Effect, Erase, FinishTimer, SaveCustomer, SaveOrganization, StartTimer
+from schemas.effects import Effect, Erase, FinishTimer, Save, StartTimer
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
@@ -38,11 +38,11 @@ def erase(known: Known, event: Event[TimerDue], customer_id: str) -> list[Effect
     effects: list[Effect] = [FinishTimer(due.timer_key)]
     anonymous = without_person(customer, event.at)
     if anonymous != customer:
-        effects.append(SaveCustomer(anonymous))
+        effects.append(Save(anonymous))
     if subscriptions:
         organization = derive_organization(known.config, anonymous, subscriptions)
         if organization != known.organization(event.account, customer_id):
-            effects.append(SaveOrganization(organization))
+            effects.append(Save(organization))
     asked_at = datetime.fromtimestamp(int(due.data["left_at"]), UTC)
     return [*effects, Erase(account=event.account, customer_id=customer_id, asked_at=asked_at)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.effects import Effect, NoteStale, SavePayment
+from schemas.effects import Effect, NoteStale, Save
 from schemas.errors import RuleViolated
 from schemas.event import Event
 from schemas.known import Known
@@ -185,7 +185,7 @@ def _id(invoice: StripeInvoice) -> str:
 
 
 def _saved(before: Payment | None, payment: Payment) -> list[Effect]:
-    return [] if payment == before else [SavePayment(payment)]
+    return [] if payment == before else [Save(payment)]
 
 
 def _some(row: Subscription | None) -> list[Subscription]:

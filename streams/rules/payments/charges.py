@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.effects import Effect, SavePayment
+from schemas.effects import Effect, Save
 from schemas.errors import NotKnownYet
 from schemas.event import Event
 from schemas.known import Known
@@ -85,4 +85,4 @@ def _of_invoice(event: ChargeEvent, known: Known, invoice_id: str) -> Payment:
 def _saved(known: Known, row: Payment) -> list[Effect]:
     named = row.invoice_id or row.checkout_session_id or row.payment_intent_id or row.charge_id
     before = known.payment(row.account, named or "")
-    return [] if row == before else [SavePayment(row)]
+    return [] if row == before else [Save(row)]

@@ -9,16 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from schemas.effects import (
-    CancelTimers,
-    Effect,
-    FinishTimer,
-    NoteStale,
-    QueueEmail,
-    SaveDispute,
-    SavePayment,
-    StartTimer,
-)
+from schemas.effects import CancelTimers, Effect, FinishTimer, NoteStale, QueueEmail, Save, StartTimer
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
@@ -92,7 +83,7 @@ def on_link(event: Event[TimerDue], known: Known) -> list[Effect]:
 
     def hold(payment: Payment) -> list[Effect]:
         after, effects = _with_payment(row, payment)
-        saved: list[Effect] = [] if after == row else [SaveDispute(after)]
+        saved: list[Effect] = [] if after == row else [Save(after)]
         return [*saved, *effects, *_remind(known, after), done]
 
     return of_payment(known, event.account, row.charge_id, row.payment_intent_id, row.currency, hold)
@@ -123,7 +114,7 @@ def _change(event: DisputeEvent, known: Known) -> tuple[Dispute, list[Effect]]:
     elif row.charge_id or row.payment_intent_id:
         effects = _link_later(known, row, event)
     if row != before:
-        effects.insert(0, SaveDispute(row))
+        effects.insert(0, Save(row))
     effects += _remind(known, row)
     if before is not None and _version_of(event) < before.version:
         is_late = is_older(event.version, before.version)
@@ -179,7 +170,7 @@ def _with_payment(row: Dispute, payment: Payment) -> tuple[Dispute, list[Effect]
     if row.closed_at is None:
         disputes[row.dispute_id] = row.status
     after = replace(link_payment_ids(payment, charge=row.charge_id), open_disputes=disputes, on_hold=bool(disputes))
-    return row, [] if after == payment else [SavePayment(after)]
+    return row, [] if after == payment else [Save(after)]
 
 
 def _link_later(known: Known, row: Dispute, event: DisputeEvent) -> list[Effect]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.effects import Effect, SavePayment
+from schemas.effects import Effect, Save
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
@@ -51,4 +51,4 @@ def _payment(event: IntentEvent, known: Known) -> Payment | None:
 
 def _saved(known: Known, event: IntentEvent, row: Payment) -> list[Effect]:
     before = known.payment(event.account, event.object.invoice or event.object.id)
-    return [] if row == before else [SavePayment(row)]
+    return [] if row == before else [Save(row)]

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from schemas.effects import Effect, SavePayment
+from schemas.effects import Effect, Save
 from schemas.errors import NotKnownYet
 from schemas.event import Event
 from schemas.fast_row import replace
@@ -59,7 +59,7 @@ def of_payment(
         currency=currency,
         status=PaymentStatus.SUCCEEDED,
     )
-    raise NotKnownYet(f"the payment of {' or '.join(names)}", [SavePayment(loose), *decide(loose)])
+    raise NotKnownYet(f"the payment of {' or '.join(names)}", [Save(loose), *decide(loose)])
 
 
 def is_loose(row: Payment) -> bool:

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from schemas.effects import (
-    SET_DEFAULT_METHOD,
-    CallStripe,
-    Effect,
-    FinishTimer,
-    NoteStale,
-    SavePaymentMethod,
-    StartTimer,
-)
+from schemas.effects import SET_DEFAULT_METHOD, CallStripe, Effect, FinishTimer, NoteStale, Save, StartTimer
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
@@ -101,7 +93,7 @@ def change(event: MethodEvent, known: Known) -> Change:
     method = event.object
     before = known.payment_method(event.account, method.id)
     row = _updated(before or PaymentMethod(account=event.account, payment_method_id=method.id), event)
-    effects: list[Effect] = [] if row == before else [SavePaymentMethod(row)]
+    effects: list[Effect] = [] if row == before else [Save(row)]
     effects += card_expiry.remind(known, row, method)
     if before is not None and event.version < before.version:
         is_late = is_older(event.version, before.version)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.effects import Effect, SavePayment
+from schemas.effects import Effect, Save
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
@@ -31,6 +31,6 @@ def on_refund(event: RefundEvent, known: Known) -> list[Effect]:
 
     def apply_to(before: Payment) -> list[Effect]:
         after = apply_refund(link_payment_ids(before, charge=refund.charge), event)
-        return [] if after == before else [SavePayment(after)]
+        return [] if after == before else [Save(after)]
 
     return of_payment(known, event.account, refund.charge, refund.payment_intent, refund.currency, apply_to)

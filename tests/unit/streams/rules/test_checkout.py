@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from local.stripe.builder import Json, StripeEvents
-from schemas.effects import SavePayment
+from schemas.effects import Save
 from schemas.errors import MalformedEvent, RuleViolated
 from schemas.state import PaymentStatus, SubscriptionStatus, User
 from tests.kits.rulekit import DAY, MAKERS, NOW, RulesWorld, at, decide
@@ -122,7 +122,7 @@ def test_B2_an_expired_session_orders_nothing(make: StripeEvents) -> None:
 
 def test_B2_a_guest_buys_without_a_customer(make: StripeEvents) -> None:
     effects = decide(session(make, mode="payment", customer=None))
-    assert [type(effect) for effect in effects] == [SavePayment]
+    assert [type(effect) for effect in effects] == [Save]
 
 
 def test_B2_a_purchase_with_an_invoice_counts_once(make: StripeEvents) -> None:

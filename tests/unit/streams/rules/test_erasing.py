@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 
 from local.stripe.builder import Json, StripeEvents
-from schemas.effects import Effect, Erase, FinishTimer, OrderExport, SaveCustomer, SaveOrganization, StartTimer
-from schemas.state import Timer, TimerStatus, derived_id
+from schemas.effects import Effect, Erase, FinishTimer, OrderExport, StartTimer
+from schemas.state import Customer, Organization, Timer, TimerStatus, derived_id
 from schemas.timer import timer_event
-from tests.kits.rulekit import DAY, MAKERS, NOW, RulesWorld, at, read
+from tests.kits.rulekit import DAY, MAKERS, NOW, RulesWorld, at, read, saved_rows
 
 pytestmark = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.shape.name.lower())
 
@@ -63,8 +63,8 @@ def test_B6_a_deleted_customer_is_exported_and_erased_too(make: StripeEvents) ->
 def test_B6_after_thirty_days_no_personal_data_is_left(make: StripeEvents) -> None:
     world = RulesWorld().apply(joined(make), subscribed(make), cancelled(make))
     effects = fire(world)
-    (saved,) = (effect.row for effect in effects if isinstance(effect, SaveCustomer))
-    (organization,) = (effect.row for effect in effects if isinstance(effect, SaveOrganization))
+    (saved,) = saved_rows(effects, Customer)
+    (organization,) = saved_rows(effects, Organization)
     assert (saved.email, saved.name, saved.locale, saved.erased_at) == (None, None, None, at(END + 30 * DAY))
     assert (organization.name, organization.billing_email) == ("Organization sub_1", None)
     assert FinishTimer("erase::sub_1") in effects

@@ -8,11 +8,11 @@ import pytest
 
 from local.stripe.builder import Json, StripeEvents
 from local.stripe.payments import card, payment_method
-from schemas.effects import CallStripe, SavePaymentMethod
+from schemas.effects import CallStripe
 from schemas.settings import Rules
-from schemas.state import TimerStatus
+from schemas.state import PaymentMethod, TimerStatus
 from tests.kits.paymentkit import AT_ONCE, PatientWorld
-from tests.kits.rulekit import CONFIG, DAY, MAKERS, NOW, at, decide
+from tests.kits.rulekit import CONFIG, DAY, MAKERS, NOW, at, decide, saved_rows
 
 pytestmark = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.shape.name.lower())
 
@@ -220,5 +220,5 @@ def test_C12_one_customer_id_in_two_accounts_is_two_customers(make: StripeEvents
 
 def test_an_expanded_customer_and_a_method_other_than_a_card(make: StripeEvents) -> None:
     obj = payment_method(make, type="sepa_debit", sepa_debit={"last4": "3000"}) | {"customer": {"id": "cus_1"}}
-    saved = next(e for e in decide(make.event("payment_method.attached", obj, NOW)) if isinstance(e, SavePaymentMethod))
-    assert (saved.row.type, saved.row.last4, saved.row.exp_year) == ("sepa_debit", "3000", None)
+    (saved,) = saved_rows(decide(make.event("payment_method.attached", obj, NOW)), PaymentMethod)
+    assert (saved.type, saved.last4, saved.exp_year) == ("sepa_debit", "3000", None)
