@@ -143,6 +143,9 @@ class NoteStale:
     reason: str
 
 
+Order = QueueEmail | CallStripe | OrderExport
+"""The effects that queue a row in an outbox. Each outbox declares its own (sinks/postgres/outboxes.py)."""
+
 Effect = (
     Save | Remove | QueueEmail | StartTimer | CancelTimers | FinishTimer | CallStripe | OrderExport | Erase | NoteStale
 )

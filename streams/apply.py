@@ -13,6 +13,7 @@ from schemas.effects import (
     Erase,
     FinishTimer,
     NoteStale,
+    Order,
     OrderExport,
     QueueEmail,
     Remove,
@@ -31,9 +32,8 @@ _OPEN = (TimerStatus.PENDING, TimerStatus.FIRED)
 class Outcome:
     """The effects of one event other than rows and timers: entries to queue, an erasure, the reason if stale."""
 
-    emails: list[QueueEmail] = field(default_factory=list)
-    calls: list[CallStripe] = field(default_factory=list)
-    exports: list[OrderExport] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
+    """Rows to queue in the outboxes."""
     erase: Erase | None = None
     stale: str | None = None
     customer_id: str | None = None
@@ -50,12 +50,8 @@ def apply(effects: Iterable[Effect], event: Event[Any], known: Known) -> Outcome
                 outcome.customer_id = outcome.customer_id or getattr(row, "customer_id", None)
             case Remove(row):
                 known.remove(row)
-            case QueueEmail():
-                outcome.emails.append(effect)
-            case CallStripe():
-                outcome.calls.append(effect)
-            case OrderExport():
-                outcome.exports.append(effect)
+            case QueueEmail() | CallStripe() | OrderExport():
+                outcome.orders.append(effect)
             case Erase():
                 outcome.erase = effect
             case StartTimer():

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from schemas.effects import CallStripe, OrderExport, QueueEmail
-from schemas.state import Organization
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Waiting, outcome_of
-from sinks.postgres.rows import EmailRow, ExportRow, LedgerRow, StripeCallRow
+from sinks.postgres.outboxes import Origin
+from sinks.postgres.rows import LedgerRow
 from streams.decode import describe, is_storable
 from streams.item import Attempt, Item
 from streams.rules.registry import OTHER
@@ -64,53 +63,6 @@ def _payload(item: Item) -> str | None:
     return value.decode() if item.decoded is not None or is_storable(value) else None
 
 
-def _email_row(email: QueueEmail, item: Item, now: datetime) -> EmailRow:
-    event_id, livemode = _origin(item)
-    return EmailRow(
-        email_key=email.key,
-        event_id=event_id,
-        account=email.account,
-        customer_id=email.customer_id,
-        template=email.template,
-        recipient=email.recipient,
-        locale=email.locale,
-        livemode=livemode,
-        data=email.data,
-        queued_at=now,
-        next_attempt_at=now,
-    )
-
-
-def _call_row(call: CallStripe, item: Item, now: datetime) -> StripeCallRow:
-    event_id, livemode = _origin(item)
-    return StripeCallRow(
-        call_key=call.key,
-        event_id=event_id,
-        account=call.account,
-        customer_id=call.customer_id,
-        livemode=livemode,
-        method=call.method,
-        path=call.path,
-        params=call.params,
-        purpose=call.purpose,
-        queued_at=now,
-        next_attempt_at=now,
-    )
-
-
-def _export_row(order: OrderExport, item: Item, now: datetime) -> ExportRow:
-    return ExportRow(
-        export_key=order.key,
-        event_id=_origin(item)[0],
-        account=order.account,
-        customer_id=order.customer_id,
-        organization_id=Organization.id_of(order.account, order.customer_id),
-        requested_at=now,
-        next_attempt_at=now,
-        expires_at=order.keep_until,
-    )
-
-
-def _origin(item: Item) -> tuple[str, bool]:
+def _origin(item: Item) -> Origin:
     envelope = item.decoded.envelope if item.decoded else None
-    return (envelope.id, envelope.livemode) if envelope else ("", False)
+    return Origin(envelope.id, envelope.livemode) if envelope else Origin("", livemode=False)

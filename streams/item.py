@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from eventlog.dead_letters import RecordPosition
-from schemas.effects import CallStripe, Erase, OrderExport, QueueEmail
+from schemas.effects import Erase, Order
 from schemas.record import Record
 from schemas.verdict import Verdict
 from streams.decode import Decoded, describe
@@ -30,9 +30,8 @@ class Item:
     verdict: Verdict | None = None
     earlier_outcome: str | None = None
     """The outcome in the ledger, `waiting` or `dead`; None if the event is not in the ledger."""
-    emails: list[QueueEmail] = field(default_factory=list)
-    calls: list[CallStripe] = field(default_factory=list)
-    exports: list[OrderExport] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
+    """Rows to queue in the outboxes."""
     erase: Erase | None = None
     customer_id: str | None = None
     """The customer id of the first row it wrote (`Outcome.customer_id`)."""

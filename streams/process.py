@@ -31,12 +31,13 @@ from schemas.state import Organization, TimerStatus
 from schemas.timer import retry_key
 from schemas.timing import Clock, utc_now
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, Waiting
+from sinks.postgres.outboxes import BY_EFFECT
 from sinks.postgres.rows import DeadLetterRow, ErasureRow, Flush
 from sinks.postgres.store import Store, Transaction
 from streams.apply import apply
 from streams.brake import Brake, BrakeTripped
 from streams.decode import decode, describe
-from streams.flush import _call_row, _clean, _email_row, _export_row, _ledger_row, _origin, _revived
+from streams.flush import _clean, _ledger_row, _origin, _revived
 from streams.item import Attempt, Item, _id_of, _is_unread
 from streams.rules.registry import Rule
 from streams.waiting import retry_timer, stay_of
@@ -168,8 +169,7 @@ class Processor:
         except Exception as error:  # noqa: BLE001  # a rule is pure, so every retry would raise the same
             return _dead(error, "decide")
         outcome = apply(effects, event, known)
-        item.emails, item.calls, item.exports = outcome.emails, outcome.calls, outcome.exports
-        item.erase, item.customer_id = outcome.erase, outcome.customer_id
+        item.orders, item.erase, item.customer_id = outcome.orders, outcome.erase, outcome.customer_id
         return Applied() if outcome.stale is None else Stale(outcome.stale)
 
     def _wait(self, event: Event[Any], missed: NotKnownYet, known: Known, now: datetime) -> Waiting | Dead | None:
@@ -195,9 +195,9 @@ class Processor:
             Flush(
                 known=known,
                 ledger=[row for item in items if (row := _ledger_row(item, attempt, now))],
-                emails=[_email_row(email, item, now) for item in items for email in item.emails],
-                calls=[_call_row(call, item, now) for item in items for call in item.calls],
-                exports=[_export_row(order, item, now) for item in items for order in item.exports],
+                outbox=[
+                    BY_EFFECT[type(order)].to_row(order, _origin(item), now) for item in items for order in item.orders
+                ],
                 dead_letters=letters,
                 revived=[event_id for item in items if (event_id := _revived(item)) is not None],
                 erasure=next((self._erasure_row(item.erase, item, now) for item in items if item.erase), None),
@@ -207,7 +207,7 @@ class Processor:
     def _erasure_row(self, erase: Erase, item: Item, now: datetime) -> ErasureRow:
         keeps = self.kafka_keeps
         return ErasureRow(
-            event_id=_origin(item)[0],
+            event_id=_origin(item).event_id,
             account=erase.account,
             customer_id=erase.customer_id,
             organization_id=Organization.id_of(erase.account, erase.customer_id),

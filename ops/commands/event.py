@@ -20,6 +20,7 @@ from schemas.errors import BillingError
 from schemas.settings import InvalidSettings, Settings, load_settings
 from schemas.timer import RETRY
 from sinks.postgres import queries, tables
+from sinks.postgres.outboxes import OUTBOXES
 from sinks.postgres.pool import reading
 
 EXIT_UNKNOWN = 1
@@ -37,7 +38,6 @@ _SHOWN = {
     "payments": ("invoice_id", "checkout_session_id", "status", "amount", "currency", "paid_at", "failure_reason"),
     "payment_methods": ("payment_method_id", "brand", "last4", "exp_month", "exp_year", "detached_at"),
     "timers": ("kind", "subject", "due_at", "status"),
-    "emails": ("template", "recipient", "status", "queued_at", "sent_at", "last_error"),
     "events": ("event_id", "type", "created", "outcome", "reason"),
     "dead_letters": (
         "stage",
@@ -49,8 +49,7 @@ _SHOWN = {
         "closed_by",
         "replay_of",
     ),
-    "stripe_calls": ("call_key", "method", "path", "purpose", "status", "attempts", "done_at", "last_error"),
-    "exports": ("export_key", "status", "attempts", "done_at", "expires_at", "last_error"),
+    **{outbox.name: outbox.shown for outbox in OUTBOXES},
     "wrote": ("table", "key", "by"),
 }
 
@@ -90,10 +89,8 @@ async def _event(connection: AsyncConnection, event_id: str, events_topic: str) 
     found: Found = {
         "event": row,
         "wrote": await queries.effects_of_event(connection, row) if row is not None else [],
-        "emails": await queries.emails_of_event(connection, event_id),
         "timers": await queries.rows_by_event(connection, tables.timers, event_id),
-        "stripe_calls": await queries.rows_by_event(connection, tables.stripe_calls, event_id),
-        "exports": await queries.rows_by_event(connection, tables.exports, event_id),
+        **await queries.outboxes_of_event(connection, event_id),
         "dead_letters": await queries.dead_letters_of_event(connection, event_id),
     }
     return found | {"next": _next(event_id, found)} if any(found.values()) else None
@@ -102,9 +99,11 @@ async def _event(connection: AsyncConnection, event_id: str, events_topic: str) 
 def _next(event_id: str, found: Found) -> list[str]:
     """Return the commands to run next: one for each failed, dead or waiting item."""
     row, letters = found["event"], found["dead_letters"]
-    lines = [f"billing mail requeue {mail['email_key']}" for mail in found["emails"] if mail["status"] == "failed"]
-    lines += [
-        f"billing calls requeue {call['call_key']}" for call in found["stripe_calls"] if call["status"] == "failed"
+    lines = [
+        f"billing {outbox.command} requeue {queued[outbox.key]}"
+        for outbox in OUTBOXES
+        for queued in found[outbox.name]
+        if queued["status"] == "failed"
     ]
     if any(letter["status"] == "open" for letter in letters):
         lines += [f"billing dead show {event_id}", f"billing dead replay --id {event_id}"]

@@ -30,7 +30,7 @@ from sinks.exports.orders import ExportOrders
 from sinks.exports.storage import Storage
 from sinks.outbox.wakeup import listen
 from sinks.postgres.gauges import StoreGauges
-from sinks.postgres.outboxes import EMAILS_CHANNEL, STRIPE_CALLS_CHANNEL
+from sinks.postgres.outboxes import EMAILS, STRIPE_CALLS
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey, parse_base, parse_key
 from sinks.stripe_api.rate import RateLimit
@@ -125,7 +125,7 @@ async def _mail_dispatcher(
     outbox = await Outbox.connect(settings.database_url, claimer=claimer, pool_size=SENDERS + 1)
     senders = [MailSender(composer, SmtpLink(server), config.mail, clock=_utc_now) for _ in range(SENDERS)]
     dispatch = Dispatcher(outbox, senders, metrics, clock=_utc_now)
-    listener = asyncio.create_task(listen(settings.database_url, EMAILS_CHANNEL, dispatch.wake))
+    listener = asyncio.create_task(listen(settings.database_url, EMAILS.channel, dispatch.wake))
     try:
         yield dispatch
     finally:
@@ -173,7 +173,7 @@ async def call_dispatcher(
         event_log = EventAppender(settings.kafka_bootstrap, settings.events_topic, client_id="billing-stripe-calls")
         caller = Caller(api, RateLimit(settings.stripe_calls_per_second), event_log, clock=clock)
         running = CallDispatcher(calls, caller, CallMetrics(registry), clock=clock)
-        listener = asyncio.create_task(listen(settings.database_url, STRIPE_CALLS_CHANNEL, running.wake))
+        listener = asyncio.create_task(listen(settings.database_url, STRIPE_CALLS.channel, running.wake))
         try:
             yield running
         finally:

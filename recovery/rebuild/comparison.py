@@ -8,7 +8,7 @@ events are left out. Rows that the rebuild cannot know are counted separately, w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,11 @@ import orjson
 from pydantic import SecretStr
 from sqlalchemy import Table, Text
 
-from schemas.effects import FIND_RECIPIENT
 from schemas.state import Organization, User
 from schemas.timer import RETRY
 from sinks.postgres import tables
 from sinks.postgres.failures import classified
+from sinks.postgres.outboxes import BY_TABLE, OUTBOXES
 from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
 
 MOST = 1000
@@ -32,13 +32,10 @@ _AHEAD = 500
 Owner = tuple[str, str | None]
 Row = dict[str, Any]
 
-_CLOCK = {"claimed_by", "attempts", "queued_at", "next_attempt_at", "last_error", "status"}
-_LEFT_OUT: Mapping[str, set[str]] = {
+_LEFT_OUT: Mapping[str, Set[str]] = {
     # An event that waited may have been settled by another one of its deliveries.
     "events": {"received_at", "applied_at", "attempts", "offset", "source"},
-    "emails": _CLOCK | {"sent_at", "message_id"},
-    "stripe_calls": _CLOCK | {"done_at"},
-    "exports": _CLOCK | {"requested_at", "done_at", "location", "bytes", "sha256"},
+    **{outbox.name: outbox.not_compared for outbox in OUTBOXES},
     "erasures": {"erased_at", "counts", "kafka_until", "dead_letters_until"},
     "dead_letters": {
         *("consumer_group", "attempts", "first_failed_at", "last_failed_at", "code_version", "dead_partition"),
@@ -51,9 +48,7 @@ _KEYS = {"dead_letters": ("topic", "partition", "offset")}
 COMPARED: tuple[Table, ...] = (
     tables.events,
     *tables.STATE_TABLES.values(),
-    tables.emails,
-    tables.stripe_calls,
-    tables.exports,
+    *(outbox.table for outbox in OUTBOXES),
     tables.erasures,
     tables.dead_letters,
 )
@@ -256,8 +251,8 @@ def _selected(column: Any) -> str:
 def _where(table: Table) -> str:
     if table is tables.timers:
         return f" WHERE t.kind <> '{RETRY}'"
-    if table is tables.stripe_calls:  # queued by the mail dispatcher, not by an event
-        return f" WHERE t.purpose <> '{FIND_RECIPIENT}'"
+    if table.name in BY_TABLE:
+        return f" WHERE {BY_TABLE[table.name].compared_if}"
     if table is tables.dead_letters:
         return f" WHERE NOT EXISTS (SELECT FROM {_EARLIER_LETTER})"
     return ""

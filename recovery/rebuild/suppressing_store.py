@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from sinks.postgres.failures import classified
+from sinks.postgres.outboxes import OUTBOXES
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store, Transaction
 
-_OUTBOXES = (("emails", "email_key"), ("stripe_calls", "call_key"), ("exports", "export_key"))
 _SUPPRESS = {
-    table: f"UPDATE billing.{table} SET status = 'suppressed' WHERE {key} = ANY($1::text[]) AND status = 'queued'"  # noqa: S608  # only constants
-    for table, key in _OUTBOXES
+    outbox: f"UPDATE {outbox.table.fullname} SET status = 'suppressed' "  # noqa: S608  # only constants
+    f"WHERE {outbox.key} = ANY($1::text[]) AND status = 'queued'"
+    for outbox in OUTBOXES
 }
 
 
@@ -32,12 +33,8 @@ class SuppressingStore(Store):
 class _SuppressingTransaction(Transaction):
     async def flush(self, flush: Flush) -> None:
         await super().flush(flush)
-        queued = {
-            "emails": [email.email_key for email in flush.emails],
-            "stripe_calls": [call.call_key for call in flush.calls],
-            "exports": [export.export_key for export in flush.exports],
-        }
-        for table, keys in queued.items():
+        for outbox, statement in _SUPPRESS.items():
+            keys = [getattr(row, outbox.key) for row in flush.outbox if isinstance(row, outbox.row_type)]
             if keys:
                 with classified():
-                    await self._connection.execute(_SUPPRESS[table], keys)
+                    await self._connection.execute(statement, keys)

@@ -11,7 +11,7 @@ from schemas.effects import FIND_RECIPIENT
 from sinks.email.message import QueuedMail
 from sinks.outbox.claims import Claims, Queue
 from sinks.postgres.failures import classified
-from sinks.postgres.outboxes import EMAILS_CHANNEL, STRIPE_CALLS_CHANNEL
+from sinks.postgres.outboxes import EMAILS, STRIPE_CALLS
 
 _ASK = """
 INSERT INTO billing.stripe_calls
@@ -25,11 +25,7 @@ class Outbox(Claims[QueuedMail]):
 
     application = "billing-mail"
     queue = Queue(
-        table="emails",
-        key="email_key",
-        busy="sending",
-        channel=EMAILS_CHANNEL,
-        kind="template",
+        outbox=EMAILS,
         listed="email_key, event_id, account, customer_id, template, recipient, livemode, status, attempts, queued_at, "
         "next_attempt_at, sent_at, message_id, last_error",
         read="SELECT claimed.*, c.email AS customer_email, c.locale AS customer_locale, u.at IS NOT NULL AS is_stopped "
@@ -58,7 +54,7 @@ class Outbox(Claims[QueuedMail]):
                 await connection.execute(
                     _ASK, key, mail.event_id, mail.account, mail.customer_id, mail.livemode, FIND_RECIPIENT, now
                 )
-                await connection.execute("SELECT pg_notify($1, '')", STRIPE_CALLS_CHANNEL)
+                await connection.execute("SELECT pg_notify($1, '')", STRIPE_CALLS.channel)
 
     def _read(self, row: asyncpg.Record, until: datetime) -> QueuedMail:
         return QueuedMail(

@@ -24,6 +24,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from sinks.postgres.failures import classified
+from sinks.postgres.outboxes import Outbox
 from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
 
 CLAIM = timedelta(minutes=10)
@@ -47,15 +48,9 @@ C = TypeVar("C", bound=Claimed)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """The names and SQL fragments of one outbox table. All values are constants in code, never user input."""
+    """How the rows of one outbox are claimed and listed. All values are constants in code, never user input."""
 
-    table: str
-    key: str
-    busy: str
-    channel: str
-    """The NOTIFY channel, notified when rows are queued."""
-    kind: str
-    """The column by which operators filter rows: template, purpose."""
+    outbox: Outbox
     listed: str
     """The columns that `list` returns."""
     read: str = "SELECT * FROM claimed ORDER BY queued_at"
@@ -78,25 +73,25 @@ class _Statements:
     """The SQL statements of one queue, built once."""
 
     def __init__(self, q: Queue) -> None:
-        table = f"billing.{q.table}"
-        is_open = f"status IN ('queued', '{q.busy}')"
-        filters = f"($2::text IS NULL OR {q.kind} = $2)"
+        table, key, busy = q.outbox.table.fullname, q.outbox.key, q.outbox.busy
+        is_open = f"status IN ('queued', '{busy}')"
+        filters = f"($2::text IS NULL OR {q.outbox.kind} = $2)"
         self.has_due = f"SELECT EXISTS (SELECT FROM {table} WHERE {is_open} AND next_attempt_at <= $1)"
         # The CTE locks each row before the update. Postgres may run a subquery twice, which would claim too many rows.
         self.claim = f"""
 WITH due AS (
-    SELECT {q.key} FROM {table} o WHERE {is_open} AND next_attempt_at <= $1 AND {q.may_claim}
+    SELECT {key} FROM {table} o WHERE {is_open} AND next_attempt_at <= $1 AND {q.may_claim}
     ORDER BY next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE {table} o
-    SET status = '{q.busy}', claimed_by = $3, attempts = o.attempts + 1, next_attempt_at = $4
-    FROM due WHERE o.{q.key} = due.{q.key}
+    SET status = '{busy}', claimed_by = $3, attempts = o.attempts + 1, next_attempt_at = $4
+    FROM due WHERE o.{key} = due.{key}
     RETURNING o.*
 )
 {q.read}"""
         self.settle = (
             f"UPDATE {table} SET claimed_by = NULL, {{}} "
-            f"WHERE {q.key} = $1 AND status = '{q.busy}' AND claimed_by = $2 AND attempts = $3"
+            f"WHERE {key} = $1 AND status = '{busy}' AND claimed_by = $2 AND attempts = $3"
         )
         self.depth = (
             "SELECT count(*) AS open, min(next_attempt_at) FILTER (WHERE next_attempt_at <= $1) AS oldest_due "
@@ -104,17 +99,17 @@ WITH due AS (
         )
         self.list = (
             f"SELECT {q.listed} FROM {table} WHERE ($1::text IS NULL OR status = $1) AND {filters} "
-            f"AND ($3::text IS NULL OR customer_id = $3) ORDER BY queued_at DESC, {q.key} LIMIT $4"
+            f"AND ($3::text IS NULL OR customer_id = $3) ORDER BY queued_at DESC, {key} LIMIT $4"
         )
         self.requeue = f"""
 WITH chosen AS (
-    SELECT {q.key} FROM {table}
-    WHERE status = 'failed' AND ($1::text[] IS NULL OR {q.key} = ANY($1)) AND {filters}
-    ORDER BY queued_at, {q.key} LIMIT $3 FOR UPDATE SKIP LOCKED
+    SELECT {key} FROM {table}
+    WHERE status = 'failed' AND ($1::text[] IS NULL OR {key} = ANY($1)) AND {filters}
+    ORDER BY queued_at, {key} LIMIT $3 FOR UPDATE SKIP LOCKED
 )
 UPDATE {table} o SET status = 'queued', attempts = 0, next_attempt_at = $4, claimed_by = NULL{q.on_requeue}
-FROM chosen WHERE o.{q.key} = chosen.{q.key}
-RETURNING o.{q.key} AS key"""
+FROM chosen WHERE o.{key} = chosen.{key}
+RETURNING o.{key} AS key"""
 
 
 class Claims(ABC, Generic[C]):
@@ -215,7 +210,7 @@ class Claims(ABC, Generic[C]):
         with classified():
             async with self._pool.acquire() as connection, connection.transaction():
                 rows = await connection.fetch(self._sql.requeue, keys, kind, limit, now)
-                await connection.execute("SELECT pg_notify($1, '')", self.queue.channel)
+                await connection.execute("SELECT pg_notify($1, '')", self.queue.outbox.channel)
         return [row["key"] for row in rows]
 
     async def _settle(self, row: C, assignments: str, *values: object) -> bool:

@@ -19,8 +19,8 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.errors import BillingError
-from sinks.postgres.erasure import NOTE as ERASED
 from sinks.postgres.failures import classified
+from sinks.postgres.outboxes import ERASED
 from sinks.postgres.pool import make_engine
 from sinks.postgres.tables import dead_letters, events
 

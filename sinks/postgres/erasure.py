@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from sinks.postgres import tables
+from sinks.postgres.outboxes import ERASED, OUTBOXES
 from sinks.postgres.personal_data import rows_of
 from sinks.postgres.rows import ErasureRow
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     import asyncpg
 
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
-
-NOTE = "erased"
-"""Replaces a reason or an error."""
 
 # Table → assignments for its rows, in the order of the statements. `events` must come after `payment_methods`, because
 # the condition for payment methods reads the payloads of events.
@@ -32,39 +30,23 @@ _CLEARED = {
         "ON o.organization_id = m.organization_id WHERE m.user_id = t.user_id AND m.organization_id <> $3)"
     ),
     "payment_methods": "type = NULL, brand = NULL, last4 = NULL, exp_month = NULL, exp_year = NULL",
-    "emails": (
-        "recipient = NULL, locale = NULL, data = '{}', claimed_by = NULL, "
-        f"last_error = CASE WHEN t.status IN ('queued', 'sending', 'failed') THEN '{NOTE}' END, "
-        "status = CASE WHEN t.status IN ('queued', 'sending') THEN 'failed' ELSE t.status END"
-    ),
-    "stripe_calls": (
-        "params = '{}', claimed_by = NULL, "
-        f"last_error = CASE WHEN t.status IN ('queued', 'calling', 'failed') THEN '{NOTE}' END, "
-        "status = CASE WHEN t.status IN ('queued', 'calling') THEN 'failed' ELSE t.status END"
-    ),
+    **{outbox.name: outbox.erased for outbox in OUTBOXES},
     "timers": ("data = '{}', status = CASE WHEN t.status IN ('pending', 'fired') THEN 'cancelled' ELSE t.status END"),
     "dead_letters": (
-        f"message = '{NOTE}', closed_at = coalesce(t.closed_at, $4), closed_by = coalesce(t.closed_by, '{NOTE}'), "
+        f"message = '{ERASED}', closed_at = coalesce(t.closed_at, $4), closed_by = coalesce(t.closed_by, '{ERASED}'), "
         "status = CASE WHEN t.status = 'open' THEN 'discarded' ELSE t.status END"
-    ),
-    # sinks/exports deletes the file. If it is still being written, that happens when the writer's claim has expired.
-    "exports": (
-        "status = CASE WHEN t.location IS NULL THEN 'deleted' ELSE 'expired' END, last_error = NULL, sha256 = NULL, "
-        "next_attempt_at = CASE WHEN t.status = 'working' THEN t.next_attempt_at ELSE $4 END"
     ),
     # A waiting event becomes `ignored`: it cannot be retried without its payload, and its timer is cancelled.
     "events": (
-        f"payload = NULL, reason = CASE WHEN t.outcome IN ('waiting', 'dead') THEN '{NOTE}' ELSE t.reason END, "
+        f"payload = NULL, reason = CASE WHEN t.outcome IN ('waiting', 'dead') THEN '{ERASED}' ELSE t.reason END, "
         "outcome = CASE WHEN t.outcome = 'waiting' THEN 'ignored' ELSE t.outcome END"
     ),
 }
-_EXCEPT = {
-    "exports": " AND t.status <> 'deleted'",
-}
+_ONLY_IF = {outbox.name: f" AND {outbox.erased_if}" for outbox in OUTBOXES}
 _ERASE = {
     name: (
         f"UPDATE billing.{name} AS t SET {cleared} WHERE {rows_of(tables.metadata.tables[f'billing.{name}'])} "  # noqa: S608  # only constants
-        f"AND $4::timestamptz IS NOT NULL{_EXCEPT.get(name, '')}"
+        f"AND $4::timestamptz IS NOT NULL{_ONLY_IF.get(name, '')}"
     )
     for name, cleared in _CLEARED.items()
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import Table
 
 from sinks.postgres import tables
+from sinks.postgres.outboxes import OUTBOXES
 
 _OF_CUSTOMER = "t.account = $1 AND t.customer_id = $2"
 
@@ -43,12 +44,7 @@ _OTHERWISE = {
         f"t.user_id IN ({_MEMBERS} UNION SELECT c.user_id FROM billing.customers c "  # noqa: S608  # only constants
         "WHERE c.account = $1 AND c.customer_id = $2)"
     ),
-    # A mail to the operators about a customer's dispute has no customer id. Its event has one.
-    "emails": (
-        "t.email_key IN (SELECT m.email_key FROM billing.emails m WHERE m.account = $1 AND m.customer_id = $2 "
-        "UNION SELECT m.email_key FROM billing.events e JOIN billing.emails m ON m.event_id = e.event_id "
-        "WHERE e.account = $1 AND e.customer_id = $2)"
-    ),
+    **{outbox.name: outbox.of_customer for outbox in OUTBOXES if outbox.of_customer is not None},
     # A detached payment method has no customer id any more. The event that detached it has one.
     "payment_methods": (
         "t.account = $1 AND t.payment_method_id IN (SELECT p.payment_method_id FROM billing.payment_methods p "

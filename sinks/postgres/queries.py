@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.state import Organization
 from sinks.postgres import tables
+from sinks.postgres.outboxes import OUTBOXES
 
 MOST = 20
 """Maximum number of rows of each kind in an overview."""
@@ -28,8 +29,13 @@ async def emails_of_event(connection: AsyncConnection, event_id: str) -> list[Fo
     return await rows_by_event(connection, tables.emails, event_id)
 
 
+async def outboxes_of_event(connection: AsyncConnection, event_id: str) -> dict[str, list[Found]]:
+    """Returns the rows that this event queued in each outbox, by table, without keys that another event had queued."""
+    return {outbox.name: await rows_by_event(connection, outbox.table, event_id) for outbox in OUTBOXES}
+
+
 async def rows_by_event(connection: AsyncConnection, table: Table, event_id: str) -> list[Found]:
-    """Returns the rows of an outbox, of `timers` or of `exports` that this event ordered, sorted by key."""
+    """Returns the rows of an outbox or of `timers` that this event ordered, sorted by key."""
     query = select(table).where(table.c.event_id == event_id).order_by(*table.primary_key)
     return await _all(connection, query.limit(MOST))
 
@@ -90,7 +96,7 @@ async def customer_overview(connection: AsyncConnection, account: str, customer_
         "payments": await newest(tables.payments, "version"),
         "payment_methods": await newest(tables.payment_methods, "version"),
         "timers": await newest(tables.timers, "due_at"),
-        "emails": await newest(tables.emails, "queued_at"),
+        **{outbox.name: await newest(outbox.table, outbox.since) for outbox in OUTBOXES},
         "events": await newest(tables.events, "created", _LEDGER_COLUMNS),
     }
     return found if any(found.values()) else None

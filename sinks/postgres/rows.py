@@ -127,15 +127,17 @@ class ErasureRow:
     dead_letters_kept: timedelta | None
 
 
+OutboxRow = EmailRow | StripeCallRow | ExportRow
+
+
 @dataclass(slots=True)
 class Flush:
     """Everything that a batch writes: the changed rows of `known` and the rows in the lists."""
 
     known: Known
     ledger: list[LedgerRow] = field(default_factory=list)
-    emails: list[EmailRow] = field(default_factory=list)
-    calls: list[StripeCallRow] = field(default_factory=list)
-    exports: list[ExportRow] = field(default_factory=list)
+    outbox: list[OutboxRow] = field(default_factory=list)
+    """Rows of all outboxes (sinks/postgres/outboxes.py)."""
     dead_letters: list[DeadLetterRow] = field(default_factory=list)
     revived: list[str] = field(default_factory=list)
     """Ids of events that were dead or waiting and are settled now. The store marks their dead letters resolved."""

@@ -21,9 +21,9 @@ from schemas.state import ROW_TYPES, Row, Timer, TimerStatus
 from sinks.postgres import loading, tables
 from sinks.postgres.erasure import erase
 from sinks.postgres.failures import DRIVER_ERRORS, classified
-from sinks.postgres.outboxes import EMAILS_CHANNEL, STRIPE_CALLS_CHANNEL, TIMERS_CHANNEL
+from sinks.postgres.outboxes import OUTBOXES, TIMERS_CHANNEL
 from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, SessionTimeouts, dsn
-from sinks.postgres.rows import DeadLetterRow, EmailRow, ExportRow, Flush, LedgerRow, StripeCallRow
+from sinks.postgres.rows import DeadLetterRow, Flush, LedgerRow
 from sinks.postgres.statements import RowShape
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 
 _LEDGER = RowShape(tables.events, LedgerRow, ["event_id"])
-_EMAILS = RowShape(tables.emails, EmailRow, ["email_key"])
-_CALLS = RowShape(tables.stripe_calls, StripeCallRow, ["call_key"])
-_EXPORTS = RowShape(tables.exports, ExportRow, ["export_key"])
 _LETTERS = RowShape(tables.dead_letters, DeadLetterRow, ["consumer_group", "topic", "partition", "offset"])
 
 
@@ -75,10 +72,9 @@ _RESOLVE_LETTERS = """
 UPDATE billing.dead_letters SET status = 'resolved', closed_at = now(), closed_by = coalesce(closed_by, 'worker')
 WHERE event_id = ANY($1::text[]) AND status IN ('open', 'replayed')
 """
+_QUEUES = {outbox: RowShape(outbox.table, outbox.row_type, [outbox.key]) for outbox in OUTBOXES}
 # Each key is queued only once, even after the row was delivered.
-_QUEUE_EMAILS = _EMAILS.insert("(email_key) DO NOTHING")
-_QUEUE_CALLS = _CALLS.insert("(call_key) DO NOTHING")
-_ORDER_EXPORTS = _EXPORTS.insert("(export_key) DO NOTHING")
+_QUEUE = {outbox: shape.insert(f"({outbox.key}) DO NOTHING") for outbox, shape in _QUEUES.items()}
 # Only a customer's open timers are loaded, so a new timer may have the key of one that is done or cancelled: that row
 # stays as it is (effects.StartTimer). A pending timer is moved.
 _START_TIMERS = loading.SHAPES[Timer].insert(
@@ -197,11 +193,10 @@ class Transaction:
                 timer.status is TimerStatus.PENDING for timers in flush.known.changed(Timer)[:2] for timer in timers
             ):
                 woken.append(TIMERS_CHANNEL)
-            if await self._run(_QUEUE_EMAILS, _EMAILS, flush.emails):
-                woken.append(EMAILS_CHANNEL)
-            if await self._run(_QUEUE_CALLS, _CALLS, flush.calls):
-                woken.append(STRIPE_CALLS_CHANNEL)
-            await self._run(_ORDER_EXPORTS, _EXPORTS, flush.exports)
+            for outbox, shape in _QUEUES.items():
+                rows = [row for row in flush.outbox if isinstance(row, outbox.row_type)] if flush.outbox else ()
+                if await self._run(_QUEUE[outbox], shape, rows):
+                    woken.append(outbox.channel)
             await self._run(_WRITE_LETTERS, _LETTERS, flush.dead_letters)
             if flush.revived:
                 await self._connection.execute(_RESOLVE_LETTERS, sorted(flush.revived))

@@ -15,7 +15,7 @@ import asyncpg
 import orjson
 
 from sinks.outbox.claims import Claims, Queue
-from sinks.postgres.outboxes import STRIPE_CALLS_CHANNEL
+from sinks.postgres.outboxes import STRIPE_CALLS
 
 # Rows queued by one batch have the same `queued_at`. Their order is then that of their events' offsets.
 _NO_EARLIER_POST = """(o.method <> 'POST' OR o.customer_id IS NULL OR NOT EXISTS (
@@ -54,11 +54,7 @@ class Calls(Claims[QueuedCall]):
 
     application = "billing-stripe-calls"
     queue = Queue(
-        table="stripe_calls",
-        key="call_key",
-        busy="calling",
-        channel=STRIPE_CALLS_CHANNEL,
-        kind="purpose",
+        outbox=STRIPE_CALLS,
         listed="call_key, event_id, account, customer_id, livemode, method, path, purpose, status, attempts, "
         "queued_at, next_attempt_at, done_at, last_error",
         read="SELECT claimed.*, e.created AS event_created FROM claimed LEFT JOIN billing.events e USING (event_id) "

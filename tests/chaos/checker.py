@@ -9,22 +9,26 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import asyncpg
 import orjson
+from sqlalchemy.dialects.postgresql import JSONB
 
-from schemas.effects import FIND_RECIPIENT, CallStripe, QueueEmail
 from schemas.record import Record
 from schemas.state import ROW_TYPES, Row, Timer, TimerStatus
 from schemas.timer import RETRY
 from sinks.email.message import message_id
 from sinks.postgres.loading import SHAPES
+from sinks.postgres.outboxes import EMAILS, OUTBOXES, Origin, Outbox
 from streams.rules.catalog import stream_of
 from tests.oracle.fold import Fold
 
 _MESSAGE_ID = re.compile(rb"^Message-ID: (<[^>]+>)", re.MULTILINE | re.IGNORECASE)
+_ANY_TIME = datetime.fromtimestamp(0, UTC)
+"""For times that are not compared."""
 _SHOWN = 5
 """Examples of each kind of difference in a report."""
 
@@ -47,7 +51,7 @@ class Findings:
     state: list[str] = field(default_factory=list)
     """Rows that differ from the log folded by the rules: lost, doubled or disordered effects."""
     outboxes: list[str] = field(default_factory=list)
-    """Mails and Stripe calls that are missing, or that the rules did not order, or not in this form."""
+    """Rows of outboxes that are missing, or that the rules did not order, or not in this form."""
     mails_missing: list[str] = field(default_factory=list)
     mails_doubled: list[str] = field(default_factory=list)
     """Sent more often than the tries explain."""
@@ -84,9 +88,12 @@ class Tables:
 
     ledger: dict[str, Columns]
     state: Mapping[type[Row], Mapping[tuple[str, ...], Row]]
-    emails: dict[str, Columns]
-    calls: dict[str, Columns]
+    outboxes: Mapping[Outbox, dict[str, Columns]]
     letters: list[Columns]
+
+    @property
+    def emails(self) -> dict[str, Columns]:
+        return self.outboxes[EMAILS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +107,6 @@ class Post:
 
 _LEDGER = """
 SELECT event_id, type, outcome, reason, "partition", "offset", applied_at FROM billing.events
-"""
-_EMAILS = "SELECT email_key, event_id, customer_id, template, recipient, data, status, attempts FROM billing.emails"
-_CALLS = f"""
-SELECT call_key, event_id, method, path, params FROM billing.stripe_calls WHERE purpose <> '{FIND_RECIPIENT}'
 """
 _LETTERS = 'SELECT event_id, "partition", "offset" FROM billing.dead_letters'
 
@@ -122,8 +125,10 @@ async def read_tables(url: str) -> Tables:
             return Tables(
                 ledger={row["event_id"]: row for row in await _rows(connection, _LEDGER)},
                 state=state,
-                emails={row["email_key"]: row for row in await _rows(connection, _EMAILS)},
-                calls={row["call_key"]: row for row in await _rows(connection, _CALLS)},
+                outboxes={
+                    outbox: {row[outbox.key]: row for row in await _rows(connection, _queued(outbox))}
+                    for outbox in OUTBOXES
+                },
                 letters=await _rows(connection, _LETTERS),
             )
     finally:
@@ -242,31 +247,35 @@ def _check_order(
 
 
 def _check_outboxes(findings: Findings, fold: Fold, tables: Tables) -> None:
-    for name, stored, ordered in (("mail", tables.emails, fold.emails), ("call", tables.calls, fold.calls)):
+    for outbox, ordered in fold.orders.items():
+        name, stored = outbox.name, tables.outboxes[outbox]
         findings.outboxes += [f"{name} {key} was not queued" for key in sorted(ordered.keys() - stored.keys())]
         findings.outboxes += [
             f"{name} {key} was not ordered by any event" for key in sorted(stored.keys() - ordered.keys())
         ]
-    for key, (event_id, email) in fold.emails.items():
-        row = tables.emails.get(key)
-        if row is not None and (row["event_id"], *_stored_mail(row)) != (event_id, *_ordered_mail(email)):
-            findings.outboxes.append(f"mail {key} differs from what {event_id} ordered")
-    for key, (event_id, call) in fold.calls.items():
-        row = tables.calls.get(key)
-        if row is not None and (row["event_id"], row["method"], row["path"]) != (event_id, *_ordered_call(call)):
-            findings.outboxes.append(f"call {key} differs from what {event_id} ordered")
+        for key in ordered.keys() & stored.keys():
+            envelope, order = ordered[key]
+            wanted = outbox.to_row(order, Origin(envelope.id, envelope.livemode), _ANY_TIME)
+            different = [
+                n for n in _fixed_columns(outbox) if _stored(outbox, stored[key], n) != _plain(getattr(wanted, n))
+            ]
+            if different:
+                listed = ", ".join(different)
+                findings.outboxes.append(f"{name} {key} differs from what {envelope.id} ordered: {listed}")
 
 
-def _stored_mail(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["customer_id"], row["template"], orjson.loads(row["data"])
+def _fixed_columns(outbox: Outbox) -> list[str]:
+    """The columns that the order determines. The dispatcher fills in the recipient of a mail."""
+    return [f.name for f in fields(outbox.row_type) if f.name not in outbox.not_compared | {"recipient"}]
 
 
-def _ordered_mail(email: QueueEmail) -> tuple[Any, ...]:
-    return email.customer_id, email.template, _plain(email.data)
+def _stored(outbox: Outbox, row: Columns, name: str) -> object:
+    is_json = isinstance(outbox.table.c[name].type, JSONB)
+    return orjson.loads(row[name]) if is_json else _plain(row[name])
 
 
-def _ordered_call(call: CallStripe) -> tuple[str, str]:
-    return call.method, call.path
+def _queued(outbox: Outbox) -> str:
+    return f"SELECT * FROM {outbox.table.fullname} AS t WHERE {outbox.compared_if}"  # only constants
 
 
 def _check_letters(findings: Findings, fold: Fold, tables: Tables) -> None:

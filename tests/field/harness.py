@@ -29,6 +29,7 @@ from schemas.refetch import refetched_event
 from schemas.settings import Config, Plan
 from schemas.state import Customer, Organization, Payment, Subscription, Timer, TimerStatus
 from schemas.timer import timer_event
+from sinks.postgres.outboxes import EMAILS
 from streams.rules.catalog import RULES
 from tests.oracle.fold import Fold
 
@@ -205,7 +206,7 @@ def play(field_case: FieldCase) -> Played:
             fold.take(record(fired, Source.TIMER))
     return Played(
         known=fold.known,
-        mails=[field_mail(mail) for _, mail in fold.emails.values()],
+        mails=[field_mail(mail) for _, mail in fold.orders[EMAILS].values() if isinstance(mail, QueueEmail)],
         outcomes={event_id: judged.outcome for event_id, judged in fold.ledger.items()},
     )
 

@@ -90,10 +90,10 @@ class RulesWorld:
             read_event, rule = read(event)
             rule.refer(read_event)
             outcome = apply(rule.decide(read_event, self.known), read_event, self.known)
-            for email in outcome.emails:
+            for email in (order for order in outcome.orders if isinstance(order, QueueEmail)):
                 read_mail(email.template, email.data)
                 self.emails.setdefault(email.key, email)
-            for call in outcome.calls:
+            for call in (order for order in outcome.orders if isinstance(order, CallStripe)):
                 self.calls.setdefault(call.key, call)
             if outcome.stale is not None:
                 self.stale.append(read_event.id)

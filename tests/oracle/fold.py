@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 
 import orjson
 
-from schemas.effects import CallStripe, QueueEmail
+from schemas.effects import Order
 from schemas.errors import MalformedEvent, NotKnownYet, Poison
 from schemas.known import Known
 from schemas.record import Record, Source
 from schemas.settings import Config
 from schemas.state import TimerStatus
 from schemas.timer import TimerDue, timer_event, timer_event_type
+from sinks.postgres.outboxes import BY_EFFECT, OUTBOXES, Outbox
 from streams.apply import apply
 from streams.decode import Decoded, EventSummary, decode, describe
 from streams.rules.registry import Rule
@@ -49,10 +50,10 @@ class Fold:
     rules: Mapping[str, Rule]
     ledger: dict[str, Judged] = field(default_factory=dict)
     """Results by event id."""
-    emails: dict[str, tuple[str, QueueEmail]] = field(default_factory=dict)
-    """Mails by key: the id of the first event that ordered the mail, and the order."""
-    calls: dict[str, tuple[str, CallStripe]] = field(default_factory=dict)
-    """Stripe calls by key, in the same form."""
+    orders: dict[Outbox, dict[str, tuple[EventSummary, Order]]] = field(
+        default_factory=lambda: {outbox: {} for outbox in OUTBOXES}
+    )
+    """Orders of each outbox by key: the first event that ordered the row, and the order."""
     fired: set[str] = field(default_factory=set)
     """Keys of the timers with an event in the log."""
     waited: set[str] = field(default_factory=set)
@@ -119,10 +120,8 @@ class Fold:
             self._judge(envelope, "dead", record, _UNFORESEEN)
             return
         outcome = apply(effects, event, self.known)
-        for email in outcome.emails:
-            self.emails.setdefault(email.key, (event.id, email))
-        for call in outcome.calls:
-            self.calls.setdefault(call.key, (event.id, call))
+        for order in outcome.orders:
+            self.orders[BY_EFFECT[type(order)]].setdefault(order.key, (envelope, order))
         self._judge(envelope, "applied" if outcome.stale is None else "stale", record)
 
     def _judge(self, envelope: EventSummary, outcome: str, record: Record, error_class: str = "") -> None:

@@ -35,6 +35,7 @@ from scheduler.timers import Scheduler
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
 from schemas.settings import Config, InvalidSettings, Plan, Settings
+from sinks.postgres.outboxes import BY_TABLE
 from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.catalog import RULES
@@ -180,7 +181,7 @@ async def test_the_log_applied_again_gives_the_same_rows(live: Live, blank: Secr
     compared = ("events", "customers", "subscriptions", "payments", "timers", "emails", "dead_letters", "erasures")
     assert not [(table, found.rows[table]) for table in compared if found.rows[table] < 3]
     assert ends(live.settings.kafka_bootstrap, live.settings.dead_topic) == letters_before
-    for table in ("emails", "stripe_calls", "exports"):
+    for table in BY_TABLE:
         statuses = {row["status"] for row in await _rows(blank, f"SELECT DISTINCT status FROM billing.{table}")}
         assert statuses <= {"suppressed", "failed", "deleted"}, table  # the latter two: erased before they were sent
     assert await _rows(blank, "SELECT 1 FROM billing.emails WHERE status = 'suppressed'")

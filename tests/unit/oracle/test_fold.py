@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ import orjson
 import pytest
 
 from local.stripe.builder import Json, StripeEvents
+from schemas.effects import Order, QueueEmail
 from schemas.record import Record, RecordHeaders, Source, record_of
 from schemas.settings import Config
 from schemas.state import ROW_TYPES, Customer, Subscription, Timer, TimerStatus
 from schemas.timer import timer_event
 from sinks.email.message import message_id
+from sinks.postgres.outboxes import EMAILS, Origin, Outbox
+from streams.decode import EventSummary
 from streams.rules.catalog import RULES
 from tests.chaos.checker import Findings, Post, Tables, check
 from tests.chaos.history import deliveries, in_order
@@ -55,7 +58,8 @@ def test_each_event_has_the_outcome_of_its_rule() -> None:
     fold = fold_of(SUBSCRIBED, PAID, BROKEN, UNKNOWN)
     assert outcomes(fold) == {"evt_sub": "applied", "evt_paid": "applied", "evt_broken": "dead", "evt_other": "ignored"}
     assert fold.ledger["evt_broken"].error_class == "MalformedEvent"
-    assert [email.template for _, email in fold.emails.values()] == ["subscription-welcome", "payment-receipt"]
+    mails = [email.template for _, email in fold.orders[EMAILS].values() if isinstance(email, QueueEmail)]
+    assert mails == ["subscription-welcome", "payment-receipt"]
 
 
 def test_a_repeated_event_is_decided_at_its_first_position() -> None:
@@ -139,20 +143,20 @@ def tables_of(fold: Fold) -> Tables:
             for event_id, judged in fold.ledger.items()
         },
         state={kind: {row.key: row for row in fold.known.changed(kind)[0]} for kind in ROW_TYPES},
-        emails={
-            key: {
-                "event_id": event_id,
-                "customer_id": email.customer_id,
-                "template": email.template,
-                "data": orjson.dumps(dict(email.data)),
-                "status": "sent",
-                "attempts": 1,
-            }
-            for key, (event_id, email) in fold.emails.items()
+        outboxes={
+            outbox: {key: queued(outbox, *ordered) for key, ordered in orders.items()}
+            for outbox, orders in fold.orders.items()
         },
-        calls={},
         letters=[{"event_id": "evt_broken"}],
     )
+
+
+def queued(outbox: Outbox, envelope: EventSummary, order: Order) -> dict[str, Any]:
+    """A delivered row as Postgres returns it, with JSON columns as text."""
+    row = outbox.to_row(order, Origin(envelope.id, envelope.livemode), datetime.fromtimestamp(AT, UTC))
+    columns = {name: getattr(row, name) for name in (field.name for field in fields(row))}
+    texts = {name: orjson.dumps(value) for name, value in columns.items() if isinstance(value, Mapping)}
+    return columns | texts | {"status": outbox.done, "attempts": 1}
 
 
 def findings_after(harm: Callable[[Tables, Path], object], folder: Path) -> Findings:

@@ -22,7 +22,7 @@ from local.stack.ports import free_port
 from schemas.mail import MAILS
 from sinks.email.dispatcher import Pace
 from sinks.outbox.wakeup import listen
-from sinks.postgres.outboxes import EMAILS_CHANNEL
+from sinks.postgres.outboxes import EMAILS
 from tests.faulty_mailbox import Fault, FaultyMailbox
 from tests.kits.mailkit import MailOutboxKit, eventually, open_kit
 
@@ -154,7 +154,7 @@ async def test_a_notification_ends_the_wait(desk: MailOutboxKit, mailbox: Faulty
     """With a poll interval of a minute, a mail is still sent at once."""
     lazy = Pace(poll_s=60.0)
     async with desk.dispatcher(mailbox, senders=1, pace=lazy) as dispatcher:
-        listening = asyncio.create_task(listen(desk.url, EMAILS_CHANNEL, dispatcher.wake))
+        listening = asyncio.create_task(listen(desk.url, EMAILS.channel, dispatcher.wake))
         try:
             for number in range(3):
                 await desk.queue(f"m{number}")

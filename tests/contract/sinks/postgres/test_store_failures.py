@@ -58,7 +58,7 @@ REFUSED: dict[str, tuple[Flush, str]] = {
         "a value can't be written as JSON",
     ),
     "half a surrogate pair in JSON": (
-        Flush(known(), emails=[email_row("a", data={"name": f"{SECRET}\ud800"})]),
+        Flush(known(), outbox=[email_row("a", data={"name": f"{SECRET}\ud800"})]),
         "a value can't be written as JSON",
     ),
     "too large for an index": (

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from local.stripe import payments as pay
 from local.stripe.builder import ApiShape, Json, StripeEvents
+from schemas.effects import QueueEmail
 from schemas.errors import NotKnownYet
 from schemas.known import Known
 from schemas.state import Customer, Dispute, Payment, PaymentMethod, Row, Timer
@@ -79,7 +80,7 @@ async def _is_settled(store: Store, mails: set[str], event: Json) -> bool:
             outcome = apply(rule.decide(read_event, known), read_event, known)
         except NotKnownYet:
             return False
-        mails |= {email.key for email in outcome.emails}
+        mails |= {order.key for order in outcome.orders if isinstance(order, QueueEmail)}
         await transaction.flush(Flush(known))
     return True
 

@@ -57,7 +57,7 @@ FLUSH = Flush(
         ledger_row("evt_1", payload='{"id": "evt_1", "object": "event"}'),
         ledger_row("evt_2", outcome="dead", reason="no such currency", created=NOW + timedelta(seconds=1)),
     ],
-    emails=[email_row("welcome:sub_1", "evt_1"), email_row("other", "evt_3", customer_id="cus_2")],
+    outbox=[email_row("welcome:sub_1", "evt_1"), email_row("other", "evt_3", customer_id="cus_2")],
     dead_letters=[LETTER],
 )
 

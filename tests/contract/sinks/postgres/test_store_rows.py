@@ -29,7 +29,7 @@ from schemas.state import (
     Timer,
     User,
 )
-from sinks.postgres.outboxes import EMAILS_CHANNEL, STRIPE_CALLS_CHANNEL
+from sinks.postgres.outboxes import EMAILS, STRIPE_CALLS
 from sinks.postgres.rows import DeadLetterRow, Flush, StripeCallRow
 from sinks.postgres.store import Store
 from sinks.postgres.tables import STATE_TABLES
@@ -159,7 +159,7 @@ async def test_mails_and_calls_are_queued_only_once(store: Store, database: Secr
     )
     again = replace(call, purpose="again")
     for mail in (email_row("welcome:sub_1"), email_row("welcome:sub_1", event_id="evt_2", data={"plan": "other"})):
-        await write(store, Flush(known(), emails=[mail, mail], calls=[call, again]))
+        await write(store, Flush(known(), outbox=[mail, mail, call, again]))
     assert await ask(database, "SELECT array_agg(event_id || (data->>'plan')) FROM billing.emails") == ["evt_1pro"]
     assert await ask(database, "SELECT array_agg(purpose) FROM billing.stripe_calls") == [call.purpose]
     assert await ask(database, "SELECT status FROM billing.emails") == "queued"
@@ -170,13 +170,13 @@ async def test_mails_and_calls_are_queued_only_once(store: Store, database: Secr
 async def test_dispatchers_are_woken_only_when_there_is_something_new(store: Store, database: SecretStr) -> None:
     received: list[str] = []
     connection = await asyncpg.connect(database.get_secret_value())
-    for channel in (EMAILS_CHANNEL, STRIPE_CALLS_CHANNEL, "the_end"):
+    for channel in (EMAILS.channel, STRIPE_CALLS.channel, "the_end"):
         await connection.add_listener(
             channel, lambda _connection, _pid, channel, _payload: received.append(str(channel))
         )
     try:
-        await write(store, Flush(known(), emails=[email_row("a")]))
-        await write(store, Flush(known(), emails=[email_row("a")]))
+        await write(store, Flush(known(), outbox=[email_row("a")]))
+        await write(store, Flush(known(), outbox=[email_row("a")]))
         await write(store, Flush(known(Customer(account="", customer_id="cus_1"))))
         await ask(database, "SELECT pg_notify('the_end', '')")
 
@@ -186,7 +186,7 @@ async def test_dispatchers_are_woken_only_when_there_is_something_new(store: Sto
         await until(ended)
     finally:
         await connection.close()
-    assert received == [EMAILS_CHANNEL, "the_end"]
+    assert received == [EMAILS.channel, "the_end"]
 
 
 async def test_a_dead_letter_that_dies_again_is_open_again(store: Store, database: SecretStr) -> None:

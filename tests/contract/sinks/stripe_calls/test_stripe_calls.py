@@ -21,7 +21,7 @@ from schemas.ordering import ordering_key
 from schemas.state import derived_id
 from sinks.outbox.loop import Pace
 from sinks.outbox.wakeup import listen
-from sinks.postgres.outboxes import STRIPE_CALLS_CHANNEL
+from sinks.postgres.outboxes import STRIPE_CALLS
 from sinks.stripe_calls.caller import TRIES
 from sinks.stripe_calls.calls import Calls
 from sinks.stripe_calls.dispatcher import CallDispatcher
@@ -312,7 +312,7 @@ async def test_one_customers_cards_are_set_in_the_order_they_came(desk: CallOutb
 async def test_a_notification_wakes_the_dispatcher(desk: CallOutboxKit, stripe: StripeServer) -> None:
     """The poll interval is a minute."""
     async with desk.dispatcher(pace=Pace(poll_s=60.0)) as running:
-        listening = asyncio.create_task(listen(desk.url, STRIPE_CALLS_CHANNEL, running.wake))
+        listening = asyncio.create_task(listen(desk.url, STRIPE_CALLS.channel, running.wake))
         try:
             await eventually(lambda: _is_so(running.outbox_trouble() is None))
             await desk.queue("a")

@@ -14,12 +14,12 @@ from sqlalchemy.dialects.postgresql import JSONB
 from schemas.state import ROW_TYPES, Row
 from schemas.verdict import Verdict
 from sinks.postgres import tables
-from sinks.postgres.rows import DeadLetterRow, EmailRow, LedgerRow, StripeCallRow
+from sinks.postgres.outboxes import OUTBOXES
+from sinks.postgres.rows import DeadLetterRow, LedgerRow
 
 OTHERS: dict[type[Any], Any] = {
     LedgerRow: tables.events,
-    EmailRow: tables.emails,
-    StripeCallRow: tables.stripe_calls,
+    **{outbox.row_type: outbox.table for outbox in OUTBOXES},
     DeadLetterRow: tables.dead_letters,
 }
 
