@@ -1,0 +1,51 @@
+"""One simulated person: their Stripe customers, and what can be found of them in the books."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from local.stripe.simulator import customers
+from local.stripe.simulator.books import Books, Json
+from local.stripe.simulator.refunds import refundable
+from local.stripe.simulator.stripe import SimulatedStripe
+
+RUNNING = ("active", "past_due", "unpaid", "trialing")
+
+
+@dataclass(repr=False)
+class Person:
+    """`random` decides what a step leaves open."""
+
+    stripe: SimulatedStripe
+    books: Books
+    random: random.Random
+    user: str = "user_1"
+    name: str = "Ada Vo"
+    mailbox: str = "ada"
+    steps: Counter[str] = field(default_factory=Counter)
+    """What has been done, by step."""
+    own: list[str] = field(default_factory=list)
+    """Ids of this person's customers."""
+
+    def chance(self, of: float = 0.5) -> bool:
+        return self.random.random() < of
+
+    def pick(self, found: Sequence[Json]) -> Json | None:
+        return self.random.choice(found) if found else None
+
+    def customer(self) -> Json | None:
+        present = [id_ for id_ in self.own if not customers.is_deleted(self.books, id_)]
+        return self.books.get("customer", present[-1]) if present else None
+
+    def of(self, kind: str, *statuses: str) -> list[Json]:
+        found = [one for one in self.books.all(kind) if one.get("customer") in self.own]
+        return [one for one in found if not statuses or one["status"] in statuses]
+
+    def subscription(self, *statuses: str) -> Json | None:
+        return self.pick(self.of("subscription", *(statuses or RUNNING)))
+
+    def charges(self) -> list[Json]:
+        return [one for one in self.of("charge", "succeeded") if refundable(one) > 0]
