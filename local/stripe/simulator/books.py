@@ -100,14 +100,14 @@ class StripeEvent:
 
 @dataclass(frozen=True, slots=True)
 class AccountSettings:
-    """The settings of an account that decide what becomes of failed payments, as in Stripe's dashboard."""
+    """The settings of an account that decide how failed payments end, as in Stripe's dashboard."""
 
     retries_days: Sequence[int] = (3, 5, 7)
     """Days between one failed attempt and the next."""
     after_retries: str = "cancel"
-    """`cancel`, `unpaid` or `past_due`: what becomes of the subscription after the last attempt."""
+    """`cancel`, `unpaid` or `past_due`: the result for the subscription after the last attempt."""
     unpaid_invoice: str = "open"
-    """`open` or `uncollectible`: what becomes of the invoice after the last attempt."""
+    """`open` or `uncollectible`: the result for the invoice after the last attempt."""
 
 
 @dataclass(slots=True)

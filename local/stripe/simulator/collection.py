@@ -41,7 +41,7 @@ def pay_part(books: Books, invoice: Json, amount: int, method: Json) -> None:
 
 
 def pay_out_of_band(books: Books, invoice: Json) -> None:
-    """The customer has paid by other means, and somebody says so to Stripe. `amount_paid` is then the whole."""
+    """The customer has paid by other means, and the seller records it at Stripe. `amount_paid` is then the whole."""
     _drop_intent(books, invoice)
     _payment(books, invoice, invoice["amount_remaining"], {"type": "payment_record"})
     invoice.update(amount_paid=invoice["amount_paid"] + invoice["amount_remaining"], _out_of_band=True)

@@ -37,7 +37,7 @@ def create_subscription(
 
     `pays_at_once` False: the customer is at a checkout and pays later, or never. `shows_start` False: the event of the
     creation comes after the first payment and already has its status, as for a subscription made through the API.
-    `missing_method`: what becomes of a trial that ends without a payment method.
+    `missing_method`: what happens to a trial that ends without a payment method.
     """
     currency = currency or PRICES[items[0][0]]["currency"]
     trial_end = books.now + trial_days * DAY_S if trial_days else None
@@ -209,7 +209,7 @@ def add_interval(moment: int, interval: str, count: int = 1) -> int:
 
 
 def _expire(books: Books, subscription: Json) -> None:
-    """Nobody has paid the first invoice within 23 hours."""
+    """The first invoice was not paid within 23 hours."""
     if subscription["status"] != "incomplete":
         return
     invoice = books.get("invoice", subscription["latest_invoice"])
