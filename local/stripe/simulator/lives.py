@@ -6,7 +6,8 @@ A life is a list of steps. A step that does not apply to the state at its time i
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from local.stripe.simulator.books import DAY_S, HOUR_S
 from local.stripe.simulator.money_steps import MoneySteps
@@ -15,15 +16,27 @@ from local.stripe.simulator.subscription_steps import SubscriptionSteps
 PAUSES_S = (0, 0, 1, HOUR_S, DAY_S, 4 * DAY_S, 9 * DAY_S, 31 * DAY_S, 62 * DAY_S)
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step, and the number that decides what it leaves open. The same step in the same state does the same."""
+
+    name: str
+    choice: int = 0
+
+
 class Life(MoneySteps, SubscriptionSteps):
     """One person and what happens to them."""
 
-    def live(self, steps: Sequence[str]) -> Life:
+    def live(self, steps: Iterable[Step]) -> Life:
+        """Takes one step after another, with a pause after each."""
         for step in steps:
-            if STEPS[step](self):
-                self.steps[step] += 1
+            self.take(step)
             self.stripe.clock.advance(self.random.choice(PAUSES_S))
         return self
+
+    def take(self, step: Step) -> None:
+        self.random = random.Random(step.choice)  # noqa: S311  # a simulation
+        self.steps[step.name] += STEPS[step.name](self)
 
     def wait(self) -> bool:
         self.stripe.clock.advance(self.random.choice([31, 62]) * DAY_S)
@@ -45,8 +58,9 @@ WEIGHTS = {"wait": 6, "subscribe": 2, "pay_open_invoice": 3, "refund": 2, "chang
 """How often a random life takes a step, 1 unless it is named here."""
 
 
-def random_steps(chance: random.Random, count: int) -> list[str]:
+def random_steps(chance: random.Random, count: int) -> list[Step]:
     """A beginning and `count` further steps."""
     names = list(STEPS)
     begin = chance.choice(["subscribe", "subscribe", "subscribe_by_hand", "buy"])
-    return [begin, *chance.choices(names, [WEIGHTS.get(name, 1) for name in names], k=count)]
+    chosen = [begin, *chance.choices(names, [WEIGHTS.get(name, 1) for name in names], k=count)]
+    return [Step(name, chance.randrange(2**16)) for name in chosen]

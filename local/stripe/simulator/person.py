@@ -17,16 +17,16 @@ RUNNING = ("active", "past_due", "unpaid", "trialing")
 
 @dataclass(repr=False)
 class Person:
-    """`random` decides what a step leaves open."""
+    """`random` decides what a step leaves open; each step has its own."""
 
     stripe: SimulatedStripe
     books: Books
-    random: random.Random
+    random: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311  # a simulation
     user: str = "user_1"
     name: str = "Ada Vo"
     mailbox: str = "ada"
     steps: Counter[str] = field(default_factory=Counter)
-    """What has been done, by step."""
+    """The steps that applied, by name."""
     own: list[str] = field(default_factory=list)
     """Ids of this person's customers."""
 

@@ -1,0 +1,137 @@
+"""Random lives of the simulated Stripe, delivered in every way, and what the rules make of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import orjson
+
+from local.stripe.builder import ApiShape, Json
+from local.stripe.simulator.books import AccountSettings, Books, StripeEvent
+from local.stripe.simulator.lives import Life, Step
+from local.stripe.simulator.prices import PLANS
+from local.stripe.simulator.render import rendered
+from local.stripe.simulator.stripe import SimulatedStripe
+from schemas.effects import SETTLE_A_TIE
+from schemas.refetch import refetched_event
+from schemas.settings import Config, Plan
+from streams.rules.catalog import rule_of
+from tests.kits.paymentkit import AT_ONCE, PatientWorld
+from tests.oracle.stripe_books import disagreements
+
+START = 1_767_225_600
+CONFIG = Config(plans={name: Plan(name=name.title(), prices=prices) for name, prices in PLANS.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """A life and how its events are delivered. `order` decides shapes, disorder, duplicates and losses."""
+
+    steps: Sequence[Step]
+    settings: AccountSettings = field(default_factory=AccountSettings)
+    shape: str = "new"
+    """`old`, `new`, or `mixed`: two endpoints of different API versions."""
+    delivery: str = "ordered"
+    """`ordered`, `shuffled` (with duplicates), or `lost`: a part arrives only through reconciliation."""
+    order: int = 0
+
+    def live(self) -> SimulatedStripe:
+        stripe = SimulatedStripe(START, settings=self.settings)
+        Life(stripe, stripe.books).live(self.steps)
+        return stripe
+
+    def deliver(self, stripe: SimulatedStripe) -> list[Json]:
+        """The events as they arrive."""
+        chance = random.Random(self.order)
+        events = stripe.events()
+        if self.delivery == "shuffled":
+            events = chance.sample(events, len(events)) + chance.sample(events, len(events) // 5)
+        elif self.delivery == "lost":
+            lost = {event.id for event in chance.sample(events, len(events) // 2)}
+            events = [one for one in events if one.id not in lost] + [one for one in events if one.id in lost]
+        return [event.render(self._shape(event, chance)) for event in events]
+
+    def _shape(self, event: StripeEvent, chance: random.Random) -> ApiShape:
+        if self.shape == "mixed":
+            return chance.choice([shape for shape in ApiShape if event.is_in(shape)])
+        return ApiShape.OLD if self.shape == "old" else ApiShape.NEW
+
+    def __repr__(self) -> str:
+        steps = ", ".join(f"Step({one.name!r}, {one.choice})" for one in self.steps)
+        rest = f"shape={self.shape!r}, delivery={self.delivery!r}, order={self.order}"
+        return f"Course([{steps}], {self.settings!r}, {rest})"
+
+
+def is_sent(event: Json, shape: str) -> bool:
+    """An endpoint of an older API version is not sent the types that came later."""
+    return shape != "old" or not event["type"].startswith("invoice_payment.")
+
+
+def lived(course: Course) -> tuple[SimulatedStripe, PatientWorld]:
+    """Stripe at the end, and the tables in memory after every event, with ties settled."""
+    stripe = course.live()
+    world = PatientWorld(CONFIG)
+    for event in course.deliver(stripe):
+        if rule_of(event["type"]) is not None and is_sent(event, course.shape):
+            world.apply(event)
+    world.fire(*AT_ONCE)
+    _settle_ties(world, stripe)
+    return stripe, world
+
+
+def _settle_ties(world: PatientWorld, stripe: SimulatedStripe) -> None:
+    """Answers the rules' questions as Stripe would a moment later."""
+    for call in [call for call in world.calls.values() if call.purpose == SETTLE_A_TIE]:
+        found = stripe.accounts[call.account].find(call.path.rpartition("/")[2])
+        if found is None:
+            continue
+        answer = rendered(orjson.loads(orjson.dumps(found)), ApiShape.NEW)
+        event = refetched_event(
+            call.key,
+            answer,
+            at=datetime.fromtimestamp(stripe.clock.now + 1, UTC),
+            account=call.account,
+            livemode=False,
+            api_version=str(ApiShape.NEW),
+            request_id=None,
+        )
+        if rule_of(event["type"]) is not None:
+            world.apply(event)
+
+
+def differences(course: Course) -> list[str]:
+    """Every field in which the tables and Stripe disagree, and every broken promise about mails."""
+    stripe, world = lived(course)
+    found = [line for books in stripe.accounts.values() for line in disagreements(world.rows, books, CONFIG)]
+    found += [f"{event['type']} {event['id']} still waits" for event in world.waiting]
+    return found + mail_faults(world, stripe.books)
+
+
+def mail_faults(world: PatientWorld, books: Books) -> list[str]:
+    """One receipt per invoice and only of money paid; one welcome per subscription that began; no false dunning."""
+    found: list[str] = []
+    paid = {one["number"] for one in books.all("invoice") if one["status"] == "paid" and one["amount_paid"] > 0}
+    failed = {books.get("invoice", one["_invoice"])["number"] for one in _failures(books)}
+    receipts = [mail.data.get("number") for mail in world.emails.values() if mail.template == "payment-receipt"]
+    numbered = [number for number in receipts if number is not None]
+    found += [f"receipt of {number}, which is not paid" for number in {*numbered} - paid]
+    found += [f"no receipt of {number}" for number in paid - {*numbered}]
+    found += [f"{numbered.count(number)} receipts of {number}" for number in {*numbered} if numbered.count(number) > 1]
+    dunned = {
+        mail.data.get("number") for mail in world.emails.values() if mail.template.startswith("payment-failed")
+    } - {None}
+    found += [f"dunning of {number}, which never failed" for number in dunned - failed]
+    welcomes = [key for key, mail in world.emails.items() if mail.template == "subscription-welcome"]
+    begun = [one for one in books.all("subscription") if one["status"] != "incomplete_expired"]
+    if len(welcomes) > len(begun):
+        found.append(f"{len(welcomes)} welcomes to {len(begun)} subscriptions")
+    return found
+
+
+def _failures(books: Books) -> list[Json]:
+    return [
+        one for one in books.all("charge") if one["status"] == "failed" and one["_invoice"] in books.objects["invoice"]
+    ]
