@@ -1,0 +1,67 @@
+"""Random lives of the simulated Stripe: in any order, with repeats and losses, the tables equal its objects (D2, D7).
+
+BILLING_LIVES sets how many lives are tried (300 by default, 10,000 in `make soak`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from local.stripe.simulator.books import AccountSettings
+from local.stripe.simulator.lives import STEPS, Step
+from tests.kits.lifekit import Course, differences
+
+LIVES = int(os.environ.get("BILLING_LIVES", "300"))
+
+OPEN = (
+    r"Payment \S+ status: Stripe closed, table (failed|pending)",
+    r"Payment \S+ status: Stripe succeeded, table pending",
+    r"Payment \S+ status: Stripe lost, table succeeded",
+    r"Payment \S+ subscription_id: .*",
+    r"Subscription \S+ (plan|price_id|quantity|currency): .*",
+    r"Organization \S+ (plan|status): .*",
+    r"Customer \S+ (default_payment_method|email|name): .*",
+    r"Organization \S+ billing_email: .*",
+    r"dunning of .*",
+)
+"""Disagreements that are known and not fixed yet. Each line goes when its rule is right."""
+_OPEN = re.compile("|".join(OPEN)) if OPEN else None
+
+
+def unexpected(course: Course) -> list[str]:
+    return [line for line in differences(course) if _OPEN is None or not _OPEN.fullmatch(line)]
+
+
+@st.composite
+def courses(draw: Callable[[st.SearchStrategy[Any]], Any], deliveries: tuple[str, ...]) -> Course:
+    begin = st.sampled_from(["subscribe", "subscribe_by_hand", "buy"])
+    names = st.tuples(begin, st.lists(st.sampled_from([*STEPS, "wait", "wait", "wait"]), max_size=12))
+    first, rest = draw(names)
+    choices = draw(st.lists(st.integers(0, 2**16), min_size=len(rest) + 1, max_size=len(rest) + 1))
+    return Course(
+        tuple(Step(name, choice) for name, choice in zip([first, *rest], choices, strict=True)),
+        AccountSettings(
+            after_retries=draw(st.sampled_from(["cancel", "unpaid", "past_due"])),
+            unpaid_invoice=draw(st.sampled_from(["open", "uncollectible"])),
+        ),
+        shape=draw(st.sampled_from(["new", "old", "mixed"])),
+        delivery=draw(st.sampled_from(deliveries)),
+        order=draw(st.integers(0, 2**16)),
+    )
+
+
+@pytest.mark.parametrize("delivery", ["ordered", "shuffled", "lost"])
+def test_the_tables_equal_stripes_objects(delivery: str) -> None:
+    @settings(max_examples=LIVES // 3, deadline=None, suppress_health_check=(HealthCheck.too_slow,))
+    @given(courses((delivery,)))
+    def lives(course: Course) -> None:
+        assert unexpected(course) == []
+
+    lives()
