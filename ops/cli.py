@@ -24,6 +24,7 @@ COMMANDS = {
     "migrate": "ops.commands.migrate:migrate",
     "topics": "ops.commands.topics:topics",
     "trigger": "ops.commands.trigger:trigger",
+    "simulate": "ops.commands.simulate:simulate",
     "event": "ops.commands.event:event",
     "customer": "ops.commands.event:customer",
     "mrr": "ops.commands.mrr:mrr",

@@ -50,7 +50,7 @@ def trigger(
         raise typer.Exit(EXIT_INVALID_SETTINGS)
     try:
         settings = load_settings()
-        secret = _secret_of(load_config(settings.config_path), settings, endpoint)
+        secret = secret_of(load_config(settings.config_path), settings, endpoint)
     except InvalidSettings as error:
         typer.echo(f"trigger: {error}", err=True)
         raise typer.Exit(EXIT_INVALID_SETTINGS) from None
@@ -77,7 +77,7 @@ def trigger(
         raise typer.Exit(EXIT_REFUSED)
 
 
-def _secret_of(config: Config, settings: Settings, endpoint: str) -> SecretStr:
+def secret_of(config: Config, settings: Settings, endpoint: str) -> SecretStr:
     """Return the endpoint's secret. Raises InvalidSettings if the API key or the endpoint is in live mode."""
     key = settings.stripe_api_key.get_secret_value() if settings.stripe_api_key else ""
     if key.startswith(("sk_live_", "rk_live_")):

@@ -59,7 +59,7 @@ class Clock:
             due, _, task = heapq.heappop(self._tasks)
             self.now = max(self.now, due)
             task()
-        self.now = end
+        self.now = max(self.now, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +120,8 @@ class Books:
     settings: AccountSettings = field(default_factory=AccountSettings)
     objects: dict[str, dict[str, Json]] = field(default_factory=lambda: defaultdict(dict))
     """By `object` and id."""
+    owned: dict[tuple[str, str | None], list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Ids by `object` and the customer that an object was created for."""
     events: list[StripeEvent] = field(default_factory=list)
     """In the order in which they happened."""
     watchers: dict[str, Callable[[Json], None]] = field(default_factory=dict)
@@ -140,7 +142,14 @@ class Books:
 
     def add(self, obj: Json) -> Json:
         self.objects[obj["object"]][obj["id"]] = obj
+        self.owned[obj["object"], obj.get("customer")].append(obj["id"])
         return obj
+
+    def of(self, kind: str, customer: str) -> list[Json]:
+        """Returns the customer's objects of this kind, oldest first."""
+        there = self.objects[kind]
+        found = [there[id_] for id_ in self.owned[kind, customer] if id_ in there]
+        return [obj for obj in found if obj.get("customer") == customer]
 
     def get(self, kind: str, id_: str) -> Json:
         """Raises KeyError."""

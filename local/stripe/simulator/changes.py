@@ -179,7 +179,7 @@ def pause_collection(books: Books, subscription: Json, behavior: str, resumes_at
 
 def resume_collection(books: Books, subscription: Json) -> None:
     change(books, subscription, pause_collection=None)
-    for invoice in books.all("invoice"):
+    for invoice in books.of("invoice", subscription["customer"]):
         if invoice["_subscription"] == subscription["id"] and invoice["status"] == "draft":
             invoice["auto_advance"] = subscription["status"] != "unpaid"
             books.clock.at(books.now + HOUR_S, _advancing(books, subscription, invoice))

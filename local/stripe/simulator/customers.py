@@ -48,13 +48,11 @@ def set_default(books: Books, customer: Json, method_id: str | None) -> None:
 
 def delete_customer(books: Books, customer: Json, end_subscription: Callable[[Books, Json], None]) -> None:
     """Ends the subscriptions of the customer and detaches the payment methods first, as Stripe does."""
-    for subscription in books.all("subscription"):
-        if subscription["customer"] == customer["id"]:
-            end_subscription(books, subscription)
-    for method in books.all("payment_method"):
-        if method["customer"] == customer["id"]:
-            with books.change(method, "payment_method.detached"):
-                method["customer"] = None
+    for subscription in books.of("subscription", customer["id"]):
+        end_subscription(books, subscription)
+    for method in books.of("payment_method", customer["id"]):
+        with books.change(method, "payment_method.detached"):
+            method["customer"] = None
     books.objects["customer"][customer["id"]] = {
         "id": customer["id"], "object": "customer", "created": customer["created"], "deleted": True,
     }  # fmt: skip
@@ -126,7 +124,7 @@ def detach(books: Books, method: Json) -> None:
         method["customer"] = None
     if customer["invoice_settings"]["default_payment_method"] == method["id"]:
         set_default(books, customer, None)
-    for subscription in books.all("subscription"):
+    for subscription in books.of("subscription", customer["id"]):
         if subscription["default_payment_method"] == method["id"]:
             with books.change(subscription):
                 subscription["default_payment_method"] = None

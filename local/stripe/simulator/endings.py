@@ -42,7 +42,7 @@ def end(books: Books, subscription: Json, reason: str | None = "cancellation_req
         pending_update=None,
     )
     books.emit("customer.subscription.deleted", subscription)
-    for invoice in books.all("invoice"):
+    for invoice in books.of("invoice", subscription["customer"]):
         if invoice["_subscription"] != subscription["id"]:
             continue
         if invoice["status"] == "draft":

@@ -30,8 +30,9 @@ class MoneySteps(Person):
             invoice_first=self.chance(),
         )
         if session["payment_intent"] is not None:
-            self.stripe.clock.advance(self.random.choice([0, DAY_S]))
-            checkout.capture_purchase(self.books, session, is_taken=self.chance(0.7))
+            books, is_taken = self.books, self.chance(0.7)
+            moment = books.now + self.random.choice([0, DAY_S])
+            books.clock.at(moment, lambda: checkout.capture_purchase(books, session, is_taken=is_taken))
         return True
 
     def leave_checkout(self) -> bool:

@@ -41,7 +41,7 @@ class Person:
         return self.books.get("customer", present[-1]) if present else None
 
     def of(self, kind: str, *statuses: str) -> list[Json]:
-        found = [one for one in self.books.all(kind) if one.get("customer") in self.own]
+        found = [one for id_ in self.own for one in self.books.of(kind, id_)]
         return [one for one in found if not statuses or one["status"] in statuses]
 
     def subscription(self, *statuses: str) -> Json | None:

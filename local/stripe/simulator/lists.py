@@ -1,0 +1,201 @@
+"""The answers of Stripe's API: lists with filters and pages, single objects, and the few writes that are simulated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import orjson
+
+from local.stripe.builder import ApiShape
+from local.stripe.simulator.books import Books, Json, StripeEvent
+from local.stripe.simulator.customers import set_default
+from local.stripe.simulator.prices import PRICES, shown
+from local.stripe.simulator.render import rendered
+
+RESOURCES = {
+    "charges": "charge",
+    "credit_notes": "credit_note",
+    "customers": "customer",
+    "disputes": "dispute",
+    "invoice_payments": "invoice_payment",
+    "invoices": "invoice",
+    "payment_intents": "payment_intent",
+    "payment_methods": "payment_method",
+    "refunds": "refund",
+    "subscription_schedules": "subscription_schedule",
+    "subscriptions": "subscription",
+}
+"""The name in the path → `object`."""
+
+MOST = 100
+DEFAULT_LIMIT = 10
+_PARAMETER = re.compile(r"(\w+)\[(\w*)\]")
+
+
+class ApiError(Exception):
+    """An answer that is an error, as Stripe words it."""
+
+    def __init__(self, status: int, message: str, code: str = "", **more: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"error": {"type": "invalid_request_error", "code": code, "message": message, **more}}
+
+
+class Api:
+    """Answers for one account. `undelivered`: the ids of the events that no endpoint took."""
+
+    def __init__(self, books: Books, shape: ApiShape, undelivered: set[str]) -> None:
+        self._books = books
+        self._shape = shape
+        self._undelivered = undelivered
+
+    def events(self, query: Mapping[str, str]) -> Json:
+        """`type`, `types[]`, `created[…]`, `delivery_success`."""
+        asked = _Filter(query)
+        types = [value for name, value in query.items() if name == "type" or name.startswith("types[")]
+        found = [event for event in self._books.events if event.is_in(self._shape)]
+        if types:
+            found = [event for event in found if any(_is_type(event, type_) for type_ in types)]
+        if "delivery_success" in query:
+            is_delivered = query["delivery_success"] == "true"
+            found = [event for event in found if (event.id not in self._undelivered) is is_delivered]
+        # Newest first; of one second the later one first, as they were emitted.
+        found = [event for event in reversed(found) if asked.is_created(event.created)]
+        return _page([event.id for event in found], lambda at: self._event(found[at]), query, "/v1/events")
+
+    def event(self, id_: str) -> Json:
+        for event in self._books.events:
+            if event.id == id_:
+                return self._event(event)
+        raise _missing("event", id_)
+
+    def _event(self, event: StripeEvent) -> Json:
+        """An account that asks in its own name is not shown its name."""
+        shown = event.render(self._shape)
+        shown.pop("account", None)
+        return shown
+
+    def list(self, resource: str, query: Mapping[str, str]) -> Json:
+        kind = RESOURCES.get(resource)
+        if resource == "prices":
+            return _page(list(PRICES), lambda at: shown(list(PRICES.values())[at]), query, "/v1/prices")
+        if kind is None:
+            raise ApiError(404, f"Unrecognized request URL (GET: /v1/{resource}).")
+        asked = _Filter(query)
+        found = [one for one in self._books.all(kind) if asked.is_created(one.get("created", 0))]
+        found = [one for one in found if _is_listed(kind, one, query)]
+        for name in ("customer", "charge", "payment_intent", "subscription", "invoice"):
+            if name in query:
+                own = "_subscription" if (kind, name) == ("invoice", "subscription") else name
+                found = [one for one in found if one.get(own) == query[name]]
+        found.sort(key=lambda one: one.get("created", 0), reverse=True)
+        return _page([one["id"] for one in found], lambda at: self._shown(found[at]), query, f"/v1/{resource}")
+
+    def retrieve(self, resource: str, id_: str) -> Json:
+        if resource == "prices" and id_ in PRICES:
+            return shown(PRICES[id_])
+        found = self._books.objects[RESOURCES[resource]].get(id_) if resource in RESOURCES else None
+        if found is None:
+            raise _missing(resource.removesuffix("s"), id_)
+        if found.get("deleted"):
+            return {"id": id_, "object": found["object"], "deleted": True}
+        return self._shown(found)
+
+    def post(self, path: str, form: Mapping[str, str]) -> Json:
+        """Sets a customer's default payment method, or opens a session of the billing portal."""
+        if path == "billing_portal/sessions":
+            customer = self._customer(form.get("customer", ""))
+            url = f"https://billing.stripe.com/p/session/test_{customer['id']}"
+            return {
+                "id": self._books.new_id("bps"), "object": "billing_portal.session", "created": self._books.now,
+                "customer": customer["id"], "livemode": False, "return_url": form.get("return_url"), "url": url,
+            }  # fmt: skip
+        resource, _, id_ = path.partition("/")
+        if resource != "customers" or "/" in id_:
+            raise ApiError(404, f"Unrecognized request URL (POST: /v1/{path}).")
+        customer = self._customer(id_)
+        chosen = form.get("invoice_settings[default_payment_method]")
+        if chosen is not None:
+            method = self._books.objects["payment_method"].get(chosen)
+            if method is None or method["customer"] != id_:
+                raise _missing("PaymentMethod", chosen)
+            set_default(self._books, customer, chosen)
+        return self._shown(customer)
+
+    def _customer(self, id_: str) -> Json:
+        customer = self._books.objects["customer"].get(id_)
+        if customer is None or customer.get("deleted"):
+            raise _missing("customer", id_)
+        return customer
+
+    def _shown(self, obj: Json) -> Json:
+        return rendered(orjson.loads(orjson.dumps(obj)), self._shape)
+
+
+class _Filter:
+    """`created` and `created[gt|gte|lt|lte]`."""
+
+    def __init__(self, query: Mapping[str, str]) -> None:
+        self._bounds: list[Callable[[int], bool]] = []
+        for name, value in query.items():
+            found = _PARAMETER.fullmatch(name)
+            if found is not None and found[1] == "created":
+                self._bounds.append(_bound(found[2], int(value)))
+            elif name == "created":
+                self._bounds.append(_bound("", int(value)))
+
+    def is_created(self, moment: int) -> bool:
+        return all(is_within(moment) for is_within in self._bounds)
+
+
+def _bound(name: str, limit: int) -> Callable[[int], bool]:
+    match name:
+        case "gt":
+            return lambda moment: moment > limit
+        case "gte":
+            return lambda moment: moment >= limit
+        case "lt":
+            return lambda moment: moment < limit
+        case "lte":
+            return lambda moment: moment <= limit
+    return lambda moment: moment == limit
+
+
+def _is_type(event: StripeEvent, asked: str) -> bool:
+    return event.type == asked or (asked.endswith(".*") and event.type.startswith(asked[:-1]))
+
+
+def _is_listed(kind: str, one: Json, query: Mapping[str, str]) -> bool:
+    status = query.get("status")
+    if one.get("deleted"):
+        return False
+    if kind == "subscription":
+        # By default Stripe leaves out what is canceled; `all` means every status.
+        return (
+            one["status"] == status if status not in (None, "all") else status == "all" or one["status"] != "canceled"
+        )
+    return status is None or one.get("status") == status
+
+
+def _page(ids: list[str], show: Callable[[int], Json], query: Mapping[str, str], url: str) -> Json:
+    """`limit`, `starting_after` and `ending_before` over a list that is newest first."""
+    limit = int(query.get("limit", DEFAULT_LIMIT))
+    if not 1 <= limit <= MOST:
+        raise ApiError(400, f"Invalid limit: must be between 1 and {MOST}", param="limit")
+    start, end = 0, len(ids)
+    for name in ("starting_after", "ending_before"):
+        if name in query and query[name] not in ids:
+            raise ApiError(400, f"No such object: '{query[name]}'", "resource_missing", param=name)
+    if "ending_before" in query:
+        end = ids.index(query["ending_before"])
+        start, has_more = max(0, end - limit), end > limit
+    else:
+        if "starting_after" in query:
+            start = ids.index(query["starting_after"]) + 1
+        end, has_more = min(len(ids), start + limit), len(ids) > start + limit
+    return {"object": "list", "data": [show(at) for at in range(start, end)], "has_more": has_more, "url": url}
+
+
+def _missing(kind: str, id_: str) -> ApiError:
+    return ApiError(404, f"No such {kind}: '{id_}'", "resource_missing", param="id")
