@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -135,3 +136,25 @@ def _failures(books: Books) -> list[Json]:
     return [
         one for one in books.all("charge") if one["status"] == "failed" and one["_invoice"] in books.objects["invoice"]
     ]
+
+
+OPEN = (
+    r"Payment \S+ status: Stripe closed, table (failed|pending)",
+    r"Payment \S+ status: Stripe succeeded, table pending",
+    r"Payment \S+ status: Stripe lost, table succeeded",
+    r"Payment \S+ subscription_id: .*",
+    r"Subscription \S+ (plan|price_id|quantity|currency): .*",
+    r"Organization \S+ (plan|status): .*",
+    r"Customer \S+ (default_payment_method|email|name): .*",
+    r"Organization \S+ billing_email: .*",
+    r"dunning of .*",
+    r"Conflict: payments: .*",
+)
+"""Disagreements that are known and not fixed yet. Each line goes when its rule is right."""
+_OPEN = re.compile("|".join(OPEN)) if OPEN else None
+
+
+def open_disagreements(found: Sequence[str], tied: Container[str] = ()) -> list[str]:
+    """What is left without the known ones, and without objects that Stripe has been asked about (`tied`, ids)."""
+    fresh = [line for line in found if _OPEN is None or not _OPEN.fullmatch(line)]
+    return [line for line in fresh if not any(word in tied for word in line.split())]

@@ -6,7 +6,6 @@ BILLING_LIVES sets how many lives are tried (300 by default, 10,000 in `make soa
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,31 +15,13 @@ from hypothesis import strategies as st
 
 from local.stripe.simulator.books import AccountSettings
 from local.stripe.simulator.lives import STEPS, Step
-from tests.kits.lifekit import Course, differences
+from tests.kits.lifekit import Course, differences, open_disagreements
 
 SLOW = (HealthCheck.too_slow,)
 """Says how busy the machine is, nothing of the rules."""
 LIVES = int(os.environ.get("BILLING_LIVES", "300"))
 IS_RANDOM = "BILLING_LIVES" in os.environ
 """Without it the lives are the same in each run, so that a change is what makes the test fail."""
-
-OPEN = (
-    r"Payment \S+ status: Stripe closed, table (failed|pending)",
-    r"Payment \S+ status: Stripe succeeded, table pending",
-    r"Payment \S+ status: Stripe lost, table succeeded",
-    r"Payment \S+ subscription_id: .*",
-    r"Subscription \S+ (plan|price_id|quantity|currency): .*",
-    r"Organization \S+ (plan|status): .*",
-    r"Customer \S+ (default_payment_method|email|name): .*",
-    r"Organization \S+ billing_email: .*",
-    r"dunning of .*",
-)
-"""Disagreements that are known and not fixed yet. Each line goes when its rule is right."""
-_OPEN = re.compile("|".join(OPEN)) if OPEN else None
-
-
-def unexpected(course: Course) -> list[str]:
-    return [line for line in differences(course) if _OPEN is None or not _OPEN.fullmatch(line)]
 
 
 @st.composite
@@ -66,6 +47,6 @@ def test_the_tables_equal_stripes_objects(delivery: str) -> None:
     @settings(max_examples=LIVES // 3, deadline=None, derandomize=not IS_RANDOM, suppress_health_check=SLOW)
     @given(courses((delivery,)))
     def lives(course: Course) -> None:
-        assert unexpected(course) == []
+        assert open_disagreements(differences(course)) == []
 
     lives()

@@ -1,0 +1,101 @@
+"""Random lives of the simulated Stripe on the real store: its tables equal Stripe's objects (D2, D7)."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from eventlog.dead_letters import DeadLetterPublisher
+from local.stripe.simulator.books import AccountSettings
+from local.stripe.simulator.lives import random_steps
+from local.stripe.simulator.stripe import SimulatedStripe
+from schemas.errors import Conflict
+from schemas.record import Source
+from schemas.state import Row
+from sinks.postgres.loading import SHAPES
+from sinks.postgres.migration import migrate
+from sinks.postgres.store import Store
+from streams.process import Processor
+from streams.rules.catalog import RULES
+from tests.field.harness import record
+from tests.kits.lifekit import CONFIG, Course, is_sent, open_disagreements
+from tests.oracle.stripe_books import disagreements
+
+LIVES = int(os.environ.get("BILLING_STORED_LIVES", "12"))
+AT_ONCE = 50
+"""Events of one batch."""
+
+
+@pytest.fixture
+async def processor(database_url: str, kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[Processor]:
+    await migrate(SecretStr(database_url))
+    store = await Store.connect(SecretStr(database_url), pool_size=1)
+    letters = DeadLetterPublisher(kafka_bootstrap, f"{topic_prefix}.dead")
+    yield Processor(
+        store=store,
+        dead_letters=letters,
+        rules=RULES,
+        config=CONFIG,
+        group="test.worker",
+        code_version="1",
+        clock=lambda: datetime.now(UTC),
+    )
+    letters.close()
+    await store.close()
+
+
+def _course(number: int) -> Course:
+    chance = random.Random(number)
+    return Course(
+        random_steps(chance, chance.randrange(4, 12)),
+        AccountSettings(after_retries=chance.choice(["cancel", "unpaid", "past_due"])),
+        shape=chance.choice(["new", "old", "mixed"]),
+        delivery=chance.choice(["ordered", "shuffled", "lost"]),
+        order=number,
+    )
+
+
+async def test_the_stored_tables_equal_stripes_objects(processor: Processor, database_url: str) -> None:
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(database_url, timeout=10)
+    try:
+        for number in range(LIVES):
+            course = _course(number)
+            for table in [*(shape.table.fullname for shape in SHAPES.values()), "billing.events", "billing.emails"]:
+                await connection.execute(f"TRUNCATE {table}")
+            stripe = course.live()
+            events = [event for event in course.deliver(stripe) if is_sent(event, course.shape)]
+            try:
+                for first in range(0, len(events), AT_ONCE):
+                    batch = [record(event, Source.STRIPE) for event in events[first : first + AT_ONCE]]
+                    await processor.process(batch)
+            except Conflict as error:
+                found = [f"Conflict: {error}"]
+            else:
+                found = await _found(connection, stripe)
+            asked = await connection.fetch("SELECT path FROM billing.stripe_calls WHERE purpose = 'settle a tie'")
+            tied = {row["path"].rpartition("/")[2] for row in asked}
+            assert open_disagreements(found, tied) == [], course
+    finally:
+        await connection.close(timeout=5)
+
+
+async def _found(connection: asyncpg.Connection[Any], stripe: SimulatedStripe) -> list[str]:
+    rows = {kind: await _rows(connection, kind) for kind in SHAPES}
+    found = [line for books in stripe.accounts.values() for line in disagreements(rows.__getitem__, books, CONFIG)]
+    dead = await connection.fetch("SELECT type, reason FROM billing.events WHERE outcome = 'dead'")
+    return found + [f"dead: {row['type']} {row['reason']}" for row in dead]
+
+
+async def _rows(connection: asyncpg.Connection[Any], kind: type[Row]) -> list[Any]:
+    shape = SHAPES[kind]
+    return [
+        shape.row(found)
+        for found in await connection.fetch(f"SELECT {shape.selected} FROM {shape.table.fullname} AS t")
+    ]
