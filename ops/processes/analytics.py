@@ -5,29 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import time
-from functools import partial
 
-import faust
 import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from analytics.book import Book
-from analytics.consumer import Follower, attach, create_app, group_of
+from analytics.consumer import Follower, group_of
 from analytics.store import FigureStore
 from eventlog.lag import GroupPositions
 from ops.runtime.health import OpsServer
 from ops.runtime.watchdog import Watchdog
 from schemas.settings import Config, InvalidSettings, Settings
-from streams.faust.commit_watch import CommitWatch
-from streams.faust.sensor import show_lag
+from streams.faust.app import attach, create_app
+from streams.faust.membership import leave_for_good
+from streams.faust.watch import ConsumerWatch
 
 log = structlog.get_logger(__name__)
 
 EXIT_UNAVAILABLE = 3
-_STUCK_S = 60.0
-"""After this many seconds of failing batches /readyz reports it."""
 
 
 class AnalyticsCrashed(Exception):
@@ -38,21 +34,21 @@ async def run(settings: Settings, config: Config) -> None:
     """Run until SIGTERM or SIGINT. Raises AnalyticsCrashed, InvalidSettings, OpsAddressTaken, StoreUnavailable."""
     partitions = await asyncio.to_thread(_partitions_of, settings.kafka_bootstrap, settings.events_topic)
     group = group_of(settings.topic_prefix)
-    faust_app = create_app(settings)
+    app = create_app(settings, group, partitions)
     store = await FigureStore.connect(settings.database_url, pool_size=2)
-    follower = Follower(
-        book=Book(store, config), batch_size=settings.batch_size, batch_within_s=settings.batch_within_s
-    )
-    attach(faust_app, follower, settings.events_topic)
+    follower = Follower(book=Book(store, config))
+    attach(app, follower.run, settings.events_topic)
     places = GroupPositions(settings.kafka_bootstrap, group, settings.events_topic)
-    offsets = partial(_offsets, faust_app, follower, places, CommitWatch(settings.stuck_after_s))
-    watchdog = Watchdog({"offsets": offsets}, limit_s=settings.stuck_after_s)
-    health = OpsServer(
-        settings.ops_host,
-        settings.ops_port,
-        {"faust": lambda: _faust_trouble(faust_app), "batches": lambda: _batch_trouble(follower)},
-        alive={"progress": watchdog.trouble},
+    watch = ConsumerWatch(
+        app,
+        follower.retry,
+        places,
+        settings.events_topic,
+        limit_s=settings.stuck_after_s,
+        join_s=2 * settings.session_timeout_s,
     )
+    watchdog = Watchdog(watch.checks, limit_s=settings.stuck_after_s)
+    health = OpsServer(settings.ops_host, settings.ops_port, watch.ready, alive={"progress": watchdog.trouble})
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -60,44 +56,23 @@ async def run(settings: Settings, config: Config) -> None:
     await health.start()
     try:
         watchdog.start()
-        await faust_app.start()
+        await app.start()
+        watch.is_up = True
         log.info("analytics.started", action="analytics.started", group=group, partitions=partitions)
         while not stopping.is_set():
-            if faust_app.crashed or faust_app.should_stop:
-                raise AnalyticsCrashed(f"Faust stopped: {faust_app.crash_reason!r}")
+            if (reason := watch.stopped()) is not None:
+                raise AnalyticsCrashed(reason)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), 0.5)
     finally:
         await watchdog.stop()
-        await faust_app.stop()
+        if stopping.is_set():
+            leave_for_good(app)
+        await app.stop()
         await health.stop()
         await asyncio.to_thread(places.close)
         await store.close()
     log.info("analytics.stopped", action="analytics.stopped", group=group)
-
-
-def _offsets(faust_app: faust.App, follower: Follower, places: GroupPositions, commits: CommitWatch) -> str | None:
-    """Check for the watchdog that committed offsets move. Retries that /readyz reports do not count as stuck."""
-    partitions = {tp.partition for tp in faust_app.consumer.assignment()} if faust_app.started else set()
-    assigned = {partition: place for partition, place in (places.read() or {}).items() if partition in partitions}
-    show_lag({partition: place.lag for partition, place in assigned.items()})
-    is_excused = not faust_app.started or faust_app.rebalancing or follower.troubled_since is not None
-    return commits.look(time.monotonic(), assigned, is_excused=is_excused)
-
-
-def _faust_trouble(faust_app: faust.App) -> str | None:
-    if faust_app.crashed:
-        return "Faust crashed"
-    if not faust_app.started or faust_app.rebalancing or faust_app.in_recovery:
-        return "starting or rebalancing"
-    return None
-
-
-def _batch_trouble(follower: Follower) -> str | None:
-    since = follower.troubled_since
-    if since is not None and time.monotonic() - since > _STUCK_S:
-        return f"held up for {time.monotonic() - since:.0f} s: {follower.trouble}"
-    return None
 
 
 def _partitions_of(bootstrap: str, topic: str) -> int:

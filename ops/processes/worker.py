@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 
-import faust
 import structlog
 import typer
 
@@ -34,8 +33,7 @@ from streams.faust.app import attach, create_app, group_of
 from streams.faust.changelog import ensure_changelog
 from streams.faust.membership import leave_for_good
 from streams.faust.seen import SeenEvents
-from streams.faust.sensor import KafkaSensor
-from streams.faust.watch import WorkerWatch, _faust_trouble
+from streams.faust.watch import ConsumerWatch
 from streams.hold import BrakeGate, limits_of
 from streams.process import OTHER, Processor
 from streams.rules.catalog import RULES, STREAMS, stream_of
@@ -44,8 +42,6 @@ from streams.rules.registry import Rule
 log = structlog.get_logger()
 
 _ALL = frozenset(STREAMS) | {OTHER}
-_STUCK_S = 60.0
-"""After this many seconds of failing batches /readyz reports it."""
 _HOUSEKEEPING_S = 30.0
 
 
@@ -76,7 +72,6 @@ async def run(
     if without:  # keeps the group of all streams, and so continues at its offsets
         streams = _ALL - without
     app = create_app(settings, group, partitions)
-    app.sensors.add(KafkaSensor())
     store = await Store.connect(settings.database_url, pool_size=LANES)
     dead_letters = DeadLetterPublisher(settings.kafka_bootstrap, settings.dead_topic)
     seen = SeenEvents(app, partitions, horizon_s=settings.seen_hours * 3600)
@@ -99,7 +94,7 @@ async def run(
         streams=streams,
         hold=partial(_stop_braked, hold),
     )
-    attach(app, agent, settings.events_topic, seen)
+    attach(app, agent.run, settings.events_topic, on_assigned=seen.keep_only)
     for stream in streams or _ALL:  # create the series at 0: alerts on "no event since" need them from the start
         for outcome in ("applied", "dead"):
             metrics.EVENTS.labels(stream=stream, outcome=outcome)
@@ -107,25 +102,20 @@ async def run(
         ensure_changelog, settings.kafka_bootstrap, seen.changelog, partitions, settings.replication_factor
     )
     places = GroupPositions(settings.kafka_bootstrap, group, settings.events_topic)
-    watch = WorkerWatch(
+    watch = ConsumerWatch(
         app,
-        agent,
-        seen,
+        agent.retry,
         places,
         settings.events_topic,
         limit_s=settings.stuck_after_s,
         join_s=2 * settings.session_timeout_s,
+        seen=seen,
     )
     watchdog = Watchdog(watch.checks, limit_s=settings.stuck_after_s)
     health = OpsServer(
         settings.ops_host,
         settings.ops_port,
-        {
-            "brake": lambda: hold.reason,
-            "kafka": watch.kafka_trouble,
-            "faust": lambda: _faust_trouble(app, is_up=watch.is_up),
-            "batches": lambda: _batch_trouble(agent),
-        },
+        {"brake": lambda: hold.reason, **watch.ready},
         alive={"progress": watchdog.trouble},
     )
     stopping = asyncio.Event()
@@ -143,7 +133,7 @@ async def run(
             watch.is_up = True
             _spare_collections()
             log.info("worker.started", action="worker.started", group=group, partitions=partitions)
-            await _until_stopped(app, seen, stopping)
+            await _until_stopped(watch, seen, stopping)
     finally:
         await watchdog.stop()
         if stopping.is_set():
@@ -173,21 +163,14 @@ async def _stop_braked(hold: BrakeGate, tripped: BrakeTripped) -> None:
     os._exit(EXIT_BRAKED)
 
 
-async def _until_stopped(app: faust.App, seen: SeenEvents, stopping: asyncio.Event) -> None:
+async def _until_stopped(watch: ConsumerWatch, seen: SeenEvents, stopping: asyncio.Event) -> None:
     next_housekeeping = time.monotonic() + _HOUSEKEEPING_S
     while not stopping.is_set():
-        if app.crashed or app.should_stop:
-            raise WorkerCrashed(f"Faust stopped: {app.crash_reason!r}")
+        if (reason := watch.stopped()) is not None:
+            raise WorkerCrashed(reason)
         if time.monotonic() >= next_housekeeping:
             next_housekeeping += _HOUSEKEEPING_S
             seen.forget_old()
             metrics.KNOWN_IDS.set(len(seen))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), 0.5)
-
-
-def _batch_trouble(agent: Agent) -> str | None:
-    since = agent.troubled_since
-    if since is not None and time.monotonic() - since > _STUCK_S:
-        return f"held up for {time.monotonic() - since:.0f} s: {agent.trouble}"
-    return None

@@ -1,24 +1,19 @@
-"""Builds a worker's Faust application: it consumes `billing.events` with one agent and keeps one table.
+"""Builds the Faust application of a consumer (worker, analytics): it consumes `billing.events` with one agent.
 
 Options that differ from Faust's defaults have their reason here; the measurements are in docs/architecture.md.
-`Consumer`, `Transport` and `App` repair three faults of Faust that make a process skip events after a rebalance. See
-faust-streaming issues 316, 596 and 606. tests/chaos/test_crash_points.py saw it: read up to 16, then 33, then from 80.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import faust
-import structlog
-from faust.transport.drivers import aiokafka as driver
 
 from schemas.settings import Settings
-from streams.agent import Agent
 from streams.faust.chunks import ChunkTransport
-from streams.faust.seen import SeenEvents
+from streams.faust.sensor import KafkaSensor
 
 _HEARTBEAT_S = 0.5
 """Seconds between heartbeats. A member learns of a rebalance from the response to its heartbeat, and all members pause
@@ -28,12 +23,24 @@ _CHUNKS_WAITING = 2
 """Chunks queued between fetch and agent, besides those in flight. They use memory, and a rebalance discards them."""
 
 
+class App(faust.App):
+    """Faust's app, with queues that keep their records when the flow resumes (faust-streaming issues 316, 596, 606).
+
+    After recovery Faust resumes the partitions, then seeks to the committed offsets, then resumes the flow, which
+    empties the streams' queues. Records fetched before that last step would be discarded and not read again. Here the
+    queues keep them; records that the seek reads a second time are duplicates.
+    """
+
+    def FlowControlQueue(self, maxsize: int | None = None, *, clear_on_resume: bool = False) -> Any:  # noqa: ARG002  # Faust's name and parameter
+        return super().FlowControlQueue(maxsize, clear_on_resume=False)
+
+
 def group_of(prefix: str, streams: frozenset[str]) -> str:
     """Returns the consumer group, also Faust's application id: one for all streams, or one per set of named streams."""
     return f"{prefix}.worker" if not streams else f"{prefix}.worker." + "-".join(sorted(streams))
 
 
-def create_app(settings: Settings, group: str, partitions: int) -> faust.App:
+def create_app(settings: Settings, group: str, partitions: int) -> App:
     """Returns an app that is not connected yet. `partitions` is the partition count of the events topic."""
     datadir = Path(settings.state_dir) / "faust"
     datadir.mkdir(parents=True, exist_ok=True)
@@ -69,87 +76,27 @@ def create_app(settings: Settings, group: str, partitions: int) -> faust.App:
         stream_buffer_maxsize=4096,
     )
     app.transport = ChunkTransport(app, settings.batch_size, settings.batch_within_s)
+    app.sensors.add(KafkaSensor())
     return app
 
 
-def attach(app: faust.App, agent: Agent, topic: str, seen: SeenEvents) -> None:
-    """Makes `agent` consume `topic`, and drops table entries of partitions that are no longer assigned."""
+def attach(
+    app: App,
+    run: Callable[[Any], Awaitable[None]],
+    topic: str,
+    on_assigned: Callable[[set[int]], None] | None = None,
+) -> None:
+    """Makes `run` consume the stream of `topic`. `on_assigned` gets the assigned partitions after each rebalance."""
     channel = app.topic(topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
     channel.maxsize = _CHUNKS_WAITING  # the `maxsize` argument of `app.topic` has no effect
 
     @app.agent(channel, name="events", concurrency=1)
     async def events(stream: Any) -> None:
-        await agent.run(stream)
+        await run(stream)
 
-    @app.on_partitions_assigned.connect
-    async def assigned(_app: Any, /, *args: Any, **_: Any) -> None:
-        (assignment,) = args
-        seen.keep_only({tp.partition for tp in assignment if tp.topic == topic})
+    if on_assigned is not None:
 
-
-log = structlog.get_logger()
-
-
-class Consumer(driver.Consumer):
-    """Faust's consumer with two repairs. A `tp` is a topic with a partition.
-
-    1. Faust takes acked offsets off its list before it commits them. If that commit is discarded or refused, they are
-       gone, and later acks stay after a gap. Here they are put back.
-    2. Faust takes any jump in the offsets for compaction and treats the missing offsets as done. This topic is not
-       compacted: only records that retention removed may be missing. Any other hole stops the commits, so that nothing
-       is lost, and the watchdog ends the worker.
-    """
-
-    async def _commit_offsets(self, offsets: Mapping[Any, int], start_new_transaction: bool = True) -> bool:
-        before = {tp: self._committed_offset[tp] for tp in offsets}
-        did_commit = False
-        try:
-            did_commit = await super()._commit_offsets(offsets, start_new_transaction=start_new_transaction)
-        finally:
-            kept = set(self.assignment()) if did_commit else set()
-            for tp, offset in offsets.items():
-                if tp not in kept:
-                    self._put_back(tp, before[tp], offset)
-        return did_commit
-
-    def _put_back(self, tp: Any, committed: int | None, offset: int) -> None:
-        """Restores the acks from `committed` (before the first commit: `offset` - 1) up to, excluding, `offset`."""
-        self._committed_offset[tp] = committed
-        missing = set(range(offset - 1 if committed is None else committed, offset)) - self._acked_index[tp]
-        self._acked[tp].extend(missing)  # Faust sorts it before reading
-        self._acked_index[tp].update(missing)
-
-    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
-        earliest = (await self.earliest_offsets(tp)).get(tp)
-        if earliest is not None and offset_to <= earliest:
-            await super()._add_gap(tp, offset_from, offset_to)
-            return
-        log.warning(
-            "offsets are missing",
-            action="worker.hole",
-            topic=tp.topic,
-            partition=tp.partition,
-            offset_from=offset_from,
-            offset_to=offset_to,
-        )
-
-
-class Transport(driver.Transport):
-    """Faust's transport with the repaired `Consumer`. Analytics uses it; the worker uses `ChunkTransport`."""
-
-    Consumer = Consumer
-
-
-class App(faust.App):
-    """Faust's app on `Transport`, with queues that keep their records when the flow resumes.
-
-    After recovery Faust resumes the partitions, then seeks to the committed offsets, then resumes the flow, which
-    empties the streams' queues. Records fetched before that last step would be discarded and not read again. Here the
-    queues keep them; records that the seek reads a second time are duplicates.
-    """
-
-    def FlowControlQueue(self, maxsize: int | None = None, *, clear_on_resume: bool = False) -> Any:  # noqa: ARG002  # Faust's name and parameter
-        return super().FlowControlQueue(maxsize, clear_on_resume=False)
-
-    def _new_transport(self) -> Transport:
-        return Transport(self.conf.broker_consumer, self)
+        @app.on_partitions_assigned.connect
+        async def assigned(_app: Any, /, *args: Any, **_: Any) -> None:
+            (assignment,) = args
+            on_assigned({tp.partition for tp in assignment if tp.topic == topic})

@@ -1,4 +1,4 @@
-"""Checks of the worker's watchdog: do the offsets, the recovery and the changelog's producer make progress?
+"""What a consumer's watchdog and /readyz check: do offsets, group, table and changelog's producer make progress?
 
 The offsets are read from the brokers, because Faust's own bookkeeping continues after a failed commit.
 """
@@ -8,36 +8,40 @@ from __future__ import annotations
 import time
 from typing import cast
 
-import faust
 from faust.tables import TableManager
 
 from eventlog.lag import GroupPositions
 from schemas.timing import Check, Stillness
-from streams.agent import Agent
+from streams.faust.app import App
 from streams.faust.commit_watch import CommitWatch
+from streams.faust.consume import BatchRetry
 from streams.faust.seen import SeenEvents
 from streams.faust.sensor import show_lag
 
+STUCK_S = 60.0
+"""/readyz reports a batch that has been retried for more than this many seconds."""
 
-class WorkerWatch:
-    """The checks of one worker; called from the watchdog's thread."""
+
+class ConsumerWatch:
+    """The checks of one consumer. The watchdog's run in its thread, those of /readyz in the event loop."""
 
     def __init__(
         self,
-        app: faust.App,
-        agent: Agent,
-        seen: SeenEvents,
+        app: App,
+        retry: BatchRetry,
         places: GroupPositions,
         topic: str,
         *,
         limit_s: float,
         join_s: float,
+        seen: SeenEvents | None = None,
     ) -> None:
         """Both limits are in seconds. `join_s` is added for joining the group, which waits for a member that died."""
         self.is_up = False
-        """The caller sets this once the app has started; before that, the app has no consumer."""
+        """The caller sets this once the app has started, which includes joining the group. Faust calls itself started
+        before that, while the app has no consumer yet."""
         self._app = app
-        self._agent = agent
+        self._retry = retry
         self._seen = seen
         self._places = places
         self._topic = topic
@@ -49,8 +53,19 @@ class WorkerWatch:
 
     @property
     def checks(self) -> dict[str, Check]:
-        """The checks by name, in the order to run them."""
+        """The watchdog's checks by name, in the order to run them."""
         return {"offsets": self.offsets, "recovery": self.recovery, "changelog": self.changelog}
+
+    @property
+    def ready(self) -> dict[str, Check]:
+        """The checks of /readyz by name."""
+        return {"kafka": self.kafka_trouble, "faust": self.faust_trouble, "batches": self.batch_trouble}
+
+    def stopped(self) -> str | None:
+        """Why Faust has stopped by itself, or None while it runs. The process should exit then."""
+        if self._app.crashed or self._app.should_stop:
+            return f"Faust stopped: {self._app.crash_reason!r}"
+        return None
 
     def kafka_trouble(self) -> str | None:
         """For /readyz: the result of the last request to the brokers."""
@@ -62,7 +77,7 @@ class WorkerWatch:
         partitions = {tp.partition for tp in assigned if tp.topic == self._topic}
         places = self._places.read()
         self._does_kafka_answer = places is not None
-        is_excused = self._is_settling or self._agent.troubled_since is not None
+        is_excused = self._is_settling or self._retry.since is not None
         own_places = {partition: place for partition, place in (places or {}).items() if partition in partitions}
         show_lag({partition: place.lag for partition, place in own_places.items()})
         return self._commits.look(time.monotonic(), own_places, is_excused=is_excused)
@@ -77,21 +92,25 @@ class WorkerWatch:
 
     def changelog(self) -> str | None:
         """The producer neither delivers nor drops pages, although the brokers answer."""
-        since = self._seen.sent_and_unconfirmed_since()
+        since = self._seen.sent_and_unconfirmed_since() if self._seen else None
         still = self._changelog.look(
             time.monotonic(), since, is_excused=since is None or self._is_settling or not self._does_kafka_answer
         )
         return None if still is None else f"the changelog's producer has confirmed nothing for {still:.0f} s"
 
+    def faust_trouble(self) -> str | None:
+        """For /readyz: the group is not joined, or is rebalancing, or the table is not recovered."""
+        if self._app.crashed:
+            return "Faust crashed"
+        return "starting, rebalancing or recovering its table" if self._is_settling else None
+
+    def batch_trouble(self) -> str | None:
+        """For /readyz: a batch has been failing for a while."""
+        since = self._retry.since
+        if since is not None and time.monotonic() - since > STUCK_S:
+            return f"held up for {time.monotonic() - since:.0f} s: {self._retry.error}"
+        return None
+
     @property
     def _is_settling(self) -> bool:
         return not self.is_up or self._app.rebalancing or self._app.in_recovery
-
-
-def _faust_trouble(app: faust.App, *, is_up: bool) -> str | None:
-    """For /readyz. `is_up`: the app has started. Faust calls itself started before it has joined its group."""
-    if app.crashed:
-        return "Faust crashed"
-    if not is_up or app.rebalancing or app.in_recovery:
-        return "starting, rebalancing or recovering its table"
-    return None

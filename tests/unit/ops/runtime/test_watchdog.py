@@ -10,7 +10,7 @@ from eventlog.lag import GroupPosition
 from ops.runtime.watchdog import Watchdog
 from schemas.timing import Stillness
 from streams.faust.commit_watch import CommitWatch
-from streams.faust.watch import WorkerWatch
+from streams.faust.watch import ConsumerWatch
 
 
 def test_progress_is_never_reported_as_stuck() -> None:
@@ -100,7 +100,7 @@ def test_a_broker_that_does_not_answer_shows_in_readyz() -> None:
             return self.answer
 
     brokers, nothing = Brokers(), cast("Any", None)
-    watch = WorkerWatch(nothing, nothing, nothing, cast("Any", brokers), "billing.events", limit_s=10, join_s=10)
+    watch = ConsumerWatch(nothing, nothing, cast("Any", brokers), "billing.events", limit_s=10, join_s=10)
     assert watch.kafka_trouble() is None
     assert watch.offsets() is None, "this is not a reason to end the process"
     assert watch.kafka_trouble() == "no broker returned the group's offsets"
