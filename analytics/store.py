@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from analytics.tables import FIGURE_TABLES, facts
 from schemas.figures import FIGURE_KEYS, FIGURE_TYPES, Fact, Figure, Owner
 from sinks.postgres.failures import classified
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, SessionTimeouts, dsn
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, make_pool
 from sinks.postgres.statements import RowShape
 
 if TYPE_CHECKING:
@@ -68,17 +68,9 @@ class FigureStore:
 
         Raises StoreUnavailable, InvalidSettings.
         """
-        bounds = SessionTimeouts()
-        with classified():
-            pool = await asyncpg.create_pool(
-                dsn(url),
-                min_size=1,
-                max_size=pool_size,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=bounds.client_s,
-                server_settings=bounds.server_settings("billing-analytics") | PLANNING,
-            )
-        return cls(pool)
+        return cls(
+            await make_pool(url, application="billing-analytics", min_size=1, max_size=pool_size, parameters=PLANNING)
+        )
 
     async def close(self) -> None:
         """Waits up to CONNECT_TIMEOUT_S seconds for connections in use, then ends them."""

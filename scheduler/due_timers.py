@@ -19,7 +19,7 @@ from schemas.state import Timer, TimerStatus
 from sinks.postgres.failures import classified
 from sinks.postgres.loading import SHAPES
 from sinks.postgres.outboxes import TIMERS_CHANNEL
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
+from sinks.postgres.pool import NeedsDirectUrl, Session, SessionTimeouts, connect
 
 _TURN_ID = 0x74696D657273  # "timers"
 
@@ -89,7 +89,7 @@ class Turn:
 class DueTimers:
     """The scheduler's connection to Postgres. Not for concurrent use."""
 
-    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    def __init__(self, connection: Session) -> None:
         self._connection = connection
 
     @classmethod
@@ -100,21 +100,18 @@ class DueTimers:
 
         `wake` is called when timers were started or moved, and when the connection is lost.
         """
-        bounds = bounds or SessionTimeouts()
+        try:
+            connection = await connect(url, application="billing-scheduler", bounds=bounds, own_session=True)
+        except NeedsDirectUrl:  # a pooler shares sessions, so LISTEN has no effect: only polls find changed timers
+            return cls(await connect(url, application="billing-scheduler", bounds=bounds))
         with classified():
-            connection = await asyncpg.connect(
-                dsn(url),
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=bounds.client_s,
-                server_settings=bounds.server_settings("billing-scheduler"),
-            )
             connection.add_termination_listener(lambda *_: wake())
             await connection.add_listener(TIMERS_CHANNEL, lambda *_: wake())
         return cls(connection)
 
     @property
     def is_lost(self) -> bool:
-        return self._connection.is_closed()
+        return self._connection.is_closed() or self._connection.is_unusable
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Turn | None]:

@@ -20,10 +20,14 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from schemas.database_url import DatabaseUrl, InvalidDatabaseUrl, Pooler
 from schemas.mail import DUNNING_MAILS
 
 FREE_PLAN = "free"
@@ -180,8 +184,15 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="BILLING_", frozen=True, extra="ignore")
 
     kafka_bootstrap: str
+    database_pooler: Pooler = Pooler.AUTO
+    """What is in front of Postgres: `none`, `session` or `transaction` (PgBouncer's pool_mode). `auto` finds out."""
+    database_direct_url: OptionalSecret = None
+    """Postgres without the pooler, for migrations, LISTEN and session locks. Needed with transaction pooling."""
+    database_allow_plaintext: bool = False
+    """Allows unencrypted connections to a Postgres that is not on this machine."""
     database_url: SecretStr
-    """postgresql://user:password@host:port/database"""
+    """postgresql://user:password@host:port/database?sslmode=verify-full; several hosts as host:port,host:port. A
+    remote host without sslmode gets sslmode=require."""
     smtp_url: SecretStr = SecretStr("smtp://127.0.0.1:1025")
     """smtp://, smtp+starttls:// or smtps://, with user:password@ if the server requires it."""
     link_secret: OptionalSecret = None
@@ -240,6 +251,23 @@ class Settings(BaseSettings):
     """Seconds without progress after which a process that has work exits, so that it is restarted."""
     retry_failed_every_s: float = Field(0.0, ge=0, le=86_400)
     """Seconds between the scheduler's replays of the last 24 h's dead letters (`billing replay --failed`); 0: off."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        direct: SecretStr | None = info.data.get("database_direct_url")
+        found = DatabaseUrl(
+            url.get_secret_value(),
+            pooler=info.data.get("database_pooler", Pooler.AUTO),
+            direct=direct.get_secret_value() if direct is not None else None,
+            allow_plaintext=info.data.get("database_allow_plaintext", False),
+        )
+        for checked, prefix in ((found, ""), (found.without_pooler(), "BILLING_DATABASE_DIRECT_URL: ")):
+            try:
+                checked.address()
+            except InvalidDatabaseUrl as error:
+                raise PydanticCustomError("database_url", "{reason}", {"reason": f"{prefix}{error}"}) from None
+        return found
 
     @property
     def exports_place(self) -> str:

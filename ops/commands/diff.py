@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ops.commands.terminal import EXIT_INVALID_SETTINGS
 from recovery.rebuild.comparison import DatabaseDiff, NotRebuilt, run
+from schemas.database_url import DatabaseUrl
 from schemas.errors import BillingError
 from schemas.settings import InvalidSettings, load_settings
 
@@ -43,7 +44,8 @@ def diff(
     database does not answer or was not rebuilt.
     """
     try:
-        found = asyncio.run(run(load_settings().database_url, SecretStr(with_)))
+        live = DatabaseUrl.of(load_settings().database_url)
+        found = asyncio.run(run(live, live.for_other(SecretStr(with_))))
     except InvalidSettings as error:
         typer.echo(f"billing diff: {error}", err=True)
         raise typer.Exit(EXIT_INVALID_SETTINGS) from None

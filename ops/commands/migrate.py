@@ -23,6 +23,9 @@ def migrate(
 
     Example: BILLING_DATABASE_URL=postgresql://billing@127.0.0.1/billing billing migrate
 
+    It can run while the system runs: each change holds its lock for moments, indexes are built concurrently, and data
+    is changed in small batches. If it is interrupted, run it again: it continues.
+
     Exits 1 if the database does not answer or refuses a change, 2 if a setting is missing.
     """
     try:
@@ -39,3 +42,6 @@ def migrate(
         typer.echo(f"schema billing: already at {migrated.after}")
     else:
         typer.echo(f"schema billing: {migrated.before or 'nothing'} → {migrated.after}")
+    if not as_json:
+        for name, rows in migrated.backfilled.items():
+            typer.echo(f"backfill {name}: {rows} rows")

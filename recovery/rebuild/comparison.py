@@ -22,7 +22,7 @@ from schemas.timer import RETRY
 from sinks.postgres import tables
 from sinks.postgres.failures import classified
 from sinks.postgres.outboxes import BY_TABLE, OUTBOXES
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
+from sinks.postgres.pool import SessionTimeouts, connect
 
 MOST = 1000
 """Maximum number of differences that are listed."""
@@ -268,12 +268,7 @@ async def run(live: SecretStr, rebuilt: SecretStr) -> DatabaseDiff:
         with classified():
             for url in (live, rebuilt):
                 connections.append(  # noqa: PERF401  # the first must be closed if the second fails
-                    await asyncpg.connect(
-                        dsn(url),
-                        timeout=CONNECT_TIMEOUT_S,
-                        command_timeout=_BOUNDS.client_s,
-                        server_settings=_BOUNDS.server_settings("billing-diff"),
-                    )
+                    await connect(url, application="billing-diff", bounds=_BOUNDS, own_session=True)
                 )
             return await compare(*connections)
     finally:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
-from urllib.parse import urlsplit
 
 import asyncpg
 from pydantic import SecretStr
@@ -16,9 +15,9 @@ from eventlog.history import HistoryReader, Stretch
 from recovery.rebuild import runs
 from recovery.rebuild.apply_log import LogReapplier
 from recovery.rebuild.suppressing_store import SuppressingStore
+from schemas.database_url import DatabaseUrl, InvalidDatabaseUrl
 from schemas.record import Record, record_of
 from schemas.settings import Config, InvalidSettings, Settings
-from sinks.postgres.pool import dsn
 from streams.rules.catalog import RULES
 
 
@@ -95,17 +94,17 @@ def _record(row: asyncpg.Record) -> Record:
 
 def target_of(into: str, settings: Settings) -> SecretStr:
     """Return the address of the target database. Raises InvalidSettings if it is that of the live database."""
-    target = SecretStr(into)
+    live = DatabaseUrl.of(settings.database_url)
+    target = live.for_other(SecretStr(into))
     try:
-        place = _place(target)
-    except InvalidSettings:
-        raise InvalidSettings("--into: expected postgresql://user@host:port/database") from None
-    if place == _place(settings.database_url):
+        places = _places(target)
+    except InvalidDatabaseUrl as error:
+        raise InvalidSettings(f"--into: {error}") from None
+    if places & (_places(live) | _places(live.without_pooler())):
         raise InvalidSettings("--into is the same database as BILLING_DATABASE_URL")
     return target
 
 
-def _place(url: SecretStr) -> tuple[str | None, int, str]:
-    """Return host, port and database path of the address. Raises InvalidSettings."""
-    parts = urlsplit(dsn(url))
-    return parts.hostname, parts.port or 5432, parts.path
+def _places(url: DatabaseUrl) -> set[tuple[str, str]]:
+    """Return host:port and database of each server in the address. Raises InvalidDatabaseUrl."""
+    return {(place, url.address().database) for place in url.address().places}

@@ -14,8 +14,8 @@ from sqlalchemy import exists, select
 
 from sinks.postgres.failures import classified
 from sinks.postgres.migration import migrate, newest_revision, revision
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn, reading
-from sinks.postgres.tables import metadata
+from sinks.postgres.pool import connect, reading
+from sinks.postgres.tables import backfills, metadata
 
 _BEGIN = "INSERT INTO billing.rebuilds (topic, started_at, offsets) VALUES ($1, $2, $3) RETURNING rebuild_id"
 _END = "UPDATE billing.rebuilds SET ended_at = $2, counts = $3 WHERE rebuild_id = $1"
@@ -39,7 +39,7 @@ async def prepare(url: SecretStr) -> None:
     elif found != newest_revision():
         raise NotEmpty(f"the database is at revision {found}, not {newest_revision()}: it is in use by another version")
     async with reading(url) as connection:
-        for table in metadata.sorted_tables:
+        for table in (table for table in metadata.sorted_tables if table is not backfills):
             if (await connection.execute(select(exists(select(1).select_from(table))))).scalar():
                 raise NotEmpty(f"the database is not empty: table {table.name} has rows")
 
@@ -67,10 +67,7 @@ async def noted(
     url: SecretStr, topic: str, started: datetime, offsets: Mapping[str, tuple[int, int]]
 ) -> AsyncIterator[Note]:
     """Insert the row of a rebuild and yield it. `offsets`: [first, next) by partition. Raises StoreUnavailable."""
-    with classified():
-        connection = await asyncpg.connect(
-            dsn(url), timeout=CONNECT_TIMEOUT_S, server_settings=SessionTimeouts().server_settings("billing-rebuild")
-        )
+    connection = await connect(url, application="billing-rebuild")
     try:
         with classified():
             rebuild_id = await connection.fetchval(_BEGIN, topic, started, orjson.dumps(dict(offsets)).decode())

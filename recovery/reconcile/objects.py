@@ -27,7 +27,7 @@ from schemas.refetch import refetched_event
 from schemas.stripe.invoice import StripeInvoice
 from schemas.stripe.subscription import StripeSubscription
 from sinks.postgres.failures import classified
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
+from sinks.postgres.pool import connect
 from sinks.stripe_api.api import ApiTrouble
 from sinks.stripe_api.listing import Listed, Lists, Page
 
@@ -92,15 +92,7 @@ class ObjectComparison:
     @classmethod
     async def connect(cls, lists: Lists, url: SecretStr) -> ObjectComparison:
         """Raises StoreUnavailable, InvalidSettings."""
-        bounds = SessionTimeouts()
-        with classified():
-            connection = await asyncpg.connect(
-                dsn(url),
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=bounds.client_s,
-                server_settings=bounds.server_settings("billing-reconcile"),
-            )
-        return cls(lists, connection)
+        return cls(lists, await connect(url, application="billing-reconcile"))
 
     def close(self) -> None:
         self._connection.terminate()

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sinks.postgres import tables
 from sinks.postgres.failures import classified
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
+from sinks.postgres.pool import connect
 
 _LOCK_ID = 0x7265636F6E63  # "reconc"
 _TRY_LOCK = "SELECT pg_try_advisory_lock($1)"
@@ -63,16 +63,7 @@ class Runs:
     @classmethod
     async def connect(cls, url: SecretStr) -> Runs:
         """Raises StoreUnavailable, InvalidSettings."""
-        bounds = SessionTimeouts()
-        with classified():
-            return cls(
-                await asyncpg.connect(
-                    dsn(url),
-                    timeout=CONNECT_TIMEOUT_S,
-                    command_timeout=bounds.client_s,
-                    server_settings=bounds.server_settings("billing-reconcile"),
-                )
-            )
+        return cls(await connect(url, application="billing-reconcile", own_session=True))
 
     async def take_turn(self) -> bool:
         """Try to get the lock, which is held until `close`. Returns False if another run holds it."""

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from schemas.export import ExportStatus, StoredExport
 from sinks.exports.storage import new_name
 from sinks.postgres.failures import classified
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
+from sinks.postgres.pool import make_pool
 
 CLAIM = timedelta(minutes=20)
 """Duration of a claim: twice the exporter's own time limit for an order, so a live exporter keeps its claim."""
@@ -89,17 +89,7 @@ class ExportOrders:
     @classmethod
     async def connect(cls, url: SecretStr, *, claimer: str, pool_size: int = 2, application: str) -> Self:
         """Create the pool; it connects on first use. `claimer` is unique to the process. Raises InvalidSettings."""
-        bounds = SessionTimeouts()
-        with classified():
-            pool = await asyncpg.create_pool(
-                dsn(url),
-                min_size=0,
-                max_size=pool_size,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=bounds.client_s,
-                server_settings=bounds.server_settings(application),
-            )
-        return cls(pool, claimer)
+        return cls(await make_pool(url, application=application, max_size=pool_size), claimer)
 
     async def close(self) -> None:
         await self.pool.close()

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from sinks.postgres.failures import classified
 from sinks.postgres.outboxes import Outbox
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, dsn
+from sinks.postgres.pool import make_pool
 
 CLAIM = timedelta(minutes=10)
 """Duration of a claim. Dispatchers finish a claimed batch before it expires, so a live dispatcher keeps its claims."""
@@ -141,17 +141,7 @@ class Claims(ABC, Generic[C]):
 
         `claimer` must be unique to this process: it identifies the owner of a claim.
         """
-        bounds = SessionTimeouts()
-        pool = asyncpg.create_pool(
-            dsn(url),
-            min_size=0,
-            max_size=pool_size,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=bounds.client_s,
-            server_settings=bounds.server_settings(application or cls.application),
-        )
-        with classified():
-            await pool
+        pool = await make_pool(url, application=application or cls.application, max_size=pool_size)
         return cls(pool, claimer, claim=claim)
 
     async def close(self) -> None:

@@ -123,7 +123,7 @@ class DeadLetterIndex:
     @asynccontextmanager
     async def open(cls, url: SecretStr, *, application: str = "billing-ops") -> AsyncIterator[DeadLetterIndex]:
         """Opens an autocommit connection and closes it at the end of the block. Raises InvalidSettings."""
-        engine = make_engine(url, application=application)
+        engine = make_engine(url, application=application, own_session=True)
         with classified():
             async with engine.connect() as connection:
                 await connection.execution_options(isolation_level="AUTOCOMMIT")

@@ -18,7 +18,17 @@ from schemas.errors import StoreRefused, StoreUnavailable
 # caused by the event. The partition waits, and no event is dead-lettered.
 _REFUSALS = ("21", "22", "23", "54")
 
+# Errors that say nothing about the session: a deadlock or rollback (40), too few resources (53), an object in use (55),
+# a cancelled statement (57014), and refused values, which another session would refuse too.
+_NOT_THE_SESSION = (*_REFUSALS, "40", "53", "55")
+
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
+
+def is_about_the_session(error: asyncpg.PostgresError) -> bool:
+    """Returns whether a new session may succeed where this one failed, as after a failover (25006, read-only)."""
+    state = error.sqlstate or ""
+    return state[:2] not in _NOT_THE_SESSION and state != "57014"
 
 
 @contextmanager

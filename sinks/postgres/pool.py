@@ -1,21 +1,46 @@
-"""Connects to Postgres, with a time limit for everything that can wait."""
+"""Makes every connection to Postgres, with a time limit for everything that can wait.
+
+Works directly and through a pooler. With transaction pooling, consecutive transactions of one client use different
+server sessions. So nothing may be left in a session: settings are made with SET LOCAL, each statement runs in a
+transaction, and no prepared statement has a name. What needs a session of its own (LISTEN, session locks, migrations)
+uses the direct URL.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
+import structlog
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from schemas.database_url import Address, DatabaseUrl, InvalidDatabaseUrl, Pooler
+from schemas.errors import StoreUnavailable
 from schemas.settings import InvalidSettings
-from sinks.postgres.failures import classified
+from sinks.postgres.failures import classified, is_about_the_session
+
+log = structlog.get_logger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
+_PROBE_TIMEOUT_S = 5.0
+_PROBES = 6
+_CACHED_STATEMENTS = 100
+
+_found: dict[str, Pooler] = {}
+"""The pooler found in front of each address, so that a process looks once."""
+
+if TYPE_CHECKING:
+    _AsyncpgConnection = asyncpg.Connection[asyncpg.Record]
+    _AsyncpgPool = asyncpg.Pool[asyncpg.Record]
+else:
+    _AsyncpgConnection, _AsyncpgPool = asyncpg.Connection, asyncpg.Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +57,9 @@ class SessionTimeouts:
         """The client's limit in seconds, for a server that does not answer. Longer than the server's own limit."""
         return self.statement_s + 10.0
 
-    def server_settings(self, application: str) -> dict[str, str]:
+    def parameters(self) -> dict[str, str]:
+        """Returns the settings of each session."""
         return {
-            "application_name": application,
             "timezone": "UTC",
             # Our SQL names the schema of each table. By default, a user named `billing` would search schema `billing`.
             "search_path": "public",
@@ -44,34 +69,166 @@ class SessionTimeouts:
         }
 
 
+class TlsRefused(StoreUnavailable, InvalidSettings):
+    """The server has no TLS, or its certificate is not accepted. Ends a start; a running process retries."""
+
+
+class NeedsDirectUrl(InvalidSettings):
+    """Something needs a session of its own, but the pooler shares sessions and no direct URL is set."""
+
+
+class Session(_AsyncpgConnection):
+    """A connection that works with transaction pooling, and knows when its session is no longer usable."""
+
+    per_transaction: str | None = None
+    """With transaction pooling, the SET LOCAL statements of each transaction. None: the session keeps its settings."""
+    is_unusable = False
+    """True after an error that a new session may not have: a read-only server, a changed role, a missing table."""
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the connection to the server or pooler is encrypted."""
+        transport: asyncio.Transport = self._transport  # type: ignore[attr-defined]  # private in asyncpg
+        return transport.get_extra_info("ssl_object") is not None
+
+    def get_reset_query(self) -> str:
+        """Returns nothing to run on release: our statements leave nothing in a session, and RESET would undo SET."""
+        return ""
+
+    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
+        with self._watched():
+            if self.per_transaction is None or self.is_in_transaction():
+                return await super().execute(query, *args, timeout=timeout)
+            if not args and query.lstrip()[:5].upper() in ("BEGIN", "START"):
+                return await super().execute(f"{query.rstrip(' ;')}; {self.per_transaction}", timeout=timeout)
+            async with self.transaction():
+                return await super().execute(query, *args, timeout=timeout)
+
+    async def _execute(self, query: str, args: Any, limit: int, timeout: float | None, **options: Any) -> Any:
+        """Runs under asyncpg's fetch, fetchrow, fetchval and execute with arguments."""
+        run = super()._execute  # type: ignore[misc]  # private in asyncpg, whose version is pinned
+        with self._watched():
+            if self.per_transaction is None or self.is_in_transaction():
+                return await run(query, args, limit, timeout, **options)
+            async with self.transaction():
+                return await run(query, args, limit, timeout, **options)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except asyncpg.PostgresError as error:
+            self.is_unusable = self.is_unusable or is_about_the_session(error)
+            raise
+
+
+class SessionPool(_AsyncpgPool):
+    """A pool that opens new sessions after an error about the session, instead of retrying on the old ones."""
+
+    async def release(self, connection: Any, *, timeout: float | None = None) -> None:
+        if connection.is_unusable and not connection.is_closed():
+            await self.expire_connections()
+        await super().release(connection, timeout=timeout)
+
+
 def dsn(url: SecretStr) -> str:
     """Returns the setting as a URL for asyncpg, without a driver in the scheme (`postgresql+asyncpg`).
 
     Raises InvalidSettings. The message does not show the URL, since it contains the password.
     """
-    scheme, _, rest = url.get_secret_value().partition("://")
-    try:
-        usable = scheme.partition("+")[0] in ("postgresql", "postgres") and urlsplit(f"//{rest}").port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise InvalidSettings("BILLING_DATABASE_URL: expected postgresql://user:password@host:port/database")
-    return f"postgresql://{rest}"
+    return _address(DatabaseUrl.of(url)).dsn
 
 
-def make_engine(url: SecretStr, *, application: str, bounds: SessionTimeouts | None = None) -> AsyncEngine:
-    """Returns a SQLAlchemy engine over asyncpg, for code outside the hot path. It connects on first use."""
-    address, bounds = dsn(url), bounds or SessionTimeouts()
+async def make_pool(
+    url: SecretStr,
+    *,
+    application: str,
+    max_size: int,
+    min_size: int = 0,
+    bounds: SessionTimeouts | None = None,
+    parameters: Mapping[str, str] | None = None,
+) -> SessionPool:
+    """Returns a pool. With `min_size` 0 it connects on first use, so this works while the server is down.
 
-    async def connect() -> asyncpg.Connection[asyncpg.Record]:
-        return await asyncpg.connect(
-            address,
-            timeout=CONNECT_TIMEOUT_S,
-            command_timeout=bounds.client_s,
-            server_settings=bounds.server_settings(application),
+    `parameters` are further settings of each session. Raises StoreUnavailable, InvalidSettings.
+    """
+    address, bounds = DatabaseUrl.of(url), bounds or SessionTimeouts()
+    _address(address)
+
+    async def connect_one(*_: object, **__: object) -> Session:
+        return await _connect(address, application, bounds, parameters or {})
+
+    pool = SessionPool(
+        connect=connect_one,
+        connection_class=Session,
+        record_class=asyncpg.Record,
+        min_size=min_size,
+        max_size=max_size,
+        init_size=None,
+        max_queries=50_000,
+        max_inactive_connection_lifetime=300.0,
+        setup=None,
+        init=None,
+        reset=None,
+        loop=None,
+    )
+    with classified():
+        await pool
+    return pool
+
+
+async def connect(
+    url: SecretStr,
+    *,
+    application: str,
+    bounds: SessionTimeouts | None = None,
+    parameters: Mapping[str, str] | None = None,
+    own_session: bool = False,
+) -> Session:
+    """Returns one connection. `own_session`: LISTEN, session locks and migrations; uses the direct URL.
+
+    Raises StoreUnavailable, InvalidSettings; NeedsDirectUrl if a pooler shares sessions and there is no direct URL.
+    """
+    address = DatabaseUrl.of(url)
+    with classified():
+        return await _connect(
+            address.without_pooler() if own_session else address,
+            application,
+            bounds or SessionTimeouts(),
+            parameters or {},
+            own_session=own_session,
         )
 
-    return create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+
+def make_engine(
+    url: SecretStr, *, application: str, bounds: SessionTimeouts | None = None, own_session: bool = False
+) -> AsyncEngine:
+    """Returns a SQLAlchemy engine over asyncpg, for code outside the hot path. It connects on first use.
+
+    `own_session` is needed for everything outside a transaction, as in `connect`.
+    """
+    dsn(url)
+
+    async def creator(*_: object, **__: object) -> Session:
+        address = DatabaseUrl.of(url)
+        return await _connect(
+            address.without_pooler() if own_session else address,
+            application,
+            bounds or SessionTimeouts(),
+            {},
+            own_session=own_session,
+        )
+
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        connect_args={
+            "async_creator_fn": creator,
+            # Without a name and a cache, a statement can't meet another client's statement in a shared session.
+            "prepared_statement_name_func": lambda: "",
+            "prepared_statement_cache_size": 0,
+        },
+        poolclass=NullPool,
+    )
 
 
 @asynccontextmanager
@@ -82,6 +239,107 @@ async def reading(url: SecretStr) -> AsyncIterator[AsyncConnection]:
         async with engine.connect() as connection:
             await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield connection
+
+
+def _address(url: DatabaseUrl) -> Address:
+    try:
+        return url.address()
+    except InvalidDatabaseUrl as error:
+        raise InvalidSettings(f"BILLING_DATABASE_URL: {error}") from None
+
+
+async def _connect(
+    url: DatabaseUrl,
+    application: str,
+    bounds: SessionTimeouts,
+    parameters: Mapping[str, str],
+    *,
+    own_session: bool = False,
+) -> Session:
+    address = _address(url)
+    settings = bounds.parameters() | dict(parameters)
+    if url.pooler is Pooler.TRANSACTION or _found.get(address.dsn) is Pooler.TRANSACTION:
+        if own_session:
+            raise NeedsDirectUrl(
+                "BILLING_DATABASE_URL: the pooler shares sessions between transactions, and this needs a session of "
+                "its own: set BILLING_DATABASE_DIRECT_URL to an address without a pooler"
+            )
+        session = await _open(address, application, bounds, cached_statements=0)
+        session.per_transaction = _assignments("SET LOCAL", settings)
+        return session
+    session = await _open(address, application, bounds, cached_statements=_CACHED_STATEMENTS)
+    try:
+        if await _is_direct(session) or await _pooler(url, address, application, bounds) is not Pooler.TRANSACTION:
+            await session.execute(_assignments("SET", settings))
+            return session
+    except BaseException:
+        session.terminate()
+        raise
+    session.terminate()
+    if url.pooler is not Pooler.AUTO:
+        raise InvalidSettings(
+            f"BILLING_DATABASE_POOLER: {url.pooler}, but the pooler shares sessions between transactions: set it to "
+            "transaction, and BILLING_DATABASE_DIRECT_URL to an address without a pooler"
+        )
+    return await _connect(url, application, bounds, parameters, own_session=own_session)
+
+
+async def _open(address: Address, application: str, bounds: SessionTimeouts, *, cached_statements: int) -> Session:
+    """Connects with no startup parameter that a pooler would refuse."""
+    try:
+        return await asyncpg.connect(
+            address.dsn,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=bounds.client_s,
+            statement_cache_size=cached_statements,
+            connection_class=Session,
+            server_settings={"application_name": application},
+        )
+    except (ssl.SSLError, ConnectionError) as error:
+        if not isinstance(error, ssl.SSLError) and "SSL" not in str(error):
+            raise
+        raise TlsRefused(f"BILLING_DATABASE_URL: no TLS connection (sslmode={address.tls}): {error}") from None
+
+
+async def _is_direct(session: Session) -> bool:
+    """Returns whether the server's process is the one that answered the login. A pooler makes up its own number."""
+    # Without arguments: asyncpg then prepares no statement.
+    found = await session.execute(f"SELECT 1 WHERE pg_backend_pid() = {session.get_server_pid()}")
+    return found == "SELECT 1"
+
+
+async def _pooler(url: DatabaseUrl, address: Address, application: str, bounds: SessionTimeouts) -> Pooler:
+    """Finds out how a pooler assigns sessions, with two connections that take turns.
+
+    In session mode each keeps its own server process. In transaction mode the pooler gives the process that one
+    connection has just left to the other. If there is no answer in time, transaction mode is assumed: what works there
+    works everywhere.
+    """
+    if (known := _found.get(address.dsn)) is not None:
+        return known
+    one = await _open(address, application, bounds, cached_statements=0)
+    other = None
+    try:
+        async with asyncio.timeout(_PROBE_TIMEOUT_S):
+            other = await _open(address, application, bounds, cached_statements=0)
+            seen: tuple[set[int], set[int]] = (set(), set())
+            for _ in range(_PROBES):
+                for pids, session in zip(seen, (one, other), strict=True):
+                    pids.add(await session.fetchval("SELECT pg_backend_pid()"))
+        is_session = len(seen[0]) == len(seen[1]) == 1 and seen[0] != seen[1]
+    except TimeoutError:
+        is_session = False
+    finally:
+        one.terminate()
+        if other is not None:
+            other.terminate()
+    found = _found[address.dsn] = Pooler.SESSION if is_session else Pooler.TRANSACTION
+    log.info("found a connection pooler", action="database.pooler_found", mode=found, declared=url.pooler)
+    return found
+
+
+def _assignments(verb: str, settings: Mapping[str, str]) -> str:
+    return "; ".join(f"{verb} {name} = '{value}'" for name, value in settings.items())
 
 
 def _milliseconds(seconds: float) -> str:

@@ -22,7 +22,7 @@ from sinks.postgres import loading, tables
 from sinks.postgres.erasure import erase
 from sinks.postgres.failures import DRIVER_ERRORS, classified
 from sinks.postgres.outboxes import OUTBOXES, TIMERS_CHANNEL
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, SessionTimeouts, dsn
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, SessionTimeouts, make_pool
 from sinks.postgres.rows import DeadLetterRow, Flush, LedgerRow
 from sinks.postgres.statements import RowShape
 
@@ -97,16 +97,9 @@ class Store:
 
         Raises StoreUnavailable, InvalidSettings.
         """
-        bounds = bounds or SessionTimeouts()
-        with classified():
-            pool = await asyncpg.create_pool(
-                dsn(url),
-                min_size=1,
-                max_size=pool_size,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=bounds.client_s,
-                server_settings=bounds.server_settings("billing-worker") | PLANNING,
-            )
+        pool = await make_pool(
+            url, application="billing-worker", min_size=1, max_size=pool_size, bounds=bounds, parameters=PLANNING
+        )
         return cls(pool)
 
     async def close(self) -> None:

@@ -457,6 +457,17 @@ rebuilds = Table(
     _json("counts"),
 )
 
+# The progress of data migrations (sinks/postgres/backfill.py). `after` is the key of the last row that is done.
+backfills = Table(
+    "backfills",
+    metadata,
+    _text("name", key=True),
+    _time("started_at", null=False),
+    _json("after", null=True),
+    Column("rows", BigInteger, nullable=False, server_default=text("0")),
+    _time("done_at"),
+)
+
 STATE_TABLES: dict[type[state.Row], Table] = {
     state.Customer: customers,
     state.Organization: organizations,

@@ -11,5 +11,7 @@ context.configure(
     target_metadata=metadata,
     version_table_schema=metadata.schema,
     include_schemas=True,
+    transaction_per_migration=True,
 )
-context.run_migrations()
+with context.begin_transaction():
+    context.run_migrations()

@@ -104,8 +104,8 @@ async def test_concurrent_migrations_migrate_once(database_url: str) -> None:
         assert await revision(connection) == newest
 
 
-async def test_a_migration_that_fails_leaves_nothing(database_url: str) -> None:
-    """All revisions are one transaction. An existing table makes it fail; once that is dropped it succeeds."""
+async def test_a_revision_that_fails_leaves_nothing(database_url: str) -> None:
+    """Each revision is one transaction. An existing table makes it fail; once that is dropped it succeeds."""
     url = SecretStr(database_url)
     await ask(url, "CREATE SCHEMA billing")
     await ask(url, "CREATE TABLE billing.dead_letters ()")
@@ -157,7 +157,7 @@ def test_the_command_prints_the_old_and_the_new_revision(billing: Billing) -> No
     again = billing("migrate")
     assert (again.exit_code, again.stdout) == (0, f"schema billing: already at {newest}\n")
     as_json = billing("migrate", "--json")
-    assert orjson.loads(as_json.stdout) == {"before": newest, "after": newest}
+    assert orjson.loads(as_json.stdout) == {"before": newest, "after": newest, "backfilled": {}}
 
 
 def test_the_command_names_a_missing_setting_and_exits_2(billing: Billing, monkeypatch: pytest.MonkeyPatch) -> None:

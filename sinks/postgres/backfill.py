@@ -1,0 +1,136 @@
+"""Gives old rows a new meaning on a live system: in batches, each in its own short transaction, resumable.
+
+`billing migrate` runs the backfills after the revisions. `billing.backfills` has the progress, so an interrupted one
+continues after its last batch. Add a backfill to BACKFILLS; docs/architecture.md has the recipe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import orjson
+import structlog
+from sqlalchemy import Table
+from sqlalchemy.dialects import postgresql
+
+from schemas.errors import StoreUnavailable
+from sinks.postgres.failures import classified
+from sinks.postgres.pool import Session
+
+log = structlog.get_logger(__name__)
+
+BATCH = 1000
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
+_LOG_EVERY = 50
+_MOST_TRIES = 100
+_PAUSE_S = 1.0
+
+_STATE = "SELECT after, rows FROM billing.backfills WHERE name = $1 AND done_at IS NULL"
+_NAMES = "SELECT name FROM billing.backfills WHERE done_at IS NOT NULL"
+_BEGIN = "INSERT INTO billing.backfills (name, started_at) VALUES ($1, now()) ON CONFLICT (name) DO NOTHING"
+_ADVANCE = "UPDATE billing.backfills SET after = $2::jsonb, rows = rows + $3 WHERE name = $1"
+_END = "UPDATE billing.backfills SET done_at = now() WHERE name = $1"
+
+
+@dataclass(frozen=True, slots=True)
+class Backfill:
+    """One change of all rows of a table, in the order of its primary key.
+
+    `work` is an INSERT, UPDATE or DELETE that joins `batch`, which has the columns of the primary key. It must have the
+    same result when it is run twice, and when the new code has already written the row: the system is live.
+    """
+
+    name: str
+    """Unique and never changed: it identifies the progress. Begin it with the number of its revision."""
+    table: Table
+    work: str
+    where: str = "true"
+    """Which rows `t` need the work."""
+
+    def statement(self, *, is_first: bool) -> str:
+        """Returns the SQL of one batch. $1, $2 … are the key after which it begins; the first batch has no argument.
+
+        It locks the rows in key order, as the worker does, so that the two cannot deadlock.
+        """
+        columns = list(self.table.primary_key)
+        keys = ", ".join(f't."{column.name}"' for column in columns)
+        after = ", ".join(f"${at}::{column.type.compile(_DIALECT)}" for at, column in enumerate(columns, 1))
+        named = ", ".join(f'"{column.name}"' for column in columns)
+        newest = ", ".join(f'"{column.name}" DESC' for column in columns)
+        return (
+            f"WITH batch AS (SELECT {keys} FROM {self.table.fullname} t "  # noqa: S608  # only constants from code
+            f"WHERE {'true' if is_first else f'({keys}) > ({after})'} AND ({self.where}) "
+            f"ORDER BY {keys} LIMIT {BATCH} FOR UPDATE), work AS ({self.work}) "
+            f"SELECT {named}, count(*) OVER () AS rows FROM batch ORDER BY {newest} LIMIT 1"
+        )
+
+
+BACKFILLS: tuple[Backfill, ...] = ()
+
+
+async def run_backfills(connection: Session, backfills: Sequence[Backfill] | None = None) -> dict[str, int]:
+    """Completes the backfills and returns the number of rows of those that were not complete, by name.
+
+    Uses at most half of the server's time for one connection: after each batch it pauses as long as the batch took.
+    Raises StoreUnavailable.
+    """
+    worked: dict[str, int] = {}
+    with classified():
+        done = {row["name"] for row in await connection.fetch(_NAMES)}
+        for backfill in BACKFILLS if backfills is None else backfills:
+            if backfill.name not in done:
+                worked[backfill.name] = await _complete(connection, backfill)
+    return worked
+
+
+async def open_backfills(connection: Session, backfills: Sequence[Backfill] | None = None) -> list[str]:
+    """Returns the names of the backfills that are not complete. Raises StoreUnavailable."""
+    with classified():
+        done = {row["name"] for row in await connection.fetch(_NAMES)}
+    return [one.name for one in (BACKFILLS if backfills is None else backfills) if one.name not in done]
+
+
+async def _complete(connection: Session, backfill: Backfill) -> int:
+    await connection.execute(_BEGIN, backfill.name)
+    found = await connection.fetchrow(_STATE, backfill.name)
+    if found is None:
+        return 0
+    after: Sequence[Any] | None = orjson.loads(found["after"]) if found["after"] is not None else None
+    rows, batches = 0, 0
+    loop = asyncio.get_running_loop()
+    while True:
+        began = loop.time()
+        last = await _batch(connection, backfill, after)
+        if last is None:
+            await connection.execute(_END, backfill.name)
+            log.info("backfill complete", action="backfill.done", backfill=backfill.name, rows=rows)
+            return rows
+        after, rows, batches = [last[name] for name in _key_names(backfill)], rows + last["rows"], batches + 1
+        if batches % _LOG_EVERY == 0:
+            log.info("backfill continues", action="backfill.progress", backfill=backfill.name, rows=rows, after=after)
+        await asyncio.sleep(loop.time() - began)
+
+
+async def _batch(connection: Session, backfill: Backfill, after: Sequence[Any] | None) -> asyncpg.Record | None:
+    """Runs one batch and stores the progress with it. Returns its last key and its rows, None if there was no row."""
+    for attempt in range(_MOST_TRIES):
+        try:
+            async with connection.transaction():
+                last = await connection.fetchrow(backfill.statement(is_first=after is None), *(after or ()))
+                if last is not None:
+                    key = orjson.dumps([last[name] for name in _key_names(backfill)]).decode()
+                    await connection.execute(_ADVANCE, backfill.name, key, last["rows"])
+                return last
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+            action, name = "backfill.retry", backfill.name
+            log.info("backfill retries", action=action, backfill=name, tries=attempt + 1, error=str(error))
+            await asyncio.sleep(_PAUSE_S)
+    raise StoreUnavailable(f"backfill {backfill.name}: rows stayed locked for {_MOST_TRIES} tries; run it again")
+
+
+def _key_names(backfill: Backfill) -> list[str]:
+    return [column.name for column in backfill.table.primary_key]
