@@ -107,7 +107,8 @@ def parse(url: str, *, allow_plaintext: bool = False) -> Address:
     if len(hosts) > 1:
         query.setdefault("target_session_attrs", "read-write")
     places = frozenset(f"{host}:{port}" for host, port in found)
-    return Address(parts._replace(query=urlencode(query)).geturl(), hosts, places, parts.path.lstrip("/"), mode)
+    full = f"postgresql://{parts.netloc}{parts.path}?{urlencode(query)}"
+    return Address(full, hosts, places, parts.path.lstrip("/"), mode)
 
 
 def is_local(host: str) -> bool:

@@ -195,6 +195,8 @@ class Settings(BaseSettings):
     remote host without sslmode gets sslmode=require."""
     smtp_url: SecretStr = SecretStr("smtp://127.0.0.1:1025")
     """smtp://, smtp+starttls:// or smtps://, with user:password@ if the server requires it."""
+    smtp_allow_plaintext: bool = False
+    """Allows smtp:// (unencrypted) to a mail server that is not on this machine."""
     link_secret: OptionalSecret = None
     """Signs links in mails. Without it mails have no export link, and customers unsubscribe by mail."""
     public_url: str = ""

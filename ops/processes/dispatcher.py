@@ -47,7 +47,7 @@ SENDERS = 4
 def mail_parts(settings: Settings, config: Config) -> tuple[SmtpServer, Composer]:
     """Return the mail server and the composer of mails. Raises InvalidSettings."""
     try:
-        server = parse_smtp_url(settings.smtp_url.get_secret_value())
+        server = parse_smtp_url(settings.smtp_url.get_secret_value(), allow_plaintext=settings.smtp_allow_plaintext)
     except InvalidSmtpUrl as error:
         raise InvalidSettings(f"BILLING_SMTP_URL: {error}") from None
     secret = settings.link_secret.get_secret_value().encode() if settings.link_secret is not None else None

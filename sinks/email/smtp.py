@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 import time
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 
+from schemas.database_url import is_local
 from sinks.email.message import ComposedMail
 
 CONNECT_TIMEOUT_S = 10.0
@@ -77,8 +77,12 @@ class SmtpServer:
     password: str | None = field(default=None, repr=False)
 
 
-def parse_smtp_url(url: str) -> SmtpServer:
-    """Parse `smtp://`, `smtp+starttls://` or `smtps://`, with optional `user:password@`. Raises InvalidSmtpUrl."""
+def parse_smtp_url(url: str, *, allow_plaintext: bool = False) -> SmtpServer:
+    """Parse `smtp://`, `smtp+starttls://` or `smtps://`, with optional `user:password@`. Raises InvalidSmtpUrl.
+
+    Without encryption only a server on this machine is accepted, since mails contain addresses, receipts and signed
+    links. `allow_plaintext` also accepts others, but never with a password.
+    """
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES:
         raise InvalidSmtpUrl(f"the scheme must be one of {', '.join(_SCHEMES)}")
@@ -91,8 +95,14 @@ def parse_smtp_url(url: str) -> SmtpServer:
     tls, default_port = _SCHEMES[parts.scheme]
     if (parts.username is None) != (parts.password is None):
         raise InvalidSmtpUrl("it must contain both user and password, or neither")
-    if parts.username is not None and tls == "none" and not _is_loopback(parts.hostname):
-        raise InvalidSmtpUrl("smtp:// would send the password unencrypted: use smtp+starttls:// or smtps://")
+    if tls == "none" and not is_local(parts.hostname):
+        if parts.username is not None:
+            raise InvalidSmtpUrl("smtp:// would send the password unencrypted: use smtp+starttls:// or smtps://")
+        if not allow_plaintext:
+            raise InvalidSmtpUrl(
+                "smtp:// would send mails unencrypted to a remote server: use smtp+starttls:// or smtps://, or set "
+                "BILLING_SMTP_ALLOW_PLAINTEXT=true"
+            )
     return SmtpServer(
         host=parts.hostname,
         port=port or default_port,
@@ -230,10 +240,3 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, aiosmtplib.SMTPResponseException):
         return _reply(error)
     return f"{type(error).__name__}: {error}".removesuffix(": ")[:_LONGEST_REPLY]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
