@@ -1,0 +1,68 @@
+"""A real PgBouncer with its default settings in front of a test's database."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from local.stack.ports import free_port
+
+PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
+
+
+@contextmanager
+def pgbouncer(database_url: str, mode: str, *, sessions: int = 10) -> Iterator[str]:
+    """Yield the address of a PgBouncer with this `pool_mode` and this number of server sessions."""
+    assert PROGRAM is not None
+    parts, port = urlsplit(database_url), free_port()
+    folder = Path(tempfile.mkdtemp(prefix="billing-pgbouncer-"))
+    folder.chmod(0o755)
+    (folder / "pgbouncer.ini").write_text(
+        "[databases]\n"
+        f"pooled = host={parts.hostname} port={parts.port} dbname={parts.path[1:]} user={parts.username} "
+        f"password='{unquote(parts.password or '')}'\n"
+        "[pgbouncer]\n"
+        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
+        f"pool_mode = {mode}\ndefault_pool_size = {sessions}\nmax_client_conn = 200\n"
+    )
+    command = [PROGRAM, "-q", str(folder / "pgbouncer.ini")]
+    if os.getuid() == 0:  # it refuses to run as root
+        command[1:1] = ["-u", "nobody"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        _wait(port, process, folder / "log")
+        yield f"postgresql://{parts.username}@127.0.0.1:{port}/pooled"
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
+        shutil.rmtree(folder)
+
+
+def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            pytest.fail(f"pgbouncer ended: {log.read_text()}")
+        with socket.socket() as tried:
+            tried.settimeout(1)
+            if tried.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    pytest.fail(f"pgbouncer does not listen: {log.read_text()}")
