@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -85,6 +85,8 @@ class Session(_AsyncpgConnection):
     is_unusable = False
     """True after an error that a new session may not have: a read-only server, a changed role, a missing table."""
 
+    on_unusable: Callable[[], None] | None = None
+
     @property
     def has_tls(self) -> bool:
         """Whether the connection to the server or pooler is encrypted."""
@@ -118,15 +120,26 @@ class Session(_AsyncpgConnection):
         try:
             yield
         except asyncpg.PostgresError as error:
-            self.is_unusable = self.is_unusable or is_about_the_session(error)
+            if is_about_the_session(error):
+                self.is_unusable = True
+                if self.on_unusable is not None:
+                    self.on_unusable()
             raise
 
 
 class SessionPool(_AsyncpgPool):
     """A pool that opens new sessions after an error about the session, instead of retrying on the old ones."""
 
+    is_stale = False
+    """True after such an error, until the pool has noticed."""
+
+    def mark_stale(self) -> None:
+        """Lets the next release expire all sessions that are open now."""
+        self.is_stale = True
+
     async def release(self, connection: Any, *, timeout: float | None = None) -> None:
-        if connection.is_unusable and not connection.is_closed():
+        if self.is_stale:
+            self.is_stale = False
             await self.expire_connections()
         await super().release(connection, timeout=timeout)
 
@@ -156,7 +169,9 @@ async def make_pool(
     _address(address)
 
     async def connect_one(*_: object, **__: object) -> Session:
-        return await _connect(address, application, bounds, parameters or {})
+        session = await _connect(address, application, bounds, parameters or {})
+        session.on_unusable = pool.mark_stale
+        return session
 
     pool = SessionPool(
         connect=connect_one,
