@@ -25,7 +25,7 @@ async def recount(settings: Settings, config: Config, *, forget: bool = False) -
     """
     store = await FigureStore.connect(settings.database_url)
     book = Book(store, config)
-    tail = await asyncio.to_thread(LogTail, settings.kafka_bootstrap, settings.events_topic, begin=FROM_START)
+    tail = await asyncio.to_thread(LogTail, settings.kafka, settings.events_topic, begin=FROM_START)
     everything = {(settings.events_topic, partition) for partition in tail.bounds}
     try:
         if forget:

@@ -113,7 +113,7 @@ async def drain(place: Place, site: Site, load: Load) -> Drained:
     group = group_of(settings.topic_prefix, frozenset())
 
     def is_done() -> bool:
-        lag = lag_of(settings.kafka_bootstrap, group, settings.events_topic)
+        lag = lag_of(settings.kafka, group, settings.events_topic)
         return lag is not None and not any(lag.values())
 
     before = {name: cpu_seconds(pid) for name, pid in place.servers.items()}

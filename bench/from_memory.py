@@ -25,7 +25,7 @@ from streams.rules.catalog import RULES
 
 def batches(load: Load, partitions: int, size: int) -> Iterator[list[Record]]:
     """Yield batches of one partition each, as aiokafka returns them."""
-    received_at = datetime.now(UTC).isoformat(timespec="microseconds")
+    received_at = datetime.now(UTC)
     waiting: list[list[Record]] = [[] for _ in range(partitions)]
     for number, event in enumerate(load.bodies()):
         key, value, headers = record(event, received_at)
@@ -44,7 +44,7 @@ async def main(events: int, customers: int, lanes: int) -> None:
     settings = load_settings()
     ensure_topics(settings)
     store = await Store.connect(settings.database_url, pool_size=lanes)
-    letters = DeadLetterPublisher(settings.kafka_bootstrap, settings.dead_topic)
+    letters = DeadLetterPublisher(settings.kafka, settings.dead_topic)
     processor = Processor(
         store=store,
         dead_letters=letters,

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from confluent_kafka import Producer
 
+from eventlog import client
 from local.stripe.builder import StripeEvents
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
@@ -99,7 +99,7 @@ class Load:
         return [event("product.updated", {"id": "prod_1", "object": "product", "description": "x" * 600})]
 
 
-def record(event: Json, received_at: str) -> tuple[str, bytes, list[tuple[str, bytes]]]:
+def record(event: Json, received_at: datetime) -> tuple[str, bytes, list[tuple[str, bytes]]]:
     """Return key, value and headers as the gateway writes them."""
     headers = RecordHeaders(
         event_id=event["id"],
@@ -116,23 +116,18 @@ def record(event: Json, received_at: str) -> tuple[str, bytes, list[tuple[str, b
 
 def produce(settings: Settings, load: Load) -> None:
     """Write the whole load to the events topic."""
-    producer = Producer(
-        {
-            "bootstrap.servers": settings.kafka_bootstrap,
-            "partitioner": "murmur2_random",
-            "linger.ms": 20,
-            "compression.type": "lz4",
-            "queue.buffering.max.messages": 200_000,
-            "enable.idempotence": True,
-        }
+    producer = client.producer(
+        settings.kafka,
+        client_id="billing-bench",
+        properties={"linger.ms": 20, "queue.buffering.max.messages": 200_000, "delivery.timeout.ms": 300_000},
     )
-    received_at = datetime.now(UTC).isoformat(timespec="microseconds")
+    received_at = datetime.now(UTC)
     for event in load.bodies():
         key, value, headers = record(event, received_at)
         load.bytes += len(value)
         while True:
             try:
-                producer.produce(settings.events_topic, key=key, value=value, headers=headers)  # type: ignore[arg-type]  # the stub allows only `str | bytes | None`, in an invariant list
+                producer.produce(settings.events_topic, key=key, value=value, headers=dict(headers))
                 break
             except BufferError:
                 producer.poll(0.1)

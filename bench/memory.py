@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 
 import orjson
-from confluent_kafka import Producer
 
 from bench.drain import worker_of
 from bench.figures import Figures
 from bench.place import Place, Site
 from bench.processes import resident_mb
+from eventlog import client
 from streams.faust.app import group_of
 from streams.faust.seen import encode_page
 
@@ -41,9 +41,7 @@ async def memory(place: Place, figures: Figures, counts: list[int]) -> None:
 
 def _make_known(site: Site, known: int, count: int) -> None:
     topic = f"{group_of(site.settings.topic_prefix, frozenset())}-seen-changelog"
-    producer = Producer(
-        {"bootstrap.servers": site.settings.kafka_bootstrap, "compression.type": "lz4", "enable.idempotence": True}
-    )
+    producer = client.producer(site.settings.kafka, client_id="billing-bench")
     for first in range(known, count, _PAGE):
         partition = first // _PAGE % site.partitions
         page = encode_page(int(time.time()), list(_ids(first, min(_PAGE, count - first))))

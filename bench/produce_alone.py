@@ -13,13 +13,14 @@ import uvloop
 from bench.load import Load, record
 from gateway.metrics import GatewayMetrics
 from gateway.publisher import Publisher
+from schemas.kafka_access import KafkaAccess
 
 
 async def main(bootstrap: str, topic: str, records: int, at_once: int) -> None:
     """Publish `records` records, with `at_once` of them waiting for the brokers' confirmation at any time."""
-    received_at = datetime.now(UTC).isoformat(timespec="microseconds")
+    received_at = datetime.now(UTC)
     ready = [record(event, received_at) for event in Load(records).bodies()]
-    publisher = Publisher(bootstrap, topic, GatewayMetrics())
+    publisher = Publisher(KafkaAccess(bootstrap), topic, GatewayMetrics())
     await publisher.start()
     left = iter(ready)
 

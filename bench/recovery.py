@@ -25,9 +25,7 @@ async def recovery(place: Place, figures: Figures, rounds: int, events: int) -> 
 
 def _kill_one(site: Site, figures: Figures) -> None:
     settings = site.settings
-    places = GroupPositions(
-        settings.kafka_bootstrap, group_of(settings.topic_prefix, frozenset()), settings.events_topic
-    )
+    places = GroupPositions(settings.kafka, group_of(settings.topic_prefix, frozenset()), settings.events_topic)
 
     def committed() -> dict[int, int]:
         return {number: found.committed for number, found in (places.read() or {}).items()}

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Sequence
 
-from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka import KafkaError, Message, Producer
 
+from eventlog import client
 from eventlog.entry import Entry
 from schemas.errors import LogUnavailable
-from schemas.record import MAX_RECORD_BYTES
+from schemas.kafka_access import KafkaAccess, Property
 
-_DELIVERY_TIMEOUT_S = 10
+_DELIVERY_TIMEOUT_S = client.TIMEOUT_S
 
 
 class EventAppender:
     """Appends to one topic and waits for the brokers' confirmation. Not for concurrent use."""
 
-    def __init__(self, bootstrap: str, topic: str, *, client_id: str) -> None:
+    def __init__(self, access: KafkaAccess, topic: str, *, client_id: str) -> None:
+        self._access = access
         self._topic = topic
-        self._properties = {
-            "bootstrap.servers": bootstrap,
-            "client.id": client_id,
-            "acks": "all",
-            "enable.idempotence": True,
-            # As in Java and aiokafka. librdkafka's default would put a customer on another partition.
-            "partitioner": "murmur2_random",
-            "compression.type": "lz4",
-            "message.max.bytes": MAX_RECORD_BYTES,
-            "delivery.timeout.ms": _DELIVERY_TIMEOUT_S * 1000,
-            "linger.ms": 5,
-            "reconnect.backoff.max.ms": 500,  # the default of 10 s would delay the reconnect after a short outage
-            "log.connection.close": False,
-        }
+        self._client_id = client_id
         self._producer = self._new_producer()
 
     async def append(self, entries: Sequence[Entry]) -> None:
@@ -47,27 +35,25 @@ class EventAppender:
 
     def _append(self, entries: Sequence[Entry]) -> None:
         stored = 0
-        last_error = ""
+        last_error: KafkaError | str = "no answer"
 
-        def report(error: object, _message: Message) -> None:
+        def report(error: KafkaError | None, _message: Message) -> None:
             nonlocal stored, last_error
             if error is None:
                 stored += 1
             else:
-                last_error = str(error)
+                last_error = error
 
         with contextlib.ExitStack() as unless_stored:
             unless_stored.callback(self._replace_producer)
-            try:
+            with client.log_errors(self._access, f"{self._topic} did not take {len(entries)} records"):
                 for entry in entries:
                     self._producer.produce(
                         self._topic, key=entry.key, value=entry.value, headers=list(entry.headers), on_delivery=report
                     )
                 self._producer.flush(_DELIVERY_TIMEOUT_S + 1)
-            except (KafkaException, BufferError) as error:
-                raise LogUnavailable(f"{self._topic} did not take {len(entries)} records: {error}") from error
             if stored < len(entries):
-                reason = last_error or "no answer"
+                reason = client.cause_of(self._access, last_error)
                 raise LogUnavailable(f"{self._topic} did not take {len(entries) - stored} records: {reason}")
             unless_stored.pop_all()
 
@@ -81,4 +67,5 @@ class EventAppender:
         self._producer = self._new_producer()
 
     def _new_producer(self) -> Producer:
-        return Producer(dict(self._properties), logger=logging.getLogger("librdkafka"))
+        properties: dict[str, Property] = {"delivery.timeout.ms": int(_DELIVERY_TIMEOUT_S * 1000)}
+        return client.producer(self._access, client_id=self._client_id, properties=properties)

@@ -6,8 +6,10 @@ import time
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from eventlog import client
 from eventlog.lag import GroupPosition, GroupPositions
 from schemas.errors import LogUnavailable
+from schemas.kafka_access import KafkaAccess
 
 MOST = 500_000
 _TIMEOUT_S = 30.0
@@ -19,38 +21,31 @@ class BacklogTooLong(LogUnavailable):
     """The worker's lag is too large to tell events in the backlog from missing events."""
 
 
-def ids_on_the_way(bootstrap: str, group: str, topic: str, *, most: int = MOST) -> frozenset[str]:
+def ids_on_the_way(access: KafkaAccess, group: str, topic: str, *, most: int = MOST) -> frozenset[str]:
     """Returns the ids of the events in the group's backlog. Blocks.
 
     Raises LogUnavailable, and BacklogTooLong if the backlog has more than `most` records.
     """
-    positions = _backlog(bootstrap, group, topic)
+    positions = _backlog(access, group, topic)
     lag = sum(position.lag for position in positions.values())
     if lag > most:
         raise BacklogTooLong(f"{group} is {lag} records behind: reconcile once it has caught up")
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "billing-reconcile",  # the client requires a group id; the group is never joined
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "enable.partition.eof": True,
-            "log_level": 0,
-        }
+    consumer = client.consumer(
+        access,
+        group="billing-reconcile",
+        properties={"enable.auto.offset.store": False, "enable.partition.eof": True},
     )
     try:
-        return _ids(
-            consumer, topic, {number: position.committed for number, position in positions.items() if position.lag > 0}
-        )
-    except KafkaException as error:
-        raise LogUnavailable(f"{topic} can't be read: {error}") from error
+        with client.log_errors(access, f"{topic} can't be read"):
+            starts = {number: position.committed for number, position in positions.items() if position.lag > 0}
+            return _ids(consumer, topic, starts)
     finally:
         consumer.close()
 
 
-def _backlog(bootstrap: str, group: str, topic: str) -> dict[int, GroupPosition]:
+def _backlog(access: KafkaAccess, group: str, topic: str) -> dict[int, GroupPosition]:
     """Retries, because a broker that has just started does not coordinate any group for a while."""
-    positions = GroupPositions(bootstrap, group, topic)
+    positions = GroupPositions(access, group, topic)
     deadline = time.monotonic() + _TIMEOUT_S
     try:
         while (found := positions.read()) is None:

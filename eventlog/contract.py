@@ -111,7 +111,7 @@ def sample_letter() -> DeadLetter:
 
 
 def _sample_headers() -> RecordHeaders:
-    return RecordHeaders("", "", Source.STRIPE, "", False, "", "", "")
+    return RecordHeaders("", "", Source.STRIPE, "", False, "", "", datetime(2026, 1, 1, tzinfo=UTC))
 
 
 def _names(headers: Iterable[tuple[str, bytes]]) -> list[str]:

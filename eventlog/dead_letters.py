@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka import KafkaError, Message
 
+from eventlog import client
 from schemas.dead_letter import DeadLetter
 from schemas.errors import LogUnavailable
+from schemas.kafka_access import KafkaAccess
 from schemas.record import MAX_DEAD_LETTER_BYTES
-
-_DELIVERY_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +25,11 @@ class RecordPosition:
 class DeadLetterPublisher:
     """Appends to the dead-letter topic and waits until all in-sync replicas have the letter. Not for concurrent use."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, access: KafkaAccess, topic: str) -> None:
+        self._access = access
         self._topic = topic
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "client.id": "billing-dead-letters",
-                "acks": "all",
-                "enable.idempotence": True,
-                "compression.type": "lz4",
-                # As in Java and aiokafka. librdkafka's default would put a customer on another partition.
-                "partitioner": "murmur2_random",
-                "message.max.bytes": MAX_DEAD_LETTER_BYTES,
-                "delivery.timeout.ms": _DELIVERY_TIMEOUT_S * 1000,
-                "linger.ms": 5,
-            }
+        self._producer = client.producer(
+            access, client_id="billing-dead-letters", properties={"message.max.bytes": MAX_DEAD_LETTER_BYTES}
         )
 
     async def publish(self, letter: DeadLetter) -> RecordPosition:
@@ -47,16 +37,17 @@ class DeadLetterPublisher:
         return await asyncio.to_thread(self._publish, letter)
 
     def _publish(self, letter: DeadLetter) -> RecordPosition:
-        reports: list[RecordPosition | str] = []
+        reports: list[RecordPosition | KafkaError | None] = []
 
-        def report(error: object, message: Message) -> None:
+        def report(error: KafkaError | None, message: Message) -> None:
             partition, offset = message.partition(), message.offset()
             if error is not None or partition is None or offset is None:
-                reports.append(str(error))
+                reports.append(error)
             else:
                 reports.append(RecordPosition(partition, offset))
 
-        try:
+        what = f"the dead-letter topic did not take event {letter.event_id}"
+        with client.log_errors(self._access, what):
             self._producer.produce(
                 self._topic,
                 key=letter.key,
@@ -64,13 +55,12 @@ class DeadLetterPublisher:
                 headers=list(letter.encode_headers()),
                 on_delivery=report,
             )
-            self._producer.flush(_DELIVERY_TIMEOUT_S + 1)
-        except (KafkaException, BufferError) as error:
-            raise LogUnavailable(f"the dead-letter topic did not take event {letter.event_id}: {error}") from error
-        if reports and isinstance(reports[0], RecordPosition):
-            return reports[0]
-        raise LogUnavailable(f"the dead-letter topic did not take event {letter.event_id}: {reports or 'no answer'}")
+            self._producer.flush(client.TIMEOUT_S + 1)
+        found = reports[0] if reports else None
+        if isinstance(found, RecordPosition):
+            return found
+        raise LogUnavailable(f"{what}: {client.cause_of(self._access, found or 'no answer')}")
 
     def close(self) -> None:
         """Sends the letters still queued, for at most ten seconds."""
-        self._producer.flush(_DELIVERY_TIMEOUT_S)
+        self._producer.flush(client.TIMEOUT_S)

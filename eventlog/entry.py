@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
+import orjson
 from confluent_kafka import Message
 
-from schemas.record import Headers
+from schemas.ordering import ordering_key
+from schemas.record import Headers, RecordHeaders, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +21,37 @@ class Entry:
     key: bytes | None
     value: bytes
     headers: Headers
+
+    @classmethod
+    def of(
+        cls,
+        event: Mapping[str, Any],
+        body: bytes | None = None,
+        *,
+        source: Source,
+        received_at: datetime,
+        livemode: bool,
+        account: str = "",
+        api_version: object = None,
+        endpoint: str = "",
+    ) -> Entry:
+        """Returns the record of an event, with the key of its customer's events.
+
+        `body` is the exact bytes to store, by default the event as JSON. An `api_version` that is not text becomes
+        empty, as in a webhook.
+        """
+        headers = RecordHeaders(
+            event_id=event["id"],
+            type=event["type"],
+            source=source,
+            account=account,
+            livemode=livemode,
+            api_version=api_version if isinstance(api_version, str) else "",
+            endpoint=endpoint,
+            received_at=received_at,
+        )
+        value = orjson.dumps(event) if body is None else body
+        return cls(ordering_key(event).encode(), value, headers.encode())
 
 
 def headers_of(message: Message) -> Headers:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from eventlog import client
 from schemas.errors import LogUnavailable
+from schemas.kafka_access import KafkaAccess
 from schemas.record import Headers, Record, record_of
 
-_TIMEOUT_S = 10.0
 _QUIET_S = 60.0
 """Seconds without a record after which the brokers count as unavailable, before the end of the log."""
 _ENOUGH, _FEW = 4000, 1000
@@ -38,28 +39,28 @@ class HistoryReader:
     With `until`, each partition ends before its first record of that time or later. All methods raise LogUnavailable.
     """
 
-    def __init__(self, bootstrap: str, topic: str, *, until: datetime | None = None) -> None:
+    def __init__(self, access: KafkaAccess, topic: str, *, until: datetime | None = None) -> None:
+        self._access = access
         self._topic = topic
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": "billing-rebuild",  # the client requires a group id; the group is never joined
-                "enable.auto.commit": False,
+        self._consumer = client.consumer(
+            access,
+            group="billing-rebuild",
+            properties={
                 "enable.auto.offset.store": False,
                 "enable.partition.eof": True,
                 # Records that retention removes during the reading must not be skipped silently.
                 "auto.offset.reset": "error",
                 "queued.max.messages.kbytes": 32_768,
-                "log_level": 0,
-            }
+            },
         )
         try:
-            self.stretches = self._stretches(until)
-            self._open = {partition for partition, (stretch) in self.stretches.items() if stretch.first < stretch.end}
-            self._consumer.assign([TopicPartition(topic, p, self.stretches[p].first) for p in sorted(self._open)])
-        except KafkaException as error:
+            with client.log_errors(access, f"{topic} can't be read"):
+                self.stretches = self._stretches(until)
+                self._open = {number for number, stretch in self.stretches.items() if stretch.first < stretch.end}
+                self._consumer.assign([TopicPartition(topic, p, self.stretches[p].first) for p in sorted(self._open)])
+        except BaseException:
             self.close()
-            raise LogUnavailable(f"{topic} can't be read: {error}") from error
+            raise
         self._buffers: dict[int, deque[Record]] = {partition: deque() for partition in self._open}
         self._heads: list[tuple[float, int]] = []
         self._paused: set[int] = set()
@@ -104,7 +105,9 @@ class HistoryReader:
             if error.code() == KafkaError._PARTITION_EOF:
                 self._open.discard(partition)
             elif not error.retriable():
-                raise LogUnavailable(f"{self._topic}/{partition} can't be read further: {error.str()}")
+                raise LogUnavailable(
+                    f"{self._topic}/{partition} can't be read further: {client.cause_of(self._access, error)}"
+                )
             return
         if partition not in self._open:
             return
@@ -121,18 +124,20 @@ class HistoryReader:
             self._open.discard(partition)
 
     def _stretches(self, until: datetime | None) -> dict[int, Stretch]:
-        found = self._consumer.list_topics(self._topic, timeout=_TIMEOUT_S).topics[self._topic]
+        found = client.cluster_metadata(self._consumer, self._access, self._topic).topics[self._topic]
         if found.error is not None:
             raise KafkaException(found.error)
         marks = {
-            partition: self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=_TIMEOUT_S)
+            partition: self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, partition), timeout=client.TIMEOUT_S
+            )
             for partition in found.partitions
         }
         ends = {partition: high for partition, (_, high) in marks.items()}
         if until is not None:
             at = int(until.timestamp() * 1000)
             starts = [TopicPartition(self._topic, partition, at) for partition in marks]
-            for place in self._consumer.offsets_for_times(starts, timeout=_TIMEOUT_S):
+            for place in self._consumer.offsets_for_times(starts, timeout=client.TIMEOUT_S):
                 if place.offset >= 0:
                     ends[place.partition] = min(ends[place.partition], place.offset)
         return {partition: Stretch(low, max(low, ends[partition])) for partition, (low, _) in sorted(marks.items())}

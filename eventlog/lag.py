@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
-_TIMEOUT_S = 10.0
+from eventlog import client
+from schemas.kafka_access import KafkaAccess
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,10 @@ class GroupPosition:
 class GroupPositions:
     """Reads one group's positions from the brokers over a connection that stays open. Does not join the group."""
 
-    def __init__(self, bootstrap: str, group: str, topic: str, *, timeout_s: float = _TIMEOUT_S) -> None:
+    def __init__(self, access: KafkaAccess, group: str, topic: str, *, timeout_s: float = client.TIMEOUT_S) -> None:
         self._topic = topic
         self._timeout_s = timeout_s
-        self._consumer = Consumer(
-            {"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, "log_level": 0}
-        )
+        self._consumer = client.consumer(access, group=group)
 
     def read(self, partitions: Iterable[int] | None = None) -> dict[int, GroupPosition] | None:
         """Returns the positions by partition. None if the coordinator is loading or no broker answers."""
@@ -57,9 +56,9 @@ class GroupPositions:
         self._consumer.close()
 
 
-def lag_of(bootstrap: str, group: str, topic: str) -> dict[int, int] | None:
+def lag_of(access: KafkaAccess, group: str, topic: str) -> dict[int, int] | None:
     """Returns the lag in records by partition. None if the coordinator is loading or no broker answers."""
-    positions = GroupPositions(bootstrap, group, topic)
+    positions = GroupPositions(access, group, topic)
     try:
         found = positions.read()
     finally:

@@ -6,13 +6,15 @@ import time
 from collections.abc import Collection
 from types import TracebackType
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, Message, TopicPartition
 
+from eventlog import client
 from eventlog.entry import headers_of
 from schemas.errors import LogUnavailable
+from schemas.kafka_access import KafkaAccess
 from schemas.record import decode_headers
 
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = client.TIMEOUT_S
 _POLL_S = 0.5
 _SKIP = 200
 """If the wanted offset is at most this many records ahead, read forward instead of seeking."""
@@ -21,17 +23,13 @@ _SKIP = 200
 class RecordLookup:
     """Blocks; for one thread. All methods raise LogUnavailable if the brokers do not answer within ten seconds."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, access: KafkaAccess, topic: str) -> None:
+        self._access = access
         self.topic = topic
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": f"{topic}.reader",  # librdkafka requires a group id; the group is never joined
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
-                "log_level": 0,
-            }
+        self._consumer = client.consumer(
+            access,
+            group=f"{topic}.reader",
+            properties={"enable.partition.eof": True, "auto.offset.reset": "error"},
         )
         self._next: tuple[int, int] | None = None
 
@@ -73,10 +71,9 @@ class RecordLookup:
     def find(self, event_ids: Collection[str]) -> dict[str, Message]:
         """Returns the first record of each event by the id in its headers. Reads the topic until all are found."""
         wanted, found = set(event_ids), dict[str, Message]()
-        try:
-            partitions = list(self._consumer.list_topics(self.topic, timeout=_TIMEOUT_S).topics[self.topic].partitions)
-        except KafkaException as error:
-            raise LogUnavailable(f"{self.topic}: {error.args[0].str()}") from None
+        partitions = list(
+            client.cluster_metadata(self._consumer, self._access, self.topic).topics[self.topic].partitions
+        )
         for partition in partitions:
             if wanted:
                 self._scan(partition, wanted, found)
@@ -116,7 +113,8 @@ class RecordLookup:
         except KafkaException as error:
             if error.args[0].code() in (KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART):
                 return 0, 0
-            raise LogUnavailable(f"{self.topic}/{partition}: {error.args[0].str()}") from None
+            reason = client.cause_of(self._access, error)
+            raise LogUnavailable(f"{self.topic}/{partition}: {reason}") from None
 
     def _assign(self, start: TopicPartition) -> None:
         self._consumer.assign([start])

@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import structlog
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 
+from eventlog import client
 from schemas.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -19,7 +19,7 @@ TIMEOUT_S = 15.0
 
 def kafka_keeps(settings: Settings) -> KafkaKeeps:
     """Returns how long the two topics keep a record; None for a topic whose configuration can't be read."""
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 0})
+    admin = client.admin(settings.kafka)
     names = (settings.events_topic, settings.dead_topic)
     resources = [ConfigResource("topic", name) for name in names]
     requests = admin.describe_configs(resources, request_timeout=TIMEOUT_S)
@@ -28,7 +28,7 @@ def kafka_keeps(settings: Settings) -> KafkaKeeps:
         try:
             entries = future.result(timeout=TIMEOUT_S + 5.0)
         except KafkaException as error:
-            reason = error.args[0].str()
+            reason = client.cause_of(settings.kafka, error)
             log.warning("retention.unknown", action="retention.unknown", topic=resource.name, error=reason)
             found[resource.name] = None
             continue

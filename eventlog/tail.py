@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaError, Message, TopicPartition
 
+from eventlog import client
 from schemas.errors import LogUnavailable
+from schemas.kafka_access import KafkaAccess
 
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = client.TIMEOUT_S
 _POLL_S = 0.25
 _BATCH = 500
 
@@ -36,17 +38,14 @@ class LogTail:
     is committed.
     """
 
-    def __init__(self, bootstrap: str, topic: str, *, begin: Begin, group: str | None = None) -> None:
+    def __init__(self, access: KafkaAccess, topic: str, *, begin: Begin, group: str | None = None) -> None:
+        self._access = access
         self._topic = topic
         self._group = group
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap,
-                "group.id": group or f"{topic}.tail",  # librdkafka requires a group id; the group is never joined
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",  # records that retention removes during the reading are skipped
-                "log_level": 0,
-            }
+        self._consumer = client.consumer(
+            access,
+            group=group or f"{topic}.tail",
+            properties={"auto.offset.reset": "earliest"},  # records that retention removes meanwhile are skipped
         )
         try:
             self.bounds = self._find_bounds(begin)
@@ -82,7 +81,7 @@ class LogTail:
         if self._group is None:
             raise ValueError("commit needs a group")
         places = [TopicPartition(self._topic, partition, at) for partition, at in self._next.items()]
-        with _kafka_errors(self._topic):
+        with client.log_errors(self._access, self._topic):
             self._consumer.commit(offsets=places, asynchronous=False)
 
     def close(self) -> None:
@@ -99,8 +98,10 @@ class LogTail:
         return all(self._next[partition] >= bounds.end for partition, bounds in self.bounds.items())
 
     def _find_bounds(self, begin: Begin) -> dict[int, OffsetRange]:
-        with _kafka_errors(self._topic):
-            found = self._consumer.list_topics(self._topic, timeout=_TIMEOUT_S).topics[self._topic]
+        with client.log_errors(self._access, self._topic):
+            found = client.cluster_metadata(self._consumer, self._access, self._topic).topics[self._topic]
+            if found.error is not None and found.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise LogUnavailable(f"{self._topic}: {client.cause_of(self._access, found.error)}")
             if found.error is not None:
                 raise LogUnavailable(f"there is no topic {self._topic}: run `billing topics` first")
             places = [TopicPartition(self._topic, partition) for partition in found.partitions]
@@ -119,18 +120,3 @@ class LogTail:
             answers = self._consumer.offsets_for_times(starts, timeout=_TIMEOUT_S)
             return {at.partition: at.offset if at.offset >= 0 else ends[at.partition][1] for at in answers}
         return {partition: low if begin == FROM_START else high for partition, (low, high) in ends.items()}
-
-
-class _kafka_errors:
-    """Raises a KafkaException as LogUnavailable."""
-
-    def __init__(self, topic: str) -> None:
-        self._topic = topic
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, KafkaException):
-            cause = error.args[0]
-            raise LogUnavailable(f"{self._topic}: {cause.str() if isinstance(cause, KafkaError) else cause}") from None

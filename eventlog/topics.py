@@ -8,8 +8,10 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from eventlog import client
+from schemas.errors import LogUnavailable
 from schemas.record import MAX_DEAD_LETTER_BYTES, MAX_RECORD_BYTES
-from schemas.settings import InvalidSettings, Settings
+from schemas.settings import Settings
 
 TIMEOUT_S = 10.0
 
@@ -29,7 +31,7 @@ _DAY_MS = 24 * 3600 * 1000
 
 
 class TopicsUnusable(Exception):
-    """Kafka does not answer, or a topic has the wrong partition count. The message is one line with the cause."""
+    """A topic has the wrong partition count or can't be created with these settings. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +67,11 @@ def wanted_topics(settings: Settings) -> tuple[Wanted, Wanted]:
 
 
 def ensure_topics(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
-    """Creates missing topics. Returns `created` or `present` by topic name. Raises TopicsUnusable."""
-    # librdkafka is silent, because the command prints one line on an error.
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap, "log_level": 0})
+    """Creates missing topics. Returns `created` or `present` by topic name. Raises TopicsUnusable, LogUnavailable."""
+    admin = client.admin(settings.kafka)
     wanted = wanted_topics(settings)
     outcome = {topic.name: "present" for topic in wanted}
-    present = _partition_counts(admin, timeout_s)
+    present = _partition_counts(admin, settings, timeout_s)
     missing = [topic for topic in wanted if topic.name not in present]
     if missing:
         new = [topic.new_topic(settings.partitions, settings.replication_factor) for topic in missing]
@@ -80,9 +81,12 @@ def ensure_topics(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> dict[s
                 outcome[name] = "created"
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # created by another process: checked below
-                    raise TopicsUnusable(f"topic {name}: {error.args[0].str()}") from None
+                    kind = TopicsUnusable if client.is_refused_topic(error) else LogUnavailable
+                    raise kind(f"topic {name}: {client.cause_of(settings.kafka, error)}") from None
         created = {name: settings.partitions for name, state in outcome.items() if state == "created"}
-        present = _partition_counts(admin, timeout_s) | created  # the broker's answer may be from before the creation
+        present = (
+            _partition_counts(admin, settings, timeout_s) | created
+        )  # the broker's answer may be from before the creation
     wrong = [
         f"{topic.name} has {present[topic.name]} partitions"
         for topic in wanted
@@ -93,19 +97,6 @@ def ensure_topics(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> dict[s
     return outcome
 
 
-def _partition_counts(admin: AdminClient, timeout_s: float) -> dict[str, int]:
-    try:
-        listed = admin.list_topics(timeout=timeout_s).topics
-    except KafkaException as error:
-        raise TopicsUnusable(f"Kafka does not answer: {error.args[0].name()}") from None
+def _partition_counts(admin: AdminClient, settings: Settings, timeout_s: float) -> dict[str, int]:
+    listed = client.cluster_metadata(admin, settings.kafka, within_s=timeout_s).topics
     return {name: len(topic.partitions) for name, topic in listed.items() if topic.error is None}
-
-
-def _partitions_of(bootstrap: str, topic: str) -> int:
-    try:
-        found = AdminClient({"bootstrap.servers": bootstrap}).list_topics(topic, timeout=15).topics.get(topic)
-    except KafkaException as error:
-        raise InvalidSettings(f"BILLING_KAFKA_BOOTSTRAP: {bootstrap} does not answer: {error}") from None
-    if found is None or not found.partitions:
-        raise InvalidSettings(f"there is no topic {topic}: run `billing topics` first")
-    return len(found.partitions)

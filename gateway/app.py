@@ -186,7 +186,7 @@ def _headers(event: Envelope, endpoint: WebhookEndpoint, received_at: datetime) 
         livemode=event.livemode,
         api_version=event.api_version,
         endpoint=endpoint.name,
-        received_at=received_at.isoformat(timespec="microseconds"),
+        received_at=received_at,
     )
 
 

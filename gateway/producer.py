@@ -8,16 +8,17 @@ batch; this module 1,650 / 6,150 on the same busy machine.
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message
 
-from schemas.record import MAX_RECORD_BYTES, Headers
+from eventlog import client
+from schemas.kafka_access import KafkaAccess, Property
+from schemas.record import Headers
 
 log = structlog.get_logger(__name__)
 
@@ -35,31 +36,22 @@ _CLOSE_S = 2.0
 class ProducerConfig:
     """The configuration of one producer. Times are in seconds."""
 
-    bootstrap: str
+    access: KafkaAccess
     max_records: int
     delivery_timeout_s: float
-    overrides: dict[str, str | int | float | bool] = field(default_factory=dict)
+    overrides: dict[str, Property] = field(default_factory=dict)
 
-    def properties(self) -> dict[str, Any]:
+    def properties(self) -> dict[str, Property]:
         return {
-            "bootstrap.servers": self.bootstrap,
-            "client.id": "billing-gateway",
-            "acks": "all",
-            "enable.idempotence": True,
-            "partitioner": "murmur2_random",  # as in Java and aiokafka: every producer puts a key on the same partition
-            "compression.type": "lz4",
             # Batches form while earlier requests are in flight. 1 would delay a single record by 1.5 ms, 5 by 6.5 ms.
             "linger.ms": 0,
-            "message.max.bytes": MAX_RECORD_BYTES,
             "queue.buffering.max.messages": self.max_records,
             "delivery.timeout.ms": int(self.delivery_timeout_s * 1000),
             "request.timeout.ms": 2000,
             "socket.timeout.ms": 3000,
             "socket.connection.setup.timeout.ms": 2000,
             "reconnect.backoff.ms": 50,
-            "reconnect.backoff.max.ms": 500,  # the default of 10 s would delay the reconnect after a short outage
             "topic.metadata.propagation.max.ms": 2000,
-            "log.connection.close": False,
             **self.overrides,
         }
 
@@ -82,8 +74,8 @@ class ProducerLine(Generic[T]):
         self._reports: list[DeliveryReport[T]] = []
         self._fatal: str | None = None
         self._stop = threading.Event()
-        self._producer = Producer(
-            {**config.properties(), "error_cb": self._note_error}, logger=logging.getLogger("librdkafka")
+        self._producer = client.producer(
+            config.access, client_id="billing-gateway", properties=config.properties(), on_error=self._note_error
         )
         self._thread = threading.Thread(target=self._poll, name="kafka-delivery-reports", daemon=True)
         self._thread.start()

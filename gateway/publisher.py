@@ -24,6 +24,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from gateway.metrics import GatewayMetrics
 from gateway.producer import DeliveryReport, ProducerConfig, ProducerLine
+from schemas.kafka_access import KafkaAccess, Property
 from schemas.record import Headers
 
 log = structlog.get_logger(__name__)
@@ -84,19 +85,19 @@ class Publisher:
 
     def __init__(
         self,
-        bootstrap: str,
+        access: KafkaAccess,
         topic: str,
         metrics: GatewayMetrics,
         *,
         bounds: PublishLimits | None = None,
-        overrides: Mapping[str, str | int | float | bool] | None = None,
+        overrides: Mapping[str, Property] | None = None,
     ) -> None:
-        """`overrides` are librdkafka properties that replace the defaults (TLS, SASL; tests use them too)."""
+        """`overrides` are librdkafka properties that replace the defaults (for tests)."""
         self._bounds = bounds or PublishLimits()
         self._topic = topic
         self._metrics = metrics
         self._config = ProducerConfig(
-            bootstrap=bootstrap,
+            access=access,
             max_records=self._bounds.records,
             # librdkafka looks for expired records once a second, so its deadline is 1 s before that of the callers.
             delivery_timeout_s=max(self._bounds.confirm_within_s - 1.0, 1.0),

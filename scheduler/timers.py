@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import orjson
 import structlog
@@ -22,8 +22,7 @@ from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from scheduler.due_timers import DueTimers, Turn, WaitingEvent
 from schemas.errors import Transient
-from schemas.ordering import ordering_key
-from schemas.record import MAX_RECORD_BYTES, RecordHeaders, Source
+from schemas.record import MAX_RECORD_BYTES, Source
 from schemas.state import Timer, TimerStatus
 from schemas.timer import RETRY, timer_event
 
@@ -164,17 +163,7 @@ def _entry(timer: Timer, waiting: dict[str, WaitingEvent], now: datetime) -> Ent
 def timer_entry(timer: Timer, now: datetime) -> Entry:
     """Returns the record of a timer's event, with the key of its customer's events."""
     event = timer_event(timer)
-    headers = RecordHeaders(
-        event_id=event["id"],
-        type=event["type"],
-        source=Source.TIMER,
-        account=timer.account,
-        livemode=timer.livemode,
-        api_version="",
-        endpoint="",
-        received_at=_iso(now),
-    )
-    return Entry(ordering_key(event).encode(), orjson.dumps(event), headers.encode())
+    return Entry.of(event, source=Source.TIMER, received_at=now, livemode=timer.livemode, account=timer.account)
 
 
 def waiting_entry(event: WaitingEvent, now: datetime) -> Entry | None:
@@ -184,17 +173,16 @@ def waiting_entry(event: WaitingEvent, now: datetime) -> Entry | None:
         # jsonb writes numbers in full: 1e300 becomes 301 digits. One such event must not block all timers after it.
         log.error("timer.event_too_large", action="timer.event_too_large", event_id=event.event_id, bytes=len(value))
         return None
-    headers = RecordHeaders(
-        event_id=event.event_id,
-        type=event.type,
+    return Entry.of(
+        orjson.loads(value),
+        value,
         source=Source.TIMER,
-        account=event.account,
+        received_at=event.received_at or now,
         livemode=event.livemode,
-        api_version=event.api_version or "",
+        account=event.account,
+        api_version=event.api_version,
         endpoint=event.endpoint or "",
-        received_at=_iso(event.received_at or now),
     )
-    return Entry(ordering_key(orjson.loads(value)).encode(), value, headers.encode())
 
 
 def _report(due: Sequence[Timer], entries: dict[str, Entry | None], now: datetime) -> None:
@@ -213,7 +201,3 @@ def _report(due: Sequence[Timer], entries: dict[str, Entry | None], now: datetim
             account=timer.account,
             late_s=round((now - timer.due_at).total_seconds(), 3),
         )
-
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")

@@ -36,7 +36,8 @@ Headers = tuple[tuple[str, bytes], ...]
 class RecordHeaders:
     """The headers of each record of `billing.events`. Text is UTF-8; an empty string means none.
 
-    `received_at` is the time at which the gateway had the whole body: UTC, ISO 8601 with microseconds.
+    `received_at` is the time at which the gateway had the whole body, with a time zone. On the log it is UTC, in
+    ISO 8601 with microseconds.
     """
 
     event_id: str
@@ -46,7 +47,7 @@ class RecordHeaders:
     livemode: bool
     api_version: str
     endpoint: str
-    received_at: str
+    received_at: datetime
 
     def encode(self) -> Headers:
         return (
@@ -57,7 +58,7 @@ class RecordHeaders:
             ("livemode", b"true" if self.livemode else b"false"),
             ("api_version", self.api_version.encode()),
             ("endpoint", self.endpoint.encode()),
-            ("received_at", self.received_at.encode()),
+            ("received_at", self.received_at.astimezone(UTC).isoformat(timespec="microseconds").encode()),
         )
 
 

@@ -28,6 +28,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.database_url import DatabaseUrl, InvalidDatabaseUrl, Pooler
+from schemas.kafka_access import KafkaAccess, SaslMechanism, SecurityProtocol, parse_kafka_config
 from schemas.mail import DUNNING_MAILS
 
 FREE_PLAN = "free"
@@ -176,6 +177,7 @@ def _blank_is_none(value: object) -> object:
 
 
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_blank_is_none)]
 
 
 class Settings(BaseSettings):
@@ -190,6 +192,18 @@ class Settings(BaseSettings):
     """Postgres without the pooler, for migrations, LISTEN and session locks. Needed with transaction pooling."""
     database_allow_plaintext: bool = False
     """Allows unencrypted connections to a Postgres that is not on this machine."""
+    kafka_security_protocol: SecurityProtocol = SecurityProtocol.PLAINTEXT
+    kafka_sasl_mechanism: SaslMechanism = SaslMechanism.SCRAM_SHA_512
+    kafka_sasl_username: str = ""
+    kafka_sasl_password: OptionalSecret = None
+    kafka_ssl_ca: OptionalPath = None
+    """PEM file with the brokers' certificate authority. By default the system's certificate authorities."""
+    kafka_ssl_cert: OptionalPath = None
+    """PEM file with the client's certificate (mutual TLS), and `kafka_ssl_key` with its key."""
+    kafka_ssl_key: OptionalPath = None
+    kafka_ssl_key_password: OptionalSecret = None
+    kafka_config: str = ""
+    """More properties for librdkafka (not for Faust), as `name=value,name=value`."""
     database_url: SecretStr
     """postgresql://user:password@host:port/database?sslmode=verify-full; several hosts as host:port,host:port. A
     remote host without sslmode gets sslmode=require."""
@@ -270,6 +284,39 @@ class Settings(BaseSettings):
             except InvalidDatabaseUrl as error:
                 raise PydanticCustomError("database_url", "{reason}", {"reason": f"{prefix}{error}"}) from None
         return found
+
+    @field_validator("kafka_sasl_mechanism", mode="before")
+    @classmethod
+    def _no_tokens(cls, given: object) -> object:
+        if given == "OAUTHBEARER":
+            raise ValueError("OAUTHBEARER is not supported: aiokafka does not log in again when its token expires")
+        return given
+
+    @field_validator("kafka_config")
+    @classmethod
+    def _kafka_config_is_readable(cls, given: str) -> str:
+        parse_kafka_config(given)
+        return given
+
+    @model_validator(mode="after")
+    def _kafka_settings_fit_together(self) -> Settings:
+        self.kafka.check()
+        return self
+
+    @property
+    def kafka(self) -> KafkaAccess:
+        return KafkaAccess(
+            self.kafka_bootstrap,
+            protocol=self.kafka_security_protocol,
+            mechanism=self.kafka_sasl_mechanism,
+            username=self.kafka_sasl_username,
+            password=self.kafka_sasl_password,
+            ssl_ca=self.kafka_ssl_ca,
+            ssl_cert=self.kafka_ssl_cert,
+            ssl_key=self.kafka_ssl_key,
+            ssl_key_password=self.kafka_ssl_key_password,
+            config=parse_kafka_config(self.kafka_config),
+        )
 
     @property
     def exports_place(self) -> str:

@@ -17,9 +17,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
-from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck, settings
 
+from eventlog import client
+from schemas.kafka_access import KafkaAccess
 from tests import services
 from tests.faulty_mailbox import FaultyMailbox
 
@@ -89,7 +90,7 @@ def topic_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
     prefix = f"t{uuid.uuid4().hex[:10]}"
     yield prefix
     if "kafka_bootstrap" in request.fixturenames:
-        admin = AdminClient({"bootstrap.servers": request.getfixturevalue("kafka_bootstrap"), "log_level": 0})
+        admin = client.admin(KafkaAccess(request.getfixturevalue("kafka_bootstrap")))
         if names := [name for name in admin.list_topics(timeout=10).topics if name.startswith(prefix)]:
             for deletion in admin.delete_topics(names, operation_timeout=10).values():
                 deletion.result(timeout=15)

@@ -21,6 +21,7 @@ from local.demo.story import Due, Step, TimeLeap
 from local.stack.mailbox import read_mailbox
 from local.stripe.post import post
 from local.system import System
+from schemas.kafka_access import KafkaAccess
 from schemas.mail import Money
 from sinks.email.localize import FALLBACK, format_money
 from sinks.postgres import queries
@@ -247,8 +248,8 @@ async def _mail_surprises(system: System, results: list[StepResult], connection:
 
 
 async def _is_all_read(system: System) -> bool:
-    bootstrap, prefix = system.env["BILLING_KAFKA_BOOTSTRAP"], system.env["BILLING_TOPIC_PREFIX"]
-    lag = await asyncio.to_thread(lag_of, bootstrap, f"{prefix}.worker", f"{prefix}.events")
+    access, prefix = KafkaAccess(system.env["BILLING_KAFKA_BOOTSTRAP"]), system.env["BILLING_TOPIC_PREFIX"]
+    lag = await asyncio.to_thread(lag_of, access, f"{prefix}.worker", f"{prefix}.events")
     return lag is not None and not any(lag.values())
 
 

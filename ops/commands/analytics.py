@@ -25,7 +25,8 @@ def analytics(context: typer.Context) -> None:
     Example: billing analytics &   then   billing mrr --by plan
 
     SIGTERM stops it with exit code 0. Exits 1 if Postgres does not answer at the start, the ops port is in use or the
-    consumer crashes, 2 if a setting is invalid, 70 if it is stuck or meets an unexpected error.
+    consumer crashes, 2 if a setting is invalid, 3 if Kafka does not answer at the start, 70 if it is stuck or meets an
+    unexpected error.
     """
     if context.invoked_subcommand is not None:
         return
@@ -36,6 +37,9 @@ def analytics(context: typer.Context) -> None:
         except InvalidSettings as error:
             typer.echo(f"billing analytics: {error}", err=True)
             raise typer.Exit(EXIT_INVALID_SETTINGS) from None
+        except LogUnavailable as error:
+            typer.echo(f"billing analytics: {error}", err=True)
+            raise typer.Exit(3) from None
         except (AnalyticsCrashed, OpsAddressTaken, StoreUnavailable) as error:
             typer.echo(f"billing analytics: {error}", err=True)
             raise typer.Exit(1) from None

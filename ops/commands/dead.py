@@ -117,7 +117,7 @@ def show(
     wanted = _filter(settings, [letter_id], None, None, None, None, None, None, (), 100)
 
     async def look(index: DeadLetterIndex) -> list[dict[str, Any]]:
-        with RecordLookup(settings.kafka_bootstrap, settings.dead_topic) as topic:
+        with RecordLookup(settings.kafka, settings.dead_topic) as topic:
             return [_whole(letter, topic) for letter in await index.find(wanted, newest_first=True)]
 
     found = _with_letters(settings, look)

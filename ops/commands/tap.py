@@ -94,7 +94,7 @@ def tap(
         settings = load_settings()
         output = _output(parquet)
         try:
-            tail = LogTail(settings.kafka_bootstrap, settings.events_topic, begin=begin, group=group)
+            tail = LogTail(settings.kafka, settings.events_topic, begin=begin, group=group)
             try:
                 should_follow = parquet is None if follow is None else follow
                 show(

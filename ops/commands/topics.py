@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from eventlog.topics import TopicsUnusable, ensure_topics
+from schemas.errors import LogUnavailable
 from schemas.settings import InvalidSettings, load_settings
 
 
@@ -23,7 +24,7 @@ def topics(
 
     Example: BILLING_KAFKA_BOOTSTRAP=127.0.0.1:9092 billing topics
 
-    Exits 1 if Kafka does not answer or a topic has a different partition count, 2 if a setting is missing.
+    Exits 1 if a topic has a different partition count, 2 if a setting is invalid, 3 if Kafka does not answer.
     """
     try:
         settings = load_settings()
@@ -34,6 +35,12 @@ def topics(
         settings = settings.model_copy(update={"partitions": partitions})
     try:
         outcome = ensure_topics(settings)
+    except InvalidSettings as error:
+        typer.echo(f"billing topics: {error}", err=True)
+        raise typer.Exit(2) from None
+    except LogUnavailable as error:
+        typer.echo(f"billing topics: {error}", err=True)
+        raise typer.Exit(3) from None
     except TopicsUnusable as error:
         typer.echo(f"billing topics: {error}", err=True)
         raise typer.Exit(1) from None

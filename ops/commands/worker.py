@@ -10,7 +10,7 @@ import uvloop
 
 from ops.commands.terminal import settings_and_config
 from ops.processes.worker import _ALL, WorkerCrashed, run
-from schemas.errors import StoreUnavailable
+from schemas.errors import LogUnavailable, StoreUnavailable
 from schemas.settings import InvalidSettings
 from streams.process import OTHER
 from streams.rules.catalog import STREAMS
@@ -34,8 +34,9 @@ def worker(
              billing worker --without invoices   (the other streams, in the first group)
 
     If too many events die it stops with exit code 71. After a restart it waits for different code, for `billing brake
-    release`, or for --resume-after-brake. Exits 1 if Kafka or Postgres does not answer at the start, 2 if a setting or
-    stream is invalid, 70 if it is stuck or meets an event that it can neither apply nor dead-letter.
+    release`, or for --resume-after-brake. Exits 1 if Postgres does not answer at the start, 2 if a setting or stream is
+    invalid, 3 if Kafka does not answer at the start, 70 if it is stuck or meets an event that it can neither apply nor
+    dead-letter.
     """
     only, left_out = frozenset(streams or ()), frozenset(without or ())
     unknown = (only | left_out) - _ALL
@@ -50,6 +51,9 @@ def worker(
     with asyncio.Runner() as runner:
         try:
             runner.run(run(settings, config, only, without=left_out, resume_after_brake=resume))
+        except LogUnavailable as error:
+            typer.echo(f"billing worker: {error}", err=True)
+            raise typer.Exit(3) from None
         except (InvalidSettings, WorkerCrashed, StoreUnavailable) as error:
             typer.echo(f"worker: {error}", err=True)
             raise typer.Exit(1) from None

@@ -7,16 +7,15 @@ import contextlib
 import signal
 
 import structlog
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from analytics.book import Book
 from analytics.consumer import Follower, group_of
 from analytics.store import FigureStore
+from eventlog.client import partition_count
 from eventlog.lag import GroupPositions
 from ops.runtime.health import OpsServer
 from ops.runtime.watchdog import Watchdog
-from schemas.settings import Config, InvalidSettings, Settings
+from schemas.settings import Config, Settings
 from streams.faust.app import attach, create_app
 from streams.faust.membership import leave_for_good
 from streams.faust.watch import ConsumerWatch
@@ -32,13 +31,13 @@ class AnalyticsCrashed(Exception):
 
 async def run(settings: Settings, config: Config) -> None:
     """Run until SIGTERM or SIGINT. Raises AnalyticsCrashed, InvalidSettings, OpsAddressTaken, StoreUnavailable."""
-    partitions = await asyncio.to_thread(_partitions_of, settings.kafka_bootstrap, settings.events_topic)
+    partitions = await asyncio.to_thread(partition_count, settings.kafka, settings.events_topic)
     group = group_of(settings.topic_prefix)
     app = create_app(settings, group, partitions)
     store = await FigureStore.connect(settings.database_url, pool_size=2)
     follower = Follower(book=Book(store, config))
     attach(app, follower.run, settings.events_topic)
-    places = GroupPositions(settings.kafka_bootstrap, group, settings.events_topic)
+    places = GroupPositions(settings.kafka, group, settings.events_topic)
     watch = ConsumerWatch(
         app,
         follower.retry,
@@ -73,13 +72,3 @@ async def run(settings: Settings, config: Config) -> None:
         await asyncio.to_thread(places.close)
         await store.close()
     log.info("analytics.stopped", action="analytics.stopped", group=group)
-
-
-def _partitions_of(bootstrap: str, topic: str) -> int:
-    try:
-        found = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0}).list_topics(topic, timeout=15).topics
-    except KafkaException as error:
-        raise InvalidSettings(f"BILLING_KAFKA_BOOTSTRAP: {bootstrap} does not answer: {error}") from None
-    if topic not in found or not found[topic].partitions:
-        raise InvalidSettings(f"there is no topic {topic}: run `billing topics` first")
-    return len(found[topic].partitions)

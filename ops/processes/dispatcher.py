@@ -170,7 +170,7 @@ async def call_dispatcher(
             yield CallDispatcher(calls, None, CallMetrics(registry), clock=clock, lanes=1)
             return
         api = StripeApi(*parts)
-        event_log = EventAppender(settings.kafka_bootstrap, settings.events_topic, client_id="billing-stripe-calls")
+        event_log = EventAppender(settings.kafka, settings.events_topic, client_id="billing-stripe-calls")
         caller = Caller(api, RateLimit(settings.stripe_calls_per_second), event_log, clock=clock)
         running = CallDispatcher(calls, caller, CallMetrics(registry), clock=clock)
         listener = asyncio.create_task(listen(settings.database_url, STRIPE_CALLS.channel, running.wake))

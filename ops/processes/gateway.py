@@ -90,7 +90,7 @@ async def _serve_with(
     if is_child:
         loop.add_reader(sys.stdin.fileno(), stop.set)  # becomes readable only when the parent has ended
     metrics = GatewayMetrics()
-    publisher = Publisher(settings.kafka_bootstrap, settings.events_topic, metrics)
+    publisher = Publisher(settings.kafka, settings.events_topic, metrics)
     watchdog = Watchdog({"producer": publisher.stuck_reason}, limit_s=settings.stuck_after_s)
     runner = create_runner(create_app(found, publisher, metrics, links=served))
     await runner.setup()

@@ -30,7 +30,7 @@ _STOP_S = 15.0
 async def run(settings: Settings, config: Config) -> None:
     """Run until SIGTERM or SIGINT. Raises InvalidSettings, OpsAddressTaken."""
     reconciling = _reconciling(settings, config)
-    event_log = EventAppender(settings.kafka_bootstrap, settings.events_topic, client_id="billing-scheduler")
+    event_log = EventAppender(settings.kafka, settings.events_topic, client_id="billing-scheduler")
     schedule = Scheduler(partial(DueTimers.connect, settings.database_url), event_log, clock=clock_from(os.environ))
     watchdog = Watchdog({"turns": schedule.stuck}, limit_s=settings.stuck_after_s)
     retrying = RetryFailed(settings)

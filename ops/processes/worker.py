@@ -15,10 +15,10 @@ from importlib.metadata import version
 import structlog
 import typer
 
+from eventlog.client import partition_count
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.lag import GroupPositions
 from eventlog.retention import kafka_keeps, warn_if_endless, warn_if_too_long
-from eventlog.topics import _partitions_of
 from ops.commands.brake import EXIT_BRAKED
 from ops.runtime.health import OpsServer
 from ops.runtime.operator import operator
@@ -64,7 +64,7 @@ async def run(
     Raises WorkerCrashed, OpsAddressTaken, InvalidSettings if there is no topic to read, and StoreUnavailable if
     Postgres does not answer at the start.
     """
-    partitions = await asyncio.to_thread(_partitions_of, settings.kafka_bootstrap, settings.events_topic)
+    partitions = await asyncio.to_thread(partition_count, settings.kafka, settings.events_topic)
     keeps = await asyncio.to_thread(kafka_keeps, settings)
     warn_if_too_long(keeps, config.rules.erase_after_days)
     warn_if_endless(keeps)
@@ -73,7 +73,7 @@ async def run(
         streams = _ALL - without
     app = create_app(settings, group, partitions)
     store = await Store.connect(settings.database_url, pool_size=LANES)
-    dead_letters = DeadLetterPublisher(settings.kafka_bootstrap, settings.dead_topic)
+    dead_letters = DeadLetterPublisher(settings.kafka, settings.dead_topic)
     seen = SeenEvents(app, partitions, horizon_s=settings.seen_hours * 3600)
     code_version = settings.code_version or version("billing-stream")
     brake = Brake(limits_of(settings))
@@ -98,10 +98,8 @@ async def run(
     for stream in streams or _ALL:  # create the series at 0: alerts on "no event since" need them from the start
         for outcome in ("applied", "dead"):
             metrics.EVENTS.labels(stream=stream, outcome=outcome)
-    await asyncio.to_thread(
-        ensure_changelog, settings.kafka_bootstrap, seen.changelog, partitions, settings.replication_factor
-    )
-    places = GroupPositions(settings.kafka_bootstrap, group, settings.events_topic)
+    await asyncio.to_thread(ensure_changelog, settings.kafka, seen.changelog, partitions, settings.replication_factor)
+    places = GroupPositions(settings.kafka, group, settings.events_topic)
     watch = ConsumerWatch(
         app,
         agent.retry,

@@ -51,7 +51,7 @@ async def run(
     """
     started = datetime.now(UTC)
     await runs.prepare(target)
-    reader = await asyncio.to_thread(HistoryReader, settings.kafka_bootstrap, settings.events_topic, until=until)
+    reader = await asyncio.to_thread(HistoryReader, settings.kafka, settings.events_topic, until=until)
     store = await SuppressingStore.connect(target, pool_size=2)
     try:
         rebuilt = Rebuilt(settings.events_topic, stretches=reader.stretches)

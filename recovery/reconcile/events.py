@@ -22,8 +22,8 @@ from recovery.reconcile.report import ReconcileReport, moment
 from recovery.reconcile.runs import Run, Runs
 from recovery.reconcile.window import GRACE, MOST, Slice, Window, slices, window_of
 from schemas.errors import LogUnavailable
-from schemas.ordering import account_of, ordering_key
-from schemas.record import MAX_RECORD_BYTES, RecordHeaders, Source
+from schemas.ordering import account_of
+from schemas.record import MAX_RECORD_BYTES, Source
 from schemas.timing import Timetable
 from sinks.stripe_api.api import ApiTrouble
 from sinks.stripe_api.listing import Listed, ListingBroken, Lists
@@ -156,18 +156,16 @@ class Reconciler:
         if account and account_of(o) != account:
             # An event fetched with the header Stripe-Account lacks `account`; in a webhook it has this field.
             o, text = {**o, "account": account}, f'{text[:-1]},"account":"{account}"}}'
-        version = o.get("api_version")
-        headers = RecordHeaders(
-            event_id=event.id,
-            type=type_,
+        entry = Entry.of(
+            {**o, "id": event.id, "type": type_},
+            text.encode(),
             source=Source.RECONCILE,
-            account=account_of(o) or "",
+            received_at=now,
             livemode=self.lists.mode.livemode,
-            api_version=version if isinstance(version, str) else "",
-            endpoint="",
-            received_at=now.isoformat(timespec="microseconds"),
+            account=account_of(o) or "",
+            api_version=o.get("api_version"),
         )
-        return Entry(ordering_key(o).encode(), text.encode(), headers.encode()), created
+        return entry, created
 
 
 async def append(event_log: EventAppender, entries: Sequence[Entry]) -> None:

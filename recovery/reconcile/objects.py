@@ -21,8 +21,7 @@ from pydantic import SecretStr, ValidationError
 from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from recovery.reconcile.events import append
-from schemas.ordering import ordering_key
-from schemas.record import RecordHeaders, Source
+from schemas.record import Source
 from schemas.refetch import refetched_event
 from schemas.stripe.invoice import StripeInvoice
 from schemas.stripe.subscription import StripeSubscription
@@ -213,14 +212,11 @@ def _entry(drift: Drift, *, livemode: bool, now: datetime) -> Entry:
     )
     if drift.kind == "invoice":
         event["type"] = "invoice.paid"
-    headers = RecordHeaders(
-        event_id=event["id"],
-        type=event["type"],
+    return Entry.of(
+        event,
         source=Source.RECONCILE,
-        account=drift.account,
+        received_at=now,
         livemode=livemode,
-        api_version=page.api_version or "",
-        endpoint="",
-        received_at=now.isoformat(timespec="microseconds"),
+        account=drift.account,
+        api_version=page.api_version,
     )
-    return Entry(ordering_key(event).encode(), orjson.dumps(event), headers.encode())

@@ -33,7 +33,7 @@ async def reconciler(settings: Settings, config: Config, *, clock: Callable[[], 
                 runs=runs,
                 event_log=event_log,
                 on_the_way=partial(
-                    ids_on_the_way, settings.kafka_bootstrap, f"{settings.topic_prefix}.worker", settings.events_topic
+                    ids_on_the_way, settings.kafka, f"{settings.topic_prefix}.worker", settings.events_topic
                 ),
                 clock=clock,
             )
@@ -54,7 +54,7 @@ async def listing(settings: Settings, config: Config) -> AsyncIterator[Lists]:
 
 @asynccontextmanager
 async def logging(settings: Settings) -> AsyncIterator[EventAppender]:
-    event_log = EventAppender(settings.kafka_bootstrap, settings.events_topic, client_id="billing-reconcile")
+    event_log = EventAppender(settings.kafka, settings.events_topic, client_id="billing-reconcile")
     try:
         yield event_log
     finally:

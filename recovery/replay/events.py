@@ -13,8 +13,8 @@ from eventlog.append import EventAppender
 from eventlog.entry import Entry, headers_of
 from eventlog.lookup import RecordLookup
 from recovery.replay.letters import Rate, kept_entry, replay_headers, replay_letters
-from schemas.ordering import account_of, ordering_key
-from schemas.record import RecordHeaders, Source
+from schemas.ordering import account_of
+from schemas.record import Source
 from schemas.settings import InvalidSettings, Settings
 from sinks.postgres.dead_letter_index import DeadLetterIndex, KeptEvent, LetterFilter
 from sinks.stripe_api.api import ApiTrouble, Refusal, Request, StripeApi
@@ -103,7 +103,7 @@ class EventReplay:
         report.replayed |= {letter.event_id: "dead letter" for letter in found if letter.event_id}
 
     def _from_log(self, names: list[str]) -> dict[str, Entry]:
-        with RecordLookup(self.settings.kafka_bootstrap, self.settings.events_topic) as log:
+        with RecordLookup(self.settings.kafka, self.settings.events_topic) as log:
             found = log.find(names)
         return {
             name: Entry(message.key(), value, replay_headers(headers_of(message), ""))
@@ -139,7 +139,7 @@ class EventReplay:
     async def _append(self, entries: list[Entry], rate: Rate) -> None:
         if not entries:
             return
-        log = EventAppender(self.settings.kafka_bootstrap, self.settings.events_topic, client_id="billing-replay")
+        log = EventAppender(self.settings.kafka, self.settings.events_topic, client_id="billing-replay")
         try:
             for at in range(0, len(entries), rate.chunk):
                 chunk = entries[at : at + rate.chunk]
@@ -172,18 +172,15 @@ async def stripe_entry(api: StripeApi, event_id: str, account: str) -> Entry:
         # An event fetched with the header Stripe-Account lacks `account`; in a webhook it has this field.
         event = {**event, "account": account}
         text = orjson.dumps(event).decode()
-    version = event.get("api_version")
-    headers = RecordHeaders(
-        event_id=event_id,
-        type=event["type"],
+    return Entry.of(
+        event,
+        text.encode(),
         source=Source.REPLAY,
-        account=account_of(event) or "",
+        received_at=datetime.now(UTC),
         livemode=api.mode.livemode,
-        api_version=version if isinstance(version, str) else "",
-        endpoint="",
-        received_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+        account=account_of(event) or "",
+        api_version=event.get("api_version"),
     )
-    return Entry(ordering_key(event).encode(), text.encode(), headers.encode())
 
 
 def _from_ledger(kept: dict[str, KeptEvent], names: list[str]) -> dict[str, Entry]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import orjson
@@ -23,8 +23,7 @@ from eventlog.append import EventAppender
 from eventlog.entry import Entry, headers_of
 from eventlog.lookup import RecordLookup
 from schemas.dead_letter import PREFIX, original_headers
-from schemas.ordering import ordering_key
-from schemas.record import Headers, RecordHeaders, Source, decode_headers
+from schemas.record import Headers, Source, decode_headers
 from schemas.settings import Settings
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, KeptEvent
 
@@ -163,18 +162,18 @@ def kept_entry(event: KeptEvent, replay_of: str = "") -> Entry | None:
     """Return a log entry made from the ledger's copy of an event, or None if the ledger has no payload."""
     if event.payload is None:
         return None
-    headers = RecordHeaders(
-        event_id=event.event_id,
-        type=event.type,
-        source=Source.REPLAY,
-        account=event.account,
-        livemode=event.livemode,
-        api_version=event.api_version or "",
-        endpoint=event.endpoint or "",
-        received_at=(event.received_at or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="microseconds"),
-    )
     value = event.payload.encode()
-    return Entry(ordering_key(orjson.loads(value)).encode(), value, replay_headers(headers.encode(), replay_of))
+    entry = Entry.of(
+        orjson.loads(value),
+        value,
+        source=Source.REPLAY,
+        received_at=event.received_at or datetime.now(UTC),
+        livemode=event.livemode,
+        account=event.account,
+        api_version=event.api_version,
+        endpoint=event.endpoint or "",
+    )
+    return replace(entry, headers=replay_headers(entry.headers, replay_of))
 
 
 def _place_of(letter: IndexedLetter, dead_topic: str) -> str:
@@ -201,9 +200,9 @@ async def replay_letters(
     progress: Callable[[int], None] = lambda _: None,
 ) -> ReplayReport:
     """Replay `letters` with the Kafka topics of `settings`. Raises the same errors as LetterReplay.run."""
-    event_log = EventAppender(settings.kafka_bootstrap, settings.events_topic, client_id="billing-replay")
+    event_log = EventAppender(settings.kafka, settings.events_topic, client_id="billing-replay")
     try:
-        with RecordLookup(settings.kafka_bootstrap, settings.dead_topic) as dead_topic:
+        with RecordLookup(settings.kafka, settings.dead_topic) as dead_topic:
             work = LetterReplay(letters=index, dead_topic=dead_topic, event_log=event_log, by=by)
             return await work.run(letters, rate, progress)
     finally:

@@ -15,16 +15,14 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-import orjson
 import structlog
 
 from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from schemas.errors import LogUnavailable
-from schemas.ordering import ordering_key
-from schemas.record import RecordHeaders, Source
+from schemas.record import Source
 from schemas.refetch import NoEventForObject, refetched_event
 from schemas.settings import Mode
 from schemas.timing import Timetable
@@ -199,14 +197,12 @@ def answer_entry(call: QueuedCall, answer: ApiResponse, now: datetime) -> tuple[
         api_version=answer.api_version,
         request_id=answer.request_id,
     )
-    headers = RecordHeaders(
-        event_id=event["id"],
-        type=event["type"],
+    entry = Entry.of(
+        event,
         source=Source.RECONCILE,
-        account=call.account,
+        received_at=now,
         livemode=call.livemode,
-        api_version=answer.api_version or "",
-        endpoint="",
-        received_at=now.astimezone(UTC).isoformat(timespec="microseconds"),
+        account=call.account,
+        api_version=answer.api_version,
     )
-    return Entry(ordering_key(event).encode(), orjson.dumps(event), headers.encode()), event["id"]
+    return entry, event["id"]

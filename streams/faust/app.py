@@ -12,6 +12,7 @@ from typing import Any
 import faust
 
 from schemas.settings import Settings
+from streams.faust.broker import broker_options
 from streams.faust.chunks import ChunkTransport
 from streams.faust.sensor import KafkaSensor
 
@@ -46,7 +47,7 @@ def create_app(settings: Settings, group: str, partitions: int) -> App:
     datadir.mkdir(parents=True, exist_ok=True)
     app = App(
         group,
-        broker=f"kafka://{settings.kafka_bootstrap.replace(',', ';kafka://')}",
+        **broker_options(settings.kafka),
         datadir=datadir,
         store="memory://",  # no files that can become stale; the changelog is small
         autodiscover=False,

@@ -13,30 +13,34 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from eventlog import client
+from schemas.errors import LogUnavailable
+from schemas.kafka_access import KafkaAccess
 from schemas.settings import InvalidSettings
 
 _TIMEOUT_S = 15.0
 
 
-def ensure_changelog(bootstrap: str, name: str, partitions: int, replication_factor: int) -> None:
-    """Creates the topic if it is missing and returns once the brokers list it. Raises InvalidSettings."""
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+def ensure_changelog(access: KafkaAccess, name: str, partitions: int, replication_factor: int) -> None:
+    """Creates the topic if it is missing, and returns once the brokers list it.
+
+    Raises LogUnavailable, and InvalidSettings if the brokers refuse such a topic.
+    """
+    admin = client.admin(access)
     deadline = time.monotonic() + _TIMEOUT_S
-    try:
-        if not _exists(admin, name):
+    with client.log_errors(access, f"topic {name}"):
+        if not _exists(admin, access, name):
             config = {"cleanup.policy": "compact", "min.insync.replicas": str(max(1, replication_factor - 1))}
             new = NewTopic(name, num_partitions=partitions, replication_factor=replication_factor, config=config)
             _create(admin, new, name)
-        while not _exists(admin, name):
+        while not _exists(admin, access, name):
             if time.monotonic() > deadline:
-                raise InvalidSettings(f"topic {name}: the brokers do not list it")
+                raise LogUnavailable(f"topic {name}: the brokers do not list it")
             time.sleep(0.05)
-    except KafkaException as error:
-        raise InvalidSettings(f"topic {name}: {error.args[0].str()}") from None
 
 
-def _exists(admin: AdminClient, name: str) -> bool:
-    found = admin.list_topics(timeout=_TIMEOUT_S).topics.get(name)
+def _exists(admin: AdminClient, access: KafkaAccess, name: str) -> bool:
+    found = client.cluster_metadata(admin, access, within_s=_TIMEOUT_S).topics.get(name)
     return found is not None and bool(found.partitions)
 
 
@@ -44,5 +48,7 @@ def _create(admin: AdminClient, topic: NewTopic, name: str) -> None:
     try:
         admin.create_topics([topic], operation_timeout=_TIMEOUT_S, request_timeout=_TIMEOUT_S)[name].result(_TIMEOUT_S)
     except KafkaException as error:
+        if client.is_refused_topic(error):
+            raise InvalidSettings(f"topic {name}: {error.args[0].str()}") from None
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another worker may have created it first
             raise

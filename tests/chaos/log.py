@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from eventlog import client
+from schemas.kafka_access import KafkaAccess
 from schemas.record import Record, record_of
 
 _TIMEOUT_S = 10
@@ -95,7 +97,7 @@ def _bytes(value: str | bytes | None) -> bytes | None:
 
 
 def _consumer(bootstrap: str, group: str) -> Consumer:
-    return Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False, "log_level": 0})
+    return client.consumer(KafkaAccess(bootstrap), group=group)
 
 
 def _all(consumer: Consumer, topic: str) -> list[TopicPartition]:

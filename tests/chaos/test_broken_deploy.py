@@ -156,5 +156,5 @@ async def test_a_stuck_worker_ends_itself_and_logs_where_it_hangs(rig: ReplayKit
 
 
 def _is_read(rig: ReplayKit, group: str) -> bool:
-    lag = lag_of(rig.settings.kafka_bootstrap, group, rig.settings.events_topic)
+    lag = lag_of(rig.settings.kafka, group, rig.settings.events_topic)
     return lag is not None and not any(lag.values())

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from pydantic import SecretStr
 
+from eventlog import client
 from eventlog.topics import ensure_topics
 from schemas.settings import Settings
 from sinks.postgres.migration import migrate
@@ -66,14 +67,7 @@ async def test_killed_between_any_two_steps_everything_is_applied_once_and_in_or
 
 def _produce(settings: Settings, chance: random.Random) -> tuple[dict[str, list[str]], int]:
     """Produce 3,000 events of 60 users: a tenth duplicates, a hundredth poison. Returns each user's expected trail."""
-    producer = Producer(
-        {
-            "bootstrap.servers": settings.kafka_bootstrap,
-            "partitioner": "murmur2_random",
-            "linger.ms": 5,
-            "enable.idempotence": True,  # retries are common while the topic is new, and must not reorder
-        }
-    )
+    producer = client.producer(settings.kafka, client_id="test")
     expected: dict[str, list[str]] = defaultdict(list)
     sent: list[tuple[str, str]] = []
     poison = 0
@@ -130,7 +124,7 @@ def _lag(settings: Settings) -> int | None:
     """Records of the events topic that the group has not committed; None while its coordinator loads."""
     group = f"{settings.topic_prefix}.worker"
     wanted = [TopicPartition(settings.events_topic, partition) for partition in range(PARTITIONS)]
-    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": group})
+    consumer = client.consumer(settings.kafka, group=group)
     try:
         committed = {place.partition: max(place.offset, 0) for place in consumer.committed(wanted, timeout=10)}
         ends = [consumer.get_watermark_offsets(place, timeout=10)[1] for place in wanted]

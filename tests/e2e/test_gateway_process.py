@@ -15,10 +15,11 @@ from typing import Any
 
 import psutil
 import pytest
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from eventlog import client
 from local.stack.kafka import EmbeddedKafka
+from schemas.kafka_access import KafkaAccess
 from schemas.settings import Settings
 from tests.kits.gatewaykit import (
     SECRET,
@@ -145,7 +146,7 @@ def test_a_fatal_producer_error_is_survived(kafka_bootstrap: str, topic_prefix: 
     large records, so the error is a real one.
     """
     topic = f"{topic_prefix}.small"
-    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    admin = client.admin(KafkaAccess(kafka_bootstrap))
     admin.create_topics([NewTopic(topic, 4, 1, config={"max.message.bytes": "100000"})])[topic].result(20)
     own: dict[str, str | int | float | bool] = {"enable.gapless.guarantee": True, "compression.type": "none"}
     own["batch.size"] = 50_000  # otherwise small records could share a batch with the large one and fail with it

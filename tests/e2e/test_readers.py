@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,13 @@ import asyncpg
 import orjson
 import pyarrow.parquet as pq
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from analytics import queries
 from analytics.recount import recount as recount_figures
+from eventlog import client
 from eventlog.lag import lag_of
 from eventlog.topics import ensure_topics
 from local.demo.story import Step, story
@@ -107,9 +109,7 @@ def log(kafka_bootstrap: str, postgres_url: str, tmp_path_factory: pytest.TempPa
 
 
 def produce(settings: Settings, steps: list[Step]) -> None:
-    producer = Producer(
-        {"bootstrap.servers": settings.kafka_bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True}
-    )
+    producer = client.producer(settings.kafka, client_id="test")
     for step in steps:
         event = step.event
         headers = RecordHeaders(
@@ -120,7 +120,7 @@ def produce(settings: Settings, steps: list[Step]) -> None:
             False,
             event["api_version"],
             "default",
-            "2026-01-01T00:00:00+00:00",
+            datetime(2026, 1, 1, tzinfo=UTC),
         )
         pairs: dict[str, str | bytes | None] = dict(headers.encode())
         producer.produce(settings.events_topic, key=ordering_key(event), value=step.body, headers=pairs)
@@ -383,12 +383,12 @@ def recount(log: Log, *, forget: bool = False) -> int:
 
 
 def is_read(log: Log, group: str) -> bool:
-    lag = lag_of(log.settings.kafka_bootstrap, group, log.settings.events_topic)
+    lag = lag_of(log.settings.kafka, group, log.settings.events_topic)
     return lag is not None and not any(lag.values())
 
 
 def committed(log: Log, group: str) -> set[int]:
-    consumer = Consumer({"bootstrap.servers": log.settings.kafka_bootstrap, "group.id": group})
+    consumer = client.consumer(log.settings.kafka, group=group)
     try:
         places = [TopicPartition(log.settings.events_topic, partition) for partition in range(4)]
         return {place.offset for place in consumer.committed(places, timeout=10)}

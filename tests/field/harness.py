@@ -182,9 +182,7 @@ _OFFSETS = itertools.count()
 
 
 def record(event: Json, source: Source) -> Record:
-    headers = RecordHeaders(
-        event["id"], event["type"], source, event.get("account") or "", False, "", "default", NOW.isoformat()
-    )
+    headers = RecordHeaders(event["id"], event["type"], source, event.get("account") or "", False, "", "default", NOW)
     return record_of("events", 0, next(_OFFSETS), b"key", orjson.dumps(event), headers.encode(), NOW.timestamp())
 
 

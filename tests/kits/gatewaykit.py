@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Message, TopicPartition
 from pydantic import SecretStr
 
+from eventlog import client
 from eventlog.topics import ensure_topics
 from gateway.app import create_app, create_runner
 from gateway.bodies import BodyBounds
@@ -28,6 +29,7 @@ from gateway.endpoints import webhook_endpoints
 from gateway.metrics import GatewayMetrics
 from gateway.publisher import Publisher, PublishLimits
 from gateway.signature import sign
+from schemas.kafka_access import KafkaAccess
 from schemas.record import decode_headers
 from schemas.settings import Config, Endpoint, Mode, Settings
 from tests.kits.ends import end_of
@@ -130,7 +132,7 @@ def create_topics(bootstrap: str, prefix: str, partitions: int = 12) -> Settings
 
 def read_topic(bootstrap: str, topic: str) -> list[Message]:
     """Every record of the topic, in partition order."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False})
+    consumer = client.consumer(KafkaAccess(bootstrap), group="unused")
     try:
         partitions = sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
         ends = {p: end_of(consumer, TopicPartition(topic, p)) for p in partitions}
@@ -181,7 +183,7 @@ def serving(
 
     async def run() -> None:
         metrics = GatewayMetrics()
-        publisher = Publisher(bootstrap, topic, metrics, bounds=bounds, overrides=overrides)
+        publisher = Publisher(KafkaAccess(bootstrap), topic, metrics, bounds=bounds, overrides=overrides)
         runner = create_runner(
             create_app(webhook_endpoints(configured or config()), publisher, metrics, bounds=body_bounds)
         )

@@ -5,6 +5,7 @@ A trail shows what was applied, how often and in which order. The state of real 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -65,4 +66,4 @@ def note_body(event_id: str, user: str = "u1", *, type_: str = "note.written", *
 
 def note_headers(event_id: str, type_: str = "note.written") -> RecordHeaders:
     """The record headers that the gateway sets for the event."""
-    return RecordHeaders(event_id, type_, Source.STRIPE, "", False, "", "default", "2026-11-23T00:00:00+00:00")
+    return RecordHeaders(event_id, type_, Source.STRIPE, "", False, "", "default", datetime(2026, 11, 23, tzinfo=UTC))

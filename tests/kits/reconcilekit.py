@@ -27,6 +27,7 @@ from local.stripe.builder import StripeEvents
 from recovery.reconcile.events import Asked, Reconciler
 from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.runs import Runs
+from schemas.kafka_access import KafkaAccess
 from schemas.ordering import ordering_key
 from schemas.record import Record, RecordHeaders, Source
 from schemas.settings import Config, Endpoint, Mode, Settings
@@ -91,7 +92,7 @@ class ReconcileKit:
             event_log=self.log,
             on_the_way=partial(
                 ids_on_the_way,
-                self.settings.kafka_bootstrap,
+                self.settings.kafka,
                 f"{self.settings.topic_prefix}.worker",
                 self.settings.events_topic,
             ),
@@ -119,7 +120,7 @@ class ReconcileKit:
 
     async def process(self) -> Counter[str]:
         """Process the whole log as a worker does; return the ledger's outcomes and their counts."""
-        letters = DeadLetterPublisher(self.settings.kafka_bootstrap, self.settings.dead_topic)
+        letters = DeadLetterPublisher(self.settings.kafka, self.settings.dead_topic)
         processor = Processor(
             store=self.store, dead_letters=letters, rules=RULES, config=CONFIG, group="test.worker", code_version="1"
         )
@@ -176,7 +177,7 @@ async def open_kit(kafka_bootstrap: str, database: SecretStr, topic_prefix: str)
     )
     ensure_topics(settings)
     store = await Store.connect(database, pool_size=2)
-    log = EventAppender(kafka_bootstrap, settings.events_topic, client_id="test")
+    log = EventAppender(KafkaAccess(kafka_bootstrap), settings.events_topic, client_id="test")
     async with ListingStripe() as stripe:
         made = ReconcileKit(settings, stripe, log, store)
         yield made
@@ -189,9 +190,7 @@ async def open_kit(kafka_bootstrap: str, database: SecretStr, topic_prefix: str)
 async def send(desk: ReconcileKit, listed: Sequence[Json]) -> None:
     """Append these events to the log with the headers that the gateway sets."""
     headers = [
-        RecordHeaders(
-            item["id"], item["type"], Source.STRIPE, "", False, item["api_version"], "default", NOW.isoformat()
-        )
+        RecordHeaders(item["id"], item["type"], Source.STRIPE, "", False, item["api_version"], "default", NOW)
         for item in listed
     ]
     await desk.log.append(

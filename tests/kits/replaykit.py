@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Producer, TopicPartition
 from pydantic import SecretStr
 
+from eventlog import client
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.entry import headers_of
 from eventlog.topics import ensure_topics
 from recovery.replay.letters import Rate, ReplayReport, replay_letters
+from schemas.kafka_access import KafkaAccess
 from schemas.record import Headers, Record, record_of
 from schemas.settings import Config, Settings
 from schemas.verdict import Verdict
@@ -47,7 +49,7 @@ class ReplayKit:
 
     def records(self) -> list[Record]:
         """All records of the events topic, partition by partition."""
-        consumer = Consumer({"bootstrap.servers": self.settings.kafka_bootstrap, "group.id": "none"})
+        consumer = client.consumer(self.settings.kafka, group="none")
         found: list[Record] = []
         try:
             for partition in range(self.settings.partitions):
@@ -116,7 +118,7 @@ async def open_kit(bootstrap: str, url: str, prefix: str, settings: dict[str, An
     await migrate(made.database_url)
     await asyncio.to_thread(ensure_topics, made)
     store = await Store.connect(made.database_url, pool_size=2)
-    dead_letters = DeadLetterPublisher(bootstrap, made.dead_topic)
+    dead_letters = DeadLetterPublisher(KafkaAccess(bootstrap), made.dead_topic)
     processor = Processor(
         store=store,
         dead_letters=dead_letters,
@@ -125,7 +127,7 @@ async def open_kit(bootstrap: str, url: str, prefix: str, settings: dict[str, An
         group=f"{prefix}.worker",
         code_version="1",
     )
-    producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True})
+    producer = client.producer(KafkaAccess(bootstrap), client_id="test")
     try:
         yield ReplayKit(made, processor, producer, {})
     finally:

@@ -17,13 +17,14 @@ from typing import Any, cast
 import asyncpg
 import orjson
 from aiohttp import web
-from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import TopicPartition
 from confluent_kafka.cimpl import NewTopic
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
+from eventlog import client
 from eventlog.append import EventAppender
+from schemas.kafka_access import KafkaAccess
 from schemas.record import decode_headers
 from sinks.outbox.loop import Pace
 from sinks.stripe_api.api import StripeApi
@@ -308,7 +309,7 @@ async def open_kit(url: SecretStr, stripe: StripeServer, event_log: EventAppende
 
 
 def make_topic(bootstrap: str, name: str) -> None:
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    admin = client.admin(KafkaAccess(bootstrap))
     for made in admin.create_topics([NewTopic(name, num_partitions=3)], operation_timeout=10).values():
         made.result(timeout=15)
 
@@ -324,9 +325,7 @@ class LogRecord:
 
 def records(bootstrap: str, topic: str, partitions: int = 3) -> list[LogRecord]:
     """All records currently in the topic. Blocks the thread."""
-    consumer = Consumer(
-        {"bootstrap.servers": bootstrap, "group.id": "reader", "enable.auto.commit": False, "log_level": 0}
-    )
+    consumer = client.consumer(KafkaAccess(bootstrap), group="reader")
     try:
         found = []
         for partition in range(partitions):

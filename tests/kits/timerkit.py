@@ -18,9 +18,10 @@ from typing import Any
 
 import asyncpg
 import orjson
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import TopicPartition
 from pydantic import AwareDatetime, BaseModel, SecretStr
 
+from eventlog import client
 from eventlog.append import EventAppender
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.topics import ensure_topics
@@ -29,6 +30,7 @@ from scheduler.timers import Scheduler
 from schemas.effects import CancelTimers, Effect, FinishTimer, Save, StartTimer
 from schemas.errors import NotKnownYet
 from schemas.event import Event
+from schemas.kafka_access import KafkaAccess
 from schemas.known import Known
 from schemas.record import Headers, Record, RecordHeaders, Source, record_of
 from schemas.references import References
@@ -162,7 +164,7 @@ class TimerKit:
         )
         ensure_topics(settings)
         store = await Store.connect(url, pool_size=2)
-        letters = DeadLetterPublisher(bootstrap, settings.dead_topic)
+        letters = DeadLetterPublisher(KafkaAccess(bootstrap), settings.dead_topic)
         processor = Processor(
             store=store,
             dead_letters=letters,
@@ -188,7 +190,8 @@ class TimerKit:
         return scheduler
 
     def event_log(self, kind: type[EventAppender] = EventAppender, bootstrap: str = "") -> EventAppender:
-        made = kind(bootstrap or self.settings.kafka_bootstrap, self.settings.events_topic, client_id="test")
+        access = KafkaAccess(bootstrap) if bootstrap else self.settings.kafka
+        made = kind(access, self.settings.events_topic, client_id="test")
         self._closers.append(made)
         return made
 
@@ -218,14 +221,10 @@ class TimerKit:
 
     def send(self, event_id: str, type_: str, key: str, **object_: Any) -> None:
         """Append an event to the log as the gateway does."""
-        producer = Producer(
-            {
-                "bootstrap.servers": self.settings.kafka_bootstrap,
-                "partitioner": "murmur2_random",
-                "enable.idempotence": True,
-            }
-        )
-        headers = RecordHeaders(event_id, type_, Source.STRIPE, "", True, "", "default", RECEIVED_AT).encode()
+        producer = client.producer(self.settings.kafka, client_id="test")
+        headers = RecordHeaders(
+            event_id, type_, Source.STRIPE, "", True, "", "default", datetime.fromisoformat(RECEIVED_AT)
+        ).encode()
         producer.produce(
             self.settings.events_topic, key=key, value=body(event_id, type_, **object_), headers=list(headers)
         )
@@ -233,9 +232,7 @@ class TimerKit:
 
     def read(self) -> list[Record]:
         """The records that were not read before, partition by partition."""
-        consumer = Consumer(
-            {"bootstrap.servers": self.settings.kafka_bootstrap, "group.id": "kit", "enable.auto.commit": False}
-        )
+        consumer = client.consumer(self.settings.kafka, group="kit")
         found: list[Record] = []
         try:
             for partition in range(self.settings.partitions):
@@ -281,7 +278,7 @@ async def _fire_and_die(bootstrap: str, topic: str, url: str, now: str) -> None:
     async def connect(wake: Any) -> DueTimers:
         return await DueTimers.connect(SecretStr(url), wake)
 
-    event_log = EventAppender(bootstrap, topic, client_id="doomed")
+    event_log = EventAppender(KafkaAccess(bootstrap), topic, client_id="doomed")
     await Scheduler(connect, event_log, clock=lambda: datetime.fromisoformat(now)).fire_due()
 
 

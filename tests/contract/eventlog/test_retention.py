@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from eventlog import client
 from eventlog.retention import KafkaKeeps, kafka_keeps, longest_stay, warn_if_endless, warn_if_too_long
+from schemas.kafka_access import KafkaAccess
 from schemas.settings import Rules
 from tests.kits.gatewaykit import create_topics
 
@@ -23,7 +24,7 @@ def test_our_own_topics_drop_an_event_before_its_customer_is_erased(kafka_bootst
 
 
 def test_a_topic_with_too_long_retention_is_reported(kafka_bootstrap: str, topic_prefix: str) -> None:
-    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    admin = client.admin(KafkaAccess(kafka_bootstrap))
     longer = NewTopic(f"{topic_prefix}.events", 12, 1, config={"retention.ms": str(40 * DAY_MS), "segment.ms": "1000"})
     for creation in admin.create_topics([longer]).values():
         creation.result(timeout=15)

@@ -26,6 +26,7 @@ from gateway.endpoints import webhook_endpoints
 from gateway.mail_links import Links
 from gateway.metrics import GatewayMetrics
 from gateway.publisher import Publisher
+from schemas.kafka_access import KafkaAccess
 from sinks.email.message import Composer, QueuedMail
 from sinks.email.samples import SAMPLES
 from sinks.email.unsubscribe import Unsubscriptions
@@ -115,7 +116,9 @@ async def kit(
     async with open_kit(database) as desk, aiohttp.ClientSession() as session:
         links = Links(SECRET, ExportReader(orders, storage), Unsubscriptions(orders.pool, SECRET), clock=desk.clock)
         metrics = GatewayMetrics()
-        app = create_app(webhook_endpoints(config()), Publisher(kafka_bootstrap, topic, metrics), metrics, links=links)
+        app = create_app(
+            webhook_endpoints(config()), Publisher(KafkaAccess(kafka_bootstrap), topic, metrics), metrics, links=links
+        )
         runner = create_runner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import TopicPartition
 from confluent_kafka.cimpl import NewTopic
 
+from eventlog import client
 from local.stack.kafka import EmbeddedKafka, OtherBrokers
 from local.stack.process import ServerNotReady
+from schemas.kafka_access import KafkaAccess
 
 
 @pytest.fixture
@@ -24,13 +25,13 @@ def kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
 
 
 def _produce(bootstrap: str, value: bytes) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "log_level": 0})
+    producer = client.producer(KafkaAccess(bootstrap), client_id="test")
     producer.produce("kept", value, partition=0)
     assert producer.flush(15) == 0
 
 
 def _read(bootstrap: str, count: int) -> list[bytes | None]:
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "reader", "log_level": 0})
+    consumer = client.consumer(KafkaAccess(bootstrap), group="reader")
     try:
         consumer.assign([TopicPartition("kept", 0, 0)])
         return [message.value() for message in consumer.consume(count, timeout=15)]
@@ -50,7 +51,7 @@ def test_data_and_ports_survive_stop_and_kill(kafka: EmbeddedKafka) -> None:
     """Each acknowledged record is there after a stop and after a kill -9, at the same address."""
     kafka.start()
     bootstrap, first_pid = kafka.bootstrap, kafka.processes[0].pid
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    admin = client.admin(KafkaAccess(bootstrap))
     admin.create_topics([NewTopic("kept", 1, 1)])["kept"].result(15)
     _produce(bootstrap, b"before the stop")
     kafka.stop()
@@ -72,7 +73,7 @@ def test_three_brokers_serve_while_one_is_dead(tmp_path: Path) -> None:
     kafka = EmbeddedKafka(tmp_path, brokers=3)
     try:
         kafka.start()
-        admin = AdminClient({"bootstrap.servers": kafka.bootstrap, "log_level": 0})
+        admin = client.admin(KafkaAccess(kafka.bootstrap))
         admin.create_topics([NewTopic("kept", 1, 3)])["kept"].result(15)
         _produce(kafka.bootstrap, b"before the kill")
         leader = admin.list_topics("kept", timeout=10).topics["kept"].partitions[0].leader
@@ -96,7 +97,7 @@ def test_the_log_of_another_number_of_brokers_is_not_touched(tmp_path: Path, hel
 
 def test_no_topic_appears_by_itself(kafka_bootstrap: str) -> None:
     """A producer does not create a topic: a misspelt name is an error."""
-    admin = AdminClient({"bootstrap.servers": kafka_bootstrap, "log_level": 0})
+    admin = client.admin(KafkaAccess(kafka_bootstrap))
     admin.list_topics("billing.evnts", timeout=10)
     assert "billing.evnts" not in admin.list_topics(timeout=10).topics
 

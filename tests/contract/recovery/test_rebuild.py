@@ -18,9 +18,9 @@ import asyncpg
 import orjson
 import pytest
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
 from pydantic import SecretStr
 
+from eventlog import client
 from eventlog.append import EventAppender
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.entry import Entry
@@ -32,6 +32,7 @@ from recovery.rebuild.comparison import LATER, REMOVED, WAITS
 from recovery.rebuild.runs import NotEmpty
 from scheduler.due_timers import DueTimers
 from scheduler.timers import Scheduler
+from schemas.kafka_access import KafkaAccess
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
 from schemas.settings import Config, InvalidSettings, Plan, Settings
@@ -104,7 +105,7 @@ def _entry(body: bytes) -> Entry:
     if body in JUNK:
         return Entry(b"junk", body, ())
     event = orjson.loads(body)
-    headers = RecordHeaders(event["id"], event["type"], Source.STRIPE, "", False, "", "default", NOW.isoformat())
+    headers = RecordHeaders(event["id"], event["type"], Source.STRIPE, "", False, "", "default", NOW)
     return Entry(ordering_key(event).encode(), body, headers.encode())
 
 
@@ -140,8 +141,8 @@ async def live(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> 
     opened = Live(
         settings,
         store,
-        DeadLetterPublisher(kafka_bootstrap, settings.dead_topic),
-        EventAppender(kafka_bootstrap, settings.events_topic, client_id="test"),
+        DeadLetterPublisher(KafkaAccess(kafka_bootstrap), settings.dead_topic),
+        EventAppender(KafkaAccess(kafka_bootstrap), settings.events_topic, client_id="test"),
     )
     yield opened
     await store.close()
@@ -280,7 +281,7 @@ async def test_later_events_and_events_removed_by_retention_are_reported_separat
     bodies = history(3, 300, 12)
     await live.send(bodies)
     await live.work()
-    topic, admin = live.settings.events_topic, AdminClient({"bootstrap.servers": live.settings.kafka_bootstrap})
+    topic, admin = live.settings.events_topic, client.admin(live.settings.kafka)
     for deletion in admin.delete_records([TopicPartition(topic, 1, 9)]).values():
         deletion.result(timeout=15)
 

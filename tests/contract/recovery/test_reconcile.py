@@ -77,7 +77,7 @@ async def test_recent_events_and_events_on_the_log_are_not_missing(desk: Reconci
         event(1, ago=timedelta(minutes=4)), event(2, ago=timedelta(hours=1)), event(3, ago=timedelta(hours=1))
     )
     waiting = event(2, ago=timedelta(hours=1))
-    headers = RecordHeaders("evt_00002", waiting["type"], Source.STRIPE, "", False, "", "default", NOW.isoformat())
+    headers = RecordHeaders("evt_00002", waiting["type"], Source.STRIPE, "", False, "", "default", NOW)
     await desk.log.append([Entry(ordering_key(waiting).encode(), orjson.dumps(waiting), headers.encode())])
 
     (report,) = await desk.run()
@@ -85,7 +85,7 @@ async def test_recent_events_and_events_on_the_log_are_not_missing(desk: Reconci
     assert (report.listed, report.on_the_way, report.missing) == (2, 1, 1)
     assert sorted(await desk.ids()) == ["evt_00002", "evt_00003"]
     with pytest.raises(BacklogTooLong, match="2 records behind"):
-        ids_on_the_way(desk.settings.kafka_bootstrap, "no-such-group", desk.settings.events_topic, most=1)
+        ids_on_the_way(desk.settings.kafka, "no-such-group", desk.settings.events_topic, most=1)
 
 
 async def test_errors_are_retried_and_repeated_events_count_once(desk: ReconcileKit) -> None:

@@ -15,11 +15,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from eventlog import client
 from eventlog.append import EventAppender
 from eventlog.lookup import RecordLookup
 from ops.cli import command_line
@@ -182,12 +182,12 @@ async def test_letters_that_kafka_does_not_accept_stay_open(rig: ReplayKit) -> N
     rig.send("evt_1", trouble="rule")
     await rig.consume()
     narrow = NewTopic(f"{rig.settings.topic_prefix}.narrow", 1, 1, config={"max.message.bytes": "10"})
-    admin = AdminClient({"bootstrap.servers": rig.settings.kafka_bootstrap})
+    admin = client.admin(rig.settings.kafka)
     for creation in admin.create_topics([narrow]).values():
         creation.result(timeout=15)
-    nowhere = EventAppender(rig.settings.kafka_bootstrap, narrow.topic, client_id="test")
+    nowhere = EventAppender(rig.settings.kafka, narrow.topic, client_id="test")
     try:
-        with RecordLookup(rig.settings.kafka_bootstrap, rig.settings.dead_topic) as topic:
+        with RecordLookup(rig.settings.kafka, rig.settings.dead_topic) as topic:
             async with rig.letters() as letters:
                 work = LetterReplay(letters=letters, dead_topic=topic, event_log=nowhere, by="tester")
                 with pytest.raises(LogUnavailable):
@@ -201,7 +201,7 @@ async def test_a_letter_the_topic_has_dropped_comes_from_the_ledger_or_is_named(
     rig.send("evt_1", trouble="rule")
     rig.send("evt_2", trouble="rule")
     await rig.consume()
-    admin = AdminClient({"bootstrap.servers": rig.settings.kafka_bootstrap})
+    admin = client.admin(rig.settings.kafka)
     ends = [TopicPartition(rig.settings.dead_topic, letter.dead_partition or 0, -1) for letter in await rig.find()]
     for done in admin.delete_records(ends[:1]).values():
         done.result(timeout=15)

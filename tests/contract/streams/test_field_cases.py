@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from eventlog.dead_letters import DeadLetterPublisher
+from schemas.kafka_access import KafkaAccess
 from schemas.known import Known
 from schemas.record import Source
 from schemas.state import ROW_TYPES, Timer
@@ -65,7 +66,7 @@ async def world(database_url: str, kafka_bootstrap: str, topic_prefix: str) -> A
     await migrate(SecretStr(database_url))
     store = await Store.connect(SecretStr(database_url), pool_size=1)
     connection: asyncpg.Connection[Any] = await asyncpg.connect(database_url, timeout=10)
-    letters = DeadLetterPublisher(kafka_bootstrap, f"{topic_prefix}.dead")
+    letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
     processor = Processor(
         store=store,
         dead_letters=letters,

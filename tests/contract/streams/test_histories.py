@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -25,6 +26,7 @@ from pydantic import SecretStr
 
 from eventlog.dead_letters import DeadLetterPublisher
 from local.stripe.builder import Json
+from schemas.kafka_access import KafkaAccess
 from schemas.record import Record, RecordHeaders, Source, record_of
 from schemas.state import derived_id
 from schemas.timer import timer_event
@@ -47,6 +49,7 @@ EXAMPLES = int(os.environ.get("BILLING_HISTORIES", "60"))
 _OWN_ID = re.compile(r'"((?:cus|sub|in|evt|cs|user|ch|pi|pm|re|dp|si|card|inpay|il)_)([^"]*)"')
 
 # The rows of one run, selected by its own ids to keep two runs apart.
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _ROWS = """
 SELECT 'customer', to_jsonb(t) FROM billing.customers t WHERE customer_id LIKE $1
 UNION ALL SELECT 'organization', to_jsonb(t) FROM billing.organizations t WHERE customer_id LIKE $1
@@ -94,7 +97,7 @@ class HistoryRunner:
         self._runner.run(migrate(SecretStr(url)))
         self._store = self._runner.run(Store.connect(SecretStr(url), pool_size=1))
         self._connection: asyncpg.Connection[Any] = self._runner.run(asyncpg.connect(url, timeout=10))
-        self._letters = DeadLetterPublisher(bootstrap, topic)
+        self._letters = DeadLetterPublisher(KafkaAccess(bootstrap), topic)
         self._offsets = itertools.count()
         self._lives = itertools.count()
         self._processor = Processor(
@@ -162,7 +165,7 @@ class HistoryRunner:
 
     def _record(self, event: Json) -> Record:
         source = Source.TIMER if event["type"].startswith("timer.") else Source.STRIPE
-        headers = RecordHeaders(event["id"], event["type"], source, "", False, "", "default", "")
+        headers = RecordHeaders(event["id"], event["type"], source, "", False, "", "default", _EPOCH)
         return record_of("events", 0, next(self._offsets), b"cus", orjson.dumps(event), headers.encode(), 0.0)
 
     async def _rows(self, life: HistoryRun) -> list[str]:

@@ -9,14 +9,15 @@ from typing import Any
 import asyncpg
 import orjson
 import pytest
-from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import TopicPartition
 from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 
+from eventlog import client
 from eventlog.dead_letters import DeadLetterPublisher
 from schemas.dead_letter import original_headers
 from schemas.errors import Conflict
+from schemas.kafka_access import KafkaAccess
 from schemas.record import Record, record_of
 from schemas.settings import Config
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale
@@ -51,15 +52,15 @@ class ProcessorKit:
         return {row["event_id"]: row["outcome"] for row in rows}
 
     def letters_count(self) -> int:
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": f"{self.prefix}.count"})
+        consumer = client.consumer(KafkaAccess(self.bootstrap), group=f"{self.prefix}.count")
         try:
             return end_of(consumer, TopicPartition(f"{self.prefix}.dead", 0))
         finally:
             consumer.close()
 
     def letters(self, count: int) -> list[Any]:
-        consumer = Consumer(
-            {"bootstrap.servers": self.bootstrap, "group.id": f"{self.prefix}.test", "auto.offset.reset": "earliest"}
+        consumer = client.consumer(
+            KafkaAccess(self.bootstrap), group=f"{self.prefix}.test", properties={"auto.offset.reset": "earliest"}
         )
         consumer.subscribe([f"{self.prefix}.dead"])
         found: list[Any] = []
@@ -78,11 +79,11 @@ class ProcessorKit:
 @pytest.fixture
 async def bench(kafka_bootstrap: str, database_url: str, topic_prefix: str) -> AsyncIterator[ProcessorKit]:
     await migrate(SecretStr(database_url))
-    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    admin = client.admin(KafkaAccess(kafka_bootstrap))
     for creation in admin.create_topics([NewTopic(f"{topic_prefix}.dead", 1, 1)]).values():
         creation.result(timeout=15)
     store = await Store.connect(SecretStr(database_url), pool_size=2)
-    dead_letters = DeadLetterPublisher(kafka_bootstrap, f"{topic_prefix}.dead")
+    dead_letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
     yield ProcessorKit(
         Processor(
             store=store,

@@ -17,6 +17,7 @@ from local.stripe.simulator.books import AccountSettings
 from local.stripe.simulator.lives import random_steps
 from local.stripe.simulator.stripe import SimulatedStripe
 from schemas.errors import Conflict
+from schemas.kafka_access import KafkaAccess
 from schemas.record import Source
 from schemas.state import Row
 from sinks.postgres.loading import SHAPES
@@ -37,7 +38,7 @@ AT_ONCE = 50
 async def processor(database_url: str, kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[Processor]:
     await migrate(SecretStr(database_url))
     store = await Store.connect(SecretStr(database_url), pool_size=1)
-    letters = DeadLetterPublisher(kafka_bootstrap, f"{topic_prefix}.dead")
+    letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
     yield Processor(
         store=store,
         dead_letters=letters,

@@ -77,12 +77,12 @@ def test_all_references_of_the_document_exist() -> None:
 
 @pytest.mark.parametrize("source", Source)
 def test_headers_match_the_contract(source: Source) -> None:
-    headers = RecordHeaders("evt_1", "invoice.paid", source, "", True, "", "default", NOW.isoformat())
+    headers = RecordHeaders("evt_1", "invoice.paid", source, "", True, "", "default", NOW)
     keeps("record-headers", decode_headers(headers.encode()))
 
 
 def test_dead_letter_headers_match_the_contract() -> None:
-    original: Headers = RecordHeaders("evt_1", "x", Source.STRIPE, "", True, "", "", NOW.isoformat()).encode()
+    original: Headers = RecordHeaders("evt_1", "x", Source.STRIPE, "", True, "", "", NOW).encode()
     headers = decode_headers(replace(sample_letter(), headers=original, attempts=3).encode_headers())
     keeps("record-headers", headers)
     keeps("dead-letter-headers", headers)

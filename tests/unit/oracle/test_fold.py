@@ -38,7 +38,9 @@ LINKED = MAKE.event(
 
 
 def record(event: Json, offset: int, *, source: Source = Source.STRIPE) -> Record:
-    headers = RecordHeaders(event["id"], event["type"], source, "", False, "", "default", "2026-11-23T00:00:00+00:00")
+    headers = RecordHeaders(
+        event["id"], event["type"], source, "", False, "", "default", datetime(2026, 11, 23, tzinfo=UTC)
+    )
     return record_of("billing.events", 0, offset, b"cus_1", orjson.dumps(event), headers.encode(), 0.0)
 
 

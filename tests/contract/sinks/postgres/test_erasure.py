@@ -14,14 +14,15 @@ from typing import Any
 import asyncpg
 import orjson
 import pytest
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 
+from eventlog import client
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.retention import KafkaKeeps
 from local.stripe.builder import ApiShape, Json, StripeEvents
 from local.stripe.payments import charge, dispute, payment_method
+from schemas.kafka_access import KafkaAccess
 from schemas.record import RecordHeaders, Source, record_of
 from schemas.settings import Config, Plan
 from schemas.state import Organization
@@ -69,7 +70,7 @@ class ErasureKit:
                 livemode=False,
                 api_version="",
                 endpoint="default",
-                received_at=self.now[0].isoformat(),
+                received_at=self.now[0],
             )
             value = orjson.dumps(event)
             records.append(record_of("events", 0, self.offset, b"cus_1", value, headers.encode(), 1_700_000_000.0))
@@ -123,11 +124,11 @@ def make(request: pytest.FixtureRequest) -> StripeEvents:
 async def rig(
     kafka_bootstrap: str, database: SecretStr, topic_prefix: str, tmp_path: Path
 ) -> AsyncIterator[ErasureKit]:
-    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    admin = client.admin(KafkaAccess(kafka_bootstrap))
     for creation in admin.create_topics([NewTopic(f"{topic_prefix}.dead", 1, 1)]).values():
         creation.result(timeout=15)
     store = await Store.connect(database, pool_size=2)
-    dead_letters = DeadLetterPublisher(kafka_bootstrap, f"{topic_prefix}.dead")
+    dead_letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
     orders = await ExportOrders.connect(database, claimer="test", application="billing-test")
     now = [at(NOW)]
     folder = tmp_path / "exports"

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from eventlog.append import EventAppender
 from local.stripe.builder import StripeEvents
 from schemas.effects import FIND_RECIPIENT
+from schemas.kafka_access import KafkaAccess
 from schemas.ordering import ordering_key
 from schemas.state import derived_id
 from sinks.outbox.loop import Pace
@@ -492,4 +493,4 @@ async def _a_few_passes(running: CallDispatcher) -> None:
 def _open(
     database: SecretStr, stripe: StripeServer, bootstrap: str, topic: str
 ) -> AbstractAsyncContextManager[CallOutboxKit]:
-    return open_kit(database, stripe, EventAppender(bootstrap, topic, client_id="test-stripe-calls"))
+    return open_kit(database, stripe, EventAppender(KafkaAccess(bootstrap), topic, client_id="test-stripe-calls"))

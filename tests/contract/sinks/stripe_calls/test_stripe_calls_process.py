@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from eventlog.append import EventAppender
 from local.stack.ports import free_port
+from schemas.kafka_access import KafkaAccess
 from tests.kits.mailkit import eventually
 from tests.kits.stripekit import TEST_KEY, CallOutboxKit, Fault, StripeServer, open_kit
 
@@ -26,7 +27,7 @@ from tests.kits.stripekit import TEST_KEY, CallOutboxKit, Fault, StripeServer, o
 async def desk(database: SecretStr) -> AsyncIterator[CallOutboxKit]:
     async with (
         StripeServer() as stripe,
-        open_kit(database, stripe, EventAppender("127.0.0.1:1", "none", client_id="test")) as opened,
+        open_kit(database, stripe, EventAppender(KafkaAccess("127.0.0.1:1"), "none", client_id="test")) as opened,
     ):
         opened.clock.now = datetime.now(UTC)  # processes use the real clock
         yield opened

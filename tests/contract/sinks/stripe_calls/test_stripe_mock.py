@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from eventlog.append import EventAppender
 from local.stack.ports import free_port
+from schemas.kafka_access import KafkaAccess
 from schemas.settings import Mode
 from schemas.stripe.subscription import StripeSubscription
 from sinks.stripe_api.api import Refusal, Request, StripeApi
@@ -62,7 +63,9 @@ async def desk(
 ) -> AsyncIterator[CallOutboxKit]:
     topic = f"{topic_prefix}.events"
     await asyncio.to_thread(make_topic, kafka_bootstrap, topic)
-    async with open_kit(database, stripe, EventAppender(kafka_bootstrap, topic, client_id="test")) as opened:
+    async with open_kit(
+        database, stripe, EventAppender(KafkaAccess(kafka_bootstrap), topic, client_id="test")
+    ) as opened:
         yield opened
 
 

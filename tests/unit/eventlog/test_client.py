@@ -1,0 +1,164 @@
+"""All Kafka clients come from one factory, and what the factory makes of settings and errors."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from pydantic import SecretStr
+
+from eventlog import client
+from eventlog.entry import Entry
+from schemas.errors import LogUnavailable
+from schemas.kafka_access import KafkaAccess, SaslMechanism, SecurityProtocol, parse_kafka_config
+from schemas.record import RecordHeaders, Source
+from schemas.settings import InvalidSettings
+from tests.paths import ROOT
+
+_KINDS = {"Producer", "Consumer", "AdminClient"}
+_FACTORY = "eventlog/client.py"
+_OUTSIDE = {"docs/examples/consumer.py"}
+"""An example for consumers outside this project, which use neither its settings nor its code."""
+
+CLOSED = KafkaAccess("127.0.0.1:1")
+
+
+def _sources() -> Iterator[Path]:
+    for folder in ROOT.iterdir():
+        if folder.is_dir() and not folder.name.startswith("."):
+            yield from folder.rglob("*.py")
+
+
+def _kinds_called(path: Path) -> set[str]:
+    calls = (node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+    names = {f.id if isinstance(f, ast.Name) else f.attr for f in calls if isinstance(f, ast.Name | ast.Attribute)}
+    return names & _KINDS
+
+
+def test_clients_are_built_in_one_place() -> None:
+    found = {str(path.relative_to(ROOT)): kinds for path in _sources() if (kinds := _kinds_called(path))}
+    assert found.pop(_FACTORY) == _KINDS
+    assert set(found) == _OUTSIDE
+
+
+def test_properties_cannot_replace_security_and_addresses() -> None:
+    access = KafkaAccess(
+        "kafka.example:9093",
+        protocol=SecurityProtocol.SASL_SSL,
+        mechanism=SaslMechanism.SCRAM_SHA_256,
+        username="billing",
+        password=SecretStr("hidden"),
+        ssl_ca=Path("/ca.pem"),
+        config={"client.rack": "a"},
+    )
+    assert access.properties() == {
+        "bootstrap.servers": "kafka.example:9093",
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-256",
+        "sasl.username": "billing",
+        "sasl.password": "hidden",
+        "ssl.ca.location": "/ca.pem",
+    }
+    merged = client._merged(access, {"linger.ms": 5}, {"bootstrap.servers": "elsewhere:1"})
+    assert merged["bootstrap.servers"] == "kafka.example:9093"
+    assert merged["client.rack"] == "a"
+    assert "hidden" not in repr(access)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "acks=0",
+        "enable.idempotence=false",
+        "partitioner=random",
+        "ssl.endpoint.identification.algorithm=none",
+        "enable.ssl.certificate.verification=false",
+        "security.protocol=PLAINTEXT",
+        "sasl.password=x",
+        "bootstrap.servers=a:1",
+        "enable.auto.commit=true",
+        "group.id=x",
+        "plugin.library.paths=/tmp/x.so",
+        "linger.ms",
+        "=5",
+        "linger.ms=",
+        "linger.ms=1,linger.ms=2",
+    ],
+)
+def test_properties_that_are_relied_on_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"cannot be set here|not of the form|is set twice"):
+        parse_kafka_config(text)
+
+
+def test_other_properties_reach_librdkafka() -> None:
+    assert parse_kafka_config(" client.rack=a , socket.keepalive.enable=true,") == {
+        "client.rack": "a",
+        "socket.keepalive.enable": "true",
+    }
+    with pytest.raises(InvalidSettings, match=r"BILLING_KAFKA_\*.*no\.such\.property"):
+        client.admin(KafkaAccess("127.0.0.1:1", config={"no.such.property": "1"}))
+
+
+def test_vague_errors_get_their_cause() -> None:
+    with (
+        pytest.raises(LogUnavailable, match=r"^the topic: 127\.0\.0\.1:1/.*Connection refused"),
+        client.log_errors(CLOSED, "the topic"),
+    ):
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+    with pytest.raises(LogUnavailable, match=r"^the topic: queue full$"), client.log_errors(CLOSED, "the topic"):
+        raise BufferError("queue full")
+
+
+def test_missing_acls_are_named() -> None:
+    for code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+        assert "an ACL is missing" in client.cause_of(CLOSED, KafkaError(code))
+
+
+@pytest.mark.parametrize(
+    ("bootstrap", "expected"),
+    [
+        ("127.0.0.1:9092", False),
+        ("localhost:9092,[::1]:9092", False),
+        ("127.0.0.1:9092,kafka:9092", True),
+        ("10.0.0.1:9092", True),
+        ("127.0.0.1.evil.example:9092", True),
+    ],
+)
+def test_plaintext_beyond_loopback_is_recognized(bootstrap: str, expected: bool) -> None:
+    assert KafkaAccess(bootstrap).is_plain_beyond_loopback is expected
+    assert not KafkaAccess(bootstrap, protocol=SecurityProtocol.SSL).is_plain_beyond_loopback
+
+
+def test_headers_have_utc_with_microseconds() -> None:
+    moment = datetime(2026, 3, 1, 13, 0, tzinfo=timezone(timedelta(hours=1)))
+    headers = dict(RecordHeaders("evt_1", "x", Source.TIMER, "", True, "", "", moment).encode())
+    assert headers["received_at"] == b"2026-03-01T12:00:00.000000+00:00"
+
+
+def test_an_entry_has_the_event_s_key_and_exact_body() -> None:
+    event = {"id": "evt_1", "type": "invoice.paid", "data": {"object": {"object": "invoice", "customer": "cus_1"}}}
+    body = b'{"id": "evt_1"}'
+    entry = Entry.of(
+        event,
+        body,
+        source=Source.REPLAY,
+        received_at=datetime(2026, 1, 1, tzinfo=UTC),
+        livemode=True,
+        account="acct_1",
+        api_version=None,
+    )
+    assert (entry.key, entry.value) == (b"cus_1", body)
+    assert entry.headers == (
+        ("event_id", b"evt_1"),
+        ("type", b"invoice.paid"),
+        ("source", b"replay"),
+        ("account", b"acct_1"),
+        ("livemode", b"true"),
+        ("api_version", b""),
+        ("endpoint", b""),
+        ("received_at", b"2026-01-01T00:00:00.000000+00:00"),
+    )
