@@ -8,6 +8,7 @@ WORKERS ?= 1
 BROKERS ?= 1
 TESTERS ?= 2
 HISTORIES ?= 1000
+LIVES ?= 10000
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down test unit services services-stop check bench soak scale
@@ -57,6 +58,7 @@ bench: $(STAMP) ## Run the benchmarks (ARGS=…)
 
 soak: $(STAMP) ## Inject faults under load, then check every row (ARGS="--seed 7 --events 50000", --help)
 	BILLING_HISTORIES=$(HISTORIES) $(BIN)/pytest -s --timeout 0 tests/contract/streams/test_histories.py
+	BILLING_LIVES=$(LIVES) $(BIN)/pytest -s --timeout 0 tests/unit/oracle/test_stripe_lives.py
 	$(BIN)/python -m tests.chaos.soak $(ARGS)
 
 scale: $(STAMP) ## Stop and start workers and a broker under load, measure pauses (ARGS="--workers 1,2,4,2,1", --help)

@@ -1,0 +1,136 @@
+"""`billing simulate`: signed posts with a real receiver, retries, refusals, and never to a live system."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import orjson
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from gateway.signature import SignatureVerdict, verify
+from local.stripe.simulator.company import Company
+from local.stripe.simulator.delivery import Trouble
+from local.stripe.simulator.run import EndpointDoesNotAnswer, Simulation
+
+SECRET = "whsec_simulatedEndpointOfTheTests0123456789"
+UNTIL = 1_790_000_000
+
+
+@dataclass
+class Receiver:
+    """Any endpoint of the world: it checks the signature and keeps the events."""
+
+    url: str = ""
+    events: list[dict[str, object]] = field(default_factory=list)
+    unavailable: int = 0
+    """Requests that it still answers with 503."""
+    refuses: str = ""
+    """An event type that it answers with 400."""
+
+    async def take(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        header = request.headers.get("Stripe-Signature")
+        if verify(body, header, [SECRET.encode()], now=time.time()) is not SignatureVerdict.VALID:
+            return web.Response(status=400, text="no signature matches")
+        if self.unavailable:
+            self.unavailable -= 1
+            return web.Response(status=503)
+        event = orjson.loads(body)
+        if event["type"] == self.refuses:
+            return web.Response(status=400, text="not that")
+        self.events.append(event)
+        return web.Response()
+
+
+@asynccontextmanager
+async def receiving(**settings: object) -> AsyncIterator[Receiver]:
+    receiver = Receiver(**settings)  # type: ignore[arg-type]  # the names of its fields
+    app = web.Application()
+    app.router.add_post("/hooks", receiver.take)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hooks"
+    yield receiver
+    await runner.cleanup()
+
+
+def _simulation(url: str, **changes: object) -> Simulation:
+    known: dict[str, object] = {"company": Company(6, 4, 2, UNTIL), "url": url, "secret": SecretStr(SECRET)}
+    return Simulation(**{**known, "trouble": Trouble(), **changes})  # type: ignore[arg-type]  # the names of its fields
+
+
+async def test_every_event_is_posted_signed_and_one_customers_in_order() -> None:
+    async with receiving(unavailable=3) as receiver:
+        simulation = _simulation(receiver.url)
+        statistics = await simulation.run()
+    assert statistics.posted == statistics.events == len(receiver.events)
+    assert (statistics.retries, statistics.refused) == (3, Counter())
+    created = [
+        int(str(event["created"]))
+        for event in receiver.events
+        if str(event["type"]).startswith("customer.subscription")
+    ]
+    assert created
+    assert {str(event["id"]) for event in receiver.events} == {one.id for one in simulation.company.stripe.events()}
+
+
+async def test_duplicates_and_an_outage_are_counted() -> None:
+    async with receiving() as receiver:
+        statistics = await _simulation(receiver.url, trouble=Trouble(duplicates=0.3, outages=1)).run()
+    assert statistics.duplicates > 0
+    assert statistics.posted == len(receiver.events) == statistics.events - statistics.lost + statistics.duplicates
+
+
+async def test_a_refused_event_is_counted_and_not_sent_again() -> None:
+    async with receiving(refuses="invoice.paid") as receiver:
+        statistics = await _simulation(receiver.url).run()
+    assert statistics.refused == Counter({"400 not that": statistics.types["invoice.paid"]})
+
+
+async def test_an_endpoint_that_does_not_answer_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.stripe.simulator.run.FIRST_PAUSE_S", 0.01)
+    with pytest.raises(EndpointDoesNotAnswer, match="does not take the event"):
+        await _simulation("http://127.0.0.1:9/hooks").run()
+
+
+def _billing(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    known = {name: value for name, value in os.environ.items() if not name.startswith("BILLING_")}
+    return subprocess.run(
+        [sys.executable, "-m", "ops.cli", "simulate", *arguments],
+        capture_output=True, text=True, timeout=120, check=False, env={**known, **environment},
+    )  # fmt: skip
+
+
+async def test_the_command_posts_to_any_endpoint_and_prints_statistics() -> None:
+    async with receiving() as receiver:
+        arguments = ("--to", receiver.url, "--customers", "5", "--months", "3", "--duplicates", "--disorder", "--json")
+        done = await asyncio.to_thread(_billing, *arguments, BILLING_WEBHOOK_SECRET=SECRET)
+    assert done.returncode == 0, done.stderr
+    printed = orjson.loads(done.stdout)
+    assert printed["posted"] == len(receiver.events) > printed["events"] > 0
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_a_live_key_refuses_it() -> None:
+    done = _billing(
+        "--to", "http://127.0.0.1:9", BILLING_WEBHOOK_SECRET=SECRET, BILLING_STRIPE_API_KEY="sk_live_51Nothing"
+    )  # fmt: skip
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "live" in done.stderr
+
+
+def test_without_a_secret_it_says_which() -> None:
+    done = _billing("--to", "http://127.0.0.1:9")
+    assert done.returncode == 2
+    assert "BILLING_WEBHOOK_SECRET" in done.stderr
