@@ -115,5 +115,5 @@ def _print(statistics: Statistics, *, as_json: bool) -> None:
 def _print_counts(title: str, counts: Counter[str]) -> None:
     if counts:
         typer.echo(f"\n{title}")
-        for name, count in counts.most_common():
+        for name, count in (+counts).most_common():
             typer.echo(f"  {count:>7}  {name}")
