@@ -94,6 +94,7 @@ def _note_failure(books: Books, invoice: Json, *, is_automatic: bool, action: bo
     """Plans the next attempt of Stripe's own; what a customer tries by hand changes no plan."""
     before = freeze(invoice)
     _count_attempt(invoice)
+    invoice["_failed"] = True
     has_plan = is_automatic and invoice["billing_reason"] != FIRST and not invoice.get("_pending")
     retries = books.settings.retries_days
     tries = invoice["_tries"] = invoice.get("_tries", 0) + has_plan

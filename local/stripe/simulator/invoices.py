@@ -189,6 +189,7 @@ def upcoming(books: Books, subscription: Json, lines: Sequence[Json], at: int) -
         books, customer, lines, "upcoming", currency=subscription["currency"], subscription=subscription
     )
     del books.events[events:], books.objects["invoice"][draft["id"]]
+    books.owned["invoice", customer["id"]].pop()
     books.counts["in"] = draft_ids
     del draft["id"]
     books.emit("invoice.upcoming", draft | {"created": at, "next_payment_attempt": at})

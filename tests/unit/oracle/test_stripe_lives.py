@@ -39,6 +39,7 @@ def courses(draw: Callable[[st.SearchStrategy[Any]], Any], deliveries: tuple[str
         shape=draw(st.sampled_from(["new", "old", "mixed"])),
         delivery=draw(st.sampled_from(deliveries)),
         order=draw(st.integers(0, 2**16)),
+        account=draw(st.sampled_from(["", "", "acct_1"])),
     )
 
 
