@@ -102,6 +102,11 @@ class Known:
         removed = [stored[key] for key in sorted(stored.keys() - now.keys())]
         return new, altered, removed
 
+    def loaded(self, row: R) -> R | None:
+        """Returns the row with the same key as it was loaded, or None if it is new."""
+        found: R | None = self._stored[type(row)].get(row.key)
+        return found
+
     def _get(self, kind: type[R], key: Key) -> R | None:
         row: R | None = self._now[kind].get(key)
         return row

@@ -24,7 +24,7 @@ from sinks.postgres.failures import DRIVER_ERRORS, classified
 from sinks.postgres.outboxes import OUTBOXES, TIMERS_CHANNEL
 from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, SessionTimeouts, make_pool
 from sinks.postgres.rows import DeadLetterRow, Flush, LedgerRow
-from sinks.postgres.statements import RowShape
+from sinks.postgres.statements import RowShape, as_texts
 
 if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -180,7 +180,10 @@ class Transaction:
         with classified():
             await self._count(_WRITE_LEDGER, _LEDGER, flush.ledger, "are applied already")
             for kind in ROW_TYPES:
-                await self._write_changes(kind, *flush.known.changed(kind))
+                new, altered, removed = flush.known.changed(kind)
+                if kind is Timer and (altered or removed):
+                    await self._lock_timers([flush.known.loaded(timer) for timer in (*altered, *removed)])
+                await self._write_changes(kind, new, altered, removed)
             woken = []
             if any(
                 timer.status is TimerStatus.PENDING for timers in flush.known.changed(Timer)[:2] for timer in timers
@@ -197,6 +200,15 @@ class Transaction:
                 await erase(self._connection, flush.erasure)
             if woken:
                 await self._connection.execute("SELECT pg_notify(channel, '') FROM unnest($1::text[]) channel", woken)
+
+    async def _lock_timers(self, loaded: Sequence[Row | None]) -> None:
+        """Locks timers that were loaded without a lock. Raises Conflict if the scheduler has fired one meanwhile."""
+        shape = loading.SHAPES[Timer]
+        keys = as_texts([row.key[0] for row in loaded if row is not None])
+        now = [shape.row(record) for record in await self._connection.fetch(loading.LOCK_TIMERS, keys)]
+        if sorted(map(repr, now)) != sorted(map(repr, loaded)):
+            self.is_broken = True
+            raise Conflict("timers: another transaction has changed one of these rows")
 
     async def _write_changes(
         self, kind: type[Row], new: Sequence[Row], altered: Sequence[Row], removed: Sequence[Row]

@@ -269,6 +269,8 @@ timers = Table(
     _text("event_id", null=False),
     Index("timers_due", "due_at", postgresql_where=text("status = 'pending'")),
     Index("timers_customer", "account", "customer_id"),
+    Index("timers_open", "account", "customer_id", postgresql_where=text("status in ('pending', 'fired')")),
+    Index("timers_event", "event_id"),
     _one_of("status", *state.TimerStatus),
 )
 
@@ -296,6 +298,8 @@ emails = Table(
     Index("emails_due", "next_attempt_at", postgresql_where=text("status in ('queued', 'sending')")),
     Index("emails_customer", "account", "customer_id"),
     Index("emails_event", "event_id"),
+    Index("emails_queued", "queued_at"),
+    Index("emails_failed", "queued_at", postgresql_where=text("status = 'failed'")),
     _one_of("status", *EMAIL_STATUSES),
 )
 
@@ -320,6 +324,10 @@ stripe_calls = Table(
     _time("done_at"),
     _text("last_error"),
     Index("stripe_calls_due", "next_attempt_at", postgresql_where=text("status in ('queued', 'calling')")),
+    Index("stripe_calls_customer", "account", "customer_id"),
+    Index("stripe_calls_event", "event_id"),
+    Index("stripe_calls_queued", "queued_at"),
+    Index("stripe_calls_failed", "queued_at", postgresql_where=text("status = 'failed'")),
     _one_of("status", *CALL_STATUSES),
 )
 
@@ -350,6 +358,9 @@ exports = Table(
         postgresql_where=text("status in ('queued', 'working', 'done', 'expired')"),
     ),
     Index("exports_customer", "account", "customer_id"),
+    Index("exports_event", "event_id"),
+    Index("exports_requested", "requested_at"),
+    Index("exports_failed", "requested_at", postgresql_where=text("status = 'failed'")),
     _one_of("status", *EXPORT_STATUSES),
 )
 
@@ -409,6 +420,8 @@ dead_letters = Table(
     _text("replay_of"),
     _time("replay_begun_at"),
     Index("dead_letters_event", "event_id"),
+    Index("dead_letters_customer", "account", "customer_id"),
+    Index("dead_letters_failed", "last_failed_at"),
     Index("dead_letters_open", "last_failed_at", postgresql_where=text("status = 'open'")),
     _one_of("status", *LETTER_STATUSES),
 )
