@@ -115,6 +115,13 @@ class Session(_AsyncpgConnection):
             async with self.transaction():
                 return await run(query, args, limit, timeout, **options)
 
+    async def _get_statement(self, query: str, timeout: float | None, *, named: Any = False, **options: Any) -> Any:
+        """Prepares a statement. asyncpg names those of cursors; in a shared session another client's has that name."""
+        if self.per_transaction is not None and named is True:
+            named = ""
+        prepare = super()._get_statement  # type: ignore[misc]  # as above
+        return await prepare(query, timeout, named=named, **options)
+
     @contextmanager
     def _watched(self) -> Iterator[None]:
         try:

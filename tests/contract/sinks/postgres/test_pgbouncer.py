@@ -112,6 +112,18 @@ async def test_many_clients_share_one_session(shared: DatabaseUrl) -> None:
             await pool.close()
 
 
+async def test_cursors_leave_no_statement_behind(shared: DatabaseUrl) -> None:
+    """An archive is read with cursors."""
+    connection = await connect(shared, application="test")
+    for _ in range(2):
+        async with connection.transaction():
+            query = "SELECT n, $1::text AS x FROM generate_series(1, 120) n"
+            rows = [row async for row in connection.cursor(query, "a", prefetch=50)]
+            assert [tuple(row) for row in rows] == [(n, "a") for n in range(1, 121)]
+    assert await connection.fetch("SELECT name FROM pg_prepared_statements WHERE name <> ''") == []
+    connection.terminate()
+
+
 async def test_what_needs_a_session_says_so(shared: DatabaseUrl) -> None:
     with pytest.raises(NeedsDirectUrl, match="BILLING_DATABASE_DIRECT_URL"):
         await migrate(shared)

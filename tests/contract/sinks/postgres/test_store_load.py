@@ -11,6 +11,7 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
+from schemas.errors import Conflict
 from schemas.references import References
 from schemas.state import (
     Customer,
@@ -30,7 +31,7 @@ from sinks.postgres.pool import PLANNING
 from sinks.postgres.rows import Flush
 from sinks.postgres.statements import as_texts
 from sinks.postgres.store import Store
-from tests.kits.storekit import NOW, known, loaded, write
+from tests.kits.storekit import NOW, ask, known, loaded, write
 
 REF = ("", "cus_1")
 
@@ -198,3 +199,28 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield plan
     for child in plan.get("Plans", ()):
         yield from _nodes(child)
+
+
+async def test_timers_are_locked_only_where_they_change(peopled: Store, database: SecretStr) -> None:
+    """A customer may have hundreds. The scheduler can mark those that the batch only reads."""
+    refs = References(customers={REF})
+    async with peopled.transaction([]) as work:
+        rows = await work.load(refs)
+        timer = next(row for row in rows if isinstance(row, Timer) and row.status is TimerStatus.PENDING)
+        await ask(database, "SELECT 1 FROM billing.timers FOR UPDATE NOWAIT")
+        view = known(stored=tuple(rows))
+        view.save(replace(timer, status=TimerStatus.CANCELLED))
+        await work.flush(Flush(view))
+    assert await ask(database, "SELECT status FROM billing.timers WHERE timer_key = $1", timer.timer_key) == "cancelled"
+
+
+async def test_a_timer_that_fired_meanwhile_is_a_conflict(peopled: Store, database: SecretStr) -> None:
+    """The batch has decided on the pending timer, so it decides again."""
+    rows = await loaded(peopled, References(customers={REF}))
+    timer = next(row for row in rows if isinstance(row, Timer) and row.status is TimerStatus.PENDING)
+    view = known(stored=tuple(rows))
+    view.save(replace(timer, status=TimerStatus.CANCELLED))
+    await ask(database, "UPDATE billing.timers SET status = 'fired' WHERE timer_key = $1", timer.timer_key)
+    with pytest.raises(Conflict, match="timers"):
+        await write(peopled, Flush(view))
+    assert await ask(database, "SELECT status FROM billing.timers WHERE timer_key = $1", timer.timer_key) == "fired"

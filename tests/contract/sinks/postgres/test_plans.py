@@ -1,0 +1,229 @@
+"""No command and no poll reads a big table completely, with 200,000 events and the planner's default settings.
+
+The queries run; Postgres counts the rows that sequential scans have read.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from scheduler.due_timers import DueTimers
+from schemas.references import References
+from sinks.email.outbox import Outbox
+from sinks.exports.archive import write_archive
+from sinks.exports.orders import ExportOrders
+from sinks.outbox.claims import Claims
+from sinks.postgres import queries, tables
+from sinks.postgres.dead_letter_index import DeadLetterIndex, LetterFilter
+from sinks.postgres.gauges import _COUNTS
+from sinks.postgres.pool import connect, make_pool, reading
+from sinks.postgres.rows import ErasureRow, Flush
+from sinks.postgres.store import Store
+from sinks.stripe_calls.calls import Calls
+from tests.kits.storekit import ask, known, until
+
+MANY = 200_000
+SOME = 50_000
+NOW = datetime.now(UTC)
+_FILL = {
+    "events": (
+        MANY,
+        "(event_id, type, stream, customer_id, created, received_at, outcome, partition, \"offset\", payload) SELECT "
+        "'evt_' || n, 'invoice.paid', 'invoices', 'cus_' || n / 10, now(), now() - n * interval '1 min', "
+        "CASE WHEN n % 1000 = 0 THEN 'dead' ELSE 'applied' END, n % 12, n, '{}'",
+    ),
+    "emails": (
+        MANY,
+        "(email_key, event_id, customer_id, template, status, queued_at, next_attempt_at) SELECT 'm_' || n, "
+        "'evt_' || n, 'cus_' || n / 10, 'payment-receipt', CASE WHEN n % 5000 = 0 THEN 'failed' ELSE 'sent' END, "
+        "now() - n * interval '1 min', now()",
+    ),
+    "timers": (
+        MANY,
+        "(timer_key, account, customer_id, kind, subject, due_at, status, event_id) SELECT 't_' || n, '', "
+        "'cus_' || n / 10, 'k', 's', now() - n * interval '1 s', "
+        "CASE WHEN n % 1000 = 0 THEN 'pending' ELSE 'done' END, 'evt_' || n",
+    ),
+    "payments": (
+        SOME,
+        "(payment_id, account, invoice_id, charge_id, customer_id, amount, currency, status) SELECT 'pay_' || n, '', "
+        "'in_' || n, 'ch_' || n, 'cus_' || n, 1, 'eur', 'succeeded'",
+    ),
+    "customers": (SOME, "(account, customer_id) SELECT '', 'cus_' || n"),
+    "subscriptions": (
+        SOME,
+        "(account, subscription_id, customer_id, status) SELECT '', 'sub_' || n, 'cus_' || n, 'active'",
+    ),
+    "stripe_calls": (
+        SOME,
+        "(call_key, event_id, customer_id, method, path, status, queued_at, next_attempt_at) SELECT 'c_' || n, "
+        "'evt_' || n, 'cus_' || n, 'POST', '/x', CASE WHEN n % 5000 = 0 THEN 'failed' ELSE 'done' END, "
+        "now() - n * interval '1 min', now()",
+    ),
+    "exports": (
+        SOME,
+        "(export_key, event_id, customer_id, organization_id, status, requested_at, next_attempt_at, expires_at) "
+        "SELECT 'x_' || n, 'evt_' || n, 'cus_' || n, 'org_' || n, 'deleted', "
+        "now() - n * interval '1 min', now(), now()",
+    ),
+    "dead_letters": (
+        SOME,
+        "(consumer_group, topic, partition, \"offset\", event_id, customer_id, stage, error_class, message, "
+        "first_failed_at, last_failed_at, status) SELECT 'g', 't', n % 12, n, 'evt_' || n, 'cus_' || n, 'rule', 'E', "
+        "'m', now(), now() - n * interval '1 min', CASE WHEN n % 1000 = 0 THEN 'open' ELSE 'resolved' END",
+    ),
+}  # fmt: skip
+_READ = f"""
+SELECT coalesce(string_agg(relname || ': ' || seq_tup_read, ', '), '') FROM pg_stat_user_tables
+WHERE schemaname = 'billing' AND relname = ANY('{{{",".join(_FILL)}}}') AND seq_tup_read > 0
+"""
+
+
+@pytest.fixture
+async def filled(database: SecretStr) -> SecretStr:
+    for table, (rows, columns) in _FILL.items():
+        await ask(database, f"INSERT INTO billing.{table} {columns} FROM generate_series(1, {rows}) n")
+    await ask(database, "ANALYZE")
+    return database
+
+
+async def test_no_query_reads_a_big_table(filled: SecretStr) -> None:
+    assert await _rows_read(filled, _reads_all) == f"emails: {MANY}"  # the measure works
+    found = {name: await _rows_read(filled, work) for name, work in _WORK.items()}
+    assert {name: read for name, read in found.items() if read} == {}
+
+
+async def _rows_read(url: SecretStr, work: Callable[[SecretStr], Awaitable[None]]) -> str:
+    """Names the big tables that sequential scans have read, and the number of rows."""
+    await ask(url, "SELECT pg_stat_reset()")
+    await work(url)
+    is_alone = (
+        "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() "
+        "AND backend_type = 'client backend' AND pid <> pg_backend_pid())"
+    )
+    # A session reports its counts when it ends.
+    await until(lambda: ask(url, is_alone))
+    return str(await ask(url, _READ))
+
+
+async def _reads_all(url: SecretStr) -> None:
+    async with reading(url) as connection:
+        await connection.execute(text("SELECT count(data) FROM billing.emails"))
+
+
+async def _store(url: SecretStr) -> None:
+    store = await Store.connect(url, pool_size=1)
+    async with store.transaction([("t", 0)]) as work:
+        await work.seen([f"evt_{n}" for n in range(1, 500)])
+        await work.load(
+            References(
+                customers={("", f"cus_{n}") for n in range(1, 200)},
+                payments={("", f"in_{n}") for n in range(1, 200)},
+                timers={"t_1", "t_2"},
+            )
+        )
+    await store.close()
+
+
+async def _erasure(url: SecretStr) -> None:
+    store = await Store.connect(url, pool_size=1)
+    erasure = ErasureRow(
+        event_id="evt_e",
+        account="",
+        customer_id="cus_7",
+        organization_id="org_7",
+        asked_at=NOW,
+        erased_at=NOW,
+        kafka_until=None,
+        dead_letters_kept=timedelta(days=1),
+    )
+    async with store.transaction([("t", 0)]) as work:
+        await work.flush(Flush(known(), erasure=erasure))
+    await store.close()
+
+
+async def _export(url: SecretStr) -> None:
+    pool = await make_pool(url, application="test", max_size=1)
+    async with pool.acquire() as connection:
+        await write_archive(connection, io.BytesIO(), account="", customer_id="cus_7", organization_id="org_7")
+    await pool.close()
+
+
+async def _event(url: SecretStr) -> None:
+    async with reading(url) as connection:
+        event = await queries.ledger_row(connection, "evt_77")
+        assert event is not None
+        await queries.outboxes_of_event(connection, "evt_77")
+        await queries.rows_by_event(connection, tables.timers, "evt_77")
+        await queries.effects_of_event(connection, event)
+        await queries.dead_letters_of_event(connection, "evt_77")
+
+
+async def _customer(url: SecretStr) -> None:
+    async with reading(url) as connection:
+        assert await queries.customer_overview(connection, "", "cus_7") is not None
+
+
+def _claims(kind: type[Claims[Any]]) -> Callable[[SecretStr], Awaitable[None]]:
+    async def work(url: SecretStr) -> None:
+        claims = await kind.connect(url, claimer="a", pool_size=1)
+        await claims.list(status="failed", limit=20)
+        await claims.list(status=None, limit=20)
+        await claims.list(status=None, customer_id="cus_7", limit=20)
+        assert await claims.requeue(NOW, keys=None, limit=5)
+        await claims.has_due(NOW)
+        await claims.depth(NOW)
+        await claims.claim(NOW, 5)
+        await claims.close()
+
+    return work
+
+
+async def _orders(url: SecretStr) -> None:
+    orders = await ExportOrders.connect(url, claimer="a", application="test")
+    await orders.claim(NOW)
+    await orders.close()
+
+
+async def _letters(url: SecretStr) -> None:
+    async with DeadLetterIndex.open(url) as index:
+        await index.find(LetterFilter(statuses=("open",), limit=20), newest_first=True)
+        await index.find(LetterFilter(ids=("evt_1000",)))
+        await index.counts(LetterFilter(statuses=("open",)))
+        await index.find(LetterFilter(statuses=("open",), since=NOW - timedelta(days=1), born_since=NOW))
+        await index.unsettled_events(since=NOW - timedelta(days=2), until=None, types=(), limit=100)
+        await index.kept_events(["evt_1", "evt_2"])
+
+
+async def _polls(url: SecretStr) -> None:
+    timers = await DueTimers.connect(url, lambda: None)
+    async with timers.turn() as turn:
+        assert turn is not None
+        assert await turn.due(NOW, 10)
+        await turn.waiting_events(["evt_1"])
+    await timers.next_due()
+    timers.close()
+    connection = await connect(url, application="test")
+    await connection.fetch(_COUNTS)
+    await connection.close()
+
+
+_WORK: dict[str, Callable[[SecretStr], Awaitable[None]]] = {
+    "batch": _store,
+    "export": _export,
+    "event": _event,
+    "customer": _customer,
+    "mail": _claims(Outbox),
+    "calls": _claims(Calls),
+    "export orders": _orders,
+    "dead letters": _letters,
+    "polls": _polls,
+    "erasure": _erasure,
+}
