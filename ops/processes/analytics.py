@@ -16,6 +16,7 @@ from eventlog.lag import GroupPositions
 from ops.runtime.health import OpsServer
 from ops.runtime.watchdog import Watchdog
 from schemas.settings import Config, Settings
+from sinks.postgres.schema_check import SchemaCheck
 from streams.faust.app import attach, create_app
 from streams.faust.membership import leave_for_good
 from streams.faust.watch import ConsumerWatch
@@ -47,17 +48,25 @@ async def run(settings: Settings, config: Config) -> None:
         join_s=2 * settings.session_timeout_s,
     )
     watchdog = Watchdog(watch.checks, limit_s=settings.stuck_after_s)
-    health = OpsServer(settings.ops_host, settings.ops_port, watch.ready, alive={"progress": watchdog.trouble})
+    schema = SchemaCheck(settings.database_url)
+    health = OpsServer(
+        settings.ops_host,
+        settings.ops_port,
+        {"schema": schema.trouble, **watch.ready},
+        alive={"progress": watchdog.trouble},
+    )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopping.set)
     await health.start()
     try:
-        watchdog.start()
-        await app.start()
-        watch.is_up = True
-        log.info("analytics.started", action="analytics.started", group=group, partitions=partitions)
+        await schema.until_ready(stopping)
+        if not stopping.is_set():
+            watchdog.start()
+            await app.start()
+            watch.is_up = True
+            log.info("analytics.started", action="analytics.started", group=group, partitions=partitions)
         while not stopping.is_set():
             if (reason := watch.stopped()) is not None:
                 raise AnalyticsCrashed(reason)

@@ -31,6 +31,7 @@ from sinks.exports.storage import Storage
 from sinks.outbox.wakeup import listen
 from sinks.postgres.gauges import StoreGauges
 from sinks.postgres.outboxes import EMAILS, STRIPE_CALLS
+from sinks.postgres.schema_check import SchemaCheck
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey, parse_base, parse_key
 from sinks.stripe_api.rate import RateLimit
@@ -67,11 +68,14 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
         exporter(settings, metrics.registry, claimer=claimer, clock=_utc_now) as exports,
     ):
         stuck = {"senders": mails.stuck, "callers": calls.stuck, "exporter": exports.stuck}
+        schema = SchemaCheck(settings.database_url)
+        stopping = asyncio.Event()
         watchdog = Watchdog(stuck, limit_s=settings.stuck_after_s)
         health = OpsServer(
             settings.ops_host,
             settings.ops_port,
             {
+                "schema": schema.trouble,
                 "outbox": mails.outbox_trouble,
                 "mail_server": mails.mail_server_trouble,
                 "stripe_outbox": calls.outbox_trouble,
@@ -85,15 +89,18 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
         loop = asyncio.get_running_loop()
 
         def stop() -> None:
+            stopping.set()
             mails.stop()
             calls.stop()
             exports.stop()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
-        gauges = asyncio.create_task(StoreGauges(metrics.registry).run(settings.database_url))
+        gauges: asyncio.Task[None] | None = None
         try:
             await health.start()
+            await schema.until_ready(stopping)
+            gauges = asyncio.create_task(StoreGauges(metrics.registry).run(settings.database_url))
             watchdog.start()
             log.info(
                 "dispatcher started",
@@ -112,8 +119,9 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
                     raise end
         finally:
             await watchdog.stop()
-            gauges.cancel()
-            await asyncio.gather(gauges, return_exceptions=True)
+            if gauges is not None:
+                gauges.cancel()
+                await asyncio.gather(gauges, return_exceptions=True)
             await health.stop()
     log.info("dispatcher stopped", action="dispatcher.stopped")
 

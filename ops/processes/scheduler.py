@@ -20,6 +20,7 @@ from scheduler.reconcile import ReconcileSchedule
 from scheduler.retry_failed import RetryFailed
 from scheduler.timers import Scheduler
 from schemas.settings import Config, Settings
+from sinks.postgres.schema_check import SchemaCheck
 
 log = structlog.get_logger(__name__)
 
@@ -34,10 +35,12 @@ async def run(settings: Settings, config: Config) -> None:
     schedule = Scheduler(partial(DueTimers.connect, settings.database_url), event_log, clock=clock_from(os.environ))
     watchdog = Watchdog({"turns": schedule.stuck}, limit_s=settings.stuck_after_s)
     retrying = RetryFailed(settings)
+    schema = SchemaCheck(settings.database_url)
+    stopping = asyncio.Event()
     health = OpsServer(
         settings.ops_host,
         settings.ops_port,
-        {"timers": schedule.trouble},
+        {"schema": schema.trouble, "timers": schedule.trouble},
         alive={"turns": schedule.stuck, "progress": watchdog.trouble},
         notes={
             "reconcile": reconciling.note if reconciling is not None else lambda: "off",
@@ -45,13 +48,21 @@ async def run(settings: Settings, config: Config) -> None:
         },
     )
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        schedule.stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, schedule.stop)
-    background = [asyncio.create_task(reconciling.run())] if reconciling is not None else []
-    if settings.retry_failed_every_s:
-        background.append(asyncio.create_task(retrying.run()))
+        loop.add_signal_handler(number, stop)
+    background: list[asyncio.Task[None]] = []
     try:
         await health.start()
+        await schema.until_ready(stopping)
+        if reconciling is not None:
+            background.append(asyncio.create_task(reconciling.run()))
+        if settings.retry_failed_every_s:
+            background.append(asyncio.create_task(retrying.run()))
         watchdog.start()
         log.info("scheduler.started", action="scheduler.started", topic=settings.events_topic)
         await schedule.run()

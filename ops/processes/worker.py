@@ -25,6 +25,7 @@ from ops.runtime.operator import operator
 from ops.runtime.watchdog import Watchdog
 from schemas.settings import Config, Settings
 from sinks.postgres.brakes import Brakes
+from sinks.postgres.schema_check import SchemaCheck
 from sinks.postgres.store import Store
 from streams import metrics
 from streams.agent import LANES, Agent, rules_of
@@ -109,11 +110,12 @@ async def run(
         join_s=2 * settings.session_timeout_s,
         seen=seen,
     )
+    schema = SchemaCheck(settings.database_url)
     watchdog = Watchdog(watch.checks, limit_s=settings.stuck_after_s)
     health = OpsServer(
         settings.ops_host,
         settings.ops_port,
-        {"brake": lambda: hold.reason, **watch.ready},
+        {"schema": schema.trouble, "brake": lambda: hold.reason, **watch.ready},
         alive={"progress": watchdog.trouble},
     )
     stopping = asyncio.Event()
@@ -122,6 +124,7 @@ async def run(
         loop.add_signal_handler(name, stopping.set)
     await health.start()
     try:
+        await schema.until_ready(stopping)
         if resume_after_brake:
             await hold.brakes.release(group, operator(), let_die=settings.brake_window)
         brake.allow_more(await hold.until_released(stopping))

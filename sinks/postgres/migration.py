@@ -125,6 +125,11 @@ def newest_revision() -> str:
     return head
 
 
+def is_known(found: str) -> bool:
+    """Returns whether this code has that revision; a newer version's is not known."""
+    return found in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
 async def _connected(engine: AsyncEngine, wait_s: float) -> AsyncConnection:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait_s

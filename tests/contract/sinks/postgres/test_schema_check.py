@@ -1,0 +1,74 @@
+"""A process starts its work only on a schema that its code can use, and says what to run."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
+from local.stack.ports import free_port
+from schemas.settings import InvalidSettings
+from sinks.postgres.migration import migrate, newest_revision
+from sinks.postgres.schema_check import SchemaCheck
+from tests.kits.storekit import ask
+
+
+async def test_it_waits_for_an_older_schema_and_continues_after_migrate(database_url: str) -> None:
+    url = SecretStr(database_url)
+    check, stopping = SchemaCheck(url), asyncio.Event()
+    with capture_logs() as logs:
+        waiting = asyncio.create_task(check.until_ready(stopping))
+        await asyncio.sleep(2.5)
+        assert not waiting.done()
+        assert "run billing migrate" in str(check.trouble())
+        await migrate(url)
+        await asyncio.wait_for(waiting, 10)
+    assert check.trouble() is None
+    assert [entry["action"] for entry in logs if entry["action"].startswith(("schema", "database"))] == [
+        "schema.waiting",  # one line, not one for each look
+        "database.connected",
+    ]
+
+
+async def test_one_revision_behind_is_named(database: SecretStr) -> None:
+    behind = f"{int(newest_revision()) - 1:04}"
+    await ask(database, "UPDATE billing.alembic_version SET version_num = $1", behind)
+    check, stopping = SchemaCheck(database), asyncio.Event()
+    waiting = asyncio.create_task(check.until_ready(stopping))
+    await asyncio.sleep(0.5)
+    wanted = f"the database is at revision {behind}, this version needs {newest_revision()}: run billing migrate"
+    assert check.trouble() == wanted
+    stopping.set()
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_newer_schema_is_reported_and_used(database: SecretStr) -> None:
+    """Old processes continue while a newer version is deployed, and after a rollback."""
+    await ask(database, "UPDATE billing.alembic_version SET version_num = '9999'")
+    check = SchemaCheck(database)
+    with capture_logs() as logs:
+        await asyncio.wait_for(check.until_ready(asyncio.Event()), 10)
+    assert check.trouble() is None
+    assert [entry["event"] for entry in logs if entry["action"] == "schema.newer"] == [
+        f"the database is at revision 9999, newer than this version's {newest_revision()}"
+    ]
+
+
+async def test_it_waits_through_an_outage() -> None:
+    check, stopping = SchemaCheck(SecretStr(f"postgresql://billing@127.0.0.1:{free_port()}/x")), asyncio.Event()
+    waiting = asyncio.create_task(check.until_ready(stopping))
+    await asyncio.sleep(0.5)
+    assert str(check.trouble()).startswith("cannot read the schema's revision")
+    stopping.set()
+    await asyncio.wait_for(waiting, 5)
+
+
+@pytest.mark.parametrize("mode", ["require", "verify-full"])
+async def test_a_start_without_the_demanded_tls_ends(database_url: str, mode: str) -> None:
+    """The tests' server has no TLS."""
+    check = SchemaCheck(SecretStr(f"{database_url}?sslmode={mode}"))
+    with pytest.raises(InvalidSettings, match="BILLING_DATABASE_URL: no TLS connection") as refused:
+        await asyncio.wait_for(check.until_ready(asyncio.Event()), 10)
+    assert "\n" not in str(refused.value)
