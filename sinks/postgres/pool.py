@@ -317,6 +317,9 @@ async def _open(address: Address, application: str, bounds: SessionTimeouts, *, 
             connection_class=Session,
             server_settings={"application_name": application},
         )
+    except asyncpg.ClientConfigurationError as error:
+        reason = str(error).partition("\n")[0]  # such as a missing file with the root certificate
+        raise TlsRefused(f"BILLING_DATABASE_URL: {reason}") from None
     except (ssl.SSLError, ConnectionError) as error:
         if not isinstance(error, ssl.SSLError) and "SSL" not in str(error):
             raise

@@ -41,7 +41,7 @@ class SchemaCheck:
 
         Raises InvalidSettings, also if the first connection shows that the server has no TLS or a wrong certificate.
         """
-        reported: str | None = None
+        reported = ""
         while not stopping.is_set():
             try:
                 self._trouble = await self._look()
@@ -51,9 +51,9 @@ class SchemaCheck:
                 self._trouble = f"cannot read the schema's revision: {error}"
             if self._trouble is None:
                 return
-            if self._trouble != reported:
+            if reported != (kind := self._trouble.partition(" ")[0]):  # one line, though each revision changes it
                 log.warning(self._trouble, action="schema.waiting")
-                reported = self._trouble
+                reported = kind
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), _POLL_S)
 
