@@ -143,8 +143,7 @@ OPEN = (
     r"Payment \S+ status: Stripe closed, table (failed|pending)",
     r"Payment \S+ status: Stripe succeeded, table pending",
     r"Payment \S+ status: Stripe lost, table succeeded",
-    r"Payment \S+ subscription_id: .*",
-    r"Subscription \S+ (plan|price_id|quantity|currency): .*",
+    r"Subscription \S+ (status|plan|price_id|quantity|currency): .*",
     r"Organization \S+ (plan|status): .*",
     r"Customer \S+ (default_payment_method|email|name): .*",  # two updates in one second
     r"Organization \S+ billing_email: .*",

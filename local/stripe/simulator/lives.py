@@ -54,7 +54,15 @@ STEPS: dict[str, Callable[[Life], bool]] = {
 }  # fmt: skip
 """By name; each returns whether it applied."""
 
-WEIGHTS = {"wait": 6, "subscribe": 2, "pay_open_invoice": 3, "refund": 2, "change_price": 2}
+WEIGHTS = {
+    "wait": 6,
+    "subscribe": 2,
+    "pay_open_invoice": 3,
+    "refund": 4,
+    "change_price": 2,
+    "dispute": 2,
+    "go_on_with_dispute": 5,
+}
 """How often a random life takes a step, 1 unless it is named here."""
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from local.stripe.simulator.books import AccountSettings
-from local.stripe.simulator.lives import STEPS, Step
+from local.stripe.simulator.lives import STEPS, WEIGHTS, Step
 from tests.kits.lifekit import Course, differences, open_disagreements
 
 SLOW = (HealthCheck.too_slow,)
@@ -24,11 +24,13 @@ IS_RANDOM = "BILLING_LIVES" in os.environ
 """Without it the lives are the same in each run, so that a change is what makes the test fail."""
 
 
+NAMES = [name for name in STEPS for _ in range(WEIGHTS.get(name, 1))]
+
+
 @st.composite
 def courses(draw: Callable[[st.SearchStrategy[Any]], Any], deliveries: tuple[str, ...]) -> Course:
     begin = st.sampled_from(["subscribe", "subscribe_by_hand", "buy"])
-    names = st.tuples(begin, st.lists(st.sampled_from([*STEPS, "wait", "wait", "wait"]), max_size=12))
-    first, rest = draw(names)
+    first, rest = draw(st.tuples(begin, st.lists(st.sampled_from(NAMES), min_size=2, max_size=14)))
     choices = draw(st.lists(st.integers(0, 2**16), min_size=len(rest) + 1, max_size=len(rest) + 1))
     return Course(
         tuple(Step(name, choice) for name, choice in zip([first, *rest], choices, strict=True)),
