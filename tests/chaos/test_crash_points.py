@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from eventlog import client
 from eventlog.topics import ensure_topics
 from schemas.settings import Settings
-from sinks.postgres.migration import migrate
+from tests.databases import create_tables
 from tests.kits.notes import note_body, note_headers
 
 pytestmark = pytest.mark.chaos
@@ -41,7 +41,7 @@ async def test_killed_between_any_two_steps_everything_is_applied_once_and_in_or
         topic_prefix=topic_prefix,
         partitions=PARTITIONS,
     )
-    await migrate(settings.database_url)
+    await create_tables(settings.database_url.get_secret_value())
     ensure_topics(settings)
     expected, poison = _produce(settings, random.Random(SEED))
 

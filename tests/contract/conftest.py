@@ -7,16 +7,14 @@ from collections.abc import AsyncIterator
 import pytest
 from pydantic import SecretStr
 
-from sinks.postgres.migration import migrate
 from sinks.postgres.store import Store
+from tests.databases import create_tables
 
 
 @pytest.fixture
 async def database(database_url: str) -> SecretStr:
     """Address of a database with all tables, all empty."""
-    url = SecretStr(database_url)
-    await migrate(url)
-    return url
+    return await create_tables(database_url)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from local.stack.ports import free_port
 from schemas.settings import Config
-from sinks.postgres.migration import migrate
+from tests.databases import create_tables
 from tests.kits.storekit import until
 from tests.kits.timerkit import TimerKit, errand
 
@@ -58,7 +58,7 @@ async def _answer(port: int, path: str) -> tuple[int, str]:
 async def test_it_fires_shows_it_and_ends_on_sigterm(
     kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    await migrate(SecretStr(database_url))
+    await create_tables(database_url)
     rig = await TimerKit.open(kafka_bootstrap, SecretStr(database_url), topic_prefix, 1, Config())
     port, log = free_port(), tmp_path / "scheduler.log"
 

@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.settings import Config
-from sinks.postgres.migration import migrate
+from tests.databases import create_tables
 from tests.kits.storekit import until
 from tests.kits.timerkit import TimerKit
 
@@ -54,7 +54,7 @@ def _worker(env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]
 async def test_it_waits_comes_back_and_is_applied(
     kafka_bootstrap: str, database_url: str, topic_prefix: str, worker_env: dict[str, str], tmp_path: Path
 ) -> None:
-    await migrate(SecretStr(database_url))
+    await create_tables(database_url)
     rig = await TimerKit.open(kafka_bootstrap, SecretStr(database_url), topic_prefix, 1, Config())
     log = tmp_path / "worker.log"
     try:

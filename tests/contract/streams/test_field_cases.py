@@ -17,10 +17,10 @@ from schemas.known import Known
 from schemas.record import Source
 from schemas.state import ROW_TYPES, Timer
 from sinks.postgres.loading import SHAPES
-from sinks.postgres.migration import migrate
 from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.catalog import RULES
+from tests.databases import create_tables
 from tests.field.harness import CONFIG, NOW, FieldCase, FieldMail, Json, Played, due, record, registered, steps
 
 
@@ -63,7 +63,7 @@ class StoredWorld:
 
 @pytest.fixture
 async def world(database_url: str, kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[StoredWorld]:
-    await migrate(SecretStr(database_url))
+    await create_tables(database_url)
     store = await Store.connect(SecretStr(database_url), pool_size=1)
     connection: asyncpg.Connection[Any] = await asyncpg.connect(database_url, timeout=10)
     letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")

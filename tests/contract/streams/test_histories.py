@@ -32,10 +32,10 @@ from schemas.state import derived_id
 from schemas.timer import timer_event
 from schemas.verdict import Applied, Dead, Duplicate, Stale, Waiting
 from sinks.postgres.loading import SHAPES
-from sinks.postgres.migration import migrate
 from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.catalog import RULES
+from tests.databases import create_tables
 from tests.kits.rulekit import CONFIG
 from tests.unit.streams.rules import test_histories as subscriptions
 from tests.unit.streams.rules import test_payment_histories as payments
@@ -94,7 +94,7 @@ class HistoryRunner:
 
     def __init__(self, url: str, bootstrap: str, topic: str) -> None:
         self._runner = asyncio.Runner()
-        self._runner.run(migrate(SecretStr(url)))
+        self._runner.run(create_tables(url))
         self._store = self._runner.run(Store.connect(SecretStr(url), pool_size=1))
         self._connection: asyncpg.Connection[Any] = self._runner.run(asyncpg.connect(url, timeout=10))
         self._letters = DeadLetterPublisher(KafkaAccess(bootstrap), topic)

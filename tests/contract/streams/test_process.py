@@ -22,11 +22,11 @@ from schemas.record import Record, record_of
 from schemas.settings import Config
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale
 from sinks.postgres.brakes import Brakes
-from sinks.postgres.migration import migrate
 from sinks.postgres.store import Store
 from streams.brake import Brake, BrakeTripped, Limits
 from streams.item import Attempt
 from streams.process import Processor
+from tests.databases import create_tables
 from tests.kits.ends import end_of
 from tests.kits.notes import note_body, note_headers, notes
 
@@ -78,7 +78,7 @@ class ProcessorKit:
 
 @pytest.fixture
 async def bench(kafka_bootstrap: str, database_url: str, topic_prefix: str) -> AsyncIterator[ProcessorKit]:
-    await migrate(SecretStr(database_url))
+    await create_tables(database_url)
     admin = client.admin(KafkaAccess(kafka_bootstrap))
     for creation in admin.create_topics([NewTopic(f"{topic_prefix}.dead", 1, 1)]).values():
         creation.result(timeout=15)

@@ -21,10 +21,10 @@ from schemas.kafka_access import KafkaAccess
 from schemas.record import Source
 from schemas.state import Row
 from sinks.postgres.loading import SHAPES
-from sinks.postgres.migration import migrate
 from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.catalog import RULES
+from tests.databases import create_tables
 from tests.field.harness import record
 from tests.kits.lifekit import CONFIG, Course, is_sent, open_disagreements
 from tests.oracle.stripe_books import disagreements
@@ -36,7 +36,7 @@ AT_ONCE = 50
 
 @pytest.fixture
 async def processor(database_url: str, kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[Processor]:
-    await migrate(SecretStr(database_url))
+    await create_tables(database_url)
     store = await Store.connect(SecretStr(database_url), pool_size=1)
     letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
     yield Processor(

@@ -14,10 +14,10 @@ from local.stack.ports import free_port
 from schemas.errors import StoreRefused, StoreUnavailable
 from schemas.settings import InvalidSettings
 from schemas.state import Customer, Payment, Subscription
-from sinks.postgres.migration import migrate
 from sinks.postgres.pool import SessionTimeouts
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
+from tests.databases import create_tables
 from tests.kits.storekit import ask, customers, email_row, known, ledger_row, until_waiting, write
 
 SECRET = "4242424242424242"
@@ -205,7 +205,7 @@ async def test_missing_tables_are_transient(database_url: str) -> None:
     try:
         with pytest.raises(StoreUnavailable, match="42P01"):
             await write(store, Flush(known(), [ledger_row("evt_1")]))
-        await migrate(SecretStr(database_url))
+        await create_tables(database_url)
         await write(store, Flush(known(), [ledger_row("evt_1")]))
     finally:
         await store.close()

@@ -16,10 +16,10 @@ from local.stack.ports import free_port
 from ops.cli import command_line
 from schemas.state import Customer, Membership, Organization, Payment, Subscription, User
 from sinks.postgres import queries
-from sinks.postgres.migration import migrate
 from sinks.postgres.pool import reading
 from sinks.postgres.rows import DeadLetterRow, Flush
 from sinks.postgres.store import Store
+from tests.databases import create_tables
 from tests.kits.storekit import NOW, email_row, known, ledger_row, write
 
 Billing = Callable[..., Result]
@@ -66,7 +66,7 @@ FLUSH = Flush(
 def filled(database_url: str) -> SecretStr:
     async def fill() -> SecretStr:
         url = SecretStr(database_url)
-        await migrate(url)
+        await create_tables(url.get_secret_value())
         store = await Store.connect(url, pool_size=1)
         await write(store, FLUSH)
         await store.close()
