@@ -18,6 +18,7 @@ class ExportStatus(StrEnum):
     """No longer available; its archive is being deleted."""
     DELETED = "deleted"
     SUPPRESSED = "suppressed"
+    WITHHELD = "withheld"
     """Ordered during a rebuild, so it is not carried out."""
 
 

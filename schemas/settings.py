@@ -211,6 +211,8 @@ class Settings(BaseSettings):
     """smtp://, smtp+starttls:// or smtps://, with user:password@ if the server requires it."""
     smtp_allow_plaintext: bool = False
     """Allows smtp:// (unencrypted) to a mail server that is not on this machine."""
+    smtp_helo_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,253}[A-Za-z0-9])?$")
+    """The name given to the mail server in EHLO. Default: this host's full name, or the domain of `mail.sender`."""
     link_secret: OptionalSecret = None
     """Signs links in mails. Without it mails have no export link, and customers unsubscribe by mail."""
     public_url: str = ""

@@ -40,6 +40,11 @@ class FaultyMailbox:
         """Faults that have occurred, in order."""
         self.rejected_recipients: set[str] = set()
         """Addresses that are always refused with 550."""
+        self.rcpt_answers: dict[str, str] = {}
+        """Answers to RCPT by address; `{}` stands for the address."""
+        self.rcpt_answer_to_all: str | None = None
+        self.helo_names: list[str] = []
+        """The names that clients gave in EHLO."""
         self.port = 0
         self._faults: deque[Fault] = deque()
         self._arrived = asyncio.Condition()
@@ -139,11 +144,21 @@ class _Handler:
     def __init__(self, mailbox: FaultyMailbox) -> None:
         self._mailbox = mailbox
 
+    async def handle_EHLO(
+        self, _server: SMTP, session: Session, _envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        self._mailbox.helo_names.append(hostname)
+        return responses
+
     async def handle_RCPT(
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
         if address in self._mailbox.rejected_recipients or self._mailbox._meets(Fault.REJECT_RECIPIENT):
             return "550 5.1.1 no such mailbox"
+        answer = self._mailbox.rcpt_answers.get(address, self._mailbox.rcpt_answer_to_all)
+        if answer is not None:
+            return answer.format(address)
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 ok"
 

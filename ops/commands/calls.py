@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, TypeVar
 
@@ -87,7 +86,7 @@ def requeue(
         typer.echo("billing calls requeue: give keys or --all", err=True)
         raise typer.Exit(2)
     chosen = None if every else list(keys or ())
-    done = _with_calls(lambda calls: calls.requeue(datetime.now(UTC), keys=chosen, kind=purpose, limit=limit))
+    done = _with_calls(lambda calls: calls.requeue(keys=chosen, kind=purpose, limit=limit))
     for key in done:
         typer.echo(key)
     missing = sorted(set(chosen or ()) - set(done))

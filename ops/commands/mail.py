@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -90,7 +89,7 @@ def requeue(
         typer.echo("billing mail requeue: give keys or --all", err=True)
         raise typer.Exit(2)
     chosen = None if every else list(keys or ())
-    done = _with_outbox(lambda outbox: outbox.requeue(datetime.now(UTC), keys=chosen, kind=template, limit=limit))
+    done = _with_outbox(lambda outbox: outbox.requeue(keys=chosen, kind=template, limit=limit))
     for key in done:
         typer.echo(key)
     missing = sorted(set(chosen or ()) - set(done))

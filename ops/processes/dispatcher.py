@@ -24,13 +24,14 @@ from sinks.email.dispatcher import Dispatcher
 from sinks.email.message import Composer
 from sinks.email.metrics import MailMetrics
 from sinks.email.outbox import Outbox
-from sinks.email.smtp import InvalidSmtpUrl, SmtpLink, SmtpServer, parse_smtp_url
+from sinks.email.smtp import InvalidSmtpUrl, SmtpLink, SmtpServer, helo_name, parse_smtp_url
+from sinks.email.truth import MailTruth
 from sinks.exports.exporter import Exporter
 from sinks.exports.orders import ExportOrders
 from sinks.exports.storage import Storage
 from sinks.outbox.wakeup import listen
 from sinks.postgres.gauges import StoreGauges
-from sinks.postgres.outboxes import EMAILS, STRIPE_CALLS
+from sinks.postgres.outboxes import EMAILS, EXPORTS, STRIPE_CALLS
 from sinks.postgres.schema_check import SchemaCheck
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey, parse_base, parse_key
@@ -77,10 +78,10 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
             {
                 "schema": schema.trouble,
                 "outbox": mails.outbox_trouble,
-                "mail_server": mails.mail_server_trouble,
+                "mail_server": mails.trouble,
                 "stripe_outbox": calls.outbox_trouble,
-                "stripe": calls.stripe_trouble,
-                "export_orders": exports.trouble,
+                "stripe": calls.trouble,
+                "export_orders": exports.outbox_trouble,
             },
             alive={**stuck, "progress": watchdog.trouble},
             notes={"stripe_calls": calls.note},
@@ -131,8 +132,9 @@ async def _mail_dispatcher(
     settings: Settings, config: Config, server: SmtpServer, composer: Composer, metrics: MailMetrics, claimer: str
 ) -> AsyncIterator[Dispatcher]:
     outbox = await Outbox.connect(settings.database_url, claimer=claimer, pool_size=SENDERS + 1)
-    senders = [MailSender(composer, SmtpLink(server), config.mail, clock=_utc_now) for _ in range(SENDERS)]
-    dispatch = Dispatcher(outbox, senders, metrics, clock=_utc_now)
+    name = helo_name(settings.smtp_helo_name, composer.sender.domain)
+    senders = [MailSender(composer, SmtpLink(server, helo_name=name)) for _ in range(SENDERS)]
+    dispatch = Dispatcher(outbox, senders, metrics, clock=_utc_now, truth=MailTruth(config.mail))
     listener = asyncio.create_task(listen(settings.database_url, EMAILS.channel, dispatch.wake))
     try:
         yield dispatch
@@ -152,10 +154,14 @@ async def exporter(
 ) -> AsyncIterator[Exporter]:
     """Yield an exporter to run inside the block. Raises InvalidSettings."""
     storage = Storage(settings.exports_place)
-    orders = await ExportOrders.connect(settings.database_url, claimer=claimer, application="billing-exports")
+    orders = await ExportOrders.connect(settings.database_url, claimer=claimer, pool_size=2)
+    running = Exporter(orders, storage, clock=clock, registry=registry)
+    listener = asyncio.create_task(listen(settings.database_url, EXPORTS.channel, running.wake))
     try:
-        yield Exporter(orders, storage, clock=clock, registry=registry)
+        yield running
     finally:
+        listener.cancel()
+        await asyncio.gather(listener, return_exceptions=True)
         await orders.close()
 
 
@@ -179,7 +185,7 @@ async def call_dispatcher(
             return
         api = StripeApi(*parts)
         event_log = EventAppender(settings.kafka, settings.events_topic, client_id="billing-stripe-calls")
-        caller = Caller(api, RateLimit(settings.stripe_calls_per_second), event_log, clock=clock)
+        caller = Caller(api, RateLimit(settings.stripe_calls_per_second), event_log)
         running = CallDispatcher(calls, caller, CallMetrics(registry), clock=clock)
         listener = asyncio.create_task(listen(settings.database_url, STRIPE_CALLS.channel, running.wake))
         try:

@@ -1,42 +1,26 @@
 """Sends queued mails, the last step of the flow. Survives failures of Postgres and the mail server, and restarts.
 
-Several senders run concurrently, each with its own SMTP connection and its own small claims; row locks in Postgres keep
-senders and dispatchers from claiming the same mail. A crash sends a mail twice only if it happens between the server's
-250 and the commit of `sent`. Only that one update happens in between, and both copies have the same Message-ID.
+Several senders run concurrently, each with its own SMTP connection and its own small claims (sinks/outbox/loop.py). A
+crash sends a mail twice only if it happens between the server's 250 and the commit of `sent`. Both copies then have the
+same Message-ID.
 """
 
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
-from typing import assert_never
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-import structlog
-
-from sinks.email.delivery import (
-    UNKNOWN_RECIPIENT_ASKED_AFTER,
-    Clock,
-    Failed,
-    Later,
-    MailSender,
-    MailVerdict,
-    NoRecipient,
-    NotTried,
-    Sent,
-    Withheld,
-)
+from schemas.timing import Clock
+from sinks.email.delivery import UNKNOWN_RECIPIENT_ASKED_AFTER, MailSender
 from sinks.email.message import QueuedMail
 from sinks.email.metrics import MailMetrics
 from sinks.email.outbox import Outbox
 from sinks.outbox import loop
 from sinks.outbox.loop import OutboxLoop
-from sinks.outbox.outage import Outage
-
-log = structlog.get_logger(__name__)
+from sinks.outbox.truth import Truth
+from sinks.outbox.verdicts import Done, NotYet, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,182 +33,69 @@ class Pace(loop.Pace):
     """An SMTP connection that has been idle this long is closed."""
 
 
-class Dispatcher:
-    """Sends mails with `run` until stopped. `mail_server_trouble`, `outbox_trouble` and `stuck` report problems."""
+class Dispatcher(OutboxLoop[QueuedMail]):
+    """Sends mails with `run` until stopped."""
+
+    action = "email"
+    row_action = "email."
+    down_action, up_action = "email.server_down", "email.server_up"
+    reach_is_proof = True
 
     def __init__(
         self,
         outbox: Outbox,
-        couriers: Sequence[MailSender],
+        senders: Sequence[MailSender],
         metrics: MailMetrics,
         *,
         clock: Clock,
+        truth: Truth[QueuedMail] | None,
         pace: Pace | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._outbox = outbox
-        self._couriers = couriers
-        self._metrics = metrics
-        self._clock = clock
-        self._pace = pace or Pace()
-        self._outage = Outage(clock, chance)
-        self._lanes = OutboxLoop("email", len(couriers), self._pace, self._outage, clock=clock)
-
-    def wake(self) -> None:
-        """Check the outbox now."""
-        self._lanes.wake()
-
-    def stop(self) -> None:
-        """Finish the mails being sent, release the other claims, and return from `run`."""
-        self._lanes.stop()
-
-    def mail_server_trouble(self) -> str | None:
-        """Return why sending is paused, or None."""
-        return self._outage.reason
-
-    def outbox_trouble(self) -> str | None:
-        """Return why the outbox cannot be read, or None."""
-        return self._lanes.store_trouble
-
-    def stuck(self) -> str | None:
-        """Return the reason why this process must be restarted, or None."""
-        return self._lanes.stuck()
-
-    async def run(self) -> None:
-        """Run until `stop`. Unexpected exceptions of a lane are raised, so that the process ends and is restarted."""
-        await self._lanes.run(self._take_turn, watch=self._watch_depth, close=self._close)
-
-    async def _take_turn(self, number: int) -> bool:
-        courier = self._couriers[number]
-        busy = await self._turn(number, courier)
-        if not busy and courier.link.idle_s > self._pace.close_idle_s:
-            await courier.link.close()
-        return busy
-
-    async def _close(self) -> None:
-        for courier in self._couriers:
-            await courier.link.close()
-
-    async def _turn(self, number: int, courier: MailSender) -> bool:
-        """Claim and send mails once. Returns whether the lane should continue without a pause."""
-        now = self._clock()
-        if self._outage.is_on and (self._outage.is_pausing or not await self._is_server_up(courier)):
-            return False
-        due = await self._outbox.has_due(now)
-        self._looked(now)
-        if not due or not await self._is_server_up(courier):
-            return False
-        mails = await self._outbox.claim(now, self._pace.claim_size)
-        while mails and not self._lanes.is_stopping:
-            self._lanes.progress(number)
-            verdict = await self._deliver(courier, mails.pop(0))
-            if isinstance(verdict, NotTried):
-                break
-            self._outage.succeeded()  # a complete SMTP transaction, not just a greeting
-        for mail in mails:
-            await self._outbox.give_back(mail, self._clock(), None)
-        return not self._outage.is_on
-
-    async def _is_server_up(self, courier: MailSender) -> bool:
-        # Checked before the claim, so that an unreachable server does not use up a try of any mail.
-        reason = await courier.reach()
-        if reason is None:
-            self._server_is_up()
-        else:
-            self._server_is_down(reason)
-        return reason is None
-
-    async def _deliver(self, courier: MailSender, mail: QueuedMail) -> MailVerdict:
-        started = time.perf_counter()
-        verdict = await courier.deliver(mail)
-        seconds = time.perf_counter() - started
-        kept = await self._settle(mail, verdict)
-        self._report(mail, verdict, seconds, kept=kept)
-        return verdict
-
-    async def _settle(self, mail: QueuedMail, verdict: MailVerdict) -> bool:
-        now = self._clock()
-        match verdict:
-            case Sent():
-                mark = partial(self._outbox.mark_sent, mail, now, verdict.message_id, verdict.recipient)
-                return await self._lanes.insist(mark, mail.key, mail.claimed_until)
-            case Later():
-                return await self._outbox.retry(mail, verdict.at, verdict.reason)
-            case NoRecipient():
-                if mail.customer_id is not None and now - mail.queued_at >= UNKNOWN_RECIPIENT_ASKED_AFTER:
-                    await self._outbox.ask_for_customer(mail, now)
-                return await self._outbox.give_back(mail, verdict.at, verdict.reason)
-            case Failed() | Withheld():
-                return await self._outbox.fail(mail, verdict.reason)
-            case NotTried():
-                if verdict.server is not None:
-                    self._server_is_down(verdict.server)
-                return await self._outbox.give_back(mail, now, verdict.server)
-            case _:
-                assert_never(verdict)
-
-    def _report(self, mail: QueuedMail, verdict: MailVerdict, seconds: float, *, kept: bool) -> None:
-        details: dict[str, object] = {
-            "key": mail.key,
-            "event_id": mail.event_id,
-            "customer": mail.customer_id,
-            "template": mail.template,
-            "attempt": mail.attempts,
-            "ms": round(seconds * 1000, 1),
-        }
-        match verdict:
-            case Sent():
-                outcome, level = "sent", "info"
-                details |= {"to": verdict.masked, "message_id": verdict.message_id}
-                self._metrics.send_seconds.observe(seconds)
-            case Later():
-                outcome, level = "retried", "warning"
-                details |= {"next_attempt_at": verdict.at.isoformat(), "reason": verdict.reason}
-            case NoRecipient():
-                outcome, level = "no_recipient", "info"
-                details |= {"next_attempt_at": verdict.at.isoformat(), "reason": verdict.reason}
-            case Failed():
-                outcome, level = "failed", "error"
-                details |= {"reason": verdict.reason}
-            case Withheld():
-                outcome, level = "withheld", "info"
-                details |= {"reason": verdict.reason}
-            case NotTried():
-                outcome, level = "given_back", "warning"
-                details |= {"reason": verdict.server}
-            case _:
-                assert_never(verdict)
-        if not kept:
-            details["claim"], level = "lost", "error"
-        self._metrics.settled.labels(mail.template, outcome).inc()
-        action = f"email.{outcome}"
-        getattr(log, level)(action, action=action, **details)
-
-    def _server_is_down(self, reason: str) -> None:
-        pause = self._outage.begin(reason)
-        if pause is None:
-            return
-        self._metrics.server_down.set(1)
-        log.warning(
-            "the mail server is down, pausing",
-            action="email.server_down",
-            reason=reason,
-            failures=self._outage.failures,
-            pause_s=round(pause.total_seconds(), 1),
+        """Each sender is one lane. `truth` is checked before each mail (sinks/email/truth.py)."""
+        self._pace: Pace = pace or Pace()
+        super().__init__(
+            outbox,
+            metrics,
+            clock=clock,
+            pace=self._pace,
+            lanes=len(senders),
+            address=senders[0].link.address,
+            chance=chance,
+            truth=truth,
         )
+        self._outbox = outbox
+        self._senders = senders
+        self._mail_metrics = metrics
 
-    def _server_is_up(self) -> None:
-        if self._outage.end():
-            log.info("the mail server is back", action="email.server_up", failures=self._outage.failures)
-        self._metrics.server_down.set(0)
+    async def deliver(self, row: QueuedMail, lane: int) -> Verdict:
+        return await self._senders[lane].deliver(row)
 
-    def _looked(self, now: datetime) -> None:
-        self._lanes.store_trouble = None
-        self._metrics.last_loop.set(now.timestamp())
+    def with_data(self, row: QueuedMail, data: Mapping[str, Any]) -> QueuedMail:
+        return replace(row, data=data)
 
-    async def _watch_depth(self) -> None:
-        now = self._clock()
-        depth = await self._outbox.depth(now)
-        self._metrics.open.set(depth.open)
-        due = (now - depth.oldest_due).total_seconds() if depth.oldest_due is not None else 0.0
-        self._metrics.oldest_due_seconds.set(max(due, 0.0))
+    async def reach(self, lane: int) -> str | None:
+        return await self._senders[lane].reach()
+
+    def fields(self, row: QueuedMail) -> Mapping[str, object]:
+        return {"event_id": row.event_id, "customer": row.customer_id, "template": row.template}
+
+    def kind(self, row: QueuedMail) -> str | None:
+        return row.template
+
+    def settled(self, row: QueuedMail, verdict: Verdict, seconds: float) -> Awaitable[None] | None:
+        if isinstance(verdict, Done):
+            self._mail_metrics.send_seconds.observe(seconds)
+        is_unknown = isinstance(verdict, NotYet) and verdict.outcome == "no_recipient"
+        if is_unknown and row.customer_id is not None and row.age >= UNKNOWN_RECIPIENT_ASKED_AFTER:
+            return self._outbox.ask_for_customer(row)
+        return None
+
+    async def idle(self, lane: int) -> None:
+        link = self._senders[lane].link
+        if link.idle_s > self._pace.close_idle_s:
+            await link.close()
+
+    async def close(self) -> None:
+        for sender in self._senders:
+            await sender.link.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -43,7 +44,8 @@ class RecipientUnknown(Exception):
 class QueuedMail:
     """One claimed row of `billing.emails`, with its customer's current address and locale.
 
-    `attempts` includes the current try. This dispatcher holds the claim until `claimed_until` (UTC).
+    `attempts` includes the current try. `now` (UTC) is Postgres' time of the claim, `age` the time since the mail was
+    queued, `deadline` the time.monotonic() at which the claim expires.
     """
 
     key: str
@@ -56,8 +58,11 @@ class QueuedMail:
     livemode: bool
     data: Mapping[str, Any]
     attempts: int
-    queued_at: datetime
-    claimed_until: datetime
+    now: datetime
+    age: timedelta = timedelta(0)
+    deadline: float = math.inf
+    status: str = "sending"
+    last_error: str | None = None
     customer_email: str | None = None
     customer_locale: str | None = None
     is_stopped: bool = False

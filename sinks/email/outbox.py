@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from typing import Any
 
 import asyncpg
 import orjson
 
 from schemas.effects import FIND_RECIPIENT
 from sinks.email.message import QueuedMail
-from sinks.outbox.claims import Claims, Queue
+from sinks.outbox.claims import Claims
+from sinks.outbox.statements import Queue, in_order
 from sinks.postgres.failures import classified
 from sinks.postgres.outboxes import EMAILS, STRIPE_CALLS
+
+RECIPIENT_UNKNOWN = "the customer's address is not known yet"
+"""The `last_error` of a mail that waits for its customer's address. Later mails with an address do not wait for it."""
 
 _ASK = """
 INSERT INTO billing.stripe_calls
     (call_key, event_id, account, customer_id, livemode, method, path, purpose, queued_at, next_attempt_at)
-VALUES ($1, $2, $3, $4, $5, 'GET', '/v1/customers/' || $4, $6, $7, $7)
+VALUES ($1, $2, $3, $4, $5, 'GET', '/v1/customers/' || $4, $6, now() + $7::interval, now() + $7::interval)
 ON CONFLICT (call_key) DO NOTHING"""
+_SHOW = """
+SELECT m.*, c.email AS customer_email, c.locale AS customer_locale FROM billing.emails m
+LEFT JOIN billing.customers c USING (account, customer_id) WHERE m.email_key = $1
+"""
 
 
 class Outbox(Claims[QueuedMail]):
@@ -28,22 +36,18 @@ class Outbox(Claims[QueuedMail]):
         outbox=EMAILS,
         listed="email_key, event_id, account, customer_id, template, recipient, livemode, status, attempts, queued_at, "
         "next_attempt_at, sent_at, message_id, last_error",
-        read="SELECT claimed.*, c.email AS customer_email, c.locale AS customer_locale, u.at IS NOT NULL AS is_stopped "
+        read="SELECT claimed.*, claimed_at - queued_at AS age, c.email AS customer_email, "
+        "c.locale AS customer_locale, u.at IS NOT NULL AS is_stopped "
         "FROM claimed LEFT JOIN billing.customers c USING (account, customer_id) "
-        "LEFT JOIN billing.unsubscribed u USING (account, customer_id, template) ORDER BY queued_at, email_key",
+        "LEFT JOIN billing.unsubscribed u USING (account, customer_id, template)",
+        # The mails of one customer leave in the order in which they were queued.
+        may_claim=in_order(
+            EMAILS, "true", "earlier.last_error IS DISTINCT FROM '" + RECIPIENT_UNKNOWN.replace("'", "''") + "'"
+        ),
+        on_done=", sent_at = now() + $5::interval",
     )
 
-    async def mark_sent(self, mail: QueuedMail, now: datetime, message_id: str, recipient: str) -> bool:
-        """Return False if the claim was lost; another dispatcher may then send the mail as well."""
-        return await self._settle(
-            mail,
-            "status = 'sent', sent_at = $4, message_id = $5, recipient = coalesce(recipient, $6), last_error = NULL",
-            now,
-            message_id,
-            recipient,
-        )
-
-    async def ask_for_customer(self, mail: QueuedMail, now: datetime) -> None:
+    async def ask_for_customer(self, mail: QueuedMail) -> None:
         """Queue one call that fetches the mail's customer from Stripe. The response is appended to the log as an event.
 
         Does nothing if a call for this customer was queued before.
@@ -52,11 +56,24 @@ class Outbox(Claims[QueuedMail]):
         with classified():
             async with self._pool.acquire() as connection, connection.transaction():
                 await connection.execute(
-                    _ASK, key, mail.event_id, mail.account, mail.customer_id, mail.livemode, FIND_RECIPIENT, now
+                    _ASK,
+                    key,
+                    mail.event_id,
+                    mail.account,
+                    mail.customer_id,
+                    mail.livemode,
+                    FIND_RECIPIENT,
+                    self._ahead(),
                 )
                 await connection.execute("SELECT pg_notify($1, '')", STRIPE_CALLS.channel)
 
-    def _read(self, row: asyncpg.Record, until: datetime) -> QueuedMail:
+    async def show(self, key: str) -> dict[str, Any] | None:
+        """Return the whole row with its data decoded, and the customer's address and locale; None if unknown."""
+        with classified():
+            row = await self._pool.fetchrow(_SHOW, key)
+        return dict(row) | {"data": orjson.loads(row["data"])} if row is not None else None
+
+    def _read(self, row: asyncpg.Record, deadline: float) -> QueuedMail:
         return QueuedMail(
             key=row["email_key"],
             event_id=row["event_id"],
@@ -68,8 +85,11 @@ class Outbox(Claims[QueuedMail]):
             livemode=row["livemode"],
             data=orjson.loads(row["data"]),
             attempts=row["attempts"],
-            queued_at=row["queued_at"],
-            claimed_until=until,
+            status=row["status"],
+            last_error=row["last_error"],
+            now=row["claimed_at"],
+            age=row["age"],
+            deadline=deadline,
             customer_email=row["customer_email"],
             customer_locale=row["customer_locale"],
             is_stopped=row["is_stopped"],

@@ -122,8 +122,7 @@ def write_previews(out: Path, locales: list[str], config: MailConfig) -> int:
                 livemode=True,
                 data=data,
                 attempts=1,
-                queued_at=now,
-                claimed_until=now,
+                now=now,
             )
             composed = composer.compose(mail, now)
             for subtype in ("html", "plain"):

@@ -4,13 +4,19 @@ MailNotTaken
 ├── ServerUnavailable   no mail can be sent now: server unreachable, refuses connections or credentials
 ├── ConnectionLost      the connection broke or timed out; the server may have accepted the mail
 ├── Deferred            4xx for this mail: try again later
-└── MailRefused         5xx for this mail: do not try again
+├── MailRefused         5xx about this mail or its recipient: do not try again
+└── RefusedForAll       an answer that may be about us: the same for all mails, or about this mail only
+
+Only a failing greeting, EHLO or login means that no mail can be sent. An answer to one mail counts for that mail, even
+if it ends the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
+import re
 import socket
 import time
 from dataclasses import dataclass, field
@@ -30,8 +36,14 @@ LETTER_TIMEOUT_S = 120.0
 CHECK_AFTER_IDLE_S = 5.0
 """A connection that has been idle this long is checked with NOOP before its next mail."""
 
-_NOT_ABOUT_THE_MAIL = frozenset((421, 530, 534, 535, 538))
+_ENDS_CONNECTION = frozenset((421, 530, 534, 535, 538))
 """Reply codes for a server that is shutting down (RFC 5321) or for missing or wrong authentication (RFC 4954)."""
+_MAY_PASS = _ENDS_CONNECTION | {503, 504}
+"""Reply codes about how we speak to the server. They end when somebody changes a configuration: try again later."""
+_ABOUT_THE_MAIL = frozenset((551, 552, 553))
+_ENHANCED = re.compile(r"\A5\.(\d{1,3})\.(\d{1,3})\b")
+_SENDER_SUBJECTS = frozenset({("1", "7"), ("1", "8")})
+"""Enhanced status codes about the sender's address (RFC 3463), which is the same in all mails."""
 _LONGEST_REPLY = 300
 
 Tls = Literal["none", "starttls", "implicit"]
@@ -64,6 +76,14 @@ class Deferred(MailNotTaken):
 
 class MailRefused(MailNotTaken):
     """The server will never take this mail."""
+
+
+class RefusedForAll(MailNotTaken):
+    """The server refuses this mail, and perhaps all mails. `may_pass`: this mail can be accepted later."""
+
+    def __init__(self, reason: str, *, may_pass: bool) -> None:
+        super().__init__(reason)
+        self.may_pass = may_pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +132,18 @@ def parse_smtp_url(url: str, *, allow_plaintext: bool = False) -> SmtpServer:
     )
 
 
+def helo_name(setting: str | None, sender_domain: str) -> str:
+    """Return the name given in EHLO: the setting, else this host's full name, else the domain of the sender.
+
+    A name without a dot, as containers have, is refused by many servers.
+    """
+    if setting:
+        return setting
+    name = socket.getfqdn()
+    is_public = "." in name.strip(".") and not name.endswith((".localdomain", ".arpa")) and not _is_address(name)
+    return name if is_public else sender_domain
+
+
 class SmtpLink:
     """One SMTP connection, opened on first use, kept open, and reopened after errors. Sends one mail at a time."""
 
@@ -119,16 +151,24 @@ class SmtpLink:
         self,
         server: SmtpServer,
         *,
+        helo_name: str | None = None,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         step_timeout_s: float = STEP_TIMEOUT_S,
         letter_timeout_s: float = LETTER_TIMEOUT_S,
     ) -> None:
+        """`helo_name` is the name given in EHLO; the default is this host's name."""
         self._server = server
+        self._helo_name = helo_name or socket.getfqdn()
         self._connect_timeout_s = connect_timeout_s
         self._step_timeout_s = step_timeout_s
         self._letter_timeout_s = letter_timeout_s
         self._client: aiosmtplib.SMTP | None = None
         self._used_at = 0.0
+
+    @property
+    def address(self) -> str:
+        """The server's host and port."""
+        return f"{self._server.host}:{self._server.port}"
 
     @property
     def letter_timeout_s(self) -> float:
@@ -168,10 +208,8 @@ class SmtpLink:
         except aiosmtplib.SMTPRecipientsRefused as error:
             raise self._answer(error.recipients[0]) from None
         except aiosmtplib.SMTPSenderRefused as error:
-            # The recipient is not at fault. An operator can allow this sender on the server, so the mail is deferred.
-            raise (
-                Deferred(_reply(error)) if error.code not in _NOT_ABOUT_THE_MAIL else self._unavailable(error)
-            ) from None
+            # The recipient is not at fault. An operator can allow this sender on the server, so it may pass later.
+            raise self._answer(error, is_about_sender=True) from None
         except aiosmtplib.SMTPResponseException as error:
             raise self._answer(error) from None
         except aiosmtplib.SMTPNotSupported:
@@ -207,7 +245,7 @@ class SmtpLink:
             password=self._server.password,
             use_tls=self._server.tls == "implicit",
             start_tls=self._server.tls == "starttls",
-            local_hostname=socket.gethostname(),
+            local_hostname=self._helo_name,
             timeout=self._step_timeout_s,
         )
         try:
@@ -220,15 +258,29 @@ class SmtpLink:
         self._client = client
         self._used_at = time.monotonic()
 
-    def _answer(self, error: aiosmtplib.SMTPResponseException) -> MailNotTaken:
-        if error.code in _NOT_ABOUT_THE_MAIL:
-            return self._unavailable(error)
+    def _answer(self, error: aiosmtplib.SMTPResponseException, *, is_about_sender: bool = False) -> MailNotTaken:
+        if error.code in _ENDS_CONNECTION:
+            self.drop()
         self._used_at = time.monotonic()
-        return MailRefused(_reply(error)) if 500 <= error.code < 600 else Deferred(_reply(error))
+        reason = _reply(error)
+        if error.code not in _ENDS_CONNECTION and not 500 <= error.code < 600:
+            return Deferred(reason)
+        if not is_about_sender and _is_about_the_mail(error):
+            return MailRefused(reason)
+        may_pass = is_about_sender or error.code in _MAY_PASS or "relay" in error.message.lower()
+        return RefusedForAll(reason, may_pass=may_pass)
 
-    def _unavailable(self, error: aiosmtplib.SMTPResponseException) -> ServerUnavailable:
-        self.drop()
-        return ServerUnavailable(_reply(error))
+
+def _is_about_the_mail(error: aiosmtplib.SMTPResponseException) -> bool:
+    """Whether a 5xx names the recipient, their mailbox or the content as the cause (RFC 3463)."""
+    enhanced = _ENHANCED.match(error.message)
+    if enhanced is None:
+        return error.code in _ABOUT_THE_MAIL
+    subject, detail = enhanced.groups()
+    return (subject in "126" and (subject, detail) not in _SENDER_SUBJECTS) or (subject, detail) in (
+        ("3", "4"),
+        ("4", "1"),
+    )
 
 
 def _reply(error: aiosmtplib.SMTPResponseException) -> str:
@@ -240,3 +292,11 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, aiosmtplib.SMTPResponseException):
         return _reply(error)
     return f"{type(error).__name__}: {error}".removesuffix(": ")[:_LONGEST_REPLY]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

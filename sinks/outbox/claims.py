@@ -1,37 +1,51 @@
 """Claims, settles and lists the rows of one outbox table. The worker queues rows, dispatchers claim them.
 
     queued ──claim──▶ busy ──▶ done
-      ▲  ▲             │  │
-      │  └── later ────┘  └────▶ failed ──requeue──▶ queued
+      ▲  ▲             │ │└──▶ withheld   on purpose, with the reason (truth.py)
+      │  └── retry ────┘ └───▶ failed ──requeue──▶ queued
       └──── claim expired (its dispatcher died)
 
 While a row is busy, `next_attempt_at` is the time its claim expires, so one condition and one index find both due rows
-and expired claims. A claim is identified by `claimed_by` and `attempts`: a dispatcher that lost its claim can no longer
-change the row. Each table has its own names for "busy" and "done".
-"""
+and expired claims. A claim is identified by `claimed_by`, `attempts` and the status: a dispatcher that lost its claim
+can no longer change the row, and an erasure that changed the status wins. Each table has its own names for "busy" and
+"done" (sinks/postgres/outboxes.py).
 
-# ruff: noqa: S608 - the statements are built from Queue objects, which contain only constants
+All times are Postgres' own: dispatchers whose clocks differ agree on what is due and on who holds a claim. `ahead`
+moves that clock, for local systems and tests.
+"""
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import asyncpg
 from pydantic import SecretStr
 
+from sinks.outbox.statements import Queue, Statements
 from sinks.postgres.failures import classified
-from sinks.postgres.outboxes import Outbox
 from sinks.postgres.pool import make_pool
+
+if TYPE_CHECKING:
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 CLAIM = timedelta(minutes=10)
 """Duration of a claim. Dispatchers finish a claimed batch before it expires, so a live dispatcher keeps its claims."""
 
 _LONGEST_ERROR = 500
 """Characters stored in `last_error`."""
+
+Ahead = Callable[[], timedelta]
+"""Returns how far the outbox's clock is ahead of Postgres' clock; 0 outside local systems and tests."""
+
+
+def not_ahead() -> timedelta:
+    return timedelta(0)
 
 
 class Claimed(Protocol):
@@ -41,75 +55,26 @@ class Claimed(Protocol):
     def key(self) -> str: ...
     @property
     def attempts(self) -> int: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def last_error(self) -> str | None: ...
+    @property
+    def now(self) -> datetime: ...
+    @property
+    def deadline(self) -> float: ...
 
 
 C = TypeVar("C", bound=Claimed)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
-    """How the rows of one outbox are claimed and listed. All values are constants in code, never user input."""
-
-    outbox: Outbox
-    listed: str
-    """The columns that `list` returns."""
-    read: str = "SELECT * FROM claimed ORDER BY queued_at"
-    """The query that returns a claim's rows; `claimed` contains the claimed rows of the table."""
-    may_claim: str = "true"
-    """An additional condition for claiming a due row `o`."""
-    on_requeue: str = ""
-    """Additional assignments of a requeue, each starting with a comma; $4 is the current time."""
-
-
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """The number of open rows, and since when the oldest due row has been due (UTC, None if no row is due)."""
+    """The number of open rows, the seconds that the oldest due one has been due, and since when rows are queued."""
 
     open: int
-    oldest_due: datetime | None
-
-
-class _Statements:
-    """The SQL statements of one queue, built once."""
-
-    def __init__(self, q: Queue) -> None:
-        table, key, busy = q.outbox.table.fullname, q.outbox.key, q.outbox.busy
-        is_open = f"status IN ('queued', '{busy}')"
-        filters = f"($2::text IS NULL OR {q.outbox.kind} = $2)"
-        self.has_due = f"SELECT EXISTS (SELECT FROM {table} WHERE {is_open} AND next_attempt_at <= $1)"
-        # The CTE locks each row before the update. Postgres may run a subquery twice, which would claim too many rows.
-        self.claim = f"""
-WITH due AS (
-    SELECT {key} FROM {table} o WHERE {is_open} AND next_attempt_at <= $1 AND {q.may_claim}
-    ORDER BY next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED
-), claimed AS (
-    UPDATE {table} o
-    SET status = '{busy}', claimed_by = $3, attempts = o.attempts + 1, next_attempt_at = $4
-    FROM due WHERE o.{key} = due.{key}
-    RETURNING o.*
-)
-{q.read}"""
-        self.settle = (
-            f"UPDATE {table} SET claimed_by = NULL, {{}} "
-            f"WHERE {key} = $1 AND status = '{busy}' AND claimed_by = $2 AND attempts = $3"
-        )
-        self.depth = (
-            "SELECT count(*) AS open, min(next_attempt_at) FILTER (WHERE next_attempt_at <= $1) AS oldest_due "
-            f"FROM {table} WHERE {is_open}"
-        )
-        self.list = (
-            f"SELECT {q.listed} FROM {table} WHERE ($1::text IS NULL OR status = $1) AND {filters} "
-            f"AND ($3::text IS NULL OR customer_id = $3) ORDER BY queued_at DESC, {key} LIMIT $4"
-        )
-        self.requeue = f"""
-WITH chosen AS (
-    SELECT {key} FROM {table}
-    WHERE status = 'failed' AND ($1::text[] IS NULL OR {key} = ANY($1)) AND {filters}
-    ORDER BY queued_at, {key} LIMIT $3 FOR UPDATE SKIP LOCKED
-)
-UPDATE {table} o SET status = 'queued', attempts = 0, next_attempt_at = $4, claimed_by = NULL{q.on_requeue}
-FROM chosen WHERE o.{key} = chosen.{key}
-RETURNING o.{key} AS key"""
+    oldest_due_s: float
+    oldest_queued_at: datetime | None = None
 
 
 class Claims(ABC, Generic[C]):
@@ -117,15 +82,16 @@ class Claims(ABC, Generic[C]):
 
     queue: ClassVar[Queue]
     application: ClassVar[str]
-    _sql: ClassVar[_Statements]
+    _sql: ClassVar[Statements]
 
     def __init_subclass__(cls) -> None:
-        cls._sql = _Statements(cls.queue)
+        cls._sql = Statements(cls.queue)
 
-    def __init__(self, pool: asyncpg.Pool, claimer: str, *, claim: timedelta = CLAIM) -> None:
+    def __init__(self, pool: asyncpg.Pool, claimer: str, *, claim: timedelta | None = None, ahead: Ahead = not_ahead):
         self._pool = pool
-        self._claimer = claimer
-        self._claim = claim
+        self.claimer = claimer
+        self._claim = claim or self.queue.claim
+        self._ahead = ahead
 
     @classmethod
     async def connect(
@@ -134,54 +100,74 @@ class Claims(ABC, Generic[C]):
         *,
         claimer: str,
         pool_size: int = 4,
-        claim: timedelta = CLAIM,
+        claim: timedelta | None = None,
         application: str | None = None,
+        ahead: Ahead = not_ahead,
     ) -> Self:
         """Create the pool. It connects on first use, so this works while the database is down.
 
         `claimer` must be unique to this process: it identifies the owner of a claim.
         """
         pool = await make_pool(url, application=application or cls.application, max_size=pool_size)
-        return cls(pool, claimer, claim=claim)
+        return cls(pool, claimer, claim=claim, ahead=ahead)
 
     async def close(self) -> None:
         await self._pool.close()
 
-    async def has_due(self, now: datetime) -> bool:
+    @property
+    def pool(self) -> asyncpg.Pool[asyncpg.Record]:
+        """The pool, for queries that belong to other tables."""
+        return self._pool
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Yield a connection, outside any transaction."""
+        with classified():
+            async with self._pool.acquire() as connection:
+                yield connection
+
+    async def has_due(self) -> bool:
         """Return whether any row is due. `claim` may still return none: rows can be locked or not claimable yet."""
         with classified():
-            return bool(await self._pool.fetchval(self._sql.has_due, now))
+            return bool(await self._pool.fetchval(self._sql.has_due, self._ahead()))
 
-    async def claim(self, now: datetime, limit: int) -> list[C]:
-        """Claim up to `limit` due rows until `now` plus the claim's duration. Each claim counts as a try."""
-        until = now + self._claim
+    async def claim(self, limit: int) -> list[C]:
+        """Claim up to `limit` due rows for the claim's duration. Each claim counts as a try."""
+        deadline = time.monotonic() + self._claim.total_seconds()  # before the statement, so never too late
         with classified():
-            rows = await self._pool.fetch(self._sql.claim, now, limit, self._claimer, until)
-        return [self._read(row, until) for row in rows]
+            rows = await self._pool.fetch(
+                self._sql.claim, self._ahead(), limit, self.claimer, self._claim, *self._claim_values()
+            )
+        return [self._read(row, deadline) for row in rows]
 
-    async def retry(self, row: C, at: datetime, error: str) -> bool:
-        """Queue the row again, due at `at`. The try counts. Returns False if the claim was lost."""
-        return await self._settle(
-            row, "status = 'queued', next_attempt_at = $4, last_error = $5", at, error[:_LONGEST_ERROR]
-        )
+    async def done(self, row: C, columns: Mapping[str, object], status: str | None = None) -> bool:
+        """Mark the row as delivered and store `columns`. Returns False if the claim was lost.
 
-    async def give_back(self, row: C, at: datetime, reason: str | None) -> bool:
-        """Queue the row again, due at `at`. The try does not count. Returns False if the claim was lost."""
-        return await self._settle(
-            row,
-            "status = 'queued', next_attempt_at = $4, last_error = coalesce($5, last_error), attempts = attempts - 1",
-            at,
-            reason and reason[:_LONGEST_ERROR],
-        )
+        If it was lost, another dispatcher may deliver the row as well.
+        """
+        return await self._settle(row, self._sql.done(status, columns), self._ahead(), *columns.values())
 
-    async def fail(self, row: C, error: str) -> bool:
+    async def retry(self, row: C, after: timedelta, error: str) -> bool:
+        """Queue the row again, due `after` this time. The try counts. Returns False if the claim was lost."""
+        return await self._settle(row, self._sql.retry, self._ahead() + after, error[:_LONGEST_ERROR])
+
+    async def give_back(self, row: C, after: timedelta, reason: str | None) -> bool:
+        """Queue the row again, due `after` this time. The try does not count. Returns False if the claim was lost."""
+        return await self._settle(row, self._sql.give_back, self._ahead() + after, reason and reason[:_LONGEST_ERROR])
+
+    async def fail(self, row: C, error: str, columns: Mapping[str, object] | None = None) -> bool:
         """Mark the row as failed until an operator requeues it. Returns False if the claim was lost."""
-        return await self._settle(row, "status = 'failed', last_error = $4", error[:_LONGEST_ERROR])
+        columns = columns or {}
+        return await self._settle(row, self._sql.closed("failed", columns), error[:_LONGEST_ERROR], *columns.values())
 
-    async def depth(self, now: datetime) -> Depth:
+    async def withhold(self, row: C, reason: str) -> bool:
+        """Mark the row as not delivered on purpose. Returns False if the claim was lost."""
+        return await self._settle(row, self._sql.closed("withheld", {}), reason[:_LONGEST_ERROR])
+
+    async def depth(self) -> Depth:
         with classified():
-            row = await self._pool.fetchrow(self._sql.depth, now)
-        return Depth(row["open"], row["oldest_due"]) if row is not None else Depth(0, None)
+            row = await self._pool.fetchrow(self._sql.depth, self._ahead())
+        return Depth(row["open"], max(float(row["late"] or 0.0), 0.0), row["since"]) if row is not None else Depth(0, 0)
 
     async def list(
         self, *, status: str | None, kind: str | None = None, customer_id: str | None = None, limit: int = 100
@@ -191,25 +177,41 @@ class Claims(ABC, Generic[C]):
             return [dict(row) for row in await self._pool.fetch(self._sql.list, status, kind, customer_id, limit)]
 
     async def requeue(
-        self, now: datetime, *, keys: Sequence[str] | None, kind: str | None = None, limit: int = 1000
+        self,
+        *,
+        keys: Sequence[str] | None,
+        kind: str | None = None,
+        answer: str | None = None,
+        limit: int = 1000,
     ) -> Sequence[str]:
-        """Queue failed rows again with their tries reset to 0. Returns the keys of these rows.
+        """Queue rows again with their tries reset to 0. Returns the keys of these rows.
 
-        `keys` None selects failed rows of any key, the oldest first, up to `limit`.
+        `keys` selects failed and withheld rows. None selects failed rows of any key, the oldest first, up to `limit`;
+        `answer` is a text that their last error contains.
         """
         with classified():
             async with self._pool.acquire() as connection, connection.transaction():
-                rows = await connection.fetch(self._sql.requeue, keys, kind, limit, now)
+                rows = await connection.fetch(self._sql.requeue, keys, kind, limit, self._ahead(), answer)
                 await connection.execute("SELECT pg_notify($1, '')", self.queue.outbox.channel)
         return [row["key"] for row in rows]
 
-    async def _settle(self, row: C, assignments: str, *values: object) -> bool:
-        """Update a claimed row; return False if the claim was lost. Parameters of `assignments` start at $4."""
+    async def discard(
+        self, *, keys: Sequence[str] | None, reason: str, kind: str | None = None, limit: int = 1000
+    ) -> Sequence[str]:
+        """Withhold queued and failed rows with this reason. Returns the keys. `keys` None: all, the oldest first."""
         with classified():
-            done = await self._pool.execute(
-                self._sql.settle.format(assignments), row.key, self._claimer, row.attempts, *values
-            )
+            rows = await self._pool.fetch(self._sql.discard, keys, kind, limit, reason[:_LONGEST_ERROR])
+        return [row["key"] for row in rows]
+
+    async def _settle(self, row: C, statement: str, *values: object) -> bool:
+        """Update a claimed row; return False if the claim was lost. `values` are the parameters from $5."""
+        with classified():
+            done = await self._pool.execute(statement, row.key, self.claimer, row.attempts, row.status, *values)
         return str(done) == "UPDATE 1"
 
+    def _claim_values(self) -> Sequence[object]:
+        """Further parameters of the claim's statement, from $5."""
+        return ()
+
     @abstractmethod
-    def _read(self, row: asyncpg.Record, until: datetime) -> C: ...
+    def _read(self, row: asyncpg.Record, deadline: float) -> C: ...

@@ -1,23 +1,39 @@
-"""Runs a dispatcher's lanes: concurrent loops that claim and process small batches of rows until stopped."""
+"""The dispatcher loop of every outbox: concurrent lanes claim rows, deliver them and store the results until stopped.
+
+    due? ─▶ other side reachable? ─▶ claim ─▶ still true? ─▶ deliver ─▶ store the verdict ─▶ log, count
+
+An outbox adds `deliver(row) -> verdict`, its log fields and its metrics by a subclass. Row locks in Postgres keep lanes
+and dispatchers from claiming the same row. A crash repeats a delivery only if it happens between the other side's
+answer and the commit of the result; only that one update happens in between.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, ClassVar, Generic, TypeVar, assert_never
 
 import structlog
 
 from schemas.errors import StoreUnavailable
+from sinks.outbox import outages
+from sinks.outbox.claims import Claimed, Claims
+from sinks.outbox.metrics import LoopMetrics
 from sinks.outbox.outage import Outage
+from sinks.outbox.refusals import HOLD, RUN, Refusals, answer_of, held_reason, was_refused_before
+from sinks.outbox.truth import Truth
+from sinks.outbox.verdicts import Done, Failed, NotTried, NotYet, Refused, RetryAt, Verdict, Withheld
 
 log = structlog.get_logger(__name__)
 
-Turn = Callable[[int], Awaitable[bool]]
-"""Claims and processes one batch for the lane with this number. Returns whether to continue without a pause."""
+_AT_ONCE = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,60 +43,81 @@ class Pace:
     poll_s: float = 3.0
     store_pause_s: float = 2.0
     finish_s: float = 30.0
-    """After `stop`, time for rows being processed to finish."""
+    """After `stop`, time for rows being delivered to finish."""
     stuck_s: float = 900.0
     """A lane without progress for this long counts as stuck. A try and storing its result take at most one claim."""
+    claim_size: int = 1
+    """Rows per claim. All of them must end within the claim's duration."""
 
 
-class OutboxLoop:
-    """Runs `count` lanes until stopped. `store_trouble` and `stuck` report problems.
+R = TypeVar("R", bound=Claimed)
 
-    `name` is the prefix of the `action` values in the log.
-    """
 
-    def __init__(self, name: str, count: int, pace: Pace, outage: Outage, *, clock: Callable[[], datetime]) -> None:
-        self._name = name
+class OutboxLoop(ABC, Generic[R]):
+    """Delivers rows with `run` until stopped. `trouble`, `outbox_trouble` and `stuck` report problems."""
+
+    action: ClassVar[str]
+    """Names the loop in logs: the first part of the `action` of its own lines."""
+    row_action: ClassVar[str]
+    """The first part of the `action` of the line about a row, before its outcome."""
+    down_action: ClassVar[str]
+    up_action: ClassVar[str]
+
+    def __init__(
+        self,
+        claims: Claims[R],
+        metrics: LoopMetrics,
+        *,
+        clock: Callable[[], datetime],
+        pace: Pace,
+        lanes: int,
+        address: str = "",
+        chance: Callable[[], float] = random.random,
+        truth: Truth[R] | None = None,
+    ) -> None:
+        """`address` is the other side's host and port, shown during an outage. `clock` measures pauses only."""
+        self._claims = claims
+        self._metrics = metrics
         self._pace = pace
-        self._outage = outage
-        self._clock = clock
+        self._address = address
+        self._truth = truth
+        self._outage = Outage(clock, chance)
+        self._noted_outage = False
+        self._refusals = Refusals()
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._turns = [time.monotonic()] * count
-        self.store_trouble: str | None = "the outbox has not been read yet"
-        """Why the outbox cannot be read, or None."""
-
-    @property
-    def is_stopping(self) -> bool:
-        return self._stopping.is_set()
+        self._turns = [time.monotonic()] * lanes
+        self._store_trouble: str | None = "the outbox has not been read yet"
 
     def wake(self) -> None:
         """Check the outbox now."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Finish the rows being processed, release the other claims, and return from `run`."""
+        """Finish the rows being delivered, release the other claims, and return from `run`."""
         self._stopping.set()
         self._wake.set()
+
+    def trouble(self) -> str | None:
+        """Return why deliveries are paused, or None."""
+        return self._outage.reason
+
+    def outbox_trouble(self) -> str | None:
+        """Return why the outbox cannot be read, or None."""
+        return self._store_trouble
 
     def stuck(self) -> str | None:
         """Return the reason why this process must be restarted, or None."""
         idle = time.monotonic() - min(self._turns)
-        return f"{self._name}: a lane has made no progress for {idle:.0f} s" if idle > self._pace.stuck_s else None
+        return f"{self.action}: a lane has made no progress for {idle:.0f} s" if idle > self._pace.stuck_s else None
 
-    def progress(self, number: int) -> None:
-        """Record that this lane makes progress (see `stuck`)."""
-        self._turns[number] = time.monotonic()
+    async def run(self) -> None:
+        """Run until `stop`. If a lane ends with an unexpected exception, all stop and it is raised.
 
-    async def run(
-        self, turn: Turn, *, watch: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]] | None = None
-    ) -> None:
-        """Run the lanes until `stop`, then await `close` if given. `watch` runs concurrently, once per `poll_s`.
-
-        If a lane or `watch` ends with an unexpected exception, all lanes stop and the exception is raised, so that the
-        process ends and is restarted.
+        The process then ends and is restarted.
         """
-        lanes = [asyncio.create_task(self._go_on(i, turn)) for i in range(len(self._turns))]
-        watcher = asyncio.create_task(self._watch(watch))
+        lanes = [asyncio.create_task(self._go_on(lane)) for lane in range(len(self._turns))]
+        watcher = asyncio.create_task(self._watch())
         stopped = asyncio.create_task(self._stopping.wait())
         tasks: Sequence[asyncio.Task[object]] = [*lanes, watcher, stopped]
         try:
@@ -88,20 +125,164 @@ class OutboxLoop:
             self.stop()
             _, late = await asyncio.wait(lanes, timeout=self._pace.finish_s)
             if late:
-                action = f"{self._name}.stopped_amid"
-                log.warning("rows being processed did not finish in time", action=action, lanes=len(late))
+                action = f"{self.action}.stopped_during_delivery"
+                log.warning("rows being delivered did not finish in time", action=action, lanes=len(late))
         finally:
             for task in tasks:
                 task.cancel()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
-            if close is not None:
-                await close()
+            await self.close()
         for end in ended:
             if isinstance(end, Exception):
                 raise end
 
-    async def insist(self, mark: Callable[[], Awaitable[bool]], key: str, until: datetime) -> bool:
-        """Store a result with `mark`, and retry until the claim expires (`until`). Returns the result of `mark`.
+    # What an outbox adds.
+
+    @abstractmethod
+    async def deliver(self, row: R, lane: int) -> Verdict:
+        """Deliver the row and return the verdict. Faults of the row or of the other side do not raise."""
+
+    @abstractmethod
+    def fields(self, row: R) -> Mapping[str, object]:
+        """Return the row's fields for the log: ids and kinds, no personal data."""
+
+    def kind(self, _row: R) -> str | None:
+        """Return the label by which metrics count the row."""
+        return None
+
+    def with_data(self, row: R, _data: Mapping[str, Any]) -> R:
+        """Return the row with data that is true now, for outboxes with a check of truth."""
+        return row
+
+    async def reach(self, _lane: int) -> str | None:
+        """Return why the other side cannot be reached, or None. Called before a claim, so that no row loses a try."""
+        return None
+
+    async def idle(self, _lane: int) -> None:
+        """Called when the lane has found no work."""
+
+    async def close(self) -> None:
+        """Called once, when all lanes have ended."""
+
+    def settled(self, row: R, verdict: Verdict, seconds: float) -> Awaitable[None] | None:  # noqa: ARG002  # for subclasses
+        """Called when a verdict is stored. May return an awaitable."""
+        return None
+
+    async def lost(self, _row: R, _verdict: Verdict) -> str | None:
+        """Called when the claim was lost and the verdict is not stored. Returns the outcome if that is no error."""
+        return None
+
+    # The loop.
+
+    async def _go_on(self, lane: int) -> None:
+        while not self._stopping.is_set():
+            self._turns[lane] = time.monotonic()
+            self._wake.clear()
+            try:
+                is_busy = await self.turn(lane)
+            except StoreUnavailable as error:
+                self._store_trouble = str(error)
+                log.warning("cannot read the outbox", action=f"{self.action}.store_unavailable", error=str(error))
+                await self._pause(self._pace.store_pause_s)
+                continue
+            if not is_busy:
+                await self.idle(lane)
+                await self._wait_for_work()
+
+    async def turn(self, lane: int) -> bool:
+        """Claim and deliver one batch. Returns whether to continue without a pause. Raises StoreUnavailable."""
+        if self._outage.is_pausing or (self._outage.is_on and lane != 0):  # during an outage, only lane 0 checks
+            return False
+        has_due = await self._claims.has_due()
+        self._looked()
+        if not has_due:
+            return False
+        if (reason := await self.reach(lane)) is not None:
+            self._begin_outage(reason)
+            return False
+        if self._outage.is_on and not self._outage.is_refusal and self.reach_is_proof:
+            self._end_outage()
+        rows = await self._claims.claim(1 if self._outage.is_on else self._pace.claim_size)
+        is_busy = bool(rows)
+        while rows and not self._stopping.is_set() and not self._outage.is_pausing:
+            self._turns[lane] = time.monotonic()
+            await self._deliver(rows.pop(0), lane)
+        for row in rows:
+            await self._claims.give_back(row, _AT_ONCE, None)
+        return is_busy and not self._outage.is_on
+
+    reach_is_proof: ClassVar[bool] = False
+    """Whether a successful `reach` ends an outage. Otherwise only a delivery does."""
+
+    async def _deliver(self, row: R, lane: int) -> None:
+        started = time.perf_counter()
+        verdict = await self._verdict(row, lane)
+        seconds = time.perf_counter() - started
+        if isinstance(verdict, Refused):
+            verdict = self._judge(row, verdict)
+        kept = await self._store(row, verdict)
+        if (more := self.settled(row, verdict, seconds)) is not None:
+            await more
+        expected = None if kept else await self.lost(row, verdict)
+        self._report(row, verdict, seconds, kept=kept, expected=expected)
+
+    async def _verdict(self, row: R, lane: int) -> Verdict:
+        if self._truth is not None:
+            try:
+                async with self._claims.connection() as connection:
+                    answer = await self._truth(row, connection)
+            except StoreUnavailable:
+                raise
+            except Exception as error:
+                # A bug triggered by this row's data. The row fails, which an operator sees; others continue.
+                log.exception("a row cannot be checked", action=f"{self.action}.check_failed", key=row.key)
+                return Failed(f"cannot be checked: {type(error).__name__}")
+            if isinstance(answer, Withheld):
+                return answer
+            if answer is not None:
+                row = self.with_data(row, answer)
+        return await self.deliver(row, lane)
+
+    def _judge(self, row: R, refused: Refused) -> Verdict:
+        """Decide whether a refusal is about the row or about us (refusals.py)."""
+        if self._refusals.add(refused.reason, refused.subject):
+            reason = f"{RUN} different ones in a row were refused with: {answer_of(refused.reason)}"
+            self._begin_outage(reason, is_refusal=True)
+            return NotYet(_AT_ONCE, held_reason(refused.reason), outcome="given_back")
+        if not was_refused_before(row.last_error, refused.reason):
+            return NotYet(HOLD, held_reason(refused.reason), outcome="held")
+        return refused.verdict
+
+    async def _store(self, row: R, verdict: Verdict) -> bool:
+        match verdict:
+            case Done():
+                self._refusals.accepted()
+                self._end_outage()
+                self._outage.succeeded()
+                mark = partial(self._claims.done, row, verdict.columns, verdict.status)
+                return await self._insist(mark, row)
+            case RetryAt():
+                if not self._outage.is_refusal:
+                    self._end_outage()
+                    self._outage.succeeded()
+                return await self._claims.retry(row, verdict.after, verdict.reason)
+            case NotYet():
+                return await self._claims.give_back(row, verdict.after, verdict.reason)
+            case Failed():
+                return await self._claims.fail(row, verdict.reason, verdict.columns)
+            case Withheld():
+                return await self._claims.withhold(row, verdict.reason)
+            case NotTried():
+                if verdict.reason is not None:
+                    self._begin_outage(verdict.reason, verdict.at_least)
+                return await self._claims.give_back(row, _AT_ONCE, verdict.reason)
+            case Refused():
+                raise AssertionError("judged before")
+            case _:
+                assert_never(verdict)
+
+    async def _insist(self, mark: Callable[[], Awaitable[bool]], row: R) -> bool:
+        """Store a result with `mark`, and retry until the claim expires. Returns the result of `mark`.
 
         The row has already taken effect at the other side, so a lost result would repeat it. Raises StoreUnavailable.
         """
@@ -109,29 +290,79 @@ class OutboxLoop:
             try:
                 return await mark()
             except StoreUnavailable as error:
-                self.store_trouble = str(error)
-                if self._clock() >= until:
+                self._store_trouble = str(error)
+                if time.monotonic() >= row.deadline:
                     raise
-                action = f"{self._name}.mark_failed"
                 log.warning(
-                    "cannot store the result of a processed row, retrying", action=action, key=key, error=str(error)
+                    "cannot store the result of a delivered row, retrying",
+                    action=f"{self.action}.mark_failed",
+                    key=row.key,
+                    error=str(error),
                 )
                 await asyncio.sleep(self._pace.store_pause_s)
 
-    async def _go_on(self, number: int, turn: Turn) -> None:
-        while not self._stopping.is_set():
-            self.progress(number)
-            self._wake.clear()
-            try:
-                busy = await turn(number)
-            except StoreUnavailable as error:
-                self.store_trouble = str(error)
-                action = f"{self._name}.store_unavailable"
-                log.warning("cannot read the outbox", action=action, error=str(error))
-                await self._pause(self._pace.store_pause_s)
-                continue
-            if not busy:
-                await self._wait_for_work()
+    def _report(self, row: R, verdict: Verdict, seconds: float, *, kept: bool, expected: str | None) -> None:
+        details: dict[str, object] = {
+            "key": row.key,
+            **self.fields(row),
+            "attempt": row.attempts,
+            "ms": round(seconds * 1000, 1),
+        }
+        match verdict:
+            case Done():
+                outcome, level = verdict.outcome or self._claims.queue.outbox.done, "info"
+                details |= verdict.details
+            case RetryAt():
+                outcome, level = "retried", "warning"
+                details |= {"next_attempt_at": (row.now + verdict.after).isoformat(), "reason": verdict.reason}
+            case NotYet():
+                outcome, level = verdict.outcome, "info"
+                details |= {"next_attempt_at": (row.now + verdict.after).isoformat(), "reason": verdict.reason}
+            case Failed():
+                outcome, level = "failed", "error"
+                details |= {"reason": verdict.reason}
+            case Withheld():
+                outcome, level = "withheld", "info"
+                details |= {"reason": verdict.reason}
+            case NotTried():
+                outcome, level = "given_back", "warning"
+                details |= {"reason": verdict.reason}
+            case Refused():
+                raise AssertionError("judged before")
+            case _:
+                assert_never(verdict)
+        if expected is not None:
+            outcome, level = expected, "info"
+        elif not kept:
+            details["claim"], level = "lost", "error"
+        self._metrics.settled(self.kind(row), outcome)
+        action = f"{self.row_action}{outcome}"
+        getattr(log, level)(action, action=action, **details)
+
+    def _begin_outage(self, reason: str, at_least: timedelta = _AT_ONCE, *, is_refusal: bool = False) -> None:
+        pause = self._outage.begin(reason, at_least, is_refusal=is_refusal)
+        if pause is None:
+            return
+        self._metrics.paused.set(1)
+        self._metrics.refused.set(is_refusal)
+        log.warning(
+            "nothing can be delivered, pausing",
+            action=self.down_action,
+            reason=reason,
+            failures=self._outage.failures,
+            pause_s=round(pause.total_seconds(), 1),
+        )
+
+    def _end_outage(self) -> None:
+        if self._outage.end():
+            log.info("deliveries continue", action=self.up_action, failures=self._outage.failures)
+            self.wake()
+        self._metrics.paused.set(0)
+        self._metrics.refused.set(0)
+
+    def _looked(self) -> None:
+        self._store_trouble = None
+        self._metrics.last_loop.set(time.time())
 
     async def _wait_for_work(self) -> None:
         if self._outage.is_on:  # new rows do not shorten the pause of an outage
@@ -144,8 +375,21 @@ class OutboxLoop:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    async def _watch(self, watch: Callable[[], Awaitable[None]]) -> None:
+    async def _watch(self) -> None:
         while True:
             with contextlib.suppress(StoreUnavailable):  # the lanes log this, and /readyz reports it
-                await watch()
+                await self.watch()
             await asyncio.sleep(self._pace.poll_s)
+
+    async def watch(self) -> None:
+        """Measure the outbox, and store whether there is an outage, for operators. Raises StoreUnavailable."""
+        depth = await self._claims.depth()
+        self._metrics.open.set(depth.open)
+        self._metrics.oldest_due_seconds.set(depth.oldest_due_s)
+        reason = self._outage.reason
+        if reason is None and not self._noted_outage:
+            return
+        async with self._claims.connection() as connection:
+            name, claimer = self._claims.queue.outbox.name, self._claims.claimer
+            await outages.note(connection, name, claimer, self._address, reason)
+        self._noted_outage = reason is not None

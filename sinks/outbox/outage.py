@@ -17,6 +17,8 @@ class Outage:
         self._chance = chance
         self._until: datetime | None = None
         self._reason: str | None = None
+        self.is_refusal = False
+        """Whether the other side answers but refuses what is delivered. Such an outage ends with the next success."""
         self.failures = 0
         """Consecutive failed checks."""
 
@@ -39,7 +41,7 @@ class Outage:
         """Seconds until the next check; 0 without an outage."""
         return max((self._until - self._clock()).total_seconds(), 0.0) if self._until is not None else 0.0
 
-    def begin(self, reason: str, at_least: timedelta = timedelta(0)) -> timedelta | None:
+    def begin(self, reason: str, at_least: timedelta = timedelta(0), *, is_refusal: bool = False) -> timedelta | None:
         """Start a pause and return its length; None if another lane has already started one for this outage.
 
         The pause grows with each consecutive failure and is never shorter than `at_least`.
@@ -48,7 +50,7 @@ class Outage:
             return None
         self.failures += 1
         pause = max(pause_while_down(self.failures, self._chance()), at_least)
-        self._until, self._reason = self._clock() + pause, reason
+        self._until, self._reason, self.is_refusal = self._clock() + pause, reason, is_refusal
         return pause
 
     def end(self) -> bool:
@@ -57,7 +59,7 @@ class Outage:
         Does not reset the count of failures; `succeeded` does.
         """
         was_on = self.is_on
-        self._until, self._reason = None, None
+        self._until, self._reason, self.is_refusal = None, None, False
         return was_on
 
     def succeeded(self) -> None:

@@ -89,7 +89,7 @@ def _closed(busy: str, cleared: str) -> str:
     """Assignments that clear an erased row. An open row becomes failed, so it is not delivered."""
     return (
         f"{cleared}, claimed_by = NULL, "
-        f"last_error = CASE WHEN t.status IN ('queued', '{busy}', 'failed') THEN '{ERASED}' END, "
+        f"last_error = CASE WHEN t.status IN ('queued', '{busy}', 'failed', 'withheld') THEN '{ERASED}' END, "
         f"status = CASE WHEN t.status IN ('queued', '{busy}') THEN 'failed' ELSE t.status END"
     )
 

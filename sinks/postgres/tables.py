@@ -61,9 +61,10 @@ def _one_of(column: str, *values: str) -> CheckConstraint:
 
 OUTCOMES = ("applied", "ignored", "stale", "waiting", "dead")
 # `suppressed`: ordered while `billing rebuild` applied the log again (recovery/rebuild). Never delivered.
-EMAIL_STATUSES = ("queued", "sending", "sent", "failed", "suppressed")
-CALL_STATUSES = ("queued", "calling", "done", "failed", "suppressed")
-EXPORT_STATUSES = ("queued", "working", "done", "failed", "expired", "deleted", "suppressed")
+# `withheld`: not delivered on purpose; `last_error` has the reason (sinks/outbox/truth.py).
+EMAIL_STATUSES = ("queued", "sending", "sent", "failed", "suppressed", "withheld")
+CALL_STATUSES = ("queued", "calling", "done", "failed", "suppressed", "withheld")
+EXPORT_STATUSES = ("queued", "working", "done", "failed", "expired", "deleted", "suppressed", "withheld")
 LETTER_STATUSES = ("open", "replayed", "resolved", "discarded")
 
 # The ledger: one row per event with any outcome. Its primary key ensures that each event is applied once.
@@ -362,6 +363,18 @@ exports = Table(
     Index("exports_requested", "requested_at"),
     Index("exports_failed", "requested_at", postgresql_where=text("status = 'failed'")),
     _one_of("status", *EXPORT_STATUSES),
+)
+
+# What the other side of an outbox does not do at present, per dispatcher that sees it (sinks/outbox/outages.py).
+outages = Table(
+    "outages",
+    metadata,
+    _text("outbox", key=True),
+    _text("dispatcher", key=True),
+    _text("address", null=False),
+    _text("reason", null=False),
+    _time("since", null=False),
+    _time("seen_at", null=False),
 )
 
 # Erasures: what was erased, when, and until when Kafka may still contain it. No personal data. Null in `kafka_until` or

@@ -107,6 +107,7 @@ class StripeApi:
         stripe.enable_telemetry = False
         logging.getLogger("stripe").setLevel(logging.WARNING)
         self.mode = key.mode
+        self.base = base
         self.total_s = total_s
         self._transport = _Transport(
             aiohttp.ClientTimeout(total=total_s, connect=connect_s), max_answer_bytes, is_tls=base[:5] == "https"

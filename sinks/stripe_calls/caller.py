@@ -1,4 +1,4 @@
-"""Makes one claimed call to Stripe and returns the result as a verdict, which the dispatcher stores.
+"""Makes one claimed call to Stripe and returns the result as a verdict, which the loop stores.
 
     try        1     2     3     4      5      6       7      8        9
     before it  at    2 s   8 s   32 s   2 min  8½ min  34 min 2 h 17   9 h 06
@@ -13,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -26,6 +26,7 @@ from schemas.record import Source
 from schemas.refetch import NoEventForObject, refetched_event
 from schemas.settings import Mode
 from schemas.timing import Timetable
+from sinks.outbox.verdicts import Done, Failed, NotTried, Refused, RetryAt, Verdict
 from sinks.stripe_api.api import ApiResponse, NoAnswer, Refusal, Request, StripeApi, Unreachable
 from sinks.stripe_api.rate import RateLimit
 from sinks.stripe_calls.calls import QueuedCall
@@ -42,43 +43,6 @@ _MARK_S = 60.0
 _PATH = re.compile(r"/v[12](?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)+")
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """Stripe executed the call. The response to a GET is on the log as an event with id `event_id`."""
-
-    request_id: str | None
-    event_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """The failure concerns this call only: retry `at`. The try counts."""
-
-    at: datetime
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The call will not be made, unless an operator requeues it."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class NotNow:
-    """No call can be made now. The try does not count, and all calls pause for `at_least` or longer.
-
-    Without a reason, only this claim is too short; the other calls do not pause.
-    """
-
-    reason: str | None = None
-    at_least: timedelta = timedelta(0)
-
-
-CallVerdict = Done | Later | Failed | NotNow
-
-
 class Caller:
     """Calls Stripe, and appends the response to a GET to the log. For concurrent use."""
 
@@ -88,23 +52,26 @@ class Caller:
         rate: RateLimit,
         event_log: EventAppender,
         *,
-        clock: Callable[[], datetime],
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._api = api
         self._rate = rate
         self._event_log = event_log
         self._appending = asyncio.Lock()
-        self._clock = clock
         self._chance = chance
 
-    async def make(self, call: QueuedCall) -> CallVerdict:
+    @property
+    def address(self) -> str:
+        """Stripe's address, shown during an outage."""
+        return self._api.base
+
+    async def make(self, call: QueuedCall) -> Verdict:
         """Make the call and return the verdict. Faults of the call, Stripe or Kafka do not raise."""
         if (reason := self._objection(call)) is not None:
             return Failed(reason)
         await self._rate.take()
-        if self._clock() + timedelta(seconds=self._api.total_s + _MARK_S) > call.claimed_until:
-            return NotNow()  # the claim could expire during the call
+        if time.monotonic() + self._api.total_s + _MARK_S > call.deadline:
+            return NotTried()  # the claim could expire during the call
         try:
             answer = await self._api.call(
                 Request(
@@ -117,7 +84,7 @@ class Caller:
                 )
             )
         except Unreachable as error:
-            return NotNow(str(error))
+            return NotTried(str(error))
         except NoAnswer as error:
             return self._later(call, str(error))
         except Refusal as error:
@@ -127,7 +94,7 @@ class Caller:
             log.exception("a call cannot be made", action="stripe.call_impossible", key=call.key)
             return Failed(f"cannot be made: {type(error).__name__}")
         if call.method == "POST":
-            return Done(answer.request_id)
+            return _done(answer)
         return await self._take_in(call, answer)
 
     def _objection(self, call: QueuedCall) -> str | None:
@@ -139,48 +106,53 @@ class Caller:
             return f"not a Stripe API call: {call.method:.10} {call.path:.100}"
         if call.attempts > TRIES:
             return f"{TRIES} tries ended without a result: the dispatcher stopped during each of them"
-        age = self._clock() - call.queued_at
-        if call.method == "POST" and call.attempts > 1 and age > TOO_LATE:
+        if call.method == "POST" and call.attempts > 1 and call.age > TOO_LATE:
             return (
-                f"queued {age // timedelta(hours=1)} hours ago and tried: Stripe may have executed it, but no longer "
-                "knows its idempotency key"
+                f"queued {call.age // timedelta(hours=1)} hours ago and tried: Stripe may have executed it, but "
+                "no longer knows its idempotency key"
             )
         return None
 
-    def _refused(self, call: QueuedCall, error: Refusal) -> CallVerdict:
+    def _refused(self, call: QueuedCall, error: Refusal) -> Verdict:
         match error.status:
             case 429 if error.code != "lock_timeout":  # lock_timeout concerns one object, other 429s all calls
-                return NotNow(str(error), error.retry_after)
+                return NotTried(str(error), error.retry_after)
             case 403 if call.account and error.code == "account_invalid":
                 return Failed(str(error))  # this account disconnected; other calls can continue
-            case 401 | 403:
-                return NotNow(str(error))
+            case 401 | 403:  # the key has lost a right, or this one object may not be used
+                later = self._later(call, str(error))
+                return Refused(reason=str(error), subject=call.path, verdict=later)
             case 409 | 429:
                 return self._later(call, str(error), error.retry_after)
         if error.status >= 500 or error.should_retry:
             return self._later(call, str(error), error.retry_after)
         return Failed(str(error))
 
-    def _later(self, call: QueuedCall, reason: str, at_least: timedelta = timedelta(0)) -> Later | Failed:
+    def _later(self, call: QueuedCall, reason: str, at_least: timedelta = timedelta(0)) -> RetryAt | Failed:
         pause = TIMETABLE.pause_after(call.attempts, self._chance())
         if pause is None:
             return Failed(f"after {call.attempts} tries: {reason}")
-        return Later(self._clock() + max(pause, at_least), reason)
+        return RetryAt(max(pause, at_least), reason)
 
-    async def _take_in(self, call: QueuedCall, answer: ApiResponse) -> CallVerdict:
+    async def _take_in(self, call: QueuedCall, answer: ApiResponse) -> Verdict:
         if call.event_created is not None and answer.as_of <= call.event_created:
             # `created` has whole seconds, so a response of the event's own second may be older than the event.
             return self._later(call, "the response is not newer than the event that ordered the call")
         try:
-            entry, event_id = answer_entry(call, answer, self._clock())
+            entry, event_id = answer_entry(call, answer, call.now)
         except NoEventForObject as error:
             return Failed(str(error))
         try:
             async with self._appending:
                 await self._event_log.append([entry])
         except LogUnavailable as error:
-            return NotNow(str(error))
-        return Done(answer.request_id, event_id)
+            return NotTried(str(error))
+        return _done(answer, event_id)
+
+
+def _done(answer: ApiResponse, event_id: str | None = None) -> Done:
+    """`event_id` is the id of the event on the log that holds the response to a GET."""
+    return Done(details={"request_id": answer.request_id, "answer_event_id": event_id})
 
 
 def answer_entry(call: QueuedCall, answer: ApiResponse, now: datetime) -> tuple[Entry, str]:

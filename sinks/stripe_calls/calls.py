@@ -8,31 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
 import orjson
 
-from sinks.outbox.claims import Claims, Queue
+from sinks.outbox.claims import Claims
+from sinks.outbox.statements import Queue, in_order
 from sinks.postgres.outboxes import STRIPE_CALLS
-
-# Rows queued by one batch have the same `queued_at`. Their order is then that of their events' offsets.
-_NO_EARLIER_POST = """(o.method <> 'POST' OR o.customer_id IS NULL OR NOT EXISTS (
-        SELECT FROM billing.stripe_calls earlier LEFT JOIN billing.events ee ON ee.event_id = earlier.event_id
-        WHERE earlier.account = o.account AND earlier.customer_id = o.customer_id AND earlier.method = 'POST'
-            AND earlier.status IN ('queued', 'calling') AND earlier.call_key <> o.call_key
-            AND (earlier.queued_at, coalesce(ee."offset", 0), earlier.call_key) < (
-                o.queued_at,
-                coalesce((SELECT e."offset" FROM billing.events e WHERE e.event_id = o.event_id), 0),
-                o.call_key
-            )
-    ))"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedCall:
-    """A claimed row. `event_created` (UTC) is `created` of the event that ordered it, None if not in the ledger."""
+    """A claimed row. `event_created` (UTC) is `created` of the event that ordered it, None if not in the ledger.
+
+    `now` is Postgres' time of the claim, `age` the time since the row was queued, `deadline` the time.monotonic() at
+    which the claim expires.
+    """
 
     key: str
     event_id: str
@@ -44,8 +37,11 @@ class QueuedCall:
     params: Mapping[str, Any]
     purpose: str
     attempts: int
-    queued_at: datetime
-    claimed_until: datetime
+    status: str
+    last_error: str | None
+    now: datetime
+    age: timedelta
+    deadline: float
     event_created: datetime | None = None
 
 
@@ -57,17 +53,14 @@ class Calls(Claims[QueuedCall]):
         outbox=STRIPE_CALLS,
         listed="call_key, event_id, account, customer_id, livemode, method, path, purpose, status, attempts, "
         "queued_at, next_attempt_at, done_at, last_error",
-        read="SELECT claimed.*, e.created AS event_created FROM claimed LEFT JOIN billing.events e USING (event_id) "
-        "ORDER BY queued_at, call_key",
-        may_claim=_NO_EARLIER_POST,
-        on_requeue=", queued_at = $4",  # resets the age limit of its tries (caller.py, TOO_LATE)
+        read="SELECT claimed.*, claimed_at - queued_at AS age, e.created AS event_created "
+        "FROM claimed LEFT JOIN billing.events e USING (event_id)",
+        may_claim=in_order(STRIPE_CALLS, "o.method = 'POST'", "earlier.method = 'POST'"),
+        on_done=", done_at = now() + $5::interval",
+        on_requeue=", queued_at = now() + $4::interval",  # resets the age limit of its tries (caller.py, TOO_LATE)
     )
 
-    async def mark_done(self, call: QueuedCall, now: datetime) -> bool:
-        """Return False if the claim was lost; another dispatcher may then repeat the call with the same key."""
-        return await self._settle(call, "status = 'done', done_at = $4, last_error = NULL", now)
-
-    def _read(self, row: asyncpg.Record, until: datetime) -> QueuedCall:
+    def _read(self, row: asyncpg.Record, deadline: float) -> QueuedCall:
         return QueuedCall(
             key=row["call_key"],
             event_id=row["event_id"],
@@ -79,7 +72,10 @@ class Calls(Claims[QueuedCall]):
             params=orjson.loads(row["params"]),
             purpose=row["purpose"],
             attempts=row["attempts"],
-            queued_at=row["queued_at"],
-            claimed_until=until,
+            status=row["status"],
+            last_error=row["last_error"],
+            now=row["claimed_at"],
+            age=row["age"],
+            deadline=deadline,
             event_created=row["event_created"],
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,11 +16,14 @@ from pydantic import SecretStr
 from schemas.settings import Mail
 from sinks.email.delivery import MailSender
 from sinks.email.dispatcher import Dispatcher, Pace
-from sinks.email.message import Composer
+from sinks.email.message import Composer, QueuedMail
 from sinks.email.metrics import MailMetrics
 from sinks.email.outbox import Outbox
 from sinks.email.samples import SAMPLES
 from sinks.email.smtp import SmtpLink, parse_smtp_url
+from sinks.email.truth import MailTruth
+from sinks.outbox.claims import Ahead, not_ahead
+from sinks.outbox.truth import Truth
 from tests.faulty_mailbox import FaultyMailbox
 
 CONFIG = Mail(sender="Acme <billing@example.com>", operator="ops@example.com", product="Acme")
@@ -35,6 +38,10 @@ class Clock:
 
     def __call__(self) -> datetime:
         return self.now
+
+    def ahead(self) -> timedelta:
+        """How far this clock is ahead of Postgres' clock."""
+        return self.now - datetime.now(UTC)
 
     def move(self, **by: float) -> None:
         self.now += timedelta(**by)
@@ -54,7 +61,7 @@ class MailOutboxKit:
             "email_key": key,
             "event_id": "evt_1",
             "account": "",
-            "customer_id": "cus_1",
+            "customer_id": f"cus_{key}",
             "template": template,
             "recipient": f"{key}@example.com",
             "locale": None,
@@ -93,8 +100,8 @@ class MailOutboxKit:
         await eventually(are_so)
 
     @asynccontextmanager
-    async def outbox(self, claimer: str = "other") -> AsyncIterator[Outbox]:
-        opened = await Outbox.connect(self.url, claimer=claimer)
+    async def outbox(self, claimer: str = "other", ahead: Ahead | None = None) -> AsyncIterator[Outbox]:
+        opened = await Outbox.connect(self.url, claimer=claimer, ahead=ahead or self.clock.ahead)
         try:
             yield opened
         finally:
@@ -108,24 +115,36 @@ class MailOutboxKit:
         claimer: str = "one",
         senders: int = 2,
         config: Mail = CONFIG,
+        checks: Mapping[str, Truth[QueuedMail]] | None = None,
         metrics: MailMetrics | None = None,
         pace: Pace = QUICK,
         step_timeout_s: float = 0.5,
+        is_real_time: bool = False,
+        local_clock_ahead: timedelta = timedelta(0),
     ) -> AsyncIterator[Dispatcher]:
-        """Run a dispatcher until the block ends. Its exceptions are raised at the end of the block."""
+        """Run a dispatcher until the block ends. Its exceptions are raised at the end of the block.
+
+        With `is_real_time` the outbox uses Postgres' clock as it is, and the process's own clock is ahead of it.
+        """
+        clock = self.clock if not is_real_time else lambda: datetime.now(UTC) + local_clock_ahead
         server = parse_smtp_url(mailbox.url)
         composer = Composer(config)
         mail_senders = [
             MailSender(
                 composer,
-                SmtpLink(server, connect_timeout_s=2.0, step_timeout_s=step_timeout_s),
-                config,
-                clock=self.clock,
+                SmtpLink(server, connect_timeout_s=2.0, step_timeout_s=step_timeout_s, helo_name="test.example.com"),
             )
             for _ in range(senders)
         ]
-        async with self.outbox(claimer) as outbox:
-            running = Dispatcher(outbox, mail_senders, metrics or MailMetrics(), clock=self.clock, pace=pace)
+        async with self.outbox(claimer, not_ahead if is_real_time else self.clock.ahead) as outbox:
+            running = Dispatcher(
+                outbox,
+                mail_senders,
+                metrics or MailMetrics(),
+                clock=clock,
+                pace=pace,
+                truth=MailTruth(config, checks),
+            )
             task = asyncio.create_task(running.run())
             try:
                 yield running

@@ -282,8 +282,8 @@ class CallOutboxKit:
         """Run a dispatcher until the block ends. Its exceptions are raised at the end of the block."""
         api_key: ApiKey = parse_key(SecretStr(key))
         api = StripeApi(api_key, self.stripe.url, connect_s=1.0, total_s=total_s)
-        calls = await Calls.connect(self.url, claimer=claimer)
-        caller = Caller(api, RateLimit(per_second), self.event_log, clock=self.clock, chance=lambda: 0.5)
+        calls = await Calls.connect(self.url, claimer=claimer, ahead=self.clock.ahead)
+        caller = Caller(api, RateLimit(per_second), self.event_log, chance=lambda: 0.5)
         running = CallDispatcher(
             calls, caller, CallMetrics(registry or CollectorRegistry()), clock=self.clock, pace=pace, lanes=lanes
         )

@@ -93,8 +93,7 @@ def _queued(template: str, data: dict[str, Any], now: datetime) -> QueuedMail:
         livemode=True,
         data=data,
         attempts=1,
-        queued_at=now,
-        claimed_until=now + timedelta(minutes=10),
+        now=now,
     )
 
 
@@ -112,8 +111,10 @@ async def kit(
     topic = create_topics(kafka_bootstrap, topic_prefix, partitions=1).events_topic
     folder = tmp_path / "exports"
     storage = Storage(str(folder))
-    orders = await ExportOrders.connect(database, claimer="test", application="billing-test")
     async with open_kit(database) as desk, aiohttp.ClientSession() as session:
+        orders = await ExportOrders.connect(
+            database, claimer="test", application="billing-test", ahead=desk.clock.ahead
+        )
         links = Links(SECRET, ExportReader(orders, storage), Unsubscriptions(orders.pool, SECRET), clock=desk.clock)
         metrics = GatewayMetrics()
         app = create_app(
@@ -141,7 +142,7 @@ async def test_B6_the_link_in_the_mail_opens_the_export_once_it_is_made(kit: Mai
     assert (status, headers["Retry-After"]) == (202, "15")
     assert b"being prepared" in page
 
-    assert await kit.exporter.work()
+    assert await kit.exporter.turn(0)
     status, body, headers = await kit.get(link)
     assert status == 200
     assert headers["Content-Disposition"] == 'attachment; filename="export-2026-11-23.zip"'
@@ -154,7 +155,7 @@ async def test_B6_the_link_in_the_mail_opens_the_export_once_it_is_made(kit: Mai
 
 async def test_B6_a_link_expires_after_seven_days_and_a_new_mail_has_a_new_one(kit: MailLinkKit) -> None:
     await kit.order()
-    await kit.exporter.work()
+    await kit.exporter.turn(0)
     link = kit.export_link()
     kit.desk.clock.move(days=7, seconds=-1)
     assert await kit.status(link) == 200
@@ -165,10 +166,10 @@ async def test_B6_a_link_expires_after_seven_days_and_a_new_mail_has_a_new_one(k
 
 async def test_B6_deleted_failed_and_unknown_exports_have_their_own_answers(kit: MailLinkKit) -> None:
     await kit.order()
-    await kit.exporter.work()
+    await kit.exporter.turn(0)
     kit.desk.clock.move(days=30)
     assert await kit.status(kit.export_link()) == 410, "the link has expired although the file still exists"
-    await kit.exporter.work()
+    await kit.exporter.turn(0)
     assert list(kit.folder.iterdir()) == []
     assert await kit.status(kit.export_link()) == 410
     await kit.desk.connection.execute("UPDATE billing.exports SET status = 'failed'")
@@ -178,7 +179,7 @@ async def test_B6_deleted_failed_and_unknown_exports_have_their_own_answers(kit:
 
 async def test_B6_an_incomplete_archive_is_never_served_as_complete(kit: MailLinkKit) -> None:
     await kit.order()
-    await kit.exporter.work()
+    await kit.exporter.turn(0)
     (path,) = kit.folder.iterdir()
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(aiohttp.ClientError):
@@ -189,7 +190,7 @@ async def test_B6_an_incomplete_archive_is_never_served_as_complete(kit: MailLin
 
 async def test_B6_too_many_downloads_at_once_are_answered_with_retry_later(kit: MailLinkKit) -> None:
     await kit.order()
-    await kit.exporter.work()
+    await kit.exporter.turn(0)
     link = kit.export_link()
     while not kit.links.downloads.locked():
         await kit.links.downloads.acquire()
@@ -212,13 +213,13 @@ async def test_B6_too_many_downloads_at_once_are_answered_with_retry_later(kit: 
 )
 async def test_B6_nothing_is_opened_or_listed_without_a_signature(kit: MailLinkKit, path: str) -> None:
     await kit.order()
-    await kit.exporter.work()
+    await kit.exporter.turn(0)
     assert await kit.status(f"{kit.url}{path}") in (403, 404)
 
 
 async def test_B6_a_changed_link_is_refused(kit: MailLinkKit) -> None:
     await kit.order()
-    await kit.exporter.work()
+    await kit.exporter.turn(0)
     link = kit.export_link()
     id_end = link.index("?")
 
@@ -254,11 +255,11 @@ async def test_one_click_ends_the_optional_mails_and_only_those(kit: MailLinkKit
     rows = await kit.desk.connection.fetch("SELECT account, customer_id, template FROM billing.unsubscribed")
     assert [tuple(row) for row in rows] == [("", "cus_1", "win-back")]
 
-    await kit.desk.queue("a", "win-back")
-    await kit.desk.queue("b", "payment-receipt")
+    await kit.desk.queue("a", "win-back", customer_id="cus_1")
+    await kit.desk.queue("b", "payment-receipt", customer_id="cus_1")
     await kit.desk.queue("c", "win-back", customer_id="cus_2")
     async with kit.desk.dispatcher(mailbox):
-        refused = await kit.desk.until("a", status="failed")
+        refused = await kit.desk.until("a", status="withheld")
         await kit.desk.until("b", status="sent")
         await kit.desk.until("c", status="sent")
     assert "unsubscribed" in refused["last_error"]

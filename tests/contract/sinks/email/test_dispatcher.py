@@ -33,7 +33,7 @@ async def test_a_mail_is_sent_once(desk: MailOutboxKit, mailbox: FaultyMailbox) 
         await desk.until("b", status="sent")
     assert [str(message["To"]) for message in mailbox.messages] == ["a@example.com", "b@example.com"]
     assert row["message_id"] == mailbox.messages[0]["Message-ID"]
-    assert row["sent_at"] == desk.clock.now - timedelta(days=2)
+    assert abs(row["sent_at"] - (desk.clock.now - timedelta(days=2))) < timedelta(seconds=5)
     assert (row["attempts"], row["claimed_by"], row["last_error"]) == (1, None, None)
     assert mailbox.messages[0]["Auto-Submitted"] == "auto-generated"
 
@@ -106,7 +106,7 @@ async def test_a_server_that_is_down_costs_no_mail_a_try(desk: MailOutboxKit, ma
             return dispatcher._outage.failures >= 4
 
         await eventually(has_failed_often)
-        assert "Connect" in (dispatcher.mail_server_trouble() or "")
+        assert "Connect" in (dispatcher.trouble() or "")
         assert [(row["status"], row["attempts"]) for row in await desk.rows()] == [("queued", 0)] * 5
         await mailbox.start()
 
@@ -115,7 +115,7 @@ async def test_a_server_that_is_down_costs_no_mail_a_try(desk: MailOutboxKit, ma
             return {row["status"] for row in await desk.rows()} == {"sent"}
 
         await eventually(are_sent)
-        assert dispatcher.mail_server_trouble() is None
+        assert dispatcher.trouble() is None
     assert [row["attempts"] for row in await desk.rows()] == [1] * 5
     assert len(mailbox.messages) == 5
 
@@ -170,11 +170,11 @@ async def test_no_mail_is_claimed_twice_at_once(desk: MailOutboxKit) -> None:
         await desk.queue(f"m{number:02d}")
     async with desk.outbox("one") as one, desk.outbox("two") as two:
         outboxes = (one, two) * 4
-        await asyncio.gather(*(outbox.has_due(desk.clock.now) for outbox in outboxes))  # all are connected now
-        claims = await asyncio.gather(*(outbox.claim(desk.clock.now, 4) for outbox in outboxes))
+        await asyncio.gather(*(outbox.has_due() for outbox in outboxes))  # all are connected now
+        claims = await asyncio.gather(*(outbox.claim(4) for outbox in outboxes))
         keys = [mail.key for claim in claims for mail in claim]
         assert len(keys) == len(set(keys))
-        assert await one.claim(desk.clock.now, 100)
+        assert await one.claim(100)
     assert {row["attempts"] for row in await desk.rows()} == {1}
 
 
@@ -182,7 +182,7 @@ async def test_claims_of_a_dead_dispatcher_are_taken_over(desk: MailOutboxKit, m
     """Not while it may still be alive; then by any dispatcher. A late result of the dead one changes nothing."""
     await desk.queue("a")
     async with desk.outbox("dead") as dead:
-        (claimed,) = await dead.claim(desk.clock.now, 10)
+        (claimed,) = await dead.claim(10)
         async with desk.dispatcher(mailbox):
             desk.clock.move(minutes=9)
             await desk.queue("b")
@@ -190,8 +190,8 @@ async def test_claims_of_a_dead_dispatcher_are_taken_over(desk: MailOutboxKit, m
             assert (await desk.row("a"))["claimed_by"] == "dead"
             desk.clock.move(minutes=2)
             row = await desk.until("a", status="sent")
-        assert not await dead.retry(claimed, desk.clock.now, "late")
-        assert not await dead.mark_sent(claimed, desk.clock.now, "<late@example.com>", "x@example.com")
+        assert not await dead.retry(claimed, timedelta(0), "late")
+        assert not await dead.done(claimed, {"message_id": "<late@example.com>"})
     assert row["attempts"] == 2
     assert await desk.row("a") == row
     assert len(mailbox.messages) == 2
@@ -229,7 +229,7 @@ async def test_a_sent_mail_is_marked_as_soon_as_postgres_allows_it(desk: MailOut
 
 async def test_a_mail_waits_for_its_customers_address(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
     """The customer's own event may come later. Waiting does not count as a try."""
-    await desk.queue("a", recipient=None)
+    await desk.queue("a", recipient=None, customer_id="cus_1")
     async with desk.dispatcher(mailbox):
         row = await desk.until("a", status="queued", last_error="the customer's address is not known yet")
         assert row["attempts"] == 0
@@ -292,7 +292,7 @@ async def test_mails_of_test_mode_leave_only_if_allowed(
     config: Mail = CONFIG.model_copy(update=setting)
     metrics = MailMetrics()
     async with desk.dispatcher(mailbox, config=config, metrics=metrics):
-        row = await desk.until("a", status="sent" if allowed else "failed")
+        row = await desk.until("a", status="sent" if allowed else "withheld")
         await desk.queue("b", livemode=True)
         await desk.until("b", status="sent")
     assert len(mailbox.messages) == 1 + allowed
@@ -350,7 +350,7 @@ async def test_requeued_mails_leave(desk: MailOutboxKit, mailbox: FaultyMailbox)
         failed = await operator.list(status="failed")
         assert [(row["email_key"], row["last_error"]) for row in failed] == [("a", "550 5.1.1 no such mailbox")]
         mailbox.rejected_recipients.clear()
-        assert await operator.requeue(desk.clock.now, keys=["a", "b", "c"]) == ["a"]
+        assert await operator.requeue(keys=["a", "b", "c"]) == ["a"]
         row = await desk.until("a", status="sent")
     assert row["attempts"] == 1
     assert len(mailbox.messages) == 2
@@ -363,7 +363,9 @@ async def test_depth_reports_the_open_mails_and_the_oldest_due_time(desk: MailOu
     await desk.queue("b", next_attempt_at=desk.clock.now + timedelta(hours=1))
     await desk.queue("c", status="failed")
     async with desk.outbox() as outbox:
-        assert (await outbox.depth(desk.clock.now)).open == 2
-        assert (await outbox.depth(desk.clock.now + timedelta(minutes=1))).oldest_due == due_at
-        assert await asyncio.gather(*(outbox.claim(desk.clock.now, 1) for _ in range(4)))
-        assert (await outbox.depth(desk.clock.now)).oldest_due is None
+        assert (await outbox.depth()).open == 2
+        desk.clock.move(minutes=1)
+        assert 60 <= (await outbox.depth()).oldest_due_s < 65
+        assert (await outbox.depth()).oldest_queued_at == due_at
+        assert await asyncio.gather(*(outbox.claim(1) for _ in range(4)))
+        assert (await outbox.depth()).oldest_due_s == 0

@@ -90,7 +90,7 @@ async def test_a_default_payment_method_is_set_once(desk: CallOutboxKit, stripe:
     assert [(seen.idempotency_key, seen.account) for seen in stripe.requests] == [("a", "acct_7"), ("b", None)]
     assert stripe.requests[0].path == "/v1/customers/cus_a"
     assert stripe.requests[0].form == {"invoice_settings[default_payment_method]": "pm_a"}
-    assert row["done_at"] == desk.clock.now - timedelta(days=2)
+    assert abs(row["done_at"] - (desk.clock.now - timedelta(days=2))) < timedelta(seconds=5)
     assert (row["attempts"], row["claimed_by"], row["last_error"]) == (1, None, None)
 
 
@@ -121,7 +121,7 @@ async def test_transient_errors_are_retried(
     async with desk.dispatcher(total_s=0.3):
         row = await desk.until("a", status="queued", attempts=1)
         assert row["last_error"] == reason
-        assert row["next_attempt_at"] == desk.clock.now + timedelta(seconds=2)
+        assert abs(row["next_attempt_at"] - desk.clock.now - timedelta(seconds=2)) < timedelta(seconds=1)
         await desk.queue("b")  # a due call: once it is done, the dispatcher has checked the queue
         await desk.until("b", status="done")
         assert (await desk.row("a"))["status"] == "queued"
@@ -139,7 +139,7 @@ async def test_after_the_last_try_a_call_has_failed(desk: CallOutboxKit, stripe:
     async with desk.dispatcher():
         for attempt in range(1, TRIES):
             row = await desk.until("a", status="queued", attempts=attempt)
-            desk.clock.now = row["next_attempt_at"]
+            desk.clock.now = row["next_attempt_at"] + timedelta(seconds=1)
         row = await desk.until("a", status="failed")
     assert row["last_error"].startswith(f"after {TRIES} tries: HTTP 500")
     assert timedelta(hours=12) < desk.clock.now - began < timedelta(hours=13)
@@ -152,7 +152,7 @@ async def test_a_rate_limit_pauses_all_calls_for_as_long_as_stripe_says(
     stripe.fail_next(Fault.RATE_LIMIT)
     await desk.queue("a")
     async with desk.dispatcher(lanes=1) as running:
-        await eventually(lambda: _is_so(running.stripe_trouble() is not None))
+        await eventually(lambda: _is_so(running.trouble() is not None))
         await desk.queue("b")
         desk.clock.move(seconds=6)
         looked = len(stripe.requests)
@@ -160,7 +160,7 @@ async def test_a_rate_limit_pauses_all_calls_for_as_long_as_stripe_says(
         assert len(stripe.requests) == looked == 1
         desk.clock.move(seconds=2)
         await desk.until_all("done")
-        assert running.stripe_trouble() is None
+        assert running.trouble() is None
     assert [(await desk.row(key))["attempts"] for key in ("a", "b")] == [1, 1]
 
 
@@ -172,10 +172,10 @@ async def test_a_refused_call_fails_with_the_message_of_stripe(desk: CallOutboxK
         row = await desk.until("a", status="failed")
         await desk.queue("b")
         await desk.until("b", status="done")
-        operator = await Calls.connect(desk.url, claimer="operator")
+        operator = await Calls.connect(desk.url, claimer="operator", ahead=desk.clock.ahead)
         listed = await operator.list(status="failed", kind="set the default payment method")
         assert [entry["call_key"] for entry in listed] == ["a"]
-        assert await operator.requeue(desk.clock.now, keys=["a", "b", "c"]) == ["a"]
+        assert await operator.requeue(keys=["a", "b", "c"]) == ["a"]
         await operator.close()
         await desk.until("a", status="done", attempts=1)
     assert row["last_error"] == "HTTP 400 resource_missing: No good: BAD_REQUEST, [key]"
@@ -183,20 +183,20 @@ async def test_a_refused_call_fails_with_the_message_of_stripe(desk: CallOutboxK
 
 @pytest.mark.parametrize("fault", [Fault.UNAUTHORIZED, Fault.FORBIDDEN])
 async def test_a_refused_key_pauses_all_calls(desk: CallOutboxKit, stripe: StripeServer, fault: Fault) -> None:
-    """401, 403: no call fails, /readyz shows the reason, and one call at a time checks if the key works again."""
-    stripe.fail_next(fault, times=4)
+    """401, 403 for all: none fails, /readyz shows the reason, and one call at a time checks if the key works again."""
+    stripe.fail_next(fault, times=9)
     for number in range(6):
         await desk.queue(f"c{number}")
     async with desk.dispatcher(lanes=1) as running:
 
         async def has_failed_often() -> bool:
             desk.clock.move(minutes=2)
-            return len(stripe.requests) >= 4
+            return len(stripe.requests) >= 9
 
         await eventually(has_failed_often)
-        await eventually(lambda: _is_so(running.stripe_trouble() is not None))
-        assert fault.name in (running.stripe_trouble() or "")
-        assert TEST_KEY not in (running.stripe_trouble() or "")
+        await eventually(lambda: _is_so(running.trouble() is not None))
+        assert fault.name.lower() in (running.trouble() or "")
+        assert TEST_KEY not in (running.trouble() or "")
         assert "failed" not in (await desk.statuses()).values()
 
         async def are_done() -> bool:
@@ -204,7 +204,7 @@ async def test_a_refused_key_pauses_all_calls(desk: CallOutboxKit, stripe: Strip
             return set((await desk.statuses()).values()) == {"done"}
 
         await eventually(are_done)
-        assert running.stripe_trouble() is None
+        assert running.trouble() is None
     assert [(await desk.row(f"c{number}"))["attempts"] for number in range(6)] == [1] * 6
 
 
@@ -213,7 +213,7 @@ async def test_a_disconnected_account_pauses_no_other_account(desk: CallOutboxKi
     await desk.queue("a", account="acct_gone")
     async with desk.dispatcher() as running:
         row = await desk.until("a", status="failed")
-        assert running.stripe_trouble() is None
+        assert running.trouble() is None
     assert "account_invalid" in row["last_error"]
 
 
@@ -221,7 +221,7 @@ async def test_an_unreachable_stripe_costs_no_call_a_try(desk: CallOutboxKit, st
     await stripe.stop()
     await desk.queue("a")
     async with desk.dispatcher() as running:
-        await eventually(lambda: _is_so("cannot be reached" in (running.stripe_trouble() or "")))
+        await eventually(lambda: _is_so("cannot be reached" in (running.trouble() or "")))
         await stripe.start()
 
         async def is_done() -> bool:
@@ -264,8 +264,8 @@ async def test_a_path_that_leads_elsewhere_is_never_sent(desk: CallOutboxKit, st
 async def test_dying_between_the_call_and_its_mark_repeats_the_key(desk: CallOutboxKit, stripe: StripeServer) -> None:
     """Stripe made the change but the result was not stored. The next try repeats the key, and Stripe does it once."""
     await desk.queue("a")
-    dying = await Calls.connect(desk.url, claimer="dying")
-    assert [call.key for call in await dying.claim(desk.clock.now, 1)] == ["a"]
+    dying = await Calls.connect(desk.url, claimer="dying", ahead=desk.clock.ahead)
+    assert [call.key for call in await dying.claim(1)] == ["a"]
     await dying.close()
     stripe.fail_next(Fault.DROP_AFTER)
     async with desk.dispatcher() as running:
@@ -332,7 +332,7 @@ async def test_without_a_key_calls_stay_queued_and_are_counted(desk: CallOutboxK
     task = asyncio.create_task(running.run())
     await eventually(lambda: _is_so(registry.get_sample_value("billing_stripe_calls_open") == 1))
     assert registry.get_sample_value("billing_stripe_calls_enabled") == 0
-    assert (running.stripe_trouble(), running.outbox_trouble()) == (None, None)
+    assert (running.trouble(), running.outbox_trouble()) == (None, None)
     assert running.note().startswith("off")
     running.stop()
     await asyncio.wait_for(task, 10)
@@ -446,7 +446,7 @@ async def test_a_log_that_is_down_costs_no_call_a_try(
     async with _open(database, stripe, "127.0.0.1:1", "none") as desk:
         await desk.queue_get("tie")
         async with desk.dispatcher() as running:
-            await eventually(lambda: _is_so("did not take" in (running.stripe_trouble() or "")))
+            await eventually(lambda: _is_so("did not take" in (running.trouble() or "")))
             await desk.until("tie", status="queued", attempts=0)
 
 
@@ -482,7 +482,7 @@ async def _a_few_passes(running: CallDispatcher) -> None:
     """Wait until every lane has started and ended a pass after now."""
 
     async def have_begun() -> bool:
-        return min(running._lanes._turns) > now
+        return min(running._turns) > now
 
     for _ in range(2):
         now = time.monotonic()

@@ -36,8 +36,7 @@ def _mail(template: str = "payment-receipt", **changes: Any) -> QueuedMail:
         "livemode": True,
         "data": SAMPLES.get(template, {}),
         "attempts": 1,
-        "queued_at": NOW,
-        "claimed_until": NOW,
+        "now": NOW,
     }
     return QueuedMail(**(values | changes))
 

@@ -1,0 +1,80 @@
+"""A mail is checked right before it leaves: sent as it is, sent with data that is true now, or withheld."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import SecretStr
+
+from sinks.email.message import QueuedMail
+from sinks.email.metrics import MailMetrics
+from sinks.outbox.truth import Answer
+from sinks.outbox.verdicts import Withheld
+from tests.faulty_mailbox import FaultyMailbox
+from tests.kits.mailkit import MailOutboxKit, open_kit
+
+if TYPE_CHECKING:
+    from sinks.outbox.truth import Connection
+
+TEMPLATE = "payment-receipt"
+
+
+@pytest.fixture
+async def desk(database: SecretStr) -> AsyncIterator[MailOutboxKit]:
+    async with open_kit(database) as opened:
+        yield opened
+
+
+async def test_an_untrue_mail_is_withheld_with_its_reason(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """It is not a failure, is not sent later, and only an operator who names it can requeue it."""
+
+    async def is_paid(mail: QueuedMail, connection: Connection) -> Answer:
+        now = await connection.fetchval("SELECT 1")
+        return Withheld(f"the invoice of {mail.key} has been paid") if now == 1 and mail.key == "a" else None
+
+    metrics = MailMetrics()
+    await desk.queue("a")
+    await desk.queue("b")
+    async with desk.dispatcher(mailbox, checks={TEMPLATE: is_paid}, metrics=metrics):
+        row = await desk.until("a", status="withheld")
+        await desk.until("b", status="sent")
+        async with desk.outbox("operator") as operator:
+            assert await operator.requeue(keys=None) == []
+            assert await operator.requeue(keys=["a"]) == ["a"]
+        await desk.until("a", status="withheld")
+    assert (row["last_error"], row["claimed_by"]) == ("the invoice of a has been paid", None)
+    assert [str(message["To"]) for message in mailbox.messages] == ["b@example.com"]
+    counted = {
+        outcome: metrics.registry.get_sample_value(
+            "billing_emails_settled_total", {"template": TEMPLATE, "outcome": outcome}
+        )
+        for outcome in ("withheld", "failed")
+    }
+    assert counted == {"withheld": 2, "failed": 0}
+
+
+async def test_a_mail_is_sent_with_the_data_that_is_true_now(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    async def refreshed(mail: QueuedMail, _connection: Connection) -> Answer:
+        data: dict[str, Any] = dict(mail.data)
+        return data | {"amount": {"amount": 4711, "currency": "usd"}}
+
+    await desk.queue("a")
+    async with desk.dispatcher(mailbox, checks={TEMPLATE: refreshed}):
+        await desk.until("a", status="sent")
+    assert "47.11" in str(mailbox.messages[0])
+
+
+async def test_a_check_that_fails_fails_its_mail_only(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    async def broken(mail: QueuedMail, _connection: Connection) -> Answer:
+        if mail.key == "a":
+            raise LookupError("no such invoice")
+        return None
+
+    await desk.queue("a")
+    await desk.queue("b")
+    async with desk.dispatcher(mailbox, checks={TEMPLATE: broken}, senders=1):
+        row = await desk.until("a", status="failed")
+        await desk.until("b", status="sent")
+    assert row["last_error"] == "cannot be checked: LookupError"
