@@ -177,10 +177,10 @@ def _claims(kind: type[Claims[Any]]) -> Callable[[SecretStr], Awaitable[None]]:
         await claims.list(status="failed", limit=20)
         await claims.list(status=None, limit=20)
         await claims.list(status=None, customer_id="cus_7", limit=20)
-        assert await claims.requeue(NOW, keys=None, limit=5)
-        await claims.has_due(NOW)
-        await claims.depth(NOW)
-        await claims.claim(NOW, 5)
+        assert await claims.requeue(keys=None, limit=5)
+        await claims.has_due()
+        await claims.depth()
+        await claims.claim(5)
         await claims.close()
 
     return work
@@ -188,7 +188,7 @@ def _claims(kind: type[Claims[Any]]) -> Callable[[SecretStr], Awaitable[None]]:
 
 async def _orders(url: SecretStr) -> None:
     orders = await ExportOrders.connect(url, claimer="a", application="test")
-    await orders.claim(NOW)
+    await orders.claim(1)
     await orders.close()
 
 
