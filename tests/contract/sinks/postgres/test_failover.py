@@ -33,17 +33,17 @@ async def _store(url: SecretStr) -> tuple[Work, Close]:
 
 async def _mails(url: SecretStr) -> tuple[Work, Close]:
     outbox = await Outbox.connect(url, claimer="a", pool_size=2)
-    return lambda: outbox.claim(NOW, 1), outbox.close
+    return lambda: outbox.claim(1), outbox.close
 
 
 async def _calls(url: SecretStr) -> tuple[Work, Close]:
     calls = await Calls.connect(url, claimer="a", pool_size=2)
-    return lambda: calls.claim(NOW, 1), calls.close
+    return lambda: calls.claim(1), calls.close
 
 
 async def _orders(url: SecretStr) -> tuple[Work, Close]:
     orders = await ExportOrders.connect(url, claimer="a", application="test")
-    return lambda: orders.claim(NOW), orders.close
+    return lambda: orders.claim(1), orders.close
 
 
 async def _figures(url: SecretStr) -> tuple[Work, Close]:
