@@ -8,6 +8,7 @@ certificate authority) is found afterwards, by a connection of its own.
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -111,14 +112,14 @@ def cluster_metadata(
         if cause.code() in _VAGUE:
             cause = _probe(access) or cause
         if cause.code() in _LASTING or time.monotonic() >= deadline:
-            raise LogUnavailable(f"Kafka does not answer: {_text(cause)}")
+            raise LogUnavailable(f"Kafka does not answer: {_text(access, cause)}")
 
 
 def partition_count(access: KafkaAccess, topic: str) -> int:
     """Returns the number of partitions. Raises LogUnavailable, and InvalidSettings if the topic does not exist."""
     found = cluster_metadata(admin(access), access, topic, within_s=15.0).topics[topic]
     if found.error is not None and found.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-        raise LogUnavailable(f"{topic}: {_text(found.error)}")
+        raise LogUnavailable(f"{topic}: {_text(access, found.error)}")
     if not found.partitions:
         raise InvalidSettings(f"there is no topic {topic}: run `billing topics` first")
     return len(found.partitions)
@@ -155,9 +156,9 @@ def cause_of(access: KafkaAccess, error: object) -> str:
     cause = error.args[0] if isinstance(error, KafkaException) and error.args else error
     if not isinstance(cause, KafkaError):
         return str(cause)
-    if cause.code() in _VAGUE and (found := _probe(access)) is not None:
-        return _text(found)
-    return _text(cause)
+    if cause.code() in _VAGUE:
+        cause = _probe(access) or cause
+    return _text(access, cause)
 
 
 def _probe(access: KafkaAccess) -> KafkaError | None:
@@ -181,16 +182,34 @@ def _probe(access: KafkaAccess) -> KafkaError | None:
     return ranked[0] if ranked else last
 
 
-def _text(error: KafkaError) -> str:
+def _text(access: KafkaAccess, error: KafkaError) -> str:
     code = error.code()
-    text = " ".join(error.str().split())
+    text = " ".join(error.str().split()).removesuffix(":") or error.name()
     if code == KafkaError._AUTHENTICATION:
         return f"the broker refuses the login (BILLING_KAFKA_SASL_*): {text}"
     if code == KafkaError._SSL:
         return f"the TLS connection fails (BILLING_KAFKA_SSL_*): {text}"
     if code in _MISSING_ACLS:
         return f"an ACL is missing (docs/operations.md lists them): {text}"
+    if code in _VAGUE and (open_address := _open_address(access)) is not None and "refused" not in text:
+        # librdkafka reports no cause if a broker closes a connection because it expects another protocol.
+        return (
+            f"{open_address} accepts the connection and does not answer: check "
+            f"BILLING_KAFKA_SECURITY_PROTOCOL={access.protocol} ({text})"
+        )
     return text
+
+
+def _open_address(access: KafkaAccess) -> str | None:
+    """Returns the first broker address that accepts connections now, None without one."""
+    for address in access.bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=1.0):
+                return address.strip()
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 _MISSING_ACLS = (

@@ -20,7 +20,8 @@ from local.stack.postgres import EmbeddedPostgres
 from local.stack.process import Process, ServerNotReady, end_leftovers
 from local.stack.supervisor import Child, Supervisor
 from local.state_dir import AlreadyRunning, Claim, link_secret, own_config, write_env
-from schemas.settings import CLOCK_OFFSET, Config, InvalidSettings, Mode, Settings, load_config
+from schemas.environment import CLOCK_OFFSET
+from schemas.settings import Config, InvalidSettings, Mode, Settings, load_config
 
 READY_TIMEOUT = 60.0
 """Seconds within which the processes must be ready after Kafka and Postgres answer."""
@@ -30,6 +31,14 @@ _ROOT = Path(__file__).parent.parent
 _BILLING = (sys.executable, "-m", "ops.cli")
 
 Say = Callable[[str], None]
+
+
+_OWN_SERVERS = {
+    f"BILLING_{name.upper()}": str(field.default or "")
+    for name, field in Settings.model_fields.items()
+    if name.startswith("kafka_") and not field.is_required()
+} | {f"BILLING_{name}_FILE": "" for name in ("DATABASE_URL", "SMTP_URL", "LINK_SECRET", "KAFKA_SASL_PASSWORD")}
+"""Settings for the servers started here. Those of the caller's environment are for other servers."""
 
 
 class SystemNotStarted(Exception):
@@ -169,6 +178,7 @@ class System:
             "BILLING_TOPIC_PREFIX": "billing",
             "BILLING_PARTITIONS": "12",
             **inherited,
+            **_OWN_SERVERS,
             "BILLING_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
             "BILLING_DATABASE_URL": self.postgres.url,
             "BILLING_SMTP_URL": f"smtp://127.0.0.1:{smtp}",

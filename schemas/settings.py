@@ -6,16 +6,16 @@ point calls `load_settings` and `load_config` once; no other code reads the sett
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AliasChoices,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -25,10 +25,11 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from schemas.database_url import DatabaseUrl, InvalidDatabaseUrl, Pooler
-from schemas.kafka_access import KafkaAccess, SaslMechanism, SecurityProtocol, parse_kafka_config
+from schemas.environment import FILE_SUFFIX, InvalidEnvironment, OptionalSecret, secrets_from_files, unknown_variables
+from schemas.kafka_settings import KafkaSettings
 from schemas.mail import DUNNING_MAILS
 
 FREE_PLAN = "free"
@@ -172,38 +173,17 @@ class Config(_Frozen):
         return dict(plan.limits) if plan else {}
 
 
-def _blank_is_none(value: object) -> object:
-    return None if value == "" else value
-
-
-OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
-OptionalPath = Annotated[Path | None, BeforeValidator(_blank_is_none)]
-
-
-class Settings(BaseSettings):
+class Settings(KafkaSettings):
     """The settings from the environment. Each variable is `BILLING_` + the field's name in capitals."""
 
     model_config = SettingsConfigDict(env_prefix="BILLING_", frozen=True, extra="ignore")
 
-    kafka_bootstrap: str
     database_pooler: Pooler = Pooler.AUTO
     """What is in front of Postgres: `none`, `session` or `transaction` (PgBouncer's pool_mode). `auto` finds out."""
     database_direct_url: OptionalSecret = None
     """Postgres without the pooler, for migrations, LISTEN and session locks. Needed with transaction pooling."""
     database_allow_plaintext: bool = False
     """Allows unencrypted connections to a Postgres that is not on this machine."""
-    kafka_security_protocol: SecurityProtocol = SecurityProtocol.PLAINTEXT
-    kafka_sasl_mechanism: SaslMechanism = SaslMechanism.SCRAM_SHA_512
-    kafka_sasl_username: str = ""
-    kafka_sasl_password: OptionalSecret = None
-    kafka_ssl_ca: OptionalPath = None
-    """PEM file with the brokers' certificate authority. By default the system's certificate authorities."""
-    kafka_ssl_cert: OptionalPath = None
-    """PEM file with the client's certificate (mutual TLS), and `kafka_ssl_key` with its key."""
-    kafka_ssl_key: OptionalPath = None
-    kafka_ssl_key_password: OptionalSecret = None
-    kafka_config: str = ""
-    """More properties for librdkafka (not for Faust), as `name=value,name=value`."""
     database_url: SecretStr
     """postgresql://user:password@host:port/database?sslmode=verify-full; several hosts as host:port,host:port. A
     remote host without sslmode gets sslmode=require."""
@@ -287,39 +267,6 @@ class Settings(BaseSettings):
                 raise PydanticCustomError("database_url", "{reason}", {"reason": f"{prefix}{error}"}) from None
         return found
 
-    @field_validator("kafka_sasl_mechanism", mode="before")
-    @classmethod
-    def _no_tokens(cls, given: object) -> object:
-        if given == "OAUTHBEARER":
-            raise ValueError("OAUTHBEARER is not supported: aiokafka does not log in again when its token expires")
-        return given
-
-    @field_validator("kafka_config")
-    @classmethod
-    def _kafka_config_is_readable(cls, given: str) -> str:
-        parse_kafka_config(given)
-        return given
-
-    @model_validator(mode="after")
-    def _kafka_settings_fit_together(self) -> Settings:
-        self.kafka.check()
-        return self
-
-    @property
-    def kafka(self) -> KafkaAccess:
-        return KafkaAccess(
-            self.kafka_bootstrap,
-            protocol=self.kafka_security_protocol,
-            mechanism=self.kafka_sasl_mechanism,
-            username=self.kafka_sasl_username,
-            password=self.kafka_sasl_password,
-            ssl_ca=self.kafka_ssl_ca,
-            ssl_cert=self.kafka_ssl_cert,
-            ssl_key=self.kafka_ssl_key,
-            ssl_key_password=self.kafka_ssl_key_password,
-            config=parse_kafka_config(self.kafka_config),
-        )
-
     @property
     def exports_place(self) -> str:
         """Returns `exports_url`, or its default as an absolute path."""
@@ -337,9 +284,44 @@ class Settings(BaseSettings):
 def load_settings() -> Settings:
     """Reads the environment. Raises InvalidSettings with one line that names each invalid setting."""
     try:
-        return Settings()
+        return Settings(**_secrets_from_files())
+    except InvalidEnvironment as error:
+        raise InvalidSettings(str(error)) from None
     except ValidationError as error:
         raise InvalidSettings(_one_line(error, lambda loc: _env_name(str(loc[0])))) from None
+
+
+def start_warnings(settings: Settings) -> list[str]:
+    """Returns one line for each variable that nothing reads, and for each connection without protection."""
+    known = {_env_name(_variable(name)) for name in Settings.model_fields}
+    known |= {name + FILE_SUFFIX for name in _secret_fields()}
+    warnings = unknown_variables(known, os.environ)
+    if settings.kafka.is_plain_beyond_loopback:
+        warnings.append(
+            f"BILLING_KAFKA_SECURITY_PROTOCOL={settings.kafka_security_protocol}: events cross the network to "
+            f"{settings.kafka_bootstrap} in clear; use SASL_SSL or SSL"
+        )
+    return warnings
+
+
+def _secrets_from_files() -> dict[str, Any]:
+    fields = _secret_fields()
+    environment = {name.upper(): value for name, value in os.environ.items()}
+    return {fields[name]: text for name, text in secrets_from_files(fields, environment).items()}
+
+
+def _secret_fields() -> dict[str, str]:
+    """Returns the field of each secret by its variable: each of them can also come from a file."""
+    return {
+        _env_name(name): name
+        for name, field in Settings.model_fields.items()
+        if field.annotation is SecretStr or SecretStr in get_args(field.annotation)
+    }
+
+
+def _variable(field: str) -> str:
+    alias = Settings.model_fields[field].validation_alias
+    return str(alias.choices[0]) if isinstance(alias, AliasChoices) else field
 
 
 def load_config(path: Path) -> Config:
@@ -361,9 +343,9 @@ def _env_name(field: str) -> str:
 
 
 def _one_line(error: ValidationError, name: Callable[[tuple[int | str, ...]], str]) -> str:
-    # `error["input"]` is left out: the value may be a secret.
-    return "; ".join(f"{name(e['loc'] or ('config',))}: {e['msg']}" for e in error.errors(include_input=False))
-
-
-CLOCK_OFFSET = "BILLING_CLOCK_OFFSET_S"
-"""Variable with the seconds by which the scheduler's clock is ahead (demo and tests)."""
+    # `error["input"]` is left out: the value may be a secret. An error without location concerns several settings, and
+    # its message names them.
+    found = error.errors(include_input=False, include_url=False)
+    return "; ".join(
+        f"{name(e['loc'])}: {e['msg']}" if e["loc"] else e["msg"].removeprefix("Value error, ") for e in found
+    )

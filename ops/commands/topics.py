@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from eventlog.topics import TopicsUnusable, ensure_topics
+from ops.runtime.logs import configure_logging
+from ops.runtime.start import log_start_warnings
 from schemas.errors import LogUnavailable
 from schemas.settings import InvalidSettings, load_settings
 
@@ -31,6 +33,8 @@ def topics(
     except InvalidSettings as error:
         typer.echo(f"billing topics: {error}", err=True)
         raise typer.Exit(2) from None
+    configure_logging(log_format=settings.log_format, level=settings.log_level)
+    log_start_warnings(settings)
     if partitions is not None:
         settings = settings.model_copy(update={"partitions": partitions})
     try:

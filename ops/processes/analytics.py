@@ -11,6 +11,7 @@ import structlog
 from analytics.book import Book
 from analytics.consumer import Follower, group_of
 from analytics.store import FigureStore
+from eventlog.access import READ, check_access
 from eventlog.client import partition_count
 from eventlog.lag import GroupPositions
 from ops.runtime.health import OpsServer
@@ -34,6 +35,7 @@ async def run(settings: Settings, config: Config) -> None:
     """Run until SIGTERM or SIGINT. Raises AnalyticsCrashed, InvalidSettings, OpsAddressTaken, StoreUnavailable."""
     partitions = await asyncio.to_thread(partition_count, settings.kafka, settings.events_topic)
     group = group_of(settings.topic_prefix)
+    await asyncio.to_thread(check_access, settings.kafka, group, {settings.events_topic: [READ]})
     app = create_app(settings, group, partitions)
     store = await FigureStore.connect(settings.database_url, pool_size=2)
     follower = Follower(book=Book(store, config))

@@ -15,6 +15,7 @@ from importlib.metadata import version
 import structlog
 import typer
 
+from eventlog.access import READ, WRITE, check_access
 from eventlog.client import partition_count
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.lag import GroupPositions
@@ -66,10 +67,12 @@ async def run(
     Postgres does not answer at the start.
     """
     partitions = await asyncio.to_thread(partition_count, settings.kafka, settings.events_topic)
+    group = group_of(settings.topic_prefix, streams)
+    needed = {settings.events_topic: [READ], settings.dead_topic: [WRITE]}
+    await asyncio.to_thread(check_access, settings.kafka, group, needed)
     keeps = await asyncio.to_thread(kafka_keeps, settings)
     warn_if_too_long(keeps, config.rules.erase_after_days)
     warn_if_endless(keeps)
-    group = group_of(settings.topic_prefix, streams)
     if without:  # keeps the group of all streams, and so continues at its offsets
         streams = _ALL - without
     app = create_app(settings, group, partitions)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from schemas.settings import CLOCK_OFFSET, InvalidSettings
+from schemas.environment import CLOCK_OFFSET
+from schemas.settings import InvalidSettings
 
 _MOST_S = 366 * 86_400.0
 

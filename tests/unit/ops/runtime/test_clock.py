@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from ops.runtime.clock import clock_from
-from schemas.settings import CLOCK_OFFSET, InvalidSettings
+from schemas.environment import CLOCK_OFFSET
+from schemas.settings import InvalidSettings
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,209 @@
+"""The whole path against a broker with TLS, logins and ACLs: SASL_SSL with SCRAM, and mutual TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+from confluent_kafka.admin._acl import AclOperation
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
+from pydantic import SecretStr
+
+from sinks.postgres.migration import migrate
+from tests.kits.gatewaykit import SECRET, event, eventually, post, signed
+from tests.kits.securekit import (
+    MTLS_USER,
+    PASSWORD,
+    USER,
+    Authority,
+    SecuredKafka,
+    documented_acls,
+    secured_kafka,
+)
+from tests.paths import ROOT
+
+pytestmark = pytest.mark.e2e
+
+CONFIG = f'[endpoints.default]\nmode = "test"\nsecrets = ["{SECRET.decode()}"]\n'
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
+    with secured_kafka(tmp_path_factory.mktemp("secured")) as kafka:
+        yield kafka
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"t{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture
+def base(database_url: str, prefix: str, tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "config.toml").write_text(CONFIG)
+    asyncio.run(migrate(SecretStr(database_url)))
+    return {name: value for name, value in os.environ.items() if not name.startswith("BILLING_")} | {
+        "BILLING_DATABASE_URL": database_url,
+        "BILLING_CONFIG": str(tmp_path / "config.toml"),
+        "BILLING_TOPIC_PREFIX": prefix,
+        "BILLING_PARTITIONS": "2",
+        "BILLING_STATE_DIR": str(tmp_path),
+        "BILLING_GATEWAY_PORT": "0",
+        "BILLING_SESSION_TIMEOUT_S": "6",
+    }
+
+
+def billing(env: dict[str, str], *words: str, code: int = 0) -> str:
+    """Runs one command; returns its output, or what it wrote to stderr if `code` is not 0."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ops.cli", *words],
+        env=env, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert_clean(done.stderr)
+    return done.stdout if code == 0 else done.stderr
+
+
+def assert_clean(stderr: str) -> None:
+    """Every line is JSON or the one line of the error, without the password."""
+    plain = [line for line in stderr.splitlines() if line and not is_json(line)]
+    assert len(plain) <= 1, stderr
+    assert all(re.match(r"(billing )?\w+: ", line) for line in plain), stderr
+    assert PASSWORD not in stderr
+
+
+def is_json(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+@contextmanager
+def process(env: dict[str, str], name: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as out:
+        running = subprocess.Popen([sys.executable, "-m", "ops.cli", name], cwd=ROOT, env=env, stderr=out, stdout=out)
+    try:
+        yield running
+    finally:
+        running.terminate()
+        try:
+            running.wait(30)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait(10)
+    assert_clean(log.read_text())
+
+
+def applied(url: str) -> set[str]:
+    async def look() -> set[str]:
+        connection = await asyncpg.connect(url, timeout=10)
+        try:
+            rows = await connection.fetch("SELECT event_id FROM billing.events")
+            return {row["event_id"] for row in rows}
+        finally:
+            await connection.close(timeout=5)
+
+    return asyncio.run(look())
+
+
+def logged(log: Path, action: str) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in log.read_text().splitlines() if is_json(line)]
+    return [line for line in lines if line.get("action") == action]
+
+
+def runs_end_to_end(env: dict[str, str], database_url: str, folder: Path) -> None:
+    """Topics, gateway, worker and analytics, then a tap and a replay."""
+    assert "created" in billing(env, "topics")
+    logs = {name: folder / f"{name}.log" for name in ("gateway", "worker", "analytics")}
+    body = event(event_id="evt_secured")
+    with (
+        process(env, "gateway", logs["gateway"]),
+        process(env, "worker", logs["worker"]) as worker,
+        process(env, "analytics", logs["analytics"]),
+    ):
+        eventually(lambda: logged(logs["gateway"], "gateway.listening"), within_s=30, what="the gateway")
+        port = int(str(logged(logs["gateway"], "gateway.listening")[0]["port"]))
+        path = "/webhooks/stripe/default"
+        eventually(lambda: post(port, body, signed(body), path=path).status == 200, within_s=30, what="200")
+        eventually(lambda: "evt_secured" in applied(database_url), within_s=60, what="the event in the ledger")
+        assert worker.poll() is None, logs["worker"].read_text()
+        eventually(lambda: logged(logs["analytics"], "analytics.started"), within_s=60, what="analytics")
+    lines = billing(env, "tap", "--from-start", "--no-follow").splitlines()
+    assert "evt_secured" in {json.loads(line)["event"]["id"] for line in lines}
+    billing(env, "replay", "evt_secured")
+    lines = billing(env, "tap", "--from-start", "--no-follow").splitlines()
+    assert "replay" in {json.loads(line)["headers"]["source"] for line in lines}
+
+
+def test_the_whole_path_with_tls_and_scram(
+    secured: SecuredKafka, base: dict[str, str], prefix: str, database_url: str, tmp_path: Path
+) -> None:
+    """Only the documented ACLs, and the password from a file."""
+    secured.allow(USER, documented_acls(prefix))
+    (tmp_path / "password").write_text(PASSWORD + "\n")
+    env = base | secured.scram_environment()
+    del env["BILLING_KAFKA_SASL_PASSWORD"]
+    env["BILLING_KAFKA_SASL_PASSWORD_FILE"] = str(tmp_path / "password")
+    runs_end_to_end(env, database_url, tmp_path)
+
+
+def test_the_whole_path_with_client_certificates(
+    secured: SecuredKafka, base: dict[str, str], prefix: str, database_url: str, tmp_path: Path
+) -> None:
+    secured.allow(MTLS_USER, documented_acls(prefix))
+    runs_end_to_end(base | secured.certificate_environment(), database_url, tmp_path)
+
+
+def test_a_wrong_password_and_an_unknown_authority_are_named(
+    secured: SecuredKafka, base: dict[str, str], tmp_path: Path
+) -> None:
+    other = Authority.make(tmp_path / "other", "other-ca")
+    good = secured.scram_environment()
+    for name, wrong, cause in (
+        ("worker", {"BILLING_KAFKA_SASL_PASSWORD": "not-the-password"}, r"refuses the login.*Authentication failed"),
+        ("topics", {"BILLING_KAFKA_SASL_PASSWORD": "not-the-password"}, r"refuses the login.*Authentication failed"),
+        ("analytics", {"BILLING_KAFKA_SSL_CA": str(other.ca)}, r"TLS connection fails.*verify failed"),
+        ("tap", {"BILLING_KAFKA_SSL_CA": str(other.ca)}, r"TLS connection fails.*verify failed"),
+    ):
+        stderr = billing(base | good | wrong, name, code=3)
+        assert re.search(cause, stderr), stderr
+        assert "not-the-password" not in stderr
+
+
+def test_a_plaintext_client_at_a_tls_port_learns_the_setting(secured: SecuredKafka, base: dict[str, str]) -> None:
+    env = base | {"BILLING_KAFKA_BOOTSTRAP": secured.address("SASLSSL")}
+    stderr = billing(env, "topics", code=3)
+    assert "check BILLING_KAFKA_SECURITY_PROTOCOL=PLAINTEXT" in stderr
+
+
+def test_each_missing_acl_is_named(secured: SecuredKafka, base: dict[str, str], prefix: str) -> None:
+    """A user of its own, to whom the ACLs are given one after the other."""
+    secured.add_user(prefix, PASSWORD)
+    env = base | secured.scram_environment() | {"BILLING_KAFKA_SASL_USERNAME": prefix}
+    everything = documented_acls(prefix)
+    events, dead = f"{prefix}.events", f"{prefix}.dead"
+
+    def missing(command: str, pattern: str) -> None:
+        stderr = billing(env, command, code=3)
+        assert re.search(rf"an ACL is missing .*({pattern})", stderr), stderr
+
+    missing("topics", "Authorization failed")
+    secured.allow(prefix, [acl for acl in everything if acl[1] in (events, dead) and acl[3] is not AclOperation.WRITE])
+    billing(env, "topics")
+    missing("worker", f"WRITE on topic {dead}")
+    secured.allow(prefix, [(ResourceType.TOPIC, dead, ResourcePatternType.LITERAL, AclOperation.WRITE)])
+    missing("worker", "[Gg]roup authorization failed")
+    missing("analytics", "[Gg]roup authorization failed")
+    secured.allow(prefix, [acl for acl in everything if acl[0] is ResourceType.GROUP])
+    missing("worker", f"topic {prefix}.worker-seen-changelog|Authorization failed")
