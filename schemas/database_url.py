@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -10,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 from pydantic import SecretStr
 
 _UNENCRYPTED = ("disable", "allow", "prefer")
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _TLS_MODES = (*_UNENCRYPTED, "require", "verify-ca", "verify-full")
 
 
@@ -104,6 +106,9 @@ def parse(url: str, *, allow_plaintext: bool = False) -> Address:
         )
     if mode is None:
         query["sslmode"] = mode = "require" if is_remote and not allow_plaintext else "prefer"
+    for name in _FILES:
+        if (file := query.get(name)) and not os.access(file, os.R_OK):
+            raise InvalidDatabaseUrl(f"{name}: cannot read {file}")
     if len(hosts) > 1:
         query.setdefault("target_session_attrs", "read-write")
     places = frozenset(f"{host}:{port}" for host, port in found)

@@ -23,8 +23,13 @@ needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not i
 
 
 @contextmanager
-def pgbouncer(database_url: str, mode: str, *, sessions: int = 10) -> Iterator[str]:
-    """Yield the address of a PgBouncer with this `pool_mode` and this number of server sessions."""
+def pgbouncer(
+    database_url: str, mode: str, *, sessions: int = 10, certificate: tuple[str, str] | None = None
+) -> Iterator[str]:
+    """Yield the address of a PgBouncer with this `pool_mode` and this number of server sessions.
+
+    `certificate` (its text and that of its key) makes it accept TLS connections only.
+    """
     assert PROGRAM is not None
     parts, port = urlsplit(database_url), free_port()
     folder = Path(tempfile.mkdtemp(prefix="billing-pgbouncer-"))
@@ -37,6 +42,14 @@ def pgbouncer(database_url: str, mode: str, *, sessions: int = 10) -> Iterator[s
         f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
         f"pool_mode = {mode}\ndefault_pool_size = {sessions}\nmax_client_conn = 200\n"
     )
+    if certificate is not None:
+        for name, text in zip(("server.crt", "server.key"), certificate, strict=True):
+            (folder / name).write_text(text)
+        with (folder / "pgbouncer.ini").open("a") as config:
+            config.write(
+                f"client_tls_sslmode = require\nclient_tls_cert_file = {folder}/server.crt\n"
+                f"client_tls_key_file = {folder}/server.key\n"
+            )
     command = [PROGRAM, "-q", str(folder / "pgbouncer.ini")]
     if os.getuid() == 0:  # it refuses to run as root
         command[1:1] = ["-u", "nobody"]

@@ -18,7 +18,7 @@ from schemas.settings import InvalidSettings, load_settings
         ("postgresql://u@/d?host=/run/postgresql", "prefer"),
         ("postgresql:///d", "prefer"),
         ("postgresql://u:p@db.example.com/d", "require"),
-        ("postgresql://u:p@10.0.0.5/d?sslmode=verify-full&sslrootcert=/ca.pem", "verify-full"),
+        ("postgresql://u:p@10.0.0.5/d?sslmode=verify-full&sslrootcert=/dev/null", "verify-full"),
         ("postgresql://u:p@127.0.0.1:1,db2:2/d", "require"),
         ("postgresql://u@/d?host=db.example.com", "require"),
     ],
@@ -47,7 +47,7 @@ def test_plaintext_that_is_allowed_is_not_chosen_if_the_server_has_tls() -> None
 @pytest.mark.parametrize(
     "url",
     ["mysql://u:hunter2@h/d", "hunter2", "postgresql://u:hunter2@h:x/d", "postgresql://h:0/hunter2",
-     "postgresql://u:hunter2@127.0.0.1/d?sslmode=maybe", "postgresql://a:1,h:99999/hunter2"],
+     "postgresql://u:hunter2@127.0.0.1/d?sslmode=maybe", "postgresql://u:hunter2@h/d?sslrootcert=/absent.pem", "postgresql://a:1,h:99999/hunter2"],
 )  # fmt: skip
 def test_what_cannot_be_used_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(InvalidDatabaseUrl) as refused:
