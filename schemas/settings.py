@@ -143,11 +143,20 @@ class Rules(_Frozen):
         return self
 
 
+class Access(_Frozen):
+    """Which subscriptions give access (behaviours.md B8)."""
+
+    past_due_grace_days: int = Field(14, ge=0, le=365)
+    """Days for which a subscription that is past due still gives access, from the first failure; 0: none."""
+
+
 class Config(_Frozen):
     """The TOML file that `BILLING_CONFIG` names."""
 
     endpoints: dict[str, Endpoint] = Field(default_factory=dict)
     plans: dict[str, Plan] = Field(default_factory=dict)
+    """From small to large, in the order of the file."""
+    access: Access = Access()
     mail: Mail = Mail()
     rules: Rules = Rules()
 
@@ -166,6 +175,10 @@ class Config(_Frozen):
         if price_id is None:
             return None
         return next((plan_id for plan_id, plan in self.plans.items() if price_id in plan.prices), None)
+
+    def size_of_plan(self, plan_id: str | None) -> int:
+        """Returns the plan's position in the config, where plans are listed from small to large; -1 if unknown."""
+        return next((at for at, known in enumerate(self.plans) if known == plan_id), -1)
 
     def limits_of_plan(self, plan_id: str | None) -> dict[str, int]:
         """Returns the plan's usage limits, {} for an unknown plan."""

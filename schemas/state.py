@@ -6,7 +6,7 @@ account, '' for the platform's own. Columns named `…version` contain a version
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
@@ -105,9 +105,21 @@ class Organization:
     billing_email: str | None = None
     status: OrganizationStatus = OrganizationStatus.INCOMPLETE
     billing_status: str | None = None
-    """`paid` or `failed`, from the newest invoice event."""
+    """`failed` while a failed invoice is owed, else `paid` if any invoice was paid, else None."""
     plan: str | None = None
+    """The largest plan among the subscriptions that give access. None for a price that no plan names."""
     limits: Mapping[str, int] = field(default_factory=dict)
+    has_access: bool = False
+    access_reason: str = ""
+    """Why there is access, or why not (streams/rules/customers/access.py)."""
+    access_changes_at: datetime | None = None
+    """When Stripe is going to change it next, as far as is known: a trial's end, a scheduled end, the grace time."""
+    access_until: datetime | None = None
+    """When the grace time of a failed payment ends. From then on, `access_after` applies."""
+    access_after: Mapping[str, Any] = field(default_factory=dict)
+    """Plan, limits, has_access, reason and changes_at from `access_until` on."""
+    access_version: int = 0
+    """Grows with each change of the columns that the view `billing.access` shows."""
     next_billing_at: datetime | None = None
     cancelled_at: datetime | None = None
 
@@ -150,35 +162,63 @@ class Membership:
 
 @value(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """Subscription events set `version`, invoice events set `billing_version`, and both set `status_version`."""
+    """The newest subscription object sets the columns up to `version`; streams/rules/subscription_row.py has the rest.
+
+    Columns from `price_id` to `interval_count` are those of the item that decides the plan.
+    """
 
     key_columns: ClassVar[Key] = ("account", "subscription_id")
     account: str
     subscription_id: str
     customer_id: str
     status: SubscriptionStatus = SubscriptionStatus.INCOMPLETE
+    """Stripe's status, unless a newer event of the latest invoice has changed it."""
+    stripe_status: SubscriptionStatus | None = None
+    """The status in the newest subscription object; None before the first one."""
     price_id: str | None = None
     first_price_id: str | None = None
     """The first price. While the price is the same, the plan named at checkout applies."""
     checkout_plan: str | None = None
+    """`metadata.planId` of the checkout. It may name a plan that the config does not have."""
     plan: str | None = None
     quantity: int | None = None
     unit_amount: int | None = None
     currency: str | None = None
     interval: str | None = None
     interval_count: int | None = None
+    items: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    """All items, as in schemas/stripe/subscription.py."""
     current_period_start: datetime | None = None
     current_period_end: datetime | None = None
     trial_end: datetime | None = None
+    latest_invoice: str | None = None
+    pending_update: bool = False
+    cancel_at: datetime | None = None
     cancel_at_period_end: bool = False
     canceled_at: datetime | None = None
+    cancellation_reason: str | None = None
     ended_at: datetime | None = None
+    pause_collection: str | None = None
+    """How Stripe treats its invoices while the collection is paused; None if it is not paused."""
+    resumes_at: datetime | None = None
+    failed_invoice: str | None = None
+    """The invoice to which `payment_failed_at` and `payment_attempts` belong."""
     payment_failed_at: datetime | None = None
+    """The first failure of that invoice, while it is owed."""
     payment_attempts: int = 0
+    invoices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The newest facts of its latest invoices, by id."""
+    price_changes: Mapping[str, Any] = field(default_factory=dict)
+    """The prices that it has had, in order (streams/rules/subscriptions/price_changes.py)."""
+    newest: Mapping[str, Any] = field(default_factory=dict)
+    """What orders events of the second of `version` (streams/rules/subscriptions/same_second.py)."""
     version: Version = UNSEEN
     first_version: Version = UNSEEN
+    items_version: Version = UNSEEN
     status_version: Version = UNSEEN
+    """The version of the event that set `status`."""
     billing_version: Version = UNSEEN
+    """The version of the newest invoice event."""
     checkout_version: Version = UNSEEN
 
     @property

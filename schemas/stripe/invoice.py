@@ -46,6 +46,7 @@ class StripeInvoice(StripeObject):
     amount_paid: Amount | None = None
     attempt_count: Count = 0
     next_payment_attempt: Moment | None = None
+    created: Moment | None = None
     due_date: Moment | None = None
     paid_at: Moment | None = None
     hosted_invoice_url: Text = None
@@ -99,6 +100,7 @@ _AS_SENT = (
     "billing_reason",
     "collection_method",
     "number",
+    "created",
     "currency",
     "amount_due",
     "amount_paid",

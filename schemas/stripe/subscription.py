@@ -28,28 +28,53 @@ from schemas.stripe.fields import (
 )
 
 
+class SubscriptionItem(StripeObject):
+    """One item with its price. `unit_amount` is in the subscription's currency, and `currency` is that currency."""
+
+    id: Id | None = None
+    price: Id | None = None
+    name: Text = None
+    """The price's nickname, or the plan's name (plans had one until 2018)."""
+    product: ExpandableId | None = None
+    quantity: Quantity | None = None
+    unit_amount: Amount | None = None
+    """None for a tiered price, a price in fractions of the minor unit, or one whose amount in the currency is unknown."""
+    currency: Currency | None = None
+    usage_type: Text = None
+    interval: Text = None
+    interval_count: Count | None = None
+    divide_by: Count | None = None
+    """`transform_quantity`: the number of units in a package."""
+    round: Text = None
+    """`transform_quantity`: `up` or `down`."""
+
+
 class StripeSubscription(StripeObject):
-    """Price, quantity and period are those of the first item in Stripe's list."""
+    """Its period is that of the item whose period ends first."""
 
     id: Id
     customer: ExpandableId | None = None
     status: SubscriptionStatus
     created: Moment | None = None
-    price_id: Id | None = None
-    price_name: Text = None
-    """The price's nickname, or the plan's name (plans had one until 2018)."""
-    quantity: Quantity | None = None
-    unit_amount: Amount | None = None
-    """None for a tiered price, or for a price in fractions of the minor unit."""
     currency: Currency | None = None
-    interval: Text = None
-    interval_count: Count | None = None
+    items: tuple[SubscriptionItem, ...] = ()
+    """Empty if the event names no price. Then the stored items stay as they are."""
     current_period_start: Moment | None = None
     current_period_end: Moment | None = None
     trial_end: Moment | None = None
+    latest_invoice: ExpandableId | None = None
+    pending_update: bool = False
+    """Whether a change waits for its payment (`payment_behavior=pending_if_incomplete`)."""
+    cancel_at: Moment | None = None
     cancel_at_period_end: bool = False
     canceled_at: Moment | None = None
+    cancellation_reason: Text = None
+    """`cancellation_details.reason`: cancellation_requested, payment_failed or payment_disputed."""
     ended_at: Moment | None = None
+    pause_collection: Text = None
+    """The behavior of its invoices while the collection is paused: keep_as_draft, mark_uncollectible or void."""
+    resumes_at: Moment | None = None
+    """When the collection resumes."""
     user_id: Text = None
     """`metadata.userId`"""
 
@@ -58,41 +83,119 @@ class StripeSubscription(StripeObject):
     def _one_shape(cls, raw: Any) -> Any:
         if not isinstance(raw, Mapping):
             return raw
-        items = listed(raw, "items")
-        item = items[0] if items else {}
-        price = _price(item, "price") or _price(item, "plan") or _price(raw, "plan")
-        recurring = child(price, "recurring")
+        items = _items(raw)
+        start, end = _period(raw, items)
+        pause = child(raw, "pause_collection")
+        currency = first(raw.get("currency"), *(_price(item).get("currency") for item in items))
         return {
             **{name: raw.get(name) for name in _AS_SENT},
-            "price_id": price.get("id"),
-            "price_name": price.get("nickname") or price.get("name"),
-            "quantity": first(item.get("quantity"), raw.get("quantity")),
-            "unit_amount": first(price.get("unit_amount"), price.get("amount")),
-            "currency": first(price.get("currency"), raw.get("currency")),
-            "interval": first(recurring.get("interval"), price.get("interval")),
-            "interval_count": first(recurring.get("interval_count"), price.get("interval_count")),
-            "current_period_start": first(item.get("current_period_start"), raw.get("current_period_start")),
-            "current_period_end": first(item.get("current_period_end"), raw.get("current_period_end")),
+            "currency": currency,
+            "items": [_item(item, currency) for item in items] if _names_a_price(items) else (),
+            "current_period_start": start,
+            "current_period_end": end,
+            "pending_update": bool(raw.get("pending_update")),
             "cancel_at_period_end": first(raw.get("cancel_at_period_end"), False),
+            "cancellation_reason": child(raw, "cancellation_details").get("reason"),
+            "pause_collection": pause.get("behavior"),
+            "resumes_at": pause.get("resumes_at"),
             "user_id": child(raw, "metadata").get("userId"),
         }
 
 
-_AS_SENT = ("id", "customer", "status", "created", "trial_end", "canceled_at", "ended_at")
+_AS_SENT = (
+    "id",
+    "customer",
+    "status",
+    "created",
+    "trial_end",
+    "latest_invoice",
+    "cancel_at",
+    "canceled_at",
+    "ended_at",
+)
+
+_COMPARED = ("status", "trial_end", "cancel_at", "cancel_at_period_end", "canceled_at", "ended_at")
 
 
-def previous_price_id(previous: Mapping[str, Any]) -> str | None:
-    """Returns the price in `previous_attributes` of an update, None if the price did not change."""
+def previous_items(previous: Mapping[str, Any]) -> tuple[SubscriptionItem, ...]:
+    """Returns the items in `previous_attributes` of an update; () if they did not change or cannot be read.
+
+    Stripe does not promise the shape of these differences.
+    """
     try:
-        items = listed(previous, "items")
-        item = items[0] if items else {}
-        price = _price(item, "price") or _price(item, "plan") or _price(previous, "plan")
-    except ValueError:
-        return None  # Stripe does not promise the shape of these differences
-    price_id = price.get("id")
-    return price_id if isinstance(price_id, str) and price_id else None
+        items = _items(previous)
+        return tuple(SubscriptionItem.model_validate(_item(item, None)) for item in items if _price(item).get("id"))
+    except ValueError:  # pydantic's errors included
+        return ()
 
 
-def _price(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = parent.get(name)
-    return {"id": value} if isinstance(value, str) else child(parent, name)
+def previous_values(previous: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what an update replaced, in JSON, for the fields in which two updates of one second can be ordered.
+
+    Times are seconds since the epoch; `prices` are the ids of the items' prices, in alphabetical order.
+    """
+    values = {name: previous[name] for name in _COMPARED if name in previous}
+    if "latest_invoice" in previous:
+        invoice = previous["latest_invoice"]
+        values["latest_invoice"] = invoice.get("id") if isinstance(invoice, Mapping) else invoice
+    if items := previous_items(previous):
+        values["prices"] = sorted(item.price for item in items if item.price is not None)
+        if len(items) == 1 and items[0].quantity is not None:
+            values["quantity"] = items[0].quantity
+    return values
+
+
+def _items(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns the list of items; the subscription itself if it has only `plan`."""
+    return listed(raw, "items") or ([raw] if raw.get("plan") else [])
+
+
+def _names_a_price(items: list[Mapping[str, Any]]) -> bool:
+    return any(_price(item).get("id") for item in items)
+
+
+def _price(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in ("price", "plan"):
+        value = item.get(name)
+        if isinstance(value, str) and value:
+            return {"id": value}
+        if value:
+            return child(item, name)
+    return {}
+
+
+def _item(item: Mapping[str, Any], currency: Any) -> dict[str, Any]:
+    price = _price(item)
+    recurring = child(price, "recurring")
+    packages = first(price.get("transform_quantity"), price.get("transform_usage"))
+    divided = packages if isinstance(packages, Mapping) else {}
+    return {
+        "id": item.get("id") if item.get("object") != "subscription" else None,
+        "price": price.get("id"),
+        "name": price.get("nickname") or price.get("name"),
+        "product": price.get("product"),
+        "quantity": item.get("quantity"),
+        "unit_amount": _unit_amount(price, currency),
+        "currency": first(currency, price.get("currency")),
+        "usage_type": first(recurring.get("usage_type"), price.get("usage_type")),
+        "interval": first(recurring.get("interval"), price.get("interval")),
+        "interval_count": first(recurring.get("interval_count"), price.get("interval_count")),
+        "divide_by": divided.get("divide_by"),
+        "round": divided.get("round"),
+    }
+
+
+def _unit_amount(price: Mapping[str, Any], currency: Any) -> Any:
+    """Returns the amount in the subscription's currency, which may be one of `currency_options` (behaviours.md C16)."""
+    if currency is None or price.get("currency") in (None, currency):
+        return first(price.get("unit_amount"), price.get("amount"))
+    return child(child(price, "currency_options"), currency).get("unit_amount") if isinstance(currency, str) else None
+
+
+def _period(raw: Mapping[str, Any], items: list[Mapping[str, Any]]) -> tuple[Any, Any]:
+    """Returns the period that ends first."""
+    periods = [(item.get("current_period_start"), item.get("current_period_end")) for item in items]
+    ending = [period for period in periods if isinstance(period[1], int)]
+    if ending:
+        return min(ending, key=lambda period: period[1])
+    return raw.get("current_period_start"), raw.get("current_period_end")

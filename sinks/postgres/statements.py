@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_type_hints
 
 import asyncpg
 import orjson
@@ -137,7 +137,14 @@ def _encoder(column: Column[Any]) -> Callable[[Any], object] | None:
 def _decoder(column: Column[Any], hint: object) -> Callable[[Any], object] | None:
     if isinstance(column.type, JSONB):
         return orjson.loads
-    return hint if isinstance(hint, type) and issubclass(hint, enum.Enum) else None
+    for kind in get_args(hint) or (hint,):
+        if isinstance(kind, type) and issubclass(kind, enum.Enum):
+            return _optional(kind)
+    return None
+
+
+def _optional(kind: type[enum.Enum]) -> Callable[[Any], object]:
+    return lambda value: None if value is None else kind(value)
 
 
 def _unnested(column: Column[Any], at: int) -> str:

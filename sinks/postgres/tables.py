@@ -50,6 +50,10 @@ def _json(name: str, *, null: bool = False) -> Column[object]:
     return Column(name, JSONB, nullable=null, server_default=None if null else text("'{}'"))
 
 
+def _list(name: str) -> Column[object]:
+    return Column(name, JSONB, nullable=False, server_default=text("'[]'"))
+
+
 def _version(name: str) -> Column[str]:
     return _text(name, default="")
 
@@ -131,6 +135,12 @@ organizations = Table(
     _text("billing_status"),
     _text("plan"),
     _json("limits"),
+    _flag("has_access"),
+    _text("access_reason", default=""),
+    _time("access_changes_at"),
+    _time("access_until"),
+    _json("access_after"),
+    Column("access_version", BigInteger, nullable=False, server_default=text("0")),
     _time("next_billing_at"),
     _time("cancelled_at"),
     UniqueConstraint("account", "customer_id"),
@@ -155,6 +165,7 @@ subscriptions = Table(
     _text("subscription_id", key=True),
     _text("customer_id", null=False),
     _text("status", null=False),
+    _text("stripe_status"),
     _text("price_id"),
     _text("first_price_id"),
     _text("checkout_plan"),
@@ -164,16 +175,28 @@ subscriptions = Table(
     _text("currency"),
     _text("interval"),
     Column("interval_count", Integer),
+    _list("items"),
     _time("current_period_start"),
     _time("current_period_end"),
     _time("trial_end"),
+    _text("latest_invoice"),
+    _flag("pending_update"),
+    _time("cancel_at"),
     _flag("cancel_at_period_end"),
     _time("canceled_at"),
+    _text("cancellation_reason"),
     _time("ended_at"),
+    _text("pause_collection"),
+    _time("resumes_at"),
+    _text("failed_invoice"),
     _time("payment_failed_at"),
     _count("payment_attempts"),
+    _json("invoices"),
+    _json("price_changes"),
+    _json("newest"),
     _version("version"),
     _version("first_version"),
+    _version("items_version"),
     _version("status_version"),
     _version("billing_version"),
     _version("checkout_version"),

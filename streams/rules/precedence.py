@@ -23,12 +23,12 @@ INVOICE_PAID = 40
 SUBSCRIPTION_UPDATED = 50
 SUBSCRIPTION_DELETED = 90
 
-_WEAK, _PARTIAL = "-", "."  # both sort before a digit, and so before a version without a prefix
+WEAK, _PARTIAL = "-", "."  # both sort before a digit, and so before a version without a prefix
 
 
 def weak(version: Version) -> Version:
     """The version for data from an event about another object. Any event about the object itself overrules it."""
-    return Version(_WEAK + version)
+    return Version(WEAK + version)
 
 
 def partial(version: Version) -> Version:

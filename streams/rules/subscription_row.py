@@ -2,26 +2,32 @@
 
 The row's groups of columns, each with its version, and the events that write them:
 
-    version            price, period, trial, cancellation    subscription events
-    status_version     status                                subscription events, invoices, checkouts (weak)
-    billing_version    failed payments                       invoices
+    version            Stripe's status, period, trial, end   subscription events
+    items_version      items and prices                      subscription events that name a price
+    billing_version    the facts of its invoices             invoices
     checkout_version   the plan chosen at checkout           checkouts
     first_version      the price at the start                the oldest subscription event
 
-`plan` is derived from the other columns.
+Stripe reports the status, so `status` is that of the newest subscription object. An invoice changes it only if it is
+the subscription's latest one and newer than that object (behaviours.md C1, C2). Price, plan, `status` and the facts of
+the failed invoice are derived from the groups.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.settings import FREE_PLAN, Config
 from schemas.state import Subscription, SubscriptionStatus
-from schemas.stripe.subscription import StripeSubscription
-from schemas.version import UNSEEN, Version, version
-from streams.rules.precedence import FIRST_INVOICE_FAILED, rank_of, weak
+from schemas.stripe.invoice import FIRST_INVOICE, StripeInvoice
+from schemas.stripe.subscription import StripeSubscription, previous_items, previous_values
+from schemas.version import UNSEEN, Version, is_tie, version
+from streams.rules.precedence import WEAK, weak
+from streams.rules.subscriptions import invoice_facts, price_changes, same_second
 
 ENDED = frozenset({SubscriptionStatus.CANCELED, SubscriptionStatus.INCOMPLETE_EXPIRED})
 """Final statuses: a subscription with the same id never leaves them."""
@@ -29,20 +35,32 @@ ENDED = frozenset({SubscriptionStatus.CANCELED, SubscriptionStatus.INCOMPLETE_EX
 NEVER_BEGUN = frozenset({SubscriptionStatus.INCOMPLETE, SubscriptionStatus.INCOMPLETE_EXPIRED})
 """The first payment is pending, or it never arrived."""
 
-_STRIPE_FIELDS = (
-    "price_id",
-    "quantity",
-    "unit_amount",
-    "currency",
-    "interval",
-    "interval_count",
+_UNPAID = frozenset({SubscriptionStatus.PAST_DUE, SubscriptionStatus.UNPAID})
+
+_FACTS = (
     "current_period_start",
     "current_period_end",
     "trial_end",
+    "latest_invoice",
+    "pending_update",
+    "cancel_at",
     "cancel_at_period_end",
     "canceled_at",
+    "cancellation_reason",
     "ended_at",
+    "pause_collection",
+    "resumes_at",
 )
+"""Columns with the name of their field."""
+
+_TIMES = frozenset(
+    {"current_period_start", "current_period_end", "trial_end", "cancel_at", "canceled_at", "ended_at", "resumes_at"}
+)
+
+_MAIN = ("quantity", "unit_amount", "currency", "interval", "interval_count")
+"""Columns of the item that decides the plan."""
+
+Item = Mapping[str, Any]
 
 
 def blank(account: str, subscription_id: str, customer_id: str) -> Subscription:
@@ -51,8 +69,9 @@ def blank(account: str, subscription_id: str, customer_id: str) -> Subscription:
 
 
 def status_of(event: Event[StripeSubscription]) -> SubscriptionStatus:
-    """The status in the event. `deleted` means canceled, whatever status its object has (behaviours.md B4)."""
-    return SubscriptionStatus.CANCELED if event.terminal else event.object.status
+    """The status in the event. `deleted` means canceled, unless its first payment never arrived (behaviours.md B4)."""
+    status = event.object.status
+    return SubscriptionStatus.CANCELED if event.terminal and status not in ENDED else status
 
 
 def version_of(event: Event[StripeSubscription]) -> Version:
@@ -60,89 +79,189 @@ def version_of(event: Event[StripeSubscription]) -> Version:
     return version(event.created, event.rank, event.id, terminal=status_of(event) in ENDED)
 
 
-def has_same_content(event: Event[StripeSubscription], row: Subscription) -> bool:
-    """Whether the row has the event's values already, so that a tie need not be settled with Stripe."""
-    fields = _fields(event.object)
-    return all(fields[name] == getattr(row, name) for name in _STRIPE_FIELDS) and status_of(event) is row.status
+def needs_stripe(row: Subscription) -> bool:
+    """Whether only Stripe knows which of two events of one second is the later one."""
+    tied = row.newest.get("tied", ())
+    return bool(tied) and same_second.is_undecided(tied)
 
 
 def apply_subscription_event(row: Subscription, event: Event[StripeSubscription], config: Config) -> Subscription:
     """The row after a `customer.subscription.*` event."""
-    new_version, status = version_of(event), status_of(event)
+    new_version = version_of(event)
+    items = _items_of(event)
     changes: dict[str, Any] = {}
-    if new_version > row.version:
-        changes |= _fields(event.object) | {"version": new_version}
+    if is_tie(row.version, new_version):
+        row = _with_tied(row, same_second.joined(_tied(row), _snapshot(event)))
+    else:
+        if new_version > row.version:
+            newest = {"previous": previous_values(event.previous)}
+            changes |= {**_columns(_snapshot(event)["facts"]), "version": new_version, "newest": newest}
+        if items and new_version > row.items_version:
+            changes |= {"items": items, "items_version": new_version}
     if row.first_version == UNSEEN or event.version < row.first_version:
-        changes |= {"first_price_id": event.object.price_id, "first_version": event.version}
-    if new_version >= row.status_version:
-        changes |= {"status": status, "status_version": new_version}
-    elif new_version > row.version and rank_of(row.status_version) == FIRST_INVOICE_FAILED:
-        changes |= {"status": _after_first_failure(status)}
-    return _with_plan(replace(row, **changes), config)
+        changes |= {"first_price_id": _price_of(items, config) or row.first_price_id, "first_version": event.version}
+    if items and (price := _price_of(items, config)) is not None:
+        former = main_item(_plain(previous_items(event.previous)), config)
+        before = former["price"] if former is not None else None
+        changes["price_changes"] = price_changes.with_price(row.price_changes, event.created, price, before)
+    return with_derived(replace(row, **changes), config)
 
 
 def apply_checkout_event(
     row: Subscription, event: Event[Any], plan_id: str | None, *, has_begun: bool, config: Config
 ) -> Subscription:
-    """The row after a completed checkout: the chosen plan and, until a stronger version, the status active."""
+    """The row after a completed checkout: the chosen plan and, until Stripe reports a status, the status active."""
     changes: dict[str, Any] = {}
     if plan_id is not None and event.version > row.checkout_version:
         changes |= {"checkout_plan": plan_id, "checkout_version": event.version}
-    if has_begun and weak(event.version) > row.status_version:
+    if has_begun and weak(event.version) > row.status_version and row.stripe_status is None:
         changes |= {"status": SubscriptionStatus.ACTIVE, "status_version": weak(event.version)}
-    return _with_plan(replace(row, **changes), config)
+    return with_derived(replace(row, **changes), config)
 
 
-def apply_invoice_paid(
-    row: Subscription, event: Event[Any], *, bills_subscription: bool, config: Config
-) -> Subscription:
-    """The row after a paid invoice. An invoice that bills no time (a trial) does not change the status."""
-    changes: dict[str, Any] = {}
-    if event.version > row.billing_version:
-        changes |= {"payment_failed_at": None, "payment_attempts": 0, "billing_version": event.version}
-    if bills_subscription and event.version > row.status_version:
-        changes |= {"status": SubscriptionStatus.ACTIVE, "status_version": event.version}
-    return _with_plan(replace(row, **changes), config)
+def apply_invoice_paid(row: Subscription, event: Event[StripeInvoice], config: Config) -> Subscription:
+    """The row after a paid invoice."""
+    return _after_invoice(row, event, invoice_facts.paid(row, event), config)
 
 
-def apply_invoice_closed(row: Subscription, event: Event[Any]) -> Subscription:
-    """The row after a voided invoice: no failed payment. The status stays; subscription events change it."""
-    if event.version <= row.billing_version:
-        return row
-    return replace(row, payment_failed_at=None, payment_attempts=0, billing_version=event.version)
+def apply_invoice_closed(row: Subscription, event: Event[StripeInvoice], config: Config) -> Subscription:
+    """The row after a voided invoice: it is not owed. The status stays; subscription events change it."""
+    return _after_invoice(row, event, invoice_facts.closed(row, event), config)
 
 
 def apply_invoice_failed(
-    row: Subscription, event: Event[Any], attempts: int, *, is_first: bool, config: Config
+    row: Subscription, event: Event[StripeInvoice], *, is_settled: bool, config: Config
 ) -> Subscription:
-    """The row after a failed payment: past due, or still incomplete if the subscription never started."""
-    changes: dict[str, Any] = {}
-    if event.version > row.billing_version:
-        changes |= {"payment_failed_at": event.at, "payment_attempts": attempts, "billing_version": event.version}
-    new_version = version(event.created, FIRST_INVOICE_FAILED, event.id) if is_first else event.version
-    if new_version > row.status_version:
-        has_status = row.status_version != UNSEEN
-        status = _after_first_failure(row.status) if is_first and has_status else SubscriptionStatus.PAST_DUE
-        changes |= {"status": status, "status_version": new_version}
-    return _with_plan(replace(row, **changes), config)
+    """The row after a failed payment. `is_settled`: the invoice is known to be paid or voided."""
+    facts = row.invoices if is_settled else invoice_facts.failed(row, event)
+    return _after_invoice(row, event, facts, config)
 
 
 def plan_bought(row: Subscription, config: Config) -> str | None:
-    """The plan that was bought, also after the subscription's end. None if no plan has the price."""
-    if row.checkout_plan is not None and row.price_id == row.first_price_id:
+    """The plan that was bought, also after the subscription's end. None if no plan has the price.
+
+    A plan named at checkout that the config does not have is ignored (behaviours.md B2).
+    """
+    if row.checkout_plan in config.plans and row.price_id == row.first_price_id:
         return row.checkout_plan
     return config.plan_of_price(row.price_id)
 
 
-def _after_first_failure(status: SubscriptionStatus) -> SubscriptionStatus:
-    is_incomplete = status is SubscriptionStatus.INCOMPLETE
-    return SubscriptionStatus.INCOMPLETE if is_incomplete else SubscriptionStatus.PAST_DUE
+def main_item(items: Sequence[Item], config: Config) -> Item | None:
+    """Returns the item that decides the plan (behaviours.md B7): that of the largest plan, whatever its position.
+
+    Without such an item, the first one that is not billed by usage.
+    """
+    priced = [item for item in items if item["price"] is not None]
+    if not priced:
+        return None
+
+    def size(item: Item) -> tuple[int, bool]:
+        return config.size_of_plan(config.plan_of_price(item["price"])), item["usage_type"] != "metered"
+
+    return max(priced, key=size)  # max returns the first of equal ones
 
 
-def _fields(subscription: StripeSubscription) -> dict[str, Any]:
-    return {name: getattr(subscription, name) for name in _STRIPE_FIELDS}
+def with_derived(row: Subscription, config: Config) -> Subscription:
+    """The row with its derived columns: price, status, failed invoice and plan. Nothing changes if they are current."""
+    changes: dict[str, Any] = {}
+    item = main_item(row.items, config)
+    if item is not None:
+        changes |= {"price_id": item["price"], **{name: item[name] for name in _MAIN}}
+    status, status_version = _status(row)
+    changes |= {"status": status, "status_version": status_version}
+    failed = invoice_facts.owed(row)
+    changes |= {
+        "failed_invoice": failed,
+        "payment_failed_at": invoice_facts.first_failed_at(row, failed) if failed else None,
+        "payment_attempts": row.invoices[failed]["attempts"] if failed else 0,
+    }
+    row = replace(row, **changes)
+    return replace(row, plan=FREE_PLAN if row.status in ENDED else plan_bought(row, config))
 
 
-def _with_plan(row: Subscription, config: Config) -> Subscription:
-    plan = FREE_PLAN if row.status in ENDED else plan_bought(row, config)
-    return row if plan == row.plan else replace(row, plan=plan)
+def _status(row: Subscription) -> tuple[SubscriptionStatus, Version]:
+    """Stripe's word, unless the latest invoice has newer facts."""
+    latest = invoice_facts.latest_of(row)
+    fact = row.invoices.get(latest, {}) if latest is not None else {}
+    paid, failed = Version(fact.get("paid", "")), Version(fact.get("failed", ""))
+    is_owed = bool(failed) and invoice_facts.owed(row) == latest
+    said = row.stripe_status
+    if said is None:
+        return _status_unreported(row, fact, is_owed=is_owed)
+    if paid > row.version and (said in _UNPAID or (said is SubscriptionStatus.INCOMPLETE and fact["bills"])):
+        return SubscriptionStatus.ACTIVE, paid
+    if is_owed and failed > row.version and said is SubscriptionStatus.ACTIVE:
+        return SubscriptionStatus.PAST_DUE, failed
+    return said, row.version
+
+
+def _status_unreported(row: Subscription, fact: Mapping[str, Any], *, is_owed: bool) -> tuple[SubscriptionStatus, Version]:
+    """The status before the first subscription event: what its latest invoice or its checkout implies."""
+    if fact.get("paid") and fact["bills"]:
+        return SubscriptionStatus.ACTIVE, Version(fact["paid"])
+    if is_owed and fact["reason"] != FIRST_INVOICE:
+        return SubscriptionStatus.PAST_DUE, Version(fact["failed"])
+    by_checkout = row.status_version.startswith(WEAK)
+    return (row.status, row.status_version) if by_checkout else (SubscriptionStatus.INCOMPLETE, UNSEEN)
+
+
+def _after_invoice(
+    row: Subscription, event: Event[StripeInvoice], facts: invoice_facts.Facts, config: Config
+) -> Subscription:
+    newest = max(row.billing_version, event.version)
+    return with_derived(replace(row, invoices=facts, billing_version=newest), config)
+
+
+def _snapshot(event: Event[StripeSubscription]) -> dict[str, Any]:
+    """What the event says, in JSON. Times are seconds since the epoch, as in its previous attributes."""
+    facts = {name: _json(getattr(event.object, name)) for name in _FACTS}
+    facts |= {"stripe_status": str(status_of(event)), "items": _items_of(event)}
+    return {"version": version_of(event), "previous": previous_values(event.previous), "facts": facts}
+
+
+def _tied(row: Subscription) -> list[same_second.Snapshot]:
+    """The events of the second of the row's version; the row itself has the facts of a single one."""
+    if "tied" in row.newest:
+        return list(row.newest["tied"])
+    facts = {name: _json(getattr(row, name)) for name in _FACTS}
+    facts |= {"stripe_status": str(row.stripe_status or row.status)}
+    facts |= {"items": list(row.items) if row.items_version == row.version else []}
+    return [{"version": row.version, "previous": row.newest.get("previous", {}), "facts": facts}]
+
+
+def _with_tied(row: Subscription, tied: list[same_second.Snapshot]) -> Subscription:
+    if len(tied) == 1:  # the same event again
+        return row
+    latest = same_second.latest_of(tied)
+    changes: dict[str, Any] = {**_columns(latest["facts"]), "version": Version(latest["version"])}
+    if naming := [one for one in tied if one["facts"]["items"]]:
+        latest = same_second.latest_of(naming)
+        changes |= {"items": latest["facts"]["items"], "items_version": Version(latest["version"])}
+    return replace(row, **changes, newest={"tied": tied})
+
+
+def _columns(facts: Mapping[str, Any]) -> dict[str, Any]:
+    columns = {name: _time(facts[name]) if name in _TIMES else facts[name] for name in _FACTS}
+    return columns | {"stripe_status": SubscriptionStatus(facts["stripe_status"])}
+
+
+def _items_of(event: Event[StripeSubscription]) -> list[Item]:
+    return _plain(event.object.items)
+
+
+def _plain(items: Sequence[Any]) -> list[Item]:
+    return [item.model_dump() for item in items]
+
+
+def _price_of(items: Sequence[Item], config: Config) -> str | None:
+    item = main_item(items, config)
+    return item["price"] if item is not None else None
+
+
+def _json(value: Any) -> Any:
+    return int(value.timestamp()) if isinstance(value, datetime) else value
+
+
+def _time(seconds: int | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None

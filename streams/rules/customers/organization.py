@@ -1,7 +1,7 @@
 """Derives a customer's organization from the customer and their subscriptions alone.
 
-It has no version of its own. It is derived again after each change of those rows, so it does not depend on the order of
-the events.
+It is derived again after each change of those rows, and for everyone when the config changes, so it does not depend on
+the order of the events. Only `access_version` counts.
 """
 
 from __future__ import annotations
@@ -9,25 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from schemas.settings import FREE_PLAN, Config
+from schemas.fast_row import replace
+from schemas.settings import Config
 from schemas.state import Customer, Organization, OrganizationStatus, Subscription, SubscriptionStatus
 from schemas.version import UNSEEN
+from streams.rules.customers.access import RANK, derive_access, renews_at
 from streams.rules.subscription_row import ENDED, NEVER_BEGUN
-
-_BEST_FIRST = (
-    SubscriptionStatus.ACTIVE,
-    SubscriptionStatus.TRIALING,
-    SubscriptionStatus.PAST_DUE,
-    SubscriptionStatus.UNPAID,
-    SubscriptionStatus.PAUSED,
-    SubscriptionStatus.INCOMPLETE,
-    SubscriptionStatus.CANCELED,
-    SubscriptionStatus.INCOMPLETE_EXPIRED,
-)
-
-_RANK = {status: at for at, status in enumerate(_BEST_FIRST)}
-
-_WITHOUT_ACCESS = NEVER_BEGUN | ENDED
 
 _STATUS = {
     SubscriptionStatus.ACTIVE: OrganizationStatus.ACTIVE,
@@ -40,14 +27,23 @@ _STATUS = {
     SubscriptionStatus.INCOMPLETE_EXPIRED: OrganizationStatus.CANCELLED,
 }
 
+_UNPAID = (SubscriptionStatus.PAST_DUE, SubscriptionStatus.UNPAID)
 
-def derive_organization(config: Config, customer: Customer, subscriptions: Sequence[Subscription]) -> Organization:
-    """The organization of a customer with at least one subscription, running or ended. Takes the changed rows."""
-    best = min(subscriptions, key=lambda row: (_RANK[row.status], row.subscription_id))
-    status = _status(customer, subscriptions, best)
-    has_access = status is not OrganizationStatus.CANCELLED and best.status not in _WITHOUT_ACCESS
-    plan = best.plan if has_access else FREE_PLAN
-    return Organization(
+_SHOWN = ("plan", "limits", "has_access", "access_reason", "access_changes_at", "access_until", "access_after")
+"""The columns whose changes `access_version` counts."""
+
+
+def derive_organization(
+    config: Config, customer: Customer, subscriptions: Sequence[Subscription], stored: Organization | None = None
+) -> Organization:
+    """The organization of a customer with at least one subscription, running or ended. Takes the changed rows.
+
+    `stored` is the present row, for the version of its access.
+    """
+    status = _status(customer, subscriptions)
+    access = derive_access(config, customer, subscriptions)
+    renewals = [end for row in subscriptions if (end := renews_at(row)) is not None]
+    derived = Organization(
         organization_id=Organization.id_of(customer.account, customer.customer_id),
         account=customer.account,
         customer_id=customer.customer_id,
@@ -55,21 +51,29 @@ def derive_organization(config: Config, customer: Customer, subscriptions: Seque
         billing_email=customer.email,
         status=status,
         billing_status=_billing_status(subscriptions),
-        plan=plan,
-        limits=config.limits_of_plan(plan),
-        next_billing_at=best.current_period_end if has_access and not best.cancel_at_period_end else None,
+        plan=access.plan,
+        limits=access.limits,
+        has_access=access.has_access,
+        access_reason=access.reason,
+        access_changes_at=access.changes_at,
+        access_until=access.until,
+        access_after=access.after,
+        access_version=stored.access_version if stored is not None else 1,
+        next_billing_at=min(renewals, default=None) if access.has_access else None,
         cancelled_at=_cancelled_at(customer, subscriptions) if status is OrganizationStatus.CANCELLED else None,
     )
+    if stored is None or all(getattr(stored, name) == getattr(derived, name) for name in _SHOWN):
+        return derived
+    return replace(derived, access_version=stored.access_version + 1)
 
 
-def _status(customer: Customer, subscriptions: Sequence[Subscription], best: Subscription) -> OrganizationStatus:
+def _status(customer: Customer, subscriptions: Sequence[Subscription]) -> OrganizationStatus:
+    """The status of the best subscription. A failed payment of another one that runs shows too."""
     if customer.deleted_at is not None:
         return OrganizationStatus.CANCELLED
-    # A failed payment shows even if another subscription is paid, or if none has started.
-    unpaid = (row for row in subscriptions if row.status not in ENDED)
-    if any(row.payment_failed_at or _STATUS[row.status] is OrganizationStatus.PAYMENT_FAILED for row in unpaid):
+    if any(row.status in _UNPAID for row in subscriptions):
         return OrganizationStatus.PAYMENT_FAILED
-    return _STATUS[best.status]
+    return _STATUS[min((row.status for row in subscriptions), key=RANK.__getitem__)]
 
 
 def _first(subscriptions: Sequence[Subscription]) -> Subscription:
@@ -78,10 +82,16 @@ def _first(subscriptions: Sequence[Subscription]) -> Subscription:
 
 
 def _billing_status(subscriptions: Sequence[Subscription]) -> str | None:
-    newest = max(subscriptions, key=lambda row: row.billing_version)
-    if newest.billing_version == UNSEEN:
-        return None
-    return "failed" if newest.payment_failed_at else "paid"
+    """`failed` while a running subscription has a failed invoice that is owed, else `paid` if any invoice was paid.
+
+    The first try of another subscription says nothing about one that runs, so it counts only if there is no other.
+    """
+    running = [row for row in subscriptions if row.status not in ENDED]
+    begun = [row for row in running if row.status not in NEVER_BEGUN] or running
+    if any(row.status in _UNPAID or row.failed_invoice is not None for row in begun):
+        return "failed"
+    is_paid = any("paid" in fact for row in subscriptions for fact in row.invoices.values())
+    return "paid" if is_paid else None
 
 
 def _cancelled_at(customer: Customer, subscriptions: Sequence[Subscription]) -> datetime | None:

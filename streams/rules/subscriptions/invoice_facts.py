@@ -1,0 +1,109 @@
+"""Keeps what a subscription's invoices say about its payment (behaviours.md C1, C2).
+
+The column `invoices` has one entry per invoice: `reason` and `created`, then `paid` or `closed` (the version of the
+event), or the facts of its failures: `failed` (version of the newest), `first` and `last` (ISO 8601), `attempts`, and
+`due` (ISO 8601) if the customer pays it by hand. Paid beats closed, and closed beats failed, in any order of the events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from schemas.event import Event
+from schemas.state import Subscription
+from schemas.stripe.invoice import FIRST_INVOICE, SEND_INVOICE, StripeInvoice
+
+MOST = 24
+"""Maximum number of entries; the latest invoice and the newest others are kept."""
+
+UPDATE_INVOICE = "subscription_update"
+_CYCLES = frozenset({FIRST_INVOICE, "subscription_cycle", "subscription", "quote_accept", None})
+"""`billing_reason` of invoices that begin a period. Old samples have none."""
+
+Fact = Mapping[str, Any]
+Facts = Mapping[str, Fact]
+
+
+def paid(row: Subscription, event: Event[StripeInvoice]) -> Facts:
+    """The column after the invoice was paid."""
+    entry = _entry(row, event)
+    best = max(entry.get("paid", ""), event.version)
+    return _with(row, event, {**_named(entry), "paid": best, "bills": event.object.bills_subscription})
+
+
+def closed(row: Subscription, event: Event[StripeInvoice]) -> Facts:
+    """The column after the invoice was voided: nothing of it is owed."""
+    entry = _entry(row, event)
+    if "paid" in entry:
+        return row.invoices
+    return _with(row, event, {**_named(entry), "closed": max(entry.get("closed", ""), event.version)})
+
+
+def failed(row: Subscription, event: Event[StripeInvoice]) -> Facts:
+    """The column after a payment of the invoice failed."""
+    entry, invoice = _entry(row, event), event.object
+    if "paid" in entry or "closed" in entry:
+        return row.invoices
+    at = event.at.isoformat()
+    is_by_hand = invoice.collection_method == SEND_INVOICE and invoice.due_date is not None
+    entry = {
+        **_named(entry),
+        "failed": max(entry.get("failed", ""), event.version),
+        "first": min(entry.get("first", at), at),
+        "last": max(entry.get("last", at), at),
+        "attempts": max(entry.get("attempts", 0), invoice.attempt_count),
+        "due": invoice.due_date.isoformat() if is_by_hand and invoice.due_date else None,
+    }
+    return _with(row, event, entry)
+
+
+def owed(row: Subscription) -> str | None:
+    """Returns the failed invoice that is owed, the latest one first; None if no failed invoice is owed.
+
+    Nothing is owed yet before the due date of an invoice that is paid by hand. The invoice of an update that waits for
+    its payment is never owed: the update is dropped with it.
+    """
+    owing = [id_ for id_, fact in row.invoices.items() if _is_owed(row, id_, fact)]
+    latest = latest_of(row)
+    if latest in owing:
+        return latest
+    return max(owing, key=lambda id_: (row.invoices[id_]["created"], id_), default=None)
+
+
+def first_failed_at(row: Subscription, invoice_id: str) -> datetime:
+    return datetime.fromisoformat(row.invoices[invoice_id]["first"])
+
+
+def latest_of(row: Subscription) -> str | None:
+    """Returns the subscription's latest invoice; if Stripe has named none, the newest one that begins a period."""
+    if row.latest_invoice is not None:
+        return row.latest_invoice
+    cycles = [id_ for id_, fact in row.invoices.items() if fact["reason"] in _CYCLES]
+    return max(cycles, key=lambda id_: (row.invoices[id_]["created"], id_), default=None)
+
+
+def _is_owed(row: Subscription, id_: str, fact: Fact) -> bool:
+    if "failed" not in fact or (fact["due"] is not None and fact["last"] < fact["due"]):
+        return False
+    return not (row.pending_update and fact["reason"] == UPDATE_INVOICE and id_ == row.latest_invoice)
+
+
+def _entry(row: Subscription, event: Event[StripeInvoice]) -> Fact:
+    invoice = event.object
+    created = int(invoice.created.timestamp()) if invoice.created is not None else event.created
+    stored = row.invoices.get(invoice.id or "", {})
+    return {"reason": invoice.billing_reason, **stored, "created": min(stored.get("created", created), created)}
+
+
+def _named(entry: Fact) -> dict[str, Any]:
+    return {"reason": entry["reason"], "created": entry["created"]}
+
+
+def _with(row: Subscription, event: Event[StripeInvoice], entry: Fact) -> Facts:
+    facts = {**row.invoices, (event.object.id or ""): entry}
+    if len(facts) <= MOST:
+        return facts
+    by_age = sorted(facts, key=lambda id_: (id_ == row.latest_invoice, facts[id_]["created"], id_))
+    return {id_: facts[id_] for id_ in by_age[-MOST:]}
