@@ -89,7 +89,13 @@ class PlanChanged(CustomerMail):
     plan: Line
     previous_plan: OptionalLine = None
     price: Money | None = None
+    """The price of one unit."""
+    previous_price: Money | None = None
     interval: Interval | None = None
+    previous_interval: Interval | None = None
+    quantity: int | None = None
+    previous_quantity: int | None = None
+    """None if it is not known."""
 
 
 class SubscriptionCanceled(CustomerMail):

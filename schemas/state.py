@@ -118,8 +118,6 @@ class Organization:
     """When the grace time of a failed payment ends. From then on, `access_after` applies."""
     access_after: Mapping[str, Any] = field(default_factory=dict)
     """Plan, limits, has_access, reason and changes_at from `access_until` on."""
-    access_version: int = 0
-    """Grows with each change of the columns that the view `billing.access` shows."""
     next_billing_at: datetime | None = None
     cancelled_at: datetime | None = None
 

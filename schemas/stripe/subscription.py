@@ -38,7 +38,7 @@ class SubscriptionItem(StripeObject):
     product: ExpandableId | None = None
     quantity: Quantity | None = None
     unit_amount: Amount | None = None
-    """None for a tiered price, a price in fractions of the minor unit, or one whose amount in the currency is unknown."""
+    """None for a tiered price, one in fractions of the minor unit, or one of unknown amount in this currency."""
     currency: Currency | None = None
     usage_type: Text = None
     interval: Text = None

@@ -85,7 +85,7 @@ def _subscribed(event: CheckoutEvent, known: Known) -> list[Effect]:
     organization = derive_organization(known.config, customer, subscriptions_with(known, customer, row)).name
     return [
         *effects,
-        *welcome(known.config, customer, row, organization, price_name=None, to=session.email),
+        *welcome(known.config, customer, row, organization, to=session.email),
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from schemas.effects import QueueEmail
 from schemas.settings import Config
 from schemas.state import Customer, Subscription
-from streams.rules.subscription_row import plan_bought
+from streams.rules.subscription_row import main_item, plan_bought
 
 DAY_S = 86_400
 
@@ -54,9 +54,12 @@ def plan_name(config: Config, plan_id: str | None, price_name: str | None = None
     return plan.name if plan else price_name or plan_id
 
 
-def plan_name_of(config: Config, row: Subscription | None, price_name: str | None = None) -> str | None:
+def plan_name_of(config: Config, row: Subscription | None) -> str | None:
     """The display name of a subscription's plan, also after its end."""
-    return plan_name(config, plan_bought(row, config), price_name) if row is not None else price_name
+    if row is None:
+        return None
+    item = main_item(row.items, config)
+    return plan_name(config, plan_bought(row, config), item["name"] if item is not None else None)
 
 
 def days_until(moment: datetime, now: datetime) -> int:
@@ -65,10 +68,10 @@ def days_until(moment: datetime, now: datetime) -> int:
 
 
 def welcome(
-    config: Config, customer: Customer, row: Subscription, organization: str, *, price_name: str | None, to: str | None
+    config: Config, customer: Customer, row: Subscription, organization: str, *, to: str | None
 ) -> list[QueueEmail]:
     """The welcome mail: one per subscription, by the first event that can name the plan (behaviours.md B1, B2)."""
-    plan = plan_name_of(config, row, price_name) or row.price_id
+    plan = plan_name_of(config, row) or row.price_id
     if plan is None:
         return []
     data = {

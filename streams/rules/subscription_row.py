@@ -132,9 +132,8 @@ def apply_invoice_closed(row: Subscription, event: Event[StripeInvoice], config:
 def apply_invoice_failed(
     row: Subscription, event: Event[StripeInvoice], *, is_settled: bool, config: Config
 ) -> Subscription:
-    """The row after a failed payment. `is_settled`: the invoice is known to be paid or voided."""
-    facts = row.invoices if is_settled else invoice_facts.failed(row, event)
-    return _after_invoice(row, event, facts, config)
+    """The row after a failed payment. `is_settled`: the invoice is known to be paid."""
+    return _after_invoice(row, event, invoice_facts.failed(row, event, is_settled=is_settled), config)
 
 
 def plan_bought(row: Subscription, config: Config) -> str | None:
@@ -196,7 +195,9 @@ def _status(row: Subscription) -> tuple[SubscriptionStatus, Version]:
     return said, row.version
 
 
-def _status_unreported(row: Subscription, fact: Mapping[str, Any], *, is_owed: bool) -> tuple[SubscriptionStatus, Version]:
+def _status_unreported(
+    row: Subscription, fact: Mapping[str, Any], *, is_owed: bool
+) -> tuple[SubscriptionStatus, Version]:
     """The status before the first subscription event: what its latest invoice or its checkout implies."""
     if fact.get("paid") and fact["bills"]:
         return SubscriptionStatus.ACTIVE, Version(fact["paid"])

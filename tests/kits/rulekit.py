@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -148,11 +149,16 @@ class RulesWorld:
 
 
 def by_version(events: Iterable[Json]) -> list[Json]:
-    """The events in the order in which they happened: by `created`, rank of the type, and id."""
+    """The events in the order in which they happened: by `created` and rank of the type, else as they are."""
 
-    def happened(event: Json) -> tuple[int, int, str]:
+    def happened(event: Json) -> tuple[int, int]:
         rule = rule_of(event["type"])
         assert rule is not None
-        return (event["created"], rule.rank, event["id"])
+        return (event["created"], rule.rank)
 
     return sorted(events, key=happened)
+
+
+def mail_counts(keys: Iterable[str]) -> Counter[str]:
+    """The number of mails by key. Those about changes of plan are counted per subscription: their keys are numbers."""
+    return Counter(key.rpartition(":")[0] if key.startswith("plan-changed:") else key for key in keys)

@@ -68,7 +68,7 @@ def gives_access(row: Subscription) -> bool:
 
 
 def grace_end(row: Subscription, config: Config) -> datetime | None:
-    """When a subscription that is past due stops giving access; None if it is not past due, or since when is unknown."""
+    """When a subscription that is past due stops giving access; None if it is not past due or the time is unknown."""
     if row.status is not SubscriptionStatus.PAST_DUE:
         return None
     since = row.payment_failed_at or row.current_period_start

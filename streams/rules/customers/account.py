@@ -69,8 +69,9 @@ def _organize(
     known: Known, before: Customer | None, customer: Customer, subscriptions: Sequence[Subscription]
 ) -> list[Effect]:
     effects: list[Effect] = []
+    stored = known.organization(customer.account, customer.customer_id)
     organization = derive_organization(known.config, customer, subscriptions)
-    if organization != known.organization(customer.account, customer.customer_id):
+    if organization != stored:
         effects.append(Save(organization))
     stand_in = User.id_of(customer.account, customer.customer_id)
     admin = customer.user_id or stand_in

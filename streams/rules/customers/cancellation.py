@@ -6,7 +6,7 @@ ran at the same time does not, because it may end too: the timer's rule checks w
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from schemas.effects import CancelTimers, Effect, OrderExport, StartTimer
 from schemas.event import Event
@@ -29,19 +29,28 @@ def timer_keys(account: str, subject: str) -> set[str]:
 
 
 def after_cancellation(
-    known: Known, event: Event[StripeSubscription], customer_id: str, others: list[Subscription]
+    known: Known,
+    event: Event[StripeSubscription],
+    ended_at: datetime,
+    customer_id: str,
+    others: list[Subscription],
 ) -> list[Effect]:
-    """Starts both timers, unless a later subscription is already known."""
-    if any((began := _began(row)) is not None and began >= event.created for row in others):
+    """Starts both timers, unless a later subscription is already known.
+
+    An end that was found late starts no win-back timer that would be due already.
+    """
+    if any((began := _began(row)) is not None and began >= int(ended_at.timestamp()) for row in others):
         return []
     rules = known.config.rules
-    days = {WIN_BACK: rules.win_back_after_days, ERASE: rules.erase_after_days}
-    return [_timer(event, customer_id, event.object.id, kind, days[kind]) for kind in KINDS]
+    timers: list[Effect] = []
+    if ended_at + timedelta(days=rules.win_back_after_days) > event.at:
+        timers.append(_timer(event, ended_at, customer_id, event.object.id, WIN_BACK, rules.win_back_after_days))
+    return [*timers, _timer(event, ended_at, customer_id, event.object.id, ERASE, rules.erase_after_days)]
 
 
 def after_deletion(known: Known, event: Event[StripeCustomer], customer_id: str) -> StartTimer:
     """Starts the erasure timer of a customer who was deleted at Stripe."""
-    return _timer(event, customer_id, customer_id, ERASE, known.config.rules.erase_after_days)
+    return _timer(event, event.at, customer_id, customer_id, ERASE, known.config.rules.erase_after_days)
 
 
 def order_export(
@@ -97,6 +106,7 @@ def _began(row: Subscription) -> int | None:
 
 def _timer(
     event: Event[StripeSubscription] | Event[StripeCustomer],
+    left_at: datetime,
     customer_id: str,
     subject: str,
     kind: str,
@@ -108,6 +118,6 @@ def _timer(
         customer_id=customer_id,
         kind=kind,
         subject=subject,
-        due_at=event.at + timedelta(days=days),
-        data={"left_at": event.created},
+        due_at=left_at + timedelta(days=days),
+        data={"left_at": int(left_at.timestamp())},
     )

@@ -40,8 +40,9 @@ def erase(known: Known, event: Event[TimerDue], customer_id: str) -> list[Effect
     if anonymous != customer:
         effects.append(Save(anonymous))
     if subscriptions:
+        stored = known.organization(event.account, customer_id)
         organization = derive_organization(known.config, anonymous, subscriptions)
-        if organization != known.organization(event.account, customer_id):
+        if organization != stored:
             effects.append(Save(organization))
     asked_at = datetime.fromtimestamp(int(due.data["left_at"]), UTC)
     return [*effects, Erase(account=event.account, customer_id=customer_id, asked_at=asked_at)]

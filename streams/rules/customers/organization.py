@@ -1,7 +1,7 @@
 """Derives a customer's organization from the customer and their subscriptions alone.
 
-It is derived again after each change of those rows, and for everyone when the config changes, so it does not depend on
-the order of the events. Only `access_version` counts.
+It has no version of its own. It is derived again after each change of those rows, and for everyone when the config
+changes, so it does not depend on the order of the events.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from schemas.fast_row import replace
 from schemas.settings import Config
 from schemas.state import Customer, Organization, OrganizationStatus, Subscription, SubscriptionStatus
 from schemas.version import UNSEEN
@@ -29,21 +28,13 @@ _STATUS = {
 
 _UNPAID = (SubscriptionStatus.PAST_DUE, SubscriptionStatus.UNPAID)
 
-_SHOWN = ("plan", "limits", "has_access", "access_reason", "access_changes_at", "access_until", "access_after")
-"""The columns whose changes `access_version` counts."""
 
-
-def derive_organization(
-    config: Config, customer: Customer, subscriptions: Sequence[Subscription], stored: Organization | None = None
-) -> Organization:
-    """The organization of a customer with at least one subscription, running or ended. Takes the changed rows.
-
-    `stored` is the present row, for the version of its access.
-    """
+def derive_organization(config: Config, customer: Customer, subscriptions: Sequence[Subscription]) -> Organization:
+    """The organization of a customer with at least one subscription, running or ended. Takes the changed rows."""
     status = _status(customer, subscriptions)
     access = derive_access(config, customer, subscriptions)
     renewals = [end for row in subscriptions if (end := renews_at(row)) is not None]
-    derived = Organization(
+    return Organization(
         organization_id=Organization.id_of(customer.account, customer.customer_id),
         account=customer.account,
         customer_id=customer.customer_id,
@@ -58,13 +49,9 @@ def derive_organization(
         access_changes_at=access.changes_at,
         access_until=access.until,
         access_after=access.after,
-        access_version=stored.access_version if stored is not None else 1,
         next_billing_at=min(renewals, default=None) if access.has_access else None,
         cancelled_at=_cancelled_at(customer, subscriptions) if status is OrganizationStatus.CANCELLED else None,
     )
-    if stored is None or all(getattr(stored, name) == getattr(derived, name) for name in _SHOWN):
-        return derived
-    return replace(derived, access_version=stored.access_version + 1)
 
 
 def _status(customer: Customer, subscriptions: Sequence[Subscription]) -> OrganizationStatus:

@@ -8,7 +8,7 @@ from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
 from schemas.state import Customer, Payment, Subscription
-from schemas.stripe.invoice import FIRST_INVOICE, StripeInvoice
+from schemas.stripe.invoice import StripeInvoice
 from streams.rules.customers.account import customer_or_blank, save_customer_and_derived, with_weak_profile
 from streams.rules.invoices import dunning
 from streams.rules.mails import iso, mail, money, plan_name_of
@@ -42,7 +42,7 @@ def on_paid(event: InvoiceEvent, known: Known) -> list[Effect]:
         return effects
     row = _subscription(event, known, customer)
     if row is not None:
-        row = apply_invoice_paid(row, event, bills_subscription=invoice.bills_subscription, config=known.config)
+        row = apply_invoice_paid(row, event, known.config)
     effects += save_customer_and_derived(known, customer, *_some(row))
     effects += dunning.stop(known, event.account, customer.customer_id, _id(invoice))
     if invoice.paid_amount > 0:  # a trial starts with an invoice of 0, which gets no receipt
@@ -81,8 +81,7 @@ def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
         return effects
     row = _subscription(event, known, customer)
     if row is not None:
-        is_first = invoice.billing_reason == FIRST_INVOICE
-        row = apply_invoice_failed(row, event, invoice.attempt_count, is_first=is_first, config=known.config)
+        row = apply_invoice_failed(row, event, is_settled=payment.status in PAID, config=known.config)
     effects += save_customer_and_derived(known, customer, *_some(row))
     if payment.status in PAID or payment.closed_at is not None:
         return effects
@@ -105,7 +104,7 @@ def on_closed(event: InvoiceEvent, known: Known) -> list[Effect]:
         return effects
     row = _subscription(event, known, customer)
     if row is not None and event.type == "invoice.voided":
-        row = apply_invoice_closed(row, event)
+        row = apply_invoice_closed(row, event, known.config)
     effects += save_customer_and_derived(known, customer, *_some(row))
     return effects + dunning.stop(known, event.account, customer.customer_id, _id(invoice))
 

@@ -11,12 +11,12 @@ from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
 from schemas.state import Customer, Subscription, SubscriptionStatus
-from schemas.stripe.subscription import StripeSubscription, previous_price_id
+from schemas.stripe.subscription import StripeSubscription
 from schemas.version import UNSEEN, is_tie
 from streams.rules.customers import cancellation
 from streams.rules.customers.account import customer_or_blank, link_user, save_customer_and_derived, subscriptions_with
 from streams.rules.customers.organization import derive_organization
-from streams.rules.mails import DAY_S, days_until, iso, mail, plan_name, plan_name_of, price_of, welcome
+from streams.rules.mails import DAY_S, days_until, iso, mail, plan_name_of, welcome
 from streams.rules.precedence import (
     SUBSCRIPTION_CREATED,
     SUBSCRIPTION_DELETED,
@@ -31,10 +31,11 @@ from streams.rules.subscription_row import (
     NEVER_BEGUN,
     apply_subscription_event,
     blank,
-    has_same_content,
+    needs_stripe,
+    status_of,
     version_of,
 )
-from streams.rules.subscriptions import trial
+from streams.rules.subscriptions import plan_change, trial
 
 stream = Stream("subscriptions")
 
@@ -78,51 +79,27 @@ def on_created(event: SubscriptionEvent, known: Known) -> list[Effect]:
     is_late = before is not None and before.version != UNSEEN and status not in NEVER_BEGUN
     if status in ENDED or (event.object.status in NEVER_BEGUN and not is_late):
         return change.effects
-    return change.effects + _welcome(event, known, change)
+    return change.effects + _welcome(known, change)
 
 
 @stream.on("customer.subscription.updated", model=StripeSubscription, refer=refer, rank=SUBSCRIPTION_UPDATED)
 def on_updated(event: SubscriptionEvent, known: Known) -> list[Effect]:
-    """B3. Sends the welcome mail after the first payment and a mail for each change of plan."""
+    """B3, and what a fetch or a repair found. Sends the welcome mail after the first payment, and plan changes."""
     change = _change(event, known)
     if change.after.status in NEVER_BEGUN | ENDED:
         return change.effects
     effects = list(change.effects)
     if _has_begun(event, change):
-        effects += _welcome(event, known, change)
-    return effects + _plan_changed(event, known, change)
+        effects += _welcome(known, change)
+    return effects + plan_change.mails(known, event, change.before, change.after, change.customer)
 
 
 @stream.on(
     "customer.subscription.deleted", model=StripeSubscription, refer=refer, rank=SUBSCRIPTION_DELETED, terminal=True
 )
 def on_deleted(event: SubscriptionEvent, known: Known) -> list[Effect]:
-    """B4, B6. Data stays until the erasure timer fires; access ends at once.
-
-    The link to the export is created when the mail is sent, so that its lifetime starts then and the stored mail does
-    not contain it.
-    """
-    change = _change(event, known)
-    row, customer, config = change.after, change.customer, known.config
-    others = [other for other in subscriptions_with(known, customer) if other.key != row.key]
-    waiting = cancellation.after_cancellation(known, event, customer.customer_id, others)
-    is_all_over = bool(waiting) and all(other.status in ENDED for other in others)
-    erase_at = event.at + timedelta(days=config.rules.erase_after_days)
-    export = cancellation.order_export(known, event, customer.customer_id)
-    canceled = {
-        "plan": plan_name_of(config, row, event.object.price_name),
-        "canceled_at": iso(row.ended_at or row.canceled_at or event.at),
-        "access_until": None,
-        "export_id": export.key,
-        "erase_at": iso(erase_at) if is_all_over else None,
-    }
-    return [
-        *change.effects,
-        *waiting,
-        export,
-        mail("subscription-canceled", f"canceled:{row.subscription_id}", customer, canceled),
-        mail("churn-survey", f"survey:{row.subscription_id}", customer, {"survey_url": config.mail.survey_url}),
-    ]
+    """B4, B6. Data stays until the erasure timer fires; access ends at once."""
+    return _change(event, known).effects
 
 
 @stream.on("customer.subscription.trial_will_end", model=StripeSubscription, refer=refer, rank=45)
@@ -134,7 +111,7 @@ def on_trial_will_end(event: SubscriptionEvent, known: Known) -> list[Effect]:
     if subscription.trial_end is None or not trial.is_in_trial(event) or is_over:
         return change.effects
     data = {
-        "plan": plan_name_of(known.config, change.after, subscription.price_name),
+        "plan": plan_name_of(known.config, change.after),
         "trial_end": iso(subscription.trial_end),
         "days_left": days_until(subscription.trial_end, event.at),
     }
@@ -159,7 +136,10 @@ def _customer_id(event: SubscriptionEvent) -> str:
 
 
 def _change(event: SubscriptionEvent, known: Known) -> Change:
-    """Applies an event to its row and its customer, with the derived effects. A late event is noted as stale (D2)."""
+    """Applies an event to its row and its customer, with the effects of the change of state, whatever brought it.
+
+    A late event is noted as stale (D2).
+    """
     subscription, customer_id = event.object, _customer_id(event)
     before = known.subscription(event.account, subscription.id)
     after = apply_subscription_event(before or blank(event.account, subscription.id, customer_id), event, known.config)
@@ -167,12 +147,45 @@ def _change(event: SubscriptionEvent, known: Known) -> Change:
     effects = save_customer_and_derived(known, customer, after)
     effects += trial.reminders(known, event, customer_id)
     effects += cancellation.after_return(known, event, after)
-    if before is not None and is_tie(before.version, version_of(event)) and not has_same_content(event, before):
+    if status_of(event) is SubscriptionStatus.CANCELED:
+        effects += _ended(event, known, after, customer)
+    is_tied = before is not None and is_tie(before.version, version_of(event))
+    if is_tied and needs_stripe(after):
         effects.append(_ask_stripe(event, customer_id))
-    if before is not None and version_of(event) < before.version:
+    if before is not None and not is_tied and version_of(event) < before.version:
         is_late = is_older(version_of(event), before.version)
         effects.append(NoteStale(f"{subscription.id} {'already has a newer version' if is_late else 'has ended'}"))
     return Change(before, after, customer, effects)
+
+
+def _ended(event: SubscriptionEvent, known: Known, row: Subscription, customer: Customer) -> list[Effect]:
+    """The effects of a subscription's end (B4, B6), by its own event, a fetch, a repair or an import.
+
+    The link to the export is created when the mail is sent, so that its lifetime starts then and the stored mail does
+    not contain it. An end from so long ago that the data is due for erasure has neither mail nor export.
+    """
+    config = known.config
+    ended_at = row.ended_at or row.canceled_at or event.at
+    others = [other for other in subscriptions_with(known, customer) if other.key != row.key]
+    waiting = cancellation.after_cancellation(known, event, ended_at, customer.customer_id, others)
+    erase_at = ended_at + timedelta(days=config.rules.erase_after_days)
+    if erase_at <= event.at:
+        return waiting
+    is_all_over = bool(waiting) and all(other.status in ENDED for other in others)
+    export = cancellation.order_export(known, event, customer.customer_id)
+    canceled = {
+        "plan": plan_name_of(config, row),
+        "canceled_at": iso(ended_at),
+        "access_until": None,
+        "export_id": export.key,
+        "erase_at": iso(erase_at) if is_all_over else None,
+    }
+    return [
+        *waiting,
+        export,
+        mail("subscription-canceled", f"canceled:{row.subscription_id}", customer, canceled),
+        mail("churn-survey", f"survey:{row.subscription_id}", customer, {"survey_url": config.mail.survey_url}),
+    ]
 
 
 def _ask_stripe(event: SubscriptionEvent, customer_id: str) -> CallStripe:
@@ -194,46 +207,25 @@ def _has_begun(event: SubscriptionEvent, change: Change) -> bool:
         return False
     if event.previous.get("status") == SubscriptionStatus.INCOMPLETE:
         return True
+    before = change.before
+    if before is not None and before.stripe_status is SubscriptionStatus.INCOMPLETE and change.is_newest:
+        return True
     # Stripe waits 23 hours for a first payment, and the paid invoice may have arrived before this update. The mail has
     # one key, so that it is sent once.
     first = change.after.first_version
-    return rank_of(first) == SUBSCRIPTION_CREATED and event.created - seconds_of(first) <= DAY_S
+    if rank_of(first) == SUBSCRIPTION_CREATED:
+        return event.created - seconds_of(first) <= DAY_S
+    # Found by a fetch or a repair, which have no previous attributes, while it is still new.
+    created = event.object.created
+    return (
+        change.is_newest
+        and not event.previous
+        and created is not None
+        and (event.at - created).total_seconds() <= DAY_S
+    )
 
 
-def _welcome(event: SubscriptionEvent, known: Known, change: Change) -> list[Effect]:
+def _welcome(known: Known, change: Change) -> list[Effect]:
     subscriptions = subscriptions_with(known, change.customer, change.after)
     organization = derive_organization(known.config, change.customer, subscriptions).name
-    return [
-        *welcome(known.config, change.customer, change.after, organization, price_name=event.object.price_name, to=None)
-    ]
-
-
-def _plan_changed(event: SubscriptionEvent, known: Known, change: Change) -> list[Effect]:
-    """Returns one mail per change of price, if the row still has the new price.
-
-    The event that changed the price names the former one, so only that event sends the mail, even if it is late. An
-    event without previous attributes is compared with the stored row.
-    """
-    before, row, config = change.before, change.after, known.config
-    price = event.object.price_id
-    if price is None or row.price_id != price or event.object.status in NEVER_BEGUN:
-        return []
-    if event.previous:
-        former, key = previous_price_id(event.previous), event.id
-    else:
-        is_known = before is not None and before.version != UNSEEN and change.is_newest
-        former, key = (before.price_id if before is not None and is_known else None), price
-    if former is None or former == price:
-        return []
-    data = {
-        "plan": plan_name_of(config, row, event.object.price_name) or price,
-        "previous_plan": plan_name(config, _plan_of_former(known, row, former)),
-        "price": price_of(row),
-        "interval": row.interval,
-    }
-    return [mail("plan-changed", f"plan-changed:{row.subscription_id}:{key}", change.customer, data)]
-
-
-def _plan_of_former(known: Known, row: Subscription, price_id: str) -> str | None:
-    is_first = price_id == row.first_price_id and row.checkout_plan is not None
-    return row.checkout_plan if is_first else known.config.plan_of_price(price_id)
+    return [*welcome(known.config, change.customer, change.after, organization, to=None)]

@@ -2,7 +2,7 @@
 
 The column `invoices` has one entry per invoice: `reason` and `created`, then `paid` or `closed` (the version of the
 event), or the facts of its failures: `failed` (version of the newest), `first` and `last` (ISO 8601), `attempts`, and
-`due` (ISO 8601) if the customer pays it by hand. Paid beats closed, and closed beats failed, in any order of the events.
+`due` (ISO 8601) if the customer pays it by hand. Paid beats closed, and closed beats failed, in any order of events.
 """
 
 from __future__ import annotations
@@ -37,15 +37,17 @@ def closed(row: Subscription, event: Event[StripeInvoice]) -> Facts:
     """The column after the invoice was voided: nothing of it is owed."""
     entry = _entry(row, event)
     if "paid" in entry:
-        return row.invoices
+        return _with(row, event, entry)
     return _with(row, event, {**_named(entry), "closed": max(entry.get("closed", ""), event.version)})
 
 
-def failed(row: Subscription, event: Event[StripeInvoice]) -> Facts:
-    """The column after a payment of the invoice failed."""
+def failed(row: Subscription, event: Event[StripeInvoice], *, is_settled: bool) -> Facts:
+    """The column after a payment of the invoice failed. `is_settled`: it is known to be paid, whatever is in here."""
     entry, invoice = _entry(row, event), event.object
     if "paid" in entry or "closed" in entry:
-        return row.invoices
+        return _with(row, event, entry)
+    if is_settled:
+        return _with(row, event, {**_named(entry), "paid": "", "bills": False})
     at = event.at.isoformat()
     is_by_hand = invoice.collection_method == SEND_INVOICE and invoice.due_date is not None
     entry = {

@@ -1,9 +1,9 @@
 """Counts the changes of a subscription's price, so that each is mailed once in any order of the events (B3).
 
 The column `price_changes` is `{"seconds": [[second, shown, changed], …], "dropped": …, "price": …}`. For a second,
-`shown` lists the prices that its events show, and `changed` the pairs (former, new) from their previous attributes.
-Seconds that repeat the price before them are left out. `dropped` and `price` are the result of seconds that were
-removed because there were too many.
+`changed` lists the pairs (former, new) from its events' previous attributes, and without such pairs `shown` lists the
+prices that its events show. Seconds that repeat the price before them are left out. `dropped` and `price` are the
+result of seconds that were removed because there were too many.
 
 The count depends on the set of events only. It is the key of the mail about the last change.
 """
@@ -34,8 +34,9 @@ def with_price(changes: Mapping[str, Any], second: int, price: str, former: str 
     ]
     kept: list[Second] = []
     before = start
-    for _, entry in sorted(seconds.items()):
-        if before is None or entry[2] or entry[1] != [before]:
+    for at, (_, prices, pairs) in sorted(seconds.items()):
+        entry = [at, [] if pairs else [name for name in prices if name != before], pairs]
+        if entry[1] or entry[2]:
             kept.append(entry)
         before = _after(before, entry)[0]
     for entry in kept[:-MOST]:

@@ -36,7 +36,7 @@ from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.catalog import RULES
 from tests.databases import create_tables
-from tests.kits.rulekit import CONFIG
+from tests.kits.rulekit import CONFIG, mail_counts
 from tests.unit.streams.rules import test_histories as subscriptions
 from tests.unit.streams.rules import test_payment_histories as payments
 
@@ -52,7 +52,7 @@ _OWN_ID = re.compile(r'"((?:cus|sub|in|evt|cs|user|ch|pi|pm|re|dp|si|card|inpay|
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _ROWS = """
 SELECT 'customer', to_jsonb(t) FROM billing.customers t WHERE customer_id LIKE $1
-UNION ALL SELECT 'organization', to_jsonb(t) FROM billing.organizations t WHERE customer_id LIKE $1
+UNION ALL SELECT 'organization', to_jsonb(t) - 'access_version' FROM billing.organizations t WHERE customer_id LIKE $1
 UNION ALL SELECT 'user', to_jsonb(t) FROM billing.users t WHERE user_id LIKE $1 OR user_id = ANY($2)
 UNION ALL SELECT 'membership', to_jsonb(t) FROM billing.memberships t WHERE organization_id = ANY($2)
 UNION ALL SELECT 'subscription', to_jsonb(t) FROM billing.subscriptions t WHERE customer_id LIKE $1
@@ -215,7 +215,7 @@ def test_D2_any_order_ends_in_the_same_rows_and_sends_no_more_mail(bench: Histor
         _, other_rows, other_mails = bench.live(delivery.delivered, other_sizes)
         assert rows
         assert other_rows == rows
-        assert other_mails <= mails
+        assert mail_counts(other_mails) <= mail_counts(mails)
 
     check()
     print(f"{count} histories of {kind}, each in its own order and in another")  # noqa: T201  # the number that issue 4 requires

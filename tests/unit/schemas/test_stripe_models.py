@@ -11,7 +11,7 @@ from local.stripe.builder import ApiShape, StripeEvents
 from schemas.stripe.customer import StripeCustomer
 from schemas.stripe.fields import is_currency
 from schemas.stripe.invoice import StripeInvoice
-from schemas.stripe.subscription import StripeSubscription, previous_price_id
+from schemas.stripe.subscription import StripeSubscription, previous_items
 
 OLD, NEW = StripeEvents(ApiShape.OLD), StripeEvents(ApiShape.NEW)
 
@@ -24,7 +24,8 @@ def test_a_2016_sample_has_only_a_plan() -> None:
     plan = {"id": "gold", "amount": 2000, "currency": "aud", "interval": "month", "interval_count": 1, "name": "Gold"}
     sample = {"id": "sub_1", "customer": "cus_1", "status": "active", "plan": plan, "quantity": 1}
     read = StripeSubscription.model_validate(sample)
-    assert (read.price_id, read.price_name, read.unit_amount, read.currency) == ("gold", "Gold", 2000, "aud")
+    (item,) = read.items
+    assert (item.price, item.name, item.unit_amount, item.currency, item.quantity) == ("gold", "Gold", 2000, "aud", 1)
 
 
 def test_an_expanded_customer_is_its_id() -> None:
@@ -107,7 +108,7 @@ def test_an_empty_text_is_none() -> None:
     ],
 )
 def test_the_price_replaced_by_an_update(previous: dict[str, Any], price: str | None) -> None:
-    assert previous_price_id(previous) == price
+    assert [item.price for item in previous_items(previous)] == ([] if price is None else [price])
 
 
 def test_currencies_are_iso_4217_codes_in_lower_case() -> None:

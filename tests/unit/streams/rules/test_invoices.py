@@ -136,12 +136,13 @@ def test_C2_the_reason_comes_from_the_expanded_charge_or_intent(make: StripeEven
 
 
 def test_C2_a_subscription_without_a_first_payment_stays_incomplete(make: StripeEvents) -> None:
-    """Stripe leaves a subscription incomplete if its first payment fails. The organization stores the reason."""
+    """Stripe leaves a subscription incomplete if its first payment fails. `billing_status` says that it failed."""
     first = subscribed(make, status="incomplete"), failed(make, NOW + 5, reason="subscription_create")
     for order in (first, first[::-1]):
         world = RulesWorld().apply(*order)
         assert world.subscription().status is SubscriptionStatus.INCOMPLETE
-        assert world.organization().status is OrganizationStatus.PAYMENT_FAILED
+        assert world.organization().status is OrganizationStatus.INCOMPLETE
+        assert (world.organization().billing_status, world.organization().has_access) == ("failed", False)
     begun = subscribed(make), failed(make, NOW + 5, reason="subscription_create")
     for order in (begun, begun[::-1]):
         assert RulesWorld().apply(*order).subscription().status is SubscriptionStatus.PAST_DUE
