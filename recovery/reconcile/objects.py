@@ -31,7 +31,10 @@ from sinks.stripe_api.api import ApiTrouble
 from sinks.stripe_api.listing import Listed, Lists, Page
 
 _SUBSCRIPTIONS = """
-SELECT subscription_id AS id, customer_id, status, price_id, current_period_end, cancel_at_period_end, version
+SELECT subscription_id AS id, customer_id, status, current_period_end, cancel_at, cancel_at_period_end,
+    pause_collection, version,
+    ARRAY(SELECT item->>'price' FROM jsonb_array_elements(items) item
+          WHERE item->>'price' IS NOT NULL ORDER BY 1) AS prices
 FROM billing.subscriptions WHERE account = $1 AND subscription_id = ANY($2::text[])
 """
 _INVOICES = """
@@ -157,8 +160,10 @@ def _compared(kind: str, account: str, item: Listed, page: Page, row: Facts | No
         theirs: Facts = {
             "customer_id": subscription.customer,
             "status": str(subscription.status),
-            "price_id": subscription.price_id,
+            "prices": sorted(item.price for item in subscription.items if item.price is not None),
             "current_period_end": subscription.current_period_end,
+            "cancel_at": subscription.cancel_at,
+            "pause_collection": subscription.pause_collection,
             "cancel_at_period_end": subscription.cancel_at_period_end,
         }
         repairable = True

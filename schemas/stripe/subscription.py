@@ -194,8 +194,9 @@ def _unit_amount(price: Mapping[str, Any], currency: Any) -> Any:
 
 def _period(raw: Mapping[str, Any], items: list[Mapping[str, Any]]) -> tuple[Any, Any]:
     """Returns the period that ends first."""
-    periods = [(item.get("current_period_start"), item.get("current_period_end")) for item in items]
-    ending = [period for period in periods if isinstance(period[1], int)]
-    if ending:
-        return min(ending, key=lambda period: period[1])
+    ends = [end for item in items if isinstance(end := item.get("current_period_end"), int)]
+    if ends:
+        return next(
+            (i.get("current_period_start"), min(ends)) for i in items if i.get("current_period_end") == min(ends)
+        )
     return raw.get("current_period_start"), raw.get("current_period_end")

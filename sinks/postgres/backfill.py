@@ -18,6 +18,8 @@ from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
 from schemas.errors import StoreUnavailable
+from sinks.postgres import tables
+from sinks.postgres.access_backfill import ORGANIZATIONS_WORK, SUBSCRIPTIONS_WORK
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import Session
 
@@ -69,11 +71,21 @@ class Backfill:
         )
 
 
-BACKFILLS: tuple[Backfill, ...] = ()
+BACKFILLS: tuple[Backfill, ...] = (
+    Backfill(
+        name="0010_subscriptions",
+        table=tables.subscriptions,
+        work=SUBSCRIPTIONS_WORK,
+        where="t.items_version = '' AND t.version <> ''",
+    ),
+    Backfill(
+        name="0010_organizations", table=tables.organizations, work=ORGANIZATIONS_WORK, where="t.access_reason = ''"
+    ),
+)
 
 
 async def run_backfills(connection: Session, backfills: Sequence[Backfill] | None = None) -> dict[str, int]:
-    """Completes the backfills and returns the number of rows of those that were not complete, by name.
+    """Completes the backfills and returns the number of rows of those that had work, by name.
 
     Uses at most half of the server's time for one connection: after each batch it pauses as long as the batch took.
     Raises StoreUnavailable.
@@ -83,7 +95,8 @@ async def run_backfills(connection: Session, backfills: Sequence[Backfill] | Non
         done = {row["name"] for row in await connection.fetch(_NAMES)}
         for backfill in BACKFILLS if backfills is None else backfills:
             if backfill.name not in done:
-                worked[backfill.name] = await _complete(connection, backfill)
+                rows = await _complete(connection, backfill)
+                worked |= {backfill.name: rows} if rows else {}
     return worked
 
 
@@ -107,7 +120,8 @@ async def _complete(connection: Session, backfill: Backfill) -> int:
         last = await _batch(connection, backfill, after)
         if last is None:
             await connection.execute(_END, backfill.name)
-            log.info("backfill complete", action="backfill.done", backfill=backfill.name, rows=rows)
+            if rows:
+                log.info("backfill complete", action="backfill.done", backfill=backfill.name, rows=rows)
             return rows
         after, rows, batches = [last[name] for name in _key_names(backfill)], rows + last["rows"], batches + 1
         if batches % _LOG_EVERY == 0:

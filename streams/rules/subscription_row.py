@@ -88,6 +88,7 @@ def needs_stripe(row: Subscription) -> bool:
 def apply_subscription_event(row: Subscription, event: Event[StripeSubscription], config: Config) -> Subscription:
     """The row after a `customer.subscription.*` event."""
     new_version = version_of(event)
+    row = _with_stripe_status(row)
     items = _items_of(event)
     changes: dict[str, Any] = {}
     if is_tie(row.version, new_version):
@@ -116,7 +117,7 @@ def apply_checkout_event(
         changes |= {"checkout_plan": plan_id, "checkout_version": event.version}
     if has_begun and weak(event.version) > row.status_version and row.stripe_status is None:
         changes |= {"status": SubscriptionStatus.ACTIVE, "status_version": weak(event.version)}
-    return with_derived(replace(row, **changes), config)
+    return with_derived(_with_stripe_status(replace(row, **changes)), config)
 
 
 def apply_invoice_paid(row: Subscription, event: Event[StripeInvoice], config: Config) -> Subscription:
@@ -211,7 +212,14 @@ def _after_invoice(
     row: Subscription, event: Event[StripeInvoice], facts: invoice_facts.Facts, config: Config
 ) -> Subscription:
     newest = max(row.billing_version, event.version)
-    return with_derived(replace(row, invoices=facts, billing_version=newest), config)
+    return with_derived(replace(_with_stripe_status(row), invoices=facts, billing_version=newest), config)
+
+
+def _with_stripe_status(row: Subscription) -> Subscription:
+    """A row of before revision 0010, which the backfill has not reached, has Stripe's status in `status`."""
+    if row.stripe_status is not None or row.version == UNSEEN:
+        return row
+    return replace(row, stripe_status=row.status)
 
 
 def _snapshot(event: Event[StripeSubscription]) -> dict[str, Any]:

@@ -47,7 +47,8 @@ def _follows(later: Snapshot, earlier: Snapshot) -> bool:
     """Whether `later` replaced a value that `earlier` shows."""
     shown, own = _shown(earlier), _shown(later)
     return any(
-        name in shown and shown[name] == value and own.get(name) != value for name, value in later["previous"].items()
+        name in shown and bool(shown[name] == value) and bool(own.get(name) != value)
+        for name, value in later["previous"].items()
     )
 
 
@@ -62,4 +63,4 @@ def _shown(one: Snapshot) -> dict[str, Any]:
 
 
 def _has_begun(one: Snapshot) -> bool:
-    return one["facts"]["stripe_status"] != SubscriptionStatus.INCOMPLETE
+    return bool(one["facts"]["stripe_status"] != SubscriptionStatus.INCOMPLETE)

@@ -14,7 +14,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from pydantic import SecretStr
-from sqlalchemy import CheckConstraint, Connection, inspect
+from sqlalchemy import CheckConstraint, Connection, inspect, text
 from typer.testing import CliRunner, Result
 
 from local.stack.ports import free_port
@@ -78,6 +78,7 @@ async def test_the_checks_list_the_same_values(database: SecretStr) -> None:
     migrated = await ask(database, query)
     engine = make_engine(database, application="test")
     async with engine.begin() as connection:
+        await connection.execute(text("DROP VIEW billing.access"))
         await connection.run_sync(metadata.drop_all)
         await connection.run_sync(metadata.create_all)
     await engine.dispose()
