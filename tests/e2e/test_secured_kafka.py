@@ -156,6 +156,8 @@ def test_the_whole_path_with_tls_and_scram(
     del env["BILLING_KAFKA_SASL_PASSWORD"]
     env["BILLING_KAFKA_SASL_PASSWORD_FILE"] = str(tmp_path / "password")
     runs_end_to_end(env, database_url, tmp_path)
+    env["BILLING_KAFKA_SASL_MECHANISM"] = "PLAIN"
+    assert billing(env, "tap", "--from-start", "--no-follow", "--limit", "1")
 
 
 def test_the_whole_path_with_client_certificates(

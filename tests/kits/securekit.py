@@ -144,12 +144,12 @@ def _named(**values: str) -> dict[str, str]:
 
 @contextmanager
 def secured_kafka(folder: Path) -> Iterator[SecuredKafka]:
-    """Runs a broker with the user `billing` (SCRAM), who may do nothing yet."""
+    """Runs a broker with the user `billing` (SCRAM and PLAIN), who may do nothing yet."""
     authority = Authority.make(folder / "ca")
     certificate, key = authority.issue("broker")
     keystore = folder / "ca" / "broker-keystore.pem"
     keystore.write_text(certificate.read_text() + key.read_text())
-    kafka = EmbeddedKafka(folder / "kafka", secure=SecureListeners(keystore, authority.ca))
+    kafka = EmbeddedKafka(folder / "kafka", secure=SecureListeners(keystore, authority.ca, {USER: PASSWORD}))
     kafka.start()
     try:
         made = SecuredKafka(kafka, authority, folder)
