@@ -1,4 +1,4 @@
-"""The backfills of revision 0011: what Stripe said last of each subscription, and the access of each organization.
+"""The backfills of revision 0012: what Stripe said last of each subscription, and the access of each organization.
 
 Stored subscriptions get the new columns from the event that their version names, if the ledger has its payload, without
 what earlier versions concluded from invoices. An erased payload leaves the row's own values.

@@ -73,13 +73,13 @@ class Backfill:
 
 BACKFILLS: tuple[Backfill, ...] = (
     Backfill(
-        name="0011_subscriptions",
+        name="0012_subscriptions",
         table=tables.subscriptions,
         work=SUBSCRIPTIONS_WORK,
         where="t.items_version = '' AND t.version <> ''",
     ),
     Backfill(
-        name="0011_organizations", table=tables.organizations, work=ORGANIZATIONS_WORK, where="t.access_reason = ''"
+        name="0012_organizations", table=tables.organizations, work=ORGANIZATIONS_WORK, where="t.access_reason = ''"
     ),
 )
 

@@ -216,7 +216,7 @@ def _after_invoice(
 
 
 def _with_stripe_status(row: Subscription) -> Subscription:
-    """A row of before revision 0011, which the backfill has not reached, has Stripe's status in `status`."""
+    """A row of before revision 0012, which the backfill has not reached, has Stripe's status in `status`."""
     if row.stripe_status is not None or row.version == UNSEEN:
         return row
     return replace(row, stripe_status=row.status)

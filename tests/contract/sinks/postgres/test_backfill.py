@@ -116,7 +116,7 @@ ACCESS_COLUMNS = {
     "subscriptions": "stripe_status latest_invoice cancellation_reason pause_collection failed_invoice cancel_at "
     "resumes_at invoices price_changes newest items pending_update items_version",
 }
-"""The columns of revision 0011, without which its tables are those of the revisions before it."""
+"""The columns of revision 0012, without which its tables are those of the revisions before it."""
 
 
 async def test_a_revision_waits_shortly_for_its_lock_and_tries_again(
