@@ -1,72 +1,157 @@
 """The `billing` command line. The module of a command is imported only when that command is called.
 
-Therefore a gateway never loads Faust, and `billing event` starts fast.
+Therefore a gateway never loads Faust, `billing --help` imports no command, and `billing event` starts fast.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from collections.abc import Iterable
 from importlib import import_module
+from types import TracebackType
+from typing import Annotated, NamedTuple
 
 import typer
 
+
+class Entry(NamedTuple):
+    """Where a command is, and the first sentence of its own help, for `billing --help`."""
+
+    place: str
+    help: str
+
+
 # In the order of --help: run the whole system, single processes, set-up, queries, repairs.
 COMMANDS = {
-    "up": "ops.commands.up:up",
-    "down": "ops.commands.up:down",
-    "demo": "ops.commands.demo:demo",
-    "gateway": "ops.commands.gateway:gateway",
-    "worker": "ops.commands.worker:worker",
-    "dispatcher": "ops.commands.dispatcher:dispatcher",
-    "scheduler": "ops.commands.scheduler:scheduler",
-    "analytics": "ops.commands.analytics:app",
-    "migrate": "ops.commands.migrate:migrate",
-    "topics": "ops.commands.topics:topics",
-    "trigger": "ops.commands.trigger:trigger",
-    "simulate": "ops.commands.simulate:simulate",
-    "event": "ops.commands.event:event",
-    "customer": "ops.commands.event:customer",
-    "mrr": "ops.commands.mrr:mrr",
-    "tap": "ops.commands.tap:tap",
-    "contract": "ops.commands.contract:contract",
-    "reconcile": "ops.commands.reconcile:reconcile",
-    "rebuild": "ops.commands.rebuild:rebuild",
-    "diff": "ops.commands.diff:diff",
-    "dead": "ops.commands.dead:app",
-    "replay": "ops.commands.replay:replay",
-    "brake": "ops.commands.brake:app",
-    "mail": "ops.commands.mail:app",
-    "calls": "ops.commands.calls:app",
-    "bench": "ops.commands.bench:bench",
+    "up": Entry(
+        "ops.commands.up:up",
+        "Run the whole system on this machine: Kafka, Postgres, mailbox, gateway, workers, dispatcher, scheduler.",
+    ),
+    "down": Entry("ops.commands.up:down", "Stop the system that runs in this state directory."),
+    "demo": Entry(
+        "ops.commands.demo:demo", "Start the whole system on this machine and send the signed events of a story to it."
+    ),
+    "gateway": Entry(
+        "ops.commands.gateway:gateway",
+        "Receive Stripe's webhooks, verify their signatures, and append the events to the log.",
+    ),
+    "worker": Entry(
+        "ops.commands.worker:worker",
+        "Apply events: read them from the log, decide by the rules, and write the results to Postgres.",
+    ),
+    "dispatcher": Entry(
+        "ops.commands.dispatcher:dispatcher",
+        "Send queued e-mails, write and delete exports, and make queued calls to Stripe.",
+    ),
+    "scheduler": Entry(
+        "ops.commands.scheduler:scheduler", "Append due timers to the log: reminders, dunning steps, waiting events."
+    ),
+    "analytics": Entry("ops.commands.analytics:app", "Keep the figures of MRR, payments and recoveries up to date."),
+    "migrate": Entry(
+        "ops.commands.migrate:migrate", "Create or migrate the tables of the database for this version of the code."
+    ),
+    "topics": Entry("ops.commands.topics:topics", "Create the topics, or check the existing ones."),
+    "trigger": Entry("ops.commands.trigger:trigger", "Create a test event, sign it, and post it to the gateway."),
+    "simulate": Entry(
+        "ops.commands.simulate:simulate", "Simulate months of billing and post the events as Stripe does."
+    ),
+    "event": Entry(
+        "ops.commands.event:event",
+        "Show one event: its verdict, the rows and outbox entries it wrote, and what to do next.",
+    ),
+    "customer": Entry(
+        "ops.commands.event:customer", "Show one customer: state, payments, timers, e-mails and latest events."
+    ),
+    "mrr": Entry(
+        "ops.commands.mrr:mrr",
+        "Show MRR and its movements, revenue at risk, recovery of failed payments, and payments.",
+    ),
+    "tap": Entry("ops.commands.tap:tap", "Print the records of the log, one JSON object per line."),
+    "contract": Entry(
+        "ops.commands.contract:contract",
+        "Print the contract of the log's records as AsyncAPI, or check or write its files.",
+    ),
+    "reconcile": Entry(
+        "ops.commands.reconcile:reconcile", "Find events at Stripe that never arrived, and append them to the log."
+    ),
+    "rebuild": Entry(
+        "ops.commands.rebuild:rebuild", "Apply the whole log to an empty database with the rules of this version."
+    ),
+    "diff": Entry(
+        "ops.commands.diff:diff",
+        "Compare every row that is derived from the log with the database that `billing rebuild` filled.",
+    ),
+    "dead": Entry("ops.commands.dead:app", "List, show, replay or discard dead letters."),
+    "replay": Entry(
+        "ops.commands.replay:replay",
+        "Append stored events to the log again, with their original key and source=replay.",
+    ),
+    "brake": Entry("ops.commands.brake:app", "List and release workers that stopped because too many events died."),
+    "mail": Entry(
+        "ops.commands.mail:app", "List the e-mails in the outbox, requeue failed ones, or preview the templates."
+    ),
+    "calls": Entry("ops.commands.calls:app", "List the calls to Stripe's API, and requeue failed ones."),
+    "bench": Entry(
+        "ops.commands.bench:bench",
+        "Measure throughput and CPU cost of gateway and worker, compared with the limit of each component.",
+    ),
 }
 
 
-def command_line(names: Iterable[str] = COMMANDS) -> typer.Typer:
-    """Return the `billing` command with the named subcommands."""
+def command_line(names: Iterable[str] = COMMANDS, *, imports: bool = True) -> typer.Typer:
+    """Return the `billing` command with the named subcommands. Without `imports` they can only be listed."""
     app = typer.Typer(name="billing", no_args_is_help=True, pretty_exceptions_enable=False)
 
     @app.callback()
-    def billing() -> None:
+    def billing(
+        version: Annotated[
+            bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print version and commit.")
+        ] = False,
+    ) -> None:
         """Process Stripe webhooks through Kafka into Postgres and e-mail.
 
         No event is lost or applied twice, and the events of a customer are applied in order.
         """
 
     for name in names:
-        module, _, attribute = COMMANDS[name].partition(":")
-        command = getattr(import_module(module), attribute)
+        module, _, attribute = COMMANDS[name].place.partition(":")
+        command = getattr(import_module(module), attribute) if imports else _listed
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:
-            app.command(name)(command)
+            app.command(name, help=None if imports else COMMANDS[name].help)(command)
     return app
 
 
 def main() -> None:
     """Entry point of the `billing` script."""
+    sys.excepthook = _print_bug
     named = sys.argv[1:2]
-    command_line(named if set(named) <= COMMANDS.keys() and named else COMMANDS)()
+    if named and named[0] in COMMANDS:
+        command_line(named)()
+    # A shell that completes a command line needs the options of each command.
+    command_line(imports=any(name.endswith("_COMPLETE") for name in os.environ))()
+
+
+def _listed() -> None:
+    raise RuntimeError("a listed command was called")
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from ops.runtime.version import version_line
+
+        typer.echo(version_line())
+        raise typer.Exit
+
+
+def _print_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an unexpected error with its traceback, whose message may contain stored text."""
+    from ops.runtime.printable import printable_lines
+
+    sys.stderr.write(printable_lines("".join(traceback.format_exception(kind, error, trace))))
 
 
 if __name__ == "__main__":

@@ -42,6 +42,10 @@ class LogUnavailable(Transient):
     """Kafka can't be reached or can't work now."""
 
 
+class ServiceUnavailable(Exception):
+    """Stripe or the gateway can't be reached. For commands; an outbox retries such calls."""
+
+
 class Conflict(Transient):
     """Another transaction wrote a row after this one had read it."""
 

@@ -9,6 +9,7 @@ import aiohttp
 from pydantic import SecretStr
 
 from gateway.signature import sign
+from schemas.errors import ServiceUnavailable
 
 _TIMEOUT = aiohttp.ClientTimeout(total=20)
 """The same time that Stripe waits for an answer."""
@@ -21,6 +22,19 @@ class PostResult:
     status: int
     reason: str
     ms: float
+
+
+class GatewayUnavailable(ServiceUnavailable):
+    """The gateway can't be reached. The message names its URL."""
+
+
+async def post_once(url: str, body: bytes, secret: SecretStr) -> PostResult:
+    """Make one delivery attempt over a connection of its own. Raises GatewayUnavailable."""
+    try:
+        async with aiohttp.ClientSession() as session:
+            return await post(session, url, body, secret)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise GatewayUnavailable(f"{url} does not answer: {error or type(error).__name__}") from None
 
 
 async def post(session: aiohttp.ClientSession, url: str, body: bytes, secret: SecretStr) -> PostResult:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
-import uvloop
 
 from analytics import recount as recounting
-from ops.commands.terminal import EXIT_INVALID_SETTINGS, settings_and_config
-from ops.processes.analytics import AnalyticsCrashed, run
-from ops.runtime.health import OpsAddressTaken
-from schemas.errors import LogUnavailable, StoreUnavailable
-from schemas.settings import InvalidSettings
+from ops.commands.terminal import run_or_exit, say, settings_and_config
+from ops.processes.analytics import run
+from ops.processes.skeleton import run_process
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -24,25 +20,13 @@ def analytics(context: typer.Context) -> None:
 
     Example: billing analytics &   then   billing mrr --by plan
 
-    SIGTERM stops it with exit code 0. Exits 1 if Postgres does not answer at the start, the ops port is in use or the
-    consumer crashes, 2 if a setting is invalid, 3 if Kafka does not answer at the start, 70 if it is stuck or meets an
-    unexpected error.
+    SIGTERM stops it with exit code 0. Exits 1 if the ops port is in use, 2 if a setting is invalid, 3 if Kafka or
+    Postgres does not answer at the start, 70 if it is stuck, crashes or meets an unexpected error.
     """
     if context.invoked_subcommand is not None:
         return
-    settings, config = settings_and_config()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            runner.run(run(settings, config))
-        except InvalidSettings as error:
-            typer.echo(f"billing analytics: {error}", err=True)
-            raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-        except LogUnavailable as error:
-            typer.echo(f"billing analytics: {error}", err=True)
-            raise typer.Exit(3) from None
-        except (AnalyticsCrashed, OpsAddressTaken, StoreUnavailable) as error:
-            typer.echo(f"billing analytics: {error}", err=True)
-            raise typer.Exit(1) from None
+    settings, config = settings_and_config("analytics")
+    raise typer.Exit(run_process("analytics", lambda: run(settings, config)))
 
 
 @app.command()
@@ -58,16 +42,10 @@ def recount(
     It may run at the same time as the consumer. Facts that are older than the log are kept. Prints how many rows of
     figures were wrong and are now corrected. Exits 2 if a setting is invalid, 3 if Kafka or Postgres does not answer.
     """
-    settings, config = settings_and_config()
-    try:
-        counted, owners = asyncio.run(recounting.recount(settings, config, forget=forget))
-    except InvalidSettings as error:
-        typer.echo(f"billing analytics recount: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-    except (LogUnavailable, StoreUnavailable) as error:
-        typer.echo(f"billing analytics recount: {error}", err=True)
-        raise typer.Exit(3) from None
-    typer.echo(
+    command = "analytics recount"
+    settings, config = settings_and_config(command)
+    counted, owners = run_or_exit(command, lambda: recounting.recount(settings, config, forget=forget))
+    say(
         f"{counted.facts} facts from the log ({counted.unreadable} unreadable records), {owners} owners: "
         f"{counted.rows} rows of figures changed"
     )

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 import uvloop
 
+from ops.commands.terminal import exits, note, refuse, say_text
+
 
 def bench(
     parts: Annotated[
@@ -34,25 +36,19 @@ def bench(
         from bench.processes import RunFailed
         from bench.run import Part, Size, measure
     except ModuleNotFoundError as error:
-        typer.echo(f"billing bench: needs 'billing-stream[local]': {error}", err=True)
-        raise typer.Exit(2) from None
+        refuse("bench", f"needs 'billing-stream[local]': {error}")
     try:
         chosen = [Part(part) for part in parts or list(Part)]
     except ValueError as error:
-        typer.echo(f"billing bench: {error}; valid parts are {', '.join(Part)}", err=True)
-        raise typer.Exit(2) from None
+        refuse("bench", f"{error}; valid parts are {', '.join(Part)}")
     begun = time.monotonic()
 
-    def say(line: str) -> None:
-        typer.echo(f"{time.monotonic() - begun:7.1f} s  {line}", err=True)
+    def report(line: str) -> None:
+        note(f"{time.monotonic() - begun:7.1f} s  {line}")
 
-    try:
-        with Place() as place:
-            figures = uvloop.run(measure(place, chosen, rounds, Size().shrunk(shrink), say))
-    except (RunFailed, NotAccepted) as error:
-        typer.echo(f"billing bench: {error}", err=True)
-        raise typer.Exit(1) from None
+    with exits("bench", no=(RunFailed, NotAccepted)), Place() as place:
+        figures = uvloop.run(measure(place, chosen, rounds, Size().shrunk(shrink), report))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(figures.document(), indent=2) + "\n")
-    typer.echo(figures.table())
-    typer.echo(f"\nwritten to {out}", err=True)
+    say_text(figures.table())
+    note(f"written to {out}")

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Annotated, TypeVar
 
-import orjson
-import structlog
 import typer
 
-from ops.commands.terminal import EXIT_INVALID_SETTINGS
+from ops.commands.terminal import fail, run_or_exit, say, say_json, settings_or_exit
 from ops.runtime.operator import operator
-from schemas.errors import StoreUnavailable
-from schemas.settings import InvalidSettings, Settings, load_settings
+from ops.runtime.printable import printable
 from sinks.postgres.brakes import Brakes
-
-log = structlog.get_logger(__name__)
 
 app = typer.Typer(help="List and release workers that stopped because too many events died.", no_args_is_help=True)
 
 T = TypeVar("T")
-
-EXIT_BRAKED = 71
-"""Exit code of a worker when its brake trips. After a restart it waits until the brake is released."""
-EXIT_UNAVAILABLE = 3
 
 
 @app.command("ls")
@@ -34,14 +24,17 @@ def ls(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON obje
 
     Example: billing brake ls --json
     """
-    for held in _with_brakes(lambda brakes: brakes.all()):
+    found = _with_brakes("brake ls", lambda brakes: brakes.all())
+    for held in found:
         if as_json:
-            typer.echo(orjson.dumps(asdict(held)).decode())
+            say_json(asdict(held))
             continue
         end = f"released by {held.released_by} at {held.released_at:%F %T}" if held.released_at else "HOLDS"
-        typer.echo(f"{held.consumer_group}  {end}  code {held.code_version}  {held.tripped_at:%F %T}  {held.message}")
+        say(f"{held.consumer_group}  {end}  code {held.code_version}  {held.tripped_at:%F %T}  {held.message}")
         for reason in held.reasons:
-            typer.echo(f"    {reason}")
+            say(f"    {printable(reason)}")
+    if not found and not as_json:
+        say("the brake has never stopped a consumer group")
 
 
 @app.command("release")
@@ -61,33 +54,19 @@ def release(
 
     Exits 1 if the brake does not hold that group, 2 if a setting is invalid, 3 if Postgres does not answer.
     """
-    settings = _settings()
+    command = "brake release"
+    settings = settings_or_exit(command)
     name = group or f"{settings.topic_prefix}.worker"
     allowed = settings.brake_window if let_die is None else let_die
-    if not _with_brakes(lambda brakes: brakes.release(name, by or operator(), let_die=allowed)):
-        typer.echo(f"billing brake: the brake does not hold {name}", err=True)
-        raise typer.Exit(1)
-    typer.echo(f"{name} is released; {allowed} more dead events are allowed before the brake trips again")
+    if not _with_brakes(command, lambda brakes: brakes.release(name, by or operator(), let_die=allowed)):
+        fail(command, f"the brake does not hold {name}")
+    say(f"{name} is released; {allowed} more dead events are allowed before the brake trips again")
 
 
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except InvalidSettings as error:
-        typer.echo(f"billing brake: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
+def _with_brakes(command: str, work: Callable[[Brakes], Awaitable[T]]) -> T:
+    settings = settings_or_exit(command)
 
-
-def _with_brakes(work: Callable[[Brakes], Awaitable[T]]) -> T:
-    async def go(settings: Settings) -> T:
+    async def go() -> T:
         return await work(Brakes(settings.database_url, application="billing-ops"))
 
-    settings = _settings()
-    try:
-        return asyncio.run(go(settings))
-    except InvalidSettings as error:
-        typer.echo(f"billing brake: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-    except StoreUnavailable as error:
-        typer.echo(f"billing brake: Postgres does not answer: {error}", err=True)
-        raise typer.Exit(EXIT_UNAVAILABLE) from None
+    return run_or_exit(command, go)

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Annotated, TypeVar
 
-import orjson
 import typer
-from pydantic import SecretStr
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
-from ops.commands.terminal import EXIT_INVALID_SETTINGS, PIPE_WIDTH, printable
-from schemas.errors import StoreUnavailable
-from schemas.settings import InvalidSettings, load_settings
+from ops.commands.terminal import Column, fail, note, refuse, run_or_exit, say, say_json, settings_or_exit, show_rows
 from sinks.stripe_calls.calls import Calls
 
 app = typer.Typer(help="List the calls to Stripe's API, and requeue failed ones.", no_args_is_help=True)
@@ -48,24 +39,39 @@ def ls(
     Example: billing calls ls --status queued --purpose "settle a tie" --json
     """
     wanted = None if every else status.value
-    rows = _with_calls(lambda calls: calls.list(status=wanted, kind=purpose, customer_id=customer, limit=limit))
+    rows = _with_calls(
+        "calls ls", lambda calls: calls.list(status=wanted, kind=purpose, customer_id=customer, limit=limit)
+    )
     if as_json:
         for row in rows:
-            typer.echo(orjson.dumps(row).decode())
+            say_json(row)
         return
     if not rows:
-        typer.echo(f"no {wanted + ' ' if wanted else ''}calls")
+        say(f"no {wanted + ' ' if wanted else ''}calls")
         return
-    rest = ("call", "purpose", "status", "tries", "queued", "last error")
-    table = Table(
-        Column("key", no_wrap=True), *rest, box=None, pad_edge=False
-    )  # the key is copied into `requeue`, so it must be complete
-    for row in rows:
-        call, queued = f"{row['method']} {row['path']}", f"{row['queued_at']:%Y-%m-%d %H:%M}"
-        error = row["last_error"] or ""
-        cells = (row["call_key"], call, row["purpose"], row["status"], str(row["attempts"]), queued, error)
-        table.add_row(*(Text(printable(cell), overflow="fold") for cell in cells))
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    show_rows(
+        (
+            Column("key"),
+            Column("call"),
+            Column("purpose"),
+            Column("status"),
+            Column("tries", right=True),
+            Column("queued", whole=True),
+            Column("last error"),
+        ),
+        [
+            (
+                row["call_key"],
+                f"{row['method']} {row['path']}",
+                row["purpose"],
+                row["status"],
+                row["attempts"],
+                f"{row['queued_at']:%Y-%m-%d %H:%M}",
+                row["last_error"],
+            )
+            for row in rows
+        ],
+    )
 
 
 @app.command("requeue")
@@ -83,32 +89,25 @@ def requeue(
     Exits 1 if a given key does not belong to a failed call.
     """
     if bool(keys) == every:
-        typer.echo("billing calls requeue: give keys or --all", err=True)
-        raise typer.Exit(2)
+        refuse("calls requeue", "give keys or --all")
     chosen = None if every else list(keys or ())
-    done = _with_calls(lambda calls: calls.requeue(keys=chosen, kind=purpose, limit=limit))
+    done = _with_calls("calls requeue", lambda calls: calls.requeue(keys=chosen, kind=purpose, limit=limit))
     for key in done:
-        typer.echo(key)
+        say(key)
     missing = sorted(set(chosen or ()) - set(done))
-    typer.echo(f"{len(done)} requeued", err=True)
+    note(f"{len(done)} requeued")
     if missing:
-        typer.echo(f"not a failed call: {', '.join(missing)}", err=True)
-        raise typer.Exit(1)
+        fail("calls requeue", f"not a failed call: {', '.join(missing)}")
 
 
-def _with_calls(work: Callable[[Calls], Awaitable[T]]) -> T:
-    async def go(url: SecretStr) -> T:
-        calls = await Calls.connect(url, claimer="operator", pool_size=1, application="billing-ops")
+def _with_calls(command: str, work: Callable[[Calls], Awaitable[T]]) -> T:
+    settings = settings_or_exit(command)
+
+    async def go() -> T:
+        calls = await Calls.connect(settings.database_url, claimer="operator", pool_size=1, application="billing-ops")
         try:
             return await work(calls)
         finally:
             await calls.close()
 
-    try:
-        return asyncio.run(go(load_settings().database_url))
-    except InvalidSettings as error:
-        typer.echo(f"billing calls: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-    except StoreUnavailable as error:
-        typer.echo(f"billing calls: Postgres does not answer: {error}", err=True)
-        raise typer.Exit(1) from None
+    return run_or_exit(command, go)

@@ -18,6 +18,7 @@ from eventlog.contract import (
     checked,
     schemas,
 )
+from ops.commands.terminal import exits, fail, refuse, say, say_text
 
 FOLDER = Path("docs") / "contract"
 
@@ -31,24 +32,23 @@ def contract(
 
     Example: billing contract --check
 
-    Exits 1 if the types break a released version, or with --check if a file is out of date.
+    Exits 1 if the types break a released version, or with --check if a file is out of date, 2 if there is no such
+    folder.
     """
-    try:
+    if (check or write) and not folder.is_dir():
+        refuse("contract", f"there is no folder {folder}: run it in a checkout, or name the folder with --dir")
+    with exits("contract", no=(ContractBroken,)):
         files = checked(folder, schemas(), CONTRACT_VERSION)
-    except ContractBroken as error:
-        typer.echo(f"billing contract: {error}", err=True)
-        raise typer.Exit(1) from None
     different = [name for name, text in files.items() if not _is(folder / name, text)]
     if write:
         for name in different:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(files[name])
-            typer.echo(f"written: {folder / name}")
+            say(f"written: {folder / name}")
     elif check and different:
-        typer.echo(f"billing contract: out of date: {', '.join(different)}; run `billing contract --write`", err=True)
-        raise typer.Exit(1)
+        fail("contract", f"out of date: {', '.join(different)}; run `billing contract --write`")
     elif not check:
-        typer.echo(files["asyncapi.json"].decode(), nl=False)
+        say_text(files["asyncapi.json"].decode().removesuffix("\n"))
 
 
 if __name__ == "__main__":

@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-import orjson
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from eventlog.entry import headers_of
 from eventlog.lookup import RecordLookup
-from ops.commands.replay_report import _say_counts, _with_letters, replay_matching
-from ops.commands.terminal import EXIT_INVALID_SETTINGS, PIPE_WIDTH, printable
+from ops.commands.replay_report import refuse_unknown, replay_matching, say_by, say_counts, with_letters
+from ops.commands.terminal import Column, fail, refuse, say, say_cut, say_json, settings_or_exit, show_rows
 from ops.commands.times import moment_of
 from ops.runtime.operator import operator
+from ops.runtime.printable import to_json
 from recovery.replay.letters import read_letter
 from schemas.record import decode_headers
-from schemas.settings import InvalidSettings, Settings, load_settings
+from schemas.settings import Settings
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, LetterFilter
 
 app = typer.Typer(help="List, show, replay or discard dead letters.", no_args_is_help=True)
-
-T = TypeVar("T")
-
-EXIT_INCOMPLETE = 1
-EXIT_UNAVAILABLE = 3
-_SHOWN_ERRORS = 20
 
 
 class LetterStatus(StrEnum):
@@ -75,31 +65,71 @@ def ls(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Letters with any status.")] = False,
     limit: Limit = 100,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="Only count all matching letters by error, type and stream.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """List dead letters, the latest first. By default only open ones.
 
     Example: billing dead ls --type invoice.paid --since 24h --json
+             billing dead ls --summary
     """
+    command = "dead ls"
     statuses = () if every else tuple(status or (LetterStatus.OPEN,))
-    settings = _settings()
-    wanted = _filter(settings, ids, types, customer, error, stream, since, until, statuses, limit)
-    letters = _with_letters(settings, lambda index: index.find(wanted, newest_first=True))
+    settings = settings_or_exit(command)
+    wanted = _filter(command, settings, ids, types, customer, error, stream, since, until, statuses, limit)
+    if summary:
+        _show_summary(with_letters(command, settings, lambda index: index.summary(wanted)), as_json=as_json)
+        return
+
+    async def work(index: DeadLetterIndex) -> tuple[list[IndexedLetter], int]:
+        letters = await index.find(wanted, newest_first=True)
+        return letters, len(letters) if len(letters) < limit else await index.count(wanted)
+
+    letters, total = with_letters(command, settings, work)
     if as_json:
         for letter in letters:
-            typer.echo(orjson.dumps(asdict(letter) | {"dead_topic": settings.dead_topic}).decode())
+            say_json(asdict(letter) | {"dead_topic": settings.dead_topic})
+    elif letters:
+        show_rows(
+            (
+                Column("event"),
+                Column("type"),
+                Column("customer"),
+                Column("status"),
+                Column("error"),
+                Column("last failed", whole=True),
+                Column("position"),
+            ),
+            [
+                (
+                    letter.event_id,
+                    letter.type,
+                    letter.customer_id,
+                    letter.status,
+                    f"{letter.error_class}: {letter.message}",
+                    f"{letter.last_failed_at:%Y-%m-%d %H:%M:%S}",
+                    f"{settings.dead_topic}/{letter.dead_partition}/{letter.dead_offset}",
+                )
+                for letter in letters
+            ],
+        )
+    else:
+        say("no dead letters")
+    say_cut(len(letters), total, as_json=as_json)
+
+
+def _show_summary(found: dict[str, dict[str, int]], *, as_json: bool) -> None:
+    total = sum(found["by_type"].values())
+    if as_json:
+        say_json({"total": total, **found})
         return
-    if not letters:
-        typer.echo("no dead letters")
-        return
-    table = Table("event", "type", "customer", "status", "error", "last failed", "position", box=None, pad_edge=False)
-    for letter in letters:
-        reason = f"{letter.error_class}: {letter.message}"
-        place = f"{settings.dead_topic}/{letter.dead_partition}/{letter.dead_offset}"
-        last = f"{letter.last_failed_at:%Y-%m-%d %H:%M:%S}"
-        cells = (letter.event_id, letter.type, letter.customer_id, letter.status, reason, last, place)
-        table.add_row(*(Text(printable(cell or ""), overflow="fold") for cell in cells))
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    say(f"{total} dead letters")
+    for name, counts in found.items():
+        if counts:
+            say(name.replace("_", " "))
+            say_by(counts)
 
 
 @app.command("show")
@@ -113,27 +143,29 @@ def show(
 
     Exits 1 if the event has no dead letter.
     """
-    settings = _settings()
-    wanted = _filter(settings, [letter_id], None, None, None, None, None, None, (), 100)
+    command = "dead show"
+    settings = settings_or_exit(command)
+    wanted = _filter(command, settings, [letter_id], None, None, None, None, None, None, (), 100)
 
     async def look(index: DeadLetterIndex) -> list[dict[str, Any]]:
         with RecordLookup(settings.kafka, settings.dead_topic) as topic:
             return [_whole(letter, topic) for letter in await index.find(wanted, newest_first=True)]
 
-    found = _with_letters(settings, look)
+    found = with_letters(command, settings, look)
     if not found:
-        typer.echo(f"billing dead: there is no dead letter of {printable(letter_id)}", err=True)
-        raise typer.Exit(EXIT_INCOMPLETE)
+        fail(command, f"there is no dead letter of {letter_id}")
     if as_json:
-        typer.echo(orjson.dumps(found).decode())
+        say_json(found)
         return
     for one in found:
         for name, value in one.items():
             if value not in (None, "", {}):
-                shown = orjson.dumps(value).decode() if isinstance(value, dict) else str(value)
-                typer.echo(f"{name}: " + "\n".join(printable(line) for line in shown.splitlines()))
-        typer.echo("")
-    typer.echo(f"After fixing the cause: billing dead replay --id {printable(letter_id)}")
+                first, *more = (to_json(value) if isinstance(value, dict) else str(value)).splitlines()
+                say(f"{name}: {first}")
+                for line in more:
+                    say(f"    {line}")  # indented, so that a stored text cannot look like another field
+        say()
+    say(f"After fixing the cause: billing dead replay --id {letter_id}")
 
 
 @app.command("replay")
@@ -158,12 +190,13 @@ def replay(
 
     If it is interrupted, run it again: it continues where it stopped. When an event then settles, the worker marks its
     letter `resolved`. If it dies again, the new letter refers to the old one. Exits 1 if a letter is neither on the
-    topic nor in the ledger any more.
+    topic nor in the ledger any more, or if a given id has no dead letter.
     """
-    settings = _settings()
+    command = "dead replay"
+    settings = settings_or_exit(command)
     statuses = (LetterStatus.OPEN, LetterStatus.REPLAYED, LetterStatus.DISCARDED) if again else (LetterStatus.OPEN,)
-    wanted = _filter(settings, ids, types, customer, error, stream, since, until, statuses, limit)
-    replay_matching(settings, wanted, rate=rate, by=by, dry_run=dry_run, as_json=as_json)
+    wanted = _filter(command, settings, ids, types, customer, error, stream, since, until, statuses, limit)
+    replay_matching(command, settings, wanted, rate=rate, by=by, dry_run=dry_run, as_json=as_json)
 
 
 @app.command("discard")
@@ -185,20 +218,24 @@ def discard(
 
     Example: billing dead discard --id evt_1NG8Du2eZvKYlo2CUI79vXWy --by jane
     """
-    settings = _settings()
-    wanted = _filter(settings, ids, types, customer, error, stream, since, until, (LetterStatus.OPEN,), limit)
+    command = "dead discard"
+    settings = settings_or_exit(command)
+    wanted = _filter(command, settings, ids, types, customer, error, stream, since, until, (LetterStatus.OPEN,), limit)
     if (wanted == LetterFilter(statuses=wanted.statuses, limit=limit)) != every:
-        typer.echo("billing dead discard: select letters, or use --all", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS)
+        refuse(command, "select letters, or use --all")
+    refuse_unknown(command, settings, wanted)
     if dry_run:
-        _say_counts("would be discarded", _with_letters(settings, lambda index: index.counts(wanted)), as_json)
+        say_counts(command, settings, wanted, "would be discarded", as_json=as_json)
         return
 
     async def close(index: DeadLetterIndex) -> int:
         return await index.discard(await index.find(wanted), by or operator())
 
-    done = _with_letters(settings, close)
-    typer.echo(orjson.dumps({"discarded": done}).decode() if as_json else f"{done} discarded")
+    done = with_letters(command, settings, close)
+    if as_json:
+        say_json({"discarded": done})
+    else:
+        say(f"{done} discarded")
 
 
 def _whole(letter: IndexedLetter, topic: RecordLookup) -> dict[str, Any]:
@@ -219,6 +256,7 @@ def _whole(letter: IndexedLetter, topic: RecordLookup) -> dict[str, Any]:
 
 
 def _filter(
+    command: str,
     settings: Settings,
     ids: list[str] | None,
     types: list[str] | None,
@@ -247,13 +285,4 @@ def _filter(
             limit=limit,
         )
     except ValueError as problem:
-        typer.echo(f"billing dead: {problem}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-
-
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except InvalidSettings as error:
-        typer.echo(f"billing dead: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
+        refuse(command, problem)

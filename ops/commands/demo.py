@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -12,19 +11,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from local.demo.runner import DemoReport, StepResult, run_story
+from local.demo.runner import DemoReport, StepResult, TooLate, run_story
 from local.demo.story import story
 from local.system import NOT_STARTED, System, stop_on_exit
-from ops.commands.terminal import line_printer
-from schemas.settings import InvalidSettings
-
-EXIT_OTHERWISE = 1
-"""A result differs from what the story expects."""
-
-_WIDTH_WITHOUT_TERMINAL = 180
+from ops.commands.terminal import Column, exits, is_terminal, run_or_exit, say, show_rows
+from ops.runtime.exit_codes import ExitCode
 
 
 def demo(
@@ -52,22 +44,19 @@ def demo(
             *(["--once"] if once else []),
         ]
         os.execve(sys.executable, command, {**os.environ, "STATE_DIR": str(state_dir)})  # noqa: S606  # ourselves
-    say = line_printer()
     system = System(state_dir, 1, say)
     with stop_on_exit(system):
-        try:
+        with exits("demo", no=NOT_STARTED):
             system.start()
-        except NOT_STARTED as error:
-            typer.echo(f"billing: {error}", err=True)
-            raise typer.Exit(2 if isinstance(error, InvalidSettings) else 1) from None
         say("Sending the story: six customers, duplicates, wrong order, a forged and a broken event, a month of timers")
-        report = asyncio.run(run_story(system, story(int(time.time())), say))
+        report = run_or_exit("demo", lambda: run_story(system, story(int(time.time())), say), no=(TooLate,))
         _show(report, system)
-        if not once and sys.stdout.isatty():
-            say("\nThe system keeps running; Ctrl-C stops all of it.")
+        if not once and is_terminal():
+            say()
+            say("The system keeps running; Ctrl-C stops all of it.")
             _wait_for_signal()
     if report.surprises:
-        raise typer.Exit(EXIT_OTHERWISE)
+        raise typer.Exit(ExitCode.NO)
 
 
 def _wait_for_signal() -> None:
@@ -78,50 +67,32 @@ def _wait_for_signal() -> None:
 
 
 def _show(report: DemoReport, system: System) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDTH_WITHOUT_TERMINAL)
-    console.print(_table(report.results))
+    columns = [Column(name) for name in ("ok", "who", "event", "what", "HTTP", "outcome", "what changed", "mail")]
+    show_rows(columns, [_cells(one) for one in report.results])
     for letter in report.letters:
-        console.print(
+        say(
             f"Dead letter: {letter['event_id']} ({letter['type']}) at {letter['topic']}/{letter['partition']}"
-            f"/{letter['offset']}, stage {letter['stage']}:\n  {letter['error_class']}: {letter['message']}",
-            markup=False,
+            f"/{letter['offset']}, stage {letter['stage']}:"
         )
-    figures = "   ".join(f"{name} {value}" for name, value in report.figures.items())
-    console.print(f"\n{figures}", markup=False)
+        say(f"  {letter['error_class']}: {letter['message']}")
+    say()
+    say("   ".join(f"{name} {value}" for name, value in report.figures.items()))
     for surprise in report.surprises:
-        console.print(f"NOT AS EXPECTED: {surprise}", style="bold red", markup=False)
+        say(f"NOT AS EXPECTED: {surprise}")
     if not report.surprises:
-        console.print("Every result is as expected.", style="green")
+        say("Every result is as expected.")
     first = report.results[0]
-    again = "" if console.is_terminal else f" (start it again: `.venv/bin/billing up --state-dir {system.state_dir}`)"
-    console.print(
-        f"\nWhere to look next{again}:\n"
-        f"  set -a; . {system.state_dir}/env; set +a\n"
-        f"  .venv/bin/billing customer {first.customer_id}\n"
-        f"  .venv/bin/billing event {first.event_id}\n"
-        f"  ls {system.mailbox_dir}          each mail as it was received\n"
-        f"  curl {system.gateway_url}/metrics",
-        markup=False,
-    )
+    again = "" if is_terminal() else f" (start it again: `.venv/bin/billing up --state-dir {system.state_dir}`)"
+    say()
+    say(f"Where to look next{again}:")
+    say(f"  set -a; . {system.state_dir}/env; set +a")
+    say(f"  .venv/bin/billing customer {first.customer_id}")
+    say(f"  .venv/bin/billing event {first.event_id}")
+    say(f"  ls {system.mailbox_dir}          each mail as it was received")
+    say(f"  curl {system.gateway_url}/metrics")
 
 
-def _table(results: list[StepResult]) -> Table:
-    table = Table(show_lines=False, pad_edge=False)
-    for heading in ("", "who", "event", "", "HTTP", "outcome", "what changed", "mail"):
-        table.add_column(heading, overflow="fold")
-    for one in results:
-        if not one.type:
-            table.add_section()
-        table.add_row(
-            "[green]✓[/]" if not one.surprises else "[red]✗[/]",
-            one.who,
-            one.type,
-            one.what if one.type else f"[bold]{one.what}[/]",
-            "" if one.answer is None else str(one.answer),
-            one.outcome,
-            "\n".join(one.changes),
-            "\n".join(one.mails),
-        )
-    return table
+def _cells(one: StepResult) -> tuple[object, ...]:
+    mark = "✗" if one.surprises else "✓"
+    changes, mails = "; ".join(one.changes), "; ".join(one.mails)
+    return (mark, one.who, one.type, one.what, one.answer, one.outcome, changes, mails)

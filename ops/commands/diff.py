@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from typing import Annotated, Any
 
-import orjson
 import typer
 from pydantic import SecretStr
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from ops.commands.terminal import EXIT_INVALID_SETTINGS
+from ops.commands.terminal import Column, exits, run_or_exit, say, say_json, settings_or_exit, show_rows
+from ops.runtime.exit_codes import ExitCode
 from recovery.rebuild.comparison import DatabaseDiff, NotRebuilt, run
 from schemas.database_url import DatabaseUrl
-from schemas.errors import BillingError
-from schemas.settings import InvalidSettings, load_settings
 
-EXIT_DIFFERENT = 1
-EXIT_UNAVAILABLE = 3
-
-_PIPE_WIDTH = 200
 _SHOWN = 20
 
 
@@ -40,23 +29,19 @@ def diff(
     Example: billing diff --with postgresql://billing@127.0.0.1/rehearsal
 
     Rows of customers with events that the rebuild could not apply (removed by retention, newer than the rebuild, still
-    waiting) are counted separately. Exits 0 if all other rows are equal, 1 if not, 2 if a setting is invalid, 3 if a
-    database does not answer or was not rebuilt.
+    waiting) are counted separately. Exits 0 if all other rows are equal, 1 if not or if the database was not rebuilt,
+    2 if a setting is invalid, 3 if a database does not answer.
     """
-    try:
-        live = DatabaseUrl.of(load_settings().database_url)
-        found = asyncio.run(run(live, live.for_other(SecretStr(with_))))
-    except InvalidSettings as error:
-        typer.echo(f"billing diff: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-    except (BillingError, NotRebuilt) as error:
-        typer.echo(f"billing diff: {error}", err=True)
-        raise typer.Exit(EXIT_UNAVAILABLE) from None
+    settings = settings_or_exit("diff")
+    with exits("diff"):
+        live = DatabaseUrl.of(settings.database_url)
+        other = live.for_other(SecretStr(with_))
+    found = run_or_exit("diff", lambda: run(live, other), no=(NotRebuilt,))
     if as_json:
-        typer.echo(orjson.dumps(_plain(found)))
+        say_json(_plain(found))
     else:
         _show(found)
-    raise typer.Exit(0 if found.is_equal else EXIT_DIFFERENT)
+    raise typer.Exit(ExitCode.DONE if found.is_equal else ExitCode.NO)
 
 
 def _plain(found: DatabaseDiff) -> dict[str, Any]:
@@ -79,28 +64,24 @@ def _plain(found: DatabaseDiff) -> dict[str, Any]:
 
 
 def _show(found: DatabaseDiff) -> None:
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
-    table = Table("table", "rows", "different")
-    for name, count in found.rows.items():
-        table.add_row(name, str(count), str(found.different[name]))
-    console.print(table)
+    columns = (Column("table"), Column("rows", right=True), Column("different", right=True))
+    show_rows(columns, [(name, count, found.different[name]) for name, count in found.rows.items()])
     for reason, counts in found.excused.items():
         rows = ", ".join(f"{count} {name}" for name, count in counts.items())
-        typer.echo(f"not compared, {reason}: {rows}")
+        say(f"not compared, {reason}: {rows}")
     for partition, count in found.removed.items():
-        typer.echo(f"partition {partition}: retention had removed the first {count} offsets")
+        say(f"partition {partition}: retention had removed the first {count} offsets")
     for one in found.differences[:_SHOWN]:
-        console.print(_line(one.table, one.key, one.only_in, one.columns), soft_wrap=True)
+        say(_line(one.table, one.key, one.only_in, one.columns))
     if (more := found.different.total() - _SHOWN) > 0:
-        typer.echo(f"and {more} more (--json lists the first {len(found.differences)})")
-    typer.echo("equal" if found.is_equal else f"{found.different.total()} rows differ")
+        say(f"and {more} more (--json lists the first {len(found.differences)})")
+    say("equal" if found.is_equal else f"{found.different.total()} rows differ")
 
 
-def _line(table: str, key: tuple[Any, ...], only_in: str | None, columns: dict[str, tuple[Any, Any]]) -> Text:
+def _line(table: str, key: tuple[Any, ...], only_in: str | None, columns: dict[str, tuple[Any, Any]]) -> str:
     difference = (
         f"only in the {only_in} database"
         if only_in
         else ", ".join(f"{n}: {a!s} / {b!s}" for n, (a, b) in columns.items())
     )
-    line = f"{table} {'/'.join(map(str, key))}: {difference}"
-    return Text("".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in line))
+    return f"{table} {'/'.join(map(str, key))}: {difference}"

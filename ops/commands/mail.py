@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
-import orjson
 import typer
-from rich.console import Console
-from rich.table import Column, Table
-from rich.text import Text
 
-from ops.commands.terminal import EXIT_INVALID_SETTINGS, PIPE_WIDTH, printable
-from schemas.errors import StoreUnavailable
-from schemas.settings import InvalidSettings, load_config, load_settings
+from ops.commands.terminal import (
+    Column,
+    exits,
+    fail,
+    note,
+    refuse,
+    run_or_exit,
+    say,
+    say_json,
+    settings_or_exit,
+    show_rows,
+)
+from schemas.settings import load_config
 from sinks.email.addresses import UnusableAddress
 from sinks.email.outbox import Outbox
 from sinks.email.samples import _sample_config, write_previews
@@ -52,24 +56,39 @@ def ls(
     Example: billing mail ls --status queued --template payment-receipt --json
     """
     wanted = None if every or status is None else status.value
-    rows = _with_outbox(lambda outbox: outbox.list(status=wanted, kind=template, customer_id=customer, limit=limit))
+    rows = _with_outbox(
+        "mail ls", lambda outbox: outbox.list(status=wanted, kind=template, customer_id=customer, limit=limit)
+    )
     if as_json:
         for row in rows:
-            typer.echo(orjson.dumps(row).decode())
+            say_json(row)
         return
     if not rows:
-        typer.echo(f"no {wanted + ' ' if wanted else ''}mails")
+        say(f"no {wanted + ' ' if wanted else ''}mails")
         return
-    rest = ("template", "status", "tries", "to", "queued", "last error")
-    table = Table(
-        Column("key", no_wrap=True), *rest, box=None, pad_edge=False
-    )  # the key is copied into `requeue`, so it must be complete
-    for row in rows:
-        queued = f"{row['queued_at']:%Y-%m-%d %H:%M}"
-        recipient, error = row["recipient"] or "", row["last_error"] or ""
-        cells = (row["email_key"], row["template"], row["status"], str(row["attempts"]), recipient, queued, error)
-        table.add_row(*(Text(printable(cell), overflow="fold") for cell in cells))
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    show_rows(
+        (
+            Column("key"),
+            Column("template"),
+            Column("status"),
+            Column("tries", right=True),
+            Column("to"),
+            Column("queued", whole=True),
+            Column("last error"),
+        ),
+        [
+            (
+                row["email_key"],
+                row["template"],
+                row["status"],
+                row["attempts"],
+                row["recipient"],
+                f"{row['queued_at']:%Y-%m-%d %H:%M}",
+                row["last_error"],
+            )
+            for row in rows
+        ],
+    )
 
 
 @app.command("requeue")
@@ -86,17 +105,15 @@ def requeue(
     Exits 1 if a given key does not belong to a failed mail.
     """
     if bool(keys) == every:
-        typer.echo("billing mail requeue: give keys or --all", err=True)
-        raise typer.Exit(2)
+        refuse("mail requeue", "give keys or --all")
     chosen = None if every else list(keys or ())
-    done = _with_outbox(lambda outbox: outbox.requeue(keys=chosen, kind=template, limit=limit))
+    done = _with_outbox("mail requeue", lambda outbox: outbox.requeue(keys=chosen, kind=template, limit=limit))
     for key in done:
-        typer.echo(key)
+        say(key)
     missing = sorted(set(chosen or ()) - set(done))
-    typer.echo(f"{len(done)} requeued", err=True)
+    note(f"{len(done)} requeued")
     if missing:
-        typer.echo(f"not a failed mail: {', '.join(missing)}", err=True)
-        raise typer.Exit(1)
+        fail("mail requeue", f"not a failed mail: {', '.join(missing)}")
 
 
 @app.command("preview")
@@ -105,34 +122,26 @@ def preview(
     locales: Annotated[
         list[str] | None, typer.Option("--locale", help="Language. Repeatable. Default: en and de.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with the [mail] table to use.", exists=True)] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file whose table `mail` is used.", exists=True)] = None,
 ) -> None:
     """Render each mail template with sample data as .html, .txt and .eml. Needs no running system.
 
     Example: billing mail preview --out previews --locale de-AT
     """
-    try:
+    with exits("mail preview", no=(UnusableAddress,)):
         mail_config = load_config(config).mail if config is not None else _sample_config().mail
         count = write_previews(out, locales or ["en", "de"], mail_config)
-    except (InvalidSettings, UnusableAddress) as error:
-        typer.echo(f"billing mail preview: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-    typer.echo(f"{count} files in {out}")
+    say(f"{count} files in {out}")
 
 
-def _with_outbox(work: Callable[[Outbox], Awaitable[T]]) -> T:
-    async def go(url: Any) -> T:
-        outbox = await Outbox.connect(url, claimer="operator", pool_size=1, application="billing-ops")
+def _with_outbox(command: str, work: Callable[[Outbox], Awaitable[T]]) -> T:
+    settings = settings_or_exit(command)
+
+    async def go() -> T:
+        outbox = await Outbox.connect(settings.database_url, claimer="operator", pool_size=1, application="billing-ops")
         try:
             return await work(outbox)
         finally:
             await outbox.close()
 
-    try:
-        return asyncio.run(go(load_settings().database_url))
-    except InvalidSettings as error:
-        typer.echo(f"billing mail: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-    except StoreUnavailable as error:
-        typer.echo(f"billing mail: Postgres does not answer: {error}", err=True)
-        raise typer.Exit(1) from None
+    return run_or_exit(command, go)

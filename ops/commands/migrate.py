@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from typing import Annotated
 
-import orjson
 import typer
 
-from ops.commands.terminal import EXIT_INVALID_SETTINGS
-from schemas.errors import BillingError
-from schemas.settings import InvalidSettings, load_settings
+from ops.commands.terminal import run_or_exit, say, say_json, settings_or_exit
 from sinks.postgres import migration
 
 
@@ -26,22 +22,16 @@ def migrate(
     It can run while the system runs: each change holds its lock for moments, indexes are built concurrently, and data
     is changed in small batches. If it is interrupted, run it again: it continues.
 
-    Exits 1 if the database does not answer or refuses a change, 2 if a setting is missing.
+    Exits 1 if the database refuses a change, 2 if a setting is missing, 3 if the database does not answer.
     """
-    try:
-        migrated = asyncio.run(migration.migrate(load_settings().database_url, wait_s=wait))
-    except InvalidSettings as error:
-        typer.echo(f"billing migrate: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-    except BillingError as error:
-        typer.echo(f"billing migrate: {error}", err=True)
-        raise typer.Exit(1) from None
+    settings = settings_or_exit("migrate")
+    migrated = run_or_exit("migrate", lambda: migration.migrate(settings.database_url, wait_s=wait))
     if as_json:
-        typer.echo(orjson.dumps(asdict(migrated)))
+        say_json(asdict(migrated))
     elif migrated.before == migrated.after:
-        typer.echo(f"schema billing: already at {migrated.after}")
+        say(f"schema billing: already at {migrated.after}")
     else:
-        typer.echo(f"schema billing: {migrated.before or 'nothing'} → {migrated.after}")
+        say(f"schema billing: {migrated.before or 'nothing'} → {migrated.after}")
     if not as_json:
         for name, rows in migrated.backfilled.items():
-            typer.echo(f"backfill {name}: {rows} rows")
+            say(f"backfill {name}: {rows} rows")

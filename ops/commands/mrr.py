@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from enum import StrEnum
 from typing import Annotated, Any
 
-import orjson
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from analytics.queries import Scope, figures
-from ops.commands.terminal import EXIT_INVALID_SETTINGS
-from schemas.errors import BillingError
-from schemas.settings import InvalidSettings, Mode, load_settings
+from ops.commands.terminal import Column, run_or_exit, say, say_json, settings_or_exit, show_rows
+from schemas.settings import Mode
 from sinks.postgres.pool import reading
 
-EXIT_UNAVAILABLE = 3
-_PIPE_WIDTH = 200
+_TEXTS = ("livemode", "currency", "plan", "day", "step")
 
 
 class By(StrEnum):
@@ -41,46 +33,34 @@ def mrr(
 
     Amounts are in minor units, times in UTC. Exits 2 if a setting is missing, 3 if the database does not answer.
     """
+    settings = settings_or_exit("mrr")
     scope = Scope(account, mode.livemode if mode is not None else None)
 
     async def answer() -> dict[str, list[dict[str, Any]]]:
-        async with reading(load_settings().database_url) as connection:
+        async with reading(settings.database_url) as connection:
             return await figures(connection, scope, by)
 
-    try:
-        found = asyncio.run(answer())
-    except InvalidSettings as error:
-        typer.echo(f"billing mrr: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-    except BillingError as error:
-        typer.echo(f"billing mrr: {error}", err=True)
-        raise typer.Exit(EXIT_UNAVAILABLE) from None
+    found = run_or_exit("mrr", answer)
     if as_json:
-        typer.echo(orjson.dumps(found))
+        say_json(found)
     else:
         _show(found)
 
 
 def _show(found: dict[str, list[dict[str, Any]]]) -> None:
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     if not any(found.values()):
-        console.print("No figures yet. Is `billing analytics` running?")
+        say("No figures yet. Is `billing analytics` running?")
     for name, rows in found.items():
-        if not rows:
-            continue
-        title = "MRR" if name == "mrr" else name.replace("_", " ")
-        table = Table(title=title, title_justify="left")
-        for column in rows[0]:
-            is_text = column in ("livemode", "currency", "plan", "day", "step")
-            table.add_column("mode" if column == "livemode" else column, justify="left" if is_text else "right")
-        for row in rows:
-            table.add_row(*(Text(_cell(column, value)) for column, value in row.items()))
-        console.print(table)
+        if rows:
+            columns = [
+                Column("mode" if name == "livemode" else name, right=name not in _TEXTS, whole=True) for name in rows[0]
+            ]
+            cells = [[_cell(name, value) for name, value in row.items()] for row in rows]
+            show_rows(columns, cells, title="MRR" if name == "mrr" else name.replace("_", " "))
+            say()
 
 
-def _cell(column: str, value: object) -> str:
+def _cell(column: str, value: object) -> object:
     if column == "livemode":
         return "live" if value else "test"
-    shown = "" if value is None else str(value)
-    # The name of an unknown plan is an id from an event, so it must not reach the terminal unchecked.
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in shown)
+    return value

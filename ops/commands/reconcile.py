@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
-import orjson
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from ops.commands.terminal import EXIT_INVALID_SETTINGS, settings_and_config
+from ops.commands.terminal import (
+    Column,
+    exits,
+    refuse,
+    run_or_exit,
+    say,
+    say_json,
+    settings_and_config,
+    show_pairs,
+    show_rows,
+)
 from ops.commands.times import moment_of, span_of
+from ops.runtime.exit_codes import ExitCode
 from recovery.reconcile.events import AnotherIsAtIt, Asked
 from recovery.reconcile.objects import DriftReport
 from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.wiring import _now, compare, key_and_base, run
-from schemas.errors import BillingError
-from schemas.settings import InvalidSettings
 from sinks.stripe_api.api import ApiTrouble
-
-EXIT_TROUBLE = 1
-EXIT_FOUND = 3
 
 
 def reconcile(
@@ -70,10 +70,11 @@ def reconcile(
 
     With --objects it compares subscriptions and invoices at Stripe with the tables, field by field.
 
-    Exits 0 if nothing is missing any more, 1 on an error (it may have done a part of the work: run it again), 2 if a
-    setting is invalid, 3 if something is missing or differs and was not repaired.
+    Exits 0 if nothing is missing any more, 1 if something is missing or differs and was not repaired, 2 if a setting
+    is invalid, 3 if Stripe, Kafka or Postgres does not answer (it may have done a part of the work: run it again).
     """
-    settings, config = settings_and_config()
+    command = "reconcile"
+    settings, config = settings_and_config(command)
     now = _now()
     try:
         asked = Asked(
@@ -84,38 +85,32 @@ def reconcile(
             dry_run=dry_run,
             grace=span_of(grace),
         )
+    except ValueError as error:
+        refuse(command, error)
+    with exits(command):
         key_and_base(settings, config)
-    except (ValueError, InvalidSettings) as error:
-        typer.echo(f"billing reconcile: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-    try:
-        if objects:
-            drifts = asyncio.run(
-                compare(
-                    settings, config, asked, account or [], all_accounts=all_accounts, repairs=repair_, settle_s=settle
-                )
-            )
-        else:
-            reports = asyncio.run(run(settings, config, asked, account or [], all_accounts=all_accounts))
-    except (BillingError, ApiTrouble, AnotherIsAtIt, InvalidSettings) as error:
-        typer.echo(f"billing reconcile: {error}", err=True)
-        raise typer.Exit(EXIT_TROUBLE) from None
+    no = (ApiTrouble, AnotherIsAtIt)
+    accounts = account or []
     if objects:
+        drifts = run_or_exit(
+            command,
+            lambda: compare(
+                settings, config, asked, accounts, all_accounts=all_accounts, repairs=repair_, settle_s=settle
+            ),
+            no=no,
+        )
         show_drifts(drifts, as_json=as_json)
-        raise typer.Exit(_exit_code([(report.trouble, len(report.drifts) - report.queued) for report in drifts]))
+        raise typer.Exit(_exit_code([(report, len(report.drifts) - report.queued) for report in drifts]))
+    reports = run_or_exit(command, lambda: run(settings, config, asked, accounts, all_accounts=all_accounts), no=no)
     show_reports(reports, as_json=as_json, is_dry=dry_run)
-    raise typer.Exit(_exit_code([(report.trouble, report.missing - report.fed) for report in reports]))
+    raise typer.Exit(_exit_code([(report, report.missing - report.fed) for report in reports]))
 
 
-def _exit_code(ended: Iterable[tuple[str | None, int]]) -> int:
-    """Return the exit code. `ended` has, for each report, its error and the number of findings not repaired."""
-    ended = list(ended)
-    if any(trouble for trouble, _ in ended):
-        return EXIT_TROUBLE
-    return EXIT_FOUND if any(left for _, left in ended) else 0
-
-
-_PIPE_WIDTH = 200
+def _exit_code(ended: Sequence[tuple[ReconcileReport | DriftReport, int]]) -> ExitCode:
+    """Return the exit code. `ended` has each report and the number of its findings that were not repaired."""
+    if any(report.is_unavailable for report, _ in ended):
+        return ExitCode.UNAVAILABLE
+    return ExitCode.NO if any(report.trouble or left for report, left in ended) else ExitCode.DONE
 
 
 _SHOWN = 20
@@ -123,45 +118,40 @@ _SHOWN = 20
 
 def show_reports(reports: list[ReconcileReport], *, as_json: bool, is_dry: bool) -> None:
     if as_json:
-        typer.echo(orjson.dumps([report.plain() for report in reports]))
+        say_json([report.plain() for report in reports])
         return
-    console = _console()
     for report in reports:
         resumed = f", resumed at {_at(report.resumed_at)}" if report.resumed_at else ""
         done = "nothing appended (dry run)" if is_dry else f"{report.fed} appended"
-        _say(
-            console,
+        say(
             f"{_of(report.account)}, {_at(report.window_from)} to {_at(report.window_until)}{resumed}: "
             f"{report.listed} listed, {report.on_the_way} in flight, {report.missing} missing, {done}",
         )
         if report.too_large:
-            _say(console, f"{report.too_large} of them are too large for the log")
+            say(f"{report.too_large} of them are too large for the log")
         if report.trouble:
-            _say(console, f"stopped: {report.trouble}")
+            say(f"stopped: {report.trouble}")
         if report.missing:
-            console.print(_counts("by type", dict(report.by_type.most_common())))
-            console.print(_counts("by age", report.by_age))
+            show_pairs(dict(report.by_type.most_common()), title="by type")
+            show_pairs(report.by_age, title="by age")
 
 
 def show_drifts(reports: list[DriftReport], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(orjson.dumps([_plain(report) for report in reports]))
+        say_json([_plain(report) for report in reports])
         return
-    console = _console()
     for report in reports:
         compared = ", ".join(f"{count} {kind}s" for kind, count in report.compared.items()) or "nothing"
-        _say(
-            console, f"{_of(report.account)}: {compared} compared, {len(report.drifts)} differ, {report.queued} queued"
-        )
+        say(f"{_of(report.account)}: {compared} compared, {len(report.drifts)} differ, {report.queued} queued")
         if report.is_cut:
-            _say(console, "the comparison stopped early: repair these, then run it again")
+            say("the comparison stopped early: repair these, then run it again")
         if report.unreadable:
-            _say(console, f"{report.unreadable} could not be read")
+            say(f"{report.unreadable} could not be read")
         if report.trouble:
-            _say(console, f"stopped: {report.trouble}")
+            say(f"stopped: {report.trouble}")
         if report.drifts:
-            console.print(_counts("by field", report.by_field))
-            console.print(_drift_table(report))
+            show_pairs(report.by_field, title="by field")
+            _show_drift(report)
 
 
 def _plain(report: DriftReport) -> dict[str, object]:
@@ -186,31 +176,13 @@ def _plain(report: DriftReport) -> dict[str, object]:
     }
 
 
-def _drift_table(report: DriftReport) -> Table:
-    table = Table("object", "field", "Stripe", "table", title=f"first {_SHOWN}", title_justify="left")
-    for drift in report.drifts[:_SHOWN]:
-        for name, (one, other) in drift.fields.items():
-            table.add_row(drift.id, name, _printable(one), "no row" if drift.missing else _printable(other))
-    return table
-
-
-def _counts(title: str, counts: Mapping[str, int]) -> Table:
-    table = Table(title=title, title_justify="left", show_header=False)
-    for name, count in counts.items():
-        table.add_row(_printable(name), str(count))
-    return table
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(_printable(line), soft_wrap=True)
-
-
-def _printable(value: object) -> Text:
-    return Text("".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in str(value)))
+def _show_drift(report: DriftReport) -> None:
+    rows = [
+        (drift.id, name, one, "no row" if drift.missing else other)
+        for drift in report.drifts[:_SHOWN]
+        for name, (one, other) in drift.fields.items()
+    ]
+    show_rows([Column(name) for name in ("object", "field", "Stripe", "table")], rows, title=f"first {_SHOWN}")
 
 
 def _of(account: str) -> str:

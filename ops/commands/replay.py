@@ -5,22 +5,19 @@ its dead letter ─▶ the payload in the ledger ─▶ the log itself ─▶ St
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
-import orjson
 import typer
 
-from ops.commands.dead import EXIT_INCOMPLETE, EXIT_UNAVAILABLE
 from ops.commands.replay_report import rate_of, replay_matching
-from ops.commands.terminal import EXIT_INVALID_SETTINGS, printable
+from ops.commands.terminal import refuse, run_or_exit, say, say_json, settings_or_exit
 from ops.commands.times import moment_of
+from ops.runtime.exit_codes import ExitCode
 from ops.runtime.operator import operator
+from ops.runtime.printable import error_line
 from recovery.replay.events import EventReplay, From, Replayed, failed_filter
-from schemas.errors import BillingError
-from schemas.settings import InvalidSettings, Settings, load_settings
 from sinks.postgres.dead_letter_index import DeadLetterIndex
 
 
@@ -58,20 +55,21 @@ def replay(
     Settled events are skipped, because the ledger would drop them. Exits 1 if an event cannot be found, 2 if an option
     or a setting is invalid, 3 if Postgres or Kafka does not answer.
     """
-    settings = _settings()
+    command = "replay"
+    settings = settings_or_exit(command)
     chosen = bool(since or until or types)
     if [bool(ids), chosen, failed].count(True) != 1:
-        _refuse("give either event ids, or --since/--until/--type, or --failed")
+        refuse(command, "give either event ids, or --since/--until/--type, or --failed")
     if failed:
         wanted = failed_filter(datetime.now(UTC))
-        replay_matching(settings, wanted, rate=rate, by=by, dry_run=dry_run, as_json=as_json)
+        replay_matching(command, settings, wanted, rate=rate, by=by, dry_run=dry_run, as_json=as_json)
         return
-    pace = rate_of(rate)
+    pace = rate_of(command, rate)
     try:
         now = datetime.now(UTC)
         window = (moment_of(since, now) if since else None, moment_of(until, now) if until else None)
     except ValueError as problem:
-        _refuse(str(problem))
+        refuse(command, problem)
 
     async def go() -> Replayed:
         async with DeadLetterIndex.open(settings.database_url) as letters:
@@ -83,40 +81,21 @@ def replay(
                 names = [event.event_id for event in events]
             return await EventReplay(settings, letters, source, account, by or operator()).run(names, pace, dry_run)
 
-    try:
-        report = asyncio.run(go())
-    except InvalidSettings as error:
-        _refuse(str(error))
-    except BillingError as error:
-        typer.echo(f"billing replay: {error}", err=True)
-        raise typer.Exit(EXIT_UNAVAILABLE) from None
+    report = run_or_exit(command, go)
     _say(report, dry_run, as_json)
     if report.missing:
-        raise typer.Exit(EXIT_INCOMPLETE)
+        raise typer.Exit(ExitCode.NO)
 
 
 def _say(report: Replayed, dry_run: bool, as_json: bool) -> None:
     if as_json:
-        result: dict[str, Any] = asdict(report) | {"dry_run": dry_run}
-        typer.echo(orjson.dumps(result).decode())
+        say_json(asdict(report) | {"dry_run": dry_run})
         return
     for name, where in report.replayed.items():
-        typer.echo(f"{printable(name)}: {'would be ' if dry_run else ''}replayed from its {where}")
+        say(f"{name}: {'would be ' if dry_run else ''}replayed from its {where}")
     for name, outcome in report.settled.items():
-        typer.echo(f"{printable(name)}: skipped, the ledger has it as {outcome}")
+        say(f"{name}: skipped, the ledger has it as {outcome}")
     for name, reason in report.missing.items():
-        typer.echo(f"{printable(name)}: {printable(reason)}", err=True)
+        error_line("replay", f"{name}: {reason}")
     if not (report.replayed or report.settled or report.missing):
-        typer.echo("nothing to replay")
-
-
-def _settings() -> Settings:
-    try:
-        return load_settings()
-    except InvalidSettings as error:
-        _refuse(str(error))
-
-
-def _refuse(reason: str) -> NoReturn:
-    typer.echo(f"billing replay: {reason}", err=True)
-    raise typer.Exit(EXIT_INVALID_SETTINGS) from None
+        say("nothing to replay")

@@ -2,116 +2,130 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import TypeVar
 
-import orjson
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
-from ops.commands.terminal import EXIT_INVALID_SETTINGS, printable
+from ops.commands.terminal import fail, note, progress, refuse, run_or_exit, say, say_json
+from ops.runtime.exit_codes import ExitCode
 from ops.runtime.operator import operator
 from recovery.replay.letters import Rate, ReplayReport, replay_letters
-from schemas.errors import BillingError
-from schemas.settings import InvalidSettings, Settings
+from schemas.settings import Settings
 from sinks.postgres.dead_letter_index import DeadLetterIndex, LetterFilter
 
 T = TypeVar("T")
 
-EXIT_INCOMPLETE = 1
-EXIT_UNAVAILABLE = 3
+MOST_LETTERS = 1_000_000
 _SHOWN_ERRORS = 20
 _RATE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(?:/s)?")
 
 
 def replay_matching(
-    settings: Settings, wanted: LetterFilter, *, rate: str | None, by: str | None, dry_run: bool, as_json: bool
+    command: str,
+    settings: Settings,
+    wanted: LetterFilter,
+    *,
+    rate: str | None,
+    by: str | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Replay the letters that match the filter and print the report. Exits as `billing dead replay` does."""
-    pace = rate_of(rate)
+    pace = rate_of(command, rate)
+    refuse_unknown(command, settings, wanted)
     if dry_run:
-        _say_counts("would be replayed", _with_letters(settings, lambda index: index.counts(wanted)), as_json)
+        say_counts(command, settings, wanted, "would be replayed", as_json=as_json)
         return
 
     async def work(index: DeadLetterIndex) -> ReplayReport:
         letters = await index.find(wanted)
-        is_shown = sys.stderr.isatty() and not as_json
-        with Progress(console=Console(stderr=True), disable=not is_shown, transient=True) as bar:
-            task = bar.add_task("replaying", total=len(letters))
-            return await replay_letters(
-                settings, index, letters, pace, by or operator(), lambda n: bar.advance(task, n)
-            )
+        done = 0
+        with progress("replaying", is_shown=not as_json) as bar:
 
-    report = _with_letters(settings, work)
+            def advance(more: int) -> None:
+                nonlocal done
+                done += more
+                bar(done, len(letters))
+
+            return await replay_letters(settings, index, letters, pace, by or operator(), advance)
+
+    report = with_letters(command, settings, work)
     if as_json:
-        typer.echo(orjson.dumps(asdict(report)).decode())
+        say_json(asdict(report))
     else:
         _say(report)
     if report.gone:
-        raise typer.Exit(EXIT_INCOMPLETE)
+        raise typer.Exit(ExitCode.NO)
+
+
+def refuse_unknown(command: str, settings: Settings, wanted: LetterFilter) -> None:
+    """Exit 1 if an id that the operator gave has no dead letter at all: it is probably mistyped."""
+    if not (wanted.ids or wanted.places):
+        return
+    every = LetterFilter(ids=wanted.ids, places=wanted.places, limit=MOST_LETTERS)
+    found = with_letters(command, settings, lambda index: index.find(every))
+    known = {letter.event_id for letter in found} | {letter.dead_place for letter in found}
+    unknown = [name for name in wanted.ids if name not in known]
+    unknown += [f"{settings.dead_topic}/{at}/{offset}" for at, offset in wanted.places if (at, offset) not in known]
+    if unknown:
+        fail(command, f"there is no dead letter of {', '.join(unknown)}")
 
 
 def _say(report: ReplayReport) -> None:
-    typer.echo(f"{report.replayed} replayed" if report.replayed else "nothing to replay")
+    say(f"{report.replayed} replayed" if report.replayed else "nothing to replay")
     if report.settled:
-        typer.echo(f"{report.settled} were already settled: their letters are closed")
+        say(f"{report.settled} were already settled: their letters are closed")
     if report.resumed:
-        typer.echo(
+        note(
             f"an earlier replay was interrupted: the log may have {report.resumed} of these events twice; "
-            "the ledger drops the second record once the first is applied",
-            err=True,
+            "the ledger drops the second record once the first is applied"
         )
     for event_id in report.from_ledger:
-        typer.echo(
-            f"{event_id}: its letter is gone; replayed from the ledger, with the same JSON but not the same bytes",
-            err=True,
-        )
+        note(f"{event_id}: its letter is gone; replayed from the ledger, with the same JSON but not the same bytes")
     for name in report.gone:
-        typer.echo(
-            f"{printable(name)}: neither the topic nor the ledger has it any more; try billing replay --from stripe ID",
-            err=True,
-        )
+        note(f"{name}: neither the topic nor the ledger has it any more; try billing replay --from stripe ID")
 
 
-def _say_counts(what: str, counts: dict[str, int], as_json: bool) -> None:
+def say_counts(command: str, settings: Settings, wanted: LetterFilter, what: str, *, as_json: bool) -> None:
+    """Print how many letters match, by error, and how many more there are above the limit."""
+
+    async def work(index: DeadLetterIndex) -> tuple[dict[str, int], int]:
+        return await index.counts(wanted), await index.count(wanted)
+
+    counts, matching = with_letters(command, settings, work)
     total = sum(counts.values())
     if as_json:
-        typer.echo(orjson.dumps({"total": total, "by_error": counts}).decode())
+        say_json({"total": total, "matching": matching, "by_error": counts})
         return
-    typer.echo(f"{total} {what}")
-    for number, (error, count) in enumerate(counts.items()):
+    say(f"{total} {what}" if total == matching else f"{total} of {matching} {what}")
+    say_by(counts)
+
+
+def say_by(counts: Mapping[str, int]) -> None:
+    """Print the most frequent values with their counts."""
+    for number, (name, count) in enumerate(counts.items()):
         if number == _SHOWN_ERRORS:
-            typer.echo(f"  … and {len(counts) - number} other errors")
+            say(f"  … and {len(counts) - number} others")
             break
-        typer.echo(f"  {count:>6}  {printable(error)}")
+        say(f"  {count:>6}  {name}")
 
 
-def rate_of(given: str | None) -> Rate:
+def rate_of(command: str, given: str | None) -> Rate:
     """Parse a rate, `20/s` or `20`. Exits 2 for anything else."""
     if given is None:
         return Rate(None)
     found = _RATE.fullmatch(given)
     if found is None or float(found[1]) <= 0:
-        typer.echo(f"billing dead: --rate {given!r:.20}: expected a number per second, e.g. 20/s", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS)
+        refuse(command, f"--rate {given!r:.20}: expected a number per second, e.g. 20/s")
     return Rate(float(found[1]))
 
 
-def _with_letters(settings: Settings, work: Callable[[DeadLetterIndex], Awaitable[T]]) -> T:
+def with_letters(command: str, settings: Settings, work: Callable[[DeadLetterIndex], Awaitable[T]]) -> T:
     async def go() -> T:
         async with DeadLetterIndex.open(settings.database_url) as index:
             return await work(index)
 
-    try:
-        return asyncio.run(go())
-    except InvalidSettings as error:
-        typer.echo(f"billing dead: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
-    except BillingError as error:
-        typer.echo(f"billing dead: {error}", err=True)
-        raise typer.Exit(EXIT_UNAVAILABLE) from None
+    return run_or_exit(command, go)

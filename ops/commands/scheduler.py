@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import typer
-import uvloop
 
-from ops.commands.terminal import EXIT_INVALID_SETTINGS, settings_and_config
+from ops.commands.terminal import settings_and_config
 from ops.processes.scheduler import run
-from schemas.settings import InvalidSettings
+from ops.processes.skeleton import run_process
 
 
 def scheduler() -> None:
@@ -20,13 +17,8 @@ def scheduler() -> None:
     With BILLING_RECONCILE_EVERY_S it also looks for missed events at Stripe at that interval (billing reconcile).
     With BILLING_RETRY_FAILED_EVERY_S it also replays events that failed within a day (billing replay --failed).
 
-    Several schedulers may run at once: they take turns. On SIGTERM it finishes its present turn and exits 0. Exits 2 if
-    a setting is invalid, 70 if it is stuck.
+    Several schedulers may run at once: they take turns. On SIGTERM it finishes its present turn and exits 0. Exits 1 if
+    the ops port is in use, 2 if a setting is invalid, 70 if it is stuck.
     """
-    settings, config = settings_and_config()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            runner.run(run(settings, config))
-        except InvalidSettings as error:
-            typer.echo(f"billing scheduler: {error}", err=True)
-            raise typer.Exit(EXIT_INVALID_SETTINGS) from None
+    settings, config = settings_and_config("scheduler")
+    raise typer.Exit(run_process("scheduler", lambda: run(settings, config)))

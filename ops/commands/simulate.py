@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Annotated
 
-import orjson
 import typer
 from pydantic import SecretStr
 
 from local.stripe.builder import ApiShape
 from local.stripe.simulator.company import Company
 from local.stripe.simulator.delivery import Trouble
-from local.stripe.simulator.run import EndpointDoesNotAnswer, Simulation, Statistics, prices_of
-from ops.commands.terminal import EXIT_INVALID_SETTINGS
-from ops.commands.trigger import EXIT_REFUSED, secret_of
+from local.stripe.simulator.run import Simulation, Statistics, prices_of
+from ops.commands.terminal import exits, run_or_exit, say, say_json
+from ops.commands.trigger import secret_of
+from ops.runtime.exit_codes import ExitCode
 from schemas.settings import InvalidSettings, load_config, load_settings
 
 SHARE = 0.1
 """Of the events: how many arrive twice, or late, where that is asked for."""
-EXIT_NO_ANSWER = 3
 _SECRET = "BILLING_WEBHOOK_SECRET"  # noqa: S105  # the name of the variable
 
 
@@ -50,11 +48,8 @@ def simulate(
     Exits 0 if every event was accepted, 1 if some were refused, 2 if a setting is missing or the system is live, 3 if
     the endpoint does not answer.
     """
-    try:
+    with exits("simulate"):
         url, secret, prices = _target(to, endpoint)
-    except InvalidSettings as error:
-        typer.echo(f"simulate: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     trouble = Trouble(SHARE * duplicates, SHARE * disorder, int(outage))
     simulation = Simulation(
@@ -66,14 +61,10 @@ def simulate(
         speed=speed,
         prices=prices,
     )
-    try:
-        statistics = asyncio.run(simulation.run())
-    except EndpointDoesNotAnswer as error:
-        typer.echo(f"simulate: {error}", err=True)
-        raise typer.Exit(EXIT_NO_ANSWER) from None
+    statistics = run_or_exit("simulate", simulation.run)
     _print(statistics, as_json=as_json)
     if statistics.refused:
-        raise typer.Exit(EXIT_REFUSED)
+        raise typer.Exit(ExitCode.NO)
 
 
 def _target(to: str, endpoint: str) -> tuple[str, SecretStr, dict[str, str]]:
@@ -95,11 +86,11 @@ def _target(to: str, endpoint: str) -> tuple[str, SecretStr, dict[str, str]]:
 def _print(statistics: Statistics, *, as_json: bool) -> None:
     if as_json:
         shown = {name: getattr(statistics, name) for name in Statistics.__slots__}
-        typer.echo(orjson.dumps(shown))
+        say_json(shown)
         return
     rate = statistics.posted / statistics.seconds if statistics.seconds else 0.0
-    typer.echo(f"{statistics.lives} lives, {statistics.events} events of {len(statistics.types)} types")
-    typer.echo(
+    say(f"{statistics.lives} lives, {statistics.events} events of {len(statistics.types)} types")
+    say(
         f"posted {statistics.posted} in {statistics.seconds:.0f} s ({rate:.0f}/s), of these {statistics.duplicates} "
         f"duplicates; {statistics.retries} retries; {statistics.lost} lost in an outage"
     )
@@ -114,6 +105,7 @@ def _print(statistics: Statistics, *, as_json: bool) -> None:
 
 def _print_counts(title: str, counts: Counter[str]) -> None:
     if counts:
-        typer.echo(f"\n{title}")
+        say()
+        say(title)
         for name, count in (+counts).most_common():
-            typer.echo(f"  {count:>7}  {name}")
+            say(f"  {count:>7}  {name}")

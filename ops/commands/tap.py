@@ -2,53 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import orjson
 import typer
-from confluent_kafka import Message
 
-from eventlog.entry import headers_of
 from eventlog.tail import FROM_NOW, FROM_START, Begin, LogTail
-from ops.commands.tap_record import Output, Tapped
-from ops.commands.terminal import EXIT_INVALID_SETTINGS
+from eventlog.tap import Output, Tapped, Wanted, copy
+from ops.commands.terminal import drop_output, exits, refuse, settings_or_exit, start_logging, write_lines
 from ops.commands.times import moment_of
-from ops.runtime.logs import configure_logging
-from ops.runtime.start import log_start_warnings
-from schemas.errors import LogUnavailable
-from schemas.record import Source, decode_headers
-from schemas.settings import InvalidSettings, load_settings
-
-EXIT_UNAVAILABLE = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which records are shown. An empty field matches every record. Values are not decoded for this."""
-
-    types: Sequence[str] = ()
-    """Glob patterns: `invoice.*`"""
-    customers: Sequence[str] = ()
-    sources: Sequence[str] = ()
-    accounts: Sequence[str] = ()
-
-    def includes(self, key: str, headers: dict[str, str]) -> bool:
-        type_, owner = headers.get("type", ""), key.rpartition("/")[2]
-        return (
-            (not self.types or any(fnmatchcase(type_, glob) for glob in self.types))
-            and (not self.customers or owner in self.customers)
-            and (not self.sources or headers.get("source") in self.sources)
-            and (not self.accounts or headers.get("account", "") in self.accounts)
-        )
+from ops.runtime.printable import to_json
+from schemas.record import Source
+from schemas.settings import InvalidSettings
 
 
 def tap(
@@ -92,82 +62,43 @@ def tap(
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
+    settings = settings_or_exit("tap")
+    start_logging(settings)
+    should_follow = parquet is None if follow is None else follow
     try:
-        settings = load_settings()
-        configure_logging(log_format=settings.log_format, level=settings.log_level)
-        log_start_warnings(settings)
-        output = _output(parquet)
-        try:
-            tail = LogTail(settings.kafka, settings.events_topic, begin=begin, group=group)
+        with exits("tap"):
+            output = _output(parquet)
             try:
-                should_follow = parquet is None if follow is None else follow
-                show(
-                    tail, wanted, output, follow=should_follow, limit=limit, commits=group is not None, stopped=stopped
-                )
+                tail = LogTail(settings.kafka, settings.events_topic, begin=begin, group=group)
+                try:
+                    copy(
+                        tail,
+                        wanted,
+                        output,
+                        follow=should_follow,
+                        limit=limit,
+                        commits=group is not None,
+                        stopped=stopped,
+                    )
+                finally:
+                    tail.close()
             finally:
-                tail.close()
-        finally:
-            output.close()
-    except InvalidSettings as error:
-        _fail(error, EXIT_INVALID_SETTINGS)
-    except LogUnavailable as error:
-        _fail(error, EXIT_UNAVAILABLE)
+                output.close()
     except BrokenPipeError:
-        # The reader has closed the pipe. Python flushes stdout once more at exit, which would print an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def show(
-    tail: LogTail,
-    wanted: Wanted,
-    output: Output,
-    *,
-    follow: bool,
-    limit: int | None,
-    commits: bool,
-    stopped: threading.Event,
-) -> None:
-    """Write the wanted records until the end of the log, the limit, or `stopped`. Commits only after writing."""
-    left = limit
-    for batch in tail.read(follow=follow, is_stopped=stopped.is_set):
-        shown: list[Tapped] = []
-        for at, message in enumerate(batch, 1):
-            if (record := _tapped(message, wanted)) is not None:
-                shown.append(record)
-            if left is not None and len(shown) == left:
-                tail.give_back(batch[at:])
-                break
-        output.write(shown)
-        if commits and batch:
-            tail.commit()
-        if left is not None:
-            left -= len(shown)
-        if left == 0:
-            return
-
-
-def _tapped(message: Message, wanted: Wanted) -> Tapped | None:
-    headers = decode_headers(headers_of(message))
-    key = (message.key() or b"").decode("utf-8", "replace")
-    if not wanted.includes(key, headers):
-        return None
-    at = datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC)
-    return Tapped(message.partition() or 0, message.offset() or 0, at, key, headers, message.value())
+        drop_output()  # the reader has closed the pipe
 
 
 class Lines:
     """Writes JSON lines to stdout and flushes after each batch. A value that is not JSON is written under `text`."""
 
     def write(self, records: Sequence[Tapped]) -> None:
-        for record in records:
-            sys.stdout.buffer.write(_line(record))
-        sys.stdout.buffer.flush()
+        write_lines([_line(record) for record in records])
 
     def close(self) -> None:
         return
 
 
-def _line(record: Tapped) -> bytes:
+def _line(record: Tapped) -> str:
     line: dict[str, Any] = {
         "partition": record.partition,
         "offset": record.offset,
@@ -179,7 +110,7 @@ def _line(record: Tapped) -> bytes:
         line["event"] = orjson.loads(record.value or b"")
     except orjson.JSONDecodeError:
         line["text"] = (record.value or b"").decode("utf-8", "replace")
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    return to_json(line)
 
 
 def _output(parquet: Path | None) -> Output:
@@ -200,13 +131,8 @@ def _begin(since: str | None, *, from_start: bool) -> Begin:
     if since is None:
         return FROM_START if from_start else FROM_NOW
     if from_start:
-        _fail(ValueError("use --from-start or --since, not both"), EXIT_INVALID_SETTINGS)
+        refuse("tap", "use --from-start or --since, not both")
     try:
         return moment_of(since, datetime.now(UTC))
     except ValueError as error:
-        _fail(error, EXIT_INVALID_SETTINGS)
-
-
-def _fail(error: Exception, code: int) -> NoReturn:
-    typer.echo(f"billing tap: {error}", err=True)
-    raise typer.Exit(code)
+        refuse("tap", error)

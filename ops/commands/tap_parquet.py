@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
-    from ops.commands.tap_record import Tapped
+    from eventlog.tap import Tapped
 
 _TEXTS = ("event_id", "type", "source", "account", "api_version", "endpoint", "received_at")
 

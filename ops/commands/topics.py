@@ -11,10 +11,7 @@ from typing import Annotated
 import typer
 
 from eventlog.topics import TopicsUnusable, ensure_topics
-from ops.runtime.logs import configure_logging
-from ops.runtime.start import log_start_warnings
-from schemas.errors import LogUnavailable
-from schemas.settings import InvalidSettings, load_settings
+from ops.commands.terminal import exits, say, settings_or_exit, start_logging
 
 
 def topics(
@@ -28,25 +25,11 @@ def topics(
 
     Exits 1 if a topic has a different partition count, 2 if a setting is invalid, 3 if Kafka does not answer.
     """
-    try:
-        settings = load_settings()
-    except InvalidSettings as error:
-        typer.echo(f"billing topics: {error}", err=True)
-        raise typer.Exit(2) from None
-    configure_logging(log_format=settings.log_format, level=settings.log_level)
-    log_start_warnings(settings)
+    settings = settings_or_exit("topics")
+    start_logging(settings)
     if partitions is not None:
         settings = settings.model_copy(update={"partitions": partitions})
-    try:
+    with exits("topics", no=(TopicsUnusable,)):
         outcome = ensure_topics(settings)
-    except InvalidSettings as error:
-        typer.echo(f"billing topics: {error}", err=True)
-        raise typer.Exit(2) from None
-    except LogUnavailable as error:
-        typer.echo(f"billing topics: {error}", err=True)
-        raise typer.Exit(3) from None
-    except TopicsUnusable as error:
-        typer.echo(f"billing topics: {error}", err=True)
-        raise typer.Exit(1) from None
     for name, state in outcome.items():
-        typer.echo(f"{name}: {state}, {settings.partitions} partitions")
+        say(f"{name}: {state}, {settings.partitions} partitions")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Annotated
 
-import aiohttp
 import orjson
 import typer
 from pydantic import SecretStr
 
 from local.stripe.builder import ApiShape, StripeEvents
 from local.stripe.events import EXAMPLES, example
-from local.stripe.post import PostResult, post
-from ops.commands.terminal import EXIT_INVALID_SETTINGS
+from local.stripe.post import post_once
+from ops.commands.terminal import exits, refuse, run_or_exit, say, say_json
+from ops.runtime.exit_codes import ExitCode
 from schemas.settings import Config, InvalidSettings, Mode, Settings, load_config, load_settings
 
-EXIT_REFUSED = 1
 _CUSTOMER = "cus_1"
 
 
@@ -38,22 +36,18 @@ def trigger(
 
     Example: billing trigger invoice.payment_failed --customer cus_42
 
-    Exits 0 if the gateway accepted it, 1 if not, 2 if a setting is missing or the endpoint is in live mode.
+    Exits 0 if the gateway accepted it, 1 if not, 2 if a setting is missing or the endpoint is in live mode, 3 if the
+    gateway does not answer.
     """
     if type_ == "list":
-        typer.echo("\n".join(EXAMPLES))
+        for name in EXAMPLES:
+            say(name)
         return
     if type_ not in EXAMPLES:
-        typer.echo(
-            f"trigger: there is no example event of type {type_}; `billing trigger list` prints all types", err=True
-        )
-        raise typer.Exit(EXIT_INVALID_SETTINGS)
-    try:
+        refuse("trigger", f"there is no example event of type {type_}; `billing trigger list` prints all types")
+    with exits("trigger"):
         settings = load_settings()
         secret = secret_of(load_config(settings.config_path), settings, endpoint)
-    except InvalidSettings as error:
-        typer.echo(f"trigger: {error}", err=True)
-        raise typer.Exit(EXIT_INVALID_SETTINGS) from None
     event = orjson.dumps(example(type_, int(time.time()), StripeEvents(shape)))
     # The example objects belong to cus_1. Another customer gets its own subscription, invoice and checkout session.
     event = event.replace(f'"{_CUSTOMER}"'.encode(), orjson.dumps(customer))
@@ -63,18 +57,14 @@ def trigger(
                 b'"' + prefix + b'"', b'"' + prefix[:-1] + customer.removeprefix("cus_").encode() + b'"'
             )
     gateway = url or f"http://{settings.gateway_host}:{settings.gateway_port}"
-    try:
-        answer = asyncio.run(_post(f"{gateway}/webhooks/stripe/{endpoint}", event, secret))
-    except (aiohttp.ClientError, TimeoutError) as error:
-        typer.echo(f"trigger: {gateway} does not answer: {error}", err=True)
-        raise typer.Exit(EXIT_REFUSED) from None
+    answer = run_or_exit("trigger", lambda: post_once(f"{gateway}/webhooks/stripe/{endpoint}", event, secret))
     event_id = orjson.loads(event)["id"]
     if as_json:
-        typer.echo(orjson.dumps({"event_id": event_id, "status": answer.status, "reason": answer.reason}))
+        say_json({"event_id": event_id, "status": answer.status, "reason": answer.reason})
     else:
-        typer.echo(f"{event_id}: {answer.status} {answer.reason}".rstrip())
+        say(f"{event_id}: {answer.status} {answer.reason}".rstrip())
     if answer.status != 200:
-        raise typer.Exit(EXIT_REFUSED)
+        raise typer.Exit(ExitCode.NO)
 
 
 def secret_of(config: Config, settings: Settings, endpoint: str) -> SecretStr:
@@ -88,8 +78,3 @@ def secret_of(config: Config, settings: Settings, endpoint: str) -> SecretStr:
     if found.mode is not Mode.TEST:
         raise InvalidSettings(f"endpoint {endpoint} is in live mode: test events are not allowed")
     return found.secrets[0]
-
-
-async def _post(url: str, body: bytes, secret: SecretStr) -> PostResult:
-    async with aiohttp.ClientSession() as session:
-        return await post(session, url, body, secret)

@@ -8,18 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Annotated, NoReturn
+from typing import IO, Annotated
 
 import typer
 
 from local.stack.kafka import BROKERS
 from local.stack.process import end_leftovers
-from local.state_dir import AlreadyRunning, Claim, make_private
-from local.system import _END_SIGNALS, NOT_STARTED, System, SystemNotStarted, stop_on_exit
-from ops.commands.terminal import line_printer
-from schemas.settings import InvalidSettings
+from local.state_dir import Claim, make_private
+from local.system import _END_SIGNALS, NOT_STARTED, System, stop_on_exit
+from ops.commands.terminal import exits, fail, say
 
 _DETACH_TIMEOUT = 600.0
 _STOP_TIMEOUT = 90.0
@@ -46,14 +44,13 @@ def up(
     is invalid.
     """
     state_dir = state_dir.absolute()
-    say = line_printer()
     if brokers not in BROKERS:
         raise typer.BadParameter(f"{brokers}: --brokers must be {' or '.join(map(str, BROKERS))}")
     command = _foreground(state_dir, workers, brokers, analytics=analytics)
     if Claim(state_dir).is_taken():
-        _fail(AlreadyRunning(f"already running in {state_dir}; `billing down` stops it"))
+        fail("up", f"already running in {state_dir}; `billing down` stops it")
     if detach:
-        _detach(state_dir, command, say)
+        _detach(state_dir, command)
         return
     if os.environ.get("STATE_DIR") != str(state_dir):
         # STATE_DIR in the environment of a process marks it as part of the system in that folder, this process too.
@@ -61,10 +58,8 @@ def up(
     system = System(state_dir, workers, say, analytics=analytics, brokers=brokers)
     stop = threading.Event()
     with stop_on_exit(system):
-        try:
+        with exits("up", no=NOT_STARTED):
             system.start()
-        except NOT_STARTED as error:
-            _fail(error)
         say(f"Mails are in {system.mailbox_dir}, logs in {state_dir / 'logs'}; Ctrl-C stops the system")
         for number in _END_SIGNALS:
             signal.signal(number, lambda *_: stop.set())
@@ -79,7 +74,6 @@ def down(state_dir: StateDir = Path(".billing")) -> None:
     Exits 0 if nothing is running any more, also if nothing was running before; 1 if the system could not be stopped.
     """
     state_dir = state_dir.absolute()
-    say = line_printer()
     claim = Claim(state_dir)
     was_running = claim.is_taken()
     deadline = time.monotonic() + _STOP_TIMEOUT
@@ -88,7 +82,7 @@ def down(state_dir: StateDir = Path(".billing")) -> None:
         if owner is not None:
             owner.send_signal(signal.SIGTERM if time.monotonic() < deadline - 10 else signal.SIGKILL)
         if time.monotonic() > deadline:
-            _fail(SystemNotStarted(f"could not stop the system in {state_dir}"))
+            fail("down", f"could not stop the system in {state_dir}")
         _wait_for_end(claim, min(deadline - 10, time.monotonic() + 40))
     left = end_leftovers(state_dir)
     say(f"Stopped {state_dir}" if was_running or left else f"Nothing is running in {state_dir}")
@@ -100,7 +94,7 @@ def _foreground(state_dir: Path, workers: int, brokers: int, *, analytics: bool)
     return [*command, "--analytics"] if analytics else command
 
 
-def _detach(state_dir: Path, command: list[str], say: Callable[[str], None]) -> None:
+def _detach(state_dir: Path, command: list[str]) -> None:
     """Start the foreground command in its own session, print its output, and return when it is ready."""
     log = state_dir / "logs" / "up.log"
     make_private(state_dir)
@@ -117,7 +111,7 @@ def _detach(state_dir: Path, command: list[str], say: Callable[[str], None]) -> 
     is_ready = False
     try:
         with log.open() as lines:
-            is_ready = _follow(process, lines, Claim(state_dir), say)
+            is_ready = _follow(process, lines, Claim(state_dir))
     finally:
         if not is_ready:
             process.terminate()
@@ -128,7 +122,7 @@ def _detach(state_dir: Path, command: list[str], say: Callable[[str], None]) -> 
     process.returncode = 0  # without this, Popen would warn that the process is still running
 
 
-def _follow(process: subprocess.Popen[bytes], lines: IO[str], claim: Claim, say: Callable[[str], None]) -> bool:
+def _follow(process: subprocess.Popen[bytes], lines: IO[str], claim: Claim) -> bool:
     """Print the lines of the process. Returns True when it is ready, False when it has ended or after 600 s."""
     deadline = time.monotonic() + _DETACH_TIMEOUT
     while time.monotonic() < deadline:
@@ -145,8 +139,3 @@ def _follow(process: subprocess.Popen[bytes], lines: IO[str], claim: Claim, say:
 def _wait_for_end(claim: Claim, until: float) -> None:
     while claim.is_taken() and time.monotonic() < until:
         time.sleep(0.1)
-
-
-def _fail(error: Exception) -> NoReturn:
-    typer.echo(f"billing: {error}", err=True)
-    raise typer.Exit(2 if isinstance(error, InvalidSettings) else 1)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
-import uvloop
 
-from ops.commands.terminal import settings_and_config
-from ops.processes.worker import _ALL, WorkerCrashed, run
-from schemas.errors import LogUnavailable, StoreUnavailable
-from schemas.settings import InvalidSettings
+from ops.commands.terminal import refuse, settings_and_config
+from ops.processes.skeleton import run_process
+from ops.processes.worker import _ALL, run
 from streams.process import OTHER
 from streams.rules.catalog import STREAMS
 
@@ -34,26 +31,21 @@ def worker(
              billing worker --without invoices   (the other streams, in the first group)
 
     If too many events die it stops with exit code 71. After a restart it waits for different code, for `billing brake
-    release`, or for --resume-after-brake. Exits 1 if Postgres does not answer at the start, 2 if a setting or stream is
-    invalid, 3 if Kafka does not answer at the start, 70 if it is stuck or meets an event that it can neither apply nor
-    dead-letter.
+    release`, or for --resume-after-brake. Exits 1 if the ops port is in use, 2 if a setting or stream is invalid or
+    there is no topic, 3 if Kafka or Postgres does not answer at the start, 70 if it is stuck, crashes, or meets an
+    event that it can neither apply nor dead-letter.
     """
     only, left_out = frozenset(streams or ()), frozenset(without or ())
     unknown = (only | left_out) - _ALL
     if unknown:
-        typer.echo(f"no such stream: {', '.join(sorted(unknown))} (there are {', '.join(STREAMS)}, {OTHER})", err=True)
-        raise typer.Exit(2)
+        refuse("worker", f"no such stream: {', '.join(sorted(unknown))} (there are {', '.join(STREAMS)}, {OTHER})")
     if only and left_out:
-        typer.echo("name streams, or leave some out with --without, but not both", err=True)
-        raise typer.Exit(2)
-    settings, config = settings_and_config()
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # the consumer's thread creates a loop of its own
-    with asyncio.Runner() as runner:
-        try:
-            runner.run(run(settings, config, only, without=left_out, resume_after_brake=resume))
-        except LogUnavailable as error:
-            typer.echo(f"billing worker: {error}", err=True)
-            raise typer.Exit(3) from None
-        except (InvalidSettings, WorkerCrashed, StoreUnavailable) as error:
-            typer.echo(f"worker: {error}", err=True)
-            raise typer.Exit(1) from None
+        refuse("worker", "name streams, or leave some out with --without, but not both")
+    settings, config = settings_and_config("worker")
+    raise typer.Exit(
+        run_process(
+            "worker",
+            lambda: run(settings, config, only, without=left_out, resume_after_brake=resume),
+            policy=True,
+        )
+    )

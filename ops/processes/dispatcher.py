@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry
 
 from eventlog.append import EventAppender
-from ops.runtime.health import OpsServer
-from ops.runtime.watchdog import Watchdog
+from ops.processes.skeleton import Process
 from schemas.settings import Config, InvalidSettings, Settings
 from sinks.email.addresses import UnusableAddress
 from sinks.email.delivery import MailSender
@@ -32,7 +31,6 @@ from sinks.exports.storage import Storage
 from sinks.outbox.wakeup import listen
 from sinks.postgres.gauges import StoreGauges
 from sinks.postgres.outboxes import EMAILS, EXPORTS, STRIPE_CALLS
-from sinks.postgres.schema_check import SchemaCheck
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey, parse_base, parse_key
 from sinks.stripe_api.rate import RateLimit
@@ -60,7 +58,7 @@ def mail_parts(settings: Settings, config: Config) -> tuple[SmtpServer, Composer
 
 
 async def run(settings: Settings, config: Config, server: SmtpServer, composer: Composer) -> None:
-    """Run until SIGTERM or SIGINT. Raises InvalidSettings, OpsAddressTaken."""
+    """Run until SIGTERM or SIGINT. Raises InvalidSettings, AddressTaken."""
     metrics = MailMetrics()
     claimer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     async with (
@@ -68,41 +66,31 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
         call_dispatcher(settings, metrics.registry, claimer=claimer, clock=_utc_now) as calls,
         exporter(settings, metrics.registry, claimer=claimer, clock=_utc_now) as exports,
     ):
-        stuck = {"senders": mails.stuck, "callers": calls.stuck, "exporter": exports.stuck}
-        schema = SchemaCheck(settings.database_url)
-        stopping = asyncio.Event()
-        watchdog = Watchdog(stuck, limit_s=settings.stuck_after_s)
-        health = OpsServer(
-            settings.ops_host,
-            settings.ops_port,
-            {
-                "schema": schema.trouble,
-                "outbox": mails.outbox_trouble,
-                "mail_server": mails.trouble,
-                "stripe_outbox": calls.outbox_trouble,
-                "stripe": calls.trouble,
-                "export_orders": exports.outbox_trouble,
-            },
-            alive={**stuck, "progress": watchdog.trouble},
-            notes={"stripe_calls": calls.note},
-            registry=metrics.registry,
-        )
-        loop = asyncio.get_running_loop()
+        loops = (mails, calls, exports)
 
         def stop() -> None:
-            stopping.set()
-            mails.stop()
-            calls.stop()
-            exports.stop()
+            for loop in loops:
+                loop.stop()
 
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop)
-        gauges: asyncio.Task[None] | None = None
-        try:
-            await health.start()
-            await schema.until_ready(stopping)
+        async with Process("dispatcher", settings) as process:
+            stuck = {"senders": mails.stuck, "callers": calls.stuck, "exporter": exports.stuck}
+            await process.begin(
+                {
+                    "outbox": mails.outbox_trouble,
+                    "mail_server": mails.trouble,
+                    "stripe_outbox": calls.outbox_trouble,
+                    "stripe": calls.trouble,
+                    "export_orders": exports.outbox_trouble,
+                },
+                stuck=stuck,
+                alive=stuck,
+                notes={"stripe_calls": calls.note},
+                registry=metrics.registry,
+                on_signal=stop,
+            )
             gauges = asyncio.create_task(StoreGauges(metrics.registry).run(settings.database_url))
-            watchdog.start()
+            process.on_stop(partial(_cancel, gauges))
+            process.watch()
             log.info(
                 "dispatcher started",
                 action="dispatcher.started",
@@ -112,19 +100,17 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
                 test_mode_mail=config.mail.send_test_mode,
                 stripe_calls=calls.note(),
             )
-            running = [asyncio.create_task(work.run()) for work in (mails, calls, exports)]
+            running = [asyncio.create_task(work.run()) for work in loops]
             await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             stop()  # if one of the loops ends, stop all
             for end in await asyncio.gather(*running, return_exceptions=True):
                 if isinstance(end, BaseException):
                     raise end
-        finally:
-            await watchdog.stop()
-            if gauges is not None:
-                gauges.cancel()
-                await asyncio.gather(gauges, return_exceptions=True)
-            await health.stop()
-    log.info("dispatcher stopped", action="dispatcher.stopped")
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -139,8 +125,7 @@ async def _mail_dispatcher(
     try:
         yield dispatch
     finally:
-        listener.cancel()
-        await asyncio.gather(listener, return_exceptions=True)
+        await _cancel(listener)
         await outbox.close()
 
 
@@ -160,8 +145,7 @@ async def exporter(
     try:
         yield running
     finally:
-        listener.cancel()
-        await asyncio.gather(listener, return_exceptions=True)
+        await _cancel(listener)
         await orders.close()
 
 
@@ -191,8 +175,7 @@ async def call_dispatcher(
         try:
             yield running
         finally:
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
+            await _cancel(listener)
             await api.close()
             await asyncio.to_thread(event_log.close)
     finally:

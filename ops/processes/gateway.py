@@ -20,16 +20,17 @@ from contextlib import asynccontextmanager
 import structlog
 
 from gateway.app import create_app, create_runner
-from gateway.endpoints import WebhookEndpoint
+from gateway.endpoints import WebhookEndpoint, webhook_endpoints
 from gateway.mail_links import Links
 from gateway.metrics import GatewayMetrics
 from gateway.publisher import Publisher
-from ops.runtime.watchdog import Watchdog
-from schemas.settings import Settings
+from ops.processes.skeleton import Process, run_process
+from ops.runtime.exit_codes import AddressTaken, ExitCode
+from schemas.settings import Config, Settings
 from sinks.email.unsubscribe import Unsubscriptions
 from sinks.exports.orders import ExportOrders
 from sinks.exports.reader import ExportReader
-from sinks.exports.storage import Storage
+from sinks.exports.storage import Storage, check_exports
 
 log = structlog.get_logger(__name__)
 
@@ -37,12 +38,8 @@ BACKLOG = 1024
 CHILDREN_END_WITHIN_S = 30.0
 
 
-class PortTaken(Exception):
-    """The gateway's address cannot be bound; the message is one line."""
-
-
 def _bind(host: str, port: int, count: int) -> list[socket.socket]:
-    """Return `count` sockets bound to one address; a single one listens already. Raises PortTaken."""
+    """Return `count` sockets bound to one address; a single one listens already. Raises AddressTaken."""
     found: list[socket.socket] = []
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -64,40 +61,44 @@ def _bind(host: str, port: int, count: int) -> list[socket.socket]:
     except OSError as error:
         for sock in found:
             sock.close()
-        raise PortTaken(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+        raise AddressTaken(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
     return found
+
+
+def run(settings: Settings, config: Config, *, child_fd: int | None = None) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit code. `child_fd` is the socket that the parent bound."""
+
+    async def main() -> ExitCode:
+        found = webhook_endpoints(config)
+        check_exports(settings)
+        if child_fd is not None:
+            return await _serve(settings, found, socket.socket(fileno=child_fd), is_child=True)
+        listeners = _bind(settings.gateway_host, settings.gateway_port, settings.gateway_processes)
+        if len(listeners) == 1:
+            return await _serve(settings, found, listeners[0], is_child=False)
+        return await _watch_children(listeners)
+
+    return run_process("gateway", main)
 
 
 async def _serve(
     settings: Settings, found: Mapping[str, WebhookEndpoint], sock: socket.socket, *, is_child: bool
-) -> None:
-    async with links(settings) as served:
-        await _serve_with(served, settings, found, sock, is_child=is_child)
-
-
-async def _serve_with(
-    served: Links | None,
-    settings: Settings,
-    found: Mapping[str, WebhookEndpoint],
-    sock: socket.socket,
-    *,
-    is_child: bool,
-) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    if is_child:
-        loop.add_reader(sys.stdin.fileno(), stop.set)  # becomes readable only when the parent has ended
-    metrics = GatewayMetrics()
-    publisher = Publisher(settings.kafka, settings.events_topic, metrics)
-    watchdog = Watchdog({"producer": publisher.stuck_reason}, limit_s=settings.stuck_after_s)
-    runner = create_runner(create_app(found, publisher, metrics, links=served))
-    await runner.setup()
-    try:
+) -> ExitCode:
+    async with links(settings) as served, Process("gateway", settings) as process:
+        loop = asyncio.get_running_loop()
+        metrics = GatewayMetrics()
+        publisher = Publisher(settings.kafka, settings.events_topic, metrics)
+        runner = create_runner(create_app(found, publisher, metrics, links=served))
+        process.on_stop(runner.cleanup)
+        await runner.setup()
         server = runner.server
         if server is None:
             raise RuntimeError("aiohttp's runner has no server after setup")
+        # Health and metrics are served on the port of the webhooks.
+        await process.begin({}, stuck={"producer": publisher.stuck_reason}, has_ops_server=False)
+        if is_child:
+            # Becomes readable only when the parent has ended.
+            loop.add_reader(sys.stdin.fileno(), process.stopping.set)
         listener = await loop.create_server(server, sock=sock, backlog=BACKLOG)
         host, port = sock.getsockname()[:2]
         log.info(
@@ -109,20 +110,17 @@ async def _serve_with(
             topic=settings.events_topic,
             pid=os.getpid(),
         )
-        watchdog.start()
-        await stop.wait()
+        process.watch()
+        await process.stopping.wait()
         if is_child:
             loop.remove_reader(sys.stdin.fileno())
         log.info("gateway stopping", action="gateway.stopping")
         listener.close()
-    finally:
-        await watchdog.stop()
-        await runner.cleanup()
-    log.info("gateway stopped", action="gateway.stopped")
+    return ExitCode.DONE
 
 
-async def _watch_children(listeners: list[socket.socket]) -> int:
-    """Start one child per socket and wait. Returns the exit code: 0 after a signal if every child exits 0, else 1."""
+async def _watch_children(listeners: list[socket.socket]) -> ExitCode:
+    """Start one child per socket and wait. Returns DONE after a signal if every child exits 0, else NO."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -146,7 +144,7 @@ async def _watch_children(listeners: list[socket.socket]) -> int:
             if end in late:
                 child.kill()
         codes = await asyncio.gather(*ends)
-    return 0 if was_signaled and not any(codes) else 1
+    return ExitCode.DONE if was_signaled and not any(codes) else ExitCode.NO
 
 
 async def _start_child(sock: socket.socket, extra: dict[str, str]) -> asyncio.subprocess.Process:

@@ -6,32 +6,29 @@ import asyncio
 import contextlib
 import gc
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 
 import structlog
-import typer
 
 from eventlog.access import READ, WRITE, check_access
 from eventlog.client import partition_count
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.lag import GroupPositions
 from eventlog.retention import kafka_keeps, warn_if_endless, warn_if_too_long
-from ops.commands.brake import EXIT_BRAKED
-from ops.runtime.health import OpsServer
+from ops.processes.skeleton import Process
+from ops.runtime.exit_codes import CannotContinue, ExitCode
 from ops.runtime.operator import operator
-from ops.runtime.watchdog import Watchdog
+from ops.runtime.printable import error_line
 from schemas.settings import Config, Settings
 from sinks.postgres.brakes import Brakes
-from sinks.postgres.schema_check import SchemaCheck
 from sinks.postgres.store import Store
 from streams import metrics
 from streams.agent import LANES, Agent, rules_of
 from streams.brake import Brake, BrakeTripped
-from streams.faust.app import attach, create_app, group_of
+from streams.faust.app import App, attach, create_app, group_of
 from streams.faust.changelog import ensure_changelog
 from streams.faust.membership import leave_for_good
 from streams.faust.seen import SeenEvents
@@ -47,10 +44,6 @@ _ALL = frozenset(STREAMS) | {OTHER}
 _HOUSEKEEPING_S = 30.0
 
 
-class WorkerCrashed(Exception):
-    """Faust stopped by itself. The process exits, and the supervisor should start a new one."""
-
-
 async def run(
     settings: Settings,
     config: Config,
@@ -63,8 +56,8 @@ async def run(
 ) -> None:
     """Run until SIGTERM or SIGINT. `streams` empty means all streams, less those in `without`.
 
-    Raises WorkerCrashed, OpsAddressTaken, InvalidSettings if there is no topic to read, and StoreUnavailable if
-    Postgres does not answer at the start.
+    Raises CannotContinue if Faust stops by itself, AddressTaken, InvalidSettings if there is no topic to read, and
+    LogUnavailable or StoreUnavailable if Kafka or Postgres does not answer at the start.
     """
     partitions = await asyncio.to_thread(partition_count, settings.kafka, settings.events_topic)
     group = group_of(settings.topic_prefix, streams)
@@ -76,78 +69,67 @@ async def run(
     if without:  # keeps the group of all streams, and so continues at its offsets
         streams = _ALL - without
     app = create_app(settings, group, partitions)
-    store = await Store.connect(settings.database_url, pool_size=LANES)
-    dead_letters = DeadLetterPublisher(settings.kafka, settings.dead_topic)
-    seen = SeenEvents(app, partitions, horizon_s=settings.seen_hours * 3600)
     code_version = settings.code_version or version("billing-stream")
     brake = Brake(limits_of(settings))
     hold = BrakeGate(brakes=Brakes(settings.database_url), group=group, code_version=code_version)
-    agent = Agent(
-        processor=Processor(
-            store=store,
-            dead_letters=dead_letters,
-            rules=rules_of(streams, rules),
-            config=config,
-            group=group,
-            code_version=code_version,
-            brake=brake,
-            kafka_keeps=keeps,
-        ),
-        seen=seen,
-        stream_of=stream_of,
-        streams=streams,
-        hold=partial(_stop_braked, hold),
-    )
-    attach(app, agent.run, settings.events_topic, on_assigned=seen.keep_only)
-    for stream in streams or _ALL:  # create the series at 0: alerts on "no event since" need them from the start
-        for outcome in ("applied", "dead"):
-            metrics.EVENTS.labels(stream=stream, outcome=outcome)
-    await asyncio.to_thread(ensure_changelog, settings.kafka, seen.changelog, partitions, settings.replication_factor)
-    places = GroupPositions(settings.kafka, group, settings.events_topic)
-    watch = ConsumerWatch(
-        app,
-        agent.retry,
-        places,
-        settings.events_topic,
-        limit_s=settings.stuck_after_s,
-        join_s=2 * settings.session_timeout_s,
-        seen=seen,
-    )
-    schema = SchemaCheck(settings.database_url)
-    watchdog = Watchdog(watch.checks, limit_s=settings.stuck_after_s)
-    health = OpsServer(
-        settings.ops_host,
-        settings.ops_port,
-        {"schema": schema.trouble, "brake": lambda: hold.reason, **watch.ready},
-        alive={"progress": watchdog.trouble},
-    )
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stopping.set)
-    await health.start()
-    try:
-        await schema.until_ready(stopping)
+    seen = SeenEvents(app, partitions, horizon_s=settings.seen_hours * 3600)
+    async with Process("worker", settings) as process:
+        store = await Store.connect(settings.database_url, pool_size=LANES)
+        process.on_stop(store.close)
+        dead_letters = DeadLetterPublisher(settings.kafka, settings.dead_topic)
+        process.on_stop(partial(asyncio.to_thread, dead_letters.close))
+        agent = Agent(
+            processor=Processor(
+                store=store,
+                dead_letters=dead_letters,
+                rules=rules_of(streams, rules),
+                config=config,
+                group=group,
+                code_version=code_version,
+                brake=brake,
+                kafka_keeps=keeps,
+            ),
+            seen=seen,
+            stream_of=stream_of,
+            streams=streams,
+            hold=partial(_stop_braked, hold),
+        )
+        attach(app, agent.run, settings.events_topic, on_assigned=seen.keep_only)
+        for stream in streams or _ALL:  # create the series at 0: alerts on "no event since" need them from the start
+            for outcome in ("applied", "dead"):
+                metrics.EVENTS.labels(stream=stream, outcome=outcome)
+        await asyncio.to_thread(
+            ensure_changelog, settings.kafka, seen.changelog, partitions, settings.replication_factor
+        )
+        places = GroupPositions(settings.kafka, group, settings.events_topic)
+        process.on_stop(partial(asyncio.to_thread, places.close))
+        watch = ConsumerWatch(
+            app,
+            agent.retry,
+            places,
+            settings.events_topic,
+            limit_s=settings.stuck_after_s,
+            join_s=2 * settings.session_timeout_s,
+            seen=seen,
+        )
+        await process.begin({"brake": lambda: hold.reason, **watch.ready}, stuck=watch.checks)
+        process.on_stop(partial(_leave, app, process.stopping))
         if resume_after_brake:
             await hold.brakes.release(group, operator(), let_die=settings.brake_window)
-        brake.allow_more(await hold.until_released(stopping))
-        if not stopping.is_set():
-            watchdog.start()
+        brake.allow_more(await hold.until_released(process.stopping))
+        if not process.stopping.is_set():
+            process.watch()
             await app.start()
             watch.is_up = True
             _spare_collections()
             log.info("worker.started", action="worker.started", group=group, partitions=partitions)
-            await _until_stopped(watch, seen, stopping)
-    finally:
-        await watchdog.stop()
-        if stopping.is_set():
-            leave_for_good(app)
-        await app.stop()
-        await health.stop()
-        await asyncio.to_thread(places.close)
-        await asyncio.to_thread(dead_letters.close)
-        await store.close()
-    log.info("worker.stopped", action="worker.stopped", group=group)
+            await _until_stopped(watch, seen, process.stopping)
+
+
+async def _leave(app: App, stopping: asyncio.Event) -> None:
+    if stopping.is_set():
+        leave_for_good(app)
+    await app.stop()
 
 
 def _spare_collections() -> None:
@@ -163,15 +145,15 @@ def _spare_collections() -> None:
 async def _stop_braked(hold: BrakeGate, tripped: BrakeTripped) -> None:
     """Record the reason in Postgres, then end the process at once: an orderly stop would commit the failing batch."""
     await hold.write_down(tripped)
-    typer.echo(f"worker: {hold.reason}", err=True)
-    os._exit(EXIT_BRAKED)
+    error_line("worker", hold.reason)
+    os._exit(ExitCode.BRAKED)
 
 
 async def _until_stopped(watch: ConsumerWatch, seen: SeenEvents, stopping: asyncio.Event) -> None:
     next_housekeeping = time.monotonic() + _HOUSEKEEPING_S
     while not stopping.is_set():
         if (reason := watch.stopped()) is not None:
-            raise WorkerCrashed(reason)
+            raise CannotContinue(reason)
         if time.monotonic() >= next_housekeeping:
             next_housekeeping += _HOUSEKEEPING_S
             seen.forget_old()

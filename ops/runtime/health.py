@@ -13,12 +13,10 @@ from prometheus_client import REGISTRY
 from prometheus_client.aiohttp import make_aiohttp_handler
 from prometheus_client.registry import Collector
 
+from ops.runtime.exit_codes import AddressTaken
+
 Check = Callable[[], str | None]
 """Returns None if all is well, else a short reason. It must not block."""
-
-
-class OpsAddressTaken(Exception):
-    """The address BILLING_OPS_HOST:BILLING_OPS_PORT cannot be bound; the message is one line."""
 
 
 class OpsServer:
@@ -47,14 +45,14 @@ class OpsServer:
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
 
     async def start(self) -> None:
-        """Start listening. Raises OpsAddressTaken."""
+        """Start listening. Raises AddressTaken."""
         if self._port == 0:
             return
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._host, self._port).start()
         except OSError as error:
-            raise OpsAddressTaken(f"cannot listen on {self._host}:{self._port}: {error.strerror or error}") from None
+            raise AddressTaken(f"cannot listen on {self._host}:{self._port}: {error.strerror or error}") from None
 
     async def stop(self) -> None:
         """Safe to call at any time."""

@@ -14,9 +14,10 @@ import threading
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
-import orjson
 import structlog
 from structlog.typing import EventDict, Processor
+
+from ops.runtime.printable import printable_lines, to_json
 
 
 def configure_logging(*, log_format: Literal["json", "console"] = "json", level: str = "info") -> None:
@@ -26,7 +27,10 @@ def configure_logging(*, log_format: Literal["json", "console"] = "json", level:
     if log_format == "json":
         render = [structlog.processors.format_exc_info, _to_json]
     else:
-        render = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        plain = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+        render = [structlog.processors.format_exc_info, _printable_values, plain]
     lines = Lines(sys.stderr)
     atexit.register(lines.flush)
     structlog.configure(
@@ -111,4 +115,12 @@ def _library_action(_logger: object, _method: str, event: EventDict) -> EventDic
 
 
 def _to_json(_logger: object, _method: str, event: EventDict) -> str:
-    return orjson.dumps(event, default=str).decode()
+    return to_json(event)
+
+
+def _printable_values(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Make texts safe for the console. The renderer itself adds the colors, so its output cannot be cleaned."""
+    return {
+        name: value if name == "_record" or isinstance(value, int | float) else printable_lines(str(value))
+        for name, value in event.items()
+    }

@@ -15,13 +15,10 @@ from collections.abc import Callable, Mapping
 
 import structlog
 
+from ops.runtime.exit_codes import ExitCode
 from schemas.timing import Check, Stillness
 
 log = structlog.get_logger(__name__)
-
-EXIT_STUCK = 70
-"""EX_SOFTWARE; also the exit code of a worker that cannot continue."""
-
 
 _EVENT_LOOP = "event_loop"
 _SHORTEST_S, _LONGEST_S = 0.25, 10.0
@@ -92,8 +89,8 @@ def end_at_once(reason: str) -> None:
 
     An orderly stop would wait for the stuck part, and that of a worker would commit offsets.
     """
-    log.critical("process.stuck", action="process.stuck", reason=reason, exit_code=EXIT_STUCK)
+    log.critical("process.stuck", action="process.stuck", reason=reason, exit_code=int(ExitCode.STUCK))
     faulthandler.dump_traceback(sys.stderr, all_threads=True)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(EXIT_STUCK)
+    os._exit(ExitCode.STUCK)

@@ -21,7 +21,7 @@ from eventlog.entry import Entry
 from recovery.reconcile.report import ReconcileReport, moment
 from recovery.reconcile.runs import Run, Runs
 from recovery.reconcile.window import GRACE, MOST, Slice, Window, slices, window_of
-from schemas.errors import LogUnavailable
+from schemas.errors import LogUnavailable, ServiceUnavailable
 from schemas.ordering import account_of
 from schemas.record import MAX_RECORD_BYTES, Source
 from schemas.timing import Timetable
@@ -102,6 +102,7 @@ class Reconciler:
                     await self.runs.advance(run, part.end, window.end, report.counts)
         except (ApiTrouble, LogUnavailable) as error:
             report.trouble = f"{type(error).__name__}: {error}"
+            report.is_unavailable = isinstance(error, (ServiceUnavailable, LogUnavailable))
             if run is not None:
                 await self.runs.fail(run, report.trouble)
         else:

@@ -21,6 +21,7 @@ from pydantic import SecretStr, ValidationError
 from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from recovery.reconcile.events import append
+from schemas.errors import ServiceUnavailable
 from schemas.record import Source
 from schemas.refetch import refetched_event
 from schemas.stripe.invoice import StripeInvoice
@@ -75,6 +76,8 @@ class DriftReport:
     is_cut: bool = False
     """Whether the comparison stopped at MOST differences, so that there may be more."""
     trouble: str | None = None
+    is_unavailable: bool = False
+    """Whether the trouble is that Stripe did not answer."""
 
     @property
     def by_field(self) -> dict[str, int]:
@@ -115,6 +118,7 @@ class ObjectComparison:
                         break
         except ApiTrouble as error:
             report.trouble = f"{type(error).__name__}: {error}"
+            report.is_unavailable = isinstance(error, ServiceUnavailable)
         if report.drifts and settle_s:
             await asyncio.sleep(settle_s)
         report.drifts = [drift for drift in report.drifts if not await self._has_settled(drift)]

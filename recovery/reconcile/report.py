@@ -41,6 +41,8 @@ class ReconcileReport:
     oldest_missing: datetime | None = None
     examples: list[dict[str, Any]] = field(default_factory=list)
     trouble: str | None = None
+    is_unavailable: bool = False
+    """Whether the trouble is that Stripe or Kafka did not answer."""
 
     def note_missing(self, event_id: str, type_: str, created: datetime, now: datetime) -> None:
         self.missing += 1

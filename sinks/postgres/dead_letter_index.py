@@ -165,6 +165,24 @@ class DeadLetterIndex:
             query = query.order_by(table.c.topic, table.c.partition, first, table.c.offset)
         return [_letter(row) for row in await self._all(query)]
 
+    async def count(self, wanted: LetterFilter) -> int:
+        """Returns how many letters match, regardless of `wanted.limit`."""
+        with classified():
+            return await self._connection.scalar(select(func.count()).where(_matching(wanted))) or 0
+
+    async def summary(self, wanted: LetterFilter) -> dict[str, dict[str, int]]:
+        """Returns the number of all matching letters `by_error`, `by_type` and `by_stream`, the most frequent first."""
+        c = dead_letters.c
+        keys = {"by_error": c.error_class + ": " + c.message, "by_type": c.type, "by_stream": c.stream}
+        found: dict[str, dict[str, int]] = {}
+        for name, key in keys.items():
+            value, count = func.coalesce(key, "").label("value"), func.count().label("letters")
+            columns: list[ColumnElement[Any]] = [value, count]
+            query = select(*columns).where(_matching(wanted))
+            query = query.group_by(value).order_by(count.desc(), value)
+            found[name] = {row["value"]: row["letters"] for row in await self._all(query)}
+        return found
+
     async def counts(self, wanted: LetterFilter) -> dict[str, int]:
         """Returns the number of letters by error, the most frequent first. At most `wanted.limit` letters count."""
         inner = select(dead_letters.c.error_class, dead_letters.c.message).where(_matching(wanted)).limit(wanted.limit)

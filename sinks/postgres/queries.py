@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, Table, and_, or_, select
+from sqlalchemy import Select, Table, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.state import Organization
@@ -22,6 +22,24 @@ _LEDGER_COLUMNS = [column for column in tables.events.c if column.name != "paylo
 async def ledger_row(connection: AsyncConnection, event_id: str) -> Found | None:
     """Returns the event's ledger row with `payload` decoded, or None if the event has no verdict yet."""
     return await _one(connection, select(tables.events).where(tables.events.c.event_id == event_id))
+
+
+async def event_overview(connection: AsyncConnection, event_id: str, events_topic: str) -> Found | None:
+    """Returns everything on one event: `event` (its ledger row) and lists of what it wrote; None if it is not known.
+
+    `event` is None while the event has no verdict; `on_the_log` is its position.
+    """
+    row = await ledger_row(connection, event_id)
+    if row is not None and row["partition"] is not None:
+        row["on_the_log"] = f"{events_topic}/{row['partition']}/{row['offset']}"
+    found: Found = {
+        "event": row,
+        "wrote": await effects_of_event(connection, row) if row is not None else [],
+        "timers": await rows_by_event(connection, tables.timers, event_id),
+        **await outboxes_of_event(connection, event_id),
+        "dead_letters": await dead_letters_of_event(connection, event_id),
+    }
+    return found if any(found.values()) else None
 
 
 async def emails_of_event(connection: AsyncConnection, event_id: str) -> list[Found]:
@@ -67,18 +85,27 @@ async def dead_letters_of_event(connection: AsyncConnection, event_id: str) -> l
     return await _all(connection, query)
 
 
-async def customer_overview(connection: AsyncConnection, account: str, customer_id: str) -> Found | None:
-    """Returns everything on one customer: `customer`, `organization`, `members`, and lists of the last MOST other rows.
+async def customer_overview(
+    connection: AsyncConnection, account: str, customer_id: str, *, limit: int = MOST
+) -> Found | None:
+    """Returns everything on one customer: `customer`, `organization`, `members`, and lists of the last other rows.
 
-    Returns None if no table has the customer. `customer` is None while only its events or payments are known.
+    A list has at most `limit` rows; `totals` has the number of all rows of each list. Returns None if no table has the
+    customer. `customer` is None while only its events or payments are known.
     """
+    totals: dict[str, int] = {}
 
     def of_customer(table: Any) -> Any:
         return and_(table.c.account == account, table.c.customer_id == customer_id)
 
     async def newest(table: Any, by: str, columns: list[Any] | None = None) -> list[Found]:
         query = select(*(columns or [table])).where(of_customer(table))
-        return await _all(connection, query.order_by(table.c[by].desc().nulls_last()).limit(MOST))
+        rows = await _all(connection, query.order_by(table.c[by].desc().nulls_last()).limit(limit))
+        totals[str(table.name)] = len(rows)
+        if len(rows) == limit:
+            counted = select(func.count()).select_from(table).where(of_customer(table))
+            totals[str(table.name)] = await connection.scalar(counted) or 0
+        return rows
 
     members = tables.memberships
     organization_id = Organization.id_of(account, customer_id)
@@ -99,7 +126,7 @@ async def customer_overview(connection: AsyncConnection, account: str, customer_
         **{outbox.name: await newest(outbox.table, outbox.since) for outbox in OUTBOXES},
         "events": await newest(tables.events, "created", _LEDGER_COLUMNS),
     }
-    return found if any(found.values()) else None
+    return found | {"totals": totals} if any(found.values()) else None
 
 
 async def _one(connection: AsyncConnection, query: Select[Any]) -> Found | None:

@@ -27,6 +27,7 @@ import aiohttp
 import orjson
 import stripe
 
+from schemas.errors import ServiceUnavailable
 from sinks.stripe_api.key import ApiKey, without_keys
 
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -40,11 +41,11 @@ class ApiTrouble(Exception):
     """The request did not succeed."""
 
 
-class Unreachable(ApiTrouble):
+class Unreachable(ApiTrouble, ServiceUnavailable):
     """There was no connection to Stripe, so the request was not sent."""
 
 
-class NoAnswer(ApiTrouble):
+class NoAnswer(ApiTrouble, ServiceUnavailable):
     """The request was sent, but there was no usable response. Stripe may have executed it."""
 
 

@@ -42,4 +42,4 @@ if __name__ == "__main__":
     decide = {"raises": raises, "blocks": blocks, "sound": _SOUND.decide}[sys.argv[1]]
     notes.rules["note.written"] = replace(_SOUND, decide=decide)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(*settings_and_config(), frozenset(), rules=notes.rules, stream_of=stream_of))
+        runner.run(run(*settings_and_config("worker"), frozenset(), rules=notes.rules, stream_of=stream_of))

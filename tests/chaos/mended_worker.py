@@ -42,4 +42,4 @@ def decode_mended(value: bytes, rules: Mapping[str, Rule]) -> Decoded:
 if __name__ == "__main__":
     setattr(streams.process, "decode", decode_mended)  # noqa: B010  # a plain assignment is a type error
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(*settings_and_config(), frozenset()))
+        runner.run(run(*settings_and_config("worker"), frozenset()))

@@ -86,4 +86,4 @@ def stream_of(type_: str) -> str:
 if __name__ == "__main__":
     arm(sys.argv[1], _Countdown(int(sys.argv[2])))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(*settings_and_config(), frozenset(), rules=notes.rules, stream_of=stream_of))
+        runner.run(run(*settings_and_config("worker"), frozenset(), rules=notes.rules, stream_of=stream_of))

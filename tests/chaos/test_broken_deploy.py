@@ -18,8 +18,7 @@ import pytest
 
 from eventlog.lag import lag_of
 from local.stack.ports import free_port
-from ops.commands.brake import EXIT_BRAKED
-from ops.runtime.watchdog import EXIT_STUCK
+from ops.runtime.exit_codes import ExitCode
 from sinks.postgres.brakes import Brakes
 from tests.kits.replaykit import OPEN, ReplayKit, open_kit
 
@@ -101,7 +100,7 @@ async def test_a_broken_rule_stops_its_group_and_after_the_fix_all_is_applied(ri
         rig.send(f"evt_{n:03}", "well" if n % 5 == 0 else f"u{n % 3}")
 
     with _worker(rig, "raises") as worker:
-        assert await asyncio.to_thread(worker.wait, 60) == EXIT_BRAKED, log.read_text()[-3000:]
+        assert await asyncio.to_thread(worker.wait, 60) == ExitCode.BRAKED, log.read_text()[-3000:]
     letters = len(await rig.find())
     assert letters <= WINDOW
     held = await Brakes(rig.settings.database_url).last(group)
@@ -144,7 +143,7 @@ async def test_a_stuck_worker_ends_itself_and_logs_where_it_hangs(rig: ReplayKit
     rig.send("evt_3")
 
     with _worker(rig, "blocks", stuck_after_s="3", batch_size="1") as worker:
-        assert await asyncio.to_thread(worker.wait, 60) == EXIT_STUCK, log.read_text()[-3000:]
+        assert await asyncio.to_thread(worker.wait, 60) == ExitCode.STUCK, log.read_text()[-3000:]
     stderr = log.read_text()
     assert "process.stuck" in stderr
     assert "the event loop has not turned" in stderr

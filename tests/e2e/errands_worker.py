@@ -19,4 +19,4 @@ def stream_of(type_: str) -> str:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(*settings_and_config(), frozenset(), rules=errands.rules, stream_of=stream_of))
+        runner.run(run(*settings_and_config("worker"), frozenset(), rules=errands.rules, stream_of=stream_of))

@@ -20,6 +20,7 @@ from local.stripe.simulator.books import StripeEvent
 from local.stripe.simulator.company import Company
 from local.stripe.simulator.delivery import Delivery, Trouble, plan_delivery
 from local.stripe.simulator.prices import PLANS
+from schemas.errors import ServiceUnavailable
 from schemas.ordering import ordering_key
 from schemas.settings import FREE_PLAN, Config
 
@@ -29,7 +30,7 @@ TRIES = 6
 FIRST_PAUSE_S = 0.5
 
 
-class EndpointDoesNotAnswer(Exception):
+class EndpointDoesNotAnswer(ServiceUnavailable):
     """The endpoint was asked TRIES times and could not be reached. The message names it and the last error."""
 
 

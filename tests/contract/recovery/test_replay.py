@@ -320,6 +320,7 @@ async def test_the_commands_find_show_count_replay_and_discard(rig: ReplayKit) -
     code, out, _ = await billing("dead", "replay", "--dry-run", "--json")
     assert orjson.loads(out) == {
         "total": 4,
+        "matching": 4,
         "by_error": {
             "RuleViolated: this note is not allowed": 2,
             "Unforeseen: ZeroDivisionError: an unforeseen bug": 2,

@@ -168,12 +168,12 @@ def test_the_command_names_a_missing_setting_and_exits_2(billing: Billing, monke
     assert ended.stderr == "billing migrate: BILLING_DATABASE_URL: Field required\n"
 
 
-def test_the_command_exits_1_with_one_line_if_no_server_answers(
+def test_the_command_exits_3_with_one_line_if_no_server_answers(
     billing: Billing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BILLING_DATABASE_URL", f"postgresql://billing:hunter2@127.0.0.1:{free_port()}/x")
     ended = billing("migrate", "--wait", "0")
-    assert ended.exit_code == 1
+    assert ended.exit_code == 3
     assert ended.stderr.startswith("billing migrate: no answer from Postgres")
     assert ended.stderr.count("\n") == 1
     assert "hunter2" not in ended.stderr
