@@ -14,7 +14,7 @@ EVENT = "evt_1NG8Du2eZvKYlo2CUI79vXWy"
 CUSTOMER = "cus_NffrFeUfNV2HibLonger"
 PLACE = "billing.dead/11/123456789012"
 AMOUNT = "2592000000"
-ERROR = f"RuleViolated: the invoice in_1MtHbELkdIwHu7ixl4OzzPMv of {CUSTOMER} is paid twice, and nobody knows why"
+ERROR = f"RuleViolated: the invoice in_1MtHbELkdIwHu7ixl4OzzPMv of {CUSTOMER} is paid twice, and no invoice says why"
 COLUMNS = (
     Column("event"),
     Column("type"),
