@@ -140,20 +140,20 @@ def _organizations(books: Books, config: Config) -> Iterator[tuple[str, Expected
         )
 
 
-def _status(own: Sequence[Json]) -> tuple[str, ...]:
+def _status(own: Sequence[Json]) -> str:
+    """A failed payment shows, even next to a subscription that is in order; else the best status counts."""
     statuses = {one["status"] for one in own}
-    if "active" in statuses:
-        return ("active",)
     for stripes, ours in (
-        ("trialing", "trialing"),
         ("past_due", "payment_failed"),
         ("unpaid", "payment_failed"),
+        ("active", "active"),
+        ("trialing", "trialing"),
         ("paused", "paused"),
         ("incomplete", "incomplete"),
     ):
         if stripes in statuses:
-            return (ours,)
-    return ("cancelled",)
+            return ours
+    return "cancelled"
 
 
 def _payment_methods(books: Books) -> Iterator[tuple[str, Expected]]:
