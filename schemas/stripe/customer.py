@@ -41,5 +41,6 @@ class StripeCustomer(StripeObject):
         }
 
 
-PROFILE_FIELDS = frozenset({"email", "name", "preferred_locales", "invoice_settings", "default_source"})
-"""The fields of Stripe's object that this model reads, as named in `previous_attributes`."""
+PROFILE_FIELDS = frozenset({"email", "name", "preferred_locales"})
+DEFAULT_FIELDS = frozenset({"invoice_settings", "default_source"})
+"""The names in `previous_attributes` of the fields that this model reads."""

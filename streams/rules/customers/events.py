@@ -8,7 +8,7 @@ from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.references import References
 from schemas.state import Customer
-from schemas.stripe.customer import PROFILE_FIELDS, StripeCustomer
+from schemas.stripe.customer import DEFAULT_FIELDS, PROFILE_FIELDS, StripeCustomer
 from schemas.timer import TimerDue, timer_event_type
 from schemas.version import Version
 from streams.rules import timers
@@ -34,14 +34,13 @@ def refer(event: CustomerEvent) -> References:
 
 @stream.on("customer.created", model=StripeCustomer, refer=refer, rank=10)
 def on_created(event: CustomerEvent, known: Known) -> list[Effect]:
-    return _profile(event, known, event.version)
+    return _profile(event, known, event.version, event.version)
 
 
 @stream.on("customer.updated", model=StripeCustomer, refer=refer, rank=50)
 def on_updated(event: CustomerEvent, known: Known) -> list[Effect]:
-    """C11. If the event changed other fields, its name and address overrule only weak and older partial ones."""
-    is_named = not PROFILE_FIELDS.isdisjoint(event.previous)
-    return _profile(event, known, event.version if is_named else partial(event.version))
+    """C11. Fields that the event did not change overrule only weak and older partial ones."""
+    return _profile(event, known, _version_of(event, PROFILE_FIELDS), _version_of(event, DEFAULT_FIELDS))
 
 
 @stream.on("customer.deleted", model=StripeCustomer, refer=refer, rank=90)
@@ -64,11 +63,16 @@ def on_erase_due(event: Event[TimerDue], known: Known) -> list[Effect]:
     return erasure.erase(known, event, event.object.customer)
 
 
-def _profile(event: CustomerEvent, known: Known, new_version: Version) -> list[Effect]:
+def _version_of(event: CustomerEvent, fields: frozenset[str]) -> Version:
+    """Two updates of one second may change different fields, and each shows the others as they were or will be."""
+    return partial(event.version) if fields.isdisjoint(event.previous) else event.version
+
+
+def _profile(event: CustomerEvent, known: Known, new_version: Version, default_version: Version) -> list[Effect]:
     before = customer_or_blank(known, event.account, event.object.id)
     received = event.object
     customer = before if was_erased_after(before, event) else _with_profile(before, received, new_version)
-    customer = with_default(known, customer, received.default_payment_method, new_version)
+    customer = with_default(known, customer, received.default_payment_method, default_version)
     customer = link_user(customer, event, received.user_id)
     effects = save_customer_and_derived(known, customer)
     if customer.profile_version == before.profile_version and is_older(event.version, before.profile_version):

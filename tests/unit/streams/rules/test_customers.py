@@ -88,3 +88,23 @@ def test_B6_a_deletion_wins_in_every_order(make: StripeEvents) -> None:
     gone = make.event("customer.deleted", {"id": "cus_1", "object": "customer", "deleted": True}, NOW + DAY)
     events = [created(make), subscribed(make), gone]
     assert RulesWorld().apply(*events).state() == RulesWorld().apply(*events[::-1]).state()
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_C11_two_updates_of_one_second_change_different_fields(make: StripeEvents, is_first: bool) -> None:
+    before = make.customer(created=NOW)
+    chosen = before | {"invoice_settings": before["invoice_settings"] | {"default_payment_method": "pm_1"}}
+    renamed = chosen | {"email": "new@example.com", "name": "New"}
+    events = [
+        make.event("customer.created", before, NOW),
+        make.event(
+            "customer.updated",
+            chosen,
+            NOW,
+            previous={"invoice_settings": {"default_payment_method": None}},
+            id_="evt_9",
+        ),
+        make.event("customer.updated", renamed, NOW, previous={"email": "jane@example.com"}, id_="evt_1"),
+    ]
+    row = RulesWorld().apply(*(events if is_first else [events[0], events[2], events[1]])).customer()
+    assert (row.email, row.name, row.default_payment_method) == ("new@example.com", "New", "pm_1")
