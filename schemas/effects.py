@@ -13,12 +13,13 @@ from schemas.state import (
     Membership,
     Organization,
     Payment,
+    PaymentLink,
     PaymentMethod,
     Subscription,
     User,
 )
 
-SavedRow = Customer | Organization | User | Membership | Subscription | Payment | PaymentMethod | Dispute
+SavedRow = Customer | Organization | User | Membership | Subscription | PaymentLink | Payment | PaymentMethod | Dispute
 """The rows that rules save. Timers are not among them: StartTimer, CancelTimers and FinishTimer change those."""
 
 
@@ -31,9 +32,9 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Deletes the stored row with this key. No other kind of row is ever deleted."""
+    """Deletes the stored row with this key: a membership that ended, or a payment's row that another one contains."""
 
-    row: Membership
+    row: Membership | Payment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

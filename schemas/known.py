@@ -14,9 +14,11 @@ from schemas.state import (
     Customer,
     Dispute,
     Key,
+    LinkKind,
     Membership,
     Organization,
     Payment,
+    PaymentLink,
     PaymentMethod,
     Row,
     Subscription,
@@ -39,6 +41,7 @@ class Known:
         self._now: dict[type[Any], dict[Key, Any]] = defaultdict(dict)
         self._by_customer: dict[tuple[type[Any], str, str], dict[Key, None]] = defaultdict(dict)
         self._payment_by: dict[tuple[str, str], Key] = {}
+        self._links_of: dict[str, dict[Key, None]] = defaultdict(dict)
         for row in rows:
             self._stored[type(row)][row.key] = row
             self._put(row)
@@ -66,8 +69,22 @@ class Known:
 
     def payment(self, account: str, stripe_id: str) -> Payment | None:
         """Returns the payment with this invoice, checkout session, charge or payment intent."""
+        link = self.payment_link(account, stripe_id)
+        linked = self._get(Payment, (link.payment_id,)) if link is not None else None
+        if linked is not None:
+            return linked
+        # The row may have been stored before it had links: its own columns link it.
         key = self._payment_by.get((account, stripe_id))
         return self._get(Payment, key) if key else None
+
+    def payment_link(self, account: str, stripe_id: str) -> PaymentLink | None:
+        return self._get(PaymentLink, (account, stripe_id))
+
+    def payment_ids(self, account: str, stripe_id: str) -> dict[str, LinkKind]:
+        """Returns the ids that are linked to the same payment as this one, itself included, with their kinds."""
+        link = self.payment_link(account, stripe_id)
+        found = (self._get(PaymentLink, key) for key in self._links_of[link.payment_id]) if link is not None else ()
+        return {row.stripe_id: row.kind for row in found if row is not None}
 
     def payment_method(self, account: str, payment_method_id: str) -> PaymentMethod | None:
         return self._get(PaymentMethod, (account, payment_method_id))
@@ -124,11 +141,23 @@ class Known:
         self._now[type(row)][row.key] = row
         if isinstance(row, _OF_CUSTOMERS) and row.customer_id:
             self._by_customer[type(row), row.account, row.customer_id][row.key] = None
-        if isinstance(row, Payment):
-            for stripe_id in (row.invoice_id, row.checkout_session_id, row.charge_id, row.payment_intent_id):
-                if stripe_id:
-                    self._payment_by[row.account, stripe_id] = row.key
+        elif isinstance(row, PaymentLink):
+            self._links_of[row.payment_id][row.key] = None
+        elif isinstance(row, Payment):
+            for named in _ids_in(row):
+                self._payment_by[named] = row.key
 
     def _unindex(self, row: Row) -> None:
         if isinstance(row, _OF_CUSTOMERS) and row.customer_id:
             self._by_customer[type(row), row.account, row.customer_id].pop(row.key, None)
+        elif isinstance(row, PaymentLink):
+            self._links_of[row.payment_id].pop(row.key, None)
+        elif isinstance(row, Payment):
+            for named in _ids_in(row):
+                if self._payment_by.get(named) == row.key:
+                    del self._payment_by[named]
+
+
+def _ids_in(row: Payment) -> list[tuple[str, str]]:
+    named = (row.invoice_id, row.checkout_session_id, row.payment_intent_id, row.charge_id)
+    return [(row.account, stripe_id) for stripe_id in named if stripe_id]

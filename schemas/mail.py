@@ -175,6 +175,7 @@ class WinBack(CustomerMail):
 class OperatorAlert(MailData):
     title: Line
     lines: tuple[Line, ...] = ()
+    amount: Money | None = None
     link: Link | None = None
 
 
@@ -185,6 +186,10 @@ class DisputeNotice(MailData):
     due_at: AwareDatetime | None = None
     customer_id: OptionalLine = None
     payment_intent: OptionalLine = None
+    connected_account: OptionalLine = None
+    change: Literal["inquiry", "escalated", "deadline"] | None = None
+    """An inquiry before a dispute, an inquiry that has become a chargeback, or a new deadline. None: a new dispute."""
+    link: Link | None = None
 
 
 MAILS: Mapping[str, type[MailData]] = {
@@ -207,10 +212,11 @@ MAILS: Mapping[str, type[MailData]] = {
     "operator-alert": OperatorAlert,
     "dispute-opened": DisputeNotice,
     "dispute-due": DisputeNotice,
+    "dispute-lost": DisputeNotice,
 }
 """Template name → the model of its data."""
 
-OPERATOR_MAILS = frozenset({"operator-alert", "dispute-opened", "dispute-due"})
+OPERATOR_MAILS = frozenset({"operator-alert", "dispute-opened", "dispute-due", "dispute-lost"})
 """Mails to the team. Without a recipient they go to `mail.operator`, never to the customer."""
 
 DUNNING_MAILS = frozenset(name for name, model in MAILS.items() if model is PaymentProblem)

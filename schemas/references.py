@@ -14,7 +14,8 @@ class References:
     """Sets of (account, id).
 
     Loading a customer also loads its organization, user, memberships, subscriptions, payment methods and open timers.
-    Loading a subscription or a payment also loads its customer with all of these.
+    Loading a subscription or a payment also loads its customer with all of these. Loading a payment also loads its
+    links and disputes.
     """
 
     customers: set[Ref] = field(default_factory=set)

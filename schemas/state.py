@@ -53,10 +53,25 @@ class OrganizationStatus(StrEnum):
 
 
 class PaymentStatus(StrEnum):
+    """Derived from the payment's facts in schemas/payment_facts.py."""
+
     PENDING = "pending"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     REFUNDED = "refunded"
+    CLOSED = "closed"
+    """No one is asked to pay it any more: voided, deleted, written off, or its authorization was canceled."""
+    LOST = "lost"
+    """It was paid, and a dispute took the money back."""
+
+
+class LinkKind(StrEnum):
+    """The kinds of Stripe objects that can be one payment. The first kind that it has gives the payment its id."""
+
+    INVOICE = "invoice"
+    SESSION = "session"
+    INTENT = "intent"
+    CHARGE = "charge"
 
 
 class TimerStatus(StrEnum):
@@ -225,10 +240,26 @@ class Subscription:
 
 
 @value(frozen=True, slots=True, kw_only=True)
+class PaymentLink:
+    """A Stripe object and the payment that it belongs to. The payment's row may come later than its links."""
+
+    key_columns: ClassVar[Key] = ("account", "stripe_id")
+    account: str
+    stripe_id: str
+    payment_id: str
+    kind: LinkKind
+
+    @property
+    def key(self) -> Key:
+        return (self.account, self.stripe_id)
+
+
+@value(frozen=True, slots=True, kw_only=True)
 class Payment:
     """One row per invoice, or per one-time checkout (then `invoice_id` is None and `checkout_session_id` is set).
 
     A payment with neither invoice nor checkout gets a row once it is refunded or disputed, under its intent or charge.
+    `payment_intent_id` and `charge_id` are the first in alphabetical order; PaymentLink has all of them.
     """
 
     key_columns: ClassVar[Key] = ("payment_id",)
@@ -243,12 +274,19 @@ class Payment:
     amount: int = 0
     currency: str = ""
     status: PaymentStatus = PaymentStatus.PENDING
+    amount_remaining: int | None = None
+    """What an invoice still asks for, after partial payments and credit notes. None for a payment without invoice."""
+    owed: Mapping[str, Any] = field(default_factory=dict)
+    """The newest state of the unpaid invoice: `due`, `remaining`, `at` (epoch seconds), `version`."""
+    credits: Mapping[str, Any] = field(default_factory=dict)
+    """By credit note: `amount` credited before the payment, `created`, `voided` (epoch seconds), `version`."""
     failure_reason: str | None = None
     attempt_count: int = 0
     first_failed_at: datetime | None = None
     paid_at: datetime | None = None
     closed_at: datetime | None = None
-    """When the invoice was voided, marked uncollectible or deleted. It may still be paid."""
+    """When the invoice was voided, marked uncollectible or deleted, or the authorization canceled. An invoice that was
+    marked uncollectible may still be paid."""
     dunning_steps: Mapping[str, str] = field(default_factory=dict)
     """Template of a dunning step → when the step was reached (ISO 8601), whether or not its mail was sent."""
     recovered_by: str | None = None
@@ -260,9 +298,11 @@ class Payment:
     """Whether a dispute of it is open."""
     fulfilled_at: datetime | None = None
     refunds: Mapping[str, Any] = field(default_factory=dict)
-    """By refund or charge id: the data for `refunded_amount` (streams/rules/payments/refund_total.py)."""
+    """By refund or charge id: the data for `refunded_amount` (schemas/payment_facts.py)."""
+    disputes: Mapping[str, str] = field(default_factory=dict)
+    """All disputes of the payment: id → status."""
     open_disputes: Mapping[str, str] = field(default_factory=dict)
-    """The open disputes of the payment: id → status."""
+    """Those of `disputes` that are open."""
     version: Version = UNSEEN
     failure_version: Version = UNSEEN
     """The version of `failure_reason`."""
@@ -341,8 +381,10 @@ class Timer:
         return (self.timer_key,)
 
 
-Row = Customer | Organization | User | Membership | Subscription | Payment | PaymentMethod | Dispute | Timer
+Row = (
+    Customer | Organization | User | Membership | Subscription | PaymentLink | Payment | PaymentMethod | Dispute | Timer
+)
 ROW_TYPES: tuple[type[Row], ...] = (
-    Customer, Organization, User, Membership, Subscription, Payment, PaymentMethod, Dispute, Timer,
+    Customer, Organization, User, Membership, Subscription, PaymentLink, Payment, PaymentMethod, Dispute, Timer,
 )  # fmt: skip
 """In the order in which rows are locked and written, so that two workers can't deadlock."""

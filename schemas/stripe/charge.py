@@ -18,3 +18,5 @@ class StripeCharge(StripeObject):
     """The sum of all refunds of this charge at the time of the event."""
     currency: Currency
     failure_message: Text = None
+    source_transfer: ExpandableId | None = None
+    """Set for the money that a platform's transfer brought to a connected account: no payment of a customer."""

@@ -30,6 +30,8 @@ class CheckoutSession(StripeObject):
     """`metadata.userId`, else `client_reference_id`"""
     plan_id: Text = None
     """`metadata.planId`"""
+    creates_invoice: bool = False
+    """Whether Stripe makes an invoice of a one-time purchase. The session may name it only in a later event."""
 
     @model_validator(mode="before")
     @classmethod
@@ -44,6 +46,7 @@ class CheckoutSession(StripeObject):
             "name": details.get("name"),
             "user_id": metadata.get("userId") or raw.get("client_reference_id"),
             "plan_id": metadata.get("planId"),
+            "creates_invoice": child(raw, "invoice_creation").get("enabled") is True,
         }
 
     @property

@@ -12,11 +12,18 @@ from pydantic import model_validator
 
 from schemas.stripe.fields import Amount, Currency, ExpandableId, Id, Moment, StripeObject, Text, child
 
-CLOSED = frozenset({"won", "lost", "warning_closed", "prevented", "charge_refunded"})
+LOST = "lost"
+"""The bank decided for the customer, and the money is gone. Disputes of some debits (SEPA, ACH, BACS) are lost from the
+start. Stripe may still win one back later."""
+
+CLOSED = frozenset({"won", LOST, "warning_closed", "prevented", "charge_refunded"})
 """Statuses that need no more evidence. `charge_refunded` is from before 2021."""
 
 UNDER_REVIEW = frozenset({"under_review", "warning_under_review"})
 """Statuses after the evidence has been submitted."""
+
+INQUIRY = "warning_"
+"""The statuses of an inquiry begin with it: no money has been withdrawn yet."""
 
 
 class StripeDispute(StripeObject):

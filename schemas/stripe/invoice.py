@@ -6,7 +6,7 @@ intent in `payments`. `invoice.upcoming` has no id. https://docs.stripe.com/api/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import model_validator
@@ -44,6 +44,8 @@ class StripeInvoice(StripeObject):
     currency: Currency
     amount_due: Amount
     amount_paid: Amount | None = None
+    amount_remaining: Amount | None = None
+    status: Text = None
     attempt_count: Count = 0
     next_payment_attempt: Moment | None = None
     created: Moment | None = None
@@ -51,8 +53,9 @@ class StripeInvoice(StripeObject):
     paid_at: Moment | None = None
     hosted_invoice_url: Text = None
     invoice_pdf: Text = None
-    charge: ExpandableId | None = None
-    payment_intent: ExpandableId | None = None
+    charges: tuple[ExpandableId, ...] = ()
+    payment_intents: tuple[ExpandableId, ...] = ()
+    """Of every payment of the invoice that the event names: it may be paid in several parts."""
     failure_reason: Text = None
     period_start: Moment | None = None
     """Start of the period that the subscription's line bills."""
@@ -66,7 +69,7 @@ class StripeInvoice(StripeObject):
             return raw
         lines = listed(raw, "lines")
         own_lines = [line for line in lines if _is_subscription_line(line)]
-        payment = _payment(raw)
+        payments = [child(payment, "payment") for payment in listed(raw, "payments")]
         subscription = first(
             raw.get("subscription"),
             child(child(raw, "parent"), "subscription_details").get("subscription"),
@@ -77,19 +80,31 @@ class StripeInvoice(StripeObject):
             "subscription": subscription,
             "attempt_count": first(raw.get("attempt_count"), 0),
             "paid_at": child(raw, "status_transitions").get("paid_at"),
-            "charge": first(raw.get("charge"), payment.get("charge")),
-            "payment_intent": first(raw.get("payment_intent"), payment.get("payment_intent")),
+            "charges": _named(raw.get("charge"), *(payment.get("charge") for payment in payments)),
+            "payment_intents": _named(
+                raw.get("payment_intent"), *(payment.get("payment_intent") for payment in payments)
+            ),
             "failure_reason": _failure_reason(raw),
             "period_start": child(own_lines[-1], "period").get("start") if own_lines else None,
-            "bills_subscription": any(_is_positive(line.get("amount")) for line in own_lines)
-            if lines
-            else _is_positive(raw.get("amount_due")),
+            "bills_subscription": _bills_subscription(raw, lines, own_lines),
         }
 
     @property
     def paid_amount(self) -> int:
         """Minor units. Before 2017 there was no `amount_paid`, and invoices were always paid completely."""
         return self.amount_due if self.amount_paid is None else self.amount_paid
+
+    @property
+    def remaining_amount(self) -> int:
+        """Minor units that are left to pay: less than `amount_due` after a partial payment."""
+        if self.amount_remaining is not None:
+            return self.amount_remaining
+        return self.amount_due - (self.amount_paid or 0)
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether the invoice was never finalized, so that no one was asked to pay it. Very old events lack it."""
+        return self.status == "draft"
 
 
 _AS_SENT = (
@@ -104,11 +119,21 @@ _AS_SENT = (
     "currency",
     "amount_due",
     "amount_paid",
+    "amount_remaining",
+    "status",
     "next_payment_attempt",
     "due_date",
     "hosted_invoice_url",
     "invoice_pdf",
 )
+
+
+def _bills_subscription(raw: Mapping[str, Any], lines: Sequence[Any], own_lines: Sequence[Any]) -> bool:
+    """The event has at most ten lines. If it leaves lines out, only a line that costs something is conclusive."""
+    if any(_is_positive(line.get("amount")) for line in own_lines):
+        return True
+    is_complete = bool(lines) and child(raw, "lines").get("has_more") is not True
+    return not is_complete and _is_positive(raw.get("amount_due"))
 
 
 def _is_positive(amount: object) -> bool:
@@ -128,11 +153,8 @@ def _subscription_of_line(line: Mapping[str, Any]) -> Any:
     )
 
 
-def _payment(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns the default one of `payments`. The event has `payments` only if it was expanded."""
-    payments = listed(raw, "payments")
-    chosen = next((payment for payment in payments if payment.get("is_default")), payments[0] if payments else {})
-    return child(chosen, "payment")
+def _named(*ids: Any) -> tuple[Any, ...]:
+    return tuple(found for found in ids if found is not None)
 
 
 def _failure_reason(raw: Mapping[str, Any]) -> Any:

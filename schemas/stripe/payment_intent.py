@@ -24,6 +24,9 @@ class StripePaymentIntent(StripeObject):
     charge: ExpandableId | None = None
     amount: Amount
     currency: Currency
+    amount_received: Amount | None = None
+    capture_method: Text = None
+    receipt_email: Text = None
     failure_reason: Text = None
 
     @model_validator(mode="before")
@@ -35,8 +38,16 @@ class StripePaymentIntent(StripeObject):
         reference = child(raw, "payment_details").get("order_reference")
         is_invoice = isinstance(reference, str) and reference.startswith(_INVOICE_ID)
         return {
-            **{name: raw.get(name) for name in ("id", "customer", "amount", "currency")},
+            **{name: raw.get(name) for name in _AS_SENT},
             "invoice": first(raw.get("invoice"), reference if is_invoice else None),
             "charge": first(raw.get("latest_charge"), charges[0].get("id") if charges else None),
             "failure_reason": child(raw, "last_payment_error").get("message"),
         }
+
+    @property
+    def is_captured_manually(self) -> bool:
+        """Whether the payment is only authorized first, so that the checkout ends before it is paid."""
+        return self.capture_method == "manual"
+
+
+_AS_SENT = ("id", "customer", "amount", "currency", "amount_received", "capture_method", "receipt_email")

@@ -30,6 +30,8 @@ _DISPUTE = {
     "due_at": "2026-12-06T23:59:59Z",
     "customer_id": "cus_QXg1o8vcGmoR32",
     "payment_intent": "pi_3PgafTB1bkmHoSYp1o5pSCZC",
+    "connected_account": "acct_1PgafTB1bkmHoSYp",
+    "link": "https://dashboard.stripe.com/acct_1PgafTB1bkmHoSYp/disputes/dp_1PgafTB1bkmHoSYpIYvl2kQV",
 }
 
 SAMPLES: Mapping[str, Mapping[str, Any]] = {
@@ -92,11 +94,13 @@ SAMPLES: Mapping[str, Mapping[str, Any]] = {
     "win-back": {"name": "Jane Doe", "plan": "Team", "return_url": "https://app.example.com/welcome-back"},
     "operator-alert": {
         "title": "Payout po_1PgafTB1bkmHoSYp failed",
-        "lines": ["$1,234.56 could not be paid out.", "The bank account has been closed (account_closed)."],
+        "amount": {"amount": 123_456, "currency": "usd"},
+        "lines": ["The bank account has been closed (account_closed)."],
         "link": "https://dashboard.stripe.com/payouts/po_1PgafTB1bkmHoSYp",
     },
     "dispute-opened": _DISPUTE,
     "dispute-due": _DISPUTE,
+    "dispute-lost": _DISPUTE,
 }
 
 

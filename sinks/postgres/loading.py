@@ -7,7 +7,7 @@ order of ROW_TYPES and, within a table, in key order.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from schemas.references import Ref, References
 from schemas.state import (
@@ -17,6 +17,7 @@ from schemas.state import (
     Membership,
     Organization,
     Payment,
+    PaymentLink,
     PaymentMethod,
     Row,
     Subscription,
@@ -25,6 +26,8 @@ from schemas.state import (
 )
 from sinks.postgres.statements import RowShape, as_texts, texts
 from sinks.postgres.tables import STATE_TABLES
+
+R = TypeVar("R", bound=Row)
 
 if TYPE_CHECKING:
     import asyncpg
@@ -59,6 +62,9 @@ CUSTOMERS = " UNION ".join(
     [
         _customers_of("subscriptions", "subscription_id", 1),
         *(_customers_of("payments", column, 3) for column in _PAYMENT_REFS),
+        f"SELECT t.account, t.customer_id FROM {_refs(3)} "  # noqa: S608  # as above
+        "JOIN billing.payment_links l ON l.account = r.account AND l.stripe_id = r.id "
+        "JOIN billing.payments t ON t.payment_id = l.payment_id WHERE t.customer_id IS NOT NULL",
         _customers_of("payment_methods", "payment_method_id", 5),
         _customers_of("disputes", "dispute_id", 7),
         # Timers without a customer have the id '': do not load all other rows that have no customer either.
@@ -97,8 +103,9 @@ LOCK_TIMERS = (
 """Locks timers by key, in key order, and returns them as they are now."""
 
 _PAIRS = _pairs_in(1)
+# Rows that are older than their links are found by their own columns.
 _PAYMENT_KEYS = " UNION ".join(
-    f"SELECT p.payment_id FROM {_refs(1)} JOIN billing.payments p ON p.account = r.account AND p.{column} = r.id"  # noqa: S608  # as above
+    f"SELECT p.payment_id FROM {_refs(2)} JOIN billing.payments p ON p.account = r.account AND p.{column} = r.id"  # noqa: S608  # as above
     for column in _PAYMENT_REFS
 )
 
@@ -116,7 +123,13 @@ QUERIES: dict[type[Any], str] = {
         "JOIN billing.memberships m ON m.organization_id = o.id)",
     ),
     Subscription: _of_customers_or_named(Subscription),
-    Payment: _select(Payment, f"({_PAYMENT_KEYS})"),
+    PaymentLink: _select(
+        PaymentLink,
+        f"(SELECT r.account, r.id FROM {_refs(1)} UNION SELECT o.account, o.stripe_id FROM {_refs(1)} "  # noqa: S608  # as above
+        "JOIN billing.payment_links l ON l.account = r.account AND l.stripe_id = r.id "
+        "JOIN billing.payment_links o ON o.payment_id = l.payment_id)",
+    ),
+    Payment: _select(Payment, f"({_PAYMENT_KEYS} UNION SELECT {texts(1)})"),
     PaymentMethod: _of_customers_or_named(PaymentMethod),
     Dispute: _select(Dispute, _PAIRS),
     Timer: _select(
@@ -131,7 +144,7 @@ QUERIES: dict[type[Any], str] = {
 
 
 async def load(connection: Connection, refs: References) -> list[Row]:
-    """Loads and locks the rows that these references reach (see References), in at most ten round trips.
+    """Loads and locks the rows that these references reach (see References), in at most eleven round trips.
 
     Timers are not locked: LOCK_TIMERS locks those that are written.
     Tables that no reference can reach are not queried.
@@ -148,9 +161,21 @@ async def load(connection: Connection, refs: References) -> list[Row]:
         (User, bool(users), [sorted(users), organizations]),
         (Membership, bool(customers), [organizations]),
         (Subscription, bool(customers or refs.subscriptions), [*_pairs(customers), *_pairs(refs.subscriptions)]),
-        (Payment, bool(refs.payments), [*_pairs(refs.payments)]),
+    ]
+    for kind, is_reached, arguments in plan:
+        if is_reached:
+            stored += await _rows(connection, kind, *arguments)
+    payments: list[Payment] = []
+    if refs.payments:
+        # The links are locked before their payments: another worker may have joined two payments just now.
+        links = await _rows(connection, PaymentLink, *_pairs(refs.payments))
+        linked = sorted({link.payment_id for link in links})
+        payments = await _rows(connection, Payment, linked, *_pairs(refs.payments))
+        stored += [*links, *payments]
+    disputes = refs.disputes | {(row.account, id_) for row in payments for id_ in {**row.open_disputes, **row.disputes}}
+    plan = [
         (PaymentMethod, bool(customers or refs.payment_methods), [*_pairs(customers), *_pairs(refs.payment_methods)]),
-        (Dispute, bool(refs.disputes), [*_pairs(refs.disputes)]),
+        (Dispute, bool(disputes), [*_pairs(disputes)]),
         (Timer, bool(customers or refs.timers), [*_pairs(customers), sorted(refs.timers)]),
     ]
     for kind, is_reached, arguments in plan:
@@ -168,8 +193,8 @@ async def _customers(connection: Connection, refs: References) -> set[Ref]:
     return {(account, id_) for account, id_ in await connection.fetch(CUSTOMERS, *map(as_texts, lists))}
 
 
-async def _rows(connection: Connection, kind: type[Row], *lists: Iterable[str]) -> list[Row]:
-    shape = SHAPES[kind]
+async def _rows(connection: Connection, kind: type[R], *lists: Iterable[str]) -> list[R]:
+    shape: RowShape[R] = SHAPES[kind]
     return [shape.row(record) for record in await connection.fetch(QUERIES[kind], *map(as_texts, lists))]
 
 

@@ -22,6 +22,8 @@ _MEMBERS = "SELECT m.user_id FROM billing.memberships m WHERE m.organization_id 
 # Uses the index `events_of_charges`.
 _CHARGES = (
     "SELECT unnest(ARRAY[p.charge_id, p.payment_intent_id]) FROM billing.payments p "
+    "WHERE p.account = $1 AND p.customer_id = $2 UNION SELECT l.stripe_id FROM billing.payments p "
+    "JOIN billing.payment_links l ON l.payment_id = p.payment_id "
     "WHERE p.account = $1 AND p.customer_id = $2 UNION SELECT e.payload #>> '{data,object,id}' FROM billing.events e "
     "WHERE e.account = $1 AND e.customer_id = $2 AND (e.type LIKE 'charge.%' OR e.type LIKE 'payment_intent.%')"
 )
@@ -45,6 +47,10 @@ _OTHERWISE = {
         "WHERE c.account = $1 AND c.customer_id = $2)"
     ),
     **{outbox.name: outbox.of_customer for outbox in OUTBOXES if outbox.of_customer is not None},
+    "payment_links": (
+        "t.account = $1 AND t.payment_id IN "
+        "(SELECT p.payment_id FROM billing.payments p WHERE p.account = $1 AND p.customer_id = $2)"
+    ),
     # A detached payment method has no customer id any more. The event that detached it has one.
     "payment_methods": (
         "t.account = $1 AND t.payment_method_id IN (SELECT p.payment_method_id FROM billing.payment_methods p "

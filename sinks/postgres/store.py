@@ -214,13 +214,14 @@ class Transaction:
         self, kind: type[Row], new: Sequence[Row], altered: Sequence[Row], removed: Sequence[Row]
     ) -> None:
         shape = loading.SHAPES[kind]
+        # Removed rows first: a payment's row that contains them has their unique columns.
+        await self._count(_DELETES[kind], shape, removed, "are gone")
         if kind is Timer:
             await self._run(_START_TIMERS, shape, new)
         else:
             await self._count(_INSERTS[kind], shape, new, "exist already")
         if kind in _UPDATES:
             await self._count(_UPDATES[kind], shape, altered, "are gone")
-        await self._count(_DELETES[kind], shape, removed, "are gone")
 
     async def _count(self, statement: str, shape: RowShape[Any], rows: Sequence[Any], otherwise: str) -> None:
         written = await self._run(statement, shape, rows)

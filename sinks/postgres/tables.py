@@ -204,6 +204,18 @@ subscriptions = Table(
     _one_of("status", *state.SubscriptionStatus),
 )
 
+# The Stripe objects of each payment: `payments` has only one of each kind.
+payment_links = Table(
+    "payment_links",
+    metadata,
+    _text("account", key=True),
+    _text("stripe_id", key=True),
+    _text("payment_id", null=False),
+    _text("kind", null=False),
+    Index("payment_links_payment", "payment_id"),
+    _one_of("kind", *state.LinkKind),
+)
+
 payments = Table(
     "payments",
     metadata,
@@ -218,6 +230,9 @@ payments = Table(
     Column("amount", BigInteger, nullable=False),
     _text("currency", null=False),
     _text("status", null=False),
+    Column("amount_remaining", BigInteger),
+    _json("owed"),
+    _json("credits"),
     _text("failure_reason"),
     _count("attempt_count"),
     _time("first_failed_at"),
@@ -230,6 +245,7 @@ payments = Table(
     _flag("on_hold"),
     _time("fulfilled_at"),
     _json("refunds"),
+    _json("disputes"),
     _json("open_disputes"),
     _version("version"),
     _version("failure_version"),
@@ -523,6 +539,7 @@ STATE_TABLES: dict[type[state.Row], Table] = {
     state.User: users,
     state.Membership: memberships,
     state.Subscription: subscriptions,
+    state.PaymentLink: payment_links,
     state.Payment: payments,
     state.PaymentMethod: payment_methods,
     state.Dispute: disputes,

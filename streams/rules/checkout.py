@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from schemas.effects import Effect, NoteStale, Save
+from schemas.effects import Effect, NoteStale
 from schemas.errors import RuleViolated
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
-from schemas.state import Customer
+from schemas.state import Customer, LinkKind
 from schemas.stripe.checkout_session import CheckoutSession
 from streams.rules.customers.account import (
     customer_or_blank,
@@ -18,7 +18,9 @@ from streams.rules.customers.account import (
 )
 from streams.rules.customers.organization import derive_organization
 from streams.rules.mails import welcome
-from streams.rules.payments.row import PAID, apply_checkout_payment, checkout_failed, payment_of
+from streams.rules.payments.matching import match, named, refs
+from streams.rules.payments.receipts import receipt
+from streams.rules.payments.row import PAID, apply_checkout_payment, checkout_failed
 from streams.rules.registry import Stream
 from streams.rules.subscription_row import ENDED, apply_checkout_event, blank
 
@@ -29,11 +31,10 @@ CheckoutEvent = Event[CheckoutSession]
 
 def refer(event: CheckoutEvent) -> References:
     session, customer_id = event.object, _customer_id(event)
-    payments = {(event.account, named) for named in (session.id, session.invoice) if named}
     return References(
         customers={(event.account, customer_id)} if customer_id else set(),
         subscriptions={(event.account, session.subscription)} if session.subscription else set(),
-        payments=payments if session.mode == "payment" else set(),
+        payments=refs(event.account, _payment_ids(session)) if session.mode == "payment" else set(),
         users={session.user_id} if session.user_id else set(),
     )
 
@@ -57,9 +58,9 @@ def on_async_payment_failed(event: CheckoutEvent, known: Known) -> list[Effect]:
     session = event.object
     if session.mode != "payment":
         return _people(event, known)
-    before = payment_of(known, event.account, session.invoice, session.id)
-    after = checkout_failed(before, event, *_price(session))
-    effects: list[Effect] = [] if after == before else [Save(after)]
+    found = match(known, event.account, _payment_ids(session))
+    after = checkout_failed(found.row_or_blank, event, *_price(session))
+    effects = found.save(after)
     if after.status in PAID:
         effects.append(NoteStale(f"{session.id} is paid"))
     return effects + _people(event, known)
@@ -92,10 +93,16 @@ def _subscribed(event: CheckoutEvent, known: Known) -> list[Effect]:
 def _bought(event: CheckoutEvent, known: Known) -> list[Effect]:
     """Records a one-time purchase, including a guest's."""
     session = event.object
-    before = payment_of(known, event.account, session.invoice, session.id)
-    after = apply_checkout_payment(before, event, *_price(session))
-    effects: list[Effect] = [] if after == before else [Save(after)]
-    return effects + _people(event, known)
+    found = match(known, event.account, _payment_ids(session))
+    after = apply_checkout_payment(found.row_or_blank, event, *_price(session))
+    effects = found.save(after) + _people(event, known)
+    if not session.is_paid or session.creates_invoice:
+        return effects
+    return [*effects, *receipt(known, event, after, name=session.name, to=session.email)]
+
+
+def _payment_ids(session: CheckoutSession) -> dict[str, LinkKind]:
+    return named(invoice=session.invoice, session=session.id, intents=(session.payment_intent,))
 
 
 def _people(event: CheckoutEvent, known: Known) -> list[Effect]:

@@ -17,7 +17,7 @@ from streams.rules.customers.account import customer_or_blank
 from streams.rules.customers.cancellation import WIN_BACK, leaves_later
 from streams.rules.invoices import dunning
 from streams.rules.invoices import events as invoice_events
-from streams.rules.mails import days_until, iso, mail, plan_name_of
+from streams.rules.mails import days_until, iso, mail, money, plan_name_of
 from streams.rules.precedence import time_of
 from streams.rules.subscription_row import ENDED, NEVER_BEGUN
 from streams.rules.subscriptions import events as subscription_events
@@ -70,7 +70,12 @@ def on_dunning_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
     customer = customer_or_blank(known, event.account, due.customer or "")
     if customer.deleted_at is not None:
         return [done]
-    return [done, dunning.step_mail(due.data["template"], due.subject, customer, due.data["mail"], due.data["to"])]
+    data = dict(due.data["mail"])
+    if payment.amount_remaining == 0:
+        return [done]
+    if payment.amount_remaining is not None:  # less than at the failure after a credit note or a partial payment
+        data["amount"] = money(payment.amount_remaining, payment.currency)
+    return [done, dunning.step_mail(due.data["template"], due.subject, customer, data, due.data["to"])]
 
 
 @subscription_events.stream.on(timer_event_type(WIN_BACK), model=TimerDue, refer=timers.refer)

@@ -147,8 +147,9 @@ def registered() -> list[FieldCase]:
 
 
 def events(number: str) -> list[Json]:
-    """Returns the events of the case with this number, in the order of arrival."""
-    (file,) = CASES.glob(f"{number}-*.jsonl")
+    """Returns the events of the case with this number, in the order of arrival. A part of a case is `90/a`."""
+    case_number, _, part = number.partition("/")
+    (file,) = CASES.glob(f"{case_number}-*{part}.jsonl")
     return [orjson.loads(line) for line in file.read_bytes().splitlines() if line.strip()]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from local.stripe.builder import Json
 from schemas.errors import NotKnownYet
-from schemas.state import Dispute, PaymentMethod, Row, Timer
+from schemas.state import Dispute, PaymentLink, PaymentMethod, Row, Timer
 from schemas.timer import timer_event
 from streams.apply import apply
 from tests.kits.rulekit import RulesWorld, read
@@ -80,5 +80,13 @@ class PatientWorld(RulesWorld):
         return self.rows(Timer)
 
     def state(self) -> dict[str, Any]:
-        kinds: list[type[Row]] = [PaymentMethod, Dispute]
-        return RulesWorld.state(self) | {kind.__name__: {row.key: row for row in self.rows(kind)} for kind in kinds}
+        """Like RulesWorld's, without the reminders of deadlines that a dispute no longer has: they send nothing."""
+        kinds: list[type[Row]] = [PaymentMethod, Dispute, PaymentLink]
+        state = RulesWorld.state(self) | {kind.__name__: {row.key: row for row in self.rows(kind)} for kind in kinds}
+        deadlines = {row.due_by.isoformat() for row in self.rows(Dispute) if row.due_by is not None}
+        timers = {
+            key: (due_at, data)
+            for key, (due_at, data) in state["pending timers"].items()
+            if not key.startswith("dispute-due") or data["due_by"] in deadlines
+        }
+        return state | {"pending timers": timers}

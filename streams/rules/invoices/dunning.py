@@ -60,7 +60,7 @@ def problem(known: Known, invoice: StripeInvoice) -> dict[str, Any]:
     """The template data of every step: the facts of this attempt."""
     return {
         "number": invoice.number,
-        "amount": money(invoice.amount_due, invoice.currency),
+        "amount": money(invoice.remaining_amount, invoice.currency),
         "due_at": iso(invoice.due_date),
         "next_attempt_at": iso(invoice.next_payment_attempt),
         "hosted_url": invoice.hosted_invoice_url,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from schemas.effects import Effect, NoteStale, Save
+from schemas.effects import Effect, NoteStale
 from schemas.errors import RuleViolated
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
-from schemas.state import Customer, Payment, Subscription
+from schemas.state import Customer, LinkKind, Subscription
 from schemas.stripe.invoice import StripeInvoice
 from streams.rules.customers.account import customer_or_blank, save_customer_and_derived, with_weak_profile
 from streams.rules.invoices import dunning
 from streams.rules.mails import iso, mail, money, plan_name_of
-from streams.rules.payments.row import PAID, invoice_closed, invoice_failed, invoice_paid, payment_of
+from streams.rules.payments.matching import Match, match, named, refs
+from streams.rules.payments.row import PAID, invoice_closed, invoice_failed, invoice_paid
 from streams.rules.precedence import INVOICE_CLOSED, INVOICE_FAILED, INVOICE_PAID
 from streams.rules.registry import Stream
 from streams.rules.subscription_row import ENDED, apply_invoice_closed, apply_invoice_failed, apply_invoice_paid, blank
@@ -27,7 +28,7 @@ def refer(event: InvoiceEvent) -> References:
     return References(
         customers={(event.account, customer_id)} if customer_id else set(),
         subscriptions={(event.account, invoice.subscription)} if invoice.subscription else set(),
-        payments={(event.account, invoice.id)} if invoice.id else set(),
+        payments=refs(event.account, _payment_ids(event)) if invoice.id else set(),
     )
 
 
@@ -35,9 +36,8 @@ def refer(event: InvoiceEvent) -> References:
 def on_paid(event: InvoiceEvent, known: Known) -> list[Effect]:
     """C1. Stripe sends both types for one payment; the second one changes nothing."""
     invoice, customer = event.object, _customer(event, known)
-    before, payment = _payment(event, known)
-    payment = invoice_paid(payment, event, _customer_id(event))
-    effects = _saved(before, payment)
+    found = _payment(event, known)
+    effects = found.save(invoice_paid(found.row_or_blank, event, _customer_id(event)))
     if customer is None:
         return effects
     row = _subscription(event, known, customer)
@@ -65,15 +65,16 @@ def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
     invoice, customer = event.object, _customer(event, known)
     steps = known.config.rules.dunning
     step = dunning.step_of(steps, invoice)
-    before, payment = _payment(event, known)
+    found = _payment(event, known)
+    before = found.row
     payment = invoice_failed(
-        payment,
+        found.row_or_blank,
         event,
         _customer_id(event),
         reached=dunning.reached_by(steps, event),
         is_final=step is not None and step.final,
     )
-    effects = _saved(before, payment)
+    effects = found.save(payment)
     is_stale = payment.version != event.version
     if is_stale:
         effects.append(NoteStale(f"{invoice.id} {'is paid' if payment.status in PAID else 'was tried again since'}"))
@@ -97,9 +98,9 @@ def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
 def on_closed(event: InvoiceEvent, known: Known) -> list[Effect]:
     """C3. Dunning stops. Only a voided invoice is no longer owed and clears the failure; a deleted one was a draft."""
     invoice, customer = event.object, _customer(event, known)
-    before, payment = _payment(event, known)
-    payment = invoice_closed(payment, event, _customer_id(event))
-    effects = _saved(before, payment)
+    found = _payment(event, known)
+    is_draft = found.row is None and invoice.is_draft  # no one was ever asked to pay it (behaviours.md C15)
+    effects = [] if is_draft else found.save(invoice_closed(found.row_or_blank, event, _customer_id(event)))
     if customer is None:
         return effects
     row = _subscription(event, known, customer)
@@ -113,7 +114,7 @@ def on_closed(event: InvoiceEvent, known: Known) -> list[Effect]:
 def on_payment_action_required(event: InvoiceEvent, known: Known) -> list[Effect]:
     """C4. The mail links the invoice's page or, if Stripe provides none, the page to update the payment method."""
     invoice, customer = event.object, _customer(event, known)
-    before, _ = _payment(event, known)
+    before = _payment(event, known).row
     if customer is None:
         return []
     row = _subscription(event, known, customer)
@@ -122,7 +123,7 @@ def on_payment_action_required(event: InvoiceEvent, known: Known) -> list[Effect
         return [*effects, NoteStale(f"{invoice.id} is {'paid' if before.status in PAID else 'closed'}")]
     data = {
         "number": invoice.number,
-        "amount": money(invoice.amount_due, invoice.currency),
+        "amount": money(invoice.remaining_amount, invoice.currency),
         "hosted_url": invoice.hosted_invoice_url or known.config.mail.update_payment_url,
     }
     key = f"action-required:{invoice.id}"
@@ -171,20 +172,22 @@ def _subscription(event: InvoiceEvent, known: Known, customer: Customer) -> Subs
     return stored or blank(event.account, subscription_id, customer.customer_id)
 
 
-def _payment(event: InvoiceEvent, known: Known) -> tuple[Payment | None, Payment]:
-    """The stored payment, and the row to change (the stored one or a blank one)."""
-    invoice_id = _id(event.object)
-    return known.payment(event.account, invoice_id), payment_of(known, event.account, invoice_id)
+def _payment(event: InvoiceEvent, known: Known) -> Match:
+    _id(event.object)
+    return match(known, event.account, _payment_ids(event))
+
+
+def _payment_ids(event: InvoiceEvent) -> dict[str, LinkKind]:
+    """The ids of the invoice's payment. Only the charge of a paid invoice has paid it."""
+    invoice = event.object
+    charges = invoice.charges if event.rank == INVOICE_PAID else ()
+    return named(invoice=invoice.id, intents=invoice.payment_intents, charges=charges)
 
 
 def _id(invoice: StripeInvoice) -> str:
     if invoice.id is None:
         raise RuleViolated("the invoice has no id; only an upcoming invoice may have none")
     return invoice.id
-
-
-def _saved(before: Payment | None, payment: Payment) -> list[Effect]:
-    return [] if payment == before else [Save(payment)]
 
 
 def _some(row: Subscription | None) -> list[Subscription]:

@@ -1,8 +1,9 @@
-"""The rules that alert the operator: failed payouts and early fraud warnings (behaviours.md C10)."""
+"""The rules that alert the operator: failed payouts, fraud warnings, invoices that can't be finalized (C10)."""
 
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 from schemas.effects import Effect, QueueEmail
 from schemas.event import Event
@@ -10,6 +11,8 @@ from schemas.known import Known
 from schemas.references import References
 from schemas.stripe.early_fraud_warning import EarlyFraudWarning
 from schemas.stripe.payout import StripePayout
+from schemas.stripe.unfinalized_invoice import UnfinalizedInvoice
+from streams.rules.mails import money
 from streams.rules.payments.stream import stream
 
 
@@ -22,11 +25,13 @@ def on_payout_failed(event: Event[StripePayout], known: Known) -> list[Effect]:
     payout = event.object
     lines = [
         f"Payout: {payout.id}",
-        f"Amount: {payout.amount} {payout.currency.upper()}, in minor units",
+        f"Amount: {payout.stated_amount}, in minor units" if payout.stated_amount else None,
         f"Reason: {payout.failure_message}" if payout.failure_message else None,
         f"Bank account or card: {payout.destination}" if payout.destination else None,
     ]
-    return [_alert(event, known, f"payout-failed:{event.account}:{payout.id}", "A payout failed", lines, "payouts")]
+    key = f"payout-failed:{event.account}:{payout.id}"
+    amount = None if payout.amount is None or payout.currency is None else money(payout.amount, payout.currency)
+    return [_alert(event, known, key, "A payout failed", lines, "payouts", amount=amount)]
 
 
 @stream.on("radar.early_fraud_warning.created", model=EarlyFraudWarning, refer=refer)
@@ -43,6 +48,26 @@ def on_early_fraud_warning(event: Event[EarlyFraudWarning], known: Known) -> lis
     return [_alert(event, known, key, "A card issuer warns of fraud", lines, "payments", warning.charge)]
 
 
+@stream.on("invoice.finalization_failed", model=UnfinalizedInvoice, refer=refer)
+def on_finalization_failed(event: Event[UnfinalizedInvoice], known: Known) -> list[Effect]:
+    """The customer cannot be billed until somebody corrects the cause, for example a missing address for the tax."""
+    invoice = event.object
+    lines = [
+        f"Invoice: {invoice.id}",
+        f"Customer: {event.customer_id}" if event.customer_id else None,
+        f"Reason: {invoice.reason}" if invoice.reason else None,
+    ]
+    # An invoice can fail again for another reason after the first one was corrected.
+    key = f"finalization-failed:{event.account}:{invoice.id}:{invoice.code or ''}"
+    return [_alert(event, known, key, "An invoice could not be finalized", lines, "invoices")]
+
+
+def dashboard_link(event: Event[Any], page: str, object_id: str) -> str:
+    """Returns the link to an object in Stripe's dashboard, in the event's account and mode."""
+    path = (event.account, "" if event.livemode else "test", page, object_id)
+    return f"https://dashboard.stripe.com/{'/'.join(quote(part, safe='') for part in path if part)}"
+
+
 def _alert(
     event: Event[Any],
     known: Known,
@@ -51,12 +76,10 @@ def _alert(
     lines: list[str | None],
     page: str,
     object_id: str | None = None,
+    amount: dict[str, Any] | None = None,
 ) -> QueueEmail:
     """Returns a mail to the operator with a link to the object in Stripe's dashboard."""
     account = [f"Connected account: {event.account}"] if event.account else []
-    path = [
-        part for part in (event.account, "" if event.livemode else "test", page, object_id or event.object.id) if part
-    ]
     return QueueEmail(
         key=key,
         template="operator-alert",
@@ -66,6 +89,7 @@ def _alert(
         data={
             "title": title,
             "lines": [line for line in lines if line is not None] + account,
-            "link": f"https://dashboard.stripe.com/{'/'.join(path)}",
+            "amount": amount,
+            "link": dashboard_link(event, page, object_id or event.object.id),
         },
     )

@@ -2,87 +2,98 @@
 
 from __future__ import annotations
 
-from schemas.effects import Effect, Save
+from schemas.effects import Effect
 from schemas.errors import NotKnownYet
 from schemas.event import Event
+from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.references import References
-from schemas.state import Payment
+from schemas.state import LinkKind, Payment
 from schemas.stripe.charge import StripeCharge
 from schemas.stripe.invoice_payment import StripeInvoicePayment
-from streams.rules.payments.matching import is_loose, link_payment_ids, of_payment, priced, refs
+from streams.rules.payments.matching import is_loose, match, named, of_payment, priced, refs
 from streams.rules.payments.refund_total import apply_charge
-from streams.rules.payments.row import declined, payment_of
+from streams.rules.payments.row import declined
 from streams.rules.payments.stream import stream
 
 ChargeEvent = Event[StripeCharge]
 
 
+def _ids(charge: StripeCharge) -> dict[str, LinkKind]:
+    return named(invoice=charge.invoice, intents=(charge.payment_intent,), charges=(charge.id,))
+
+
+def _ids_without_charge(charge: StripeCharge) -> dict[str, LinkKind]:
+    """A failed charge pays nothing, so it is not linked."""
+    return named(invoice=charge.invoice, intents=(charge.payment_intent,))
+
+
 def refer(event: ChargeEvent) -> References:
-    charge = event.object
-    return References(payments=refs(event.account, charge.invoice, charge.id, charge.payment_intent))
+    return References(payments=refs(event.account, _ids(event.object)))
 
 
 def refer_link(event: Event[StripeInvoicePayment]) -> References:
-    payment = event.object
-    return References(payments=refs(event.account, payment.invoice, payment.payment_intent, payment.charge))
+    return References(payments=refs(event.account, _ids_of_part(event.object)))
 
 
 @stream.on("charge.succeeded", model=StripeCharge, refer=refer, rank=30)
 def on_succeeded(event: ChargeEvent, known: Known) -> list[Effect]:
-    """Links the charge to its invoice, which its own event marks as paid. A charge without invoice is a checkout's."""
-    if event.object.invoice is None:
+    """Links the charge to its payment, which its own events mark as paid."""
+    charge = event.object
+    if charge.source_transfer is not None:
         return []
-    return _saved(known, link_payment_ids(_of_invoice(event, known, event.object.invoice), charge=event.object.id))
+    found = match(known, event.account, _ids(charge))
+    return found.save(_of_invoice(found.row_or_blank, event) if charge.invoice else None)
 
 
 @stream.on("charge.failed", model=StripeCharge, refer=refer, rank=20)
 def on_failed(event: ChargeEvent, known: Known) -> list[Effect]:
-    """C2. Stores the decline reason. A failed charge does not pay the invoice, so it is not linked."""
-    if event.object.invoice is None:
+    """C2. Stores the decline reason."""
+    charge = event.object
+    if charge.invoice is None:
         return []
-    row = _of_invoice(event, known, event.object.invoice)
-    return _saved(known, declined(row, event, event.object.failure_message))
+    found = match(known, event.account, _ids_without_charge(charge))
+    return found.save(declined(_of_invoice(found.row_or_blank, event), event, charge.failure_message))
 
 
 @stream.on("charge.refunded", model=StripeCharge, refer=refer, rank=40)
 def on_refunded(event: ChargeEvent, known: Known) -> list[Effect]:
-    """C8. For a loose payment, only the charge contains the customer and the amount."""
+    """C8. For a loose payment, only the charge contains the customer and the amount.
+
+    The refund of a transfer shows on the connected account too, where there was no payment.
+    """
     charge = event.object
+    if charge.source_transfer is not None:
+        return []
+    found = match(known, event.account, _ids(charge))
 
     def apply_to(row: Payment) -> list[Effect]:
         if is_loose(row):
-            row = link_payment_ids(row, payment_intent=charge.payment_intent, customer=charge.customer)
-            row = priced(row, event, charge.amount, charge.currency)
-        return _saved(known, apply_charge(link_payment_ids(row, charge=charge.id), event))
+            row = priced(_of_customer(row, charge.customer), event, charge.amount, charge.currency)
+        return found.save(apply_charge(row, event))
 
     if charge.invoice is not None:
-        return apply_to(_of_invoice(event, known, charge.invoice))
-    return of_payment(known, event.account, charge.id, charge.payment_intent, charge.currency, apply_to)
+        return apply_to(_of_invoice(found.row_or_blank, event))
+    return of_payment(found, charge.currency, apply_to)
 
 
 @stream.on("invoice_payment.paid", model=StripeInvoicePayment, refer=refer_link, rank=30)
 def on_invoice_payment_paid(event: Event[StripeInvoicePayment], known: Known) -> list[Effect]:
-    """Links the invoice's payment to its intent. Waits for the invoice's event, which has customer and amount."""
-    payment = event.object
-    row = known.payment(event.account, payment.invoice)
-    if row is None:
-        raise NotKnownYet(f"invoice {payment.invoice}")
-    return _saved(known, link_payment_ids(row, charge=payment.charge, payment_intent=payment.payment_intent))
+    """Links a part of the invoice's payment. Waits for the invoice's event, which has customer and amount."""
+    found = match(known, event.account, _ids_of_part(event.object))
+    if found.row is None or found.row.invoice_id is None:
+        raise NotKnownYet(f"invoice {event.object.invoice}")
+    return found.save()
 
 
-def _of_invoice(event: ChargeEvent, known: Known, invoice_id: str) -> Payment:
+def _ids_of_part(part: StripeInvoicePayment) -> dict[str, LinkKind]:
+    return named(invoice=part.invoice, intents=(part.payment_intent,), charges=(part.charge,))
+
+
+def _of_invoice(row: Payment, event: ChargeEvent) -> Payment:
     charge = event.object
-    row = link_payment_ids(
-        payment_of(known, event.account, invoice_id),
-        invoice=invoice_id,
-        payment_intent=charge.payment_intent,
-        customer=charge.customer,
-    )
-    return priced(row, event, charge.amount, charge.currency)
+    return priced(_of_customer(row, charge.customer), event, charge.amount, charge.currency)
 
 
-def _saved(known: Known, row: Payment) -> list[Effect]:
-    named = row.invoice_id or row.checkout_session_id or row.payment_intent_id or row.charge_id
-    before = known.payment(row.account, named or "")
-    return [] if row == before else [Save(row)]
+def _of_customer(row: Payment, customer_id: str | None) -> Payment:
+    return replace(row, customer_id=row.customer_id or customer_id)

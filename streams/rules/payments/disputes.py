@@ -6,21 +6,23 @@ yet, a timer sets the hold: the timer's event waits for the payment (behaviours.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.effects import CancelTimers, Effect, FinishTimer, NoteStale, QueueEmail, Save, StartTimer
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
+from schemas.payment_facts import derived
 from schemas.references import References
-from schemas.state import Dispute, Payment, TimerStatus
-from schemas.stripe.dispute import CLOSED, UNDER_REVIEW, StripeDispute
+from schemas.state import Dispute, LinkKind, Payment, Timer, TimerStatus
+from schemas.stripe.dispute import CLOSED, INQUIRY, LOST, UNDER_REVIEW, StripeDispute
 from schemas.timer import TimerDue, timer_event_type
 from schemas.version import Version, is_tie, version
 from streams.rules import timers
-from streams.rules.mails import iso, money
-from streams.rules.payments.matching import find, link_payment_ids, of_payment, refs
+from streams.rules.mails import iso
+from streams.rules.payments.alerts import dashboard_link
+from streams.rules.payments.matching import Match, match, named, of_payment, refs
 from streams.rules.payments.stream import stream
 from streams.rules.precedence import is_older, time_of
 from streams.rules.ties import ask_stripe
@@ -40,34 +42,49 @@ DisputeEvent = Event[StripeDispute]
 def refer(event: DisputeEvent) -> References:
     dispute = event.object
     return References(
-        payments=refs(event.account, dispute.charge, dispute.payment_intent),
+        payments=refs(event.account, _ids(dispute.charge, dispute.payment_intent)),
         disputes={(event.account, dispute.id)},
-        timers={_key(kind, event.account, dispute.id) for kind in (DISPUTE_DUE, DISPUTE_LINK)},
+        timers={_link_key(event.account, dispute.id), _due_key(event.account, dispute.id, _deadline(event))},
     )
 
 
 @stream.on("charge.dispute.created", model=StripeDispute, refer=refer, rank=10)
-def on_created(event: DisputeEvent, known: Known) -> list[Effect]:
-    row, effects = _change(event, known)
-    if row.closed_at is not None:
-        return effects
-    return [*effects, _notice(known, row, "dispute-opened")]
-
-
 @stream.on(FUNDS_WITHDRAWN, model=StripeDispute, refer=refer, rank=30)
 @stream.on(FUNDS_REINSTATED, model=StripeDispute, refer=refer, rank=31)
 @stream.on("charge.dispute.updated", model=StripeDispute, refer=refer, rank=50)
 @stream.on("charge.dispute.closed", model=StripeDispute, refer=refer, rank=90, terminal=True)
 def on_changed(event: DisputeEvent, known: Known) -> list[Effect]:
-    """A closed dispute stays closed, whatever comes later. The times of fund movements are still stored."""
-    return _change(event, known)[1]
+    """Stores the dispute and its payment's hold or loss, and tells the operator of each deadline and of a loss.
+
+    A closed dispute stays closed, whatever comes later. The times of fund movements are still stored.
+    """
+    dispute, new_version = event.object, _version_of(event)
+    before = known.dispute(event.account, dispute.id)
+    row = _updated(before or Dispute(account=event.account, dispute_id=dispute.id), event)
+    effects: list[Effect] = []
+    ids = _ids(row.charge_id, row.payment_intent_id)
+    found = match(known, event.account, ids) if ids else None
+    if found is not None and found.row is not None:
+        row, effects = _with_payment(row, found, found.row)
+    elif found is not None:
+        effects = _link_later(known, row, event)
+    if row != before:
+        effects.append(Save(row))
+    effects += _remind(before, row, known.timer(_due_key(event.account, dispute.id, _deadline(event))))
+    if row.version == new_version:
+        effects += _mails(known, event, before, row)
+    if before is not None and new_version < before.version:
+        is_late = is_older(event.version, before.version)
+        effects.append(NoteStale(f"{dispute.id} {'already has a newer version' if is_late else 'is closed'}"))
+    if before is not None and is_tie(before.version, new_version) and not _has_same_content(before, dispute):
+        effects.append(ask_stripe(event, f"/v1/disputes/{dispute.id}", dispute.id, row.customer_id))
+    return effects
 
 
 def refer_timer(event: Event[TimerDue]) -> References:
     references, data = timers.refer(event), event.object.data
     references.disputes.add((event.account, event.object.subject))
-    references.payments |= refs(event.account, data.get("charge"), data.get("payment_intent"))
-    references.timers.add(_key(DISPUTE_DUE, event.account, event.object.subject))
+    references.payments |= refs(event.account, _ids(data.get("charge"), data.get("payment_intent")))
     return references
 
 
@@ -76,22 +93,23 @@ def on_link(event: Event[TimerDue], known: Known) -> list[Effect]:
     """Sets the hold of a dispute that arrived before its payment. Raises NotKnownYet until the payment is known."""
     if not timers.is_due(event, known):
         return []
-    done = FinishTimer(event.object.timer_key)
-    row = known.dispute(event.account, event.object.subject)
-    if row is None:
+    done, data = FinishTimer(event.object.timer_key), event.object.data
+    before = known.dispute(event.account, event.object.subject)
+    if before is None:
         return [done]
+    found = match(known, event.account, _ids(data.get("charge"), data.get("payment_intent")))
 
     def hold(payment: Payment) -> list[Effect]:
-        after, effects = _with_payment(row, payment)
-        saved: list[Effect] = [] if after == row else [Save(after)]
-        return [*saved, *effects, *_remind(known, after), done]
+        row, effects = _with_payment(before, found, payment)
+        saved: list[Effect] = [] if row == before else [Save(row)]
+        return [*effects, *saved, *_remind(before, row, None), done]
 
-    return of_payment(known, event.account, row.charge_id, row.payment_intent_id, row.currency, hold)
+    return of_payment(found, before.currency, hold)
 
 
 @stream.on(timer_event_type(DISPUTE_DUE), model=TimerDue, refer=refer_timer)
 def on_due(event: Event[TimerDue], known: Known) -> list[Effect]:
-    """Reminds the operator, unless evidence was submitted or the due date had passed by the time of the last event."""
+    """Reminds the operator, unless the dispute has another deadline, or evidence was submitted or came too late."""
     if not timers.is_due(event, known):
         return []
     done = FinishTimer(event.object.timer_key)
@@ -100,28 +118,10 @@ def on_due(event: Event[TimerDue], known: Known) -> list[Effect]:
         return [done]
     if row.due_by is None or row.due_by <= time_of(row.version):
         return [done]
-    return [done, _notice(known, row, "dispute-due")]
-
-
-def _change(event: DisputeEvent, known: Known) -> tuple[Dispute, list[Effect]]:
-    dispute = event.object
-    before = known.dispute(event.account, dispute.id)
-    row = _updated(before or Dispute(account=event.account, dispute_id=dispute.id), event)
-    payment = find(known, event.account, row.charge_id, row.payment_intent_id)
-    effects: list[Effect] = []
-    if payment is not None:
-        row, effects = _with_payment(row, payment)
-    elif row.charge_id or row.payment_intent_id:
-        effects = _link_later(known, row, event)
-    if row != before:
-        effects.insert(0, Save(row))
-    effects += _remind(known, row)
-    if before is not None and _version_of(event) < before.version:
-        is_late = is_older(event.version, before.version)
-        effects.append(NoteStale(f"{dispute.id} {'already has a newer version' if is_late else 'is closed'}"))
-    if before is not None and is_tie(before.version, _version_of(event)) and not _has_same_content(before, dispute):
-        effects.append(ask_stripe(event, f"/v1/disputes/{dispute.id}", dispute.id, row.customer_id))
-    return row, effects
+    deadline = event.object.data.get("due_by")  # none in timers that are older than r0010
+    if deadline is not None and deadline != iso(row.due_by):
+        return [done]
+    return [done, _notice(known, event, row, "dispute-due", str(_seconds(row.due_by)))]
 
 
 def _has_same_content(row: Dispute, dispute: StripeDispute) -> bool:
@@ -146,7 +146,7 @@ def _updated(row: Dispute, event: DisputeEvent) -> Dispute:
             "currency": dispute.currency,
             "reason": dispute.reason,
             "status": dispute.status,
-            "due_by": dispute.due_by or (dispute.created or event.at) + DUE_AFTER,
+            "due_by": _deadline(event),
             "version": new_version,
         }
     if _closes(event):
@@ -163,44 +163,58 @@ def _updated(row: Dispute, event: DisputeEvent) -> Dispute:
     )
 
 
-def _with_payment(row: Dispute, payment: Payment) -> tuple[Dispute, list[Effect]]:
-    """Links the dispute to its payment; the payment is on hold while any of its disputes is open."""
+def _with_payment(row: Dispute, found: Match, payment: Payment) -> tuple[Dispute, list[Effect]]:
+    """Links the dispute to its payment, which is on hold while any of its disputes is open, and lost with one."""
     row = replace(row, payment_id=payment.payment_id, customer_id=payment.customer_id)
-    disputes = {id_: status for id_, status in payment.open_disputes.items() if id_ != row.dispute_id}
-    if row.closed_at is None:
-        disputes[row.dispute_id] = row.status
-    after = replace(link_payment_ids(payment, charge=row.charge_id), open_disputes=disputes, on_hold=bool(disputes))
-    return row, [] if after == payment else [Save(after)]
+    return row, found.save(derived(replace(payment, disputes={**payment.disputes, row.dispute_id: row.status})))
 
 
 def _link_later(known: Known, row: Dispute, event: DisputeEvent) -> list[Effect]:
-    key = _key(DISPUTE_LINK, row.account, row.dispute_id)
+    key = _link_key(row.account, row.dispute_id)
     if known.timer(key) is not None:
         return []
     data = {"charge": row.charge_id, "payment_intent": row.payment_intent_id}
-    return [_timer(row, DISPUTE_LINK, due_at=event.at, data=data)]
+    return [_timer(row, DISPUTE_LINK, key, due_at=event.at, data=data)]
 
 
-def _remind(known: Known, row: Dispute) -> list[Effect]:
-    """Sets the reminder timer of an open dispute, moves it with the due date, and ends it with the dispute."""
-    present = known.timer(_key(DISPUTE_DUE, row.account, row.dispute_id))
-    is_open = present is not None and present.status in _OPEN
+def _remind(before: Dispute | None, row: Dispute, present: Timer | None) -> list[Effect]:
+    """Starts a reminder of each deadline of an open dispute, and ends them with it.
+
+    The reminder of a deadline that was moved stays, and finds that it is not the dispute's any more.
+    """
     if row.closed_at is not None or row.due_by is None:
-        if present is None or not is_open:
-            return []
-        if not present.customer_id:
-            return [FinishTimer(present.timer_key)]
-        account, customer_id = present.account, present.customer_id
-        return [CancelTimers(account=account, customer_id=customer_id, kinds=(DISPUTE_DUE,), subject=row.dispute_id)]
-    timer = _timer(row, DISPUTE_DUE, due_at=row.due_by - REMIND_BEFORE, data={})
-    if present is None or (is_open and (present.due_at, present.customer_id) != (timer.due_at, timer.customer_id)):
-        return [timer]
-    return []
+        effects: list[Effect] = []
+        if row.customer_id is not None and before is not None and before.closed_at is None:
+            account, kinds = row.account, (DISPUTE_DUE,)
+            effects = [CancelTimers(account=account, customer_id=row.customer_id, kinds=kinds, subject=row.dispute_id)]
+        if present is not None and present.status in _OPEN and present.customer_id != row.customer_id:
+            effects.append(FinishTimer(present.timer_key))  # from before the payment, and so the customer, was known
+        return effects
+    if before is not None and (before.due_by, before.customer_id) == (row.due_by, row.customer_id):
+        return []
+    key = _due_key(row.account, row.dispute_id, row.due_by)
+    data = {"due_by": iso(row.due_by)}
+    return [_timer(row, DISPUTE_DUE, key, due_at=row.due_by - REMIND_BEFORE, data=data)]
 
 
-def _timer(row: Dispute, kind: str, **more: Any) -> StartTimer:
+def _mails(known: Known, event: DisputeEvent, before: Dispute | None, row: Dispute) -> list[Effect]:
+    """The operator's mails: of a dispute, of each new deadline, of an inquiry that became a chargeback, of a loss."""
+    if row.closed_at is not None:
+        is_known = before is not None and before.status == LOST
+        return [_notice(known, event, row, "dispute-lost")] if row.status == LOST and not is_known else []
+    is_inquiry = row.status.startswith(INQUIRY)
+    if before is None or before.status == "":
+        return [_notice(known, event, row, "dispute-opened", change="inquiry" if is_inquiry else None)]
+    has_escalated = before.status.startswith(INQUIRY) and not is_inquiry
+    if row.status in UNDER_REVIEW or (before.due_by == row.due_by and not has_escalated):
+        return []
+    change = "escalated" if has_escalated else "deadline"
+    return [_notice(known, event, row, "dispute-opened", change, str(_seconds(_deadline(event))), change=change)]
+
+
+def _timer(row: Dispute, kind: str, key: str, **more: Any) -> StartTimer:
     return StartTimer(
-        key=_key(kind, row.account, row.dispute_id),
+        key=key,
         account=row.account,
         customer_id=row.customer_id or "",
         kind=kind,
@@ -209,23 +223,47 @@ def _timer(row: Dispute, kind: str, **more: Any) -> StartTimer:
     )
 
 
-def _key(kind: str, account: str, dispute_id: str) -> str:
-    return f"{kind}:{account}:{dispute_id}"
+def _link_key(account: str, dispute_id: str) -> str:
+    return f"{DISPUTE_LINK}:{account}:{dispute_id}"
 
 
-def _notice(known: Known, row: Dispute, template: str) -> QueueEmail:
+def _due_key(account: str, dispute_id: str, due_by: datetime) -> str:
+    """The key of the reminder of one deadline."""
+    return f"{DISPUTE_DUE}:{account}:{dispute_id}:{_seconds(due_by)}"
+
+
+def _deadline(event: DisputeEvent) -> datetime:
+    dispute = event.object
+    return dispute.due_by or (dispute.created or event.at) + DUE_AFTER
+
+
+def _ids(charge: str | None, payment_intent: str | None) -> dict[str, LinkKind]:
+    return named(intents=(payment_intent,), charges=(charge,))
+
+
+def _seconds(moment: datetime) -> int:
+    return int(moment.timestamp())
+
+
+def _notice(
+    known: Known, event: Event[Any], row: Dispute, template: str, *more: str, change: str | None = None
+) -> QueueEmail:
+    """Returns a mail to the operator. `more` makes the key of a mail that a dispute can have several of unique."""
     return QueueEmail(
-        key=f"{template}:{row.account}:{row.dispute_id}",
+        key=":".join((template, row.account, row.dispute_id, *more)),
         template=template,
         account=row.account,
         customer_id=row.customer_id,
         recipient=known.config.mail.operator,
         data={
             "dispute_id": row.dispute_id,
-            "amount": money(row.amount, row.currency),
+            "amount": {"amount": row.amount, "currency": row.currency},
             "reason": row.reason,
             "due_at": iso(row.due_by),
             "customer_id": row.customer_id,
             "payment_intent": row.payment_intent_id,
+            "connected_account": row.account or None,
+            "change": change,
+            "link": dashboard_link(event, "disputes", row.dispute_id),
         },
     )

@@ -1,88 +1,141 @@
-"""Finds the payment that a charge, an intent, a refund or a dispute belongs to.
+"""Finds the payment that an event is about, and joins what turns out to be one payment (behaviours.md C14).
 
     until basil   a charge and an intent name their invoice
     since basil   an intent's `order_reference` may; `invoice_payment.paid` links an intent (or a charge) to the invoice
+    always        a checkout session names its intent and, once there is one, its invoice; a charge names its intent
 
-An event that names an invoice creates the payment's row if it is first. An event that names only a charge or an intent
-looks the row up by them; if there is none yet, the event waits (behaviours.md D3). If there is still none at the limit,
-the payment is loose: it has neither an invoice nor a checkout and was made by the API or by hand. Its refund or dispute
-creates the row then.
+The ids that one event names are one payment. They are linked to it (schemas/state.py, PaymentLink), also before it has
+a row; rows and links that were apart until then are joined. So every order of events has the same result.
 
-An invoice paid in several parts is linked to the first part received; refunds of the other parts become loose payments.
+An event that names only a charge or an intent looks the row up by them; if there is none yet, the event waits
+(behaviours.md D3). If there is still none at the limit, the payment is loose: it has neither an invoice nor a checkout
+and was made by the API or by hand. Its refund or dispute creates the row then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from schemas.effects import Effect, Save
+from schemas.effects import Effect, Remove, Save
 from schemas.errors import NotKnownYet
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
+from schemas.payment_facts import derived, ids_of, joined, payment_id_of, with_ids
 from schemas.references import Ref
-from schemas.state import Payment, PaymentStatus
+from schemas.state import LinkKind, Payment, PaymentLink, PaymentStatus
 from streams.rules.precedence import weak
 
-
-def refs(account: str, *stripe_ids: str | None) -> set[Ref]:
-    """Returns the ids in the form of `References.payments`."""
-    return {(account, stripe_id) for stripe_id in stripe_ids if stripe_id}
+Ids = Mapping[str, LinkKind]
+"""Stripe ids that are one payment, with their kinds."""
 
 
-def find(known: Known, account: str, *stripe_ids: str | None) -> Payment | None:
-    """Returns the payment of the first of these ids that is known."""
-    found = (known.payment(account, stripe_id) for stripe_id in stripe_ids if stripe_id)
-    return next((row for row in found if row is not None), None)
-
-
-def of_payment(
-    known: Known,
-    account: str,
-    charge: str | None,
-    payment_intent: str | None,
-    currency: str,
-    decide: Callable[[Payment], list[Effect]],
-) -> list[Effect]:
-    """Calls `decide` with the payment. Raises NotKnownYet with the effects for a loose payment as `at_last`."""
-    row = find(known, account, charge, payment_intent)
-    if row is not None:
-        return decide(row)
-    names = [name for name in (charge, payment_intent) if name]
-    # Only a successful charge can be refunded or disputed.
-    loose = Payment(
-        payment_id=Payment.id_of(account, names[-1]),
-        account=account,
-        charge_id=charge,
-        payment_intent_id=payment_intent,
-        currency=currency,
-        status=PaymentStatus.SUCCEEDED,
+def named(
+    *,
+    invoice: str | None = None,
+    session: str | None = None,
+    intents: tuple[str | None, ...] = (),
+    charges: tuple[str | None, ...] = (),
+) -> dict[str, LinkKind]:
+    """Returns the ids that an event names, without those that it leaves open."""
+    all_ = (
+        (LinkKind.INVOICE, (invoice,)),
+        (LinkKind.SESSION, (session,)),
+        (LinkKind.INTENT, intents),
+        (LinkKind.CHARGE, charges),
     )
-    raise NotKnownYet(f"the payment of {' or '.join(names)}", [Save(loose), *decide(loose)])
+    return {stripe_id: kind for kind, ids in all_ for stripe_id in ids if stripe_id}
+
+
+def refs(account: str, ids: Ids) -> set[Ref]:
+    """Returns the ids in the form of `References.payments`."""
+    return {(account, stripe_id) for stripe_id in ids}
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The payment of an event: all its ids, and the row that its stored rows are together; None without one."""
+
+    known: Known
+    account: str
+    ids: Ids
+    stored: tuple[Payment, ...]
+    row: Payment | None
+
+    @property
+    def row_or_blank(self) -> Payment:
+        return self.row or with_ids(Payment(payment_id="", account=self.account), self.ids)
+
+    def save(self, row: Payment | None = None) -> list[Effect]:
+        """Returns the effects that store the row (none if it is None and there was none) and the links of its ids."""
+        row = row or self.row
+        payment_id = payment_id_of(self.account, self.ids)
+        effects: list[Effect] = [Remove(old) for old in self.stored if old.payment_id != payment_id]
+        for stripe_id, kind in self.ids.items():
+            link = PaymentLink(account=self.account, stripe_id=stripe_id, payment_id=payment_id, kind=kind)
+            if self.known.payment_link(self.account, stripe_id) != link:
+                effects.append(Save(link))
+        if row is not None and row not in self.stored:
+            effects.append(Save(row))
+        if row is not None and len(self.stored) > 0 and effects:
+            effects += self._disputes_of(row)
+        return effects
+
+    def _disputes_of(self, row: Payment) -> list[Effect]:
+        """Returns the disputes whose payment has another id now."""
+        disputes = (self.known.dispute(self.account, dispute_id) for dispute_id in row.disputes)
+        return [
+            Save(replace(dispute, payment_id=row.payment_id, customer_id=row.customer_id))
+            for dispute in disputes
+            if dispute is not None and dispute.payment_id not in (None, row.payment_id)
+        ]
+
+
+def match(known: Known, account: str, ids: Ids) -> Match:
+    """Returns the payment of these ids (at least one), joined with everything that any of them is linked to.
+
+    Two invoices are two payments: what is linked to another invoice than the ids' own stays there.
+    """
+    all_ids, stored = dict(ids), {}
+    waiting = list(ids)
+    while waiting:
+        stripe_id = waiting.pop()
+        group = known.payment_ids(account, stripe_id)
+        row = known.payment(account, stripe_id)
+        if row is not None:
+            group = {**ids_of(row), **group}
+        if _is_anothers(all_ids, group):
+            if stripe_id in all_ids and len(all_ids) > 1:
+                del all_ids[stripe_id]
+            continue
+        if row is not None:
+            stored[row.payment_id] = row
+        waiting += group.keys() - all_ids.keys()
+        all_ids |= group
+    rows = tuple(stored[key] for key in sorted(stored))
+    row = derived(with_ids(joined(rows), all_ids)) if rows else None
+    return Match(known, account, all_ids, rows, row)
+
+
+def _is_anothers(ids: Ids, group: Ids) -> bool:
+    invoices = {stripe_id for stripe_id, kind in [*ids.items(), *group.items()] if kind is LinkKind.INVOICE}
+    return len(invoices) > 1
+
+
+def of_payment(found: Match, currency: str, decide: Callable[[Payment], list[Effect]]) -> list[Effect]:
+    """Calls `decide` with the payment. Raises NotKnownYet with the effects for a loose payment as `at_last`."""
+    if found.row is not None:
+        return decide(found.row)
+    # Only a successful charge can be refunded or disputed.
+    loose = replace(found.row_or_blank, currency=currency, status=PaymentStatus.SUCCEEDED)
+    raise NotKnownYet(f"the payment of {' or '.join(found.ids)}", decide(loose))
 
 
 def is_loose(row: Payment) -> bool:
     """Whether the payment has neither an invoice nor a checkout."""
     return row.invoice_id is None and row.checkout_session_id is None
-
-
-def link_payment_ids(
-    row: Payment,
-    *,
-    invoice: str | None = None,
-    charge: str | None = None,
-    payment_intent: str | None = None,
-    customer: str | None = None,
-) -> Payment:
-    """The row with missing ids filled in; existing ids stay."""
-    return replace(
-        row,
-        invoice_id=row.invoice_id or invoice,
-        charge_id=row.charge_id or charge,
-        payment_intent_id=row.payment_intent_id or payment_intent,
-        customer_id=row.customer_id or customer,
-    )
 
 
 def priced(row: Payment, event: Event[Any], amount: int, currency: str) -> Payment:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from schemas.effects import Effect, Save
+from schemas.effects import Effect
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
-from schemas.state import Payment
+from schemas.state import LinkKind, Payment
 from schemas.stripe.refund import StripeRefund
-from streams.rules.payments.matching import link_payment_ids, of_payment, refs
+from streams.rules.payments.matching import match, named, of_payment, refs
 from streams.rules.payments.refund_total import REFUND_FAILED, apply_refund
 from streams.rules.payments.stream import stream
 
 RefundEvent = Event[StripeRefund]
 
+_TRANSFERRED = "py_"
+"""Ids of charges without a card: also of the money that a platform's transfer brings to a connected account."""
+
+
+def _ids(refund: StripeRefund) -> dict[str, LinkKind]:
+    return named(intents=(refund.payment_intent,), charges=(refund.charge,))
+
 
 def refer(event: RefundEvent) -> References:
-    return References(payments=refs(event.account, event.object.charge, event.object.payment_intent))
+    return References(payments=refs(event.account, _ids(event.object)))
 
 
 @stream.on("refund.created", model=StripeRefund, refer=refer, rank=20)
@@ -28,9 +35,11 @@ def on_refund(event: RefundEvent, known: Known) -> list[Effect]:
     refund = event.object
     if refund.charge is None and refund.payment_intent is None:
         return []
+    if event.account and refund.payment_intent is None and (refund.charge or "").startswith(_TRANSFERRED):
+        return []  # the other side of a transfer that was reversed
+    found = match(known, event.account, _ids(refund))
 
-    def apply_to(before: Payment) -> list[Effect]:
-        after = apply_refund(link_payment_ids(before, charge=refund.charge), event)
-        return [] if after == before else [Save(after)]
+    def apply_to(row: Payment) -> list[Effect]:
+        return found.save(apply_refund(row, event))
 
-    return of_payment(known, event.account, refund.charge, refund.payment_intent, refund.currency, apply_to)
+    return of_payment(found, refund.currency, apply_to)

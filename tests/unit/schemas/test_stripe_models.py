@@ -74,9 +74,9 @@ def test_the_subscription_may_be_named_in_the_lines_only() -> None:
     assert StripeInvoice.model_validate(new).subscription == "sub_1"
 
 
-def test_the_payment_of_an_invoice_if_expanded() -> None:
+def test_all_payments_of_an_invoice_if_expanded() -> None:
     payments = {"data": [{"is_default": False, "payment": {"payment_intent": "pi_a"}}, {"is_default": True, "payment": {"payment_intent": "pi_b"}}]}  # fmt: skip  # noqa: E501  # one value
-    assert StripeInvoice.model_validate(NEW.invoice(payments=payments)).payment_intent == "pi_b"
+    assert StripeInvoice.model_validate(NEW.invoice(payments=payments)).payment_intents == ("pi_a", "pi_b")
 
 
 def test_an_invoice_from_before_amount_paid() -> None:

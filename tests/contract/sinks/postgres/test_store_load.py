@@ -19,6 +19,7 @@ from schemas.state import (
     Membership,
     Organization,
     Payment,
+    PaymentLink,
     PaymentMethod,
     Row,
     Subscription,
@@ -142,6 +143,7 @@ _FILL = {
     "payments": "(payment_id, account, invoice_id, checkout_session_id, charge_id, payment_intent_id, customer_id, "
     "amount, currency, status) "
     "SELECT 'pay_' || n, '', 'in_' || n, 'cs_' || n, 'ch_' || n, 'pi_' || n, 'cus_' || n, 1, 'eur', 'pending'",
+    "payment_links": "(account, stripe_id, payment_id, kind) SELECT '', 'in_' || n, 'pay_' || n, 'invoice'",
     "payment_methods": "(account, payment_method_id, customer_id) SELECT '', 'pm_' || n, 'cus_' || n",
     "disputes": "(account, dispute_id, amount, currency, status) SELECT '', 'dp_' || n, 1, 'eur', 'lost'",
     "timers": "(timer_key, account, customer_id, kind, subject, due_at, status, event_id) SELECT "
@@ -157,7 +159,8 @@ _ASKED: dict[str, tuple[str, list[list[str]]]] = {
     "User": (loading.QUERIES[User], [_IDS, _IDS]),
     "Membership": (loading.QUERIES[Membership], [_IDS]),
     "Subscription": (loading.QUERIES[Subscription], _PAIRS * 2),
-    "Payment": (loading.QUERIES[Payment], _PAIRS),
+    "PaymentLink": (loading.QUERIES[PaymentLink], _PAIRS),
+    "Payment": (loading.QUERIES[Payment], [_IDS, *_PAIRS]),
     "PaymentMethod": (loading.QUERIES[PaymentMethod], _PAIRS * 2),
     "Dispute": (loading.QUERIES[Dispute], _PAIRS),
     "Timer": (loading.QUERIES[Timer], [*_PAIRS, _IDS]),

@@ -24,6 +24,7 @@ from schemas.state import (
     Membership,
     Organization,
     Payment,
+    PaymentLink,
     PaymentMethod,
     Row,
     Timer,
@@ -68,6 +69,8 @@ def _refs(row: Any) -> References:
     match row:
         case Payment():
             refs.payments.add((ACCOUNT, row.invoice_id or ""))
+        case PaymentLink():
+            refs.payments.add((ACCOUNT, row.stripe_id))
         case Dispute():
             refs.disputes.add((ACCOUNT, row.dispute_id))
         case Timer():

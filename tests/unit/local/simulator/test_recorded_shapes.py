@@ -23,10 +23,11 @@ UNSIMULATED = {
     "subscription": {"discount"},  # `discounts` since 2025; the simulator has them as ids
     "invoice": {"payments", "total_discount_amounts"},  # only where they are expanded
     "customer": {"deleted", "object", "discount", "sources", "subscriptions"},
-    "charge": {"application", "transfer", "refunds", "review"},
+    "charge": {"application", "transfer", "refunds", "review", "source_transfer"},
     "payment_method": {"link", "us_bank_account", "cashapp"},
-    "payment_intent": {"charges", "application", "review"},
+    "payment_intent": {"charges", "application", "review", "receipt_email"},
     "dispute": {"network_reason_code"},
+    "credit_note": {"voided_at"},
 }
 """Fields that a model may read and that the simulator leaves out on purpose."""
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from local.stripe.builder import Json, StripeEvents
-from schemas.effects import Save
 from schemas.errors import MalformedEvent, RuleViolated
-from schemas.state import PaymentStatus, SubscriptionStatus, User
+from schemas.state import Customer, PaymentStatus, SubscriptionStatus, User
 from tests.kits.rulekit import DAY, MAKERS, NOW, RulesWorld, at, decide
 
 pytestmark = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.shape.name.lower())
@@ -121,8 +120,11 @@ def test_B2_an_expired_session_orders_nothing(make: StripeEvents) -> None:
 
 
 def test_B2_a_guest_buys_without_a_customer(make: StripeEvents) -> None:
-    effects = decide(session(make, mode="payment", customer=None))
-    assert [type(effect) for effect in effects] == [Save]
+    bought = session(make, mode="payment", customer=None)
+    world = RulesWorld().apply(bought, bought)
+    assert (world.payment("cs_test_1").customer_id, world.rows(Customer)) == (None, [])
+    (mail,) = world.emails.values()
+    assert (mail.template, mail.customer_id, mail.recipient) == ("payment-receipt", None, "jane@example.com")
 
 
 def test_B2_a_purchase_with_an_invoice_counts_once(make: StripeEvents) -> None:

@@ -230,7 +230,7 @@ def test_C3_a_closed_invoice_sends_no_reminder(make: StripeEvents, type_: str) -
     action_required = make.event("invoice.payment_action_required", make.invoice(created=NOW), NOW + DAY)
     begun = subscribed(make)
     ordered = RulesWorld().apply(begun, *tries, end)
-    assert (ordered.pending(), ordered.payment().status) == ({}, PaymentStatus.FAILED)
+    assert (ordered.pending(), ordered.payment().status) == ({}, PaymentStatus.CLOSED)
     assert ordered.payment().closed_at == ordered.payment().lost_at == at(NOW + 3 * DAY)
     for order in itertools.permutations([*tries, end]):
         world = RulesWorld().apply(begun, *order)
