@@ -52,7 +52,7 @@ def with_ids(row: Payment, ids: Mapping[str, LinkKind]) -> Payment:
 
 def derived(row: Payment) -> Payment:
     """Returns the row with every column that follows from the others."""
-    disputes = {**row.open_disputes, **row.disputes}  # before r0012 only the open ones were stored
+    disputes = {**row.open_disputes, **row.disputes}  # before r0013 only the open ones were stored
     open_disputes = {id_: status for id_, status in disputes.items() if status not in CLOSED}
     refunded_amount = given_back(row.refunds)
     status = _status(row, disputes, refunded_amount)

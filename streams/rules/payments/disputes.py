@@ -118,7 +118,7 @@ def on_due(event: Event[TimerDue], known: Known) -> list[Effect]:
         return [done]
     if row.due_by is None or row.due_by <= time_of(row.version):
         return [done]
-    deadline = event.object.data.get("due_by")  # none in timers that are older than r0012
+    deadline = event.object.data.get("due_by")  # none in timers that are older than r0013
     if deadline is not None and deadline != iso(row.due_by):
         return [done]
     return [done, _notice(known, event, row, "dispute-due", str(_seconds(row.due_by)))]

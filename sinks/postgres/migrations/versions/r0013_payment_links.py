@@ -13,8 +13,8 @@ from sqlalchemy.dialects import postgresql
 
 from sinks.postgres.migrations import online
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 
