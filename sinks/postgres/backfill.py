@@ -7,7 +7,7 @@ continues after its last batch. Add a backfill to BACKFILLS; docs/architecture.m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,11 @@ import structlog
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
-from schemas.errors import StoreUnavailable
+from schemas.errors import Conflict, StoreUnavailable
 from sinks.postgres import tables
 from sinks.postgres.access_backfill import ORGANIZATIONS_WORK, SUBSCRIPTIONS_WORK
 from sinks.postgres.failures import classified
+from sinks.postgres.payment_backfill import join_payments
 from sinks.postgres.pool import Session
 
 log = structlog.get_logger(__name__)
@@ -52,6 +53,18 @@ class Backfill:
     work: str
     where: str = "true"
     """Which rows `t` need the work."""
+    each: Callable[[Any, Sequence[str]], Awaitable[None]] | None = None
+    """Instead of `work`, for a table with one key column: does the work for the rows with these keys, in the batch's
+    transaction, and locks what it changes."""
+
+    def keys(self, *, is_first: bool) -> str:
+        """Returns the SQL of the keys of one batch for `each`, with the arguments of `statement`."""
+        (column,) = self.table.primary_key
+        return (
+            f'SELECT t."{column.name}" FROM {self.table.fullname} t '  # noqa: S608  # only constants from code
+            f"""WHERE {"true" if is_first else f't."{column.name}" > $1'} AND ({self.where}) """
+            f'ORDER BY t."{column.name}" LIMIT {BATCH}'
+        )
 
     def statement(self, *, is_first: bool) -> str:
         """Returns the SQL of one batch. $1, $2 … are the key after which it begins; the first batch has no argument.
@@ -71,6 +84,14 @@ class Backfill:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The key of the last row of a batch, and the number of its rows."""
+
+    last: Sequence[Any]
+    rows: int
+
+
 BACKFILLS: tuple[Backfill, ...] = (
     Backfill(
         name="0012_subscriptions",
@@ -81,6 +102,7 @@ BACKFILLS: tuple[Backfill, ...] = (
     Backfill(
         name="0012_organizations", table=tables.organizations, work=ORGANIZATIONS_WORK, where="t.access_reason = ''"
     ),
+    Backfill(name="0013_payments", table=tables.payments, work="", each=join_payments),
 )
 
 
@@ -123,27 +145,38 @@ async def _complete(connection: Session, backfill: Backfill) -> int:
             if rows:
                 log.info("backfill complete", action="backfill.done", backfill=backfill.name, rows=rows)
             return rows
-        after, rows, batches = [last[name] for name in _key_names(backfill)], rows + last["rows"], batches + 1
+        after, rows, batches = last.last, rows + last.rows, batches + 1
         if batches % _LOG_EVERY == 0:
             log.info("backfill continues", action="backfill.progress", backfill=backfill.name, rows=rows, after=after)
         await asyncio.sleep(loop.time() - began)
 
 
-async def _batch(connection: Session, backfill: Backfill, after: Sequence[Any] | None) -> asyncpg.Record | None:
+async def _batch(connection: Session, backfill: Backfill, after: Sequence[Any] | None) -> Batch | None:
     """Runs one batch and stores the progress with it. Returns its last key and its rows, None if there was no row."""
     for attempt in range(_MOST_TRIES):
         try:
             async with connection.transaction():
-                last = await connection.fetchrow(backfill.statement(is_first=after is None), *(after or ()))
-                if last is not None:
-                    key = orjson.dumps([last[name] for name in _key_names(backfill)]).decode()
-                    await connection.execute(_ADVANCE, backfill.name, key, last["rows"])
-                return last
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+                done = await _work(connection, backfill, after)
+                if done is not None:
+                    await connection.execute(_ADVANCE, backfill.name, orjson.dumps(done.last).decode(), done.rows)
+                return done
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, Conflict) as error:
             action, name = "backfill.retry", backfill.name
             log.info("backfill retries", action=action, backfill=name, tries=attempt + 1, error=str(error))
             await asyncio.sleep(_PAUSE_S)
     raise StoreUnavailable(f"backfill {backfill.name}: rows stayed locked for {_MOST_TRIES} tries; run it again")
+
+
+async def _work(connection: Session, backfill: Backfill, after: Sequence[Any] | None) -> Batch | None:
+    is_first = after is None
+    if backfill.each is not None:
+        keys = [record[0] for record in await connection.fetch(backfill.keys(is_first=is_first), *(after or ()))]
+        if not keys:
+            return None
+        await backfill.each(connection, keys)
+        return Batch([keys[-1]], len(keys))
+    last = await connection.fetchrow(backfill.statement(is_first=is_first), *(after or ()))
+    return Batch([last[name] for name in _key_names(backfill)], last["rows"]) if last is not None else None
 
 
 def _key_names(backfill: Backfill) -> list[str]:

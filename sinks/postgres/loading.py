@@ -165,13 +165,8 @@ async def load(connection: Connection, refs: References) -> list[Row]:
     for kind, is_reached, arguments in plan:
         if is_reached:
             stored += await _rows(connection, kind, *arguments)
-    payments: list[Payment] = []
-    if refs.payments:
-        # The links are locked before their payments: another worker may have joined two payments just now.
-        links = await _rows(connection, PaymentLink, *_pairs(refs.payments))
-        linked = sorted({link.payment_id for link in links})
-        payments = await _rows(connection, Payment, linked, *_pairs(refs.payments))
-        stored += [*links, *payments]
+    links, payments = await load_payments(connection, refs.payments)
+    stored += [*links, *payments]
     disputes = refs.disputes | {(row.account, id_) for row in payments for id_ in {**row.open_disputes, **row.disputes}}
     plan = [
         (PaymentMethod, bool(customers or refs.payment_methods), [*_pairs(customers), *_pairs(refs.payment_methods)]),
@@ -182,6 +177,23 @@ async def load(connection: Connection, refs: References) -> list[Row]:
         if is_reached:
             stored += await _rows(connection, kind, *arguments)
     return stored
+
+
+async def load_payments(connection: Connection, refs: Iterable[Ref]) -> tuple[list[PaymentLink], list[Payment]]:
+    """Loads and locks the payments of these Stripe ids, and all their links."""
+    pairs = _pairs(refs)
+    if not pairs[0]:
+        return [], []
+    # The links are locked before their payments: another worker may have joined two payments just now.
+    links = await _rows(connection, PaymentLink, *pairs)
+    linked = sorted({link.payment_id for link in links})
+    return links, await _rows(connection, Payment, linked, *pairs)
+
+
+async def load_disputes(connection: Connection, refs: Iterable[Ref]) -> list[Dispute]:
+    """Loads and locks these disputes."""
+    pairs = _pairs(refs)
+    return await _rows(connection, Dispute, *pairs) if pairs[0] else []
 
 
 async def _customers(connection: Connection, refs: References) -> set[Ref]:

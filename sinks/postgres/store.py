@@ -183,7 +183,7 @@ class Transaction:
                 new, altered, removed = flush.known.changed(kind)
                 if kind is Timer and (altered or removed):
                     await self._lock_timers([flush.known.loaded(timer) for timer in (*altered, *removed)])
-                await self._write_changes(kind, new, altered, removed)
+                await self.write_changes(kind, new, altered, removed)
             woken = []
             if any(
                 timer.status is TimerStatus.PENDING for timers in flush.known.changed(Timer)[:2] for timer in timers
@@ -210,9 +210,10 @@ class Transaction:
             self.is_broken = True
             raise Conflict("timers: another transaction has changed one of these rows")
 
-    async def _write_changes(
+    async def write_changes(
         self, kind: type[Row], new: Sequence[Row], altered: Sequence[Row], removed: Sequence[Row]
     ) -> None:
+        """Writes the rows that Known.changed returns. Raises Conflict if another transaction has written one."""
         shape = loading.SHAPES[kind]
         # Removed rows first: a payment's row that contains them has their unique columns.
         await self._count(_DELETES[kind], shape, removed, "are gone")
