@@ -93,6 +93,7 @@ COMMANDS = {
         "ops.commands.mail:app", "List the e-mails in the outbox, requeue failed ones, or preview the templates."
     ),
     "calls": Entry("ops.commands.calls:app", "List the calls to Stripe's API, and requeue failed ones."),
+    "exports": Entry("ops.commands.exports:app", "List the orders of export archives, and requeue failed ones."),
     "bench": Entry(
         "ops.commands.bench:bench",
         "Measure throughput and CPU cost of gateway and worker, compared with the limit of each component.",

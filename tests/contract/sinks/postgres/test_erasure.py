@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import zipfile
@@ -16,12 +17,14 @@ import orjson
 import pytest
 from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
+from typer.testing import CliRunner, Result
 
 from eventlog import client
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.retention import KafkaKeeps
 from local.stripe.builder import ApiShape, Json, StripeEvents
 from local.stripe.payments import charge, dispute, payment_method
+from ops.cli import command_line
 from schemas.kafka_access import KafkaAccess
 from schemas.record import RecordHeaders, Source, record_of
 from schemas.settings import Config, Plan
@@ -348,8 +351,8 @@ async def test_B6_an_archive_written_during_the_erasure_is_deleted(rig: ErasureK
     await orders.close()
 
 
-async def test_an_export_that_cannot_be_stored_is_retried_and_finally_fails(
-    rig: ErasureKit, make: StripeEvents
+async def test_D8_an_export_that_cannot_be_stored_is_retried_fails_and_can_be_requeued(
+    rig: ErasureKit, make: StripeEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await rig.process(*history(make), left(make))
     rig.folder.write_text("a file where the folder should be")
@@ -360,6 +363,24 @@ async def test_an_export_that_cannot_be_stored_is_retried_and_finally_fails(
     assert row["status"] == "failed"
     assert not await rig.exporter.turn(0)
     assert row["last_error"].startswith(("FileExistsError", "NotADirectoryError"))
+    monkeypatch.setenv("BILLING_DATABASE_URL", rig.url)
+    monkeypatch.setenv("BILLING_KAFKA_BOOTSTRAP", "127.0.0.1:1")  # not used here
+    monkeypatch.setenv("BILLING_CONFIG", str(rig.folder / "billing.toml"))  # as above
+
+    async def billing(*arguments: str) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, command_line(["exports", "calls"]), arguments)
+
+    listed = await billing("exports", "ls", "--json")
+    key = orjson.loads(listed.stdout)["export_key"]
+    rig.folder.unlink()
+    assert (await billing("exports", "requeue", key)).stdout.split() == [key]
+    await rig.rows("UPDATE billing.exports SET next_attempt_at = $1", rig.now[0])
+    assert await rig.exporter.turn(0)
+    (row,) = await rig.rows("SELECT status, attempts, location FROM billing.exports")
+    assert (row["status"], row["attempts"]) == ("done", 0)
+    assert [path.name for path in rig.archives()] == [row["location"]]
+    again = await billing("exports", "requeue", key)
+    assert (again.exit_code, again.stderr) == (1, f"0 requeued\nbilling exports requeue: not a failed export: {key}\n")
 
 
 def test_each_table_declares_whether_it_has_customer_data() -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
+from pathlib import Path
 from typing import get_args
 
 import pytest
+import typer
 from sqlalchemy import CheckConstraint
 
+from ops.cli import COMMANDS
 from schemas.effects import Order
 from sinks.postgres import tables
 from sinks.postgres.outboxes import BY_TABLE, OUTBOXES, Outbox
 from sinks.postgres.rows import OutboxRow
 from tests.kits.outboxkit import sample_row
 
+ROOT = Path(__file__).parents[4]
 EACH = pytest.mark.parametrize("outbox", OUTBOXES, ids=lambda outbox: outbox.name)
 
 
@@ -48,3 +53,19 @@ def test_the_table_of_an_outbox_has_the_columns_and_statuses_that_are_declared(o
 def test_no_two_outboxes_share_a_name() -> None:
     for names in zip(*((o.name, o.channel, o.command, o.metrics) for o in OUTBOXES), strict=True):
         assert len(set(names)) == len(OUTBOXES), names
+
+
+@EACH
+def test_an_operator_can_list_and_requeue_the_rows_of_each_outbox(outbox: Outbox) -> None:
+    assert outbox.command in COMMANDS, f"`billing {outbox.command}` is missing"
+    module, _, name = COMMANDS[outbox.command].place.partition(":")
+    group = typer.main.get_command(getattr(import_module(module), name))
+    assert {"ls", "requeue"} <= set(getattr(group, "commands", {})), outbox.command
+
+
+@EACH
+def test_each_outbox_has_an_alarm_for_failed_rows_that_is_documented(outbox: Outbox) -> None:
+    alerts = (ROOT / "docs" / "alerts.yml").read_text()
+    metrics = (ROOT / "docs" / "metrics.md").read_text()
+    assert f'{outbox.metrics}_settled_total{{outcome="failed"}}' in alerts, f"no alarm for failed rows of {outbox.name}"
+    assert f"{outbox.metrics}_settled_total" in metrics
