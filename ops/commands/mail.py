@@ -1,11 +1,11 @@
-"""`billing mail ls|requeue|preview`: lists the e-mail outbox, queues failed mails again (D8), renders the templates."""
+"""`billing mail ls|show|requeue|discard|preview`: the e-mail outbox (D8), and the templates."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -21,10 +21,13 @@ from ops.commands.terminal import (
     settings_or_exit,
     show_rows,
 )
+from ops.runtime.operator import operator
 from schemas.settings import load_config
 from sinks.email.addresses import UnusableAddress
 from sinks.email.outbox import Outbox
 from sinks.email.samples import _sample_config, write_previews
+from sinks.outbox.claims import Depth
+from sinks.outbox.outages import PresentOutage
 
 app = typer.Typer(
     help="List the e-mails in the outbox, requeue failed ones, or preview the templates.", no_args_is_help=True
@@ -40,6 +43,7 @@ class MailStatus(StrEnum):
     SENDING = "sending"
     SENT = "sent"
     FAILED = "failed"
+    WITHHELD = "withheld"
 
 
 @app.command("ls")
@@ -51,14 +55,21 @@ def ls(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """List mails, newest first. By default only failed ones.
+    """List mails, newest first. By default only failed ones. Also shows how many are queued, and an outage.
 
     Example: billing mail ls --status queued --template payment-receipt --json
     """
     wanted = None if every or status is None else status.value
-    rows = _with_outbox(
-        "mail ls", lambda outbox: outbox.list(status=wanted, kind=template, customer_id=customer, limit=limit)
-    )
+
+    async def ask(outbox: Outbox) -> tuple[Sequence[dict[str, Any]], Depth, Sequence[PresentOutage]]:
+        found = await outbox.list(status=wanted, kind=template, customer_id=customer, limit=limit)
+        return found, await outbox.depth(), await outbox.outages()
+
+    rows, depth, outages = _with_outbox("mail ls", ask)
+    if depth.oldest_queued_at is not None:
+        note(f"{depth.open} queued, the oldest since {depth.oldest_queued_at:%Y-%m-%d %H:%M} UTC")
+    for outage in outages:
+        note(f"mail server {outage.address} since {outage.since:%Y-%m-%d %H:%M} UTC: {outage.reason}")
     if as_json:
         for row in rows:
             say_json(row)
@@ -96,24 +107,69 @@ def requeue(
     keys: Annotated[list[str] | None, typer.Argument(help="Keys of mails, as listed by `billing mail ls`.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All failed mails, oldest first, up to --limit.")] = False,
     template: Annotated[str | None, typer.Option(help="With --all: only mails with this template.")] = None,
+    answer: Annotated[str | None, typer.Option(help="With --all: only mails whose last error contains this.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="With --all: at most this many.")] = 1000,
 ) -> None:
-    """Queue failed mails again, with a new set of tries.
+    """Queue failed mails again, with a new set of tries. Withheld mails only by their key.
 
-    Example: billing mail requeue --all --template payment-receipt
+    Example: billing mail requeue --all --answer "relay access denied"
 
-    Exits 1 if a given key does not belong to a failed mail.
+    Exits 1 if a given key does not belong to a failed or withheld mail.
     """
     if bool(keys) == every:
         refuse("mail requeue", "give keys or --all")
     chosen = None if every else list(keys or ())
-    done = _with_outbox("mail requeue", lambda outbox: outbox.requeue(keys=chosen, kind=template, limit=limit))
+    done = _with_outbox(
+        "mail requeue", lambda outbox: outbox.requeue(keys=chosen, kind=template, answer=answer, limit=limit)
+    )
     for key in done:
         say(key)
     missing = sorted(set(chosen or ()) - set(done))
     note(f"{len(done)} requeued")
     if missing:
         fail("mail requeue", f"not a failed mail: {', '.join(missing)}")
+
+
+@app.command("discard")
+def discard(
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys of mails, as listed by `billing mail ls`.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All queued and failed mails, up to --limit.")] = False,
+    template: Annotated[str | None, typer.Option(help="With --all: only mails with this template.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="With --all: at most this many.")] = 1000,
+) -> None:
+    """Withhold queued or failed mails: they are not sent, and no alarm counts them. `requeue KEY` takes it back.
+
+    Example: billing mail discard --all --template win-back
+
+    Exits 1 if a given key does not belong to a queued or failed mail.
+    """
+    if bool(keys) == every:
+        refuse("mail discard", "give keys or --all")
+    chosen = None if every else list(keys or ())
+    reason = f"discarded by {operator()}"
+    done = _with_outbox(
+        "mail discard", lambda outbox: outbox.discard(keys=chosen, reason=reason, kind=template, limit=limit)
+    )
+    for key in done:
+        say(key)
+    missing = sorted(set(chosen or ()) - set(done))
+    note(f"{len(done)} discarded")
+    if missing:
+        fail("mail discard", f"not a queued or failed mail: {', '.join(missing)}")
+
+
+@app.command("show")
+def show(key: Annotated[str, typer.Argument(help="Key of a mail, as listed by `billing mail ls`.")]) -> None:
+    """Print one mail as JSON: its row, its data, and its customer's address.
+
+    Example: billing mail show receipt::in_1
+
+    Exits 1 if there is no such mail.
+    """
+    row = _with_outbox("mail show", lambda outbox: outbox.show(key))
+    if row is None:
+        fail("mail show", f"no mail {key}")
+    say_json(row)
 
 
 @app.command("preview")

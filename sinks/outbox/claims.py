@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVa
 import asyncpg
 from pydantic import SecretStr
 
+from sinks.outbox import outages
 from sinks.outbox.statements import Queue, Statements
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import make_pool
@@ -202,6 +203,11 @@ class Claims(ABC, Generic[C]):
         with classified():
             rows = await self._pool.fetch(self._sql.discard, keys, kind, limit, reason[:_LONGEST_ERROR])
         return [row["key"] for row in rows]
+
+    async def outages(self) -> Sequence[outages.PresentOutage]:
+        """Return what dispatchers cannot reach at present, the oldest first."""
+        async with self.connection() as connection:
+            return await outages.present(connection, self.queue.outbox.name)
 
     async def _settle(self, row: C, statement: str, *values: object) -> bool:
         """Update a claimed row; return False if the claim was lost. `values` are the parameters from $5."""
