@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import Any, cast
 
@@ -278,6 +278,7 @@ class CallOutboxKit:
         per_second: float = 1000.0,
         pace: Pace = QUICK,
         registry: CollectorRegistry | None = None,
+        local_clock_ahead: timedelta = timedelta(0),
     ) -> AsyncIterator[CallDispatcher]:
         """Run a dispatcher until the block ends. Its exceptions are raised at the end of the block."""
         api_key: ApiKey = parse_key(SecretStr(key))
@@ -285,7 +286,12 @@ class CallOutboxKit:
         calls = await Calls.connect(self.url, claimer=claimer, ahead=self.clock.ahead)
         caller = Caller(api, RateLimit(per_second), self.event_log, chance=lambda: 0.5)
         running = CallDispatcher(
-            calls, caller, CallMetrics(registry or CollectorRegistry()), clock=self.clock, pace=pace, lanes=lanes
+            calls,
+            caller,
+            CallMetrics(registry or CollectorRegistry()),
+            clock=lambda: self.clock() + local_clock_ahead,
+            pace=pace,
+            lanes=lanes,
         )
         task = asyncio.create_task(running.run())
         try:

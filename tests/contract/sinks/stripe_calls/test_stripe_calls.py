@@ -494,3 +494,32 @@ def _open(
     database: SecretStr, stripe: StripeServer, bootstrap: str, topic: str
 ) -> AbstractAsyncContextManager[CallOutboxKit]:
     return open_kit(database, stripe, EventAppender(KafkaAccess(bootstrap), topic, client_id="test-stripe-calls"))
+
+
+@pytest.mark.parametrize("fault", [Fault.UNAUTHORIZED, Fault.FORBIDDEN])
+async def test_D8_one_refused_call_among_twenty_pauses_no_other(
+    desk: CallOutboxKit, stripe: StripeServer, fault: Fault
+) -> None:
+    stripe.fail_next(fault)
+    for number in range(20):
+        await desk.queue(f"c{number:02d}")
+    async with desk.dispatcher() as running:
+
+        async def are_done() -> bool:
+            return list((await desk.statuses()).values()).count("done") >= 19
+
+        await eventually(are_done)
+        assert running.trouble() is None
+        desk.clock.move(seconds=10)
+        await desk.until_all("done")
+
+
+async def test_D8_dispatchers_whose_clocks_differ_make_each_call_once(
+    desk: CallOutboxKit, stripe: StripeServer
+) -> None:
+    """The local clock of a dispatcher measures pauses only; claims are Postgres' own."""
+    for number in range(20):
+        await desk.queue(f"c{number:02d}")
+    async with desk.dispatcher(claimer="one"), desk.dispatcher(claimer="two", local_clock_ahead=timedelta(days=1)):
+        await desk.until_all("done")
+    assert Counter(seen.idempotency_key for seen in stripe.requests) == {f"c{number:02d}": 1 for number in range(20)}

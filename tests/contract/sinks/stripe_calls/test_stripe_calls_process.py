@@ -81,11 +81,12 @@ async def test_the_process_calls_reports_and_stops(desk: CallOutboxKit, env: dic
         await desk.queue("good")
         await desk.until("good", status="done")
         desk.stripe.key = "sk_test_rolled"
-        await desk.queue("waiting")
+        for number in range(6):
+            await desk.queue(f"waiting-{number}")
 
         async def is_reported() -> bool:
             _, text = await _get(port, "/readyz")
-            return "Invalid API Key" in text
+            return "invalid api key" in text
 
         await eventually(is_reported)
         status, ready = await _get(port, "/readyz")
