@@ -90,7 +90,9 @@ def _with_orders(command: str, work: Callable[[ExportOrders], Awaitable[T]]) -> 
     settings = settings_or_exit(command)
 
     async def go() -> T:
-        orders = await ExportOrders.connect(settings.database_url, claimer="operator", pool_size=1, application="billing-ops")
+        orders = await ExportOrders.connect(
+            settings.database_url, claimer="operator", pool_size=1, application="billing-ops"
+        )
         try:
             return await work(orders)
         finally:
