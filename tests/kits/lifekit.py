@@ -140,12 +140,7 @@ def mail_faults(world: PatientWorld, books: Books) -> list[str]:
 
 
 OPEN = (
-    r"Payment \S+ status: Stripe closed, table (failed|pending)",
-    r"Payment \S+ status: Stripe succeeded, table pending",
-    r"Payment \S+ status: Stripe lost, table succeeded",
-    r"(charge|refund)\S+ \S+ still waits",  # of an invoice that was paid in parts
-    r"Conflict: payments: .*",
-    r"Customer \S+ default_payment_method: .*",  # two defaults within one second
+    r"Customer \S+ default_payment_method: .*",  # two defaults within one second: no column keeps what came before
 )
 """Disagreements that are known and not fixed yet. Each line goes when its rule is right."""
 _OPEN = re.compile("|".join(OPEN)) if OPEN else None
