@@ -3,7 +3,8 @@
 Contents of `Fact.data` by kind:
 - subscription: `{status, currency, rates: [[price id, MRR as an exact fraction], …]}`
 - invoice: the fields of Stripe's invoice that are needed, in a form that schemas/stripe/invoice.py reads
-- purchase, refund: `{currency, amount}`
+- purchase: `{currency, amount, invoice}`
+- refund: `{currency, amount}`, and `is_failed` for one that failed after the charge counted it
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from schemas.stripe.billed_subscription import BilledSubscription
 from schemas.stripe.charge import StripeCharge
 from schemas.stripe.checkout_session import CheckoutSession
 from schemas.stripe.invoice import StripeInvoice
+from schemas.stripe.refund import LOST, StripeRefund
 from streams.decode import decode
 from streams.rules.catalog import RULES
 from streams.rules.precedence import SUBSCRIPTION_DELETED
@@ -128,11 +130,25 @@ def _purchase(_type: str, obj: Mapping[str, Any]) -> FactData | None:
     session = CheckoutSession.model_validate(obj)
     if session.mode != "payment" or not session.is_paid or not session.amount_total or session.currency is None:
         return None
-    return session.id, {"currency": session.currency, "amount": session.amount_total}
+    return session.id, {
+        "currency": session.currency,
+        "amount": session.amount_total,
+        "invoice": session.invoice,
+    }
 
 
-def _refund(_type: str, obj: Mapping[str, Any]) -> FactData:
+def _failed_refund(type_: str, obj: Mapping[str, Any]) -> FactData | None:
+    """Its charge has no event for it. These events do not name the customer, so they have the charge as their owner."""
+    refund = StripeRefund.model_validate(obj)
+    if refund.status not in LOST and type_ != "refund.failed":
+        return None
+    return refund.id, {"currency": refund.currency, "amount": refund.amount, "is_failed": True}
+
+
+def _refund(_type: str, obj: Mapping[str, Any]) -> FactData | None:
     charge = StripeCharge.model_validate(obj)
+    if charge.source_transfer is not None:
+        return None  # the other side of a transfer: the platform's charge is refunded, and counted, once
     return charge.id, {"currency": charge.currency, "amount": charge.amount_refunded}
 
 
@@ -150,5 +166,8 @@ TELLERS: dict[str, FactReader] = {
     "checkout.session.completed": FactReader(FactKind.PURCHASE, 50, _purchase),
     "checkout.session.async_payment_succeeded": FactReader(FactKind.PURCHASE, 50, _purchase),
     "charge.refunded": FactReader(FactKind.REFUND, 50, _refund),
+    "refund.failed": FactReader(FactKind.REFUND, 60, _failed_refund),
+    "refund.updated": FactReader(FactKind.REFUND, 50, _failed_refund),
+    "charge.refund.updated": FactReader(FactKind.REFUND, 49, _failed_refund),
 }
 """Readers by event type. To count another event type, add a line here."""

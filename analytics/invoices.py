@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -68,7 +68,8 @@ def payments(owner: Owner, facts: Sequence[Fact]) -> list[PaymentFigure]:
             )
         )
 
-    for invoice_id, history in _by_invoice(facts).items():
+    by_invoice = _by_invoice(facts)
+    for invoice_id, history in by_invoice.items():
         if history.paid_at is not None:
             invoice = history.paid[-1].invoice
             if invoice.paid_amount:
@@ -77,11 +78,17 @@ def payments(owner: Owner, facts: Sequence[Fact]) -> list[PaymentFigure]:
             newest = history.failed[-1]
             add(PaymentKind.FAILED, invoice_id, newest.at, newest.invoice.currency, newest.invoice.amount_due)
     purchases = {fact.subject: fact for fact in reversed(facts) if fact.kind is FactKind.PURCHASE}
+    invoiced = {fact.subject for fact in facts if fact.kind is FactKind.PURCHASE and _is_counted(fact, by_invoice)}
     for fact in purchases.values():  # the first fact of each: the event type that comes later repeats the purchase
+        if fact.subject in invoiced:
+            continue
         add(PaymentKind.PURCHASE, fact.subject, fact.created, fact.data["currency"], fact.data["amount"])
     refunded: dict[str, dict[datetime, Fact]] = defaultdict(dict)
+    failed = {fact.subject: fact for fact in reversed(facts) if fact.kind is FactKind.REFUND and _has_failed(fact)}
+    for fact in failed.values():
+        add(PaymentKind.REFUND, fact.subject, fact.created, fact.data["currency"], -fact.data["amount"])
     for fact in facts:
-        if fact.kind is FactKind.REFUND:
+        if fact.kind is FactKind.REFUND and not _has_failed(fact):
             # `amount_refunded` is cumulative: within one second the largest is the newest.
             seconds = refunded[fact.subject]
             known = seconds.get(fact.created)
@@ -93,6 +100,16 @@ def payments(owner: Owner, facts: Sequence[Fact]) -> list[PaymentFigure]:
                 add(PaymentKind.REFUND, charge_id, at, fact.data["currency"], fact.data["amount"] - so_far)
                 so_far = fact.data["amount"]
     return found
+
+
+def _is_counted(purchase: Fact, by_invoice: Mapping[str, InvoiceHistory]) -> bool:
+    """Whether the purchase has an invoice that is counted as paid."""
+    invoice = by_invoice.get(purchase.data.get("invoice") or "")
+    return invoice is not None and invoice.paid_at is not None
+
+
+def _has_failed(refund: Fact) -> bool:
+    return refund.data.get("is_failed", False) is True
 
 
 def _by_invoice(facts: Sequence[Fact]) -> dict[str, InvoiceHistory]:
@@ -115,7 +132,10 @@ def _recovery(
     first, newest = history.failed[0], history.failed[-1]
     outcome, ended_at = RiskOutcome.OPEN, _lost_at(history, moments)
     if history.paid_at is not None:
-        outcome, ended_at = RiskOutcome.RECOVERED, max(history.paid_at, first.at)
+        # An invoice that credit notes settled is closed without a payment.
+        is_paid = history.paid[-1].invoice.paid_amount > 0
+        outcome = RiskOutcome.RECOVERED if is_paid else RiskOutcome.LOST
+        ended_at = max(history.paid_at, first.at)
     elif ended_at is not None:
         outcome = RiskOutcome.LOST
     return Recovery(

@@ -129,7 +129,7 @@ class PaymentKind(StrEnum):
     FAILED = "failed"
     """An unpaid invoice. `at` is its latest failure, `amount` the amount due."""
     REFUND = "refund"
-    """One increase of a charge's refunds. `amount` is positive."""
+    """One increase of a charge's refunds. `amount` is positive; it is negative for a refund that failed afterwards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,6 +92,32 @@ def test_refunds_of_a_charge_are_the_steps_of_their_sum() -> None:
     ]
 
 
+def test_a_purchase_with_an_invoice_counts_once() -> None:
+    obj = make.checkout_session(mode="payment", payment_status="paid", amount=1000, invoice="in_1")
+    bought = fact(make.event("checkout.session.completed", obj, BEGIN))
+    for facts in ([bought, invoiced(0, "paid")], [invoiced(0, "paid"), bought]):
+        assert paid(*facts) == [("invoice", "in_1", moment(0), 1000)]
+    assert paid(bought) == [("purchase", "cs_test_1", moment(0), 1000)]
+
+
+def test_the_refund_of_a_transfer_is_no_second_refund() -> None:
+    charge = {"id": "py_1", "amount": 900, "amount_refunded": 900, "currency": "eur", "source_transfer": "tr_1"}
+    assert fact_of(orjson.dumps(make.event("charge.refunded", charge | {"object": "charge"}, BEGIN))) is None
+
+
+def test_a_failed_refund_is_taken_back_once() -> None:
+    refund = {"id": "re_1", "object": "refund", "amount": 300, "currency": "eur", "charge": "ch_1", "status": "failed"}
+    types = ("refund.failed", "charge.refund.updated")
+    facts = [fact(make.event(type_, refund, BEGIN + 5)) for type_ in types]
+    assert paid(*facts) == [("refund", "re_1", moment(5), -300)]
+    running = make.event("refund.updated", refund | {"status": "succeeded"}, BEGIN)
+    assert fact_of(orjson.dumps(running)) is None
+
+
+def test_an_invoice_that_is_credited_is_not_recovered() -> None:
+    assert recovery(FIRST, invoiced(DAY, "paid", amount=0)) == ("lost", "payment-failed", 1, DAY)
+
+
 def test_a_guest_is_stored_under_a_digest() -> None:
     """A guest's ordering key is an e-mail address, and the figures must not contain addresses."""
     obj = make.checkout_session(mode="payment", customer=None)
