@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AliasChoices,
@@ -20,14 +20,11 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 from pydantic_settings import SettingsConfigDict
 
-from schemas.database_url import DatabaseUrl, InvalidDatabaseUrl, Pooler
+from schemas.database_settings import DatabaseSettings
 from schemas.environment import FILE_SUFFIX, InvalidEnvironment, OptionalSecret, secrets_from_files, unknown_variables
 from schemas.kafka_settings import KafkaSettings
 from schemas.mail import DUNNING_MAILS
@@ -186,20 +183,11 @@ class Config(_Frozen):
         return dict(plan.limits) if plan else {}
 
 
-class Settings(KafkaSettings):
+class Settings(DatabaseSettings, KafkaSettings):
     """The settings from the environment. Each variable is `BILLING_` + the field's name in capitals."""
 
     model_config = SettingsConfigDict(env_prefix="BILLING_", frozen=True, extra="ignore")
 
-    database_pooler: Pooler = Pooler.AUTO
-    """What is in front of Postgres: `none`, `session` or `transaction` (PgBouncer's pool_mode). `auto` finds out."""
-    database_direct_url: OptionalSecret = None
-    """Postgres without the pooler, for migrations, LISTEN and session locks. Needed with transaction pooling."""
-    database_allow_plaintext: bool = False
-    """Allows unencrypted connections to a Postgres that is not on this machine."""
-    database_url: SecretStr
-    """postgresql://user:password@host:port/database?sslmode=verify-full; several hosts as host:port,host:port. A
-    remote host without sslmode gets sslmode=require."""
     smtp_url: SecretStr = SecretStr("smtp://127.0.0.1:1025")
     """smtp://, smtp+starttls:// or smtps://, with user:password@ if the server requires it."""
     smtp_allow_plaintext: bool = False
@@ -222,8 +210,6 @@ class Settings(KafkaSettings):
     """Seconds between reconcile runs of the scheduler, which find events that never arrived (86400: daily); 0: off."""
     config_path: Path = Field(validation_alias=AliasChoices("BILLING_CONFIG", "config_path"))
 
-    topic_prefix: str = "billing"
-    """Prefix of the topics (`{prefix}.events`, `{prefix}.dead`) and of the names of the consumer groups."""
     partitions: int = Field(12, ge=1, le=1000)
     replication_factor: int = Field(1, ge=1)
 
@@ -252,9 +238,6 @@ class Settings(KafkaSettings):
     batch_within_s: float = Field(0.05, gt=0, le=10)
     code_version: str = ""
     """Identifies this build in dead letters and for the brake (a tag, a commit); by default the package's version."""
-    brake_window: int = Field(200, ge=1, le=100_000)
-    """A worker stops if, of this many latest events, at least `brake_least` and the share `brake_ratio` died, or if
-    `brake_run` events in a row died."""
     brake_least: int = Field(20, ge=1)
     brake_ratio: float = Field(0.5, gt=0, le=1)
     brake_run: int = Field(50, ge=1)
@@ -263,41 +246,28 @@ class Settings(KafkaSettings):
     retry_failed_every_s: float = Field(0.0, ge=0, le=86_400)
     """Seconds between the scheduler's replays of the last 24 h's dead letters (`billing replay --failed`); 0: off."""
 
-    @field_validator("database_url")
-    @classmethod
-    def _database_url(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
-        direct: SecretStr | None = info.data.get("database_direct_url")
-        found = DatabaseUrl(
-            url.get_secret_value(),
-            pooler=info.data.get("database_pooler", Pooler.AUTO),
-            direct=direct.get_secret_value() if direct is not None else None,
-            allow_plaintext=info.data.get("database_allow_plaintext", False),
-        )
-        for checked, prefix in ((found, ""), (found.without_pooler(), "BILLING_DATABASE_DIRECT_URL: ")):
-            try:
-                checked.address()
-            except InvalidDatabaseUrl as error:
-                raise PydanticCustomError("database_url", "{reason}", {"reason": f"{prefix}{error}"}) from None
-        return found
-
     @property
     def exports_place(self) -> str:
         """Returns `exports_url`, or its default as an absolute path."""
         return self.exports_url or str((self.state_dir / "exports").absolute())
 
-    @property
-    def events_topic(self) -> str:
-        return f"{self.topic_prefix}.events"
 
-    @property
-    def dead_topic(self) -> str:
-        return f"{self.topic_prefix}.dead"
+S = TypeVar("S", bound=DatabaseSettings)
 
 
 def load_settings() -> Settings:
     """Reads the environment. Raises InvalidSettings with one line that names each invalid setting."""
+    return _load(Settings)
+
+
+def load_database_settings() -> DatabaseSettings:
+    """Reads only the settings of the database, for a command that uses nothing else. Raises as `load_settings`."""
+    return _load(DatabaseSettings)
+
+
+def _load(kind: type[S]) -> S:
     try:
-        return Settings(**_secrets_from_files())
+        return kind(**_secrets_from_files(kind))
     except InvalidEnvironment as error:
         raise InvalidSettings(str(error)) from None
     except ValidationError as error:
@@ -307,7 +277,7 @@ def load_settings() -> Settings:
 def start_warnings(settings: Settings) -> list[str]:
     """Returns one line for each variable that nothing reads, and for each connection without protection."""
     known = {_env_name(_variable(name)) for name in Settings.model_fields}
-    known |= {name + FILE_SUFFIX for name in _secret_fields()}
+    known |= {name + FILE_SUFFIX for name in _secret_fields(Settings)}
     warnings = unknown_variables(known, os.environ)
     if settings.kafka.is_plain_beyond_loopback:
         warnings.append(
@@ -317,17 +287,17 @@ def start_warnings(settings: Settings) -> list[str]:
     return warnings
 
 
-def _secrets_from_files() -> dict[str, Any]:
-    fields = _secret_fields()
+def _secrets_from_files(kind: type[DatabaseSettings]) -> dict[str, Any]:
+    fields = _secret_fields(kind)
     environment = {name.upper(): value for name, value in os.environ.items()}
     return {fields[name]: text for name, text in secrets_from_files(fields, environment).items()}
 
 
-def _secret_fields() -> dict[str, str]:
+def _secret_fields(kind: type[DatabaseSettings]) -> dict[str, str]:
     """Returns the field of each secret by its variable: each of them can also come from a file."""
     return {
         _env_name(name): name
-        for name, field in Settings.model_fields.items()
+        for name, field in kind.model_fields.items()
         if field.annotation is SecretStr or SecretStr in get_args(field.annotation)
     }
 

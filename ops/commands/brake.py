@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from ops.commands.terminal import fail, run_or_exit, say, say_json, settings_or_exit
+from ops.commands.terminal import database_or_exit, fail, run_or_exit, say, say_json
 from ops.runtime.operator import operator
 from ops.runtime.printable import printable
 from sinks.postgres.brakes import Brakes
@@ -55,7 +55,7 @@ def release(
     Exits 1 if the brake does not hold that group, 2 if a setting is invalid, 3 if Postgres does not answer.
     """
     command = "brake release"
-    settings = settings_or_exit(command)
+    settings = database_or_exit(command)
     name = group or f"{settings.topic_prefix}.worker"
     allowed = settings.brake_window if let_die is None else let_die
     if not _with_brakes(command, lambda brakes: brakes.release(name, by or operator(), let_die=allowed)):
@@ -64,7 +64,7 @@ def release(
 
 
 def _with_brakes(command: str, work: Callable[[Brakes], Awaitable[T]]) -> T:
-    settings = settings_or_exit(command)
+    settings = database_or_exit(command)
 
     async def go() -> T:
         return await work(Brakes(settings.database_url, application="billing-ops"))

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from ops.commands.terminal import Column, fail, note, refuse, run_or_exit, say, say_json, settings_or_exit, show_rows
+from ops.commands.terminal import Column, database_or_exit, fail, note, refuse, run_or_exit, say, say_json, show_rows
 from sinks.stripe_calls.calls import Calls
 
 app = typer.Typer(help="List the calls to Stripe's API, and requeue failed ones.", no_args_is_help=True)
@@ -101,7 +101,7 @@ def requeue(
 
 
 def _with_calls(command: str, work: Callable[[Calls], Awaitable[T]]) -> T:
-    settings = settings_or_exit(command)
+    settings = database_or_exit(command)
 
     async def go() -> T:
         calls = await Calls.connect(settings.database_url, claimer="operator", pool_size=1, application="billing-ops")

@@ -13,13 +13,23 @@ import typer
 from eventlog.entry import headers_of
 from eventlog.lookup import RecordLookup
 from ops.commands.replay_report import refuse_unknown, replay_matching, say_by, say_counts, with_letters
-from ops.commands.terminal import Column, fail, refuse, say, say_cut, say_json, settings_or_exit, show_rows
+from ops.commands.terminal import (
+    Column,
+    database_or_exit,
+    fail,
+    refuse,
+    say,
+    say_cut,
+    say_json,
+    settings_or_exit,
+    show_rows,
+)
 from ops.commands.times import moment_of
 from ops.runtime.operator import operator
 from ops.runtime.printable import to_json
 from recovery.replay.letters import read_letter
+from schemas.database_settings import DatabaseSettings
 from schemas.record import decode_headers
-from schemas.settings import Settings
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, LetterFilter
 
 app = typer.Typer(help="List, show, replay or discard dead letters.", no_args_is_help=True)
@@ -77,7 +87,7 @@ def ls(
     """
     command = "dead ls"
     statuses = () if every else tuple(status or (LetterStatus.OPEN,))
-    settings = settings_or_exit(command)
+    settings = database_or_exit(command)
     wanted = _filter(command, settings, ids, types, customer, error, stream, since, until, statuses, limit)
     if summary:
         _show_summary(with_letters(command, settings, lambda index: index.summary(wanted)), as_json=as_json)
@@ -219,7 +229,7 @@ def discard(
     Example: billing dead discard --id evt_1NG8Du2eZvKYlo2CUI79vXWy --by jane
     """
     command = "dead discard"
-    settings = settings_or_exit(command)
+    settings = database_or_exit(command)
     wanted = _filter(command, settings, ids, types, customer, error, stream, since, until, (LetterStatus.OPEN,), limit)
     if (wanted == LetterFilter(statuses=wanted.statuses, limit=limit)) != every:
         refuse(command, "select letters, or use --all")
@@ -257,7 +267,7 @@ def _whole(letter: IndexedLetter, topic: RecordLookup) -> dict[str, Any]:
 
 def _filter(
     command: str,
-    settings: Settings,
+    settings: DatabaseSettings,
     ids: list[str] | None,
     types: list[str] | None,
     customer: str | None,

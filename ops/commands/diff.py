@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import SecretStr
 
-from ops.commands.terminal import Column, exits, run_or_exit, say, say_json, settings_or_exit, show_rows
+from ops.commands.terminal import Column, database_or_exit, exits, run_or_exit, say, say_json, show_rows
 from ops.runtime.exit_codes import ExitCode
 from recovery.rebuild.comparison import DatabaseDiff, NotRebuilt, run
 from schemas.database_url import DatabaseUrl
@@ -32,7 +32,7 @@ def diff(
     waiting) are counted separately. Exits 0 if all other rows are equal, 1 if not or if the database was not rebuilt,
     2 if a setting is invalid, 3 if a database does not answer.
     """
-    settings = settings_or_exit("diff")
+    settings = database_or_exit("diff")
     with exits("diff"):
         live = DatabaseUrl.of(settings.database_url)
         other = live.for_other(SecretStr(with_))

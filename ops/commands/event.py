@@ -10,12 +10,12 @@ import typer
 
 from ops.commands.terminal import (
     Column,
+    database_or_exit,
     fail,
     run_or_exit,
     say,
     say_cut,
     say_json,
-    settings_or_exit,
     show_pairs,
     show_rows,
 )
@@ -58,7 +58,7 @@ def event(event_id: Annotated[str, typer.Argument(metavar="ID", help="evt_…")]
 
     Exits 1 if the event is not known, 2 if a setting is missing, 3 if the database does not answer.
     """
-    settings = settings_or_exit("event")
+    settings = database_or_exit("event")
 
     async def ask() -> Found | None:
         async with reading(settings.database_url) as connection:
@@ -82,7 +82,7 @@ def customer(
 
     Exits 1 if the customer is not known, 2 if a setting is missing, 3 if the database does not answer.
     """
-    settings = settings_or_exit("customer")
+    settings = database_or_exit("customer")
 
     async def ask() -> Found | None:
         async with reading(settings.database_url) as connection:

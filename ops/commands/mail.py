@@ -11,6 +11,7 @@ import typer
 
 from ops.commands.terminal import (
     Column,
+    database_or_exit,
     exits,
     fail,
     note,
@@ -18,7 +19,6 @@ from ops.commands.terminal import (
     run_or_exit,
     say,
     say_json,
-    settings_or_exit,
     show_rows,
 )
 from ops.runtime.operator import operator
@@ -191,7 +191,7 @@ def preview(
 
 
 def _with_outbox(command: str, work: Callable[[Outbox], Awaitable[T]]) -> T:
-    settings = settings_or_exit(command)
+    settings = database_or_exit(command)
 
     async def go() -> T:
         outbox = await Outbox.connect(settings.database_url, claimer="operator", pool_size=1, application="billing-ops")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ops.commands.terminal import run_or_exit, say, say_json, settings_or_exit
+from ops.commands.terminal import database_or_exit, run_or_exit, say, say_json
 from sinks.postgres import migration
 
 
@@ -24,7 +24,7 @@ def migrate(
 
     Exits 1 if the database refuses a change, 2 if a setting is missing, 3 if the database does not answer.
     """
-    settings = settings_or_exit("migrate")
+    settings = database_or_exit("migrate")
     migrated = run_or_exit("migrate", lambda: migration.migrate(settings.database_url, wait_s=wait))
     if as_json:
         say_json(asdict(migrated))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from analytics.queries import Scope, figures
-from ops.commands.terminal import Column, run_or_exit, say, say_json, settings_or_exit, show_rows
+from ops.commands.terminal import Column, database_or_exit, run_or_exit, say, say_json, show_rows
 from schemas.settings import Mode
 from sinks.postgres.pool import reading
 
@@ -33,7 +33,7 @@ def mrr(
 
     Amounts are in minor units, times in UTC. Exits 2 if a setting is missing, 3 if the database does not answer.
     """
-    settings = settings_or_exit("mrr")
+    settings = database_or_exit("mrr")
     scope = Scope(account, mode.livemode if mode is not None else None)
 
     async def answer() -> dict[str, list[dict[str, Any]]]:

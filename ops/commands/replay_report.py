@@ -13,6 +13,7 @@ from ops.commands.terminal import fail, note, progress, refuse, run_or_exit, say
 from ops.runtime.exit_codes import ExitCode
 from ops.runtime.operator import operator
 from recovery.replay.letters import Rate, ReplayReport, replay_letters
+from schemas.database_settings import DatabaseSettings
 from schemas.settings import Settings
 from sinks.postgres.dead_letter_index import DeadLetterIndex, LetterFilter
 
@@ -61,7 +62,7 @@ def replay_matching(
         raise typer.Exit(ExitCode.NO)
 
 
-def refuse_unknown(command: str, settings: Settings, wanted: LetterFilter) -> None:
+def refuse_unknown(command: str, settings: DatabaseSettings, wanted: LetterFilter) -> None:
     """Exit 1 if an id that the operator gave has no dead letter at all: it is probably mistyped."""
     if not (wanted.ids or wanted.places):
         return
@@ -89,7 +90,7 @@ def _say(report: ReplayReport) -> None:
         note(f"{name}: neither the topic nor the ledger has it any more; try billing replay --from stripe ID")
 
 
-def say_counts(command: str, settings: Settings, wanted: LetterFilter, what: str, *, as_json: bool) -> None:
+def say_counts(command: str, settings: DatabaseSettings, wanted: LetterFilter, what: str, *, as_json: bool) -> None:
     """Print how many letters match, by error, and how many more there are above the limit."""
 
     async def work(index: DeadLetterIndex) -> tuple[dict[str, int], int]:
@@ -123,7 +124,7 @@ def rate_of(command: str, given: str | None) -> Rate:
     return Rate(float(found[1]))
 
 
-def with_letters(command: str, settings: Settings, work: Callable[[DeadLetterIndex], Awaitable[T]]) -> T:
+def with_letters(command: str, settings: DatabaseSettings, work: Callable[[DeadLetterIndex], Awaitable[T]]) -> T:
     async def go() -> T:
         async with DeadLetterIndex.open(settings.database_url) as index:
             return await work(index)

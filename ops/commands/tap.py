@@ -14,7 +14,7 @@ import typer
 
 from eventlog.tail import FROM_NOW, FROM_START, Begin, LogTail
 from eventlog.tap import Output, Tapped, Wanted, copy
-from ops.commands.terminal import drop_output, exits, refuse, settings_or_exit, start_logging, write_lines
+from ops.commands.terminal import drop_output, exits, note, refuse, settings_or_exit, start_logging, write_lines
 from ops.commands.times import moment_of
 from ops.runtime.printable import to_json
 from schemas.record import Source
@@ -51,27 +51,30 @@ def tap(
         typer.Option("--group", metavar="NAME", help="Continue at the offsets of this consumer group and commit."),
     ] = None,
 ) -> None:  # fmt: skip
-    """Print the records of the log, one JSON object per line. By default it starts with new records.
+    """Print the records of the log, one JSON object per line.
+
+    It starts with new records and waits for more; with --no-follow or --parquet it starts with the oldest record and
+    stops at the present end. The number of records is then printed to stderr.
 
     Example: billing tap --type 'invoice.*' --since 24h --no-follow | jq .headers.type
 
     Ctrl-C stops it. Exits 2 if a setting or an option is invalid, 3 if Kafka does not answer.
     """
-    begin = _begin(since, from_start=from_start)
+    should_follow = parquet is None if follow is None else follow
+    begin = _begin(since, from_start=from_start, follows=should_follow)
     wanted = Wanted(type_ or (), customer or (), [str(name) for name in source or ()], account or ())
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     settings = settings_or_exit("tap")
     start_logging(settings)
-    should_follow = parquet is None if follow is None else follow
     try:
         with exits("tap"):
             output = _output(parquet)
             try:
                 tail = LogTail(settings.kafka, settings.events_topic, begin=begin, group=group)
                 try:
-                    copy(
+                    count = copy(
                         tail,
                         wanted,
                         output,
@@ -84,6 +87,10 @@ def tap(
                     tail.close()
             finally:
                 output.close()
+        if parquet is not None:
+            note(f"{count} records written to {parquet}")
+        elif not should_follow:
+            note(f"{count} records")
     except BrokenPipeError:
         drop_output()  # the reader has closed the pipe
 
@@ -127,9 +134,10 @@ def _output(parquet: Path | None) -> Output:
         raise InvalidSettings(f"--parquet: {parquet}: {error.strerror or error}") from None
 
 
-def _begin(since: str | None, *, from_start: bool) -> Begin:
+def _begin(since: str | None, *, from_start: bool, follows: bool) -> Begin:
+    """Return where to begin: what ends at the present end of the log would be empty if it began there, too."""
     if since is None:
-        return FROM_START if from_start else FROM_NOW
+        return FROM_NOW if follows and not from_start else FROM_START
     if from_start:
         refuse("tap", "use --from-start or --since, not both")
     try:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -13,6 +14,17 @@ if TYPE_CHECKING:
     from eventlog.tap import Tapped
 
 _TEXTS = ("event_id", "type", "source", "account", "api_version", "endpoint", "received_at")
+
+_FACTS = (
+    ("customer", pa.string()),
+    ("object", pa.string()),
+    ("object_id", pa.string()),
+    ("status", pa.string()),
+    ("amount", pa.int64()),
+    ("currency", pa.string()),
+    ("created", pa.timestamp("s", tz="UTC")),
+)
+"""What analysts need of the event's object; null where it does not have it. Amounts are in minor units."""
 
 SCHEMA = pa.schema(
     [
@@ -22,6 +34,7 @@ SCHEMA = pa.schema(
         ("key", pa.string()),
         *((name, pa.string()) for name in _TEXTS),
         ("livemode", pa.bool_()),
+        *_FACTS,
         ("value", pa.binary()),
     ]
 )
@@ -55,6 +68,47 @@ class ParquetFile:
             self._rows.clear()
 
 
+def _facts(value: bytes | None) -> dict[str, object]:
+    try:
+        event = orjson.loads(value or b"null")
+    except orjson.JSONDecodeError:
+        return {}
+    if not isinstance(event, dict):
+        return {}
+    data = event.get("data")
+    found = data.get("object") if isinstance(data, dict) else None
+    o: dict[str, object] = found if isinstance(found, dict) else {}
+    customer = o.get("id") if o.get("object") == "customer" else o.get("customer")
+    return {
+        "customer": _text(customer.get("id") if isinstance(customer, dict) else customer),
+        "object": _text(o.get("object")),
+        "object_id": _text(o.get("id")),
+        "status": _text(o.get("status")),
+        "amount": amount if _is_int64(amount := _amount(o)) else None,
+        "currency": _text(o.get("currency")),
+        "created": created if _is_time(created := event.get("created")) else None,
+    }
+
+
+def _amount(o: dict[str, object]) -> object:
+    """Return the object's amount: of a paid invoice what was paid, of any other what is due."""
+    if o.get("object") == "invoice":
+        return o.get("amount_paid" if o.get("status") == "paid" else "amount_due")
+    return o.get("amount", o.get("amount_total"))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _is_int64(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 253_402_300_800
+
+
 def _row(record: Tapped) -> dict[str, object]:
     return {
         "partition": record.partition,
@@ -63,5 +117,6 @@ def _row(record: Tapped) -> dict[str, object]:
         "key": record.key,
         **{name: record.headers.get(name, "") for name in _TEXTS},
         "livemode": record.headers.get("livemode") == "true",
+        **_facts(record.value),
         "value": record.value,
     }

@@ -18,7 +18,8 @@ import typer
 
 from ops.runtime.exit_codes import EXPECTED, ExitCode, exit_code_of
 from ops.runtime.printable import error_line, printable, printable_lines, to_json
-from schemas.settings import Config, Settings, load_config, load_settings
+from schemas.database_settings import DatabaseSettings
+from schemas.settings import Config, Settings, load_config, load_database_settings, load_settings
 
 T = TypeVar("T")
 
@@ -35,6 +36,12 @@ def settings_or_exit(command: str) -> Settings:
     """Load the settings. Exits 2 with one line if one is missing or invalid."""
     with exits(command):
         return load_settings()
+
+
+def database_or_exit(command: str) -> DatabaseSettings:
+    """Load only the settings of the database. Exits 2 with one line if one is missing or invalid."""
+    with exits(command):
+        return load_database_settings()
 
 
 def settings_and_config(command: str, *, warns: bool = True) -> tuple[Settings, Config]:

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import orjson
 import typer
 from pydantic import SecretStr
 
-from local.stripe.builder import ApiShape, StripeEvents
-from local.stripe.events import EXAMPLES, example
+from local.stripe.builder import ApiShape
+from local.stripe.events import EXAMPLES
 from local.stripe.post import post_once
+from local.stripe.trigger import EXAMPLE_CUSTOMER, InvalidEvent, make_event, read_event
 from ops.commands.terminal import exits, refuse, run_or_exit, say, say_json
 from ops.runtime.exit_codes import ExitCode
 from schemas.settings import Config, InvalidSettings, Mode, Settings, load_config, load_settings
-
-_CUSTOMER = "cus_1"
 
 
 def trigger(
     type_: Annotated[
         str, typer.Argument(metavar="TYPE", help="Event type, e.g. invoice.payment_failed; `list` prints all types.")
     ],
-    customer: Annotated[str, typer.Option(help="Customer id in the event.")] = _CUSTOMER,
+    customer: Annotated[str, typer.Option(help="Customer id. The event's other ids follow it.")] = EXAMPLE_CUSTOMER,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Set a field of its object: amount_due=500. Repeatable."),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", exists=True, help="JSON file with an event or an object of TYPE.")
+    ] = None,
     shape: Annotated[ApiShape, typer.Option(help="Stripe API version of the event.")] = ApiShape.NEW,
     endpoint: Annotated[str, typer.Option(help="The endpoint to post to; it must be in test mode.")] = "default",
     url: Annotated[
@@ -34,7 +41,9 @@ def trigger(
 ) -> None:
     """Create a test event, sign it, and post it to the gateway.
 
-    Example: billing trigger invoice.payment_failed --customer cus_42
+    Example: billing trigger invoice.payment_failed --customer cus_42 --set amount_due=500
+
+    Prices are those of the config's plans. The ids follow the customer's: a refund fits the invoice triggered before.
 
     Exits 0 if the gateway accepted it, 1 if not, 2 if a setting is missing or the endpoint is in live mode, 3 if the
     gateway does not answer.
@@ -43,22 +52,22 @@ def trigger(
         for name in EXAMPLES:
             say(name)
         return
-    if type_ not in EXAMPLES:
-        refuse("trigger", f"there is no example event of type {type_}; `billing trigger list` prints all types")
-    with exits("trigger"):
-        settings = load_settings()
-        secret = secret_of(load_config(settings.config_path), settings, endpoint)
-    event = orjson.dumps(example(type_, int(time.time()), StripeEvents(shape)))
-    # The example objects belong to cus_1. Another customer gets its own subscription, invoice and checkout session.
-    event = event.replace(f'"{_CUSTOMER}"'.encode(), orjson.dumps(customer))
-    if customer != _CUSTOMER:
-        for prefix in (b"sub_1", b"in_1", b"cs_test_1"):
-            event = event.replace(
-                b'"' + prefix + b'"', b'"' + prefix[:-1] + customer.removeprefix("cus_").encode() + b'"'
-            )
+    now, changes = int(time.time()), set_ or []
+    try:
+        with exits("trigger"):
+            settings = load_settings()
+            config = load_config(settings.config_path)
+            secret = secret_of(config, settings, endpoint)
+        if file is not None:
+            made = read_event(file.read_bytes(), type_, now, shape=shape, changes=changes)
+        else:
+            made = make_event(type_, now, config, customer=customer, shape=shape, changes=changes)
+    except (InvalidEvent, OSError) as error:
+        refuse("trigger", error)
+    event = orjson.dumps(made)
     gateway = url or f"http://{settings.gateway_host}:{settings.gateway_port}"
     answer = run_or_exit("trigger", lambda: post_once(f"{gateway}/webhooks/stripe/{endpoint}", event, secret))
-    event_id = orjson.loads(event)["id"]
+    event_id = made["id"]
     if as_json:
         say_json({"event_id": event_id, "status": answer.status, "reason": answer.reason})
     else:

@@ -123,7 +123,7 @@ def test_secrets_are_in_no_command_line_and_no_log(systems: tuple[Path, Path]) -
     assert all(secret not in path.read_text() for path in (systems[0] / "logs").iterdir())
 
 
-@pytest.mark.parametrize("command", ["gateway", "worker", "dispatcher", "scheduler", "migrate", "topics"])
+@pytest.mark.parametrize("command", ["gateway", "worker", "dispatcher", "scheduler", "topics"])
 def test_a_missing_setting_is_one_line_and_exit_2(command: str) -> None:
     done = billing(command)
     assert done.returncode == 2

@@ -94,6 +94,18 @@ def test_nothing_answers(words: list[str], away: dict[str, str]) -> None:
     _assert_one_line(_billing(words, away), 3, words)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [words for words in POSTGRES_AWAY if words[0] in ("event", "customer", "mrr", "brake", "mail", "calls", "migrate")]
+    + [["dead", "ls"], ["dead", "discard", "--all"]],
+    ids=_id,
+)
+def test_a_lookup_needs_only_the_database(words: list[str], away: dict[str, str]) -> None:
+    """Neither a missing nor an invalid setting of Kafka or the config stops it."""
+    env = {"BILLING_DATABASE_URL": away["BILLING_DATABASE_URL"], "BILLING_KAFKA_SECURITY_PROTOCOL": "nonsense"}
+    _assert_one_line(_billing(words, env), 3, words)
+
+
 @pytest.mark.parametrize("words", NEED_SETTINGS, ids=_id)
 def test_a_setting_is_missing(words: list[str], tmp_path: Path) -> None:
     _assert_one_line(_billing(words, {"BILLING_STATE_DIR": str(tmp_path)}), 2, words)

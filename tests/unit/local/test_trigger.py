@@ -1,0 +1,89 @@
+"""Triggered events fit the config and each other."""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+import pytest
+
+from local.stripe.builder import ApiShape, Json
+from local.stripe.events import EXAMPLES
+from local.stripe.trigger import InvalidEvent, example_prices, make_event, read_event
+from schemas.settings import Config, Plan
+
+CONFIG = Config(
+    plans={
+        "free": Plan(name="Free"),
+        "starter": Plan(name="Starter", prices=("price_starter_monthly",)),
+        "pro": Plan(name="Pro", prices=("price_pro_monthly", "price_pro_yearly")),
+    }
+)
+
+
+def _event(type_: str, *changes: str, customer: str = "cus_42") -> Json:
+    return make_event(type_, 1_700_000_000, CONFIG, customer=customer, shape=ApiShape.NEW, changes=changes)
+
+
+@pytest.mark.parametrize("shape", ApiShape)
+@pytest.mark.parametrize("type_", EXAMPLES)
+def test_no_id_of_another_customer_and_no_unknown_price_is_left(type_: str, shape: ApiShape) -> None:
+    made = make_event(type_, 1_700_000_000, CONFIG, customer="cus_42", shape=shape)
+    text = orjson.dumps(made["data"]).decode()
+    left = set(re.findall(r'"((?:cus|sub|in|ch|pi|pm|dp|re|si|card|user|cs_test|price)_(?:1|0|pro|team))"', text))
+    assert left == set()
+
+
+def test_the_price_is_of_the_plan_pro() -> None:
+    subscription = _event("customer.subscription.created")["data"]["object"]
+    assert CONFIG.plan_of_price(subscription["items"]["data"][0]["price"]["id"]) == "pro"
+    assert example_prices(CONFIG)["price_team"] == "price_starter_monthly"
+    assert example_prices(Config()) == {}
+
+
+def test_refund_and_dispute_name_the_same_payment() -> None:
+    paid = orjson.dumps(_event("invoice_payment.paid")["data"]).decode()
+    refund = _event("charge.refunded")["data"]["object"]
+    dispute = _event("charge.dispute.created")["data"]["object"]
+    assert refund["payment_intent"] == dispute["payment_intent"] == "pi_42"
+    assert refund["id"] == dispute["charge"] == "ch_42"
+    assert '"pi_42"' in paid
+    assert '"in_42"' in paid
+
+
+def test_fields_can_be_set() -> None:
+    changed = _event("customer.subscription.created", "items.data.0.quantity=5", "status=past_due", "new_field=[1]")
+    obj = changed["data"]["object"]
+    assert (obj["items"]["data"][0]["quantity"], obj["status"], obj["new_field"]) == (5, "past_due", [1])
+
+
+@pytest.mark.parametrize("change", ["x", "=1", "items.data.9.quantity=1", "no.such.path=1", 'id="a b"', "id=x\x07"])
+def test_a_wrong_change_is_refused(change: str) -> None:
+    with pytest.raises(InvalidEvent):
+        _event("customer.subscription.created", change)
+
+
+@pytest.mark.parametrize("customer", ['cus_"x', "42", "cus_", "cus_a b", "cus_\x1b", "cus_" + "x" * 300])
+def test_a_customer_must_be_an_id(customer: str) -> None:
+    with pytest.raises(InvalidEvent):
+        _event("invoice.paid", customer=customer)
+
+
+def test_a_file_may_have_an_event_or_an_object() -> None:
+    event = _event("invoice.paid")
+    for text in (orjson.dumps(event), orjson.dumps(event["data"]["object"])):
+        made = read_event(text, "invoice.paid", 1_700_000_001, shape=ApiShape.NEW, changes=["amount_due=7"])
+        assert (made["type"], made["created"]) == ("invoice.paid", 1_700_000_001)
+        assert made["id"] != event["id"]
+        assert made["data"]["object"]["amount_due"] == 7
+
+
+@pytest.mark.parametrize("text", [b"{", b"[]", b"{}", b'{"object":"event","type":"x"}'])
+def test_another_file_is_refused(text: bytes) -> None:
+    with pytest.raises(InvalidEvent):
+        read_event(text, "invoice.paid", 1, shape=ApiShape.NEW)
+
+
+def test_a_live_event_is_refused() -> None:
+    with pytest.raises(InvalidEvent, match="live mode"):
+        read_event(orjson.dumps(_event("invoice.paid") | {"livemode": True}), "invoice.paid", 1, shape=ApiShape.NEW)
