@@ -92,7 +92,16 @@ class Batch:
     rows: int
 
 
+_NOT_FAILED = ("test mode: mail.send_test_mode is off", "the customer has unsubscribed from these mails")
+"""Errors of mails that were kept back on purpose and stored as failed before revision 0011."""
+
 BACKFILLS: tuple[Backfill, ...] = (
+    Backfill(
+        name="0011_withheld_mails",
+        table=tables.emails,
+        work="UPDATE billing.emails e SET status = 'withheld' FROM batch WHERE e.email_key = batch.email_key",
+        where=f"t.status = 'failed' AND t.last_error IN ({', '.join(repr(error) for error in _NOT_FAILED)})",
+    ),
     Backfill(
         name="0012_subscriptions",
         table=tables.subscriptions,
