@@ -8,7 +8,18 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from ops.commands.terminal import Column, database_or_exit, fail, note, refuse, run_or_exit, say, say_json, show_rows
+from ops.commands.terminal import (
+    Column,
+    database_or_exit,
+    fail,
+    note,
+    refuse,
+    run_or_exit,
+    say,
+    say_cut,
+    say_json,
+    show_rows,
+)
 from sinks.stripe_calls.calls import Calls
 
 app = typer.Typer(help="List the calls to Stripe's API, and requeue failed ones.", no_args_is_help=True)
@@ -39,12 +50,13 @@ def ls(
     Example: billing calls ls --status queued --purpose "settle a tie" --json
     """
     wanted = None if every else status.value
-    rows = _with_calls(
-        "calls ls", lambda calls: calls.list(status=wanted, kind=purpose, customer_id=customer, limit=limit)
+    rows, total = _with_calls(
+        "calls ls", lambda calls: calls.listed(status=wanted, kind=purpose, customer_id=customer, limit=limit)
     )
     if as_json:
         for row in rows:
             say_json(row)
+        say_cut(len(rows), total, as_json=True)
         return
     if not rows:
         say(f"no {wanted + ' ' if wanted else ''}calls")
@@ -72,6 +84,7 @@ def ls(
             for row in rows
         ],
     )
+    say_cut(len(rows), total, as_json=False)
 
 
 @app.command("requeue")

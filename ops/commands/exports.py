@@ -7,7 +7,18 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from ops.commands.terminal import Column, fail, note, refuse, run_or_exit, say, say_json, settings_or_exit, show_rows
+from ops.commands.terminal import (
+    Column,
+    database_or_exit,
+    fail,
+    note,
+    refuse,
+    run_or_exit,
+    say,
+    say_cut,
+    say_json,
+    show_rows,
+)
 from schemas.export import ExportStatus
 from sinks.exports.orders import ExportOrders
 
@@ -29,10 +40,13 @@ def ls(
     Example: billing exports ls --status queued --json
     """
     wanted = None if every else status.value
-    rows = _with_orders("exports ls", lambda orders: orders.list(status=wanted, customer_id=customer, limit=limit))
+    rows, total = _with_orders(
+        "exports ls", lambda orders: orders.listed(status=wanted, customer_id=customer, limit=limit)
+    )
     if as_json:
         for row in rows:
             say_json(row)
+        say_cut(len(rows), total, as_json=True)
         return
     if not rows:
         say(f"no {wanted + ' ' if wanted else ''}exports")
@@ -60,6 +74,7 @@ def ls(
             for row in rows
         ],
     )
+    say_cut(len(rows), total, as_json=False)
 
 
 @app.command("requeue")
@@ -87,7 +102,7 @@ def requeue(
 
 
 def _with_orders(command: str, work: Callable[[ExportOrders], Awaitable[T]]) -> T:
-    settings = settings_or_exit(command)
+    settings = database_or_exit(command)
 
     async def go() -> T:
         orders = await ExportOrders.connect(

@@ -18,6 +18,7 @@ from ops.commands.terminal import (
     refuse,
     run_or_exit,
     say,
+    say_cut,
     say_json,
     show_rows,
 )
@@ -61,11 +62,11 @@ def ls(
     """
     wanted = None if every or status is None else status.value
 
-    async def ask(outbox: Outbox) -> tuple[Sequence[dict[str, Any]], Depth, Sequence[PresentOutage]]:
-        found = await outbox.list(status=wanted, kind=template, customer_id=customer, limit=limit)
-        return found, await outbox.depth(), await outbox.outages()
+    async def ask(outbox: Outbox) -> tuple[Sequence[dict[str, Any]], int, Depth, Sequence[PresentOutage]]:
+        found, total = await outbox.listed(status=wanted, kind=template, customer_id=customer, limit=limit)
+        return found, total, await outbox.depth(), await outbox.outages()
 
-    rows, depth, outages = _with_outbox("mail ls", ask)
+    rows, total, depth, outages = _with_outbox("mail ls", ask)
     if depth.oldest_queued_at is not None:
         note(f"{depth.open} queued, the oldest since {depth.oldest_queued_at:%Y-%m-%d %H:%M} UTC")
     for outage in outages:
@@ -73,6 +74,7 @@ def ls(
     if as_json:
         for row in rows:
             say_json(row)
+        say_cut(len(rows), total, as_json=True)
         return
     if not rows:
         say(f"no {wanted + ' ' if wanted else ''}mails")
@@ -100,6 +102,7 @@ def ls(
             for row in rows
         ],
     )
+    say_cut(len(rows), total, as_json=False)
 
 
 @app.command("requeue")

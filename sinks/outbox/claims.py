@@ -177,6 +177,16 @@ class Claims(ABC, Generic[C]):
         with classified():
             return [dict(row) for row in await self._pool.fetch(self._sql.list, status, kind, customer_id, limit)]
 
+    async def listed(
+        self, *, status: str | None, kind: str | None = None, customer_id: str | None = None, limit: int = 100
+    ) -> tuple[Sequence[dict[str, Any]], int]:
+        """Return what `list` returns, and how many rows there are without the limit."""
+        rows = await self.list(status=status, kind=kind, customer_id=customer_id, limit=limit)
+        if len(rows) < limit:
+            return rows, len(rows)
+        with classified():
+            return rows, await self._pool.fetchval(self._sql.count, status, kind, customer_id) or 0
+
     async def requeue(
         self,
         *,

@@ -77,6 +77,10 @@ WITH due AS (
             f"SELECT {q.listed} FROM {table} WHERE ($1::text IS NULL OR status = $1) AND {kind} "
             f"AND ($3::text IS NULL OR customer_id = $3) ORDER BY {since} DESC, {key} LIMIT $4"
         )
+        self.count = (
+            f"SELECT count(*) FROM {table} WHERE ($1::text IS NULL OR status = $1) AND {kind} "
+            "AND ($3::text IS NULL OR customer_id = $3)"
+        )
         chosen = f"""
 WITH chosen AS (
     SELECT {key} FROM {table} WHERE {{}} AND ($1::text[] IS NULL OR {key} = ANY($1)) AND {kind}

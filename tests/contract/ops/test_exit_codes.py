@@ -31,6 +31,10 @@ POSTGRES_AWAY = [
     ["mail", "requeue", "--all"],
     ["calls", "ls"],
     ["calls", "requeue", "--all"],
+    ["mail", "discard", "--all"],
+    ["mail", "show", "key"],
+    ["exports", "ls"],
+    ["exports", "requeue", "--all"],
     ["replay", "evt_1"],
     ["replay", "--failed"],
     ["migrate", "--wait", "0"],
@@ -40,11 +44,12 @@ POSTGRES_AWAY = [
     ["analytics", "recount"],
 ]
 KAFKA_AWAY = [["topics"], ["tap", "--from-start", "--no-follow"], ["worker"], ["analytics"]]
+LOOKUPS = ("event", "customer", "mrr", "brake", "mail", "calls", "exports", "migrate")
 NEED_SETTINGS = [*POSTGRES_AWAY, *KAFKA_AWAY, ["gateway"], ["dispatcher"], ["scheduler"], ["trigger", "invoice.paid"]]
 
 
 def _name(words: list[str]) -> str:
-    groups = ("dead", "brake", "mail", "calls")
+    groups = ("dead", "brake", "mail", "calls", "exports")
     return " ".join(words[:2]) if words[0] in groups or words[1:2] == ["recount"] else words[0]
 
 
@@ -96,8 +101,7 @@ def test_nothing_answers(words: list[str], away: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [words for words in POSTGRES_AWAY if words[0] in ("event", "customer", "mrr", "brake", "mail", "calls", "migrate")]
-    + [["dead", "ls"], ["dead", "discard", "--all"]],
+    [words for words in POSTGRES_AWAY if words[0] in LOOKUPS] + [["dead", "ls"], ["dead", "discard", "--all"]],
     ids=_id,
 )
 def test_a_lookup_needs_only_the_database(words: list[str], away: dict[str, str]) -> None:
@@ -122,6 +126,8 @@ def test_a_setting_is_missing(words: list[str], tmp_path: Path) -> None:
         ["dead", "discard", "--id", "evt_typo"],
         ["brake", "release", "--group", "typo"],
         ["mail", "requeue", "typo"],
+        ["mail", "show", "typo"],
+        ["exports", "requeue", "typo"],
         ["calls", "requeue", "typo"],
     ],
     ids=_id,
