@@ -1,0 +1,147 @@
+"""behaviours.md B7, B8, B9: the plan and the access of an organization, derived from its subscriptions."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+
+import pytest
+
+from local.stripe.builder import PRO, Json, Price, StripeEvents
+from schemas.settings import Access
+from tests.kits.rulekit import CONFIG, DAY, MAKERS, NOW, RulesWorld, at
+
+TEAM = Price("price_team", 9900)
+GRACE = timedelta(days=CONFIG.access.past_due_grace_days)
+
+pytestmark = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.shape.name.lower())
+
+
+def subscribed(make: StripeEvents, id_: str = "sub_1", when: int = NOW, **more: object) -> Json:
+    subscription = make.subscription(id_, start=when, **more)  # type: ignore[arg-type]  # the builder's keywords
+    return make.event("customer.subscription.created", subscription, when)
+
+
+def updated(make: StripeEvents, when: int, previous: Json | None = None, id_: str = "sub_1", **more: object) -> Json:
+    subscription = make.subscription(id_, start=NOW, **more)  # type: ignore[arg-type]  # the builder's keywords
+    return make.event("customer.subscription.updated", subscription, when, previous=previous)
+
+
+def failed(make: StripeEvents, when: int, id_: str = "in_1", **more: object) -> Json:
+    invoice = make.invoice(id_, created=when, next_attempt=when + DAY, **more)  # type: ignore[arg-type]  # as above
+    return make.event("invoice.payment_failed", invoice, when)
+
+
+@pytest.mark.parametrize(
+    ("status", "has_access", "plan"),
+    [
+        ("active", True, "pro"),
+        ("trialing", True, "pro"),
+        ("past_due", True, "pro"),
+        ("unpaid", False, "free"),
+        ("paused", False, "free"),
+        ("incomplete", False, "free"),
+        ("incomplete_expired", False, "free"),
+        ("canceled", False, "free"),
+    ],
+)
+def test_B8_each_status(make: StripeEvents, status: str, has_access: bool, plan: str) -> None:
+    organization = RulesWorld().apply(subscribed(make), updated(make, NOW + 5, {}, status=status)).organization()
+    assert (organization.has_access, organization.plan, organization.access_reason) == (has_access, plan, status)
+    assert organization.limits == CONFIG.limits_of_plan(plan)
+
+
+def test_B8_a_past_due_subscription_gives_access_for_the_grace_time(make: StripeEvents) -> None:
+    """From the first failure on. `access_after` is what applies then."""
+    first, second = failed(make, NOW + DAY), failed(make, NOW + 3 * DAY, attempts=2)
+    late = updated(make, NOW + 3 * DAY, {"status": "active"}, status="past_due")
+    for order in itertools.permutations([first, second, late]):
+        organization = RulesWorld().apply(subscribed(make), *order).organization()
+        assert (organization.has_access, organization.access_until) == (True, at(NOW + DAY) + GRACE)
+        assert organization.access_changes_at == organization.access_until
+        after = organization.access_after
+        assert (after["has_access"], after["plan"], after["reason"]) == (False, "free", "grace_ended")
+
+
+def test_B8_another_subscription_remains_after_the_grace_time(make: StripeEvents) -> None:
+    world = RulesWorld().apply(subscribed(make, price=TEAM), subscribed(make, "sub_2"))
+    world.apply(updated(make, NOW + 5, {}, status="past_due", price=TEAM))
+    organization = world.organization()
+    assert (organization.plan, organization.access_after["plan"]) == ("team", "pro")
+    assert organization.access_after["has_access"]
+
+
+def test_B8_without_a_grace_time_the_access_ends_at_the_failure(make: StripeEvents) -> None:
+    config = CONFIG.model_copy(update={"access": Access(past_due_grace_days=0)})
+    organization = RulesWorld(config).apply(subscribed(make), failed(make, NOW + DAY)).organization()
+    assert (organization.access_until, organization.access_after["has_access"]) == (at(NOW + DAY), False)
+
+
+def test_B8_a_deleted_customer_has_no_access(make: StripeEvents) -> None:
+    gone = make.event("customer.deleted", {"id": "cus_1", "object": "customer", "deleted": True}, NOW + 5)
+    organization = RulesWorld().apply(subscribed(make), gone).organization()
+    assert (organization.has_access, organization.access_reason) == (False, "customer_deleted")
+
+
+def test_B8_the_end_of_a_trial_is_known(make: StripeEvents) -> None:
+    organization = RulesWorld().apply(subscribed(make, status="trialing", trial_end=NOW + 9 * DAY)).organization()
+    assert organization.access_changes_at == at(NOW + 9 * DAY)
+
+
+def test_B7_the_largest_plan_counts_in_any_position_and_order(make: StripeEvents) -> None:
+    for prices in ((PRO, TEAM), (TEAM, PRO)):
+        event = subscribed(make, price=prices[0])
+        other = make.subscription("sub_1", price=prices[1])["items"]["data"][0]
+        event["data"]["object"]["items"]["data"].append(other | {"id": "si_2"})
+        world = RulesWorld().apply(event)
+        assert (world.subscription().price_id, world.organization().plan) == ("price_team", "team")
+        assert len(world.subscription().items) == 2
+
+
+def test_B7_the_plan_of_a_subscription_that_gives_no_access_does_not_count(make: StripeEvents) -> None:
+    world = RulesWorld().apply(subscribed(make, price=TEAM, status="unpaid"), subscribed(make, "sub_2"))
+    assert (world.organization().plan, world.organization().access_reason) == ("pro", "active")
+
+
+def test_B9_what_will_not_renew_has_no_next_billing_date(make: StripeEvents) -> None:
+    end = NOW + 30 * DAY
+    for more in ({"cancel_at": end}, {"cancel_at_period_end": True}, {"pause_collection": {"behavior": "void"}}):
+        organization = RulesWorld().apply(subscribed(make), updated(make, NOW + 5, {}, **more)).organization()
+        assert (organization.next_billing_at, organization.has_access) == (None, True)
+    later = RulesWorld().apply(subscribed(make, cancel_at=end + 60 * DAY)).organization()
+    assert later.next_billing_at == at(end)
+
+
+def test_B3_a_change_of_plan_is_mailed_once_in_any_order(make: StripeEvents) -> None:
+    """A fetch shows the change first, and the event that made it arrives late (or the other way round)."""
+    fetched = updated(make, NOW + 10, price=TEAM)
+    event = updated(make, NOW + 5, make.price_change(PRO), price=TEAM)
+    for order in ([fetched, event], [event, fetched]):
+        assert RulesWorld().apply(subscribed(make), *order).templates().count("plan-changed") == 1
+
+
+def test_B3_changes_of_plan_within_one_second_are_mailed_once_each(make: StripeEvents) -> None:
+    there = updated(make, NOW, make.price_change(PRO), price=TEAM) | {"id": "evt_2"}
+    back = updated(make, NOW, make.price_change(TEAM)) | {"id": "evt_3"}
+    noise = updated(make, NOW) | {"id": "evt_4"}
+    for order in ([back, noise], [noise, back]):
+        world = RulesWorld().apply(subscribed(make) | {"id": "evt_1"}, there, *order)
+        assert world.templates().count("plan-changed") == 2
+
+
+def test_B3_three_changes_are_three_mails(make: StripeEvents) -> None:
+    world = RulesWorld().apply(
+        subscribed(make),
+        updated(make, NOW + 1, make.price_change(PRO), price=TEAM),
+        updated(make, NOW + 2, make.price_change(TEAM)),
+        updated(make, NOW + 3, make.price_change(PRO), price=TEAM),
+    )
+    assert world.templates().count("plan-changed") == 3
+
+
+def test_C1_a_voided_invoice_that_was_never_paid_is_not_paid(make: StripeEvents) -> None:
+    voided = make.event("invoice.voided", make.invoice(status="void", created=NOW), NOW + 2 * DAY)
+    world = RulesWorld().apply(subscribed(make), failed(make, NOW + DAY), voided)
+    assert world.organization().billing_status is None
+    paid = make.event("invoice.paid", make.invoice("in_0", status="paid", created=NOW), NOW)
+    assert RulesWorld().apply(subscribed(make), paid, voided).organization().billing_status == "paid"
