@@ -1,4 +1,4 @@
-"""Counts open dead letters and waiting events in Postgres at intervals, for the dispatcher's metrics."""
+"""Counts open dead letters, waiting events and unknown prices at intervals, for the dispatcher's metrics."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ _COUNTS = """
 SELECT (SELECT count(*) FROM billing.dead_letters WHERE status = 'open') AS open_letters,
        (SELECT count(*) FROM billing.events WHERE outcome = 'waiting') AS waiting,
        (SELECT coalesce(extract(epoch FROM now() - min(received_at)), 0) FROM billing.events
-        WHERE outcome = 'waiting') AS oldest_waiting
+        WHERE outcome = 'waiting') AS oldest_waiting,
+       (SELECT count(DISTINCT price_id) FROM billing.subscriptions
+        WHERE plan IS NULL AND price_id IS NOT NULL) AS unknown_prices
 """
 
 
@@ -43,6 +45,12 @@ class StoreGauges:
             registry=registry,
         )
 
+        self._prices = Gauge(
+            "billing_unknown_prices",
+            "Prices of subscriptions that no plan of the config names.",
+            registry=registry,
+        )
+
     async def run(self, url: SecretStr, *, every_s: float = EVERY_S) -> None:
         """Updates the gauges every `every_s` seconds until cancelled. They keep their values during an outage."""
         while True:
@@ -60,3 +68,4 @@ class StoreGauges:
         self._letters.set(row.open_letters)
         self._waiting.set(row.waiting)
         self._oldest.set(float(row.oldest_waiting))
+        self._prices.set(row.unknown_prices)

@@ -201,6 +201,11 @@ subscriptions = Table(
     _version("billing_version"),
     _version("checkout_version"),
     Index("subscriptions_customer", "account", "customer_id"),
+    Index(
+        "subscriptions_unknown_price",
+        "price_id",
+        postgresql_where=text("plan IS NULL AND price_id IS NOT NULL"),
+    ),
     _one_of("status", *state.SubscriptionStatus),
 )
 

@@ -39,7 +39,10 @@ def on_created(event: CustomerEvent, known: Known) -> list[Effect]:
 
 @stream.on("customer.updated", model=StripeCustomer, refer=refer, rank=50)
 def on_updated(event: CustomerEvent, known: Known) -> list[Effect]:
-    """C11. Fields that the event did not change overrule only weak and older partial ones."""
+    """C11. Fields that the event did not change overrule only weak and older partial ones.
+
+    A fetch, a repair, and some senders name no previous attributes. Then the whole object counts.
+    """
     return _profile(event, known, _version_of(event, PROFILE_FIELDS), _version_of(event, DEFAULT_FIELDS))
 
 
@@ -65,7 +68,8 @@ def on_erase_due(event: Event[TimerDue], known: Known) -> list[Effect]:
 
 def _version_of(event: CustomerEvent, fields: frozenset[str]) -> Version:
     """Two updates of one second may change different fields, and each shows the others as they were or will be."""
-    return partial(event.version) if fields.isdisjoint(event.previous) else event.version
+    is_whole = not event.previous or not fields.isdisjoint(event.previous)
+    return event.version if is_whole else partial(event.version)
 
 
 def _profile(event: CustomerEvent, known: Known, new_version: Version, default_version: Version) -> list[Effect]:
