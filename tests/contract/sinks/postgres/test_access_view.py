@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
@@ -84,12 +85,21 @@ async def test_rows_of_before_get_what_stripe_said_last(store: Store, database: 
         version=Version("0:001800000000:50:evt_9"),
     )
     await _save(store, row, replace(ORGANIZATION, has_access=False, access_reason="", access_after={}))
+    price = {"id": "price_pro", "currency": "eur", "unit_amount": 2000}
+    recurring = {"recurring": {"interval": "month", "interval_count": 1}}
+    shown = {
+        "status": "active",
+        "currency": "eur",
+        "latest_invoice": "in_1",
+        "cancel_at": 1_900_000_000,
+        "pause_collection": None,
+        "items": {"data": [{"id": "si_1", "quantity": 3, "price": price | recurring}]},
+    }
     await ask(
         database,
-        "INSERT INTO billing.events (event_id, type, stream, outcome, payload) VALUES ('evt_9', 't', 's', 'applied', "
-        """'{"data": {"object": {"status": "active", "currency": "eur", "latest_invoice": "in_1",
-        "cancel_at": 1900000000, "pause_collection": null, "items": {"data": [{"id": "si_1", "quantity": 3,
-        "price": {"id": "price_pro", "currency": "eur", "unit_amount": 2000, "recurring": {"interval": "month", "interval_count": 1}}}]}}}}')""",
+        "INSERT INTO billing.events (event_id, type, stream, outcome, payload) "
+        "VALUES ('evt_9', 't', 's', 'applied', $1::jsonb)",
+        orjson.dumps({"data": {"object": shown}}).decode(),
     )
     connection = await connect(database, application="test")
     worked = await run_backfills(connection, BACKFILLS_OF_ACCESS)
