@@ -55,8 +55,8 @@ def test_C11_an_update_of_something_else_changes_neither(make: StripeEvents) -> 
 
 def test_C11_an_update_without_previous_attributes_is_a_whole_object(make: StripeEvents) -> None:
     """A fetch, a repair, or a sender that names no differences. An older one changes nothing."""
-    whole = updated(make, NOW + 9, None, name="Acme", email="acme@example.com")
-    before = updated(make, NOW + 5, None, name="Old", email="old@example.com")
+    whole = updated(make, NOW + 9, {}, name="Acme", email="acme@example.com")
+    before = updated(make, NOW + 5, {}, name="Old", email="old@example.com")
     for order in ([whole, before], [before, whole]):
         world = RulesWorld().apply(created(make), subscribed(make), *order)
         assert (world.organization().name, world.organization().billing_email) == ("Acme", "acme@example.com")
