@@ -39,15 +39,17 @@ class Follower:
     """Reads one process's stream and counts its batches."""
 
     book: Book
-    give_up: Callable[[BaseException], None] = field(default_factory=lambda: partial(exit_uncommitted, "analytics"))
+    give_up: Callable[[BaseException, Sequence[Record]], None] = field(
+        default_factory=lambda: partial(exit_uncommitted, "analytics")
+    )
     retry: BatchRetry = field(default_factory=lambda: BatchRetry("analytics.retry", metrics.RETRIES))
 
     async def run(self, stream: Any) -> None:
         """Consumes until the stream ends. Each of its Faust events carries a chunk (streams/faust/chunks.py)."""
         await consume(stream, self.handle, self._give_up)
 
-    async def _give_up(self, error: BaseException) -> None:
-        self.give_up(error)
+    async def _give_up(self, error: BaseException, records: Sequence[Record]) -> None:
+        self.give_up(error, records)
 
     async def handle(self, records: Sequence[Record]) -> None:
         """Counts one batch. Retries transient errors without limit; raises only unforeseen errors."""

@@ -11,7 +11,10 @@ from eventlog import client
 from schemas.dead_letter import DeadLetter
 from schemas.errors import LogUnavailable
 from schemas.kafka_access import KafkaAccess
-from schemas.record import MAX_DEAD_LETTER_BYTES
+from schemas.record import MAX_DEAD_LETTER_BYTES, Headers
+
+_RECORD_OVERHEAD = 64 * 1024
+"""Bytes of the dead-letter topic's limit that are left for Kafka's own fields of a record and its batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +49,17 @@ class DeadLetterPublisher:
             else:
                 reports.append(RecordPosition(partition, offset))
 
+        value, headers = letter.value, letter.encode_headers()
+        if _size(letter.key, value, headers) > MAX_DEAD_LETTER_BYTES - _RECORD_OVERHEAD:
+            # Only a foreign producer's compressed record can be this large. The original stays on its topic.
+            value, headers = None, letter.bare_headers()
         what = f"the dead-letter topic did not take event {letter.event_id}"
         with client.log_errors(self._access, what):
             self._producer.produce(
                 self._topic,
                 key=letter.key,
-                value=letter.value,
-                headers=list(letter.encode_headers()),
+                value=value,
+                headers=list(headers),
                 on_delivery=report,
             )
             self._producer.flush(client.TIMEOUT_S + 1)
@@ -64,3 +71,8 @@ class DeadLetterPublisher:
     def close(self) -> None:
         """Sends the letters still queued, for at most ten seconds."""
         self._producer.flush(client.TIMEOUT_S)
+
+
+def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    named = sum(len(name.encode(errors="replace")) + len(text or b"") + 10 for name, text in headers)
+    return len(key or b"") + len(value or b"") + named

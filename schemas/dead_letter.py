@@ -43,6 +43,14 @@ class DeadLetter:
 
     def encode_headers(self) -> Headers:
         """Returns the original headers followed by the `dead_` headers."""
+        return (*self.headers, *self._added())
+
+    def bare_headers(self) -> Headers:
+        """Returns the `dead_` headers alone, with the size of the value that is left out because it is too large."""
+        left_out = f"{len(self.value or b'')} bytes: see dead_topic, dead_partition and dead_offset"
+        return (*self._added(), (PREFIX + "left_out", left_out.encode()))
+
+    def _added(self) -> Headers:
         added = {
             "error_class": self.error_class,
             "message": self.message,
@@ -58,7 +66,7 @@ class DeadLetter:
             "last_failed_at": self.last_failed_at.isoformat(),
             "code_version": self.code_version,
         }
-        return (*self.headers, *((PREFIX + name, value.encode()) for name, value in added.items()))
+        return tuple((PREFIX + name, value.encode(errors="replace")) for name, value in added.items())
 
 
 def original_headers(headers: Headers) -> Headers:

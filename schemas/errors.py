@@ -6,6 +6,7 @@
     │   ├── LogUnavailable       Kafka does not store the dead letter
     │   ├── Conflict             another transaction wrote first; the batch is decided again on its rows
     │   └── Unsettled            an unexpected error, not yet repeated often enough to count as poison
+    ├── CannotBury               neither applied nor dead-lettered: the process ends and names the record
     ├── NotKnownYet              refers to something that may still arrive: the event waits, its partition does not
     └── Poison                   fails the same way on every try: dead-lettered, and the partition continues
         ├── MalformedEvent       cannot be parsed as an event, or as the object of its type
@@ -64,6 +65,15 @@ class NotKnownYet(BillingError):
     def __init__(self, missed: str, at_last: Sequence[Effect] | None = None) -> None:
         super().__init__(missed)
         self.at_last = at_last
+
+
+class CannotBury(BillingError):
+    """A record can be neither applied nor dead-lettered. `place` is its topic, partition and offset."""
+
+    def __init__(self, place: tuple[str, int, int], event_id: str, cause: str) -> None:
+        super().__init__(cause)
+        self.place = place
+        self.event_id = event_id
 
 
 class Poison(BillingError):

@@ -6,10 +6,11 @@ id in the payload that related events share. Pure: the same payload always gives
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 
-MAX_KEY_BYTES = 255
+from schemas.storable import MAX_ID_BYTES, bounded
+
+MAX_KEY_BYTES = MAX_ID_BYTES
 
 UNKNOWN_KEY = "unknown"
 """The key of a payload without any id. The gateway refuses such payloads, so only other producers can write it."""
@@ -29,8 +30,8 @@ def ordering_key(event: Mapping[str, object]) -> str:
     account = account_of(event)
     subject = customer_id_of(event) or _guest_of(event) or _shared_id(event, account)
     if account is not None and account != subject:
-        return _bounded(f"{account}/{subject}")
-    return _bounded(subject)
+        return bounded(f"{account}/{subject}")
+    return bounded(subject)
 
 
 def customer_id_of(event: Mapping[str, object]) -> str | None:
@@ -103,11 +104,3 @@ def _id(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value or None
     return _text(value.get("id")) if isinstance(value, _MAPPING) else None
-
-
-def _bounded(key: str) -> str:
-    """Returns the key, or its digest if it is too long or has characters that logs and text columns can't store."""
-    if key.isprintable() and len(key.encode()) <= MAX_KEY_BYTES:
-        return key
-    # surrogatepass: a lone surrogate is not printable, so it ends up here and must still be hashed.
-    return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()

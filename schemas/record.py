@@ -82,11 +82,15 @@ class Record:
 
     @property
     def received_at(self) -> datetime:
-        """When the gateway received it, else Kafka's timestamp (UTC)."""
+        """When the gateway received it, else Kafka's timestamp (UTC); 1970 if neither is a time."""
         try:
             return datetime.fromisoformat(self.headers["received_at"]).astimezone(UTC)
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, OverflowError):
+            pass  # another producer's header
+        try:
             return datetime.fromtimestamp(self.timestamp, UTC)
+        except (ValueError, OverflowError, OSError):
+            return datetime.fromtimestamp(0, UTC)
 
 
 def record_of(

@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from schemas.record import Record
+from schemas.storable import bounded, is_storable
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, outcome_of
 from streams import metrics
 from streams.brake import BrakeTripped
@@ -43,7 +44,9 @@ class Agent:
     seen: SeenEvents
     stream_of: Callable[[str], str]
     streams: frozenset[str]
-    give_up: Callable[[BaseException], None] = field(default_factory=lambda: partial(exit_uncommitted, "worker"))
+    give_up: Callable[[BaseException, Sequence[Record]], None] = field(
+        default_factory=lambda: partial(exit_uncommitted, "worker")
+    )
     hold: Callable[[BrakeTripped], Awaitable[None]] | None = None
     """Called when the brake trips, before `give_up`."""
     retry: BatchRetry = field(default_factory=lambda: BatchRetry("batch.retry", metrics.RETRIES))
@@ -52,12 +55,12 @@ class Agent:
         """Consumes `stream` until it ends. Each of its Faust events carries a chunk (streams/faust/chunks.py)."""
         await consume(stream, self.handle, self._give_up, lanes=LANES)
 
-    async def _give_up(self, error: BaseException) -> None:
+    async def _give_up(self, error: BaseException, records: Sequence[Record]) -> None:
         try:
             if isinstance(error, BrakeTripped) and self.hold is not None:
                 await self.hold(error)
         finally:
-            self.give_up(error)
+            self.give_up(error, records)
 
     async def handle(self, records: Sequence[Record]) -> None:
         """Processes one batch and marks its settled events. Raises BrakeTripped and errors that no retry can fix."""
@@ -80,7 +83,7 @@ class Agent:
                 settled[record.partition].append(record)
         for partition, settled_records in settled.items():
             ids = dict.fromkeys(map(_id, settled_records))
-            self.seen.mark(partition, settled_records[0].offset, filter(None, ids))
+            self.seen.mark(partition, settled_records[0].offset, filter(is_storable, ids))
 
     def _is_wanted(self, record: Record) -> bool:
         return not self.streams or self.stream_of(record.headers.get("type", "")) in self.streams
@@ -111,8 +114,8 @@ class Agent:
             write(
                 "event.processed",
                 action="event.processed",
-                event_id=record.headers.get("event_id"),
-                type=record.headers.get("type"),
+                event_id=bounded(_id(record)),
+                type=bounded(record.headers.get("type", "")),
                 stream=stream,
                 verdict=outcome,
                 reason=getattr(verdict, "reason", None),

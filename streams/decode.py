@@ -13,6 +13,7 @@ from schemas.errors import MalformedEvent
 from schemas.event import Event
 from schemas.fast_row import value
 from schemas.ordering import account_of, customer_id_of
+from schemas.storable import MAX_ID_BYTES, bounded, bounded_or_none, is_storable
 from streams.rules.registry import Rule
 
 _OLDEST, _NEWEST = 0, 4_102_444_800  # 1970 and 2100: a `created` outside this range is invalid
@@ -20,7 +21,10 @@ _OLDEST, _NEWEST = 0, 4_102_444_800  # 1970 and 2100: a `created` outside this r
 
 @value(frozen=True, slots=True, kw_only=True)
 class EventSummary:
-    """The ledger's columns for any event, with or without a rule. `created` is in UTC."""
+    """The ledger's columns for any event, with or without a rule. `created` is in UTC.
+
+    Every text can be stored: a value that is not printable or has over 255 bytes is replaced by its digest.
+    """
 
     id: str
     type: str
@@ -43,9 +47,10 @@ class Decoded:
 def decode(value: bytes | None, rules: Mapping[str, Rule]) -> Decoded:
     """Parses the bytes as an event and its object as the rule's model. Raises MalformedEvent."""
     raw = _parse(value)
-    if value is not None and not is_storable(value) and _contains_nul(raw):
+    if value is not None and not has_no_nul(value) and _contains_nul(raw):
         raise MalformedEvent("contains U+0000, which Postgres cannot store in text")
     envelope = _envelope(raw)
+    _check_ids(raw)
     rule = rules.get(envelope.type) if raw.get("object") == "event" else None
     if rule is None:
         return Decoded(envelope, None, None)
@@ -53,7 +58,7 @@ def decode(value: bytes | None, rules: Mapping[str, Rule]) -> Decoded:
 
 
 def describe(value: bytes | None) -> EventSummary | None:
-    """Returns the summary of a record that `decode` rejects; None if its id or type cannot be read."""
+    """Returns the summary of a record that `decode` rejects; None if it has no id or type. Never raises."""
     try:
         return _envelope(_parse(value))
     except MalformedEvent:
@@ -72,35 +77,48 @@ def _parse(value: bytes | None) -> dict[str, Any]:
     return raw
 
 
-def is_storable(value: bytes) -> bool:
+def has_no_nul(value: bytes) -> bool:
     """Whether the JSON cannot contain U+0000. False means that it may."""
     return b"\\u0000" not in value
 
 
 def _contains_nul(value: object) -> bool:
-    if isinstance(value, str):
-        return "\0" in value
-    if isinstance(value, dict):
-        return any(map(_contains_nul, value.keys())) or any(map(_contains_nul, value.values()))
-    return isinstance(value, list) and any(map(_contains_nul, value))
+    left = [value]  # not recursive: orjson accepts 1,024 levels, Python's stack about as many
+    while left:
+        match left.pop():
+            case str() as text if "\0" in text:
+                return True
+            case dict() as members:
+                left += [*members.keys(), *members.values()]
+            case list() as members:
+                left += members
+    return False
 
 
 def _envelope(raw: dict[str, Any]) -> EventSummary:
     event_id, type_ = raw.get("id"), raw.get("type")
-    if not (isinstance(event_id, str) and event_id.isprintable() and event_id):
-        raise MalformedEvent("id: not a string of printable characters")
-    if not (isinstance(type_, str) and type_.isprintable() and type_):
-        raise MalformedEvent("type: not a string of printable characters")
+    if not (isinstance(event_id, str) and event_id):
+        raise MalformedEvent("id: not a string")
+    if not (isinstance(type_, str) and type_):
+        raise MalformedEvent("type: not a string")
     api_version = raw.get("api_version")
     return EventSummary(
-        id=event_id,
-        type=type_,
-        account=account_of(raw) or "",
+        id=bounded(event_id),
+        type=bounded(type_),
+        account=bounded(account_of(raw) or ""),
         livemode=raw.get("livemode") in (True, "true"),  # old Connect samples contain the string
         created=_time(raw.get("created")),
-        api_version=api_version if isinstance(api_version, str) else None,
-        customer_id=customer_id_of(raw),
+        api_version=api_version if isinstance(api_version, str) and is_storable(api_version) else None,
+        customer_id=bounded_or_none(customer_id_of(raw)),
     )
+
+
+def _check_ids(raw: dict[str, Any]) -> None:
+    """Raises MalformedEvent for an id that only its digest could represent: rules would mix it up with the digest."""
+    ids = {"id": raw["id"], "type": raw["type"], "account": account_of(raw), "customer": customer_id_of(raw)}
+    for name, text in ids.items():
+        if text is not None and not is_storable(text):
+            raise MalformedEvent(f"{name}: not printable, or over {MAX_ID_BYTES} bytes")
 
 
 def _time(created: object) -> datetime | None:
@@ -112,9 +130,9 @@ def _time(created: object) -> datetime | None:
     if isinstance(created, str):
         try:
             moment = datetime.fromisoformat(created)
-        except ValueError:
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):  # 0001-01-01 in a zone ahead of UTC is before the first year
             return None
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     return None
 
 

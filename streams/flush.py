@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from schemas.fast_row import replace
+from schemas.record import Source
+from schemas.storable import bounded, bounded_or_none, reason_text
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Waiting, outcome_of
 from sinks.postgres.outboxes import Origin
 from sinks.postgres.rows import LedgerRow
-from streams.decode import describe, is_storable
+from streams.decode import describe, has_no_nul
 from streams.item import Attempt, Item
-from streams.rules.registry import OTHER
 
 
 def _revived(item: Item) -> str | None:
@@ -19,40 +21,50 @@ def _revived(item: Item) -> str | None:
     return None
 
 
-def _ledger_row(item: Item, attempt: Attempt, now: datetime) -> LedgerRow | None:
-    """Returns None for a duplicate and for a record without a readable id."""
+def _ledger_row(item: Item, attempt: Attempt, now: datetime, stream: str) -> LedgerRow | None:
+    """Returns None for a duplicate and for a record without an id. `stream` is that of its type."""
     if item.verdict is None or isinstance(item.verdict, Duplicate):
         return None
     record, verdict = item.record, item.verdict
     envelope = item.decoded.envelope if item.decoded else describe(record.value)
     if envelope is None:
         return None
-    rule = item.decoded.rule if item.decoded else None
     return LedgerRow(
         event_id=envelope.id,
         type=envelope.type,
-        stream=rule.stream if rule else OTHER,
+        stream=stream,
         customer_id=envelope.customer_id or item.customer_id,
         account=envelope.account,
         livemode=envelope.livemode,
         created=envelope.created,
         received_at=record.received_at,
-        source=record.headers.get("source", "stripe"),
+        source=bounded(record.headers.get("source", "")) or Source.STRIPE,
         api_version=envelope.api_version,
-        endpoint=record.headers.get("endpoint") or None,
+        endpoint=bounded_or_none(record.headers.get("endpoint")),
         partition=record.partition,
         offset=record.offset,
         outcome=outcome_of(verdict),
-        reason=verdict.reason if isinstance(verdict, Stale | Dead | Waiting) else None,
+        reason=reason_text(verdict.reason) if isinstance(verdict, Stale | Dead | Waiting) else None,
         attempts=attempt.number,
         applied_at=now,
         payload=_payload(item),
     )
 
 
-def _clean(header: str) -> str:
-    """Removes U+0000 from a foreign producer's header, so that a text column can store it."""
-    return header.replace("\0", "")
+def _bare_row(row: LedgerRow) -> LedgerRow:
+    """Returns the row with its event id, place and outcome, and without every value that came from the event."""
+    return replace(
+        row,
+        type="",
+        customer_id=None,
+        account="",
+        created=None,
+        received_at=None,
+        api_version=None,
+        endpoint=None,
+        reason="the store refused the details of this event; its dead letter has the bytes",
+        payload=None,
+    )
 
 
 def _payload(item: Item) -> str | None:
@@ -60,7 +72,7 @@ def _payload(item: Item) -> str | None:
     value = item.record.value
     if value is None or (isinstance(item.verdict, Dead) and item.verdict.stage == "store"):
         return None  # the payload may be what the store refused; the dead letter has the bytes
-    return value.decode() if item.decoded is not None or is_storable(value) else None
+    return value.decode() if item.decoded is not None or has_no_nul(value) else None
 
 
 def _origin(item: Item) -> Origin:

@@ -20,7 +20,17 @@ from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.retention import KafkaKeeps
 from schemas.dead_letter import DeadLetter
 from schemas.effects import Erase
-from schemas.errors import Conflict, MalformedEvent, NeverKnown, NotKnownYet, Poison, Transient, Unforeseen, Unsettled
+from schemas.errors import (
+    CannotBury,
+    Conflict,
+    NeverKnown,
+    NotKnownYet,
+    Poison,
+    StoreRefused,
+    Transient,
+    Unforeseen,
+    Unsettled,
+)
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
@@ -28,6 +38,7 @@ from schemas.record import Record
 from schemas.references import References
 from schemas.settings import Config
 from schemas.state import Organization, TimerStatus
+from schemas.storable import bounded, bounded_or_none, reason_text, traceback_text
 from schemas.timer import retry_key
 from schemas.timing import Clock, utc_now
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, Waiting
@@ -37,7 +48,7 @@ from sinks.postgres.store import Store, Transaction
 from streams.apply import apply
 from streams.brake import Brake, BrakeTripped
 from streams.decode import decode, describe
-from streams.flush import _clean, _ledger_row, _origin, _revived
+from streams.flush import _bare_row, _ledger_row, _origin, _revived
 from streams.item import Attempt, Item, _id_of, _is_unread
 from streams.rules.registry import Rule
 from streams.waiting import retry_timer, stay_of
@@ -68,6 +79,8 @@ class Processor:
     clock: Clock = utc_now
     kafka_keeps: KafkaKeeps = field(default_factory=KafkaKeeps)
     brake: Brake = field(default_factory=Brake)
+    bury: frozenset[tuple[str, int, int]] = frozenset()
+    """Records (topic, partition, offset) that are dead-lettered without being read: an operator's last resort."""
     is_last_look: bool = False
     """Apply waiting events now, without the missing object, if their rule allows it (recovery/rebuild/apply_log.py)."""
 
@@ -126,10 +139,15 @@ class Processor:
         return [item.verdict for item in items if item.verdict is not None]
 
     def _decoded(self, record: Record) -> Item:
+        item = Item(record)
+        if item.place in self.bury:
+            item.verdict = Dead(Unforeseen.__name__, "buried by an operator", "store")
+            return item
         try:
-            return Item(record, decoded=decode(record.value, self.rules))
-        except MalformedEvent as error:
-            return Item(record, verdict=_dead(error, "decode"))
+            item.decoded = decode(record.value, self.rules)
+        except Exception as error:  # noqa: BLE001  # decoding is pure, so every retry would raise the same
+            item.verdict = _dead(error, "decode")
+        return item
 
     async def _drop_duplicates(self, items: Sequence[Item], transaction: Transaction) -> None:
         # Decoded records go first: malformed bytes with an event's id must not make the event itself a duplicate.
@@ -182,7 +200,16 @@ class Processor:
             return _dead(NeverKnown(f"still unknown after {hours} h: {missed}"), "decide")
         return Waiting(until, str(missed))
 
-    async def _write(self, items: Sequence[Item], known: Known, transaction: Transaction, attempt: Attempt) -> None:
+    async def _write(
+        self,
+        items: Sequence[Item],
+        known: Known,
+        transaction: Transaction,
+        attempt: Attempt,
+        *,
+        is_bare: bool = False,
+    ) -> None:
+        """Writes the verdicts and effects. `is_bare` leaves out of the rows what came from the events."""
         now = self.clock()
         if any(isinstance(item.verdict, Dead) for item in items):
             braked = await transaction.braked(self.group, self.code_version)
@@ -191,10 +218,13 @@ class Processor:
         letters = [
             await self._publish(item, item.verdict, attempt, now) for item in items if isinstance(item.verdict, Dead)
         ]
+        ledger = [row for item in items if (row := _ledger_row(item, attempt, now, self._stream_of_item(item)))]
+        if is_bare:
+            ledger, letters = [_bare_row(row) for row in ledger], [_bare_letter(letter) for letter in letters]
         await transaction.flush(
             Flush(
                 known=known,
-                ledger=[row for item in items if (row := _ledger_row(item, attempt, now))],
+                ledger=ledger,
                 outbox=[
                     BY_EFFECT[type(order)].to_row(order, _origin(item), now) for item in items for order in item.orders
                 ],
@@ -246,20 +276,20 @@ class Processor:
             code_version=letter.code_version,
             dead_partition=place.partition,
             dead_offset=place.offset,
-            replay_of=_clean(item.record.headers.get("replay_of", "")) or None,
+            replay_of=bounded_or_none(item.record.headers.get("replay_of")),
         )
 
     def _letter(self, record: Record, verdict: Dead, attempts: int, first: datetime, last: datetime) -> DeadLetter:
         envelope = describe(record.value)
-        type_ = envelope.type if envelope else _clean(record.headers.get("type", ""))
+        type_ = envelope.type if envelope else bounded(record.headers.get("type", ""))
         return DeadLetter(
             key=record.key,
             value=record.value,
             headers=record.raw_headers,
-            event_id=envelope.id if envelope else _clean(record.headers.get("event_id", "")),
+            event_id=envelope.id if envelope else bounded(record.headers.get("event_id", "")),
             type=type_,
             stream=self._stream_of(type_),
-            account=envelope.account if envelope else _clean(record.headers.get("account", "")),
+            account=envelope.account if envelope else bounded(record.headers.get("account", "")),
             customer_id=envelope.customer_id if envelope else None,
             error_class=verdict.error_class,
             message=verdict.reason,
@@ -279,18 +309,55 @@ class Processor:
         rule = self.rules.get(type_)
         return rule.stream if rule else OTHER
 
+    def _stream_of_item(self, item: Item) -> str:
+        """Returns the stream of the item's type, also if the event cannot be decoded. A thin event has none."""
+        if item.decoded is not None:
+            return item.decoded.rule.stream if item.decoded.rule else OTHER
+        envelope = describe(item.record.value)
+        return self._stream_of(envelope.type) if envelope else OTHER
+
     async def _dead_letter(self, record: Record, error: Exception, attempt: Attempt) -> list[Verdict]:
-        """Dead-letters a record that the store refuses, in a transaction of its own."""
+        """Dead-letters a record that the store refuses, in a transaction of its own.
+
+        If the store refuses the rows that describe the record, too, rows without its values are written. Raises
+        CannotBury if not even that succeeds, BrakeTripped, Transient.
+        """
+        try:
+            try:
+                return await self._bury(record, _dead(error, "store"), attempt)
+            except StoreRefused as refused:
+                return await self._bury(record, _dead(refused, "store"), attempt, is_bare=True)
+        except (BrakeTripped, Transient):
+            raise
+        except Exception as left:
+            envelope = describe(record.value)
+            event_id = envelope.id if envelope else bounded(record.headers.get("event_id", ""))
+            place = (record.topic, record.partition, record.offset)
+            raise CannotBury(place, event_id, reason_text(f"{type(left).__name__}: {left}")) from left
+
+    async def _bury(self, record: Record, verdict: Dead, attempt: Attempt, *, is_bare: bool = False) -> list[Verdict]:
         item = self._decoded(record)
-        verdict = _dead(error, "store")
         async with self.store.transaction([(record.topic, record.partition)]) as transaction:
             await self._drop_duplicates([item], transaction)
             if item.verdict is None or isinstance(item.verdict, Dead):
                 item.verdict = verdict
                 self.brake.check(verdicts_for_brake([item]))
-                await self._write([item], Known(self.config), transaction, attempt)
+                await self._write([item], Known(self.config), transaction, attempt, is_bare=is_bare)
         self.brake.passed(verdicts_for_brake([item]))
         return [item.verdict]
+
+
+def _bare_letter(row: DeadLetterRow) -> DeadLetterRow:
+    """Returns the row with its event id and places, and without every other value that came from the event."""
+    return replace(
+        row,
+        type=None,
+        stream=None,
+        account="",
+        customer_id=None,
+        message="the store refused the details of this event; its dead letter has the bytes",
+        replay_of=None,
+    )
 
 
 def is_permanent(error: Transient, attempt: Attempt) -> bool:
@@ -322,6 +389,6 @@ def _update_retry_timer(item: Item, known: Known, now: datetime) -> None:
 def _dead(error: Exception, stage: str) -> Dead:
     """Returns the verdict on an error. An error other than Poison is named Unforeseen and keeps its traceback."""
     if isinstance(error, Poison):
-        return Dead(type(error).__name__, str(error), stage)
-    reason = f"{type(error).__name__}: {error}"
-    return Dead(Unforeseen.__name__, reason, stage, "".join(traceback.format_exception(error)))
+        return Dead(type(error).__name__, reason_text(str(error)), stage)
+    reason = reason_text(f"{type(error).__name__}: {error}")
+    return Dead(Unforeseen.__name__, reason, stage, traceback_text("".join(traceback.format_exception(error))))

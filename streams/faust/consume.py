@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 import structlog
 from prometheus_client import Counter
 
-from schemas.errors import Transient
+from schemas.errors import CannotBury, Transient
 from schemas.record import Record, decode_headers
+from schemas.storable import bounded, reason_text
 from schemas.timing import pause
 from streams.lanes import PartitionLanes
 
@@ -29,11 +30,27 @@ EXIT_CANNOT_GO_ON = 70
 log = structlog.get_logger()
 
 
-def exit_uncommitted(process: str, error: BaseException) -> None:
-    """Ends the process at once. An orderly stop would commit offsets. `process` is its name in the log line."""
+def exit_uncommitted(process: str, error: BaseException, records: Sequence[Record] = ()) -> None:
+    """Ends the process at once. An orderly stop would commit offsets. `process` is its name in the log line.
+
+    The line names the record that is to blame, else the first one of `records`, the batch that failed.
+    """
     action = f"{process}.cannot_go_on"
-    log.critical(action, action=action, error=repr(error), exc_info=error)
+    log.critical(action, action=action, **blamed(error, records), error=reason_text(repr(error)), exc_info=error)
     os._exit(EXIT_CANNOT_GO_ON)
+
+
+def blamed(error: BaseException, records: Sequence[Record]) -> dict[str, object]:
+    """Returns topic, partition, offset and event id of the failed record, and the batch's size if it is a batch."""
+    if isinstance(error, CannotBury):
+        topic, partition, offset = error.place
+        return {"topic": topic, "partition": partition, "offset": offset, "event_id": error.event_id}
+    if not records:
+        return {}
+    first = records[0]
+    event_id = bounded(first.headers.get("event_id", ""))
+    place: dict[str, object] = {"topic": first.topic, "partition": first.partition, "offset": first.offset}
+    return place | {"event_id": event_id, "batch": len(records)}
 
 
 class BatchRetry:
@@ -84,24 +101,27 @@ class BatchRetry:
 async def consume(
     stream: Any,
     handle: Callable[[Sequence[Record]], Awaitable[None]],
-    give_up: Callable[[BaseException], Awaitable[None]],
+    give_up: Callable[[BaseException, Sequence[Record]], Awaitable[None]],
     *,
     lanes: int = 1,
 ) -> None:
     """Consumes a Faust stream of chunks (streams/faust/chunks.py) until it ends; acks what `handle` has returned from.
 
-    `lanes` is the number of chunks in flight at once, of different partitions. `give_up` must end the process.
+    `lanes` is the number of chunks in flight at once, of different partitions. `give_up` gets the error and the chunk's
+    records, and must end the process.
     """
     stream.enable_acks = False  # Faust's own acks, which come before the work
 
     async def take(event: Any) -> None:
+        records: list[Record] = []
         try:
-            await handle([_record_of(record) for record in event.value.records])
+            records += [_record_of(record) for record in event.value.records]
+            await handle(records)
             await stream.ack(event)
         except asyncio.CancelledError:
             raise  # Faust is stopping the agent; records without an ack are read again
         except BaseException as error:  # noqa: BLE001  # no exception may leave the loop: see the module docstring
-            await give_up(error)
+            await give_up(error, records)
 
     in_flight = PartitionLanes(lanes)
     try:
