@@ -53,8 +53,11 @@ async def run(
     rules: Mapping[str, Rule] = RULES,
     stream_of: Callable[[str], str] = stream_of,
     resume_after_brake: bool = False,
+    bury: frozenset[tuple[str, int, int]] = frozenset(),
 ) -> None:
     """Run until SIGTERM or SIGINT. `streams` empty means all streams, less those in `without`.
+
+    `bury` names records (topic, partition, offset) that are dead-lettered without being read.
 
     Raises CannotContinue if Faust stops by itself, AddressTaken, InvalidSettings if there is no topic to read, and
     LogUnavailable or StoreUnavailable if Kafka or Postgres does not answer at the start.
@@ -88,6 +91,7 @@ async def run(
                 code_version=code_version,
                 brake=brake,
                 kafka_keeps=keeps,
+                bury=bury,
             ),
             seen=seen,
             stream_of=stream_of,

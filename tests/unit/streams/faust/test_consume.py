@@ -68,7 +68,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "pause", lambda _: 0.0)
 
 
-async def nothing(_: BaseException) -> None:
+async def nothing(_: BaseException, __: Sequence[Record]) -> None:
     raise AssertionError("there is nothing to give up for")
 
 
@@ -88,17 +88,17 @@ async def test_a_chunk_is_acked_after_it_is_handled_and_faust_does_not_ack_it() 
 
 async def test_an_error_that_no_retry_fixes_leaves_the_chunk_unacked() -> None:
     stream = Stream([[Consumed(0)], [Consumed(1)]])
-    given_up: list[BaseException] = []
+    given_up: list[tuple[type[BaseException], list[int]]] = []
 
     async def handle(records: Sequence[Record]) -> None:
         if records[0].offset == 0:
             raise KeyError("a bug")
 
-    async def give_up(error: BaseException) -> None:
-        given_up.append(error)
+    async def give_up(error: BaseException, records: Sequence[Record]) -> None:
+        given_up.append((type(error), [record.offset for record in records]))
 
     await consume(stream, handle, give_up)
-    assert [type(error) for error in given_up] == [KeyError]
+    assert given_up == [(KeyError, [0])]
     assert 0 not in stream.acked
 
 
