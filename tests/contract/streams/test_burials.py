@@ -49,8 +49,8 @@ def _records() -> list[Record]:
     ]
     for name in HEADERS:
         for text in (b"\0", b"x" * 9_000, b"\xff\xfe", b"a\nb", b"0001-01-01T00:00:00+23:00"):
-            body = orjson.dumps(_event(next(numbers)))
-            records.append(record_of(TOPIC, 0, len(records), b"k", body, ((name, text),), 9.2e15))
+            valid = orjson.dumps(_event(next(numbers)))
+            records.append(record_of(TOPIC, 0, len(records), b"k", valid, ((name, text),), 9.2e15))
             records.append(record_of(TOPIC, 0, len(records), b"k", b"{", ((name, text),), -9.2e15))
     return records
 
