@@ -67,6 +67,19 @@ WHERE e."offset" < r.first OR e."offset" >= r.next OR e.outcome = 'waiting'
         SELECT FROM billing.dead_letters d WHERE d.event_id = e.event_id AND d.error_class = 'NeverKnown'))
 """
 _USERS = "SELECT account, customer_id, user_id FROM billing.customers WHERE user_id IS NOT NULL"
+# A link names no customer, but events of its objects do. `expanded` objects have an id, others are one.
+_OBJECTS = """
+SELECT DISTINCT e.account, e.customer_id, i.id
+FROM unnest($1::text[], $2::text[]) AS o (account, customer_id)
+JOIN billing.events e ON e.account = o.account AND e.customer_id IS NOT DISTINCT FROM o.customer_id
+CROSS JOIN LATERAL (SELECT e.payload #> '{data,object}') AS p (object)
+CROSS JOIN LATERAL (VALUES (p.object->>'id'), (p.object->>'charge'), (p.object#>>'{charge,id}'),
+    (p.object->>'latest_charge'), (p.object#>>'{latest_charge,id}'), (p.object->>'payment_intent'),
+    (p.object#>>'{payment_intent,id}'), (p.object->>'invoice'), (p.object#>>'{invoice,id}'),
+    (p.object#>>'{payment,charge}'), (p.object#>>'{payment,payment_intent}'),
+    (p.object#>>'{payment_details,order_reference}')) AS i (id)
+WHERE i.id IS NOT NULL
+"""
 _REBUILD = "SELECT offsets, ended_at FROM billing.rebuilds ORDER BY rebuild_id DESC LIMIT 1"
 
 REMOVED, LATER, WAITS = (
@@ -119,6 +132,8 @@ class Excuses:
     owners: dict[Owner, str]
     organizations: dict[str, str]
     users: dict[str, str]
+    objects: dict[tuple[str, str], str]
+    """By account and Stripe id: the objects that the owners' events name."""
 
     @classmethod
     async def of(cls, live: asyncpg.Connection[asyncpg.Record], stretches: Mapping[int, tuple[int, int]]) -> Excuses:
@@ -130,7 +145,13 @@ class Excuses:
         for row in await live.fetch(_USERS) if named else ():
             if reason := named.get((row["account"], row["customer_id"])):
                 users[row["user_id"]] = reason
-        return cls(stretches, owners, {Organization.id_of(*owner): reason for owner, reason in named.items()}, users)
+        organizations = {Organization.id_of(*owner): reason for owner, reason in named.items()}
+        lists = [account for account, _ in owners], [customer_id for _, customer_id in owners]
+        objects = {
+            (row["account"], row["id"]): owners[row["account"], row["customer_id"]]
+            for row in (await live.fetch(_OBJECTS, *lists) if owners else ())
+        }
+        return cls(stretches, owners, organizations, users, objects)
 
     def of_row(self, table: Table, row: Row, *, is_live: bool) -> str | None:
         """Return why this row may differ, or None."""
@@ -138,6 +159,8 @@ class Excuses:
             return self.users.get(row["user_id"])
         if table is tables.memberships:
             return self.organizations.get(row["organization_id"])
+        if table is tables.payment_links:
+            return self.objects.get((row["account"], row["stripe_id"]))
         if (row.get("outcome") == "waiting" and is_live) or row.get("error_class") == "NeverKnown":
             return WAITS
         if table in (tables.events, tables.dead_letters) and is_live:

@@ -49,7 +49,7 @@ LATE = NOW + 10 * DAY
 GONE = LATE + 30 * DAY
 
 # Tables without customer data. A new table is listed here, or belonging.py defines how its rows belong to a customer.
-IMPERSONAL = {"brakes", "reconciliations", "rebuilds", "rebuilt", "log_positions", "outages"}
+IMPERSONAL = {"backfills", "brakes", "reconciliations", "rebuilds", "rebuilt", "log_positions", "outages"}
 
 
 @dataclass
