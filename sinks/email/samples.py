@@ -49,7 +49,11 @@ SAMPLES: Mapping[str, Mapping[str, Any]] = {
         "plan": "Scale",
         "previous_plan": "Team",
         "price": {"amount": 118_800, "currency": "eur"},
+        "previous_price": {"amount": 4_900, "currency": "eur"},
         "interval": "year",
+        "previous_interval": "month",
+        "quantity": 7,
+        "previous_quantity": 5,
     },
     "subscription-canceled": {
         "name": "Jane Doe",

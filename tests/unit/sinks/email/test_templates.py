@@ -159,3 +159,9 @@ def test_a_mail_without_a_template_is_an_error() -> None:
     """It does not render an empty mail."""
     with pytest.raises(UnknownTemplate):
         read_mail("no-such-mail", {})
+
+
+def test_B3_a_changed_plan_names_price_interval_and_seats_before_and_after() -> None:
+    mail = _render("plan-changed", SAMPLES["plan-changed"])
+    for text in ("Scale", "Team", "1,188.00", "49.00", "yearly", "monthly", "Seats: 7", "Seats before: 5"):
+        assert text in mail.text, text
