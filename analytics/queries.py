@@ -36,7 +36,6 @@ SELECT livemode, currency, day,
        (sum(sum(amount)) OVER (PARTITION BY livemode, currency ORDER BY day))::bigint AS mrr, @kinds
 FROM analytics.movements @where GROUP BY livemode, currency, day ORDER BY livemode, currency, day""",
 }
-BREAKDOWNS = tuple(_MRR)
 
 _RISK = """
 SELECT livemode, currency,

@@ -21,6 +21,7 @@ from aiohttp import web
 from schemas.errors import Transient
 from schemas.export import ExportStatus, StoredExport
 from schemas.export_link import LinkVerdict, check_export_link
+from schemas.timing import utc_now
 
 log = structlog.get_logger(__name__)
 
@@ -58,10 +59,6 @@ class Unsubscriptions(Protocol):
     async def stop(self, token: str) -> bool: ...
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass(slots=True)
 class Links:
     """The handlers and their dependencies; the entry point builds it. `secret` is the deployment's link secret."""
@@ -69,7 +66,7 @@ class Links:
     secret: bytes
     exports: Exports
     unsubscriptions: Unsubscriptions
-    clock: Callable[[], datetime] = _utc_now
+    clock: Callable[[], datetime] = utc_now
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_DOWNLOADS))
 
     def routes(self) -> list[web.RouteDef]:

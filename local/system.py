@@ -156,10 +156,6 @@ class System:
         """Send SIGCONT to a process."""
         self._process(name).resume()
 
-    def log_of(self, name: str) -> Path:
-        """The file that a part's output goes to."""
-        return self._process(name).log
-
     def _process(self, name: str) -> Process:
         return self._supervisor.processes[name]
 

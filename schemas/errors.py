@@ -8,6 +8,7 @@
     │   └── Unsettled            an unexpected error, not yet repeated often enough to count as poison
     ├── CannotBury               neither applied nor dead-lettered: the process ends and names the record
     ├── NotKnownYet              refers to something that may still arrive: the event waits, its partition does not
+    ├── NotReferred              a rule uses a row that its `refer` does not name: a bug, dead-lettered as Unforeseen
     └── Poison                   fails the same way on every try: dead-lettered, and the partition continues
         ├── MalformedEvent       cannot be parsed as an event, or as the object of its type
         ├── RuleViolated         the payload contradicts itself or a rule
@@ -74,6 +75,13 @@ class CannotBury(BillingError):
         super().__init__(cause)
         self.place = place
         self.event_id = event_id
+
+
+class NotReferred(BillingError):
+    """A rule reads or saves a row that its own `refer` does not name. The message names the row.
+
+    Such a row is loaded only if another event of the batch refers to it.
+    """
 
 
 class Poison(BillingError):

@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
+from schemas.reach import Reach
+from schemas.references import Ref
 from schemas.settings import Config
 from schemas.state import (
     Customer,
@@ -33,7 +35,10 @@ _OF_CUSTOMERS = (Subscription, PaymentMethod, Timer)
 
 
 class Known:
-    """An in-memory view of the state tables with secondary indexes. Do not use it for more than one batch."""
+    """An in-memory view of the state tables with secondary indexes. Do not use it for more than one batch.
+
+    While a rule decides, every read raises NotReferred for a row that the rule's `refer` does not cover, found or not.
+    """
 
     def __init__(self, config: Config, rows: Iterable[Row] = ()) -> None:
         self.config = config
@@ -42,6 +47,7 @@ class Known:
         self._by_customer: dict[tuple[type[Any], str, str], dict[Key, None]] = defaultdict(dict)
         self._payment_by: dict[tuple[str, str], Key] = {}
         self._links_of: dict[str, dict[Key, None]] = defaultdict(dict)
+        self._reach: Reach | None = None
         for row in rows:
             self._stored[type(row)][row.key] = row
             self._put(row)
@@ -49,59 +55,99 @@ class Known:
     # -- for rules ----------------------------------------------------------------------------------------------
 
     def customer(self, account: str, customer_id: str) -> Customer | None:
-        return self._get(Customer, (account, customer_id))
+        if self._reach is not None:
+            self._reach.customer((account, customer_id))
+        return self.find(Customer, (account, customer_id))
 
     def organization(self, account: str, customer_id: str) -> Organization | None:
-        return self._get(Organization, (Organization.id_of(account, customer_id),))
+        if self._reach is not None:
+            self._reach.customer((account, customer_id), "the organization of")
+        return self.find(Organization, (Organization.id_of(account, customer_id),))
 
     def user(self, user_id: str) -> User | None:
-        return self._get(User, (user_id,))
+        if self._reach is not None:
+            self._reach.user(user_id)
+        return self.find(User, (user_id,))
 
     def membership(self, organization_id: str, user_id: str) -> Membership | None:
-        return self._get(Membership, (organization_id, user_id))
+        if self._reach is not None:
+            self._reach.organization(organization_id, "membership")
+        return self.find(Membership, (organization_id, user_id))
 
     def subscription(self, account: str, subscription_id: str) -> Subscription | None:
-        return self._get(Subscription, (account, subscription_id))
+        if self._reach is not None:
+            self._reach.subscription((account, subscription_id))
+        return self.find(Subscription, (account, subscription_id))
 
     def subscriptions_of(self, account: str, customer_id: str) -> list[Subscription]:
         """Returns all subscriptions of the customer, ordered by id."""
+        if self._reach is not None:
+            self._reach.customer((account, customer_id), "the subscriptions of")
         return sorted(self._of(Subscription, account, customer_id), key=lambda row: row.key)
 
     def payment(self, account: str, stripe_id: str) -> Payment | None:
         """Returns the payment with this invoice, checkout session, charge or payment intent."""
-        link = self.payment_link(account, stripe_id)
-        linked = self._get(Payment, (link.payment_id,)) if link is not None else None
-        if linked is not None:
-            return linked
-        # The row may have been stored before it had links: its own columns link it.
-        key = self._payment_by.get((account, stripe_id))
-        return self._get(Payment, key) if key else None
+        if self._reach is not None:
+            self._reach.payment((account, stripe_id))
+        return self.find_payment((account, stripe_id))
 
     def payment_link(self, account: str, stripe_id: str) -> PaymentLink | None:
-        return self._get(PaymentLink, (account, stripe_id))
+        if self._reach is not None:
+            self._reach.payment_link((account, stripe_id))
+        return self.find(PaymentLink, (account, stripe_id))
 
     def payment_ids(self, account: str, stripe_id: str) -> dict[str, LinkKind]:
         """Returns the ids that are linked to the same payment as this one, itself included, with their kinds."""
         link = self.payment_link(account, stripe_id)
-        found = (self._get(PaymentLink, key) for key in self._links_of[link.payment_id]) if link is not None else ()
+        found = (self.find(PaymentLink, key) for key in self._links_of[link.payment_id]) if link is not None else ()
         return {row.stripe_id: row.kind for row in found if row is not None}
 
     def payment_method(self, account: str, payment_method_id: str) -> PaymentMethod | None:
-        return self._get(PaymentMethod, (account, payment_method_id))
+        if self._reach is not None:
+            self._reach.payment_method((account, payment_method_id))
+        return self.find(PaymentMethod, (account, payment_method_id))
 
     def payment_methods_of(self, account: str, customer_id: str) -> list[PaymentMethod]:
+        if self._reach is not None:
+            self._reach.customer((account, customer_id), "the payment methods of")
         return sorted(self._of(PaymentMethod, account, customer_id), key=lambda row: row.key)
 
     def dispute(self, account: str, dispute_id: str) -> Dispute | None:
-        return self._get(Dispute, (account, dispute_id))
+        if self._reach is not None:
+            self._reach.dispute((account, dispute_id))
+        return self.find(Dispute, (account, dispute_id))
 
     def timer(self, timer_key: str) -> Timer | None:
-        return self._get(Timer, (timer_key,))
+        if self._reach is not None:
+            self._reach.timer(timer_key)
+        return self.find(Timer, (timer_key,))
 
     def timers_of(self, account: str, customer_id: str) -> list[Timer]:
-        return sorted(self._of(Timer, account, customer_id), key=lambda row: row.key)
+        """Returns the customer's open timers, ordered by key. Closed ones are not loaded with a customer."""
+        if self._reach is not None:
+            self._reach.customer((account, customer_id), "the timers of")
+        return sorted((row for row in self._of(Timer, account, customer_id) if row.is_open), key=lambda row: row.key)
 
-    # -- for streams/process.py ----------------------------------------------------------------------------------
+    # -- for streams/apply.py and streams/process.py -------------------------------------------------------------
+
+    def limit_to(self, reach: Reach | None) -> None:
+        """Limits the reads to these rows; None ends the limit."""
+        self._reach = reach
+
+    def find(self, kind: type[R], key: Key) -> R | None:
+        """Returns a row without the check of `limit_to`."""
+        row: R | None = self._now[kind].get(key)
+        return row
+
+    def find_payment(self, ref: Ref) -> Payment | None:
+        link = self.find(PaymentLink, ref)
+        linked = self.find(Payment, (link.payment_id,)) if link is not None else None
+        return linked or self.find_payment_by_column(ref)
+
+    def find_payment_by_column(self, ref: Ref) -> Payment | None:
+        """Returns a payment that may have been stored before it had links: its own columns link it."""
+        key = self._payment_by.get(ref)
+        return self.find(Payment, key) if key else None
 
     def save(self, row: Row) -> None:
         self._put(row)
@@ -124,13 +170,9 @@ class Known:
         found: R | None = self._stored[type(row)].get(row.key)
         return found
 
-    def _get(self, kind: type[R], key: Key) -> R | None:
-        row: R | None = self._now[kind].get(key)
-        return row
-
     def _of(self, kind: type[R], account: str, customer_id: str) -> Iterator[R]:
         for key in self._by_customer.get((kind, account, customer_id), ()):
-            row = self._get(kind, key)
+            row = self.find(kind, key)
             if row is not None:
                 yield row
 

@@ -82,6 +82,10 @@ class TimerStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+OPEN_TIMERS = (TimerStatus.PENDING, TimerStatus.FIRED)
+"""The statuses of a timer that can still be moved, cancelled or finished. Only these are loaded with a customer."""
+
+
 @value(frozen=True, slots=True, kw_only=True)
 class Customer:
     key_columns: ClassVar[Key] = ("account", "customer_id")
@@ -375,6 +379,10 @@ class Timer:
     livemode: bool = False
     data: Mapping[str, Any] = field(default_factory=dict)
     event_id: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in OPEN_TIMERS
 
     @property
     def key(self) -> Key:

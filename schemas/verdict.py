@@ -50,6 +50,10 @@ class Dead:
 Verdict = Applied | Duplicate | Stale | Ignored | Waiting | Dead
 
 
+SETTLED = ("applied", "ignored", "stale")
+"""Outcomes in the ledger that make another delivery a duplicate. Waiting and dead events may be processed again."""
+
+
 def outcome_of(verdict: Verdict) -> str:
     """Returns the name of the verdict in the ledger and the logs."""
     return type(verdict).__name__.lower()

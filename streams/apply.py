@@ -1,4 +1,4 @@
-"""Applies a rule's effects to the rows in memory, so that the next event of the batch is decided on them."""
+"""Decides an event and applies its effects to the rows in memory: the next event of the batch is decided on them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from schemas.effects import (
     Save,
     StartTimer,
 )
+from schemas.errors import NotKnownYet
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
+from schemas.reach import Reach
+from schemas.references import References
 from schemas.state import Timer, TimerStatus
-
-_OPEN = (TimerStatus.PENDING, TimerStatus.FIRED)
+from streams.rules.registry import Rule
 
 
 @dataclass(slots=True)
@@ -38,6 +40,38 @@ class Outcome:
     stale: str | None = None
     customer_id: str | None = None
     """The customer id of the first saved row that has one. The event itself may not name its customer."""
+
+
+def decide(rule: Rule, event: Event[Any], known: Known, references: References) -> list[Effect]:
+    """Returns the rule's effects. `references` is what its `refer` returned for the event.
+
+    Raises NotReferred if the rule reads or saves any other row, and NotKnownYet.
+    """
+    reach = Reach(references, known)
+    known.limit_to(reach)
+    try:
+        effects = rule.decide(event, known)
+    except NotKnownYet as error:
+        _check(error.at_last or (), reach)
+        raise
+    finally:
+        known.limit_to(None)
+    _check(effects, reach)
+    return effects
+
+
+def _check(effects: Iterable[Effect], reach: Reach) -> None:
+    """Checks the rows that effects write. A timer may be started without being loaded: the store keeps a closed one."""
+    for effect in effects:
+        match effect:
+            case Save(row) | Remove(row):
+                reach.row(row)
+            case CancelTimers():
+                reach.customer((effect.account, effect.customer_id), "the timers of")
+            case FinishTimer(key):
+                reach.timer(key)
+            case _:
+                pass
 
 
 def apply(effects: Iterable[Effect], event: Event[Any], known: Known) -> Outcome:
@@ -69,7 +103,7 @@ def apply(effects: Iterable[Effect], event: Event[Any], known: Known) -> Outcome
 
 def _start(effect: StartTimer, event: Event[Any], known: Known) -> None:
     present = known.timer(effect.key)
-    if present is not None and present.status not in _OPEN:
+    if present is not None and not present.is_open:
         return
     if present is not None and present.status is TimerStatus.FIRED and present.due_at == effect.due_at:
         return  # its event is on the log already, and the timer must not fire twice for one due time
@@ -91,11 +125,11 @@ def _start(effect: StartTimer, event: Event[Any], known: Known) -> None:
 def _cancel(effect: CancelTimers, known: Known) -> None:
     for timer in known.timers_of(effect.account, effect.customer_id):
         is_meant = timer.kind in effect.kinds and effect.subject in ("", timer.subject)
-        if is_meant and timer.status in _OPEN:
+        if is_meant:
             known.save(replace(timer, status=TimerStatus.CANCELLED))
 
 
 def _finish(key: str, known: Known) -> None:
     timer = known.timer(key)
-    if timer is not None and timer.status in _OPEN:
+    if timer is not None and timer.is_open:
         known.save(replace(timer, status=TimerStatus.DONE))

@@ -8,6 +8,7 @@ from datetime import datetime
 from eventlog.dead_letters import RecordPosition
 from schemas.effects import Erase, Order
 from schemas.record import Record
+from schemas.references import References
 from schemas.verdict import Verdict
 from streams.decode import Decoded, describe
 
@@ -28,6 +29,8 @@ class Item:
     record: Record
     decoded: Decoded | None = None
     verdict: Verdict | None = None
+    references: References = field(default_factory=References)
+    """The rows that the event's rule may use."""
     earlier_outcome: str | None = None
     """The outcome in the ledger, `waiting` or `dead`; None if the event is not in the ledger."""
     orders: list[Order] = field(default_factory=list)

@@ -41,25 +41,17 @@ from schemas.state import Organization, TimerStatus
 from schemas.storable import bounded, bounded_or_none, reason_text, traceback_text
 from schemas.timer import retry_key
 from schemas.timing import Clock, utc_now
-from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, Waiting
+from schemas.verdict import SETTLED, Applied, Dead, Duplicate, Ignored, Stale, Verdict, Waiting
 from sinks.postgres.outboxes import BY_EFFECT
 from sinks.postgres.rows import DeadLetterRow, ErasureRow, Flush
 from sinks.postgres.store import Store, Transaction
-from streams.apply import apply
+from streams.apply import apply, decide
 from streams.brake import Brake, BrakeTripped
 from streams.decode import decode, describe
 from streams.flush import _bare_row, _ledger_row, _origin, _revived
 from streams.item import Attempt, Item, _id_of, _is_unread
-from streams.rules.registry import Rule
+from streams.rules.registry import OTHER, Rule
 from streams.waiting import retry_timer, stay_of
-
-OTHER = "other"
-"""The stream of event types without a rule."""
-
-
-_SETTLED = {"applied", "ignored", "stale"}
-"""Outcomes in the ledger that make another delivery a duplicate. Waiting and dead events may be processed again."""
-
 
 _UNFORESEEN_TRIES = 3
 _CONFLICT_TRIES = 6
@@ -156,7 +148,7 @@ class Processor:
         here: set[str] = set()
         for event_id, item in known:
             outcome = ledger.get(event_id)
-            if outcome in _SETTLED or event_id in here:
+            if outcome in SETTLED or event_id in here:
                 item.verdict = Duplicate()
             else:
                 item.earlier_outcome = outcome
@@ -166,7 +158,8 @@ class Processor:
         references = References()
         for item in items:
             if item.verdict is None and item.decoded and item.decoded.rule and item.decoded.event:
-                references.update([item.decoded.rule.refer(item.decoded.event)])
+                item.references = item.decoded.rule.refer(item.decoded.event)
+                references.update([item.references])
                 if item.earlier_outcome:
                     references.timers.add(retry_key(item.decoded.event.id))
         return Known(self.config, await transaction.load(references))
@@ -176,7 +169,7 @@ class Processor:
             return Ignored()
         event = item.decoded.event
         try:
-            effects = item.decoded.rule.decide(event, known)
+            effects = decide(item.decoded.rule, event, known, item.references)
         except NotKnownYet as error:
             verdict = self._wait(event, error, known, now)
             if verdict is not None:

@@ -42,6 +42,16 @@ EXAMPLES: Mapping[str, Example] = {
     "invoice.marked_uncollectible": lambda make, at: (make.invoice(status="uncollectible", created=at - DAY_S), None),
     "invoice.deleted": lambda make, at: (make.invoice(status="draft", created=at - DAY_S, attempts=0), None),
     "invoice.payment_action_required": lambda make, at: (make.invoice(created=at), None),
+    "invoice.updated": lambda make, at: (make.invoice(amount=2000, created=at - DAY_S), {"amount_due": 2900}),
+    "invoice.finalization_failed": lambda make, at: (
+        make.invoice(
+            status="draft",
+            created=at - DAY_S,
+            attempts=0,
+            last_finalization_error={"code": "tax_id_invalid", "message": "The tax id is invalid.", "type": "x"},
+        ),
+        None,
+    ),
     "invoice.upcoming": lambda make, at: (
         make.invoice(None, status="draft", created=at, attempts=0, next_attempt=at + 7 * DAY_S, reason="upcoming"),
         None,
@@ -59,12 +69,17 @@ EXAMPLES: Mapping[str, Example] = {
         make.checkout_session(created=at, customer=None, payment_status="unpaid", status="expired", email=None),
         None,
     ),
+    "account.application.deauthorized": lambda _, __: ({"id": "ca_1", "object": "application"}, None),
 }
 """The events that `billing trigger TYPE` can create: one of each type that has a rule."""
+
+
+_ENVELOPES: Mapping[str, Json] = {"account.application.deauthorized": {"account": "acct_1"}}
+"""Fields of the event itself: Stripe sends this type only about connected accounts."""
 
 
 def example(type_: str, created: int, make: StripeEvents | None = None) -> Json:
     """Return an event of this type for customer `cus_1`. Raises KeyError if the type is not in EXAMPLES."""
     make = make or StripeEvents()
     obj, previous = EXAMPLES[type_](make, created)
-    return make.event(type_, obj, created, previous=previous)
+    return _ENVELOPES.get(type_, {}) | make.event(type_, obj, created, previous=previous)

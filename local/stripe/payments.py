@@ -217,6 +217,28 @@ def dispute(
     } | more
 
 
+def credit_note(make: StripeEvents, id_: str = "cn_1", *, created: int = 0, **more: Any) -> Json:
+    """Return a credit note of 9.00 on the open invoice in_1."""
+    obj: Json = {
+        "id": id_,
+        "object": "credit_note",
+        "amount": 900,
+        "created": created,
+        "currency": "eur",
+        "customer": "cus_1",
+        "invoice": "in_1",
+        "livemode": make.livemode,
+        "memo": "Partial month",
+        "metadata": {},
+        "pre_payment_amount": 900,
+        "post_payment_amount": 0,
+        "status": "issued",
+        "type": "pre_payment",
+        "voided_at": None,
+    }
+    return obj | more
+
+
 def early_fraud_warning(make: StripeEvents, id_: str = "issfr_1", *, created: int = 0) -> Json:
     return {
         "id": id_,
@@ -289,9 +311,19 @@ PAYMENT_EXAMPLES: Mapping[str, Callable[[StripeEvents, int], tuple[Json, Json | 
     "charge.refunded": lambda make, at: (charge(make, refunded=2900, created=at), {"amount_refunded": 0}),
     "invoice_payment.paid": lambda make, at: (invoice_payment(make, created=at), None),
     "payment_intent.succeeded": lambda make, at: (payment_intent(make, charge="ch_1", created=at), None),
+    "payment_intent.canceled": lambda make, at: (
+        payment_intent(make, created=at - DAY_S, status="canceled", amount_received=0, canceled_at=at),
+        None,
+    ),
     "payment_intent.payment_failed": lambda make, at: (
         payment_intent(make, charge="ch_0", failure="Your card was declined.", created=at),
         None,
+    ),
+    "credit_note.created": lambda make, at: (credit_note(make, created=at), None),
+    "credit_note.updated": lambda make, at: (credit_note(make, created=at), {"memo": None}),
+    "credit_note.voided": lambda make, at: (
+        credit_note(make, created=at - DAY_S, status="void", voided_at=at),
+        {"status": "issued"},
     ),
     "refund.created": lambda make, at: (refund(make, created=at), None),
     "refund.updated": lambda make, at: (refund(make, created=at), {"status": "pending"}),
@@ -309,4 +341,4 @@ PAYMENT_EXAMPLES: Mapping[str, Callable[[StripeEvents, int], tuple[Json, Json | 
     "radar.early_fraud_warning.created": lambda make, at: (early_fraud_warning(make, created=at), None),
     "account.updated": lambda make, _: (account(make), {"payouts_enabled": False}),
 }
-"""Examples of payment events, by type. `account.application.deauthorized` is missing: it needs a connected account."""
+"""Examples of payment events, by type."""

@@ -24,7 +24,8 @@ from ops.runtime.exit_codes import ExitCode
 from recovery.reconcile.events import AnotherIsAtIt, Asked
 from recovery.reconcile.objects import DriftReport
 from recovery.reconcile.report import ReconcileReport
-from recovery.reconcile.wiring import _now, compare, key_and_base, run
+from recovery.reconcile.wiring import compare, key_and_base, run
+from schemas.timing import utc_now
 from sinks.stripe_api.api import ApiTrouble
 
 
@@ -75,7 +76,7 @@ def reconcile(
     """
     command = "reconcile"
     settings, config = settings_and_config(command)
-    now = _now()
+    now = utc_now()
     try:
         asked = Asked(
             since=moment_of(since, now) if since else None,

@@ -9,8 +9,8 @@ import typer
 from ops.commands.terminal import refuse, settings_and_config
 from ops.processes.skeleton import run_process
 from ops.processes.worker import _ALL, run
-from streams.process import OTHER
 from streams.rules.catalog import STREAMS
+from streams.rules.registry import OTHER
 
 
 def worker(

@@ -8,7 +8,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 
 import structlog
@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from eventlog.append import EventAppender
 from ops.processes.skeleton import Process
 from schemas.settings import Config, InvalidSettings, Settings
+from schemas.timing import utc_now
 from sinks.email.addresses import UnusableAddress
 from sinks.email.delivery import MailSender
 from sinks.email.dispatcher import Dispatcher
@@ -63,8 +64,8 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
     claimer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     async with (
         _mail_dispatcher(settings, config, server, composer, metrics, claimer) as mails,
-        call_dispatcher(settings, metrics.registry, claimer=claimer, clock=_utc_now) as calls,
-        exporter(settings, metrics.registry, claimer=claimer, clock=_utc_now) as exports,
+        call_dispatcher(settings, metrics.registry, claimer=claimer, clock=utc_now) as calls,
+        exporter(settings, metrics.registry, claimer=claimer, clock=utc_now) as exports,
     ):
         loops = (mails, calls, exports)
 
@@ -120,17 +121,13 @@ async def _mail_dispatcher(
     outbox = await Outbox.connect(settings.database_url, claimer=claimer, pool_size=SENDERS + 1)
     name = helo_name(settings.smtp_helo_name, composer.sender.domain)
     senders = [MailSender(composer, SmtpLink(server, helo_name=name)) for _ in range(SENDERS)]
-    dispatch = Dispatcher(outbox, senders, metrics, clock=_utc_now, truth=MailTruth(config.mail))
+    dispatch = Dispatcher(outbox, senders, metrics, clock=utc_now, truth=MailTruth(config.mail))
     listener = asyncio.create_task(listen(settings.database_url, EMAILS.channel, dispatch.wake))
     try:
         yield dispatch
     finally:
         await _cancel(listener)
         await outbox.close()
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 @asynccontextmanager

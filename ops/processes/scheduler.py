@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -18,6 +18,7 @@ from scheduler.reconcile import ReconcileSchedule
 from scheduler.retry_failed import RetryFailed
 from scheduler.timers import Scheduler
 from schemas.settings import Config, Settings
+from schemas.timing import utc_now
 
 log = structlog.get_logger(__name__)
 
@@ -65,8 +66,4 @@ def _reconciling(settings: Settings, config: Config) -> ReconcileSchedule | None
     if not settings.reconcile_every_s:
         return None
     key_and_base(settings, config)
-    return ReconcileSchedule(settings, config, every=timedelta(seconds=settings.reconcile_every_s), clock=_utc_now)
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+    return ReconcileSchedule(settings, config, every=timedelta(seconds=settings.reconcile_every_s), clock=utc_now)

@@ -34,9 +34,9 @@ from streams.faust.membership import leave_for_good
 from streams.faust.seen import SeenEvents
 from streams.faust.watch import ConsumerWatch
 from streams.hold import BrakeGate, limits_of
-from streams.process import OTHER, Processor
+from streams.process import Processor
 from streams.rules.catalog import RULES, STREAMS, stream_of
-from streams.rules.registry import Rule
+from streams.rules.registry import OTHER, Rule
 
 log = structlog.get_logger()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 
 from eventlog.append import EventAppender
@@ -16,6 +16,7 @@ from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.runs import Runs
 from recovery.reconcile.window import KEPT
 from schemas.settings import Config, InvalidSettings, Mode, Settings
+from schemas.timing import utc_now
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey, parse_base, parse_key
 from sinks.stripe_api.listing import MAX_PAGE_BYTES, Lists
@@ -91,7 +92,7 @@ async def run(
 
     Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble, AnotherIsAtIt.
     """
-    async with reconciler(settings, config, clock=_now) as wired:
+    async with reconciler(settings, config, clock=utc_now) as wired:
         return await wired.run(asked, await accounts_asked(wired.lists, accounts, all_accounts=all_accounts))
 
 
@@ -114,14 +115,10 @@ async def compare(
         try:
             found = []
             for account in await accounts_asked(lists, accounts, all_accounts=all_accounts):
-                report = await comparison.drift(account, asked.since or _now() - KEPT, settle_s=settle_s)
+                report = await comparison.drift(account, asked.since or utc_now() - KEPT, settle_s=settle_s)
                 if repairs and not asked.dry_run:
-                    report.queued = await repair(report.drifts, event_log, livemode=lists.mode.livemode, clock=_now)
+                    report.queued = await repair(report.drifts, event_log, livemode=lists.mode.livemode, clock=utc_now)
                 found.append(report)
             return found
         finally:
             comparison.close()
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

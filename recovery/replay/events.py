@@ -16,6 +16,7 @@ from recovery.replay.letters import Rate, kept_entry, replay_headers, replay_let
 from schemas.ordering import account_of
 from schemas.record import Source
 from schemas.settings import InvalidSettings, Settings
+from schemas.verdict import SETTLED
 from sinks.postgres.dead_letter_index import DeadLetterIndex, KeptEvent, LetterFilter
 from sinks.stripe_api.api import ApiTrouble, Refusal, Request, StripeApi
 from sinks.stripe_api.key import parse_base, parse_key
@@ -26,9 +27,6 @@ FAILED_WITHIN = timedelta(hours=24)
 
 FAILED_AT_MOST = 100
 """Maximum number of letters in one retry of failed events."""
-
-
-_SETTLED = ("applied", "ignored", "stale")
 
 
 class From(StrEnum):
@@ -80,7 +78,7 @@ class EventReplay:
         """
         report = Replayed()
         kept = await self.letters.kept_events(names)
-        report.settled = {name: event.outcome for name, event in kept.items() if event.outcome in _SETTLED}
+        report.settled = {name: event.outcome for name, event in kept.items() if event.outcome in SETTLED}
         left = [*(name for name in kept if name not in report.settled), *(name for name in names if name not in kept)]
         if self.source is From.AUTO and left:
             await self._letters(left, report, rate, dry_run)

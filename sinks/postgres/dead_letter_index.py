@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.errors import BillingError
+from schemas.verdict import SETTLED
 from sinks.postgres.failures import classified
 from sinks.postgres.outboxes import ERASED
 from sinks.postgres.pool import make_engine
@@ -193,9 +194,7 @@ class DeadLetterIndex:
 
     async def close_settled(self, event_ids: Sequence[str]) -> set[str]:
         """Marks letters `resolved` if their events are settled now. Returns the ids of the settled events."""
-        settled = select(events.c.event_id).where(
-            events.c.event_id.in_(event_ids), events.c.outcome.in_(("applied", "ignored", "stale"))
-        )
+        settled = select(events.c.event_id).where(events.c.event_id.in_(event_ids), events.c.outcome.in_(SETTLED))
         found = {row["event_id"] for row in await self._all(settled)}
         if found:
             closed = (

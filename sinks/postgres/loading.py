@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from schemas.references import Ref, References
 from schemas.state import (
+    OPEN_TIMERS,
     ROW_TYPES,
     Customer,
     Dispute,
@@ -39,6 +40,7 @@ SHAPES: dict[type[Any], RowShape[Any]] = {
     for kind in ROW_TYPES
 }  # fmt: skip
 
+_OPEN = ", ".join(f"'{status}'" for status in OPEN_TIMERS)
 _PAYMENT_REFS = ("invoice_id", "checkout_session_id", "charge_id", "payment_intent_id")
 
 
@@ -135,7 +137,7 @@ QUERIES: dict[type[Any], str] = {
     Timer: _select(
         Timer,
         f"(SELECT o.timer_key FROM {_refs(1)} "  # noqa: S608  # as above
-        "JOIN billing.timers o ON o.account = r.account AND o.customer_id = r.id AND o.status IN ('pending', 'fired') "
+        f"JOIN billing.timers o ON o.account = r.account AND o.customer_id = r.id AND o.status IN ({_OPEN}) "
         f"UNION SELECT {texts(3)})",
         # A customer may have hundreds of open timers, and an event changes few. The store locks those it writes.
         is_locked=False,

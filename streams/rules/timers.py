@@ -12,7 +12,6 @@ from __future__ import annotations
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
-from schemas.state import TimerStatus
 from schemas.timer import TimerDue
 
 
@@ -27,7 +26,7 @@ def refer(event: Event[TimerDue]) -> References:
 def is_due(event: Event[TimerDue], known: Known) -> bool:
     """Whether the timer is still due: not cancelled, done, or moved to a later time since it fired."""
     timer = known.timer(event.object.timer_key)
-    if timer is None or timer.status not in (TimerStatus.PENDING, TimerStatus.FIRED):
+    if timer is None or not timer.is_open:
         return False
     # The event has whole seconds. A timer that is pending and due has fired, but the scheduler has not stored that yet.
     return timer.due_at.replace(microsecond=0) <= event.object.due_at

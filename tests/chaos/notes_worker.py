@@ -26,7 +26,8 @@ from sinks.postgres.rows import Flush
 from sinks.postgres.store import Transaction
 from streams.agent import Agent
 from streams.item import Attempt
-from streams.process import OTHER, Processor
+from streams.process import Processor
+from streams.rules.registry import OTHER
 from tests.kits.notes import notes
 
 POINTS = ("in-rule", "before-commit", "after-commit", "after-mark", "never")

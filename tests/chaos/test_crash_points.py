@@ -140,3 +140,4 @@ def _wait(condition: Callable[[], bool], what: str, process: subprocess.Popen[by
     while not condition():
         assert process.poll() is None, f"the worker ended with {process.returncode} while waiting for {what}"
         assert time.monotonic() < deadline, f"waited {within_s} s for {what}"
+        time.sleep(0.05)

@@ -8,7 +8,7 @@ import uvloop
 
 from ops.commands.terminal import settings_and_config
 from ops.processes.worker import run
-from streams.process import OTHER
+from streams.rules.registry import OTHER
 from tests.kits.timerkit import errands
 
 

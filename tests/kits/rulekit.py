@@ -27,6 +27,7 @@ from schemas.state import (
     TimerStatus,
     User,
 )
+from streams import apply as streams_apply
 from streams.apply import apply
 from streams.decode import decode
 from streams.rules.catalog import RULES, rule_of
@@ -64,8 +65,12 @@ def read(event: Json) -> tuple[Event[Any], Rule]:
 def decide(event: Json, known: Known | None = None) -> list[Effect]:
     """The effects ordered by the event's rule, without applying them."""
     read_event, rule = read(event)
-    rule.refer(read_event)
-    return rule.decide(read_event, known or Known(CONFIG))
+    return decide_with(rule, read_event, known or Known(CONFIG))
+
+
+def decide_with(rule: Rule, event: Event[Any], known: Known) -> list[Effect]:
+    """The rule's effects. Raises NotReferred for a row that its `refer` does not name, as in the worker."""
+    return streams_apply.decide(rule, event, known, rule.refer(event))
 
 
 def saved_rows(effects: Iterable[Effect], kind: type[R]) -> list[R]:
@@ -89,8 +94,8 @@ class RulesWorld:
     def apply(self, *events: Json) -> RulesWorld:
         for event in events:
             read_event, rule = read(event)
-            rule.refer(read_event)
-            outcome = apply(rule.decide(read_event, self.known), read_event, self.known)
+            effects = decide_with(rule, read_event, self.known)
+            outcome = apply(effects, read_event, self.known)
             for email in (order for order in outcome.orders if isinstance(order, QueueEmail)):
                 read_mail(email.template, email.data)
                 self.emails.setdefault(email.key, email)

@@ -21,12 +21,12 @@ from schemas.record import Record, Source
 from schemas.settings import Config
 from schemas.state import TimerStatus
 from schemas.timer import TimerDue, timer_event, timer_event_type
+from schemas.verdict import SETTLED
 from sinks.postgres.outboxes import BY_EFFECT, OUTBOXES, Outbox
-from streams.apply import apply
+from streams.apply import apply, decide
 from streams.decode import Decoded, EventSummary, decode, describe
 from streams.rules.registry import Rule
 
-_SETTLED = frozenset({"applied", "ignored", "stale"})
 _UNFORESEEN = "Unforeseen"
 
 
@@ -77,7 +77,7 @@ class Fold:
             return
         self._note_fired(decoded, record)
         judged = self.ledger.get(decoded.envelope.id)
-        if judged is None or judged.outcome not in _SETTLED:
+        if judged is None or judged.outcome not in SETTLED:
             self._decide(record, decoded)
 
     def take_all(self, records: Iterable[Record]) -> Fold:
@@ -97,7 +97,7 @@ class Fold:
         envelope = describe(record.value)
         if envelope is None:
             self.nameless.append((record.partition, record.offset))
-        elif (judged := self.ledger.get(envelope.id)) is None or judged.outcome not in _SETTLED:
+        elif (judged := self.ledger.get(envelope.id)) is None or judged.outcome not in SETTLED:
             self._judge(envelope, "dead", record, type(error).__name__)
 
     def _decide(self, record: Record, decoded: Decoded) -> None:
@@ -107,7 +107,7 @@ class Fold:
             self._judge(envelope, "ignored", record)
             return
         try:
-            effects = rule.decide(event, self.known)
+            effects = decide(rule, event, self.known, rule.refer(event))
         except NotKnownYet:
             self._waiting[envelope.id] = (record, decoded)
             self.waited.add(envelope.id)

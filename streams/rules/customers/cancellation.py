@@ -90,9 +90,7 @@ def leaves_later(known: Known, event: Event[TimerDue], customer_id: str) -> bool
     """Whether the customer has an open timer of this kind that is due later: that one decides then."""
     due = event.object
     return any(
-        timer.kind == due.kind
-        and timer.status in (TimerStatus.PENDING, TimerStatus.FIRED)
-        and (timer.due_at.replace(microsecond=0), timer.timer_key) > (due.due_at, due.timer_key)
+        timer.kind == due.kind and (timer.due_at.replace(microsecond=0), timer.timer_key) > (due.due_at, due.timer_key)
         for timer in known.timers_of(event.account, customer_id)
     )
 

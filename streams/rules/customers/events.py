@@ -24,9 +24,10 @@ CustomerEvent = Event[StripeCustomer]
 
 
 def refer(event: CustomerEvent) -> References:
-    customer = event.object
+    customer, default = event.object, event.object.default_payment_method
     return References(
         customers={(event.account, customer.id)},
+        payment_methods={(event.account, default)} if default else set(),
         timers=cancellation.timer_keys(event.account, customer.id),
         users={customer.user_id} if customer.user_id else set(),
     )

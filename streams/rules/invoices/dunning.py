@@ -80,12 +80,13 @@ def reminders(
     invoice = event.object
     is_first = before is None or before.first_failed_at is None
     is_newest = after.version == event.version
+    open_timers = {timer.timer_key: timer for timer in known.timers_of(event.account, customer.customer_id)}
     effects: list[Effect] = []
     for step in known.config.rules.dunning:
         if step.after_days is None or after.first_failed_at is None:
             continue
         key = f"{DUNNING_REMINDER}:{event.account}:{invoice.id}:{step.template}"
-        pending = known.timer(key)
+        pending = open_timers.get(key)
         if not is_first and (pending is None or pending.status is not TimerStatus.PENDING):
             continue
         due_at = after.first_failed_at + timedelta(days=step.after_days)

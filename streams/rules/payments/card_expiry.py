@@ -12,7 +12,7 @@ from schemas.effects import CancelTimers, Effect, FinishTimer, QueueEmail, Start
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
-from schemas.state import Customer, PaymentMethod, TimerStatus
+from schemas.state import Customer, PaymentMethod
 from schemas.stripe.payment_method import StripePaymentMethod
 from schemas.timer import TimerDue, timer_event_type
 from streams.rules import timers
@@ -24,8 +24,6 @@ CARD_EXPIRING = "card-expiring"
 FIRST_STEP, LAST_STEP = 30, 7
 STEPS = (FIRST_STEP, LAST_STEP)
 """Days before the expiry."""
-
-_OPEN = (TimerStatus.PENDING, TimerStatus.FIRED)
 
 
 def timer_keys(account: str, card: StripePaymentMethod) -> set[str]:
@@ -47,7 +45,7 @@ def remind(known: Known, row: PaymentMethod, card: StripePaymentMethod) -> list[
         present = {
             timer.timer_key
             for timer in known.timers_of(row.account, row.customer_id)
-            if timer.kind == CARD_EXPIRING and timer.subject == row.payment_method_id and timer.status in _OPEN
+            if timer.kind == CARD_EXPIRING and timer.subject == row.payment_method_id
         }
         if present - wanted.keys():
             effects.append(

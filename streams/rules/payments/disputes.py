@@ -15,7 +15,7 @@ from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.payment_facts import derived
 from schemas.references import References
-from schemas.state import Dispute, LinkKind, Payment, Timer, TimerStatus
+from schemas.state import Dispute, LinkKind, Payment, Timer
 from schemas.stripe.dispute import CLOSED, INQUIRY, LOST, UNDER_REVIEW, StripeDispute
 from schemas.timer import TimerDue, timer_event_type
 from schemas.version import Version, is_tie, version
@@ -34,7 +34,6 @@ REMIND_BEFORE = timedelta(days=2)
 
 FUNDS_WITHDRAWN, FUNDS_REINSTATED = "charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated"
 
-_OPEN = (TimerStatus.PENDING, TimerStatus.FIRED)
 
 DisputeEvent = Event[StripeDispute]
 
@@ -187,7 +186,7 @@ def _remind(before: Dispute | None, row: Dispute, present: Timer | None) -> list
         if row.customer_id is not None and before is not None and before.closed_at is None:
             account, kinds = row.account, (DISPUTE_DUE,)
             effects = [CancelTimers(account=account, customer_id=row.customer_id, kinds=kinds, subject=row.dispute_id)]
-        if present is not None and present.status in _OPEN and present.customer_id != row.customer_id:
+        if present is not None and present.is_open and present.customer_id != row.customer_id:
             effects.append(FinishTimer(present.timer_key))  # from before the payment, and so the customer, was known
         return effects
     if before is not None and (before.due_by, before.customer_id) == (row.due_by, row.customer_id):

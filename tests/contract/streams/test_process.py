@@ -19,6 +19,7 @@ from schemas.dead_letter import original_headers
 from schemas.errors import Conflict
 from schemas.kafka_access import KafkaAccess
 from schemas.record import Record, record_of
+from schemas.references import References
 from schemas.settings import Config
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale
 from sinks.postgres.brakes import Brakes
@@ -133,6 +134,20 @@ async def test_the_rest_of_a_batch_is_applied_around_a_dead_event(bench: Process
     reasons = await bench.rows("select reason from billing.events where outcome = 'dead' order by event_id")
     assert reasons[0] == {"reason": "this note is not allowed"}
     assert len(await bench.rows("select 1 from billing.dead_letters where status = 'open'")) == 2
+
+
+async def test_a_rule_that_uses_a_row_outside_its_refer_is_dead_lettered_with_that_reason(bench: ProcessorKit) -> None:
+    """Without the check it would decide on a row that is loaded only if another event of the batch refers to it."""
+    rule = replace(notes.rules["note.written"], refer=lambda _: References())
+    processor = replace(bench.processor, rules={**notes.rules, "note.written": rule})
+    verdicts = await processor.process([note("evt_1", 0)])
+
+    (dead,) = verdicts
+    assert isinstance(dead, Dead)
+    assert (dead.error_class, dead.stage) == ("Unforeseen", "decide")
+    assert "user 'u1'" in dead.reason
+    assert "`refer`" in dead.reason
+    assert await bench.rows("select 1 from billing.users") == []
 
 
 async def test_a_dead_letter_has_all_that_a_replay_needs(bench: ProcessorKit) -> None:

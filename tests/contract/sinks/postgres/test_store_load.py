@@ -11,7 +11,8 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from schemas.errors import Conflict
+from schemas.errors import Conflict, NotReferred
+from schemas.reach import Reach
 from schemas.references import References
 from schemas.state import (
     Customer,
@@ -113,6 +114,30 @@ async def test_a_reference_loads_the_whole_customer(peopled: Store, what: str) -
     refs, besides = REFERENCES[what]
     rows = await loaded(peopled, refs)
     assert sorted(map(repr, rows)) == sorted(map(repr, [*MINE.values(), *besides]))
+
+
+@pytest.mark.parametrize("what", [*REFERENCES, "user", "open timer", "nothing"])
+async def test_a_rule_may_use_exactly_the_rows_that_its_references_load(peopled: Store, what: str) -> None:
+    """`Reach` checks the reads of a rule without asking the store. Both must agree on every row."""
+    more = {
+        "user": References(users={"usr_stranger"}),
+        "open timer": References(timers={"pending_cus_1"}),
+        "nothing": References(),
+    }
+    refs = more[what] if what in more else REFERENCES[what][0]
+    others = [*_household("cus_2").values(), *_household("cus_1", "acct_1").values()]
+    everything: list[Row] = [*MINE.values(), PAYMENT, DISPUTE, DONE, STRANGER, *others]
+    reach = Reach(refs, known(*everything))
+    usable = [row for row in everything if _is_usable(reach, row)]
+    assert sorted(map(repr, usable)) == sorted(map(repr, await loaded(peopled, refs)))
+
+
+def _is_usable(reach: Reach, row: Row) -> bool:
+    try:
+        reach.row(row)
+    except NotReferred:
+        return False
+    return True
 
 
 async def test_rows_are_returned_in_locking_order(peopled: Store) -> None:

@@ -25,7 +25,7 @@ from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
 from streams.apply import apply
 from tests.kits.paymentkit import PatientWorld
-from tests.kits.rulekit import CONFIG, DAY, NOW, read
+from tests.kits.rulekit import CONFIG, DAY, NOW, decide_with, read
 
 KINDS: list[type[Row]] = [Customer, Payment, PaymentMethod, Dispute, Timer]
 
@@ -77,7 +77,7 @@ async def _is_settled(store: Store, mails: set[str], event: Json) -> bool:
     async with store.transaction([]) as transaction:
         known = Known(CONFIG, await transaction.load(rule.refer(read_event)))
         try:
-            outcome = apply(rule.decide(read_event, known), read_event, known)
+            outcome = apply(decide_with(rule, read_event, known), read_event, known)
         except NotKnownYet:
             return False
         mails |= {order.key for order in outcome.orders if isinstance(order, QueueEmail)}

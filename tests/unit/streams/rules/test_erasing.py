@@ -10,7 +10,7 @@ from local.stripe.builder import Json, StripeEvents
 from schemas.effects import Effect, Erase, FinishTimer, OrderExport, StartTimer
 from schemas.state import Customer, Organization, Timer, TimerStatus, derived_id
 from schemas.timer import timer_event
-from tests.kits.rulekit import DAY, MAKERS, NOW, RulesWorld, at, read, saved_rows
+from tests.kits.rulekit import DAY, MAKERS, NOW, RulesWorld, at, decide_with, read, saved_rows
 
 pytestmark = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.shape.name.lower())
 
@@ -40,13 +40,13 @@ def erase_timer(world: RulesWorld, subject: str = "sub_1") -> Timer:
 def fire(world: RulesWorld, subject: str = "sub_1") -> list[Effect]:
     """The effects of the customer's erase timer on the rows known now."""
     event, rule = read(timer_event(erase_timer(world, subject)))
-    return rule.decide(event, world.known)
+    return decide_with(rule, event, world.known)
 
 
 def test_B6_a_cancellation_orders_an_export_with_the_id_in_its_mail(make: StripeEvents) -> None:
     world = RulesWorld().apply(joined(make), subscribed(make))
     event, rule = read(cancelled(make))
-    orders = [effect for effect in rule.decide(event, world.known) if isinstance(effect, OrderExport)]
+    orders = [effect for effect in decide_with(rule, event, world.known) if isinstance(effect, OrderExport)]
     key = derived_id("exp", "", "sub_1")
     assert orders == [OrderExport(key=key, account="", customer_id="cus_1", keep_until=at(END + 30 * DAY))]
     assert world.apply(cancelled(make)).data("subscription-canceled")["export_id"] == key
@@ -55,7 +55,7 @@ def test_B6_a_cancellation_orders_an_export_with_the_id_in_its_mail(make: Stripe
 def test_B6_a_deleted_customer_is_exported_and_erased_too(make: StripeEvents) -> None:
     world = RulesWorld().apply(joined(make))
     event, rule = read(make.event("customer.deleted", make.customer(), END))
-    effects = rule.decide(event, world.known)
+    effects = decide_with(rule, event, world.known)
     assert [effect.customer_id for effect in effects if isinstance(effect, OrderExport)] == ["cus_1"]
     assert [effect.due_at for effect in effects if isinstance(effect, StartTimer)] == [at(END + 30 * DAY)]
 
