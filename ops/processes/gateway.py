@@ -78,7 +78,9 @@ def run(settings: Settings, config: Config, *, child_fd: int | None = None) -> i
             return await _serve(settings, found, listeners[0], is_child=False)
         return await _watch_children(listeners)
 
-    return run_process("gateway", main)
+    # The parent of several processes runs on asyncio's own loop: uvloop does not pass sockets on to children.
+    is_parent = child_fd is None and settings.gateway_processes > 1
+    return run_process("gateway", main, on_uvloop=not is_parent)
 
 
 async def _serve(

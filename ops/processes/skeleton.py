@@ -32,15 +32,21 @@ log = structlog.get_logger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def run_process(name: str, main: Callable[[], Coroutine[Any, Any, ExitCode | None]], *, policy: bool = False) -> int:
-    """Runs the main of `billing NAME` on uvloop and returns its exit code.
+def run_process(
+    name: str,
+    main: Callable[[], Coroutine[Any, Any, ExitCode | None]],
+    *,
+    policy: bool = False,
+    on_uvloop: bool = True,
+) -> int:
+    """Runs the main of `billing NAME`, on uvloop by default, and returns its exit code.
 
     An expected error (a setting, a service that does not answer, a taken port) becomes one line on stderr. With
     `policy` uvloop also becomes the loop of other threads: Faust's consumer creates a loop of its own.
     """
     if policy:
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    with asyncio.Runner(loop_factory=None if policy else uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if on_uvloop and not policy else None) as runner:
         try:
             return runner.run(main()) or ExitCode.DONE
         except EXPECTED as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, Table, and_, func, or_, select
+from sqlalchemy import Select, String, Table, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.state import Organization
@@ -65,7 +65,8 @@ async def effects_of_event(connection: AsyncConnection, event: Found) -> list[Fo
     """
     found: list[Found] = []
     for table in tables.STATE_TABLES.values():
-        versions = [column for column in table.c if column.name == "version" or column.name.endswith("_version")]
+        named = (column for column in table.c if column.name == "version" or column.name.endswith("_version"))
+        versions = [column for column in named if isinstance(column.type, String)]  # not counters
         if not versions or "customer_id" not in table.c or event["customer_id"] is None:
             continue
         # A version ends with its event's id (schemas/version.py).
