@@ -23,7 +23,7 @@ from local.stack.postgres import EmbeddedPostgres
 from schemas.settings import Settings
 from sinks.postgres.migration import migrate
 
-SECRET = "whsec_bench"
+SECRET = "whsec_OfTheBenchmarkAndNothingElse0123"
 POSTGRES = {
     "track_commit_timestamp": "on",
     "shared_buffers": "2GB",  # the usual quarter of a small server's memory; the default is 128 MB
@@ -33,8 +33,9 @@ POSTGRES = {
 }
 
 _CONFIG = f"""\
-[endpoints.default]
 mode = "test"
+
+[endpoints.default]
 secrets = ["{SECRET}"]
 
 [plans.pro]

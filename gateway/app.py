@@ -169,6 +169,8 @@ async def _take(
     facts |= {"event_id": event.event_id, "type": event.type, "account": event.account, "livemode": event.livemode}
     if event.livemode is not endpoint.mode.livemode:
         raise refusals.mode_mismatch(endpoint.mode)
+    if event.account and not endpoint.connect:
+        raise refusals.connected_account()
     try:
         await gateway.publisher.publish(event.key.encode(), body, _headers(event, endpoint, received_at).encode())
     except NotStored as error:

@@ -1,4 +1,4 @@
-"""The webhook endpoints of the config: mode, secrets and allowed networks of each, parsed and checked."""
+"""The webhook endpoints of the config: secrets and allowed networks of each, parsed and checked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from schemas.settings import Config, InvalidSettings, Mode
+from schemas.webhook_secrets import secret_variable, weakness_of, webhook_secrets
 
 DEFAULT = "default"
 """The name of the endpoint that `/webhooks/stripe` without a name leads to."""
@@ -17,11 +18,15 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class WebhookEndpoint:
-    """One endpoint. `secrets` are complete `whsec_…` strings in UTF-8; the repr leaves them out."""
+    """One endpoint. `mode` is that of the whole system.
+
+    `secrets` are complete `whsec_…` strings in UTF-8; the repr leaves them out.
+    """
 
     name: str
     mode: Mode
     secrets: tuple[bytes, ...] = field(repr=False)
+    connect: bool = False
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
 
     def admits(self, peer: str | None) -> bool:
@@ -42,20 +47,22 @@ def webhook_endpoints(config: Config) -> Mapping[str, WebhookEndpoint]:
     if not config.endpoints:
         raise InvalidSettings("BILLING_CONFIG: endpoints: none is configured, so no event can be received")
     found: dict[str, WebhookEndpoint] = {}
-    mode_of_secret: dict[bytes, Mode] = {}
     for name, endpoint in config.endpoints.items():
         where = f"BILLING_CONFIG: endpoints.{name}"
         if not _NAME.fullmatch(name):
             raise InvalidSettings(
                 f"{where}: the name must have 1 to 64 characters of A-Z a-z 0-9 _ . - (it is part of the URL)"
             )
-        secrets = tuple(secret.get_secret_value().encode() for secret in endpoint.secrets)
-        for secret in secrets:
-            if not secret.strip():
-                raise InvalidSettings(f"{where}.secrets: a secret is empty, so anyone could sign events")
-            if mode_of_secret.setdefault(secret, endpoint.mode) is not endpoint.mode:
-                raise InvalidSettings(f"{where}.secrets: a secret is shared between live and test mode")
-        found[name] = WebhookEndpoint(name, endpoint.mode, secrets, _networks(endpoint.allow_ips, where))
+        given = webhook_secrets(name, endpoint)
+        if not given:
+            raise InvalidSettings(f"{where}.secrets: none is given, here or in {secret_variable(name)}")
+        for secret in given:
+            if (problem := weakness_of(secret)) is not None:
+                raise InvalidSettings(f"{where}.secrets: {problem}")
+        secrets = tuple(secret.encode() for secret in given)
+        found[name] = WebhookEndpoint(
+            name, config.mode, secrets, endpoint.connect, _networks(endpoint.allow_ips, where)
+        )
     return found
 
 

@@ -56,7 +56,11 @@ def not_an_event(reason: str) -> RequestRefused:
 
 
 def mode_mismatch(mode: Mode) -> RequestRefused:
-    return RequestRefused(400, "mode_mismatch", f"this endpoint takes {mode.value}-mode events only")
+    return RequestRefused(400, "mode_mismatch", f"this system takes {mode.value}-mode events only")
+
+
+def connected_account() -> RequestRefused:
+    return RequestRefused(400, "connected_account", "this endpoint takes no events of connected accounts")
 
 
 def record_too_large() -> RequestRefused:

@@ -17,13 +17,10 @@ from local.stack.process import find, write_own_pid
 _CONFIG = """\
 # Written by `billing up` at its first start in this folder. You can edit it, or use another with BILLING_CONFIG.
 
-[endpoints.default]
 mode = "test"
-secrets = ["{default_secret}"]
 
-[endpoints.live]
-mode = "live"
-secrets = ["{live_secret}"]
+[endpoints.default]
+secrets = ["{secret}"]
 
 [plans.free]
 name = "Free"
@@ -122,11 +119,10 @@ def write_private(path: Path, text: str) -> None:
 
 
 def own_config(state_dir: Path) -> Path:
-    """Return `STATE_DIR/config.toml`. Creates it with new secrets if it is missing, and adds `[mail]` to an old one."""
+    """Return `STATE_DIR/config.toml`. Creates it with a new secret if missing, and adds `[mail]` to an old one."""
     path = state_dir / "config.toml"
     if not path.exists():
-        fresh = {name: f"whsec_{secrets.token_hex(24)}" for name in ("default_secret", "live_secret")}
-        write_private(path, _CONFIG.format(**fresh) + _MAIL)
+        write_private(path, _CONFIG.format(secret=f"whsec_{secrets.token_hex(24)}") + _MAIL)
     elif "[mail]" not in (written := path.read_text()):
         write_private(path, written + _MAIL)
     return path

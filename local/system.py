@@ -21,7 +21,7 @@ from local.stack.process import Process, ServerNotReady, end_leftovers
 from local.stack.supervisor import Child, Supervisor
 from local.state_dir import AlreadyRunning, Claim, link_secret, own_config, write_env
 from schemas.environment import CLOCK_OFFSET
-from schemas.settings import Config, InvalidSettings, Mode, Settings, load_config
+from schemas.settings import Config, InvalidSettings, Settings, load_config
 
 READY_TIMEOUT = 60.0
 """Seconds within which the processes must be ready after Kafka and Postgres answer."""
@@ -257,10 +257,10 @@ class System:
 
 
 def _test_secret(config: Config) -> str:
-    """Return the secret of the endpoint `default`. Raises InvalidSettings if it is missing or not in test mode."""
+    """Return the secret of the endpoint `default`. Raises InvalidSettings if it is missing."""
     endpoint = config.endpoints.get("default")
-    if endpoint is None or endpoint.mode is not Mode.TEST:
-        raise InvalidSettings('BILLING_CONFIG: `billing up` needs an endpoint `default` with mode = "test"')
+    if endpoint is None:
+        raise InvalidSettings("BILLING_CONFIG: `billing up` needs an endpoint `default`")
     return endpoint.secrets[0].get_secret_value()
 
 

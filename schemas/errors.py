@@ -11,6 +11,7 @@
     ├── NotReferred              a rule uses a row that its `refer` does not name: a bug, dead-lettered as Unforeseen
     └── Poison                   fails the same way on every try: dead-lettered, and the partition continues
         ├── MalformedEvent       cannot be parsed as an event, or as the object of its type
+        ├── WrongMode            belongs to Stripe's other mode (live or test)
         ├── RuleViolated         the payload contradicts itself or a rule
         ├── StoreRefused         Postgres rejects these values permanently
         ├── NeverKnown           the object it refers to did not arrive within the limit
@@ -90,6 +91,10 @@ class Poison(BillingError):
 
 class MalformedEvent(Poison):
     """The record is not an event, or its object does not fit the model of its type."""
+
+
+class WrongMode(Poison):
+    """The event belongs to Stripe's other mode: one system serves one mode."""
 
 
 class RuleViolated(Poison):

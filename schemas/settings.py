@@ -54,9 +54,9 @@ class _Frozen(BaseModel):
 class Endpoint(_Frozen):
     """One webhook endpoint in Stripe's dashboard. Stripe posts to `/webhooks/stripe/{name}`."""
 
-    mode: Mode
-    secrets: tuple[SecretStr, ...] = Field(min_length=1)
-    """Complete `whsec_…` strings. Two during the rotation of a secret."""
+    secrets: tuple[SecretStr, ...] = ()
+    """Complete `whsec_…` strings, two during the rotation of a secret; more can come from the environment or a file
+    (schemas/webhook_secrets.py)."""
     connect: bool = False
     """Whether this endpoint receives events of connected accounts (events with `account`)."""
     allow_ips: tuple[str, ...] = ()
@@ -150,12 +150,39 @@ class Access(_Frozen):
 class Config(_Frozen):
     """The TOML file that `BILLING_CONFIG` names."""
 
+    mode: Mode = Mode.TEST
+    """The mode of the whole system: its endpoints, topics, database and Stripe key. Events of the other are refused."""
     endpoints: dict[str, Endpoint] = Field(default_factory=dict)
     plans: dict[str, Plan] = Field(default_factory=dict)
     """From small to large, in the order of the file."""
     access: Access = Access()
     mail: Mail = Mail()
     rules: Rules = Rules()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_mode(cls, given: Any) -> Any:
+        """Refuses a file from before 2.0, in which each endpoint had a mode, with the line to write."""
+        tables = given.get("endpoints") if isinstance(given, dict) else None
+        named = {
+            name: table["mode"]
+            for name, table in (tables.items() if isinstance(tables, dict) else ())
+            if isinstance(table, dict) and "mode" in table
+        }
+        if not named:
+            return given
+        modes = {str(mode) for mode in (*named.values(), *([given["mode"]] if "mode" in given else []))}
+        where = ", ".join(f"endpoints.{name}" for name in named)
+        if len(modes) > 1:
+            raise ValueError(
+                f"{where}: live and test mode are in one file, but a system serves one mode. Write mode = "
+                '"live" or mode = "test" above the first table, remove mode from the endpoints, and move the endpoints '
+                "of the other mode to a second system with its own database, topic prefix and Stripe key"
+            )
+        mode = modes.pop() if modes <= {Mode.LIVE, Mode.TEST} else Mode.TEST
+        raise ValueError(
+            f'{where}: mode is not a key of an endpoint. Write mode = "{mode}" above the first table, and remove it here'
+        )
 
     @model_validator(mode="after")
     def _one_plan_per_price(self) -> Config:

@@ -9,10 +9,11 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from schemas.errors import MalformedEvent
+from schemas.errors import MalformedEvent, WrongMode
 from schemas.event import Event
 from schemas.fast_row import value
 from schemas.ordering import account_of, customer_id_of
+from schemas.settings import Mode
 from schemas.storable import MAX_ID_BYTES, bounded, bounded_or_none, is_storable
 from streams.rules.registry import Rule
 
@@ -55,6 +56,13 @@ def decode(value: bytes | None, rules: Mapping[str, Rule]) -> Decoded:
     if rule is None:
         return Decoded(envelope, None, None)
     return Decoded(envelope, _event(raw, envelope, rule), rule)
+
+
+def check_mode(decoded: Decoded, mode: Mode) -> None:
+    """Raises WrongMode if the event belongs to the other mode, whatever appended it: the gateway, a replay, a timer."""
+    if decoded.envelope.livemode is not mode.livemode:
+        other = Mode.LIVE if decoded.envelope.livemode else Mode.TEST
+        raise WrongMode(f"the event is in {other} mode, this system serves {mode} mode (`mode` in BILLING_CONFIG)")
 
 
 def describe(value: bytes | None) -> EventSummary | None:

@@ -30,6 +30,7 @@ from schemas.errors import (
     Transient,
     Unforeseen,
     Unsettled,
+    WrongMode,
 )
 from schemas.event import Event
 from schemas.fast_row import replace
@@ -47,7 +48,7 @@ from sinks.postgres.rows import DeadLetterRow, ErasureRow, Flush
 from sinks.postgres.store import Store, Transaction
 from streams.apply import apply, decide
 from streams.brake import Brake, BrakeTripped
-from streams.decode import decode, describe
+from streams.decode import check_mode, decode, describe
 from streams.flush import _bare_row, _ledger_row, _origin, _revived
 from streams.item import Attempt, Item, _id_of, _is_unread
 from streams.rules.registry import OTHER, Rule
@@ -136,7 +137,9 @@ class Processor:
             item.verdict = Dead(Unforeseen.__name__, "buried by an operator", "store")
             return item
         try:
-            item.decoded = decode(record.value, self.rules)
+            decoded = decode(record.value, self.rules)
+            check_mode(decoded, self.config.mode)
+            item.decoded = decoded
         except Exception as error:  # noqa: BLE001  # decoding is pure, so every retry would raise the same
             item.verdict = _dead(error, "decode")
         return item

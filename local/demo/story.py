@@ -393,11 +393,10 @@ def _trouble(now: int) -> Sequence[Step]:
         Step(
             who="Eve",
             customer_id=eve.customer_id,
-            what="a test event at the live endpoint",
-            event=eve.make.event("invoice.paid", eve.invoice(2, PRO, now, status="paid"), now),
+            what="a live event in a test-mode system",
+            event=StripeEvents(livemode=True).event("invoice.paid", eve.invoice(2, PRO, now, status="paid"), now),
             outcome=None,
             answer=400,
-            endpoint="live",
         ),
         eve.step("a status that does not exist", "customer.subscription.updated", broken, now - 30, outcome="dead"),
         eve.step(

@@ -24,7 +24,7 @@ def dispatcher() -> None:
 
     async def main() -> None:
         server, composer = mail_parts(settings, config)
-        stripe_parts(settings)
+        stripe_parts(settings, config)
         check_exports(settings)
         await run(settings, config, server, composer)
 

@@ -17,6 +17,7 @@ from local.stripe.trigger import EXAMPLE_CUSTOMER, InvalidEvent, make_event, rea
 from ops.commands.terminal import exits, refuse, run_or_exit, say, say_json
 from ops.runtime.exit_codes import ExitCode
 from schemas.settings import Config, InvalidSettings, Mode, Settings, load_config, load_settings
+from schemas.webhook_secrets import secret_variable, webhook_secrets
 
 
 def trigger(
@@ -32,7 +33,7 @@ def trigger(
         Path | None, typer.Option("--file", exists=True, help="JSON file with an event or an object of TYPE.")
     ] = None,
     shape: Annotated[ApiShape, typer.Option(help="Stripe API version of the event.")] = ApiShape.NEW,
-    endpoint: Annotated[str, typer.Option(help="The endpoint to post to; it must be in test mode.")] = "default",
+    endpoint: Annotated[str, typer.Option(help="The endpoint to post to.")] = "default",
     url: Annotated[
         str,
         typer.Option(envvar="BILLING_GATEWAY_URL", help="URL of the gateway. Default: the gateway of the settings."),
@@ -45,7 +46,7 @@ def trigger(
 
     Prices are those of the config's plans. The ids follow the customer's: a refund fits the invoice triggered before.
 
-    Exits 0 if the gateway accepted it, 1 if not, 2 if a setting is missing or the endpoint is in live mode, 3 if the
+    Exits 0 if the gateway accepted it, 1 if not, 2 if a setting is missing or the system is in live mode, 3 if the
     gateway does not answer.
     """
     if type_ == "list":
@@ -77,13 +78,16 @@ def trigger(
 
 
 def secret_of(config: Config, settings: Settings, endpoint: str) -> SecretStr:
-    """Return the endpoint's secret. Raises InvalidSettings if the API key or the endpoint is in live mode."""
+    """Return the endpoint's secret. Raises InvalidSettings if the API key or the system is in live mode."""
     key = settings.stripe_api_key.get_secret_value() if settings.stripe_api_key else ""
     if key.startswith(("sk_live_", "rk_live_")):
         raise InvalidSettings("BILLING_STRIPE_API_KEY is a live key: test events are not allowed")
+    if config.mode is not Mode.TEST:
+        raise InvalidSettings('BILLING_CONFIG: mode = "live": test events are not allowed')
     found = config.endpoints.get(endpoint)
     if found is None:
         raise InvalidSettings(f"no endpoint {endpoint} (configured: {', '.join(config.endpoints) or 'none'})")
-    if found.mode is not Mode.TEST:
-        raise InvalidSettings(f"endpoint {endpoint} is in live mode: test events are not allowed")
-    return found.secrets[0]
+    given = webhook_secrets(endpoint, found)
+    if not given:
+        raise InvalidSettings(f"endpoint {endpoint} has no secret, in BILLING_CONFIG or in {secret_variable(endpoint)}")
+    return SecretStr(given[0])

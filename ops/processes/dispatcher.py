@@ -64,7 +64,7 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
     claimer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     async with (
         _mail_dispatcher(settings, config, server, composer, metrics, claimer) as mails,
-        call_dispatcher(settings, metrics.registry, claimer=claimer, clock=utc_now) as calls,
+        call_dispatcher(settings, config, metrics.registry, claimer=claimer, clock=utc_now) as calls,
         exporter(settings, metrics.registry, claimer=claimer, clock=utc_now) as exports,
     ):
         loops = (mails, calls, exports)
@@ -146,19 +146,19 @@ async def exporter(
         await orders.close()
 
 
-def stripe_parts(settings: Settings) -> tuple[ApiKey, str] | None:
+def stripe_parts(settings: Settings, config: Config) -> tuple[ApiKey, str] | None:
     """Return the API key and Stripe's base URL, None without a key. Raises InvalidSettings."""
     if settings.stripe_api_key is None:
         return None
-    return parse_key(settings.stripe_api_key), parse_base(settings.stripe_api_base)
+    return parse_key(settings.stripe_api_key, mode=config.mode), parse_base(settings.stripe_api_base)
 
 
 @asynccontextmanager
 async def call_dispatcher(
-    settings: Settings, registry: CollectorRegistry, *, claimer: str, clock: Callable[[], datetime]
+    settings: Settings, config: Config, registry: CollectorRegistry, *, claimer: str, clock: Callable[[], datetime]
 ) -> AsyncIterator[CallDispatcher]:
     """Yield a dispatcher of calls to Stripe to run inside the block. Raises InvalidSettings."""
-    parts = stripe_parts(settings)
+    parts = stripe_parts(settings, config)
     calls = await Calls.connect(settings.database_url, claimer=claimer, pool_size=LANES + 1 if parts else 1)
     try:
         if parts is None:

@@ -15,7 +15,7 @@ from recovery.reconcile.objects import DriftReport, ObjectComparison, repair
 from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.runs import Runs
 from recovery.reconcile.window import KEPT
-from schemas.settings import Config, InvalidSettings, Mode, Settings
+from schemas.settings import Config, InvalidSettings, Settings
 from schemas.timing import utc_now
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey, parse_base, parse_key
@@ -63,11 +63,10 @@ async def logging(settings: Settings) -> AsyncIterator[EventAppender]:
 
 
 def key_and_base(settings: Settings, config: Config) -> tuple[ApiKey, str]:
-    """Return the API key and the base address. Raises InvalidSettings, also if the key's mode fits no endpoint."""
+    """Return the API key and the base address. Raises InvalidSettings, also if the key is of the other mode."""
     if settings.stripe_api_key is None:
         raise InvalidSettings("BILLING_STRIPE_API_KEY is not set")
-    key = parse_key(settings.stripe_api_key)
-    _check_mode(key.mode, config)
+    key = parse_key(settings.stripe_api_key, mode=config.mode)
     return key, parse_base(settings.stripe_api_base)
 
 
@@ -76,13 +75,6 @@ async def accounts_asked(lists: Lists, named: list[str], *, all_accounts: bool) 
     if all_accounts:
         return ["", *await connected_accounts(lists)]
     return named or [""]
-
-
-def _check_mode(mode: Mode, config: Config) -> None:
-    """Raise InvalidSettings if no endpoint has this mode: the gateway would never have accepted such events."""
-    modes = {endpoint.mode for endpoint in config.endpoints.values()}
-    if mode not in modes:
-        raise InvalidSettings(f"BILLING_STRIPE_API_KEY is in {mode} mode, no endpoint of BILLING_CONFIG is")
 
 
 async def run(

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from gateway.bodies import BodyBounds
-from schemas.settings import Endpoint, Mode
+from schemas.settings import Endpoint
 from tests.kits.gatewaykit import (
-    LIVE_SECRET,
+    CONNECT_SECRET,
+    FORGED,
     SECRET,
     Served,
     config,
@@ -35,6 +36,8 @@ from tests.kits.gatewaykit import (
     signed,
 )
 
+OLD, NEW = b"whsec_OfTheRollingEndpointOld01234567", b"whsec_OfTheRollingEndpointNew01234567"
+
 pytestmark = pytest.mark.e2e
 
 LIMIT = 256 * 1024
@@ -47,8 +50,8 @@ def topic(kafka_bootstrap: str) -> str:
 
 @pytest.fixture(scope="module")
 def gateway(kafka_bootstrap: str, topic: str) -> Iterator[Served]:
-    fenced = Endpoint(mode=Mode.TEST, secrets=(SecretStr(SECRET.decode()),), allow_ips=("203.0.113.0/24",))
-    rolling = Endpoint(mode=Mode.TEST, secrets=(SecretStr("whsec_old"), SecretStr("whsec_new")))
+    fenced = Endpoint(secrets=(SecretStr(SECRET.decode()),), allow_ips=("203.0.113.0/24",))
+    rolling = Endpoint(secrets=(SecretStr(OLD.decode()), SecretStr(NEW.decode())))
     configured = config(fenced=fenced, rolling=rolling)
     with serving(kafka_bootstrap, topic, configured, body_bounds=BodyBounds(limit=LIMIT, within_s=1.0)) as served:
         yield served
@@ -94,17 +97,17 @@ def test_keys_are_partitioned_as_by_java_and_aiokafka(gateway: Served, kafka_boo
 
 
 def test_a_thin_event_is_taken(gateway: Served, kafka_bootstrap: str, topic: str) -> None:
-    """A5: thin events are accepted at the endpoint of their mode."""
-    thin = {"id": "evt_thin", "object": "v2.core.event", "type": "v1.x", "livemode": True, "created": "2026-01-01"}
+    """A5: thin events are accepted in the system of their mode."""
+    thin = {"id": "evt_thin", "object": "v2.core.event", "type": "v1.x", "livemode": False, "created": "2026-01-01"}
     body = json.dumps(thin).encode()
-    assert post(gateway.port, body, signed(body, LIVE_SECRET), path="/webhooks/stripe/live").status == 200
+    assert post(gateway.port, body, signed(body)).status == 200
     assert stored(kafka_bootstrap, topic, "evt_thin") == [body]
 
 
 def test_secrets_are_rolled_without_a_gap(gateway: Served) -> None:
     """While both secrets are configured, a signature with the old one, the new one or both is valid (A2)."""
     body = event()
-    for header in (signed(body, b"whsec_old"), signed(body, b"whsec_new"), signed(body, b"whsec_x", b"whsec_new")):
+    for header in (signed(body, OLD), signed(body, NEW), signed(body, FORGED, NEW)):
         assert post(gateway.port, body, header, path="/webhooks/stripe/rolling").status == 200
 
 
@@ -114,13 +117,17 @@ def test_everything_else_is_refused_and_nothing_is_produced(gateway: Served, kaf
     now = int(time.time())
     body, junk, wrong_mode = event(), b"\xff\xfe not json", event(livemode=True)
     too_large = event(pad=LIMIT)
-    fenced, live, nowhere = (f"/webhooks/stripe/{name}" for name in ("fenced", "live", "nowhere"))
+    fenced, connect, nowhere = (f"/webhooks/stripe/{name}" for name in ("fenced", "connect", "nowhere"))
+    of_account = event(account="acct_1")
+    thin_of_account = json.dumps(
+        {"id": "evt_thin_1", "object": "v2.core.event", "type": "v1.x", "livemode": False, "context": "acct_1"}
+    ).encode()
     cases = [
         (400, "signature_missing", post(gateway.port, body)),
-        (400, "signature_mismatch", post(gateway.port, body, signed(body, b"whsec_forged"))),
+        (400, "signature_mismatch", post(gateway.port, body, signed(body, FORGED))),
         (400, "signature_mismatch", post(gateway.port, body + b" ", signed(body))),
-        (400, "signature_mismatch", post(gateway.port, body, signed(body), path=live)),
-        (400, "signature_mismatch", post(gateway.port, body, signed(body, LIVE_SECRET))),
+        (400, "signature_mismatch", post(gateway.port, body, signed(body), path=connect)),
+        (400, "signature_mismatch", post(gateway.port, body, signed(body, CONNECT_SECRET))),
         (400, "signature_outside_tolerance", post(gateway.port, body, signed(body, at=now - 310))),
         (400, "signature_outside_tolerance", post(gateway.port, body, signed(body, at=now + 310))),
         (400, "signature_malformed", post(gateway.port, body, "t=1,t=2,v1=" + "0" * 64)),
@@ -129,7 +136,8 @@ def test_everything_else_is_refused_and_nothing_is_produced(gateway: Served, kaf
         (400, "not_an_event", post(gateway.port, b"", signed(b""))),
         (400, "not_an_event", post(gateway.port, b"[" * 9999, signed(b"[" * 9999))),
         (400, "mode_mismatch", post(gateway.port, wrong_mode, signed(wrong_mode))),
-        (400, "mode_mismatch", post(gateway.port, body, signed(body, LIVE_SECRET), path=live)),
+        (400, "connected_account", post(gateway.port, of_account, signed(of_account))),
+        (400, "connected_account", post(gateway.port, thin_of_account, signed(thin_of_account))),
         (403, "address_not_allowed", post(gateway.port, body, signed(body), path=fenced)),
         (404, "unknown_endpoint", post(gateway.port, body, signed(body), path=nowhere)),
         (404, "unknown_endpoint", post(gateway.port, body, signed(body), path="/webhooks/stripe/%00%ff")),

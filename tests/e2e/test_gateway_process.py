@@ -46,7 +46,7 @@ class GatewayProcess:
 
     def __init__(self, folder: Path, settings: Settings, **extra: str) -> None:
         config = folder / "billing.toml"
-        config.write_text(f'[endpoints.default]\nmode = "test"\nsecrets = ["{SECRET.decode()}"]\n')
+        config.write_text(f'[endpoints.default]\nsecrets = ["{SECRET.decode()}"]\n')
         self.log = folder / "gateway.log"
         env = environment(settings, config) | extra
         with self.log.open("wb") as log:
@@ -247,7 +247,7 @@ def billing(command: str, env: Mapping[str, str]) -> subprocess.CompletedProcess
 def test_a_failed_start_is_one_line_and_an_exit_code(topics: Settings, tmp_path: Path) -> None:
     """Missing setting or no endpoint: exit 2. Port in use: exit 1. One line each."""
     config = tmp_path / "billing.toml"
-    config.write_text(f'[endpoints.default]\nmode = "test"\nsecrets = ["{SECRET.decode()}"]\n')
+    config.write_text(f'[endpoints.default]\nsecrets = ["{SECRET.decode()}"]\n')
     env = environment(topics, config)
     missing = billing("gateway", {name: value for name, value in env.items() if name != "BILLING_KAFKA_BOOTSTRAP"})
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)

@@ -48,12 +48,9 @@ class Sending:
 
     @property
     def endpoint(self) -> str:
-        """The endpoint to which Stripe would send it: by mode, and by whether it is about a connected account."""
+        """The endpoint to which Stripe would send it: by whether it is about a connected account."""
         account = self.event.get("context" if self.event["object"] == "v2.core.event" else "account")
-        is_live = self.event.get("livemode") in (True, "true")
-        if account:
-            return "connect-live" if is_live else "connect"
-        return "live" if is_live else "default"
+        return "connect" if account else "default"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +75,8 @@ async def test_each_example_event_has_an_allowed_outcome(system: RiggedSystem) -
 
 
 def recorded(folder: Path) -> list[Sending]:
-    """The files in a fixed order. Each gets a new id and a `created` within the last minutes, in that order."""
+    """The files in a fixed order. Each gets a new id, test mode (a system serves one
+    mode), and a `created` within the last minutes, in that order."""
     paths = sorted(folder.rglob("*.json"))
     begin = int(time.time()) - len(paths)
     sendings = []
@@ -87,24 +85,25 @@ def recorded(folder: Path) -> list[Sending]:
         is_thin = event["object"] == "v2.core.event"
         created = begin + number
         event["id"] = f"evt_recorded_{begin}_{number}"
+        event["livemode"] = False
         event["created"] = datetime.fromtimestamp(created, UTC).isoformat() if is_thin else created
         sendings.append(Sending(str(path.relative_to(folder)), event))
     return sendings
 
 
 def made() -> list[Sending]:
-    """Each example in both API shapes, for the own account and a connected one, in test mode and live mode.
+    """Each example in both API shapes, for the own account and a connected one.
 
     Each is about objects of its own, so none is stale.
     """
     begin = int(time.time())
     sendings: list[Sending] = []
     for shape in ApiShape:
-        for account, livemode in ((None, False), (None, True), ("acct_connected", False), ("acct_connected", True)):
+        for account in (None, "acct_connected"):
             for type_ in EXAMPLES:
-                text = json.dumps(example(type_, begin, StripeEvents(shape, account, livemode)))
+                text = json.dumps(example(type_, begin, StripeEvents(shape, account)))
                 event = json.loads(text.replace('_1"', f'_made{len(sendings)}"'))
-                sendings.append(Sending(f"{type_} {shape} {account} {livemode}", event))
+                sendings.append(Sending(f"{type_} {shape} {account}", event))
     return sendings
 
 

@@ -34,7 +34,7 @@ from tests.paths import ROOT
 
 pytestmark = pytest.mark.e2e
 
-CONFIG = f'[endpoints.default]\nmode = "test"\nsecrets = ["{SECRET.decode()}"]\n'
+CONFIG = f'[endpoints.default]\nsecrets = ["{SECRET.decode()}"]\n'
 
 
 @pytest.fixture(scope="module")

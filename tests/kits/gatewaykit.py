@@ -31,11 +31,12 @@ from gateway.publisher import Publisher, PublishLimits
 from gateway.signature import sign
 from schemas.kafka_access import KafkaAccess
 from schemas.record import decode_headers
-from schemas.settings import Config, Endpoint, Mode, Settings
+from schemas.settings import Config, Endpoint, Settings
 from tests.kits.ends import end_of
 
-SECRET = b"whsec_test_secret"
-LIVE_SECRET = b"whsec_live_secret"
+SECRET = b"whsec_OfTheDefaultEndpoint0123456789ab"
+CONNECT_SECRET = b"whsec_OfTheConnectEndpoint0123456789ab"
+FORGED = b"whsec_ThatTheGatewayDoesNotKnow012345"
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,10 @@ def signed(body: bytes, *secrets: bytes, at: int | None = None) -> str:
 
 
 def config(**endpoints: Endpoint) -> Config:
-    """A config with the endpoints `default` (test mode) and `live`, plus or replaced by `endpoints`."""
+    """A test-mode config with the endpoints `default` and `connect`, plus or replaced by `endpoints`."""
     usual = {
-        "default": Endpoint(mode=Mode.TEST, secrets=(SecretStr(SECRET.decode()),)),
-        "live": Endpoint(mode=Mode.LIVE, secrets=(SecretStr(LIVE_SECRET.decode()),)),
+        "default": Endpoint(secrets=(SecretStr(SECRET.decode()),)),
+        "connect": Endpoint(secrets=(SecretStr(CONNECT_SECRET.decode()),), connect=True),
     }
     return Config(endpoints=usual | endpoints)
 

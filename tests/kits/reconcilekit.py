@@ -30,7 +30,7 @@ from recovery.reconcile.runs import Runs
 from schemas.kafka_access import KafkaAccess
 from schemas.ordering import ordering_key
 from schemas.record import Record, RecordHeaders, Source
-from schemas.settings import Config, Endpoint, Mode, Settings
+from schemas.settings import Config, Endpoint, Settings
 from schemas.timing import Timetable
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
@@ -45,7 +45,7 @@ from tests.kits.storekit import known, ledger_row
 from tests.kits.stripelist import KEY, Json, ListingStripe
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-CONFIG = Config(endpoints={"default": Endpoint(mode=Mode.TEST, secrets=(SecretStr("whsec_1"),))})
+CONFIG = Config(endpoints={"default": Endpoint(secrets=(SecretStr("whsec_1"),))})
 QUICK = Timetable(first=timedelta(seconds=0.01), factor=2, tries=4)
 
 
@@ -134,7 +134,7 @@ class ReconcileKit:
 
     def environment(self, folder: Path) -> dict[str, str]:
         config = folder / "billing.toml"
-        config.write_text('[endpoints.default]\nmode = "test"\nsecrets = ["whsec_1"]\n')
+        config.write_text('[endpoints.default]\nsecrets = ["whsec_1"]\n')
         return {
             "BILLING_KAFKA_BOOTSTRAP": self.settings.kafka_bootstrap,
             "BILLING_TOPIC_PREFIX": self.settings.topic_prefix,

@@ -16,22 +16,13 @@ from local.state_dir import make_private, write_private
 from local.system import System
 
 CONFIG = """\
-[endpoints.default]
 mode = "test"
-secrets = ["whsec_default"]
 
-[endpoints.live]
-mode = "live"
-secrets = ["whsec_live"]
+[endpoints.default]
+secrets = ["whsec_ofTheDefaultEndpoint0123456789ab"]
 
 [endpoints.connect]
-mode = "test"
-secrets = ["whsec_connect"]
-connect = true
-
-[endpoints.connect-live]
-mode = "live"
-secrets = ["whsec_connect_live"]
+secrets = ["whsec_ofTheConnectEndpoint0123456789ab"]
 connect = true
 
 [plans.free]

@@ -138,7 +138,7 @@ def errand(subject: str, due_at: datetime = START, **changes: Any) -> Timer:
 
 
 def body(event_id: str, type_: str, **object_: Any) -> bytes:
-    event = {"id": event_id, "object": "event", "type": type_, "created": 1_700_000_000, "livemode": True}
+    event = {"id": event_id, "object": "event", "type": type_, "created": 1_700_000_000, "livemode": False}
     return orjson.dumps(event | {"data": {"object": {"object": "thing", **object_}}})
 
 

@@ -205,7 +205,7 @@ async def test_a_key_of_the_other_mode_is_refused(desk: ReconcileKit, tmp_path: 
     """An event of the other mode is refused too, whatever mode the key has."""
     live = await desk.ask_billing(tmp_path, "reconcile", BILLING_STRIPE_API_KEY=KEY.replace("test", "live"))
     assert live.exit_code == 2
-    assert "is in live mode" in live.stderr
+    assert "is a key of live mode" in live.stderr
     assert not desk.stripe.requests
 
     desk.stripe.add_events(event(1, ago=timedelta(hours=1), livemode=True))

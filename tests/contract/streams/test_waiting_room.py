@@ -49,7 +49,7 @@ async def test_a_waiting_event_delays_no_other_event(rig: TimerKit) -> None:
         "subject": "evt_2",
         "customer_id": "cus_2",
         "due_at": START + timedelta(seconds=30),
-        "livemode": True,
+        "livemode": False,
     }
 
 
