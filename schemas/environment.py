@@ -35,8 +35,11 @@ OTHER_VARIABLES = frozenset(
 )
 """Variables with this prefix that are not settings."""
 
-_NAMED_ELSEWHERE = re.compile(r"^BILLING_WEBHOOK_SECRET_|_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$")
-"""Secrets of endpoints (schemas/webhook_secrets.py), and variables that Kubernetes sets for each service, for example for one named `billing-gateway`."""
+_WEBHOOK_SECRET = re.compile(r"BILLING_WEBHOOK_SECRET(_|$)")
+"""Variables with the secrets of endpoints (schemas/webhook_secrets.py); their names depend on the config."""
+
+_BY_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$")
+"""Variables that Kubernetes sets for each service, for example for one named `billing-gateway`."""
 
 
 def _blank_is_none(value: object) -> object:
@@ -74,7 +77,12 @@ def unknown_variables(known: Iterable[str], environment: Mapping[str, str]) -> l
     lines: list[str] = []
     for name in sorted(environment):
         upper = name.upper()
-        if not upper.startswith(PREFIX) or upper in names or _NAMED_ELSEWHERE.search(upper):
+        if (
+            not upper.startswith(PREFIX)
+            or upper in names
+            or _WEBHOOK_SECRET.match(upper)
+            or _BY_KUBERNETES.search(upper)
+        ):
             continue
         near = difflib.get_close_matches(upper, names, n=1, cutoff=0.6)
         lines.append(f"{name} is not a setting and has no effect" + (f"; did you mean {near[0]}?" if near else ""))

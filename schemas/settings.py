@@ -181,7 +181,7 @@ class Config(_Frozen):
             )
         mode = modes.pop() if modes <= {Mode.LIVE, Mode.TEST} else Mode.TEST
         raise ValueError(
-            f'{where}: mode is not a key of an endpoint. Write mode = "{mode}" above the first table, and remove it here'
+            f'{where}: mode is not a key of an endpoint. Write mode = "{mode}" at the top of the file, and remove it'
         )
 
     @model_validator(mode="after")

@@ -362,9 +362,15 @@ def is_permanent(error: Transient, attempt: Attempt) -> bool:
 
 
 def verdicts_for_brake(items: Sequence[Item]) -> list[Verdict]:
-    """The verdicts in their order. A failed replay counts as a duplicate: it does not indicate a broken deploy."""
+    """The verdicts in their order, without those that do not indicate a broken deploy.
+
+    A failed replay and an event of the other mode count as duplicates.
+    """
     return [
-        Duplicate() if item.earlier_outcome == "dead" and isinstance(item.verdict, Dead) else item.verdict
+        Duplicate()
+        if isinstance(item.verdict, Dead)
+        and (item.earlier_outcome == "dead" or item.verdict.error_class == WrongMode.__name__)
+        else item.verdict
         for item in items
         if item.verdict is not None
     ]

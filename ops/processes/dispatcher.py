@@ -88,6 +88,7 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
                 notes={"stripe_calls": calls.note},
                 registry=metrics.registry,
                 on_signal=stop,
+                mode=config.mode,
             )
             gauges = asyncio.create_task(StoreGauges(metrics.registry).run(settings.database_url))
             process.on_stop(partial(_cancel, gauges))

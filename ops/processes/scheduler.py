@@ -44,6 +44,7 @@ async def run(settings: Settings, config: Config) -> None:
                 "retry_failed": retrying.note if settings.retry_failed_every_s else lambda: "off",
             },
             on_signal=schedule.stop,
+            mode=config.mode,
         )
         background = [asyncio.create_task(reconciling.run())] if reconciling is not None else []
         if settings.retry_failed_every_s:

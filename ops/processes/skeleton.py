@@ -24,7 +24,8 @@ from ops.runtime.exit_codes import EXPECTED, ExitCode, exit_code_of
 from ops.runtime.health import Check, OpsServer
 from ops.runtime.printable import error_line
 from ops.runtime.watchdog import Watchdog, end_at_once
-from schemas.settings import Settings
+from schemas.settings import Mode, Settings
+from sinks.postgres.mode_check import check_mode
 from sinks.postgres.schema_check import SchemaCheck
 
 log = structlog.get_logger(__name__)
@@ -83,6 +84,7 @@ class Process:
         registry: Collector = REGISTRY,
         on_signal: Callable[[], None] | None = None,
         has_ops_server: bool = True,
+        mode: Mode | None = None,
     ) -> None:
         """Start the ops server, listen to signals, and wait for the database schema of this version.
 
@@ -90,7 +92,8 @@ class Process:
         `stopping` is set.
 
         `ready` decides /readyz; `alive` and the watchdog decide /livez too. `stuck` are the watchdog's checks, which
-        start with `watch`. `on_signal` is called after `stopping` is set.
+        start with `watch`. `on_signal` is called after `stopping` is set. A database with events of another mode than
+        `mode` raises InvalidSettings.
         """
         self._watchdog = watchdog = Watchdog(stuck, limit_s=self._settings.stuck_after_s, end=self._give_up)
         schema = SchemaCheck(self._settings.database_url)
@@ -116,6 +119,8 @@ class Process:
             loop.add_signal_handler(number, stop)
         if has_ops_server:
             await schema.until_ready(self.stopping)
+            if mode is not None and not self.stopping.is_set():
+                await check_mode(self._settings.database_url, mode)
 
     def watch(self) -> None:
         """Start the watchdog. Call it when the work begins; a start may take longer than the watchdog's limit."""

@@ -116,7 +116,7 @@ async def run(
             join_s=2 * settings.session_timeout_s,
             seen=seen,
         )
-        await process.begin({"brake": lambda: hold.reason, **watch.ready}, stuck=watch.checks)
+        await process.begin({"brake": lambda: hold.reason, **watch.ready}, stuck=watch.checks, mode=config.mode)
         process.on_stop(partial(_leave, app, process.stopping))
         if resume_after_brake:
             await hold.brakes.release(group, operator(), let_die=settings.brake_window)

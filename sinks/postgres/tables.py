@@ -497,6 +497,15 @@ brakes = Table(
     _count("let_die"),
 )
 
+# The mode whose events the state rows come from: at most one row (sinks/postgres/mode_check.py).
+system_mode = Table(
+    "system_mode",
+    metadata,
+    Column("is_only", Boolean, primary_key=True, server_default=text("true")),
+    Column("livemode", Boolean, nullable=False),
+    CheckConstraint("is_only", name="is_only_row"),
+)
+
 # The runs of `billing reconcile`, one row per run and account. Events created in [window_from, cursor) are done: a run
 # that was killed resumes at the cursor. `scope` names the event types it was limited to, '' for all events.
 reconciliations = Table(

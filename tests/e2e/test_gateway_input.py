@@ -65,7 +65,7 @@ def test_the_record_is_as_agreed(gateway: Served, kafka_bootstrap: str, topic: s
     """200 means that the topic contains the exact bytes, with the customer as key and every header (A3, A4)."""
     body = event("cus_record", event_id="evt_record", note="ünïcode  and   spacing", account="acct_1")
     before = datetime.now(UTC)
-    answer = post(gateway.port, body, signed(body))
+    answer = post(gateway.port, body, signed(body, CONNECT_SECRET), path="/webhooks/stripe/connect")
     assert (answer.status, json.loads(answer.body)) == (200, {"received": True})
     (record,) = [m for m in read_topic(kafka_bootstrap, topic) if headers_of(m)["event_id"] == "evt_record"]
     assert record.value() == body
@@ -79,7 +79,7 @@ def test_the_record_is_as_agreed(gateway: Served, kafka_bootstrap: str, topic: s
         "account": "acct_1",
         "livemode": "false",
         "api_version": "2025-03-31.basil",
-        "endpoint": "default",
+        "endpoint": "connect",
     }
     assert before <= datetime.fromisoformat(received_at) <= datetime.now(UTC)
 

@@ -20,7 +20,7 @@ from schemas.errors import Conflict
 from schemas.kafka_access import KafkaAccess
 from schemas.record import Record, record_of
 from schemas.references import References
-from schemas.settings import Config
+from schemas.settings import Config, Mode
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale
 from sinks.postgres.brakes import Brakes
 from sinks.postgres.store import Store
@@ -148,6 +148,25 @@ async def test_a_rule_that_uses_a_row_outside_its_refer_is_dead_lettered_with_th
     assert "user 'u1'" in dead.reason
     assert "`refer`" in dead.reason
     assert await bench.rows("select 1 from billing.users") == []
+
+
+@pytest.mark.parametrize("source", ["stripe", "replay", "timer", "reconcile", "unheard-of"])
+async def test_an_event_of_the_other_mode_is_a_dead_letter(bench: ProcessorKit, source: str) -> None:
+    """Whatever appended it, and in both directions. It changes no row, and no number of them trips the brake."""
+    live = bench.processor
+    for mode, event in ((Mode.TEST, {"livemode": True}), (Mode.LIVE, {})):
+        processor = replace(live, config=Config(mode=mode), brake=Brake(Limits(window=4, least=2, ratio=0.5, run=2)))
+        records = []
+        for number, type_ in enumerate(("note.written", "note.written", "note.written", "no.rule")):
+            body = orjson.dumps(orjson.loads(note_body(f"evt_{mode}_{number}", type_=type_)) | event)
+            headers = note_headers(f"evt_{mode}_{number}", type_).encode()
+            headers = tuple((name, source.encode() if name == "source" else value) for name, value in headers)
+            records.append(record_of(TOPIC, 0, 10 * number, b"cus_1", body, headers, 1_700_000_000.0))
+        verdicts = await processor.process(records)
+        assert {verdict.error_class if isinstance(verdict, Dead) else verdict for verdict in verdicts} == {"WrongMode"}
+    assert set((await bench.outcomes()).values()) == {"dead"}
+    assert await bench.rows("select 1 from billing.users") == []
+    assert await bench.rows("select 1 from billing.emails") == []
 
 
 async def test_a_dead_letter_has_all_that_a_replay_needs(bench: ProcessorKit) -> None:
