@@ -19,7 +19,7 @@ from schemas.dead_letter import PREFIX, DeadLetter
 from schemas.record import RecordHeaders, Source
 from schemas.timer import TimerDue, timer_event_type
 
-CONTRACT_VERSION = "1.0.0"
+CONTRACT_VERSION = "1.1.0"
 """Major: something was removed or changed. Minor: something was added. See docs/contract/README.md."""
 
 Schema = dict[str, Any]

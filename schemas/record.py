@@ -27,6 +27,12 @@ class Source(StrEnum):
     REPLAY = "replay"
     RECONCILE = "reconcile"
     TIMER = "timer"
+    IMPORT = "import"
+    """`billing import` read the object: it happened before this system took over (streams/withholding.py)."""
+
+
+IMPORT_PREFIX = "imp"
+"""The first part of the event ids that `billing import` makes. A replay keeps the id, not the source."""
 
 
 Headers = tuple[tuple[str, bytes], ...]

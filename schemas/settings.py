@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AliasChoices,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -114,6 +115,8 @@ class Mail(_Frozen):
     survey_url: str = "http://127.0.0.1:8080/billing/survey"
     return_url: str = "http://127.0.0.1:8080/billing/plans"
     default_locale: str = "en"
+    not_before: AwareDatetime | None = None
+    """No mail is sent because of an event from before this time (with a time zone)."""
     send_test_mode: bool = False
     """Whether mails of test-mode events are sent: test data may contain addresses of real people."""
 

@@ -21,6 +21,9 @@ from schemas.state import Timer, derived_id
 RETRY = "retry"
 """The kind of timer for a waiting event. When it is due, the scheduler appends the waiting event again."""
 
+LINKING_TIMERS = frozenset({"dispute-link"})
+"""Kinds that complete rows and remind no one, so they are started for imported objects, too."""
+
 
 class TimerDue(BaseModel):
     """`data.object` of a timer's event. `due_at` is in whole seconds; `data` is what the timer was started with."""

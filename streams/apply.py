@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, assert_never
 
 from schemas.effects import (
@@ -27,6 +28,7 @@ from schemas.known import Known
 from schemas.reach import Reach
 from schemas.references import References
 from schemas.state import Timer, TimerStatus
+from schemas.timer import LINKING_TIMERS
 from streams.rules.registry import Rule
 
 
@@ -74,8 +76,14 @@ def _check(effects: Iterable[Effect], reach: Reach) -> None:
                 pass
 
 
-def apply(effects: Iterable[Effect], event: Event[Any], known: Known) -> Outcome:
-    """Writes the effects' rows and timers into `known`; returns the other effects."""
+def apply(
+    effects: Iterable[Effect], event: Event[Any], known: Known, *, taken_over_at: datetime | None = None
+) -> Outcome:
+    """Writes the effects' rows and timers into `known`; returns the other effects.
+
+    `taken_over_at` is set for an imported object: timers that were due by then are stored as cancelled, so that no
+    later event starts them either.
+    """
     outcome = Outcome()
     for effect in effects:
         match effect:
@@ -89,7 +97,7 @@ def apply(effects: Iterable[Effect], event: Event[Any], known: Known) -> Outcome
             case Erase():
                 outcome.erase = effect
             case StartTimer():
-                _start(effect, event, known)
+                _start(effect, event, known, taken_over_at)
             case CancelTimers():
                 _cancel(effect, known)
             case FinishTimer(key):
@@ -101,8 +109,11 @@ def apply(effects: Iterable[Effect], event: Event[Any], known: Known) -> Outcome
     return outcome
 
 
-def _start(effect: StartTimer, event: Event[Any], known: Known) -> None:
+def _start(effect: StartTimer, event: Event[Any], known: Known, taken_over_at: datetime | None) -> None:
     present = known.timer(effect.key)
+    is_past = taken_over_at is not None and effect.due_at <= taken_over_at and effect.kind not in LINKING_TIMERS
+    if is_past and present is not None:
+        return
     if present is not None and not present.is_open:
         return
     if present is not None and present.status is TimerStatus.FIRED and present.due_at == effect.due_at:
@@ -115,6 +126,7 @@ def _start(effect: StartTimer, event: Event[Any], known: Known) -> None:
             kind=effect.kind,
             subject=effect.subject,
             due_at=effect.due_at,
+            status=TimerStatus.CANCELLED if is_past else TimerStatus.PENDING,
             livemode=event.livemode,
             data=effect.data,
             event_id=event.id,

@@ -19,7 +19,7 @@ from typing import Any
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.retention import KafkaKeeps
 from schemas.dead_letter import DeadLetter
-from schemas.effects import Erase
+from schemas.effects import Erase, Order
 from schemas.errors import (
     CannotBury,
     Conflict,
@@ -44,7 +44,7 @@ from schemas.timer import retry_key
 from schemas.timing import Clock, utc_now
 from schemas.verdict import SETTLED, Applied, Dead, Duplicate, Ignored, Stale, Verdict, Waiting
 from sinks.postgres.outboxes import BY_EFFECT
-from sinks.postgres.rows import DeadLetterRow, ErasureRow, Flush
+from sinks.postgres.rows import DeadLetterRow, ErasureRow, Flush, OutboxRow
 from sinks.postgres.store import Store, Transaction
 from streams.apply import apply, decide
 from streams.brake import Brake, BrakeTripped
@@ -53,6 +53,7 @@ from streams.flush import _bare_row, _ledger_row, _origin, _revived
 from streams.item import Attempt, Item, _id_of, _is_unread
 from streams.rules.registry import OTHER, Rule
 from streams.waiting import retry_timer, stay_of
+from streams.withholding import taken_over_at, why_withheld
 
 _UNFORESEEN_TRIES = 3
 _CONFLICT_TRIES = 6
@@ -182,7 +183,7 @@ class Processor:
             return _dead(error, "decide")
         except Exception as error:  # noqa: BLE001  # a rule is pure, so every retry would raise the same
             return _dead(error, "decide")
-        outcome = apply(effects, event, known)
+        outcome = apply(effects, event, known, taken_over_at=taken_over_at(item))
         item.orders, item.erase, item.customer_id = outcome.orders, outcome.erase, outcome.customer_id
         return Applied() if outcome.stale is None else Stale(outcome.stale)
 
@@ -221,14 +222,18 @@ class Processor:
             Flush(
                 known=known,
                 ledger=ledger,
-                outbox=[
-                    BY_EFFECT[type(order)].to_row(order, _origin(item), now) for item in items for order in item.orders
-                ],
+                outbox=[self._outbox_row(order, item, now) for item in items for order in item.orders],
                 dead_letters=letters,
                 revived=[event_id for item in items if (event_id := _revived(item)) is not None],
                 erasure=next((self._erasure_row(item.erase, item, now) for item in items if item.erase), None),
             )
         )
+
+    def _outbox_row(self, order: Order, item: Item, now: datetime) -> OutboxRow:
+        """Returns the row of an order. What must not leave is stored all the same: its key is used up."""
+        row: OutboxRow = BY_EFFECT[type(order)].to_row(order, _origin(item), now)
+        reason = why_withheld(order, item, self.config.mail)
+        return row if reason is None else replace(row, status="withheld", last_error=reason)
 
     def _erasure_row(self, erase: Erase, item: Item, now: datetime) -> ErasureRow:
         keeps = self.kafka_keeps

@@ -51,6 +51,8 @@ class EmailRow:
     data: Mapping[str, Any]
     queued_at: datetime
     next_attempt_at: datetime
+    status: str = "queued"
+    last_error: str | None = None
 
 
 @value(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,8 @@ class StripeCallRow:
     purpose: str
     queued_at: datetime
     next_attempt_at: datetime
+    status: str = "queued"
+    last_error: str | None = None
 
 
 @value(frozen=True, slots=True, kw_only=True)
@@ -111,6 +115,8 @@ class ExportRow:
     requested_at: datetime
     next_attempt_at: datetime
     expires_at: datetime
+    status: str = "queued"
+    last_error: str | None = None
 
 
 @value(frozen=True, slots=True, kw_only=True)

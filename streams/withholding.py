@@ -1,0 +1,47 @@
+"""Decides what an event may not cause outside this system, whatever its rule orders (behaviours.md F1, F2).
+
+An imported object happened before this system took over: only its state is stored, and reminders that are still ahead
+are set. `mail.not_before` withholds the mails of older events. The rules know neither.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from schemas.effects import CallStripe, Order, QueueEmail
+from schemas.record import IMPORT_PREFIX, Source
+from schemas.settings import Mail
+from streams.item import Item
+
+IMPORTED = "imported: this happened before the system took over"
+
+
+def is_imported(item: Item) -> bool:
+    """Whether `billing import` made the event. The source names it until a replay or a retry; the id always does."""
+    event = item.decoded.event if item.decoded else None
+    if item.record.headers.get("source") == Source.IMPORT:
+        return True
+    return event is not None and event.id.startswith(f"{IMPORT_PREFIX}_")
+
+
+def taken_over_at(item: Item) -> datetime | None:
+    """Returns when an imported object was read (UTC); None for any other event.
+
+    It comes from the record, so that a rebuild decides the same.
+    """
+    return item.record.received_at if is_imported(item) else None
+
+
+def why_withheld(order: Order, item: Item, mail: Mail) -> str | None:
+    """Returns the reason why this order must not be delivered, or None.
+
+    Reading from Stripe is allowed for an imported object, too: it completes the state.
+    """
+    if is_imported(item) and not (isinstance(order, CallStripe) and order.method == "GET"):
+        return IMPORTED
+    event = item.decoded.event if item.decoded else None
+    if isinstance(order, QueueEmail) and mail.not_before is not None and event is not None:
+        happened_at = datetime.fromtimestamp(event.created, UTC)
+        if happened_at < mail.not_before:
+            return f"mail.not_before: it is about {happened_at:%Y-%m-%d %H:%M} UTC"
+    return None

@@ -1,0 +1,154 @@
+"""What an imported object, or an event from before `mail.not_before`, may cause (behaviours.md F1, F2)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from eventlog.dead_letters import DeadLetterPublisher
+from eventlog.entry import Entry
+from local.stripe.builder import Json, StripeEvents
+from schemas.kafka_access import KafkaAccess
+from schemas.record import Record, Source, record_of
+from schemas.settings import Mail
+from schemas.verdict import Applied, Verdict
+from sinks.postgres.store import Store
+from streams.process import Processor
+from streams.rules.catalog import RULES
+from streams.withholding import IMPORTED
+from tests.databases import create_tables
+from tests.kits.rulekit import CONFIG, DAY, NOW, at
+
+MAKE = StripeEvents()
+
+
+@dataclass
+class Kit:
+    processor: Processor
+    url: str
+    offset: int = 0
+
+    async def take(self, event: Json, source: Source = Source.STRIPE, *, received: int = NOW) -> Verdict:
+        entry = Entry.of(event, source=source, received_at=at(received), livemode=False)
+        (verdict,) = await self.processor.process([self._record(entry)])
+        return verdict
+
+    def _record(self, entry: Entry) -> Record:
+        self.offset += 1
+        return record_of("events", 0, self.offset, entry.key, entry.value, entry.headers, float(NOW))
+
+    async def rows(self, query: str) -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(self.url)
+        try:
+            return [dict(row) for row in await connection.fetch(query)]
+        finally:
+            await connection.close()
+
+    async def mails(self) -> dict[str, tuple[str, str | None]]:
+        rows = await self.rows("select template, status, last_error from billing.emails")
+        return {row["template"]: (row["status"], row["last_error"]) for row in rows}
+
+    async def timers(self) -> dict[str, str]:
+        return {row["kind"]: row["status"] for row in await self.rows("select kind, status from billing.timers")}
+
+
+@pytest.fixture
+async def kit(kafka_bootstrap: str, database_url: str, topic_prefix: str) -> AsyncIterator[Kit]:
+    await create_tables(database_url)
+    store = await Store.connect(SecretStr(database_url), pool_size=2)
+    letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
+    processor = Processor(
+        store=store, dead_letters=letters, rules=RULES, config=CONFIG, group="test.worker", code_version="1",
+        clock=lambda: at(NOW),
+    )  # fmt: skip
+    yield Kit(processor, database_url)
+    letters.close()
+    await store.close()
+
+
+def imported(obj: Json, type_: str, id_: str = "imp_1") -> Json:
+    return MAKE.event(type_, obj, NOW, id_=id_)
+
+
+def ended(days_ago: int) -> Json:
+    end = NOW - days_ago * DAY
+    return MAKE.subscription(status="canceled", start=end - 30 * DAY, canceled_at=end, ended_at=end)
+
+
+async def test_an_imported_end_is_stored_and_nothing_about_it_leaves(kit: Kit) -> None:
+    assert await kit.take(imported(ended(20), "customer.subscription.updated"), Source.IMPORT) == Applied()
+
+    (row,) = await kit.rows("select status from billing.subscriptions")
+    assert row["status"] == "canceled"
+    assert {status for status, _ in (await kit.mails()).values()} <= {"withheld"}
+    assert await kit.rows("select status, last_error from billing.exports") == [
+        {"status": "withheld", "last_error": IMPORTED}
+    ]
+    # Erasure is 10 days ahead. The mail that wins customers back was due 6 days ago.
+    assert (await kit.timers())["erase"] == "pending"
+    assert (await kit.timers()).get("win-back", "cancelled") == "cancelled"
+    (ledger,) = await kit.rows("select source from billing.events")
+    assert ledger["source"] == "import"
+
+
+async def test_a_reminder_that_was_due_before_the_import_is_never_started(kit: Kit) -> None:
+    trial = MAKE.subscription(status="trialing", start=NOW - 10 * DAY, trial_start=NOW - 10 * DAY, trial_end=NOW + DAY)
+    await kit.take(imported(trial, "customer.subscription.updated"), Source.IMPORT)
+    assert await kit.timers() == {"trial-reminder": "cancelled"}
+
+    later = MAKE.event("customer.subscription.updated", trial | {"quantity": 2}, NOW + 5, previous={"quantity": 1})
+    await kit.take(later, received=NOW + 6)
+    assert await kit.timers() == {"trial-reminder": "cancelled"}
+
+
+async def test_a_reminder_that_is_ahead_is_started(kit: Kit) -> None:
+    trial = MAKE.subscription(status="trialing", start=NOW - DAY, trial_start=NOW - DAY, trial_end=NOW + 20 * DAY)
+    await kit.take(imported(trial, "customer.subscription.updated"), Source.IMPORT)
+
+    assert await kit.timers() == {"trial-reminder": "pending"}
+
+
+async def test_the_timer_that_links_a_dispute_to_its_payment_is_started(kit: Kit) -> None:
+    dispute = {
+        "id": "dp_1", "object": "dispute", "amount": 2900, "currency": "eur",
+        "charge": "ch_1", "payment_intent": "pi_1",
+        "reason": "fraudulent", "status": "needs_response", "created": NOW - DAY,
+        "evidence_details": {"due_by": NOW + 9 * DAY},
+    }  # fmt: skip
+    await kit.take(imported(dispute, "charge.dispute.updated"), Source.IMPORT)
+
+    assert await kit.timers() == {"dispute-link": "pending", "dispute-due": "pending"}
+    assert await kit.mails() == {"dispute-opened": ("withheld", IMPORTED)}
+
+
+async def test_a_replay_of_an_imported_failure_sends_no_mail_either(kit: Kit) -> None:
+    invoice = MAKE.invoice(created=NOW - DAY, attempts=1, next_attempt=NOW + DAY)
+    await kit.take(imported(invoice, "invoice.payment_failed"), Source.REPLAY)
+    assert await kit.mails() == {"payment-failed": ("withheld", IMPORTED)}
+
+    # Stripe's own event of the same failure comes late: its mail is the same one.
+    await kit.take(MAKE.event("invoice.payment_failed", invoice, NOW - DAY))
+    assert await kit.mails() == {"payment-failed": ("withheld", IMPORTED)}
+
+    second = MAKE.event("invoice.payment_failed", invoice | {"attempt_count": 2}, NOW + DAY)
+    await kit.take(second)
+    assert (await kit.mails())["payment-urgent"] == ("queued", None)
+
+
+@pytest.mark.parametrize("seconds", [-1, 0])
+async def test_mails_about_events_before_the_start_are_withheld(kit: Kit, seconds: int) -> None:
+    mail = Mail(not_before=datetime.fromtimestamp(NOW, UTC))
+    kit.processor = replace(kit.processor, config=CONFIG.model_copy(update={"mail": mail}))
+    invoice = MAKE.invoice(created=NOW - DAY, attempts=1, next_attempt=NOW + DAY)
+    await kit.take(MAKE.event("invoice.payment_failed", invoice, NOW + seconds))
+
+    ((status, reason),) = (await kit.mails()).values()
+    assert status == ("withheld" if seconds < 0 else "queued")
+    assert (reason or "").startswith("mail.not_before: it is about 2027-01-15") is (seconds < 0)
+    assert await kit.timers() == {"dunning-reminder": "pending"}
