@@ -74,6 +74,8 @@ class CustomerMail(MailData):
     """A mail to a customer. The greeting has the name if it is known."""
 
     name: OptionalLine = None
+    organization: OptionalLine = None
+    """Both names are read again when the mail is sent."""
 
 
 class SubscriptionWelcome(CustomerMail):
@@ -104,6 +106,8 @@ class SubscriptionCanceled(CustomerMail):
     access_until: AwareDatetime | None = None
     export_id: OptionalLine = None
     """The id of the export. `export_url` is set from it when the mail is composed."""
+    is_export_ready: bool = True
+    """Whether the archive exists when the mail is sent."""
     export_url: Link | None = None
     erase_at: AwareDatetime | None = None
 
@@ -112,6 +116,8 @@ class TrialEnding(CustomerMail):
     plan: OptionalLine = None
     trial_end: AwareDatetime
     days_left: int = Field(ge=0)
+    will_end: bool = False
+    """Whether the subscription ends with the trial, so that nothing is charged."""
 
 
 class PaymentReceipt(CustomerMail):
@@ -140,12 +146,16 @@ class PaymentActionRequired(CustomerMail):
     number: OptionalLine = None
     amount: Money
     hosted_url: Link
+    subscription_id: OptionalLine = None
+    """For the check before sending. Not shown."""
 
 
 class RenewalReminder(CustomerMail):
     amount: Money
     renews_at: AwareDatetime | None = None
     plan: OptionalLine = None
+    subscription_id: OptionalLine = None
+    """For the check before sending. Not shown."""
 
 
 class CardExpiring(CustomerMail):

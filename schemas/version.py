@@ -24,6 +24,11 @@ def version(created: int, rank: int, event_id: str, *, terminal: bool = False) -
     return Version(f"{int(terminal)}:{created:012d}:{rank:02d}:{event_id}")
 
 
+def seconds_of(text: Version) -> int | None:
+    """Returns the second (`created`) of the event that wrote a version; None for UNSEEN."""
+    return int(text.split(":", 3)[1]) if text != UNSEEN else None
+
+
 def is_tie(one: Version, other: Version) -> bool:
     """Returns whether two different events have the same second and rank, so that only Stripe knows the later one."""
     return one != other and one.split(":", 3)[:3] == other.split(":", 3)[:3]

@@ -66,7 +66,7 @@ class MailSender:
         except ConnectionLost as error:
             return await self._after_loss(mail, str(error))
         return Done(
-            columns={"message_id": composed.message_id, "recipient": mail.recipient or recipient},
+            columns={"message_id": composed.message_id, "recipient": recipient},
             details={"to": composed.recipient.masked, "message_id": composed.message_id},
         )
 

@@ -65,6 +65,9 @@ class QueuedMail:
     last_error: str | None = None
     customer_email: str | None = None
     customer_locale: str | None = None
+    customer_name: str | None = None
+    organization: str | None = None
+    """The name of the customer's organization."""
     is_stopped: bool = False
     """Whether the customer has unsubscribed from mails of this template."""
 
@@ -149,7 +152,8 @@ class Composer:
         for_operator = mail.template in OPERATOR_MAILS
         if for_operator and mail.recipient is None:
             return self._operator
-        address = mail.recipient or mail.customer_email
+        # The customer may have corrected the address since the invoice or the checkout that the queued one comes from.
+        address = mail.recipient if for_operator else mail.customer_email or mail.recipient
         if not address:
             raise RecipientUnknown
         try:

@@ -37,8 +37,9 @@ class Outbox(Claims[QueuedMail]):
         listed="email_key, event_id, account, customer_id, template, recipient, livemode, status, attempts, queued_at, "
         "next_attempt_at, sent_at, message_id, last_error",
         read="SELECT claimed.*, claimed_at - queued_at AS age, c.email AS customer_email, "
-        "c.locale AS customer_locale, u.at IS NOT NULL AS is_stopped "
+        "c.locale AS customer_locale, c.name AS customer_name, o.name AS organization, u.at IS NOT NULL AS is_stopped "
         "FROM claimed LEFT JOIN billing.customers c USING (account, customer_id) "
+        "LEFT JOIN billing.organizations o USING (account, customer_id) "
         "LEFT JOIN billing.unsubscribed u USING (account, customer_id, template)",
         # The mails of one customer leave in the order in which they were queued.
         may_claim=in_order(
@@ -92,5 +93,7 @@ class Outbox(Claims[QueuedMail]):
             deadline=deadline,
             customer_email=row["customer_email"],
             customer_locale=row["customer_locale"],
+            customer_name=row["customer_name"],
+            organization=row["organization"],
             is_stopped=row["is_stopped"],
         )

@@ -81,6 +81,7 @@ class Templates:
             values["link_url"] = values.pop("link")  # templates use the name `link` for a piece
         return {
             "name": None,
+            "organization": None,
             **values,
             "words": Words(locale),
             "language": locale.language,

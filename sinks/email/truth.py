@@ -1,7 +1,8 @@
 """What is checked right before a mail leaves. The interface is sinks/outbox/truth.py.
 
-`CHECKS` has one check per template whose mails claim something that can change while they are queued. The checks of all
-mails come first: mails of test mode, and optional mails that the customer has unsubscribed from.
+`CHECKS` has one check per template whose mails claim something that can change while they are queued (checks.py). The
+checks of all mails come first: mails of test mode, and optional mails that the customer has unsubscribed from. One
+transaction decides about a mail, so that all its reads see one state of the database.
 """
 
 from __future__ import annotations
@@ -9,17 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from schemas.mail import OPTIONAL_MAILS
+from schemas.mail import OPERATOR_MAILS, OPTIONAL_MAILS
 from schemas.settings import Mail as MailConfig
+from sinks.email.checks import CHECKS
 from sinks.email.message import QueuedMail
 from sinks.outbox.truth import Answer, Truth
-from sinks.outbox.verdicts import Withheld
+from sinks.outbox.verdicts import NotYet, Withheld
 
 if TYPE_CHECKING:
     from sinks.outbox.truth import Connection
-
-CHECKS: dict[str, Truth[QueuedMail]] = {}
-"""Checks by template. A template without an entry makes no claim that can become untrue."""
 
 
 class MailTruth:
@@ -34,5 +33,15 @@ class MailTruth:
             return Withheld("test mode: mail.send_test_mode is off")
         if mail.is_stopped and mail.template in OPTIONAL_MAILS:
             return Withheld("the customer has unsubscribed from these mails")
-        check = self._checks.get(mail.template)
-        return await check(mail, connection) if check is not None else None
+        answer = await self._checked(mail, connection)
+        if mail.template in OPERATOR_MAILS or isinstance(answer, Withheld | NotYet):
+            return answer
+        present = {"name": mail.customer_name, "organization": mail.organization}
+        names = {field: name for field, name in present.items() if name}
+        return {**(mail.data if answer is None else answer), **names} if names else answer
+
+    async def _checked(self, mail: QueuedMail, connection: Connection) -> Answer:
+        if (check := self._checks.get(mail.template)) is None:
+            return None
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            return await check(mail, connection)

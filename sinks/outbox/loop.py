@@ -237,7 +237,7 @@ class OutboxLoop(ABC, Generic[R]):
                 # A bug triggered by this row's data. The row fails, which an operator sees; others continue.
                 log.exception("a row cannot be checked", action=f"{self.action}.check_failed", key=row.key)
                 return Failed(f"cannot be checked: {type(error).__name__}")
-            if isinstance(answer, Withheld):
+            if isinstance(answer, Withheld | NotYet):
                 return answer
             if answer is not None:
                 row = self.with_data(row, answer)

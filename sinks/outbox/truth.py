@@ -1,9 +1,10 @@
 """The check right before a row is delivered: what it claims must still be true (docs/architecture.md, "Truth").
 
-A check receives the claimed row and a connection to Postgres, and returns one of three answers:
+A check receives the claimed row and a connection to Postgres, and returns one of four answers:
 
 - None: deliver the row as it is;
 - `Withheld(reason)`: do not deliver it. The row gets the status `withheld`, and the reason is stored and logged;
+- `NotYet(after, reason)`: ask again after this time, for a row that is incomplete for now;
 - a mapping: deliver the row with this data in place of the data that was queued.
 
 It must not write. If it raises StoreUnavailable, the row stays claimed and is tried again after its claim has expired;
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sinks.outbox.verdicts import Withheld
+from sinks.outbox.verdicts import NotYet, Withheld
 
 if TYPE_CHECKING:
     import asyncpg
@@ -24,5 +25,5 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-Answer = Withheld | Mapping[str, Any] | None
+Answer = Withheld | NotYet | Mapping[str, Any] | None
 Truth = Callable[[R, "Connection"], Awaitable[Answer]]

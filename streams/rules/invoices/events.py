@@ -125,6 +125,7 @@ def on_payment_action_required(event: InvoiceEvent, known: Known) -> list[Effect
         "number": invoice.number,
         "amount": money(invoice.remaining_amount, invoice.currency),
         "hosted_url": invoice.hosted_invoice_url or known.config.mail.update_payment_url,
+        "subscription_id": invoice.subscription,
     }
     key = f"action-required:{invoice.id}"
     return [*effects, mail("payment-action-required", key, customer, data, recipient=invoice.customer_email)]
@@ -144,6 +145,7 @@ def on_upcoming(event: InvoiceEvent, known: Known) -> list[Effect]:
         "amount": money(invoice.amount_due, invoice.currency),
         "renews_at": iso(invoice.next_payment_attempt or invoice.period_start),
         "plan": plan_name_of(known.config, row),
+        "subscription_id": invoice.subscription,
     }
     key = f"renewal:{event.id}"
     return [*effects, mail("renewal-reminder", key, customer, data, recipient=invoice.customer_email)]

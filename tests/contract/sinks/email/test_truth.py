@@ -66,6 +66,26 @@ async def test_a_mail_is_sent_with_the_data_that_is_true_now(desk: MailOutboxKit
     assert "47.11" in str(mailbox.messages[0])
 
 
+async def test_the_address_and_the_names_are_those_of_now(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """59, G13: the customer has corrected the address since the invoice, and every mail names the organization."""
+    await desk.connection.execute(
+        "INSERT INTO billing.customers (account, customer_id, email, name) "
+        "VALUES ('', 'cus_a', 'new@example.com', 'Ann')"
+    )
+    await desk.connection.execute(
+        "INSERT INTO billing.organizations (organization_id, account, customer_id, name, status) "
+        "VALUES ('org_a', '', 'cus_a', 'Ann & Sons', 'active')"
+    )
+    await desk.queue("a")
+    async with desk.dispatcher(mailbox):
+        row = await desk.until("a", status="sent")
+    body = mailbox.messages[0].get_body(("plain",))
+    assert body is not None
+    assert str(mailbox.messages[0]["To"]) == row["recipient"] == "new@example.com"
+    assert "Hello Ann," in body.get_content()
+    assert "Organization: Ann & Sons" in body.get_content()
+
+
 async def test_a_check_that_fails_fails_its_mail_only(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
     async def broken(mail: QueuedMail, _connection: Connection) -> Answer:
         if mail.key == "a":

@@ -298,6 +298,7 @@ def test_C4_one_mail_with_the_hosted_page(make: StripeEvents) -> None:
         "number": "R-1",
         "amount": {"amount": 2900, "currency": "eur"},
         "hosted_url": "https://invoice.stripe.com/i/acct_1/in_1",
+        "subscription_id": "sub_1",
     }
     assert RulesWorld().apply(paid(make, NOW + 5), event).templates() == ["payment-receipt"]
 
@@ -311,6 +312,7 @@ def test_C5_a_renewal_reminder_per_event(make: StripeEvents) -> None:
         "amount": {"amount": 2900, "currency": "eur"},
         "renews_at": at(NOW + 7 * DAY).isoformat(),
         "plan": "Pro",
+        "subscription_id": "sub_1",
     }
     later = make.event("invoice.upcoming", make.invoice(None, status="draft"), NOW + 300 * DAY)
     assert world.apply(later).templates().count("renewal-reminder") == 2

@@ -1,0 +1,12 @@
+"""Every template says whether its mails can become untrue."""
+
+from __future__ import annotations
+
+from schemas.mail import MAILS
+from sinks.email.checks import CHECKS, FACTS
+
+
+def test_every_template_has_a_check_or_states_a_fact() -> None:
+    """A new template without either would be sent although it has become untrue."""
+    assert set(CHECKS) | FACTS == set(MAILS)
+    assert not set(CHECKS) & FACTS
