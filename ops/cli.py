@@ -52,6 +52,7 @@ COMMANDS = {
     "migrate": Entry(
         "ops.commands.migrate:migrate", "Create or migrate the tables of the database for this version of the code."
     ),
+    "adopt": Entry("ops.commands.adopt:adopt", "Give the worker's consumer group to this database."),
     "topics": Entry("ops.commands.topics:topics", "Create the topics, or check the existing ones."),
     "trigger": Entry("ops.commands.trigger:trigger", "Create a test event, sign it, and post it to the gateway."),
     "simulate": Entry(

@@ -6,6 +6,7 @@
     │   ├── LogUnavailable       Kafka does not store the dead letter
     │   ├── Conflict             another transaction wrote first; the batch is decided again on its rows
     │   └── Unsettled            an unexpected error, not yet repeated often enough to count as poison
+    ├── DatabaseBehind           the database was restored under a running worker: it ends and compares at its start
     ├── CannotBury               neither applied nor dead-lettered: the process ends and names the record
     ├── NotKnownYet              refers to something that may still arrive: the event waits, its partition does not
     ├── NotReferred              a rule uses a row that its `refer` does not name: a bug, dead-lettered as Unforeseen
@@ -67,6 +68,10 @@ class NotKnownYet(BillingError):
     def __init__(self, missed: str, at_last: Sequence[Effect] | None = None) -> None:
         super().__init__(missed)
         self.at_last = at_last
+
+
+class DatabaseBehind(BillingError):
+    """The database lacks what this worker has committed. The message names the partition and both offsets."""
 
 
 class CannotBury(BillingError):

@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from schemas.record import Record
+from schemas.record import Record, Source
 from schemas.storable import bounded, is_storable
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, outcome_of
 from streams import metrics
@@ -32,6 +32,8 @@ log = structlog.get_logger()
 
 LANES = 2
 """Batches in flight at once, of different partitions: Postgres works on one while the next is decoded and decided."""
+
+_FED_AGAIN = {Source.REPLAY, Source.RECONCILE, "import"}
 
 _SETTLED = (Applied, Stale, Ignored, Duplicate)
 
@@ -66,12 +68,29 @@ class Agent:
         """Processes one batch and marks its settled events. Raises BrakeTripped and errors that no retry can fix."""
         started = time.perf_counter()
         wanted = [record for record in records if self._is_wanted(record)]
-        fresh = [record for record in wanted if not self._is_seen(record)]
+        fresh = [record for record in wanted if not self._is_seen(record) or self._is_fed_again(record)]
         metrics.SEEN.inc(len(wanted) - len(fresh))
         if fresh:
-            verdicts, attempts = await self._process(fresh)
+            verdicts, attempts = await self._process(fresh, records)
             self.mark(fresh, verdicts)
             self._report(fresh, verdicts, attempts, time.perf_counter() - started)
+
+        await self._pass_over(records, fresh)
+
+    async def _pass_over(self, records: Sequence[Record], fresh: Sequence[Record]) -> None:
+        """Moves the database's position over partitions of the chunk in which there was nothing to process."""
+        positions, processed = self.processor.positions, {(record.topic, record.partition) for record in fresh}
+        reached: dict[str, dict[int, int]] = defaultdict(dict)
+        for record in records:
+            if (record.topic, record.partition) not in processed:
+                reached[record.topic][record.partition] = record.offset + 1
+        if positions is not None:
+            for topic, offsets in reached.items():
+
+                async def once(_: int, topic: str = topic, offsets: dict[int, int] = offsets) -> None:
+                    await positions.pass_over(topic, offsets)
+
+                await self.retry.run(once)
 
     def mark(self, records: Sequence[Record], verdicts: Sequence[Verdict]) -> None:
         """Marks settled events after their commit; not waiting or dead ones, so that their replay is processed."""
@@ -91,9 +110,17 @@ class Agent:
     def _is_seen(self, record: Record) -> bool:
         return (record.partition, _id(record)) in self.seen
 
-    async def _process(self, records: Sequence[Record]) -> tuple[list[Verdict], int]:
+    @staticmethod
+    def _is_fed_again(record: Record) -> bool:
+        """Whether a repair fed the record: it is there because something may be missing, so the ledger decides."""
+        return record.headers.get("source") in _FED_AGAIN
+
+    async def _process(self, records: Sequence[Record], chunk: Sequence[Record]) -> tuple[list[Verdict], int]:
         """Returns the verdicts and the number of attempts. A transient error never dead-letters (D4)."""
         attempt = Attempt()
+        last = {(record.topic, record.partition): record.offset for record in records}
+        end = {(record.topic, record.partition): record.offset + 1 for record in chunk}
+        attempt.ends = {place: (offset, end[place]) for place, offset in last.items()}
 
         async def once(number: int) -> list[Verdict]:
             attempt.number = number

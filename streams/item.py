@@ -19,6 +19,8 @@ class Attempt:
 
     number: int = 1
     first_failed_at: dict[tuple[str, int, int], datetime] = field(default_factory=dict)
+    ends: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    """By (topic, partition): the last offset to process, and the end of its chunk, with records that are left out."""
     published: dict[tuple[str, int, int], RecordPosition] = field(default_factory=dict)
 
 

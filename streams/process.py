@@ -23,6 +23,7 @@ from schemas.effects import Erase, Order
 from schemas.errors import (
     CannotBury,
     Conflict,
+    DatabaseBehind,
     NeverKnown,
     NotKnownYet,
     Poison,
@@ -51,6 +52,7 @@ from streams.brake import Brake, BrakeTripped
 from streams.decode import check_mode, decode, describe
 from streams.flush import _bare_row, _ledger_row, _origin, _revived
 from streams.item import Attempt, Item, _id_of, _is_unread
+from streams.positions import Place, Positions
 from streams.rules.registry import OTHER, Rule
 from streams.waiting import retry_timer, stay_of
 from streams.withholding import taken_over_at, why_withheld
@@ -73,6 +75,8 @@ class Processor:
     clock: Clock = utc_now
     kafka_keeps: KafkaKeeps = field(default_factory=KafkaKeeps)
     brake: Brake = field(default_factory=Brake)
+    positions: Positions | None = None
+    """Where the group stands. None for a rebuild and other one-off runs."""
     bury: frozenset[tuple[str, int, int]] = frozenset()
     """Records (topic, partition, offset) that are dead-lettered without being read: an operator's last resort."""
     is_last_look: bool = False
@@ -97,6 +101,8 @@ class Processor:
                 if not tripped.safe:
                     raise
                 verdicts += await self._process(rest[: tripped.safe], attempt)
+            except (DatabaseBehind, CannotBury):
+                raise
             except Exception as error:
                 # An unforeseen error is retried, then the batch is halved down to one record, which is dead-lettered.
                 if isinstance(error, Transient) and not is_permanent(error, attempt):
@@ -115,6 +121,7 @@ class Processor:
         items = [self._decoded(record) for record in records]
         locks = sorted({(record.topic, record.partition) for record in records})
         async with self.store.transaction(locks) as transaction:
+            until = await self._check_positions(transaction, records)
             await self._drop_duplicates(items, transaction)
             known = await self._load(items, transaction)
             now = self.clock()
@@ -128,9 +135,17 @@ class Processor:
                     item.verdict = self._decide(item, known, now)
                 _update_retry_timer(item, known, now)
             self.brake.check(verdicts_for_brake(items))
-            await self._write(items, known, transaction, attempt)
+            await self._write(items, known, transaction, attempt, until)
+        self._applied(items, attempt)
         self.brake.passed(verdicts_for_brake(items))
         return [item.verdict for item in items if item.verdict is not None]
+
+    async def _check_positions(self, transaction: Transaction, records: Sequence[Record]) -> Mapping[Place, int]:
+        return await self.positions.check(transaction, records) if self.positions is not None else {}
+
+    def _applied(self, items: Sequence[Item], attempt: Attempt) -> None:
+        if self.positions is not None:
+            self.positions.applied(_reached(items, attempt))
 
     def _decoded(self, record: Record) -> Item:
         item = Item(record)
@@ -203,6 +218,7 @@ class Processor:
         known: Known,
         transaction: Transaction,
         attempt: Attempt,
+        until: Mapping[Place, int],
         *,
         is_bare: bool = False,
     ) -> None:
@@ -224,6 +240,9 @@ class Processor:
                 ledger=ledger,
                 outbox=[self._outbox_row(order, item, now) for item in items for order in item.orders],
                 dead_letters=letters,
+                group=self.group,
+                reached=_reached(items, attempt) if self.positions is not None else {},
+                reread=[_origin(item).event_id for item in items if _is_reread(item, until)],
                 revived=[event_id for item in items if (event_id := _revived(item)) is not None],
                 erasure=next((self._erasure_row(item.erase, item, now) for item in items if item.erase), None),
             )
@@ -328,7 +347,7 @@ class Processor:
                 return await self._bury(record, _dead(error, "store"), attempt)
             except StoreRefused as refused:
                 return await self._bury(record, _dead(refused, "store"), attempt, is_bare=True)
-        except (BrakeTripped, Transient):
+        except (BrakeTripped, DatabaseBehind, Transient):
             raise
         except Exception as left:
             envelope = describe(record.value)
@@ -339,11 +358,13 @@ class Processor:
     async def _bury(self, record: Record, verdict: Dead, attempt: Attempt, *, is_bare: bool = False) -> list[Verdict]:
         item = self._decoded(record)
         async with self.store.transaction([(record.topic, record.partition)]) as transaction:
+            until = await self._check_positions(transaction, [record])
             await self._drop_duplicates([item], transaction)
             if item.verdict is None or isinstance(item.verdict, Dead):
                 item.verdict = verdict
                 self.brake.check(verdicts_for_brake([item]))
-                await self._write([item], Known(self.config), transaction, attempt, is_bare=is_bare)
+                await self._write([item], Known(self.config), transaction, attempt, until, is_bare=is_bare)
+        self._applied([item], attempt)
         self.brake.passed(verdicts_for_brake([item]))
         return [item.verdict]
 
@@ -359,6 +380,21 @@ def _bare_letter(row: DeadLetterRow) -> DeadLetterRow:
         message="the store refused the details of this event; its dead letter has the bytes",
         replay_of=None,
     )
+
+
+def _reached(items: Sequence[Item], attempt: Attempt) -> dict[str, dict[int, int]]:
+    """Returns the next offset to apply after these items, by topic and partition."""
+    reached: dict[str, dict[int, int]] = {}
+    for item in items:
+        topic, partition, offset = item.place
+        last, end = attempt.ends.get((topic, partition), (-1, -1))
+        reached.setdefault(topic, {})[partition] = end if offset == last else offset + 1
+    return reached
+
+
+def _is_reread(item: Item, until: Mapping[Place, int]) -> bool:
+    topic, partition, offset = item.place
+    return bool(item.orders) and offset < until.get((topic, partition), 0)
 
 
 def is_permanent(error: Transient, attempt: Attempt) -> bool:

@@ -17,23 +17,28 @@ from eventlog.access import READ, WRITE, check_access
 from eventlog.client import partition_count
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.lag import GroupPositions
+from eventlog.ownership import claim
 from eventlog.retention import kafka_keeps, warn_if_endless, warn_if_too_long
 from ops.processes.skeleton import Process
 from ops.runtime.exit_codes import CannotContinue, ExitCode
 from ops.runtime.operator import operator
 from ops.runtime.printable import error_line
+from schemas.errors import DatabaseBehind, StoreUnavailable
 from schemas.settings import Config, Settings
 from sinks.postgres.brakes import Brakes
+from sinks.postgres.positions import identity_of
 from sinks.postgres.store import Store
 from streams import metrics
 from streams.agent import LANES, Agent, rules_of
 from streams.brake import Brake, BrakeTripped
 from streams.faust.app import App, attach, create_app, group_of
 from streams.faust.changelog import ensure_changelog
+from streams.faust.consume import exit_uncommitted
 from streams.faust.membership import leave_for_good
 from streams.faust.seen import SeenEvents
 from streams.faust.watch import ConsumerWatch
 from streams.hold import BrakeGate, limits_of
+from streams.positions import Positions
 from streams.process import Processor
 from streams.rules.catalog import RULES, STREAMS, stream_of
 from streams.rules.registry import OTHER, Rule
@@ -42,6 +47,8 @@ log = structlog.get_logger()
 
 _ALL = frozenset(STREAMS) | {OTHER}
 _HOUSEKEEPING_S = 30.0
+_LOOK_S = 5.0
+"""How often a worker checks that the database still has what it has committed."""
 
 
 async def run(
@@ -79,6 +86,7 @@ async def run(
     async with Process("worker", settings) as process:
         store = await Store.connect(settings.database_url, pool_size=LANES)
         process.on_stop(store.close)
+        positions = Positions(store, group, drop=seen.drop)
         dead_letters = DeadLetterPublisher(settings.kafka, settings.dead_topic)
         process.on_stop(partial(asyncio.to_thread, dead_letters.close))
         agent = Agent(
@@ -92,13 +100,20 @@ async def run(
                 brake=brake,
                 kafka_keeps=keeps,
                 bury=bury,
+                positions=positions,
             ),
             seen=seen,
             stream_of=stream_of,
             streams=streams,
             hold=partial(_stop_braked, hold),
         )
-        attach(app, agent.run, settings.events_topic, on_assigned=seen.keep_only)
+        attach(
+            app,
+            agent.run,
+            settings.events_topic,
+            on_assigned=partial(_keep_only, seen, positions, settings),
+            resume=positions.resume,
+        )
         for stream in streams or _ALL:  # create the series at 0: alerts on "no event since" need them from the start
             for outcome in ("applied", "dead"):
                 metrics.EVENTS.labels(stream=stream, outcome=outcome)
@@ -117,6 +132,7 @@ async def run(
             seen=seen,
         )
         await process.begin({"brake": lambda: hold.reason, **watch.ready}, stuck=watch.checks, mode=config.mode)
+        await _claim_group(settings, group)
         process.on_stop(partial(_leave, app, process.stopping))
         if resume_after_brake:
             await hold.brakes.release(group, operator(), let_die=settings.brake_window)
@@ -127,7 +143,16 @@ async def run(
             watch.is_up = True
             _spare_collections()
             log.info("worker.started", action="worker.started", group=group, partitions=partitions)
-            await _until_stopped(watch, seen, process.stopping)
+            await _until_stopped(watch, seen, positions, process.stopping)
+
+
+async def _claim_group(settings: Settings, group: str) -> None:
+    """Raises InvalidSettings if another database than this one has the group's position."""
+    identity = await identity_of(settings.database_url)
+    if identity is not None:
+        await asyncio.to_thread(
+            claim, settings.kafka, group, identity.database_id, replication_factor=settings.replication_factor
+        )
 
 
 async def _leave(app: App, stopping: asyncio.Event) -> None:
@@ -153,11 +178,30 @@ async def _stop_braked(hold: BrakeGate, tripped: BrakeTripped) -> None:
     os._exit(ExitCode.BRAKED)
 
 
-async def _until_stopped(watch: ConsumerWatch, seen: SeenEvents, stopping: asyncio.Event) -> None:
+def _keep_only(seen: SeenEvents, positions: Positions, settings: Settings, partitions: set[int]) -> None:
+    seen.keep_only(partitions)
+    positions.keep_only(settings.events_topic, partitions)
+
+
+async def _look(positions: Positions) -> None:
+    """Ends the process at once, without a commit, if the database was restored under it."""
+    try:
+        await positions.look()
+    except StoreUnavailable:
+        return  # the next batch reports it, and the next look compares
+    except DatabaseBehind as error:
+        exit_uncommitted("worker", error)
+
+
+async def _until_stopped(watch: ConsumerWatch, seen: SeenEvents, positions: Positions, stopping: asyncio.Event) -> None:
     next_housekeeping = time.monotonic() + _HOUSEKEEPING_S
+    next_look = time.monotonic() + _LOOK_S
     while not stopping.is_set():
         if (reason := watch.stopped()) is not None:
             raise CannotContinue(reason)
+        if time.monotonic() >= next_look:
+            next_look = time.monotonic() + _LOOK_S
+            await _look(positions)
         if time.monotonic() >= next_housekeeping:
             next_housekeeping += _HOUSEKEEPING_S
             seen.forget_old()

@@ -24,6 +24,7 @@ from sinks.postgres import migrations
 from sinks.postgres.backfill import Backfill, run_backfills
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import Session, SessionTimeouts, TlsRefused, make_engine
+from sinks.postgres.positions import identify
 from sinks.postgres.tables import metadata
 
 log = structlog.get_logger(__name__)
@@ -67,6 +68,7 @@ async def migrate(url: SecretStr, *, wait_s: float = WAIT_S, backfills: Sequence
             await connection.rollback()
             await _upgraded(connection)
             await connection.commit()
+            await identify(session)
             return Migrated(before, newest_revision(), await run_backfills(session, backfills))
     finally:
         # Closing the session also releases the lock. Without a pool, `invalidate` closes it at once.

@@ -147,5 +147,10 @@ class Flush:
     dead_letters: list[DeadLetterRow] = field(default_factory=list)
     revived: list[str] = field(default_factory=list)
     """Ids of events that were dead or waiting and are settled now. The store marks their dead letters resolved."""
+    reached: dict[str, dict[int, int]] = field(default_factory=dict)
+    """The next offset to apply, by topic and partition."""
+    reread: list[str] = field(default_factory=list)
+    """Ids of events that may have been applied before the database was restored. Their mails are withheld."""
+    group: str = ""
     erasure: ErasureRow | None = None
     """The store carries it out last."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,12 @@ from pydantic import SecretStr
 from schemas.errors import Conflict, StoreUnavailable
 from schemas.references import References
 from schemas.state import ROW_TYPES, Row, Timer, TimerStatus
-from sinks.postgres import loading, tables
+from sinks.postgres import loading, positions, tables
 from sinks.postgres.erasure import erase
 from sinks.postgres.failures import DRIVER_ERRORS, classified
 from sinks.postgres.outboxes import OUTBOXES, TIMERS_CHANNEL
 from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, SessionTimeouts, make_pool
+from sinks.postgres.positions import DatabaseIdentity, Position
 from sinks.postgres.rows import DeadLetterRow, Flush, LedgerRow
 from sinks.postgres.statements import RowShape, as_texts
 
@@ -166,6 +167,29 @@ class Transaction:
             found: str | None = await self._connection.fetchval(_BRAKED, group, code_version)
         return found
 
+    async def positions(self, group: str, topic: str, partitions: Iterable[int]) -> dict[int, Position]:
+        """Returns where the group stands according to this database (sinks/postgres/positions.py)."""
+        with classified():
+            return await positions.read(self._connection, group, topic, sorted(partitions))
+
+    async def advance(self, group: str, topic: str, reached: Mapping[int, int]) -> None:
+        """Moves the group's positions forward over records that need nothing else."""
+        with classified():
+            await positions.advance(self._connection, group, topic, reached)
+
+    async def rewind(self, group: str, topic: str, moved: Mapping[int, Position]) -> None:
+        """Sets the group's positions, and withholds the mails that are due, unless no partition is read again."""
+        with classified():
+            for partition, position in sorted(moved.items()):
+                await positions.rewind(self._connection, group, topic, partition, position)
+            if any(position.reread_until is not None for position in moved.values()):
+                await positions.withhold_due(self._connection)
+
+    async def identity(self) -> DatabaseIdentity | None:
+        """Returns the id of the database, None if `billing migrate` has not given it one."""
+        with classified():
+            return await positions.identity(self._connection)
+
     async def load(self, refs: References) -> list[Row]:
         """Returns the rows that these references reach (see References), locked until the end of the transaction."""
         with classified():
@@ -196,6 +220,10 @@ class Transaction:
             await self._run(_WRITE_LETTERS, _LETTERS, flush.dead_letters)
             if flush.revived:
                 await self._connection.execute(_RESOLVE_LETTERS, sorted(flush.revived))
+            if flush.reread:
+                await positions.withhold(self._connection, flush.reread)
+            for topic, reached in flush.reached.items():
+                await positions.advance(self._connection, flush.group, topic, reached)
             if flush.erasure is not None:
                 await erase(self._connection, flush.erasure)
             if woken:

@@ -484,6 +484,27 @@ dead_letters = Table(
 )
 
 # Consumer groups that were stopped because too many events died, and how they were released (streams/brake.py).
+# Where each consumer group stands in each partition; written in the transaction of each batch.
+positions = Table(
+    "positions",
+    metadata,
+    _text("consumer_group", key=True),
+    _text("topic", key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("next_offset", BigInteger, nullable=False),
+    Column("reread_until", BigInteger),
+    _time("updated_at", null=False),
+)
+
+# One row, written by `billing migrate`: copies of a database have the same id.
+database_identity = Table(
+    "database_identity",
+    metadata,
+    _text("database_id", key=True),
+    Column("had_events", Boolean, nullable=False),
+    _time("created_at", null=False),
+)
+
 brakes = Table(
     "brakes",
     metadata,

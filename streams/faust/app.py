@@ -13,7 +13,7 @@ import faust
 
 from schemas.settings import Settings
 from streams.faust.broker import broker_options
-from streams.faust.chunks import ChunkTransport
+from streams.faust.chunks import ChunkTransport, Resume
 from streams.faust.sensor import KafkaSensor
 
 _HEARTBEAT_S = 0.5
@@ -86,8 +86,17 @@ def attach(
     run: Callable[[Any], Awaitable[None]],
     topic: str,
     on_assigned: Callable[[set[int]], None] | None = None,
+    resume: Resume | None = None,
 ) -> None:
-    """Makes `run` consume the stream of `topic`. `on_assigned` gets the assigned partitions after each rebalance."""
+    """Makes `run` consume the stream of `topic`. `on_assigned` gets the assigned partitions after each rebalance.
+
+    `resume` may replace committed offsets by lower ones, where the database has less.
+    """
+    if resume is not None:
+        transport = app.transport
+        if not isinstance(transport, ChunkTransport):
+            raise TypeError("the app must come from create_app")
+        transport.resume = resume
     channel = app.topic(topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
     channel.maxsize = _CHUNKS_WAITING  # the `maxsize` argument of `app.topic` has no effect
 

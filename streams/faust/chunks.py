@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,10 @@ class AckedChain:
 
     def __iter__(self) -> Iterator[TP]:
         return iter(list(self._ends))
+
+
+Resume = Callable[[str, Mapping[int, int | None], Mapping[int, int], Mapping[int, int]], Awaitable[Mapping[int, int]]]
+"""From topic, committed offsets, and the log's first and next offsets to the offsets at which to read instead."""
 
 
 class ChunkConsumer(Consumer):
@@ -200,8 +204,33 @@ class ChunkConsumer(Consumer):
                 for tp, earliest in (await self.earliest_offsets(*uncommitted)).items():
                     await self._seek(tp, earliest)
                     self._read_offset[tp] = earliest
+            await self._resume_where_the_database_stands(set(uncommitted))
         finally:
             self._moves += 1  # a chunk begun during the seek was fetched before it, too
+
+    async def _resume_where_the_database_stands(self, uncommitted: set[TP]) -> None:
+        """Seeks back where the database has less than the group has committed (streams/positions.py)."""
+        ours = [tp for tp in self.assignment() if self._is_ours(tp)]
+        if self.transport.resume is None or not ours:
+            return
+        begins, ends = await self.earliest_offsets(*ours), await self.highwaters(*ours)
+        for topic in {tp.topic for tp in ours}:
+            of_topic = {tp.partition: tp for tp in ours if tp.topic == topic}
+            committed = {
+                partition: None if tp in uncommitted else self._read_offset[tp] for partition, tp in of_topic.items()
+            }
+            places = await self.transport.resume(
+                topic,
+                committed,
+                {partition: begins[tp] for partition, tp in of_topic.items()},
+                {partition: ends[tp] for partition, tp in of_topic.items()},
+            )
+            for partition, offset in places.items():
+                tp = of_topic[partition]
+                await self._seek(tp, offset)
+                self._read_offset[tp] = offset
+                self._committed_offset[tp] = None  # so that lower offsets are committed, too
+                self._chain.forget([tp])
 
     def _is_ours(self, tp: TP) -> bool:
         return bool(self.app.topics.acks_enabled_for(tp.topic))
@@ -256,6 +285,8 @@ class ChunkTransport(Transport):
         super().__init__(app.conf.broker_consumer, app)
         self.chunk_size = chunk_size
         self.pause_s = pause_s
+        self.resume: Resume | None = None
+        """Returns, by partition, where to read instead of at the committed offset."""
 
 
 def cut(fetched: Mapping[TP, Sequence[Any]], size: int) -> Iterator[dict[TP, Sequence[Any]]]:

@@ -90,6 +90,14 @@ class SeenEvents:
             self.table.send_changelog(partition, key, None, value_serializer="raw")
         return len(old)
 
+    def drop(self, partitions: set[int]) -> None:
+        """Forgets all ids of these partitions, here and on the changelog, although they are not old."""
+        for partition in partitions:
+            for key in self._pages.pop(partition, set()):
+                self.table.data.pop(key, None)
+                self._note_sent(self.table.send_changelog(partition, key, None, value_serializer="raw"))
+            self._ids.pop(partition, None)
+
     def keep_only(self, partitions: set[int]) -> None:
         """Drops the pages and ids of partitions that are not in `partitions`."""
         for partition in self._pages.keys() - partitions:

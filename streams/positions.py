@@ -1,0 +1,136 @@
+"""Compares what Kafka claims that a group has applied with what the database has (docs/decisions.md 5).
+
+    assignment ─▶ committed offset > position ─▶ drop settled ids, withhold mails, read again from the position
+    batch      ─▶ position < the last one     ─▶ DatabaseBehind: the process ends and compares at its next start
+
+So a database restored to any point in time catches up from the log by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+
+from schemas.errors import DatabaseBehind
+from schemas.record import Record
+from sinks.postgres.positions import Position
+from sinks.postgres.store import Store, Transaction
+
+log = structlog.get_logger(__name__)
+
+Place = tuple[str, int]
+
+
+class Positions:
+    """The positions of one group's worker. `standing` has the highest offset known to be applied, by partition."""
+
+    def __init__(self, store: Store, group: str, drop: Callable[[set[int]], None] = lambda _: None) -> None:
+        """`drop` is called with partitions whose settled ids the database does not have."""
+        self._store = store
+        self._drop = drop
+        self.group = group
+        self.standing: dict[Place, int] = {}
+
+    async def resume(
+        self, topic: str, committed: Mapping[int, int | None], begins: Mapping[int, int], ends: Mapping[int, int]
+    ) -> dict[int, int]:
+        """Returns the offsets at which to read instead, by partition, for partitions that the database is behind in.
+
+        `committed` has the group's committed offsets (None: none yet), `begins` and `ends` the log's first and next
+        offsets.
+        Raises StoreUnavailable.
+        """
+        async with self._store.transaction([(topic, partition) for partition in committed]) as transaction:
+            stored = await transaction.positions(self.group, topic, committed)
+            identity = await transaction.identity()
+            is_older = identity is None or identity.had_events
+            moved: dict[int, Position] = {}
+            behind: dict[int, Position] = {}
+            for partition, offset in committed.items():
+                at = stored.get(partition)
+                if offset is None or (at is not None and at.next_offset > max(offset, ends[partition])):
+                    if at is not None and at.next_offset > ends[partition]:  # the topic was created again
+                        moved[partition] = Position(offset or begins[partition])
+                elif at is None and is_older:  # the database is older than its positions: take Kafka's word once
+                    moved[partition] = Position(offset)
+                elif (at.next_offset if at else 0) < offset:
+                    start = max(at.next_offset if at else 0, begins[partition])
+                    moved[partition] = behind[partition] = Position(start, offset)
+                self.standing[topic, partition] = (moved.get(partition) or at or Position(0)).next_offset
+            await transaction.rewind(self.group, topic, moved)
+        if behind:
+            self._drop(set(behind))
+            log.error(
+                "worker.database_behind",
+                action="worker.database_behind",
+                group=self.group,
+                reason="the database has less than the group has committed: it was restored, replaced or promoted. "
+                "Reading again from its positions; mails of these events are withheld",
+                partitions={p: f"{at.next_offset} instead of {at.reread_until}" for p, at in sorted(behind.items())},
+            )
+        return {partition: position.next_offset for partition, position in behind.items()}
+
+    async def check(self, transaction: Transaction, records: Sequence[Record]) -> dict[Place, int]:
+        """Returns, by (topic, partition), the offset before which a record may have been applied by a lost copy.
+
+        Raises DatabaseBehind if the database has less than this worker has committed.
+        """
+        partitions: dict[str, set[int]] = {}
+        for record in records:
+            partitions.setdefault(record.topic, set()).add(record.partition)
+        until: dict[Place, int] = {}
+        for topic, of_topic in partitions.items():
+            stored = await transaction.positions(self.group, topic, of_topic)
+            for partition in of_topic:
+                at = stored.get(partition, Position(0))
+                self._compare(topic, partition, at.next_offset)
+                if at.reread_until is not None:
+                    until[topic, partition] = at.reread_until
+        return until
+
+    async def look(self) -> None:
+        """Compares all partitions, for a worker without traffic. Raises DatabaseBehind, StoreUnavailable."""
+        standing = dict(self.standing)
+        async with self._store.transaction([]) as transaction:
+            for topic in {topic for topic, _ in standing}:
+                mine = [partition for name, partition in standing if name == topic]
+                stored = await transaction.positions(self.group, topic, mine)
+                for partition in mine:
+                    at = stored.get(partition, Position(0)).next_offset
+                    wanted = min(standing[topic, partition], self.standing.get((topic, partition), 0))
+                    if at < wanted:  # `min`: an assignment may have moved it back meanwhile
+                        raise _behind(topic, partition, at, wanted)
+
+    async def pass_over(self, topic: str, reached: Mapping[int, int]) -> None:
+        """Moves the positions over records that change nothing here. Raises StoreUnavailable."""
+        async with self._store.transaction([(topic, partition) for partition in reached]) as transaction:
+            stored = await transaction.positions(self.group, topic, reached)
+            for partition in reached:
+                self._compare(topic, partition, stored.get(partition, Position(0)).next_offset)
+            await transaction.advance(self.group, topic, reached)
+        self.applied({topic: reached})
+
+    def applied(self, reached: Mapping[str, Mapping[int, int]]) -> None:
+        """Notes positions that are committed."""
+        for topic, offsets in reached.items():
+            for partition, offset in offsets.items():
+                place = topic, partition
+                self.standing[place] = max(self.standing.get(place, 0), offset)
+
+    def keep_only(self, topic: str, partitions: set[int]) -> None:
+        """Forgets partitions that are no longer assigned: their new owner moves them."""
+        for place in [place for place in self.standing if place[0] == topic and place[1] not in partitions]:
+            del self.standing[place]
+
+    def _compare(self, topic: str, partition: int, stored: int) -> None:
+        standing = self.standing.get((topic, partition), 0)
+        if stored < standing:
+            raise _behind(topic, partition, stored, standing)
+
+
+def _behind(topic: str, partition: int, stored: int, standing: int) -> DatabaseBehind:
+    return DatabaseBehind(
+        f"{topic}/{partition}: the database stands at {stored}, but {standing} was committed. It was restored or "
+        "replaced; the next start reads again from its position"
+    )
