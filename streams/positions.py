@@ -67,7 +67,10 @@ class Positions:
                 group=self.group,
                 reason="the database has less than the group has committed: it was restored, replaced or promoted. "
                 "Reading again from its positions; mails of these events are withheld",
-                partitions={p: f"{at.next_offset} instead of {at.reread_until}" for p, at in sorted(behind.items())},
+                partitions="; ".join(
+                    f"{partition}: {at.next_offset} instead of {at.reread_until}"
+                    for partition, at in sorted(behind.items())
+                ),
             )
         return {partition: position.next_offset for partition, position in behind.items()}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import asyncpg
 from pydantic import SecretStr
@@ -49,7 +50,8 @@ SELECT gen_random_uuid()::text, EXISTS (SELECT FROM billing.events), now()
 WHERE NOT EXISTS (SELECT FROM billing.database_identity)
 """
 
-Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 
 @dataclass(frozen=True, slots=True)

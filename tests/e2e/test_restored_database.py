@@ -1,4 +1,4 @@
-"""The database is the authority on position: whatever Kafka claims, what the database lacks is applied again (T11, T12).
+"""The database is the authority on position: what it lacks is applied again, whatever Kafka claims (T11, T12).
 
 A restore is simulated exactly: a copy of the database is made with CREATE DATABASE … TEMPLATE, and later takes the
 original's name.
