@@ -126,6 +126,9 @@ class System:
             self._supervisor.run(child)
         for child in (mailbox, *children):
             self._supervisor.wait_ready(child, timeout=READY_TIMEOUT)
+        for child in children:
+            if (reason := self._supervisor.held_by(child)) is not None:
+                self._say(f"{child.name}: {reason}")
         self._claim.mark_ready()
         self._say(f"Ready after {time.monotonic() - begun:.1f} s: {self.gateway_url}/webhooks/stripe")
 
@@ -212,7 +215,7 @@ class System:
     def _worker(self, number: int) -> Child:
         name = f"worker-{number}"
         child = self._with_ops_port(name, "worker")
-        return replace(child, env={**child.env, "BILLING_MEMBER_ID": name})
+        return replace(child, env={**child.env, "BILLING_MEMBER_ID": name}, may_be_held=True)
 
     def _dispatcher(self) -> Child:
         return self._with_ops_port("dispatcher", "dispatcher")

@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge
 
 from recovery.reconcile.events import AnotherIsAtIt, Asked
 from recovery.reconcile.report import ReconcileReport
-from recovery.reconcile.runs import last_end
+from recovery.reconcile.runs import awaited_since, last_end
 from recovery.reconcile.wiring import accounts_asked, reconciler
 from schemas.errors import BillingError
 from schemas.settings import Config, InvalidSettings, Settings
@@ -31,7 +31,10 @@ RETRY = timedelta(minutes=5)
 
 MISSING = Counter("billing_reconcile_missing", "Events that never arrived until a scheduled reconciliation found them")
 RUNS = Counter("billing_reconcile_runs", "Scheduled reconciliations, by outcome", ["outcome"])
-LAST_END = Gauge("billing_reconcile_last_end_seconds", "When the last reconciliation ended, in seconds since the epoch")
+LAST_END = Gauge(
+    "billing_reconcile_last_end_seconds",
+    "When the last reconciliation ended (before the first: since when it is due), in epoch seconds",
+)
 
 
 class ReconcileSchedule:
@@ -81,6 +84,8 @@ class ReconcileSchedule:
     async def _time_left(self, jitter: timedelta) -> timedelta:
         async with reading(self._settings.database_url) as connection:
             ended = await last_end(connection)
+            if ended is None and (since := await awaited_since(connection)) is not None:
+                LAST_END.set(since.timestamp())  # so that the alarm also fires if there was never a run
         if ended is None:
             return timedelta(0)
         LAST_END.set(ended.timestamp())

@@ -34,7 +34,7 @@ class RetryFailed:
         return self.last
 
     async def run(self) -> None:
-        every = self.settings.retry_failed_every_s
+        every = self.settings.retry_failed_pause_s
         while True:
             # Random, so that schedulers started together do not compete for the lock each time.
             await asyncio.sleep(every * random.uniform(0.8, 1.2))  # noqa: S311  # no secret

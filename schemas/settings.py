@@ -236,8 +236,11 @@ class Settings(DatabaseSettings, KafkaSettings):
     stripe_calls_per_second: float = Field(20.0, gt=0, le=100)
     """Limit of each dispatcher. Stripe allows 100 per second in live mode and 25 in test mode for all programs of an
     account together: https://docs.stripe.com/rate-limits"""
-    reconcile_every_s: float = Field(0, ge=0)
-    """Seconds between reconcile runs of the scheduler, which find events that never arrived (86400: daily); 0: off."""
+    reconcile_every_s: float | None = Field(None, ge=0)
+    """Seconds between reconcile runs of the scheduler, which find events that never arrived; 0: off.
+
+    By default daily if there is a Stripe key.
+    """
     config_path: Path = Field(validation_alias=AliasChoices("BILLING_CONFIG", "config_path"))
 
     partitions: int = Field(12, ge=1, le=1000)
@@ -267,14 +270,33 @@ class Settings(DatabaseSettings, KafkaSettings):
     batch_size: int = Field(500, ge=1, le=10_000)
     batch_within_s: float = Field(0.05, gt=0, le=10)
     code_version: str = ""
-    """Identifies this build in dead letters and for the brake (a tag, a commit); by default the package's version."""
+    """Identifies this build in dead letters and for the brake (a tag, a commit); by default the package's version and a
+    digest of its files and rules, so it changes with the code."""
     brake_least: int = Field(20, ge=1)
     brake_ratio: float = Field(0.5, gt=0, le=1)
     brake_run: int = Field(50, ge=1)
     stuck_after_s: float = Field(120.0, ge=1, le=3600)
     """Seconds without progress after which a process that has work exits, so that it is restarted."""
-    retry_failed_every_s: float = Field(0.0, ge=0, le=86_400)
-    """Seconds between the scheduler's replays of the last 24 h's dead letters (`billing replay --failed`); 0: off."""
+    retry_failed_every_s: float | None = Field(None, ge=0, le=86_400)
+    """Seconds between the scheduler's replays of the last 24 h's dead letters (`billing replay --failed`); 0: off.
+
+    By default hourly if there is a Stripe key.
+    """
+
+    @property
+    def reconcile_pause_s(self) -> float:
+        """Returns the seconds between scheduled reconciliations, 0 if there are none."""
+        return self._scheduled(self.reconcile_every_s, default=86_400.0)
+
+    @property
+    def retry_failed_pause_s(self) -> float:
+        """Returns the seconds between scheduled replays of failed events, 0 if there are none."""
+        return self._scheduled(self.retry_failed_every_s, default=3_600.0)
+
+    def _scheduled(self, set_to: float | None, *, default: float) -> float:
+        if set_to is not None:
+            return set_to
+        return default if self.stripe_api_key is not None else 0.0
 
     @property
     def exports_place(self) -> str:

@@ -47,6 +47,8 @@ class BrakeGate:
             try:
                 held = await self.brakes.last(self.group)
                 if held is None or not held.holds(self.code_version):
+                    if held is not None and held.released_at is None:
+                        await self.brakes.pass_by(self.group, self.code_version)
                     allowed = await self.brakes.take_allowance(self.group) if held is not None else 0
                     self.reason = None
                     return allowed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import signal
 import threading
 import time
@@ -34,6 +35,8 @@ class Child:
     env: Mapping[str, str] = field(default_factory=dict)
     ready: str | Callable[[], bool] | None = None
     """A URL that answers 200 when the program is ready, or a function that returns true. None: ready at once."""
+    may_be_held: bool = False
+    """Whether the program counts as started while its only trouble is the brake, which an operator releases."""
     cwd: Path | None = None
     port: int | None = None
     """The loopback port that the program listens on. It must be free at the start."""
@@ -89,9 +92,20 @@ class Supervisor:
         deadline = time.monotonic() + timeout
         process = self.processes[child.name]
         while not _is_ready(child.ready):
+            if child.may_be_held and self.held_by(child) is not None:
+                return
             if time.monotonic() > deadline:
                 raise ServerNotReady(f"{child.name} was not ready after {timeout:.0f} s:\n{process.tail()}")
             time.sleep(_TICK)
+
+    def held_by(self, child: Child) -> str | None:
+        """Returns why the brake holds the child; None if it does not, or is not the only trouble."""
+        if not isinstance(child.ready, str) or not child.may_be_held:
+            return None
+        checks = _checks(child.ready)
+        failing = {name: reason for name, reason in checks.items() if reason != "ok"}
+        reason = failing.pop("brake", "")
+        return reason if reason.startswith(HELD) and set(failing) <= _WAITS_FOR_THE_BRAKE else None
 
     def stop(self) -> None:
         """Stop the children that this supervisor started, in reverse order. Kills those that do not stop in time."""
@@ -140,6 +154,25 @@ def _end(returncode: int) -> str:
     if returncode < 0:
         return f"was ended by {signal.Signals(-returncode).name}"
     return f"ended with exit code {returncode}"
+
+
+HELD = "the brake holds"
+_WAITS_FOR_THE_BRAKE = {"faust"}
+"""Checks of a worker that fail until it joins its group, which it does after the release."""
+
+
+def _checks(address: str) -> dict[str, str]:
+    """Returns the checks of a /readyz, empty if it does not answer."""
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=_PROBE_TIMEOUT)
+    try:
+        connection.request("GET", parts.path)
+        body = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError):
+        return {}
+    finally:
+        connection.close()
+    return {str(name): str(reason) for name, reason in body.get("checks", {}).items()}
 
 
 def _is_ready(ready: str | Callable[[], bool] | None) -> bool:

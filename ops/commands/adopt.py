@@ -15,7 +15,7 @@ from sinks.postgres.positions import identity_of
 def adopt(
     group: Annotated[str | None, typer.Option(help="The consumer group. Default: the one of all streams.")] = None,
 ) -> None:
-    """Give the worker's consumer group to the database of BILLING_DATABASE_URL. Stop the workers first.
+    """Give the worker's consumer group to this database. Stop the workers first.
 
     A group belongs to one database, and a worker with another one refuses to start. After a deliberate move to a new
     database, this makes the new one the owner; its workers then read the log from where that database stands.

@@ -29,7 +29,12 @@ def ls(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON obje
         if as_json:
             say_json(asdict(held))
             continue
-        end = f"released by {held.released_by} at {held.released_at:%F %T}" if held.released_at else "HOLDS"
+        if held.released_at is not None:
+            end = f"released by {held.released_by} at {held.released_at:%F %T}"
+        elif held.passed_at is not None:
+            end = f"passed by {held.passed_by} at {held.passed_at:%F %T}, holds only"
+        else:
+            end = "HOLDS"
         say(f"{held.consumer_group}  {end}  code {held.code_version}  {held.tripped_at:%F %T}  {held.message}")
         for reason in held.reasons:
             say(f"    {printable(reason)}")

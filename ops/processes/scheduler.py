@@ -41,13 +41,13 @@ async def run(settings: Settings, config: Config) -> None:
             alive={"turns": schedule.stuck},
             notes={
                 "reconcile": reconciling.note if reconciling is not None else lambda: "off",
-                "retry_failed": retrying.note if settings.retry_failed_every_s else lambda: "off",
+                "retry_failed": retrying.note if settings.retry_failed_pause_s else lambda: "off",
             },
             on_signal=schedule.stop,
             mode=config.mode,
         )
         background = [asyncio.create_task(reconciling.run())] if reconciling is not None else []
-        if settings.retry_failed_every_s:
+        if settings.retry_failed_pause_s:
             background.append(asyncio.create_task(retrying.run()))
         process.on_stop(partial(_end, background))
         process.watch()
@@ -64,7 +64,7 @@ async def _end(background: list[asyncio.Task[None]]) -> None:
 
 def _reconciling(settings: Settings, config: Config) -> ReconcileSchedule | None:
     """Return the scheduled reconciliation, None if it is off. Raises InvalidSettings."""
-    if not settings.reconcile_every_s:
+    if not settings.reconcile_pause_s:
         return None
     key_and_base(settings, config)
-    return ReconcileSchedule(settings, config, every=timedelta(seconds=settings.reconcile_every_s), clock=utc_now)
+    return ReconcileSchedule(settings, config, every=timedelta(seconds=settings.reconcile_pause_s), clock=utc_now)

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.metadata import version
 
 import structlog
 
@@ -20,6 +19,7 @@ from eventlog.lag import GroupPositions
 from eventlog.ownership import claim
 from eventlog.retention import kafka_keeps, warn_if_endless, warn_if_too_long
 from ops.processes.skeleton import Process
+from ops.runtime.build import build_id
 from ops.runtime.exit_codes import CannotContinue, ExitCode
 from ops.runtime.operator import operator
 from ops.runtime.printable import error_line
@@ -79,7 +79,7 @@ async def run(
     if without:  # keeps the group of all streams, and so continues at its offsets
         streams = _ALL - without
     app = create_app(settings, group, partitions)
-    code_version = settings.code_version or version("billing-stream")
+    code_version = settings.code_version or build_id(rules)
     brake = Brake(limits_of(settings))
     hold = BrakeGate(brakes=Brakes(settings.database_url), group=group, code_version=code_version)
     seen = SeenEvents(app, partitions, horizon_s=settings.seen_hours * 3600)

@@ -111,6 +111,12 @@ class Runs:
             await self._connection.execute(query, *arguments)
 
 
+async def awaited_since(connection: AsyncConnection) -> datetime | None:
+    """Return since when a first run is due (UTC): the time at which `billing migrate` gave the database its id."""
+    found: datetime | None = await connection.scalar(select(func.min(tables.database_identity.c.created_at)))
+    return found
+
+
 async def last_end(connection: AsyncConnection) -> datetime | None:
     """Return when the last run over all events of the platform's own account completed (UTC), or None."""
     runs = tables.reconciliations

@@ -31,6 +31,9 @@ class HeldBrake:
     released_at: datetime | None
     released_by: str | None
     let_die: int
+    passed_by: str | None = None
+    passed_at: datetime | None = None
+    """The first other code version that ran since, and when. The stopped version stays held."""
 
     def holds(self, code_version: str) -> bool:
         return self.released_at is None and self.code_version == code_version
@@ -52,6 +55,8 @@ class Brakes:
             "released_at": None,
             "released_by": None,
             "let_die": 0,
+            "passed_by": None,
+            "passed_at": None,
         }
         statement = insert(brakes).values(consumer_group=group, **values)
         is_over = brakes.c.released_at.is_not(None) | (brakes.c.code_version != code_version)
@@ -60,6 +65,15 @@ class Brakes:
                 await connection.execute(
                     statement.on_conflict_do_update(index_elements=["consumer_group"], set_=values, where=is_over)
                 )
+
+    async def pass_by(self, group: str, code_version: str) -> None:
+        """Records that another code version than the stopped one runs in this group."""
+        c = brakes.c
+        is_passed = (c.consumer_group == group) & (c.code_version != code_version) & c.released_at.is_(None)
+        statement = update(brakes).where(is_passed, c.passed_at.is_(None))
+        with classified():
+            async with self._engine.begin() as connection:
+                await connection.execute(statement.values(passed_by=code_version, passed_at=func.now()))
 
     async def last(self, group: str) -> HeldBrake | None:
         """Returns the group's last stop, released or not, or None if it never stopped."""

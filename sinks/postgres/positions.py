@@ -102,7 +102,8 @@ async def withhold(connection: Connection, event_ids: list[str]) -> None:
 
 async def identify(connection: Connection) -> None:
     """Gives the database its id, if it has none."""
-    await connection.execute(_IDENTIFY)
+    if await identity(connection) is None:  # otherwise no right to write is needed
+        await connection.execute(_IDENTIFY)
 
 
 async def identity(connection: Connection) -> DatabaseIdentity | None:

@@ -516,6 +516,8 @@ brakes = Table(
     _time("released_at"),
     _text("released_by"),
     _count("let_die"),
+    _text("passed_by"),
+    _time("passed_at"),
 )
 
 # The mode whose events the state rows come from: at most one row (sinks/postgres/mode_check.py).

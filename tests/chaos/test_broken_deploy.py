@@ -105,7 +105,8 @@ async def test_a_broken_rule_stops_its_group_and_after_the_fix_all_is_applied(ri
     assert letters <= WINDOW
     held = await Brakes(rig.settings.database_url).last(group)
     assert held is not None
-    assert held.holds("0.1.0")
+    assert held.holds(held.code_version)
+    assert held.passed_at is None
     assert "AttributeError: 'Note' object has no attribute 'usr'" in held.reasons[0]
     assert "the brake holds" in log.read_text()
 
@@ -116,7 +117,7 @@ async def test_a_broken_rule_stops_its_group_and_after_the_fix_all_is_applied(ri
         await _until(lambda: "events" in _status(port, "/readyz")[1]["checks"]["brake"], worker, log)
     assert len(await rig.find()) == letters, "a held worker processes nothing"
 
-    with _worker(rig, "sound", code_version="fixed") as worker:
+    with _worker(rig, "sound") as worker:
         await _until(lambda: _is_read(rig, group), worker, log)
         # Records that died after the last committed offset were read again, and are applied by now.
         still_open = {letter.event_id for letter in await rig.find(OPEN)}
@@ -124,6 +125,10 @@ async def test_a_broken_rule_stops_its_group_and_after_the_fix_all_is_applied(ri
         assert report.replayed == len(still_open)
         await _until(lambda: _is_read(rig, group), worker, log)
 
+    passed = await Brakes(rig.settings.database_url).last(group)
+    assert passed is not None
+    assert passed.passed_at is not None
+    assert passed.passed_by not in (None, held.code_version)
     assert {status for found in (await rig.statuses()).values() for status in found} <= {"resolved"}
     assert await rig.rows("SELECT 1 FROM billing.events WHERE outcome <> 'applied'") == []
     due: dict[str, list[str]] = {}

@@ -1,0 +1,62 @@
+"""The build's id changes with the code and with nothing else (behaviours.md D5, G28)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from ops.runtime import build
+from schemas.settings import Settings
+from streams.rules.catalog import RULES
+from tests.kits.notes import notes
+
+
+def test_the_same_code_has_the_same_id() -> None:
+    assert build.build_id(RULES) == build.build_id(dict(reversed(list(RULES.items()))))
+    assert re.fullmatch(r"\S+\+[0-9a-f]{12}", build.build_id(RULES))
+
+
+def test_one_changed_line_of_a_package_changes_the_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "streams" / "rules").mkdir(parents=True)
+    rule = tmp_path / "streams" / "rules" / "x.py"
+    rule.write_text("def on_paid(): return 1\n")
+    monkeypatch.setattr(build, "_ROOT", tmp_path)
+    before = build.build_id({})
+    (tmp_path / "streams" / "x.pyc").write_bytes(b"compiled")
+    assert build.build_id({}) == before
+    rule.write_text("def on_paid(): return 2\n")
+    assert build.build_id({}) != before
+
+
+def test_a_rule_from_outside_the_packages_changes_the_id() -> None:
+    rule = notes.rules["note.written"]
+
+    def mended(event: Any, known: Any) -> list[Any]:
+        return list[Any]()
+
+    ids = {build.build_id(RULES), build.build_id({**RULES, **notes.rules})}
+    ids.add(build.build_id({**RULES, "note.written": replace(rule, decide=mended)}))
+    assert len(ids) == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "pauses"),
+    [
+        ({}, (0, 0)),
+        ({"stripe_api_key": "sk_test_" + "x" * 24}, (86_400, 3_600)),
+        ({"stripe_api_key": "sk_test_" + "x" * 24, "reconcile_every_s": 0, "retry_failed_every_s": 0}, (0, 0)),
+        ({"reconcile_every_s": 60, "retry_failed_every_s": 5}, (60, 5)),
+    ],
+)
+def test_G37_repairs_are_on_by_default_where_a_stripe_key_is_set(
+    given: dict[str, Any], pauses: Sequence[float]
+) -> None:
+    url = SecretStr("postgresql://u@127.0.0.1/x")
+    settings = Settings(kafka_bootstrap="127.0.0.1:9092", database_url=url, config_path=Path("c.toml"), **given)
+    assert (settings.reconcile_pause_s, settings.retry_failed_pause_s) == tuple(pauses)
