@@ -33,7 +33,7 @@ log = structlog.get_logger()
 LANES = 2
 """Batches in flight at once, of different partitions: Postgres works on one while the next is decoded and decided."""
 
-_FED_AGAIN = {Source.REPLAY, Source.RECONCILE, "import"}
+_FED_AGAIN = {Source.REPLAY, Source.RECONCILE, Source.IMPORT}
 
 _SETTLED = (Applied, Stale, Ignored, Duplicate)
 
