@@ -111,6 +111,11 @@ class SubscriptionCanceled(CustomerMail):
     export_url: Link | None = None
     erase_at: AwareDatetime | None = None
 
+    reason: Literal["payment_failed", "payment_disputed", "customer_deleted"] | None = None
+    """Why it ended, if the customer did not ask for it: Stripe's `cancellation_details.reason`, or the deletion of the
+    customer. None: the customer asked for it, or the reason is not known."""
+    update_url: Link | None = None
+
 
 class TrialEnding(CustomerMail):
     plan: OptionalLine = None
@@ -140,6 +145,8 @@ class PaymentProblem(CustomerMail):
     update_url: Link
     attempt: int = Field(ge=0)
     reason: OptionalLine = None
+    keeps_access: bool = True
+    """Whether the subscription still gives access when the mail is sent."""
 
 
 class PaymentActionRequired(CustomerMail):
@@ -154,6 +161,9 @@ class RenewalReminder(CustomerMail):
     amount: Money
     renews_at: AwareDatetime | None = None
     plan: OptionalLine = None
+    is_sent: bool = False
+    """Whether the invoice is sent to the customer (`send_invoice`) and not charged."""
+    due_at: AwareDatetime | None = None
     subscription_id: OptionalLine = None
     """For the check before sending. Not shown."""
 

@@ -40,6 +40,9 @@ ARCHIVE_WAIT, ARCHIVE_PAUSE = timedelta(minutes=1), timedelta(seconds=2)
 LAST_CARD_STEP = 7
 """Days before a card's expiry of the last notice. Until then the earlier one is sent (streams/rules/payments)."""
 
+WITH_ACCESS = frozenset({SubscriptionStatus.ACTIVE, SubscriptionStatus.TRIALING, SubscriptionStatus.PAST_DUE})
+"""Statuses in which a failed payment has not yet cost the access."""
+
 ENDED_REASON = "the subscription has ended"
 
 
@@ -70,6 +73,8 @@ async def _dunning(mail: QueuedMail, present: Present) -> Answer:
         return NotYet(REASON_PAUSE, "waits for the decline reason")
     data = dict(mail.data) | _remaining(payment) | {"reason": reason}
     data["attempt"] = max(int(mail.data.get("attempt", 1)), payment.attempt_count)
+    subscription = await present.subscription(payment.subscription_id)
+    data["keeps_access"] = subscription is None or subscription.status in WITH_ACCESS
     if (at := moment(mail.data.get("next_attempt_at"))) is not None and at <= mail.now:
         data["next_attempt_at"] = None
     return data
@@ -159,6 +164,8 @@ async def _left(mail: QueuedMail, present: Present) -> Answer:  # noqa: ARG001  
 async def _canceled(mail: QueuedMail, present: Present) -> Answer:
     """The archive's link and the erasure date are promises: both are read again."""
     data = dict(mail.data)
+    if data.get("reason") == "customer_deleted" and await present.has_mail_of_cancellation():
+        return Withheld("the mail about the subscription's end has the export's link")
     if data.get("erase_at") is not None:
         erased_at = await present.erased_at()
         data["erase_at"] = erased_at.isoformat() if erased_at is not None else None

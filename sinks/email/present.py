@@ -39,6 +39,14 @@ WHERE account = $1 AND customer_id = $2 AND kind = 'erase' AND status IN ('pendi
 """
 
 
+# Stripe cancels the subscriptions of a customer who is deleted, and sends both events.
+_CANCELLATION = """
+SELECT EXISTS (SELECT 1 FROM billing.emails WHERE account = $1 AND customer_id = $2
+    AND template = 'subscription-canceled' AND email_key LIKE 'canceled:%' AND status <> 'withheld'
+    AND queued_at > now() - interval '1 day')
+"""
+
+
 class Present:
     """The rows of one mail's customer and account, as they are now."""
 
@@ -83,6 +91,11 @@ class Present:
         """Return when the customer's data is due for erasure; None if no erasure is planned."""
         due: datetime | None = await self._connection.fetchval(_ERASURE, self.account, self.customer_id)
         return due
+
+    async def has_mail_of_cancellation(self) -> bool:
+        """Whether a mail about the end of one of the customer's subscriptions was queued within a day."""
+        found: bool = await self._connection.fetchval(_CANCELLATION, self.account, self.customer_id)
+        return found
 
     async def export_status(self, export_key: str) -> str | None:
         status: str | None = await self._connection.fetchval(

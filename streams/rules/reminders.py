@@ -14,7 +14,7 @@ from schemas.state import PaymentStatus, Subscription, SubscriptionStatus
 from schemas.timer import TimerDue, timer_event_type
 from streams.rules import timers
 from streams.rules.customers.account import customer_or_blank
-from streams.rules.customers.cancellation import WIN_BACK, leaves_later
+from streams.rules.customers.cancellation import DISPUTED, WIN_BACK, leaves_later
 from streams.rules.invoices import dunning
 from streams.rules.invoices import events as invoice_events
 from streams.rules.mails import days_until, iso, mail, money, plan_name_of
@@ -80,7 +80,7 @@ def on_dunning_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
 
 @subscription_events.stream.on(timer_event_type(WIN_BACK), model=TimerDue, refer=timers.refer)
 def on_win_back(event: Event[TimerDue], known: Known) -> list[Effect]:
-    """B4. Sends the mail unless the customer returned, was deleted, or kept another subscription longer.
+    """B4. Sends the mail unless the customer returned, was deleted, disputed, or kept another subscription longer.
 
     In the last case the timer of that other subscription sends it, `win_back_after_days` after its end.
     """
@@ -97,6 +97,8 @@ def on_win_back(event: Event[TimerDue], known: Known) -> list[Effect]:
     if leaves_later(known, event, due.customer):
         return [done]
     left = known.subscription(event.account, due.subject)
+    if left is not None and left.cancellation_reason == DISPUTED:
+        return [done]
     data = {"plan": plan_name_of(known.config, left), "return_url": known.config.mail.return_url}
     return [done, mail("win-back", f"{WIN_BACK}:{due.subject}", customer, data)]
 

@@ -22,6 +22,10 @@ WIN_BACK = "win-back"
 ERASE = "erase"
 KINDS = (WIN_BACK, ERASE)
 
+DISPUTED = "payment_disputed"
+NOT_BY_CHOICE = frozenset({"payment_failed", DISPUTED})
+"""Stripe's `cancellation_details.reason` of customers who did not ask for the end. They get no churn survey."""
+
 
 def timer_keys(account: str, subject: str) -> set[str]:
     """The keys of both timers of a subscription; for a deleted customer, `subject` is the customer id."""

@@ -15,6 +15,7 @@ from streams.rules import timers
 from streams.rules.customers import cancellation, erasure
 from streams.rules.customers.account import customer_or_blank, link_user, save_customer_and_derived, was_erased_after
 from streams.rules.customers.default_method import with_default
+from streams.rules.mails import iso, mail
 from streams.rules.precedence import is_older, partial
 from streams.rules.registry import Stream
 
@@ -49,14 +50,24 @@ def on_updated(event: CustomerEvent, known: Known) -> list[Effect]:
 
 @stream.on("customer.deleted", model=StripeCustomer, refer=refer, rank=90)
 def on_deleted(event: CustomerEvent, known: Known) -> list[Effect]:
-    """B6. The customer's data stays until the erasure timer fires. The object may contain only the id."""
+    """B6. The customer's data stays until the erasure timer fires. The object may contain only the id.
+
+    One mail has the link to the export. It is withheld if the mail about a subscription's end has one too.
+    """
     before = customer_or_blank(known, event.account, event.object.id)
     customer = replace(before, deleted_at=max(before.deleted_at or event.at, event.at))
-    return [
-        *save_customer_and_derived(known, customer),
-        cancellation.after_deletion(known, event, customer.customer_id),
-        cancellation.order_export(known, event, customer.customer_id),
-    ]
+    export = cancellation.order_export(known, event, customer.customer_id)
+    waiting = cancellation.after_deletion(known, event, customer.customer_id)
+    effects = [*save_customer_and_derived(known, customer), waiting, export]
+    if customer.email is None:
+        return effects
+    data = {
+        "canceled_at": iso(event.at),
+        "export_id": export.key,
+        "erase_at": iso(waiting.due_at),
+        "reason": "customer_deleted",
+    }
+    return [*effects, mail("subscription-canceled", f"deleted:{customer.customer_id}", customer, data)]
 
 
 @stream.on(timer_event_type(cancellation.ERASE), model=TimerDue, refer=timers.refer)

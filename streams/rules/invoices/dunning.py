@@ -31,10 +31,12 @@ def notice(known: Known, event: Event[StripeInvoice], customer: Customer) -> Que
 def step_of(steps: tuple[DunningStep, ...], invoice: StripeInvoice) -> DunningStep | None:
     """Returns the step of this attempt: the final step if Stripe stops retrying or the attempt is beyond all steps.
 
-    An invoice that the customer pays by hand (`send_invoice`) never has a next attempt, so that does not make it final.
+    A first attempt is never final: the customer knows nothing yet, or is still in the checkout. An invoice
+    that the customer pays by hand (`send_invoice`) never has a next attempt, so that does not make it final either.
     """
     attempt = max(1, invoice.attempt_count)  # the oldest events count from 0
-    is_given_up = invoice.next_payment_attempt is None and invoice.collection_method != SEND_INVOICE
+    is_retried = attempt > 1 and invoice.collection_method != SEND_INVOICE
+    is_given_up = is_retried and invoice.next_payment_attempt is None
     last = max((number for step in steps for number in step.attempts), default=0)
     final = next((step for step in steps if step.final), None)
     if final is not None and (is_given_up or attempt > last):

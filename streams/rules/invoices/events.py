@@ -8,7 +8,7 @@ from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
 from schemas.state import Customer, LinkKind, Subscription
-from schemas.stripe.invoice import StripeInvoice
+from schemas.stripe.invoice import SEND_INVOICE, StripeInvoice
 from streams.rules.customers.account import customer_or_blank, save_customer_and_derived, with_weak_profile
 from streams.rules.invoices import dunning
 from streams.rules.mails import iso, mail, money, plan_name_of
@@ -84,7 +84,8 @@ def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
     if row is not None:
         row = apply_invoice_failed(row, event, is_settled=payment.status in PAID, config=known.config)
     effects += save_customer_and_derived(known, customer, *_some(row))
-    if payment.status in PAID or payment.closed_at is not None:
+    is_over = customer.deleted_at is not None or (row is not None and row.status in ENDED)
+    if payment.status in PAID or payment.closed_at is not None or is_over:
         return effects
     effects += dunning.reminders(known, event, customer, before, payment)
     notice = None if is_stale else dunning.notice(known, event, customer)
@@ -133,22 +134,33 @@ def on_payment_action_required(event: InvoiceEvent, known: Known) -> list[Effect
 
 @stream.on("invoice.upcoming", model=StripeInvoice, refer=refer, rank=20)
 def on_upcoming(event: InvoiceEvent, known: Known) -> list[Effect]:
-    """C5. The invoice does not exist yet and has no id, so the mail's key is the event's id."""
+    """C5. The invoice does not exist yet and has no id, so the mail's key is the event's id.
+
+    Nothing is announced that will not happen: the subscription ends before, or its collection is paused.
+    """
     invoice, customer = event.object, _customer(event, known)
     if customer is None:
         return []
     row = _subscription(event, known, customer)
     effects = save_customer_and_derived(known, customer, *_some(row))
-    if invoice.amount_due <= 0 or (row is not None and row.status in ENDED):
+    renews_at = invoice.next_payment_attempt or invoice.period_start
+    if invoice.amount_due <= 0 or (row is not None and not _renews(row)):
         return effects
+    is_sent = invoice.collection_method == SEND_INVOICE
     data = {
         "amount": money(invoice.amount_due, invoice.currency),
-        "renews_at": iso(invoice.next_payment_attempt or invoice.period_start),
+        "renews_at": iso(renews_at),
+        "is_sent": is_sent,
+        "due_at": iso(invoice.due_date) if is_sent else None,
         "plan": plan_name_of(known.config, row),
         "subscription_id": invoice.subscription,
     }
     key = f"renewal:{event.id}"
     return [*effects, mail("renewal-reminder", key, customer, data, recipient=invoice.customer_email)]
+
+
+def _renews(row: Subscription) -> bool:
+    return row.status not in ENDED and not row.cancel_at_period_end and row.pause_collection is None
 
 
 def _customer_id(event: InvoiceEvent) -> str | None:

@@ -179,13 +179,14 @@ def _ended(event: SubscriptionEvent, known: Known, row: Subscription, customer: 
         "access_until": None,
         "export_id": export.key,
         "erase_at": iso(erase_at) if is_all_over else None,
+        "reason": row.cancellation_reason if row.cancellation_reason in cancellation.NOT_BY_CHOICE else None,
+        "update_url": config.mail.update_payment_url,
     }
-    return [
-        *waiting,
-        export,
-        mail("subscription-canceled", f"canceled:{row.subscription_id}", customer, canceled),
-        mail("churn-survey", f"survey:{row.subscription_id}", customer, {"survey_url": config.mail.survey_url}),
-    ]
+    mails = [mail("subscription-canceled", f"canceled:{row.subscription_id}", customer, canceled)]
+    if row.cancellation_reason not in cancellation.NOT_BY_CHOICE:
+        survey = {"survey_url": config.mail.survey_url}
+        mails.append(mail("churn-survey", f"survey:{row.subscription_id}", customer, survey))
+    return [*waiting, export, *mails]
 
 
 def _ask_stripe(event: SubscriptionEvent, customer_id: str) -> CallStripe:

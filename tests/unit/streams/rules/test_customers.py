@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from local.stripe.builder import Json, StripeEvents
-from schemas.state import OrganizationStatus, User
+from schemas.state import OrganizationStatus, User, derived_id
 from tests.kits.rulekit import DAY, MAKERS, NOW, RulesWorld, at
 
 pytestmark = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.shape.name.lower())
@@ -91,6 +91,9 @@ def test_B6_a_deleted_customer_waits_for_erasure(make: StripeEvents, whole: bool
     assert (world.organization().status, world.organization().plan) == (OrganizationStatus.CANCELLED, "free")
     (timer,) = world.pending().values()
     assert (timer.kind, timer.subject, timer.due_at) == ("erase", "cus_1", at(NOW + 31 * DAY))
+    closed = world.data("subscription-canceled")  # G8: one mail with the link to the archive
+    assert (closed["reason"], closed["export_id"]) == ("customer_deleted", derived_id("exp", "", "cus_1"))
+    assert closed["erase_at"] == timer.due_at.isoformat()
 
 
 def test_B6_a_deletion_wins_in_every_order(make: StripeEvents) -> None:

@@ -167,6 +167,7 @@ def test_C2_a_paid_invoice_stays_paid(make: StripeEvents) -> None:
         (3, DAY, "payment-urgent"),
         (4, DAY, "payment-final"),
         (9, DAY, "payment-final"),
+        (1, None, "payment-failed"),
         (2, None, "payment-final"),
     ],
 )
@@ -311,6 +312,8 @@ def test_C5_a_renewal_reminder_per_event(make: StripeEvents) -> None:
         "name": "Jane Doe",
         "amount": {"amount": 2900, "currency": "eur"},
         "renews_at": at(NOW + 7 * DAY).isoformat(),
+        "is_sent": False,
+        "due_at": None,
         "plan": "Pro",
         "subscription_id": "sub_1",
     }
@@ -337,3 +340,12 @@ def test_an_unknown_currency_is_an_error(make: StripeEvents, currency: object) -
     event["data"]["object"]["currency"] = currency
     with pytest.raises(MalformedEvent, match="currency"):
         decide(event)
+
+
+def test_C3_nothing_is_dunned_after_the_subscription_has_ended(make: StripeEvents) -> None:
+    """G3: the payment still failed, whichever event comes first in time."""
+    ended = make.event("customer.subscription.deleted", make.subscription(status="canceled"), NOW + 1)
+    world = RulesWorld().apply(subscribed(make), ended, failed(make, NOW + 50))
+    assert world.payment().status is PaymentStatus.FAILED
+    assert not {name for name in world.templates() if name.startswith("payment-")}
+    assert "dunning-reminder" not in {timer.kind for timer in world.pending().values()}

@@ -203,6 +203,8 @@ def test_B4_a_cancellation_downgrades_and_sends_its_mail(make: StripeEvents) -> 
         "access_until": None,
         "export_id": derived_id("exp", "", "sub_1"),
         "erase_at": at(end + 30 * DAY).isoformat(),
+        "reason": None,
+        "update_url": CONFIG.mail.update_payment_url,
     }
     due = {timer.kind: timer.due_at for timer in world.pending().values()}
     assert due == {"win-back": at(end + 14 * DAY), "erase": at(end + 30 * DAY)}
