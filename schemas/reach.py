@@ -47,12 +47,14 @@ class Reach:
     A row that is reached through another row is looked up only if the references do not name it themselves.
     """
 
-    __slots__ = ("_customers", "_references", "_rows")
+    __slots__ = ("_customers", "_linked_ids", "_payment_ids", "_references", "_rows")
 
     def __init__(self, references: References, rows: Rows) -> None:
         self._references = references
         self._rows = rows
         self._customers: set[Ref] | None = None
+        self._linked_ids: set[str] | None = None
+        self._payment_ids: set[str] | None = None
 
     def customer(self, ref: Ref, reading: str = "customer") -> None:
         if ref not in self._references.customers and ref not in self._brought():
@@ -86,16 +88,20 @@ class Reach:
             self._through_customer(Subscription, ref, "subscriptions")
 
     def payment(self, ref: Ref) -> None:
-        if ref not in self._references.payments:
-            row = self._rows.find_payment(ref)
-            if row is None or row.payment_id not in self._payments():
-                raise _missing("payments", ref, "payment")
+        if ref in self._references.payments or self._is_linked(ref):
+            return
+        row = self._rows.find_payment(ref)
+        if row is None or row.payment_id not in self._payments():
+            raise _missing("payments", ref, "payment")
 
     def payment_link(self, ref: Ref) -> None:
-        if ref not in self._references.payments:
-            link = self._rows.find(PaymentLink, ref)
-            if link is None or link.payment_id not in self._linked():
-                raise _missing("payments", ref, "payment link")
+        if ref not in self._references.payments and not self._is_linked(ref):
+            raise _missing("payments", ref, "payment link")
+
+    def _is_linked(self, ref: Ref) -> bool:
+        """Whether the id is linked to the same payment as a named one. The payment may have no row yet."""
+        link = self._rows.find(PaymentLink, ref)
+        return link is not None and link.payment_id in self._linked()
 
     def payment_method(self, ref: Ref) -> None:
         if ref not in self._references.payment_methods:
@@ -131,13 +137,17 @@ class Reach:
 
     def _linked(self) -> set[str]:
         """The ids of the payments that the named ids are linked to. Their rows may not exist yet."""
-        links = (self._rows.find(PaymentLink, ref) for ref in self._references.payments)
-        return {link.payment_id for link in links if link is not None}
+        if self._linked_ids is None:
+            links = [self._rows.find(PaymentLink, ref) for ref in self._references.payments]
+            self._linked_ids = {link.payment_id for link in links if link is not None}
+        return self._linked_ids
 
     def _payments(self) -> set[str]:
         """The ids of the payments that are loaded."""
-        rows = (self._rows.find_payment_by_column(ref) for ref in self._references.payments)
-        return self._linked() | {row.payment_id for row in rows if row is not None}
+        if self._payment_ids is None:
+            rows = [self._rows.find_payment_by_column(ref) for ref in self._references.payments]
+            self._payment_ids = self._linked() | {row.payment_id for row in rows if row is not None}
+        return self._payment_ids
 
     def _disputes(self) -> set[Ref]:
         """The disputes of the loaded payments."""

@@ -19,9 +19,11 @@ from schemas.references import References
 from schemas.state import (
     Customer,
     Dispute,
+    LinkKind,
     Membership,
     Organization,
     Payment,
+    PaymentLink,
     PaymentMethod,
     Row,
     Subscription,
@@ -116,6 +118,23 @@ def test_a_payment_is_found_by_any_of_its_ids() -> None:
     assert limited(References(payments={("", "ch_1")}), *ROWS).payment("", "in_1")
     with pytest.raises(NotReferred, match="in_1"):
         limited(References(customers={("", "cus_1")}), *ROWS).payment("", "in_1")
+
+
+def test_a_link_brings_the_other_ids_of_its_payment_even_before_the_payment_has_a_row() -> None:
+    links = [
+        PaymentLink(account="", stripe_id=id_, payment_id=payment, kind=kind)
+        for id_, payment, kind in (
+            ("pi_7", "pay_7", LinkKind.INTENT),
+            ("ch_7", "pay_7", LinkKind.CHARGE),
+            ("ch_8", "pay_8", LinkKind.CHARGE),
+        )
+    ]
+    known = limited(References(payments={("", "pi_7")}), *links)
+    assert known.payment("", "ch_7") is None
+    assert known.payment_link("", "ch_7") == links[1]
+    for read_other in (known.payment, known.payment_link):
+        with pytest.raises(NotReferred, match="ch_8"):
+            read_other("", "ch_8")
 
 
 def test_a_closed_timer_does_not_come_with_its_customer() -> None:
