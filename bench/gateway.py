@@ -62,11 +62,16 @@ class Server:
 @contextmanager
 def gateway_of(site: Site, processes: int = 1) -> Iterator[Server]:
     """Run `billing gateway`; enter the block when it is ready."""
-    port = free_port()
-    environment = site.environment(BILLING_GATEWAY_PORT=str(port), BILLING_GATEWAY_PROCESSES=str(processes))
+    port, ops_port = free_port(), free_port()
+    environment = site.environment(
+        BILLING_GATEWAY_PORT=str(port),
+        BILLING_OPS_PORT=str(ops_port),
+        BILLING_GATEWAY_PROCESSES=str(processes),
+        BILLING_GATEWAY_DRAIN_S="0",
+    )
     log = site.folder / f"gateway-{processes}.log"
     with running(billing("gateway"), environment, log) as process:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "the gateway", 30, process, log)
+        wait_until(lambda: answers(f"http://127.0.0.1:{ops_port}/readyz"), "the gateway", 30, process, log)
         time.sleep(1)  # /readyz answers for one process only; give the second time to listen too
         yield Server(port, process.pid)
 

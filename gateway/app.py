@@ -1,6 +1,7 @@
 """Receives Stripe's webhooks over HTTP. Answers 200 only after the raw bytes of the event are stored on Kafka.
 
-endpoint known → peer allowed → body within limits → signature valid → is an event → mode matches → stored on Kafka.
+head within limits → endpoint known → client allowed → signature header in time → body within limits → signature valid →
+is an event → mode matches → stored on Kafka.
 The first failing step ends the request. Behaviours A1 to A7. `refusals.py` lists the error responses.
 """
 
@@ -9,25 +10,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import orjson
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
-from prometheus_client import CONTENT_TYPE_LATEST
+from aiohttp.typedefs import Handler
 
 from gateway import refusals
 from gateway.bodies import Bodies, BodyBounds, BodyRefused
+from gateway.clients import Clients
 from gateway.endpoints import DEFAULT, WebhookEndpoint
 from gateway.envelope import Envelope, NotAnEvent, read_event
 from gateway.mail_links import Links
 from gateway.metrics import GatewayMetrics
 from gateway.publisher import NotStored, Publisher, RecordTooLarge
+from gateway.refusal_log import RefusalLog
 from gateway.refusals import RequestRefused
-from gateway.signature import SignatureVerdict, verify
+from gateway.signature import SignatureVerdict, check_header, verify
+from schemas.http_server import hide_versions
 from schemas.record import RecordHeaders, Source
 
 log = structlog.get_logger(__name__)
@@ -35,7 +39,10 @@ log = structlog.get_logger(__name__)
 SIGNATURE_HEADER = "Stripe-Signature"
 
 HEAD_WITHIN_S = 30.0
-"""Seconds a connection may take to send a request's head, and may be idle between requests."""
+"""Seconds a new connection may take to send its first head."""
+
+KEEP_ALIVE_S = 75.0
+"""Seconds a connection may be idle between requests. Load balancers use 60, and must be the first to close."""
 
 IN_FLIGHT_ENDS_WITHIN_S = 15.0
 """Time for open requests at shutdown. Longer than reading a body (10 s) plus the confirmation (4 s)."""
@@ -45,8 +52,10 @@ GAUGES_EVERY_S = 0.25
 
 _LINGER_S = 2.0
 _MAX_LINE_BYTES = 2048
-_MAX_HEADER_BYTES = 8190
-_MAX_HEADERS = 64
+_MAX_HEADER_BYTES = 16 * 1024
+_MAX_HEADERS = 100
+_MAX_HEAD_BYTES = 64 * 1024
+"""Bytes of all headers together: proxies add some to Stripe's, and a few may be long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,10 @@ class Gateway:
     publisher: Publisher
     bodies: Bodies
     metrics: GatewayMetrics
+    clients: Clients = field(default_factory=Clients)
+    refusal_log: RefusalLog = field(default_factory=RefusalLog)
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process stops soon: not ready, and each answer closes its connection."""
 
     def set_gauges(self) -> None:
         """Sets the gauges of records and bytes in flight. Called periodically; one call per request would cost more."""
@@ -74,38 +87,41 @@ def create_app(
     *,
     bounds: BodyBounds | None = None,
     links: Links | None = None,
+    clients: Clients | None = None,
 ) -> web.Application:
     """Returns the application. It starts the publisher at startup and closes it after the last request has ended.
 
     Without `links`, the links in mails are not served.
     """
     metrics.expect(endpoints)
-    app = web.Application()
-    app[GATEWAY] = Gateway(endpoints, publisher, Bodies(bounds or BodyBounds()), metrics)
+    app = web.Application(middlewares=[_edge])
+    app[GATEWAY] = Gateway(endpoints, publisher, Bodies(bounds or BodyBounds()), metrics, clients or Clients())
     app.cleanup_ctx.append(_publishing)
     app.add_routes(
         [
             web.post("/webhooks/stripe", receive),
             web.post("/webhooks/stripe/{endpoint}", receive),
             web.get("/livez", livez),
-            web.get("/readyz", readyz),
-            web.get("/metrics", metrics_page),
             *(links.routes() if links is not None else ()),
         ]
     )
     return app
 
 
-def create_runner(app: web.Application) -> web.AppRunner:
-    """Returns the HTTP server of the application, with limits on request heads and connections."""
+def create_runner(app: web.Application, *, keep_alive_s: float = KEEP_ALIVE_S) -> web.AppRunner:
+    """Returns the HTTP server of the application, with limits on request heads and connections.
+
+    Listen with `first_head_in_time(runner.server)`, which bounds the time for the first head of a connection.
+    """
+    hide_versions()
     server_log = logging.Logger("gateway.http")
     server_log.parent = logging.getLogger()
-    server_log.addFilter(_CountMalformed(app[GATEWAY].metrics))
+    server_log.addFilter(_CountMalformed(app[GATEWAY]))
     return web.AppRunner(
         app,
         access_log=None,
         logger=server_log,
-        keepalive_timeout=HEAD_WITHIN_S,
+        keepalive_timeout=keep_alive_s,
         lingering_time=_LINGER_S,
         shutdown_timeout=IN_FLIGHT_ENDS_WITHIN_S,
         auto_decompress=False,  # the signature covers the bytes as sent, and an inflated body has no size limit
@@ -115,6 +131,55 @@ def create_runner(app: web.Application) -> web.AppRunner:
     )
 
 
+@web.middleware
+async def _edge(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuses heads that are too large or not HTTP/1; while draining, closes each connection after its answer."""
+    gateway = request.app[GATEWAY]
+    _WITHOUT_HEAD.discard(request.protocol)
+    refused: RequestRefused | None = None
+    if sum(len(name) + len(value) for name, value in request.raw_headers) > _MAX_HEAD_BYTES:
+        refused = refusals.head_too_large()
+    elif request.version not in (HttpVersion10, HttpVersion11):
+        refused = refusals.http_version()
+    if refused is not None:
+        gateway.metrics.malformed_http.inc()
+        facts: dict[str, object] = {"peer": gateway.clients.address_of(request)}
+        response: web.StreamResponse = _refuse(gateway, refused, time.perf_counter(), facts)
+        response.force_close()
+        return response
+    response = await handler(request)
+    if gateway.draining.is_set() and not response.prepared:
+        response.force_close()
+    return response
+
+
+_WITHOUT_HEAD: set[web.RequestHandler] = set()
+"""Connections that have not sent a head yet; each is here for 30 s at most."""
+
+
+def first_head_in_time(
+    server: web.Server, within_s: float = HEAD_WITHIN_S
+) -> Callable[[], asyncio.Protocol]:
+    """Returns a factory of connections that end if no request's head has arrived within `within_s`.
+
+    aiohttp has one value for this time and for the idle time between requests, which is longer.
+    """
+
+    def connect() -> asyncio.Protocol:
+        protocol = server()
+        _WITHOUT_HEAD.add(protocol)
+        asyncio.get_running_loop().call_later(within_s, _close_if_silent, protocol)
+        return protocol
+
+    return connect
+
+
+def _close_if_silent(protocol: web.RequestHandler) -> None:
+    if protocol in _WITHOUT_HEAD:
+        _WITHOUT_HEAD.discard(protocol)
+        protocol.force_close()
+
+
 async def receive(request: web.Request) -> web.Response:
     """Handles `POST /webhooks/stripe[/{endpoint}]`."""
     gateway = request.app[GATEWAY]
@@ -122,30 +187,37 @@ async def receive(request: web.Request) -> web.Response:
     name = request.match_info.get("endpoint", DEFAULT)
     endpoint = gateway.endpoints.get(name)
     label = endpoint.name if endpoint is not None else "unknown"
-    facts: dict[str, object] = {"endpoint": label, "peer": request.remote}
+    client = gateway.clients.address_of(request)
+    facts: dict[str, object] = {"endpoint": label, "peer": client}
     outcome = "error"
     try:
         if endpoint is None:
             raise refusals.unknown_endpoint()
-        if not endpoint.admits(request.remote):
+        if not endpoint.admits(client):
             raise refusals.address_not_allowed()
-        body = await gateway.bodies.read(request)
+        received_at = datetime.now(UTC)
+        # Stripe sends one such header. Two are refused: joined they have two timestamps, which is not allowed.
+        signature = ",".join(request.headers.getall(SIGNATURE_HEADER, []))
+        early = check_header(signature, now=received_at.timestamp())
+        if isinstance(early, SignatureVerdict):
+            raise refusals.of_signature(early)
+        body = await gateway.bodies.read(request, client or "")
         try:
             facts["bytes"] = len(body)
-            await _take(gateway, endpoint, request, body, facts)
+            await _take(gateway, endpoint, signature, body, received_at, facts)
         finally:
-            gateway.bodies.release(body)
+            gateway.bodies.release(body, client or "")
         outcome = "accepted"
-        response = _answer(200, {"received": True})
+        response = answer(200, {"received": True})
         _log("webhook.accepted", logging.INFO, started, facts)
     except BodyRefused as error:
         refused = refusals.of_body(error)
-        outcome, response = refused.outcome, _refuse(refused, started, facts)
-        response.force_close()
+        outcome, response = refused.outcome, _refuse(gateway, refused, started, facts)
+        _stop_reading(request, response)
     except RequestRefused as refused:
-        outcome, response = refused.outcome, _refuse(refused, started, facts)
+        outcome, response = refused.outcome, _refuse(gateway, refused, started, facts)
         if endpoint is None or not request.content.is_eof():
-            response.force_close()  # the body was not read
+            _stop_reading(request, response)
     finally:
         gateway.metrics.requests.labels(label, outcome).inc()
         gateway.metrics.request_seconds.observe(time.perf_counter() - started)
@@ -153,13 +225,15 @@ async def receive(request: web.Request) -> web.Response:
 
 
 async def _take(
-    gateway: Gateway, endpoint: WebhookEndpoint, request: web.Request, body: bytes, facts: dict[str, object]
+    gateway: Gateway,
+    endpoint: WebhookEndpoint,
+    signature: str,
+    body: bytes,
+    received_at: datetime,
+    facts: dict[str, object],
 ) -> None:
     """Verifies the body and publishes it; returns after the brokers confirm it. Raises RequestRefused."""
-    received_at = datetime.now(UTC)
-    headers = request.headers.getall(SIGNATURE_HEADER, [])
-    # Stripe sends one such header. Two are refused: joined they have two timestamps, which the scheme does not allow.
-    verdict = verify(body, ",".join(headers), endpoint.secrets, now=received_at.timestamp())
+    verdict = verify(body, signature, endpoint.secrets, now=received_at.timestamp())
     if verdict is not SignatureVerdict.VALID:
         raise refusals.of_signature(verdict)
     try:
@@ -192,27 +266,16 @@ def _headers(event: Envelope, endpoint: WebhookEndpoint, received_at: datetime) 
     )
 
 
+def liveness(gateway: Gateway) -> tuple[str | None, int]:
+    """Returns why only a restart can help, or None, and the status of /livez."""
+    reason = gateway.publisher.stuck_reason()
+    return reason, 503 if reason is not None else 200
+
+
 async def livez(request: web.Request) -> web.Response:
-    """Handles `GET /livez`: 503 if only a restart can help this process. A Kafka outage does not count."""
-    if (reason := request.app[GATEWAY].publisher.stuck_reason()) is not None:
-        return _answer(503, {"alive": False, "reason": reason})
-    return _answer(200, {"alive": True})
-
-
-async def readyz(request: web.Request) -> web.Response:
-    """Handles `GET /readyz`: 200 if an event posted now would be stored, otherwise 503 with the reason."""
-    reason = await request.app[GATEWAY].publisher.unready_reason()
-    if reason is not None:
-        return _answer(503, {"ready": False, "reason": reason})
-    return _answer(200, {"ready": True})
-
-
-async def metrics_page(request: web.Request) -> web.Response:
-    """Handles `GET /metrics`: the metrics in Prometheus' text format."""
-    gateway = request.app[GATEWAY]
-    gateway.set_gauges()
-    page = await asyncio.to_thread(gateway.metrics.render)
-    return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_LATEST, "Server": "billing"})
+    """Handles `GET /livez` on the public port, without the reason."""
+    reason, status = liveness(request.app[GATEWAY])
+    return answer(status, {"alive": reason is None})
 
 
 async def _publishing(app: web.Application) -> AsyncIterator[None]:
@@ -221,6 +284,7 @@ async def _publishing(app: web.Application) -> AsyncIterator[None]:
     gauges = asyncio.create_task(_keep_gauges(app[GATEWAY]))
     yield
     gauges.cancel()
+    app[GATEWAY].refusal_log.report(is_last=True)
     given_up = await publisher.close()
     log.info("producer closed", action="kafka.producer_closed", records_given_up=given_up)
 
@@ -228,40 +292,54 @@ async def _publishing(app: web.Application) -> AsyncIterator[None]:
 async def _keep_gauges(gateway: Gateway) -> None:
     while True:
         gateway.set_gauges()
+        gateway.refusal_log.report()
         await asyncio.sleep(GAUGES_EVERY_S)
 
 
-def _refuse(refused: RequestRefused, started: float, facts: dict[str, object]) -> web.Response:
+def _stop_reading(request: web.Request, response: web.Response) -> None:
+    """Closes the connection after the answer. Bytes that arrive until then are dropped, chunks are not even parsed."""
+    response.force_close()
+    if request.headers.get("Transfer-Encoding") and request.transport is not None:
+        request.transport.pause_reading()
+
+
+def _refuse(gateway: Gateway, refused: RequestRefused, started: float, facts: dict[str, object]) -> web.Response:
     unavailable = refused.status >= 500
     facts |= {"outcome": refused.outcome, "status": refused.status, "reason": refused.log_reason}
-    _log("webhook.unavailable" if unavailable else "webhook.refused", logging.WARNING, started, facts)
+    client = str(facts["peer"]) if facts.get("peer") else None
+    # A refusal with an event id had a valid signature: each of these has its line.
+    if "event_id" in facts or gateway.refusal_log.admits(refused.outcome, client):
+        _log("webhook.unavailable" if unavailable else "webhook.refused", logging.WARNING, started, facts)
     headers = {"Retry-After": "5"} if unavailable else {}
-    return _answer(refused.status, {"error": refused.reason}, headers)
+    return answer(refused.status, {"error": refused.reason}, headers)
 
 
 def _log(action: str, level: int, started: float, facts: dict[str, object]) -> None:
     log.log(level, action, action=action, ms=round((time.perf_counter() - started) * 1000, 2), **facts)
 
 
-def _answer(status: int, document: dict[str, object], headers: Mapping[str, str] | None = None) -> web.Response:
+def answer(status: int, document: dict[str, object], headers: Mapping[str, str] | None = None) -> web.Response:
+    """Returns a JSON response."""
     return web.Response(
         status=status,
         body=orjson.dumps(document),
-        # aiohttp's default `Server` header discloses the versions of aiohttp and Python.
-        headers={"Content-Type": "application/json", "Server": "billing", **(headers or {})},
+        headers={"Content-Type": "application/json", **(headers or {})},
     )
 
 
 class _CountMalformed(logging.Filter):
-    """Counts malformed HTTP requests instead of logging a traceback for each: anyone on the internet can send them."""
+    """Counts malformed HTTP requests, with few log lines instead of a traceback for each (gateway/refusal_log.py)."""
 
-    def __init__(self, metrics: GatewayMetrics) -> None:
+    def __init__(self, gateway: Gateway) -> None:
         super().__init__()
-        self._metrics = metrics
+        self._gateway = gateway
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError):
-            self._metrics.malformed_http.inc()
+            self._gateway.metrics.malformed_http.inc()
+            reason = type(error).__name__  # its text quotes the request
+            if self._gateway.refusal_log.admits(reason, None):
+                log.warning("webhook.malformed_http", action="webhook.malformed_http", reason=reason)
             return False
         return True

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network
 
+from gateway.clients import contains, networks
 from schemas.settings import Config, InvalidSettings, Mode
 from schemas.webhook_secrets import secret_variable, weakness_of, webhook_secrets
 
@@ -31,15 +32,7 @@ class WebhookEndpoint:
 
     def admits(self, peer: str | None) -> bool:
         """Returns whether the peer's address may post here. Without configured networks every address may."""
-        if not self.networks:
-            return True
-        try:
-            address = ip_address(peer or "")
-        except ValueError:
-            return False
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return any(address in network for network in self.networks)
+        return not self.networks or contains(self.networks, peer)
 
 
 def webhook_endpoints(config: Config) -> Mapping[str, WebhookEndpoint]:
@@ -61,13 +54,6 @@ def webhook_endpoints(config: Config) -> Mapping[str, WebhookEndpoint]:
                 raise InvalidSettings(f"{where}.secrets: {problem}")
         secrets = tuple(secret.encode() for secret in given)
         found[name] = WebhookEndpoint(
-            name, config.mode, secrets, endpoint.connect, _networks(endpoint.allow_ips, where)
+            name, config.mode, secrets, endpoint.connect, networks(endpoint.allow_ips, f"{where}.allow_ips")
         )
     return found
-
-
-def _networks(texts: tuple[str, ...], where: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    try:
-        return tuple(ip_network(text, strict=False) for text in texts)
-    except ValueError as error:
-        raise InvalidSettings(f"{where}.allow_ips: {error}") from None

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from gateway.bodies import BodyBroken, BodyRefused, BodyTooLarge, BodyTooSlow
+from gateway.bodies import BodyBroken, BodyRefused, BodyTooLarge, BodyTooSlow, TooManyChunks
 from gateway.publisher import NotStored, Overloaded
 from gateway.signature import SignatureVerdict
 from schemas.settings import Mode
@@ -22,6 +22,14 @@ class RequestRefused(Exception):
         self.log_reason = log_reason or reason
 
 
+def head_too_large() -> RequestRefused:
+    return RequestRefused(400, "head_too_large", "the request's head is too large")
+
+
+def http_version() -> RequestRefused:
+    return RequestRefused(400, "http_version", "only HTTP/1.1 and HTTP/1.0 are served here")
+
+
 def unknown_endpoint() -> RequestRefused:
     return RequestRefused(404, "unknown_endpoint", "no such endpoint")
 
@@ -36,6 +44,8 @@ def of_body(error: BodyRefused) -> RequestRefused:
             return RequestRefused(413, "body_too_large", "the body is too large")
         case BodyTooSlow():
             return RequestRefused(408, "body_too_slow", "the body did not arrive in time")
+        case TooManyChunks():
+            return RequestRefused(400, "too_many_chunks", "the body has too many chunks")
         case BodyBroken():
             return RequestRefused(400, "body_broken", "the body is incomplete")
         case _:

@@ -36,13 +36,11 @@ def verify(
 ) -> SignatureVerdict:
     """Checks the raw `body` against its `Stripe-Signature` header. Any secret and any `v1` may match. Does not raise.
 
-    `now` is unix seconds. The time is checked after the HMAC, so only the owner of a secret can detect the tolerance.
+    `now` is unix seconds.
     """
-    if not header:
-        return SignatureVerdict.MISSING
-    parsed = _parse(header)
-    if parsed is None:
-        return SignatureVerdict.MALFORMED
+    parsed = check_header(header, now=now, tolerance_s=tolerance_s)
+    if isinstance(parsed, SignatureVerdict):
+        return parsed
     timestamp, candidates = parsed
     # Every pair is compared, match or not, so the duration reveals neither the secret nor the digest that matched.
     matched = False
@@ -50,11 +48,21 @@ def verify(
         expected = _digest(timestamp, body, secret).encode()
         for candidate in candidates:
             matched |= hmac.compare_digest(expected, candidate)
-    if not matched:
-        return SignatureVerdict.MISMATCH
-    if abs(now - int(timestamp)) > tolerance_s:
+    return SignatureVerdict.VALID if matched else SignatureVerdict.MISMATCH
+
+
+def check_header(
+    header: str | None, *, now: float, tolerance_s: float = TOLERANCE_S
+) -> SignatureVerdict | tuple[str, list[bytes]]:
+    """Returns the timestamp and the digests, or why the request is refused without reading its body."""
+    if not header:
+        return SignatureVerdict.MISSING
+    parsed = _parse(header)
+    if parsed is None:
+        return SignatureVerdict.MALFORMED
+    if abs(now - int(parsed[0])) > tolerance_s:
         return SignatureVerdict.OUTSIDE_TOLERANCE
-    return SignatureVerdict.VALID
+    return parsed
 
 
 def sign(body: bytes, secrets: Sequence[bytes], *, timestamp: int) -> str:

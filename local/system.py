@@ -186,6 +186,8 @@ class System:
             "BILLING_GATEWAY_HOST": "127.0.0.1",
             "BILLING_GATEWAY_PORT": str(kept_port(self.state_dir, "gateway")),
             "BILLING_GATEWAY_URL": self.gateway_url,
+            "BILLING_GATEWAY_OPS_URL": self.ops_url("gateway"),
+            "BILLING_GATEWAY_DRAIN_S": os.environ.get("BILLING_GATEWAY_DRAIN_S", "0"),  # no load balancer in front
             "BILLING_WEBHOOK_SECRET": secret,
             "BILLING_WORKER_URL": self.ops_url("worker-1"),
             "BILLING_DISPATCHER_URL": self.ops_url("dispatcher"),
@@ -202,12 +204,12 @@ class System:
         return Child("mailbox", argv, cwd=_ROOT, port=port, ready=lambda: not is_free(port))
 
     def _gateway(self) -> Child:
-        port = kept_port(self.state_dir, "gateway")
+        port, ops_port = (kept_port(self.state_dir, name) for name in ("gateway", "gateway-ops"))
         return Child(
             "gateway",
             [*_BILLING, "gateway"],
-            self._environment_of("gateway"),
-            ready=f"{self.gateway_url}/readyz",
+            {**self._environment_of("gateway"), "BILLING_OPS_HOST": "127.0.0.1", "BILLING_OPS_PORT": str(ops_port)},
+            ready=f"http://127.0.0.1:{ops_port}/readyz",
             cwd=_ROOT,
             port=port,
         )

@@ -22,6 +22,7 @@ OTHER_VARIABLES = frozenset(
         CLOCK_OFFSET,
         "BILLING_CONSOLE_URL",  # this and the next are printed by `billing up` for the shell that uses the system
         "BILLING_DISPATCHER_URL",
+        "BILLING_GATEWAY_OPS_URL",
         "BILLING_GATEWAY_URL",
         "BILLING_MAILBOX_DIR",
         "BILLING_SCHEDULER_URL",

@@ -156,6 +156,8 @@ class Config(_Frozen):
     mode: Mode = Mode.TEST
     """The mode of the whole system: its endpoints, topics, database and Stripe key. Events of the other are refused."""
     endpoints: dict[str, Endpoint] = Field(default_factory=dict)
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks (CIDR) of the proxies in front of the gateway. Only from them `X-Forwarded-For` is read."""
     plans: dict[str, Plan] = Field(default_factory=dict)
     """From small to large, in the order of the file."""
     access: Access = Access()
@@ -248,6 +250,12 @@ class Settings(DatabaseSettings, KafkaSettings):
 
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(8080, ge=0, le=65535)
+    gateway_keep_alive_s: float = Field(75.0, ge=1, le=3600)
+    """Seconds for which an idle connection stays open. Longer than the load balancer's (often 60), or it meets closed
+    connections."""
+    gateway_drain_s: float = Field(5.0, ge=0, le=300)
+    """Seconds after SIGTERM for which the gateway is not ready but still accepts requests, until the load balancer has
+    noticed. A second SIGTERM ends it."""
     gateway_processes: int = Field(1, ge=1, le=64)
     ops_host: str = "127.0.0.1"
     ops_port: int = Field(0, ge=0, le=65535)

@@ -18,14 +18,18 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import structlog
+from aiohttp import web
 
-from gateway.app import create_app, create_runner
+from gateway.app import GATEWAY, create_app, create_runner, first_head_in_time
+from gateway.clients import Clients, networks
 from gateway.endpoints import WebhookEndpoint, webhook_endpoints
 from gateway.mail_links import Links
 from gateway.metrics import GatewayMetrics
+from gateway.ops_pages import create_ops_app
 from gateway.publisher import Publisher
 from ops.processes.skeleton import Process, run_process
 from ops.runtime.exit_codes import AddressTaken, ExitCode
+from schemas.http_server import hide_versions
 from schemas.settings import Config, Settings
 from sinks.email.unsubscribe import Unsubscriptions
 from sinks.exports.orders import ExportOrders
@@ -72,11 +76,11 @@ def run(settings: Settings, config: Config, *, child_fd: int | None = None) -> i
         found = webhook_endpoints(config)
         check_exports(settings)
         if child_fd is not None:
-            return await _serve(settings, found, socket.socket(fileno=child_fd), is_child=True)
+            return await _serve(settings, config, found, socket.socket(fileno=child_fd), is_child=True)
         listeners = _bind(settings.gateway_host, settings.gateway_port, settings.gateway_processes)
         if len(listeners) == 1:
-            return await _serve(settings, found, listeners[0], is_child=False)
-        return await _watch_children(listeners)
+            return await _serve(settings, config, found, listeners[0], is_child=False)
+        return await _watch_children(listeners, settings.gateway_drain_s)
 
     # The parent of several processes runs on asyncio's own loop: uvloop does not pass sockets on to children.
     is_parent = child_fd is None and settings.gateway_processes > 1
@@ -84,24 +88,38 @@ def run(settings: Settings, config: Config, *, child_fd: int | None = None) -> i
 
 
 async def _serve(
-    settings: Settings, found: Mapping[str, WebhookEndpoint], sock: socket.socket, *, is_child: bool
+    settings: Settings, config: Config, found: Mapping[str, WebhookEndpoint], sock: socket.socket, *, is_child: bool
 ) -> ExitCode:
+    hurry = asyncio.Event()
     async with links(settings) as served, Process("gateway", settings) as process:
         loop = asyncio.get_running_loop()
         metrics = GatewayMetrics()
         publisher = Publisher(settings.kafka, settings.events_topic, metrics)
-        runner = create_runner(create_app(found, publisher, metrics, links=served))
+        clients = Clients(networks(config.trusted_proxies, "BILLING_CONFIG: trusted_proxies"))
+        app = create_app(found, publisher, metrics, links=served, clients=clients)
+        runner = create_runner(app, keep_alive_s=settings.gateway_keep_alive_s)
         process.on_stop(runner.cleanup)
         await runner.setup()
         server = runner.server
         if server is None:
             raise RuntimeError("aiohttp's runner has no server after setup")
-        # Health and metrics are served on the port of the webhooks.
-        await process.begin({}, stuck={"producer": publisher.stuck_reason}, has_ops_server=False)
+        await _serve_ops_pages(settings, app, process, shares_port=is_child)
+
+        def parent_ended() -> None:
+            process.stopping.set()
+            hurry.set()
+
+        def on_signal() -> None:
+            if app[GATEWAY].draining.is_set():
+                hurry.set()
+            app[GATEWAY].draining.set()
+
+        stuck = {"producer": publisher.stuck_reason}
+        await process.begin({}, stuck=stuck, has_ops_server=False, on_signal=on_signal)
         if is_child:
             # Becomes readable only when the parent has ended.
-            loop.add_reader(sys.stdin.fileno(), process.stopping.set)
-        listener = await loop.create_server(server, sock=sock, backlog=BACKLOG)
+            loop.add_reader(sys.stdin.fileno(), parent_ended)
+        listener = await loop.create_server(first_head_in_time(server), sock=sock, backlog=BACKLOG)
         host, port = sock.getsockname()[:2]
         log.info(
             "gateway listening",
@@ -116,12 +134,35 @@ async def _serve(
         await process.stopping.wait()
         if is_child:
             loop.remove_reader(sys.stdin.fileno())
-        log.info("gateway stopping", action="gateway.stopping")
+        log.info("gateway stopping", action="gateway.stopping", pause_s=settings.gateway_drain_s)
+        app[GATEWAY].draining.set()
+        # Load balancers send requests here until they have seen that this process is not ready.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(hurry.wait(), settings.gateway_drain_s)
         listener.close()
     return ExitCode.DONE
 
 
-async def _watch_children(listeners: list[socket.socket]) -> ExitCode:
+async def _serve_ops_pages(settings: Settings, app: web.Application, process: Process, *, shares_port: bool) -> None:
+    """Serve health and metrics on the operations port; 0: none. Raises AddressTaken.
+
+    Several processes share the port: each answers with the metrics of all, and with its own health.
+    """
+    if settings.ops_port == 0:
+        return
+    hide_versions()
+    runner = web.AppRunner(create_ops_app(app), access_log=None, handle_signals=False, shutdown_timeout=2.0)
+    process.on_stop(runner.cleanup)
+    await runner.setup()
+    site = web.TCPSite(runner, settings.ops_host, settings.ops_port, reuse_port=shares_port or None)
+    try:
+        await site.start()
+    except OSError as error:
+        place = f"{settings.ops_host}:{settings.ops_port}"
+        raise AddressTaken(f"cannot listen on {place}: {error.strerror or error}") from None
+
+
+async def _watch_children(listeners: list[socket.socket], drain_s: float) -> ExitCode:
     """Start one child per socket and wait. Returns DONE after a signal if every child exits 0, else NO."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -138,10 +179,16 @@ async def _watch_children(listeners: list[socket.socket]) -> ExitCode:
         signaled.cancel()
         if not was_signaled:
             log.error("a gateway process died, stopping the others", action="gateway.child_died")
-        for child in children:
-            with contextlib.suppress(ProcessLookupError):  # the child has just ended
-                child.terminate()
-        _, late = await asyncio.wait(ends, timeout=CHILDREN_END_WITHIN_S)
+
+        def terminate() -> None:
+            for child in children:
+                with contextlib.suppress(ProcessLookupError):  # the child has just ended
+                    child.terminate()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, terminate)  # the second signal ends the children's pause
+        terminate()
+        _, late = await asyncio.wait(ends, timeout=CHILDREN_END_WITHIN_S + drain_s)
         for child, end in zip(children, ends, strict=True):
             if end in late:
                 child.kill()

@@ -14,6 +14,7 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 from prometheus_client.registry import Collector
 
 from ops.runtime.exit_codes import AddressTaken
+from schemas.http_server import hide_versions
 
 Check = Callable[[], str | None]
 """Returns None if all is well, else a short reason. It must not block."""
@@ -38,6 +39,7 @@ class OpsServer:
     ) -> None:
         self._host = host
         self._port = port
+        hide_versions()
         app = web.Application(client_max_size=1024)
         app.router.add_get("/livez", _answer(alive or {}, {}))
         app.router.add_get("/readyz", _answer({**(alive or {}), **checks}, notes or {}))

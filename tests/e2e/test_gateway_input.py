@@ -144,7 +144,7 @@ def test_everything_else_is_refused_and_nothing_is_produced(gateway: Served, kaf
         (413, "body_too_large", post(gateway.port, too_large, signed(too_large))),
     ]
     assert [case[0] for case in cases] == [case[2].status for case in cases]
-    page = get(gateway.port, "/metrics").body.decode()
+    page = get(gateway.ops_port, "/metrics").body.decode()
     for _, outcome, answer in cases:
         assert f'outcome="{outcome}"' in page
         assert b"whsec" not in answer.body
@@ -194,7 +194,7 @@ def test_a_body_that_ends_early_breaks_nothing(gateway: Served) -> None:
     body = event()
     assert post(gateway.port, body, signed(body)).status == 200
     deadline = time.monotonic() + 10
-    while "billing_gateway_body_bytes 0.0" not in (page := get(gateway.port, "/metrics").body.decode()):
+    while "billing_gateway_body_bytes 0.0" not in (page := get(gateway.ops_port, "/metrics").body.decode()):
         assert time.monotonic() < deadline, page
 
 
@@ -220,7 +220,7 @@ def test_malformed_http_is_4xx(gateway: Served, request_bytes: bytes) -> None:
 def test_pages_for_operators(gateway: Served) -> None:
     """Liveness, readiness and metrics; no page or header names the server software."""
     assert get(gateway.port, "/livez").status == 200
-    ready = get(gateway.port, "/readyz")
+    ready = get(gateway.ops_port, "/readyz")
     assert (ready.status, json.loads(ready.body)) == (200, {"ready": True})
     assert ready.headers["Server"] == "billing"
 
@@ -228,7 +228,7 @@ def test_pages_for_operators(gateway: Served) -> None:
 def test_ready_reports_why_it_is_not_ready(kafka_bootstrap: str) -> None:
     """A missing topic is reported, and events posted meanwhile are answered 503 within the time limit."""
     with serving(kafka_bootstrap, "no.such.topic") as served:
-        ready = get(served.port, "/readyz")
+        ready = get(served.ops_port, "/readyz")
         assert ready.status == 503
         assert "no.such.topic" in json.loads(ready.body)["reason"]
         body = event()

@@ -19,9 +19,11 @@ from confluent_kafka.cimpl import NewTopic
 
 from eventlog import client
 from local.stack.kafka import EmbeddedKafka
+from local.stack.ports import free_port
 from schemas.kafka_access import KafkaAccess
 from schemas.settings import Settings
 from tests.kits.gatewaykit import (
+    FORGED,
     SECRET,
     Load,
     assert_all_stored_in_order,
@@ -48,7 +50,8 @@ class GatewayProcess:
         config = folder / "billing.toml"
         config.write_text(f'[endpoints.default]\nsecrets = ["{SECRET.decode()}"]\n')
         self.log = folder / "gateway.log"
-        env = environment(settings, config) | extra
+        self.ops_port = free_port()
+        env = environment(settings, config) | {"BILLING_OPS_PORT": str(self.ops_port)} | extra
         with self.log.open("wb") as log:
             self.popen = subprocess.Popen([sys.executable, "-m", "ops.cli", "gateway"], cwd=ROOT, env=env, stderr=log)
         processes = int(extra.get("BILLING_GATEWAY_PROCESSES", "1"))
@@ -78,6 +81,7 @@ def environment(settings: Settings, config: Path) -> dict[str, str]:
         "BILLING_DATABASE_URL": "postgresql://unused",
         "BILLING_CONFIG": str(config),
         "BILLING_GATEWAY_PORT": "0",
+        "BILLING_GATEWAY_DRAIN_S": "0",
     }
 
 
@@ -123,14 +127,14 @@ def test_a_dead_broker_costs_503_and_nothing_else(own_kafka: EmbeddedKafka, tmp_
         rss_before = gateway.rss
         own_kafka.kill()
         eventually(lambda: load.count(503) >= 3 * connections, within_s=40, what="three 503s a connection")
-        ready = get(gateway.port, "/readyz")
+        ready = get(gateway.ops_port, "/readyz")
         assert ready.status == 503
         assert "unreachable" in json.loads(ready.body)["reason"]
         assert get(gateway.port, "/livez").status == 200
         rss_in_outage = gateway.rss
         own_kafka.start()
         answered(load, 2000)
-        eventually(lambda: get(gateway.port, "/readyz").status == 200, within_s=10, what="ready again")
+        eventually(lambda: get(gateway.ops_port, "/readyz").status == 200, within_s=10, what="ready again")
         load.stop()
         assert gateway.rss - rss_before < 48 * MIB
         assert rss_in_outage - rss_before < 48 * MIB
@@ -196,7 +200,7 @@ def test_several_processes_share_a_port(topics: Settings, tmp_path: Path) -> Non
         answered(load, 500)
         load.stop()
         counted = f'outcome="accepted"}} {float(load.count(200))}'
-        assert counted in get(gateway.port, "/metrics").body.decode()
+        assert counted in get(gateway.ops_port, "/metrics").body.decode()
         gateway.popen.send_signal(signal.SIGTERM)
         assert gateway.wait() == 0
         assert not any(child.is_running() for child in children)
@@ -222,7 +226,7 @@ def test_the_log_has_each_request_and_no_secret(topics: Settings, tmp_path: Path
     with running(tmp_path, topics) as gateway:
         body = event("cus_secretive", event_id="evt_logged", note="private")
         assert post(gateway.port, body, signed(body)).status == 200
-        assert post(gateway.port, body, signed(body, b"whsec_guess")).status == 400
+        assert post(gateway.port, body, signed(body, FORGED)).status == 400
         eventually(lambda: gateway.logged("webhook.refused"), within_s=5, what="the refusal's line")
         (accepted,) = gateway.logged("webhook.accepted")
         assert (accepted["event_id"], accepted["type"]) == ("evt_logged", "invoice.paid")

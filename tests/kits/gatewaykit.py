@@ -18,15 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from aiohttp import web
 from confluent_kafka import Message, TopicPartition
 from pydantic import SecretStr
 
 from eventlog import client
 from eventlog.topics import ensure_topics
-from gateway.app import create_app, create_runner
+from gateway.app import create_app, create_runner, first_head_in_time
 from gateway.bodies import BodyBounds
+from gateway.clients import Clients, networks
 from gateway.endpoints import webhook_endpoints
 from gateway.metrics import GatewayMetrics
+from gateway.ops_pages import create_ops_app
 from gateway.publisher import Publisher, PublishLimits
 from gateway.signature import sign
 from schemas.kafka_access import KafkaAccess
@@ -162,6 +165,7 @@ class Served:
     """A gateway running in a thread of this process."""
 
     port: int
+    ops_port: int
     metrics: GatewayMetrics
     publisher: Publisher
 
@@ -185,22 +189,28 @@ def serving(
     async def run() -> None:
         metrics = GatewayMetrics()
         publisher = Publisher(KafkaAccess(bootstrap), topic, metrics, bounds=bounds, overrides=overrides)
-        runner = create_runner(
-            create_app(webhook_endpoints(configured or config()), publisher, metrics, bounds=body_bounds)
-        )
+        used = configured or config()
+        clients = Clients(networks(used.trusted_proxies, "trusted_proxies"))
+        app = create_app(webhook_endpoints(used), publisher, metrics, bounds=body_bounds, clients=clients)
+        runner = create_runner(app)
         await runner.setup()
+        ops = web.AppRunner(create_ops_app(app), access_log=None)
+        await ops.setup()
+        site = web.TCPSite(ops, "127.0.0.1", 0)
+        await site.start()
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         try:
             server = runner.server
             assert server is not None
-            listener = await loop.create_server(server, "127.0.0.1", 0)
-            started.append(Served(listener.sockets[0].getsockname()[1], metrics, publisher))
+            listener = await loop.create_server(first_head_in_time(server), "127.0.0.1", 0)
+            started.append(Served(listener.sockets[0].getsockname()[1], ops.addresses[0][1], metrics, publisher))
             stop.append(lambda: loop.call_soon_threadsafe(stopping.set))
             ready.set()
             await stopping.wait()
             listener.close()
         finally:
+            await ops.cleanup()
             await runner.cleanup()
 
     def main() -> None:

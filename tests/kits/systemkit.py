@@ -74,9 +74,7 @@ class RiggedSystem(System):
 
     def wait_ready(self, name: str, within_s: float = 60.0) -> None:
         """Wait until /readyz of a gateway, worker, dispatcher or scheduler reports ready. Raises ServerNotReady."""
-        is_gateway = name == "gateway"
-        url = f"{self.gateway_url}/readyz" if is_gateway else self.metrics_url(name).replace("/metrics", "/readyz")
-        self._supervisor.wait_ready(Child(name, [], ready=url), timeout=within_s)
+        self._supervisor.wait_ready(Child(name, [], ready=f"{self.ops_url(name)}/readyz"), timeout=within_s)
 
     def environment(self, name: str) -> dict[str, str]:
         """The complete environment of the process with this name."""

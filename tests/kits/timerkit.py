@@ -223,7 +223,7 @@ class TimerKit:
         """Append an event to the log as the gateway does."""
         producer = client.producer(self.settings.kafka, client_id="test")
         headers = RecordHeaders(
-            event_id, type_, Source.STRIPE, "", True, "", "default", datetime.fromisoformat(RECEIVED_AT)
+            event_id, type_, Source.STRIPE, "", False, "", "default", datetime.fromisoformat(RECEIVED_AT)
         ).encode()
         producer.produce(
             self.settings.events_topic, key=key, value=body(event_id, type_, **object_), headers=list(headers)

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.bodies import BodyBounds
 from gateway.publisher import PublishLimits
-from tests.kits.gatewaykit import Served, event, eventually, get, post, serving, signed
+from tests.kits.gatewaykit import FORGED, Served, event, eventually, get, post, serving, signed
 
 NOWHERE = "127.0.0.1:1"
 RECORDS = 4
@@ -28,7 +28,7 @@ def gateway() -> Iterator[Served]:
 def test_without_kafka_it_is_alive_but_not_ready(gateway: Served) -> None:
     """A gateway that waits for Kafka is not restarted (liveness) and gets no traffic (readiness)."""
     assert get(gateway.port, "/livez").status == 200
-    ready = get(gateway.port, "/readyz")
+    ready = get(gateway.ops_port, "/readyz")
     assert ready.status == 503
     assert "unreachable" in json.loads(ready.body)["reason"]
 
@@ -37,7 +37,7 @@ def test_invalid_requests_are_refused_without_kafka(gateway: Served) -> None:
     """It returns 4xx at once, so an unauthenticated sender cannot occupy the gateway."""
     body = event()
     started = time.monotonic()
-    assert post(gateway.port, body, signed(body, b"whsec_forged")).status == 400
+    assert post(gateway.port, body, signed(body, FORGED)).status == 400
     assert post(gateway.port, body).status == 400
     assert post(gateway.port, b"{}", signed(b"{}")).status == 400
     assert time.monotonic() - started < 1
@@ -57,7 +57,7 @@ def test_no_200_without_kafka_and_a_limit_on_waiting_requests(gateway: Served) -
     assert [answer.status for answer in answers] == [503] * RECORDS
     assert all(PATIENCE_S / 2 < answer.seconds < PATIENCE_S + 1 for answer in answers)
     assert over.headers["Retry-After"] == answers[0].headers["Retry-After"]
-    page = get(gateway.port, "/metrics").body.decode()
+    page = get(gateway.ops_port, "/metrics").body.decode()
     assert 'outcome="overloaded"' in page
     assert 'outcome="not_stored"' in page
     eventually(lambda: gateway.publisher.in_flight == 0, within_s=PATIENCE_S + 3, what="slots free again")

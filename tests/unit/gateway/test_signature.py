@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.signature import MAX_HEADER_CHARS, TOLERANCE_S, SignatureVerdict, sign, verify
+from gateway.signature import MAX_HEADER_CHARS, TOLERANCE_S, SignatureVerdict, check_header, sign, verify
 from tests.paths import RECORDED_EVENTS
 
 SECRET = b"whsec_one"
@@ -58,9 +58,12 @@ def test_beyond_the_tolerance_is_refused_in_both_directions(offset: int) -> None
     assert verify(BODY, header(at=NOW + offset), [SECRET], now=NOW) is SignatureVerdict.OUTSIDE_TOLERANCE
 
 
-def test_the_timestamp_is_checked_only_with_a_valid_signature() -> None:
-    """A sender without the secret cannot find out the tolerance."""
-    assert verify(BODY, header(secret=b"other", at=1), [SECRET], now=NOW) is SignatureVerdict.MISMATCH
+def test_the_header_is_checked_before_the_body() -> None:
+    """What it alone shows to be refused is refused without reading a body."""
+    assert check_header(None, now=NOW) is SignatureVerdict.MISSING
+    assert check_header("t=1", now=NOW) is SignatureVerdict.MALFORMED
+    assert check_header(header(secret=b"other", at=1), now=NOW) is SignatureVerdict.OUTSIDE_TOLERANCE
+    assert isinstance(check_header(header(secret=b"other"), now=NOW), tuple)
 
 
 def test_any_secret_may_match_any_v1() -> None:
