@@ -141,6 +141,7 @@ async def _edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         refused = refusals.head_too_large()
     elif request.version not in (HttpVersion10, HttpVersion11):
         refused = refusals.http_version()
+        request._version = HttpVersion11  # the answer's status line would name the version that is refused
     if refused is not None:
         gateway.metrics.malformed_http.inc()
         facts: dict[str, object] = {"peer": gateway.clients.address_of(request)}
@@ -157,9 +158,7 @@ _WITHOUT_HEAD: set[web.RequestHandler] = set()
 """Connections that have not sent a head yet; each is here for 30 s at most."""
 
 
-def first_head_in_time(
-    server: web.Server, within_s: float = HEAD_WITHIN_S
-) -> Callable[[], asyncio.Protocol]:
+def first_head_in_time(server: web.Server, within_s: float = HEAD_WITHIN_S) -> Callable[[], asyncio.Protocol]:
     """Returns a factory of connections that end if no request's head has arrived within `within_s`.
 
     aiohttp has one value for this time and for the idle time between requests, which is longer.

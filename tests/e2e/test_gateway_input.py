@@ -179,7 +179,9 @@ def test_a_chunked_body_has_the_same_bounds(gateway: Served, kafka_bootstrap: st
 def test_a_slow_body_is_given_up(gateway: Served) -> None:
     """A client that announces a body and does not send it gets 408 and is disconnected (A6)."""
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as sock:
-        sock.sendall(b"POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        header = f"Stripe-Signature: {signed(b'{}', FORGED)}\r\n"
+        head = f"POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n{header}\r\n"
+        sock.sendall(head.encode() + b"{")
         received = b""
         while chunk := sock.recv(4096):
             received += chunk
@@ -190,7 +192,9 @@ def test_a_body_that_ends_early_breaks_nothing(gateway: Served) -> None:
     """A client that disconnects in the middle of a body leaves no buffered bytes."""
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as sock:
-            sock.sendall(b"POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 5000)
+            header = f"Stripe-Signature: {signed(b'{}', FORGED)}\r\n"
+            head = f"POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n{header}\r\n"
+            sock.sendall(head.encode() + b"x" * 5000)
     body = event()
     assert post(gateway.port, body, signed(body)).status == 200
     deadline = time.monotonic() + 10
