@@ -141,7 +141,6 @@ async def _edge(request: web.Request, handler: Handler) -> web.StreamResponse:
         refused = refusals.head_too_large()
     elif request.version not in (HttpVersion10, HttpVersion11):
         refused = refusals.http_version()
-        request._version = HttpVersion11  # the answer's status line would name the version that is refused
     if refused is not None:
         gateway.metrics.malformed_http.inc()
         facts: dict[str, object] = {"peer": gateway.clients.address_of(request)}
