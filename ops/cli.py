@@ -77,6 +77,10 @@ COMMANDS = {
     "reconcile": Entry(
         "ops.commands.reconcile:reconcile", "Find events at Stripe that never arrived, and append them to the log."
     ),
+    "plans": Entry(
+        "ops.commands.plans:app",
+        "Compare what customers have with the plans of the config, and bring a changed config to them.",
+    ),
     "rebuild": Entry(
         "ops.commands.rebuild:rebuild", "Apply the whole log to an empty database with the rules of this version."
     ),

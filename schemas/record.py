@@ -27,6 +27,8 @@ class Source(StrEnum):
     REPLAY = "replay"
     RECONCILE = "reconcile"
     TIMER = "timer"
+    OPERATOR = "operator"
+    """An operator's command made the event, as `billing plans apply`."""
     IMPORT = "import"
     """`billing import` read the object: it happened before this system took over (streams/withholding.py)."""
 

@@ -180,6 +180,11 @@ def with_derived(row: Subscription, config: Config) -> Subscription:
     return replace(row, plan=FREE_PLAN if row.status in ENDED else plan_bought(row, config))
 
 
+def rederived(row: Subscription, config: Config) -> Subscription:
+    """The row as any event of this moment would derive it, without a new fact. The config may have changed since."""
+    return with_derived(_with_stripe_status(row), config)
+
+
 def _status(row: Subscription) -> tuple[SubscriptionStatus, Version]:
     """Stripe's word, unless the latest invoice has newer facts."""
     latest = invoice_facts.latest_of(row)

@@ -6,6 +6,7 @@ from schemas.effects import Effect, NoteStale
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
+from schemas.plans import PLANS_APPLIED, PlansApplied
 from schemas.references import References
 from schemas.state import Customer
 from schemas.stripe.customer import DEFAULT_FIELDS, PROFILE_FIELDS, StripeCustomer
@@ -18,10 +19,15 @@ from streams.rules.customers.default_method import with_default
 from streams.rules.mails import iso, mail
 from streams.rules.precedence import is_older, partial
 from streams.rules.registry import Stream
+from streams.rules.subscription_row import rederived
 
 stream = Stream("customers")
 
 CustomerEvent = Event[StripeCustomer]
+
+
+def refer_plans(event: Event[PlansApplied]) -> References:
+    return References(customers={(event.account, event.object.customer)})
 
 
 def refer(event: CustomerEvent) -> References:
@@ -68,6 +74,16 @@ def on_deleted(event: CustomerEvent, known: Known) -> list[Effect]:
         "reason": "customer_deleted",
     }
     return [*effects, mail("subscription-canceled", f"deleted:{customer.customer_id}", customer, data)]
+
+
+@stream.on(PLANS_APPLIED, model=PlansApplied, refer=refer_plans, rank=90)
+def on_plans_applied(event: Event[PlansApplied], known: Known) -> list[Effect]:
+    """F6. Derives the customer's plan, limits and access again by this worker's config. It sends nothing."""
+    customer = known.customer(event.account, event.object.customer)
+    if customer is None:
+        return []
+    rows = known.subscriptions_of(event.account, customer.customer_id)
+    return save_customer_and_derived(known, customer, *(rederived(row, known.config) for row in rows))
 
 
 @stream.on(timer_event_type(cancellation.ERASE), model=TimerDue, refer=timers.refer)

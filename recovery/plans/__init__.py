@@ -1,0 +1,1 @@
+"""Brings a changed config of plans to existing customers."""
