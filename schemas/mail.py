@@ -7,6 +7,7 @@ that templates need not do it. A link that is not http or https is an error.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -22,21 +23,37 @@ class UnknownTemplate(Exception):
     """There is no mail template of that name."""
 
 
-_BIDI_CONTROLS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_JOINERS = frozenset("\u200c\u200d")
+"""Format characters that words in some scripts, and emoji, need. Others are invisible or change the direction."""
+
+_LONGEST_NAME = 80
+_LINK = re.compile(r"://|@|\bwww\.|[\w-]\.[a-z]{2,}(?![\w.])", re.IGNORECASE | re.ASCII)
+"""What a mail program turns into a link or an address."""
+_INITIAL = re.compile(r"\b[A-Z]\.(?=[A-Z])")
+"""Initials without a space, such as J.R.Smith, are no link."""
+
+LANGUAGES = frozenset({"en", "de"})
+"""The languages that have templates."""
 
 
 def one_line(text: str) -> str:
-    """Removes control and bidirectional characters, reduces white space to single spaces, and cuts the text."""
+    """Removes control and format characters, reduces white space to single spaces, and cuts the text."""
     kept = (
         c if not c.isspace() else " "
         for c in text
-        if c.isspace() or (unicodedata.category(c) not in ("Cc", "Cs", "Cn") and c not in _BIDI_CONTROLS)
+        if c.isspace() or c in _JOINERS or unicodedata.category(c) not in ("Cc", "Cs", "Cn", "Cf")
     )
     return " ".join("".join(kept).split())[:LONGEST_LINE]
 
 
 def _one_line_or_none(text: str | None) -> str | None:
     return (one_line(text) or None) if text is not None else None
+
+
+def _name_or_none(text: str | None) -> str | None:
+    """A name that people choose freely. None if it could carry a message or a link to whoever receives the mail."""
+    name = _one_line_or_none(text)
+    return None if name is None or len(name) > _LONGEST_NAME or _LINK.search(_INITIAL.sub("", name)) else name
 
 
 def _web_link(url: str) -> str:
@@ -50,6 +67,8 @@ def _web_link(url: str) -> str:
 
 Line = Annotated[str, AfterValidator(one_line), Field(min_length=1)]
 OptionalLine = Annotated[str | None, AfterValidator(_one_line_or_none)]
+Name = Annotated[str | None, AfterValidator(_name_or_none)]
+"""The name of a customer or an organization."""
 Link = Annotated[str, AfterValidator(_web_link)]
 Interval = Literal["day", "week", "month", "year"]
 """Stripe's `price.recurring.interval`."""
@@ -73,8 +92,8 @@ class MailData(BaseModel):
 class CustomerMail(MailData):
     """A mail to a customer. The greeting has the name if it is known."""
 
-    name: OptionalLine = None
-    organization: OptionalLine = None
+    name: Name = None
+    organization: Name = None
     """Both names are read again when the mail is sent."""
 
 
@@ -84,7 +103,6 @@ class SubscriptionWelcome(CustomerMail):
     interval_count: int = Field(1, ge=1)
     price: Money | None = None
     trial_end: AwareDatetime | None = None
-    organization: Line
 
 
 class PlanChanged(CustomerMail):

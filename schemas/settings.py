@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AliasChoices,
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -29,6 +28,7 @@ from schemas.database_settings import DatabaseSettings
 from schemas.environment import FILE_SUFFIX, InvalidEnvironment, OptionalSecret, secrets_from_files, unknown_variables
 from schemas.kafka_settings import KafkaSettings
 from schemas.mail import DUNNING_MAILS
+from schemas.mail_settings import Mail as Mail
 
 FREE_PLAN = "free"
 
@@ -100,34 +100,13 @@ DEFAULT_DUNNING = (
 )
 
 
-class Mail(_Frozen):
-    """Sender, recipients and links of mails."""
-
-    sender: str = "Billing <billing@localhost>"
-    operator: str = "billing-operators@localhost"
-    reply_to: str | None = None
-    """Address for replies, by default `sender`."""
-    product: str = "Your SaaS"
-    app_url: str = "http://127.0.0.1:8080"
-    export_link_days: int = Field(7, ge=1, le=365)
-    """Days for which the link to an export is valid, from the time its mail is sent."""
-    update_payment_url: str = "http://127.0.0.1:8080/billing/update-payment"
-    survey_url: str = "http://127.0.0.1:8080/billing/survey"
-    return_url: str = "http://127.0.0.1:8080/billing/plans"
-    default_locale: str = "en"
-    not_before: AwareDatetime | None = None
-    """No mail is sent because of an event from before this time (with a time zone)."""
-    send_test_mode: bool = False
-    """Whether mails of test-mode events are sent: test data may contain addresses of real people."""
-
-
 class Rules(_Frozen):
     """Times and limits of the rules. The defaults are those of behaviours.md."""
 
-    trial_reminder_days: int = 7
-    erase_after_days: int = 30
-    win_back_after_days: int = 14
-    waiting_limit_hours: int = 72
+    trial_reminder_days: int = Field(7, ge=1, le=365)
+    erase_after_days: int = Field(30, ge=1, le=3650)
+    win_back_after_days: int = Field(14, ge=1, le=365)
+    waiting_limit_hours: int = Field(72, ge=1, le=8760)
     set_default_payment_method: bool = True
     dunning: tuple[DunningStep, ...] = DEFAULT_DUNNING
 
@@ -188,6 +167,12 @@ class Config(_Frozen):
         raise ValueError(
             f'{where}: mode is not a key of an endpoint. Write mode = "{mode}" at the top of the file, and remove it'
         )
+
+    @model_validator(mode="after")
+    def _links_that_customers_can_open(self) -> Config:
+        if self.mode is Mode.LIVE and (local := ", ".join(self.mail.local_links)):
+            raise ValueError(f"{local}: customers cannot open a link to this machine; set the public address")
+        return self
 
     @model_validator(mode="after")
     def _one_plan_per_price(self) -> Config:

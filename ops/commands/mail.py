@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +24,7 @@ from ops.commands.terminal import (
     show_rows,
 )
 from ops.runtime.operator import operator
+from schemas.mail import LANGUAGES
 from schemas.settings import load_config
 from sinks.email.addresses import UnusableAddress
 from sinks.email.outbox import Outbox
@@ -187,9 +189,12 @@ def preview(
 
     Example: billing mail preview --out previews --locale de-AT
     """
+    languages = locales or sorted(LANGUAGES)
+    if unknown := [locale for locale in languages if re.split("[-_]", locale)[0].lower() not in LANGUAGES]:
+        refuse("mail preview", f"--locale {unknown[0]}: no templates; the languages are {', '.join(sorted(LANGUAGES))}")
     with exits("mail preview", no=(UnusableAddress,)):
         mail_config = load_config(config).mail if config is not None else _sample_config().mail
-        count = write_previews(out, locales or ["en", "de"], mail_config)
+        count = write_previews(out, languages, mail_config)
     say(f"{count} files in {out}")
 
 

@@ -15,14 +15,13 @@ from pathlib import Path
 from babel import Locale
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from schemas.mail import MAILS, OPERATOR_MAILS, OPTIONAL_MAILS, MailData, UnknownTemplate, one_line
+from schemas.mail import LANGUAGES, MAILS, OPERATOR_MAILS, OPTIONAL_MAILS, MailData, UnknownTemplate, one_line
 from sinks.email.localize import Words, choose_locale
 
 _FOLDER = Path(__file__).parent / "templates"
 _COLUMNS = 72
 _BLANK_LINES = re.compile(r"\n{3,}")
 NAMES = frozenset(file.stem for file in _FOLDER.glob("*/*.j2")) - {"words"}
-LANGUAGES = frozenset(folder.name for folder in _FOLDER.iterdir() if folder.is_dir())
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,13 @@ def write_previews(out: Path, locales: list[str], config: MailConfig) -> int:
     out.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC)
     count = 0
-    for template, data in SAMPLES.items():
+    links = {
+        "update_url": config.update_payment_url,
+        "survey_url": config.survey_url,
+        "return_url": config.return_url,
+    }
+    for template, sample in SAMPLES.items():
+        data = {name: links.get(name, value) for name, value in sample.items()}
         for locale in locales:
             mail = QueuedMail(
                 key=f"preview/{template}/{locale}",

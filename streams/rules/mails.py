@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from schemas.effects import QueueEmail
 from schemas.settings import Config
@@ -34,6 +35,14 @@ def mail(
 def money(amount: int, currency: str) -> dict[str, Any]:
     """An amount in minor units with its currency."""
     return {"amount": amount, "currency": currency}
+
+
+def stripe_link(config: Config, url: str | None) -> str | None:
+    """Returns a link to a page of Stripe; None for any other host, and for http."""
+    parts = urlsplit(url or "")
+    host = parts.hostname or ""
+    is_known = host == "stripe.com" or host.endswith(".stripe.com") or host in config.mail.stripe_hosts
+    return url if parts.scheme == "https" and is_known else None
 
 
 def iso(moment: datetime | None) -> str | None:

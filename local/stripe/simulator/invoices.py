@@ -116,7 +116,7 @@ def finalize(books: Books, invoice: Json) -> None:
     before, total = customer.get("balance", 0), invoice["total"]
     due = max(0, total + before) if total > 0 else 0
     after = before + total - due
-    hosted = f"https://invoice.example/i/{invoice['id']}"
+    hosted = f"https://invoice.stripe.com/i/{invoice['id']}"
     with books.change(invoice, "invoice.finalized"):
         invoice.update(
             amount_due=due,

@@ -14,7 +14,7 @@ from schemas.known import Known
 from schemas.settings import DunningStep
 from schemas.state import Customer, Payment, TimerStatus
 from schemas.stripe.invoice import SEND_INVOICE, StripeInvoice
-from streams.rules.mails import iso, mail, money
+from streams.rules.mails import iso, mail, money, stripe_link
 
 DUNNING_REMINDER = "dunning-reminder"
 
@@ -65,7 +65,7 @@ def problem(known: Known, invoice: StripeInvoice) -> dict[str, Any]:
         "amount": money(invoice.remaining_amount, invoice.currency),
         "due_at": iso(invoice.due_date),
         "next_attempt_at": iso(invoice.next_payment_attempt),
-        "hosted_url": invoice.hosted_invoice_url,
+        "hosted_url": stripe_link(known.config, invoice.hosted_invoice_url),
         "update_url": known.config.mail.update_payment_url,
         "attempt": max(1, invoice.attempt_count),
         "reason": invoice.failure_reason,

@@ -11,7 +11,7 @@ from schemas.state import Customer, LinkKind, Subscription
 from schemas.stripe.invoice import SEND_INVOICE, StripeInvoice
 from streams.rules.customers.account import customer_or_blank, save_customer_and_derived, with_weak_profile
 from streams.rules.invoices import dunning
-from streams.rules.mails import iso, mail, money, plan_name_of
+from streams.rules.mails import iso, mail, money, plan_name_of, stripe_link
 from streams.rules.payments.matching import Match, match, named, refs
 from streams.rules.payments.row import PAID, invoice_closed, invoice_failed, invoice_paid
 from streams.rules.precedence import INVOICE_CLOSED, INVOICE_FAILED, INVOICE_PAID
@@ -50,8 +50,8 @@ def on_paid(event: InvoiceEvent, known: Known) -> list[Effect]:
             "number": invoice.number,
             "amount": money(invoice.paid_amount, invoice.currency),
             "paid_at": iso(invoice.paid_at or event.at),
-            "hosted_url": invoice.hosted_invoice_url,
-            "pdf_url": invoice.invoice_pdf,
+            "hosted_url": stripe_link(known.config, invoice.hosted_invoice_url),
+            "pdf_url": stripe_link(known.config, invoice.invoice_pdf),
             "plan": plan_name_of(known.config, row),
         }
         key = f"receipt:{invoice.id}"
@@ -125,7 +125,7 @@ def on_payment_action_required(event: InvoiceEvent, known: Known) -> list[Effect
     data = {
         "number": invoice.number,
         "amount": money(invoice.remaining_amount, invoice.currency),
-        "hosted_url": invoice.hosted_invoice_url or known.config.mail.update_payment_url,
+        "hosted_url": stripe_link(known.config, invoice.hosted_invoice_url) or known.config.mail.update_payment_url,
         "subscription_id": invoice.subscription,
     }
     key = f"action-required:{invoice.id}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from schemas.mail import read_mail
-from sinks.email.rendering import LANGUAGES, Brand, Templates
+from schemas.mail import LANGUAGES, read_mail
+from sinks.email.rendering import Brand, Templates
 from tests.field.harness import FieldMail, Played, case
 
 _TEMPLATES = Templates(Brand(product="Acme", app_url="https://app.example.com"))

@@ -11,6 +11,7 @@ from schemas.settings import Config, InvalidSettings, Mode, load_config
 from sinks.stripe_api.key import parse_key
 
 _TEST = '[endpoints.a]\nmode = "test"\nsecrets = ["whsec_hush"]\n'
+_LINKS = ("app_url", "update_payment_url", "survey_url", "return_url")
 _LIVE = '[endpoints.b]\nmode = "live"\nsecrets = ["whsec_hush"]\n'
 
 
@@ -37,7 +38,7 @@ def test_a_mode_of_an_endpoint_is_refused_with_what_to_write(tmp_path: Path, tex
 
 def test_the_mode_is_test_unless_it_is_given(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
-    path.write_text('mode = "live"\n')
+    path.write_text('mode = "live"\n[mail]\n' + "".join(f'{name} = "https://example.com"\n' for name in _LINKS))
     assert (Config().mode, load_config(path).mode) == (Mode.TEST, Mode.LIVE)
     path.write_text('mode = "prod"\n')
     with pytest.raises(InvalidSettings, match="mode: "):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from schemas.mail import MAILS, OPERATOR_MAILS, OPTIONAL_MAILS, UnknownTemplate, read_mail
-from sinks.email.rendering import LANGUAGES, Brand, Rendered, Templates
+from schemas.mail import LANGUAGES, MAILS, OPERATOR_MAILS, OPTIONAL_MAILS, UnknownTemplate, read_mail
+from sinks.email import rendering
+from sinks.email.rendering import Brand, Rendered, Templates
 from sinks.email.samples import SAMPLES
 
 TEMPLATES = Templates(Brand(product="Acme & Sons", app_url="https://app.example.com"))
@@ -48,7 +50,10 @@ def _read(html: str) -> _Page:
 def test_there_is_a_sample_and_a_file_for_every_mail() -> None:
     """A template missing in one language would fail only in production."""
     assert set(SAMPLES) == set(MAILS)
-    assert {"en", "de"} == LANGUAGES
+    folder = Path(rendering.__file__).parent / "templates"
+    assert {language.name for language in folder.iterdir() if language.is_dir()} == LANGUAGES
+    for language in LANGUAGES:
+        assert {file.stem for file in (folder / language).iterdir()} == set(MAILS) | {"words"}
     assert set(MAILS) >= OPERATOR_MAILS | OPTIONAL_MAILS
 
 
@@ -129,6 +134,39 @@ def test_a_name_cannot_break_a_line() -> None:
     mail = _render("plan-changed", {"name": "Jane\r\n\r\nPay here: evil", "plan": "Team\r\nBcc: all@example.com"})
     assert mail.subject == "Your plan is now Team Bcc: all@example.com"
     assert mail.text.startswith("Hello Jane Pay here: evil,\n")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Your card was charged $999. Cancel at https://evil.example/login now",
+        "www.evil.example",
+        "evil.example/x",
+        "Call evil@mail.example",
+        "x" * 300,
+    ],
+)
+def test_a_name_that_carries_a_message_or_a_link_is_left_out(name: str) -> None:
+    """T42: the greeting and the footer then have no name."""
+    mail = _render("payment-failed", {**SAMPLES["payment-failed"], "name": name, "organization": name})
+    assert mail.text.startswith("Hello,\n")
+    assert "Organization" not in mail.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Jane Doe", "J.R.Smith", "Doe & Söhne GmbH", "Νίκος", "Иван Петров", "محمد علي", "दीपक", "王小明", "김민준",
+        "さくら", "ชัยวัฒน์", "נועה", "\u0646\u06cc\u0645\u200c\u0641\u0631",
+    ],
+)  # fmt: skip
+def test_real_names_stay_as_they_are(name: str) -> None:
+    assert _render("payment-failed", {**SAMPLES["payment-failed"], "name": name}).text.startswith(f"Hello {name},\n")
+
+
+def test_invisible_characters_of_a_name_are_removed() -> None:
+    name = "Ja\u200bne\u2060 \u061cDoe\U000e0041"
+    assert _render("payment-failed", {**SAMPLES["payment-failed"], "name": name}).text.startswith("Hello Jane Doe,\n")
 
 
 @pytest.mark.parametrize(
