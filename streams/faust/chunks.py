@@ -19,11 +19,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import faust
+import structlog
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # aiokafka ships no types
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
+
+from streams.faust.sensor import REMOVED
+
+structured = structlog.get_logger(__name__)
 
 _GAP_RETRIES = 3
 """Times to seek back to missing offsets before they are treated as removed from the log."""
@@ -186,13 +191,30 @@ class ChunkConsumer(Consumer):
             del self._gap_retries[tp]
             return True
         if self._gap_retries[tp] >= _GAP_RETRIES:  # removed by retention, or a transaction marker: nothing to read
-            self.log.warning("%r: no records from %d to %d", tp, start, offset - 1)
             del self._gap_retries[tp]
+            await self._report_gap(tp, start, offset)
             return True
         self._gap_retries[tp] += 1
         self._passed_over.add(tp)
         await self._seek(tp, start)
         return False
+
+    async def _report_gap(self, tp: TP, start: int, offset: int) -> None:
+        """Reports unread records that retention removed. Below the log's start nothing can be a transaction marker."""
+        begins = (await self.earliest_offsets(tp))[tp]
+        removed = min(begins, offset) - start
+        if removed <= 0:
+            self.log.warning("%r: no records from %d to %d", tp, start, offset - 1)
+            return
+        REMOVED.inc(removed)
+        structured.error(
+            "consumer.records_removed",
+            action="consumer.records_removed",
+            topic=tp.topic,
+            partition=tp.partition,
+            records=removed,
+            reason="Kafka's retention deleted them before they were read: billing reconcile fetches them from Stripe",
+        )
 
     async def perform_seek(self) -> None:
         """Seeks to the committed offsets, or to the log's start if there is none (Faust would not seek then)."""

@@ -27,6 +27,8 @@ PRODUCE_SECONDS = Histogram(
 )
 PRODUCE_FAILURES = Counter("billing_consumer_produce_failures_total", "Changelog records that the brokers refused")
 
+REMOVED = Counter("billing_consumer_removed_records_total", "Records that Kafka deleted before the group had read them")
+
 
 class KafkaSensor(Sensor):
     """Records what Faust reports about Kafka. Ignores its reports about single messages, which are expensive."""

@@ -17,8 +17,12 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import orjson
 import pytest
+from confluent_kafka import TopicPartition
 
+from eventlog import client
+from eventlog.lag import GroupPosition, GroupPositions
 from ops.runtime.exit_codes import ExitCode
 from tests.databases import create_tables
 from tests.kits.replaykit import ReplayKit, open_kit
@@ -225,3 +229,30 @@ def _billing(rig: ReplayKit, *arguments: str, **settings: str) -> subprocess.Com
         timeout=90,
         check=False,
     )
+
+
+async def test_T13_unread_records_that_retention_removed_are_counted_in_one_error_line(rig: ReplayKit) -> None:
+    _send(rig, range(10))
+    await _applied_and_stopped(rig, 10)
+    for n in range(10, 40):
+        rig.send(f"evt_{n:03}", "u1")
+    ends = {partition: position.end for partition, position in _positions(rig).items()}
+    admin = client.admin(rig.settings.kafka)
+    wanted = [TopicPartition(rig.settings.events_topic, partition, end) for partition, end in ends.items()]
+    for removal in admin.delete_records(wanted).values():
+        removal.result(timeout=15)
+    rig.send("evt_040", "u1")
+
+    await _applied_and_stopped(rig, 11)
+
+    lines = [line for line in _log(rig).splitlines() if '"action":"consumer.records_removed"' in line]
+    assert [orjson.loads(line)["records"] for line in lines] == [30]
+    assert "billing reconcile" in lines[0]
+
+
+def _positions(rig: ReplayKit) -> dict[int, GroupPosition]:
+    positions = GroupPositions(rig.settings.kafka, f"{rig.settings.topic_prefix}.worker", rig.settings.events_topic)
+    try:
+        return positions.read() or {}
+    finally:
+        positions.close()
