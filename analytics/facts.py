@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -21,13 +22,14 @@ from analytics.rates import TooMuchMoney, monthly_rate
 from schemas.errors import MalformedEvent
 from schemas.figures import Fact, FactKind
 from schemas.ordering import ordering_key
+from schemas.record import IMPORT_PREFIX
 from schemas.state import SubscriptionStatus
 from schemas.stripe.billed_subscription import BilledSubscription
 from schemas.stripe.charge import StripeCharge
 from schemas.stripe.checkout_session import CheckoutSession
 from schemas.stripe.invoice import StripeInvoice
 from schemas.stripe.refund import LOST, StripeRefund
-from streams.decode import decode
+from streams.decode import EventSummary, decode
 from streams.rules.catalog import RULES
 from streams.rules.precedence import SUBSCRIPTION_DELETED
 
@@ -35,6 +37,7 @@ FactData = tuple[str, Mapping[str, Any]]
 """The subject and the data of a fact."""
 
 _PREFIX = "customer.subscription."
+_CREATED_TYPE = "customer.subscription.created"
 _ENDED_TYPE = "customer.subscription.deleted"
 
 
@@ -67,6 +70,8 @@ def fact_of(value: bytes | None) -> Fact | None:
     if found is None:
         return None
     subject, data = found
+    if _is_imported(envelope.id) and envelope.type == _CREATED_TYPE and data["status"] == SubscriptionStatus.CANCELED:
+        data = {**data, "status": str(SubscriptionStatus.ACTIVE)}  # it ended later; another fact has the end
     return Fact(
         event_id=envelope.id,
         account=envelope.account,
@@ -74,10 +79,30 @@ def fact_of(value: bytes | None) -> Fact | None:
         owner=envelope.customer_id or _digest(ordering_key(raw)),
         kind=reader.kind,
         subject=subject,
-        created=envelope.created.replace(microsecond=0),
+        created=_happened_at(envelope, obj),
         rank=reader.rank,
         data=data,
     )
+
+
+def _is_imported(event_id: str) -> bool:
+    return event_id.startswith(f"{IMPORT_PREFIX}_")
+
+
+def _happened_at(envelope: EventSummary, obj: Mapping[str, Any]) -> datetime:
+    """When the fact became true. An imported subscription earns since its start or its trial's end, until its end."""
+    created = (envelope.created or datetime.fromtimestamp(0, UTC)).replace(microsecond=0)
+    if not _is_imported(envelope.id) or not envelope.type.startswith(_PREFIX):
+        return created
+    if envelope.type != _CREATED_TYPE and _seconds(obj.get("ended_at")) is not None:
+        return datetime.fromtimestamp(_seconds(obj.get("ended_at")) or 0, UTC)
+    began = [at for name in ("start_date", "trial_end") if (at := _seconds(obj.get(name))) is not None]
+    past = [at for at in began if obj.get("ended_at") is not None or at <= int(created.timestamp())]
+    return datetime.fromtimestamp(max(past), UTC) if past else created
+
+
+def _seconds(value: object) -> int | None:
+    return value if type(value) is int else None
 
 
 def is_counted(type_: str) -> bool:

@@ -77,6 +77,10 @@ COMMANDS = {
     "reconcile": Entry(
         "ops.commands.reconcile:reconcile", "Find events at Stripe that never arrived, and append them to the log."
     ),
+    "import": Entry(
+        "ops.commands.import_:import_",
+        "Import customers, default cards, subscriptions, invoices and disputes from Stripe, through the log.",
+    ),
     "plans": Entry(
         "ops.commands.plans:app",
         "Compare what customers have with the plans of the config, and bring a changed config to them.",

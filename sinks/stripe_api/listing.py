@@ -99,6 +99,19 @@ class Lists:
                 return
             after = {"starting_after": items[-1].id}
 
+    async def page(self, path: str, params: Mapping[str, Any], account: str = "", *, after: str | None = None) -> Page:
+        """Return the page after the object `after`, by default the first; nothing is remembered. Raises ApiTrouble."""
+        start = {"starting_after": after} if after is not None else {}
+        answer = await self._get(Request("GET", path, account, params={**params, "limit": PAGE, **start}))
+        items, has_more = split(answer.text)
+        if has_more and (not items or items[-1].id == after):
+            raise ListingBroken(f"{path}: a page has no new objects, but has_more is true")
+        return Page(items, has_more, answer.as_of, answer.request_id, answer.api_version)
+
+    async def one(self, path: str, account: str = "") -> dict[str, Any]:
+        """Return a single object, within the same limit and with the same retries. Raises ApiTrouble."""
+        return (await self._get(Request("GET", path, account))).body
+
     async def _get(self, request: Request) -> ApiResponse:
         tries = 0
         while True:

@@ -1,0 +1,1 @@
+"""Imports the customers of an existing Stripe account."""
