@@ -7,6 +7,7 @@ point calls `load_settings` and `load_config` once; no other code reads the sett
 from __future__ import annotations
 
 import os
+import stat
 import tomllib
 from collections.abc import Callable
 from enum import StrEnum
@@ -355,6 +356,9 @@ def _variable(field: str) -> str:
 def load_config(path: Path) -> Config:
     """Reads the TOML file. Raises InvalidSettings with the file's name and the key."""
     try:
+        found = path.stat()
+        if stat.S_ISREG(found.st_mode) and found.st_mode & stat.S_IWOTH:
+            raise InvalidSettings(f"BILLING_CONFIG: {path}: everyone may write this file: chmod o-w")
         text = path.read_bytes().decode()
         return Config.model_validate(tomllib.loads(text))
     except FileNotFoundError:

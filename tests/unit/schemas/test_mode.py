@@ -54,3 +54,13 @@ def test_a_stripe_key_of_the_other_mode_is_refused(mode: Mode) -> None:
         with pytest.raises(InvalidSettings, match="BILLING_STRIPE_API_KEY is a key of") as caught:
             parse_key(SecretStr(key), mode=mode)
         assert "abc" not in str(caught.value)
+
+
+def test_a_config_that_everyone_may_write_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("")
+    path.chmod(0o666)
+    with pytest.raises(InvalidSettings, match="everyone may write this file"):
+        load_config(path)
+    path.chmod(0o640)
+    assert load_config(path).mode is Mode.TEST
