@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 from schemas.database_url import is_local
-from schemas.mail import LANGUAGES, Link
+from schemas.mail import LANGUAGES, MAILS, Link
 
 _LINKS = ("app_url", "update_payment_url", "survey_url", "return_url")
 
@@ -35,6 +35,16 @@ class Mail(BaseModel):
     """Whether mails of test-mode events are sent: test data may contain addresses of real people."""
     stripe_hosts: tuple[str, ...] = ()
     """Hosts of Stripe's pages in addition to stripe.com, for a custom domain. Links to others are left out of mails."""
+
+    off: tuple[str, ...] = ()
+    """Templates whose mails are not sent, for example because Stripe sends them. They are withheld with that reason."""
+
+    @field_validator("off")
+    @classmethod
+    def _are_templates(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(names) - set(MAILS)):
+            raise ValueError(f"no such mail: {', '.join(unknown)}; the mails are {', '.join(sorted(MAILS))}")
+        return names
 
     @field_validator("default_locale")
     @classmethod

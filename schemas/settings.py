@@ -172,7 +172,7 @@ class Config(_Frozen):
     @model_validator(mode="after")
     def _links_that_customers_can_open(self) -> Config:
         if self.mode is Mode.LIVE and (local := ", ".join(self.mail.local_links)):
-            raise ValueError(f"{local}: customers cannot open a link to this machine; set the public address")
+            raise ValueError(f'{local}: customers cannot open links to this machine; mode = "live" needs public ones')
         return self
 
     @model_validator(mode="after")

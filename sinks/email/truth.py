@@ -26,11 +26,14 @@ class MailTruth:
 
     def __init__(self, config: MailConfig, checks: Mapping[str, Truth[QueuedMail]] | None = None) -> None:
         self._send_test_mode = config.send_test_mode
+        self._off = frozenset(config.off)
         self._checks = CHECKS if checks is None else checks
 
     async def __call__(self, mail: QueuedMail, connection: Connection) -> Answer:
         if not mail.livemode and not self._send_test_mode:
             return Withheld("test mode: mail.send_test_mode is off")
+        if mail.template in self._off:
+            return Withheld("switched off: mail.off")
         if mail.is_stopped and mail.template in OPTIONAL_MAILS:
             return Withheld("the customer has unsubscribed from these mails")
         answer = await self._checked(mail, connection)

@@ -24,7 +24,7 @@ def test_a_live_system_has_no_link_to_its_own_machine(tmp_path: Path, name: str,
     """The default is such a link. A test system may have it."""
     links = {key: value for key, value in (_LINKS | {name: url}).items() if value is not None}
     load_config(_written(tmp_path, "test", links))
-    with pytest.raises(InvalidSettings, match=rf"mail\.{name}: customers cannot open") as caught:
+    with pytest.raises(InvalidSettings, match=rf"mail\.{name}: customers cannot open links") as caught:
         load_config(_written(tmp_path, "live", links))
     assert "\n" not in str(caught.value)
     load_config(_written(tmp_path, "live", _LINKS))
@@ -40,6 +40,7 @@ def test_a_live_system_has_no_link_to_its_own_machine(tmp_path: Path, name: str,
         ("rules", "waiting_limit_hours = -1", "rules.waiting_limit_hours"),
         ("mail", 'app_url = "javascript:alert(1)"', "mail.app_url"),
         ("mail", 'survey_url = "ftp://example.com"', "mail.survey_url"),
+        ("mail", 'off = ["payment-receipt", "recipt"]', "no such mail: recipt;"),
         ("mail", 'default_locale = "fr"', "the languages are de, en"),
     ],
 )

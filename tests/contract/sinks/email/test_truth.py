@@ -13,7 +13,7 @@ from sinks.email.metrics import MailMetrics
 from sinks.outbox.truth import Answer
 from sinks.outbox.verdicts import Withheld
 from tests.faulty_mailbox import FaultyMailbox
-from tests.kits.mailkit import MailOutboxKit, open_kit
+from tests.kits.mailkit import CONFIG, MailOutboxKit, open_kit
 
 if TYPE_CHECKING:
     from sinks.outbox.truth import Connection
@@ -64,6 +64,16 @@ async def test_a_mail_is_sent_with_the_data_that_is_true_now(desk: MailOutboxKit
     async with desk.dispatcher(mailbox, checks={TEMPLATE: refreshed}):
         await desk.until("a", status="sent")
     assert "47.11" in str(mailbox.messages[0])
+
+
+async def test_a_mail_that_is_switched_off_is_withheld(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """F4, G32: the others are sent."""
+    await desk.queue("a")
+    await desk.queue("b", template="operator-alert")
+    async with desk.dispatcher(mailbox, config=CONFIG.model_copy(update={"off": (TEMPLATE,)})):
+        row = await desk.until("a", status="withheld")
+        await desk.until("b", status="sent")
+    assert row["last_error"] == "switched off: mail.off"
 
 
 async def test_the_address_and_the_names_are_those_of_now(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
