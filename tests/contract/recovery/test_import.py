@@ -1,4 +1,4 @@
-"""An existing Stripe account is imported through the log, once, and nobody is mailed (behaviours.md F1)."""
+"""An existing Stripe account is imported through the log, once, and no one is mailed (behaviours.md F1)."""
 
 from __future__ import annotations
 
