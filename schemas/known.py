@@ -48,6 +48,7 @@ class Known:
         self._payment_by: dict[tuple[str, str], Key] = {}
         self._links_of: dict[str, dict[Key, None]] = defaultdict(dict)
         self._reach: Reach | None = None
+        self._linked_to: dict[tuple[str, str], dict[Key, None]] = defaultdict(dict)
         for row in rows:
             self._stored[type(row)][row.key] = row
             self._put(row)
@@ -64,10 +65,26 @@ class Known:
             self._reach.customer((account, customer_id), "the organization of")
         return self.find(Organization, (Organization.id_of(account, customer_id),))
 
-    def user(self, user_id: str) -> User | None:
+    def user(self, account: str, user_id: str) -> User | None:
         if self._reach is not None:
-            self._reach.user(user_id)
-        return self.find(User, (user_id,))
+            self._reach.user((account, user_id))
+        return self.find(User, (account, user_id))
+
+    def customers_of_user(self, account: str, user_id: str) -> list[Customer]:
+        """Returns the customers that are linked to the user, ordered by id. Only those referred to are locked.
+
+        At most `loading.MOST_LINKED` of them are loaded.
+        """
+        if self._reach is not None:
+            self._reach.user((account, user_id), "the customers of user")
+        found = (self.find(Customer, key) for key in self._linked_to.get((account, user_id), ()))
+        return sorted((row for row in found if row is not None), key=lambda row: row.key)
+
+    def subscriptions_of_user(self, account: str, user_id: str) -> list[Subscription]:
+        """Returns the subscriptions of these customers, ordered by id, without those of deleted customers."""
+        customers = [row for row in self.customers_of_user(account, user_id) if row.deleted_at is None]
+        rows = (row for one in customers for row in self._of(Subscription, account, one.customer_id))
+        return sorted(rows, key=lambda row: row.key)
 
     def membership(self, organization_id: str, user_id: str) -> Membership | None:
         if self._reach is not None:
@@ -183,6 +200,8 @@ class Known:
         self._now[type(row)][row.key] = row
         if isinstance(row, _OF_CUSTOMERS) and row.customer_id:
             self._by_customer[type(row), row.account, row.customer_id][row.key] = None
+        elif isinstance(row, Customer) and row.user_id is not None:
+            self._linked_to[row.account, row.user_id][row.key] = None
         elif isinstance(row, PaymentLink):
             self._links_of[row.payment_id][row.key] = None
         elif isinstance(row, Payment):
@@ -192,6 +211,8 @@ class Known:
     def _unindex(self, row: Row) -> None:
         if isinstance(row, _OF_CUSTOMERS) and row.customer_id:
             self._by_customer[type(row), row.account, row.customer_id].pop(row.key, None)
+        elif isinstance(row, Customer) and row.user_id is not None:
+            self._linked_to[row.account, row.user_id].pop(row.key, None)
         elif isinstance(row, PaymentLink):
             self._links_of[row.payment_id].pop(row.key, None)
         elif isinstance(row, Payment):

@@ -6,6 +6,7 @@ id in the payload that related events share. Pure: the same payload always gives
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 from schemas.storable import MAX_ID_BYTES, bounded
@@ -47,6 +48,22 @@ def customer_id_of(event: Mapping[str, object]) -> str | None:
     return _id(previous.get("customer")) or _id(previous.get("customer_account"))
 
 
+_NAMED = ("charge", "latest_charge", "payment_intent", "invoice", "payment_method", "setup_intent")
+
+
+def named_ids(event: Mapping[str, object]) -> tuple[str, ...]:
+    """Returns the ids of the event's object and of the payments and cards that it names, each once."""
+    o = _object_of(event)
+    payment = _mapping(o.get("payment"))
+    found = [
+        _id(o),
+        *(_id(o.get(name)) for name in _NAMED),
+        _id(payment.get("charge")),
+        _id(payment.get("payment_intent")),
+    ]
+    return tuple(dict.fromkeys(id_ for id_ in found if id_ is not None))
+
+
 def account_of(event: Mapping[str, object]) -> str | None:
     """Returns the connected account: `account` of a snapshot event, `context` of a thin one, None without one."""
     # A snapshot event may have a `context` too, with the same value as `account`.
@@ -54,12 +71,17 @@ def account_of(event: Mapping[str, object]) -> str | None:
 
 
 def _guest_of(event: Mapping[str, object]) -> str | None:
-    """Returns a guest's e-mail address from a Checkout Session, the only value that a guest's purchases share."""
+    """Returns a digest of the e-mail address in a guest's Checkout Session, which is all that the purchases share.
+
+    The address itself is personal data, and keys stay on the topic and appear in logs.
+    """
     o = _object_of(event)
     if o.get("object") != "checkout.session":
         return None
     email = _text(_mapping(o.get("customer_details")).get("email")) or _text(o.get("customer_email"))
-    return email.lower() if email is not None else None
+    if email is None:
+        return None
+    return "guest:" + hashlib.sha256(email.strip().lower().encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _shared_id(event: Mapping[str, object], account: str | None) -> str:

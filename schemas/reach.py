@@ -60,15 +60,17 @@ class Reach:
         if ref not in self._references.customers and ref not in self._brought():
             raise _missing("customers", ref, reading)
 
-    def user(self, user_id: str) -> None:
-        if user_id in self._references.users:
+    def user(self, ref: Ref, reading: str = "user") -> None:
+        if ref in self._references.users:
             return
-        if not self._is_user_of(user_id, self._references.customers) and not self._is_user_of(user_id, self._brought()):
-            raise _missing("users", user_id, "user")
+        if not self._is_user_of(ref, self._references.customers) and not self._is_user_of(ref, self._brought()):
+            raise _missing("users", ref, reading)
 
-    def _is_user_of(self, user_id: str, customers: set[Ref]) -> bool:
-        find = self._rows.find
+    def _is_user_of(self, user: Ref, customers: set[Ref]) -> bool:
+        find, (account, user_id) = self._rows.find, user
         for ref in customers:
+            if ref[0] != account:
+                continue
             row = find(Customer, ref)
             if user_id == User.id_of(*ref) or (row is not None and row.user_id == user_id):
                 return True
@@ -172,7 +174,7 @@ class Reach:
 _CHECKS: dict[type[Any], Callable[[Reach, Any], None]] = {
     Customer: lambda reach, row: reach.customer(row.key),
     Organization: lambda reach, row: reach.organization(row.organization_id),
-    User: lambda reach, row: reach.user(row.user_id),
+    User: lambda reach, row: reach.user((row.account, row.user_id)),
     Membership: lambda reach, row: reach.organization(row.organization_id, "membership"),
     Subscription: lambda reach, row: reach.subscription(row.key),
     PaymentLink: lambda reach, row: reach.payment_link(row.key),

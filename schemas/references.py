@@ -14,6 +14,7 @@ class References:
     """Sets of (account, id).
 
     Loading a customer also loads its organization, user, memberships, subscriptions, payment methods and open timers.
+    Loading a user also loads the customers that are linked to it, with their subscriptions.
     Loading a subscription or a payment also loads its customer with all of these. Loading a payment also loads its
     links and disputes.
     """
@@ -26,7 +27,7 @@ class References:
     disputes: set[Ref] = field(default_factory=set)
     timers: set[str] = field(default_factory=set)
     """By timer key."""
-    users: set[str] = field(default_factory=set)
+    users: set[Ref] = field(default_factory=set)
 
     def update(self, others: Iterable[References]) -> None:
         for other in others:

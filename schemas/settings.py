@@ -109,6 +109,8 @@ class Rules(_Frozen):
     win_back_after_days: int = Field(14, ge=1, le=365)
     waiting_limit_hours: int = Field(72, ge=1, le=8760)
     set_default_payment_method: bool = True
+    link_client_reference_id: bool = False
+    """Whether a checkout's `client_reference_id` links a user, if it has no `metadata.userId`. A buyer can set it."""
     dunning: tuple[DunningStep, ...] = DEFAULT_DUNNING
 
     @model_validator(mode="after")

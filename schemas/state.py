@@ -98,11 +98,20 @@ class Customer:
     default_payment_method: str | None = None
     deleted_at: datetime | None = None
     erased_at: datetime | None = None
-    """Personal data of events up to this time is not stored again (behaviours.md B6)."""
+    """When the personal data was erased. `is_erased` says whether it is stored again (behaviours.md B6)."""
+    returned_at: datetime | None = None
+    """When the latest subscription or purchase began after an erasure."""
+    address: Mapping[str, Any] = field(default_factory=dict)
+    """The billing address, as Stripe has it; {} if there is none."""
     profile_version: Version = UNSEEN
-    """The version of e-mail, name and locale."""
+    """The version of e-mail and locale, and of the name in a `customer.*` event."""
+    name_version: Version = UNSEEN
+    """The version of the name, because an invoice may have an address and no name."""
+    address_version: Version = UNSEEN
     user_version: Version = UNSEEN
-    """The version of `user_id`: the checkout that linked it."""
+    """The version of `user_id`: the newest event that links it."""
+    linked_since: Version = UNSEEN
+    """The oldest event that links this `user_id`."""
     default_version: Version = UNSEEN
     """The version of `default_payment_method`."""
     last_default: str | None = None
@@ -112,6 +121,11 @@ class Customer:
     @property
     def key(self) -> Key:
         return (self.account, self.customer_id)
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether the customer was erased and has not returned since. Then no personal data is stored."""
+        return self.erased_at is not None and (self.returned_at is None or self.returned_at <= self.erased_at)
 
 
 @value(frozen=True, slots=True, kw_only=True)
@@ -151,13 +165,20 @@ class Organization:
 
 @value(frozen=True, slots=True, kw_only=True)
 class User:
-    key_columns: ClassVar[Key] = ("user_id",)
+    """A user of the product. Several customers of an account may be linked to one user."""
+
+    key_columns: ClassVar[Key] = ("account", "user_id")
+    account: str
     user_id: str
     email: str | None = None
+    """The address of the customer `address_of`: the first one that was linked and has an address."""
+    address_of: str | None = None
+    address_since: Version = UNSEEN
+    """`linked_since` of that customer."""
 
     @property
     def key(self) -> Key:
-        return (self.user_id,)
+        return (self.account, self.user_id)
 
     @staticmethod
     def id_of(account: str, customer_id: str) -> str:
@@ -209,6 +230,8 @@ class Subscription:
     current_period_end: datetime | None = None
     trial_end: datetime | None = None
     latest_invoice: str | None = None
+    default_payment_method: str | None = None
+    """The subscription's own card. None: the customer's default is charged."""
     pending_update: bool = False
     cancel_at: datetime | None = None
     cancel_at_period_end: bool = False

@@ -29,6 +29,7 @@ from schemas.reach import Reach
 from schemas.references import References
 from schemas.state import Timer, TimerStatus
 from schemas.timer import LINKING_TIMERS
+from streams.erased import without_personal_data
 from streams.rules.registry import Rule
 
 
@@ -41,7 +42,7 @@ class Outcome:
     erase: Erase | None = None
     stale: str | None = None
     customer_id: str | None = None
-    """The customer id of the first saved row that has one. The event itself may not name its customer."""
+    """The customer id of the first saved row or queued order that has one. The event may not name its customer."""
 
 
 def decide(rule: Rule, event: Event[Any], known: Known, references: References) -> list[Effect]:
@@ -85,7 +86,8 @@ def apply(
     later event starts them either.
     """
     outcome = Outcome()
-    for effect in effects:
+    for ordered in effects:
+        effect = without_personal_data(ordered, known)
         match effect:
             case Save(row):
                 known.save(row)
@@ -94,6 +96,7 @@ def apply(
                 known.remove(row)
             case QueueEmail() | CallStripe() | OrderExport():
                 outcome.orders.append(effect)
+                outcome.customer_id = outcome.customer_id or effect.customer_id
             case Erase():
                 outcome.erase = effect
             case StartTimer():

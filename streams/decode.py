@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from schemas.errors import MalformedEvent, WrongMode
 from schemas.event import Event
 from schemas.fast_row import value
-from schemas.ordering import account_of, customer_id_of
+from schemas.ordering import account_of, customer_id_of, named_ids
 from schemas.settings import Mode
 from schemas.storable import MAX_ID_BYTES, bounded, bounded_or_none, is_storable
 from streams.rules.registry import Rule
@@ -34,6 +34,8 @@ class EventSummary:
     created: datetime | None
     api_version: str | None
     customer_id: str | None
+    named: tuple[str, ...] = ()
+    """If it names no customer: the ids in its object by which a stored payment or card is found."""
 
 
 @value(frozen=True, slots=True)
@@ -110,6 +112,7 @@ def _envelope(raw: dict[str, Any]) -> EventSummary:
     if not (isinstance(type_, str) and type_):
         raise MalformedEvent("type: not a string")
     api_version = raw.get("api_version")
+    customer_id = customer_id_of(raw)
     return EventSummary(
         id=bounded(event_id),
         type=bounded(type_),
@@ -117,7 +120,8 @@ def _envelope(raw: dict[str, Any]) -> EventSummary:
         livemode=raw.get("livemode") in (True, "true"),  # old Connect samples contain the string
         created=_time(raw.get("created")),
         api_version=api_version if isinstance(api_version, str) and is_storable(api_version) else None,
-        customer_id=bounded_or_none(customer_id_of(raw)),
+        customer_id=bounded_or_none(customer_id),
+        named=named_ids(raw) if customer_id is None else (),
     )
 
 

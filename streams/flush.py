@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import orjson
+
 from schemas.fast_row import replace
 from schemas.record import Source
 from schemas.storable import bounded, bounded_or_none, reason_text
@@ -11,7 +13,7 @@ from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Waiting, o
 from sinks.postgres.outboxes import Origin
 from sinks.postgres.rows import LedgerRow
 from streams.decode import describe, has_no_nul
-from streams.item import Attempt, Item
+from streams.item import Attempt, Item, _id_of
 
 
 def _revived(item: Item) -> str | None:
@@ -19,6 +21,11 @@ def _revived(item: Item) -> str | None:
     if item.earlier_outcome and item.decoded and isinstance(item.verdict, Applied | Stale | Ignored):
         return item.decoded.envelope.id
     return None
+
+
+def _barred(item: Item) -> str | None:
+    """The id of an event that has waited with its payload, which the ledger must not keep any longer."""
+    return _id_of(item) if item.is_barred and item.earlier_outcome and not isinstance(item.verdict, Waiting) else None
 
 
 def _ledger_row(item: Item, attempt: Attempt, now: datetime, stream: str) -> LedgerRow | None:
@@ -67,9 +74,42 @@ def _bare_row(row: LedgerRow) -> LedgerRow:
     )
 
 
+_PERSONAL = frozenset(
+    {
+        *(
+            "name",
+            "email",
+            "phone",
+            "address",
+            "shipping",
+            "billing_details",
+            "receipt_email",
+            "description",
+            "metadata",
+        ),
+        *("customer_name", "customer_email", "customer_phone", "customer_address", "customer_shipping"),
+        *("customer_details", "customer_tax_ids", "evidence", "payment_method_details", "card", "source", "owner"),
+    }
+)
+"""Fields of Stripe's objects with data on a person."""
+
+
+def _bare_payload(value: bytes) -> str:
+    """The payload of an event that waits, without data on a person who was erased. Its rule reads the rest again."""
+
+    def bare(part: object) -> object:
+        if isinstance(part, dict):
+            return {key: None if key in _PERSONAL else bare(inner) for key, inner in part.items()}
+        return [bare(inner) for inner in part] if isinstance(part, list) else part
+
+    return orjson.dumps(bare(orjson.loads(value))).decode()
+
+
 def _payload(item: Item) -> str | None:
     """The JSON as received, if the ledger can store it. A waiting event is read back from the ledger."""
     value = item.record.value
+    if item.is_barred:
+        return _bare_payload(value) if isinstance(item.verdict, Waiting) and value is not None else None
     if value is None or (isinstance(item.verdict, Dead) and item.verdict.stage == "store"):
         return None  # the payload may be what the store refused; the dead letter has the bytes
     return value.decode() if item.decoded is not None or has_no_nul(value) else None

@@ -10,7 +10,7 @@ from schemas.effects import Erase, Order
 from schemas.record import Record
 from schemas.references import References
 from schemas.verdict import Verdict
-from streams.decode import Decoded, describe
+from streams.decode import Decoded, EventSummary, describe
 
 
 @dataclass(slots=True)
@@ -39,7 +39,9 @@ class Item:
     """Rows to queue in the outboxes."""
     erase: Erase | None = None
     customer_id: str | None = None
-    """The customer id of the first row it wrote (`Outcome.customer_id`)."""
+    """The customer id of the first row it wrote (`Outcome.customer_id`), or of a stored object that it names."""
+    is_barred: bool = False
+    """Whether the ledger must not keep the payload: it belongs to a customer who is erased (behaviours.md B6)."""
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -52,5 +54,9 @@ def _is_unread(item: Item) -> bool:
 
 def _id_of(item: Item) -> str | None:
     """The event id used in the ledger; None if the record has no readable id."""
-    envelope = item.decoded.envelope if item.decoded else describe(item.record.value)
+    envelope = summary_of(item)
     return envelope.id if envelope else None
+
+
+def summary_of(item: Item) -> EventSummary | None:
+    return item.decoded.envelope if item.decoded else describe(item.record.value)

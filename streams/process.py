@@ -48,9 +48,10 @@ from sinks.postgres.outboxes import BY_EFFECT
 from sinks.postgres.rows import DeadLetterRow, ErasureRow, Flush, OutboxRow
 from sinks.postgres.store import Store, Transaction
 from streams.apply import apply, decide
+from streams.barring import bar, find_erased
 from streams.brake import Brake, BrakeTripped
 from streams.decode import check_mode, decode, describe
-from streams.flush import _bare_row, _ledger_row, _origin, _revived
+from streams.flush import _bare_row, _barred, _ledger_row, _origin, _revived
 from streams.item import Attempt, Item, _id_of, _is_unread
 from streams.positions import Place, Positions
 from streams.rules.registry import OTHER, Rule
@@ -124,10 +125,12 @@ class Processor:
             until = await self._check_positions(transaction, records)
             await self._drop_duplicates(items, transaction)
             known = await self._load(items, transaction)
+            erased = await find_erased(items, transaction)
             now = self.clock()
             for at, item in enumerate(items):
                 if item.verdict is None:
                     item.verdict = self._decide(item, known, now)
+                bar(item, known, erased)
                 if item.erase is not None:
                     del items[at + 1 :]
             for item in items:
@@ -244,6 +247,7 @@ class Processor:
                 reached=_reached(items, attempt) if self.positions is not None else {},
                 reread=[_origin(item).event_id for item in items if _is_reread(item, until)],
                 revived=[event_id for item in items if (event_id := _revived(item)) is not None],
+                barred=[event_id for item in items if (event_id := _barred(item)) is not None],
                 erasure=next((self._erasure_row(item.erase, item, now) for item in items if item.erase), None),
             )
         )

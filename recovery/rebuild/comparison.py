@@ -131,7 +131,7 @@ class Excuses:
     stretches: Mapping[int, tuple[int, int]]
     owners: dict[Owner, str]
     organizations: dict[str, str]
-    users: dict[str, str]
+    users: dict[tuple[str, str], str]
     objects: dict[tuple[str, str], str]
     """By account and Stripe id: the objects that the owners' events name."""
 
@@ -141,10 +141,10 @@ class Excuses:
         found = await live.fetch(_EXCUSED_OWNERS, list(stretches), firsts, ends, REMOVED, LATER, WAITS)
         owners = {(row["account"], row["customer_id"]): row["reason"] for row in found}
         named = {(account, id_): reason for (account, id_), reason in owners.items() if id_ is not None}
-        users = {User.id_of(*owner): reason for owner, reason in named.items()}
+        users = {(owner[0], User.id_of(*owner)): reason for owner, reason in named.items()}
         for row in await live.fetch(_USERS) if named else ():
             if reason := named.get((row["account"], row["customer_id"])):
-                users[row["user_id"]] = reason
+                users[row["account"], row["user_id"]] = reason
         organizations = {Organization.id_of(*owner): reason for owner, reason in named.items()}
         lists = [account for account, _ in owners], [customer_id for _, customer_id in owners]
         objects = {
@@ -156,7 +156,7 @@ class Excuses:
     def of_row(self, table: Table, row: Row, *, is_live: bool) -> str | None:
         """Return why this row may differ, or None."""
         if table is tables.users:
-            return self.users.get(row["user_id"])
+            return self.users.get((row["account"], row["user_id"]))
         if table is tables.memberships:
             return self.organizations.get(row["organization_id"])
         if table is tables.payment_links:

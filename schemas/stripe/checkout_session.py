@@ -8,9 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from schemas.stripe.fields import Amount, Currency, ExpandableId, Id, StripeObject, Text, child, first
+from schemas.stripe.fields import (
+    Amount,
+    Currency,
+    ExpandableId,
+    Id,
+    Moment,
+    StripeObject,
+    Text,
+    address_of,
+    child,
+    first,
+)
 
 
 class CheckoutSession(StripeObject):
@@ -27,7 +38,11 @@ class CheckoutSession(StripeObject):
     email: Text = None
     name: Text = None
     user_id: Text = None
-    """`metadata.userId`, else `client_reference_id`"""
+    """`metadata.userId`: only a server can set it"""
+    created: Moment | None = None
+    client_reference_id: Text = None
+    """Anybody who has a payment link can set it."""
+    address: Mapping[str, Any] = Field(default_factory=dict)
     plan_id: Text = None
     """`metadata.planId`"""
     creates_invoice: bool = False
@@ -44,7 +59,8 @@ class CheckoutSession(StripeObject):
             "mode": first(raw.get("mode"), _mode_before_2019(raw)),
             "email": first(details.get("email"), raw.get("customer_email")),
             "name": details.get("name"),
-            "user_id": metadata.get("userId") or raw.get("client_reference_id"),
+            "user_id": metadata.get("userId"),
+            "address": address_of(details),
             "plan_id": metadata.get("planId"),
             "creates_invoice": child(raw, "invoice_creation").get("enabled") is True,
         }
@@ -62,6 +78,8 @@ _AS_SENT = (
     "subscription",
     "invoice",
     "payment_intent",
+    "created",
+    "client_reference_id",
     "amount_total",
     "currency",
 )

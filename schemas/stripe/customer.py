@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from schemas.stripe.fields import ExpandableId, Id, StripeObject, Text, child, first
+from schemas.stripe.fields import ExpandableId, Id, StripeObject, Text, address_of, child, first
 
 
 class StripeCustomer(StripeObject):
@@ -21,6 +21,7 @@ class StripeCustomer(StripeObject):
     """The first of `preferred_locales`."""
     default_payment_method: ExpandableId | None = None
     """A payment method, or a source (the older kind of object)."""
+    address: Mapping[str, Any] = Field(default_factory=dict)
     user_id: Text = None
     """`metadata.userId`"""
 
@@ -37,10 +38,12 @@ class StripeCustomer(StripeObject):
             "name": raw.get("name"),
             "locale": locales[0] if isinstance(locales, list) and locales else None,
             "default_payment_method": first(settings.get("default_payment_method"), raw.get("default_source")),
+            "address": address_of(raw),
             "user_id": child(raw, "metadata").get("userId"),
         }
 
 
 PROFILE_FIELDS = frozenset({"email", "name", "preferred_locales"})
+ADDRESS_FIELDS = frozenset({"address"})
 DEFAULT_FIELDS = frozenset({"invoice_settings", "default_source"})
 """The names in `previous_attributes` of the fields that this model reads."""

@@ -89,6 +89,15 @@ def listed(parent: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     return data
 
 
+def address_of(parent: Mapping[str, Any], name: str = "address") -> dict[str, str]:
+    """Returns the parts of a postal address that are present, {} if there is none. Raises ValueError."""
+    found = child(parent, name)
+    return {part: found[part] for part in _ADDRESS if isinstance(found.get(part), str) and found[part]}
+
+
+_ADDRESS = ("line1", "line2", "postal_code", "city", "state", "country")
+
+
 def first(*values: Any) -> Any:
     """Returns the first value that is not None, or None."""
     for value in values:

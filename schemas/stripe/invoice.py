@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from schemas.stripe.fields import (
     Amount,
@@ -20,6 +20,7 @@ from schemas.stripe.fields import (
     Moment,
     StripeObject,
     Text,
+    address_of,
     child,
     first,
     listed,
@@ -37,6 +38,7 @@ class StripeInvoice(StripeObject):
     customer: ExpandableId | None = None
     customer_email: Text = None
     customer_name: Text = None
+    customer_address: Mapping[str, Any] = Field(default_factory=dict)
     subscription: ExpandableId | None = None
     billing_reason: Text = None
     collection_method: Text = None
@@ -84,6 +86,7 @@ class StripeInvoice(StripeObject):
             "payment_intents": _named(
                 raw.get("payment_intent"), *(payment.get("payment_intent") for payment in payments)
             ),
+            "customer_address": address_of(raw, "customer_address"),
             "failure_reason": _failure_reason(raw),
             "period_start": child(own_lines[-1], "period").get("start") if own_lines else None,
             "bills_subscription": _bills_subscription(raw, lines, own_lines),

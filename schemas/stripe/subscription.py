@@ -63,6 +63,8 @@ class StripeSubscription(StripeObject):
     current_period_end: Moment | None = None
     trial_end: Moment | None = None
     latest_invoice: ExpandableId | None = None
+    default_payment_method: ExpandableId | None = None
+    """A payment method or a source. None: the customer's default is charged."""
     pending_update: bool = False
     """Whether a change waits for its payment (`payment_behavior=pending_if_incomplete`)."""
     cancel_at: Moment | None = None
@@ -93,6 +95,7 @@ class StripeSubscription(StripeObject):
             "items": [_item(item, currency) for item in items] if _names_a_price(items) else (),
             "current_period_start": start,
             "current_period_end": end,
+            "default_payment_method": first(raw.get("default_payment_method"), raw.get("default_source")),
             "pending_update": bool(raw.get("pending_update")),
             "cancel_at_period_end": first(raw.get("cancel_at_period_end"), False),
             "cancellation_reason": child(raw, "cancellation_details").get("reason"),

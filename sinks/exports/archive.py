@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import string
+import unicodedata
 import zipfile
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -34,7 +36,9 @@ _NOT_EXPORTED = frozenset({"claimed_by", "location"})
 """Columns with internal data: the owner of a claim, the file name of an archive."""
 _ROWS_AT_ONCE = 200
 _BUFFER_BYTES = 256 * 1024
-_STARTS_A_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_STARTS_A_FORMULA = ("=", "+", "-", "@")
+_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
+"""Characters without width, which spreadsheets skip and `strip` keeps."""
 
 
 async def write_archive(
@@ -135,6 +139,14 @@ def _csv_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     # A text that a customer typed must not run as a formula when the file is opened in a spreadsheet.
-    if isinstance(value, str) and value.startswith(_STARTS_A_FORMULA):
+    if isinstance(value, str) and is_formula(value):
         return f"'{value}"
     return value
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet may run the text: its first visible character begins a formula, also in full width."""
+    if text.startswith(("\t", "\r")):
+        return True
+    normal = unicodedata.normalize("NFKC", text.lstrip(string.whitespace + _INVISIBLE + "\0"))
+    return normal.lstrip().lstrip(_INVISIBLE).lstrip().startswith(_STARTS_A_FORMULA)

@@ -23,6 +23,7 @@ from sinks.postgres.access_backfill import ORGANIZATIONS_WORK, SUBSCRIPTIONS_WOR
 from sinks.postgres.failures import classified
 from sinks.postgres.payment_backfill import join_payments
 from sinks.postgres.pool import Session
+from sinks.postgres.users_backfill import ADD_WORK, RIGHT_WORK, SHARED
 
 log = structlog.get_logger(__name__)
 
@@ -112,6 +113,8 @@ BACKFILLS: tuple[Backfill, ...] = (
         name="0012_organizations", table=tables.organizations, work=ORGANIZATIONS_WORK, where="t.access_reason = ''"
     ),
     Backfill(name="0013_payments", table=tables.payments, work="", each=join_payments),
+    Backfill(name="0018_users", table=tables.organizations, work=ADD_WORK, where="t.account <> ''"),
+    Backfill(name="0018_shared_users", table=tables.users, work=RIGHT_WORK, where=SHARED),
 )
 
 

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 # Table → assignments for its rows, in the order of the statements. `events` must come after `payment_methods`, because
 # the condition for payment methods reads the payloads of events.
 _CLEARED = {
-    # A user who is also a member of another organization gets that organization's address.
+    # A user may have the address of another customer, also because the rule has given it one.
     "users": (
-        "email = (SELECT min(o.billing_email) FROM billing.memberships m JOIN billing.organizations o "
-        "ON o.organization_id = m.organization_id WHERE m.user_id = t.user_id AND m.organization_id <> $3)"
+        "email = CASE WHEN t.address_of <> $2 THEN t.email END, "
+        "address_of = CASE WHEN t.address_of <> $2 THEN t.address_of END, "
+        "address_since = CASE WHEN t.address_of <> $2 THEN t.address_since ELSE '' END"
     ),
     "payment_methods": "type = NULL, brand = NULL, last4 = NULL, exp_month = NULL, exp_year = NULL",
     **{outbox.name: outbox.erased for outbox in OUTBOXES},
@@ -50,7 +51,7 @@ _ERASE = {
     )
     for name, cleared in _CLEARED.items()
 }
-_LAST_LETTER = "SELECT max(t.last_failed_at) FROM billing.dead_letters t WHERE t.account = $1 AND t.customer_id = $2"
+_LAST_LETTER = f"SELECT max(t.last_failed_at) FROM billing.dead_letters t WHERE {rows_of(tables.dead_letters)}"  # noqa: S608  # only constants
 _NOTE = """
 INSERT INTO billing.erasures
     (event_id, account, customer_id, organization_id, asked_at, erased_at, counts, kafka_until, dead_letters_until)
@@ -60,11 +61,13 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
 async def erase(connection: Connection, row: ErasureRow) -> None:
     """Erases the customer's data and stores the number of rows per table. Raises the driver's errors."""
+    last_letter: datetime | None = await connection.fetchval(
+        _LAST_LETTER, row.account, row.customer_id, row.organization_id
+    )
     counts: dict[str, int] = {}
     for name, statement in _ERASE.items():
         done = await connection.execute(statement, row.account, row.customer_id, row.organization_id, row.erased_at)
         counts[name] = int(done.rpartition(" ")[2])
-    last_letter: datetime | None = await connection.fetchval(_LAST_LETTER, row.account, row.customer_id)
     letters_until = None
     if last_letter is not None and row.dead_letters_kept is not None:
         letters_until = last_letter + row.dead_letters_kept

@@ -15,6 +15,7 @@ from schemas.state import (
     ROW_TYPES,
     Customer,
     Dispute,
+    Key,
     Membership,
     Organization,
     Payment,
@@ -25,6 +26,7 @@ from schemas.state import (
     Timer,
     User,
 )
+from sinks.postgres.rows import Erased
 from sinks.postgres.statements import RowShape, as_texts, texts
 from sinks.postgres.tables import STATE_TABLES
 
@@ -116,8 +118,8 @@ QUERIES: dict[type[Any], str] = {
     Organization: _select(Organization, texts(1)),
     User: _select(
         User,
-        f"(SELECT {texts(1)} UNION SELECT m.user_id FROM {texts(2)} AS o (id) "  # noqa: S608  # as above
-        "JOIN billing.memberships m ON m.organization_id = o.id)",
+        f"(SELECT r.account, r.id FROM {_refs(1)} UNION SELECT r.account, m.user_id FROM {_refs(3)} "  # noqa: S608  # as above
+        "JOIN billing.memberships m ON m.organization_id = r.id)",
     ),
     Membership: _select(
         Membership,
@@ -145,10 +147,24 @@ QUERIES: dict[type[Any], str] = {
 }
 
 
-async def load(connection: Connection, refs: References) -> list[Row]:
-    """Loads and locks the rows that these references reach (see References), in at most eleven round trips.
+MOST_LINKED = 50
+"""The most customers of one user that are loaded because of that user."""
 
-    Timers are not locked: LOCK_TIMERS locks those that are written.
+# Not locked: an event of one customer changes no other customer.
+LINKED = (
+    f"SELECT {SHAPES[Customer].selected} FROM {_refs(1)} CROSS JOIN LATERAL (SELECT c.* FROM billing.customers c "  # noqa: S608  # as above
+    f"WHERE c.account = r.account AND c.user_id = r.id ORDER BY c.customer_id LIMIT {MOST_LINKED}) AS t"
+)
+SUBSCRIPTIONS_OF_LINKED = (
+    f"SELECT {SHAPES[Subscription].selected} FROM {_refs(1)} "  # noqa: S608  # as above
+    "JOIN billing.subscriptions t ON t.account = r.account AND t.customer_id = r.id"
+)
+
+
+async def load(connection: Connection, refs: References) -> list[Row]:
+    """Loads and locks the rows that these references reach (see References), in at most thirteen round trips.
+
+    Timers are not locked: LOCK_TIMERS locks those that are written. Other customers of a user are not locked either.
     Tables that no reference can reach are not queried.
     """
     customers = refs.customers | await _customers(connection, refs)
@@ -156,17 +172,22 @@ async def load(connection: Connection, refs: References) -> list[Row]:
     stored: list[Any] = []
     if customers:
         stored = await _rows(connection, Customer, *_pairs(customers))
-    users = refs.users | {User.id_of(*ref) for ref in customers} | {row.user_id for row in stored if row.user_id}
+    named = refs.users | {(row.account, row.user_id) for row in stored if row.user_id}
+    linked = await _linked(connection, named, besides=customers) if named else []
+    stored = sorted([*stored, *linked], key=lambda row: row.key)
+    users = named | {(account, User.id_of(account, id_)) for account, id_ in customers}
+    members = [account for account, _ in sorted(customers, key=lambda ref: Organization.id_of(*ref))]
 
     plan: list[tuple[type[Row], bool, list[Iterable[str]]]] = [
         (Organization, bool(customers), [organizations]),
-        (User, bool(users), [sorted(users), organizations]),
+        (User, bool(users), [*_pairs(users), members, organizations]),
         (Membership, bool(customers), [organizations]),
         (Subscription, bool(customers or refs.subscriptions), [*_pairs(customers), *_pairs(refs.subscriptions)]),
     ]
     for kind, is_reached, arguments in plan:
         if is_reached:
             stored += await _rows(connection, kind, *arguments)
+    stored += await _subscriptions_of(connection, linked, besides={row.key for row in stored})
     links, payments = await load_payments(connection, refs.payments)
     stored += [*links, *payments]
     disputes = refs.disputes | {(row.account, id_) for row in payments for id_ in {**row.open_disputes, **row.disputes}}
@@ -179,6 +200,56 @@ async def load(connection: Connection, refs: References) -> list[Row]:
         if is_reached:
             stored += await _rows(connection, kind, *arguments)
     return stored
+
+
+async def _linked(connection: Connection, users: Iterable[Ref], *, besides: set[Ref]) -> list[Customer]:
+    """Returns the customers of these users, without those in `besides`."""
+    found = await connection.fetch(LINKED, *map(as_texts, _pairs(users)))
+    rows = map(SHAPES[Customer].row, found)
+    return [row for row in rows if row.key not in besides]
+
+
+async def _subscriptions_of(
+    connection: Connection, customers: Iterable[Customer], *, besides: set[Key]
+) -> list[Subscription]:
+    """Returns the subscriptions of these customers, without those in `besides`."""
+    pairs = _pairs({(row.account, row.customer_id) for row in customers})
+    if not pairs[0]:
+        return []
+    rows = map(SHAPES[Subscription].row, await connection.fetch(SUBSCRIPTIONS_OF_LINKED, *map(as_texts, pairs)))
+    return [row for row in rows if row.key not in besides]
+
+
+# The owners of payments and cards by the ids of their Stripe objects.
+OWNERS = " UNION ".join(
+    [
+        f"SELECT r.account, r.id, t.customer_id FROM {_refs(1)} "  # noqa: S608  # as above
+        "JOIN billing.payment_links l ON l.account = r.account AND l.stripe_id = r.id "
+        "JOIN billing.payments t ON t.payment_id = l.payment_id WHERE t.customer_id IS NOT NULL",
+        f"SELECT r.account, r.id, t.customer_id FROM {_refs(1)} "  # noqa: S608  # as above
+        "JOIN billing.payment_methods t ON t.account = r.account AND t.payment_method_id = r.id "
+        "WHERE t.customer_id IS NOT NULL",
+    ]
+)
+ERASED_CUSTOMERS = (
+    f"SELECT t.account, t.customer_id, t.erased_at, t.returned_at FROM {_refs(1)} "  # noqa: S608  # as above
+    "CROSS JOIN LATERAL (SELECT c.* FROM billing.customers c WHERE c.account = r.account AND c.customer_id = r.id "
+    "OFFSET 0) AS t WHERE t.erased_at IS NOT NULL"
+)
+
+
+async def load_erased(connection: Connection, customers: Iterable[Ref], named: Iterable[Ref]) -> Erased:
+    """Finds the owners of the objects in `named`, and who of them and of `customers` was erased. Locks nothing."""
+    owners: dict[Ref, str] = {}
+    if (pairs := _pairs(named))[0]:
+        found = await connection.fetch(OWNERS, *map(as_texts, pairs))
+        owners = {(account, id_): customer_id for account, id_, customer_id in found}
+    asked = {*customers, *((account, customer_id) for (account, _), customer_id in owners.items())}
+    if not asked:
+        return Erased(owners, {})
+    records = await connection.fetch(ERASED_CUSTOMERS, *map(as_texts, _pairs(asked)))
+    erased = (Customer(**dict(record)) for record in records)
+    return Erased(owners, {(row.account, row.customer_id): row for row in erased})
 
 
 async def load_payments(connection: Connection, refs: Iterable[Ref]) -> tuple[list[PaymentLink], list[Payment]]:

@@ -153,12 +153,6 @@ EMAILS = Outbox(
     shown=("template", "recipient", "status", "queued_at", "sent_at", "last_error"),
     not_compared=_CLOCK | {"sent_at", "message_id"},
     erased=_closed("sending", "recipient = NULL, locale = NULL, data = '{}'"),
-    # A mail to the operators about a customer's dispute has no customer id. Its event has one.
-    of_customer=(
-        "t.email_key IN (SELECT m.email_key FROM billing.emails m WHERE m.account = $1 AND m.customer_id = $2 "
-        "UNION SELECT m.email_key FROM billing.events e JOIN billing.emails m ON m.event_id = e.event_id "
-        "WHERE e.account = $1 AND e.customer_id = $2)"
-    ),
 )
 STRIPE_CALLS = Outbox(
     table=tables.stripe_calls,

@@ -19,7 +19,7 @@ _TYPED = "$1::text IS NOT NULL AND $2::text IS NOT NULL AND $3::text IS NOT NULL
 _MEMBERS = "SELECT m.user_id FROM billing.memberships m WHERE m.organization_id = $3"
 
 # Events about disputes and reviews contain personal data, but name only a charge, not its customer.
-# Uses the index `events_of_charges`.
+# Uses the index `events_of_payments`.
 _CHARGES = (
     "SELECT unnest(ARRAY[p.charge_id, p.payment_intent_id]) FROM billing.payments p "
     "WHERE p.account = $1 AND p.customer_id = $2 UNION SELECT l.stripe_id FROM billing.payments p "
@@ -34,17 +34,30 @@ def _names_charge(field: str) -> str:
     return f"coalesce(d.payload #>> {expanded}, d.payload #>> {plain}) IN ({_CHARGES})"
 
 
+_METHODS = "SELECT p.payment_method_id FROM billing.payment_methods p WHERE p.account = $1 AND p.customer_id = $2"
+
+_EVENTS = (
+    "SELECT e.event_id FROM billing.events e WHERE e.account = $1 AND e.customer_id = $2 "  # noqa: S608  # only constants
+    "UNION SELECT d.event_id FROM billing.events d WHERE d.account = $1 AND d.customer_id IS NULL "
+    f"AND ({tables.WITHOUT_CUSTOMER}) "
+    f"AND ({_names_charge('charge')} OR {_names_charge('payment_intent')} "
+    f"OR coalesce(d.payload #>> '{{data,object,payment_method,id}}', d.payload #>> '{{data,object,payment_method}}') "
+    f"IN ({_METHODS}))"
+)
+"""The ids of the customer's events, also of those that name only a charge, an intent or a payment method."""
+
 _OTHERWISE = {
-    "events": (
-        "t.event_id IN (SELECT e.event_id FROM billing.events e WHERE e.account = $1 AND e.customer_id = $2 "  # noqa: S608  # only constants
-        "UNION SELECT d.event_id FROM billing.events d WHERE d.account = $1 AND d.customer_id IS NULL "
-        "AND (d.type LIKE 'charge.dispute.%' OR d.type LIKE 'review.%') "
-        f"AND ({_names_charge('charge')} OR {_names_charge('payment_intent')}))"
-    ),
+    "events": f"t.event_id IN ({_EVENTS})",
+    "dead_letters": (f"(t.account = $1 AND t.customer_id = $2) OR t.event_id IN ({_EVENTS})"),
     "memberships": "t.organization_id = $3",
     "users": (
-        f"t.user_id IN ({_MEMBERS} UNION SELECT c.user_id FROM billing.customers c "  # noqa: S608  # only constants
+        f"t.account = $1 AND t.user_id IN ({_MEMBERS} UNION SELECT c.user_id FROM billing.customers c "  # noqa: S608  # only constants
         "WHERE c.account = $1 AND c.customer_id = $2)"
+    ),
+    # A mail to the operators about a customer's dispute may have no customer id. Its event has, or names the charge.
+    "emails": (
+        "t.email_key IN (SELECT m.email_key FROM billing.emails m WHERE m.account = $1 AND m.customer_id = $2 "  # noqa: S608  # only constants
+        f"UNION SELECT m.email_key FROM billing.emails m WHERE m.event_id IN ({_EVENTS}))"
     ),
     **{outbox.name: outbox.of_customer for outbox in OUTBOXES if outbox.of_customer is not None},
     "payment_links": (
@@ -70,7 +83,7 @@ def rows_of(table: Table) -> str:
     condition = _OTHERWISE.get(table.name) or (_OF_CUSTOMER if has_both else None)
     if condition is None:
         raise BelongsToNobody(table.name)
-    return f"{condition} AND {_TYPED}"
+    return f"({condition}) AND {_TYPED}"
 
 
 def held_on_customers() -> list[Table]:

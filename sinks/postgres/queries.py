@@ -116,7 +116,11 @@ async def customer_overview(
         "members": await _all(
             connection,
             select(members.c.role, members.c.user_id, tables.users.c.email)
-            .join(tables.users, tables.users.c.user_id == members.c.user_id, isouter=True)
+            .join(
+                tables.users,
+                (tables.users.c.account == account) & (tables.users.c.user_id == members.c.user_id),
+                isouter=True,
+            )
             .where(members.c.organization_id == organization_id)
             .order_by(members.c.user_id),
         ),

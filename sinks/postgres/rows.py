@@ -9,6 +9,7 @@ from typing import Any
 
 from schemas.fast_row import value
 from schemas.known import Known
+from schemas.state import Customer
 
 
 @value(frozen=True, slots=True)
@@ -133,6 +134,16 @@ class ErasureRow:
     dead_letters_kept: timedelta | None
 
 
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """The owners of Stripe objects and the customers who were erased, by (account, id)."""
+
+    owners: Mapping[tuple[str, str], str]
+    """The customer id of a payment or a card."""
+    customers: Mapping[tuple[str, str], Customer]
+    """Only customers who were erased, whether or not they have returned; only the columns about that are set."""
+
+
 OutboxRow = EmailRow | StripeCallRow | ExportRow
 
 
@@ -152,5 +163,7 @@ class Flush:
     reread: list[str] = field(default_factory=list)
     """Ids of events that may have been applied before the database was restored. Their mails are withheld."""
     group: str = ""
+    barred: list[str] = field(default_factory=list)
+    """Ids of events that waited and must not keep their payload, because their customer is erased."""
     erasure: ErasureRow | None = None
     """The store carries it out last."""

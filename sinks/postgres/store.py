@@ -16,7 +16,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from schemas.errors import Conflict, StoreUnavailable
-from schemas.references import References
+from schemas.references import Ref, References
 from schemas.state import ROW_TYPES, Row, Timer, TimerStatus
 from sinks.postgres import loading, positions, tables
 from sinks.postgres.erasure import erase
@@ -24,7 +24,7 @@ from sinks.postgres.failures import DRIVER_ERRORS, classified
 from sinks.postgres.outboxes import OUTBOXES, TIMERS_CHANNEL
 from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, SessionTimeouts, make_pool
 from sinks.postgres.positions import DatabaseIdentity, Position
-from sinks.postgres.rows import DeadLetterRow, Flush, LedgerRow
+from sinks.postgres.rows import DeadLetterRow, Erased, Flush, LedgerRow
 from sinks.postgres.statements import RowShape, as_texts
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ _RESOLVE_LETTERS = """
 UPDATE billing.dead_letters SET status = 'resolved', closed_at = now(), closed_by = coalesce(closed_by, 'worker')
 WHERE event_id = ANY($1::text[]) AND status IN ('open', 'replayed')
 """
+_BAR = "UPDATE billing.events SET payload = NULL WHERE event_id = ANY($1::text[])"
 _QUEUES = {outbox: RowShape(outbox.table, outbox.row_type, [outbox.key]) for outbox in OUTBOXES}
 # Each key is queued only once, even after the row was delivered.
 _QUEUE = {outbox: shape.insert(f"({outbox.key}) DO NOTHING") for outbox, shape in _QUEUES.items()}
@@ -195,6 +196,11 @@ class Transaction:
         with classified():
             return await loading.load(self._connection, refs)
 
+    async def erased(self, customers: Iterable[Ref], named: Iterable[Ref]) -> Erased:
+        """Returns which of these customers, and of the owners of these Stripe objects, were erased."""
+        with classified():
+            return await loading.load_erased(self._connection, customers, named)
+
     async def flush(self, flush: Flush) -> None:
         """Writes everything in the same order in every worker. Event ids must be distinct.
 
@@ -224,6 +230,8 @@ class Transaction:
                 await positions.withhold(self._connection, flush.reread)
             for topic, reached in flush.reached.items():
                 await positions.advance(self._connection, flush.group, topic, reached)
+            if flush.barred:
+                await self._connection.execute(_BAR, sorted(flush.barred))
             if flush.erasure is not None:
                 await erase(self._connection, flush.erasure)
             if woken:

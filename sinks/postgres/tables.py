@@ -71,6 +71,11 @@ CALL_STATUSES = ("queued", "calling", "done", "failed", "suppressed", "withheld"
 EXPORT_STATUSES = ("queued", "working", "done", "failed", "expired", "deleted", "suppressed", "withheld")
 LETTER_STATUSES = ("open", "replayed", "resolved", "discarded")
 
+WITHOUT_CUSTOMER = " OR ".join(
+    f"type LIKE '{prefix}.%'" for prefix in ("charge.dispute", "review", "radar", "setup_intent", "refund")
+)
+"""Condition of the types of events that may name a payment or a card, and not its customer."""
+
 # The ledger: one row per event with any outcome. Its primary key ensures that each event is applied once.
 events = Table(
     "events",
@@ -96,10 +101,10 @@ events = Table(
     _one_of("outcome", *OUTCOMES),
     Index("events_customer", "account", "customer_id", "created"),
     Index(
-        "events_of_charges",
+        "events_of_payments",
         "account",
         "type",
-        postgresql_where=text("customer_id IS NULL AND (type LIKE 'charge.dispute.%' OR type LIKE 'review.%')"),
+        postgresql_where=text(f"customer_id IS NULL AND ({WITHOUT_CUSTOMER})"),
     ),
     Index("events_open", "outcome", "received_at", postgresql_where=text("outcome in ('waiting', 'dead')")),
 )
@@ -116,11 +121,17 @@ customers = Table(
     _text("default_payment_method"),
     _time("deleted_at"),
     _time("erased_at"),
+    _time("returned_at"),
+    _json("address"),
     _version("profile_version"),
+    _version("name_version"),
+    _version("address_version"),
     _version("user_version"),
+    _version("linked_since"),
     _version("default_version"),
     _text("last_default"),
     _version("last_default_version"),
+    Index("customers_user", "account", "user_id", postgresql_where=text("user_id IS NOT NULL")),
 )
 
 organizations = Table(
@@ -147,7 +158,15 @@ organizations = Table(
     _one_of("status", *state.OrganizationStatus),
 )
 
-users = Table("users", metadata, _text("user_id", key=True), _text("email"))
+users = Table(
+    "users",
+    metadata,
+    _text("account", key=True, default=""),
+    _text("user_id", key=True),
+    _text("email"),
+    _text("address_of"),
+    _version("address_since"),
+)
 
 memberships = Table(
     "memberships",
@@ -180,6 +199,7 @@ subscriptions = Table(
     _time("current_period_end"),
     _time("trial_end"),
     _text("latest_invoice"),
+    _text("default_payment_method"),
     _flag("pending_update"),
     _time("cancel_at"),
     _flag("cancel_at_period_end"),

@@ -12,6 +12,7 @@ from schemas.stripe.checkout_session import CheckoutSession
 from streams.rules.customers.account import (
     customer_or_blank,
     link_user,
+    returned,
     save_customer_and_derived,
     subscriptions_with,
     with_weak_profile,
@@ -35,7 +36,7 @@ def refer(event: CheckoutEvent) -> References:
         customers={(event.account, customer_id)} if customer_id else set(),
         subscriptions={(event.account, session.subscription)} if session.subscription else set(),
         payments=refs(event.account, _payment_ids(session)) if session.mode == "payment" else set(),
-        users={session.user_id} if session.user_id else set(),
+        users={(event.account, id_) for id_ in (session.user_id, session.client_reference_id) if id_},
     )
 
 
@@ -119,10 +120,17 @@ def _customer(event: CheckoutEvent, known: Known) -> Customer | None:
     customer_id, session = _customer_id(event), event.object
     if customer_id is None:
         return None
-    customer = with_weak_profile(
-        customer_or_blank(known, event.account, customer_id), event, session.email, session.name
-    )
-    return link_user(customer, event, session.user_id)
+    customer = customer_or_blank(known, event.account, customer_id)
+    if session.mode != "setup" and session.is_paid:
+        customer = returned(customer, session.created or event.at)
+    customer = with_weak_profile(customer, event, email=session.email, name=session.name, address=session.address)
+    if session.user_id is not None or not known.config.rules.link_client_reference_id:
+        return link_user(customer, event, session.user_id)
+    reference = session.client_reference_id
+    others = known.customers_of_user(event.account, reference) if reference is not None else []
+    if any(other.key != customer.key for other in others):
+        return customer  # the user is another customer's, and a buyer can name any user
+    return link_user(customer, event, reference, by_buyer=True)
 
 
 def _price(session: CheckoutSession) -> tuple[int, str]:

@@ -36,6 +36,11 @@ def partial(version: Version) -> Version:
     return Version(_PARTIAL + version)
 
 
+def is_partial(version: Version) -> bool:
+    """Whether the version is from `partial`."""
+    return version.startswith(_PARTIAL)
+
+
 def is_older(version: Version, stored: Version) -> bool:
     """Whether an event was created before the stored one, whether or not either is weak, partial or terminal."""
     return stored != UNSEEN and _moment_of(version) < _moment_of(stored)

@@ -13,7 +13,7 @@ from schemas.references import References
 from schemas.state import PaymentStatus, Subscription, SubscriptionStatus
 from schemas.timer import TimerDue, timer_event_type
 from streams.rules import timers
-from streams.rules.customers.account import customer_or_blank
+from streams.rules.customers.account import customer_or_blank, is_in_use_by_another
 from streams.rules.customers.cancellation import DISPUTED, WIN_BACK, leaves_later
 from streams.rules.invoices import dunning
 from streams.rules.invoices import events as invoice_events
@@ -93,6 +93,8 @@ def on_win_back(event: Event[TimerDue], known: Known) -> list[Effect]:
     customer = customer_or_blank(known, event.account, due.customer)
     subscriptions_now = known.subscriptions_of(event.account, due.customer)
     if customer.deleted_at is not None or any(map(_is_living, subscriptions_now)):
+        return [done]
+    if is_in_use_by_another(known, customer):
         return [done]
     if leaves_later(known, event, due.customer):
         return [done]

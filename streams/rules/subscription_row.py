@@ -42,6 +42,7 @@ _FACTS = (
     "current_period_end",
     "trial_end",
     "latest_invoice",
+    "default_payment_method",
     "pending_update",
     "cancel_at",
     "cancel_at_period_end",
@@ -256,7 +257,7 @@ def _with_tied(row: Subscription, tied: list[same_second.Snapshot]) -> Subscript
 
 
 def _columns(facts: Mapping[str, Any]) -> dict[str, Any]:
-    columns = {name: _time(facts[name]) if name in _TIMES else facts[name] for name in _FACTS}
+    columns = {name: _time(facts[name]) if name in _TIMES else facts[name] for name in _FACTS if name in facts}
     return columns | {"stripe_status": SubscriptionStatus(facts["stripe_status"])}
 
 

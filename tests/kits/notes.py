@@ -32,7 +32,7 @@ class Note(BaseModel):
 notes = Stream("notes")
 
 
-@notes.on("note.written", model=Note, refer=lambda event: References(users={event.object.user}))
+@notes.on("note.written", model=Note, refer=lambda event: References(users={("", event.object.user)}))
 def on_note(event: Event[Note], known: Known) -> list[Effect]:
     """Append the note's text, or the event's id if there is none, to the user's trail, and queue one mail."""
     if event.object.trouble == "rule":
@@ -41,11 +41,11 @@ def on_note(event: Event[Note], known: Known) -> list[Effect]:
         raise ZeroDivisionError("an unforeseen bug")
     if event.object.trouble == "stale":
         return [NoteStale("a newer note is stored")]
-    before = known.user(event.object.user)
+    before = known.user("", event.object.user)
     text = event.object.text or event.id
     trail = f"{before.email},{text}" if before and before.email else text
     return [
-        Save(User(user_id=event.object.user, email=trail)),
+        Save(User(account="", user_id=event.object.user, email=trail)),
         QueueEmail(key=f"note:{event.id}", template="note", account="", customer_id="cus_1"),
     ]
 

@@ -94,7 +94,7 @@ def on_cancelled(event: Event[Errand], _known: Known) -> list[Effect]:
 
 def _refer_with_trail(event: Event[TimerDue]) -> References:
     references = refer(event)
-    references.users.add(event.object.subject)
+    references.users.add(("", event.object.subject))
     return references
 
 
@@ -105,20 +105,20 @@ def on_errand_due(event: Event[TimerDue], known: Known) -> list[Effect]:
     return [FinishTimer(event.object.timer_key), _noted(event.object.subject, event.type, known)]
 
 
-@errands.on("user.came", model=Answer, refer=lambda event: References(users={event.object.user}))
+@errands.on("user.came", model=Answer, refer=lambda event: References(users={("", event.object.user)}))
 def on_came(event: Event[Answer], known: Known) -> list[Effect]:
     return [_noted(event.object.user, event.id, known)]
 
 
-@errands.on("user.answered", model=Answer, refer=lambda event: References(users={event.object.user}))
+@errands.on("user.answered", model=Answer, refer=lambda event: References(users={("", event.object.user)}))
 def on_answered(event: Event[Answer], known: Known) -> list[Effect]:
-    if known.user(event.object.user) is None:
+    if known.user("", event.object.user) is None:
         raise NotKnownYet(f"user {event.object.user}")
     return [_noted(event.object.user, event.id, known)]
 
 
 def _noted(user_id: str, what: str, known: Known) -> Save:
-    user = known.user(user_id) or User(user_id=user_id)
+    user = known.user("", user_id) or User(account="", user_id=user_id)
     return Save(replace(user, email=f"{user.email},{what}" if user.email else what))
 
 

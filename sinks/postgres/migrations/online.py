@@ -67,3 +67,27 @@ def set_not_null(table: str, column: str, *, schema: str = "billing") -> None:
         op.get_bind().execute(
             text(f"ALTER TABLE {schema}.{table} ALTER COLUMN {column} SET NOT NULL, DROP CONSTRAINT IF EXISTS {name}")
         )
+
+
+def replace_primary_key(table: str, columns: Sequence[str], *, schema: str = "billing") -> None:
+    """Gives a table another primary key. Its index is built without blocking writers; the swap takes a short lock."""
+    name, listed = f"{table}_pkey", ", ".join(columns)
+    with op.get_context().autocommit_block():
+        connection = op.get_bind()
+        present = text(
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint "
+            "WHERE conname = :name AND conrelid = to_regclass(:table)"
+        )
+        found = connection.execute(present, {"name": name, "table": f"{schema}.{table}"}).scalar()
+        if found == f"PRIMARY KEY ({listed})":
+            return
+        connection.execute(text(f"SET lock_timeout = {_WAIT_MS}"))
+        connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {schema}.{name}_new"))
+        connection.execute(text(f"CREATE UNIQUE INDEX CONCURRENTLY {name}_new ON {schema}.{table} ({listed})"))
+        connection.execute(text("SET lock_timeout = '3s'"))
+        connection.execute(
+            text(
+                f"ALTER TABLE {schema}.{table} DROP CONSTRAINT IF EXISTS {name}, "
+                f"ADD CONSTRAINT {name} PRIMARY KEY USING INDEX {name}_new"
+            )
+        )

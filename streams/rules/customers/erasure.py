@@ -12,10 +12,16 @@ from schemas.effects import Effect, Erase, FinishTimer, Save, StartTimer
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
-from schemas.state import Customer, SubscriptionStatus
+from schemas.state import Customer, SubscriptionStatus, User
 from schemas.timer import TimerDue
 from schemas.version import UNSEEN
-from streams.rules.customers.account import customer_or_blank, subscriptions_with
+from streams.rules.customers.account import (
+    customer_or_blank,
+    is_in_use_by_another,
+    subscriptions_of_user,
+    subscriptions_with,
+    user_with_address,
+)
 from streams.rules.customers.cancellation import leaves_later
 from streams.rules.customers.organization import derive_organization
 from streams.rules.subscription_row import ENDED
@@ -32,9 +38,11 @@ def erase(known: Known, event: Event[TimerDue], customer_id: str) -> list[Effect
     # A customer who is deleted at Stripe has no running subscription, even if its last event is still missing.
     living = {row.status for row in subscriptions if row.status not in ENDED and customer.deleted_at is None}
     if living == {SubscriptionStatus.INCOMPLETE}:
-        return [_look_again(event, customer_id)]
+        return [_look_again(event, customer_id, due.due_at + _LOOK_AGAIN)]
     if living or leaves_later(known, event, customer_id):
         return [FinishTimer(due.timer_key)]
+    if (again := _used_until(known, event, customer)) is not None:
+        return [_look_again(event, customer_id, again)]
     effects: list[Effect] = [FinishTimer(due.timer_key)]
     anonymous = without_person(customer, event.at)
     if anonymous != customer:
@@ -44,16 +52,47 @@ def erase(known: Known, event: Event[TimerDue], customer_id: str) -> list[Effect
         organization = derive_organization(known.config, anonymous, subscriptions)
         if organization != stored:
             effects.append(Save(organization))
+    effects += [
+        Save(user)
+        for user_id in sorted({User.id_of(event.account, customer_id), customer.user_id or ""} - {""})
+        if (stored_user := known.user(event.account, user_id)) is not None
+        and (user := user_with_address(known, user_id, anonymous)) != stored_user
+    ]
     asked_at = datetime.fromtimestamp(int(due.data["left_at"]), UTC)
     return [*effects, Erase(account=event.account, customer_id=customer_id, asked_at=asked_at)]
 
 
 def without_person(customer: Customer, at: datetime) -> Customer:
-    """The customer's row without personal data. The profile of any event after `at` is stored again."""
-    return replace(customer, email=None, name=None, locale=None, profile_version=UNSEEN, erased_at=at)
+    """The customer's row without personal data. None is stored again until the customer returns."""
+    return replace(
+        customer,
+        email=None,
+        name=None,
+        locale=None,
+        address={},
+        profile_version=UNSEEN,
+        name_version=UNSEEN,
+        address_version=UNSEEN,
+        erased_at=at,
+    )
 
 
-def _look_again(event: Event[TimerDue], customer_id: str) -> StartTimer:
+def _used_until(known: Known, event: Event[TimerDue], customer: Customer) -> datetime | None:
+    """When to look again, if the same user has another Stripe customer: a person who stays is not erased (B4).
+
+    None if that one has no running subscription and has left long enough ago.
+    """
+    if customer.deleted_at is not None:
+        return None
+    keep = timedelta(days=known.config.rules.erase_after_days)
+    if is_in_use_by_another(known, customer):
+        return event.object.due_at + max(keep, _LOOK_AGAIN)
+    ends = [row.ended_at for row in subscriptions_of_user(known, customer) if row.ended_at is not None]
+    until = max(ends, default=event.object.due_at - keep) + keep
+    return until if until > event.object.due_at else None
+
+
+def _look_again(event: Event[TimerDue], customer_id: str, at: datetime) -> StartTimer:
     due = event.object
     return StartTimer(
         key=due.timer_key,
@@ -61,6 +100,6 @@ def _look_again(event: Event[TimerDue], customer_id: str) -> StartTimer:
         customer_id=customer_id,
         kind=due.kind,
         subject=due.subject,
-        due_at=due.due_at + _LOOK_AGAIN,
+        due_at=at,
         data=due.data,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from schemas.effects import Effect, NoteStale
 from schemas.event import Event
 from schemas.fast_row import replace
@@ -9,12 +11,18 @@ from schemas.known import Known
 from schemas.plans import PLANS_APPLIED, PlansApplied
 from schemas.references import References
 from schemas.state import Customer
-from schemas.stripe.customer import DEFAULT_FIELDS, PROFILE_FIELDS, StripeCustomer
+from schemas.stripe.customer import ADDRESS_FIELDS, DEFAULT_FIELDS, PROFILE_FIELDS, StripeCustomer
 from schemas.timer import TimerDue, timer_event_type
 from schemas.version import Version
 from streams.rules import timers
 from streams.rules.customers import cancellation, erasure
-from streams.rules.customers.account import customer_or_blank, link_user, save_customer_and_derived, was_erased_after
+from streams.rules.customers.account import (
+    customer_or_blank,
+    is_personal_data_barred,
+    link_user,
+    name_version,
+    save_customer_and_derived,
+)
 from streams.rules.customers.default_method import with_default
 from streams.rules.mails import iso, mail
 from streams.rules.precedence import is_older, partial
@@ -36,13 +44,13 @@ def refer(event: CustomerEvent) -> References:
         customers={(event.account, customer.id)},
         payment_methods={(event.account, default)} if default else set(),
         timers=cancellation.timer_keys(event.account, customer.id),
-        users={customer.user_id} if customer.user_id else set(),
+        users={(event.account, customer.user_id)} if customer.user_id else set(),
     )
 
 
 @stream.on("customer.created", model=StripeCustomer, refer=refer, rank=10)
 def on_created(event: CustomerEvent, known: Known) -> list[Effect]:
-    return _profile(event, known, event.version, event.version)
+    return _profile(event, known)
 
 
 @stream.on("customer.updated", model=StripeCustomer, refer=refer, rank=50)
@@ -51,7 +59,7 @@ def on_updated(event: CustomerEvent, known: Known) -> list[Effect]:
 
     A fetch, a repair, and some senders name no previous attributes. Then the whole object counts.
     """
-    return _profile(event, known, _version_of(event, PROFILE_FIELDS), _version_of(event, DEFAULT_FIELDS))
+    return _profile(event, known)
 
 
 @stream.on("customer.deleted", model=StripeCustomer, refer=refer, rank=90)
@@ -100,11 +108,11 @@ def _version_of(event: CustomerEvent, fields: frozenset[str]) -> Version:
     return event.version if is_whole else partial(event.version)
 
 
-def _profile(event: CustomerEvent, known: Known, new_version: Version, default_version: Version) -> list[Effect]:
+def _profile(event: CustomerEvent, known: Known) -> list[Effect]:
     before = customer_or_blank(known, event.account, event.object.id)
     received = event.object
-    customer = before if was_erased_after(before, event) else _with_profile(before, received, new_version)
-    customer = with_default(known, customer, received.default_payment_method, default_version)
+    customer = before if is_personal_data_barred(before, event) else _with_profile(before, event)
+    customer = with_default(known, customer, received.default_payment_method, _version_of(event, DEFAULT_FIELDS))
     customer = link_user(customer, event, received.user_id)
     effects = save_customer_and_derived(known, customer)
     if customer.profile_version == before.profile_version and is_older(event.version, before.profile_version):
@@ -112,13 +120,14 @@ def _profile(event: CustomerEvent, known: Known, new_version: Version, default_v
     return effects
 
 
-def _with_profile(row: Customer, received: StripeCustomer, new_version: Version) -> Customer:
-    if new_version <= row.profile_version:
-        return row
-    return replace(
-        row,
-        email=received.email,
-        name=received.name,
-        locale=received.locale,
-        profile_version=new_version,
-    )
+def _with_profile(row: Customer, event: CustomerEvent) -> Customer:
+    received, changes = event.object, dict[str, Any]()
+    new_version = _version_of(event, PROFILE_FIELDS)
+    if new_version > row.profile_version:
+        changes |= {"email": received.email, "locale": received.locale, "profile_version": new_version}
+    if new_version > name_version(row):
+        changes |= {"name": received.name, "name_version": new_version}
+    address_version = _version_of(event, ADDRESS_FIELDS)
+    if address_version > row.address_version:
+        changes |= {"address": received.address, "address_version": address_version}
+    return replace(row, **changes) if changes else row

@@ -8,8 +8,8 @@ from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
 from schemas.state import Customer, LinkKind, Subscription
-from schemas.stripe.invoice import SEND_INVOICE, StripeInvoice
-from streams.rules.customers.account import customer_or_blank, save_customer_and_derived, with_weak_profile
+from schemas.stripe.invoice import FIRST_INVOICE, SEND_INVOICE, StripeInvoice
+from streams.rules.customers.account import customer_or_blank, returned, save_customer_and_derived, with_weak_profile
 from streams.rules.invoices import dunning
 from streams.rules.mails import iso, mail, money, plan_name_of, stripe_link
 from streams.rules.payments.matching import Match, match, named, refs
@@ -172,8 +172,15 @@ def _customer(event: InvoiceEvent, known: Known) -> Customer | None:
     if customer_id is None:
         return None
     invoice = event.object
+    customer = customer_or_blank(known, event.account, customer_id)
+    if event.rank == INVOICE_PAID and invoice.billing_reason == FIRST_INVOICE:
+        customer = returned(customer, invoice.created)
     return with_weak_profile(
-        customer_or_blank(known, event.account, customer_id), event, invoice.customer_email, invoice.customer_name
+        customer,
+        event,
+        email=invoice.customer_email,
+        name=invoice.customer_name,
+        address=invoice.customer_address,
     )
 
 

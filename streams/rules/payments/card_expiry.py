@@ -19,6 +19,7 @@ from streams.rules import timers
 from streams.rules.mails import days_until, mail
 from streams.rules.payments.stream import stream
 from streams.rules.precedence import time_of
+from streams.rules.subscription_row import ENDED
 
 CARD_EXPIRING = "card-expiring"
 FIRST_STEP, LAST_STEP = 30, 7
@@ -110,8 +111,16 @@ def on_card_expiring(event: Event[TimerDue], known: Known) -> list[Effect]:
 
 
 def _is_in_use(known: Known, customer: Customer, row: PaymentMethod) -> bool:
-    """Whether the method is the default or, if no default is known, the only attached one."""
+    """Whether a payment will be made with the method.
+
+    That is a running subscription's own method, else the customer's default or, if that is unknown, the only one.
+    """
     if row.detached_at is not None:
+        return False
+    running = [one for one in known.subscriptions_of(customer.account, customer.customer_id) if one.status not in ENDED]
+    if any(one.default_payment_method == row.payment_method_id for one in running):
+        return True
+    if running and all(one.default_payment_method is not None for one in running):
         return False
     if customer.default_payment_method is not None:
         return customer.default_payment_method == row.payment_method_id

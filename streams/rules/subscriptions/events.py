@@ -14,7 +14,14 @@ from schemas.state import Customer, Subscription, SubscriptionStatus
 from schemas.stripe.subscription import StripeSubscription
 from schemas.version import UNSEEN, is_tie
 from streams.rules.customers import cancellation
-from streams.rules.customers.account import customer_or_blank, link_user, save_customer_and_derived, subscriptions_with
+from streams.rules.customers.account import (
+    customer_or_blank,
+    is_in_use_by_another,
+    link_user,
+    returned,
+    save_customer_and_derived,
+    subscriptions_with,
+)
 from streams.rules.customers.organization import derive_organization
 from streams.rules.mails import DAY_S, days_until, iso, mail, plan_name_of, welcome
 from streams.rules.precedence import (
@@ -66,7 +73,7 @@ def refer(event: SubscriptionEvent) -> References:
         customers={(event.account, _customer_id(event))},
         subscriptions={(event.account, subscription.id)},
         timers=timers,
-        users={subscription.user_id} if subscription.user_id else set(),
+        users={(event.account, subscription.user_id)} if subscription.user_id else set(),
     )
 
 
@@ -144,6 +151,8 @@ def _change(event: SubscriptionEvent, known: Known) -> Change:
     before = known.subscription(event.account, subscription.id)
     after = apply_subscription_event(before or blank(event.account, subscription.id, customer_id), event, known.config)
     customer = link_user(customer_or_blank(known, event.account, customer_id), event, subscription.user_id)
+    if after.status not in NEVER_BEGUN:
+        customer = returned(customer, subscription.created)
     effects = save_customer_and_derived(known, customer, after)
     effects += trial.reminders(known, event, customer_id)
     effects += cancellation.after_return(known, event, after)
@@ -171,7 +180,8 @@ def _ended(event: SubscriptionEvent, known: Known, row: Subscription, customer: 
     erase_at = ended_at + timedelta(days=config.rules.erase_after_days)
     if erase_at <= event.at:
         return waiting
-    is_all_over = bool(waiting) and all(other.status in ENDED for other in others)
+    is_used = is_in_use_by_another(known, customer)
+    is_all_over = bool(waiting) and not is_used and all(other.status in ENDED for other in others)
     export = cancellation.order_export(known, event, customer.customer_id)
     canceled = {
         "plan": plan_name_of(config, row),

@@ -31,7 +31,7 @@ def test_rows_are_compared_by_kind_and_fields() -> None:
     assert replace(ADA) == ADA
     assert hash(replace(ADA)) == hash(ADA)
     assert replace(ADA, name="Ada") != ADA
-    stranger: object = User(user_id="cus_1")
+    stranger: object = User(account="", user_id="cus_1")
     assert stranger != ADA
 
 

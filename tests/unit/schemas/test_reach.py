@@ -41,7 +41,7 @@ OPEN = Timer(timer_key="t", account="", customer_id="cus_1", kind="k", subject="
 ROWS: list[Row] = [
     Customer(account="", customer_id="cus_1", user_id="ada"),
     Organization(organization_id=ORGANIZATION, account="", customer_id="cus_1", name="o"),
-    User(user_id="ada"),
+    User(account="", user_id="ada"),
     Membership(organization_id=ORGANIZATION, user_id="ada"),
     Subscription(account="", subscription_id="sub_1", customer_id="cus_1"),
     Payment(payment_id="pay_1", account="", customer_id="cus_1", invoice_id="in_1", charge_id="ch_1", currency="eur"),
@@ -53,7 +53,9 @@ ROWS: list[Row] = [
 READS: dict[str, tuple[Callable[[Known], object], References]] = {
     "customer": (lambda k: k.customer("", "cus_1"), References(customers={("", "cus_1")})),
     "organization": (lambda k: k.organization("", "cus_1"), References(customers={("", "cus_1")})),
-    "user": (lambda k: k.user("ada"), References(users={"ada"})),
+    "user": (lambda k: k.user("", "ada"), References(users={("", "ada")})),
+    "customers of a user": (lambda k: k.customers_of_user("", "ada"), References(users={("", "ada")})),
+    "subscriptions of a user": (lambda k: k.subscriptions_of_user("", "ada"), References(users={("", "ada")})),
     "membership": (lambda k: k.membership(ORGANIZATION, "ada"), References(customers={("", "cus_1")})),
     "subscription": (lambda k: k.subscription("", "sub_1"), References(subscriptions={("", "sub_1")})),
     "subscriptions": (lambda k: k.subscriptions_of("", "cus_1"), References(customers={("", "cus_1")})),
@@ -107,7 +109,7 @@ def test_outside_a_decision_every_row_can_be_read(what: str) -> None:
 def test_a_named_row_brings_its_customer_with_all_rows(references: References) -> None:
     known = limited(references, *ROWS)
     assert known.customer("", "cus_1")
-    assert known.user("ada")
+    assert known.user("", "ada")
     assert known.subscription("", "sub_1")
     assert known.timer("t")
     with pytest.raises(NotReferred, match="cus_2"):

@@ -50,9 +50,9 @@ def _household(customer_id: str, account: str = "") -> dict[str, Row]:
         "organization": Organization(
             organization_id=organization_id, account=account, customer_id=customer_id, name="o", limits={"seats": 3}
         ),
-        "stand-in": User(user_id=User.id_of(account, customer_id)),
-        "linked": User(user_id=f"linked_{customer_id}{account}", email="ada@example.com"),
-        "invited": User(user_id=f"invited_{customer_id}{account}"),
+        "stand-in": User(account=account, user_id=User.id_of(account, customer_id)),
+        "linked": User(account=account, user_id=f"linked_{customer_id}{account}", email="ada@example.com"),
+        "invited": User(account=account, user_id=f"invited_{customer_id}{account}"),
         "membership": Membership(
             organization_id=organization_id, user_id=f"invited_{customer_id}{account}", role="VIEWER"
         ),
@@ -77,7 +77,7 @@ PAYMENT = Payment(
 )
 DISPUTE = Dispute(account="", dispute_id="dp_1", charge_id="ch_1", customer_id="cus_1", currency="eur", status="s")
 DONE = _timer("done", status=TimerStatus.DONE)
-STRANGER = User(user_id="usr_stranger")
+STRANGER = User(account="", user_id="usr_stranger")
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ REFERENCES: dict[str, tuple[References, list[Row]]] = {
     "payment method": (References(payment_methods={("", "pm_cus_1")}), []),
     "dispute": (References(disputes={("", "dp_1")}), [DISPUTE]),
     "timer that is done": (References(timers={"done"}), [DONE]),
-    "user besides": (References(customers={REF}, users={"usr_stranger", "usr_nobody"}), [STRANGER]),
+    "user besides": (References(customers={REF}, users={("", "usr_stranger"), ("", "usr_nobody")}), [STRANGER]),
     "several ways at once": (
         References(
             customers={REF}, subscriptions={("", "sub_cus_1")}, payments={("", "in_1"), ("", "ch_1")}, timers={"done"}
@@ -120,7 +120,7 @@ async def test_a_reference_loads_the_whole_customer(peopled: Store, what: str) -
 async def test_a_rule_may_use_exactly_the_rows_that_its_references_load(peopled: Store, what: str) -> None:
     """`Reach` checks the reads of a rule without asking the store. Both must agree on every row."""
     more = {
-        "user": References(users={"usr_stranger"}),
+        "user": References(users={("", "usr_stranger")}),
         "open timer": References(timers={"pending_cus_1"}),
         "nothing": References(),
     }
@@ -140,6 +140,21 @@ def _is_usable(reach: Reach, row: Row) -> bool:
     return True
 
 
+async def test_other_customers_of_a_user_are_loaded_with_their_subscriptions(peopled: Store) -> None:
+    """Of the same account only, and without the rest: rules ask whether the person has another subscription."""
+    shared = "linked_cus_1"
+    other = Customer(account="", customer_id="cus_3", user_id=shared)
+    stranger = Customer(account="acct_1", customer_id="cus_4", user_id=shared)
+    theirs = Subscription(account="", subscription_id="sub_3", customer_id="cus_3")
+    await write(peopled, Flush(known(other, stranger, theirs)))
+    for refs in (References(customers={REF}), References(users={("", shared)})):
+        rows = await loaded(peopled, refs)
+        assert other in rows
+        assert theirs in rows
+        assert stranger not in rows
+        assert len(rows) == len(set(map(repr, rows)))
+
+
 async def test_rows_are_returned_in_locking_order(peopled: Store) -> None:
     refs = References(customers={("", "cus_2"), REF, ("acct_1", "cus_1")}, payments={("", "in_1")})
     kinds = [type(row) for row in await loaded(peopled, refs)]
@@ -153,13 +168,13 @@ async def test_an_unknown_reference_loads_nothing(peopled: Store) -> None:
     refs = References(subscriptions={unknown}, payments={unknown}, payment_methods={unknown}, disputes={unknown})
     assert await loaded(peopled, refs) == []
     assert await loaded(peopled, References()) == []
-    assert await loaded(peopled, References(users={"usr_stranger"})) == [STRANGER]
+    assert await loaded(peopled, References(users={("", "usr_stranger")})) == [STRANGER]
 
 
 # 200,000 rows for each table: SQL expressions for the columns without a default.
 _MANY = 200_000
 _FILL = {
-    "customers": "(account, customer_id) SELECT '', 'cus_' || n",
+    "customers": "(account, customer_id, user_id) SELECT '', 'cus_' || n, 'usr_' || n",
     "organizations": "(organization_id, account, customer_id, name, status) "
     "SELECT 'org_' || n, '', 'cus_' || n, 'n', 'active'",
     "users": "(user_id) SELECT 'usr_' || n",
@@ -181,7 +196,11 @@ _ASKED: dict[str, tuple[str, list[list[str]]]] = {
     "customers of": (loading.CUSTOMERS, [*_PAIRS, *_PAIRS, *_PAIRS, *_PAIRS, _IDS]),
     "Customer": (loading.QUERIES[Customer], _PAIRS),
     "Organization": (loading.QUERIES[Organization], [_IDS]),
-    "User": (loading.QUERIES[User], [_IDS, _IDS]),
+    "User": (loading.QUERIES[User], _PAIRS * 2),
+    "customers of users": (loading.LINKED, _PAIRS),
+    "subscriptions of customers of users": (loading.SUBSCRIPTIONS_OF_LINKED, _PAIRS),
+    "owners": (loading.OWNERS, _PAIRS),
+    "erased customers": (loading.ERASED_CUSTOMERS, _PAIRS),
     "Membership": (loading.QUERIES[Membership], [_IDS]),
     "Subscription": (loading.QUERIES[Subscription], _PAIRS * 2),
     "PaymentLink": (loading.QUERIES[PaymentLink], _PAIRS),

@@ -150,12 +150,15 @@ async def test_removed_rows_are_removed(store: Store) -> None:
 
 
 async def test_rows_with_only_a_key_and_a_value_are_updated(store: Store) -> None:
-    before, after = User(user_id="usr_1", email=None), User(user_id="usr_1", email="ada@example.com")
+    before, after = (
+        User(account="", user_id="usr_1", email=None),
+        User(account="", user_id="usr_1", email="ada@example.com"),
+    )
     for view in (known(before), known(after, stored=(before,))):
         await write(store, Flush(view))
     async with store.transaction([]) as transaction:
         refs = customers()
-        refs.users.add("usr_1")
+        refs.users.add(("", "usr_1"))
         assert await transaction.load(refs) == [after]
 
 

@@ -47,7 +47,7 @@ FLUSH = Flush(
     known(
         Customer(account="", customer_id="cus_1", name="Ada \x1b[31mRed[/bold]", email="ada@example.com"),
         Organization(organization_id=ORGANIZATION_ID, account="", customer_id="cus_1", name="Ada", limits={"seats": 5}),
-        User(user_id="usr_1", email="ada@example.com"),
+        User(account="", user_id="usr_1", email="ada@example.com"),
         Membership(organization_id=ORGANIZATION_ID, user_id="usr_1"),
         Subscription(account="", subscription_id="sub_1", customer_id="cus_1", plan="pro"),
         Payment(payment_id="pay_1", account="", customer_id="cus_1", invoice_id="in_1", amount=1200, currency="eur"),

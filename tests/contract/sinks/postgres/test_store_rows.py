@@ -76,7 +76,7 @@ def _refs(row: Any) -> References:
         case Timer():
             refs.timers.add(row.timer_key)
         case User():
-            refs.users.add(row.user_id)
+            refs.users.add((row.account, row.user_id))
         case PaymentMethod():
             refs.payment_methods.add((ACCOUNT, row.payment_method_id))
     return refs

@@ -6,7 +6,8 @@ import pytest
 
 from local.stripe.builder import Json, StripeEvents
 from schemas.errors import MalformedEvent, RuleViolated
-from schemas.state import Customer, PaymentStatus, SubscriptionStatus, User
+from schemas.settings import Config, Rules
+from schemas.state import Customer, Organization, PaymentStatus, SubscriptionStatus, User
 from tests.kits.rulekit import DAY, MAKERS, NOW, RulesWorld, at, decide
 
 pytestmark = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.shape.name.lower())
@@ -26,7 +27,7 @@ def test_B2_links_user_customer_and_subscription(make: StripeEvents) -> None:
     assert (world.customer().user_id, world.customer().email) == ("user_7", "jane@example.com")
     assert (world.subscription().customer_id, world.subscription().plan) == ("cus_1", "pro")
     assert world.admins() == ["user_7"]
-    user = world.known.user("user_7")
+    user = world.known.user("", "user_7")
     assert user is not None
     assert user.email == "jane@example.com"
 
@@ -39,10 +40,36 @@ def test_B2_the_plan_is_active_until_a_subscription_event_arrives(make: StripeEv
     assert world.subscription().status is SubscriptionStatus.TRIALING
 
 
+DEFAULT = RulesWorld().config
+LINKING = DEFAULT.model_copy(update={"rules": Rules(link_client_reference_id=True)})
+
+
 def test_B2_client_reference_id_is_the_second_choice(make: StripeEvents) -> None:
-    assert RulesWorld().apply(session(make, client_reference_id="user_8")).customer().user_id == "user_8"
-    both = session(make, user="user_7", client_reference_id="user_8")
-    assert RulesWorld().apply(both).customer().user_id == "user_7"
+    def linked(event: Json, config: Config) -> str | None:
+        return RulesWorld(config=config).apply(event).customer().user_id
+
+    alone = session(make, client_reference_id="user_8")
+    assert linked(alone, LINKING) == "user_8"
+    assert linked(alone, DEFAULT) is None, "a buyer can set it, so it links only if the config says so"
+    assert linked(session(make, user="user_7", client_reference_id="user_8"), LINKING) == "user_7"
+
+
+@pytest.mark.parametrize("config", [DEFAULT, LINKING], ids=["default", "linking"])
+def test_B2_a_buyer_takes_over_no_user_of_another_customer(make: StripeEvents, config: Config) -> None:
+    """The user keeps address and memberships, and the buyer gets a user of their own."""
+    victim = [created(make), session(make, when=NOW + 2, user="user_7", email="ada@example.com")]
+    world = RulesWorld(config=config).apply(*victim)
+    before = world.known.user("", "user_7")
+    mallory = {"customer": "cus_mallory", "subscription": "sub_mallory"}
+    attack = session(make, when=NOW + 60, client_reference_id="user_7", email="mallory@evil.example")
+    attack["data"]["object"] |= mallory
+    world.apply(attack)
+    assert world.known.user("", "user_7") == before
+    own = world.known.user("", User.id_of("", "cus_mallory"))
+    assert own is not None
+    assert own.email == "mallory@evil.example"
+    organization = Organization.id_of("", "cus_mallory")
+    assert world.known.membership(organization, "user_7") is None
 
 
 def test_B2_without_a_plan_the_price_decides(make: StripeEvents) -> None:
@@ -57,7 +84,7 @@ def test_B2_the_linked_user_replaces_the_placeholder_user(make: StripeEvents) ->
     before, after = RulesWorld().apply(*events), RulesWorld().apply(*events[::-1])
     assert before.admins() == after.admins() == ["user_7"]
     assert before.state() == after.state()
-    stand_in = before.known.user(User.id_of("", "cus_1"))
+    stand_in = before.known.user("", User.id_of("", "cus_1"))
     assert stand_in is not None
     assert stand_in.email is None
 

@@ -40,7 +40,7 @@ def test_C11_a_new_name_is_copied_to_the_organization(make: StripeEvents) -> Non
 def test_C11_a_new_address_is_copied_to_organization_and_user(make: StripeEvents) -> None:
     world = RulesWorld().apply(created(make), subscribed(make))
     world.apply(updated(make, NOW + 9, {"email": "jane@example.com"}, email="new@example.com"))
-    user = world.known.user(User.id_of("", "cus_1"))
+    user = world.known.user("", User.id_of("", "cus_1"))
     assert user is not None
     assert (world.organization().billing_email, user.email) == ("new@example.com", "new@example.com")
 

@@ -1,0 +1,43 @@
+"""Keeps personal data of erased customers out of the rows that late events write (behaviours.md B6).
+
+A late refund or dispute is applied: amounts and statuses change. Names, addresses and cards are not stored again. The
+dispatcher asks Stripe for the address of a mail that has no recipient, and does not store it either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from schemas.effects import Effect, QueueEmail, Save, StartTimer
+from schemas.fast_row import replace as replace_row
+from schemas.known import Known
+from schemas.state import PaymentMethod
+
+_PERSONAL = frozenset({"name", "to", "brand", "last4", "exp_month", "exp_year"})
+"""Fields of mails and timers with data on a person or a card."""
+
+
+def without_personal_data(effect: Effect, known: Known) -> Effect:
+    """Returns the effect, without personal data if it belongs to a customer who is erased."""
+    match effect:
+        case Save(PaymentMethod() as row) if _is_erased(known, row.account, row.customer_id):
+            return Save(replace_row(row, type=None, brand=None, last4=None, exp_month=None, exp_year=None))
+        case QueueEmail() if _is_erased(known, effect.account, effect.customer_id):
+            is_ours = effect.recipient == known.config.mail.operator
+            recipient = effect.recipient if is_ours else None
+            return replace(effect, recipient=recipient, locale=None, data=_without(effect.data))
+        case StartTimer() if _is_erased(known, effect.account, effect.customer_id):
+            return replace(effect, data=_without(effect.data))
+        case _:
+            return effect
+
+
+def _is_erased(known: Known, account: str, customer_id: str | None) -> bool:
+    customer = known.customer(account, customer_id) if customer_id is not None else None
+    return customer is not None and customer.is_erased
+
+
+def _without(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: None if name in _PERSONAL else value for name, value in data.items()}

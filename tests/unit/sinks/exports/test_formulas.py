@@ -1,0 +1,23 @@
+"""The CSV files of an export run no formula in a spreadsheet (trust T43)."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from sinks.exports.archive import is_formula
+
+STARTS = "=+-@" + "\uff1d\uff0b\uff0d\uff20"
+"""ASCII and full width."""
+LEADS = ("", " ", "  ", "\n", "\r", "\t", "\r\n ", "\u3000", "\u00a0", "\u200b", "\ufeff", " \u200b\n")
+
+
+@pytest.mark.parametrize(("lead", "start"), list(itertools.product(LEADS, STARTS)))
+def test_the_first_visible_character_decides(lead: str, start: str) -> None:
+    assert is_formula(f"{lead}{start}cmd|' /C calc'!A0")
+
+
+@pytest.mark.parametrize("text", ["", "Ada", " Ada", "a=b", "1-2", "'=1", "\u3000Ada", "jane@example.com"])
+def test_other_texts_stay(text: str) -> None:
+    assert not is_formula(text)
