@@ -19,7 +19,6 @@ from eventlog.lag import GroupPositions
 from eventlog.ownership import claim
 from eventlog.retention import kafka_keeps, warn_if_endless, warn_if_too_long
 from ops.processes.skeleton import Process
-from ops.runtime.build import build_id
 from ops.runtime.exit_codes import CannotContinue, ExitCode
 from ops.runtime.operator import operator
 from ops.runtime.printable import error_line
@@ -31,6 +30,7 @@ from sinks.postgres.store import Store
 from streams import metrics
 from streams.agent import LANES, Agent, rules_of
 from streams.brake import Brake, BrakeTripped
+from streams.build import build_id
 from streams.faust.app import App, attach, create_app, group_of
 from streams.faust.changelog import ensure_changelog
 from streams.faust.consume import exit_uncommitted

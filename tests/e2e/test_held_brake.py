@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from local.system import System
-from ops.runtime.build import build_id
 from sinks.postgres.brakes import Brakes
+from streams.build import build_id
 from streams.rules.catalog import RULES
 from tests.kits.systemkit import running_system
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from ops.runtime import build
 from schemas.settings import Settings
+from streams import build
 from streams.rules.catalog import RULES
 from tests.kits.notes import notes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ops.runtime.version import PACKAGE
 from streams.rules.registry import Rule
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[1]
 _PACKAGES = ("analytics", "eventlog", "gateway", "ops", "recovery", "scheduler", "schemas", "sinks", "streams")
 _DIGITS = 12
 
