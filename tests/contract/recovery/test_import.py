@@ -54,7 +54,7 @@ async def rows(desk: ReconcileKit, query: str) -> list[dict[str, Any]]:
         await connection.close()
 
 
-async def test_a_company_is_imported_once_and_nobody_is_mailed(
+async def test_a_company_is_imported_once_without_mails(
     desk: ReconcileKit, stripe: StripeServer, tmp_path: Path
 ) -> None:
     report = await imported(desk, stripe, tmp_path)
