@@ -114,6 +114,6 @@ def test_mrr_is_dated_by_the_real_start(make: Any, ended: bool) -> None:
     page = Page([], False, NOW, "req_1", str(make.shape))
     facts = [fact_of(entry.value) for entry in entries_of(obj, page, account="", livemode=False, now=NOW)]
 
-    told = [(fact.created, fact.data["status"]) for fact in facts if fact is not None]
+    found = [(fact.created, fact.data["status"]) for fact in facts if fact is not None]
     began = (datetime.fromtimestamp(start, UTC), "active")
-    assert told == ([began, (datetime.fromtimestamp(end, UTC), "canceled")] if ended else [began])
+    assert found == ([began, (datetime.fromtimestamp(end, UTC), "canceled")] if ended else [began])
