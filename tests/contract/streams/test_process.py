@@ -145,7 +145,7 @@ async def test_a_rule_that_uses_a_row_outside_its_refer_is_dead_lettered_with_th
     (dead,) = verdicts
     assert isinstance(dead, Dead)
     assert (dead.error_class, dead.stage) == ("Unforeseen", "decide")
-    assert "user 'u1'" in dead.reason
+    assert "user ('', 'u1')" in dead.reason
     assert "`refer`" in dead.reason
     assert await bench.rows("select 1 from billing.users") == []
 
