@@ -85,6 +85,10 @@ COMMANDS = {
         "ops.commands.plans:app",
         "Compare what customers have with the plans of the config, and bring a changed config to them.",
     ),
+    "audit": Entry(
+        "ops.commands.audit:audit",
+        "Compare events, subscriptions, payments, refunds and daily totals with Stripe.",
+    ),
     "rebuild": Entry(
         "ops.commands.rebuild:rebuild", "Apply the whole log to an empty database with the rules of this version."
     ),

@@ -16,7 +16,8 @@ from prometheus_client import Counter, Gauge
 from recovery.reconcile.events import AnotherIsAtIt, Asked
 from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.runs import awaited_since, last_end
-from recovery.reconcile.wiring import accounts_asked, reconciler
+from recovery.reconcile.wiring import reconciler
+from recovery.stripe_lists import accounts_asked
 from schemas.errors import BillingError
 from schemas.settings import Config, InvalidSettings, Settings
 from sinks.postgres.pool import reading

@@ -23,8 +23,11 @@ from ops.commands.times import moment_of, span_of
 from ops.runtime.exit_codes import ExitCode
 from recovery.reconcile.events import AnotherIsAtIt, Asked
 from recovery.reconcile.objects import DriftReport
+from recovery.reconcile.refetch import path_of
 from recovery.reconcile.report import ReconcileReport
-from recovery.reconcile.wiring import compare, key_and_base, run
+from recovery.reconcile.wiring import compare, refetch_objects, run
+from recovery.stripe_lists import key_and_base
+from schemas.settings import Config, Settings
 from schemas.timing import utc_now
 from sinks.stripe_api.api import ApiTrouble
 
@@ -59,6 +62,14 @@ def reconcile(
     repair_: Annotated[
         bool, typer.Option("--repair", help="With --objects: append Stripe's version of differing objects to the log.")
     ] = False,
+    object_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--object",
+            help="Append the present state of this object at Stripe (sub_…, in_…, re_…, ch_…, cus_…) "
+            "to the log, and nothing else. Repeatable.",
+        ),
+    ] = None,
     settle: Annotated[
         float, typer.Option(min=0, max=3600, help="With --objects: seconds before differing objects are checked again.")
     ] = 30.0,
@@ -69,7 +80,8 @@ def reconcile(
 
     Example: billing reconcile --since 7d --all-accounts --dry-run
 
-    With --objects it compares subscriptions and invoices at Stripe with the tables, field by field.
+    With --objects it compares subscriptions and invoices at Stripe with the tables, field by field. With --object it
+    appends one object as it is now, without a comparison.
 
     Exits 0 if nothing is missing any more, 1 if something is missing or differs and was not repaired, 2 if a setting
     is invalid, 3 if Stripe, Kafka or Postgres does not answer (it may have done a part of the work: run it again).
@@ -90,6 +102,9 @@ def reconcile(
         refuse(command, error)
     with exits(command):
         key_and_base(settings, config)
+    if object_:
+        _refetch(settings, config, object_, account or [])
+        return
     no = (ApiTrouble, AnotherIsAtIt)
     accounts = account or []
     if objects:
@@ -105,6 +120,19 @@ def reconcile(
     reports = run_or_exit(command, lambda: run(settings, config, asked, accounts, all_accounts=all_accounts), no=no)
     show_reports(reports, as_json=as_json, is_dry=dry_run)
     raise typer.Exit(_exit_code([(report, report.missing - report.fed) for report in reports]))
+
+
+def _refetch(settings: Settings, config: Config, object_ids: list[str], accounts: list[str]) -> None:
+    if len(accounts) > 1:
+        refuse("reconcile", "--object needs one --account at most")
+    try:
+        for id_ in object_ids:
+            path_of(id_)
+    except ValueError as error:
+        refuse("reconcile", error)
+    account = accounts[0] if accounts else ""
+    count = run_or_exit("reconcile", lambda: refetch_objects(settings, config, object_ids, account), no=(ApiTrouble,))
+    say(f"{count} queued")
 
 
 def _exit_code(ended: Sequence[tuple[ReconcileReport | DriftReport, int]]) -> ExitCode:

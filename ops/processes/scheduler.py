@@ -12,7 +12,7 @@ import structlog
 from eventlog.append import EventAppender
 from ops.processes.skeleton import Process
 from ops.runtime.clock import clock_from
-from recovery.reconcile.wiring import key_and_base
+from recovery.stripe_lists import key_and_base
 from scheduler.due_timers import DueTimers
 from scheduler.reconcile import ReconcileSchedule
 from scheduler.retry_failed import RetryFailed

@@ -20,7 +20,7 @@ from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from recovery.reconcile.report import ReconcileReport, moment
 from recovery.reconcile.runs import Run, Runs
-from recovery.reconcile.window import GRACE, MOST, Slice, Window, slices, window_of
+from recovery.window import GRACE, MOST, Slice, Window, slices, window_of
 from schemas.errors import LogUnavailable, ServiceUnavailable
 from schemas.ordering import account_of
 from schemas.record import MAX_RECORD_BYTES, Source
@@ -181,11 +181,6 @@ async def append(event_log: EventAppender, entries: Sequence[Entry]) -> None:
             if pause is None:
                 raise
         await asyncio.sleep(pause.total_seconds())
-
-
-async def connected_accounts(lists: Lists) -> list[str]:
-    """Return the ids of all accounts connected to the platform. Raises ApiTrouble."""
-    return [account.id async for page in lists.pages("/v1/accounts", {}) for account in page.items]
 
 
 def _log(report: ReconcileReport, *, is_dry: bool) -> None:

@@ -10,17 +10,15 @@ from functools import partial
 
 from eventlog.append import EventAppender
 from eventlog.backlog import ids_on_the_way
-from recovery.reconcile.events import Asked, Reconciler, connected_accounts
+from recovery.reconcile.events import Asked, Reconciler
 from recovery.reconcile.objects import DriftReport, ObjectComparison, repair
+from recovery.reconcile.refetch import refetch
 from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.runs import Runs
-from recovery.reconcile.window import KEPT
-from schemas.settings import Config, InvalidSettings, Settings
+from recovery.stripe_lists import accounts_asked, listing
+from recovery.window import KEPT
+from schemas.settings import Config, Settings
 from schemas.timing import utc_now
-from sinks.stripe_api.api import StripeApi
-from sinks.stripe_api.key import ApiKey, parse_base, parse_key
-from sinks.stripe_api.listing import MAX_PAGE_BYTES, Lists
-from sinks.stripe_api.rate import RateLimit
 
 
 @asynccontextmanager
@@ -43,38 +41,12 @@ async def reconciler(settings: Settings, config: Config, *, clock: Callable[[], 
 
 
 @asynccontextmanager
-async def listing(settings: Settings, config: Config) -> AsyncIterator[Lists]:
-    """Yield a reader of Stripe's lists; close it at the end of the block. Raises InvalidSettings."""
-    key, base = key_and_base(settings, config)
-    api = StripeApi(key, base, max_answer_bytes=MAX_PAGE_BYTES)
-    try:
-        yield Lists(api, RateLimit(settings.stripe_calls_per_second))
-    finally:
-        await api.close()
-
-
-@asynccontextmanager
 async def logging(settings: Settings) -> AsyncIterator[EventAppender]:
     event_log = EventAppender(settings.kafka, settings.events_topic, client_id="billing-reconcile")
     try:
         yield event_log
     finally:
         await asyncio.to_thread(event_log.close)
-
-
-def key_and_base(settings: Settings, config: Config) -> tuple[ApiKey, str]:
-    """Return the API key and the base address. Raises InvalidSettings, also if the key is of the other mode."""
-    if settings.stripe_api_key is None:
-        raise InvalidSettings("BILLING_STRIPE_API_KEY is not set")
-    key = parse_key(settings.stripe_api_key, mode=config.mode)
-    return key, parse_base(settings.stripe_api_base)
-
-
-async def accounts_asked(lists: Lists, named: list[str], *, all_accounts: bool) -> list[str]:
-    """Return the accounts to reconcile; '' is the platform's own. Raises ApiTrouble."""
-    if all_accounts:
-        return ["", *await connected_accounts(lists)]
-    return named or [""]
 
 
 async def run(
@@ -114,3 +86,12 @@ async def compare(
             return found
         finally:
             comparison.close()
+
+
+async def refetch_objects(settings: Settings, config: Config, object_ids: list[str], account: str) -> int:
+    """Append the present state of these objects at Stripe to the log; return their number.
+
+    Raises InvalidSettings, LogUnavailable, ApiTrouble, ValueError.
+    """
+    async with listing(settings, config) as lists, logging(settings) as event_log:
+        return await refetch(lists, event_log, object_ids, account, clock=utc_now)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Identity,
     Index,
@@ -107,6 +108,7 @@ events = Table(
         postgresql_where=text(f"customer_id IS NULL AND ({WITHOUT_CUSTOMER})"),
     ),
     Index("events_open", "outcome", "received_at", postgresql_where=text("outcome in ('waiting', 'dead')")),
+    Index("events_created", "created", postgresql_using="brin"),
 )
 
 customers = Table(
@@ -565,6 +567,53 @@ reconciliations = Table(
     _json("counts"),
     _text("last_error"),
     Index("reconciliations_account", "account", "scope", "started_at"),
+)
+
+# The runs of `billing audit`, one row per run and account. A run that was interrupted resumes at `cursor` of `phase`.
+# `scope` is the window as it was asked for; `differences` is set at the end.
+audits = Table(
+    "audits",
+    metadata,
+    Column("run_id", BigInteger, Identity(), primary_key=True),
+    _text("account", default=""),
+    _text("scope", default=""),
+    _time("window_from", null=False),
+    _time("window_until", null=False),
+    _time("started_at", null=False),
+    _time("ended_at"),
+    _text("phase", default=""),
+    _text("cursor", default=""),
+    _json("counts"),
+    _json("totals"),
+    Column("differences", BigInteger),
+    _text("last_error"),
+    Index("audits_account", "account", "scope", "started_at"),
+)
+
+# What a run found. `fields` are [Stripe's value, the table's value] by name, `subject` is the object of an event.
+audit_differences = Table(
+    "audit_differences",
+    metadata,
+    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    _text("kind", key=True),
+    _text("object_id", key=True),
+    _text("subject", default=""),
+    _text("cause", null=False),
+    _text("repair", default=""),
+    _json("fields"),
+)
+
+# The objects that Stripe listed to a run, and what each adds to a total. Deleted when the run ends.
+audit_objects = Table(
+    "audit_objects",
+    metadata,
+    Column("run_id", BigInteger, primary_key=True, autoincrement=False),
+    _text("kind", key=True),
+    _text("object_id", key=True),
+    Column("day", Date),
+    _text("currency"),
+    Column("amount", BigInteger),
+    Column("ours", BigInteger),
 )
 
 # In a database made by `billing rebuild`: the offsets of the log that it contains, {partition: [first, next]}.

@@ -110,7 +110,11 @@ class Lists:
 
     async def one(self, path: str, account: str = "") -> dict[str, Any]:
         """Return a single object, within the same limit and with the same retries. Raises ApiTrouble."""
-        return (await self._get(Request("GET", path, account))).body
+        return (await self.get(path, account)).body
+
+    async def get(self, path: str, account: str = "") -> ApiResponse:
+        """Return one object. Raises ApiTrouble; a Refusal with status 404 if Stripe does not know it."""
+        return await self._get(Request("GET", path, account))
 
     async def _get(self, request: Request) -> ApiResponse:
         tries = 0

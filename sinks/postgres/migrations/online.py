@@ -16,7 +16,9 @@ _WAIT_MS = 3_600_000
 """A concurrent build waits for older transactions. That blocks no reader and no writer, so it may take long."""
 
 
-def create_index(name: str, table: str, columns: Sequence[str], *, where: str = "", schema: str = "billing") -> None:
+def create_index(
+    name: str, table: str, columns: Sequence[str], *, where: str = "", using: str = "btree", schema: str = "billing"
+) -> None:
     """Builds an index without blocking writers. `columns` may be expressions, such as `queued_at DESC`.
 
     An index that an interrupted build left invalid is built again.
@@ -28,9 +30,8 @@ def create_index(name: str, table: str, columns: Sequence[str], *, where: str = 
         if connection.execute(is_invalid, {"index": f"{schema}.{name}"}).scalar():
             connection.execute(text(f"DROP INDEX CONCURRENTLY {schema}.{name}"))
         listed, condition = ", ".join(columns), f" WHERE {where}" if where else ""
-        connection.execute(
-            text(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {schema}.{table} ({listed}){condition}")
-        )
+        what = f"{schema}.{table} USING {using} ({listed}){condition}"
+        connection.execute(text(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {what}"))
         connection.execute(text("SET lock_timeout = '3s'"))
 
 

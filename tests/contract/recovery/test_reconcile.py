@@ -16,7 +16,8 @@ from pydantic import SecretStr
 from eventlog.backlog import BacklogTooLong, ids_on_the_way
 from eventlog.entry import Entry
 from local.stripe.builder import StripeEvents
-from recovery.reconcile.events import AnotherIsAtIt, Asked, connected_accounts
+from recovery.reconcile.events import AnotherIsAtIt, Asked
+from recovery.stripe_lists import connected_accounts
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
 from tests.kits.reconcilekit import NOW, ReconcileKit, event, events, open_kit

@@ -52,6 +52,7 @@ GONE = LATE + 30 * DAY
 IMPERSONAL = {
     *("backfills", "brakes", "reconciliations", "rebuilds", "rebuilt", "log_positions", "outages"),
     *("database_identity", "system_mode", "positions"),
+    *("audits", "audit_differences", "audit_objects"),
 }
 
 

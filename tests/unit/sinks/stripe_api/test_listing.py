@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ops.commands.times import moment_of, span_of
 from recovery.reconcile.report import age_of
-from recovery.reconcile.window import window_of
+from recovery.window import window_of
 from sinks.stripe_api.api import NoAnswer
 from sinks.stripe_api.listing import split
 

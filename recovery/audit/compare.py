@@ -1,0 +1,191 @@
+"""Compares one object of Stripe with its row. Pure: what was read goes in, the differing fields come out.
+
+Only what both sides state is compared. Amounts are in minor units and are never converted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from recovery.audit.differences import Cause, Fields, Kind
+from schemas.payment_facts import PAID
+from schemas.settings import Config
+from schemas.stripe.charge import StripeCharge
+from schemas.stripe.invoice import StripeInvoice
+from schemas.stripe.refund import LOST, StripeRefund
+from schemas.stripe.subscription import StripeSubscription
+
+Json = Mapping[str, Any]
+Row = Mapping[str, Any]
+
+_ENDED = ("canceled", "incomplete_expired")
+_CLOSED = ("closed", "refunded", "lost")
+MISSING: Fields = {"row": ["exists", "missing"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What an object adds to a total: minor units at Stripe (`amount`) and in the table (`ours`), on a day in UTC."""
+
+    day: date
+    currency: str
+    amount: int
+    ours: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The result for one object. No `fields`: it agrees."""
+
+    fields: Fields = field(default_factory=dict)
+    cause: Cause | None = None
+    """Set if the object itself shows the cause."""
+    money: Money | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The audited time [start, end), in UTC."""
+
+    start: datetime
+    end: datetime
+
+    def has(self, moment: datetime | None) -> bool:
+        return moment is not None and self.start <= moment < self.end
+
+
+def compared(kind: Kind, item: Json, row: Row | None, window: Window, config: Config) -> Compared:
+    """Compare one object of `kind` with its row, None if there is none."""
+    try:
+        match kind:
+            case Kind.SUBSCRIPTION:
+                return _subscription(StripeSubscription.model_validate(item), row, window, config)
+            case Kind.INVOICE:
+                return _invoice(StripeInvoice.model_validate(item), row, window)
+            case Kind.CHARGE:
+                return _charge(StripeCharge.model_validate(item), item, row)
+            case Kind.REFUND:
+                return _refund(StripeRefund.model_validate(item), item, row)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        at = ".".join(map(str, first["loc"]))
+        return Compared({"object": [f"{at}: {first['msg']}" if at else first["msg"], None]}, Cause.UNREADABLE)
+    raise ValueError(f"{kind} is not an object of Stripe")
+
+
+def _differing(theirs: Json, ours: Row) -> dict[str, list[Any]]:
+    return {
+        name: [_plain(value), _plain(ours[name])]
+        for name, value in theirs.items()
+        if _plain(value) != _plain(ours[name])
+    }
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return [*value] if isinstance(value, (list, tuple)) else value
+
+
+def _items(items: Any) -> list[str]:
+    return sorted(f"{item['price']} x {item['quantity']}" for item in items if item.get("price") is not None)
+
+
+def _subscription(subscription: StripeSubscription, row: Row | None, window: Window, config: Config) -> Compared:
+    if row is None:
+        is_new = subscription.created is not None and subscription.created >= window.end
+        return Compared() if is_new else Compared(MISSING)
+    items: list[dict[str, Any]] = [{"price": item.price, "quantity": item.quantity} for item in subscription.items]
+    theirs = {
+        "customer_id": subscription.customer,
+        "status": str(subscription.status),
+        "items": _items(items),
+        "currency": subscription.currency,
+        "current_period_start": subscription.current_period_start,
+        "current_period_end": subscription.current_period_end,
+        "trial_end": subscription.trial_end,
+        "cancel_at": subscription.cancel_at,
+        "cancel_at_period_end": subscription.cancel_at_period_end,
+        "canceled_at": subscription.canceled_at,
+        "ended_at": subscription.ended_at,
+        "pause_collection": subscription.pause_collection,
+    }
+    found = _differing(theirs, {**row, "items": _items(row["items"])})
+    cause = Cause.INCOMPLETE if not items and "items" in found else None
+    prices = [item.price for item in subscription.items if item.price is not None]
+    if not found and prices and row["plan"] is None and subscription.status not in _ENDED:
+        plans = [plan for price in prices if (plan := config.plan_of_price(price)) is not None]
+        named = max(plans, key=config.size_of_plan) if plans else f"no plan has {', '.join(prices)}"
+        return Compared({"plan": [named, None]}, Cause.UNKNOWN_PRICE)
+    return Compared(found, cause)
+
+
+def _invoice(invoice: StripeInvoice, row: Row | None, window: Window) -> Compared:
+    is_paid = invoice.status == "paid"
+    is_paid_in_window = is_paid and window.has(invoice.paid_at)
+    if not window.has(invoice.created) and not is_paid_in_window:
+        return Compared()
+    if is_paid and invoice.paid_at is not None and invoice.paid_at >= window.end:
+        return Compared()  # of the next audit
+    money = None
+    if is_paid_in_window and invoice.paid_at is not None:
+        money = Money(invoice.paid_at.astimezone(UTC).date(), invoice.currency, invoice.paid_amount, 0)
+    if row is None:  # an invoice needs no row before it is paid
+        return Compared(MISSING if is_paid else {}, money=money)
+    if is_paid:
+        theirs: dict[str, Any] = {"paid": True, "amount": invoice.paid_amount, "currency": invoice.currency}
+        if invoice.paid_at is not None:
+            theirs["paid_at"] = invoice.paid_at
+    elif invoice.status in ("void", "uncollectible"):
+        theirs = {"closed": True}
+    else:
+        theirs = {"paid": False, "currency": invoice.currency}
+    ours = {**row, "paid": row["status"] in PAID, "closed": row["status"] in _CLOSED}
+    return Compared(_differing(theirs, ours), money=money)
+
+
+def _charge(charge: StripeCharge, item: Json, row: Row | None) -> Compared:
+    """Compare a payment without invoice. Charges of invoices are compared as invoices."""
+    is_paid = item.get("status") == "succeeded" and item.get("captured") is not False
+    if row is None or row["invoice_id"] is not None or not is_paid:
+        return Compared()
+    theirs: dict[str, Any] = {"paid": True, "currency": charge.currency}
+    if row["charge_id"] == charge.id and row["checkout_session_id"] is not None:
+        theirs["amount"] = item.get("amount_captured", item.get("amount"))
+    return Compared(_differing(theirs, {**row, "paid": row["status"] in PAID}))
+
+
+def _refund(refund: StripeRefund, item: Json, row: Row | None) -> Compared:
+    if refund.charge is None and refund.payment_intent is None:
+        return Compared()  # the return of a cash balance belongs to no payment
+    is_lost = refund.status in LOST
+    amount = 0 if is_lost else refund.amount
+    ours = _refunded(refund, row)
+    money = None
+    if isinstance(item.get("created"), int):
+        day = datetime.fromtimestamp(item["created"], UTC).date()
+        money = Money(day, refund.currency, amount, ours or 0)
+    if ours is None:
+        return Compared({} if is_lost else MISSING, money=money)
+    theirs = {"amount": amount, "currency": refund.currency}
+    return Compared(_differing(theirs, {"amount": ours, "currency": (row or {})["currency"]}), money=money)
+
+
+def _refunded(refund: StripeRefund, row: Row | None) -> int | None:
+    """Return the refund's amount in the table, 0 if it failed, None if the table does not have it."""
+    if row is None:
+        return None
+    entry = row["refunds"].get(refund.id)
+    if entry is not None:
+        return 0 if entry["lost"] else int(entry["amount"])
+    # The endpoint may be sent only `charge.refunded`, with the sum of the charge's refunds.
+    total = row["refunds"].get(refund.charge or "")
+    return refund.amount if total is not None and total.get("refunded", 0) >= refund.amount else None
+
+
+PAID_STATUSES = sorted(map(str, PAID))

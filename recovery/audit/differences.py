@@ -1,0 +1,86 @@
+"""The differences that an audit finds: their kinds, their causes, and the command that repairs each."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+Fields = Mapping[str, list[Any]]
+"""By name: Stripe's value and the table's value, as JSON."""
+
+
+class Kind(StrEnum):
+    """What differs."""
+
+    EVENT = "event"
+    SUBSCRIPTION = "subscription"
+    INVOICE = "invoice"
+    CHARGE = "charge"
+    REFUND = "refund"
+    TOTAL = "total"
+
+
+PATHS = {
+    Kind.SUBSCRIPTION: "/v1/subscriptions",
+    Kind.INVOICE: "/v1/invoices",
+    Kind.CHARGE: "/v1/charges",
+    Kind.REFUND: "/v1/refunds",
+}
+"""Stripe's list of each kind of object."""
+
+
+class Cause(StrEnum):
+    """Why something differs, as far as the ledger, the log and Stripe show it."""
+
+    NEVER_ARRIVED = "never arrived"
+    DEAD = "dead"
+    STALE = "stale"
+    """The newest event of the object was older than its row."""
+    NOT_YET_APPLIED = "not yet applied"
+    """The event is on the log, or waits for another event."""
+    UNKNOWN_PRICE = "unknown price"
+    CHANGED_MEANWHILE = "changed at Stripe meanwhile"
+    UNKNOWN_TO_STRIPE = "Stripe does not know it"
+    UNREADABLE = "unreadable"
+    """Stripe's object cannot be read, so nothing of it was compared."""
+    INCOMPLETE = "incomplete at Stripe"
+    """Stripe's subscription has no items. The stored ones are kept."""
+    OF_OBJECTS = "objects differ"
+    """A total differs together with objects of its kind."""
+    UNEXPLAINED = "no event explains it"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One object, event or total that differs. `fields` is empty if there is nothing on one of the sides to show."""
+
+    kind: Kind
+    id: str
+    fields: Fields
+    cause: Cause = Cause.UNEXPLAINED
+    subject: str = ""
+    """Of an event: the id of its object."""
+    repair: str = field(default="", compare=False)
+
+
+def repair_of(found: Difference, account: str, window_from: datetime) -> str:
+    """Return the command that repairs the difference, or what an operator has to do before the next audit."""
+    of_account = f" --account {shlex.quote(account)}" if account else ""
+    id_ = shlex.quote(found.id)
+    again = f"billing audit --since {window_from:%Y-%m-%dT%H:%M:%S}{of_account}"
+    match found.cause:
+        case Cause.NEVER_ARRIVED if found.kind is Kind.EVENT:
+            return f"billing replay {id_} --from stripe{of_account}"
+        case Cause.DEAD if found.kind is Kind.EVENT:
+            return f"billing dead replay --id {id_}"
+        case Cause.NOT_YET_APPLIED | Cause.CHANGED_MEANWHILE | Cause.OF_OBJECTS:
+            return again
+        case Cause.UNKNOWN_TO_STRIPE | Cause.UNREADABLE | Cause.INCOMPLETE:
+            return f"billing event {id_}" if found.kind is Kind.EVENT else ""
+    if found.kind is Kind.EVENT:
+        return f"billing replay {id_}"
+    return again if found.kind is Kind.TOTAL else f"billing reconcile --object {id_}{of_account}"

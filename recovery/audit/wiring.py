@@ -1,0 +1,49 @@
+"""Creates the objects of an audit from the settings, for the command and for the scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import partial
+
+from eventlog.backlog import ids_on_the_way
+from recovery.audit.audit import AuditAsked, Auditor, AuditReport
+from recovery.audit.books import AuditBooks
+from recovery.audit.runs import AuditRuns
+from recovery.stripe_lists import accounts_asked, listing
+from schemas.settings import Config, Settings
+from schemas.timing import utc_now
+from sinks.postgres.pool import connect
+
+
+@asynccontextmanager
+async def auditor(
+    settings: Settings, config: Config, *, clock: Callable[[], datetime] = utc_now
+) -> AsyncIterator[Auditor]:
+    """Yield an Auditor; close it at the end of the block. Raises InvalidSettings, StoreUnavailable."""
+    async with listing(settings, config) as lists:
+        connection = await connect(settings.database_url, application="billing-audit", own_session=True)
+        try:
+            yield Auditor(
+                lists=lists,
+                runs=AuditRuns(connection),
+                books=AuditBooks(connection),
+                config=config,
+                on_the_way=partial(
+                    ids_on_the_way, settings.kafka, f"{settings.topic_prefix}.worker", settings.events_topic
+                ),
+                clock=clock,
+            )
+        finally:
+            connection.terminate()
+
+
+async def run(
+    settings: Settings, config: Config, asked: AuditAsked, accounts: list[str], *, all_accounts: bool, most: int
+) -> list[AuditReport]:
+    """Audit the accounts (see Auditor). Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble,
+    AnotherAudit."""
+    async with auditor(settings, config) as wired:
+        named = await accounts_asked(wired.lists, accounts, all_accounts=all_accounts)
+        return await wired.run(asked, named, most=most)

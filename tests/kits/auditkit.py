@@ -1,0 +1,135 @@
+"""A simulated company whose events are applied to the real store, for tests of `billing audit`."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from eventlog.backlog import ids_on_the_way
+from eventlog.dead_letters import DeadLetterPublisher
+from local.stripe.simulator.books import Books, Json
+from local.stripe.simulator.company import Company
+from local.stripe.simulator.prices import PLANS
+from local.stripe.simulator.server import StripeServer
+from recovery.audit.audit import AuditAsked, Auditor, AuditReport
+from recovery.audit.books import AuditBooks
+from recovery.audit.runs import AuditRuns
+from schemas.record import Source
+from schemas.settings import Config, Plan, Rules
+from sinks.postgres.pool import connect
+from sinks.stripe_api.api import StripeApi
+from sinks.stripe_api.key import parse_key
+from sinks.stripe_api.listing import Lists
+from sinks.stripe_api.rate import RateLimit
+from streams.process import Processor
+from streams.rules.catalog import RULES
+from tests.field.harness import record
+from tests.kits.reconcilekit import QUICK, Ended, ReconcileKit, open_kit
+
+CUSTOMERS, MONTHS, SEED = 25, 2, 5
+CONFIG = Config(
+    rules=Rules(set_default_payment_method=False),
+    plans={name: Plan(name=name.title(), prices=prices) for name, prices in {"odd": ("price_odd",), **PLANS}.items()},
+)
+"""Every price that the company sells alone is in a plan."""
+
+
+@dataclass
+class AuditKit:
+    """`desk` has the log and the store, `server` answers as Stripe."""
+
+    desk: ReconcileKit
+    company: Company
+    server: StripeServer
+    config: Config = CONFIG
+
+    @property
+    def books(self) -> Books:
+        return self.company.stripe.books
+
+    def newest(self, kind: str, **values: object) -> Json:
+        """Return the newest object of this kind in the last 20 days with these values."""
+        since = self.books.now - 20 * 86_400
+        found = [one for one in self.books.all(kind) if one["created"] >= since]
+        found = [one for one in found if all(one.get(name) == value for name, value in values.items())]
+        return max(found, key=lambda one: (one["created"], one["id"]))
+
+    async def apply(self, events: Iterable[Json]) -> None:
+        """Process these events as the worker does."""
+        records = [record(event, Source.STRIPE) for event in events]
+        processor = self._processor(letters := self._letters())
+        for first in range(0, len(records), 50):
+            await processor.process(records[first : first + 50])
+        await asyncio.to_thread(letters.close)
+
+    async def process_log(self) -> None:
+        """Process the whole log as the worker does."""
+        processor = self._processor(letters := self._letters())
+        await processor.process(await asyncio.to_thread(self.desk.records))
+        await asyncio.to_thread(letters.close)
+
+    def _letters(self) -> DeadLetterPublisher:
+        return DeadLetterPublisher(self.desk.settings.kafka, self.desk.settings.dead_topic)
+
+    def _processor(self, letters: DeadLetterPublisher) -> Processor:
+        return Processor(
+            store=self.desk.store,
+            dead_letters=letters,
+            rules=RULES,
+            config=self.config,
+            group=f"{self.desk.settings.topic_prefix}.worker",
+            code_version="1",
+            clock=lambda: datetime.now(UTC),
+        )
+
+    async def audit(self, *, total_s: float = 5.0, **asked: object) -> AuditReport:
+        """Audit the last 29 days."""
+        api = StripeApi(parse_key(SecretStr(self.server.key)), self.server.url, connect_s=1.0, total_s=total_s)
+        settings = self.desk.settings
+        connection = await connect(settings.database_url, application="test-audit", own_session=True)
+        try:
+            auditor = Auditor(
+                lists=Lists(api, RateLimit(100), timetable=QUICK, chance=lambda: 0.5),
+                runs=AuditRuns(connection),
+                books=AuditBooks(connection),
+                config=self.config,
+                on_the_way=partial(
+                    ids_on_the_way, settings.kafka, f"{settings.topic_prefix}.worker", settings.events_topic
+                ),
+                clock=lambda: datetime.now(UTC),
+            )
+            since = datetime.now(UTC) - timedelta(days=29)
+            given = {"since": since, "settle_s": 0.0, "scope": "test"} | asked
+            (report,) = await auditor.run(AuditAsked(**given), [""])  # type: ignore[arg-type]  # as the test says
+            return report
+        finally:
+            connection.terminate()
+            await api.close()
+
+    async def billing(self, folder: Path, command: str) -> Ended:
+        """Run a command that begins with `billing`, as an operator types it."""
+        program, *arguments = shlex.split(command)
+        assert program == "billing"
+        return await self.desk.ask_billing(
+            folder, *arguments, BILLING_STRIPE_API_BASE=self.server.url, BILLING_STRIPE_API_KEY=self.server.key
+        )
+
+
+@asynccontextmanager
+async def open_audit(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[AuditKit]:
+    """Yield a kit whose company has lived but whose events are not applied yet."""
+    company = Company(CUSTOMERS, MONTHS, SEED, int(datetime.now(UTC).timestamp()) - 3600)
+    company.run()
+    async with (
+        open_kit(kafka_bootstrap, database, topic_prefix) as desk,
+        StripeServer(company.stripe) as server,
+    ):
+        yield AuditKit(desk, company, server)
