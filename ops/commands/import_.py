@@ -19,7 +19,8 @@ from ops.commands.terminal import (
 from ops.commands.times import moment_of
 from ops.runtime.exit_codes import ExitCode
 from recovery.imports.importer import Importer, ImportReport
-from recovery.reconcile.wiring import key_and_base, listing, logging
+from recovery.reconcile.wiring import logging
+from recovery.stripe_lists import key_and_base, listing
 from schemas.timing import utc_now
 from sinks.stripe_api.api import ApiTrouble
 
