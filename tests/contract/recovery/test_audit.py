@@ -186,7 +186,8 @@ async def test_D11_an_interrupted_audit_is_resumed(kit: AuditKit) -> None:
     assert (await kit.audit()).agrees
     healthy = len(kit.server.requests)
 
-    kit.server.faults.extend([None] * (healthy - 3 - 2) + [Fault.HANG] * 4)  # type: ignore[list-item]  # no fault
+    kit.server.slow_s = 0.0
+    kit.server.faults.extend([Fault.SLOW] * (healthy - 3 - 2) + [Fault.HANG] * 4)
     stopped = await kit.audit(total_s=0.5)
     assert (stopped.is_unavailable, stopped.agrees) == (True, False)
     asked = len(kit.server.requests)
