@@ -24,9 +24,15 @@ from schemas.kafka_access import KafkaAccess
 from tests import services
 from tests.faulty_mailbox import FaultyMailbox
 
-# Slow execution on a loaded machine must not fail a test.
-settings.register_profile("loaded", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("loaded")
+# Slow execution on a loaded machine must not fail a test. The examples are the same in every run, so that a run says
+# something about the change; BILLING_RANDOM_EXAMPLES=1 (make soak) draws others.
+settings.register_profile(
+    "tests",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="BILLING_RANDOM_EXAMPLES" not in os.environ,
+)
+settings.load_profile("tests")
 
 # Value: "OWNER_PID:DIR". The controller sets it before it starts its workers, which inherit it.
 _SESSION = "BILLING_TEST_SESSION"

@@ -84,11 +84,12 @@ def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
     if row is not None:
         row = apply_invoice_failed(row, event, is_settled=payment.status in PAID, config=known.config)
     effects += save_customer_and_derived(known, customer, *_some(row))
-    is_over = customer.deleted_at is not None or (row is not None and row.status in ENDED)
-    if payment.status in PAID or payment.closed_at is not None or is_over:
+    if payment.status in PAID or payment.closed_at is not None:
         return effects
+    # Also after an end: the reminder checks the state when it fires, so the order of the two events does not matter.
     effects += dunning.reminders(known, event, customer, before, payment)
-    notice = None if is_stale else dunning.notice(known, event, customer)
+    is_over = customer.deleted_at is not None or (row is not None and row.status in ENDED)
+    notice = None if is_stale or is_over else dunning.notice(known, event, customer)
     return effects + ([notice] if notice is not None else [])
 
 

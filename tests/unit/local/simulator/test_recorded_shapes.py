@@ -20,8 +20,8 @@ CLOVER_OR_OLDER = "2019"
 Keys = dict[tuple[str, ApiShape], set[str]]
 
 UNSIMULATED = {
-    "subscription": {"discount"},  # `discounts` since 2025; the simulator has them as ids
-    "invoice": {"payments", "total_discount_amounts"},  # only where they are expanded
+    "subscription": {"discount", "default_source"},  # `discounts` since 2025, as ids; cards are payment methods
+    "invoice": {"payments", "total_discount_amounts", "customer_address"},  # expanded ones; customers have no address
     "customer": {"deleted", "object", "discount", "sources", "subscriptions"},
     "charge": {"application", "transfer", "refunds", "review", "source_transfer"},
     "payment_method": {"link", "us_bank_account", "cashapp"},

