@@ -48,7 +48,13 @@ _EVENTS = (
 
 _OTHERWISE = {
     "events": f"t.event_id IN ({_EVENTS})",
-    "dead_letters": (f"(t.account = $1 AND t.customer_id = $2) OR t.event_id IN ({_EVENTS})"),
+    "dead_letters": (
+        '(t.consumer_group, t.topic, t.partition, t."offset") IN ('  # noqa: S608  # only constants
+        'SELECT d.consumer_group, d.topic, d.partition, d."offset" FROM billing.dead_letters d '
+        "WHERE d.account = $1 AND d.customer_id = $2 "
+        'UNION SELECT d.consumer_group, d.topic, d.partition, d."offset" FROM billing.dead_letters d '
+        f"WHERE d.event_id IN ({_EVENTS}))"
+    ),
     "memberships": "t.organization_id = $3",
     "users": (
         f"t.account = $1 AND t.user_id IN ({_MEMBERS} UNION SELECT c.user_id FROM billing.customers c "  # noqa: S608  # only constants

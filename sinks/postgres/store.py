@@ -240,9 +240,11 @@ class Transaction:
     async def _lock_timers(self, loaded: Sequence[Row | None]) -> None:
         """Locks timers that were loaded without a lock. Raises Conflict if the scheduler has fired one meanwhile."""
         shape = loading.SHAPES[Timer]
-        keys = as_texts([row.key[0] for row in loaded if row is not None])
-        now = [shape.row(record) for record in await self._connection.fetch(loading.LOCK_TIMERS, keys)]
-        if sorted(map(repr, now)) != sorted(map(repr, loaded)):
+        known = {row.key: row for row in loaded if row is not None}
+        keys = as_texts([key[0] for key in known])
+        records = await self._connection.fetch(loading.LOCK_TIMERS, keys)
+        now = {row.key: row for row in map(shape.row, records)}
+        if now != known or len(known) != len(loaded):
             self.is_broken = True
             raise Conflict("timers: another transaction has changed one of these rows")
 
