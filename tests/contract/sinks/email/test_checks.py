@@ -70,6 +70,9 @@ CARD = PaymentMethod(
 DUE_BY = NOW + timedelta(days=2)
 DISPUTE = Dispute(account="", dispute_id="dp_1", amount=500, currency="eur", status="needs_response", due_by=DUE_BY)
 
+NAMES = {"name": "Jane New", "organization": "Doe Ltd"}
+"""The names of now, which every mail to a customer has."""
+
 DUNNING = ("payment-failed", "payment-reminder", "payment-urgent", "payment-final")
 
 
@@ -212,7 +215,8 @@ async def test_a_renewal_is_announced_until_its_date(desk: Desk) -> None:
     """T23: an outage may outlast the date."""
     await desk.store(ACTIVE)
     key, past = "renewal::evt_9", (NOW - timedelta(days=1)).isoformat()
-    assert await desk.ask("renewal-reminder", key, subscription_id="sub_1") is None
+    data = await desk.data("renewal-reminder", key, subscription_id="sub_1")
+    assert data == {**SAMPLES["renewal-reminder"], "subscription_id": "sub_1", **NAMES}
     assert await desk.reason("renewal-reminder", key, renews_at=past) == "the renewal date has passed"
 
 
@@ -288,7 +292,8 @@ async def test_a_welcome_mail_is_completed_by_the_subscriptions_event(desk: Desk
     key = "welcome::sub_1"
     bare = {"interval": None, "price": None, "trial_end": None}
     assert isinstance(await desk.ask("subscription-welcome", key, age=timedelta(0), **bare), NotYet)
-    assert await desk.ask("subscription-welcome", key, age=WELCOME_WAIT, **bare) is None
+    late = await desk.data("subscription-welcome", key, age=WELCOME_WAIT, **bare)
+    assert late == {**SAMPLES["subscription-welcome"], **bare, **NAMES}
     await desk.store(TRIALING)
     data = await desk.data("subscription-welcome", key, age=timedelta(0), **bare)
     assert (data["interval"], data["price"]) == ("year", {"amount": 29_000, "currency": "eur"})

@@ -43,7 +43,9 @@ from streams.rules.catalog import RULES
 from tests.kits.rulekit import DAY, NOW, at
 
 JANE = {"email": "jane.erasable@example.com", "name": "Jane Erasable"}
-NEEDLES = ("jane", "erasable", "9753")
+LAST4 = "z9q7"
+"""Stands for the last digits of the card. Random ids (hexadecimal), times and amounts cannot contain it."""
+NEEDLES = ("jane", "erasable", LAST4)
 """Lower-case texts that identify the customer: the name and the last digits of the card."""
 LATE = NOW + 10 * DAY
 GONE = LATE + 30 * DAY
@@ -173,7 +175,7 @@ async def rig(
 
 def history(make: StripeEvents) -> list[Json]:
     """A year of events about Jane, with her name in every place that can contain it."""
-    card = payment_method(make, "pm_1", last4="9753")
+    card = payment_method(make, "pm_1", last4=LAST4)
     bad = make.subscription(start=NOW, status="a ninth", metadata={"name": JANE["name"]})
     return [
         make.event("customer.created", make.customer(**JANE), NOW),  # type: ignore[arg-type]  # the builder's keywords
@@ -268,7 +270,7 @@ def late_events(make: StripeEvents) -> dict[str, Json]:
     }
     refunded = charge(make, "ch_1", refunded=2900, **person)
     disputed = dispute(make, "dp_late", charge="ch_1", evidence={"customer_name": JANE["name"]})
-    card = payment_method(make, "pm_1", last4="9753", **person)
+    card = payment_method(make, "pm_1", last4=LAST4, **person)
     warning = {"id": "issfr_1", "object": "radar.early_fraud_warning", "charge": "ch_1", "fraud_type": "stolen"}
     setup = {"id": "seti_1", "object": "setup_intent", "payment_method": "pm_1", "status": "succeeded"}
     invoices = {
@@ -302,9 +304,7 @@ async def test_B6_late_events_bring_no_personal_data_back(rig: ErasureKit, make:
     await rig.process(await rig.due("erase::sub_1"))
     for name, event in late_events(make).items():
         await rig.process(event | {"id": f"evt_late_{name}"})
-        found = await rig.found()
-        found.pop("9753", None)  # random event ids may contain it; the card's row is checked below
-        assert (name, found) == (name, {})
+        assert (name, await rig.found()) == (name, {})
     (card,) = await rig.rows("SELECT brand, last4, exp_year FROM billing.payment_methods")
     assert card == {"brand": None, "last4": None, "exp_year": None}
     (paid,) = await rig.rows("SELECT status FROM billing.payments WHERE invoice_id = 'in_3'")
@@ -331,7 +331,7 @@ async def test_B6_who_returns_after_the_erasure_is_a_new_customer(rig: ErasureKi
     )
     rig.now[0] = at(back + 40 * DAY)
     await rig.process(await rig.due("erase::sub_new"))
-    assert set(await rig.found()) <= {"9753"}  # random event ids may contain it
+    assert await rig.found() == {}
 
 
 async def test_B6_later_events_in_the_batch_of_the_erasure_are_not_erased(rig: ErasureKit, make: StripeEvents) -> None:
@@ -339,18 +339,21 @@ async def test_B6_later_events_in_the_batch_of_the_erasure_are_not_erased(rig: E
     rig.now[0] = at(GONE)
     due = await rig.due("erase::sub_1")
     before = make.event("customer.updated", make.customer(**JANE), GONE - 5, previous={"name": None})  # type: ignore[arg-type]  # the builder's keywords
+    late = make.event("customer.updated", make.customer(**JANE), GONE + 3, previous={"name": None})  # type: ignore[arg-type]  # as above
+    begun = make.event("customer.subscription.created", make.subscription("sub_new", start=GONE + 4), GONE + 4)
     back = make.event(
         "customer.updated", make.customer(email="new@example.com", name="New"), GONE + 5, previous={"email": None}
     )
 
-    verdicts = await rig.process(before, due, back, due)
+    verdicts = await rig.process(before, due, late, begun, back, due)
 
-    assert verdicts == [Applied(), Applied(), Applied(), Duplicate()]
+    assert verdicts == [Applied(), Applied(), Applied(), Applied(), Applied(), Duplicate()]
     assert await rig.found() == {}
     (customer,) = await rig.rows("SELECT email, name FROM billing.customers")
     assert customer == {"email": "new@example.com", "name": "New"}
-    (row,) = await rig.rows("SELECT payload FROM billing.events WHERE event_id = $1", back["id"])
-    assert row["payload"] is not None
+    kept = {row["event_id"] for row in await rig.rows("SELECT event_id FROM billing.events WHERE payload IS NOT NULL")}
+    assert {begun["id"], back["id"]} <= kept
+    assert not {before["id"], late["id"]} & kept
 
 
 async def test_B6_a_new_subscription_stops_the_erasure(rig: ErasureKit, make: StripeEvents) -> None:
@@ -396,7 +399,7 @@ async def test_B6_the_export_has_all_stored_data_and_is_deleted_with_it(rig: Era
     assert {name: len(rows) for name, rows in sheets.items()} == manifest["rows"]
     assert (manifest["customer_id"], manifest["organization_id"]) == ("cus_1", Organization.id_of("", "cus_1"))
     assert documents["customers"][0]["email"] == sheets["customers"][0]["email"] == JANE["email"]
-    assert documents["payment_methods"][0]["last4"] == "9753"
+    assert documents["payment_methods"][0]["last4"] == LAST4
     assert len(documents["events"]) == len(history(make)) + 1
     assert documents["events"][0]["payload"]["object"] == "event"
     for name in ("organizations", "users", "memberships", "subscriptions", "payments", "emails", "timers"):
