@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from tests.paths import ROOT
 
-CONFIG = '[endpoints.default]\nmode = "test"\nsecrets = ["whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="]\n'
+CONFIG = 'mode = "test"\n[endpoints.default]\nsecrets = ["whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="]\n'
 KEY = "sk_test_" + "1" * 24
 
 POSTGRES_AWAY = [
