@@ -18,6 +18,7 @@ from eventlog.dead_letters import DeadLetterPublisher
 from schemas.dead_letter import original_headers
 from schemas.errors import Conflict
 from schemas.kafka_access import KafkaAccess
+from schemas.mail_settings import Mail
 from schemas.record import Record, record_of
 from schemas.references import References
 from schemas.settings import Config, Mode
@@ -32,6 +33,8 @@ from tests.kits.ends import end_of
 from tests.kits.notes import note_body, note_headers, notes
 
 TOPIC = "events"
+LINK = "https://example.com"
+PUBLIC_LINKS = Mail(app_url=LINK, update_payment_url=LINK, survey_url=LINK, return_url=LINK)
 
 
 @dataclass
@@ -155,7 +158,8 @@ async def test_an_event_of_the_other_mode_is_a_dead_letter(bench: ProcessorKit, 
     """Whatever appended it, and in both directions. It changes no row, and no number of them trips the brake."""
     live = bench.processor
     for mode, event in ((Mode.TEST, {"livemode": True}), (Mode.LIVE, {})):
-        processor = replace(live, config=Config(mode=mode), brake=Brake(Limits(window=4, least=2, ratio=0.5, run=2)))
+        brake = Brake(Limits(window=4, least=2, ratio=0.5, run=2))
+        processor = replace(live, config=Config(mode=mode, mail=PUBLIC_LINKS), brake=brake)
         records = []
         for number, type_ in enumerate(("note.written", "note.written", "note.written", "no.rule")):
             body = orjson.dumps(orjson.loads(note_body(f"evt_{mode}_{number}", type_=type_)) | event)

@@ -8,13 +8,15 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
+from alembic import command
 from pydantic import SecretStr
+from sqlalchemy import Connection, text
 
 from schemas.errors import StoreUnavailable
 from sinks.postgres import backfill, migration, tables
 from sinks.postgres.backfill import Backfill, open_backfills, run_backfills
 from sinks.postgres.migration import migrate
-from sinks.postgres.pool import Session, SessionTimeouts, connect
+from sinks.postgres.pool import Session, SessionTimeouts, connect, make_engine
 from tests.kits.storekit import ask, until
 
 LOWER = Backfill(
@@ -111,29 +113,33 @@ async def test_a_locked_row_is_waited_for_and_blocks_nothing_else(
         assert await task == {LOWER.name: 10}
 
 
-ACCESS_COLUMNS = {
-    "organizations": "has_access access_reason access_changes_at access_until access_after access_version",
-    "subscriptions": "stripe_status latest_invoice cancellation_reason pause_collection failed_invoice cancel_at "
-    "resumes_at invoices price_changes newest items pending_update items_version",
-}
-"""The columns of revision 0012, without which its tables are those of the revisions before it."""
+async def _migrated_to(url: SecretStr, revision: str) -> None:
+    """Run the revisions up to this one on an empty database, as an older version of this code did."""
+    connection = await make_engine(url, application="test", own_session=True).connect()
+    try:
+        await connection.execute(text("CREATE SCHEMA billing"))
+        await connection.commit()
+        await connection.run_sync(_upgrade, revision)
+        await connection.commit()
+    finally:
+        await connection.invalidate()
+        await connection.close()
+
+
+def _upgrade(connection: Connection, revision: str) -> None:
+    config = migration._config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 async def test_a_revision_waits_shortly_for_its_lock_and_tries_again(
-    database: SecretStr, monkeypatch: pytest.MonkeyPatch
+    database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long reader must not make the migration stop all others: waiting for the lock, it blocks them."""
     monkeypatch.setattr(migration, "_BOUNDS", SessionTimeouts(statement_s=60, lock_s=0.2))
     monkeypatch.setattr(migration, "_LOCK_PAUSE_S", 0.3)
-    await ask(database, "DROP TABLE billing.backfills")
-    for dropped in ("VIEW billing.access", "FUNCTION billing.count_access CASCADE"):
-        await ask(database, f"DROP {dropped}")
-    for table, names in ACCESS_COLUMNS.items():
-        for name in names.split():
-            await ask(database, f"ALTER TABLE billing.{table} DROP COLUMN {name}")
-    await ask(database, "UPDATE billing.alembic_version SET version_num = '0006'")
-    for name in ("closed_at", "lost_at", "recovered_by", "dunning_steps"):
-        await ask(database, f"ALTER TABLE billing.payments DROP COLUMN {name}")
+    database = SecretStr(database_url)
+    await _migrated_to(database, "0006")
     async with session(database) as reader, session(database) as other:
         long_read = reader.transaction()
         await long_read.start()
