@@ -15,7 +15,7 @@ from sqlalchemy import exists, select
 from sinks.postgres.failures import classified
 from sinks.postgres.migration import migrate, newest_revision, revision
 from sinks.postgres.pool import connect, reading
-from sinks.postgres.tables import backfills, metadata
+from sinks.postgres.tables import backfills, database_identity, metadata
 
 _BEGIN = "INSERT INTO billing.rebuilds (topic, started_at, offsets) VALUES ($1, $2, $3) RETURNING rebuild_id"
 _END = "UPDATE billing.rebuilds SET ended_at = $2, counts = $3 WHERE rebuild_id = $1"
@@ -24,6 +24,9 @@ SELECT event_id, type, source, endpoint, $1::text AS topic, "partition", "offset
     coalesce(received_at, applied_at) AS at
 FROM billing.events WHERE outcome = 'waiting' AND payload IS NOT NULL ORDER BY created, event_id LIMIT 10000
 """
+
+_OF_MIGRATE = (backfills, database_identity)
+"""Tables in which `migrate` itself inserts rows: they are not empty in a new database."""
 
 
 class NotEmpty(Exception):
@@ -39,7 +42,7 @@ async def prepare(url: SecretStr) -> None:
     elif found != newest_revision():
         raise NotEmpty(f"the database is at revision {found}, not {newest_revision()}: it is in use by another version")
     async with reading(url) as connection:
-        for table in (table for table in metadata.sorted_tables if table is not backfills):
+        for table in (table for table in metadata.sorted_tables if table not in _OF_MIGRATE):
             if (await connection.execute(select(exists(select(1).select_from(table))))).scalar():
                 raise NotEmpty(f"the database is not empty: table {table.name} has rows")
 
