@@ -111,10 +111,22 @@ def test_a_dead_worker_is_restarted_and_reported(systems: tuple[Path, Path]) -> 
     eventually(is_back, within_s=30)
 
 
-def test_trigger_is_refused_for_a_live_endpoint(systems: tuple[Path, Path]) -> None:
-    refused = billing("trigger", "invoice.paid", "--endpoint", "live", env=settings_of(systems[0]))
+def test_trigger_is_refused_in_live_mode(systems: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = settings_of(systems[0])
+    text = Path(settings["BILLING_CONFIG"]).read_text()
+    config = tmp_path / "live.toml"
+    config.write_text(text.replace('mode = "test"', 'mode = "live"', 1))
+    assert config.read_text() != text
+    refused = billing("trigger", "invoice.paid", env={**settings, "BILLING_CONFIG": str(config)})
     assert refused.returncode == 2
-    assert "live mode" in refused.stderr
+    assert 'mode = "live"' in refused.stderr
+
+
+def test_trigger_is_refused_with_a_live_key(systems: tuple[Path, Path]) -> None:
+    settings = settings_of(systems[0])
+    refused = billing("trigger", "invoice.paid", env={**settings, "BILLING_STRIPE_API_KEY": "sk_" + "live_1"})
+    assert refused.returncode == 2
+    assert "live key" in refused.stderr
 
 
 def test_secrets_are_in_no_command_line_and_no_log(systems: tuple[Path, Path]) -> None:
