@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 _EVENT_LOOP = "event_loop"
 _SHORTEST_S, _LONGEST_S = 0.25, 10.0
+_ANSWER_WITHIN_S = 1.0
+"""When another check ends the process, a loop that does not beat within this time is named with its reason."""
 
 
 class LoopBeat:
@@ -36,6 +38,16 @@ class LoopBeat:
         while True:
             self._beats += 1
             await asyncio.sleep(_SHORTEST_S)
+
+    def is_silent(self, stopped: threading.Event) -> bool:
+        """Wait up to a second for a beat, or for `stopped`. Returns whether there was none."""
+        before, deadline = self._beats, time.monotonic() + _ANSWER_WITHIN_S
+        while self._beats == before:
+            if time.monotonic() >= deadline:
+                return True
+            if stopped.wait(_SHORTEST_S / 5):
+                break
+        return False
 
     def check(self) -> str | None:
         still = self._stillness.look(time.monotonic(), self._beats)
@@ -78,9 +90,15 @@ class Watchdog:
             for name, check in self._checks.items():
                 # Check the event loop after each check: one that waits for brokers must not hide a blocked loop.
                 for source, reason in ((name, check()), (_EVENT_LOOP, self._loop_beat.check())):
-                    if reason is not None and not self._stopped.is_set():
-                        self._reason = f"{source}: {reason}"
-                        self._end(self._reason)
+                    if reason is None:
+                        continue
+                    found = f"{source}: {reason}"
+                    # A blocked loop also stops what the other checks watch, and one of them may reach its limit first.
+                    if source != _EVENT_LOOP and self._loop_beat.is_silent(self._stopped):
+                        found += f"; {_EVENT_LOOP}: the event loop has not turned for at least {_ANSWER_WITHIN_S:.0f} s"
+                    if not self._stopped.is_set():
+                        self._reason = found
+                        self._end(found)
                         return
 
 

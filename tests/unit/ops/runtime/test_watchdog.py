@@ -73,6 +73,24 @@ async def test_a_reason_ends_the_process_and_shows_in_livez() -> None:
     assert watchdog.trouble() == reasons[0]
 
 
+async def test_a_blocked_loop_is_named_when_another_check_reaches_its_limit_first() -> None:
+    ended = threading.Event()
+    reasons: list[str] = []
+
+    def end(reason: str) -> None:
+        reasons.append(reason)
+        ended.set()
+
+    watchdog = Watchdog({"offsets": lambda: "no offset has moved for 8 s"}, limit_s=8, end=end)
+    watchdog.start()
+    await asyncio.sleep(0)
+    assert ended.wait(20), "this wait blocks the loop"
+    await watchdog.stop()
+    assert reasons == [
+        "offsets: no offset has moved for 8 s; event_loop: the event loop has not turned for at least 1 s"
+    ]
+
+
 async def test_a_running_loop_is_not_ended() -> None:
     checked = threading.Event()
     calls: list[int] = []
