@@ -32,6 +32,7 @@ from local.stack.postgres import EmbeddedPostgres
 from local.stripe.builder import Json, StripeEvents
 from local.stripe.events import EXAMPLES
 from local.stripe.post import post
+from ops.runtime.exit_codes import ExitCode
 from sinks.postgres.brakes import Brakes
 from tests.e2e.test_readers import documented_metrics
 from tests.faulty_mailbox import FaultyMailbox
@@ -181,6 +182,7 @@ def situation(folder: Path) -> Iterator[Situation]:
         }
         with running_system(folder / ".billing", settings=settings) as system:
             put_tools(folder / "tools", system.postgres)
+            (folder / "client.properties").write_text("security.protocol=PLAINTEXT\n")
             events = happenings(int(time.time()))
             stripe.add_events(*(events[name] for name in MISSING))
             stripe.lists["", "subscriptions"] = [events["applied"]["data"]["object"]]
@@ -278,10 +280,15 @@ def test_each_command_has_the_documented_result(brought: Situation, command: Com
     assert done.returncode == command.exit_code, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("query", [block for language, block in _FENCE.findall(RUNBOOK) if language == "sql"])
+def test_each_query_fits_the_schema(brought: Situation, query: str) -> None:
+    asyncio.run(fetch(brought.system, query))
+
+
 def test_a_worker_without_a_database_reports_it_in_one_line(brought: Situation) -> None:
     line = 'BILLING_DATABASE_URL="postgresql://billing@127.0.0.1:1/billing" billing worker'
-    done = brought.run(Command("", line, 3))
-    assert done.returncode == 3
+    done = brought.run(Command("", line, ExitCode.UNAVAILABLE))
+    assert done.returncode == ExitCode.UNAVAILABLE
     assert done.stderr.splitlines()[-1].startswith("billing worker: no answer from Postgres")
     assert "Traceback" not in done.stderr
 
@@ -298,7 +305,7 @@ def test_a_held_worker_continues_after_release(brought: Situation) -> None:
 def test_counters_of_alarms_exist_before_the_first_increase(brought: Situation) -> None:
     """Prometheus needs a sample of 0: a series that starts with 1 counts as no increase."""
     system = brought.system
-    urls = (f"{system.gateway_url}/metrics", system.metrics_url("worker-1"), system.metrics_url("dispatcher"))
+    urls = [system.metrics_url(name) for name in ("gateway", "worker-1", "dispatcher")]
     shown = "".join(urllib.request.urlopen(url, timeout=10).read().decode() for url in urls)
     counted = 0
     for rule in ALERTS:
@@ -310,8 +317,8 @@ def test_counters_of_alarms_exist_before_the_first_increase(brought: Situation) 
 
 
 def test_no_command_hides_from_the_test() -> None:
-    """Output is in `text` blocks, commands in `sh` blocks, and each command that the prose names is in a block too."""
-    assert {language for language, _ in _FENCE.findall(RUNBOOK)} == {"sh", "text"}
+    """Output is in `text` blocks, queries in `sql` blocks, commands in `sh` blocks, those that the prose names too."""
+    assert {language for language, _ in _FENCE.findall(RUNBOOK)} == {"sh", "sql", "text"}
     assert RUNBOOK.count("```") == 2 * len(_FENCE.findall(RUNBOOK))
     run = [command.line for command in commands(RUNBOOK)]
     named = re.findall(r"`(billing [^`]+)`", _FENCE.sub("", RUNBOOK))

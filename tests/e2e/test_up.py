@@ -111,15 +111,25 @@ def test_a_dead_worker_is_restarted_and_reported(systems: tuple[Path, Path]) -> 
     eventually(is_back, within_s=30)
 
 
-def test_trigger_is_refused_in_live_mode(systems: tuple[Path, Path], tmp_path: Path) -> None:
-    settings = settings_of(systems[0])
-    text = Path(settings["BILLING_CONFIG"]).read_text()
-    config = tmp_path / "live.toml"
-    config.write_text(text.replace('mode = "test"', 'mode = "live"', 1))
-    assert config.read_text() != text
-    refused = billing("trigger", "invoice.paid", env={**settings, "BILLING_CONFIG": str(config)})
+def test_trigger_is_refused_for_a_live_system(systems: tuple[Path, Path], tmp_path: Path) -> None:
+    env = settings_of(systems[0])
+    config = Path(env["BILLING_CONFIG"]).read_text()
+    assert (config.count('mode = "test"'), config.count("[mail]\n")) == (1, 1)
+    names = ("app_url", "update_payment_url", "survey_url", "return_url")
+    public = "".join(f'{name} = "https://app.example.com/{name}"\n' for name in names)
+    config = config.replace("[mail]\n", f"[mail]\n{public}")
+    live = tmp_path / "config.toml"
+    live.write_text(config.replace('mode = "test"', 'mode = "live"'))
+    live.chmod(0o600)
+    refused = billing("trigger", "invoice.paid", env=env | {"BILLING_CONFIG": str(live)})
     assert refused.returncode == 2
-    assert 'mode = "live"' in refused.stderr
+    assert 'mode = "live": test events are not allowed' in refused.stderr
+
+
+def test_trigger_is_refused_for_an_unknown_endpoint(systems: tuple[Path, Path]) -> None:
+    refused = billing("trigger", "invoice.paid", "--endpoint", "live", env=settings_of(systems[0]))
+    assert refused.returncode == 2
+    assert "no endpoint live (configured: default)" in refused.stderr
 
 
 def test_trigger_is_refused_with_a_live_key(systems: tuple[Path, Path]) -> None:

@@ -1,5 +1,5 @@
 """A fake Stripe over HTTP with lists: events by time and cursor, subscriptions, invoices and accounts.
-It also returns one event by its id. All other requests are refused.
+It also returns one object of these lists by its id. All other requests are refused.
 
 As at Stripe, lists are newest first, with `starting_after`, `ending_before`, `created[gte]`, `created[lt]` and `types`,
 at most 100 objects a page, indented. The fake can be set to refuse, fail, hang, answer slowly or repeat objects.
@@ -56,7 +56,7 @@ class ListingStripe:
     async def __aenter__(self) -> ListingStripe:
         app = web.Application()
         app.router.add_get("/v1/{name}", self._handle)
-        app.router.add_get("/v1/events/{id}", self._retrieve)
+        app.router.add_get("/v1/{name}/{id}", self._retrieve)
         app.router.add_post("/v1/{path:.+}", self._refuse)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -91,8 +91,8 @@ class ListingStripe:
         return self._list(request, account)
 
     async def _retrieve(self, request: web.Request) -> web.Response:
-        events = self.lists.get((request.headers.get("Stripe-Account", ""), "events"), [])
-        for item in events:
+        account = request.headers.get("Stripe-Account", "")
+        for item in self.lists.get((account, request.match_info["name"]), []):
             if item["id"] == request.match_info["id"]:
                 return self._answer(item)
         return self._missing(request.match_info["id"])
