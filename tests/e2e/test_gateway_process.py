@@ -56,7 +56,7 @@ class GatewayProcess:
             self.popen = subprocess.Popen([sys.executable, "-m", "ops.cli", "gateway"], cwd=ROOT, env=env, stderr=log)
         processes = int(extra.get("BILLING_GATEWAY_PROCESSES", "1"))
         try:
-            eventually(lambda: len(self.logged("gateway.listening")) == processes, within_s=20, what="listening")
+            eventually(lambda: len(self.logged("gateway.listening")) == processes, within_s=60, what="listening")
         except AssertionError:
             self.popen.kill()
             raise AssertionError(self.log.read_text()) from None
