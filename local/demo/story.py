@@ -17,6 +17,21 @@ STARTER = Price("price_starter_monthly", 1900, "eur", "month", "Starter")
 PRO = Price("price_pro_monthly", 4900, "eur", "month", "Pro")
 
 
+TOO_LATE = frozenset({("Ada", "trial-reminder"), ("Ada", "trial-ending")})
+"""Mails, by person and template, that are withheld: Ada's trial ended two days before the story is told."""
+
+OVERTAKEN = frozenset(
+    {
+        ("Ben", "payment-failed"),  # he pays some steps later
+        ("Ben", "payment-urgent"),
+        ("Dana", "payment-final"),  # Stripe closes the invoice in the next step
+        ("Emil", "card-expiring"),  # depends on the days that are left of this month
+        ("Finn", "dispute-due"),  # he wins the dispute in one of the next steps
+    }
+)
+"""Mails, by person and template, that are sent or withheld: the news may be over before the dispatcher takes them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
     """An expected timer: when it is due, in seconds since the epoch, and the mails it queues."""
@@ -215,6 +230,7 @@ def _ben(now: int) -> Sequence[Step]:
             "customer.subscription.updated",
             ben.subscription(PRO, start),
             start + 20,
+            previous={"default_payment_method": None},
             mails=(),
         ),
         ben.step(
