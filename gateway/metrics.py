@@ -13,6 +13,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_ALERTED = (
+    "accepted", "signature_mismatch", "not_stored", "overloaded", "error", "record_too_large", "body_too_large"
+)  # fmt: skip
+"""Outcomes that docs/alerts.yml names."""
 
 
 class GatewayMetrics:
@@ -72,5 +76,5 @@ class GatewayMetrics:
     def expect(self, endpoints: Iterable[str]) -> None:
         """Creates the series that alerts use with value 0: `increase()` does not count the first 1 of a new series."""
         for endpoint in endpoints:
-            for outcome in ("accepted", "signature_mismatch", "not_stored", "overloaded", "error"):
+            for outcome in _ALERTED:
                 self.requests.labels(endpoint, outcome)
