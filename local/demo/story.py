@@ -18,7 +18,7 @@ PRO = Price("price_pro_monthly", 4900, "eur", "month", "Pro")
 
 
 TOO_LATE = frozenset({("Ada", "trial-reminder"), ("Ada", "trial-ending")})
-"""Mails, by person and template, that are withheld: Ada's trial ended two days before the story is told."""
+"""Mails, by person and template, that are withheld: Ada's trial ended two days before the demo runs."""
 
 OVERTAKEN = frozenset(
     {
