@@ -79,8 +79,11 @@ def _guest_of(event: Mapping[str, object]) -> str | None:
     if o.get("object") != "checkout.session":
         return None
     email = _text(_mapping(o.get("customer_details")).get("email")) or _text(o.get("customer_email"))
-    if email is None:
-        return None
+    return None if email is None else guest_key(email)
+
+
+def guest_key(email: str) -> str:
+    """Returns `guest:` and a digest of the address, the same for any case of letters."""
     return "guest:" + hashlib.sha256(email.strip().lower().encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -71,6 +71,8 @@ EMAIL_STATUSES = ("queued", "sending", "sent", "failed", "suppressed", "withheld
 CALL_STATUSES = ("queued", "calling", "done", "failed", "suppressed", "withheld")
 EXPORT_STATUSES = ("queued", "working", "done", "failed", "expired", "deleted", "suppressed", "withheld")
 LETTER_STATUSES = ("open", "replayed", "resolved", "discarded")
+# `begun`: an action outside Postgres has started (a replay); it ends as `done` or `failed`, unless it was killed.
+AUDIT_OUTCOMES = ("begun", "done", "failed", "refused")
 
 WITHOUT_CUSTOMER = " OR ".join(
     f"type LIKE '{prefix}.%'" for prefix in ("charge.dispute", "review", "radar", "setup_intent", "refund")
@@ -637,6 +639,26 @@ backfills = Table(
     _json("after", null=True),
     Column("rows", BigInteger, nullable=False, server_default=text("0")),
     _time("done_at"),
+)
+
+# Who did what to which data (sinks/postgres/audit_log.py). It outlives erasures, so it has ids and no personal data.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("entry_id", BigInteger, Identity(), primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    _text("who", null=False),
+    _text("role", null=False),
+    _text("action", null=False),
+    _text("target", default=""),
+    _json("filter"),
+    Column("count", BigInteger),
+    _text("outcome", null=False),
+    _text("reason"),
+    _text("peer"),
+    Index("audit_log_at", "at"),
+    Index("audit_log_target", "target", "at", postgresql_where=text("target <> ''")),
+    _one_of("outcome", *AUDIT_OUTCOMES),
 )
 
 STATE_TABLES: dict[type[state.Row], Table] = {
