@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, assert_never
 
+from schemas.changes import Before
 from schemas.effects import (
     CallStripe,
     CancelTimers,
@@ -27,7 +28,7 @@ from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.reach import Reach
 from schemas.references import References
-from schemas.state import Timer, TimerStatus
+from schemas.state import Row, Timer, TimerStatus
 from schemas.timer import LINKING_TIMERS
 from streams.erased import without_personal_data
 from streams.rules.registry import Rule
@@ -43,6 +44,8 @@ class Outcome:
     stale: str | None = None
     customer_id: str | None = None
     """The customer id of the first saved row or queued order that has one. The event may not name its customer."""
+    written: list[tuple[Row | None, Row | None]] = field(default_factory=list)
+    """Each row that the event wrote, before and after (schemas/changes.py)."""
 
 
 def decide(rule: Rule, event: Event[Any], known: Known, references: References) -> list[Effect]:
@@ -85,34 +88,35 @@ def apply(
     `taken_over_at` is set for an imported object: timers that were due by then are stored as cancelled, so that no
     later event starts them either.
     """
-    outcome = Outcome()
+    outcome, rows = Outcome(), Before(known)
     for ordered in effects:
         effect = without_personal_data(ordered, known)
         match effect:
             case Save(row):
-                known.save(row)
+                rows.save(row)
                 outcome.customer_id = outcome.customer_id or getattr(row, "customer_id", None)
             case Remove(row):
-                known.remove(row)
+                rows.remove(row)
             case QueueEmail() | CallStripe() | OrderExport():
                 outcome.orders.append(effect)
                 outcome.customer_id = outcome.customer_id or effect.customer_id
             case Erase():
                 outcome.erase = effect
             case StartTimer():
-                _start(effect, event, known, taken_over_at)
+                _start(effect, event, known, rows, taken_over_at)
             case CancelTimers():
-                _cancel(effect, known)
+                _cancel(effect, known, rows)
             case FinishTimer(key):
-                _finish(key, known)
+                _finish(key, known, rows)
             case NoteStale(reason):
                 outcome.stale = reason
             case _:
                 assert_never(effect)
+    outcome.written = rows.pairs()
     return outcome
 
 
-def _start(effect: StartTimer, event: Event[Any], known: Known, taken_over_at: datetime | None) -> None:
+def _start(effect: StartTimer, event: Event[Any], known: Known, rows: Before, taken_over_at: datetime | None) -> None:
     present = known.timer(effect.key)
     is_past = taken_over_at is not None and effect.due_at <= taken_over_at and effect.kind not in LINKING_TIMERS
     if is_past and present is not None:
@@ -121,7 +125,7 @@ def _start(effect: StartTimer, event: Event[Any], known: Known, taken_over_at: d
         return
     if present is not None and present.status is TimerStatus.FIRED and present.due_at == effect.due_at:
         return  # its event is on the log already, and the timer must not fire twice for one due time
-    known.save(
+    rows.save(
         Timer(
             timer_key=effect.key,
             account=effect.account,
@@ -137,14 +141,14 @@ def _start(effect: StartTimer, event: Event[Any], known: Known, taken_over_at: d
     )
 
 
-def _cancel(effect: CancelTimers, known: Known) -> None:
+def _cancel(effect: CancelTimers, known: Known, rows: Before) -> None:
     for timer in known.timers_of(effect.account, effect.customer_id):
         is_meant = timer.kind in effect.kinds and effect.subject in ("", timer.subject)
         if is_meant:
-            known.save(replace(timer, status=TimerStatus.CANCELLED))
+            rows.save(replace(timer, status=TimerStatus.CANCELLED))
 
 
-def _finish(key: str, known: Known) -> None:
+def _finish(key: str, known: Known, rows: Before) -> None:
     timer = known.timer(key)
     if timer is not None and timer.is_open:
-        known.save(replace(timer, status=TimerStatus.DONE))
+        rows.save(replace(timer, status=TimerStatus.DONE))

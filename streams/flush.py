@@ -6,6 +6,7 @@ from datetime import datetime
 
 import orjson
 
+from schemas.changes import changes_of
 from schemas.fast_row import replace
 from schemas.record import Source
 from schemas.storable import bounded, bounded_or_none, reason_text
@@ -36,11 +37,12 @@ def _ledger_row(item: Item, attempt: Attempt, now: datetime, stream: str) -> Led
     envelope = item.decoded.envelope if item.decoded else describe(record.value)
     if envelope is None:
         return None
+    customer_id = envelope.customer_id or item.customer_id
     return LedgerRow(
         event_id=envelope.id,
         type=envelope.type,
         stream=stream,
-        customer_id=envelope.customer_id or item.customer_id,
+        customer_id=customer_id,
         account=envelope.account,
         livemode=envelope.livemode,
         created=envelope.created,
@@ -55,6 +57,7 @@ def _ledger_row(item: Item, attempt: Attempt, now: datetime, stream: str) -> Led
         attempts=attempt.number,
         applied_at=now,
         payload=_payload(item),
+        changes=None if item.is_barred or not item.written else changes_of(item.written, customer_id) or None,
     )
 
 
@@ -71,6 +74,7 @@ def _bare_row(row: LedgerRow) -> LedgerRow:
         endpoint=None,
         reason="the store refused the details of this event; its dead letter has the bytes",
         payload=None,
+        changes=None,
     )
 
 

@@ -9,6 +9,7 @@ from eventlog.dead_letters import RecordPosition
 from schemas.effects import Erase, Order
 from schemas.record import Record
 from schemas.references import References
+from schemas.state import Row
 from schemas.verdict import Verdict
 from streams.decode import Decoded, EventSummary, describe
 
@@ -38,6 +39,8 @@ class Item:
     orders: list[Order] = field(default_factory=list)
     """Rows to queue in the outboxes."""
     erase: Erase | None = None
+    written: list[tuple[Row | None, Row | None]] = field(default_factory=list)
+    """Each row that the event wrote, before and after."""
     customer_id: str | None = None
     """The customer id of the first row it wrote (`Outcome.customer_id`), or of a stored object that it names."""
     is_barred: bool = False

@@ -203,6 +203,7 @@ class Processor:
             return _dead(error, "decide")
         outcome = apply(effects, event, known, taken_over_at=taken_over_at(item))
         item.orders, item.erase, item.customer_id = outcome.orders, outcome.erase, outcome.customer_id
+        item.written = outcome.written
         return Applied() if outcome.stale is None else Stale(outcome.stale)
 
     def _wait(self, event: Event[Any], missed: NotKnownYet, known: Known, now: datetime) -> Waiting | Dead | None:

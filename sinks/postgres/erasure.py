@@ -39,7 +39,8 @@ _CLEARED = {
     ),
     # A waiting event becomes `ignored`: it cannot be retried without its payload, and its timer is cancelled.
     "events": (
-        f"payload = NULL, reason = CASE WHEN t.outcome IN ('waiting', 'dead') THEN '{ERASED}' ELSE t.reason END, "
+        "payload = NULL, changes = NULL, "
+        f"reason = CASE WHEN t.outcome IN ('waiting', 'dead') THEN '{ERASED}' ELSE t.reason END, "
         "outcome = CASE WHEN t.outcome = 'waiting' THEN 'ignored' ELSE t.outcome END"
     ),
 }

@@ -16,7 +16,7 @@ MOST = 20
 
 Found = dict[str, Any]
 
-_LEDGER_COLUMNS = [column for column in tables.events.c if column.name != "payload"]
+_LEDGER_COLUMNS = [column for column in tables.events.c if column.name not in ("payload", "changes")]
 
 
 async def ledger_row(connection: AsyncConnection, event_id: str) -> Found | None:

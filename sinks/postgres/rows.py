@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -35,6 +35,8 @@ class LedgerRow:
     """Number of attempts that led to this verdict. The ledger adds it to the number already stored."""
     applied_at: datetime | None
     payload: str | None
+    changes: Sequence[Mapping[str, Any]] | None = None
+    """What the event changed (schemas/changes.py); None if it changed nothing."""
 
 
 @value(frozen=True, slots=True, kw_only=True)

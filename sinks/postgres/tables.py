@@ -101,6 +101,7 @@ events = Table(
     _count("attempts"),
     _time("applied_at"),
     _json("payload", null=True),
+    _json("changes", null=True),
     _one_of("outcome", *OUTCOMES),
     Index("events_customer", "account", "customer_id", "created"),
     Index(

@@ -1,0 +1,127 @@
+"""What one event changes in the state rows: for each row, the fields that differ, before and after.
+
+The ledger stores it with the event (`events.changes`), so that "what did this event do?" has an answer after later
+events have overwritten the rows. Fields that only order events are left out: the event's own row says when it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any
+
+from schemas.known import Known
+from schemas.state import ROW_TYPES, Customer, Key, Organization, PaymentMethod, Row, Subscription, Timer, User
+
+Change = dict[str, Any]
+"""`table`, `key` (its parts joined by `/`, without an empty account), `did` (created, updated or removed), and
+`fields`: name → [before, after]. A field of a JSON object is named `column.field`."""
+
+_BOOKKEEPING: Mapping[type[Any], frozenset[str]] = {
+    Customer: frozenset({"linked_since"}),
+    User: frozenset({"address_of", "address_since"}),
+    Subscription: frozenset({"newest", "price_changes", "invoices"}),
+    Timer: frozenset({"data", "event_id"}),
+}
+"""Fields with which rules order and remember events. They say nothing about the customer."""
+_PERSONAL: Mapping[type[Any], frozenset[str]] = {
+    Customer: frozenset({"email", "name", "address"}),
+    Organization: frozenset({"billing_email", "name"}),
+    User: frozenset({"email"}),
+    PaymentMethod: frozenset({"type", "brand", "last4", "exp_month", "exp_year"}),
+}
+"""Fields with data on a person. An erasure finds the events of its customer only, so another customer's event must not
+keep them. A user belongs to several customers, so no event keeps theirs."""
+_TABLES = {
+    kind: "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in kind.__name__)[1:] + "s"
+    for kind in ROW_TYPES
+}
+
+
+def _is_shown(kind: type[Any], name: str) -> bool:
+    is_version = name == "version" or name.endswith("_version")
+    return not is_version and name not in _BOOKKEEPING.get(kind, ())
+
+
+_NAMES = {kind: tuple(f.name for f in fields(kind) if _is_shown(kind, f.name)) for kind in ROW_TYPES}
+_VALUES = {kind: attrgetter(*names) for kind, names in _NAMES.items()}
+
+
+class Before:
+    """Writes rows into `known` and remembers each as it was before its first write."""
+
+    __slots__ = ("_known", "_rows")
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+        self._rows: dict[tuple[type[Row], Key], Row | None] = {}
+
+    def save(self, row: Row) -> None:
+        self._note(row)
+        self._known.save(row)
+
+    def remove(self, row: Row) -> None:
+        self._note(row)
+        self._known.remove(row)
+
+    def pairs(self) -> list[tuple[Row | None, Row | None]]:
+        """Returns each written row before and after, in the order of the first writes. None: there is no row."""
+        return [(before, self._known.find(kind, key)) for (kind, key), before in self._rows.items()]
+
+    def _note(self, row: Row) -> None:
+        place = (type(row), row.key)
+        if place not in self._rows:
+            self._rows[place] = self._known.find(*place)
+
+
+def changes_of(pairs: Iterable[tuple[Row | None, Row | None]], customer_id: str | None) -> list[Change]:
+    """Returns the rows that differ, without those in which only bookkeeping differs.
+
+    `customer_id` is the customer of the event: personal data of any other is left out.
+    """
+    found = (_change(before, after, customer_id) for before, after in pairs if before is not after)
+    return [change for change in found if change is not None]
+
+
+def _change(before: Row | None, after: Row | None, customer_id: str | None) -> Change | None:
+    row = after if after is not None else before
+    if row is None:
+        return None
+    kind = type(row)
+    differing = dict(_fields(kind, before, after))
+    if kind in _PERSONAL and not _is_of(row, customer_id):
+        differing = {name: both for name, both in differing.items() if name.split(".")[0] not in _PERSONAL[kind]}
+    if not differing:
+        return None
+    did = "created" if before is None else "removed" if after is None else "updated"
+    key = "/".join(part for part in row.key if part)
+    return {"table": _TABLES[kind], "key": key, "did": did, "fields": differing}
+
+
+def _is_of(row: Row, customer_id: str | None) -> bool:
+    owner = getattr(row, "customer_id", None)
+    return owner is not None and owner == customer_id
+
+
+def _fields(kind: type[Row], before: Row | None, after: Row | None) -> Iterator[tuple[str, list[Any]]]:
+    names, values = _NAMES[kind], _VALUES[kind]
+    old: Sequence[Any] = values(before) if before is not None else (None,) * len(names)
+    new: Sequence[Any] = values(after) if after is not None else (None,) * len(names)
+    for name, one, other in zip(names, old, new, strict=True):
+        if one == other or (before is None and _is_empty(other)) or (after is None and _is_empty(one)):
+            continue
+        if isinstance(one or other, Mapping):
+            yield from _parts(name, one or {}, other or {})
+        else:
+            yield name, [one, other]
+
+
+def _parts(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+    for key in {**one, **other}:
+        if one.get(key) != other.get(key):
+            yield f"{name}.{key}", [one.get(key), other.get(key)]
+
+
+def _is_empty(field: object) -> bool:
+    return field is None or field is False or field in ("", 0) or field == {} or field == []
