@@ -1,6 +1,6 @@
 """Builds multi-row SQL statements from dataclasses, with one list per column that Postgres unnests.
 
-The statements are built once from tables.py and the fields of the dataclasses, so a new column needs no SQL. Lists of
+The statements are built once from the tables and the fields of the dataclasses, so a new column needs no SQL. Lists of
 texts and times are sent as JSON, all others as arrays. For each element of an array, the driver checks twice whether it
 is an array itself, and it splits times into parts in Python. With JSON, a text costs half the time in the client and no
 more in the server. A time costs a third in the client; the server needs more, but less than the client saves

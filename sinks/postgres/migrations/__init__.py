@@ -1,4 +1,4 @@
 """Alembic revisions that create the schemas. They are written by hand and must not be edited once released.
 
-A test compares their result with tables.py.
+A test compares their result with the package `tables`.
 """

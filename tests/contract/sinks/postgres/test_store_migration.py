@@ -1,4 +1,4 @@
-"""`billing migrate`: the revisions produce the schema of tables.py, once, whoever runs them and however often."""
+"""`billing migrate`: the revisions produce the schema of sinks/postgres/tables, once, whoever runs them and however often."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _checks(connection: Connection) -> set[tuple[str, str | None]]:
 
 
 async def test_the_checks_list_the_same_values(database: SecretStr) -> None:
-    """Compared in Postgres' own notation, by creating the tables again from tables.py."""
+    """Compared in Postgres' own notation, by creating the tables again from their definitions."""
     query = (
         "SELECT array_agg(conrelid::regclass::text || pg_get_constraintdef(oid) ORDER BY 1) "
         "FROM pg_constraint WHERE contype = 'c' AND connamespace = 'billing'::regnamespace"

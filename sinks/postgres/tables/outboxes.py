@@ -1,0 +1,127 @@
+"""The tables of outboxes (sinks/postgres/outboxes.py), and what the dispatcher stores beside them."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Table
+from sqlalchemy import text as sql
+
+from sinks.postgres.columns import count, flag, json, one_of, text, time
+from sinks.postgres.tables.metadata import metadata
+
+# `suppressed`: ordered while `billing rebuild` applied the log again (recovery/rebuild). Never delivered.
+# `withheld`: not delivered on purpose; `last_error` has the reason (sinks/outbox/truth.py).
+EMAIL_STATUSES = ("queued", "sending", "sent", "failed", "suppressed", "withheld")
+CALL_STATUSES = ("queued", "calling", "done", "failed", "suppressed", "withheld")
+EXPORT_STATUSES = ("queued", "working", "done", "failed", "expired", "deleted", "suppressed", "withheld")
+
+# The e-mail outbox. If `recipient` is null, the customer's address at the time of sending is used.
+emails = Table(
+    "emails",
+    metadata,
+    text("email_key", key=True),
+    text("event_id", null=False),
+    text("account", default=""),
+    text("customer_id"),
+    text("template", null=False),
+    text("recipient"),
+    text("locale"),
+    flag("livemode"),
+    json("data"),
+    text("status", default="queued"),
+    count("attempts"),
+    time("queued_at", null=False),
+    time("next_attempt_at", null=False),
+    text("claimed_by"),
+    time("sent_at"),
+    text("message_id"),
+    text("last_error"),
+    Index("emails_due", "next_attempt_at", postgresql_where=sql("status in ('queued', 'sending')")),
+    Index("emails_customer", "account", "customer_id"),
+    Index("emails_event", "event_id"),
+    Index("emails_queued", "queued_at"),
+    Index("emails_failed", "queued_at", postgresql_where=sql("status = 'failed'")),
+    one_of("status", *EMAIL_STATUSES),
+)
+
+# The outbox of calls to Stripe's API. `call_key` is also the idempotency key.
+stripe_calls = Table(
+    "stripe_calls",
+    metadata,
+    text("call_key", key=True),
+    text("event_id", null=False),
+    text("account", default=""),
+    text("customer_id"),
+    flag("livemode"),
+    text("method", null=False),
+    text("path", null=False),
+    json("params"),
+    text("purpose", default=""),
+    text("status", default="queued"),
+    count("attempts"),
+    time("queued_at", null=False),
+    time("next_attempt_at", null=False),
+    text("claimed_by"),
+    time("done_at"),
+    text("last_error"),
+    Index("stripe_calls_due", "next_attempt_at", postgresql_where=sql("status in ('queued', 'calling')")),
+    Index("stripe_calls_customer", "account", "customer_id"),
+    Index("stripe_calls_event", "event_id"),
+    Index("stripe_calls_queued", "queued_at"),
+    Index("stripe_calls_failed", "queued_at", postgresql_where=sql("status = 'failed'")),
+    one_of("status", *CALL_STATUSES),
+)
+
+# Archives of all data on a customer (behaviours.md B6), see sinks/exports/orders.py. `location` is where the archive is
+# stored or being written, under BILLING_EXPORTS_URL. It is null before the first claim and when no archive is left.
+exports = Table(
+    "exports",
+    metadata,
+    text("export_key", key=True),
+    text("event_id", null=False),
+    text("account", default=""),
+    text("customer_id", null=False),
+    text("organization_id", null=False),
+    text("status", default="queued"),
+    count("attempts"),
+    time("requested_at", null=False),
+    time("next_attempt_at", null=False),
+    time("expires_at", null=False),
+    time("done_at"),
+    text("claimed_by"),
+    text("location"),
+    Column("bytes", BigInteger),
+    text("sha256"),
+    text("last_error"),
+    Index(
+        "exports_due",
+        "next_attempt_at",
+        postgresql_where=sql("status in ('queued', 'working', 'done', 'expired')"),
+    ),
+    Index("exports_customer", "account", "customer_id"),
+    Index("exports_event", "event_id"),
+    Index("exports_requested", "requested_at"),
+    Index("exports_failed", "requested_at", postgresql_where=sql("status = 'failed'")),
+    one_of("status", *EXPORT_STATUSES),
+)
+
+# What the other side of an outbox does not do at present, per dispatcher that sees it (sinks/outbox/outages.py).
+outages = Table(
+    "outages",
+    metadata,
+    text("outbox", key=True),
+    text("dispatcher", key=True),
+    text("address", null=False),
+    text("reason", null=False),
+    time("since", null=False),
+    time("seen_at", null=False),
+)
+
+# Unsubscribes: one row per customer and optional template.
+unsubscribed = Table(
+    "unsubscribed",
+    metadata,
+    text("account", key=True),
+    text("customer_id", key=True),
+    text("template", key=True),
+    time("at", null=False),
+)
