@@ -15,7 +15,7 @@ from analytics.invoices import payments, recoveries
 from analytics.timeline import Moment, Standing, in_order, timeline
 from schemas.figures import Fact, Figure, Movement, MovementKind, Owner, Risk, RiskOutcome
 from schemas.settings import Config
-from schemas.state import SubscriptionStatus as Status
+from schemas.statuses import SubscriptionStatus as Status
 
 ByPlan = Mapping[tuple[str, str], int]
 """MRR by (currency, plan)."""

@@ -23,7 +23,7 @@ from schemas.errors import MalformedEvent
 from schemas.figures import Fact, FactKind
 from schemas.ordering import ordering_key
 from schemas.record import IMPORT_PREFIX
-from schemas.state import SubscriptionStatus
+from schemas.statuses import SubscriptionStatus
 from schemas.stripe.billed_subscription import BilledSubscription
 from schemas.stripe.charge import StripeCharge
 from schemas.stripe.checkout_session import CheckoutSession

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from analytics.timeline import Moment
 from schemas.figures import Fact, FactKind, Owner, PaymentFigure, PaymentKind, Recovery, RiskOutcome
 from schemas.settings import Config, DunningStep
-from schemas.state import SubscriptionStatus as Status
+from schemas.statuses import SubscriptionStatus as Status
 from schemas.stripe.invoice import SEND_INVOICE, StripeInvoice
 from streams.rules.invoices.dunning import step_of
 from streams.rules.subscription_row import ENDED

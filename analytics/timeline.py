@@ -17,7 +17,7 @@ from types import MappingProxyType
 from analytics.rates import rounded
 from schemas.figures import Fact, FactKind
 from schemas.settings import Config
-from schemas.state import SubscriptionStatus as Status
+from schemas.statuses import SubscriptionStatus as Status
 from schemas.stripe.invoice import FIRST_INVOICE, StripeInvoice
 from streams.rules.subscription_row import ENDED
 

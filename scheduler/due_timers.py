@@ -15,7 +15,8 @@ from datetime import datetime
 import asyncpg
 from pydantic import SecretStr
 
-from schemas.state import Timer, TimerStatus
+from schemas.state import Timer
+from schemas.statuses import TimerStatus
 from sinks.postgres.failures import classified
 from sinks.postgres.loading import SHAPES
 from sinks.postgres.outboxes import TIMERS_CHANNEL

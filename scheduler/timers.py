@@ -23,7 +23,8 @@ from eventlog.entry import Entry
 from scheduler.due_timers import DueTimers, Turn, WaitingEvent
 from schemas.errors import Transient
 from schemas.record import MAX_RECORD_BYTES, Source
-from schemas.state import Timer, TimerStatus
+from schemas.state import Timer
+from schemas.statuses import TimerStatus
 from schemas.timer import RETRY, timer_event
 
 log = structlog.get_logger(__name__)

@@ -16,7 +16,6 @@ from schemas.state import (
     Customer,
     Dispute,
     Key,
-    LinkKind,
     Membership,
     Organization,
     Payment,
@@ -27,6 +26,7 @@ from schemas.state import (
     Timer,
     User,
 )
+from schemas.statuses import LinkKind
 
 R = TypeVar("R", bound=Row)
 

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any
 
 from schemas.fast_row import replace
-from schemas.state import LinkKind, Payment, PaymentStatus
+from schemas.state import Payment
+from schemas.statuses import LinkKind, PaymentStatus
 from schemas.stripe.dispute import CLOSED, LOST
 from schemas.version import UNSEEN
 

@@ -9,7 +9,8 @@ from schemas.effects import Effect, Remove, Save
 from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.payment_facts import derived, ids_of, joined, payment_id_of, with_ids
-from schemas.state import LinkKind, Payment, PaymentLink
+from schemas.state import Payment, PaymentLink
+from schemas.statuses import LinkKind
 
 Ids = Mapping[str, LinkKind]
 """Stripe ids that are one payment, with their kinds."""

@@ -28,7 +28,8 @@ from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.reach import Reach
 from schemas.references import References
-from schemas.state import Row, Timer, TimerStatus
+from schemas.state import Row, Timer
+from schemas.statuses import TimerStatus
 from schemas.timer import LINKING_TIMERS
 from streams.erased import without_personal_data
 from streams.rules.registry import Rule

@@ -10,15 +10,12 @@ partition's new owner run one after the other; the second one finds the events i
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.retention import KafkaKeeps
-from schemas.dead_letter import DeadLetter
 from schemas.effects import Erase, Order
 from schemas.errors import (
     CannotBury,
@@ -39,8 +36,9 @@ from schemas.known import Known
 from schemas.record import Record
 from schemas.references import References
 from schemas.settings import Config
-from schemas.state import Organization, TimerStatus
-from schemas.storable import bounded, bounded_or_none, reason_text, traceback_text
+from schemas.state import Organization
+from schemas.statuses import TimerStatus
+from schemas.storable import reason_text
 from schemas.timer import retry_key
 from schemas.timing import Clock, utc_now
 from schemas.verdict import SETTLED, Applied, Dead, Duplicate, Ignored, Stale, Verdict, Waiting
@@ -53,6 +51,16 @@ from streams.brake import Brake, BrakeTripped
 from streams.decode import check_mode, decode, describe
 from streams.flush import _bare_row, _barred, _ledger_row, _origin, _revived
 from streams.item import Attempt, Item, _id_of, _is_unread
+from streams.letters import (
+    DeadLetters,
+    Failure,
+    bare_index_row,
+    dead,
+    event_id_of,
+    index_row,
+    letter_of,
+    type_of,
+)
 from streams.positions import Place, Positions
 from streams.rules.registry import OTHER, Rule
 from streams.waiting import retry_timer, stay_of
@@ -68,7 +76,7 @@ class Processor:
     """Processes batches. `rules` are those of the worker's streams; dead letters name the consumer group `group`."""
 
     store: Store
-    dead_letters: DeadLetterPublisher
+    dead_letters: DeadLetters
     rules: Mapping[str, Rule]
     config: Config
     group: str
@@ -160,7 +168,7 @@ class Processor:
             check_mode(decoded, self.config.mode)
             item.decoded = decoded
         except Exception as error:  # noqa: BLE001  # decoding is pure, so every retry would raise the same
-            item.verdict = _dead(error, "decode")
+            item.verdict = dead(error, "decode")
         return item
 
     async def _drop_duplicates(self, items: Sequence[Item], transaction: Transaction) -> None:
@@ -198,9 +206,9 @@ class Processor:
                 return verdict
             effects = list(error.at_last or ())
         except Poison as error:
-            return _dead(error, "decide")
+            return dead(error, "decide")
         except Exception as error:  # noqa: BLE001  # a rule is pure, so every retry would raise the same
-            return _dead(error, "decide")
+            return dead(error, "decide")
         outcome = apply(effects, event, known, taken_over_at=taken_over_at(item))
         item.orders, item.erase, item.customer_id = outcome.orders, outcome.erase, outcome.customer_id
         item.written = outcome.written
@@ -213,7 +221,7 @@ class Processor:
         if (until is None or self.is_last_look) and missed.at_last is not None:
             return None
         if until is None:
-            return _dead(NeverKnown(f"still unknown after {hours} h: {missed}"), "decide")
+            return dead(NeverKnown(f"still unknown after {hours} h: {missed}"), "decide")
         return Waiting(until, str(missed))
 
     async def _write(
@@ -237,7 +245,7 @@ class Processor:
         ]
         ledger = [row for item in items if (row := _ledger_row(item, attempt, now, self._stream_of_item(item)))]
         if is_bare:
-            ledger, letters = [_bare_row(row) for row in ledger], [_bare_letter(letter) for letter in letters]
+            ledger, letters = [_bare_row(row) for row in ledger], [bare_index_row(letter) for letter in letters]
         await transaction.flush(
             Flush(
                 known=known,
@@ -278,57 +286,18 @@ class Processor:
         A crash in between leaves an extra letter, never a ledger entry without a letter.
         """
         first = attempt.first_failed_at.setdefault(item.place, now)
-        letter = self._letter(item.record, verdict, attempt.number, first, now)
+        letter = letter_of(
+            item.record,
+            verdict,
+            Failure(attempts=attempt.number, first_failed_at=first, last_failed_at=now),
+            stream=self._stream_of(type_of(item.record)),
+            group=self.group,
+            code_version=self.code_version,
+        )
         place = attempt.published.get(item.place)
         if place is None:
             place = attempt.published[item.place] = await self.dead_letters.publish(letter)
-        return DeadLetterRow(
-            consumer_group=letter.consumer_group,
-            topic=letter.topic,
-            partition=letter.partition,
-            offset=letter.offset,
-            event_id=letter.event_id or None,
-            type=letter.type or None,
-            stream=letter.stream,
-            account=letter.account,
-            customer_id=letter.customer_id,
-            stage=letter.stage,
-            error_class=letter.error_class,
-            message=letter.message,
-            attempts=letter.attempts,
-            first_failed_at=letter.first_failed_at,
-            last_failed_at=letter.last_failed_at,
-            code_version=letter.code_version,
-            dead_partition=place.partition,
-            dead_offset=place.offset,
-            replay_of=bounded_or_none(item.record.headers.get("replay_of")),
-        )
-
-    def _letter(self, record: Record, verdict: Dead, attempts: int, first: datetime, last: datetime) -> DeadLetter:
-        envelope = describe(record.value)
-        type_ = envelope.type if envelope else bounded(record.headers.get("type", ""))
-        return DeadLetter(
-            key=record.key,
-            value=record.value,
-            headers=record.raw_headers,
-            event_id=envelope.id if envelope else bounded(record.headers.get("event_id", "")),
-            type=type_,
-            stream=self._stream_of(type_),
-            account=envelope.account if envelope else bounded(record.headers.get("account", "")),
-            customer_id=envelope.customer_id if envelope else None,
-            error_class=verdict.error_class,
-            message=verdict.reason,
-            traceback=verdict.traceback,
-            stage=verdict.stage,
-            attempts=attempts,
-            consumer_group=self.group,
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            first_failed_at=first,
-            last_failed_at=last,
-            code_version=self.code_version,
-        )
+        return index_row(letter, place, item.record)
 
     def _stream_of(self, type_: str) -> str:
         rule = self.rules.get(type_)
@@ -349,16 +318,14 @@ class Processor:
         """
         try:
             try:
-                return await self._bury(record, _dead(error, "store"), attempt)
+                return await self._bury(record, dead(error, "store"), attempt)
             except StoreRefused as refused:
-                return await self._bury(record, _dead(refused, "store"), attempt, is_bare=True)
+                return await self._bury(record, dead(refused, "store"), attempt, is_bare=True)
         except (BrakeTripped, DatabaseBehind, Transient):
             raise
         except Exception as left:
-            envelope = describe(record.value)
-            event_id = envelope.id if envelope else bounded(record.headers.get("event_id", ""))
             place = (record.topic, record.partition, record.offset)
-            raise CannotBury(place, event_id, reason_text(f"{type(left).__name__}: {left}")) from left
+            raise CannotBury(place, event_id_of(record), reason_text(f"{type(left).__name__}: {left}")) from left
 
     async def _bury(self, record: Record, verdict: Dead, attempt: Attempt, *, is_bare: bool = False) -> list[Verdict]:
         item = self._decoded(record)
@@ -372,19 +339,6 @@ class Processor:
         self._applied([item], attempt)
         self.brake.passed(verdicts_for_brake([item]))
         return [item.verdict]
-
-
-def _bare_letter(row: DeadLetterRow) -> DeadLetterRow:
-    """Returns the row with its event id and places, and without every other value that came from the event."""
-    return replace(
-        row,
-        type=None,
-        stream=None,
-        account="",
-        customer_id=None,
-        message="the store refused the details of this event; its dead letter has the bytes",
-        replay_of=None,
-    )
 
 
 def _reached(items: Sequence[Item], attempt: Attempt) -> dict[str, dict[int, int]]:
@@ -432,11 +386,3 @@ def _update_retry_timer(item: Item, known: Known, now: datetime) -> None:
         known.save(retry_timer(event, stay_of(timer, now), item.verdict.until))
     elif timer is not None:
         known.save(replace(timer, status=TimerStatus.DONE))
-
-
-def _dead(error: Exception, stage: str) -> Dead:
-    """Returns the verdict on an error. An error other than Poison is named Unforeseen and keeps its traceback."""
-    if isinstance(error, Poison):
-        return Dead(type(error).__name__, reason_text(str(error)), stage)
-    reason = reason_text(f"{type(error).__name__}: {error}")
-    return Dead(Unforeseen.__name__, reason, stage, traceback_text("".join(traceback.format_exception(error))))

@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from eventlog.lag import lag_of
 from local.demo import queries as demo_queries
-from local.demo.story import OVERTAKEN, TOO_LATE, Due, Step, TimeLeap
+from local.demo.people import Due, Step, TimeLeap
+from local.demo.story import OVERTAKEN, TOO_LATE
 from local.stack.mailbox import read_mailbox
 from local.stripe.post import post
 from local.system import System

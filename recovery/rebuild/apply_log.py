@@ -17,14 +17,15 @@ from datetime import UTC, datetime
 
 import orjson
 
-from eventlog.dead_letters import DeadLetterPublisher, RecordPosition
+from eventlog.dead_letters import RecordPosition
 from schemas.dead_letter import DeadLetter
 from schemas.errors import Transient
 from schemas.known import Known
 from schemas.record import Record, Source
 from schemas.references import References
 from schemas.settings import Config
-from schemas.state import Timer, TimerStatus
+from schemas.state import Timer
+from schemas.statuses import TimerStatus
 from schemas.timer import timer_event, timer_event_type
 from schemas.timing import pause
 from schemas.verdict import outcome_of
@@ -40,17 +41,11 @@ _NO_LIMIT_H = 1_000_000
 _NO_LIMIT = 10**12
 
 
-class NullDeadLetters(DeadLetterPublisher):
+class NullDeadLetters:
     """Publishes nothing: the letters are already on the dead-letter topic."""
 
-    def __init__(self) -> None:
-        """Create no producer."""
-
-    async def publish(self, letter: DeadLetter) -> RecordPosition:  # noqa: ARG002  # same signature as the base class
+    async def publish(self, letter: DeadLetter) -> RecordPosition:  # noqa: ARG002  # the signature of `DeadLetters`
         return RecordPosition(-1, -1)
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 @dataclass(slots=True)

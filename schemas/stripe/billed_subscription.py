@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from schemas.state import SubscriptionStatus
+from schemas.statuses import SubscriptionStatus
 from schemas.stripe.fields import Currency, ExpandableId, Id, Quantity, StripeObject, Text, child, first, listed
 
 _DECIMAL = r"^\d{1,18}(\.\d{1,12})?$"

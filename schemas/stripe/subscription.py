@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from schemas.state import SubscriptionStatus
+from schemas.statuses import SubscriptionStatus
 from schemas.stripe.fields import (
     Amount,
     Count,

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from schemas.payment_facts import PAID
-from schemas.state import Payment, PaymentMethod, Subscription, SubscriptionStatus
+from schemas.state import Payment, PaymentMethod, Subscription
+from schemas.statuses import SubscriptionStatus
 from schemas.stripe.dispute import UNDER_REVIEW
 from schemas.version import seconds_of
 from sinks.email.message import QueuedMail

@@ -8,7 +8,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from schemas.state import Customer, Dispute, Payment, PaymentMethod, Row, Subscription, SubscriptionStatus
+from schemas.state import Customer, Dispute, Payment, PaymentMethod, Row, Subscription
+from schemas.statuses import SubscriptionStatus
 from sinks.postgres.loading import SHAPES
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from schemas.references import Ref, References
 from schemas.state import (
-    OPEN_TIMERS,
     ROW_TYPES,
     Customer,
     Dispute,
@@ -26,6 +25,7 @@ from schemas.state import (
     Timer,
     User,
 )
+from schemas.statuses import OPEN_TIMERS
 from sinks.postgres.rows import Erased
 from sinks.postgres.statements import RowShape, as_texts, texts
 from sinks.postgres.tables import STATE_TABLES

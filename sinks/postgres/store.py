@@ -17,7 +17,8 @@ from pydantic import SecretStr
 
 from schemas.errors import Conflict, StoreUnavailable
 from schemas.references import Ref, References
-from schemas.state import ROW_TYPES, Row, Timer, TimerStatus
+from schemas.state import ROW_TYPES, Row, Timer
+from schemas.statuses import TimerStatus
 from sinks.postgres import loading, positions, tables
 from sinks.postgres.erasure import erase
 from sinks.postgres.failures import DRIVER_ERRORS, classified

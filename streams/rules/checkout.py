@@ -7,7 +7,8 @@ from schemas.errors import RuleViolated
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
-from schemas.state import Customer, LinkKind
+from schemas.state import Customer
+from schemas.statuses import LinkKind
 from schemas.stripe.checkout_session import CheckoutSession
 from streams.rules.customers.account import (
     customer_or_blank,

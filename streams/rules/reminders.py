@@ -10,7 +10,8 @@ from schemas.effects import Effect, FinishTimer
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
-from schemas.state import PaymentStatus, Subscription, SubscriptionStatus
+from schemas.state import Subscription
+from schemas.statuses import PaymentStatus, SubscriptionStatus
 from schemas.timer import TimerDue, timer_event_type
 from streams.rules import timers
 from streams.rules.customers.account import customer_or_blank, is_in_use_by_another

@@ -22,7 +22,8 @@ from typing import Any
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.settings import FREE_PLAN, Config
-from schemas.state import Subscription, SubscriptionStatus
+from schemas.state import Subscription
+from schemas.statuses import SubscriptionStatus
 from schemas.stripe.invoice import FIRST_INVOICE, StripeInvoice
 from schemas.stripe.subscription import StripeSubscription, previous_items, previous_values
 from schemas.version import UNSEEN, Version, is_tie, version

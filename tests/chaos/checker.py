@@ -18,7 +18,8 @@ import orjson
 from sqlalchemy.dialects.postgresql import JSONB
 
 from schemas.record import Record
-from schemas.state import ROW_TYPES, Row, Timer, TimerStatus
+from schemas.state import ROW_TYPES, Row, Timer
+from schemas.statuses import TimerStatus
 from schemas.timer import RETRY
 from sinks.email.message import message_id
 from sinks.postgres.loading import SHAPES

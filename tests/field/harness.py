@@ -27,7 +27,8 @@ from schemas.mail import read_mail
 from schemas.record import Record, RecordHeaders, Source, record_of
 from schemas.refetch import refetched_event
 from schemas.settings import Config, Plan
-from schemas.state import Customer, Organization, Payment, Subscription, Timer, TimerStatus
+from schemas.state import Customer, Organization, Payment, Subscription, Timer
+from schemas.statuses import TimerStatus
 from schemas.timer import timer_event
 from sinks.postgres.outboxes import EMAILS
 from streams.rules.catalog import RULES

@@ -16,17 +16,8 @@ from schemas.event import Event
 from schemas.known import Known
 from schemas.mail import read_mail
 from schemas.settings import Config, Plan
-from schemas.state import (
-    Customer,
-    Membership,
-    Organization,
-    Payment,
-    Row,
-    Subscription,
-    Timer,
-    TimerStatus,
-    User,
-)
+from schemas.state import Customer, Membership, Organization, Payment, Row, Subscription, Timer, User
+from schemas.statuses import TimerStatus
 from streams import apply as streams_apply
 from streams.apply import apply
 from streams.decode import decode

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
@@ -346,3 +346,10 @@ def records(bootstrap: str, topic: str, partitions: int = 3) -> list[LogRecord]:
         return found
     finally:
         consumer.close()
+
+
+def open_desk(
+    database: SecretStr, stripe: StripeServer, bootstrap: str, topic: str
+) -> AbstractAsyncContextManager[CallOutboxKit]:
+    """The outbox of calls, with a log at `bootstrap`."""
+    return open_kit(database, stripe, EventAppender(KafkaAccess(bootstrap), topic, client_id="test-stripe-calls"))

@@ -35,7 +35,8 @@ from schemas.known import Known
 from schemas.record import Headers, Record, RecordHeaders, Source, record_of
 from schemas.references import References
 from schemas.settings import Config, Settings
-from schemas.state import Timer, TimerStatus, User
+from schemas.state import Timer, User
+from schemas.statuses import TimerStatus
 from schemas.timer import TimerDue, timer_event_type
 from schemas.verdict import Verdict
 from sinks.postgres.rows import Flush

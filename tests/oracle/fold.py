@@ -19,7 +19,7 @@ from schemas.errors import MalformedEvent, NotKnownYet, Poison
 from schemas.known import Known
 from schemas.record import Record, Source
 from schemas.settings import Config
-from schemas.state import TimerStatus
+from schemas.statuses import TimerStatus
 from schemas.timer import TimerDue, timer_event, timer_event_type
 from schemas.verdict import SETTLED
 from sinks.postgres.outboxes import BY_EFFECT, OUTBOXES, Outbox

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Index, Integer, Table, UniqueConstraint
 from sqlalchemy import text as sql
 
-from schemas import state
+from schemas import state, statuses
 from sinks.postgres.columns import count, flag, json, json_list, one_of, text, time, version
 from sinks.postgres.tables.metadata import metadata
 
@@ -55,7 +55,7 @@ organizations = Table(
     time("next_billing_at"),
     time("cancelled_at"),
     UniqueConstraint("account", "customer_id"),
-    one_of("status", *state.OrganizationStatus),
+    one_of("status", *statuses.OrganizationStatus),
 )
 
 users = Table(
@@ -126,7 +126,7 @@ subscriptions = Table(
         "price_id",
         postgresql_where=sql("plan IS NULL AND price_id IS NOT NULL"),
     ),
-    one_of("status", *state.SubscriptionStatus),
+    one_of("status", *statuses.SubscriptionStatus),
 )
 
 # The Stripe objects of each payment: `payments` has only one of each kind.
@@ -138,7 +138,7 @@ payment_links = Table(
     text("payment_id", null=False),
     text("kind", null=False),
     Index("payment_links_payment", "payment_id"),
-    one_of("kind", *state.LinkKind),
+    one_of("kind", *statuses.LinkKind),
 )
 
 payments = Table(
@@ -179,7 +179,7 @@ payments = Table(
     Index("payments_customer", "account", "customer_id"),
     Index("payments_payment_intent", "account", "payment_intent_id"),
     Index("payments_charge", "account", "charge_id"),
-    one_of("status", *state.PaymentStatus),
+    one_of("status", *statuses.PaymentStatus),
 )
 
 payment_methods = Table(
@@ -236,7 +236,7 @@ timers = Table(
     Index("timers_customer", "account", "customer_id"),
     Index("timers_open", "account", "customer_id", postgresql_where=sql("status in ('pending', 'fired')")),
     Index("timers_event", "event_id"),
-    one_of("status", *state.TimerStatus),
+    one_of("status", *statuses.TimerStatus),
 )
 
 STATE_TABLES: dict[type[state.Row], Table] = {

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.settings import FREE_PLAN, Config
-from schemas.state import Customer, Subscription, SubscriptionStatus
+from schemas.state import Customer, Subscription
+from schemas.statuses import SubscriptionStatus
 
 CUSTOMER_DELETED = "customer_deleted"
 COLLECTION_PAUSED = "collection_paused"

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from schemas.effects import CancelTimers, Effect, OrderExport, StartTimer
 from schemas.event import Event
 from schemas.known import Known
-from schemas.state import Subscription, TimerStatus, derived_id
+from schemas.state import Subscription, derived_id
+from schemas.statuses import TimerStatus
 from schemas.stripe.customer import StripeCustomer
 from schemas.stripe.subscription import StripeSubscription
 from schemas.timer import TimerDue

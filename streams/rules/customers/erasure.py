@@ -12,7 +12,8 @@ from schemas.effects import Effect, Erase, FinishTimer, Save, StartTimer
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
-from schemas.state import Customer, SubscriptionStatus, User
+from schemas.state import Customer, User
+from schemas.statuses import SubscriptionStatus
 from schemas.timer import TimerDue
 from schemas.version import UNSEEN
 from streams.rules.customers.account import (

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from schemas.settings import Config
-from schemas.state import Customer, Organization, OrganizationStatus, Subscription, SubscriptionStatus
+from schemas.state import Customer, Organization, Subscription
+from schemas.statuses import OrganizationStatus, SubscriptionStatus
 from schemas.version import UNSEEN
 from streams.rules.customers.access import RANK, derive_access, renews_at
 from streams.rules.subscription_row import ENDED, NEVER_BEGUN

@@ -9,7 +9,7 @@ from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.payment_facts import derived
 from schemas.references import References
-from schemas.state import LinkKind
+from schemas.statuses import LinkKind
 from schemas.stripe.credit_note import StripeCreditNote
 from schemas.stripe.invoice import StripeInvoice
 from streams.rules.invoices.events import stream

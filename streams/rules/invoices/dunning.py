@@ -12,7 +12,8 @@ from schemas.effects import CancelTimers, Effect, QueueEmail, StartTimer
 from schemas.event import Event
 from schemas.known import Known
 from schemas.settings import DunningStep
-from schemas.state import Customer, Payment, TimerStatus
+from schemas.state import Customer, Payment
+from schemas.statuses import TimerStatus
 from schemas.stripe.invoice import SEND_INVOICE, StripeInvoice
 from streams.rules.mails import iso, mail, money, stripe_link
 

@@ -7,7 +7,8 @@ from schemas.errors import RuleViolated
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
-from schemas.state import Customer, LinkKind, Subscription
+from schemas.state import Customer, Subscription
+from schemas.statuses import LinkKind
 from schemas.stripe.invoice import FIRST_INVOICE, SEND_INVOICE, StripeInvoice
 from streams.rules.customers.account import customer_or_blank, returned, save_customer_and_derived, with_weak_profile
 from streams.rules.invoices import dunning

@@ -8,7 +8,8 @@ from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.references import References
-from schemas.state import LinkKind, Payment
+from schemas.state import Payment
+from schemas.statuses import LinkKind
 from schemas.stripe.charge import StripeCharge
 from schemas.stripe.invoice_payment import StripeInvoicePayment
 from streams.rules.payments.matching import is_loose, match, named, of_payment, priced, refs

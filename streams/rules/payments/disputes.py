@@ -15,7 +15,8 @@ from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.payment_facts import derived
 from schemas.references import References
-from schemas.state import Dispute, LinkKind, Payment, Timer
+from schemas.state import Dispute, Payment, Timer
+from schemas.statuses import LinkKind
 from schemas.stripe.dispute import CLOSED, INQUIRY, LOST, UNDER_REVIEW, StripeDispute
 from schemas.timer import TimerDue, timer_event_type
 from schemas.version import Version, is_tie, version

@@ -9,7 +9,8 @@ from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.payment_facts import derived, earliest
 from schemas.references import References
-from schemas.state import LinkKind, Payment
+from schemas.state import Payment
+from schemas.statuses import LinkKind
 from schemas.stripe.payment_intent import StripePaymentIntent
 from streams.rules.payments.matching import Match, match, named, priced, refs
 from streams.rules.payments.receipts import receipt

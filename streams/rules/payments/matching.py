@@ -23,7 +23,8 @@ from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.payment_match import Ids, Match, match
 from schemas.references import Ref
-from schemas.state import LinkKind, Payment, PaymentStatus
+from schemas.state import Payment
+from schemas.statuses import LinkKind, PaymentStatus
 from streams.rules.precedence import weak
 
 __all__ = ["Ids", "Match", "is_loose", "match", "named", "of_payment", "priced", "refs"]

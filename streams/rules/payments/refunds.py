@@ -6,7 +6,8 @@ from schemas.effects import Effect
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
-from schemas.state import LinkKind, Payment
+from schemas.state import Payment
+from schemas.statuses import LinkKind
 from schemas.stripe.refund import StripeRefund
 from streams.rules.payments.matching import match, named, of_payment, refs
 from streams.rules.payments.refund_total import REFUND_FAILED, apply_refund

@@ -10,7 +10,8 @@ from schemas.errors import RuleViolated
 from schemas.event import Event
 from schemas.known import Known
 from schemas.references import References
-from schemas.state import Customer, Subscription, SubscriptionStatus
+from schemas.state import Customer, Subscription
+from schemas.statuses import SubscriptionStatus
 from schemas.stripe.subscription import StripeSubscription
 from schemas.version import UNSEEN, is_tie
 from streams.rules.customers import cancellation

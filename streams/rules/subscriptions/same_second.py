@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from schemas.state import SubscriptionStatus
+from schemas.statuses import SubscriptionStatus
 
 Snapshot = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from schemas.effects import StartTimer
 from schemas.event import Event
 from schemas.known import Known
-from schemas.state import SubscriptionStatus
+from schemas.statuses import SubscriptionStatus
 from schemas.stripe.subscription import StripeSubscription
 
 TRIAL_REMINDER = "trial-reminder"

@@ -19,7 +19,8 @@ from analytics.compute import figures_of
 from analytics.facts import fact_of, is_counted
 from analytics.store import FigureStore
 from analytics.tables import metadata
-from local.demo.story import Step, story
+from local.demo.people import Step
+from local.demo.story import story
 from local.stripe.builder import Json
 from schemas.figures import FIGURE_TYPES, Figure
 from sinks.postgres.pool import make_engine

@@ -23,7 +23,7 @@ from local.stack.ports import free_port
 from scheduler.timers import Scheduler
 from schemas.errors import LogUnavailable
 from schemas.settings import Config
-from schemas.state import TimerStatus
+from schemas.statuses import TimerStatus
 from schemas.verdict import Applied, Duplicate
 from tests.kits.storekit import until
 from tests.kits.timerkit import START, TimerKit, errand

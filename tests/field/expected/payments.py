@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from schemas.state import Dispute, Payment, TimerStatus
+from schemas.state import Dispute, Payment
+from schemas.statuses import TimerStatus
 from tests.field.harness import Played, case
 
 

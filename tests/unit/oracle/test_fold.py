@@ -15,7 +15,8 @@ from local.stripe.builder import Json, StripeEvents
 from schemas.effects import Order, QueueEmail
 from schemas.record import Record, RecordHeaders, Source, record_of
 from schemas.settings import Config
-from schemas.state import ROW_TYPES, Customer, Subscription, Timer, TimerStatus
+from schemas.state import ROW_TYPES, Customer, Subscription, Timer
+from schemas.statuses import TimerStatus
 from schemas.timer import timer_event
 from sinks.email.message import message_id
 from sinks.postgres.outboxes import EMAILS, Origin, Outbox

@@ -11,17 +11,8 @@ from schemas.changes import Before, changes_of
 from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.settings import Config
-from schemas.state import (
-    Customer,
-    Organization,
-    OrganizationStatus,
-    Payment,
-    PaymentMethod,
-    Row,
-    Subscription,
-    SubscriptionStatus,
-    User,
-)
+from schemas.state import Customer, Organization, Payment, PaymentMethod, Row, Subscription, User
+from schemas.statuses import OrganizationStatus, SubscriptionStatus
 from schemas.version import Version
 from sinks.postgres import tables
 

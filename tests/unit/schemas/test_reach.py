@@ -19,7 +19,6 @@ from schemas.references import References
 from schemas.state import (
     Customer,
     Dispute,
-    LinkKind,
     Membership,
     Organization,
     Payment,
@@ -28,9 +27,9 @@ from schemas.state import (
     Row,
     Subscription,
     Timer,
-    TimerStatus,
     User,
 )
+from schemas.statuses import LinkKind, TimerStatus
 from streams.apply import decide
 from tests.kits.rulekit import CONFIG, NOW, read
 

@@ -12,16 +12,8 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.mail import MAILS, OPERATOR_MAILS, read_mail
-from schemas.state import (
-    Customer,
-    Dispute,
-    Payment,
-    PaymentMethod,
-    PaymentStatus,
-    Row,
-    Subscription,
-    SubscriptionStatus,
-)
+from schemas.state import Customer, Dispute, Payment, PaymentMethod, Row, Subscription
+from schemas.statuses import PaymentStatus, SubscriptionStatus
 from schemas.version import version
 from sinks.email.checks import ARCHIVE_WAIT, CHECKS, REASON_WAIT, VALID_FOR, WELCOME_WAIT
 from sinks.email.message import QueuedMail

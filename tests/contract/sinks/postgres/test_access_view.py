@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from schemas.references import References
-from schemas.state import Organization, OrganizationStatus, Subscription, SubscriptionStatus
+from schemas.state import Organization, Subscription
+from schemas.statuses import OrganizationStatus, SubscriptionStatus
 from schemas.version import Version
 from sinks.postgres.backfill import BACKFILLS, run_backfills
 from sinks.postgres.gauges import StoreGauges

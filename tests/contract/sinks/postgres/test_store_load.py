@@ -25,9 +25,9 @@ from schemas.state import (
     Row,
     Subscription,
     Timer,
-    TimerStatus,
     User,
 )
+from schemas.statuses import TimerStatus
 from sinks.postgres import loading
 from sinks.postgres.pool import PLANNING
 from sinks.postgres.rows import Flush

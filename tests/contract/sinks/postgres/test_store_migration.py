@@ -1,4 +1,4 @@
-"""`billing migrate`: the revisions produce the schema of sinks/postgres/tables, once, whoever runs them and however often."""
+"""`billing migrate`: the revisions produce the schema of `tables`, once, whoever runs them and however often."""
 
 from __future__ import annotations
 

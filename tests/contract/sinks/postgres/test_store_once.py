@@ -10,7 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.errors import Conflict, StoreUnavailable
-from schemas.state import Customer, Membership, Organization, Timer, TimerStatus, User
+from schemas.state import Customer, Membership, Organization, Timer, User
+from schemas.statuses import TimerStatus
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
 from tests.kits.storekit import NOW, ask, customers, email_row, known, ledger_row, loaded, until_waiting, write

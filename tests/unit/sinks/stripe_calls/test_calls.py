@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from schemas.ordering import ordering_key
 from schemas.refetch import NoEventForObject, refetched_event
 from schemas.settings import InvalidSettings, Mode
-from schemas.state import SubscriptionStatus
+from schemas.statuses import SubscriptionStatus
 from schemas.version import version
 from sinks.stripe_api.key import parse_base, parse_key, without_keys
 from sinks.stripe_api.rate import RateLimit

@@ -7,7 +7,8 @@ import pytest
 from local.stripe.builder import Json, StripeEvents
 from schemas.errors import MalformedEvent, RuleViolated
 from schemas.settings import Config, Rules
-from schemas.state import Customer, Organization, PaymentStatus, SubscriptionStatus, User
+from schemas.state import Customer, Organization, User
+from schemas.statuses import PaymentStatus, SubscriptionStatus
 from tests.kits.rulekit import DAY, MAKERS, NOW, RulesWorld, at, decide
 
 pytestmark = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.shape.name.lower())

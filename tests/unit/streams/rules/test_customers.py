@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from local.stripe.builder import Json, StripeEvents
-from schemas.state import OrganizationStatus, User, derived_id
+from schemas.state import User, derived_id
+from schemas.statuses import OrganizationStatus
 from tests.kits.rulekit import DAY, MAKERS, NOW, RulesWorld, at
 
 pytestmark = pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.shape.name.lower())

@@ -8,7 +8,8 @@ import pytest
 
 from local.stripe.builder import Json, StripeEvents
 from schemas.effects import Effect, Erase, FinishTimer, OrderExport, StartTimer
-from schemas.state import Customer, Organization, Timer, TimerStatus, derived_id
+from schemas.state import Customer, Organization, Timer, derived_id
+from schemas.statuses import TimerStatus
 from schemas.timer import timer_event
 from tests.kits.rulekit import DAY, MAKERS, NOW, RulesWorld, at, decide_with, read, saved_rows
 

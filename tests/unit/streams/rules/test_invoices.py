@@ -9,7 +9,8 @@ import pytest
 from local.stripe.builder import Json, Price, StripeEvents
 from schemas.errors import MalformedEvent, RuleViolated
 from schemas.settings import DunningStep
-from schemas.state import OrganizationStatus, PaymentStatus, Subscription, SubscriptionStatus
+from schemas.state import Subscription
+from schemas.statuses import OrganizationStatus, PaymentStatus, SubscriptionStatus
 from tests.kits.paymentkit import PatientWorld
 from tests.kits.rulekit import CONFIG, DAY, MAKERS, NOW, RulesWorld, at, decide
 

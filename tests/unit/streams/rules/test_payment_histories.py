@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from local.stripe import payments as pay
 from local.stripe.builder import DAY_S, ApiShape, Json, StripeEvents
 from schemas.settings import Config, Rules
-from schemas.state import PaymentStatus
+from schemas.statuses import PaymentStatus
 from tests.kits.paymentkit import AT_ONCE, PatientWorld
 from tests.kits.rulekit import CONFIG, NOW, by_version
 

@@ -10,7 +10,8 @@ from local.stripe.builder import Json, StripeEvents
 from local.stripe.payments import card, payment_method
 from schemas.effects import CallStripe
 from schemas.settings import Rules
-from schemas.state import PaymentMethod, TimerStatus
+from schemas.state import PaymentMethod
+from schemas.statuses import TimerStatus
 from tests.kits.paymentkit import AT_ONCE, PatientWorld
 from tests.kits.rulekit import CONFIG, DAY, MAKERS, NOW, at, decide, saved_rows
 

@@ -9,7 +9,8 @@ import pytest
 from local.stripe import payments as pay
 from local.stripe.builder import ApiShape, Json, StripeEvents
 from schemas.errors import MalformedEvent, NotKnownYet, RuleViolated
-from schemas.state import Payment, PaymentStatus, TimerStatus
+from schemas.state import Payment
+from schemas.statuses import PaymentStatus, TimerStatus
 from tests.kits.paymentkit import AT_ONCE, PatientWorld
 from tests.kits.rulekit import CONFIG, DAY, MAKERS, NOW, RulesWorld, at, decide, read
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from local.stripe.builder import Json, Price, StripeEvents
-from schemas.state import PaymentStatus, Timer, TimerStatus
+from schemas.state import Timer
+from schemas.statuses import PaymentStatus, TimerStatus
 from schemas.timer import timer_event
 from tests.kits.paymentkit import PatientWorld
 from tests.kits.rulekit import CONFIG, DAY, MAKERS, NOW, at

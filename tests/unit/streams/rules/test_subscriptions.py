@@ -10,7 +10,8 @@ import pytest
 from local.stripe.builder import PRO, Json, Price, StripeEvents
 from schemas.effects import NoteStale
 from schemas.errors import MalformedEvent, RuleViolated
-from schemas.state import OrganizationStatus, SubscriptionStatus, User, derived_id
+from schemas.state import User, derived_id
+from schemas.statuses import OrganizationStatus, SubscriptionStatus
 from tests.kits.rulekit import CONFIG, DAY, MAKERS, NOW, RulesWorld, at, decide
 
 TEAM = Price("price_team", 9900)

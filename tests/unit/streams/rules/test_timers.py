@@ -14,7 +14,8 @@ from schemas.event import Event
 from schemas.known import Known
 from schemas.ordering import ordering_key
 from schemas.settings import Config
-from schemas.state import Timer, TimerStatus
+from schemas.state import Timer
+from schemas.statuses import TimerStatus
 from schemas.timer import TimerDue, timer_event
 from streams.apply import apply
 from streams.decode import decode
