@@ -231,6 +231,11 @@ class Settings(DatabaseSettings, KafkaSettings):
 
     By default daily if there is a Stripe key.
     """
+    audit_every_s: float | None = Field(None, ge=0)
+    """Seconds between the scheduler's audits, which compare the tables with Stripe (`billing audit`); 0: off.
+
+    By default daily if there is a Stripe key.
+    """
     config_path: Path = Field(validation_alias=AliasChoices("BILLING_CONFIG", "config_path"))
 
     partitions: int = Field(12, ge=1, le=1000)
@@ -283,6 +288,11 @@ class Settings(DatabaseSettings, KafkaSettings):
     def reconcile_pause_s(self) -> float:
         """Returns the seconds between scheduled reconciliations, 0 if there are none."""
         return self._scheduled(self.reconcile_every_s, default=86_400.0)
+
+    @property
+    def audit_pause_s(self) -> float:
+        """Returns the seconds between scheduled audits, 0 if there are none."""
+        return self._scheduled(self.audit_every_s, default=86_400.0)
 
     @property
     def retry_failed_pause_s(self) -> float:

@@ -169,6 +169,13 @@ def _ben(now: int) -> Sequence[Step]:
             due + 5000,
             mails=("payment-receipt",),
         ),
+        ben.step(
+            "is active again",
+            "customer.subscription.updated",
+            ben.subscription(PRO, due, created=start),
+            due + 5001,
+            previous={"status": "past_due"},
+        ),
     ]
 
 
@@ -216,6 +223,10 @@ def _dana(story: Story, now: int) -> None:
         invoice = dana.invoice(1, PRO, now - 90, attempts=attempt, next_attempt=retry)
         return dana.step(what, "invoice.payment_failed", invoice, at, mails=(mail,))
 
+    def reported(status: str, at: int, what: str, before: str) -> Step:
+        object_ = dana.subscription(PRO, now - 90, created=start, status=status)
+        return dana.step(what, "customer.subscription.updated", object_, at, previous={"status": before})
+
     subscription = dana.subscription(PRO, start)
     welcome = ("subscription-welcome",)
     first, last = now - 50, now + 15 * DAY_S
@@ -223,6 +234,7 @@ def _dana(story: Story, now: int) -> None:
         dana.created(start),
         dana.step("subscribes", "customer.subscription.created", subscription, start + 2, mails=welcome),
         declined(1, first, "the card is declined", "payment-failed", now + 3 * DAY_S),
+        reported("past_due", first + 1, "becomes past due", "active"),
     ]
     reminder = dana.due("dunning-reminder", "still unpaid", first + 3 * DAY_S, "payment-reminder")
     story.timers.append(reminder)
@@ -230,7 +242,9 @@ def _dana(story: Story, now: int) -> None:
     written_off = dana.invoice(1, PRO, now - 90, status="uncollectible", attempts=4)
     story.later[15] += [
         declined(4, last + 60, "declined for the last time", "payment-final", None),
-        dana.step("Stripe gives up", "invoice.marked_uncollectible", written_off, last + 61),
+        reported("unpaid", last + 61, "becomes unpaid", "past_due"),
+        dana.step("Stripe gives up", "invoice.marked_uncollectible", written_off, last + 62),
+        reported("active", last + 63, "owes nothing that Stripe still collects", "unpaid"),
     ]
 
 

@@ -14,9 +14,13 @@ import typer
 
 from local.demo.runner import DemoReport, StepResult, TooLate, run_story
 from local.demo.story import story
+from local.demo.stripe import audit_story
 from local.system import NOT_STARTED, System, stop_on_exit
+from ops.commands.audit import show_reports
 from ops.commands.terminal import Column, exits, is_terminal, run_or_exit, say, show_rows
 from ops.runtime.exit_codes import ExitCode
+from recovery.audit.audit import AnotherAudit
+from sinks.stripe_api.api import ApiTrouble
 
 
 def demo(
@@ -49,8 +53,18 @@ def demo(
         with exits("demo", no=NOT_STARTED):
             system.start()
         say("Sending the story: six customers, duplicates, wrong order, a forged and a broken event, a month of timers")
-        report = run_or_exit("demo", lambda: run_story(system, story(int(time.time())), say), no=(TooLate,))
+        steps = story(int(time.time()))
+        report = run_or_exit("demo", lambda: run_story(system, steps, say), no=(TooLate,))
+        audit, differing = run_or_exit(
+            "demo",
+            lambda: audit_story(system.env, system.config, state_dir / "story.jsonl", steps),
+            no=(ApiTrouble, AnotherAudit),
+        )
+        report.surprises += differing
         _show(report, system)
+        say()
+        say("billing audit, with a Stripe that has the story's objects and never had a status on_fire:")
+        show_reports([audit], as_json=False)
         if not once and is_terminal():
             say()
             say("The system keeps running; Ctrl-C stops all of it.")

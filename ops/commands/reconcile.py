@@ -11,6 +11,7 @@ import typer
 from ops.commands.terminal import (
     Column,
     exits,
+    progress,
     refuse,
     run_or_exit,
     say,
@@ -108,15 +109,23 @@ def reconcile(
     no = (ApiTrouble, AnotherIsAtIt)
     accounts = account or []
     if objects:
-        drifts = run_or_exit(
-            command,
-            lambda: compare(
-                settings, config, asked, accounts, all_accounts=all_accounts, repairs=repair_, settle_s=settle
-            ),
-            no=no,
-        )
+        with progress("compared") as moved:
+            drifts = run_or_exit(
+                command,
+                lambda: compare(
+                    settings,
+                    config,
+                    asked,
+                    accounts,
+                    all_accounts=all_accounts,
+                    repairs=repair_,
+                    settle_s=settle,
+                    progress=lambda report: moved(report.compared.total(), None),
+                ),
+                no=no,
+            )
         show_drifts(drifts, as_json=as_json)
-        raise typer.Exit(_exit_code([(report, len(report.drifts) - report.queued) for report in drifts]))
+        raise typer.Exit(_exit_code([(report, report.differing - report.queued) for report in drifts]))
     reports = run_or_exit(command, lambda: run(settings, config, asked, accounts, all_accounts=all_accounts), no=no)
     show_reports(reports, as_json=as_json, is_dry=dry_run)
     raise typer.Exit(_exit_code([(report, report.missing - report.fed) for report in reports]))
@@ -171,9 +180,7 @@ def show_drifts(reports: list[DriftReport], *, as_json: bool) -> None:
         return
     for report in reports:
         compared = ", ".join(f"{count} {kind}s" for kind, count in report.compared.items()) or "nothing"
-        say(f"{_of(report.account)}: {compared} compared, {len(report.drifts)} differ, {report.queued} queued")
-        if report.is_cut:
-            say("the comparison stopped early: repair these, then run it again")
+        say(f"{_of(report.account)}: {compared} compared, {report.differing} differ, {report.queued} queued")
         if report.unreadable:
             say(f"{report.unreadable} could not be read")
         if report.trouble:
@@ -189,7 +196,7 @@ def _plain(report: DriftReport) -> dict[str, object]:
         "compared": dict(report.compared),
         "unreadable": report.unreadable,
         "queued": report.queued,
-        "is_cut": report.is_cut,
+        "differing": report.differing,
         "trouble": report.trouble,
         "by_field": report.by_field,
         "drifts": [

@@ -15,6 +15,7 @@ def scheduler() -> None:
     Example: billing scheduler
 
     With BILLING_RECONCILE_EVERY_S it also looks for missed events at Stripe at that interval (billing reconcile).
+    With BILLING_AUDIT_EVERY_S it also compares the tables with Stripe (billing audit).
     With BILLING_RETRY_FAILED_EVERY_S it also replays events that failed within a day (billing replay --failed).
 
     Several schedulers may run at once: they take turns. On SIGTERM it finishes its present turn and exits 0. Exits 1 if

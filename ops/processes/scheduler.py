@@ -13,8 +13,10 @@ from eventlog.append import EventAppender
 from ops.processes.skeleton import Process
 from ops.runtime.clock import clock_from
 from recovery.stripe_lists import key_and_base
+from scheduler.audit import AuditSchedule
 from scheduler.due_timers import DueTimers
 from scheduler.reconcile import ReconcileSchedule
+from scheduler.repeated import RepeatedTask
 from scheduler.retry_failed import RetryFailed
 from scheduler.timers import Scheduler
 from schemas.settings import Config, Settings
@@ -23,12 +25,12 @@ from schemas.timing import utc_now
 log = structlog.get_logger(__name__)
 
 _STOP_S = 15.0
-"""Seconds to wait at the end for a reconciliation or a retry, which may be waiting for Kafka."""
+"""Seconds to wait at the end for a reconciliation, an audit or a retry, which may be waiting for Kafka."""
 
 
 async def run(settings: Settings, config: Config) -> None:
     """Run until SIGTERM or SIGINT. Raises InvalidSettings, AddressTaken."""
-    reconciling = _reconciling(settings, config)
+    repeated = _repeated(settings, config)
     clock = clock_from(os.environ)
     async with Process("scheduler", settings) as process:
         event_log = EventAppender(settings.kafka, settings.events_topic, client_id="billing-scheduler")
@@ -40,13 +42,13 @@ async def run(settings: Settings, config: Config) -> None:
             stuck={"turns": schedule.stuck},
             alive={"turns": schedule.stuck},
             notes={
-                "reconcile": reconciling.note if reconciling is not None else lambda: "off",
-                "retry_failed": retrying.note if settings.retry_failed_pause_s else lambda: "off",
+                **{name: task.note if task is not None else _off for name, task in repeated.items()},
+                "retry_failed": retrying.note if settings.retry_failed_pause_s else _off,
             },
             on_signal=schedule.stop,
             mode=config.mode,
         )
-        background = [asyncio.create_task(reconciling.run())] if reconciling is not None else []
+        background = [asyncio.create_task(task.run()) for task in repeated.values() if task is not None]
         if settings.retry_failed_pause_s:
             background.append(asyncio.create_task(retrying.run()))
         process.on_stop(partial(_end, background))
@@ -62,9 +64,16 @@ async def _end(background: list[asyncio.Task[None]]) -> None:
         await asyncio.wait(background, timeout=_STOP_S)
 
 
-def _reconciling(settings: Settings, config: Config) -> ReconcileSchedule | None:
-    """Return the scheduled reconciliation, None if it is off. Raises InvalidSettings."""
-    if not settings.reconcile_pause_s:
-        return None
-    key_and_base(settings, config)
-    return ReconcileSchedule(settings, config, every=timedelta(seconds=settings.reconcile_pause_s), clock=utc_now)
+def _off() -> str:
+    return "off"
+
+
+def _repeated(settings: Settings, config: Config) -> dict[str, RepeatedTask | None]:
+    """Return the scheduled reconciliation and the scheduled audit, None for what is off. Raises InvalidSettings."""
+    pauses = {ReconcileSchedule: settings.reconcile_pause_s, AuditSchedule: settings.audit_pause_s}
+    if any(pauses.values()):
+        key_and_base(settings, config)
+    return {
+        kind.name: kind(settings, config, every=timedelta(seconds=pause), clock=utc_now) if pause else None
+        for kind, pause in pauses.items()
+    }

@@ -13,12 +13,9 @@ from typing import Any
 
 import asyncpg
 import orjson
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from recovery.audit.compare import Money
 from recovery.audit.differences import Cause, Difference, Kind
-from sinks.postgres import tables
 from sinks.postgres.failures import classified
 
 LOCK_ID = 0x6175646974  # "audit"
@@ -192,11 +189,3 @@ def _run(found: asyncpg.Record) -> Run:
 
 def _json(value: object) -> str:
     return orjson.dumps(value).decode()
-
-
-async def last_audit(connection: AsyncConnection) -> datetime | None:
-    """Return when the last scheduled audit of the platform's own account ended (UTC), or None."""
-    audits = tables.audits
-    asked = select(func.max(audits.c.ended_at)).where(audits.c.account == "", audits.c.scope == "")
-    found: datetime | None = (await connection.execute(asked)).scalar()
-    return found

@@ -1,17 +1,21 @@
 """Compares Stripe's subscriptions and invoices with the tables, and repairs differences (behaviours.md D7).
 
+    list a page ─▶ compare ─▶ collect what differs ─▶ wait ─▶ compare again ─▶ append Stripe's objects ─▶ the next page
+
 A list shows one moment. Objects that differ are checked again a little later: an event of the last seconds may not have
-been processed yet, and a row that is now newer than the list is correct.
+been processed yet, and a row that is now newer than the list is correct. What was repaired agrees, so a run that was
+interrupted is run again and repairs only the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
 import asyncpg
@@ -42,8 +46,10 @@ _INVOICES = """
 SELECT invoice_id AS id, status IN ('succeeded', 'refunded') AS paid, amount, currency, version
 FROM billing.payments WHERE account = $1 AND invoice_id = ANY($2::text[])
 """
-MOST = 1000
-"""Maximum number of differing objects in one report."""
+AT_ONCE = 2000
+"""How many differing objects are held in memory until they are checked again."""
+REPORTED = 1000
+"""Maximum number of differing objects that a report describes. All are counted, and repaired if asked for."""
 
 Facts = dict[str, Any]
 
@@ -72,19 +78,20 @@ class DriftReport:
     """Number of compared objects by kind."""
     unreadable: int = 0
     drifts: list[Drift] = field(default_factory=list)
+    """The first REPORTED objects that differ."""
+    differing: int = 0
+    by_field: Counter[str] = field(default_factory=Counter)
+    """Number of differing objects by field, and of `missing` ones."""
     queued: int = 0
-    is_cut: bool = False
-    """Whether the comparison stopped at MOST differences, so that there may be more."""
     trouble: str | None = None
     is_unavailable: bool = False
     """Whether the trouble is that Stripe did not answer."""
 
-    @property
-    def by_field(self) -> dict[str, int]:
-        found: Counter[str] = Counter()
-        for drift in self.drifts:
-            found.update(["missing"] if drift.missing else drift.fields)
-        return dict(found)
+    def add(self, drifts: Sequence[Drift]) -> None:
+        self.differing += len(drifts)
+        self.drifts += drifts[: REPORTED - len(self.drifts)]
+        for drift in drifts:
+            self.by_field.update(["missing"] if drift.missing else list(drift.fields))
 
 
 class ObjectComparison:
@@ -102,35 +109,63 @@ class ObjectComparison:
     def close(self) -> None:
         self._connection.terminate()
 
-    async def drift(self, account: str, since: datetime, *, settle_s: float) -> DriftReport:
-        """Compare all subscriptions, and the invoices created since `since`. Raises StoreUnavailable.
+    async def drift(
+        self,
+        account: str,
+        since: datetime,
+        *,
+        settle_s: float,
+        repair: Callable[[Sequence[Drift]], Awaitable[int]] | None = None,
+        progress: Callable[[DriftReport], None] = lambda _: None,
+    ) -> DriftReport:
+        """Compare all subscriptions, and the invoices created since `since`. Raises StoreUnavailable, LogUnavailable.
 
         Errors of Stripe do not raise; they are in the report's `trouble`. `settle_s` is the pause in seconds before the
-        objects that differ are checked again.
+        objects that differ are checked again. `repair` repairs the objects that it is given, and returns how many were
+        queued. `progress` is called after each page.
         """
         report = DriftReport(account)
+        found: list[Drift] = []
         try:
             async with aclosing(self._drifting(account, since, report)) as drifting:
-                async for drift in drifting:
-                    report.drifts.append(drift)
-                    if len(report.drifts) >= MOST:
-                        report.is_cut = True
-                        break
+                async for some in drifting:
+                    found += some
+                    progress(report)
+                    if len(found) >= AT_ONCE:
+                        await self._settle(found, report, settle_s, repair)
+                        found = []
         except ApiTrouble as error:
             report.trouble = f"{type(error).__name__}: {error}"
             report.is_unavailable = isinstance(error, ServiceUnavailable)
-        if report.drifts and settle_s:
-            await asyncio.sleep(settle_s)
-        report.drifts = [drift for drift in report.drifts if not await self._has_settled(drift)]
+        await self._settle(found, report, settle_s, repair)
+        progress(report)
         return report
 
-    async def _drifting(self, account: str, since: datetime, report: DriftReport) -> AsyncGenerator[Drift]:
+    async def _settle(
+        self,
+        found: Sequence[Drift],
+        report: DriftReport,
+        settle_s: float,
+        repair: Callable[[Sequence[Drift]], Awaitable[int]] | None,
+    ) -> None:
+        if found and settle_s:
+            await asyncio.sleep(settle_s)
+        drifts = [
+            drift for _, same in groupby(found, key=lambda drift: drift.kind) for drift in await self._still(list(same))
+        ]
+        report.add(drifts)
+        if repair is not None:
+            report.queued += await repair(drifts)
+
+    async def _drifting(self, account: str, since: datetime, report: DriftReport) -> AsyncGenerator[list[Drift]]:
+        """Yield what differs, page by page."""
         for kind, path, params in (
             ("subscription", "/v1/subscriptions", {"status": "all"}),
             ("invoice", "/v1/invoices", {"created": {"gte": int(since.timestamp())}}),
         ):
             async for page in self._lists.pages(path, params, account):
                 rows = await self._rows(kind, account, [item.id for item in page.items])
+                found = []
                 for item in page.items:
                     report.compared[kind] += 1
                     try:
@@ -139,19 +174,25 @@ class ObjectComparison:
                         report.unreadable += 1
                         continue
                     if drift is not None:
-                        yield drift
+                        found.append(drift)
+                yield found
 
     async def _rows(self, kind: str, account: str, ids: Sequence[str]) -> dict[str, Facts]:
         query = _SUBSCRIPTIONS if kind == "subscription" else _INVOICES
         with classified():
             return {row["id"]: dict(row) for row in await self._connection.fetch(query, account, list(ids))}
 
-    async def _has_settled(self, drift: Drift) -> bool:
-        row = (await self._rows(drift.kind, drift.account, [drift.id])).get(drift.id)
-        if _compared(drift.kind, drift.account, drift.stripe, drift.page, row) is None:
-            return True
-        # A version contains `created` of the newest event applied to the row, see schemas/version.py.
-        return row is not None and _created(row["version"]) >= int(drift.page.as_of.timestamp())
+    async def _still(self, found: Sequence[Drift]) -> list[Drift]:
+        """Return those of the objects, of one kind, that differ from the rows of this moment."""
+        rows = await self._rows(found[0].kind, found[0].account, [drift.id for drift in found])
+        return [drift for drift in found if not _has_settled(drift, rows.get(drift.id))]
+
+
+def _has_settled(drift: Drift, row: Facts | None) -> bool:
+    if _compared(drift.kind, drift.account, drift.stripe, drift.page, row) is None:
+        return True
+    # A version contains `created` of the newest event applied to the row, see schemas/version.py.
+    return row is not None and _created(row["version"]) >= int(drift.page.as_of.timestamp())
 
 
 def _created(version: str) -> int:

@@ -69,19 +69,25 @@ async def compare(
     all_accounts: bool,
     repairs: bool,
     settle_s: float,
+    progress: Callable[[DriftReport], None] = lambda _: None,
 ) -> list[DriftReport]:
     """Compare subscriptions and invoices with Stripe; with `repairs`, queue repairs unless it is a dry run.
 
-    Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble.
+    `progress` is called after each page. Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble.
     """
     async with listing(settings, config) as lists, logging(settings) as event_log:
         comparison = await ObjectComparison.connect(lists, settings.database_url)
         try:
             found = []
             for account in await accounts_asked(lists, accounts, all_accounts=all_accounts):
-                report = await comparison.drift(account, asked.since or utc_now() - KEPT, settle_s=settle_s)
-                if repairs and not asked.dry_run:
-                    report.queued = await repair(report.drifts, event_log, livemode=lists.mode.livemode, clock=utc_now)
+                repairing = partial(repair, event_log=event_log, livemode=lists.mode.livemode, clock=utc_now)
+                report = await comparison.drift(
+                    account,
+                    asked.since or utc_now() - KEPT,
+                    settle_s=settle_s,
+                    repair=repairing if repairs and not asked.dry_run else None,
+                    progress=progress,
+                )
                 found.append(report)
             return found
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ from local.stripe.simulator.server import StripeServer
 from recovery.audit.audit import AuditAsked, Auditor, AuditReport
 from recovery.audit.books import AuditBooks
 from recovery.audit.runs import AuditRuns
-from schemas.record import Source
+from schemas.record import Record, Source
 from schemas.settings import Config, Plan, Rules
 from sinks.postgres.pool import connect
 from sinks.stripe_api.api import StripeApi
@@ -64,34 +64,14 @@ class AuditKit:
 
     async def apply(self, events: Iterable[Json]) -> None:
         """Process these events as the worker does."""
-        records = [record(event, Source.STRIPE) for event in events]
-        processor = self._processor(letters := self._letters())
-        for first in range(0, len(records), 50):
-            await processor.process(records[first : first + 50])
-        await asyncio.to_thread(letters.close)
+        await processed(self.desk, [record(event, Source.STRIPE) for event in events], self.config)
 
     async def process_log(self) -> None:
         """Process the whole log as the worker does."""
-        processor = self._processor(letters := self._letters())
-        await processor.process(await asyncio.to_thread(self.desk.records))
-        await asyncio.to_thread(letters.close)
+        await processed(self.desk, await asyncio.to_thread(self.desk.records), self.config)
 
-    def _letters(self) -> DeadLetterPublisher:
-        return DeadLetterPublisher(self.desk.settings.kafka, self.desk.settings.dead_topic)
-
-    def _processor(self, letters: DeadLetterPublisher) -> Processor:
-        return Processor(
-            store=self.desk.store,
-            dead_letters=letters,
-            rules=RULES,
-            config=self.config,
-            group=f"{self.desk.settings.topic_prefix}.worker",
-            code_version="1",
-            clock=lambda: datetime.now(UTC),
-        )
-
-    async def audit(self, *, total_s: float = 5.0, **asked: object) -> AuditReport:
-        """Audit the last 29 days."""
+    async def audit(self, *, total_s: float = 5.0, ahead: timedelta = timedelta(0), **asked: object) -> AuditReport:
+        """Audit the last 29 days, with a clock that is `ahead`."""
         api = StripeApi(parse_key(SecretStr(self.server.key)), self.server.url, connect_s=1.0, total_s=total_s)
         settings = self.desk.settings
         connection = await connect(settings.database_url, application="test-audit", own_session=True)
@@ -104,7 +84,7 @@ class AuditKit:
                 on_the_way=partial(
                     ids_on_the_way, settings.kafka, f"{settings.topic_prefix}.worker", settings.events_topic
                 ),
-                clock=lambda: datetime.now(UTC),
+                clock=lambda: datetime.now(UTC) + ahead,
             )
             since = datetime.now(UTC) - timedelta(days=29)
             given = {"since": since, "settle_s": 0.0, "scope": "test"} | asked
@@ -121,6 +101,23 @@ class AuditKit:
         return await self.desk.ask_billing(
             folder, *arguments, BILLING_STRIPE_API_BASE=self.server.url, BILLING_STRIPE_API_KEY=self.server.key
         )
+
+
+async def processed(desk: ReconcileKit, records: Sequence[Record], config: Config) -> None:
+    """Process these records as the worker does, in batches."""
+    letters = DeadLetterPublisher(desk.settings.kafka, desk.settings.dead_topic)
+    processor = Processor(
+        store=desk.store,
+        dead_letters=letters,
+        rules=RULES,
+        config=config,
+        group=f"{desk.settings.topic_prefix}.worker",
+        code_version="1",
+        clock=lambda: datetime.now(UTC),
+    )
+    for first in range(0, len(records), 50):
+        await processor.process(records[first : first + 50])
+    await asyncio.to_thread(letters.close)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,27 @@ async def test_the_command_compares_and_repairs(desk: ReconcileKit, tmp_path: Pa
     assert repaired.exit_code == 0
     assert "1 subscriptions compared, 1 differ, 1 queued" in repaired.stdout
     assert await desk.process() == {"applied": 1}
+
+
+async def test_one_run_compares_and_repairs_everything(desk: ReconcileKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More objects differ than are held in memory, and more than a report describes."""
+    monkeypatch.setattr("recovery.reconcile.objects.AT_ONCE", 200)
+    monkeypatch.setattr("recovery.reconcile.objects.REPORTED", 100)
+    desk.stripe.lists = {("", "subscriptions"): [subscription(number) for number in range(250)]}
+    wired = await desk.reconciler()
+    wired.runs.close()
+    comparison = await ObjectComparison.connect(wired.lists, desk.settings.database_url)
+    since, seen = NOW - timedelta(days=30), list[int]()
+    report = await comparison.drift(
+        "",
+        since,
+        settle_s=0,
+        repair=partial(repair, event_log=desk.log, livemode=False, clock=lambda: NOW),
+        progress=lambda so_far: seen.append(so_far.compared.total()),
+    )
+    assert (report.differing, report.queued, len(report.drifts)) == (250, 250, 100)
+    assert report.by_field == {"missing": 250}
+    assert seen[:2] == [100, 200]
+    assert await desk.process() == {"applied": 250}
+    assert (await comparison.drift("", since, settle_s=0)).differing == 0
+    comparison.close()
