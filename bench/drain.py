@@ -98,10 +98,10 @@ async def filled(place: Place, load: Load, name: str = "drain") -> Site:
 
 
 @contextmanager
-def worker_of(site: Site, name: str = WORKER) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a worker; enter the block when it is ready."""
+def worker_of(site: Site, name: str = WORKER, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker; enter the block when it is ready. `more` are variables of its environment."""
     port, log = free_port(), site.folder / f"{name}.log"
-    environment = site.environment(BILLING_OPS_PORT=str(port), BILLING_STATE_DIR=str(site.folder / name))
+    environment = site.environment(BILLING_OPS_PORT=str(port), BILLING_STATE_DIR=str(site.folder / name), **more)
     with running(billing("worker"), environment, log) as process:
         wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "the worker", 60, process, log, 0.1)
         yield process

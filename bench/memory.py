@@ -4,54 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-
-import orjson
 
 from bench.drain import worker_of
 from bench.figures import Figures
+from bench.known import make_known, make_known_singly
 from bench.place import Place, Site
 from bench.processes import resident_mb
-from eventlog import client
-from streams.faust.app import group_of
-from streams.faust.seen import encode_page
 
-_PAGE = 500
-"""Ids per page: as many as the worker writes for one batch of one partition under load."""
+RATES = (1.0, 10.0, 100.0)
+"""Events per second of the traffic that leaves the ids. The slower it is, the smaller are its batches."""
+_SATURATED = 1000.0
+_SINGLE_SHARE = 10
+"""Pages of one id are measured with a tenth of the ids, because a million would take two minutes."""
 
 
 async def memory(place: Place, figures: Figures, counts: list[int]) -> None:
-    """Start one worker that owns all partitions for each count of known ids, and measure its memory and start."""
+    """Start one worker that owns all partitions for each count of known ids, and measure its memory and start.
+
+    Then the same with ids from slow traffic, and with pages of one id as version 0.1.0 wrote them.
+    """
     site = await place.site("memory")
-    known, seconds_for_none = 0, 0.0
+    known, seconds_for_none, mb_for_none = 0, 0.0, 0.0
     for count in sorted(counts):
-        await asyncio.to_thread(_make_known, site, known, count)
+        await asyncio.to_thread(make_known, site, known, count - known, _SATURATED)
         known = count
-        begun = time.perf_counter()
-        with worker_of(site) as worker:
-            seconds = time.perf_counter() - begun
-            figures.add(f"worker that knows {count:,} ids", resident_mb(worker.pid), "MB")
-            figures.add(f"worker that knows {count:,} ids: from its start to ready", seconds, "s")
+        seconds, mb = await asyncio.to_thread(_start, site, figures, f"worker that knows {count:,} ids")
         if not count:
-            seconds_for_none = seconds
-    if known:
-        spent = (seconds - seconds_for_none) / (known / 1e6)
-        figures.add("recovery of its table", spent, "s per million ids")
+            seconds_for_none, mb_for_none = seconds, mb
+    if not known:
+        return
+    figures.add("recovery of its table", (seconds - seconds_for_none) / (known / 1e6), "s per million ids")
+    figures.add("its memory for an id", (mb - mb_for_none) * 2**20 / known / 1000, "kB")
+    from_rates = min(count for count in counts if count)
+    for rate in RATES:
+        site = await place.site("memory")
+        records = await asyncio.to_thread(make_known, site, 0, from_rates, rate)
+        name = f"worker that knows {from_rates:,} ids from {rate:g} events/s"
+        figures.add(f"{name}: records on the changelog", records, "")
+        await asyncio.to_thread(_start, site, figures, name)
+    site, single = await place.site("memory"), max(1, from_rates // _SINGLE_SHARE)
+    await asyncio.to_thread(make_known_singly, site, single)
+    await asyncio.to_thread(_start, site, figures, f"worker that knows {single:,} ids in pages of one id")
 
 
-def _make_known(site: Site, known: int, count: int) -> None:
-    topic = f"{group_of(site.settings.topic_prefix, frozenset())}-seen-changelog"
-    producer = client.producer(site.settings.kafka, client_id="billing-bench")
-    for first in range(known, count, _PAGE):
-        partition = first // _PAGE % site.partitions
-        page = encode_page(int(time.time()), list(_ids(first, min(_PAGE, count - first))))
-        key = orjson.dumps(f"{partition}:{first}")  # the format in which Faust writes the text keys of a table
-        producer.produce(topic, key=key, value=page, partition=partition)
-        producer.poll(0)
-    if producer.flush(120):
-        raise RuntimeError("Kafka did not accept the table within two minutes")
-
-
-def _ids(first: int, count: int) -> Iterator[str]:
-    """Yield ids of the same length as Stripe's."""
-    return (f"evt_1{number:023d}" for number in range(first, first + count))
+def _start(site: Site, figures: Figures, name: str) -> tuple[float, float]:
+    """Starts and stops a worker; returns the seconds until it is ready, and its memory in MB."""
+    begun = time.perf_counter()
+    with worker_of(site, BILLING_SEEN_HOURS="8760") as worker:
+        seconds, mb = time.perf_counter() - begun, resident_mb(worker.pid)
+    figures.add(name, mb, "MB")
+    figures.add(f"{name}: from its start to ready", seconds, "s")
+    return seconds, mb

@@ -265,9 +265,9 @@ class Settings(DatabaseSettings, KafkaSettings):
     """A name of the worker that is unique in its group and stable over restarts (Kafka's group.instance.id). A worker
     that restarts within the session timeout continues with its partitions at once. Empty: the partitions wait for the
     timeout."""
-    seen_hours: float = Field(35 * 24.0, gt=0)
-    """Hours for which a worker remembers settled events: Stripe retries for 3 days and lists events for 30. Older
-    duplicates are dropped by the ledger. About 0.15 kB of memory per event."""
+    seen_hours: float = Field(72.0, gt=0)
+    """Hours for which a worker remembers settled events: as long as Stripe retries. Older duplicates are dropped by the
+    ledger. About 0.1 kB of memory per event."""
     batch_size: int = Field(500, ge=1, le=10_000)
     batch_within_s: float = Field(0.05, gt=0, le=10)
     code_version: str = ""

@@ -35,6 +35,7 @@ from streams.faust.app import App, attach, create_app, group_of
 from streams.faust.changelog import ensure_changelog
 from streams.faust.consume import exit_uncommitted
 from streams.faust.membership import leave_for_good
+from streams.faust.pages import PAGE_SPAN_S
 from streams.faust.seen import SeenEvents
 from streams.faust.watch import ConsumerWatch
 from streams.hold import BrakeGate, limits_of
@@ -46,7 +47,7 @@ from streams.rules.registry import OTHER, Rule
 log = structlog.get_logger()
 
 _ALL = frozenset(STREAMS) | {OTHER}
-_HOUSEKEEPING_S = 30.0
+_HOUSEKEEPING_S = 1.0
 _LOOK_S = 5.0
 """How often a worker checks that the database still has what it has committed."""
 
@@ -112,13 +113,19 @@ async def run(
             agent.run,
             settings.events_topic,
             on_assigned=partial(_keep_only, seen, positions, settings),
+            on_revoked=seen.write_all,
             resume=positions.resume,
         )
         for stream in streams or _ALL:  # create the series at 0: alerts on "no event since" need them from the start
             for outcome in ("applied", "dead"):
                 metrics.EVENTS.labels(stream=stream, outcome=outcome)
         await asyncio.to_thread(
-            ensure_changelog, settings.kafka, seen.changelog, partitions, settings.replication_factor
+            ensure_changelog,
+            settings.kafka,
+            seen.changelog,
+            partitions,
+            settings.replication_factor,
+            keep_s=settings.seen_hours * 3600 + PAGE_SPAN_S,
         )
         places = GroupPositions(settings.kafka, group, settings.events_topic)
         process.on_stop(partial(asyncio.to_thread, places.close))
@@ -133,7 +140,7 @@ async def run(
         )
         await process.begin({"brake": lambda: hold.reason, **watch.ready}, stuck=watch.checks, mode=config.mode)
         await _claim_group(settings, group)
-        process.on_stop(partial(_leave, app, process.stopping))
+        process.on_stop(partial(_leave, app, seen, process.stopping))
         if resume_after_brake:
             await hold.brakes.release(group, operator(), let_die=settings.brake_window)
         brake.allow_more(await hold.until_released(process.stopping))
@@ -155,8 +162,9 @@ async def _claim_group(settings: Settings, group: str) -> None:
         )
 
 
-async def _leave(app: App, stopping: asyncio.Event) -> None:
+async def _leave(app: App, seen: SeenEvents, stopping: asyncio.Event) -> None:
     if stopping.is_set():
+        seen.write_all()
         leave_for_good(app)
     await app.stop()
 
@@ -203,8 +211,8 @@ async def _until_stopped(watch: ConsumerWatch, seen: SeenEvents, positions: Posi
             next_look = time.monotonic() + _LOOK_S
             await _look(positions)
         if time.monotonic() >= next_housekeeping:
-            next_housekeeping += _HOUSEKEEPING_S
-            seen.forget_old()
+            next_housekeeping = time.monotonic() + _HOUSEKEEPING_S
+            seen.keep_house()
             metrics.KNOWN_IDS.set(len(seen))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), 0.5)

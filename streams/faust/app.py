@@ -86,11 +86,12 @@ def attach(
     run: Callable[[Any], Awaitable[None]],
     topic: str,
     on_assigned: Callable[[set[int]], None] | None = None,
+    on_revoked: Callable[[], None] | None = None,
     resume: Resume | None = None,
 ) -> None:
-    """Makes `run` consume the stream of `topic`. `on_assigned` gets the assigned partitions after each rebalance.
-
-    `resume` may replace committed offsets by lower ones, where the database has less.
+    """Makes `run` consume the stream of `topic`. `on_assigned` gets the assigned partitions after each rebalance, and
+    `on_revoked` is called before partitions move. `resume` may replace committed offsets by lower ones, where the
+    database has less.
     """
     if resume is not None:
         transport = app.transport
@@ -110,3 +111,9 @@ def attach(
         async def assigned(_app: Any, /, *args: Any, **_: Any) -> None:
             (assignment,) = args
             on_assigned({tp.partition for tp in assignment if tp.topic == topic})
+
+    if on_revoked is not None:
+
+        @app.on_partitions_revoked.connect
+        async def revoked(_app: Any, /, *_args: Any, **_: Any) -> None:
+            on_revoked()
