@@ -16,10 +16,11 @@ import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from schemas.dead_letter import PREFIX, DeadLetter
+from schemas.feed_message import ChangeMessage
 from schemas.record import RecordHeaders, Source
 from schemas.timer import TimerDue, timer_event_type
 
-CONTRACT_VERSION = "1.1.0"
+CONTRACT_VERSION = "1.2.0"
 """Major: something was removed or changed. Minor: something was added. See docs/contract/README.md."""
 
 Schema = dict[str, Any]
@@ -79,6 +80,7 @@ def schemas() -> dict[str, Schema]:
         "snapshot-event": _of_model(SnapshotEvent),
         "thin-event": _of_model(ThinEvent),
         "timer-event": _timer_event(),
+        "change": _of_model(ChangeMessage),
         "dead-letter-headers": _headers(
             "Headers that a dead letter has besides its original ones",
             DeadLetter,
@@ -263,10 +265,13 @@ def asyncapi(version: str) -> dict[str, Any]:
             "events": channel("{prefix}.events", "All events, keyed by customer, delivered at least once.", *events),
             "dead": channel("{prefix}.dead", "What could not be applied: key, value, headers as they were, and why.",
                             "deadLetter"),
+            "changes": channel("{prefix}.changes", "Changes of access, subscriptions and payments, keyed by customer.",
+                               "change"),
         },
         "operations": {
             "sendEvents": {"action": "send", "channel": {"$ref": "#/channels/events"}},
             "sendDeadLetters": {"action": "send", "channel": {"$ref": "#/channels/dead"}},
+            "sendChanges": {"action": "send", "channel": {"$ref": "#/channels/changes"}},
         },
         "components": {
             "messages": {
@@ -275,6 +280,7 @@ def asyncapi(version: str) -> dict[str, Any]:
                 "timerEvent": message("A timer that is due: source=timer", headers, schema("timer-event")),
                 "deadLetter": message("An event that could not be applied",
                                       {"allOf": [headers, schema("dead-letter-headers")]}, either),
+                "change": message("A change, also the body of a notification", {"type": "object"}, schema("change")),
             }
         },
     }  # fmt: skip

@@ -27,6 +27,9 @@ SEGMENT_DAYS = 1
 DEAD_KEPT_DAYS = 90
 
 
+CHANGES_KEPT_DAYS = 28
+
+
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -58,18 +61,20 @@ class Wanted:
         )
 
 
-def wanted_topics(settings: Settings) -> tuple[Wanted, Wanted]:
-    """Returns the events topic and the dead-letter topic of these settings."""
+def wanted_topics(settings: Settings, *, with_changes: bool = False) -> tuple[Wanted, ...]:
+    """Returns the events topic, the dead-letter topic and, if asked, the topic of changes of these settings."""
+    changes = Wanted(settings.changes_topic, CHANGES_KEPT_DAYS, MAX_RECORD_BYTES)
     return (
         Wanted(settings.events_topic, EVENTS_KEPT_DAYS, MAX_RECORD_BYTES),
         Wanted(settings.dead_topic, DEAD_KEPT_DAYS, MAX_DEAD_LETTER_BYTES),
+        *((changes,) if with_changes else ()),
     )
 
 
-def ensure_topics(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
+def ensure_topics(settings: Settings, *, with_changes: bool = False, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
     """Creates missing topics. Returns `created` or `present` by topic name. Raises TopicsUnusable, LogUnavailable."""
     admin = client.admin(settings.kafka)
-    wanted = wanted_topics(settings)
+    wanted = wanted_topics(settings, with_changes=with_changes)
     outcome = {topic.name: "present" for topic in wanted}
     present = _partition_counts(admin, settings, timeout_s)
     missing = [topic for topic in wanted if topic.name not in present]

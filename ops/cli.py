@@ -43,7 +43,7 @@ COMMANDS = {
     ),
     "dispatcher": Entry(
         "ops.commands.dispatcher:dispatcher",
-        "Send queued e-mails, write and delete exports, and make queued calls to Stripe.",
+        "Send queued e-mails and notifications, write and delete exports, and make queued calls to Stripe.",
     ),
     "scheduler": Entry(
         "ops.commands.scheduler:scheduler", "Append due timers to the log: reminders, dunning steps, waiting events."
@@ -106,6 +106,10 @@ COMMANDS = {
         "ops.commands.mail:app", "List the e-mails in the outbox, requeue failed ones, or preview the templates."
     ),
     "calls": Entry("ops.commands.calls:app", "List the calls to Stripe's API, and requeue failed ones."),
+    "feed": Entry(
+        "ops.commands.feed:app",
+        "Show the receivers of notifications, list and requeue notifications, and enable a disabled receiver.",
+    ),
     "exports": Entry("ops.commands.exports:app", "List the orders of export archives, and requeue failed ones."),
     "bench": Entry(
         "ops.commands.bench:bench",

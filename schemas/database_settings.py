@@ -54,3 +54,7 @@ class DatabaseSettings(BaseSettings):
     @property
     def dead_topic(self) -> str:
         return f"{self.topic_prefix}.dead"
+
+    @property
+    def changes_topic(self) -> str:
+        return f"{self.topic_prefix}.changes"

@@ -124,6 +124,23 @@ class OrderExport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueNotification:
+    """Queues one change for one destination of the feed (behaviours.md F3). streams/feed.py orders it, not a rule.
+
+    `message_id` is that of the change, the same for every destination. `data` is JSON without personal data.
+    """
+
+    key: str
+    destination: str
+    message_id: str
+    type: str
+    account: str
+    customer_id: str | None
+    occurred_at: datetime
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Erase:
     """Erases the customer's personal data in every table and cancels everything pending for them.
 
@@ -144,9 +161,7 @@ class NoteStale:
     reason: str
 
 
-Order = QueueEmail | CallStripe | OrderExport
+Order = QueueEmail | CallStripe | OrderExport | QueueNotification
 """The effects that queue a row in an outbox. Each outbox declares its own (sinks/postgres/outboxes.py)."""
 
-Effect = (
-    Save | Remove | QueueEmail | StartTimer | CancelTimers | FinishTimer | CallStripe | OrderExport | Erase | NoteStale
-)
+Effect = Save | Remove | StartTimer | CancelTimers | FinishTimer | Order | Erase | NoteStale

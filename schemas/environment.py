@@ -36,8 +36,9 @@ OTHER_VARIABLES = frozenset(
 )
 """Variables with this prefix that are not settings."""
 
-_WEBHOOK_SECRET = re.compile(r"BILLING_WEBHOOK_SECRET(_|$)")
-"""Variables with the secrets of endpoints (schemas/webhook_secrets.py); their names depend on the config."""
+_SECRETS = re.compile(r"BILLING_WEBHOOK_SECRET(_|$)|BILLING_FEED_SECRET_")
+"""Variables with the secrets of endpoints (schemas/webhook_secrets.py) and of the feed (schemas/feed_secrets.py); their
+names depend on the config."""
 
 _BY_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$")
 """Variables that Kubernetes sets for each service, for example for one named `billing-gateway`."""
@@ -78,12 +79,7 @@ def unknown_variables(known: Iterable[str], environment: Mapping[str, str]) -> l
     lines: list[str] = []
     for name in sorted(environment):
         upper = name.upper()
-        if (
-            not upper.startswith(PREFIX)
-            or upper in names
-            or _WEBHOOK_SECRET.match(upper)
-            or _BY_KUBERNETES.search(upper)
-        ):
+        if not upper.startswith(PREFIX) or upper in names or _SECRETS.match(upper) or _BY_KUBERNETES.search(upper):
             continue
         near = difflib.get_close_matches(upper, names, n=1, cutoff=0.6)
         lines.append(f"{name} is not a setting and has no effect" + (f"; did you mean {near[0]}?" if near else ""))

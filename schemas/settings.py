@@ -27,6 +27,7 @@ from pydantic_settings import SettingsConfigDict
 
 from schemas.database_settings import DatabaseSettings
 from schemas.environment import FILE_SUFFIX, InvalidEnvironment, OptionalSecret, secrets_from_files, unknown_variables
+from schemas.feed_settings import Feed
 from schemas.kafka_settings import KafkaSettings
 from schemas.mail import DUNNING_MAILS
 from schemas.mail_settings import Mail as Mail
@@ -144,6 +145,8 @@ class Config(_Frozen):
     """From small to large, in the order of the file."""
     access: Access = Access()
     mail: Mail = Mail()
+    feed: Feed = Feed()
+    """Receivers of notifications about changes (behaviours.md F3)."""
     rules: Rules = Rules()
 
     @model_validator(mode="before")
@@ -172,9 +175,11 @@ class Config(_Frozen):
         )
 
     @model_validator(mode="after")
-    def _links_that_customers_can_open(self) -> Config:
+    def _links_fit_for_live_mode(self) -> Config:
         if self.mode is Mode.LIVE and (local := ", ".join(self.mail.local_links)):
             raise ValueError(f'{local}: customers cannot open links to this machine; mode = "live" needs public ones')
+        if self.mode is Mode.LIVE and (clear := ", ".join(self.feed.clear_urls)):
+            raise ValueError(f'{clear}: mode = "live" needs https://')
         return self
 
     @model_validator(mode="after")

@@ -39,7 +39,7 @@ def webhook_secrets(name: str, endpoint: Endpoint, environment: Mapping[str, str
     variable = secret_variable(name)
     given = [part for part in environment.get(variable, "").split(",") if part]
     if path := environment.get(variable + FILE_SUFFIX):
-        given += _lines(variable + FILE_SUFFIX, Path(path))
+        given += lines_of(variable + FILE_SUFFIX, Path(path))
     given += [secret.get_secret_value() for secret in endpoint.secrets]
     return tuple(dict.fromkeys(given))
 
@@ -67,7 +67,8 @@ def weakness_of(secret: str) -> str | None:
     return None
 
 
-def _lines(variable: str, path: Path) -> list[str]:
+def lines_of(variable: str, path: Path) -> list[str]:
+    """Returns the lines of a file with secrets, without blank ones. Raises InvalidSettings, which names `variable`."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_SECRET_BYTES + 1)

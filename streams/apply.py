@@ -18,6 +18,7 @@ from schemas.effects import (
     Order,
     OrderExport,
     QueueEmail,
+    QueueNotification,
     Remove,
     Save,
     StartTimer,
@@ -98,7 +99,7 @@ def apply(
                 outcome.customer_id = outcome.customer_id or getattr(row, "customer_id", None)
             case Remove(row):
                 rows.remove(row)
-            case QueueEmail() | CallStripe() | OrderExport():
+            case QueueEmail() | CallStripe() | OrderExport() | QueueNotification():
                 outcome.orders.append(effect)
                 outcome.customer_id = outcome.customer_id or effect.customer_id
             case Erase():

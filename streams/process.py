@@ -49,6 +49,7 @@ from streams.apply import apply, decide
 from streams.barring import bar, find_erased
 from streams.brake import Brake, BrakeTripped
 from streams.decode import check_mode, decode, describe
+from streams.feed import notifications
 from streams.flush import _bare_row, _barred, _ledger_row, _origin, _revived
 from streams.item import Attempt, Item, _id_of, _is_unread
 from streams.letters import (
@@ -64,7 +65,7 @@ from streams.letters import (
 from streams.positions import Place, Positions
 from streams.rules.registry import OTHER, Rule
 from streams.waiting import retry_timer, stay_of
-from streams.withholding import taken_over_at, why_withheld
+from streams.withholding import is_imported, taken_over_at, why_withheld
 
 _UNFORESEEN_TRIES = 3
 _CONFLICT_TRIES = 6
@@ -210,8 +211,10 @@ class Processor:
         except Exception as error:  # noqa: BLE001  # a rule is pure, so every retry would raise the same
             return dead(error, "decide")
         outcome = apply(effects, event, known, taken_over_at=taken_over_at(item))
-        item.orders, item.erase, item.customer_id = outcome.orders, outcome.erase, outcome.customer_id
-        item.written = outcome.written
+        changes = notifications(event, outcome, known, is_imported=is_imported(item))
+        queued = apply(changes, event, known, taken_over_at=taken_over_at(item))
+        item.orders, item.erase, item.customer_id = outcome.orders + queued.orders, outcome.erase, outcome.customer_id
+        item.written = outcome.written + queued.written
         return Applied() if outcome.stale is None else Stale(outcome.stale)
 
     def _wait(self, event: Event[Any], missed: NotKnownYet, known: Known, now: datetime) -> Waiting | Dead | None:

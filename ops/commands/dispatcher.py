@@ -1,17 +1,17 @@
-"""`billing dispatcher`: the process that delivers mails, Stripe calls and exports."""
+"""`billing dispatcher`: the process that delivers mails, Stripe calls, exports and notifications."""
 
 from __future__ import annotations
 
 import typer
 
 from ops.commands.terminal import settings_and_config
-from ops.processes.dispatcher import mail_parts, run, stripe_parts
+from ops.processes.dispatcher import feed_receivers, mail_parts, run, stripe_parts
 from ops.processes.skeleton import run_process
 from sinks.exports.storage import check_exports
 
 
 def dispatcher() -> None:
-    """Send queued e-mails, write and delete exports, and make queued calls to Stripe.
+    """Send queued e-mails and notifications, write and delete exports, and make queued calls to Stripe.
 
     Calls are made only if BILLING_STRIPE_API_KEY is set.
 
@@ -25,6 +25,7 @@ def dispatcher() -> None:
     async def main() -> None:
         server, composer = mail_parts(settings, config)
         stripe_parts(settings, config)
+        feed_receivers(config)
         check_exports(settings)
         await run(settings, config, server, composer)
 

@@ -1,7 +1,8 @@
-"""`billing topics`: creates the two topics, or checks their partition counts. Safe to run again.
+"""`billing topics`: creates the topics, or checks their partition counts. Safe to run again.
 
-All streams read `{prefix}.events`; events that cannot be applied go to `{prefix}.dead`. Both have the same partition
-count, so that a dead letter has the partition of its event. Existing topics are checked but never changed.
+All streams read `{prefix}.events`; events that cannot be applied go to `{prefix}.dead`. With `feed.topic`, changes go
+to `{prefix}.changes`. All have the same partition count, so that a dead letter and a change have the partition of their
+event. Existing topics are checked but never changed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from eventlog.topics import TopicsUnusable, ensure_topics
-from ops.commands.terminal import exits, say, settings_or_exit, start_logging
+from ops.commands.terminal import exits, say, settings_and_config
 
 
 def topics(
@@ -25,11 +26,10 @@ def topics(
 
     Exits 1 if a topic has a different partition count, 2 if a setting is invalid, 3 if Kafka does not answer.
     """
-    settings = settings_or_exit("topics")
-    start_logging(settings)
+    settings, config = settings_and_config("topics")
     if partitions is not None:
         settings = settings.model_copy(update={"partitions": partitions})
     with exits("topics", no=(TopicsUnusable,)):
-        outcome = ensure_topics(settings)
+        outcome = ensure_topics(settings, with_changes=config.feed.topic)
     for name, state in outcome.items():
         say(f"{name}: {state}, {settings.partitions} partitions")

@@ -1,4 +1,4 @@
-"""The main function of `billing dispatcher`: delivers e-mails, calls to Stripe and exports until it is stopped."""
+"""The main function of `billing dispatcher`: delivers mails, Stripe calls, exports and notifications until stopped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry
 
 from eventlog.append import EventAppender
 from ops.processes.skeleton import Process
+from schemas.feed_secrets import feed_secrets
+from schemas.feed_settings import TOPIC
 from schemas.settings import Config, InvalidSettings, Settings
 from schemas.timing import utc_now
 from sinks.email.addresses import UnusableAddress
@@ -29,9 +31,14 @@ from sinks.email.truth import MailTruth
 from sinks.exports.exporter import Exporter
 from sinks.exports.orders import ExportOrders
 from sinks.exports.storage import Storage
+from sinks.feed.dispatcher import LANES as FEED_LANES
+from sinks.feed.dispatcher import FeedDispatcher
+from sinks.feed.metrics import FeedMetrics
+from sinks.feed.notifications import Notifications
+from sinks.feed.poster import Poster, Receiver, TopicPoster, WebhookPoster
 from sinks.outbox.wakeup import listen
 from sinks.postgres.gauges import StoreGauges
-from sinks.postgres.outboxes import EMAILS, EXPORTS, STRIPE_CALLS
+from sinks.postgres.outboxes import EMAILS, EXPORTS, NOTIFICATIONS, STRIPE_CALLS
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey, parse_base, parse_key
 from sinks.stripe_api.rate import RateLimit
@@ -66,15 +73,16 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
         _mail_dispatcher(settings, config, server, composer, metrics, claimer) as mails,
         call_dispatcher(settings, config, metrics.registry, claimer=claimer, clock=utc_now) as calls,
         exporter(settings, metrics.registry, claimer=claimer, clock=utc_now) as exports,
+        feed_dispatcher(settings, config, metrics.registry, claimer=claimer, clock=utc_now) as feed,
     ):
-        loops = (mails, calls, exports)
+        loops = (mails, calls, exports, feed)
 
         def stop() -> None:
             for loop in loops:
                 loop.stop()
 
         async with Process("dispatcher", settings) as process:
-            stuck = {"senders": mails.stuck, "callers": calls.stuck, "exporter": exports.stuck}
+            stuck = {"senders": mails.stuck, "callers": calls.stuck, "exporter": exports.stuck, "feed": feed.stuck}
             await process.begin(
                 {
                     "outbox": mails.outbox_trouble,
@@ -82,10 +90,11 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
                     "stripe_outbox": calls.outbox_trouble,
                     "stripe": calls.trouble,
                     "export_orders": exports.outbox_trouble,
+                    "feed_outbox": feed.outbox_trouble,
                 },
                 stuck=stuck,
                 alive=stuck,
-                notes={"stripe_calls": calls.note},
+                notes={"stripe_calls": calls.note, "feed": feed.note},
                 registry=metrics.registry,
                 on_signal=stop,
                 mode=config.mode,
@@ -101,6 +110,7 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
                 tls=server.tls,
                 test_mode_mail=config.mail.send_test_mode,
                 stripe_calls=calls.note(),
+                feed=feed.note(),
             )
             running = [asyncio.create_task(work.run()) for work in loops]
             await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -178,3 +188,38 @@ async def call_dispatcher(
             await asyncio.to_thread(event_log.close)
     finally:
         await calls.close()
+
+
+def feed_receivers(config: Config) -> list[Receiver]:
+    """Return the destinations of the feed with their secrets. Raises InvalidSettings."""
+    return [
+        Receiver(name, destination, feed_secrets(name, destination))
+        for name, destination in config.feed.destinations.items()
+    ]
+
+
+@asynccontextmanager
+async def feed_dispatcher(
+    settings: Settings, config: Config, registry: CollectorRegistry, *, claimer: str, clock: Callable[[], datetime]
+) -> AsyncIterator[FeedDispatcher]:
+    """Yield a dispatcher of notifications to run inside the block. Raises InvalidSettings."""
+    posters: dict[str, Poster] = {receiver.name: WebhookPoster(receiver) for receiver in feed_receivers(config)}
+    if config.feed.topic:
+        changes = EventAppender(settings.kafka, settings.changes_topic, client_id="billing-feed")
+        posters[TOPIC] = TopicPoster(changes)
+    lanes = FEED_LANES if posters else 1
+    notifications = await Notifications.connect(settings.database_url, claimer=claimer, pool_size=lanes + 1)
+    running = FeedDispatcher(
+        notifications,
+        posters,
+        FeedMetrics(registry, posters),
+        clock=clock,
+        disable_after=timedelta(days=config.feed.disable_after_days),
+        lanes=lanes,
+    )
+    listener = asyncio.create_task(listen(settings.database_url, NOTIFICATIONS.channel, running.wake))
+    try:
+        yield running
+    finally:
+        await _cancel(listener)
+        await notifications.close()

@@ -14,10 +14,10 @@ from typing import Any
 
 from sqlalchemy import Table
 
-from schemas.effects import FIND_RECIPIENT, CallStripe, OrderExport, QueueEmail
+from schemas.effects import FIND_RECIPIENT, CallStripe, OrderExport, QueueEmail, QueueNotification
 from schemas.state import Organization
 from sinks.postgres import tables
-from sinks.postgres.rows import EmailRow, ExportRow, StripeCallRow
+from sinks.postgres.rows import EmailRow, ExportRow, NotificationRow, StripeCallRow
 
 TIMERS_CHANNEL = "billing_timers"
 """The NOTIFY channel of due timers. Timers are not an outbox: they return to the log."""
@@ -139,6 +139,23 @@ def _export_row(order: OrderExport, origin: Origin, now: datetime) -> ExportRow:
     )
 
 
+def _notification_row(order: QueueNotification, origin: Origin, now: datetime) -> NotificationRow:
+    return NotificationRow(
+        notification_key=order.key,
+        event_id=origin.event_id,
+        account=order.account,
+        customer_id=order.customer_id,
+        destination=order.destination,
+        message_id=order.message_id,
+        type=order.type,
+        livemode=origin.livemode,
+        occurred_at=order.occurred_at,
+        data=order.data,
+        queued_at=now,
+        next_attempt_at=now,
+    )
+
+
 EMAILS = Outbox(
     table=tables.emails,
     effect=QueueEmail,
@@ -192,7 +209,26 @@ EXPORTS = Outbox(
     erased_if="t.status <> 'deleted'",
 )
 
-OUTBOXES: tuple[Outbox, ...] = (EMAILS, STRIPE_CALLS, EXPORTS)
+NOTIFICATIONS = Outbox(
+    table=tables.notifications,
+    effect=QueueNotification,
+    row_type=NotificationRow,
+    to_row=_notification_row,
+    busy="sending",
+    done="sent",
+    channel="billing_notifications",
+    kind="type",
+    command="feed",
+    metrics="billing_feed",
+    shown=("type", "destination", "version", "status", "attempts", "sent_at", "last_error"),
+    not_compared=_CLOCK | {"version", "sent_at"},
+    # They follow each change of state as it happened, to the destinations of that time. A rebuild applies a replayed
+    # event at its first place and knows only the present destinations. The states themselves are compared.
+    compared_if="false",
+    erased=_closed("sending", "data = '{}'"),
+)
+
+OUTBOXES: tuple[Outbox, ...] = (EMAILS, STRIPE_CALLS, EXPORTS, NOTIFICATIONS)
 """In the order in which a batch's transaction writes them."""
 
 BY_EFFECT: Mapping[type[Any], Outbox] = {outbox.effect: outbox for outbox in OUTBOXES}

@@ -123,6 +123,26 @@ class ExportRow:
 
 
 @value(frozen=True, slots=True, kw_only=True)
+class NotificationRow:
+    """A change to send to one destination. Postgres sets its version, the dispatcher the columns about its delivery."""
+
+    notification_key: str
+    event_id: str
+    account: str
+    customer_id: str | None
+    destination: str
+    message_id: str
+    type: str
+    livemode: bool
+    occurred_at: datetime
+    data: Mapping[str, Any]
+    queued_at: datetime
+    next_attempt_at: datetime
+    status: str = "queued"
+    last_error: str | None = None
+
+
+@value(frozen=True, slots=True, kw_only=True)
 class ErasureRow:
     """An erasure to carry out and to record. `dead_letters_kept` is how long the dead-letter topic keeps a record."""
 
@@ -146,7 +166,7 @@ class Erased:
     """Only customers who were erased, whether or not they have returned; only the columns about that are set."""
 
 
-OutboxRow = EmailRow | StripeCallRow | ExportRow
+OutboxRow = EmailRow | StripeCallRow | ExportRow | NotificationRow
 
 
 @dataclass(slots=True)

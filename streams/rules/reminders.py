@@ -1,4 +1,4 @@
-"""The rules of three timers: a trial's end (B1), an invoice still unpaid (C3), a customer who left (B4).
+"""The rules of four timers: a trial's end (B1), an invoice still unpaid (C3), a customer who left (B4), access (B8).
 
 Each rule checks the present state and sends nothing if the reason for the mail no longer exists. The rules belong to
 the streams that set the timers.
@@ -14,6 +14,7 @@ from schemas.state import Subscription
 from schemas.statuses import PaymentStatus, SubscriptionStatus
 from schemas.timer import TimerDue, timer_event_type
 from streams.rules import timers
+from streams.rules.customers import events as customer_events
 from streams.rules.customers.account import customer_or_blank, is_in_use_by_another
 from streams.rules.customers.cancellation import DISPUTED, WIN_BACK, leaves_later
 from streams.rules.invoices import dunning
@@ -23,6 +24,9 @@ from streams.rules.precedence import time_of
 from streams.rules.subscription_row import ENDED, NEVER_BEGUN
 from streams.rules.subscriptions import events as subscription_events
 from streams.rules.subscriptions.trial import TRIAL_REMINDER
+
+ACCESS_ENDS = "access-ends"
+"""The end of the grace time of a failed payment. Set only if the config has a `feed` (streams/feed.py)."""
 
 
 def _refer_invoice(event: Event[TimerDue]) -> References:
@@ -77,6 +81,12 @@ def on_dunning_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
     if payment.amount_remaining is not None:  # less than at the failure after a credit note or a partial payment
         data["amount"] = money(payment.amount_remaining, payment.currency)
     return [done, dunning.step_mail(due.data["template"], due.subject, customer, data, due.data["to"])]
+
+
+@customer_events.stream.on(timer_event_type(ACCESS_ENDS), model=TimerDue, refer=timers.refer)
+def on_access_ends(event: Event[TimerDue], known: Known) -> list[Effect]:
+    """B8. The stored row says what applies from now on, so it does not change; the feed reports it (F3)."""
+    return [FinishTimer(event.object.timer_key)] if timers.is_due(event, known) else []
 
 
 @subscription_events.stream.on(timer_event_type(WIN_BACK), model=TimerDue, refer=timers.refer)

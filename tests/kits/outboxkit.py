@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from schemas.effects import CallStripe, Order, OrderExport, QueueEmail
+from schemas.effects import CallStripe, Order, OrderExport, QueueEmail, QueueNotification
 from sinks.postgres.outboxes import OUTBOXES, Origin, Outbox
 
 SECRET = "jane.erasable@example.com"
@@ -31,6 +31,16 @@ _ORDERS: dict[type[Any], Order] = {
     ),
     OrderExport: OrderExport(
         key="sample:export", account="", customer_id="cus_1", keep_until=datetime(2099, 1, 1, tzinfo=UTC)
+    ),
+    QueueNotification: QueueNotification(
+        key="sample:notification",
+        destination="app",
+        message_id="msg_1",
+        type="access.changed",
+        account="",
+        customer_id="cus_1",
+        occurred_at=AT,
+        data={"user_id": SECRET},
     ),
 }
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import orjson
 
 from local.stripe.builder import ApiShape, Json, StripeEvents
-from schemas.effects import CallStripe, Effect, QueueEmail, Save
+from schemas.effects import CallStripe, Effect, QueueEmail, QueueNotification, Save
 from schemas.event import Event
 from schemas.known import Known
 from schemas.mail import read_mail
@@ -21,6 +21,7 @@ from schemas.statuses import TimerStatus
 from streams import apply as streams_apply
 from streams.apply import apply
 from streams.decode import decode
+from streams.feed import notifications
 from streams.rules.catalog import RULES, rule_of
 from streams.rules.registry import Rule
 
@@ -78,6 +79,8 @@ class RulesWorld:
     emails: dict[str, QueueEmail] = field(default_factory=dict)
     calls: dict[str, CallStripe] = field(default_factory=dict)
     stale: list[str] = field(default_factory=list)
+    notifications: dict[str, QueueNotification] = field(default_factory=dict)
+    """By key, in the order in which they were queued. Only with a feed in the config."""
 
     def __post_init__(self) -> None:
         self.known = Known(self.config)
@@ -87,6 +90,10 @@ class RulesWorld:
             read_event, rule = read(event)
             effects = decide_with(rule, read_event, self.known)
             outcome = apply(effects, read_event, self.known)
+            changes = notifications(read_event, outcome, self.known)
+            for order in apply(changes, read_event, self.known).orders:
+                assert isinstance(order, QueueNotification)
+                self.notifications.setdefault(order.key, order)
             for email in (order for order in outcome.orders if isinstance(order, QueueEmail)):
                 read_mail(email.template, email.data)
                 self.emails.setdefault(email.key, email)

@@ -12,6 +12,7 @@ from sinks.postgres.tables.metadata import metadata
 # `withheld`: not delivered on purpose; `last_error` has the reason (sinks/outbox/truth.py).
 EMAIL_STATUSES = ("queued", "sending", "sent", "failed", "suppressed", "withheld")
 CALL_STATUSES = ("queued", "calling", "done", "failed", "suppressed", "withheld")
+NOTIFICATION_STATUSES = ("queued", "sending", "sent", "failed", "suppressed", "withheld")
 EXPORT_STATUSES = ("queued", "working", "done", "failed", "expired", "deleted", "suppressed", "withheld")
 
 # The e-mail outbox. If `recipient` is null, the customer's address at the time of sending is used.
@@ -102,6 +103,54 @@ exports = Table(
     Index("exports_requested", "requested_at"),
     Index("exports_failed", "requested_at", postgresql_where=sql("status = 'failed'")),
     one_of("status", *EXPORT_STATUSES),
+)
+
+# The outbox of notifications to the customer's application (behaviours.md F3). A trigger sets `version`: it grows with
+# each change of a customer, and is the same for all destinations of one change (revision 0022).
+notifications = Table(
+    "notifications",
+    metadata,
+    text("notification_key", key=True),
+    text("event_id", null=False),
+    text("account", default=""),
+    text("customer_id"),
+    text("destination", null=False),
+    text("message_id", null=False),
+    text("type", null=False),
+    flag("livemode"),
+    Column("version", BigInteger, nullable=False, server_default=sql("0")),
+    time("occurred_at", null=False),
+    json("data"),
+    text("status", default="queued"),
+    count("attempts"),
+    time("queued_at", null=False),
+    time("next_attempt_at", null=False),
+    text("claimed_by"),
+    time("sent_at"),
+    text("last_error"),
+    Index("notifications_due", "next_attempt_at", postgresql_where=sql("status in ('queued', 'sending')")),
+    Index(
+        "notifications_open",
+        "destination",
+        "account",
+        "customer_id",
+        postgresql_where=sql("status in ('queued', 'sending')"),
+    ),
+    Index("notifications_customer", "account", "customer_id", "version"),
+    Index("notifications_event", "event_id"),
+    Index("notifications_queued", "queued_at"),
+    Index("notifications_failed", "queued_at", postgresql_where=sql("status = 'failed'")),
+    one_of("status", *NOTIFICATION_STATUSES),
+)
+
+# The receivers of notifications that have failed: since when, and whether they are disabled (sinks/feed/receivers.py).
+feed_destinations = Table(
+    "feed_destinations",
+    metadata,
+    text("destination", key=True),
+    time("failing_since"),
+    time("disabled_at"),
+    text("reason"),
 )
 
 # What the other side of an outbox does not do at present, per dispatcher that sees it (sinks/outbox/outages.py).

@@ -59,6 +59,13 @@ def step_mail(
     return mail(template, f"dunning:{invoice_id}:{template}", customer, data, recipient=recipient)
 
 
+def invoice_of(order: QueueEmail) -> str | None:
+    """Returns the id of the invoice if this is the mail of a step, None for any other mail."""
+    kind, _, rest = order.key.partition(":")
+    invoice_id = rest.removeprefix(f"{order.account}:").removesuffix(f":{order.template}")
+    return invoice_id if kind == "dunning" else None
+
+
 def problem(known: Known, invoice: StripeInvoice) -> dict[str, Any]:
     """The template data of every step: the facts of this attempt."""
     return {

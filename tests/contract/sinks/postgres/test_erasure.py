@@ -22,7 +22,7 @@ from tests.kits.rulekit import DAY, NOW, at
 
 # Tables without customer data. A new table is listed here, or belonging.py defines how its rows belong to a customer.
 IMPERSONAL = {
-    *("backfills", "brakes", "reconciliations", "rebuilds", "rebuilt", "log_positions", "outages"),
+    *("backfills", "brakes", "reconciliations", "rebuilds", "rebuilt", "log_positions", "outages", "feed_destinations"),
     *("database_identity", "system_mode", "positions"),
     *("audits", "audit_differences", "audit_objects"),
     "audit_log",  # addresses are replaced before they are written (sinks/postgres/audit_log.py)
