@@ -50,6 +50,7 @@ events = Table(
     ),
     Index("events_open", "outcome", "received_at", postgresql_where=sql("outcome in ('waiting', 'dead')")),
     Index("events_created", "created", postgresql_using="brin"),
+    Index("events_applied", "applied_at", "event_id"),
 )
 
 # Erasures: what was erased, when, and until when Kafka may still contain it. No personal data. Null in `kafka_until` or
@@ -100,6 +101,8 @@ dead_letters = Table(
     Index("dead_letters_event", "event_id"),
     Index("dead_letters_customer", "account", "customer_id"),
     Index("dead_letters_failed", "last_failed_at"),
+    Index("dead_letters_place", "topic", "partition", "offset"),
+    Index("dead_letters_record", "dead_partition", "dead_offset"),
     Index("dead_letters_open", "last_failed_at", postgresql_where=sql("status = 'open'")),
     one_of("status", *LETTER_STATUSES),
 )

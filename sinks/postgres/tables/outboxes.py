@@ -41,6 +41,8 @@ emails = Table(
     Index("emails_event", "event_id"),
     Index("emails_queued", "queued_at"),
     Index("emails_failed", "queued_at", postgresql_where=sql("status = 'failed'")),
+    Index("emails_withheld", "queued_at", postgresql_where=sql("status = 'withheld'")),
+    Index("emails_message", "message_id", postgresql_where=sql("message_id IS NOT NULL")),
     one_of("status", *EMAIL_STATUSES),
 )
 

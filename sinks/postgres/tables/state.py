@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, Integer, Table, UniqueConstraint, func
 from sqlalchemy import text as sql
 
 from schemas import state, statuses
@@ -32,6 +32,14 @@ customers = Table(
     text("last_default"),
     version("last_default_version"),
     Index("customers_user", "account", "user_id", postgresql_where=sql("user_id IS NOT NULL")),
+    Index("customers_email", sql("lower(email)"), postgresql_where=sql("email IS NOT NULL")),
+)
+# `text_pattern_ops`, so that it finds a beginning of a name in every locale of the database.
+Index(
+    "customers_name",
+    func.lower(customers.c.name).label("lower_name"),
+    postgresql_ops={"lower_name": "text_pattern_ops"},
+    postgresql_where=sql("name IS NOT NULL"),
 )
 
 organizations = Table(
@@ -179,6 +187,7 @@ payments = Table(
     Index("payments_customer", "account", "customer_id"),
     Index("payments_payment_intent", "account", "payment_intent_id"),
     Index("payments_charge", "account", "charge_id"),
+    Index("payments_failed", "first_failed_at", postgresql_where=sql("status = 'failed'")),
     one_of("status", *statuses.PaymentStatus),
 )
 
