@@ -11,14 +11,17 @@ from typing import Annotated
 
 import typer
 
-from ops.commands.replay_report import rate_of, replay_matching
-from ops.commands.terminal import refuse, run_or_exit, say, say_json, settings_or_exit
+from ops.commands.replay_report import rate_of, replay_matching, say_rehearsal
+from ops.commands.terminal import exits, refuse, run_or_exit, say, say_json, settings_or_exit
 from ops.commands.times import moment_of
 from ops.runtime.exit_codes import ExitCode
 from ops.runtime.operator import operator
 from ops.runtime.printable import error_line
+from recovery.rehearsal.rehearse import Rehearsal, rehearse_entries
 from recovery.replay.events import EventReplay, From, Replayed, failed_filter
+from schemas.settings import load_config
 from sinks.postgres.dead_letter_index import DeadLetterIndex
+from streams.rules.catalog import RULES
 
 
 def replay(
@@ -43,7 +46,7 @@ def replay(
         int, typer.Option(min=1, max=1_000_000, help="With --since, --until or --type: at most this many.")
     ] = 1000,
     by: Annotated[str | None, typer.Option(help="Your name, for the record. Default: the system user.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; print what would be replayed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; print what would happen.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Append stored events to the log again, with their original key and source=replay.
@@ -71,6 +74,8 @@ def replay(
     except ValueError as problem:
         refuse(command, problem)
 
+    rehearsal = None
+
     async def go() -> Replayed:
         async with DeadLetterIndex.open(settings.database_url) as letters:
             names = list(dict.fromkeys(ids or ()))
@@ -82,14 +87,20 @@ def replay(
             return await EventReplay(settings, letters, source, account, by or operator()).run(names, pace, dry_run)
 
     report = run_or_exit(command, go)
-    _say(report, dry_run, as_json)
+    if dry_run:
+        with exits(command):
+            config = load_config(settings.config_path)
+        rehearsal = run_or_exit(command, lambda: rehearse_entries(settings, config, RULES, report.entries))
+    _say(report, rehearsal, as_json)
     if report.missing:
         raise typer.Exit(ExitCode.NO)
 
 
-def _say(report: Replayed, dry_run: bool, as_json: bool) -> None:
+def _say(report: Replayed, rehearsal: Rehearsal | None, as_json: bool) -> None:
+    dry_run = rehearsal is not None
     if as_json:
-        say_json(asdict(report) | {"dry_run": dry_run})
+        shown = {"replayed": report.replayed, "settled": report.settled, "missing": report.missing, "dry_run": dry_run}
+        say_json(shown | ({"rehearsal": asdict(rehearsal)} if rehearsal is not None else {}))
         return
     for name, where in report.replayed.items():
         say(f"{name}: {'would be ' if dry_run else ''}replayed from its {where}")
@@ -99,3 +110,5 @@ def _say(report: Replayed, dry_run: bool, as_json: bool) -> None:
         error_line("replay", f"{name}: {reason}")
     if not (report.replayed or report.settled or report.missing):
         say("nothing to replay")
+    if rehearsal is not None:
+        say_rehearsal(rehearsal)

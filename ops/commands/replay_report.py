@@ -9,18 +9,21 @@ from typing import TypeVar
 
 import typer
 
-from ops.commands.terminal import fail, note, progress, refuse, run_or_exit, say, say_json
+from ops.commands.terminal import exits, fail, note, progress, refuse, run_or_exit, say, say_json
 from ops.runtime.exit_codes import ExitCode
 from ops.runtime.operator import operator
+from recovery.rehearsal.rehearse import Rehearsal, rehearse_letters
 from recovery.replay.letters import Rate, ReplayReport, replay_letters
 from schemas.database_settings import DatabaseSettings
-from schemas.settings import Settings
+from schemas.settings import Settings, load_config
 from sinks.postgres.dead_letter_index import DeadLetterIndex, LetterFilter
+from streams.rules.catalog import RULES
 
 T = TypeVar("T")
 
 MOST_LETTERS = 1_000_000
 _SHOWN_ERRORS = 20
+_AGAIN = {"dead": "dead again"}
 _RATE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(?:/s)?")
 
 
@@ -38,7 +41,7 @@ def replay_matching(
     pace = rate_of(command, rate)
     refuse_unknown(command, settings, wanted)
     if dry_run:
-        say_counts(command, settings, wanted, "would be replayed", as_json=as_json)
+        _say_dry_run(command, settings, wanted, as_json=as_json)
         return
 
     async def work(index: DeadLetterIndex) -> ReplayReport:
@@ -88,6 +91,50 @@ def _say(report: ReplayReport) -> None:
         note(f"{event_id}: its letter is gone; replayed from the ledger, with the same JSON but not the same bytes")
     for name in report.gone:
         note(f"{name}: neither the topic nor the ledger has it any more; try billing replay --from stripe ID")
+
+
+def _say_dry_run(command: str, settings: Settings, wanted: LetterFilter, *, as_json: bool) -> None:
+    """Print how many letters match, and what the rules of this version would do with their events."""
+    with exits(command):
+        config = load_config(settings.config_path)
+
+    async def work(index: DeadLetterIndex) -> tuple[dict[str, int], int, Rehearsal]:
+        letters = await index.find(wanted)
+        rehearsal = await rehearse_letters(settings, config, RULES, index, letters)
+        return await index.counts(wanted), await index.count(wanted), rehearsal
+
+    counts, matching, rehearsal = with_letters(command, settings, work)
+    total = sum(counts.values())
+    if as_json:
+        say_json({"total": total, "matching": matching, "by_error": counts, "rehearsal": asdict(rehearsal)})
+        return
+    say(f"{total} would be replayed" if total == matching else f"{total} of {matching} would be replayed")
+    say_by(counts)
+    say_rehearsal(rehearsal)
+
+
+def say_rehearsal(rehearsal: Rehearsal) -> None:
+    """Print what a rehearsed replay would do."""
+    if rehearsal.outcomes:
+        say("With the rules of this version and the rows as they are now:")
+        say("  " + ", ".join(f"{count} {_AGAIN.get(name, name)}" for name, count in rehearsal.outcomes.items()))
+    if rehearsal.reasons:
+        say_by(rehearsal.reasons)
+    if rehearsal.tables:
+        say("  rows changed: " + ", ".join(f"{count} in {name}" for name, count in rehearsal.tables.items()))
+    if rehearsal.mails:
+        count = sum(rehearsal.mails.values())
+        say(f"  mails: {count} to {rehearsal.people} people, if they are still true when they leave")
+        say_by(rehearsal.mails)
+    for count, what in ((rehearsal.calls, "calls to Stripe"), (rehearsal.exports, "exports")):
+        if count:
+            say(f"  {what}: {count}")
+    if rehearsal.settled:
+        say(f"  {rehearsal.settled} are settled already: only their letters would be closed")
+    if rehearsal.gone:
+        say(f"  {len(rehearsal.gone)} are neither on the topic nor in the ledger any more")
+    if rehearsal.left_out:
+        say(f"  {rehearsal.left_out} more were not rehearsed")
 
 
 def say_counts(command: str, settings: DatabaseSettings, wanted: LetterFilter, what: str, *, as_json: bool) -> None:

@@ -12,12 +12,19 @@ import orjson
 from eventlog.append import EventAppender
 from eventlog.entry import Entry, headers_of
 from eventlog.lookup import RecordLookup
-from recovery.replay.letters import Rate, kept_entry, replay_headers, replay_letters
+from recovery.replay.letters import (
+    Rate,
+    entry_of,
+    kept_entry,
+    letters_by_event,
+    replay_headers,
+    replay_letters,
+)
 from schemas.ordering import account_of
 from schemas.record import Source
 from schemas.settings import InvalidSettings, Settings
 from schemas.verdict import SETTLED
-from sinks.postgres.dead_letter_index import DeadLetterIndex, KeptEvent, LetterFilter
+from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, KeptEvent, LetterFilter
 from sinks.stripe_api.api import ApiTrouble, Refusal, Request, StripeApi
 from sinks.stripe_api.key import parse_base, parse_key
 
@@ -51,6 +58,8 @@ class Replayed:
     """Events with a final outcome, and that outcome. They are not appended: the ledger would drop them."""
     missing: dict[str, str] = field(default_factory=dict)
     """Events found in no source, with the reason."""
+    entries: list[Entry] = field(default_factory=list, repr=False)
+    """In a dry run: what would be appended, in this order."""
 
 
 def failed_filter(now: datetime) -> LetterFilter:
@@ -89,8 +98,11 @@ class EventReplay:
             self._take(report, entries, "log", await asyncio.to_thread(self._from_log, wanted))
         if wanted := _open(left, report, entries):
             await self._from_stripe(wanted, report, entries)
-        if not dry_run:
-            await self._append([entries[name] for name in left if name in entries], rate)
+        chosen = [entries[name] for name in left if name in entries]
+        if dry_run:
+            report.entries += chosen
+        else:
+            await self._append(chosen, rate)
         return report
 
     async def _letters(self, names: list[str], report: Replayed, rate: Rate, dry_run: bool) -> None:
@@ -98,7 +110,14 @@ class EventReplay:
         if found and not dry_run:
             done = await replay_letters(self.settings, self.letters, found, rate, self.by)
             found = [letter for letter in found if letter.event_id not in done.gone]
+        elif found:
+            report.entries += await asyncio.to_thread(self._entries, found)
         report.replayed |= {letter.event_id: "dead letter" for letter in found if letter.event_id}
+
+    def _entries(self, letters: list[IndexedLetter]) -> list[Entry]:
+        with RecordLookup(self.settings.kafka, self.settings.dead_topic) as topic:
+            entries = (entry_of(topic, group) for group in letters_by_event(letters))
+            return [entry for entry in entries if entry is not None]
 
     def _from_log(self, names: list[str]) -> dict[str, Entry]:
         with RecordLookup(self.settings.kafka, self.settings.events_topic) as log:

@@ -90,7 +90,7 @@ class LetterReplay:
         )
         async with self.letters.replaying():
             settled = await self.letters.close_settled([letter.event_id for letter in found if letter.event_id])
-            groups = list(_by_event(letter for letter in found if letter.event_id not in settled))
+            groups = list(letters_by_event(letter for letter in found if letter.event_id not in settled))
             report.settled = len(settled)
             progress(sum(letter.event_id in settled for letter in found))
             for at in range(0, len(groups), rate.chunk):
@@ -104,7 +104,7 @@ class LetterReplay:
         entries: list[Entry] = []
         replayed: list[IndexedLetter] = []
         for letters in groups:
-            entry = await asyncio.to_thread(self._entry, letters)
+            entry = await asyncio.to_thread(entry_of, self.dead_topic, letters)
             if entry is None and (entry := await self._from_ledger(letters[0])) is not None:
                 report.from_ledger.append(letters[0].event_id or "")
             if entry is None:
@@ -117,17 +117,6 @@ class LetterReplay:
             await self.letters.begin(replayed)
             await self.event_log.append(entries)
             await self.letters.mark_replayed(replayed, self.by)
-
-    def _entry(self, letters: Sequence[IndexedLetter]) -> Entry | None:
-        """Make the entry from the first of the event's letters that is still in the topic, None if there is none."""
-        for letter in letters:
-            message = read_letter(self.dead_topic, letter)
-            if message is not None and (value := message.value()) is not None:
-                headers = replay_headers(
-                    original_headers(headers_of(message)), _place_of(letter, self.dead_topic.topic)
-                )
-                return Entry(message.key(), value, headers)
-        return None
 
     async def _from_ledger(self, letter: IndexedLetter) -> Entry | None:
         if letter.event_id is None:
@@ -149,6 +138,16 @@ def read_letter(dead_topic: RecordLookup, letter: IndexedLetter) -> Message | No
     names = decode_headers(headers_of(message))
     position = (names.get(f"{PREFIX}topic"), names.get(f"{PREFIX}partition"), names.get(f"{PREFIX}offset"))
     return message if position == (letter.topic, str(letter.partition), str(letter.offset)) else None
+
+
+def entry_of(dead_topic: RecordLookup, letters: Sequence[IndexedLetter]) -> Entry | None:
+    """Return the entry of the first of an event's letters that is still in the topic, None if there is none."""
+    for letter in letters:
+        message = read_letter(dead_topic, letter)
+        if message is not None and (value := message.value()) is not None:
+            headers = replay_headers(original_headers(headers_of(message)), _place_of(letter, dead_topic.topic))
+            return Entry(message.key(), value, headers)
+    return None
 
 
 def replay_headers(original: Headers, replay_of: str) -> Headers:
@@ -183,7 +182,7 @@ def _place_of(letter: IndexedLetter, dead_topic: str) -> str:
     return f"{dead_topic}/{letter.dead_partition}/{letter.dead_offset}"
 
 
-def _by_event(letters: Iterable[IndexedLetter]) -> Iterable[list[IndexedLetter]]:
+def letters_by_event(letters: Iterable[IndexedLetter]) -> Iterable[list[IndexedLetter]]:
     """Group letters by event, in the order of each event's first letter. A letter without event id is its own group."""
     groups: dict[object, list[IndexedLetter]] = {}
     for letter in letters:

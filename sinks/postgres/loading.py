@@ -6,7 +6,7 @@ order of ROW_TYPES and, within a table, in key order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from schemas.references import Ref, References
@@ -42,6 +42,7 @@ SHAPES: dict[type[Any], RowShape[Any]] = {
     for kind in ROW_TYPES
 }  # fmt: skip
 
+_LOCK = " FOR UPDATE OF t"
 _OPEN = ", ".join(f"'{status}'" for status in OPEN_TIMERS)
 _PAYMENT_REFS = ("invoice_id", "checkout_session_id", "charge_id", "payment_intent_id")
 
@@ -85,7 +86,7 @@ def _select(kind: type[Row], keys: str, *, is_locked: bool = True) -> str:
     same = " AND ".join(f"t.{name} = k.{name}" for name in shape.key)
     return (
         f"SELECT {shape.selected} FROM {keys} AS k ({columns}) JOIN {shape.table.fullname} AS t ON {same} "  # noqa: S608  # as above
-        f"ORDER BY {', '.join(f't.{name}' for name in shape.key)}{' FOR UPDATE OF t' if is_locked else ''}"
+        f"ORDER BY {', '.join(f't.{name}' for name in shape.key)}{_LOCK if is_locked else ''}"
     )
 
 
@@ -146,6 +147,9 @@ QUERIES: dict[type[Any], str] = {
     ),
 }
 
+WITHOUT_LOCKS: dict[type[Any], str] = {kind: query.removesuffix(_LOCK) for kind, query in QUERIES.items()}
+"""For a read-only transaction, which must neither wait for a worker nor make it wait."""
+
 
 MOST_LINKED = 50
 """The most customers of one user that are loaded because of that user."""
@@ -161,7 +165,7 @@ SUBSCRIPTIONS_OF_LINKED = (
 )
 
 
-async def load(connection: Connection, refs: References) -> list[Row]:
+async def load(connection: Connection, refs: References, *, queries: Mapping[type[Any], str] = QUERIES) -> list[Row]:
     """Loads and locks the rows that these references reach (see References), in at most thirteen round trips.
 
     Timers are not locked: LOCK_TIMERS locks those that are written. Other customers of a user are not locked either.
@@ -171,7 +175,7 @@ async def load(connection: Connection, refs: References) -> list[Row]:
     organizations = sorted({Organization.id_of(*ref) for ref in customers})
     stored: list[Any] = []
     if customers:
-        stored = await _rows(connection, Customer, *_pairs(customers))
+        stored = await _rows(connection, queries[Customer], Customer, *_pairs(customers))
     named = refs.users | {(row.account, row.user_id) for row in stored if row.user_id}
     linked = await _linked(connection, named, besides=customers) if named else []
     stored = sorted([*stored, *linked], key=lambda row: row.key)
@@ -186,9 +190,9 @@ async def load(connection: Connection, refs: References) -> list[Row]:
     ]
     for kind, is_reached, arguments in plan:
         if is_reached:
-            stored += await _rows(connection, kind, *arguments)
+            stored += await _rows(connection, queries[kind], kind, *arguments)
     stored += await _subscriptions_of(connection, linked, besides={row.key for row in stored})
-    links, payments = await load_payments(connection, refs.payments)
+    links, payments = await load_payments(connection, refs.payments, queries=queries)
     stored += [*links, *payments]
     disputes = refs.disputes | {(row.account, id_) for row in payments for id_ in {**row.open_disputes, **row.disputes}}
     plan = [
@@ -198,7 +202,7 @@ async def load(connection: Connection, refs: References) -> list[Row]:
     ]
     for kind, is_reached, arguments in plan:
         if is_reached:
-            stored += await _rows(connection, kind, *arguments)
+            stored += await _rows(connection, queries[kind], kind, *arguments)
     return stored
 
 
@@ -252,21 +256,23 @@ async def load_erased(connection: Connection, customers: Iterable[Ref], named: I
     return Erased(owners, {(row.account, row.customer_id): row for row in erased})
 
 
-async def load_payments(connection: Connection, refs: Iterable[Ref]) -> tuple[list[PaymentLink], list[Payment]]:
+async def load_payments(
+    connection: Connection, refs: Iterable[Ref], *, queries: Mapping[type[Any], str] = QUERIES
+) -> tuple[list[PaymentLink], list[Payment]]:
     """Loads and locks the payments of these Stripe ids, and all their links."""
     pairs = _pairs(refs)
     if not pairs[0]:
         return [], []
     # The links are locked before their payments: another worker may have joined two payments just now.
-    links = await _rows(connection, PaymentLink, *pairs)
+    links = await _rows(connection, queries[PaymentLink], PaymentLink, *pairs)
     linked = sorted({link.payment_id for link in links})
-    return links, await _rows(connection, Payment, linked, *pairs)
+    return links, await _rows(connection, queries[Payment], Payment, linked, *pairs)
 
 
 async def load_disputes(connection: Connection, refs: Iterable[Ref]) -> list[Dispute]:
     """Loads and locks these disputes."""
     pairs = _pairs(refs)
-    return await _rows(connection, Dispute, *pairs) if pairs[0] else []
+    return await _rows(connection, QUERIES[Dispute], Dispute, *pairs) if pairs[0] else []
 
 
 async def _customers(connection: Connection, refs: References) -> set[Ref]:
@@ -278,9 +284,9 @@ async def _customers(connection: Connection, refs: References) -> set[Ref]:
     return {(account, id_) for account, id_ in await connection.fetch(CUSTOMERS, *map(as_texts, lists))}
 
 
-async def _rows(connection: Connection, kind: type[R], *lists: Iterable[str]) -> list[R]:
+async def _rows(connection: Connection, query: str, kind: type[R], *lists: Iterable[str]) -> list[R]:
     shape: RowShape[R] = SHAPES[kind]
-    return [shape.row(record) for record in await connection.fetch(QUERIES[kind], *map(as_texts, lists))]
+    return [shape.row(record) for record in await connection.fetch(query, *map(as_texts, lists))]
 
 
 def _pairs(refs: Iterable[Ref]) -> tuple[list[str], list[str]]:

@@ -1,0 +1,92 @@
+"""Compares the structure of two events: which fields only one of them has, and whose kinds of values differ.
+
+A dead event beside the newest applied one of its type and API version often shows the cause at once: a field that has
+become an object, or is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MOST = 100
+_MISSING = "missing"
+_IGNORED = frozenset({"metadata"})
+"""Objects whose keys people choose."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeDifference:
+    """One place whose kinds of values differ. Entries of lists are one place, `items.data[]`."""
+
+    path: str
+    dead: str
+    """The kinds of values of the dead event, such as `text` or `object`, or `missing`."""
+    good: str
+
+
+def differences(dead: object, good: object) -> list[ShapeDifference]:
+    """Returns the places of two JSON values that differ in structure, in the order of their paths, at most MOST.
+
+    null fits every kind, because Stripe sends it for what is not set. A part that only one of them has is one place.
+    """
+    one, other = _shape(dead), _shape(good)
+    found: list[ShapeDifference] = []
+    for path in sorted(one.keys() | other.keys()):
+        here, there = one.get(path, frozenset()), other.get(path, frozenset())
+        if _fits(here, there) or _is_in_an_empty_list(path, one) or _is_in_an_empty_list(path, other):
+            continue
+        gaps = [part.path for part in found if _MISSING in (part.dead, part.good)]
+        if not any(path.startswith((f"{gap}.", f"{gap}[")) for gap in gaps):
+            found.append(ShapeDifference(path, _named(here), _named(there)))
+    return found[:MOST]
+
+
+def _fits(here: frozenset[str], there: frozenset[str]) -> bool:
+    is_open = here == {"null"} or there == {"null"}
+    return (is_open and bool(here and there)) or here - {"null"} == there - {"null"}
+
+
+def _is_in_an_empty_list(path: str, shape: Mapping[str, frozenset[str]]) -> bool:
+    entry = path[: path.rfind("[]") + 2]
+    return bool(entry) and entry not in shape and "list" in shape.get(entry[:-2], ())
+
+
+def _named(kinds: frozenset[str]) -> str:
+    return " or ".join(sorted(kinds)) if kinds else _MISSING
+
+
+def _shape(value: object) -> dict[str, frozenset[str]]:
+    kinds: dict[str, set[str]] = {}
+    for path, kind in _places(value, ""):
+        kinds.setdefault(path, set()).add(kind)
+    return {path: frozenset(found) for path, found in kinds.items()}
+
+
+def _places(value: object, path: str) -> Iterator[tuple[str, str]]:
+    left: list[tuple[str, Any]] = [(path, value)]  # not recursive: a payload may be a thousand levels deep
+    while left:
+        at, one = left.pop()
+        if at:
+            yield at, _kind(one)
+        if isinstance(one, Mapping) and at.rpartition(".")[2] not in _IGNORED:
+            left += [(f"{at}.{key}" if at else str(key), inner) for key, inner in one.items()]
+        elif isinstance(one, list):
+            left += [(f"{at}[]", inner) for inner in one]
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "number"
+        case str():
+            return "text"
+        case list():
+            return "list"
+        case _:
+            return "object"
