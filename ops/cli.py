@@ -63,7 +63,15 @@ COMMANDS = {
         "Show one event: its verdict, the rows and outbox entries it wrote, and what to do next.",
     ),
     "customer": Entry(
-        "ops.commands.event:customer", "Show one customer: state, payments, timers, e-mails and latest events."
+        "ops.commands.event:customer",
+        "Show one customer: why they have access or not, state, payments, timers, e-mails and latest events.",
+    ),
+    "find": Entry(
+        "ops.commands.find:find",
+        "Find what has this id, key, e-mail address, message id or place on the log, or a name that begins so.",
+    ),
+    "status": Entry(
+        "ops.commands.status:status", "Show what needs attention, the worst first, then the queues and the schedules."
     ),
     "mrr": Entry(
         "ops.commands.mrr:mrr",

@@ -18,6 +18,7 @@ from ops.commands.terminal import (
     database_or_exit,
     fail,
     refuse,
+    run_or_exit,
     say,
     say_cut,
     say_json,
@@ -31,6 +32,8 @@ from recovery.replay.letters import read_letter
 from schemas.database_settings import DatabaseSettings
 from schemas.record import decode_headers
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, LetterFilter
+from sinks.postgres.lists.dead import groups as groups_of
+from sinks.postgres.pool import reading
 
 app = typer.Typer(help="List, show, replay or discard dead letters.", no_args_is_help=True)
 
@@ -78,17 +81,24 @@ def ls(
     summary: Annotated[
         bool, typer.Option("--summary", help="Only count all matching letters by error, type and stream.")
     ] = False,
+    groups: Annotated[
+        bool, typer.Option("--groups", help="Only the groups of one cause, of the 10,000 latest letters of a status.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """List dead letters, the latest first. By default only open ones.
 
     Example: billing dead ls --type invoice.paid --since 24h --json
+             billing dead ls --groups
              billing dead ls --summary
     """
     command = "dead ls"
     statuses = () if every else tuple(status or (LetterStatus.OPEN,))
     settings = database_or_exit(command)
     wanted = _filter(command, settings, ids, types, customer, error, stream, since, until, statuses, limit)
+    if groups:
+        _show_groups(settings, (statuses or (LetterStatus.OPEN,))[0], as_json=as_json)
+        return
     if summary:
         _show_summary(with_letters(command, settings, lambda index: index.summary(wanted)), as_json=as_json)
         return
@@ -128,6 +138,44 @@ def ls(
     else:
         say("no dead letters")
     say_cut(len(letters), total, as_json=as_json)
+
+
+def _show_groups(settings: DatabaseSettings, status: str, *, as_json: bool) -> None:
+    """Print one line per cause: the error without ids and numbers, how many, since when, and a letter of it."""
+
+    async def ask() -> list[dict[str, Any]]:
+        async with reading(settings.database_url) as connection:
+            return await groups_of(connection, status)
+
+    found = run_or_exit("dead ls", ask)
+    if as_json:
+        for group in found:
+            say_json({name: value for name, value in group.items() if name != "ages"})
+        return
+    if not found:
+        say("no dead letters")
+        return
+    show_rows(
+        (
+            Column("letters", right=True),
+            Column("customers", right=True),
+            Column("error"),
+            Column("first", whole=True),
+            Column("last", whole=True),
+            Column("sample"),
+        ),
+        [
+            (
+                group["letters"],
+                group["customers"],
+                f"{group['error_class']} in {group['stage']}: {group['cause']}",
+                f"{group['first_failed_at']:%Y-%m-%d %H:%M}",
+                f"{group['last_failed_at']:%Y-%m-%d %H:%M}",
+                group["sample"],
+            )
+            for group in found
+        ],
+    )
 
 
 def _show_summary(found: dict[str, dict[str, int]], *, as_json: bool) -> None:

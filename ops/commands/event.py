@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
+from ops.commands.find import hits_of, show_hits
 from ops.commands.terminal import (
     Column,
     database_or_exit,
@@ -20,8 +22,10 @@ from ops.commands.terminal import (
     show_rows,
 )
 from ops.runtime.printable import to_json
+from schemas.database_settings import DatabaseSettings
 from schemas.timer import RETRY
 from sinks.postgres import queries
+from sinks.postgres.lists.stories import access_chain, not_done
 from sinks.postgres.outboxes import OUTBOXES
 from sinks.postgres.pool import reading
 
@@ -29,7 +33,10 @@ Found = dict[str, Any]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 # The columns of the printed tables; --json contains every column.
+_LINES = {"why": "access", "not_done": "not done", "next": "next"}
+_APART = frozenset({"payload", "changes"})
 _SHOWN = {
+    "disputes": ("dispute_id", "status", "amount", "currency", "reason", "due_by"),
     "members": ("user_id", "role", "email"),
     "subscriptions": ("subscription_id", "status", "plan", "price_id", "current_period_end", "cancel_at_period_end"),
     "payments": ("invoice_id", "checkout_session_id", "status", "amount", "currency", "paid_at", "failure_reason"),
@@ -37,6 +44,7 @@ _SHOWN = {
     "timers": ("kind", "subject", "due_at", "status"),
     "events": ("event_id", "type", "created", "outcome", "reason"),
     "dead_letters": (
+        "event_id",
         "stage",
         "error_class",
         "message",
@@ -67,31 +75,51 @@ def event(event_id: Annotated[str, typer.Argument(metavar="ID", help="evt_…")]
     found = run_or_exit("event", ask)
     if found is None:
         fail("event", f"event {event_id} is not known; billing replay {event_id} looks for it on the log and at Stripe")
-    _show(found | {"next": _next(event_id, found)}, as_json)
+    _show(found | {"not_done": not_done(found), "next": _next(event_id, found)}, as_json)
 
 
 def customer(
-    customer_id: Annotated[str, typer.Argument(metavar="ID", help="cus_…")],
+    named: Annotated[str, typer.Argument(metavar="ID", help="cus_…, any other id of theirs, an address, or a name.")],
     account: Annotated[str, typer.Option(help="The customer's connected account. Default: your own account.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many rows of each kind.")] = queries.MOST,
     as_json: Json = False,
 ) -> None:
-    """Show one customer: state, payments, timers, e-mails and latest events.
+    """Show one customer: why they have access or not, state, payments, timers, e-mails and latest events.
 
     Example: billing customer cus_NffrFeUfNV2Hib --json
+             billing customer jane@example.com
 
-    Exits 1 if the customer is not known, 2 if a setting is missing, 3 if the database does not answer.
+    Exits 1 if no customer or several are found (they are listed), 2 if a setting is missing, 3 if the database does
+    not answer.
     """
     settings = database_or_exit("customer")
 
-    async def ask() -> Found | None:
+    async def ask(account: str, customer_id: str) -> Found | None:
         async with reading(settings.database_url) as connection:
             return await queries.customer_overview(connection, account, customer_id, limit=limit)
 
-    found = run_or_exit("customer", ask)
+    found = run_or_exit("customer", lambda: ask(account, named))
     if found is None:
-        fail("customer", f"customer {customer_id} is not known" + (f" in account {account}" if account else ""))
-    _show(found, as_json)
+        place = _only_customer(settings, named, account)
+        found = run_or_exit("customer", lambda: ask(*place))
+    if found is None:
+        fail("customer", f"customer {named} is not known" + (f" in account {account}" if account else ""))
+    why = access_chain(found)
+    _show({"why": [asdict(fact) for fact in why] if as_json else [fact.text for fact in why], **found}, as_json)
+
+
+def _only_customer(settings: DatabaseSettings, named: str, account: str) -> tuple[str, str]:
+    """Return the account and id of the one customer to whom this leads. Exits 1 if there is none or several."""
+    hits = [hit for hit in hits_of("customer", settings, named) if hit.customer_id]
+    if account:
+        hits = [hit for hit in hits if hit.account == account]
+    found = {(hit.account, str(hit.customer_id)) for hit in hits}
+    if not found:
+        fail("customer", f"customer {named} is not known" + (f" in account {account}" if account else ""))
+    if len(found) > 1:
+        show_hits(hits)
+        fail("customer", f"{named} leads to {len(found)} customers")
+    return found.pop()
 
 
 def _next(event_id: str, found: Found) -> list[str]:
@@ -122,18 +150,40 @@ def _show(found: Found, as_json: bool) -> None:
     for name, part in found.items():
         if name == "totals" or not part:
             continue
-        if name == "next":
+        if name in _LINES:
             for line in part:
-                say(f"next: {line}")
+                say(f"{_LINES[name]}: {line}")
+            if name == "why":
+                say()
             continue
         title = name.replace("_", " ")
         if isinstance(part, Mapping):
-            show_pairs({key: _cell(value) for key, value in part.items() if key != "payload"}, title=title)
+            show_pairs({key: _cell(value) for key, value in part.items() if key not in _APART}, title=title)
+            if part.get("changes"):
+                say()
+                _show_changes(part["changes"])
         else:
             columns = [Column(key, whole=key.endswith(("_at", "created", "_end"))) for key in _SHOWN[name]]
             show_rows(columns, [[_cell(row[key]) for key in _SHOWN[name]] for row in part], title=title)
             say_cut(len(part), totals.get(name, 0), as_json=False)
         say()
+
+
+def _show_changes(changes: Sequence[Mapping[str, Any]]) -> None:
+    """Print each row that the event wrote, and its fields before and after."""
+    say("changed")
+    for change in changes:
+        say(f"  {change['table']} {change['key']} {change['did']}")
+        for name, (before, after) in change["fields"].items():
+            say(
+                f"    {name}: {_plain(before)} → {_plain(after)}"
+                if change["did"] == "updated"
+                else f"    {name}: {_plain(after if change['did'] == 'created' else before)}"
+            )
+
+
+def _plain(value: object) -> str:
+    return "none" if value is None else value if isinstance(value, str) else to_json(value)
 
 
 def _cell(value: object) -> object:

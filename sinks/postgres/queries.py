@@ -39,7 +39,11 @@ async def event_overview(connection: AsyncConnection, event_id: str, events_topi
         **await outboxes_of_event(connection, event_id),
         "dead_letters": await dead_letters_of_event(connection, event_id),
     }
-    return found if any(found.values()) else None
+    if not any(found.values()):
+        return None
+    if row is not None and (about := await subject_of_timer(connection, row)) is not None:
+        found["about"] = about
+    return found
 
 
 async def emails_of_event(connection: AsyncConnection, event_id: str) -> list[Found]:
@@ -129,9 +133,46 @@ async def customer_overview(
         "payment_methods": await newest(tables.payment_methods, "version"),
         "timers": await newest(tables.timers, "due_at"),
         **{outbox.name: await newest(outbox.table, outbox.since) for outbox in OUTBOXES},
+        "dead_letters": await newest(tables.dead_letters, "last_failed_at"),
         "events": await newest(tables.events, "created", _LEDGER_COLUMNS),
     }
-    return found | {"totals": totals} if any(found.values()) else None
+    if not any(found.values()):
+        return None
+    found["disputes"] = await disputes_of_customer(connection, account, customer_id, limit=limit)
+    return found | {"totals": totals}
+
+
+async def disputes_of_customer(
+    connection: AsyncConnection, account: str, customer_id: str, *, limit: int = MOST
+) -> list[Found]:
+    """Returns the disputes of the customer's payments, the next deadline first. A dispute names only a charge."""
+    links, payments, disputes = tables.payment_links, tables.payments, tables.disputes
+    charges = (
+        select(links.c.stripe_id)
+        .join(payments, payments.c.payment_id == links.c.payment_id)
+        .where(payments.c.account == account, payments.c.customer_id == customer_id)
+    )
+    query = select(disputes).where(disputes.c.account == account, disputes.c.charge_id.in_(charges))
+    return await _all(connection, query.order_by(disputes.c.due_by.desc().nulls_last()).limit(limit))
+
+
+async def subject_of_timer(connection: AsyncConnection, event: Found) -> Found | None:
+    """Returns what a timer's event is about: `id`, `paid_at`, `closed_at` and `ended_at`, of a payment or subscription.
+
+    None for any other event, and if nothing with that id is stored.
+    """
+    payload = event.get("payload") or {}
+    subject = (payload.get("data") or {}).get("object", {}).get("subject") if isinstance(payload, dict) else None
+    if not isinstance(subject, str) or not event["type"].startswith("timer."):
+        return None
+    payments, subscriptions = tables.payments, tables.subscriptions
+    by_invoice = select(payments.c.invoice_id.label("id"), payments.c.paid_at, payments.c.closed_at).where(
+        payments.c.account == event["account"], payments.c.invoice_id == subject
+    )
+    by_id = select(subscriptions.c.subscription_id.label("id"), subscriptions.c.ended_at).where(
+        subscriptions.c.account == event["account"], subscriptions.c.subscription_id == subject
+    )
+    return await _one(connection, by_invoice) or await _one(connection, by_id)
 
 
 async def _one(connection: AsyncConnection, query: Select[Any]) -> Found | None:

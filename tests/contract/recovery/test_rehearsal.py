@@ -1,4 +1,4 @@
-"""K405: a rehearsed replay shows verdicts, changes and mails, writes nothing, and waits for nobody."""
+"""K405: a rehearsed replay shows verdicts, changes and mails, writes nothing, and waits for no one."""
 
 from __future__ import annotations
 

@@ -1,0 +1,46 @@
+"""Dead letters in groups of one cause."""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sinks.postgres.lists import Found, rows
+
+# Ids and numbers are replaced, so that one cause is one group.
+_CAUSE = r"""regexp_replace(regexp_replace(message, '\m[a-z]{2,8}_[A-Za-z0-9_]{3,}', '…', 'g'),
+    '[0-9]+(\.[0-9]+)?', 'n', 'g')"""
+
+
+async def groups(connection: AsyncConnection, status: str = "open") -> list[Found]:
+    """Returns letters by cause, the largest group first: how many, customers, first and last failure, and a sample."""
+    return await rows(
+        connection,
+        f"""SELECT error_class, stage, {_CAUSE} AS cause, count(*) AS letters,
+               count(DISTINCT (account, customer_id)) FILTER (WHERE customer_id IS NOT NULL) AS customers,
+               min(first_failed_at) AS first_failed_at, max(last_failed_at) AS last_failed_at,
+               array_agg(DISTINCT code_version) AS code_versions, array_agg(DISTINCT type) AS types,
+               (array_agg(event_id ORDER BY last_failed_at DESC))[1] AS sample,
+               array_agg(extract(epoch FROM now() - last_failed_at)::float ORDER BY last_failed_at) AS ages
+        FROM (SELECT * FROM billing.dead_letters WHERE status = :status AND message <> 'erased'
+              ORDER BY last_failed_at DESC LIMIT 10000) newest
+        GROUP BY error_class, stage, cause ORDER BY letters DESC, cause LIMIT 100""",  # noqa: S608 - a constant
+        {"status": status},
+    )
+
+
+async def counts(connection: AsyncConnection) -> dict[str, int]:
+    """Returns the number of letters by status."""
+    found = await rows(connection, "SELECT status, count(*) AS letters FROM billing.dead_letters GROUP BY status")
+    return {row["status"]: row["letters"] for row in found}
+
+
+async def money_of_groups(connection: AsyncConnection) -> list[Found]:
+    """Returns the MRR of customers with open letters by error class, stage, mode and currency."""
+    return await rows(
+        connection,
+        """WITH blocked AS (SELECT DISTINCT error_class, stage, account, customer_id FROM billing.dead_letters
+                           WHERE status = 'open' AND customer_id IS NOT NULL)
+        SELECT b.error_class, b.stage, m.livemode, m.currency, sum(m.amount)::bigint AS mrr
+        FROM blocked b JOIN analytics.movements m ON m.account = b.account AND m.owner = b.customer_id
+        GROUP BY 1, 2, 3, 4 HAVING sum(m.amount) <> 0 ORDER BY 1, 2, 3 DESC, 4""",
+    )

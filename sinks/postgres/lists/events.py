@@ -1,0 +1,173 @@
+"""The ledger's events, the newest first, with filters and a limit on how many rows are looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sinks.postgres.lists import PAGE, Found, row, rows
+
+MOST_LOOKED_AT = 200_000
+"""Rows of the ledger that one request looks at. A search that stops there says so."""
+
+_COLUMNS = """event_id, type, stream, customer_id, account, livemode, created, received_at, applied_at, source,
+    endpoint, api_version, "partition", "offset", outcome, reason, attempts"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the list: rows after it were processed earlier."""
+
+    at: datetime
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Selects events. Empty fields do not restrict the selection. `type` may end with `*`."""
+
+    type: str = ""
+    outcome: str = ""
+    stream: str = ""
+    customer: str = ""
+    endpoint: str = ""
+    source: str = ""
+    account: str = ""
+    livemode: bool | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    before: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """One page. `next` is where the next page starts. `is_cut`: the search stopped there before the page was full."""
+
+    events: list[Found]
+    next: Place | None
+    is_cut: bool = False
+
+
+async def listed(
+    connection: AsyncConnection, wanted: EventFilter, *, most: int = PAGE, look_at: int = MOST_LOOKED_AT
+) -> EventPage:
+    """Returns one page of events in the order in which they were processed, the newest first."""
+    window, values = _window(wanted)
+    conditions = _conditions(wanted, values)
+    inner = f"SELECT {_COLUMNS} FROM billing.events WHERE {window} ORDER BY applied_at DESC, event_id DESC"  # noqa: S608 - constants
+    if not wanted.customer:
+        inner += " LIMIT :look_at"
+        values["look_at"] = look_at
+    statement = f"SELECT * FROM ({inner}) looked WHERE {conditions} ORDER BY applied_at DESC, event_id DESC LIMIT :most"  # noqa: S608 - constants
+    found = await rows(connection, statement, values | {"most": most + 1})
+    if len(found) > most:
+        return EventPage(found[:most], _place(found[most - 1]))
+    if wanted.customer:
+        return EventPage(found, None)
+    # Fewer than a page: the list has ended, or the search has looked at as many rows as it may.
+    last = await row(
+        connection,
+        f"SELECT applied_at, event_id FROM billing.events WHERE {window} "  # noqa: S608 - constants
+        "ORDER BY applied_at DESC, event_id DESC OFFSET :last LIMIT 1",
+        values | {"last": look_at - 1},
+    )
+    return EventPage(found, _place(last) if last is not None else None, last is not None)
+
+
+async def neighbours(connection: AsyncConnection, event: Found) -> dict[str, str | None]:
+    """Returns the ids of the customer's `previous` and `next` event, by Stripe's time."""
+    if event["customer_id"] is None or event["created"] is None:
+        return {"previous": None, "next": None}
+    found: dict[str, str | None] = {}
+    for name, sign, order in (("previous", "<", "DESC"), ("next", ">", "ASC")):
+        one = await row(
+            connection,
+            f"""SELECT event_id FROM billing.events
+            WHERE account = :account AND customer_id = :customer_id
+              AND (created, event_id) {sign} (:created, :event_id)
+            ORDER BY created {order}, event_id {order} LIMIT 1""",  # noqa: S608 - constants
+            {name: event[name] for name in ("account", "customer_id", "created", "event_id")},
+        )
+        found[name] = one["event_id"] if one else None
+    return found
+
+
+async def rate(connection: AsyncConnection, since: datetime) -> list[Found]:
+    """Returns the events processed since then, by minute and outcome."""
+    return await rows(
+        connection,
+        """SELECT date_trunc('minute', applied_at) AS minute, outcome, count(*) AS events FROM billing.events
+        WHERE applied_at >= :since GROUP BY 1, 2 ORDER BY 1, 2""",
+        {"since": since},
+    )
+
+
+async def latency(connection: AsyncConnection, since: datetime) -> Found | None:
+    """Returns `p50` and `p99` in seconds from receipt to the decision, of events that came from Stripe since then.
+
+    Replays and retries keep the time of their first receipt, so they are left out.
+    """
+    return await row(
+        connection,
+        """SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY seconds) AS p50,
+               percentile_disc(0.99) WITHIN GROUP (ORDER BY seconds) AS p99, count(*) AS events
+        FROM (SELECT extract(epoch FROM applied_at - received_at)::float AS seconds FROM billing.events
+              WHERE applied_at >= :since AND source = 'stripe' AND attempts <= 1 AND outcome <> 'waiting'
+              ORDER BY applied_at DESC LIMIT 50000) newest""",
+        {"since": since},
+    )
+
+
+async def processed_since(connection: AsyncConnection, since: datetime, *, most: int) -> list[Found]:
+    """Returns the id and time of events processed since then, the newest first, at most `most`."""
+    return await rows(
+        connection,
+        """SELECT event_id, applied_at, outcome FROM billing.events WHERE applied_at >= :since
+        ORDER BY applied_at DESC, event_id DESC LIMIT :most""",
+        {"since": since, "most": most},
+    )
+
+
+def _window(wanted: EventFilter) -> tuple[str, dict[str, Any]]:
+    parts, values = ["applied_at IS NOT NULL"], dict[str, Any]()
+    if wanted.customer:
+        parts.append("account = :account AND customer_id = :customer")
+        values |= {"account": wanted.account, "customer": wanted.customer}
+    if wanted.since is not None:
+        parts.append("applied_at >= :since")
+        values["since"] = wanted.since
+    if wanted.until is not None:
+        parts.append("applied_at < :until")
+        values["until"] = wanted.until
+    if wanted.before is not None:
+        parts.append("(applied_at, event_id) < (:before_at, :before_id)")
+        values |= {"before_at": wanted.before.at, "before_id": wanted.before.event_id}
+    return " AND ".join(parts), values
+
+
+def _conditions(wanted: EventFilter, values: dict[str, Any]) -> str:
+    parts = []
+    names = {field.name for field in fields(EventFilter)} - {"type", "customer", "since", "until", "before", "livemode"}
+    for name in sorted(names):
+        if value := getattr(wanted, name):
+            parts.append(f"{name} = :{name}")
+            values[name] = value
+    if wanted.livemode is not None:
+        parts.append("livemode = :livemode")
+        values["livemode"] = wanted.livemode
+    if wanted.type:
+        parts.append(r"type LIKE :type ESCAPE '\'")
+        values["type"] = _like(wanted.type)
+    return " AND ".join(parts) or "true"
+
+
+def _like(pattern: str) -> str:
+    escaped = pattern.replace("\\", "\\\\").replace("%", r"\%").replace("_", r"\_")
+    return escaped.replace("*", "%")
+
+
+def _place(found: Found) -> Place:
+    return Place(found["applied_at"], found["event_id"])

@@ -1,0 +1,181 @@
+"""Dunning and revenue: what is owed, what was recovered, and how MRR moved. Currencies are never added up."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sinks.postgres.lists import PAGE, Found, rows
+
+MOST_CARDS = 200
+
+
+async def failed_invoices(connection: AsyncConnection) -> list[Found]:
+    """Returns invoices whose payment has failed and not been recovered or lost: amount, steps, timers, last mail, MRR.
+
+    The largest amount first, at most 200.
+    """
+    return await rows(
+        connection,
+        """SELECT p.payment_id, p.account, p.invoice_id, p.customer_id, p.subscription_id,
+               coalesce(p.amount_remaining, p.amount) AS amount, p.currency, p.failure_reason, p.attempt_count,
+               p.first_failed_at, p.dunning_steps, p.version,
+               regexp_replace(p.failure_version, '^.*:(evt_[^:]+|tmr_[^:]+)$', '\\1') AS event_id,
+               c.email AS customer_email, c.name AS customer_name, r.mrr, r.currency AS mrr_currency,
+               t.kind AS next_timer, t.due_at AS next_at, m.template AS last_mail, m.status AS last_mail_status,
+               m.queued_at AS last_mail_at
+        FROM (SELECT * FROM billing.payments WHERE status = 'failed' ORDER BY amount DESC LIMIT :most) p
+        LEFT JOIN billing.customers c ON c.account = p.account AND c.customer_id = p.customer_id
+        LEFT JOIN LATERAL (SELECT mrr, currency FROM analytics.risks r WHERE r.account = p.account
+            AND r.owner = p.customer_id AND r.subscription_id = p.subscription_id AND r.outcome = 'open'
+            ORDER BY began_at DESC LIMIT 1) r ON true
+        LEFT JOIN LATERAL (SELECT kind, due_at FROM billing.timers t WHERE t.account = p.account
+            AND t.customer_id = p.customer_id AND t.subject = p.invoice_id AND t.status = 'pending'
+            ORDER BY due_at LIMIT 1) t ON true
+        LEFT JOIN LATERAL (SELECT template, status, queued_at FROM billing.emails e WHERE e.account = p.account
+            AND e.customer_id = p.customer_id AND e.email_key LIKE '%' || p.invoice_id || '%'
+            ORDER BY queued_at DESC LIMIT 1) m ON true
+        ORDER BY p.amount DESC, p.payment_id""",
+        {"most": MOST_CARDS},
+    )
+
+
+async def ended_invoices(connection: AsyncConnection, since: datetime) -> list[Found]:
+    """Returns invoices whose failure ended since then: recovered or lost, the latest first, at most 100."""
+    return await rows(
+        connection,
+        """SELECT invoice_id, owner AS customer_id, account, livemode, currency, amount, attempts, step, outcome,
+               first_failed_at, ended_at, seconds
+        FROM analytics.recoveries WHERE outcome <> 'open' AND ended_at >= :since ORDER BY ended_at DESC LIMIT 100""",
+        {"since": since},
+    )
+
+
+async def recovery_by_step(connection: AsyncConnection) -> list[Found]:
+    """Returns for each dunning step, mode and currency: reached, recovered, lost, open, money, and the median time."""
+    return await rows(
+        connection,
+        """SELECT livemode, currency, step, count(*) AS failed,
+               count(*) FILTER (WHERE outcome = 'recovered') AS recovered,
+               count(*) FILTER (WHERE outcome = 'lost') AS lost, count(*) FILTER (WHERE outcome = 'open') AS open,
+               coalesce(sum(amount) FILTER (WHERE outcome = 'recovered'), 0)::bigint AS recovered_amount,
+               coalesce(sum(amount) FILTER (WHERE outcome = 'lost'), 0)::bigint AS lost_amount,
+               (percentile_disc(0.5) WITHIN GROUP (ORDER BY seconds) FILTER (WHERE outcome = 'recovered'))
+                 AS median_seconds
+        FROM analytics.recoveries GROUP BY livemode, currency, step ORDER BY livemode DESC, currency, step""",
+    )
+
+
+async def recovery_by_month(connection: AsyncConnection) -> list[Found]:
+    """Returns cohorts by the month of the first failure. A month with open ones can still change."""
+    return await rows(
+        connection,
+        """SELECT livemode, currency, to_char(first_failed_at AT TIME ZONE 'UTC', 'YYYY-MM') AS month,
+               count(*) AS failed, count(*) FILTER (WHERE outcome = 'recovered') AS recovered,
+               count(*) FILTER (WHERE outcome = 'lost') AS lost, count(*) FILTER (WHERE outcome = 'open') AS open,
+               coalesce(sum(amount) FILTER (WHERE outcome = 'recovered'), 0)::bigint AS recovered_amount
+        FROM analytics.recoveries WHERE first_failed_at >= date_trunc('month', now()) - interval '12 months'
+        GROUP BY 1, 2, 3 ORDER BY 1 DESC, 2, 3 DESC""",
+    )
+
+
+async def decline_reasons(connection: AsyncConnection) -> list[Found]:
+    """Returns failed payments by the reason of the decline: open, and the money."""
+    return await rows(
+        connection,
+        """SELECT coalesce(failure_reason, 'no reason given') AS reason, currency, count(*) AS payments,
+               coalesce(sum(coalesce(amount_remaining, amount)), 0)::bigint AS amount
+        FROM billing.payments WHERE status = 'failed' GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 20""",
+    )
+
+
+async def expiring_cards(connection: AsyncConnection, *, months: int = 2) -> list[Found]:
+    """Returns default cards that expire within so many months, with the MRR of their customers."""
+    return await rows(
+        connection,
+        """WITH due AS (
+          SELECT m.account, m.customer_id, m.payment_method_id, m.brand, m.last4, m.exp_year, m.exp_month
+          FROM billing.payment_methods m
+          JOIN billing.customers c ON c.account = m.account AND c.customer_id = m.customer_id
+               AND c.default_payment_method = m.payment_method_id
+          WHERE m.detached_at IS NULL AND m.exp_year IS NOT NULL
+            AND make_date(m.exp_year, least(greatest(m.exp_month, 1), 12), 1) + interval '1 month'
+                <= date_trunc('month', now()) + make_interval(months => :months + 1)
+            AND make_date(m.exp_year, least(greatest(m.exp_month, 1), 12), 1) + interval '1 month' > now()
+          ORDER BY exp_year, exp_month LIMIT 200)
+        SELECT due.*, m.currency, m.mrr FROM due
+        LEFT JOIN LATERAL (SELECT currency, sum(amount)::bigint AS mrr FROM analytics.movements v
+            WHERE v.account = due.account AND v.owner = due.customer_id GROUP BY currency ORDER BY 2 DESC LIMIT 1) m
+          ON true
+        ORDER BY exp_year, exp_month, mrr DESC NULLS LAST""",
+        {"months": months},
+    )
+
+
+async def movements_by_month(connection: AsyncConnection, *, months: int = 12) -> list[Found]:
+    """Returns MRR movements by month, kind, mode and currency, the oldest first, and `mrr` at the end of each month."""
+    return await rows(
+        connection,
+        """WITH by_month AS (
+          SELECT livemode, currency, to_char(day, 'YYYY-MM') AS month,
+                 coalesce(sum(amount) FILTER (WHERE kind = 'new'), 0)::bigint AS new,
+                 coalesce(sum(amount) FILTER (WHERE kind = 'expansion'), 0)::bigint AS expansion,
+                 coalesce(sum(amount) FILTER (WHERE kind = 'reactivation'), 0)::bigint AS reactivation,
+                 coalesce(sum(amount) FILTER (WHERE kind = 'contraction'), 0)::bigint AS contraction,
+                 coalesce(sum(amount) FILTER (WHERE kind = 'churn'), 0)::bigint AS churn,
+                 sum(amount)::bigint AS net
+          FROM analytics.movements WHERE account = '' GROUP BY livemode, currency, month),
+        running AS (SELECT *, (sum(net) OVER (PARTITION BY livemode, currency ORDER BY month))::bigint AS mrr
+                    FROM by_month)
+        SELECT * FROM running
+        WHERE month >= to_char(now() - make_interval(months => :months), 'YYYY-MM')
+        ORDER BY livemode DESC, currency, month""",
+        {"months": months},
+    )
+
+
+async def movements(
+    connection: AsyncConnection, *, month: str, kind: str = "", currency: str = "", plan: str = ""
+) -> list[Found]:
+    """Returns the movements of a month (`YYYY-MM`) with the events of the same owner and second that explain them.
+
+    Several events can share a second, so all of them are listed. At most 200 movements, the largest first.
+    """
+    parts, values = (
+        ["day >= to_date(:month, 'YYYY-MM')", "day < to_date(:month, 'YYYY-MM') + interval '1 month'"],
+        {"month": month},
+    )
+    for name, value in (("kind", kind), ("currency", currency), ("plan", plan)):
+        if value:
+            parts.append(f"{name} = :{name}")
+            values[name] = value
+    return await rows(
+        connection,
+        f"""SELECT m.account, m.livemode, m.owner AS customer_id, m.at, m.kind, m.plan, m.currency, m.amount, f.events
+        FROM (SELECT * FROM analytics.movements WHERE {" AND ".join(parts)} ORDER BY abs(amount) DESC LIMIT 200) m
+        LEFT JOIN LATERAL (SELECT array_agg(event_id ORDER BY rank) AS events FROM analytics.facts f
+            WHERE f.account = m.account AND f.livemode = m.livemode AND f.owner = m.owner AND f.created = m.at) f
+          ON true
+        ORDER BY m.at DESC, m.owner""",  # noqa: S608 - constants
+        values,
+    )
+
+
+async def customers_at_risk(connection: AsyncConnection) -> list[Found]:
+    """Returns subscriptions that are past due, by the MRR that they may cost."""
+    return await rows(
+        connection,
+        """SELECT r.account, r.livemode, r.owner AS customer_id, r.subscription_id, r.mrr, r.currency, r.began_at,
+               c.email AS customer_email
+        FROM analytics.risks r LEFT JOIN billing.customers c ON c.account = r.account AND c.customer_id = r.owner
+        WHERE r.outcome = 'open' ORDER BY r.mrr DESC LIMIT :most""",
+        {"most": PAGE},
+    )
+
+
+def quick_ratio(month: dict[str, Any]) -> float | None:
+    """Returns gained MRR by lost MRR of one month, None without losses."""
+    lost = -(month["contraction"] + month["churn"])
+    return round((month["new"] + month["expansion"] + month["reactivation"]) / lost, 2) if lost > 0 else None

@@ -1,0 +1,89 @@
+"""Rows of the outboxes, and timers, by keyset."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sinks.postgres.lists import PAGE, Found, row, rows
+from sinks.postgres.outboxes import BY_TABLE
+
+_CONTENTS = {"data", "params", "claimed_by", "sha256", "location"}
+
+
+async def entries(
+    connection: AsyncConnection,
+    name: str,
+    *,
+    status: str = "",
+    kind: str = "",
+    before: tuple[datetime, str] | None = None,
+    most: int = PAGE,
+) -> tuple[list[Found], tuple[datetime, str] | None]:
+    """Returns rows of an outbox without their contents, the newest first, and where the next page starts."""
+    outbox = BY_TABLE[name]
+    columns = ", ".join(f'"{column.name}"' for column in outbox.table.c if column.name not in _CONTENTS)
+    parts, values = ["true"], {"most": most + 1, "status": status, "kind": kind}
+    if status:
+        parts.append("status = :status")
+    if kind and outbox.kind is not None:
+        parts.append(f"{outbox.kind} = :kind")
+    query = dict[str, object](values)
+    if before is not None:
+        parts.append(f"({outbox.since}, {outbox.key}) < (:before_at, :before_key)")
+        query |= {"before_at": before[0], "before_key": before[1]}
+    found = await rows(
+        connection,
+        f"SELECT {columns} FROM billing.{name} WHERE {' AND '.join(parts)} "  # noqa: S608 - names of the registry
+        f"ORDER BY {outbox.since} DESC, {outbox.key} DESC LIMIT :most",
+        query,
+    )
+    if len(found) <= most:
+        return found, None
+    last = found[most - 1]
+    return found[:most], (last[outbox.since], last[outbox.key])
+
+
+async def entry(connection: AsyncConnection, name: str, key: str) -> Found | None:
+    """Returns one row of an outbox with its contents, None if there is none."""
+    outbox = BY_TABLE[name]
+    return await row(
+        connection,
+        f"SELECT * FROM billing.{name} WHERE {outbox.key} = :key",  # noqa: S608 - names of the registry
+        {"key": key},
+    )
+
+
+async def calendar(connection: AsyncConnection, *, days: int = 14) -> list[Found]:
+    """Returns pending timers by day and kind, from today; what is overdue counts for today."""
+    return await rows(
+        connection,
+        """SELECT greatest((due_at AT TIME ZONE 'UTC')::date, (now() AT TIME ZONE 'UTC')::date) AS day, kind,
+               count(*) AS timers
+        FROM billing.timers WHERE status = 'pending' AND due_at < now() + make_interval(days => :days)
+        GROUP BY 1, 2 ORDER BY 1, 2""",
+        {"days": days},
+    )
+
+
+async def timers(
+    connection: AsyncConnection, *, kind: str = "", after: tuple[datetime, str] | None = None, most: int = PAGE
+) -> tuple[list[Found], tuple[datetime, str] | None]:
+    """Returns pending timers, the next one first, and where the next page starts."""
+    parts, values = ["status = 'pending'"], dict[str, object](kind=kind, most=most + 1)
+    if kind:
+        parts.append("kind = :kind")
+    if after is not None:
+        parts.append("(due_at, timer_key) > (:after_at, :after_key)")
+        values |= {"after_at": after[0], "after_key": after[1]}
+    found = await rows(
+        connection,
+        f"""SELECT timer_key, account, customer_id, kind, subject, due_at, status, livemode, event_id
+        FROM billing.timers WHERE {" AND ".join(parts)} ORDER BY due_at, timer_key LIMIT :most""",  # noqa: S608
+        values,
+    )
+    if len(found) <= most:
+        return found, None
+    last = found[most - 1]
+    return found[:most], (last["due_at"], last["timer_key"])

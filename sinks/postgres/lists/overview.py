@@ -1,0 +1,136 @@
+"""What needs attention now, from the tables alone: one small query per fact."""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sinks.postgres.lists import Found, row, rows
+from sinks.postgres.outboxes import OUTBOXES
+
+_LATE_S = 300
+"""Seconds after which something that is due counts as late."""
+
+
+async def brakes(connection: AsyncConnection) -> list[Found]:
+    """Returns every consumer group that was ever stopped; `holds` as long as it is not released or passed."""
+    return await rows(
+        connection,
+        """SELECT consumer_group, tripped_at, message, reasons, code_version, released_at, released_by, let_die,
+               passed_by, passed_at, released_at IS NULL AND passed_at IS NULL AS holds
+        FROM billing.brakes ORDER BY tripped_at DESC""",
+    )
+
+
+async def letters(connection: AsyncConnection) -> Found | None:
+    """Returns the number of open dead letters, of their groups, and the first failure."""
+    return await row(
+        connection,
+        """SELECT count(*) AS open, count(DISTINCT (error_class, stage)) AS groups, min(first_failed_at) AS since
+        FROM billing.dead_letters WHERE status = 'open'""",
+    )
+
+
+async def waiting(connection: AsyncConnection) -> Found | None:
+    """Returns the number of waiting events and since when the oldest waits."""
+    return await row(
+        connection,
+        "SELECT count(*) AS events, min(received_at) AS since FROM billing.events WHERE outcome = 'waiting'",
+    )
+
+
+async def outboxes(connection: AsyncConnection) -> list[Found]:
+    """Returns for each outbox the failed rows, the queued rows, and the seconds by which the oldest one is late."""
+    found = []
+    for outbox in OUTBOXES:
+        one = await row(
+            connection,
+            f"""SELECT
+              (SELECT count(*) FROM billing.{outbox.name} WHERE status = 'failed'
+                 AND coalesce(last_error, '') <> 'erased') AS failed,
+              (SELECT count(*) FROM billing.{outbox.name} WHERE status IN ('queued', '{outbox.busy}')) AS open,
+              (SELECT extract(epoch FROM now() - min(next_attempt_at))::float FROM billing.{outbox.name}
+                 WHERE status IN ('queued', '{outbox.busy}') AND next_attempt_at < now()) AS late_s""",  # noqa: S608
+        )
+        found.append({"outbox": outbox.name, "command": outbox.command, **(one or {})})
+    return found
+
+
+async def late_timers(connection: AsyncConnection) -> Found | None:
+    """Returns the number of timers that are due for five minutes and not fired, and the oldest one's time."""
+    return await row(
+        connection,
+        """SELECT count(*) AS timers, min(due_at) AS since FROM billing.timers
+        WHERE status = 'pending' AND due_at < now() - make_interval(secs => :late)""",
+        {"late": _LATE_S},
+    )
+
+
+async def outages(connection: AsyncConnection) -> list[Found]:
+    """Returns what dispatchers cannot reach now, by outbox."""
+    return await rows(
+        connection,
+        """SELECT outbox, address, reason, min(since) AS since, max(seen_at) AS seen_at FROM billing.outages
+        WHERE seen_at > now() - interval '10 minutes' GROUP BY outbox, address, reason ORDER BY since""",
+    )
+
+
+async def runs(connection: AsyncConnection) -> Found:
+    """Returns the newest `reconciliation` and `audit` run, each None without one."""
+    return {
+        "reconciliation": await row(
+            connection,
+            """SELECT run_id, account, scope, started_at, ended_at, window_from, window_until, cursor, counts,
+                   last_error
+            FROM billing.reconciliations ORDER BY started_at DESC LIMIT 1""",
+        ),
+        "audit": await row(
+            connection,
+            """SELECT run_id, account, scope, started_at, ended_at, window_from, window_until, differences, last_error
+            FROM billing.audits ORDER BY started_at DESC LIMIT 1""",
+        ),
+    }
+
+
+async def unknown_prices(connection: AsyncConnection) -> list[Found]:
+    """Returns prices that no plan of the config names, with the number of their subscriptions."""
+    return await rows(
+        connection,
+        """SELECT price_id, count(*) AS subscriptions FROM billing.subscriptions
+        WHERE plan IS NULL AND price_id IS NOT NULL GROUP BY price_id ORDER BY 2 DESC LIMIT 20""",
+    )
+
+
+async def money_behind_failures(connection: AsyncConnection) -> list[Found]:
+    """Returns the MRR of customers with an open dead letter or a waiting event, by mode and currency."""
+    return await rows(
+        connection,
+        """WITH blocked AS (
+          SELECT account, customer_id FROM billing.dead_letters WHERE status = 'open' AND customer_id IS NOT NULL
+          UNION
+          SELECT account, customer_id FROM billing.events WHERE outcome = 'waiting' AND customer_id IS NOT NULL)
+        SELECT m.livemode, m.currency, sum(m.amount)::bigint AS mrr, count(DISTINCT m.owner) AS customers
+        FROM blocked b JOIN analytics.movements m ON m.account = b.account AND m.owner = b.customer_id
+        GROUP BY m.livemode, m.currency HAVING sum(m.amount) <> 0 ORDER BY m.livemode DESC, m.currency""",
+    )
+
+
+async def money_strip(connection: AsyncConnection) -> list[Found]:
+    """Returns MRR, its net movement this month, MRR at risk and what was recovered this month, by mode and currency."""
+    return await rows(
+        connection,
+        """WITH month AS (SELECT date_trunc('month', now()) AS start),
+        mrr AS (SELECT livemode, currency, sum(amount)::bigint AS mrr,
+                       coalesce(sum(amount) FILTER (WHERE at >= start), 0)::bigint AS net
+                FROM analytics.movements, month WHERE account = '' GROUP BY livemode, currency),
+        risk AS (SELECT livemode, currency, sum(mrr)::bigint AS at_risk FROM analytics.risks
+                 WHERE account = '' AND outcome = 'open' GROUP BY livemode, currency),
+        recovered AS (SELECT livemode, currency,
+                        coalesce(sum(amount) FILTER (WHERE outcome = 'recovered' AND ended_at >= start), 0)::bigint
+                          AS recovered,
+                        count(*) FILTER (WHERE outcome = 'open') AS failed_open
+                      FROM analytics.recoveries, month WHERE account = '' GROUP BY livemode, currency)
+        SELECT livemode, currency, coalesce(mrr, 0) AS mrr, coalesce(net, 0) AS net, coalesce(at_risk, 0) AS at_risk,
+               coalesce(recovered, 0) AS recovered, coalesce(failed_open, 0) AS failed_open
+        FROM mrr FULL JOIN risk USING (livemode, currency) FULL JOIN recovered USING (livemode, currency)
+        ORDER BY livemode DESC, mrr DESC""",
+    )
