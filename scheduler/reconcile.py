@@ -12,6 +12,8 @@ from recovery.reconcile.runs import awaited_since, last_end
 from recovery.reconcile.wiring import reconciler
 from recovery.stripe_lists import accounts_asked
 from scheduler.repeated import RepeatedTask, TurnTaken
+from sinks.postgres.audit_log import AuditEntry, Role
+from sinks.postgres.audited import recorded
 from sinks.postgres.pool import reading
 
 MISSING = Counter("billing_reconcile_missing", "Events that never arrived until a scheduled reconciliation found them")
@@ -41,8 +43,12 @@ class ReconcileSchedule(RepeatedTask):
     async def work(self) -> timedelta:
         async with reconciler(self.settings, self.config, clock=self.clock) as wired:
             accounts = await accounts_asked(wired.lists, [], all_accounts=self.has_connect)
+            entry = AuditEntry(who="schedule", role=Role.SCHEDULE, action="reconcile", filter={"accounts": accounts})
             try:
-                reports = await wired.run(Asked(), accounts)
+                async with recorded(self.settings.database_url, entry, refused=(AnotherIsAtIt,)) as noted:
+                    reports = await wired.run(Asked(), accounts)
+                    noted.count = sum(report.fed for report in reports)
+                    noted.trouble = next((report.trouble for report in reports if report.trouble), None)
             except AnotherIsAtIt as error:
                 raise TurnTaken(str(error)) from None
         return self._note(reports)

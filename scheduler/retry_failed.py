@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 import structlog
 
 from recovery.replay.events import failed_filter
-from recovery.replay.letters import Rate, replay_letters
+from recovery.replay.letters import Rate, ReplayReport, replay_letters
 from schemas.errors import BillingError
 from schemas.settings import Settings
-from sinks.postgres.dead_letter_index import DeadLetterIndex
+from sinks.postgres.audit_log import AuditEntry, Role
+from sinks.postgres.audited import recorded
+from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +47,7 @@ class RetryFailed:
         try:
             async with DeadLetterIndex.open(self.settings.database_url, application="billing-scheduler") as letters:
                 found = await letters.find(failed_filter(datetime.now(UTC)))
-                report = await replay_letters(self.settings, letters, found, Rate(_PER_SECOND), BY)
+                report = await self._replay(letters, found) if found else ReplayReport()
         except BillingError as error:
             self.last = f"{type(error).__name__}: {error}"
             log.warning("failed.retry_later", action="failed.retry_later", error=self.last)
@@ -53,3 +55,10 @@ class RetryFailed:
             self.last = f"{report.replayed} replayed at {datetime.now(UTC):%F %T}"
             if report.replayed or report.gone:
                 log.info("failed.replayed", action="failed.replayed", events=report.replayed, gone=report.gone)
+
+    async def _replay(self, letters: DeadLetterIndex, found: list[IndexedLetter]) -> ReplayReport:
+        entry = AuditEntry(who=BY, role=Role.SCHEDULE, action="dead.replay", filter={"failed_within": "24 h"})
+        async with recorded(self.settings.database_url, entry) as noted:
+            report = await replay_letters(self.settings, letters, found, Rate(_PER_SECOND), BY)
+            noted.count = report.replayed
+        return report

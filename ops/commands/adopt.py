@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 import typer
 
 from eventlog.ownership import claim
-from ops.commands.terminal import exits, fail, run_or_exit, say, settings_or_exit
+from ops.commands.acting import entry_for
+from ops.commands.terminal import fail, run_or_exit, say, settings_or_exit
 from ops.runtime.exit_codes import ExitCode
+from schemas.settings import Settings
+from sinks.postgres.audited import recorded
 from sinks.postgres.positions import identity_of
 
 
@@ -29,11 +33,17 @@ def adopt(
     identity = run_or_exit("adopt", lambda: identity_of(settings.database_url))
     if identity is None:
         fail("adopt", "the database has no id yet: run billing migrate", code=ExitCode.USAGE)
-    with exits("adopt"):
-        before = claim(
-            settings.kafka, name, identity.database_id, replication_factor=settings.replication_factor, move=True
-        )
+    before = run_or_exit("adopt", lambda: _move(settings, name, identity.database_id))
     if before == identity.database_id:
         say(f"{name} belongs to database {before} already")
     else:
         say(f"{name} belongs to database {identity.database_id} now (before: {before or 'none'})")
+
+
+async def _move(settings: Settings, group: str, database_id: str) -> str | None:
+    """Make the database the owner of the group. Returns the id of the former one."""
+    replication = settings.replication_factor
+    async with recorded(settings.database_url, entry_for("adopt", target=group, filter={"database": database_id})):
+        return await asyncio.to_thread(
+            claim, settings.kafka, group, database_id, replication_factor=replication, move=True
+        )

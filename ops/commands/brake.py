@@ -8,8 +8,8 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from ops.commands.acting import entry_for
 from ops.commands.terminal import database_or_exit, fail, run_or_exit, say, say_json
-from ops.runtime.operator import operator
 from ops.runtime.printable import printable
 from sinks.postgres.brakes import Brakes
 
@@ -63,7 +63,8 @@ def release(
     settings = database_or_exit(command)
     name = group or f"{settings.topic_prefix}.worker"
     allowed = settings.brake_window if let_die is None else let_die
-    if not _with_brakes(command, lambda brakes: brakes.release(name, by or operator(), let_die=allowed)):
+    entry = entry_for(command, by, target=name, filter={"let_die": allowed})
+    if not _with_brakes(command, lambda brakes: brakes.release(name, entry.who, let_die=allowed, entry=entry)):
         fail(command, f"the brake does not hold {name}")
     say(f"{name} is released; {allowed} more dead events are allowed before the brake trips again")
 

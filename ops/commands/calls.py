@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from ops.commands.acting import entry_for, keys_or_all
 from ops.commands.terminal import (
     Column,
     database_or_exit,
@@ -104,7 +105,10 @@ def requeue(
     if bool(keys) == every:
         refuse("calls requeue", "give keys or --all")
     chosen = None if every else list(keys or ())
-    done = _with_calls("calls requeue", lambda calls: calls.requeue(keys=chosen, kind=purpose, limit=limit))
+    entry = entry_for("calls requeue", filter=keys_or_all(chosen, purpose=purpose, limit=limit))
+    done = _with_calls(
+        "calls requeue", lambda calls: calls.requeue(keys=chosen, kind=purpose, limit=limit, entry=entry)
+    )
     for key in done:
         say(key)
     missing = sorted(set(chosen or ()) - set(done))

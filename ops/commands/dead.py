@@ -12,6 +12,7 @@ import typer
 
 from eventlog.entry import headers_of
 from eventlog.lookup import RecordLookup
+from ops.commands.acting import entry_for
 from ops.commands.replay_report import refuse_unknown, replay_matching, say_by, say_counts, with_letters
 from ops.commands.terminal import (
     Column,
@@ -26,7 +27,6 @@ from ops.commands.terminal import (
     show_rows,
 )
 from ops.commands.times import moment_of
-from ops.runtime.operator import operator
 from ops.runtime.printable import to_json
 from recovery.replay.letters import read_letter
 from schemas.database_settings import DatabaseSettings
@@ -286,8 +286,10 @@ def discard(
         say_counts(command, settings, wanted, "would be discarded", as_json=as_json)
         return
 
+    entry = entry_for(command, by, filter=asdict(wanted))
+
     async def close(index: DeadLetterIndex) -> int:
-        return await index.discard(await index.find(wanted), by or operator())
+        return await index.discard(await index.find(wanted), entry.who, entry)
 
     done = with_letters(command, settings, close)
     if as_json:

@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from ops.commands.acting import entry_for, keys_or_all
 from ops.commands.terminal import (
     Column,
     database_or_exit,
@@ -92,7 +93,8 @@ def requeue(
     if bool(keys) == every:
         refuse("exports requeue", "give keys or --all")
     chosen = None if every else list(keys or ())
-    done = _with_orders("exports requeue", lambda orders: orders.requeue(keys=chosen, limit=limit))
+    entry = entry_for("exports requeue", filter=keys_or_all(chosen, limit=limit))
+    done = _with_orders("exports requeue", lambda orders: orders.requeue(keys=chosen, limit=limit, entry=entry))
     for key in done:
         say(key)
     missing = sorted(set(chosen or ()) - set(done))

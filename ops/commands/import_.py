@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ops.commands.acting import entry_for
 from ops.commands.terminal import (
     exits,
     progress,
@@ -22,6 +23,7 @@ from recovery.imports.importer import Importer, ImportReport
 from recovery.reconcile.wiring import logging
 from recovery.stripe_lists import key_and_base, listing
 from schemas.timing import utc_now
+from sinks.postgres.audited import recorded
 from sinks.stripe_api.api import ApiTrouble
 
 
@@ -59,11 +61,16 @@ def import_(
     if restart:
         place.unlink(missing_ok=True)
 
+    entry = entry_for(command, target=account, filter={"since": since, "restart": restart})
+
     async def work() -> ImportReport:
         async with listing(settings, config) as lists, logging(settings) as event_log:
             work = Importer(lists=lists, event_log=event_log, account=account, progress_file=place, clock=utc_now)
             with progress("objects") as bar:
-                return await work.run(moment, bar)
+                async with recorded(settings.database_url, entry) as noted:
+                    report = await work.run(moment, bar)
+                    noted.count = report.appended
+                return report
 
     report = run_or_exit(command, work, no=(ApiTrouble,))
     _show(report, as_json=as_json)

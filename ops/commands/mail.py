@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from ops.commands.acting import entry_for, keys_or_all
 from ops.commands.terminal import (
     Column,
     database_or_exit,
@@ -23,7 +24,6 @@ from ops.commands.terminal import (
     say_json,
     show_rows,
 )
-from ops.runtime.operator import operator
 from schemas.mail import LANGUAGES
 from schemas.settings import load_config
 from sinks.email.addresses import UnusableAddress
@@ -124,8 +124,10 @@ def requeue(
     if bool(keys) == every:
         refuse("mail requeue", "give keys or --all")
     chosen = None if every else list(keys or ())
+    entry = entry_for("mail requeue", filter=keys_or_all(chosen, template=template, answer=answer, limit=limit))
     done = _with_outbox(
-        "mail requeue", lambda outbox: outbox.requeue(keys=chosen, kind=template, answer=answer, limit=limit)
+        "mail requeue",
+        lambda outbox: outbox.requeue(keys=chosen, kind=template, answer=answer, limit=limit, entry=entry),
     )
     for key in done:
         say(key)
@@ -151,9 +153,11 @@ def discard(
     if bool(keys) == every:
         refuse("mail discard", "give keys or --all")
     chosen = None if every else list(keys or ())
-    reason = f"discarded by {operator()}"
+    entry = entry_for("mail discard", filter=keys_or_all(chosen, template=template, limit=limit))
+    reason = f"discarded by {entry.who}"
     done = _with_outbox(
-        "mail discard", lambda outbox: outbox.discard(keys=chosen, reason=reason, kind=template, limit=limit)
+        "mail discard",
+        lambda outbox: outbox.discard(keys=chosen, reason=reason, kind=template, limit=limit, entry=entry),
     )
     for key in done:
         say(key)

@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 
+from ops.commands.acting import entry_for
 from ops.commands.terminal import Column, progress, run_or_exit, say, say_json, settings_and_config, show_rows
 from ops.runtime.exit_codes import ExitCode
 from recovery.plans.customers import PlansReport, comparison
 from schemas.settings import Config
 from schemas.timing import utc_now
+from sinks.postgres.audited import recorded
 
 app = typer.Typer(
     help="Compare what customers have with the plans of the config, and bring a changed config to them.",
@@ -60,7 +62,12 @@ def _run(command: str, *, appends: bool) -> tuple[PlansReport, Config]:
     async def work() -> PlansReport:
         async with comparison(settings, config, appends=appends, clock=utc_now) as compared:
             with progress("customers") as bar:
-                return await compared.run(bar)
+                if not appends:
+                    return await compared.run(bar)
+                async with recorded(settings.database_url, entry_for("plans apply")) as noted:
+                    report = await compared.run(bar)
+                    noted.count = report.queued
+                return report
 
     return run_or_exit(command, work), config
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import orjson
 import typer
 
+from ops.commands.acting import entry_for
 from ops.commands.terminal import exits, progress, refuse, run_or_exit, say, say_json, settings_and_config
 from ops.commands.times import moment_of
 from recovery.rebuild import runs
 from recovery.rebuild.rebuild import Rebuilt, run, target_of
+from sinks.postgres.audited import recorded
 
 
 def rebuild(
@@ -44,9 +47,14 @@ def rebuild(
     except ValueError as error:
         refuse("rebuild", error)
 
+    entry = entry_for("rebuild", target=urlsplit(target.get_secret_value()).path.lstrip("/"), filter={"until": until})
+
     async def work() -> Rebuilt:
         with progress("records") as bar:
-            return await run(settings, config, target, until=moment, say=bar)
+            async with recorded(settings.database_url, entry) as noted:
+                rebuilt = await run(settings, config, target, until=moment, say=bar)
+                noted.count = rebuilt.records
+            return rebuilt
 
     _show(run_or_exit("rebuild", work, no=(runs.NotEmpty,)), as_json=as_json)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Annotated
 
 import typer
 
+from ops.commands.acting import entry_for
 from ops.commands.terminal import (
     Column,
     exits,
@@ -30,6 +31,8 @@ from recovery.reconcile.wiring import compare, refetch_objects, run
 from recovery.stripe_lists import key_and_base
 from schemas.settings import Config, Settings
 from schemas.timing import utc_now
+from sinks.postgres.audit_log import AuditEntry
+from sinks.postgres.audited import recorded
 from sinks.stripe_api.api import ApiTrouble
 
 
@@ -106,13 +109,17 @@ def reconcile(
     if object_:
         _refetch(settings, config, object_, account or [])
         return
+    entry = entry_for(
+        command,
+        filter={"since": since, "until": until, "types": type_, "accounts": account, "objects": objects},
+    )
     no = (ApiTrouble, AnotherIsAtIt)
     accounts = account or []
     if objects:
         with progress("compared") as moved:
-            drifts = run_or_exit(
-                command,
-                lambda: compare(
+
+            async def compared() -> list[DriftReport]:
+                return await compare(
                     settings,
                     config,
                     asked,
@@ -121,12 +128,16 @@ def reconcile(
                     repairs=repair_,
                     settle_s=settle,
                     progress=lambda report: moved(report.compared.total(), None),
-                ),
-                no=no,
-            )
+                )
+
+            drifts = run_or_exit(command, lambda: _repairing(settings, entry, compared, repair_), no=no)
         show_drifts(drifts, as_json=as_json)
         raise typer.Exit(_exit_code([(report, report.differing - report.queued) for report in drifts]))
-    reports = run_or_exit(command, lambda: run(settings, config, asked, accounts, all_accounts=all_accounts), no=no)
+
+    async def reconciled() -> list[ReconcileReport]:
+        return await run(settings, config, asked, accounts, all_accounts=all_accounts)
+
+    reports = run_or_exit(command, lambda: _feeding(settings, entry, reconciled, not dry_run), no=no)
     show_reports(reports, as_json=as_json, is_dry=dry_run)
     raise typer.Exit(_exit_code([(report, report.missing - report.fed) for report in reports]))
 
@@ -140,8 +151,40 @@ def _refetch(settings: Settings, config: Config, object_ids: list[str], accounts
     except ValueError as error:
         refuse("reconcile", error)
     account = accounts[0] if accounts else ""
-    count = run_or_exit("reconcile", lambda: refetch_objects(settings, config, object_ids, account), no=(ApiTrouble,))
-    say(f"{count} queued")
+    entry = entry_for("reconcile", target=object_ids[0] if len(object_ids) == 1 else "", filter={"object": object_ids})
+
+    async def work() -> int:
+        async with recorded(settings.database_url, entry) as noted:
+            noted.count = await refetch_objects(settings, config, object_ids, account)
+        return noted.count
+
+    say(f"{run_or_exit('reconcile', work, no=(ApiTrouble,))} queued")
+
+
+async def _feeding(
+    settings: Settings, entry: AuditEntry, work: Callable[[], Awaitable[list[ReconcileReport]]], appends: bool
+) -> list[ReconcileReport]:
+    """Run the work, and record it if it appends missing events."""
+    if not appends:
+        return await work()
+    async with recorded(settings.database_url, entry) as noted:
+        reports = await work()
+        noted.count = sum(report.fed for report in reports)
+        noted.trouble = next((report.trouble for report in reports if report.trouble), None)
+    return reports
+
+
+async def _repairing(
+    settings: Settings, entry: AuditEntry, work: Callable[[], Awaitable[list[DriftReport]]], appends: bool
+) -> list[DriftReport]:
+    """Run the comparison, and record it if it appends differing objects."""
+    if not appends:
+        return await work()
+    async with recorded(settings.database_url, entry) as noted:
+        reports = await work()
+        noted.count = sum(report.queued for report in reports)
+        noted.trouble = next((report.trouble for report in reports if report.trouble), None)
+    return reports
 
 
 def _exit_code(ended: Sequence[tuple[ReconcileReport | DriftReport, int]]) -> ExitCode:

@@ -11,15 +11,16 @@ from typing import Annotated
 
 import typer
 
+from ops.commands.acting import entry_for
 from ops.commands.replay_report import rate_of, replay_matching, say_rehearsal
 from ops.commands.terminal import exits, refuse, run_or_exit, say, say_json, settings_or_exit
 from ops.commands.times import moment_of
 from ops.runtime.exit_codes import ExitCode
-from ops.runtime.operator import operator
 from ops.runtime.printable import error_line
 from recovery.rehearsal.rehearse import Rehearsal, rehearse_entries
 from recovery.replay.events import EventReplay, From, Replayed, failed_filter
 from schemas.settings import load_config
+from sinks.postgres.audited import recorded
 from sinks.postgres.dead_letter_index import DeadLetterIndex
 from streams.rules.catalog import RULES
 
@@ -75,6 +76,8 @@ def replay(
         refuse(command, problem)
 
     rehearsal = None
+    chosen_by = {"ids": ids, "since": since, "until": until, "types": types, "from": source, "account": account}
+    entry = entry_for(command, by, target=ids[0] if ids and len(ids) == 1 else "", filter=chosen_by)
 
     async def go() -> Replayed:
         async with DeadLetterIndex.open(settings.database_url) as letters:
@@ -84,7 +87,13 @@ def replay(
                     since=window[0], until=window[1], types=types or (), limit=limit
                 )
                 names = [event.event_id for event in events]
-            return await EventReplay(settings, letters, source, account, by or operator()).run(names, pace, dry_run)
+            work = EventReplay(settings, letters, source, account, entry.who)
+            if dry_run or not names:
+                return await work.run(names, pace, dry_run)
+            async with recorded(settings.database_url, entry) as noted:
+                report = await work.run(names, pace, dry_run)
+                noted.count = len(report.replayed)
+            return report
 
     report = run_or_exit(command, go)
     if dry_run:

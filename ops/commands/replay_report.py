@@ -9,13 +9,14 @@ from typing import TypeVar
 
 import typer
 
+from ops.commands.acting import entry_for
 from ops.commands.terminal import exits, fail, note, progress, refuse, run_or_exit, say, say_json
 from ops.runtime.exit_codes import ExitCode
-from ops.runtime.operator import operator
 from recovery.rehearsal.rehearse import Rehearsal, rehearse_letters
 from recovery.replay.letters import Rate, ReplayReport, replay_letters
 from schemas.database_settings import DatabaseSettings
 from schemas.settings import Settings, load_config
+from sinks.postgres.audited import recorded
 from sinks.postgres.dead_letter_index import DeadLetterIndex, LetterFilter
 from streams.rules.catalog import RULES
 
@@ -44,6 +45,8 @@ def replay_matching(
         _say_dry_run(command, settings, wanted, as_json=as_json)
         return
 
+    entry = entry_for(command, by, filter=asdict(wanted) | {"rate": rate})
+
     async def work(index: DeadLetterIndex) -> ReplayReport:
         letters = await index.find(wanted)
         done = 0
@@ -54,7 +57,12 @@ def replay_matching(
                 done += more
                 bar(done, len(letters))
 
-            return await replay_letters(settings, index, letters, pace, by or operator(), advance)
+            if not letters:
+                return ReplayReport()
+            async with recorded(settings.database_url, entry) as noted:
+                report = await replay_letters(settings, index, letters, pace, entry.who, advance)
+                noted.count = report.replayed
+            return report
 
     report = with_letters(command, settings, work)
     if as_json:

@@ -16,6 +16,7 @@ moves that clock, for local systems and tests.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ from pydantic import SecretStr
 
 from sinks.outbox import outages
 from sinks.outbox.statements import Queue, Statements
+from sinks.postgres import audit_log
+from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import make_pool
 
@@ -194,8 +197,9 @@ class Claims(ABC, Generic[C]):
         kind: str | None = None,
         answer: str | None = None,
         limit: int = 1000,
+        entry: AuditEntry | None = None,
     ) -> Sequence[str]:
-        """Queue rows again with their tries reset to 0. Returns the keys of these rows.
+        """Queue rows again with their tries reset to 0, and record `entry` with them. Returns the keys of these rows.
 
         `keys` selects failed and withheld rows. None selects failed rows of any key, the oldest first, up to `limit`;
         `answer` is a text that their last error contains.
@@ -204,14 +208,26 @@ class Claims(ABC, Generic[C]):
             async with self._pool.acquire() as connection, connection.transaction():
                 rows = await connection.fetch(self._sql.requeue, keys, kind, limit, self._ahead(), answer)
                 await connection.execute("SELECT pg_notify($1, '')", self.queue.outbox.channel)
+                await _record(connection, entry, len(rows))
         return [row["key"] for row in rows]
 
     async def discard(
-        self, *, keys: Sequence[str] | None, reason: str, kind: str | None = None, limit: int = 1000
+        self,
+        *,
+        keys: Sequence[str] | None,
+        reason: str,
+        kind: str | None = None,
+        limit: int = 1000,
+        entry: AuditEntry | None = None,
     ) -> Sequence[str]:
-        """Withhold queued and failed rows with this reason. Returns the keys. `keys` None: all, the oldest first."""
+        """Withhold queued and failed rows with this reason, and record `entry` with them. Returns the keys.
+
+        `keys` None: all, the oldest first.
+        """
         with classified():
-            rows = await self._pool.fetch(self._sql.discard, keys, kind, limit, reason[:_LONGEST_ERROR])
+            async with self._pool.acquire() as connection, connection.transaction():
+                rows = await connection.fetch(self._sql.discard, keys, kind, limit, reason[:_LONGEST_ERROR])
+                await _record(connection, entry, len(rows))
         return [row["key"] for row in rows]
 
     async def outages(self) -> Sequence[outages.PresentOutage]:
@@ -231,3 +247,9 @@ class Claims(ABC, Generic[C]):
 
     @abstractmethod
     def _read(self, row: asyncpg.Record, deadline: float) -> C: ...
+
+
+async def _record(connection: Connection, entry: AuditEntry | None, count: int) -> None:
+    """Records an action that has changed something, in its transaction."""
+    if entry is not None and count:
+        await audit_log.record(connection, dataclasses.replace(entry, count=count))

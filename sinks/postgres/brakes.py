@@ -6,7 +6,7 @@ A brake applies to the code version that it stopped. Another version, once deplo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from sqlalchemy import Row, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from sinks.postgres.audit_log import AuditEntry, record_in
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import make_engine
 from sinks.postgres.tables import brakes
@@ -84,8 +85,8 @@ class Brakes:
         """Returns the last stop of every group that ever stopped, the latest first."""
         return await self._select(None)
 
-    async def release(self, group: str, by: str, *, let_die: int) -> bool:
-        """Releases the group. Returns False if it was not stopped."""
+    async def release(self, group: str, by: str, *, let_die: int, entry: AuditEntry | None = None) -> bool:
+        """Releases the group, and records `entry` with it. Returns False if it was not stopped."""
         statement = (
             update(brakes)
             .where(brakes.c.consumer_group == group, brakes.c.released_at.is_(None))
@@ -93,7 +94,10 @@ class Brakes:
         )
         with classified():
             async with self._engine.begin() as connection:
-                return (await connection.execute(statement)).rowcount > 0
+                is_released = (await connection.execute(statement)).rowcount > 0
+                if is_released and entry is not None:
+                    await record_in(connection, replace(entry, count=1))
+                return is_released
 
     async def take_allowance(self, group: str) -> int:
         """Returns how many dead events the last release allows, and resets it, so that a restart does not renew it."""

@@ -15,15 +15,16 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import ColumnElement, Select, and_, bindparam, func, or_, select, text, tuple_, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, func, insert, or_, select, text, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.errors import BillingError
 from schemas.verdict import SETTLED
+from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.failures import classified
 from sinks.postgres.outboxes import ERASED
 from sinks.postgres.pool import make_engine
-from sinks.postgres.tables import dead_letters, events
+from sinks.postgres.tables import audit_log, dead_letters, events
 
 _REPLAYS_ID = 0x7265706C6179  # "replay"
 
@@ -216,11 +217,27 @@ class DeadLetterIndex:
             letters, dead_letters.c.status != "resolved", status="replayed", closed_at=func.now(), closed_by=by
         )
 
-    async def discard(self, letters: Sequence[IndexedLetter], by: str) -> int:
-        """Marks the open ones among these letters `discarded` and returns how many there were."""
-        return await self._set(
-            letters, dead_letters.c.status == "open", status="discarded", closed_at=func.now(), closed_by=by
+    async def discard(self, letters: Sequence[IndexedLetter], by: str, entry: AuditEntry | None = None) -> int:
+        """Marks the open ones among these letters `discarded`, and records `entry` in the same statement.
+
+        Returns how many there were.
+        """
+        if not letters:
+            return 0
+        closed = (
+            update(dead_letters)
+            .where(_is_one_of(letters), dead_letters.c.status == "open")
+            .values(status="discarded", closed_at=func.now(), closed_by=by)
         )
+        if entry is None:
+            with classified():
+                return (await self._connection.execute(closed)).rowcount
+        done = closed.returning(dead_letters.c.offset).cte("done")
+        number = select(func.count()).select_from(done).scalar_subquery()
+        # The connection commits each statement, so one statement does both.
+        recorded = insert(audit_log).values(entry.values() | {"count": number}).returning(audit_log.c.count)
+        with classified():
+            return (await self._connection.execute(recorded.add_cte(done))).scalar_one() or 0
 
     async def kept_events(self, event_ids: Sequence[str]) -> dict[str, KeptEvent]:
         """Returns these events as stored in the ledger, by id. Unknown ids are missing from the result."""
@@ -249,8 +266,7 @@ class DeadLetterIndex:
     async def _set(self, letters: Sequence[IndexedLetter], condition: ColumnElement[bool], **values: object) -> int:
         if not letters:
             return 0
-        key = tuple_(*(dead_letters.c[name] for name in ("consumer_group", "topic", "partition", "offset")))
-        statement = update(dead_letters).where(key.in_([letter.key for letter in letters]), condition).values(**values)
+        statement = update(dead_letters).where(_is_one_of(letters), condition).values(**values)
         with classified():
             return (await self._connection.execute(statement)).rowcount
 
@@ -287,6 +303,11 @@ def _matching(wanted: LetterFilter) -> ColumnElement[bool]:
     if wanted.statuses:
         narrowed.append(c.status.in_(wanted.statuses))
     return and_(*narrowed)
+
+
+def _is_one_of(letters: Sequence[IndexedLetter]) -> ColumnElement[bool]:
+    key = tuple_(*(dead_letters.c[name] for name in ("consumer_group", "topic", "partition", "offset")))
+    return key.in_([letter.key for letter in letters])
 
 
 def _letter(row: dict[str, Any]) -> IndexedLetter:

@@ -23,6 +23,8 @@ from sinks.outbox.claims import Claims
 from sinks.postgres import queries, tables
 from sinks.postgres.dead_letter_index import DeadLetterIndex, LetterFilter
 from sinks.postgres.gauges import _COUNTS
+from sinks.postgres.lists import dead, events, find, money, outboxes, overview
+from sinks.postgres.lists.events import EventFilter, Place
 from sinks.postgres.pool import connect, make_pool, reading
 from sinks.postgres.rows import ErasureRow, Flush
 from sinks.postgres.store import Store
@@ -35,8 +37,9 @@ NOW = datetime.now(UTC)
 _FILL = {
     "events": (
         MANY,
-        "(event_id, type, stream, customer_id, created, received_at, outcome, partition, \"offset\", payload) SELECT "
-        "'evt_' || n, 'invoice.paid', 'invoices', 'cus_' || n / 10, now(), now() - n * interval '1 min', "
+        "(event_id, type, stream, customer_id, created, received_at, applied_at, outcome, partition, \"offset\", "
+        "payload) SELECT 'evt_' || n, 'invoice.paid', 'invoices', 'cus_' || n / 10, now(), "
+        "now() - n * interval '1 min', now() - n * interval '1 min', "
         "CASE WHEN n % 1000 = 0 THEN 'dead' ELSE 'applied' END, n % 12, n, '{}'",
     ),
     "emails": (
@@ -56,7 +59,7 @@ _FILL = {
         "(payment_id, account, invoice_id, charge_id, customer_id, amount, currency, status) SELECT 'pay_' || n, '', "
         "'in_' || n, 'ch_' || n, 'cus_' || n, 1, 'eur', 'succeeded'",
     ),
-    "customers": (SOME, "(account, customer_id) SELECT '', 'cus_' || n"),
+    "customers": (SOME, "(account, customer_id, email, name) SELECT '', 'cus_' || n, n || '@example.com', 'Ada ' || n"),
     "subscriptions": (
         SOME,
         "(account, subscription_id, customer_id, status) SELECT '', 'sub_' || n, 'cus_' || n, 'active'",
@@ -171,6 +174,46 @@ async def _customer(url: SecretStr) -> None:
         assert await queries.customer_overview(connection, "", "cus_7") is not None
 
 
+async def _find(url: SecretStr) -> None:
+    for wanted in (
+        *("evt_77", "cus_7", "sub_7", "in_7", "ch_7", "pm_7", "dp_7", "t_7", "m_7", "c_7", "<none@example.com>"),
+        *("7@EXAMPLE.com", "ada 777", "t/7/7", "dead/0/7", "nothing at all"),
+    ):
+        async with reading(url) as connection:
+            await find.find(connection, wanted, dead_topic="dead")
+
+
+async def _lists(url: SecretStr) -> None:
+    day = NOW - timedelta(days=1)
+    for wanted in (
+        EventFilter(),
+        EventFilter(type="invoice.*", outcome="dead", since=day),
+        EventFilter(outcome="waiting", since=day),
+        EventFilter(customer="cus_7"),
+        EventFilter(before=Place(day, "evt_1440")),
+    ):
+        async with reading(url) as connection:
+            await events.listed(connection, wanted)
+    async with reading(url) as connection:
+        await events.rate(connection, NOW - timedelta(hours=1))
+        await events.latency(connection, NOW - timedelta(hours=1))
+        for status in ("", "failed", "withheld"):
+            await outboxes.entries(connection, "emails", status=status)
+        await outboxes.timers(connection)
+        await outboxes.calendar(connection)
+        await dead.groups(connection)
+        await money.failed_invoices(connection)
+
+
+async def _status(url: SecretStr) -> None:
+    async with reading(url) as connection:
+        for panel in (
+            *(overview.brakes, overview.letters, overview.waiting, overview.outboxes, overview.outages),
+            *(overview.late_timers, overview.unknown_prices, overview.runs),
+        ):
+            await panel(connection)
+
+
 def _claims(kind: type[Claims[Any]]) -> Callable[[SecretStr], Awaitable[None]]:
     async def work(url: SecretStr) -> None:
         claims = await kind.connect(url, claimer="a", pool_size=1)
@@ -220,6 +263,9 @@ _WORK: dict[str, Callable[[SecretStr], Awaitable[None]]] = {
     "export": _export,
     "event": _event,
     "customer": _customer,
+    "find": _find,
+    "lists": _lists,
+    "status": _status,
     "mail": _claims(Outbox),
     "calls": _claims(Calls),
     "export orders": _orders,

@@ -1,0 +1,62 @@
+"""Which commands act on data, and the entry of the audit log that each of them writes.
+
+A test compares the three groups with the table of commands, so that a new command has to be in one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ops.runtime.operator import operator
+from sinks.postgres.audit_log import AuditEntry
+
+ACTING: Mapping[str, str] = {
+    "dead replay": "dead.replay",
+    "dead discard": "dead.discard",
+    "replay": "replay",
+    "brake release": "brake.release",
+    "mail requeue": "mail.requeue",
+    "mail discard": "mail.discard",
+    "calls requeue": "calls.requeue",
+    "exports requeue": "exports.requeue",
+    "reconcile": "reconcile",
+    "plans apply": "plans.apply",
+    "import": "import",
+    "rebuild": "rebuild",
+    "adopt": "adopt",
+}
+"""Command → action in the audit log."""
+
+READING = frozenset(
+    {
+        *("event", "customer", "find", "status", "mrr", "tap", "contract", "diff", "audit", "bench"),
+        *("dead ls", "dead show", "brake ls", "mail ls", "mail show", "mail preview", "calls ls", "exports ls"),
+        "plans check",
+    }
+)
+"""They change nothing. `audit` stores only its own runs."""
+
+RUNNING = frozenset(
+    {
+        *("up", "down", "demo", "gateway", "worker", "dispatcher", "scheduler", "analytics", "analytics recount"),
+        *("migrate", "topics", "trigger", "simulate"),
+    }
+)
+"""Processes, their set-up, and events as Stripe would send them: the log and the ledger have those."""
+
+
+def entry_for(
+    command: str,
+    by: str | None = None,
+    *,
+    target: str = "",
+    filter: Mapping[str, Any] | None = None,  # the column's name
+) -> AuditEntry:
+    """Returns the entry of a command that acts. `by` is the name that the operator gave, else the system user."""
+    return AuditEntry(who=by or operator(), action=ACTING[command], target=target, filter=filter or {})
+
+
+def keys_or_all(keys: list[str] | None, **chosen: Any) -> dict[str, Any]:
+    """Returns the filter of a command that takes keys, or --all with options."""
+    return {"keys": keys} if keys else {"all": True, **chosen}
