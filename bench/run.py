@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bench.commands import commands
 from bench.drain import backlogs, worker_drain
 from bench.figures import Figures
 from bench.gateway import gateway
@@ -17,6 +18,7 @@ from bench.whole import whole
 
 
 class Part(StrEnum):
+    COMMANDS = "commands"
     GATEWAY = "gateway"
     WORKER = "worker"
     WHOLE = "whole"
@@ -48,6 +50,8 @@ class Size:
         )
 
 
+_COMMAND_ROUNDS = 7
+"""A command takes a second at most, so its median may cost some more rounds."""
 YARDSTICK = "one core, a loop in Python"
 
 Say = Callable[[str], None]
@@ -57,6 +61,7 @@ async def measure(place: Place, parts: list[Part], rounds: int, size: Size, say:
     """Run the parts in the order of `Part`. Raises RunFailed, NotAccepted."""
     figures = Figures()
     todo: dict[Part, Callable[[], Awaitable[None]]] = {
+        Part.COMMANDS: lambda: commands(place, figures, max(rounds, _COMMAND_ROUNDS)),
         Part.GATEWAY: lambda: gateway(place, figures, rounds, size.requests),
         Part.WORKER: lambda: worker_drain(place, figures, rounds, size.drained),
         Part.WHOLE: lambda: whole(place, figures, rounds, size.posted),

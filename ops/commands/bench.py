@@ -15,7 +15,7 @@ from ops.commands.terminal import exits, note, refuse, say_text
 
 def bench(
     parts: Annotated[
-        list[str] | None, typer.Argument(help="gateway, worker, whole, cost, memory, recovery. Default: all.")
+        list[str] | None, typer.Argument(help="commands, gateway, worker, whole, cost, memory, recovery. Default: all.")
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Number of rounds; the median is reported.")] = 3,
     shrink: Annotated[

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -28,11 +30,13 @@ from ops.commands.terminal import (
 )
 from ops.commands.times import moment_of
 from ops.runtime.printable import to_json
+from recovery.rehearsal.shapes import differences
 from recovery.replay.letters import read_letter
 from schemas.database_settings import DatabaseSettings
 from schemas.record import decode_headers
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, LetterFilter
 from sinks.postgres.lists.dead import groups as groups_of
+from sinks.postgres.lists.samples import newest_applied
 from sinks.postgres.pool import reading
 
 app = typer.Typer(help="List, show, replay or discard dead letters.", no_args_is_help=True)
@@ -197,6 +201,8 @@ def show(
 ) -> None:
     """Show the dead letters of an event in full: reason, traceback, headers and value.
 
+    It also names the fields whose structure differs from the newest applied event of the same type and API version.
+
     Example: billing dead show evt_1NG8Du2eZvKYlo2CUI79vXWy
 
     Exits 1 if the event has no dead letter.
@@ -212,8 +218,9 @@ def show(
     found = with_letters(command, settings, look)
     if not found:
         fail(command, f"there is no dead letter of {letter_id}")
+    beside = run_or_exit(command, lambda: _beside(settings, found[0]))
     if as_json:
-        say_json(found)
+        say_json([{**one, **(beside if at == 0 else {})} for at, one in enumerate(found)])
         return
     for one in found:
         for name, value in one.items():
@@ -223,7 +230,36 @@ def show(
                 for line in more:
                     say(f"    {line}")  # indented, so that a stored text cannot look like another field
         say()
+    _say_beside(beside)
     say(f"After fixing the cause: billing dead replay --id {letter_id}")
+
+
+async def _beside(settings: DatabaseSettings, letter: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare the letter's event with the newest applied one of its type: `good_event` and `differences`."""
+    try:
+        dead = json.loads(letter.get("value") or "null")
+    except ValueError:
+        return {"good_event": None, "differences": []}
+    if not isinstance(dead, dict) or not letter["type"]:
+        return {"good_event": None, "differences": []}
+    version = dead.get("api_version")
+    async with reading(settings.database_url) as connection:
+        good = await newest_applied(connection, letter["type"], version if isinstance(version, str) else None)
+    if good is None:
+        return {"good_event": None, "differences": []}
+    found = differences(dead, good["payload"])
+    return {"good_event": good["event_id"], "differences": [asdict(one) for one in found]}
+
+
+def _say_beside(beside: Mapping[str, Any]) -> None:
+    if beside["good_event"] is None:
+        return
+    if not beside["differences"]:
+        say(f"It has the structure of {beside['good_event']}, the newest applied event of its type.")
+        return
+    say(f"Beside {beside['good_event']}, the newest applied event of its type:")
+    columns = [Column("field"), Column("here"), Column("there")]
+    show_rows(columns, [(one["path"], one["dead"], one["good"]) for one in beside["differences"]])
 
 
 @app.command("replay")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +14,8 @@ from ops.commands.terminal import (
     Column,
     database_or_exit,
     fail,
+    note,
+    refuse,
     run_or_exit,
     say,
     say_cut,
@@ -21,10 +23,13 @@ from ops.commands.terminal import (
     show_pairs,
     show_rows,
 )
+from ops.commands.times import moment_of
 from ops.runtime.printable import to_json
 from schemas.database_settings import DatabaseSettings
 from schemas.timer import RETRY
 from sinks.postgres import queries
+from sinks.postgres.lists.past import undone
+from sinks.postgres.lists.samples import MOST_CHANGES, changes_since, first_changes_at
 from sinks.postgres.lists.stories import access_chain, not_done
 from sinks.postgres.outboxes import OUTBOXES
 from sinks.postgres.pool import reading
@@ -82,12 +87,17 @@ def customer(
     named: Annotated[str, typer.Argument(metavar="ID", help="cus_…, any other id of theirs, an address, or a name.")],
     account: Annotated[str, typer.Option(help="The customer's connected account. Default: your own account.")] = "",
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many rows of each kind.")] = queries.MOST,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", help="The state at a past moment: 24h (ago), 7d, 2026-03-01T12:00 (UTC)."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show one customer: why they have access or not, state, payments, timers, e-mails and latest events.
 
     Example: billing customer cus_NffrFeUfNV2Hib --json
              billing customer jane@example.com
+             billing customer cus_NffrFeUfNV2Hib --at 7d
 
     Exits 1 if no customer or several are found (they are listed), 2 if a setting is missing, 3 if the database does
     not answer.
@@ -104,8 +114,41 @@ def customer(
         found = run_or_exit("customer", lambda: ask(*place))
     if found is None:
         fail("customer", f"customer {named} is not known" + (f" in account {account}" if account else ""))
+    if at is not None:
+        _show_past(settings, found, at, as_json=as_json)
+        return
     why = access_chain(found)
     _show({"why": [asdict(fact) for fact in why] if as_json else [fact.text for fact in why], **found}, as_json)
+
+
+def _show_past(settings: DatabaseSettings, found: Found, at: str, *, as_json: bool) -> None:
+    """Print the rows of the customer as they were, from today's rows and the changes of later events."""
+    try:
+        moment = moment_of(at, datetime.now(UTC))
+    except ValueError as problem:
+        refuse("customer", problem)
+    row = next(part for name in ("customer", "organization") if (part := found[name]) is not None)
+
+    async def ask() -> tuple[list[Found], datetime | None]:
+        async with reading(settings.database_url) as connection:
+            changes = await changes_since(connection, row["account"], row["customer_id"], moment)
+            return changes, await first_changes_at(connection)
+
+    changes, known_since = run_or_exit("customer", ask)
+    if len(changes) == MOST_CHANGES:
+        fail("customer", f"over {MOST_CHANGES} events have changed this customer since then: choose a later moment")
+    state = undone(queries.present_state(found), changes)
+    if as_json:
+        say_json({"at": moment, "undone": len(changes), "kept_since": known_since, "state": state})
+        return
+    say(f"at {moment:%F %T} UTC, before {len(changes)} events")
+    if known_since is None or moment < known_since:
+        note("what events changed is not kept since then: older changes are not undone")
+    for table, rows in state.items():
+        for key, fields in rows.items():
+            say()
+            shown = {name: _cell(value) for name, value in fields.items() if not name.endswith("version")}
+            show_pairs(shown, title=f"{table} {key}")
 
 
 def _only_customer(settings: DatabaseSettings, named: str, account: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.state import Organization
 from sinks.postgres import tables
+from sinks.postgres.lists.past import keyed
 from sinks.postgres.outboxes import OUTBOXES
 
 MOST = 20
@@ -140,6 +141,23 @@ async def customer_overview(
         return None
     found["disputes"] = await disputes_of_customer(connection, account, customer_id, limit=limit)
     return found | {"totals": totals}
+
+
+def present_state(found: Found) -> dict[str, dict[str, Found]]:
+    """Returns the rows of a customer_overview by table and key, as the ledger names them (schemas/changes.py)."""
+    state: dict[str, dict[str, Found]] = {}
+    parts = {
+        tables.customers: [found["customer"]],
+        tables.organizations: [found["organization"]],
+        tables.subscriptions: found["subscriptions"],
+        tables.payments: found["payments"],
+        tables.payment_methods: found["payment_methods"],
+        tables.timers: found["timers"],
+    }
+    for table, rows in parts.items():
+        key = [column.name for column in table.primary_key]
+        state |= keyed(str(table.name), key, [row for row in rows if row is not None])
+    return state
 
 
 async def disputes_of_customer(

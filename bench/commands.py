@@ -1,0 +1,37 @@
+"""How fast the command line answers: the help, and the first line of a lookup in Postgres."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Mapping
+
+from bench.figures import Figures
+from bench.place import Place
+from bench.processes import ROOT, RunFailed, billing
+
+HELP, LOOKUP = "billing --help", "first line of a lookup"
+_WITHIN_S = 60.0
+
+
+async def commands(place: Place, figures: Figures, rounds: int) -> None:
+    """Measure each command in turns, so that a slow moment of the machine hits both. Raises RunFailed."""
+    environment = (await place.site("commands")).environment()
+    for _ in range(rounds):
+        for name, words in ((HELP, ["--help"]), (LOOKUP, ["find", "cus_unknown"])):
+            figures.add(name, await asyncio.to_thread(first_line_s, words, environment), "s")
+
+
+def first_line_s(words: list[str], environment: Mapping[str, str]) -> float:
+    """Return the seconds until the command has printed its first line, on stdout or stderr. Raises RunFailed."""
+    began = time.perf_counter()
+    with subprocess.Popen(
+        billing(*words), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        line = process.stdout.readline() if process.stdout is not None else ""
+        took = time.perf_counter() - began
+        rest = process.communicate(timeout=_WITHIN_S)[0]
+    if not line or process.returncode not in (0, 1):
+        raise RunFailed(f"billing {' '.join(words)} ended with {process.returncode}:\n{line}{rest[-2000:]}")
+    return took
