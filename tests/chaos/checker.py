@@ -25,6 +25,7 @@ from sinks.email.message import message_id
 from sinks.postgres.loading import SHAPES
 from sinks.postgres.outboxes import EMAILS, OUTBOXES, Origin, Outbox
 from streams.rules.catalog import stream_of
+from tests.chaos.withheld import is_justified
 from tests.oracle.fold import Fold
 
 _MESSAGE_ID = re.compile(rb"^Message-ID: (<[^>]+>)", re.MULTILINE | re.IGNORECASE)
@@ -291,15 +292,24 @@ def _check_mails(findings: Findings, tables: Tables, post: Post) -> None:
     arrived = Counter(id_of(path.read_bytes()) for path in post.mailbox.glob("*.eml"))
     keys = {message_id(key, post.domain): key for key in tables.emails}
     findings.invented += [f"mail {id_}" for id_ in sorted(arrived.keys() - keys.keys())]
+    mails_withheld = 0
     for id_, key in keys.items():
         row, times = tables.emails[key], arrived[id_]
-        if times == 0 or row["status"] != "sent":
+        if row["status"] == "withheld" and times <= post.cut_off[id_]:
+            mails_withheld += 1
+            if not is_justified(row | {"data": orjson.loads(row["data"])}, tables.state):
+                findings.mails_missing.append(f"{key} is withheld without need: {row['last_error']}")
+        elif times == 0 or row["status"] != "sent":
             findings.mails_missing.append(f"{key} arrived {times} times and is {row['status']}")
         elif times > row["attempts"] + post.cut_off[id_]:
             findings.mails_doubled.append(f"{key} arrived {times} times in {row['attempts']} tries")
         else:
             findings.mails_in_the_window += times - 1
-    findings.counted |= {"mails queued": len(tables.emails), "messages arrived": arrived.total()}
+    findings.counted |= {
+        "mails queued": len(tables.emails),
+        "mails withheld": mails_withheld,
+        "messages arrived": arrived.total(),
+    }
 
 
 def id_of(message: bytes) -> str:

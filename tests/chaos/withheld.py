@@ -1,0 +1,174 @@
+"""Judge withheld mails after a run: the final rows must show what the stored reason claims.
+
+A mail that was withheld for no reason is a lost mail, so each reason has its own question here, written from what the
+reason says and not from the code that withheld it (sinks/email/checks.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from schemas.state import Customer, Dispute, Payment, PaymentMethod, PaymentStatus, Row, Subscription
+
+State = Mapping[type[Row], Mapping[tuple[str, ...], Row]]
+R = TypeVar("R", bound=Row)
+
+_ENDED = ("canceled", "incomplete_expired")
+
+
+class Facts:
+    """The final rows about one mail. `subject` is the Stripe id in the mail's key, `kind:account:subject[:…]`."""
+
+    def __init__(self, mail: Mapping[str, Any], state: State) -> None:
+        self.mail = mail
+        self.account, self.subject = mail["email_key"].split(":")[1:3]
+        self._state = state
+
+    def customer(self) -> Customer | None:
+        return self._row(Customer, self.mail["customer_id"] or "")
+
+    def payment(self) -> Payment | None:
+        """The payment of the invoice that the mail is about."""
+        rows = (row for row in self._state[Payment].values() if isinstance(row, Payment))
+        return next((row for row in rows if (row.account, row.invoice_id) == (self.account, self.subject)), None)
+
+    def subscription(self, subscription_id: str | None) -> Subscription | None:
+        return self._row(Subscription, subscription_id or "")
+
+    def method(self) -> PaymentMethod | None:
+        return self._row(PaymentMethod, self.subject)
+
+    def dispute(self) -> Dispute | None:
+        return self._row(Dispute, self.subject)
+
+    def of_customer(self, kind: type[R]) -> list[R]:
+        rows = (row for row in self._state[kind].values() if isinstance(row, kind))
+        owner = (self.account, self.mail["customer_id"])
+        return [row for row in rows if (getattr(row, "account", None), getattr(row, "customer_id", None)) == owner]
+
+    def _row(self, kind: type[R], stripe_id: str) -> R | None:
+        row = self._state[kind].get((self.account, stripe_id))
+        return row if isinstance(row, kind) else None
+
+
+def _is_paid(facts: Facts) -> bool:
+    payment = facts.payment()
+    return payment is not None and payment.paid_at is not None
+
+
+def _is_closed(facts: Facts) -> bool:
+    payment = facts.payment()
+    return payment is not None and (payment.closed_at is not None or payment.status is PaymentStatus.CLOSED)
+
+
+def _owes_nothing(facts: Facts) -> bool:
+    payment = facts.payment()
+    return payment is not None and payment.amount_remaining == 0
+
+
+def _has_ended(facts: Facts) -> bool:
+    payment = facts.payment()
+    named = payment.subscription_id if payment is not None else facts.mail["data"].get("subscription_id")
+    row = facts.subscription(named) or facts.subscription(facts.subject)
+    return row is not None and row.status in _ENDED
+
+
+def _trial_is_over(facts: Facts) -> bool:
+    row = facts.subscription(facts.subject)
+    return row is None or row.status != "trialing" or row.trial_end is None or row.trial_end <= datetime.now(UTC)
+
+
+def _trial_has_moved(facts: Facts) -> bool:
+    row = facts.subscription(facts.subject)
+    claimed = _time(facts.mail["data"].get("trial_end"))
+    return _trial_is_over(facts) or (row is not None and row.trial_end != claimed)
+
+
+def _is_deleted(facts: Facts) -> bool:
+    row = facts.customer()
+    return row is not None and row.deleted_at is not None
+
+
+def _came_back(facts: Facts) -> bool:
+    return len(facts.of_customer(Subscription)) > 1
+
+
+def _is_removed(facts: Facts) -> bool:
+    row = facts.method()
+    return row is None or row.detached_at is not None
+
+
+def _is_renewed(facts: Facts) -> bool:
+    row, data = facts.method(), facts.mail["data"]
+    return row is not None and (row.exp_year, row.exp_month) != (data.get("exp_year"), data.get("exp_month"))
+
+
+def _is_replaced(facts: Facts) -> bool:
+    customer = facts.customer()
+    others = [row for row in facts.of_customer(PaymentMethod) if row.payment_method_id != facts.subject]
+    return bool(others) or (customer is not None and customer.default_payment_method not in (None, facts.subject))
+
+
+def _expires_soon(facts: Facts) -> bool:
+    row = facts.method()
+    if row is None or row.exp_year is None or row.exp_month is None:
+        return False
+    last_month = datetime(row.exp_year, row.exp_month, 1, tzinfo=UTC)
+    return datetime.now(UTC) > last_month + timedelta(days=20)
+
+
+def _dispute_is_over(facts: Facts) -> bool:
+    row = facts.dispute()
+    return row is not None and (row.closed_at is not None or row.status in ("under_review", "warning_under_review"))
+
+
+def _deadline_has_moved(facts: Facts) -> bool:
+    row = facts.dispute()
+    return row is not None and (row.due_by is None or row.due_by != _time(facts.mail["data"].get("due_at")))
+
+
+def _deadline_has_passed(facts: Facts) -> bool:
+    row = facts.dispute()
+    return row is not None and (row.due_by is None or row.due_by <= datetime.now(UTC))
+
+
+def _renewal_has_passed(facts: Facts) -> bool:
+    renews_at = _time(facts.mail["data"].get("renews_at"))
+    return renews_at is not None and renews_at <= datetime.now(UTC)
+
+
+_SHOWN_BY: Mapping[str, Callable[[Facts], bool]] = {
+    "the invoice has been paid": _is_paid,
+    "the invoice has been closed": _is_closed,
+    "nothing remains to be paid of the invoice": _owes_nothing,
+    "the subscription has ended": _has_ended,
+    "the trial is over": _trial_is_over,
+    "the trial's end has been moved": _trial_has_moved,
+    "the customer has been deleted": _is_deleted,
+    "the customer has come back": _came_back,
+    "the card has been removed": _is_removed,
+    "the card has been renewed": _is_renewed,
+    "the card has been replaced": _is_replaced,
+    "the card has expired": _expires_soon,
+    "the notice 7 days before the expiry is due as well": _expires_soon,
+    "the dispute is closed": _dispute_is_over,
+    "evidence has been submitted": _dispute_is_over,
+    "the dispute has another deadline": _deadline_has_moved,
+    "the deadline has passed": _deadline_has_passed,
+    "the renewal date has passed": _renewal_has_passed,
+    "another payment method has been added": lambda facts: bool(facts.of_customer(PaymentMethod)),
+    "the mail about the subscription's end has the export's link": _is_deleted,
+}
+"""Reasons that a run may store, each with what the final rows must show. Any other reason is a finding."""
+
+
+def is_justified(mail: Mapping[str, Any], state: State) -> bool:
+    """Whether the final rows show what this withheld mail's reason (`last_error`) claims."""
+    shown = _SHOWN_BY.get(mail["last_error"] or "")
+    return shown is not None and shown(Facts(mail, state))
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text is not None else None
