@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from tests.paths import ROOT
+from tests.kits.clikit import billing
 
 CONFIG = 'mode = "test"\n[endpoints.default]\nsecrets = ["whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="]\n'
 KEY = "sk_test_" + "1" * 24
@@ -57,19 +55,6 @@ def _id(words: list[str]) -> str:
     return "-".join(words[:2])
 
 
-def _billing(words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("BILLING_")}
-    return subprocess.run(
-        [sys.executable, "-m", "ops.cli", *words],
-        cwd=ROOT,
-        env=clean | env,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-
-
 def _assert_one_line(done: subprocess.CompletedProcess[str], code: int, words: list[str]) -> None:
     lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]  # log lines are JSON
     assert (done.returncode, len(lines)) == (code, 1), done.stderr
@@ -96,7 +81,7 @@ def away(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("words", [*POSTGRES_AWAY, *KAFKA_AWAY, ["trigger", "invoice.paid"]], ids=_id)
 def test_nothing_answers(words: list[str], away: dict[str, str]) -> None:
-    _assert_one_line(_billing(words, away), 3, words)
+    _assert_one_line(billing(words, away), 3, words)
 
 
 @pytest.mark.parametrize(
@@ -107,12 +92,12 @@ def test_nothing_answers(words: list[str], away: dict[str, str]) -> None:
 def test_a_lookup_needs_only_the_database(words: list[str], away: dict[str, str]) -> None:
     """Neither a missing nor an invalid setting of Kafka or the config stops it."""
     env = {"BILLING_DATABASE_URL": away["BILLING_DATABASE_URL"], "BILLING_KAFKA_SECURITY_PROTOCOL": "nonsense"}
-    _assert_one_line(_billing(words, env), 3, words)
+    _assert_one_line(billing(words, env), 3, words)
 
 
 @pytest.mark.parametrize("words", NEED_SETTINGS, ids=_id)
 def test_a_setting_is_missing(words: list[str], tmp_path: Path) -> None:
-    _assert_one_line(_billing(words, {"BILLING_STATE_DIR": str(tmp_path)}), 2, words)
+    _assert_one_line(billing(words, {"BILLING_STATE_DIR": str(tmp_path)}), 2, words)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +118,7 @@ def test_a_setting_is_missing(words: list[str], tmp_path: Path) -> None:
     ids=_id,
 )
 def test_the_id_is_unknown(words: list[str], away: dict[str, str], database: SecretStr) -> None:
-    done = _billing(words, away | {"BILLING_DATABASE_URL": database.get_secret_value()})
+    done = billing(words, away | {"BILLING_DATABASE_URL": database.get_secret_value()})
     lines = [line for line in done.stderr.splitlines() if line != "0 requeued"]
     assert (done.returncode, len(lines)) == (1, 1), done.stderr
     assert lines[0].startswith(f"billing {_name(words)}: "), lines
@@ -158,7 +143,7 @@ def test_the_id_is_unknown(words: list[str], away: dict[str, str], database: Sec
     ids=_id,
 )
 def test_an_argument_is_wrong(words: list[str], away: dict[str, str]) -> None:
-    _assert_one_line(_billing(words, away), 2, words)
+    _assert_one_line(billing(words, away), 2, words)
 
 
 @pytest.fixture
@@ -184,21 +169,13 @@ def test_a_taken_ops_port(
         "BILLING_PARTITIONS": "1",
         "BILLING_OPS_PORT": str(taken),
     }
-    assert _billing(["topics"], env).returncode == 0
-    done = _billing([process], env)
+    assert billing(["topics"], env).returncode == 0
+    done = billing([process], env)
     _assert_one_line(done, 1, [process])
     assert f"127.0.0.1:{taken}" in done.stderr
 
 
 def test_a_contract_is_checked_only_where_it_is(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "ops.cli", "contract", "--check"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = billing(["contract", "--check"], {}, cwd=tmp_path)
     _assert_one_line(done, 2, ["contract"])
     assert not any(tmp_path.iterdir())
