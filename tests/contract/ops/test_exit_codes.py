@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ POSTGRES_AWAY = [
     ["analytics", "recount"],
 ]
 KAFKA_AWAY = [["topics"], ["tap", "--from-start", "--no-follow"], ["worker"], ["analytics"]]
+NOTHING_ANSWERS = [*POSTGRES_AWAY, *KAFKA_AWAY, ["trigger", "invoice.paid"]]
 LOOKUPS = ("event", "customer", "mrr", "brake", "mail", "calls", "exports", "migrate")
 NEED_SETTINGS = [*POSTGRES_AWAY, *KAFKA_AWAY, ["gateway"], ["dispatcher"], ["scheduler"], ["trigger", "invoice.paid"]]
 
@@ -65,23 +67,35 @@ def _assert_one_line(done: subprocess.CompletedProcess[str], code: int, words: l
 
 @pytest.fixture
 def away(tmp_path: Path) -> dict[str, str]:
+    return _away(tmp_path)
+
+
+def _away(folder: Path) -> dict[str, str]:
     """Settings of which nothing answers."""
-    config = tmp_path / "billing.toml"
+    config = folder / "billing.toml"
     config.write_text(CONFIG)
     return {
         "BILLING_DATABASE_URL": "postgresql://billing:hunter2@127.0.0.1:1/billing",
         "BILLING_KAFKA_BOOTSTRAP": "127.0.0.1:1",
         "BILLING_CONFIG": str(config),
-        "BILLING_STATE_DIR": str(tmp_path),
+        "BILLING_STATE_DIR": str(folder),
         "BILLING_STRIPE_API_KEY": KEY,
         "BILLING_STRIPE_API_BASE": "http://127.0.0.1:1",
         "BILLING_GATEWAY_URL": "http://127.0.0.1:1",
     }
 
 
-@pytest.mark.parametrize("words", [*POSTGRES_AWAY, *KAFKA_AWAY, ["trigger", "invoice.paid"]], ids=_id)
-def test_nothing_answers(words: list[str], away: dict[str, str]) -> None:
-    _assert_one_line(billing(words, away), 3, words)
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
+    """Every command while nothing answers, by its words. They wait for a broker at the same time."""
+    settings = _away(tmp_path_factory.mktemp("away"))
+    with ThreadPoolExecutor(len(NOTHING_ANSWERS)) as pool:
+        yield {_id(words): pool.submit(billing, words, settings) for words in NOTHING_ANSWERS}
+
+
+@pytest.mark.parametrize("words", NOTHING_ANSWERS, ids=_id)
+def test_nothing_answers(words: list[str], answers: dict[str, Future[subprocess.CompletedProcess[str]]]) -> None:
+    _assert_one_line(answers[_id(words)].result(120), 3, words)
 
 
 @pytest.mark.parametrize(
