@@ -22,6 +22,7 @@ from local.stack.kafka import EmbeddedKafka
 from local.stack.ports import free_port
 from schemas.kafka_access import KafkaAccess
 from schemas.settings import Settings
+from tests.kits import clikit
 from tests.kits.gatewaykit import (
     FORGED,
     SECRET,
@@ -237,15 +238,7 @@ def test_the_log_has_each_request_and_no_secret(topics: Settings, tmp_path: Path
 
 
 def billing(command: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ops.cli", command],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return clikit.billing([command], env)
 
 
 def test_a_failed_start_is_one_line_and_an_exit_code(topics: Settings, tmp_path: Path) -> None:

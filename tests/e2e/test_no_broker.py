@@ -12,6 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from sinks.postgres.migration import migrate
+from tests.kits import clikit
 from tests.kits.gatewaykit import SECRET
 from tests.paths import ROOT
 
@@ -48,10 +49,7 @@ def _not_json(lines: list[str]) -> list[str]:
     "words", [["worker"], ["analytics"], ["topics"], ["tap", "--no-follow"]], ids=lambda words: str(words[0])
 )
 def test_a_command_that_needs_the_broker_exits_3_with_one_line(environment: dict[str, str], words: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "ops.cli", *words],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = clikit.billing(words, environment, timeout=120)
     assert done.returncode == 3, done.stderr
     (line,) = _not_json(done.stderr.splitlines())
     assert words[0] in line

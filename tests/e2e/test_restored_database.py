@@ -25,6 +25,7 @@ from eventlog import client
 from eventlog.lag import GroupPosition, GroupPositions
 from ops.runtime.exit_codes import ExitCode
 from tests.databases import create_tables
+from tests.kits import clikit
 from tests.kits.replaykit import ReplayKit, open_kit
 
 WITHIN_S = 90.0
@@ -221,14 +222,7 @@ async def test_T12_a_second_database_is_refused_and_a_deliberate_move_is_one_com
 
 
 def _billing(rig: ReplayKit, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ops.cli", *arguments],
-        env=_environment(rig, **settings),
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    return clikit.billing(arguments, _environment(rig, **settings))
 
 
 async def test_T13_unread_records_that_retention_removed_are_counted_in_one_error_line(rig: ReplayKit) -> None:

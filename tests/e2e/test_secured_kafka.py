@@ -20,6 +20,7 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from pydantic import SecretStr
 
 from sinks.postgres.migration import migrate
+from tests.kits import clikit
 from tests.kits.gatewaykit import SECRET, event, eventually, post, signed
 from tests.kits.securekit import (
     MTLS_USER,
@@ -65,10 +66,7 @@ def base(database_url: str, prefix: str, tmp_path: Path) -> dict[str, str]:
 
 def billing(env: dict[str, str], *words: str, code: int = 0) -> str:
     """Runs one command; returns its output, or what it wrote to stderr if `code` is not 0."""
-    done = subprocess.run(
-        [sys.executable, "-m", "ops.cli", *words],
-        env=env, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = clikit.billing(words, env, timeout=120)
     assert done.returncode == code, done.stderr
     assert_clean(done.stderr)
     return done.stdout if code == 0 else done.stderr

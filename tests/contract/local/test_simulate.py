@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -21,6 +19,7 @@ from gateway.signature import SignatureVerdict, verify
 from local.stripe.simulator.company import Company
 from local.stripe.simulator.delivery import Trouble
 from local.stripe.simulator.run import EndpointDoesNotAnswer, Simulation
+from tests.kits import clikit
 
 SECRET = "whsec_simulatedEndpointOfTheTests0123456789"
 UNTIL = 1_790_000_000
@@ -105,11 +104,7 @@ async def test_an_endpoint_that_does_not_answer_ends_it(monkeypatch: pytest.Monk
 
 
 def _billing(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    known = {name: value for name, value in os.environ.items() if not name.startswith("BILLING_")}
-    return subprocess.run(
-        [sys.executable, "-m", "ops.cli", "simulate", *arguments],
-        capture_output=True, text=True, timeout=120, check=False, env={**known, **environment},
-    )  # fmt: skip
+    return clikit.billing(["simulate", *arguments], environment, timeout=120)
 
 
 async def test_the_command_posts_to_any_endpoint_and_prints_statistics() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import subprocess
-import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -42,6 +42,7 @@ from streams.process import Processor
 from streams.rules.catalog import RULES
 from tests.chaos.history import deliveries, in_order
 from tests.chaos.log import ends, read_all
+from tests.kits import clikit
 from tests.kits.storekit import ask
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -339,7 +340,7 @@ def billing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, live: Live) -> Bill
     monkeypatch.setenv("BILLING_DATABASE_URL", live.settings.database_url.get_secret_value())
 
     async def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "ops.cli", *words]
-        return await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60, check=False)
+        env = {name: value for name, value in os.environ.items() if name.startswith("BILLING_")}
+        return await asyncio.to_thread(clikit.billing, words, env)
 
     return run

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 from eventlog.append import EventAppender
 from local.stack.ports import free_port
 from schemas.kafka_access import KafkaAccess
+from tests.kits import clikit
 from tests.kits.mailkit import eventually
 from tests.kits.stripekit import TEST_KEY, CallOutboxKit, Fault, StripeServer, open_kit
 
@@ -56,10 +57,8 @@ async def _start(*arguments: str, env: dict[str, str]) -> asyncio.subprocess.Pro
 
 
 async def _billing(*arguments: str, env: dict[str, str]) -> tuple[int | None, str, str]:
-    process = await _start(*arguments, env=env)
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
+    done = await asyncio.to_thread(clikit.billing, arguments, env)
+    return done.returncode, done.stdout, done.stderr
 
 
 async def _get(port: int, path: str) -> tuple[int, str]:
