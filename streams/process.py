@@ -23,6 +23,7 @@ from schemas.errors import (
     DatabaseBehind,
     NeverKnown,
     NotKnownYet,
+    NotReferred,
     Poison,
     StoreRefused,
     Transient,
@@ -138,13 +139,13 @@ class Processor:
             now = self.clock()
             for at, item in enumerate(items):
                 if item.verdict is None:
-                    item.verdict = self._decide(item, known, now)
+                    item.verdict = self._decide(item, known, now, attempt.number)
                 bar(item, known, erased)
                 if item.erase is not None:
                     del items[at + 1 :]
             for item in items:
                 if isinstance(item.verdict, Waiting):  # the missing object may come later in this batch
-                    item.verdict = self._decide(item, known, now)
+                    item.verdict = self._decide(item, known, now, attempt.number)
                 _update_retry_timer(item, known, now)
             self.brake.check(verdicts_for_brake(items))
             await self._write(items, known, transaction, attempt, until)
@@ -195,7 +196,7 @@ class Processor:
                     references.timers.add(retry_key(item.decoded.event.id))
         return Known(self.config, await transaction.load(references))
 
-    def _decide(self, item: Item, known: Known, now: datetime) -> Verdict:
+    def _decide(self, item: Item, known: Known, now: datetime, tries: int) -> Verdict:
         if item.decoded is None or item.decoded.rule is None or item.decoded.event is None:
             return Ignored()
         event = item.decoded.event
@@ -207,6 +208,11 @@ class Processor:
                 return verdict
             effects = list(error.at_last or ())
         except Poison as error:
+            return dead(error, "decide")
+        except NotReferred as error:
+            # Another transaction may have joined rows between two statements of the load: another load sees them whole.
+            if tries < _UNFORESEEN_TRIES:
+                raise Unsettled(f"{type(error).__name__}: {error}") from error
             return dead(error, "decide")
         except Exception as error:  # noqa: BLE001  # a rule is pure, so every retry would raise the same
             return dead(error, "decide")
@@ -339,6 +345,9 @@ class Processor:
                 item.verdict = verdict
                 self.brake.check(verdicts_for_brake([item]))
                 await self._write([item], Known(self.config), transaction, attempt, until, is_bare=is_bare)
+            elif self.positions is not None:
+                for topic, reached in _reached([item], attempt).items():
+                    await transaction.advance(self.group, topic, reached)
         self._applied([item], attempt)
         self.brake.passed(verdicts_for_brake([item]))
         return [item.verdict]

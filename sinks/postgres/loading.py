@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from schemas.reach import payment_refs
 from schemas.references import Ref, References
 from schemas.state import (
     ROW_TYPES,
@@ -264,9 +265,25 @@ async def load_payments(
     if not pairs[0]:
         return [], []
     # The links are locked before their payments: another worker may have joined two payments just now.
+    links, payments = await _linked_payments(connection, pairs, queries)
+    if _lack_links(links, payments):  # it did so while this one waited for its locks: the second look sees them joined
+        links, payments = await _linked_payments(connection, pairs, queries)
+    return links, payments
+
+
+async def _linked_payments(
+    connection: Connection, pairs: tuple[list[str], list[str]], queries: Mapping[type[Any], str]
+) -> tuple[list[PaymentLink], list[Payment]]:
     links = await _rows(connection, queries[PaymentLink], PaymentLink, *pairs)
     linked = sorted({link.payment_id for link in links})
     return links, await _rows(connection, queries[Payment], Payment, linked, *pairs)
+
+
+def _lack_links(links: Iterable[PaymentLink], payments: Iterable[Payment]) -> bool:
+    """Whether a linked payment names an id whose link is not among these."""
+    found = {link.key for link in links}
+    linked = {link.payment_id for link in links}
+    return any(not found.issuperset(payment_refs(row)) for row in payments if row.payment_id in linked)
 
 
 async def load_disputes(connection: Connection, refs: Iterable[Ref]) -> list[Dispute]:

@@ -102,6 +102,8 @@ class ChunkConsumer(Consumer):
         """Consecutive seeks of a partition because its records began after the read position."""
         self._passed_over: set[TP] = set()
         """Partitions of the current fetch that were sought back; the rest of their records in it is skipped."""
+        self._seeking = 0
+        """The seeks that run now. Faust seeks at the end of a recovery, while the fetcher runs."""
         self._moves = 0
         """Counts changes of the read position (seek, rebalance). A chunk in delivery during a change may be lost."""
 
@@ -131,7 +133,8 @@ class ChunkConsumer(Consumer):
             if active is not None and tp not in active:
                 continue
             if self._is_ours(tp):
-                for_agents[tp] = records
+                if not self._seeking:  # else they are fetched again, from where the seek ends
+                    for_agents[tp] = records
             else:
                 await self._deliver_singly(tp, records)
         count = 0
@@ -219,31 +222,30 @@ class ChunkConsumer(Consumer):
     async def perform_seek(self) -> None:
         """Seeks to the committed offsets, or to the log's start if there is none (Faust would not seek then)."""
         self._moves += 1
+        self._seeking += 1
         try:
             await super().perform_seek()
-            uncommitted = [tp for tp in self.assignment() if self._is_ours(tp) and not self._read_offset[tp]]
+            # Read before anything is awaited: the read position moves, and a moved one would look like a commit.
+            committed = {tp: self._read_offset[tp] or None for tp in self.assignment() if self._is_ours(tp)}
+            uncommitted = [tp for tp, offset in committed.items() if offset is None]
             if uncommitted:
                 for tp, earliest in (await self.earliest_offsets(*uncommitted)).items():
                     await self._seek(tp, earliest)
                     self._read_offset[tp] = earliest
-            await self._resume_where_the_database_stands(set(uncommitted))
+            if self.transport.resume is not None and committed:
+                await self._resume_where_the_database_stands(self.transport.resume, committed)
         finally:
+            self._seeking -= 1
             self._moves += 1  # a chunk begun during the seek was fetched before it, too
 
-    async def _resume_where_the_database_stands(self, uncommitted: set[TP]) -> None:
+    async def _resume_where_the_database_stands(self, resume: Resume, committed: Mapping[TP, int | None]) -> None:
         """Seeks back where the database has less than the group has committed (streams/positions.py)."""
-        ours = [tp for tp in self.assignment() if self._is_ours(tp)]
-        if self.transport.resume is None or not ours:
-            return
-        begins, ends = await self.earliest_offsets(*ours), await self.highwaters(*ours)
-        for topic in {tp.topic for tp in ours}:
-            of_topic = {tp.partition: tp for tp in ours if tp.topic == topic}
-            committed = {
-                partition: None if tp in uncommitted else self._read_offset[tp] for partition, tp in of_topic.items()
-            }
-            places = await self.transport.resume(
+        begins, ends = await self.earliest_offsets(*committed), await self.highwaters(*committed)
+        for topic in {tp.topic for tp in committed}:
+            of_topic = {tp.partition: tp for tp in committed if tp.topic == topic}
+            places = await resume(
                 topic,
-                committed,
+                {partition: committed[tp] for partition, tp in of_topic.items()},
                 {partition: begins[tp] for partition, tp in of_topic.items()},
                 {partition: ends[tp] for partition, tp in of_topic.items()},
             )

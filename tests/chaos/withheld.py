@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from schemas.state import Customer, Dispute, Payment, PaymentMethod, PaymentStatus, Row, Subscription
+from schemas.state import Customer, Dispute, Payment, PaymentMethod, Row, Subscription
+from schemas.statuses import PaymentStatus
 
-State = Mapping[type[Row], Mapping[tuple[str, ...], Row]]
+State = Mapping[type[Any], Mapping[tuple[str, ...], Row]]
 R = TypeVar("R", bound=Row)
 
 _ENDED = ("canceled", "incomplete_expired")

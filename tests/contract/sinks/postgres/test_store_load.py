@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,7 @@ from schemas.state import (
     Timer,
     User,
 )
-from schemas.statuses import TimerStatus
+from schemas.statuses import LinkKind, TimerStatus
 from sinks.postgres import loading
 from sinks.postgres.pool import PLANNING
 from sinks.postgres.rows import Flush
@@ -271,3 +272,49 @@ async def test_a_timer_that_fired_meanwhile_is_a_conflict(peopled: Store, databa
     with pytest.raises(Conflict, match="timers"):
         await write(peopled, Flush(view))
     assert await ask(database, "SELECT status FROM billing.timers WHERE timer_key = $1", timer.timer_key) == "fired"
+
+
+async def test_payments_joined_while_the_load_waits_are_loaded_with_all_links(
+    peopled: Store, database: SecretStr
+) -> None:
+    """A worker of another partition joins the intent's payment with an invoice's, as `invoice_payment.paid` does."""
+
+    def link(stripe_id: str, payment_id: str, kind: LinkKind) -> PaymentLink:
+        return PaymentLink(account="", stripe_id=stripe_id, payment_id=payment_id, kind=kind)
+
+    apart = (
+        Payment(payment_id="pay_b", account="", payment_intent_id="pi_j", charge_id="ch_j"),
+        Payment(payment_id="pay_a", account="", invoice_id="in_j"),
+        link("pi_j", "pay_b", LinkKind.INTENT),
+        link("ch_j", "pay_b", LinkKind.CHARGE),
+        link("in_j", "pay_a", LinkKind.INVOICE),
+    )
+    before = known()
+    for row in apart:
+        before.save(row)
+    await write(peopled, Flush(before))
+
+    refs = References(payments={("", "pi_j"), ("", "ch_j")})
+    async with peopled.transaction([("t", 1)]) as joining:
+        view = known(stored=tuple(await joining.load(References(payments={("", "in_j"), ("", "pi_j")}))))
+        view.remove(apart[0])
+        view.save(replace(apart[1], payment_intent_id="pi_j", charge_id="ch_j"))
+        view.save(link("pi_j", "pay_a", LinkKind.INTENT))
+        view.save(link("ch_j", "pay_a", LinkKind.CHARGE))
+        await joining.flush(Flush(view))
+        loading_ = asyncio.create_task(loaded(peopled, refs))
+        await _waits_for_a_lock(database)
+    rows = await loading_
+    assert {row.stripe_id for row in rows if isinstance(row, PaymentLink)} == {"pi_j", "ch_j", "in_j"}
+    assert [row.payment_id for row in rows if isinstance(row, Payment)] == ["pay_a"]
+
+
+_WAITERS = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+async def _waits_for_a_lock(database: SecretStr) -> None:
+    async with asyncio.timeout(30):
+        while not await ask(database, _WAITERS):  # noqa: ASYNC110  # nothing in this process tells
+            await asyncio.sleep(0.01)

@@ -142,7 +142,7 @@ class Unconnected(ChunkConsumer):
             await self.perform_seek()
 
 
-async def consumer_in(folder: Path) -> Unconnected:
+async def consumer_in(folder: Path, kind: type[Unconnected] = Unconnected) -> Unconnected:
     async def no_callback(*_: Any) -> None:
         raise AssertionError
 
@@ -152,7 +152,7 @@ async def consumer_in(folder: Path) -> Unconnected:
         database_url=SecretStr("postgresql://127.0.0.1:1/none"),
         config_path=folder / "config.toml",
     )
-    consumer = Unconnected(create_app(settings, "test.worker", 1).transport, no_callback, no_callback, no_callback)
+    consumer = kind(create_app(settings, "test.worker", 1).transport, no_callback, no_callback, no_callback)
     consumer.chunks = []
     await consumer.perform_seek()
     return consumer
@@ -193,3 +193,44 @@ async def test_deleted_records_are_not_fetched_without_end(tmp_path: Path) -> No
         counts.append(await consumer._deliver(later))
     assert counts == [0, 0, 0, 20]
     assert [chunk.spans for chunk in consumer.chunks] == [{tp(0): Span(0, 30)}]
+
+
+async def test_a_read_position_that_moves_during_a_seek_is_not_taken_for_a_commit(tmp_path: Path) -> None:
+    """The database is compared with what the group has committed; more would look like a restored database."""
+    asked: list[dict[int, int | None]] = []
+
+    class Moving(Unconnected):
+        async def seek_to_committed(self) -> Mapping[TP, int]:
+            return {tp(0): 7}
+
+        async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+            self._read_offset.update(dict.fromkeys(partitions, 50))
+            return dict.fromkeys(partitions, 60)
+
+    async def resume(_: str, committed: Mapping[int, int | None], *__: Mapping[int, int]) -> Mapping[int, int]:
+        asked.append(dict(committed))
+        return {}
+
+    consumer = await consumer_in(tmp_path, Moving)
+    consumer.transport.resume = resume
+    await consumer.perform_seek()
+    assert asked == [{0: 7}]
+
+
+async def test_nothing_is_delivered_while_the_position_is_sought(tmp_path: Path) -> None:
+    """Faust seeks at the end of a recovery while the fetcher runs. Its records are from before the seek."""
+    during: list[int] = []
+
+    class Fetching(Unconnected):
+        async def _wait_next_records(self, *_: Any, **__: Any) -> Any:
+            return fetch_of({0: 30}), None
+
+        async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
+            if self._seeking:
+                during.append(await self._deliver_next())
+            return dict.fromkeys(partitions, 0)
+
+    consumer = await consumer_in(tmp_path, Fetching)
+    consumer.flow_active = True
+    assert (during, consumer.chunks) == ([0], [])
+    assert await consumer._deliver_next() == 30
