@@ -158,7 +158,7 @@ async def test_a_rule_that_uses_a_row_outside_its_refer_is_dead_lettered_with_th
 
 async def test_a_burial_that_finds_the_event_applied_moves_the_position_all_the_same(bench: ProcessorKit) -> None:
     """The record is acked, so the group commits its offset: a lower position would look like a restored database."""
-    positions = Positions(bench.processor.store, "group")
+    positions = Positions(bench.processor.store, bench.processor.group)
     processor = replace(bench.processor, positions=positions)
     await processor.process([note("evt_1", 0)])
     again = replace(note("evt_1", 0), offset=7)
