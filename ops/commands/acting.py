@@ -20,6 +20,8 @@ ACTING: Mapping[str, str] = {
     "mail discard": "mail.discard",
     "calls requeue": "calls.requeue",
     "exports requeue": "exports.requeue",
+    "feed requeue": "feed.requeue",
+    "feed enable": "feed.enable",
     "reconcile": "reconcile",
     "plans apply": "plans.apply",
     "import": "import",
@@ -32,7 +34,7 @@ READING = frozenset(
     {
         *("event", "customer", "find", "status", "mrr", "tap", "contract", "diff", "audit", "bench"),
         *("dead ls", "dead show", "brake ls", "mail ls", "mail show", "mail preview", "calls ls", "exports ls"),
-        "plans check",
+        *("plans check", "feed status", "feed ls", "feed secret"),
     }
 )
 """They change nothing. `audit` stores only its own runs."""

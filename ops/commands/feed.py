@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from ops.commands.acting import entry_for, keys_or_all
 from ops.commands.terminal import (
     Column,
     database_or_exit,
@@ -26,6 +27,7 @@ from schemas.feed_secrets import new_secret
 from schemas.feed_settings import TOPIC
 from sinks.feed import receivers
 from sinks.feed.notifications import Notifications
+from sinks.postgres.audit_log import record
 
 app = typer.Typer(
     help="Show the receivers of notifications, list and requeue notifications, and enable a disabled receiver.",
@@ -168,7 +170,10 @@ def requeue(
     if bool(keys) == every:
         refuse("feed requeue", "give keys or --all")
     chosen = None if every else list(keys or ())
-    done = _with_notifications("feed requeue", lambda feed: feed.requeue(keys=chosen, kind=type_, limit=limit))
+    entry = entry_for("feed requeue", filter=keys_or_all(chosen, type=type_, limit=limit))
+    done = _with_notifications(
+        "feed requeue", lambda feed: feed.requeue(keys=chosen, kind=type_, limit=limit, entry=entry)
+    )
     for key in done:
         say(key)
     missing = sorted(set(chosen or ()) - set(done))
@@ -187,8 +192,11 @@ def enable(destination: Annotated[str, typer.Argument(help="The destination's na
     """
 
     async def work(notifications: Notifications) -> bool:
-        async with notifications.connection() as connection:
-            return await receivers.enable(connection, destination)
+        async with notifications.connection() as connection, connection.transaction():
+            is_enabled = await receivers.enable(connection, destination)
+            if is_enabled:
+                await record(connection, entry_for("feed enable", target=destination))
+            return is_enabled
 
     if not _with_notifications("feed enable", work):
         fail("feed enable", f"{destination} is not disabled: billing feed status lists the destinations")
