@@ -49,6 +49,10 @@ COMMANDS = {
         "ops.commands.scheduler:scheduler", "Append due timers to the log: reminders, dunning steps, waiting events."
     ),
     "analytics": Entry("ops.commands.analytics:app", "Keep the figures of MRR, payments and recoveries up to date."),
+    "doctor": Entry(
+        "ops.commands.doctor:doctor",
+        "Check config, secrets, mails, schedules, Kafka, Postgres, the mail server and Stripe.",
+    ),
     "migrate": Entry(
         "ops.commands.migrate:migrate", "Create or migrate the tables of the database for this version of the code."
     ),

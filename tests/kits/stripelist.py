@@ -31,6 +31,8 @@ class ListingStripe:
     lists: dict[tuple[str, str], list[Json]] = field(default_factory=dict)
     """Objects by account and list (events, subscriptions, invoices), in any order."""
     accounts: list[str] = field(default_factory=list)
+    forbidden: set[str] = field(default_factory=set)
+    """Names of lists that the key may not read."""
     undelivered: set[str] = field(default_factory=set)
     faults: deque[str] = field(default_factory=deque)
     """Faults of the next requests, in order: `429`, `500`, `hang`, `drop`, `html`, `ok`."""
@@ -87,6 +89,9 @@ class ListingStripe:
             return self._answer({"error": {"type": "invalid_request_error", "message": "Invalid API Key"}}, 401)
         if account and account not in self.accounts:
             error = {"type": "invalid_request_error", "code": "account_invalid", "message": "no access"}
+            return self._answer({"error": error}, 403)
+        if request.match_info["name"] in self.forbidden:
+            error = {"type": "invalid_request_error", "message": "The provided key does not have the right"}
             return self._answer({"error": error}, 403)
         return self._list(request, account)
 

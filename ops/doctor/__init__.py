@@ -1,0 +1,1 @@
+"""The checks of `billing doctor`: whether everything that a system needs to go live is there (behaviours.md F8)."""

@@ -1,0 +1,101 @@
+"""Checks of Postgres: reachable, revision, rights, mode, and what waits there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from ops.doctor.findings import Found, Situation, failed, ok, warning
+from schemas.database_url import DatabaseUrl
+from schemas.settings import Mode
+from sinks.postgres.failures import classified
+from sinks.postgres.migration import is_known, newest_revision
+from sinks.postgres.pool import Session, connect
+
+_HAS_TABLES = "SELECT to_regclass('billing.alembic_version') IS NOT NULL"
+_REVISION = "SELECT version_num FROM billing.alembic_version"
+_LACKING = """
+SELECT c.relname FROM pg_class c
+WHERE c.relnamespace = 'billing'::regnamespace AND c.relkind = 'r' AND c.relname <> 'alembic_version' AND NOT (
+    has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+    AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')
+)
+ORDER BY 1
+"""
+_MAY_MIGRATE = "SELECT has_schema_privilege('billing', 'CREATE')"
+_MODE = "SELECT livemode FROM billing.system_mode"
+_UNKNOWN_PRICES = """
+SELECT price_id, count(*) AS customers FROM billing.subscriptions
+WHERE plan IS NULL AND price_id IS NOT NULL GROUP BY price_id ORDER BY 2 DESC, 1 LIMIT 10
+"""
+_DEAD = "SELECT count(*) FROM billing.dead_letters WHERE status = 'open'"
+_OLDEST_MAJOR = 14
+_MOST_SKEW_S = 30.0
+
+
+async def check_postgres(situation: Situation) -> Sequence[Found]:
+    url = situation.settings.database_url
+    session = await connect(url, application="billing-doctor")
+    try:
+        with classified():
+            return await _check(session, situation)
+    finally:
+        session.terminate()
+
+
+async def _check(session: Session, situation: Situation) -> list[Found]:
+    url = DatabaseUrl.of(situation.settings.database_url)
+    found = [_server(session, url)]
+    skew = abs((await session.fetchval("SELECT clock_timestamp()") - datetime.now(UTC)).total_seconds())
+    if skew > _MOST_SKEW_S:
+        found.append(warning(f"its clock differs from this machine's by {skew:.0f} s", "synchronise both (NTP)"))
+    if not await session.fetchval(_HAS_TABLES):
+        return [*found, failed("it has no tables", "run `billing migrate`")]
+    found.append(_revision(await session.fetchval(_REVISION)))
+    lacking = [row["relname"] for row in await session.fetch(_LACKING)]
+    if lacking:
+        remedy = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA billing TO this user"
+        found.append(failed(f"this user may not read and write {', '.join(lacking[:5])} …"[:200], remedy))
+    else:
+        found.append(ok("this user may read and write every table"))
+    if not await session.fetchval(_MAY_MIGRATE):
+        found.append(warning("this user cannot migrate", "run `billing migrate` as the owner of the schema"))
+    return [*found, *await _contents(session, situation.config.mode)]
+
+
+def _server(session: Session, url: DatabaseUrl) -> Found:
+    version = session.get_server_version()
+    tls = "TLS" if session.has_tls else "no TLS"
+    pooler = "a pooler that shares sessions" if session.per_transaction is not None else "its own sessions"
+    text = f"PostgreSQL {version.major}.{version.minor} at {url.address().hosts[0]}, {tls}, {pooler}"
+    if version.major < _OLDEST_MAJOR:
+        return failed(text, f"use PostgreSQL {_OLDEST_MAJOR} or newer")
+    return ok(text)
+
+
+def _revision(found: str | None) -> Found:
+    newest = newest_revision()
+    if found == newest:
+        return ok(f"its tables are at revision {newest}")
+    if found is None or is_known(found):
+        return failed(f"its tables are at revision {found}, this version needs {newest}", "run `billing migrate`")
+    remedy = "update this program: an older one works beside a newer database for one release only"
+    return warning(f"its tables are at revision {found}, newer than this version's {newest}", remedy)
+
+
+async def _contents(session: Session, mode: Mode) -> list[Found]:
+    """What the tables say. Called only with a schema of which at least these tables exist."""
+    found = []
+    recorded = await session.fetchval(_MODE)
+    if recorded is not None and recorded is not mode.livemode:
+        other = Mode.LIVE if recorded else Mode.TEST
+        remedy = f"give {mode} mode its own database: docs/going-live.md"
+        found.append(failed(f"it belongs to a system of {other} mode, and the config says {mode}", remedy))
+    prices = await session.fetch(_UNKNOWN_PRICES)
+    if prices:
+        named = ", ".join(f"{row['price_id']} ({row['customers']})" for row in prices)
+        remedy = "add them to [plans.NAME] prices, restart the workers, then `billing plans apply`"
+        found.append(failed(f"customers pay prices that no plan names: {named}", remedy))
+    if dead := await session.fetchval(_DEAD):
+        found.append(warning(f"{dead} dead letters are open", "`billing dead ls`, then docs/runbook.md"))
+    return found
