@@ -32,7 +32,7 @@ ACTING: Mapping[str, str] = {
 
 READING = frozenset(
     {
-        *("event", "customer", "find", "status", "mrr", "tap", "contract", "diff", "audit", "bench"),
+        *("event", "customer", "find", "status", "doctor", "mrr", "tap", "contract", "diff", "audit", "bench"),
         *("dead ls", "dead show", "brake ls", "mail ls", "mail show", "mail preview", "calls ls", "exports ls"),
         *("plans check", "feed status", "feed ls", "feed secret"),
     }

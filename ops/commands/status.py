@@ -28,6 +28,7 @@ _PANELS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "late_timers": overview.late_timers,
     "unknown_prices": overview.unknown_prices,
     "runs": overview.runs,
+    "money_behind_failures": overview.money_behind_failures,
 }
 
 
@@ -98,6 +99,12 @@ def _say(found: list[Concern], panels: dict[str, Any], schedules: list[dict[str,
     for one in found:
         say(one.text)
         say(f"    {one.command}")
+    for one in panels["money_behind_failures"]:
+        mode = "live" if one["livemode"] else "test"
+        say(
+            f"{one['mrr']} {one['currency']} of MRR (minor units, {mode} mode) wait behind dead and waiting events of "
+            f"{one['customers']} customers"
+        )
     say()
     show_rows(
         [Column("outbox"), Column("open", right=True), Column("failed", right=True), Column("late", right=True)],

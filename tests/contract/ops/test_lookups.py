@@ -182,6 +182,11 @@ def test_G41_status_names_the_worst_first_and_exits_1(billing: Billing, filled: 
     asyncio.run(
         ask(filled, "UPDATE billing.events SET outcome = 'waiting', received_at = $1 WHERE event_id = 'evt_1'", waits)
     )
+    movement = (
+        "INSERT INTO analytics.movements (account, livemode, owner, currency, at, plan, kind, amount, day) "
+        "VALUES ('', false, 'cus_1', 'eur', now(), 'pro', 'new', 2900, now()::date)"
+    )
+    asyncio.run(ask(filled, movement))
     done = billing("status", "--json")
     assert done.exit_code == 1, done.output
     found = orjson.loads(done.stdout)
@@ -191,4 +196,6 @@ def test_G41_status_names_the_worst_first_and_exits_1(billing: Billing, filled: 
     assert [one["name"] for one in found["schedules"]] == ["reconcile", "audit", "retry of failed events"]
     shown = billing("status").stdout
     assert "billing dead ls --groups" in shown
+    behind = "2900 eur of MRR (minor units, test mode) wait behind dead and waiting events of 1 customers"
+    assert behind in shown
     assert max(len(line) for line in shown.splitlines()) <= 120
