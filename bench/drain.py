@@ -13,9 +13,10 @@ import asyncpg
 from bench.figures import Figures, Ratio
 from bench.load import CUSTOMERS, Load, produce
 from bench.place import Place, Site
-from bench.processes import answers, billing, cpu_seconds, measured, resident_mb, running, wait_until
+from bench.processes import answers, billing, cpu_seconds, measured, resident_mb, running
 from eventlog.lag import lag_of
 from local.stack.ports import free_port
+from local.waiting import wait_until
 from streams.faust.app import group_of
 
 WORKER = "worker"
@@ -103,12 +104,14 @@ def worker_of(site: Site, name: str = WORKER, **more: str) -> Iterator[subproces
     port, log = free_port(), site.folder / f"{name}.log"
     environment = site.environment(BILLING_OPS_PORT=str(port), BILLING_STATE_DIR=str(site.folder / name), **more)
     with running(billing("worker"), environment, log) as process:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"), "the worker", 60, process, log, 0.1)
+        wait_until(
+            lambda: answers(f"http://127.0.0.1:{port}/readyz"), "the worker", within_s=60, process=process, log=log
+        )
         yield process
 
 
 async def drain(place: Place, site: Site, load: Load) -> Drained:
-    """Run one worker from its start to the end of the backlog. Raises RunFailed."""
+    """Run one worker from its start to the end of the backlog. Raises RunFailed, TooLate."""
     settings, log = site.settings, site.folder / "worker.log"
     group = group_of(settings.topic_prefix, frozenset())
 
@@ -119,7 +122,9 @@ async def drain(place: Place, site: Site, load: Load) -> Drained:
     before = {name: cpu_seconds(pid) for name, pid in place.servers.items()}
     with running(billing("worker"), site.environment(), log) as process:
         within_s = 60 + load.events / 300
-        await asyncio.to_thread(wait_until, is_done, "the backlog's end", within_s, process, log, 2.0)
+        await asyncio.to_thread(
+            wait_until, is_done, "the backlog's end", within_s=within_s, every_s=2.0, process=process, log=log
+        )
         spent = {WORKER: cpu_seconds(process.pid)}
         memory = resident_mb(process.pid)
     spent |= {name: cpu_seconds(pid) - before[name] for name, pid in place.servers.items()}

@@ -13,8 +13,9 @@ from bench.figures import Figures, Ratio, percentiles
 from bench.load import Json, Load
 from bench.place import SECRET, Place, Site
 from bench.posting import post_all, requests_of
-from bench.processes import answers, billing, measured, running, wait_until
+from bench.processes import answers, billing, measured, running
 from local.stack.ports import free_port, is_free
+from local.waiting import wait_until
 
 CONNECTIONS = (1, 16, 64)
 PROCESSES = (1, 2)
@@ -71,7 +72,9 @@ def gateway_of(site: Site, processes: int = 1) -> Iterator[Server]:
     )
     log = site.folder / f"gateway-{processes}.log"
     with running(billing("gateway"), environment, log) as process:
-        wait_until(lambda: answers(f"http://127.0.0.1:{ops_port}/readyz"), "the gateway", 30, process, log)
+        wait_until(
+            lambda: answers(f"http://127.0.0.1:{ops_port}/readyz"), "the gateway", within_s=30, process=process, log=log
+        )
         time.sleep(1)  # /readyz answers for one process only; give the second time to listen too
         yield Server(port, process.pid)
 
@@ -83,7 +86,7 @@ def _verify_only(site: Site, processes: int) -> Iterator[Server]:
         for _ in range(processes):
             command = [sys.executable, "-m", "bench.verify_only", str(port), SECRET]
             process = stack.enter_context(running(command, site.environment(), log))
-        wait_until(lambda: not is_free(port), "the app that only verifies", 30, process, log)
+        wait_until(lambda: not is_free(port), "the app that only verifies", within_s=30, process=process, log=log)
         time.sleep(1)
         yield Server(port, process.pid)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,28 +62,6 @@ def measured(module: str, arguments: Sequence[str], environment: Mapping[str, st
         raise RunFailed(f"{module} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return figures
-
-
-def wait_until(
-    condition: Callable[[], bool],
-    what: str,
-    within_s: float,
-    process: subprocess.Popen[bytes] | None = None,
-    log: Path | None = None,
-    every_s: float = 0.2,
-) -> None:
-    """Wait until the condition is true. Raises RunFailed after `within_s` seconds, or if `process` has ended.
-
-    `what` completes the message "waited 30 s for …".
-    """
-    deadline = time.monotonic() + within_s
-    while not condition():
-        tail = log.read_text(errors="replace")[-2000:] if log is not None and log.exists() else ""
-        if process is not None and process.poll() is not None:
-            raise RunFailed(f"the process ended with {process.returncode} before {what}\n{tail}")
-        if time.monotonic() > deadline:
-            raise RunFailed(f"waited {within_s:.0f} s for {what}\n{tail}")
-        time.sleep(every_s)
 
 
 def answers(url: str) -> bool:

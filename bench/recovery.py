@@ -9,8 +9,8 @@ from bench.drain import filled, worker_of
 from bench.figures import Figures
 from bench.load import Load
 from bench.place import Place, Site
-from bench.processes import wait_until
 from eventlog.lag import GroupPositions
+from local.waiting import wait_until
 from streams.faust.app import group_of
 
 _WITHIN_S = 90.0
@@ -32,7 +32,7 @@ def _kill_one(site: Site, figures: Figures) -> None:
 
     try:
         with worker_of(site, "staying"), worker_of(site, "dying") as dying:
-            wait_until(lambda: min(committed().values(), default=0) > 0, "both at work", _WITHIN_S)
+            wait_until(lambda: min(committed().values(), default=0) > 0, "both at work", within_s=_WITHIN_S)
             dying.kill()
             killed, before = time.monotonic(), places.read() or {}
             open_ = {number for number, found in before.items() if found.lag > 0}
@@ -43,7 +43,7 @@ def _kill_one(site: Site, figures: Figures) -> None:
                 now = committed()
                 return all(now.get(number, 0) > before[number].committed for number in open_)
 
-            wait_until(has_moved, "every partition to move", _WITHIN_S, every_s=0.1)
+            wait_until(has_moved, "every partition to move", within_s=_WITHIN_S)
             figures.add("kill -9 of a worker to all partitions moving", time.monotonic() - killed, "s")
     finally:
         places.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Sequence
 
 import asyncpg
@@ -14,7 +12,8 @@ from bench.gateway import gateway_of
 from bench.load import Json, Load
 from bench.place import Place, Site
 from bench.posting import Posted, post_all, requests_of
-from bench.processes import RunFailed, cpu_seconds
+from bench.processes import cpu_seconds
+from local.waiting import eventually
 
 CONNECTIONS = 64
 SATURATION, HALF = "end to end at saturation", "end to end at half load"
@@ -68,12 +67,11 @@ def _latencies(posted: Posted, load: Sequence[Json], committed: dict[str, float]
 
 async def _until_committed(site: Site, count: int) -> None:
     connection = await asyncpg.connect(site.settings.database_url.get_secret_value())
-    deadline = time.monotonic() + _COMMITTED_WITHIN_S
     try:
-        while await connection.fetchval("SELECT count(*) FROM billing.events") < count:
-            if time.monotonic() > deadline:
-                raise RunFailed(f"not all events were committed within {_COMMITTED_WITHIN_S:.0f} s")
-            await asyncio.sleep(0.2)
+        await eventually(
+            lambda: connection.fetchval("SELECT count(*) >= $1 FROM billing.events", count),
+            "all events to be committed", within_s=_COMMITTED_WITHIN_S, every_s=0.2,
+        )  # fmt: skip
     finally:
         await connection.close()
 

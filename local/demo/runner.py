@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from statistics import median
@@ -22,14 +21,12 @@ from local.demo.story import OVERTAKEN, TOO_LATE
 from local.stack.mailbox import read_mailbox
 from local.stripe.post import post
 from local.system import System
+from local.waiting import TooLate, eventually
 from schemas.kafka_access import KafkaAccess
 from schemas.mail import Money
 from sinks.email.localize import FALLBACK, format_money
 from sinks.postgres import queries
 from sinks.postgres.pool import make_engine
-
-_WITHIN_S = 30.0
-_PAUSE_S = 0.01
 
 
 @dataclass(slots=True)
@@ -60,10 +57,6 @@ class DemoReport:
     surprises: list[str]
 
 
-class TooLate(Exception):
-    """A result did not arrive within 30 s; the message names it."""
-
-
 async def run_story(system: System, steps: list[Step | TimeLeap], say: Callable[[str], None]) -> DemoReport:
     """Send the steps in order. Each waits for the verdict of the step before it, so that its own changes are visible.
 
@@ -79,7 +72,7 @@ async def run_story(system: System, steps: list[Step | TimeLeap], say: Callable[
             if number % 10 == 0:
                 say(f"  {number} of {len(steps)} steps")
         results = runner.results
-        await _until(lambda: _is_all_read(system), "the worker to read the whole log")
+        await eventually(lambda: _is_all_read(system), "the worker to read the whole log")
         known = await _duplicates(system, session) - known_before
         letters = [
             letter for result in results for letter in await queries.dead_letters_of_event(connection, result.event_id)
@@ -124,7 +117,7 @@ class _StoryRunner:
         if answer.status != step.answer:
             result.surprises.append(f"HTTP {answer.status} {answer.reason}, expected {step.answer}")
         if answer.status == 200 and not step.is_again:
-            row = await _until(lambda: queries.ledger_row(self.connection, event_id), f"a verdict on {event_id}")
+            row = await eventually(lambda: queries.ledger_row(self.connection, event_id), f"a verdict on {event_id}")
             result.outcome, result.ms = row["outcome"], (row["applied_at"] - row["received_at"]).total_seconds() * 1000
             result.mails = await self._mails(event_id)
             if row["outcome"] != step.outcome:
@@ -139,7 +132,7 @@ class _StoryRunner:
     async def _wait(self, later: TimeLeap) -> None:
         """Move the clock, after all mails queued so far are sent or withheld, and report the timers that then fire."""
         before = {id_: await _facts(self.connection, id_) for id_ in self.customers}
-        await _until(lambda: _are_settled(self.connection, self.results), "all mails to be sent or withheld")
+        await eventually(lambda: _are_settled(self.connection, self.results), "all mails to be sent or withheld")
         leap = StepResult("", f"{later.days} days after the start")
         self.results.append(leap)
         await asyncio.to_thread(self.system.move_clock, later.days)
@@ -155,7 +148,7 @@ class _StoryRunner:
         async def is_done() -> bool:
             return not await demo_queries.due_timers(self.connection, ids, until)
 
-        await _until(is_done, "all due timers to be processed")
+        await eventually(is_done, "all due timers to be processed")
         rows = [
             row for row in await demo_queries.timer_events(self.connection, ids) if row["event_id"] not in self.fired
         ]
@@ -238,7 +231,7 @@ async def _are_settled(connection: AsyncConnection, results: Sequence[StepResult
 async def _mail_surprises(system: System, results: list[StepResult], connection: AsyncConnection) -> list[str]:
     """Check that every queued mail is in the mailbox once, or withheld, as the story allows it, and never there."""
     try:
-        await _until(lambda: _are_settled(connection, results), "all mails to be sent or withheld")
+        await eventually(lambda: _are_settled(connection, results), "all mails to be sent or withheld")
     except TooLate as error:
         return [str(error)]
     mails = await _mails_of(connection, results)
@@ -287,14 +280,3 @@ def _figures(results: list[StepResult], duplicates: int) -> dict[str, str]:
         "mails": str(sum(len(one.mails) for one in results)),
         "ms from HTTP to committed": f"{median(times):.0f} (median), {times[-1]:.0f} (maximum)" if times else "none",
     }
-
-
-async def _until(condition: Callable[[], Awaitable[Any]], what: str) -> Any:
-    """Poll `condition` and return its first true value. Raises TooLate after 30 s."""
-    deadline = time.monotonic() + _WITHIN_S
-    while True:
-        if answer := await condition():
-            return answer
-        if time.monotonic() > deadline:
-            raise TooLate(f"waited {_WITHIN_S:.0f} s for {what}")
-        await asyncio.sleep(_PAUSE_S)

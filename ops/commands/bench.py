@@ -35,6 +35,7 @@ def bench(
         from bench.posting import NotAccepted
         from bench.processes import RunFailed
         from bench.run import Part, Size, measure
+        from local.waiting import TooLate
     except ModuleNotFoundError as error:
         refuse("bench", f"needs 'billing-stream[local]': {error}")
     try:
@@ -46,7 +47,7 @@ def bench(
     def report(line: str) -> None:
         note(f"{time.monotonic() - begun:7.1f} s  {line}")
 
-    with exits("bench", no=(RunFailed, NotAccepted)), Place() as place:
+    with exits("bench", no=(RunFailed, NotAccepted, TooLate)), Place() as place:
         figures = uvloop.run(measure(place, chosen, rounds, Size().shrunk(shrink), report))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(figures.document(), indent=2) + "\n")

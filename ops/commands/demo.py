@@ -12,10 +12,11 @@ from typing import Annotated
 
 import typer
 
-from local.demo.runner import DemoReport, StepResult, TooLate, run_story
+from local.demo.runner import DemoReport, StepResult, run_story
 from local.demo.story import story
 from local.demo.stripe import audit_story
 from local.system import NOT_STARTED, System, stop_on_exit
+from local.waiting import TooLate
 from ops.commands.audit import show_reports
 from ops.commands.terminal import Column, exits, is_terminal, run_or_exit, say, show_rows
 from ops.runtime.exit_codes import ExitCode

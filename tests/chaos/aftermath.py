@@ -14,9 +14,10 @@ from pathlib import Path
 import asyncpg
 
 from local.stack.ports import free_port
-from tests.chaos.ending import Ending, until
+from tests.chaos.ending import Ending
 from tests.kits.systemkit import RiggedSystem, fetch
 from tests.paths import ROOT
+from tests.waiting import eventually
 
 _COMMAND_WITHIN_S = 900.0
 _REPLAYED_WITHIN_S = 300.0
@@ -78,7 +79,7 @@ async def _replay_all(system: RiggedSystem, ending: Ending) -> str:
                 raise RuntimeError(f"the mended worker ended with {worker.returncode}:\n{log.read_text()[-2000:]}")
             return {row["status"] for row in await fetch(system, _LETTERS)} <= {"resolved"}
 
-        await until(all_are_closed, _REPLAYED_WITHIN_S)
+        await eventually(all_are_closed, within_s=_REPLAYED_WITHIN_S, every_s=0.2)
         await ending.become_quiet()
     finally:
         worker.terminate()

@@ -6,7 +6,7 @@ traffic ─▶ become_quiet: no record uncommitted, no timer due, no event waiti
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parseaddr
 
@@ -23,6 +23,7 @@ from tests.chaos.checker import Findings, Post, Tables, check, differing_rows, r
 from tests.chaos.postbox import Postbox
 from tests.kits.systemkit import RiggedSystem, fetch
 from tests.oracle.fold import Fold
+from tests.waiting import eventually
 
 TOPIC = "billing.events"
 QUIET_WITHIN_S = 300.0
@@ -83,7 +84,7 @@ class Ending:
             lag = await asyncio.to_thread(self.lag)
             return not any(open_.values()) and not any(lag.values())
 
-        await until(is_quiet, QUIET_WITHIN_S)
+        await eventually(is_quiet, within_s=QUIET_WITHIN_S, every_s=0.2)
 
     async def judge(self, accepted: Iterable[str], lives: list[list[Json]]) -> Verdict:
         """Check the run. `accepted` are the ids that were answered 200; `lives` are the events of each customer."""
@@ -141,16 +142,6 @@ WHERE next_attempt_at > now() AND (status = 'queued' OR (status = 'sending' AND 
       OR (status = 'sending' AND next_attempt_at < now() + $2::interval - interval '1 minute'))
 RETURNING email_key
 """
-
-
-async def until(condition: Callable[[], object | Awaitable[object]], within_s: float) -> None:
-    """Raises TimeoutError."""
-    async with asyncio.timeout(within_s):
-        while True:
-            holds = condition()
-            if await holds if isinstance(holds, Awaitable) else holds:
-                return
-            await asyncio.sleep(0.2)
 
 
 def _is_billing_process(name: str) -> bool:

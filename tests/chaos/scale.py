@@ -21,12 +21,13 @@ from pathlib import Path
 
 from local.stripe.builder import Json
 from tests.chaos import log
-from tests.chaos.ending import TOPIC, Ending, Verdict, settings_with, until
+from tests.chaos.ending import TOPIC, Ending, Verdict, settings_with
 from tests.chaos.history import Delivery, deliveries, in_order
 from tests.chaos.postbox import Postbox
 from tests.chaos.standstill import Longest, Step, longest_between, standstills
 from tests.chaos.traffic import Traffic
 from tests.kits.systemkit import RiggedSystem, fetch, running_system
+from tests.waiting import eventually
 
 Say = Callable[[str], None]
 
@@ -175,7 +176,7 @@ class _Run:
             await self._change(f"the rest restarted without {OWN}", self._leave_to_own_group, flow)
         if plan.kill_broker:
             for node in self.system.kafka.nodes:
-                await until(self._is_in_sync, _IN_SYNC_WITHIN_S)
+                await eventually(self._is_in_sync, within_s=_IN_SYNC_WITHIN_S, every_s=0.2)
                 await self._change(f"kill -9 {node.name}", partial(self._kill, node.name), flow)
 
     async def _change(self, name: str, change: Callable[[], Awaitable[object]], flow: asyncio.Task[None]) -> None:
@@ -222,7 +223,7 @@ class _Run:
             committed = await asyncio.to_thread(self.ending.committed, frozenset({OWN}))
             return log.has_passed(committed, ends or {})
 
-        await until(has_caught_up, _CAUGHT_UP_WITHIN_S)
+        await eventually(has_caught_up, within_s=_CAUGHT_UP_WITHIN_S, every_s=0.2)
 
     async def _leave_to_own_group(self) -> None:
         for number in range(1, self.plan.workers[-1] + 1):

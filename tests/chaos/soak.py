@@ -22,13 +22,14 @@ from statistics import median
 from local.stripe.builder import Json
 from tests.chaos import log
 from tests.chaos.aftermath import Aftermath, run_aftermath
-from tests.chaos.ending import TOPIC, Ending, Verdict, settings_with, until
+from tests.chaos.ending import TOPIC, Ending, Verdict, settings_with
 from tests.chaos.faults import SESSION_TIMEOUT_S, Faults, Kind, Planned, kinds_named, schedule
 from tests.chaos.history import Delivery, deliveries, in_order
 from tests.chaos.postbox import Postbox
 from tests.chaos.small_disk import NoSmallDisk, SmallDisk, small_disk
 from tests.chaos.traffic import Traffic
 from tests.kits.systemkit import RiggedSystem, running_system
+from tests.waiting import eventually
 
 Say = Callable[[str], None]
 
@@ -169,7 +170,7 @@ class _Run:
                 await strike
 
     async def _until_answered(self, traffic: Traffic, count: int, flow: asyncio.Task[None]) -> None:
-        await until(lambda: traffic.answered >= count or flow.done(), RECOVERED_WITHIN_S)
+        await eventually(lambda: traffic.answered >= count or flow.done(), within_s=RECOVERED_WITHIN_S, every_s=0.2)
 
     async def _strike(self, faults: Faults, planned: Planned, flow: asyncio.Task[None]) -> None:
         """Inject the fault; measure until records accepted after it are applied and committed in every partition."""

@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,6 +20,7 @@ from local.stack.ports import free_port
 from ops.runtime.exit_codes import ExitCode
 from sinks.postgres.brakes import Brakes
 from tests.kits.replaykit import OPEN, ReplayKit, open_kit
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.chaos
 
@@ -66,14 +66,9 @@ def _worker(rig: ReplayKit, rule: str, **settings: str) -> Iterator[subprocess.P
             process.wait(timeout=5)
 
 
-async def _until(
-    condition: Callable[[], object], process: subprocess.Popen[bytes], log: Path, within_s: float = 60
-) -> None:
-    deadline = time.monotonic() + within_s
-    while not await asyncio.to_thread(condition):
-        assert process.poll() is None, _tail(log)
-        assert time.monotonic() < deadline, _tail(log)
-        await asyncio.sleep(0.1)
+async def _until(condition: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
+    """Waits for a condition that blocks the thread."""
+    await eventually(lambda: asyncio.to_thread(condition), process=process, log=log)
 
 
 def _tail(log: Path) -> str:
@@ -114,7 +109,11 @@ async def test_a_broken_rule_stops_its_group_and_after_the_fix_all_is_applied(ri
     with _worker(rig, "raises", ops_port=str(port)) as worker:  # as its supervisor would
         await _until(lambda: _status(port, "/readyz")[0] == 503, worker, log)
         assert _status(port, "/livez")[0] == 200
-        await _until(lambda: "events" in _status(port, "/readyz")[1]["checks"]["brake"], worker, log)
+        await eventually(
+            lambda: asyncio.to_thread(lambda: "events" in _status(port, "/readyz")[1]["checks"]["brake"]),
+            process=worker,
+            log=log,
+        )
     assert len(await rig.find()) == letters, "a held worker processes nothing"
 
     with _worker(rig, "sound") as worker:
@@ -155,7 +154,11 @@ async def test_a_stuck_worker_ends_itself_and_logs_where_it_hangs(rig: ReplayKit
     assert "in blocks" in stderr, "the traceback shows the rule"
 
     with _worker(rig, "sound") as worker:
-        await _until(lambda: _is_read(rig, f"{rig.settings.topic_prefix}.worker"), worker, log)
+        await eventually(
+            lambda: asyncio.to_thread(lambda: _is_read(rig, f"{rig.settings.topic_prefix}.worker")),
+            process=worker,
+            log=log,
+        )
     assert await rig.trails() == {"u1": "evt_1,block,evt_3"}
 
 

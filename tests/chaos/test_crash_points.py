@@ -7,9 +7,8 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from eventlog.topics import ensure_topics
 from schemas.settings import Settings
 from tests.databases import create_tables
 from tests.kits.notes import note_body, note_headers
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.chaos
 
@@ -50,7 +50,7 @@ async def test_killed_between_any_two_steps_everything_is_applied_once_and_in_or
         with _worker(env, point, nth) as process:
             deaths.append(process.wait(timeout=90))
     with _worker(env, "never", 1) as process:
-        _wait(lambda: _lag(settings) == 0, "the group to have read all", process)
+        wait_until(lambda: _lag(settings) == 0, "the group to have read all", within_s=90, process=process)
 
     assert deaths == [-signal.SIGKILL] * len(CRASHES)
     connection = await asyncpg.connect(database_url)
@@ -133,11 +133,3 @@ def _lag(settings: Settings) -> int | None:
     finally:
         consumer.close()
     return sum(end - committed[partition] for partition, end in enumerate(ends))
-
-
-def _wait(condition: Callable[[], bool], what: str, process: subprocess.Popen[bytes], within_s: float = 90) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert process.poll() is None, f"the worker ended with {process.returncode} while waiting for {what}"
-        assert time.monotonic() < deadline, f"waited {within_s} s for {what}"
-        time.sleep(0.05)

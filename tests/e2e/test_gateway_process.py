@@ -30,7 +30,6 @@ from tests.kits.gatewaykit import (
     assert_all_stored_in_order,
     create_topics,
     event,
-    eventually,
     get,
     post,
     read_topic,
@@ -38,6 +37,7 @@ from tests.kits.gatewaykit import (
     signed,
 )
 from tests.paths import ROOT
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
 
@@ -57,7 +57,7 @@ class GatewayProcess:
             self.popen = subprocess.Popen([sys.executable, "-m", "ops.cli", "gateway"], cwd=ROOT, env=env, stderr=log)
         processes = int(extra.get("BILLING_GATEWAY_PROCESSES", "1"))
         try:
-            eventually(lambda: len(self.logged("gateway.listening")) == processes, within_s=60, what="listening")
+            wait_until(lambda: len(self.logged("gateway.listening")) == processes, within_s=60, what="listening")
         except AssertionError:
             self.popen.kill()
             raise AssertionError(self.log.read_text()) from None
@@ -115,7 +115,7 @@ def own_kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
 def answered(load: Load, count: int, within_s: float = 40) -> None:
     """Wait until `count` more requests are answered 200."""
     goal = load.count(200) + count
-    eventually(lambda: load.count(200) >= goal, within_s=within_s, what=f"{count} more answered 200")
+    wait_until(lambda: load.count(200) >= goal, within_s=within_s, what=f"{count} more answered 200")
 
 
 def test_a_dead_broker_costs_503_and_nothing_else(own_kafka: EmbeddedKafka, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_dead_broker_costs_503_and_nothing_else(own_kafka: EmbeddedKafka, tmp_
         answered(load, 2000)
         rss_before = gateway.rss
         own_kafka.kill()
-        eventually(lambda: load.count(503) >= 3 * connections, within_s=40, what="three 503s a connection")
+        wait_until(lambda: load.count(503) >= 3 * connections, within_s=40, what="three 503s a connection")
         ready = get(gateway.ops_port, "/readyz")
         assert ready.status == 503
         assert "unreachable" in json.loads(ready.body)["reason"]
@@ -135,7 +135,7 @@ def test_a_dead_broker_costs_503_and_nothing_else(own_kafka: EmbeddedKafka, tmp_
         rss_in_outage = gateway.rss
         own_kafka.start()
         answered(load, 2000)
-        eventually(lambda: get(gateway.ops_port, "/readyz").status == 200, within_s=10, what="ready again")
+        wait_until(lambda: get(gateway.ops_port, "/readyz").status == 200, within_s=10, what="ready again")
         load.stop()
         assert gateway.rss - rss_before < 48 * MIB
         assert rss_in_outage - rss_before < 48 * MIB
@@ -163,7 +163,7 @@ def test_a_fatal_producer_error_is_survived(kafka_bootstrap: str, topic_prefix: 
         def replaced() -> bool:
             return (served.metrics.registry.get_sample_value("billing_gateway_producer_failures_total") or 0) > 0
 
-        eventually(replaced, within_s=10, what="a fatal error")
+        wait_until(replaced, within_s=10, what="a fatal error")
         answered(load, 300)
         load.stop()
         assert served.publisher.in_flight == 0
@@ -219,7 +219,7 @@ def test_several_processes_die_together(topics: Settings, tmp_path: Path, victim
         else:
             gateway.popen.kill()
             gateway.wait()
-        eventually(lambda: not any(c.is_running() for c in children), within_s=20, what="all children ended")
+        wait_until(lambda: not any(c.is_running() for c in children), within_s=20, what="all children ended")
 
 
 def test_the_log_has_each_request_and_no_secret(topics: Settings, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_the_log_has_each_request_and_no_secret(topics: Settings, tmp_path: Path
         body = event("cus_secretive", event_id="evt_logged", note="private")
         assert post(gateway.port, body, signed(body)).status == 200
         assert post(gateway.port, body, signed(body, FORGED)).status == 400
-        eventually(lambda: gateway.logged("webhook.refused"), within_s=5, what="the refusal's line")
+        wait_until(lambda: gateway.logged("webhook.refused"), within_s=5, what="the refusal's line")
         (accepted,) = gateway.logged("webhook.accepted")
         assert (accepted["event_id"], accepted["type"]) == ("evt_logged", "invoice.paid")
         (refused,) = gateway.logged("webhook.refused")

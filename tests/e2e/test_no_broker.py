@@ -15,6 +15,7 @@ from sinks.postgres.migration import migrate
 from tests.kits import clikit
 from tests.kits.gatewaykit import SECRET
 from tests.paths import ROOT
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -62,10 +63,7 @@ def test_a_process_that_waits_for_the_broker_logs_json(environment: dict[str, st
     with log.open("wb") as out:
         process = subprocess.Popen([sys.executable, "-m", "ops.cli", name], cwd=ROOT, env=environment, stderr=out)
     try:
-        deadline = time.monotonic() + 60
-        while log.stat().st_size == 0 and time.monotonic() < deadline:
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.2)
+        wait_until(lambda: log.stat().st_size > 0, "the first line", process=process, log=log)
         time.sleep(3)  # librdkafka reports a refused connection within a second
         assert process.poll() is None, log.read_text()
     finally:

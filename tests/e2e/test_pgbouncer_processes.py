@@ -23,7 +23,8 @@ from schemas.record import Source
 from tests.databases import create_tables
 from tests.faulty_mailbox import FaultyMailbox
 from tests.kits.pgbouncerkit import needs_pgbouncer, pgbouncer
-from tests.kits.storekit import ask, until
+from tests.kits.storekit import ask
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, needs_pgbouncer]
 
@@ -98,7 +99,7 @@ async def test_all_mails_are_sent_through_one_server_session(
             sent = await ask(url, "SELECT count(*) FROM billing.emails WHERE status = 'sent'")
             return (applied, sent) == (2 * CUSTOMERS, CUSTOMERS)
 
-        await until(is_done, timeout=150)
+        await eventually(is_done, within_s=150)
         assert await ask(url, "SELECT count(*) FROM billing.emails") == CUSTOMERS
     assert len(mailbox.messages) == CUSTOMERS
     logs = "".join((tmp_path / f"{name}.log").read_text() for name in names)

@@ -33,9 +33,9 @@ from tests.kits.readerkit import (
     sample,
     scraped,
     stored,
-    wait,
 )
 from tests.paths import ROOT
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -126,17 +126,17 @@ def test_it_ends_silently_when_its_output_is_closed(log: Log) -> None:
 def test_the_figures_are_right_though_the_consumer_is_killed_midway(log: Log) -> None:
     """Ada's trial becomes 19 a month, then 49. Ben's 49 were at risk and recovered. Cleo's 19 started and ended."""
     with child(log, "-m", "ops.cli", "analytics") as process:
-        wait(lambda: bool(figures(log)["mrr"]), "the first figures", process)
+        wait_until(lambda: bool(figures(log)["mrr"]), "the first figures", process=process)
         process.kill()
         process.wait(timeout=10)
     port = free_port()
     again = Log(log.env | {"BILLING_OPS_PORT": str(port)}, log.settings, log.steps, log.records)
     with child(again, "-m", "ops.cli", "analytics") as process:
         # The killed member's session lasts 6 s. Until then no other member can join.
-        wait(lambda: is_ready(port), "the second process to be ready", process)
+        wait_until(lambda: is_ready(port), "the second process to be ready", process=process)
         assert sample(port, "billing_consumer_rebalances_total") >= 1, "ready before it joined its group"
         group = f"{log.settings.topic_prefix}.analytics"
-        wait(lambda: is_read(log, group), "the group to have read all", process)
+        wait_until(lambda: is_read(log, group), "the group to have read all", process=process)
         process.terminate()
         assert process.wait(timeout=20) == 0
     check_by_hand(log)
@@ -191,7 +191,7 @@ def test_the_example_prints_each_paid_invoice_once(log: Log) -> None:
     with child(log, "docs/examples/consumer.py") as process:
         assert process.stdout is not None
         lines = [process.stdout.readline().decode().split() for _ in paid]
-        wait(lambda: is_read(log, "paid-invoices"), "the example to have read all", process)
+        wait_until(lambda: is_read(log, "paid-invoices"), "the example to have read all", process=process)
         process.terminate()
         rest, _ = process.communicate(timeout=20)
     assert {line[0] for line in lines} == paid
@@ -217,7 +217,7 @@ def test_the_documented_metrics_are_those_of_the_running_processes(log: Log) -> 
             own |= {"BILLING_STATE_DIR": f"{log.env['BILLING_STATE_DIR']}/{name}", "BILLING_LOG_LEVEL": "error"}
             processes[name] = running.enter_context(child(Log(own, log.settings, [], 0), "-m", "ops.cli", name))
         for name, process in processes.items():
-            wait(partial(are_scraped, ports[name]), f"the metrics of {name}", process)
+            wait_until(partial(are_scraped, ports[name]), f"the metrics of {name}", process=process)
             shown[name] = scraped(ports[name])
     assert shown == documented
 

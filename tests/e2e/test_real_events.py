@@ -21,9 +21,9 @@ import pytest
 from local.stripe.builder import ApiShape, StripeEvents
 from local.stripe.events import EXAMPLES, example
 from local.stripe.post import PostResult, post
-from tests.kits.mailkit import eventually
 from tests.kits.systemkit import RiggedSystem, fetch, running_system
 from tests.paths import RECORDED_EVENTS
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -160,7 +160,7 @@ async def _outcomes(system: RiggedSystem, ids: list[str]) -> dict[str, tuple[str
         found.update({row["event_id"]: (row["outcome"], row["reason"]) for row in rows})
         return len(found) == len(ids)
 
-    await eventually(are_all_there, timeout=60)
+    await eventually(are_all_there, within_s=60)
     return found
 
 

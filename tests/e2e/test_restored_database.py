@@ -10,8 +10,7 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -27,6 +26,7 @@ from ops.runtime.exit_codes import ExitCode
 from tests.databases import create_tables
 from tests.kits import clikit
 from tests.kits.replaykit import ReplayKit, open_kit
+from tests.waiting import eventually
 
 WITHIN_S = 90.0
 
@@ -77,13 +77,6 @@ def _log(rig: ReplayKit) -> str:
     return (rig.settings.state_dir / "worker.log").read_text()
 
 
-async def _until(rig: ReplayKit, condition: Callable[[], Awaitable[bool]]) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    while not await condition():
-        assert time.monotonic() < deadline, _log(rig)[-3000:]
-        await asyncio.sleep(0.2)
-
-
 async def _applied(rig: ReplayKit) -> int:
     (row,) = await rig.rows("SELECT count(*) AS n FROM billing.events WHERE outcome = 'applied'")
     return int(row["n"])
@@ -93,7 +86,7 @@ async def _until_applied(rig: ReplayKit, count: int) -> None:
     async def is_so() -> bool:
         return await _applied(rig) == count
 
-    await _until(rig, is_so)
+    await eventually(is_so, within_s=WITHIN_S, log=rig.settings.state_dir / "worker.log")
 
 
 class Copies:
@@ -217,7 +210,7 @@ async def test_T12_a_second_database_is_refused_and_a_deliberate_move_is_one_com
         async def has_all() -> bool:
             return bool(await connection.fetchval("SELECT count(*) = 20 FROM billing.events"))
 
-        await _until(rig, has_all)
+        await eventually(has_all, within_s=WITHIN_S, log=rig.settings.state_dir / "worker.log")
     await connection.close()
 
 

@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from local.stack.ports import free_port
 from schemas.settings import Config
 from tests.databases import create_tables
-from tests.kits.storekit import until
 from tests.kits.timerkit import TimerKit, errand
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -70,9 +70,9 @@ async def test_it_fires_shows_it_and_ends_on_sigterm(
 
     try:
         with _scheduler(_env(kafka_bootstrap, database_url, topic_prefix, port, tmp_path), log) as process:
-            await until(ready, timeout=30)
+            await eventually(ready, within_s=30)
             await rig.start(errand("a", datetime.now(UTC)))
-            await until(fired, timeout=20)
+            await eventually(fired, within_s=20)
             assert 'billing_timers_fired_total{kind="errand"} 1.0' in (await _answer(port, "/metrics"))[1]
             process.terminate()
             assert await asyncio.to_thread(process.wait, 20) == 0
@@ -92,7 +92,7 @@ async def test_without_postgres_it_waits_and_reports_it(topic_prefix: str, tmp_p
         return (await _answer(port, "/readyz"))[0] == 503
 
     with _scheduler(env, tmp_path / "scheduler.log") as process:
-        await until(unready, timeout=30)
+        await eventually(unready, within_s=30)
         assert (await _answer(port, "/livez"))[0] == 200
         _, reason = await _answer(port, "/readyz")
         assert "no answer from Postgres" in reason

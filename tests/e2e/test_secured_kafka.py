@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from sinks.postgres.migration import migrate
 from tests.kits import clikit
-from tests.kits.gatewaykit import SECRET, event, eventually, post, signed
+from tests.kits.gatewaykit import SECRET, event, post, signed
 from tests.kits.securekit import (
     MTLS_USER,
     PASSWORD,
@@ -32,6 +32,7 @@ from tests.kits.securekit import (
     secured_kafka,
 )
 from tests.paths import ROOT
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -130,13 +131,13 @@ def runs_end_to_end(env: dict[str, str], database_url: str, folder: Path) -> Non
         process(env, "worker", logs["worker"]) as worker,
         process(env, "analytics", logs["analytics"]),
     ):
-        eventually(lambda: logged(logs["gateway"], "gateway.listening"), within_s=30, what="the gateway")
+        wait_until(lambda: logged(logs["gateway"], "gateway.listening"), within_s=30, what="the gateway")
         port = int(str(logged(logs["gateway"], "gateway.listening")[0]["port"]))
         path = "/webhooks/stripe/default"
-        eventually(lambda: post(port, body, signed(body), path=path).status == 200, within_s=30, what="200")
-        eventually(lambda: "evt_secured" in applied(database_url), within_s=60, what="the event in the ledger")
+        wait_until(lambda: post(port, body, signed(body), path=path).status == 200, within_s=30, what="200")
+        wait_until(lambda: "evt_secured" in applied(database_url), within_s=60, what="the event in the ledger")
         assert worker.poll() is None, logs["worker"].read_text()
-        eventually(lambda: logged(logs["analytics"], "analytics.started"), within_s=60, what="analytics")
+        wait_until(lambda: logged(logs["analytics"], "analytics.started"), within_s=60, what="analytics")
     lines = billing(env, "tap", "--from-start", "--no-follow").splitlines()
     assert "evt_secured" in {json.loads(line)["event"]["id"] for line in lines}
     billing(env, "replay", "evt_secured")

@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -28,14 +29,6 @@ def billing(*words: str, env: dict[str, str] | None = None) -> subprocess.Comple
         timeout=180,
         check=False,
     )
-
-
-def eventually(condition: Callable[[], bool], within_s: float = 30.0) -> None:
-    """Poll until the condition is true. The state belongs to other processes, which cannot signal this one."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s} s"
-        time.sleep(0.1)
 
 
 def _clean_env() -> dict[str, str]:
@@ -73,7 +66,7 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
     finally:
         for folder in folders:
             billing("down", "--state-dir", str(folder))
-            eventually(lambda folder=folder: not processes_of(folder), within_s=10)  # type: ignore[misc]  # bound now
+            wait_until(lambda folder=folder: not processes_of(folder), within_s=10)  # type: ignore[misc]  # bound now
 
 
 def test_two_systems_side_by_side_each_take_their_own_event(systems: tuple[Path, Path]) -> None:
@@ -88,7 +81,7 @@ def test_two_systems_side_by_side_each_take_their_own_event(systems: tuple[Path,
             result = billing("event", event_id, "--json", env=env)
             return json.loads(result.stdout)["event"]["outcome"] if result.returncode == 0 else None
 
-        eventually(lambda: outcome() == "applied", within_s=30)
+        wait_until(lambda: outcome() == "applied", within_s=30)
         other = settings_of(systems[1] if folder == systems[0] else systems[0])
         assert billing("event", event_id, env=other).returncode == 1
 
@@ -103,12 +96,12 @@ def test_a_dead_worker_is_restarted_and_reported(systems: tuple[Path, Path]) -> 
     (worker,) = (pid for pid, line in processes_of(systems[0]).items() if line.endswith("ops.cli worker"))
     os.kill(worker, signal.SIGKILL)
     log = systems[0] / "logs" / "up.log"
-    eventually(lambda: "worker-1" in log.read_text(), within_s=30)
+    wait_until(lambda: "worker-1" in log.read_text(), within_s=30)
 
     def is_back() -> bool:
         return any(line.endswith("ops.cli worker") for line in processes_of(systems[0]).values())
 
-    eventually(is_back, within_s=30)
+    wait_until(is_back, within_s=30)
 
 
 def test_trigger_is_refused_for_a_live_system(systems: tuple[Path, Path], tmp_path: Path) -> None:

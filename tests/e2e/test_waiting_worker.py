@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from schemas.settings import Config
 from tests.databases import create_tables
-from tests.kits.storekit import until
 from tests.kits.timerkit import TimerKit
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -67,16 +67,16 @@ async def test_it_waits_comes_back_and_is_applied(
                 )
 
             rig.send("evt_1", "user.answered", "cus_1", user="u1", customer="cus_1")
-            await until(lambda: ledger_has("evt_1", "waiting", 1), timeout=60)
+            await eventually(lambda: ledger_has("evt_1", "waiting", 1), within_s=60)
             rig.send("evt_1", "user.answered", "cus_1", user="u1", customer="cus_1")
-            await until(lambda: ledger_has("evt_1", "waiting", 2), timeout=20)
+            await eventually(lambda: ledger_has("evt_1", "waiting", 2), within_s=20)
             rig.send("evt_2", "user.came", "cus_1", user="u1", customer="cus_1")
-            await until(lambda: ledger_has("evt_2", "applied", 1), timeout=20)
+            await eventually(lambda: ledger_has("evt_2", "applied", 1), within_s=20)
 
             rig.now = datetime.now(UTC) + timedelta(hours=1)  # the worker's clock is the real one
             assert await rig.scheduler().fire_due() == 1
 
-            await until(lambda: ledger_has("evt_1", "applied", 3), timeout=20)
+            await eventually(lambda: ledger_has("evt_1", "applied", 3), within_s=20)
         assert await rig.trails() == {"u1": "evt_2,evt_1"}
         assert await rig.statuses() == {"retry:evt_1": "done"}
     finally:

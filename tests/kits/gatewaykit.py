@@ -52,15 +52,6 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def eventually(condition: Callable[[], object], *, within_s: float, what: str) -> None:
-    """Poll until the condition holds. Fails with `what` in the message after `within_s` seconds."""
-    deadline = time.monotonic() + within_s
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within_s} s: {what}"
-        pause.wait(0.05)
-
-
 def event(customer: str = "cus_1", *, event_id: str | None = None, pad: int = 0, **top: Any) -> bytes:
     """A small invoice.paid event in test mode, as JSON bytes with unusual spacing."""
     document: dict[str, Any] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,6 +25,7 @@ from sinks.email.truth import MailTruth
 from sinks.outbox.claims import Ahead, not_ahead
 from sinks.outbox.truth import Truth
 from tests.faulty_mailbox import FaultyMailbox
+from tests.waiting import eventually, row_with
 
 CONFIG = Mail(sender="Acme <billing@example.com>", operator="ops@example.com", product="Acme")
 QUICK = Pace(poll_s=0.05, store_pause_s=0.05, finish_s=5.0)
@@ -84,14 +85,8 @@ class MailOutboxKit:
         return [dict(row) for row in await self.connection.fetch("SELECT * FROM billing.emails ORDER BY email_key")]
 
     async def until(self, key: str, **wanted: Any) -> dict[str, Any]:
-        """Wait until the row has these values, and return it. Raises TimeoutError."""
-
-        async def is_so() -> bool:
-            row = await self.row(key)
-            return all(row[name] == value for name, value in wanted.items())
-
-        await eventually(is_so)
-        return await self.row(key)
+        """Wait until the row has these values, and return it. Raises TooLate."""
+        return await row_with(lambda: self.row(key), **wanted)
 
     async def until_all(self, status: str) -> None:
         async def are_so() -> bool:
@@ -161,10 +156,3 @@ async def open_kit(url: SecretStr) -> AsyncIterator[MailOutboxKit]:
         yield MailOutboxKit(url, connection, Clock())
     finally:
         await connection.close()
-
-
-async def eventually(is_so: Callable[[], Awaitable[bool]], timeout: float = 15.0) -> None:
-    """Poll until the condition holds. Raises TimeoutError after `timeout` seconds."""
-    async with asyncio.timeout(timeout):
-        while not await is_so():  # noqa: ASYNC110 - the condition reads a row of Postgres, which sets no Event
-            await asyncio.sleep(0.02)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from local.stack.ports import free_port
+from local.stack.ports import free_port, is_free
+from tests.waiting import wait_until
 
 PROGRAM = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 needs_pgbouncer = pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed")
@@ -56,7 +55,7 @@ def pgbouncer(
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
-        _wait(port, process, folder / "log")
+        wait_until(lambda: not is_free(port), "pgbouncer", process=process, log=folder / "log")
         yield f"postgresql://{parts.username}@127.0.0.1:{port}/pooled"
     finally:
         process.send_signal(signal.SIGINT)
@@ -66,16 +65,3 @@ def pgbouncer(
             process.kill()
             process.wait(5)
         shutil.rmtree(folder)
-
-
-def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            pytest.fail(f"pgbouncer ended: {log.read_text()}")
-        with socket.socket() as tried:
-            tried.settimeout(1)
-            if tried.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    pytest.fail(f"pgbouncer does not listen: {log.read_text()}")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -193,14 +193,6 @@ def committed(log: Log, group: str) -> set[int]:
         return {place.offset for place in consumer.committed(places, timeout=10)}
     finally:
         consumer.close()
-
-
-def wait(condition: Callable[[], bool], what: str, process: subprocess.Popen[bytes], within_s: float = 40) -> None:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert process.poll() is None, f"ended with {process.returncode} while waiting for {what}"
-        assert time.monotonic() < deadline, f"waited {within_s} s for {what}"
-        time.sleep(0.05)
 
 
 async def stored(log: Log) -> dict[str, list[Any]]:

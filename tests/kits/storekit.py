@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +15,7 @@ from schemas.settings import Config
 from schemas.state import Row
 from sinks.postgres.rows import EmailRow, Flush, LedgerRow
 from sinks.postgres.store import Store
+from tests.waiting import eventually
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, UTC)
 
@@ -95,14 +94,7 @@ async def ask(url: SecretStr, query: str, *arguments: object) -> Any:
         await connection.close(timeout=5)
 
 
-async def until(condition: Callable[[], Awaitable[object]], timeout: float = 10.0) -> None:
-    """Poll until the condition holds. Raises TimeoutError after `timeout` seconds."""
-    async with asyncio.timeout(timeout):
-        while not await condition():  # noqa: ASYNC110  # the condition is in the database, which sets no event
-            await asyncio.sleep(0.01)
-
-
 async def until_waiting(url: SecretStr, locktype: str) -> None:
     """Wait until a session waits for a lock of this type (pg_locks.locktype)."""
     query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = $1"
-    await until(lambda: ask(url, query, locktype))
+    await eventually(lambda: ask(url, query, locktype))

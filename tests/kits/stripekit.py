@@ -35,7 +35,8 @@ from sinks.stripe_calls.calls import Calls
 from sinks.stripe_calls.dispatcher import CallDispatcher
 from sinks.stripe_calls.metrics import CallMetrics
 from tests.kits.ends import end_of
-from tests.kits.mailkit import Clock, eventually
+from tests.kits.mailkit import Clock
+from tests.waiting import eventually, row_with
 
 TEST_KEY = "sk_test_51QwertyuiopAsdfghjklZxcvbnm"
 LIVE_KEY = "rk_live_51QwertyuiopAsdfghjklZxcvbnm"
@@ -252,14 +253,8 @@ class CallOutboxKit:
         return {row["call_key"]: row["status"] for row in rows}
 
     async def until(self, key: str, **wanted: Any) -> dict[str, Any]:
-        """Wait until the row has these values, and return it. Raises TimeoutError."""
-
-        async def is_so() -> bool:
-            row = await self.row(key)
-            return all(row[name] == value for name, value in wanted.items())
-
-        await eventually(is_so)
-        return await self.row(key)
+        """Wait until the row has these values, and return it. Raises TooLate."""
+        return await row_with(lambda: self.row(key), **wanted)
 
     async def until_all(self, status: str) -> None:
         async def are_so() -> bool:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,6 +17,7 @@ from local.stack.ports import free_port
 from local.stack.process import Process, ServerNotReady, end_leftovers
 from local.stack.supervisor import Child, Supervisor
 from tests.paths import ROOT
+from tests.waiting import wait_until
 
 _SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 _STUBBORN = [
@@ -35,13 +36,6 @@ with Supervisor(Path(sys.argv[1]), print) as supervisor:
     print(child.pid, flush=True)
     time.sleep(600)
 """
-
-
-def _until(holds: Callable[[], object], timeout: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not holds():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.02)
 
 
 def _is_gone(pid: int) -> bool:
@@ -69,14 +63,14 @@ def test_a_child_that_dies_comes_back(supervisor: Supervisor, lines: list[str]) 
     process = supervisor.run(Child("sleeper", _SLEEPER))
     first = process.pid
     process.kill()
-    _until(lambda: process.pid not in (None, first))
+    wait_until(lambda: process.pid not in (None, first))
     assert lines == ["sleeper was ended by SIGKILL; starting it again in 0.5 s"]
 
 
 def test_pauses_double(supervisor: Supervisor, lines: list[str]) -> None:
     """A child that always fails is not restarted in a tight loop."""
     supervisor.run(Child("broken", [sys.executable, "-c", "raise SystemExit(3)"]))
-    _until(lambda: len(lines) == 3)
+    wait_until(lambda: len(lines) == 3)
     assert lines == [f"broken ended with exit code 3; starting it again in {pause} s" for pause in ("0.5", "1", "2")]
 
 
@@ -85,7 +79,7 @@ def test_a_stopped_child_stays_down(supervisor: Supervisor, lines: list[str]) ->
     process = supervisor.run(Child("sleeper", _SLEEPER))
     process.stop()
     time_of_one_restart = time.monotonic() + 1.0
-    _until(lambda: time.monotonic() > time_of_one_restart)
+    wait_until(lambda: time.monotonic() > time_of_one_restart)
     assert (process.pid, lines) == (None, [])
     process.spawn()
     assert process.pid is not None
@@ -115,7 +109,7 @@ def test_nothing_outlives_its_owner(tmp_path: Path, number: signal.Signals) -> N
         child = int(owner.stdout.readline())
         assert not _is_gone(child)
         owner.send_signal(number)
-        _until(lambda: _is_gone(child))
+        wait_until(lambda: _is_gone(child))
 
 
 def test_leftovers_are_found_and_strangers_are_spared(tmp_path: Path) -> None:
@@ -153,9 +147,9 @@ def test_a_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         state_dir=tmp_path,
     )
     talker.spawn()
-    _until(lambda: talker.log.stat().st_size > 1000)
+    wait_until(lambda: talker.log.stat().st_size > 1000)
     talker.trim_log()
-    _until(lambda: talker.log.stat().st_size > 0)
+    wait_until(lambda: talker.log.stat().st_size > 0)
     assert talker.log.with_suffix(".log.1").stat().st_size > 1000
     assert b"\0" not in talker.log.read_bytes()
     talker.stop()

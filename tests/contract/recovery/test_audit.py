@@ -27,6 +27,7 @@ from streams.rules.catalog import RULES
 from tests.field.harness import record
 from tests.kits.auditkit import AuditKit, open_audit
 from tests.kits.reconcilekit import send
+from tests.waiting import eventually
 
 LATE = {Cause.NOT_YET_APPLIED, Cause.OF_OBJECTS, Cause.CHANGED_MEANWHILE}
 UPDATED = "customer.subscription.updated"
@@ -167,9 +168,7 @@ async def test_D11_what_changes_at_stripe_meanwhile_is_named(kit: AuditKit) -> N
         kit.desk.settings.database_url.get_secret_value(), timeout=10
     )
     try:
-        async with asyncio.timeout(30):
-            while await connection.fetchval("SELECT phase FROM billing.audits") != "check":  # noqa: ASYNC110  # a table
-                await asyncio.sleep(0.05)
+        await eventually(lambda: connection.fetchval("SELECT 1 FROM billing.audits WHERE phase = 'check'"))
     finally:
         await connection.close(timeout=5)
     event = _change(kit, subscription)

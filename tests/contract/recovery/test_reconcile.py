@@ -23,6 +23,7 @@ from schemas.record import RecordHeaders, Source
 from tests.kits.reconcilekit import NOW, ReconcileKit, event, events, open_kit
 from tests.kits.storekit import ask
 from tests.kits.stripelist import KEY
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -133,9 +134,7 @@ async def test_a_killed_run_is_resumed_where_it_was(desk: ReconcileKit, tmp_path
     desk.stripe.add_events(*listed)
     desk.stripe.hang_at = 25
     first = await desk.start_billing(tmp_path, "reconcile")
-    async with asyncio.timeout(60):
-        while len(desk.stripe.requests) < 25:  # noqa: ASYNC110  # another process makes them
-            await asyncio.sleep(0.02)
+    await eventually(lambda: len(desk.stripe.requests) >= 25, "25 requests")
     first.send_signal(signal.SIGKILL)
     await first.communicate()
     sent = await desk.ids()

@@ -15,7 +15,8 @@ from recovery.audit.results import audit_results
 from scheduler.audit import DIFFERENCES, AuditSchedule
 from sinks.postgres.pool import reading
 from tests.kits.auditkit import AuditKit, open_audit
-from tests.kits.storekit import ask, until
+from tests.kits.storekit import ask
+from tests.waiting import eventually
 
 
 class Quick(AuditSchedule):
@@ -79,7 +80,7 @@ async def has_ended(kit: AuditKit, times: int, differences: int) -> None:
         count: int = await ask(kit.desk.settings.database_url, query)
         return (shown, count) == (differences, times)
 
-    await until(has, timeout=60)
+    await eventually(has)
 
 
 async def test_D11_the_schedule_audits_and_shows_the_newest_result(kit: AuditKit) -> None:
@@ -92,7 +93,7 @@ async def test_D11_the_schedule_audits_and_shows_the_newest_result(kit: AuditKit
     key = kit.server.key
     async with scheduled(kit) as schedule:
         kit.server.key = "sk_test_anotherKeyOfThisAccount0000"
-        await until(is_troubled)
+        await eventually(is_troubled)
         kit.server.key = key
         await has_ended(kit, 1, differences=0)
         assert schedule.note() == "ok"

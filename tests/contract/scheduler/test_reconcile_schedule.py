@@ -14,8 +14,9 @@ from pydantic import SecretStr
 
 from scheduler.reconcile import ReconcileSchedule
 from tests.kits.reconcilekit import CONFIG, ReconcileKit, events, open_kit
-from tests.kits.storekit import ask, until
+from tests.kits.storekit import ask
 from tests.kits.stripelist import KEY
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -43,9 +44,9 @@ async def test_the_schedule_reconciles_and_survives_errors(desk: ReconcileKit) -
         query = "SELECT count(*) FROM billing.reconciliations WHERE ended_at IS NOT NULL"
         return bool(await ask(desk.settings.database_url, query))
 
-    await until(is_troubled)
+    await eventually(is_troubled)
     desk.stripe.key = KEY
-    await until(is_done)
+    await eventually(is_done)
     asked = len(desk.stripe.requests)
     assert len(await desk.ids()) == 10
     assert len(desk.stripe.requests) == asked
@@ -64,7 +65,7 @@ async def test_the_scheduler_runs_it_beside_the_timers(desk: ReconcileKit, tmp_p
         return bool(await ask(desk.settings.database_url, query))
 
     try:
-        await until(is_done, timeout=60)
+        await eventually(is_done, within_s=60)
     finally:
         process.send_signal(signal.SIGTERM)
         out, _ = await process.communicate()

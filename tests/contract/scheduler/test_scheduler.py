@@ -25,8 +25,8 @@ from schemas.errors import LogUnavailable
 from schemas.settings import Config
 from schemas.statuses import TimerStatus
 from schemas.verdict import Applied, Duplicate
-from tests.kits.storekit import until
 from tests.kits.timerkit import START, TimerKit, errand
+from tests.waiting import eventually
 
 _ACTED = "timer.errand"
 _ASLEEP = """
@@ -111,7 +111,7 @@ async def test_killed_between_append_and_mark_each_timer_acts_once(rig: TimerKit
     assert set((await rig.statuses()).values()) == {"pending"}
 
     scheduler = rig.scheduler()
-    await until(scheduler.fire_due)  # Postgres may take a moment to notice that the session has ended
+    await eventually(scheduler.fire_due)  # Postgres may take a moment to notice that the session has ended
 
     records = rig.read()
     assert set(Counter(record.headers["event_id"] for record in records).values()) == {2}
@@ -226,7 +226,7 @@ async def test_a_timer_that_kafka_does_not_accept_stays_pending_and_is_logged(
     with pytest.raises(LogUnavailable):
         await scheduler.fire_due()
     async with _running(scheduler):
-        await until(_now(lambda: (scheduler.trouble() or "").startswith("LogUnavailable")))
+        await eventually(_now(lambda: (scheduler.trouble() or "").startswith("LogUnavailable")))
 
     assert await rig.statuses() == {"errand:a": "pending"}
     assert await rig.scheduler().fire_due() == 1
@@ -236,14 +236,14 @@ async def test_a_new_timer_wakes_the_scheduler(rig: TimerKit) -> None:
     """The poll interval is a minute, so the worker's NOTIFY ends the sleep. It also works after a lost connection."""
     scheduler = rig.scheduler(poll_s=60)
     async with _running(scheduler):
-        await until(lambda: rig.rows(f"SELECT pid {_ASLEEP}"))
+        await eventually(lambda: rig.rows(f"SELECT pid {_ASLEEP}"))
         await rig.start(errand("a"))
-        await until(_fired(rig, "errand:a"))
+        await eventually(_fired(rig, "errand:a"))
 
-        await until(lambda: rig.rows(f"SELECT pid {_ASLEEP}"))
+        await eventually(lambda: rig.rows(f"SELECT pid {_ASLEEP}"))
         await rig.rows(f"SELECT pg_terminate_backend(pid) {_ASLEEP}")
         await rig.start(errand("b"))
-        await until(_fired(rig, "errand:b"))
+        await eventually(_fired(rig, "errand:b"))
     assert scheduler.trouble() is None
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from gateway.bodies import BodyBounds
 from gateway.publisher import PublishLimits
-from tests.kits.gatewaykit import FORGED, Served, event, eventually, get, post, serving, signed
+from tests.kits.gatewaykit import FORGED, Served, event, get, post, serving, signed
+from tests.waiting import wait_until
 
 NOWHERE = "127.0.0.1:1"
 RECORDS = 4
@@ -49,7 +50,7 @@ def test_no_200_without_kafka_and_a_limit_on_waiting_requests(gateway: Served) -
     body = event()
     with ThreadPoolExecutor(RECORDS + 1) as pool:
         waiting = [pool.submit(post, gateway.port, body, signed(body)) for _ in range(RECORDS)]
-        eventually(lambda: gateway.publisher.in_flight == RECORDS, within_s=PATIENCE_S, what="all in flight")
+        wait_until(lambda: gateway.publisher.in_flight == RECORDS, within_s=PATIENCE_S, what="all in flight")
         over = post(gateway.port, body, signed(body))
         answers = [future.result() for future in waiting]
     assert over.status == 503
@@ -60,14 +61,14 @@ def test_no_200_without_kafka_and_a_limit_on_waiting_requests(gateway: Served) -
     page = get(gateway.ops_port, "/metrics").body.decode()
     assert 'outcome="overloaded"' in page
     assert 'outcome="not_stored"' in page
-    eventually(lambda: gateway.publisher.in_flight == 0, within_s=PATIENCE_S + 3, what="slots free again")
+    wait_until(lambda: gateway.publisher.in_flight == 0, within_s=PATIENCE_S + 3, what="slots free again")
 
 
 def test_bodies_share_one_limit(gateway: Served) -> None:
     """The total size of all bodies in memory is limited. A body above it gets 503, and its bytes are released."""
     body = event(pad=30_000)
     assert post(gateway.port, body, signed(body)).status == 503
-    eventually(
+    wait_until(
         lambda: gateway.metrics.registry.get_sample_value("billing_gateway_body_bytes") == 0,
         within_s=5,
         what="bytes released",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.lanes import PartitionLanes
+from tests.waiting import eventually
 
 ITERATIONS = 50
 """Loop iterations; more than any test here needs."""
@@ -43,22 +43,14 @@ class LaneRecorder:
         self._ends[number].set()
 
 
-async def _until(condition: Callable[[], bool]) -> None:
-    for _ in range(ITERATIONS):
-        if condition():
-            return
-        await asyncio.sleep(0)
-    assert condition()
-
-
 async def test_a_batch_waiting_for_its_partition_blocks_no_other() -> None:
     recorder = LaneRecorder(2)
     recorder.start(1, 0)
     recorder.start(2, 0)
     recorder.start(3, 5)
-    await _until(lambda: recorder.started == [1, 3])
+    await eventually(lambda: recorder.started == [1, 3], every_s=0)
     recorder.end(1)
-    await _until(lambda: recorder.started == [1, 3, 2])
+    await eventually(lambda: recorder.started == [1, 3, 2], every_s=0)
     await recorder.lanes.cancel()
 
 
@@ -68,10 +60,10 @@ async def test_a_later_batch_does_not_overtake_one_with_the_same_partition() -> 
     recorder.start(1, 0)
     recorder.start(2, 0, 7)
     recorder.start(3, 7)
-    await _until(lambda: recorder.started == [1])
+    await eventually(lambda: recorder.started == [1], every_s=0)
     for number in (1, 2):
         recorder.end(number)
-        await _until(lambda number=number: recorder.started[-1] == number + 1)  # type: ignore[misc]  # mypy knows no lambda's default
+        await eventually(lambda number=number: recorder.started[-1] == number + 1, every_s=0)  # type: ignore[misc]  # mypy knows no lambda's default
     assert recorder.overlaps == []
     await recorder.lanes.cancel()
 
@@ -80,11 +72,11 @@ async def test_the_queue_is_bounded() -> None:
     """The caller has to wait, so records stay in Kafka and not in memory."""
     recorder = LaneRecorder(2)
     starts = [recorder.start(number, 0) for number in range(4)]
-    await _until(lambda: sum(start.done() for start in starts) == 2)
+    await eventually(lambda: sum(start.done() for start in starts) == 2, every_s=0)
     await asyncio.sleep(0)
     assert [start.done() for start in starts] == [True, True, False, False]
     for number in range(4):
-        await _until(lambda number=number: number in recorder.in_flight)  # type: ignore[misc]  # as above
+        await eventually(lambda number=number: number in recorder.in_flight, every_s=0)  # type: ignore[misc]  # as above
         recorder.end(number)
     await asyncio.gather(*starts)
     assert recorder.started == [0, 1, 2, 3]
@@ -94,7 +86,7 @@ async def test_queued_batches_do_not_start_after_cancellation() -> None:
     recorder = LaneRecorder(1)
     recorder.start(1, 0)
     waits = recorder.start(2, 0)
-    await _until(lambda: recorder.started == [1])
+    await eventually(lambda: recorder.started == [1], every_s=0)
     await recorder.lanes.cancel()
     waits.cancel()
     await asyncio.gather(waits, return_exceptions=True)
@@ -121,10 +113,10 @@ def test_partition_order_is_kept_for_any_order_of_completion(
 
         feeding = asyncio.create_task(feed())
         for done in range(len(batches)):
-            await _until(lambda: bool(recorder.in_flight))
+            await eventually(lambda: bool(recorder.in_flight), every_s=0)
             in_flight = sorted(recorder.in_flight)
             recorder.end(in_flight[picks[done] % len(in_flight)])
-            await _until(lambda done=done: len(recorder.started) - len(recorder.in_flight) == done + 1)  # type: ignore[misc]  # as above
+            await eventually(lambda done=done: len(recorder.started) - len(recorder.in_flight) == done + 1, every_s=0)  # type: ignore[misc]  # as above
         await feeding
         return recorder
 

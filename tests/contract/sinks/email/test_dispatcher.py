@@ -14,7 +14,8 @@ from schemas.settings import Mail
 from sinks.email.delivery import TRIES
 from sinks.email.metrics import MailMetrics
 from tests.faulty_mailbox import Fault, FaultyMailbox
-from tests.kits.mailkit import CONFIG, MailOutboxKit, eventually, open_kit
+from tests.kits.mailkit import CONFIG, MailOutboxKit, open_kit
+from tests.waiting import eventually
 
 
 @pytest.fixture

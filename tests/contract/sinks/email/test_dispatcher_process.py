@@ -24,7 +24,8 @@ from sinks.email.dispatcher import Pace
 from sinks.outbox.wakeup import listen
 from sinks.postgres.outboxes import EMAILS
 from tests.faulty_mailbox import Fault, FaultyMailbox
-from tests.kits.mailkit import MailOutboxKit, eventually, open_kit
+from tests.kits.mailkit import MailOutboxKit, open_kit
+from tests.waiting import eventually
 
 
 @pytest.fixture

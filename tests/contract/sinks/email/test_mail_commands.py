@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 
 from ops.cli import command_line
 from tests.faulty_mailbox import FaultyMailbox
-from tests.kits.mailkit import MailOutboxKit, eventually, open_kit
+from tests.kits.mailkit import MailOutboxKit, open_kit
+from tests.waiting import eventually
 
 
 @pytest.fixture

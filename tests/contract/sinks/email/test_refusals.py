@@ -14,7 +14,8 @@ from sinks.email.metrics import MailMetrics
 from sinks.email.smtp import SmtpLink, helo_name, parse_smtp_url
 from sinks.outbox.refusals import answer_of
 from tests.faulty_mailbox import Fault, FaultyMailbox
-from tests.kits.mailkit import MailOutboxKit, eventually, open_kit
+from tests.kits.mailkit import MailOutboxKit, open_kit
+from tests.waiting import eventually
 
 RELAY = "554 5.7.1 <{}>: Relay access denied"
 
@@ -32,7 +33,7 @@ async def until_sent(desk: MailOutboxKit, count: int, *, seconds: float = 0.0) -
         desk.clock.move(seconds=seconds)
         return [row["status"] for row in await desk.rows()].count("sent") >= count
 
-    await eventually(are_sent, timeout=90.0)
+    await eventually(are_sent, within_s=90.0)
 
 
 @pytest.mark.parametrize("others", [4, 40])

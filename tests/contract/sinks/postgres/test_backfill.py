@@ -17,7 +17,8 @@ from sinks.postgres import backfill, migration, tables
 from sinks.postgres.backfill import Backfill, open_backfills, run_backfills
 from sinks.postgres.migration import migrate
 from sinks.postgres.pool import Session, SessionTimeouts, connect, make_engine
-from tests.kits.storekit import ask, until
+from tests.kits.storekit import ask
+from tests.waiting import eventually
 
 LOWER = Backfill(
     name="0000_lower_types",
@@ -82,7 +83,7 @@ async def test_it_continues_after_the_last_batch_when_it_was_killed(
     await _events(database, 1000)
     async with session(database) as connection:
         task = asyncio.create_task(run_backfills(connection, [LOWER]))
-        await until(lambda: ask(database, "SELECT sum(rows)::int FROM billing.backfills"))
+        await eventually(lambda: ask(database, "SELECT sum(rows)::int FROM billing.backfills"))
         connection.terminate()
         done = await ask(database, "SELECT rows FROM billing.backfills WHERE name = $1", LOWER.name)
         with pytest.raises((StoreUnavailable, asyncpg.InterfaceError)):

@@ -29,7 +29,8 @@ from sinks.postgres.pool import connect, make_pool, reading
 from sinks.postgres.rows import ErasureRow, Flush
 from sinks.postgres.store import Store
 from sinks.stripe_calls.calls import Calls
-from tests.kits.storekit import ask, known, until
+from tests.kits.storekit import ask, known
+from tests.waiting import eventually
 
 MANY = 200_000
 SOME = 50_000
@@ -112,7 +113,7 @@ async def _rows_read(url: SecretStr, work: Callable[[SecretStr], Awaitable[None]
         "AND backend_type = 'client backend' AND pid <> pg_backend_pid())"
     )
     # A session reports its counts when it ends.
-    await until(lambda: ask(url, is_alone))
+    await eventually(lambda: ask(url, is_alone))
     return str(await ask(url, _READ))
 
 

@@ -34,7 +34,8 @@ from sinks.postgres.outboxes import EMAILS, STRIPE_CALLS
 from sinks.postgres.rows import DeadLetterRow, Flush, StripeCallRow
 from sinks.postgres.store import Store
 from sinks.postgres.tables import STATE_TABLES
-from tests.kits.storekit import NOW, ask, email_row, known, ledger_row, until, write
+from tests.kits.storekit import NOW, ask, email_row, known, ledger_row, write
+from tests.waiting import eventually
 
 # Contains every kind of character that SQL, JSON or arrays treat specially.
 TEXT = 'Zoë "O\'Neil" \\ {a,b} NULL %s $1 \n 日本 🧾'
@@ -186,7 +187,7 @@ async def test_dispatchers_are_woken_only_when_there_is_something_new(store: Sto
         async def ended() -> bool:
             return "the_end" in received
 
-        await until(ended)
+        await eventually(ended)
     finally:
         await connection.close()
     assert received == [EMAILS.channel, "the_end"]

@@ -18,7 +18,6 @@ from sinks.stripe_calls.caller import TRIES
 from sinks.stripe_calls.calls import Calls
 from sinks.stripe_calls.dispatcher import CallDispatcher
 from sinks.stripe_calls.metrics import CallMetrics
-from tests.kits.mailkit import eventually
 from tests.kits.stripekit import (
     LIVE_KEY,
     QUICK,
@@ -27,6 +26,7 @@ from tests.kits.stripekit import (
     Fault,
     StripeServer,
 )
+from tests.waiting import eventually
 
 
 async def test_a_default_payment_method_is_set_once(desk: CallOutboxKit, stripe: StripeServer) -> None:
@@ -102,7 +102,7 @@ async def test_a_rate_limit_pauses_all_calls_for_as_long_as_stripe_says(
     stripe.fail_next(Fault.RATE_LIMIT)
     await desk.queue("a")
     async with desk.dispatcher(lanes=1) as running:
-        await eventually(lambda: _is_so(running.trouble() is not None))
+        await eventually(lambda: running.trouble() is not None)
         await desk.queue("b")
         desk.clock.move(seconds=6)
         looked = len(stripe.requests)
@@ -144,7 +144,7 @@ async def test_a_refused_key_pauses_all_calls(desk: CallOutboxKit, stripe: Strip
             return len(stripe.requests) >= 9
 
         await eventually(has_failed_often)
-        await eventually(lambda: _is_so(running.trouble() is not None))
+        await eventually(lambda: running.trouble() is not None)
         assert fault.name.lower() in (running.trouble() or "")
         assert TEST_KEY not in (running.trouble() or "")
         assert "failed" not in (await desk.statuses()).values()
@@ -171,7 +171,7 @@ async def test_an_unreachable_stripe_costs_no_call_a_try(desk: CallOutboxKit, st
     await stripe.stop()
     await desk.queue("a")
     async with desk.dispatcher() as running:
-        await eventually(lambda: _is_so("cannot be reached" in (running.trouble() or "")))
+        await eventually(lambda: "cannot be reached" in (running.trouble() or ""))
         await stripe.start()
 
         async def is_done() -> bool:
@@ -265,7 +265,7 @@ async def test_a_notification_wakes_the_dispatcher(desk: CallOutboxKit, stripe: 
     async with desk.dispatcher(pace=Pace(poll_s=60.0)) as running:
         listening = asyncio.create_task(listen(desk.url, STRIPE_CALLS.channel, running.wake))
         try:
-            await eventually(lambda: _is_so(running.outbox_trouble() is None))
+            await eventually(lambda: running.outbox_trouble() is None)
             await desk.queue("a")
             await desk.until("a", status="done")
         finally:
@@ -280,7 +280,7 @@ async def test_without_a_key_calls_stay_queued_and_are_counted(desk: CallOutboxK
     calls = await Calls.connect(desk.url, claimer="one")
     running = CallDispatcher(calls, None, CallMetrics(registry), clock=desk.clock, pace=QUICK, lanes=1)
     task = asyncio.create_task(running.run())
-    await eventually(lambda: _is_so(registry.get_sample_value("billing_stripe_calls_open") == 1))
+    await eventually(lambda: registry.get_sample_value("billing_stripe_calls_open") == 1)
     assert registry.get_sample_value("billing_stripe_calls_enabled") == 0
     assert (running.trouble(), running.outbox_trouble()) == (None, None)
     assert running.note().startswith("off")
@@ -312,10 +312,6 @@ async def test_the_key_is_shown_nowhere(
     assert "stripe.call_failed" in output.out + output.err
     for text in (caplog.text, output.out, output.err, repr(rows), repr(stripe.requests[0].form)):
         assert TEST_KEY not in text
-
-
-async def _is_so(value: bool) -> bool:
-    return value
 
 
 async def _a_few_passes(running: CallDispatcher) -> None:

@@ -20,8 +20,8 @@ from eventlog.append import EventAppender
 from local.stack.ports import free_port
 from schemas.kafka_access import KafkaAccess
 from tests.kits import clikit
-from tests.kits.mailkit import eventually
 from tests.kits.stripekit import TEST_KEY, CallOutboxKit, Fault, StripeServer, open_kit
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ async def test_without_a_key_the_process_reports_it_and_continues(desk: CallOutb
         async def is_counted() -> bool:
             return "billing_stripe_calls_open 1.0" in (await _get(port, "/metrics"))[1]
 
-        await eventually(is_counted, timeout=30)
+        await eventually(is_counted, within_s=30)
         ready = orjson.loads((await _get(port, "/readyz"))[1])
     finally:
         process.terminate()

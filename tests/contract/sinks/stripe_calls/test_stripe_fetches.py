@@ -12,7 +12,6 @@ from local.stripe.builder import StripeEvents
 from schemas.effects import FIND_RECIPIENT
 from schemas.ordering import ordering_key
 from schemas.state import derived_id
-from tests.kits.mailkit import eventually
 from tests.kits.rulekit import NOW, RulesWorld
 from tests.kits.stripekit import (
     CallOutboxKit,
@@ -20,6 +19,7 @@ from tests.kits.stripekit import (
     open_desk,
     records,
 )
+from tests.waiting import eventually
 
 SUBSCRIPTION = {
     "id": "sub_1",
@@ -137,9 +137,5 @@ async def test_a_log_that_is_down_costs_no_call_a_try(
     async with open_desk(database, stripe, "127.0.0.1:1", "none") as desk:
         await desk.queue_get("tie")
         async with desk.dispatcher() as running:
-            await eventually(lambda: _is_so("did not take" in (running.trouble() or "")))
+            await eventually(lambda: "did not take" in (running.trouble() or ""))
             await desk.until("tie", status="queued", attempts=0)
-
-
-async def _is_so(value: bool) -> bool:
-    return value

@@ -20,8 +20,8 @@ from schemas.settings import Mode
 from schemas.stripe.subscription import StripeSubscription
 from sinks.stripe_api.api import Refusal, Request, StripeApi
 from sinks.stripe_api.key import ApiKey
-from tests.kits.mailkit import eventually
 from tests.kits.stripekit import CallOutboxKit, StripeServer, make_topic, open_kit, records
+from tests.waiting import eventually
 
 STRIPE_MOCK = shutil.which("stripe-mock")
 
