@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
+from schemas.errors import BillingError
 from schemas.stripe.billed_subscription import BilledItem
 
 _PER_MONTH: Mapping[str, Fraction] = {
@@ -19,7 +20,7 @@ _MOST = 10**15
 """Limit for one item, in minor units a month. Larger rates are not plausible, and their sums must fit in 64 bits."""
 
 
-class TooMuchMoney(Exception):
+class TooMuchMoney(BillingError):
     """The monthly rate of an item is larger than the limit."""
 
 

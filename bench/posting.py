@@ -13,12 +13,13 @@ import orjson
 from bench.load import Json
 from bench.place import SECRET
 from gateway.signature import sign
+from schemas.errors import BillingError
 
 WITHIN_S = 300.0
 """Seconds that one load may take. Its signatures are valid for as long."""
 
 
-class NotAccepted(Exception):
+class NotAccepted(BillingError):
     """The server answered something other than 200, or a connection broke."""
 
 

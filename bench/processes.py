@@ -14,11 +14,13 @@ from urllib.request import urlopen
 
 import psutil
 
+from schemas.errors import BillingError
+
 ROOT = Path(__file__).parent.parent
 _END_WITHIN_S = 20.0
 
 
-class RunFailed(Exception):
+class RunFailed(BillingError):
     """A measured process ended early or took too long; the message ends with its last lines."""
 
 

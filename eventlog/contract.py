@@ -16,6 +16,7 @@ import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from schemas.dead_letter import PREFIX, DeadLetter
+from schemas.errors import BillingError
 from schemas.feed_message import ChangeMessage
 from schemas.record import RecordHeaders, Source
 from schemas.timer import TimerDue, timer_event_type
@@ -205,7 +206,7 @@ _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLIN
 Files = dict[str, bytes]
 
 
-class ContractBroken(Exception):
+class ContractBroken(BillingError):
     """The types break a released version of the contract; the message names the places."""
 
 

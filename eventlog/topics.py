@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from eventlog import client
-from schemas.errors import LogUnavailable
+from schemas.errors import BillingError, LogUnavailable
 from schemas.record import MAX_DEAD_LETTER_BYTES, MAX_RECORD_BYTES
 from schemas.settings import Settings
 
@@ -33,7 +33,7 @@ CHANGES_KEPT_DAYS = 28
 _DAY_MS = 24 * 3600 * 1000
 
 
-class TopicsUnusable(Exception):
+class TopicsUnusable(BillingError):
     """A topic has the wrong partition count or can't be created with these settings. The message is one line."""
 
 

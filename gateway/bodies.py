@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from schemas.errors import BillingError
 
-class BodyRefused(Exception):
+
+class BodyRefused(BillingError):
     """The body was not read completely. The connection is closed after these errors."""
 
 

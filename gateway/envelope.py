@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from schemas.errors import BillingError
 from schemas.ordering import ordering_key
 
 SNAPSHOT = "event"
@@ -23,7 +24,7 @@ _CLEAN = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
-class NotAnEvent(Exception):
+class NotAnEvent(BillingError):
     """The body is not a Stripe event. The message gives the reason without quoting the body."""
 
 

@@ -24,6 +24,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from gateway.metrics import GatewayMetrics
 from gateway.producer import DeliveryReport, ProducerConfig, ProducerLine
+from schemas.errors import BillingError
 from schemas.kafka_access import KafkaAccess, Property
 from schemas.record import Headers
 
@@ -42,7 +43,7 @@ READY_CACHE_S = 1.0
 """Seconds for which `unready_reason` returns the same result, so that probes do not load the brokers."""
 
 
-class NotStored(Exception):
+class NotStored(BillingError):
     """Kafka has not confirmed the record."""
 
 
@@ -58,7 +59,7 @@ class ProducerDown(NotStored):
     """The Kafka producer is being replaced."""
 
 
-class RecordTooLarge(Exception):
+class RecordTooLarge(BillingError):
     """The brokers refuse a record of this size."""
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from gateway.bodies import BodyBroken, BodyRefused, BodyTooLarge, BodyTooSlow, TooManyChunks
 from gateway.publisher import NotStored, Overloaded
 from gateway.signature import SignatureVerdict
+from schemas.errors import BillingError
 from schemas.settings import Mode
 
 
-class RequestRefused(Exception):
+class RequestRefused(BillingError):
     """The request is not answered 200. `reason` is for the caller, `log_reason` for the operator."""
 
     def __init__(self, status: int, outcome: str, reason: str, *, log_reason: str | None = None) -> None:

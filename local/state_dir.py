@@ -13,6 +13,7 @@ from typing import IO, Self
 import psutil
 
 from local.stack.process import find, write_own_pid
+from schemas.errors import BillingError
 
 _CONFIG = """\
 # Written by `billing up` at its first start in this folder. You can edit it, or use another with BILLING_CONFIG.
@@ -43,7 +44,7 @@ send_test_mode = true  # mails go to the mailbox in this directory
 """
 
 
-class AlreadyRunning(Exception):
+class AlreadyRunning(BillingError):
     """Another process runs a system in this state directory."""
 
 

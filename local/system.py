@@ -21,6 +21,7 @@ from local.stack.process import Process, ServerNotReady, end_leftovers
 from local.stack.supervisor import Child, Supervisor
 from local.state_dir import AlreadyRunning, Claim, link_secret, own_config, write_env
 from schemas.environment import CLOCK_OFFSET
+from schemas.errors import BillingError
 from schemas.settings import Config, InvalidSettings, Settings, load_config
 
 READY_TIMEOUT = 60.0
@@ -41,7 +42,7 @@ _OWN_SERVERS = {
 """Settings for the servers started here. Those of the caller's environment are for other servers."""
 
 
-class SystemNotStarted(Exception):
+class SystemNotStarted(BillingError):
     """A step of the start failed; the message names the step and ends with its output."""
 
 

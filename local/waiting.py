@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from schemas.errors import BillingError
+
 T = TypeVar("T")
 
 _LOG_BYTES = 3000
 
 
-class TooLate(TimeoutError):
+class TooLate(BillingError, TimeoutError):
     """It did not happen in time, or the process that does it has ended. The message ends with that process's log."""
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from schemas.rate import RateLimit
 from schemas.settings import Config, InvalidSettings, Settings
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey, parse_base, parse_key
 from sinks.stripe_api.listing import MAX_PAGE_BYTES, Lists
-from sinks.stripe_api.rate import RateLimit
 
 
 @asynccontextmanager

@@ -27,7 +27,7 @@ RETRY = timedelta(minutes=5)
 """Pause after an error, and while another process is doing the same."""
 
 
-class TurnTaken(Exception):
+class TurnTaken(BillingError):
     """Another process is doing the same task."""
 
 

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 import structlog
 
 from recovery.replay.events import failed_filter
-from recovery.replay.letters import Rate, ReplayReport, replay_letters
+from recovery.replay.letters import ReplayReport, replay_letters
 from schemas.errors import BillingError
+from schemas.rate import RateLimit
 from schemas.settings import Settings
 from sinks.postgres.audit_log import AuditEntry, Role
 from sinks.postgres.audited import recorded
@@ -59,6 +60,6 @@ class RetryFailed:
     async def _replay(self, letters: DeadLetterIndex, found: list[IndexedLetter]) -> ReplayReport:
         entry = AuditEntry(who=BY, role=Role.SCHEDULE, action="dead.replay", filter={"failed_within": "24 h"})
         async with recorded(self.settings.database_url, entry) as noted:
-            report = await replay_letters(self.settings, letters, found, Rate(_PER_SECOND), BY)
+            report = await replay_letters(self.settings, letters, found, RateLimit(_PER_SECOND), BY)
             noted.count = report.replayed
         return report

@@ -26,6 +26,7 @@ from schemas.record import MAX_RECORD_BYTES, Source
 from schemas.state import Timer
 from schemas.statuses import TimerStatus
 from schemas.timer import RETRY, timer_event
+from schemas.timing import pause
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +35,6 @@ POLL_S = 5.0
 """Longest sleep. A notification ends it early. Limits the delay after a lost notification or a scheduler's death."""
 _STUCK_S = 120.0
 """Longer than the sum of all timeouts in one turn."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
 
 FIRED = Counter("billing_timers_fired", "Timers appended to the log, by kind", ["kind"])
 FAILURES = Counter("billing_scheduler_failures", "Turns that failed and are retried", ["error"])
@@ -120,8 +120,8 @@ class Scheduler:
 
     def _failed(self, error: Transient) -> float:
         self._trouble = f"{type(error).__name__}: {error}"
-        pause_s: float = min(_FIRST_PAUSE_S * 2 ** min(self._failures, 10), _LONGEST_PAUSE_S)
         self._failures += 1
+        pause_s = pause(self._failures)
         FAILURES.labels(type(error).__name__).inc()
         log.warning(
             "scheduler.retry", action="scheduler.retry", error=self._trouble, attempt=self._failures, wait_s=pause_s

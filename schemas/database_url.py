@@ -10,12 +10,14 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from pydantic import SecretStr
 
+from schemas.errors import BillingError
+
 _UNENCRYPTED = ("disable", "allow", "prefer")
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _TLS_MODES = (*_UNENCRYPTED, "require", "verify-ca", "verify-full")
 
 
-class InvalidDatabaseUrl(ValueError):
+class InvalidDatabaseUrl(BillingError, ValueError):
     """The URL can't be used. The message does not show it, since it contains the password."""
 
 

@@ -10,6 +10,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, SecretStr
 
+from schemas.errors import BillingError
+
 PREFIX = "BILLING_"
 FILE_SUFFIX = "_FILE"
 CLOCK_OFFSET = "BILLING_CLOCK_OFFSET_S"
@@ -52,7 +54,7 @@ OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_blank_is_none)]
 
 
-class InvalidEnvironment(ValueError):
+class InvalidEnvironment(BillingError, ValueError):
     """A variable can't be used. The message names it, and never contains its value."""
 
 

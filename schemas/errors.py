@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class BillingError(Exception):
-    """Base class of the errors that this project raises about an event."""
+    """Base class of all errors that this project defines. Most of those in this module are about an event."""
 
 
 class Transient(BillingError):
@@ -46,7 +46,7 @@ class LogUnavailable(Transient):
     """Kafka can't be reached or can't work now."""
 
 
-class ServiceUnavailable(Exception):
+class ServiceUnavailable(BillingError):
     """Stripe or the gateway can't be reached. For commands; an outbox retries such calls."""
 
 

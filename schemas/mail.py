@@ -15,11 +15,13 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
+from schemas.errors import BillingError
+
 LONGEST_LINE = 300
 """Characters kept of a name or a title. A longer text is an attack or a mistake."""
 
 
-class UnknownTemplate(Exception):
+class UnknownTemplate(BillingError):
     """There is no mail template of that name."""
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from schemas.errors import BillingError
 from schemas.state import derived_id
 
 TYPES = {
@@ -33,7 +34,7 @@ _DELETED = {"customer": "customer.deleted"}
 """For a deleted customer Stripe returns only `{id, object, deleted: true}`."""
 
 
-class NoEventForObject(Exception):
+class NoEventForObject(BillingError):
     """No event type reports the present state of such an object. The message names the object."""
 
 

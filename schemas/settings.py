@@ -27,6 +27,7 @@ from pydantic_settings import SettingsConfigDict
 
 from schemas.database_settings import DatabaseSettings
 from schemas.environment import FILE_SUFFIX, InvalidEnvironment, OptionalSecret, secrets_from_files, unknown_variables
+from schemas.errors import BillingError
 from schemas.feed_settings import Feed
 from schemas.kafka_settings import KafkaSettings
 from schemas.mail import DUNNING_MAILS
@@ -35,7 +36,7 @@ from schemas.mail_settings import Mail as Mail
 FREE_PLAN = "free"
 
 
-class InvalidSettings(Exception):
+class InvalidSettings(BillingError):
     """A setting is missing or invalid. The message is one line that names it."""
 
 

@@ -19,12 +19,6 @@ def pause(attempt: int, *, spread: float | None = None) -> float:
 SPREAD = 0.1
 
 
-DOWN_FIRST = timedelta(seconds=1)
-
-
-DOWN_LONGEST = timedelta(seconds=60)
-
-
 @dataclass(frozen=True, slots=True)
 class Timetable:
     """Pauses that grow by `factor`, and the number of tries."""
@@ -32,20 +26,26 @@ class Timetable:
     first: timedelta
     factor: int
     tries: int
+    longest: timedelta = timedelta(days=1)
 
     def pause_after(self, tries: int, chance: float) -> timedelta | None:
         """Returns the pause after this many tries (1 or more), or None after the last.
 
         `chance` in [0, 1) varies it between 90 % and 110 % of the timetable.
         """
-        if tries >= self.tries:
-            return None
-        return spread(self.first * int(self.factor ** (tries - 1)), chance)
+        return None if tries >= self.tries else self.pause(tries, chance)
+
+    def pause(self, tries: int, chance: float) -> timedelta:
+        """Does what `pause_after` does, also after the last try: for what must not be given up."""
+        return spread(min(self.first * int(self.factor ** min(tries - 1, 16)), self.longest), chance)
+
+
+_WHILE_DOWN = Timetable(first=timedelta(seconds=1), factor=2, tries=1, longest=timedelta(seconds=60))
 
 
 def pause_while_down(failures: int, chance: float) -> timedelta:
     """Returns the pause after `failures` failed calls of a server in a row (1 or more): 1, 2, 4 … 60 seconds."""
-    return spread(min(DOWN_FIRST * int(2 ** min(failures - 1, 10)), DOWN_LONGEST), chance)
+    return _WHILE_DOWN.pause(failures, chance)
 
 
 def spread(pause: timedelta, chance: float) -> timedelta:

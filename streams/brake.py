@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from schemas.errors import NeverKnown
+from schemas.errors import BillingError, NeverKnown
 from schemas.verdict import Applied, Dead, Stale, Verdict, Waiting
 
 _SAMPLE = 5
@@ -29,7 +29,7 @@ class Limits:
     run: int = 50
 
 
-class BrakeTripped(Exception):
+class BrakeTripped(BillingError):
     """More events died than the limits allow. `reasons` is a sample, the most frequent first.
 
     The first `safe` records of the batch may still be committed: they end with a good event.

@@ -12,6 +12,7 @@ from local.stack.kafka_jars import fetch_jars
 from local.stack.kafka_node import Node
 from local.stack.kafka_security import SecureListeners
 from local.stack.process import Process
+from schemas.errors import BillingError
 
 BROKERS = (1, 3)
 """Two brokers would be worse than one: a quorum needs both, so if either dies the log stops."""
@@ -20,7 +21,7 @@ _START_TIMEOUT = 60.0
 _HEAP_MB = {1: 512, 3: 320}
 
 
-class OtherBrokers(Exception):
+class OtherBrokers(BillingError):
     """The state directory contains a log with a different number of brokers; the message names both numbers."""
 
 

@@ -14,6 +14,7 @@ from jgo.env import EnvironmentBuilder, LinkStrategy
 from jgo.maven import MavenContext, PythonResolver
 
 from local.stack.lock import file_lock
+from schemas.errors import BillingError
 
 KAFKA_VERSION = "4.3.1"
 
@@ -31,7 +32,7 @@ _SAY_EVERY = 10 * 1024 * 1024
 Say = Callable[[str], None]
 
 
-class KafkaNotFetched(Exception):
+class KafkaNotFetched(BillingError):
     """Kafka's jars could not be downloaded from Maven Central, or their hashes differ from the pinned ones."""
 
 

@@ -8,6 +8,8 @@ import socket
 import threading
 from pathlib import Path
 
+from schemas.errors import BillingError
+
 _LOWEST = 15_000
 _HIGHEST = 32_000
 _TRIES = 200
@@ -15,7 +17,7 @@ _CHOOSING = threading.Lock()
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
-class NoFreePort(Exception):
+class NoFreePort(BillingError):
     """No free loopback port was found."""
 
 

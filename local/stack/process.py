@@ -17,6 +17,7 @@ import psutil
 
 from local.stack import launch
 from local.stack.ports import is_free
+from schemas.errors import BillingError
 
 LOG_LIMIT = 20 * 1024 * 1024
 """Bytes of one log file; one older file of that size is kept too."""
@@ -26,7 +27,7 @@ LOG_LIMIT = 20 * 1024 * 1024
 _SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
 
-class ServerNotReady(Exception):
+class ServerNotReady(BillingError):
     """A server exited or was not ready in time; the message ends with the last lines of its log."""
 
 

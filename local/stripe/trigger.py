@@ -11,6 +11,7 @@ import orjson
 
 from local.stripe.builder import ApiShape, Json, StripeEvents
 from local.stripe.events import EXAMPLES, example
+from schemas.errors import BillingError
 from schemas.settings import FREE_PLAN, Config
 
 EXAMPLE_CUSTOMER = "cus_1"
@@ -21,7 +22,7 @@ _OF_CUSTOMER = re.compile(r"((?:si_|pi_)?(?:cus|sub|in|cs_test|ch|pi|pm|card|src
 _ID_FIELDS = ("id", "customer", "subscription", "invoice", "charge", "payment_intent", "payment_method")
 
 
-class InvalidEvent(Exception):
+class InvalidEvent(BillingError):
     """The wanted event cannot be made. The message is one line that names the argument."""
 
 

@@ -13,8 +13,9 @@ from ops.commands.acting import entry_for
 from ops.commands.terminal import exits, fail, note, progress, refuse, run_or_exit, say, say_json
 from ops.runtime.exit_codes import ExitCode
 from recovery.rehearsal.rehearse import Rehearsal, rehearse_letters
-from recovery.replay.letters import Rate, ReplayReport, replay_letters
+from recovery.replay.letters import ReplayReport, replay_letters
 from schemas.database_settings import DatabaseSettings
+from schemas.rate import RateLimit
 from schemas.settings import Settings, load_config
 from sinks.postgres.audited import recorded
 from sinks.postgres.dead_letter_index import DeadLetterIndex, LetterFilter
@@ -169,14 +170,14 @@ def say_by(counts: Mapping[str, int]) -> None:
         say(f"  {count:>6}  {name}")
 
 
-def rate_of(command: str, given: str | None) -> Rate:
+def rate_of(command: str, given: str | None) -> RateLimit:
     """Parse a rate, `20/s` or `20`. Exits 2 for anything else."""
     if given is None:
-        return Rate(None)
+        return RateLimit(None)
     found = _RATE.fullmatch(given)
     if found is None or float(found[1]) <= 0:
         refuse(command, f"--rate {given!r:.20}: expected a number per second, e.g. 20/s")
-    return Rate(float(found[1]))
+    return RateLimit(float(found[1]))
 
 
 def with_letters(command: str, settings: DatabaseSettings, work: Callable[[DeadLetterIndex], Awaitable[T]]) -> T:

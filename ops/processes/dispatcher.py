@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -18,6 +15,7 @@ from eventlog.append import EventAppender
 from ops.processes.skeleton import Process
 from schemas.feed_secrets import feed_secrets
 from schemas.feed_settings import TOPIC
+from schemas.rate import RateLimit
 from schemas.settings import Config, InvalidSettings, Settings
 from schemas.timing import utc_now
 from sinks.email.addresses import UnusableAddress
@@ -36,12 +34,12 @@ from sinks.feed.dispatcher import FeedDispatcher
 from sinks.feed.metrics import FeedMetrics
 from sinks.feed.notifications import Notifications
 from sinks.feed.poster import Poster, Receiver, TopicPoster, WebhookPoster
+from sinks.outbox.claims import new_claimer
 from sinks.outbox.wakeup import listen
 from sinks.postgres.gauges import StoreGauges
 from sinks.postgres.outboxes import EMAILS, EXPORTS, NOTIFICATIONS, STRIPE_CALLS
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey, parse_base, parse_key
-from sinks.stripe_api.rate import RateLimit
 from sinks.stripe_calls.caller import Caller
 from sinks.stripe_calls.calls import Calls
 from sinks.stripe_calls.dispatcher import LANES, CallDispatcher
@@ -68,7 +66,7 @@ def mail_parts(settings: Settings, config: Config) -> tuple[SmtpServer, Composer
 async def run(settings: Settings, config: Config, server: SmtpServer, composer: Composer) -> None:
     """Run until SIGTERM or SIGINT. Raises InvalidSettings, AddressTaken."""
     metrics = MailMetrics()
-    claimer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    claimer = new_claimer()
     async with (
         _mail_dispatcher(settings, config, server, composer, metrics, claimer) as mails,
         call_dispatcher(settings, config, metrics.registry, claimer=claimer, clock=utc_now) as calls,

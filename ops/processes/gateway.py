@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -35,6 +34,7 @@ from sinks.email.unsubscribe import Unsubscriptions
 from sinks.exports.orders import ExportOrders
 from sinks.exports.reader import ExportReader
 from sinks.exports.storage import Storage, check_exports
+from sinks.outbox.claims import new_claimer
 
 log = structlog.get_logger(__name__)
 
@@ -223,7 +223,7 @@ async def links(settings: Settings) -> AsyncIterator[Links | None]:
         return
     secret = settings.link_secret.get_secret_value().encode()
     storage = Storage(settings.exports_place)
-    claimer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    claimer = new_claimer()
     orders = await ExportOrders.connect(
         settings.database_url, claimer=claimer, pool_size=_GATEWAY_CONNECTIONS, application="billing-links"
     )

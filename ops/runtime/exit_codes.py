@@ -24,11 +24,11 @@ class ExitCode(IntEnum):
     """Too many events died. After a restart the worker waits until the brake is released."""
 
 
-class CannotContinue(Exception):
+class CannotContinue(BillingError):
     """A process stopped by itself. Its supervisor should start it again."""
 
 
-class AddressTaken(Exception):
+class AddressTaken(BillingError):
     """An address to listen on cannot be bound. The message is one line that names it."""
 
 

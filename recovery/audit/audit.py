@@ -23,7 +23,7 @@ from recovery.audit.differences import PATHS, Cause, Difference, Kind, repair_of
 from recovery.audit.runs import KEPT_DAYS, AuditRuns, Findings, Run
 from recovery.window import GRACE, KEPT, slices
 from recovery.window import Window as Slices
-from schemas.errors import ServiceUnavailable
+from schemas.errors import BillingError, ServiceUnavailable
 from schemas.settings import Config
 from sinks.stripe_api.api import ApiTrouble, Refusal
 from sinks.stripe_api.listing import Lists, Page
@@ -43,7 +43,7 @@ _AT_ONCE = 50
 _GONE = 404
 
 
-class AnotherAudit(Exception):
+class AnotherAudit(BillingError):
     """Another audit is running. Two at once would share Stripe's rate limit."""
 
 

@@ -17,6 +17,7 @@ import orjson
 from pydantic import SecretStr
 from sqlalchemy import Table, Text
 
+from schemas.errors import BillingError
 from schemas.state import Organization, User
 from schemas.timer import RETRY
 from sinks.postgres import tables
@@ -91,7 +92,7 @@ REMOVED, LATER, WAITS = (
 )
 
 
-class NotRebuilt(Exception):
+class NotRebuilt(BillingError):
     """The other database was not made by `billing rebuild`, or that rebuild was interrupted."""
 
 
@@ -270,7 +271,7 @@ def _selected(column: Any) -> str:
     if column.name == "payload":
         return "md5(t.payload::text) AS payload"
     if column.table.name == "timers" and column.name == "status":
-        return "CASE WHEN t.status IN ('pending', 'fired') THEN 'open' ELSE t.status END AS status"
+        return f"CASE WHEN t.status IN {tables.OPEN_TIMER_STATUSES} THEN 'open' ELSE t.status END AS status"
     return f't."{column.name}"'
 
 

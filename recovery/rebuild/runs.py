@@ -12,6 +12,7 @@ import orjson
 from pydantic import SecretStr
 from sqlalchemy import exists, select
 
+from schemas.errors import BillingError
 from sinks.postgres.failures import classified
 from sinks.postgres.migration import migrate, newest_revision, revision
 from sinks.postgres.pool import connect, reading
@@ -29,7 +30,7 @@ _OF_MIGRATE = (backfills, database_identity)
 """Tables in which `migrate` itself inserts rows: they are not empty in a new database."""
 
 
-class NotEmpty(Exception):
+class NotEmpty(BillingError):
     """The target database is not empty, so a rebuild would mix its rows with existing ones. The message names them."""
 
 

@@ -21,7 +21,7 @@ from eventlog.entry import Entry
 from recovery.reconcile.report import ReconcileReport, moment
 from recovery.reconcile.runs import Run, Runs
 from recovery.window import GRACE, MOST, Slice, Window, slices, window_of
-from schemas.errors import LogUnavailable, ServiceUnavailable
+from schemas.errors import BillingError, LogUnavailable, ServiceUnavailable
 from schemas.ordering import account_of
 from schemas.record import MAX_RECORD_BYTES, Source
 from schemas.timing import Timetable
@@ -36,7 +36,7 @@ _LARGEST = MAX_RECORD_BYTES - 65_536
 _APPENDING = Timetable(first=timedelta(seconds=1), factor=2, tries=6)
 
 
-class AnotherIsAtIt(Exception):
+class AnotherIsAtIt(BillingError):
     """Another reconciliation is running. Two at once would share Stripe's rate limit and find the same events."""
 
 

@@ -13,14 +13,16 @@ from eventlog.append import EventAppender
 from eventlog.entry import Entry, headers_of
 from eventlog.lookup import RecordLookup
 from recovery.replay.letters import (
-    Rate,
+    CHUNK,
     entry_of,
     kept_entry,
     letters_by_event,
     replay_headers,
     replay_letters,
 )
+from schemas.errors import BillingError
 from schemas.ordering import account_of
+from schemas.rate import RateLimit
 from schemas.record import Source
 from schemas.settings import InvalidSettings, Settings
 from schemas.verdict import SETTLED
@@ -45,7 +47,7 @@ class From(StrEnum):
     STRIPE = "stripe"
 
 
-class NotAtStripe(Exception):
+class NotAtStripe(BillingError):
     """Stripe does not return the event. The message is one line."""
 
 
@@ -80,7 +82,7 @@ class EventReplay:
     account: str
     by: str
 
-    async def run(self, names: list[str], rate: Rate, dry_run: bool) -> Replayed:
+    async def run(self, names: list[str], rate: RateLimit, dry_run: bool) -> Replayed:
         """Replay the events with these ids.
 
         Raises StoreUnavailable, LogUnavailable, ReplayUnderWay, InvalidSettings.
@@ -105,7 +107,7 @@ class EventReplay:
             await self._append(chosen, rate)
         return report
 
-    async def _letters(self, names: list[str], report: Replayed, rate: Rate, dry_run: bool) -> None:
+    async def _letters(self, names: list[str], report: Replayed, rate: RateLimit, dry_run: bool) -> None:
         found = await self.letters.find(LetterFilter(ids=tuple(names), statuses=("open",), limit=len(names) * 100))
         if found and not dry_run:
             done = await replay_letters(self.settings, self.letters, found, rate, self.by)
@@ -153,14 +155,15 @@ class EventReplay:
         entries |= found
         report.replayed |= dict.fromkeys(found, where)
 
-    async def _append(self, entries: list[Entry], rate: Rate) -> None:
+    async def _append(self, entries: list[Entry], rate: RateLimit) -> None:
         if not entries:
             return
         log = EventAppender(self.settings.kafka, self.settings.events_topic, client_id="billing-replay")
         try:
-            for at in range(0, len(entries), rate.chunk):
-                chunk = entries[at : at + rate.chunk]
-                await rate.wait(len(chunk))
+            size = rate.burst(CHUNK)
+            for at in range(0, len(entries), size):
+                chunk = entries[at : at + size]
+                await rate.take(len(chunk))
                 await log.append(chunk)
         finally:
             log.close()

@@ -11,7 +11,6 @@ killed after the mark       no effect: the event is on the log, and the worker c
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,11 +22,13 @@ from eventlog.append import EventAppender
 from eventlog.entry import Entry, headers_of
 from eventlog.lookup import RecordLookup
 from schemas.dead_letter import PREFIX, original_headers
+from schemas.rate import RateLimit
 from schemas.record import Headers, Source, decode_headers
 from schemas.settings import Settings
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, KeptEvent
 
-_CHUNK = 100
+CHUNK = 100
+"""Events that are appended at once, if the rate allows it."""
 REPLAY_OF = "replay_of"
 
 
@@ -45,29 +46,6 @@ class ReplayReport:
     """Letters that an earlier, interrupted replay had begun."""
 
 
-class Rate:
-    """Limits the number of events per second; None means no limit."""
-
-    def __init__(self, per_second: float | None) -> None:
-        self._per_second = per_second
-        self._started_at: float | None = None
-        self._done = 0
-
-    @property
-    def chunk(self) -> int:
-        """Number of events to append at once, at most one second's worth."""
-        return _CHUNK if self._per_second is None else max(1, min(_CHUNK, int(self._per_second)))
-
-    async def wait(self, count: int) -> None:
-        """Wait until `count` more events may be appended."""
-        if self._per_second is None:
-            return
-        if self._started_at is None:
-            self._started_at = time.monotonic()
-        await asyncio.sleep(max(0.0, self._started_at + self._done / self._per_second - time.monotonic()))
-        self._done += count
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterReplay:
     """Replays letters in the log order of their events. `by` is the operator who started the replay."""
@@ -78,7 +56,7 @@ class LetterReplay:
     by: str
 
     async def run(
-        self, found: Sequence[IndexedLetter], rate: Rate, progress: Callable[[int], None] = lambda _: None
+        self, found: Sequence[IndexedLetter], rate: RateLimit, progress: Callable[[int], None] = lambda _: None
     ) -> ReplayReport:
         """Replay `found`, which must be in the order of DeadLetterIndex.find. Letters of one event are replayed once.
 
@@ -93,9 +71,10 @@ class LetterReplay:
             groups = list(letters_by_event(letter for letter in found if letter.event_id not in settled))
             report.settled = len(settled)
             progress(sum(letter.event_id in settled for letter in found))
-            for at in range(0, len(groups), rate.chunk):
-                chunk = groups[at : at + rate.chunk]
-                await rate.wait(len(chunk))
+            size = rate.burst(CHUNK)
+            for at in range(0, len(groups), size):
+                chunk = groups[at : at + size]
+                await rate.take(len(chunk))
                 await self._replay(chunk, report)
                 progress(sum(map(len, chunk)))
         return report
@@ -194,7 +173,7 @@ async def replay_letters(
     settings: Settings,
     index: DeadLetterIndex,
     letters: list[IndexedLetter],
-    rate: Rate,
+    rate: RateLimit,
     by: str,
     progress: Callable[[int], None] = lambda _: None,
 ) -> ReplayReport:

@@ -12,6 +12,7 @@ from email.utils import parseaddr
 
 import idna
 
+from schemas.errors import BillingError
 from schemas.mail import one_line
 
 # RFC 5321, 4.5.3.1: longest local part in bytes, longest domain in characters.
@@ -20,7 +21,7 @@ _LONGEST_DOMAIN = 255
 _ATOM = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-/=?^_`{|}~.")
 
 
-class UnusableAddress(Exception):
+class UnusableAddress(BillingError):
     """Mail cannot be sent to this address. The message gives the reason and never contains the address."""
 
 

@@ -19,6 +19,7 @@ from babel.dates import format_date, format_datetime
 from babel.numbers import is_currency
 from babel.units import format_unit
 
+from schemas.errors import BillingError
 from schemas.mail import Money
 
 _NO_MINOR_UNIT = frozenset(
@@ -33,7 +34,7 @@ _LETTER_NEXT_TO_DIGIT = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 FALLBACK = Locale("en")
 
 
-class UnknownCurrency(Exception):
+class UnknownCurrency(BillingError):
     """The currency code is unknown, so the number of decimals of its amounts is unknown."""
 
 

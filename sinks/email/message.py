@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from schemas.errors import BillingError
 from schemas.export_link import export_url
 from schemas.mail import (
     OPERATOR_MAILS,
@@ -32,11 +33,11 @@ from sinks.email.unsubscribe import Subscriber, unsubscribe_url
 _DIGEST_LENGTH = 40
 
 
-class UnsendableMail(Exception):
+class UnsendableMail(BillingError):
     """The mail can never be sent in its present form. The message gives the reason, without personal data."""
 
 
-class RecipientUnknown(Exception):
+class RecipientUnknown(BillingError):
     """The customer's address is not known yet."""
 
 

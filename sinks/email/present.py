@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from schemas.state import Customer, Dispute, Payment, PaymentMethod, Row, Subscription
 from schemas.statuses import SubscriptionStatus
 from sinks.postgres.loading import SHAPES
+from sinks.postgres.tables import OPEN_TIMER_STATUSES
 
 if TYPE_CHECKING:
     from sinks.outbox.truth import Connection
@@ -34,10 +35,10 @@ SELECT {SHAPES[Subscription].selected} FROM billing.subscriptions AS t WHERE (t.
     JOIN billing.customers other ON other.account = own.account AND other.user_id = own.user_id
     WHERE own.account = $1 AND own.customer_id = $2)
 """  # noqa: S608  # names of our own tables
-_ERASURE = """
+_ERASURE = f"""
 SELECT max(due_at) FROM billing.timers
-WHERE account = $1 AND customer_id = $2 AND kind = 'erase' AND status IN ('pending', 'fired')
-"""
+WHERE account = $1 AND customer_id = $2 AND kind = 'erase' AND status IN {OPEN_TIMER_STATUSES}
+"""  # noqa: S608  # a constant
 
 
 # Stripe cancels the subscriptions of a customer who is deleted, and sends both events.

@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 import aiosmtplib
 
 from schemas.database_url import is_local
+from schemas.errors import BillingError
 from sinks.email.message import ComposedMail
 
 CONNECT_TIMEOUT_S = 10.0
@@ -54,11 +55,11 @@ _SCHEMES: dict[str, tuple[Tls, int]] = {
 }
 
 
-class InvalidSmtpUrl(Exception):
+class InvalidSmtpUrl(BillingError):
     """BILLING_SMTP_URL is invalid. The message does not contain the URL."""
 
 
-class MailNotTaken(Exception):
+class MailNotTaken(BillingError):
     """The server did not take the mail, or it is not known whether it did."""
 
 

@@ -6,23 +6,22 @@ year-old mail.
 
 from __future__ import annotations
 
-import base64
 import binascii
-import hashlib
-import hmac
 import json
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
 import asyncpg
 
+from schemas.errors import BillingError
+from schemas.keyed_signature import from_url_safe, is_same, signature_of, url_safe
 from sinks.postgres.failures import classified
 
 _LABEL = b"billing-stream unsubscribe v1\0"
 _LONGEST_TOKEN = 2048
 
 
-class ForgedToken(Exception):
+class ForgedToken(BillingError):
     """The token is malformed, or was not signed with this secret."""
 
 
@@ -38,7 +37,7 @@ class Subscriber:
 def sign(secret: bytes, subscriber: Subscriber) -> str:
     """Return a URL-safe token that contains the subscriber; `secret` is the deployment's link secret."""
     body = json.dumps([subscriber.account, subscriber.customer_id, subscriber.template]).encode()
-    return f"{_encode(body)}.{_encode(_mac(secret, body))}"
+    return f"{url_safe(body)}.{url_safe(signature_of(secret, _LABEL, body))}"
 
 
 def verify(secret: bytes, token: str) -> Subscriber:
@@ -47,10 +46,10 @@ def verify(secret: bytes, token: str) -> Subscriber:
     if not dot or len(token) > _LONGEST_TOKEN:
         raise ForgedToken
     try:
-        body, mac = _decode(body_part), _decode(mac_part)
+        body, mac = from_url_safe(body_part), from_url_safe(mac_part)
     except (binascii.Error, UnicodeEncodeError):
         raise ForgedToken from None
-    if not hmac.compare_digest(_mac(secret, body), mac):
+    if not is_same(signature_of(secret, _LABEL, body), mac):
         raise ForgedToken
     account, customer_id, template = json.loads(body)  # safe to parse: the signature is ours
     return Subscriber(account, customer_id, template)
@@ -59,18 +58,6 @@ def verify(secret: bytes, token: str) -> Subscriber:
 def unsubscribe_url(app_url: str, secret: bytes, subscriber: Subscriber) -> str:
     """Return `{app_url}/unsubscribe?token=…`. GET shows a page, POST (one click) unsubscribes."""
     return f"{app_url.rstrip('/')}/unsubscribe?{urlencode({'token': sign(secret, subscriber)})}"
-
-
-def _mac(secret: bytes, body: bytes) -> bytes:
-    return hmac.new(secret, _LABEL + body, hashlib.sha256).digest()
-
-
-def _encode(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-def _decode(text: str) -> bytes:
-    return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
 
 _STOP = """

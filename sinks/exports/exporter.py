@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from schemas.errors import StoreUnavailable
 from schemas.export import ExportStatus
-from schemas.timing import Clock
+from schemas.timing import Clock, Timetable
 from sinks.exports.archive import write_archive
 from sinks.exports.orders import CLAIM, ExportOrder, ExportOrders
 from sinks.exports.storage import Storage
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 TRIES = 8
 """With the pauses below, the last try is about 18 hours after the first."""
-_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(minutes=1), timedelta(hours=6)
+TIMETABLE = Timetable(first=timedelta(minutes=1), factor=4, tries=TRIES, longest=timedelta(hours=6))
 
 _WORK_S = CLAIM.total_seconds() / 2
 _IN_MEMORY_BYTES = 8 * 1024 * 1024
@@ -102,7 +102,7 @@ class Exporter(OutboxLoop[ExportOrder]):
         is_last = order.attempts >= TRIES and order.status is ExportStatus.WORKING
         if is_last and order.location is not None and await self._is_deleted(order.location):
             return Failed(reason, columns={"location": None})
-        return RetryAt(pause_after(order.attempts), reason)
+        return RetryAt(TIMETABLE.pause(order.attempts, 0.5), reason)
 
     async def _is_deleted(self, location: str) -> bool:
         try:
@@ -112,8 +112,3 @@ class Exporter(OutboxLoop[ExportOrder]):
             log.exception("the partial file of a failed export cannot be deleted", action="export.not_deleted")
             return False
         return True
-
-
-def pause_after(tries: int) -> timedelta:
-    """Return the pause after this many tries (1 or more): 1, 4, 16, 64, 256 minutes, then always 6 hours."""
-    return min(_FIRST_PAUSE * int(4 ** min(tries - 1, 10)), _LONGEST_PAUSE)

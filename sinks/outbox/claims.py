@@ -17,6 +17,9 @@ moves that clock, for local systems and tests.
 from __future__ import annotations
 
 import dataclasses
+import os
+import secrets
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -79,6 +82,11 @@ class Depth:
     open: int
     oldest_due_s: float
     oldest_queued_at: datetime | None = None
+
+
+def new_claimer() -> str:
+    """Returns a name that no other process uses: it identifies the owner of a claim, also after a restart."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 class Claims(ABC, Generic[C]):

@@ -32,7 +32,9 @@ _CLEARED = {
     ),
     "payment_methods": "type = NULL, brand = NULL, last4 = NULL, exp_month = NULL, exp_year = NULL",
     **{outbox.name: outbox.erased for outbox in OUTBOXES},
-    "timers": ("data = '{}', status = CASE WHEN t.status IN ('pending', 'fired') THEN 'cancelled' ELSE t.status END"),
+    "timers": (
+        f"data = '{{}}', status = CASE WHEN t.status IN {tables.OPEN_TIMER_STATUSES} THEN 'cancelled' ELSE t.status END"
+    ),
     "dead_letters": (
         f"message = '{ERASED}', closed_at = coalesce(t.closed_at, $4), closed_by = coalesce(t.closed_by, '{ERASED}'), "
         "status = CASE WHEN t.status = 'open' THEN 'discarded' ELSE t.status END"

@@ -26,10 +26,9 @@ from schemas.state import (
     Timer,
     User,
 )
-from schemas.statuses import OPEN_TIMERS
 from sinks.postgres.rows import Erased
 from sinks.postgres.statements import RowShape, as_texts, texts
-from sinks.postgres.tables import STATE_TABLES
+from sinks.postgres.tables import OPEN_TIMER_STATUSES, STATE_TABLES
 
 R = TypeVar("R", bound=Row)
 
@@ -44,7 +43,6 @@ SHAPES: dict[type[Any], RowShape[Any]] = {
 }  # fmt: skip
 
 _LOCK = " FOR UPDATE OF t"
-_OPEN = ", ".join(f"'{status}'" for status in OPEN_TIMERS)
 _PAYMENT_REFS = ("invoice_id", "checkout_session_id", "charge_id", "payment_intent_id")
 
 
@@ -141,8 +139,8 @@ QUERIES: dict[type[Any], str] = {
     Timer: _select(
         Timer,
         f"(SELECT o.timer_key FROM {_refs(1)} "  # noqa: S608  # as above
-        f"JOIN billing.timers o ON o.account = r.account AND o.customer_id = r.id AND o.status IN ({_OPEN}) "
-        f"UNION SELECT {texts(3)})",
+        f"JOIN billing.timers o ON o.account = r.account AND o.customer_id = r.id "
+        f"AND o.status IN {OPEN_TIMER_STATUSES} UNION SELECT {texts(3)})",
         # A customer may have hundreds of open timers, and an event changes few. The store locks those it writes.
         is_locked=False,
     ),

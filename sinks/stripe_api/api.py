@@ -27,7 +27,7 @@ import aiohttp
 import orjson
 import stripe
 
-from schemas.errors import ServiceUnavailable
+from schemas.errors import BillingError, ServiceUnavailable
 from sinks.stripe_api.key import ApiKey, without_keys
 
 MAX_ANSWER_BYTES = 1024 * 1024
@@ -37,7 +37,7 @@ _RETRY_AFTER_LONGEST = timedelta(hours=1)
 _LONGEST_MESSAGE = 300
 
 
-class ApiTrouble(Exception):
+class ApiTrouble(BillingError):
     """The request did not succeed."""
 
 

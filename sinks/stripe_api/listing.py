@@ -16,9 +16,9 @@ from typing import Any
 
 import structlog
 
+from schemas.rate import RateLimit
 from schemas.timing import Timetable
 from sinks.stripe_api.api import ApiResponse, ApiTrouble, NoAnswer, Refusal, Request, StripeApi
-from sinks.stripe_api.rate import RateLimit
 
 log = structlog.get_logger(__name__)
 

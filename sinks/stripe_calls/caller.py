@@ -22,13 +22,13 @@ import structlog
 from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from schemas.errors import LogUnavailable
+from schemas.rate import RateLimit
 from schemas.record import Source
 from schemas.refetch import NoEventForObject, refetched_event
 from schemas.settings import Mode
 from schemas.timing import Timetable
 from sinks.outbox.verdicts import Done, Failed, NotTried, Refused, RetryAt, Verdict
 from sinks.stripe_api.api import ApiResponse, NoAnswer, Refusal, Request, StripeApi, Unreachable
-from sinks.stripe_api.rate import RateLimit
 from sinks.stripe_calls.calls import QueuedCall
 
 log = structlog.get_logger(__name__)

@@ -22,13 +22,13 @@ from local.stripe.simulator.server import StripeServer
 from recovery.audit.audit import AuditAsked, Auditor, AuditReport
 from recovery.audit.books import AuditBooks
 from recovery.audit.runs import AuditRuns
+from schemas.rate import RateLimit
 from schemas.record import Record, Source
 from schemas.settings import Config, Plan, Rules
 from sinks.postgres.pool import connect
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import parse_key
 from sinks.stripe_api.listing import Lists
-from sinks.stripe_api.rate import RateLimit
 from streams.process import Processor
 from streams.rules.catalog import RULES
 from tests.field.harness import record

@@ -29,6 +29,7 @@ from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.runs import Runs
 from schemas.kafka_access import KafkaAccess
 from schemas.ordering import ordering_key
+from schemas.rate import RateLimit
 from schemas.record import Record, RecordHeaders, Source
 from schemas.settings import Config, Endpoint, Settings
 from schemas.timing import Timetable
@@ -37,7 +38,6 @@ from sinks.postgres.store import Store
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import parse_key
 from sinks.stripe_api.listing import Lists
-from sinks.stripe_api.rate import RateLimit
 from streams.process import Processor
 from streams.rules.catalog import RULES
 from tests.chaos.log import read_all

@@ -16,8 +16,9 @@ from eventlog import client
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.entry import headers_of
 from eventlog.topics import ensure_topics
-from recovery.replay.letters import Rate, ReplayReport, replay_letters
+from recovery.replay.letters import ReplayReport, replay_letters
 from schemas.kafka_access import KafkaAccess
+from schemas.rate import RateLimit
 from schemas.record import Headers, Record, record_of
 from schemas.settings import Config, Settings
 from schemas.verdict import Verdict
@@ -88,7 +89,7 @@ class ReplayKit:
 
     async def replay(self, wanted: LetterFilter = OPEN, rate: float | None = None) -> ReplayReport:
         async with self.letters() as letters:
-            return await replay_letters(self.settings, letters, await letters.find(wanted), Rate(rate), "tester")
+            return await replay_letters(self.settings, letters, await letters.find(wanted), RateLimit(rate), "tester")
 
     async def rows(self, query: str) -> list[dict[str, Any]]:
         connection = await asyncpg.connect(self.settings.database_url.get_secret_value(), timeout=10)

@@ -25,11 +25,11 @@ from pydantic import SecretStr
 from eventlog import client
 from eventlog.append import EventAppender
 from schemas.kafka_access import KafkaAccess
+from schemas.rate import RateLimit
 from schemas.record import decode_headers
 from sinks.outbox.loop import Pace
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey, parse_key
-from sinks.stripe_api.rate import RateLimit
 from sinks.stripe_calls.caller import Caller
 from sinks.stripe_calls.calls import Calls
 from sinks.stripe_calls.dispatcher import CallDispatcher

@@ -12,6 +12,7 @@ from local.stripe.simulator.books import Books, Json, StripeEvent
 from local.stripe.simulator.customers import set_default
 from local.stripe.simulator.prices import PRICES, shown
 from local.stripe.simulator.render import rendered
+from schemas.errors import BillingError
 
 RESOURCES = {
     "charges": "charge",
@@ -33,7 +34,7 @@ DEFAULT_LIMIT = 10
 _PARAMETER = re.compile(r"(\w+)\[(\w*)\]")
 
 
-class ApiError(Exception):
+class ApiError(BillingError):
     """An answer that is an error, as Stripe words it."""
 
     def __init__(self, status: int, message: str, code: str = "", **more: str) -> None:

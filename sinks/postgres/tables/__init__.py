@@ -37,6 +37,7 @@ from sinks.postgres.tables.runs import (
     system_mode,
 )
 from sinks.postgres.tables.state import (
+    OPEN_TIMER_STATUSES,
     STATE_TABLES,
     customers,
     disputes,
@@ -57,6 +58,7 @@ __all__ = [
     "EXPORT_STATUSES",
     "LETTER_STATUSES",
     "NOTIFICATION_STATUSES",
+    "OPEN_TIMER_STATUSES",
     "OUTCOMES",
     "STATE_TABLES",
     "WITHOUT_CUSTOMER",

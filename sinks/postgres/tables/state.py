@@ -6,6 +6,7 @@ from sqlalchemy import BigInteger, Column, Index, Integer, Table, UniqueConstrai
 from sqlalchemy import text as sql
 
 from schemas import state, statuses
+from schemas.statuses import OPEN_TIMERS
 from sinks.postgres.columns import count, flag, json, json_list, one_of, text, time, version
 from sinks.postgres.tables.metadata import metadata
 
@@ -137,6 +138,9 @@ subscriptions = Table(
     one_of("status", *statuses.SubscriptionStatus),
 )
 
+OPEN_TIMER_STATUSES = "({})".format(", ".join(f"'{status}'" for status in OPEN_TIMERS))
+"""The statuses of `OPEN_TIMERS` as a list in SQL."""
+
 # The Stripe objects of each payment: `payments` has only one of each kind.
 payment_links = Table(
     "payment_links",
@@ -243,7 +247,7 @@ timers = Table(
     text("event_id", null=False),
     Index("timers_due", "due_at", postgresql_where=sql("status = 'pending'")),
     Index("timers_customer", "account", "customer_id"),
-    Index("timers_open", "account", "customer_id", postgresql_where=sql("status in ('pending', 'fired')")),
+    Index("timers_open", "account", "customer_id", postgresql_where=sql(f"status in {OPEN_TIMER_STATUSES}")),
     Index("timers_event", "event_id"),
     one_of("status", *statuses.TimerStatus),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from schemas.effects import SETTLE_A_TIE, CallStripe, Effect, NoteStale
+from schemas.effects import Effect, NoteStale
 from schemas.errors import RuleViolated
 from schemas.event import Event
 from schemas.known import Known
@@ -44,6 +44,7 @@ from streams.rules.subscription_row import (
     version_of,
 )
 from streams.rules.subscriptions import plan_change, trial
+from streams.rules.ties import ask_stripe
 
 stream = Stream("subscriptions")
 
@@ -161,7 +162,7 @@ def _change(event: SubscriptionEvent, known: Known) -> Change:
         effects += _ended(event, known, after, customer)
     is_tied = before is not None and is_tie(before.version, version_of(event))
     if is_tied and needs_stripe(after):
-        effects.append(_ask_stripe(event, customer_id))
+        effects.append(ask_stripe(event, f"/v1/subscriptions/{event.object.id}", event.object.id, customer_id))
     if before is not None and not is_tied and version_of(event) < before.version:
         is_late = is_older(version_of(event), before.version)
         effects.append(NoteStale(f"{subscription.id} {'already has a newer version' if is_late else 'has ended'}"))
@@ -198,19 +199,6 @@ def _ended(event: SubscriptionEvent, known: Known, row: Subscription, customer: 
         survey = {"survey_url": config.mail.survey_url}
         mails.append(mail("churn-survey", f"survey:{row.subscription_id}", customer, survey))
     return [*waiting, export, *mails]
-
-
-def _ask_stripe(event: SubscriptionEvent, customer_id: str) -> CallStripe:
-    """Asks Stripe for the present state: two events of one second differ, and only Stripe knows which is later (D2)."""
-    subscription_id = event.object.id
-    return CallStripe(
-        key=f"tie:{event.account}:{subscription_id}:{event.created}",
-        method="GET",
-        path=f"/v1/subscriptions/{subscription_id}",
-        account=event.account,
-        customer_id=customer_id,
-        purpose=SETTLE_A_TIE,
-    )
 
 
 def _has_begun(event: SubscriptionEvent, change: Change) -> bool:

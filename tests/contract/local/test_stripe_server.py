@@ -14,11 +14,11 @@ from local.stripe.simulator import customers, endings
 from local.stripe.simulator.company import Company
 from local.stripe.simulator.server import TEST_KEY, Fault, StripeServer
 from local.stripe.simulator.subscriptions import create_subscription
+from schemas.rate import RateLimit
 from schemas.timing import Timetable
 from sinks.stripe_api.api import ApiTrouble, Refusal, Request, StripeApi
 from sinks.stripe_api.key import parse_key
 from sinks.stripe_api.listing import Lists
-from sinks.stripe_api.rate import RateLimit
 
 UNTIL = 1_790_000_000
 QUICK = Timetable(first=timedelta(milliseconds=10), factor=1, tries=3)

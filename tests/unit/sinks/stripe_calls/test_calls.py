@@ -12,12 +12,12 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.ordering import ordering_key
+from schemas.rate import RateLimit
 from schemas.refetch import NoEventForObject, refetched_event
 from schemas.settings import InvalidSettings, Mode
 from schemas.statuses import SubscriptionStatus
 from schemas.version import version
 from sinks.stripe_api.key import parse_base, parse_key, without_keys
-from sinks.stripe_api.rate import RateLimit
 from streams.decode import decode
 from streams.rules.catalog import RULES
 
