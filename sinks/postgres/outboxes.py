@@ -68,8 +68,6 @@ class Outbox:
     """Assignments of an erasure. $4 is the time of the erasure."""
     erased_if: str = "true"
     """An additional condition for the rows that an erasure changes."""
-    of_customer: str | None = None
-    """Condition of a customer's rows, if not by the columns `account` and `customer_id` (personal_data.py)."""
 
     @property
     def name(self) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from sqlalchemy import Table
 
+from schemas.errors import BillingError
 from sinks.postgres import tables
-from sinks.postgres.outboxes import OUTBOXES
 
 _OF_CUSTOMER = "t.account = $1 AND t.customer_id = $2"
 
@@ -65,7 +65,6 @@ _OTHERWISE = {
         "t.email_key IN (SELECT m.email_key FROM billing.emails m WHERE m.account = $1 AND m.customer_id = $2 "  # noqa: S608  # only constants
         f"UNION SELECT m.email_key FROM billing.emails m WHERE m.event_id IN ({_EVENTS}))"
     ),
-    **{outbox.name: outbox.of_customer for outbox in OUTBOXES if outbox.of_customer is not None},
     "payment_links": (
         "t.account = $1 AND t.payment_id IN "
         "(SELECT p.payment_id FROM billing.payments p WHERE p.account = $1 AND p.customer_id = $2)"
@@ -79,7 +78,7 @@ _OTHERWISE = {
 }
 
 
-class BelongsToNobody(LookupError):
+class BelongsToNobody(BillingError, LookupError):
     """The table holds no data on customers, or this module has no condition for its rows."""
 
 

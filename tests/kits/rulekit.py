@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import orjson
+from sqlalchemy import UniqueConstraint
 
 from local.stripe.builder import ApiShape, Json, StripeEvents
 from schemas.effects import CallStripe, Effect, QueueEmail, QueueNotification, Save
@@ -16,8 +17,9 @@ from schemas.event import Event
 from schemas.known import Known
 from schemas.mail import read_mail
 from schemas.settings import Config, Plan
-from schemas.state import Customer, Membership, Organization, Payment, Row, Subscription, Timer, User
+from schemas.state import ROW_TYPES, Customer, Membership, Organization, Payment, Row, Subscription, Timer, User
 from schemas.statuses import TimerStatus
+from sinks.postgres.tables import STATE_TABLES
 from streams import apply as streams_apply
 from streams.apply import apply
 from streams.decode import decode
@@ -70,6 +72,23 @@ def saved_rows(effects: Iterable[Effect], kind: type[R]) -> list[R]:
     return [effect.row for effect in effects if isinstance(effect, Save) and isinstance(effect.row, kind)]
 
 
+def unique_columns(kind: type[Row]) -> list[tuple[str, ...]]:
+    """The columns of the unique constraints of the type's table, without its primary key."""
+    constraints = [one for one in STATE_TABLES[kind].constraints if isinstance(one, UniqueConstraint)]
+    return sorted((tuple(str(column.name) for column in one.columns) for one in constraints), reverse=True)
+
+
+UNIQUE = [(kind, columns) for kind in ROW_TYPES for columns in unique_columns(kind)]
+
+
+def check_unique(known: Known) -> None:
+    """Raises AssertionError for rows that the store would refuse. Null is equal to nothing, as in Postgres."""
+    for kind, columns in UNIQUE:
+        values = [tuple(getattr(row, name) for name in columns) for row in known.changed(kind)[0]]
+        twice = [value for value, count in Counter(values).items() if count > 1 and None not in value]
+        assert not twice, f"two rows of {kind.__name__} have the same {', '.join(columns)}: {twice}"
+
+
 @dataclass(slots=True)
 class RulesWorld:
     """The rows, mails and calls after any number of events. Each mail is checked against its model."""
@@ -94,6 +113,7 @@ class RulesWorld:
             for order in apply(changes, read_event, self.known).orders:
                 assert isinstance(order, QueueNotification)
                 self.notifications.setdefault(order.key, order)
+            check_unique(self.known)
             for email in (order for order in outcome.orders if isinstance(order, QueueEmail)):
                 read_mail(email.template, email.data)
                 self.emails.setdefault(email.key, email)

@@ -17,6 +17,11 @@ from tests.kits.paymentkit import AT_ONCE, PatientWorld
 from tests.kits.rulekit import CONFIG, NOW, by_version
 
 PAUSES = [0, 0, 1, 3600, DAY_S, 9 * DAY_S]
+RENEWED = [
+    "payment_method.updated",
+    "payment_method.automatically_updated",
+    "payment_method.card_automatically_updated",
+]
 SLOW = (HealthCheck.too_slow,)
 """Slow data generation depends on the load of the machine, not on the rules."""
 
@@ -128,7 +133,7 @@ class MethodStory(Story):
         year, month = self.attached[id_]
         self.clock += 1  # an expiry is never moved twice in one second
         self.attached[id_] = (year + 1, month)
-        type_ = self.draw(st.sampled_from(["payment_method.updated", "payment_method.automatically_updated"]))
+        type_ = self.draw(st.sampled_from(RENEWED))
         self.send(type_, self.card(id_, self.attached[id_]), {"card": {"exp_year": year}})
 
     def detach(self) -> None:
