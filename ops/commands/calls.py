@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from ops.commands.acting import entry_for, keys_or_all
-from ops.commands.terminal import (
-    Column,
-    database_or_exit,
-    fail,
-    note,
-    refuse,
-    run_or_exit,
-    say,
-    say_cut,
-    say_json,
-    show_rows,
-)
+from ops.commands.outbox_rows import OutboxCommand
+from ops.commands.terminal import Column
+from sinks.postgres.outboxes import STRIPE_CALLS
 from sinks.stripe_calls.calls import Calls
 
 app = typer.Typer(help="List the calls to Stripe's API, and requeue failed ones.", no_args_is_help=True)
 
-T = TypeVar("T")
+CALLS = OutboxCommand(
+    outbox=STRIPE_CALLS,
+    claims=Calls,
+    noun="call",
+    columns=(
+        Column("key"),
+        Column("call"),
+        Column("purpose"),
+        Column("status"),
+        Column("tries", right=True),
+        Column("queued", whole=True),
+        Column("last error"),
+    ),
+    cells=lambda row: (
+        row["call_key"],
+        f"{row['method']} {row['path']}",
+        row["purpose"],
+        row["status"],
+        row["attempts"],
+        f"{row['queued_at']:%Y-%m-%d %H:%M}",
+        row["last_error"],
+    ),
+)
 
 
 class CallStatus(StrEnum):
@@ -51,41 +62,10 @@ def ls(
     Example: billing calls ls --status queued --purpose "settle a tie" --json
     """
     wanted = None if every else status.value
-    rows, total = _with_calls(
-        "calls ls", lambda calls: calls.listed(status=wanted, kind=purpose, customer_id=customer, limit=limit)
+    rows, total = CALLS.ask(
+        "ls", lambda calls: calls.listed(status=wanted, kind=purpose, customer_id=customer, limit=limit)
     )
-    if as_json:
-        for row in rows:
-            say_json(row)
-        say_cut(len(rows), total, as_json=True)
-        return
-    if not rows:
-        say(f"no {wanted + ' ' if wanted else ''}calls")
-        return
-    show_rows(
-        (
-            Column("key"),
-            Column("call"),
-            Column("purpose"),
-            Column("status"),
-            Column("tries", right=True),
-            Column("queued", whole=True),
-            Column("last error"),
-        ),
-        [
-            (
-                row["call_key"],
-                f"{row['method']} {row['path']}",
-                row["purpose"],
-                row["status"],
-                row["attempts"],
-                f"{row['queued_at']:%Y-%m-%d %H:%M}",
-                row["last_error"],
-            )
-            for row in rows
-        ],
-    )
-    say_cut(len(rows), total, as_json=False)
+    CALLS.show(rows, total, wanted=wanted, as_json=as_json)
 
 
 @app.command("requeue")
@@ -102,29 +82,11 @@ def requeue(
     For a day Stripe repeats its first answer to an idempotency key, even if that answer was an error during the call.
     Exits 1 if a given key does not belong to a failed call.
     """
-    if bool(keys) == every:
-        refuse("calls requeue", "give keys or --all")
-    chosen = None if every else list(keys or ())
-    entry = entry_for("calls requeue", filter=keys_or_all(chosen, purpose=purpose, limit=limit))
-    done = _with_calls(
-        "calls requeue", lambda calls: calls.requeue(keys=chosen, kind=purpose, limit=limit, entry=entry)
+    CALLS.change(
+        "requeue",
+        keys,
+        every,
+        lambda calls, chosen, entry: calls.requeue(keys=chosen, kind=purpose, limit=limit, entry=entry),
+        purpose=purpose,
+        limit=limit,
     )
-    for key in done:
-        say(key)
-    missing = sorted(set(chosen or ()) - set(done))
-    note(f"{len(done)} requeued")
-    if missing:
-        fail("calls requeue", f"not a failed call: {', '.join(missing)}")
-
-
-def _with_calls(command: str, work: Callable[[Calls], Awaitable[T]]) -> T:
-    settings = database_or_exit(command)
-
-    async def go() -> T:
-        calls = await Calls.connect(settings.database_url, claimer="operator", pool_size=1, application="billing-ops")
-        try:
-            return await work(calls)
-        finally:
-            await calls.close()
-
-    return run_or_exit(command, go)

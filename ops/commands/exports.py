@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from ops.commands.acting import entry_for, keys_or_all
-from ops.commands.terminal import (
-    Column,
-    database_or_exit,
-    fail,
-    note,
-    refuse,
-    run_or_exit,
-    say,
-    say_cut,
-    say_json,
-    show_rows,
-)
+from ops.commands.outbox_rows import OutboxCommand
+from ops.commands.terminal import Column
 from schemas.export import ExportStatus
 from sinks.exports.orders import ExportOrders
+from sinks.postgres.outboxes import EXPORTS
 
 app = typer.Typer(help="List the orders of export archives, and requeue failed ones.", no_args_is_help=True)
 
-T = TypeVar("T")
+ORDERS = OutboxCommand(
+    outbox=EXPORTS,
+    claims=ExportOrders,
+    noun="export",
+    columns=(
+        Column("key"),
+        Column("customer"),
+        Column("status"),
+        Column("tries", right=True),
+        Column("ordered", whole=True),
+        Column("kept until", whole=True),
+        Column("last error"),
+    ),
+    cells=lambda row: (
+        row["export_key"],
+        row["customer_id"],
+        row["status"],
+        row["attempts"],
+        f"{row['requested_at']:%Y-%m-%d %H:%M}",
+        f"{row['expires_at']:%Y-%m-%d %H:%M}",
+        row["last_error"],
+    ),
+)
 
 
 @app.command("ls")
@@ -41,41 +52,8 @@ def ls(
     Example: billing exports ls --status queued --json
     """
     wanted = None if every else status.value
-    rows, total = _with_orders(
-        "exports ls", lambda orders: orders.listed(status=wanted, customer_id=customer, limit=limit)
-    )
-    if as_json:
-        for row in rows:
-            say_json(row)
-        say_cut(len(rows), total, as_json=True)
-        return
-    if not rows:
-        say(f"no {wanted + ' ' if wanted else ''}exports")
-        return
-    show_rows(
-        (
-            Column("key"),
-            Column("customer"),
-            Column("status"),
-            Column("tries", right=True),
-            Column("ordered", whole=True),
-            Column("kept until", whole=True),
-            Column("last error"),
-        ),
-        [
-            (
-                row["export_key"],
-                row["customer_id"],
-                row["status"],
-                row["attempts"],
-                f"{row['requested_at']:%Y-%m-%d %H:%M}",
-                f"{row['expires_at']:%Y-%m-%d %H:%M}",
-                row["last_error"],
-            )
-            for row in rows
-        ],
-    )
-    say_cut(len(rows), total, as_json=False)
+    rows, total = ORDERS.ask("ls", lambda orders: orders.listed(status=wanted, customer_id=customer, limit=limit))
+    ORDERS.show(rows, total, wanted=wanted, as_json=as_json)
 
 
 @app.command("requeue")
@@ -90,29 +68,10 @@ def requeue(
 
     Exits 1 if a given key does not belong to a failed order.
     """
-    if bool(keys) == every:
-        refuse("exports requeue", "give keys or --all")
-    chosen = None if every else list(keys or ())
-    entry = entry_for("exports requeue", filter=keys_or_all(chosen, limit=limit))
-    done = _with_orders("exports requeue", lambda orders: orders.requeue(keys=chosen, limit=limit, entry=entry))
-    for key in done:
-        say(key)
-    missing = sorted(set(chosen or ()) - set(done))
-    note(f"{len(done)} requeued")
-    if missing:
-        fail("exports requeue", f"not a failed export: {', '.join(missing)}")
-
-
-def _with_orders(command: str, work: Callable[[ExportOrders], Awaitable[T]]) -> T:
-    settings = database_or_exit(command)
-
-    async def go() -> T:
-        orders = await ExportOrders.connect(
-            settings.database_url, claimer="operator", pool_size=1, application="billing-ops"
-        )
-        try:
-            return await work(orders)
-        finally:
-            await orders.close()
-
-    return run_or_exit(command, go)
+    ORDERS.change(
+        "requeue",
+        keys,
+        every,
+        lambda orders, chosen, entry: orders.requeue(keys=chosen, limit=limit, entry=entry),
+        limit=limit,
+    )

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-from ops.commands.acting import entry_for, keys_or_all
-from ops.commands.terminal import (
-    Column,
-    database_or_exit,
-    exits,
-    fail,
-    note,
-    refuse,
-    run_or_exit,
-    say,
-    say_cut,
-    say_json,
-    show_rows,
-)
+from ops.commands.outbox_rows import OutboxCommand
+from ops.commands.terminal import Column, exits, fail, note, refuse, say, say_json
 from schemas.mail import LANGUAGES
 from schemas.settings import load_config
 from sinks.email.addresses import UnusableAddress
@@ -31,12 +19,35 @@ from sinks.email.outbox import Outbox
 from sinks.email.samples import _sample_config, write_previews
 from sinks.outbox.claims import Depth
 from sinks.outbox.outages import PresentOutage
+from sinks.postgres.outboxes import EMAILS
 
 app = typer.Typer(
     help="List the e-mails in the outbox, requeue failed ones, or preview the templates.", no_args_is_help=True
 )
 
-T = TypeVar("T")
+MAILS = OutboxCommand(
+    outbox=EMAILS,
+    claims=Outbox,
+    noun="mail",
+    columns=(
+        Column("key"),
+        Column("template"),
+        Column("status"),
+        Column("tries", right=True),
+        Column("to"),
+        Column("queued", whole=True),
+        Column("last error"),
+    ),
+    cells=lambda row: (
+        row["email_key"],
+        row["template"],
+        row["status"],
+        row["attempts"],
+        row["recipient"],
+        f"{row['queued_at']:%Y-%m-%d %H:%M}",
+        row["last_error"],
+    ),
+)
 
 
 class MailStatus(StrEnum):
@@ -68,43 +79,12 @@ def ls(
         found, total = await outbox.listed(status=wanted, kind=template, customer_id=customer, limit=limit)
         return found, total, await outbox.depth(), await outbox.outages()
 
-    rows, total, depth, outages = _with_outbox("mail ls", ask)
+    rows, total, depth, outages = MAILS.ask("ls", ask)
     if depth.oldest_queued_at is not None:
         note(f"{depth.open} queued, the oldest since {depth.oldest_queued_at:%Y-%m-%d %H:%M} UTC")
     for outage in outages:
         note(f"mail server {outage.address} since {outage.since:%Y-%m-%d %H:%M} UTC: {outage.reason}")
-    if as_json:
-        for row in rows:
-            say_json(row)
-        say_cut(len(rows), total, as_json=True)
-        return
-    if not rows:
-        say(f"no {wanted + ' ' if wanted else ''}mails")
-        return
-    show_rows(
-        (
-            Column("key"),
-            Column("template"),
-            Column("status"),
-            Column("tries", right=True),
-            Column("to"),
-            Column("queued", whole=True),
-            Column("last error"),
-        ),
-        [
-            (
-                row["email_key"],
-                row["template"],
-                row["status"],
-                row["attempts"],
-                row["recipient"],
-                f"{row['queued_at']:%Y-%m-%d %H:%M}",
-                row["last_error"],
-            )
-            for row in rows
-        ],
-    )
-    say_cut(len(rows), total, as_json=False)
+    MAILS.show(rows, total, wanted=wanted, as_json=as_json)
 
 
 @app.command("requeue")
@@ -121,20 +101,17 @@ def requeue(
 
     Exits 1 if a given key does not belong to a failed or withheld mail.
     """
-    if bool(keys) == every:
-        refuse("mail requeue", "give keys or --all")
-    chosen = None if every else list(keys or ())
-    entry = entry_for("mail requeue", filter=keys_or_all(chosen, template=template, answer=answer, limit=limit))
-    done = _with_outbox(
-        "mail requeue",
-        lambda outbox: outbox.requeue(keys=chosen, kind=template, answer=answer, limit=limit, entry=entry),
+    MAILS.change(
+        "requeue",
+        keys,
+        every,
+        lambda outbox, chosen, entry: outbox.requeue(
+            keys=chosen, kind=template, answer=answer, limit=limit, entry=entry
+        ),
+        template=template,
+        answer=answer,
+        limit=limit,
     )
-    for key in done:
-        say(key)
-    missing = sorted(set(chosen or ()) - set(done))
-    note(f"{len(done)} requeued")
-    if missing:
-        fail("mail requeue", f"not a failed mail: {', '.join(missing)}")
 
 
 @app.command("discard")
@@ -150,21 +127,17 @@ def discard(
 
     Exits 1 if a given key does not belong to a queued or failed mail.
     """
-    if bool(keys) == every:
-        refuse("mail discard", "give keys or --all")
-    chosen = None if every else list(keys or ())
-    entry = entry_for("mail discard", filter=keys_or_all(chosen, template=template, limit=limit))
-    reason = f"discarded by {entry.who}"
-    done = _with_outbox(
-        "mail discard",
-        lambda outbox: outbox.discard(keys=chosen, reason=reason, kind=template, limit=limit, entry=entry),
+    MAILS.change(
+        "discard",
+        keys,
+        every,
+        lambda outbox, chosen, entry: outbox.discard(
+            keys=chosen, reason=f"discarded by {entry.who}", kind=template, limit=limit, entry=entry
+        ),
+        changes="queued or failed",
+        template=template,
+        limit=limit,
     )
-    for key in done:
-        say(key)
-    missing = sorted(set(chosen or ()) - set(done))
-    note(f"{len(done)} discarded")
-    if missing:
-        fail("mail discard", f"not a queued or failed mail: {', '.join(missing)}")
 
 
 @app.command("show")
@@ -175,7 +148,7 @@ def show(key: Annotated[str, typer.Argument(help="Key of a mail, as listed by `b
 
     Exits 1 if there is no such mail.
     """
-    row = _with_outbox("mail show", lambda outbox: outbox.show(key))
+    row = MAILS.ask("show", lambda outbox: outbox.show(key))
     if row is None:
         fail("mail show", f"no mail {key}")
     say_json(row)
@@ -200,16 +173,3 @@ def preview(
         mail_config = load_config(config).mail if config is not None else _sample_config().mail
         count = write_previews(out, languages, mail_config)
     say(f"{count} files in {out}")
-
-
-def _with_outbox(command: str, work: Callable[[Outbox], Awaitable[T]]) -> T:
-    settings = database_or_exit(command)
-
-    async def go() -> T:
-        outbox = await Outbox.connect(settings.database_url, claimer="operator", pool_size=1, application="billing-ops")
-        try:
-            return await work(outbox)
-        finally:
-            await outbox.close()
-
-    return run_or_exit(command, go)
