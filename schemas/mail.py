@@ -262,6 +262,9 @@ OPERATOR_MAILS = frozenset({"operator-alert", "dispute-opened", "dispute-due", "
 DUNNING_MAILS = frozenset(name for name, model in MAILS.items() if model is PaymentProblem)
 """The templates that a step of the dunning sequence can send."""
 
+FACT_MAILS = frozenset({"payment-receipt", "plan-changed", "operator-alert", "dispute-opened", "dispute-lost"})
+"""Mails that say what has happened, which stays true. Others are checked before sending (sinks/email/checks.py)."""
+
 OPTIONAL_MAILS = frozenset({"churn-survey", "win-back"})
 """Mails that are not strictly transactional, so customers can unsubscribe from them."""
 

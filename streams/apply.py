@@ -9,16 +9,12 @@ from typing import Any, assert_never
 
 from schemas.changes import Before
 from schemas.effects import (
-    CallStripe,
     CancelTimers,
     Effect,
     Erase,
     FinishTimer,
     NoteStale,
     Order,
-    OrderExport,
-    QueueEmail,
-    QueueNotification,
     Remove,
     Save,
     StartTimer,
@@ -93,15 +89,16 @@ def apply(
     outcome, rows = Outcome(), Before(known)
     for ordered in effects:
         effect = without_personal_data(ordered, known)
+        if isinstance(effect, Order):
+            outcome.orders.append(effect)
+            outcome.customer_id = outcome.customer_id or effect.customer_id
+            continue
         match effect:
             case Save(row):
                 rows.save(row)
                 outcome.customer_id = outcome.customer_id or getattr(row, "customer_id", None)
             case Remove(row):
                 rows.remove(row)
-            case QueueEmail() | CallStripe() | OrderExport() | QueueNotification():
-                outcome.orders.append(effect)
-                outcome.customer_id = outcome.customer_id or effect.customer_id
             case Erase():
                 outcome.erase = effect
             case StartTimer():

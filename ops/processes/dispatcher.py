@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -35,6 +36,7 @@ from sinks.feed.metrics import FeedMetrics
 from sinks.feed.notifications import Notifications
 from sinks.feed.poster import Poster, Receiver, TopicPoster, WebhookPoster
 from sinks.outbox.claims import new_claimer
+from sinks.outbox.loop import OutboxLoop
 from sinks.outbox.wakeup import listen
 from sinks.postgres.gauges import StoreGauges
 from sinks.postgres.outboxes import EMAILS, EXPORTS, NOTIFICATIONS, STRIPE_CALLS
@@ -73,23 +75,16 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
         exporter(settings, metrics.registry, claimer=claimer, clock=utc_now) as exports,
         feed_dispatcher(settings, config, metrics.registry, claimer=claimer, clock=utc_now) as feed,
     ):
-        loops = (mails, calls, exports, feed)
+        loops: tuple[OutboxLoop[Any], ...] = (mails, calls, exports, feed)
 
         def stop() -> None:
             for loop in loops:
                 loop.stop()
 
         async with Process("dispatcher", settings) as process:
-            stuck = {"senders": mails.stuck, "callers": calls.stuck, "exporter": exports.stuck, "feed": feed.stuck}
+            stuck = {loop.lanes_check: loop.stuck for loop in loops}
             await process.begin(
-                {
-                    "outbox": mails.outbox_trouble,
-                    "mail_server": mails.trouble,
-                    "stripe_outbox": calls.outbox_trouble,
-                    "stripe": calls.trouble,
-                    "export_orders": exports.outbox_trouble,
-                    "feed_outbox": feed.outbox_trouble,
-                },
+                {name: check for loop in loops for name, check in loop.checks().items()},
                 stuck=stuck,
                 alive=stuck,
                 notes={"stripe_calls": calls.note, "feed": feed.note},

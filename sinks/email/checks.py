@@ -232,9 +232,6 @@ CHECKS: Mapping[str, Truth[QueuedMail]] = {
 }
 """Checks by template."""
 
-FACTS = frozenset({"payment-receipt", "plan-changed", "operator-alert", "dispute-opened", "dispute-lost"})
-"""Templates whose mails say what has happened, which stays true. Every template is here or in CHECKS."""
-
 
 def subject_of(mail: QueuedMail) -> str:
     """The Stripe id that the mail is about; '' if its key names none."""

@@ -37,6 +37,7 @@ class Dispatcher(OutboxLoop[QueuedMail]):
     """Sends mails with `run` until stopped."""
 
     action = "email"
+    store_check, service_check, lanes_check = "outbox", "mail_server", "senders"
     row_action = "email."
     down_action, up_action = "email.server_down", "email.server_up"
     reach_is_proof = True

@@ -39,6 +39,7 @@ class Exporter(OutboxLoop[ExportOrder]):
     """Processes orders with `run` until stopped, one at a time."""
 
     action = "export"
+    store_check, service_check, lanes_check = "export_orders", None, "exporter"
     row_action = "export."
     down_action, up_action = "export.paused", "export.resumed"
 

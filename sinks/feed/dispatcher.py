@@ -31,6 +31,7 @@ class FeedDispatcher(OutboxLoop[QueuedNotification]):
     """Sends notifications with `run` until stopped. `posters` has each destination by name."""
 
     action = "feed"
+    store_check, service_check, lanes_check = "feed_outbox", None, "feed"
     row_action = "feed."
     down_action, up_action = "feed.paused", "feed.resumed"
 

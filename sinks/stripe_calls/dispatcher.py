@@ -24,6 +24,7 @@ class CallDispatcher(OutboxLoop[QueuedCall]):
     """Makes calls with `run` until stopped. Without a `caller` (no API key) it only measures the outbox."""
 
     action = "stripe"
+    store_check, service_check, lanes_check = "stripe_outbox", "stripe", "callers"
     row_action = "stripe.call_"
     down_action, up_action = "stripe.paused", "stripe.resumed"
 
