@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from sinks.postgres.outboxes import OUTBOXES
 from tests.kits.clikit import billing
 
 CONFIG = 'mode = "test"\n[endpoints.default]\nsecrets = ["whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="]\n'
@@ -26,14 +27,10 @@ POSTGRES_AWAY = [
     ["dead", "discard", "--all"],
     ["brake", "ls"],
     ["brake", "release"],
-    ["mail", "ls"],
-    ["mail", "requeue", "--all"],
-    ["calls", "ls"],
-    ["calls", "requeue", "--all"],
+    *([outbox.command, "ls"] for outbox in OUTBOXES),
+    *([outbox.command, "requeue", "--all"] for outbox in OUTBOXES),
     ["mail", "discard", "--all"],
     ["mail", "show", "key"],
-    ["exports", "ls"],
-    ["exports", "requeue", "--all"],
     ["replay", "evt_1"],
     ["replay", "--failed"],
     ["migrate", "--wait", "0"],
@@ -44,12 +41,12 @@ POSTGRES_AWAY = [
 ]
 KAFKA_AWAY = [["topics"], ["tap", "--from-start", "--no-follow"], ["worker"], ["analytics"]]
 NOTHING_ANSWERS = [*POSTGRES_AWAY, *KAFKA_AWAY, ["trigger", "invoice.paid"]]
-LOOKUPS = ("event", "customer", "mrr", "brake", "mail", "calls", "exports", "migrate")
+LOOKUPS = ("event", "customer", "mrr", "brake", "migrate", *(outbox.command for outbox in OUTBOXES))
 NEED_SETTINGS = [*POSTGRES_AWAY, *KAFKA_AWAY, ["gateway"], ["dispatcher"], ["scheduler"], ["trigger", "invoice.paid"]]
 
 
 def _name(words: list[str]) -> str:
-    groups = ("dead", "brake", "mail", "calls", "exports")
+    groups = ("dead", "brake", *(outbox.command for outbox in OUTBOXES))
     return " ".join(words[:2]) if words[0] in groups or words[1:2] == ["recount"] else words[0]
 
 

@@ -12,7 +12,9 @@ import typer
 from sqlalchemy import CheckConstraint
 
 from ops.cli import COMMANDS
+from ops.processes import dispatcher
 from schemas.effects import Order
+from sinks.outbox.claims import Claims
 from sinks.postgres import tables
 from sinks.postgres.outboxes import BY_TABLE, OUTBOXES, Outbox
 from sinks.postgres.rows import OutboxRow
@@ -61,6 +63,12 @@ def test_an_operator_can_list_and_requeue_the_rows_of_each_outbox(outbox: Outbox
     module, _, name = COMMANDS[outbox.command].place.partition(":")
     group = typer.main.get_command(getattr(import_module(module), name))
     assert {"ls", "requeue"} <= set(getattr(group, "commands", {})), outbox.command
+
+
+def test_the_dispatcher_delivers_the_rows_of_each_outbox() -> None:
+    """It opens the claims of each outbox that it starts."""
+    known = (one for one in vars(dispatcher).values() if isinstance(one, type) and issubclass(one, Claims))
+    assert {one.queue.outbox for one in known} == set(OUTBOXES), "start its loop in ops/processes/dispatcher.py"
 
 
 @EACH
