@@ -15,8 +15,8 @@ import pytest
 from local.stack.ports import free_port
 from sinks.feed.answers import Answer
 from tests.kits.feedkit import OTHER_SECRET, SECRET, poster, queued
-from tests.kits.mailkit import eventually
 from tests.paths import ROOT
+from tests.waiting import eventually
 
 EXAMPLES = ROOT / "docs" / "examples"
 NODE = shutil.which("node")
@@ -50,7 +50,7 @@ async def started(program: str, name: str, folder: Path) -> AsyncIterator[tuple[
         return True
 
     try:
-        await eventually(is_open, timeout=60)
+        await eventually(is_open, within_s=60)
         yield f"http://127.0.0.1:{port}/hook", process
     finally:
         if process.returncode is None:

@@ -22,7 +22,8 @@ from sinks.feed.dispatcher import FeedDispatcher
 from sinks.feed.metrics import FeedMetrics
 from sinks.feed.notifications import Notifications, QueuedNotification
 from sinks.feed.poster import Poster, Receiver, WebhookPoster
-from tests.kits.mailkit import QUICK, Clock, eventually
+from tests.kits.mailkit import QUICK, Clock
+from tests.waiting import eventually
 
 SECRET, OTHER_SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_" + "C2FVsBQIhrscChlQIMV0c4wMzY4uQbRz"
 LOOPBACK = ("127.0.0.0/8",)

@@ -17,7 +17,7 @@ from schemas.feed_settings import weakness_of
 from sinks.feed import receivers
 from sinks.feed.answers import GIVE_UP_AFTER
 from tests.kits.feedkit import OTHER_SECRET, SECRET, FeedKit, ReceiverServer, open_kit, poster, queued
-from tests.kits.mailkit import eventually
+from tests.waiting import eventually
 
 
 @pytest.fixture

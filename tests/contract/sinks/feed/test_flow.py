@@ -22,9 +22,9 @@ from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.catalog import RULES
 from tests.kits.feedkit import FeedKit, ReceiverServer, destination, open_kit, poster
-from tests.kits.mailkit import eventually
 from tests.kits.rulekit import CONFIG, DAY, NOW, at
 from tests.kits.stripekit import make_topic, records
+from tests.waiting import eventually
 
 MAKE = StripeEvents()
 
@@ -92,7 +92,7 @@ async def test_F3_what_changes_in_the_tables_arrives_at_the_receiver_and_on_the_
     feed.clock.now = at(NOW + 60)
     changes = TopicPoster(EventAppender(access, topic, client_id="test"))
     async with feed.dispatcher({"app": poster(receiver.url), TOPIC: changes}):
-        await eventually(lambda: _is_empty(feed), timeout=60)
+        await eventually(lambda: _is_empty(feed), within_s=60)
     plans = [message["data"]["plan"] for message in receiver.got if message["type"] == "access.changed"]
     assert plans == ["pro", "team", "pro"]
     versions = [message["data"]["version"] for message in receiver.got]
