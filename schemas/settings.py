@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -29,6 +28,7 @@ from schemas.database_settings import DatabaseSettings
 from schemas.environment import FILE_SUFFIX, InvalidEnvironment, OptionalSecret, secrets_from_files, unknown_variables
 from schemas.errors import BillingError
 from schemas.feed_settings import Feed
+from schemas.invalid import one_line
 from schemas.kafka_settings import KafkaSettings
 from schemas.mail import DUNNING_MAILS
 from schemas.mail_settings import Mail as Mail
@@ -335,7 +335,7 @@ def _load(kind: type[S]) -> S:
     except InvalidEnvironment as error:
         raise InvalidSettings(str(error)) from None
     except ValidationError as error:
-        raise InvalidSettings(_one_line(error, lambda loc: _env_name(str(loc[0])))) from None
+        raise InvalidSettings(one_line(error, lambda loc: _env_name(str(loc[0])))) from None
 
 
 def start_warnings(settings: Settings) -> list[str]:
@@ -384,18 +384,9 @@ def load_config(path: Path) -> Config:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidSettings(f"BILLING_CONFIG: {path}: {error}") from None
     except ValidationError as error:
-        line = _one_line(error, lambda loc: ".".join(map(str, loc)))
+        line = one_line(error, lambda loc: ".".join(map(str, loc)))
         raise InvalidSettings(f"BILLING_CONFIG: {path}: {line}") from None
 
 
 def _env_name(field: str) -> str:
     return field if field.startswith("BILLING_") else f"BILLING_{field.upper()}"
-
-
-def _one_line(error: ValidationError, name: Callable[[tuple[int | str, ...]], str]) -> str:
-    # `error["input"]` is left out: the value may be a secret. An error without location concerns several settings, and
-    # its message names them.
-    found = error.errors(include_input=False, include_url=False)
-    return "; ".join(
-        f"{name(e['loc'])}: {e['msg']}" if e["loc"] else e["msg"].removeprefix("Value error, ") for e in found
-    )

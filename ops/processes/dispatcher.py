@@ -84,7 +84,7 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
         async with Process("dispatcher", settings) as process:
             stuck = {loop.lanes_check: loop.stuck for loop in loops}
             await process.begin(
-                {name: check for loop in loops for name, check in loop.checks().items()},
+                {name: check for loop in loops for name, check in _checks(loop).items()},
                 stuck=stuck,
                 alive=stuck,
                 notes={"stripe_calls": calls.note, "feed": feed.note},
@@ -111,6 +111,12 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
             for end in await asyncio.gather(*running, return_exceptions=True):
                 if isinstance(end, BaseException):
                     raise end
+
+
+def _checks(loop: OutboxLoop[Any]) -> dict[str, Callable[[], str | None]]:
+    """Return the checks of readiness of one outbox."""
+    found = {loop.store_check: loop.outbox_trouble}
+    return found if loop.service_check is None else {**found, loop.service_check: loop.trouble}
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

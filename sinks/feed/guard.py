@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
 
+from schemas.errors import BillingError
 from schemas.network import Network, is_reachable_text
 
 
-class NotPublic(OSError):
+class NotPublic(BillingError, OSError):
     """The host has no address that may be connected to."""
 
 

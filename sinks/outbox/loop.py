@@ -63,11 +63,9 @@ class OutboxLoop(ABC, Generic[R]):
     down_action: ClassVar[str]
     up_action: ClassVar[str]
     store_check: ClassVar[str]
-    """The name in /readyz of the check that the outbox can be read."""
     service_check: ClassVar[str | None]
-    """The name in /readyz of the check that the other side takes deliveries; None if its outage makes nothing wait."""
     lanes_check: ClassVar[str]
-    """The name in /readyz and /livez of the check that no lane is stuck."""
+    """Names in /readyz: the outbox is readable; the other side accepts (None: not checked); no lane is stuck."""
 
     def __init__(
         self,
@@ -111,11 +109,6 @@ class OutboxLoop(ABC, Generic[R]):
     def outbox_trouble(self) -> str | None:
         """Return why the outbox cannot be read, or None."""
         return self._store_trouble
-
-    def checks(self) -> dict[str, Callable[[], str | None]]:
-        """Return the checks of readiness by name."""
-        found = {self.store_check: self.outbox_trouble}
-        return found if self.service_check is None else {**found, self.service_check: self.trouble}
 
     def stuck(self) -> str | None:
         """Return the reason why this process must be restarted, or None."""

@@ -14,16 +14,9 @@ from schemas.known import Known
 from schemas.state import ROW_TYPES, Row
 from sinks.postgres import tables
 from sinks.postgres.loading import QUERIES, SHAPES
-from sinks.postgres.outboxes import OUTBOXES
 from tests.kits.rulekit import CONFIG, unique_columns
 
 EACH = pytest.mark.parametrize("kind", get_args(Row), ids=lambda kind: kind.__name__)
-
-LOG = {"events", "erasures", "dead_letters", "positions", "brakes"}
-SYSTEM = {
-    *("audit_differences", "audit_log", "audit_objects", "audits", "backfills", "database_identity", "outages"),
-    *("rebuilds", "reconciliations", "system_mode", "unsubscribed"),
-}
 
 
 def test_each_class_with_a_key_is_a_row_type() -> None:
@@ -59,13 +52,6 @@ def test_the_rules_of_the_tests_have_the_unique_constraints_of_the_table(kind: t
     assert is_dataclass(kind)
     names = {field.name for field in fields(kind)}
     assert all(set(columns) <= names for columns in unique_columns(kind))
-
-
-def test_each_table_is_state_or_an_outbox_or_named_here() -> None:
-    """What is neither is not applied by rules: a new table gets its place in the docs of the database by this list."""
-    names = {str(table.name) for table in tables.metadata.tables.values()}
-    derived = {str(table.name) for table in tables.STATE_TABLES.values()} | {outbox.name for outbox in OUTBOXES}
-    assert names - derived == LOG | SYSTEM
 
 
 def test_unique_constraints_are_those_of_the_store() -> None:

@@ -1,0 +1,16 @@
+"""Describes what pydantic found wrong with settings, in one line and without the values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+
+def one_line(error: ValidationError, name: Callable[[tuple[int | str, ...]], str]) -> str:
+    # `error["input"]` is left out: the value may be a secret. An error without location concerns several settings, and
+    # its message names them.
+    found = error.errors(include_input=False, include_url=False)
+    return "; ".join(
+        f"{name(e['loc'])}: {e['msg']}" if e["loc"] else e["msg"].removeprefix("Value error, ") for e in found
+    )
