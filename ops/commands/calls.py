@@ -9,13 +9,11 @@ import typer
 
 from ops.commands.outbox_rows import OutboxCommand
 from ops.commands.terminal import Column
-from sinks.postgres.outboxes import STRIPE_CALLS
 from sinks.stripe_calls.calls import Calls
 
 app = typer.Typer(help="List the calls to Stripe's API, and requeue failed ones.", no_args_is_help=True)
 
 CALLS = OutboxCommand(
-    outbox=STRIPE_CALLS,
     claims=Calls,
     noun="call",
     columns=(
@@ -63,7 +61,7 @@ def ls(
     """
     wanted = None if every else status.value
     rows, total = CALLS.ask(
-        "ls", lambda calls: calls.listed(status=wanted, kind=purpose, customer_id=customer, limit=limit)
+        "calls ls", lambda calls: calls.listed(status=wanted, kind=purpose, customer_id=customer, limit=limit)
     )
     CALLS.show(rows, total, wanted=wanted, as_json=as_json)
 
@@ -83,7 +81,7 @@ def requeue(
     Exits 1 if a given key does not belong to a failed call.
     """
     CALLS.change(
-        "requeue",
+        "calls requeue",
         keys,
         every,
         lambda calls, chosen, entry: calls.requeue(keys=chosen, kind=purpose, limit=limit, entry=entry),

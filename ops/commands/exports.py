@@ -10,12 +10,10 @@ from ops.commands.outbox_rows import OutboxCommand
 from ops.commands.terminal import Column
 from schemas.export import ExportStatus
 from sinks.exports.orders import ExportOrders
-from sinks.postgres.outboxes import EXPORTS
 
 app = typer.Typer(help="List the orders of export archives, and requeue failed ones.", no_args_is_help=True)
 
 ORDERS = OutboxCommand(
-    outbox=EXPORTS,
     claims=ExportOrders,
     noun="export",
     columns=(
@@ -52,7 +50,9 @@ def ls(
     Example: billing exports ls --status queued --json
     """
     wanted = None if every else status.value
-    rows, total = ORDERS.ask("ls", lambda orders: orders.listed(status=wanted, customer_id=customer, limit=limit))
+    rows, total = ORDERS.ask(
+        "exports ls", lambda orders: orders.listed(status=wanted, customer_id=customer, limit=limit)
+    )
     ORDERS.show(rows, total, wanted=wanted, as_json=as_json)
 
 
@@ -69,7 +69,7 @@ def requeue(
     Exits 1 if a given key does not belong to a failed order.
     """
     ORDERS.change(
-        "requeue",
+        "exports requeue",
         keys,
         every,
         lambda orders, chosen, entry: orders.requeue(keys=chosen, limit=limit, entry=entry),

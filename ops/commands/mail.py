@@ -19,14 +19,12 @@ from sinks.email.outbox import Outbox
 from sinks.email.samples import _sample_config, write_previews
 from sinks.outbox.claims import Depth
 from sinks.outbox.outages import PresentOutage
-from sinks.postgres.outboxes import EMAILS
 
 app = typer.Typer(
     help="List the e-mails in the outbox, requeue failed ones, or preview the templates.", no_args_is_help=True
 )
 
 MAILS = OutboxCommand(
-    outbox=EMAILS,
     claims=Outbox,
     noun="mail",
     columns=(
@@ -79,7 +77,7 @@ def ls(
         found, total = await outbox.listed(status=wanted, kind=template, customer_id=customer, limit=limit)
         return found, total, await outbox.depth(), await outbox.outages()
 
-    rows, total, depth, outages = MAILS.ask("ls", ask)
+    rows, total, depth, outages = MAILS.ask("mail ls", ask)
     if depth.oldest_queued_at is not None:
         note(f"{depth.open} queued, the oldest since {depth.oldest_queued_at:%Y-%m-%d %H:%M} UTC")
     for outage in outages:
@@ -102,7 +100,7 @@ def requeue(
     Exits 1 if a given key does not belong to a failed or withheld mail.
     """
     MAILS.change(
-        "requeue",
+        "mail requeue",
         keys,
         every,
         lambda outbox, chosen, entry: outbox.requeue(
@@ -128,7 +126,7 @@ def discard(
     Exits 1 if a given key does not belong to a queued or failed mail.
     """
     MAILS.change(
-        "discard",
+        "mail discard",
         keys,
         every,
         lambda outbox, chosen, entry: outbox.discard(
@@ -148,7 +146,7 @@ def show(key: Annotated[str, typer.Argument(help="Key of a mail, as listed by `b
 
     Exits 1 if there is no such mail.
     """
-    row = MAILS.ask("show", lambda outbox: outbox.show(key))
+    row = MAILS.ask("mail show", lambda outbox: outbox.show(key))
     if row is None:
         fail("mail show", f"no mail {key}")
     say_json(row)

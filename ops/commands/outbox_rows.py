@@ -21,7 +21,6 @@ from ops.commands.terminal import (
 )
 from sinks.outbox.claims import Claims
 from sinks.postgres.audit_log import AuditEntry
-from sinks.postgres.outboxes import Outbox
 
 C = TypeVar("C", bound=Claims[Any])
 T = TypeVar("T")
@@ -29,9 +28,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxCommand(Generic[C]):
-    """`billing COMMAND` of one outbox."""
+    """The commands of one outbox."""
 
-    outbox: Outbox
     claims: type[C]
     noun: str
     """One row in messages; with an s, several."""
@@ -39,9 +37,8 @@ class OutboxCommand(Generic[C]):
     cells: Callable[[Mapping[str, Any]], Sequence[object]]
     """Returns the cells of a row, one for each of `columns`."""
 
-    def ask(self, name: str, work: Callable[[C], Awaitable[T]]) -> T:
-        """Runs `work` on the outbox. `name` is the subcommand, for messages."""
-        command = f"{self.outbox.command} {name}"
+    def ask(self, command: str, work: Callable[[C], Awaitable[T]]) -> T:
+        """Runs `work` on the outbox, for this command."""
         settings = database_or_exit(command)
 
         async def go() -> T:
@@ -69,7 +66,7 @@ class OutboxCommand(Generic[C]):
 
     def change(
         self,
-        name: str,
+        command: str,
         keys: Sequence[str] | None,
         every: bool,
         work: Callable[[C, Sequence[str] | None, AuditEntry], Awaitable[Sequence[str]]],
@@ -81,12 +78,12 @@ class OutboxCommand(Generic[C]):
         the audit entry, which has the options. `changes` are the statuses that it changes. Exits 1 if a given key is
         not among the returned ones."""
         if bool(keys) == every:
-            refuse(f"{self.outbox.command} {name}", "give keys or --all")
+            refuse(command, "give keys or --all")
         chosen = None if every else list(keys or ())
-        entry = entry_for(f"{self.outbox.command} {name}", filter=keys_or_all(chosen, **options))
-        done = self.ask(name, lambda claims: work(claims, chosen, entry))
+        entry = entry_for(command, filter=keys_or_all(chosen, **options))
+        done = self.ask(command, lambda claims: work(claims, chosen, entry))
         for key in done:
             say(key)
-        note(f"{len(done)} {name.rstrip('e')}ed")
+        note(f"{len(done)} {command.split()[-1].rstrip('e')}ed")
         if missing := sorted(set(chosen or ()) - set(done)):
-            fail(f"{self.outbox.command} {name}", f"not a {changes} {self.noun}: {', '.join(missing)}")
+            fail(command, f"not a {changes} {self.noun}: {', '.join(missing)}")
