@@ -16,8 +16,7 @@ import structlog
 from prometheus_client import Counter
 
 from schemas.errors import BillingError
-from schemas.settings import Config, InvalidSettings, Settings
-from sinks.stripe_api.api import ApiTrouble
+from schemas.settings import Config, Settings
 
 log = structlog.get_logger(__name__)
 
@@ -75,10 +74,10 @@ class RepeatedTask(ABC):
                 if left <= timedelta(0):
                     left = await self.work()
                     jitter = self._jitter()
-            except (BillingError, ApiTrouble, InvalidSettings) as error:
-                left = self.failed(f"{type(error).__name__}: {error}")
             except TurnTaken:
                 left = self.retry
+            except BillingError as error:
+                left = self.failed(f"{type(error).__name__}: {error}")
             except Exception as error:
                 # A bug in a task must not end the process that fires the timers.
                 log.exception(f"{self.name}.failed", action=f"{self.name}.failed")
