@@ -76,14 +76,14 @@ def exits(command: str, *, no: tuple[type[Exception], ...] = ()) -> Iterator[Non
     """Do for a block what `run_or_exit` does for a coroutine."""
     try:
         yield
-    except EXPECTED as error:
-        fail(command, error, exit_code_of(error))
     except no as error:
         first, *more = str(error).splitlines() or [type(error).__name__]
         error_line(command, first)
         for line in more:  # the output of a process that did not start
             note(line)
         raise typer.Exit(ExitCode.NO) from None
+    except EXPECTED as error:
+        fail(command, error, exit_code_of(error))
 
 
 def fail(command: str, message: object, code: ExitCode = ExitCode.NO) -> NoReturn:
