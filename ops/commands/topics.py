@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from eventlog.topics import TopicsUnusable, ensure_topics
-from ops.commands.terminal import exits, say, settings_and_config
+from ops.commands.terminal import exits, say, settings_or_exit, start_logging
+from schemas.settings import Config, load_config
 
 
 def topics(
@@ -26,7 +27,10 @@ def topics(
 
     Exits 1 if a topic has a different partition count, 2 if a setting is invalid, 3 if Kafka does not answer.
     """
-    settings, config = settings_and_config("topics")
+    settings = settings_or_exit("topics")
+    start_logging(settings)
+    with exits("topics"):  # the first two topics need no config, so there may be none yet
+        config = load_config(settings.config_path) if settings.config_path.exists() else Config()
     if partitions is not None:
         settings = settings.model_copy(update={"partitions": partitions})
     with exits("topics", no=(TopicsUnusable,)):

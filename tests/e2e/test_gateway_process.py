@@ -275,3 +275,5 @@ def test_topics_are_made_once_and_checked_after(kafka_bootstrap: str, topic_pref
     assert f"{topic_prefix}.events has 3 partitions" in other.stderr
     unreachable = billing("topics", env | {"BILLING_KAFKA_BOOTSTRAP": "127.0.0.1:1"})
     assert (unreachable.returncode, unreachable.stderr.count("\n")) == (3, 1)
+    (tmp_path / "unread.toml").write_text("[feed]\ntopic = true\n")
+    assert f"{topic_prefix}.changes: created, 3 partitions" in billing("topics", env).stdout
