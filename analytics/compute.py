@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from analytics.invoices import payments, recoveries
+from analytics.invoices import payments, recoveries, totals
 from analytics.timeline import Moment, Standing, in_order, timeline
 from schemas.figures import Fact, Figure, Movement, MovementKind, Owner, Risk, RiskOutcome
 from schemas.settings import Config
@@ -27,11 +27,13 @@ def figures_of(facts: Iterable[Fact], config: Config) -> list[Figure]:
     if not ordered:
         return []
     owner, moments = ordered[0].of, list(timeline(ordered, config))
+    paid = payments(owner, ordered)
     return [
         *movements(owner, moments),
         *risks(owner, moments),
         *recoveries(owner, ordered, moments, config),
-        *payments(owner, ordered),
+        *paid,
+        *totals(paid),
     ]
 
 

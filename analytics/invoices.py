@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from analytics.timeline import Moment
-from schemas.figures import Fact, FactKind, Owner, PaymentFigure, PaymentKind, Recovery, RiskOutcome
+from schemas.figures import Fact, FactKind, Owner, PaymentFigure, PaymentKind, PaymentTotal, Recovery, RiskOutcome
 from schemas.settings import Config, DunningStep
 from schemas.statuses import SubscriptionStatus as Status
 from schemas.stripe.invoice import SEND_INVOICE, StripeInvoice
@@ -100,6 +100,32 @@ def payments(owner: Owner, facts: Sequence[Fact]) -> list[PaymentFigure]:
                 add(PaymentKind.REFUND, charge_id, at, fact.data["currency"], fact.data["amount"] - so_far)
                 so_far = fact.data["amount"]
     return found
+
+
+def totals(figures: Iterable[PaymentFigure]) -> list[PaymentTotal]:
+    """Returns the sums of one owner's payment figures, one row for each currency."""
+    by_currency: dict[str, list[PaymentFigure]] = defaultdict(list)
+    for figure in figures:
+        by_currency[figure.currency].append(figure)
+    return [_total(currency, rows) for currency, rows in sorted(by_currency.items())]
+
+
+def _total(currency: str, rows: Sequence[PaymentFigure]) -> PaymentTotal:
+    amounts: dict[PaymentKind, list[int]] = defaultdict(list)
+    for row in rows:
+        amounts[row.kind].append(row.amount)
+    paid = amounts[PaymentKind.INVOICE] + amounts[PaymentKind.PURCHASE]
+    return PaymentTotal(
+        account=rows[0].account,
+        livemode=rows[0].livemode,
+        owner=rows[0].owner,
+        currency=currency,
+        payments=len(paid),
+        amount=sum(paid),
+        unpaid=len(amounts[PaymentKind.FAILED]),
+        unpaid_amount=sum(amounts[PaymentKind.FAILED]),
+        refunded=sum(amounts[PaymentKind.REFUND]),
+    )
 
 
 def _is_counted(purchase: Fact, by_invoice: Mapping[str, InvoiceHistory]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from sqlalchemy import text
@@ -12,7 +13,10 @@ from sinks.postgres.failures import classified
 
 # `@kinds` and `@where` are placeholders for SQL that the statements share.
 _KINDS = ("new", "expansion", "contraction", "churn", "reactivation")
-_KIND_SUMS = ", ".join(f"coalesce(sum(amount) FILTER (WHERE kind = '{kind}'), 0)::bigint AS {kind}" for kind in _KINDS)
+_KIND_SUMS = ", ".join(
+    f"coalesce(sum(amount) FILTER (WHERE kind = '{kind}' AND @since), 0)::bigint AS {kind}" for kind in _KINDS
+)
+_SINCE = "(CAST(:since AS date) IS NULL OR {column} >= :since)"
 _WHERE = "WHERE account = :account AND (CAST(:livemode AS boolean) IS NULL OR livemode = :livemode)"
 
 
@@ -22,6 +26,8 @@ class Scope:
 
     account: str = ""
     livemode: bool | None = None
+    since: date | None = None
+    """The first day (UTC) whose movements, payments, failures and ends count; all if None. MRR itself is today's."""
 
 
 _MRR = {
@@ -32,16 +38,18 @@ FROM analytics.movements @where GROUP BY livemode, currency ORDER BY livemode, c
 SELECT livemode, currency, plan, sum(amount)::bigint AS mrr, @kinds
 FROM analytics.movements @where GROUP BY livemode, currency, plan ORDER BY livemode, currency, plan""",
     "day": """
-SELECT livemode, currency, day,
-       (sum(sum(amount)) OVER (PARTITION BY livemode, currency ORDER BY day))::bigint AS mrr, @kinds
-FROM analytics.movements @where GROUP BY livemode, currency, day ORDER BY livemode, currency, day""",
+SELECT * FROM (
+    SELECT livemode, currency, day,
+           (sum(sum(amount)) OVER (PARTITION BY livemode, currency ORDER BY day))::bigint AS mrr, @kinds
+    FROM analytics.movements @where GROUP BY livemode, currency, day
+) AS days WHERE @since ORDER BY livemode, currency, day""",
 }
 
 _RISK = """
 SELECT livemode, currency,
        coalesce(sum(mrr) FILTER (WHERE outcome = 'open'), 0)::bigint AS at_risk,
-       coalesce(sum(mrr) FILTER (WHERE outcome = 'recovered'), 0)::bigint AS recovered,
-       coalesce(sum(mrr) FILTER (WHERE outcome = 'lost'), 0)::bigint AS lost
+       coalesce(sum(mrr) FILTER (WHERE outcome = 'recovered' AND @since), 0)::bigint AS recovered,
+       coalesce(sum(mrr) FILTER (WHERE outcome = 'lost' AND @since), 0)::bigint AS lost
 FROM analytics.risks @where GROUP BY livemode, currency ORDER BY livemode, currency"""
 
 _RECOVERY = """
@@ -54,12 +62,12 @@ SELECT livemode, currency, count(*) AS failed,
        coalesce(sum(amount) FILTER (WHERE outcome = 'recovered'), 0)::bigint AS recovered_amount,
        coalesce(sum(amount) FILTER (WHERE outcome = 'lost'), 0)::bigint AS lost_amount,
        (percentile_disc(0.5) WITHIN GROUP (ORDER BY seconds) FILTER (WHERE outcome = 'recovered')) AS median_seconds
-FROM analytics.recoveries @where GROUP BY livemode, currency ORDER BY livemode, currency"""
+FROM analytics.recoveries @where AND @since GROUP BY livemode, currency ORDER BY livemode, currency"""
 
 _STEPS = """
 SELECT livemode, step, count(*) FILTER (WHERE outcome = 'recovered') AS recovered,
        count(*) FILTER (WHERE outcome = 'lost') AS lost, count(*) FILTER (WHERE outcome = 'open') AS open
-FROM analytics.recoveries @where GROUP BY livemode, step ORDER BY livemode, step"""
+FROM analytics.recoveries @where AND @since GROUP BY livemode, step ORDER BY livemode, step"""
 
 _PAYMENTS = """
 SELECT livemode, currency,
@@ -69,7 +77,22 @@ SELECT livemode, currency,
        count(*) FILTER (WHERE kind = 'failed') AS unpaid,
        coalesce(sum(amount) FILTER (WHERE kind = 'failed'), 0)::bigint AS unpaid_amount,
        coalesce(sum(amount) FILTER (WHERE kind = 'refund'), 0)::bigint AS refunded
-FROM analytics.payments @where GROUP BY livemode, currency ORDER BY livemode, currency"""
+FROM analytics.payments @where AND day >= :since GROUP BY livemode, currency ORDER BY livemode, currency"""
+
+# One row for each customer instead of one for each payment, so it does not get slower with the years.
+_ALL_PAYMENTS = """
+SELECT livemode, currency, sum(payments)::bigint AS payments, sum(amount)::bigint AS amount,
+       count(*) FILTER (WHERE payments > 0) AS customers, sum(unpaid)::bigint AS unpaid,
+       sum(unpaid_amount)::bigint AS unpaid_amount, sum(refunded)::bigint AS refunded
+FROM analytics.payment_totals @where GROUP BY livemode, currency ORDER BY livemode, currency"""
+
+LACKS_TOTALS = """
+SELECT NOT EXISTS (SELECT FROM analytics.payment_totals) AND EXISTS (SELECT FROM analytics.payments)
+"""
+"""Whether an earlier version counted the payments, and their sums are still missing."""
+
+_DATES = {"mrr": "day", "risk": "ended_at", "recovery": "first_failed_at", "recovery_by_step": "first_failed_at"}
+"""The column that `since` is compared with."""
 
 
 async def figures(connection: AsyncConnection, scope: Scope, by: str) -> dict[str, list[dict[str, Any]]]:
@@ -77,19 +100,24 @@ async def figures(connection: AsyncConnection, scope: Scope, by: str) -> dict[st
 
     Raises StoreUnavailable.
     """
+    since = scope.since
+    if since is None:
+        with classified():
+            lacks = (await connection.execute(text(LACKS_TOTALS))).scalar_one()
+        since = date.min if lacks else None  # an earlier version's payments, until `billing analytics` has started
     statements = {
         "mrr": _MRR[by],
         "risk": _RISK,
         "recovery": _RECOVERY,
         "recovery_by_step": _STEPS,
-        "payments": _PAYMENTS,
+        "payments": _ALL_PAYMENTS if since is None else _PAYMENTS,
     }
+    arguments: dict[str, Any] = {"account": scope.account, "livemode": scope.livemode}
     found = {}
     for name, statement in statements.items():
         with classified():
-            rows = await connection.execute(
-                text(statement.replace("@kinds", _KIND_SUMS).replace("@where", _WHERE)),
-                {"account": scope.account, "livemode": scope.livemode},
-            )
+            sql = statement.replace("@kinds", _KIND_SUMS).replace("@where", _WHERE)
+            sql = sql.replace("@since", _SINCE.format(column=_DATES.get(name, "day")))
+            rows = await connection.execute(text(sql), arguments | ({"since": since} if ":since" in sql else {}))
         found[name] = [dict(row) for row in rows.mappings()]
     return found

@@ -15,6 +15,8 @@ from schemas.record import decode_headers
 from schemas.settings import Config, Settings
 
 _OWNERS = 500
+_FACTS = 20_000
+"""Facts that one transaction deletes, in about a tenth of a second."""
 
 
 async def recount(settings: Settings, config: Config, *, forget: bool = False) -> tuple[Counted, int]:
@@ -28,9 +30,10 @@ async def recount(settings: Settings, config: Config, *, forget: bool = False) -
     tail = await asyncio.to_thread(LogTail, settings.kafka, settings.events_topic, begin=FROM_START)
     everything = {(settings.events_topic, partition) for partition in tail.bounds}
     try:
-        if forget:
+        forgotten = _FACTS if forget else 0
+        while forgotten == _FACTS:
             async with store.transaction(everything) as transaction:
-                await transaction.forget()
+                forgotten = await transaction.forget(_FACTS)
         counted, owners, last = Counted(), 0, None
         batches = tail.read(follow=False)
         while (batch := await asyncio.to_thread(next, batches, None)) is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from pydantic import SecretStr
 
+from analytics.queries import LACKS_TOTALS
 from analytics.tables import FIGURE_TABLES, facts
 from schemas.figures import FIGURE_KEYS, FIGURE_TYPES, Fact, Figure, Owner
 from sinks.postgres.failures import classified
@@ -47,6 +48,18 @@ _OWNERS_AFTER = """
 SELECT DISTINCT account, livemode, owner FROM analytics.facts WHERE (account, livemode, owner) > ($1, $2, $3)
 ORDER BY account, livemode, owner LIMIT $4
 """
+_FORGET = """
+DELETE FROM analytics.facts WHERE event_id IN (SELECT event_id FROM analytics.facts ORDER BY event_id LIMIT $1)
+"""
+_FILL_MS = 600_000
+_FILL_TOTALS = """
+INSERT INTO analytics.payment_totals
+    (account, livemode, owner, currency, payments, amount, unpaid, unpaid_amount, refunded)
+SELECT account, livemode, owner, currency, count(*) FILTER (WHERE kind IN ('invoice', 'purchase')),
+    coalesce(sum(amount) FILTER (WHERE kind IN ('invoice', 'purchase')), 0), count(*) FILTER (WHERE kind = 'failed'),
+    coalesce(sum(amount) FILTER (WHERE kind = 'failed'), 0), coalesce(sum(amount) FILTER (WHERE kind = 'refund'), 0)
+FROM analytics.payments GROUP BY account, livemode, owner, currency
+"""
 _STRAYS = (
     "SELECT 1 FROM analytics.facts AS t WHERE t.account = f.account AND t.livemode = f.livemode AND t.owner = f.owner"
 )
@@ -68,9 +81,21 @@ class FigureStore:
 
         Raises StoreUnavailable, InvalidSettings.
         """
-        return cls(
+        store = cls(
             await make_pool(url, application="billing-analytics", min_size=1, max_size=pool_size, parameters=PLANNING)
         )
+        await store._fill_totals()
+        return store
+
+    async def _fill_totals(self) -> None:
+        """Makes the totals of payments that an earlier version counted: once, after migration 0024."""
+        with classified():
+            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_S) as connection, connection.transaction():
+                if await connection.fetchval(LACKS_TOTALS):
+                    await connection.execute(f"SET LOCAL statement_timeout = {_FILL_MS}")
+                    await connection.execute("LOCK TABLE analytics.payment_totals IN SHARE ROW EXCLUSIVE MODE")
+                    if await connection.fetchval(LACKS_TOTALS):
+                        await connection.execute(_FILL_TOTALS, timeout=_FILL_MS / 1000)
 
     async def close(self) -> None:
         """Waits up to CONNECT_TIMEOUT_S seconds for connections in use, then ends them."""
@@ -141,10 +166,11 @@ class FigureTransaction:
             rows = await self._connection.fetch(_OWNERS_AFTER, *(last or Owner("", False, "")), limit)
         return [Owner(*row) for row in rows]
 
-    async def forget(self) -> None:
-        """Deletes all facts. The caller must update the figures afterwards (`drop_strays` or a recompute)."""
+    async def forget(self, most: int) -> int:
+        """Deletes up to `most` facts; returns how many. The caller updates the figures after the last ones."""
         with classified():
-            await self._connection.execute("DELETE FROM analytics.facts")
+            tag = await self._connection.execute(_FORGET, most)
+        return int(tag.rpartition(" ")[2])
 
     async def drop_strays(self) -> int:
         """Deletes the figures of owners that have no facts. Returns the number of rows."""

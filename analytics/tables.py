@@ -103,9 +103,18 @@ payments = Table(
     one_of("kind", *figures.PaymentKind),
 )
 
+payment_totals = Table(
+    "payment_totals",
+    metadata,
+    *_owner(),
+    text("currency", key=True),
+    *(_money(name) for name in ("payments", "amount", "unpaid", "unpaid_amount", "refunded")),
+)
+
 FIGURE_TABLES: dict[type[figures.Figure], Table] = {
     figures.Movement: movements,
     figures.Risk: risks,
     figures.Recovery: recoveries,
     figures.PaymentFigure: payments,
+    figures.PaymentTotal: payment_totals,
 }

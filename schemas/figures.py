@@ -147,8 +147,25 @@ class PaymentFigure:
     day: date
 
 
-Figure = Movement | Risk | Recovery | PaymentFigure
-FIGURE_TYPES: tuple[type[Figure], ...] = (Movement, Risk, Recovery, PaymentFigure)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentTotal:
+    """The sums of an owner's payment figures in one currency, so that a report reads one row for each customer."""
+
+    account: str
+    livemode: bool
+    owner: str
+    currency: str
+    payments: int
+    """Number of paid invoices and purchases; `amount` is their sum."""
+    amount: int
+    unpaid: int
+    """Number of unpaid invoices; `unpaid_amount` is their sum."""
+    unpaid_amount: int
+    refunded: int
+
+
+Figure = Movement | Risk | Recovery | PaymentFigure | PaymentTotal
+FIGURE_TYPES: tuple[type[Figure], ...] = (Movement, Risk, Recovery, PaymentFigure, PaymentTotal)
 """In the order in which they are written."""
 
 FIGURE_KEYS: Mapping[type[Figure], tuple[str, ...]] = {
@@ -156,4 +173,5 @@ FIGURE_KEYS: Mapping[type[Figure], tuple[str, ...]] = {
     Risk: ("account", "livemode", "owner", "subscription_id", "began_at"),
     Recovery: ("account", "livemode", "owner", "invoice_id"),
     PaymentFigure: ("account", "livemode", "owner", "subject", "at"),
+    PaymentTotal: ("account", "livemode", "owner", "currency"),
 }

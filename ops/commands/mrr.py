@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -25,16 +26,20 @@ def mrr(
     by: Annotated[By, typer.Option("--by", help="Break down MRR and its movements by this.")] = By.CURRENCY,
     mode: Annotated[Mode | None, typer.Option("--mode", help="Only live mode or only test mode.")] = None,
     account: Annotated[str, typer.Option("--account", help="Connected account. Default: your own account.")] = "",
+    since: Annotated[
+        datetime | None,
+        typer.Option("--since", formats=["%Y-%m-%d"], help="First day (UTC) whose movements and payments count."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show MRR and its movements, revenue at risk, recovery of failed payments, and payments.
 
-    Example: billing mrr --by plan --json
+    Example: billing mrr --by plan --since 2026-01-01 --json
 
     Amounts are in minor units, times in UTC. Exits 2 if a setting is missing, 3 if the database does not answer.
     """
     settings = database_or_exit("mrr")
-    scope = Scope(account, mode.livemode if mode is not None else None)
+    scope = Scope(account, mode.livemode if mode is not None else None, since.date() if since is not None else None)
 
     async def answer() -> dict[str, list[dict[str, Any]]]:
         async with reading(settings.database_url) as connection:

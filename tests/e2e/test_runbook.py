@@ -329,7 +329,8 @@ def test_the_alarms_are_those_of_the_rules_file_and_lead_to_a_section() -> None:
     rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (\w+) \| .+ \| \[.+\]\(#([\w-]+)\) \|$", RUNBOOK, re.MULTILINE)
     documented = [(name, expression.replace(r"\|", "|"), held, anchor) for name, expression, held, anchor in rows]
     assert documented == [
-        (rule["alert"], rule["expr"], rule["for"], rule["annotations"]["runbook"].partition("#")[2]) for rule in ALERTS
+        (rule["alert"], rule["expr"], rule["for"], rule["annotations"]["runbook_url"].partition("#")[2])
+        for rule in ALERTS
     ]
     assert set(re.findall(r"\]\(#([\w-]+)\)", RUNBOOK)) <= sections(RUNBOOK).keys()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
 
 import orjson
@@ -17,13 +18,14 @@ from sqlalchemy import CheckConstraint, Connection, inspect
 from analytics.book import Book
 from analytics.compute import figures_of
 from analytics.facts import fact_of, is_counted
+from analytics.queries import Scope, figures
 from analytics.store import FigureStore
 from analytics.tables import metadata
 from local.demo.people import Step
 from local.demo.story import story
 from local.stripe.builder import Json
 from schemas.figures import FIGURE_TYPES, Figure
-from sinks.postgres.pool import make_engine
+from sinks.postgres.pool import make_engine, reading
 from tests.kits.analyticskit import BEGIN, CONFIG, make
 from tests.kits.storekit import ask
 
@@ -118,6 +120,48 @@ async def test_a_recount_repairs_what_was_changed_and_finds_nothing_else(
     assert await rows(figure_store) == expected(DELIVERIES)
     async with figure_store.transaction([]) as transaction:
         assert await book.recompute(transaction, await transaction.owners_after(None, 1000)) == 0
+
+
+async def test_the_report_of_all_payments_is_the_one_of_the_single_payments(book: Book, database: SecretStr) -> None:
+    """It reads one row for each customer. Those of an earlier version are summed up when analytics starts."""
+    await book.take(DELIVERIES)
+    async with reading(database) as connection:
+        found = await figures(connection, Scope(), "currency")
+        every = await figures(connection, Scope(since=date(2000, 1, 1)), "currency")
+    assert found == every
+    assert found["payments"][0]["payments"] > 0
+    await ask(database, "DELETE FROM analytics.payment_totals")
+    async with reading(database) as connection:
+        assert await figures(connection, Scope(), "currency") == found
+    for _ in range(2):
+        filled = await FigureStore.connect(database)
+        assert await rows(filled) == expected(DELIVERIES)
+        await filled.close()
+
+
+async def test_since_leaves_out_what_happened_before_but_not_its_mrr(book: Book, database: SecretStr) -> None:
+    await book.take(DELIVERIES)
+    async with reading(database) as connection:
+        always = await figures(connection, Scope(), "day")
+        days = sorted({row["day"] for row in always["mrr"]})
+        later = await figures(connection, Scope(since=days[-1]), "day")
+        by_currency = await figures(connection, Scope(since=days[-1] + timedelta(days=1)), "currency")
+        now = await figures(connection, Scope(), "currency")
+    assert later["mrr"] == [row for row in always["mrr"] if row["day"] >= days[-1]]
+    assert [row["mrr"] for row in by_currency["mrr"]] == [row["mrr"] for row in now["mrr"]]
+    assert all(row[kind] == 0 for row in by_currency["mrr"] for kind in ("new", "expansion", "churn"))
+
+
+async def test_facts_are_deleted_in_pages(book: Book, figure_store: FigureStore) -> None:
+    await book.take(DELIVERIES)
+    deleted: list[int] = []
+    while not deleted or deleted[-1]:
+        async with figure_store.transaction([]) as transaction:
+            deleted.append(await transaction.forget(2))
+    assert len(deleted) > 3
+    assert max(deleted) == 2
+    async with figure_store.transaction([]) as transaction:
+        assert await transaction.owners_after(None, 10) == []
 
 
 async def test_the_migrated_schema_is_the_one_of_the_tables(database: SecretStr) -> None:

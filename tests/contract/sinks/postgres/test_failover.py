@@ -51,7 +51,7 @@ async def _figures(url: SecretStr) -> tuple[Work, Close]:
 
     async def work() -> None:
         async with figures.transaction([("t", 1)]) as transaction:
-            await transaction.forget()
+            await transaction.forget(10)
 
     return work, figures.close
 

@@ -1,0 +1,66 @@
+{{- define "billing.name" -}}
+{{- printf "%s" .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "billing.labels" -}}
+app.kubernetes.io/name: billing-stream
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "billing.selector" -}}
+app.kubernetes.io/name: billing-stream
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .process }}
+{{- end }}
+
+{{- define "billing.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* Settings without secrets, then the operator's secret. `process` and `of` are empty for a job. */}}
+{{- define "billing.env" -}}
+env:
+  {{- range $name, $value := .root.Values.settings }}
+  - {name: {{ $name }}, value: {{ $value | quote }}}
+  {{- end }}
+  - {name: BILLING_STATE_DIR, value: /tmp/billing}
+  {{- if .of }}
+  - {name: BILLING_CONFIG, value: /etc/billing/config.toml}
+  - {name: BILLING_OPS_HOST, value: 0.0.0.0}
+  - {name: BILLING_OPS_PORT, value: "9090"}
+  {{- if .of.public }}
+  - {name: BILLING_GATEWAY_HOST, value: 0.0.0.0}
+  - {name: BILLING_GATEWAY_PORT, value: "8080"}
+  {{- end }}
+  {{- if .of.stable }}
+  - {name: BILLING_MEMBER_ID, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+  {{- end }}
+  {{- if .root.Values.exports.existingClaim }}
+  - {name: BILLING_EXPORTS_URL, value: /var/lib/billing/exports}
+  {{- else if .root.Values.exports.url }}
+  - {name: BILLING_EXPORTS_URL, value: {{ .root.Values.exports.url | quote }}}
+  {{- end }}
+  {{- end }}
+envFrom:
+  - secretRef: {name: {{ .root.Values.existingSecret }}}
+{{- end }}
+
+{{- define "billing.containerSecurity" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "billing.podSecurity" -}}
+automountServiceAccountToken: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  seccompProfile: {type: RuntimeDefault}
+{{- end }}

@@ -1,0 +1,199 @@
+"""deploy/helm: the chart renders, Kubernetes accepts its manifests, and they do what docs/kubernetes.md says."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from ops.cli import COMMANDS
+from schemas.settings import Settings
+from tests.paths import ROOT
+
+CHART = ROOT / "deploy" / "helm" / "billing-stream"
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+LEAST = {"settings": {"BILLING_KAFKA_BOOTSTRAP": "kafka:9092"}, "config": 'mode = "test"\n'}
+ALL = {
+    **LEAST,
+    "processes": {
+        "gateway": {"autoscaling": {"enabled": True}},
+        "worker": {"autoscaling": {"enabled": True, "maxReplicas": 40}},
+    },
+    "exports": {"existingClaim": "exports"},
+    "ingress": {"enabled": True, "host": "hooks.example.com", "tlsSecret": "tls", "className": "nginx"},
+    "networkPolicy": {"enabled": True},
+    "metrics": {"serviceMonitor": True, "prometheusRule": True, "docsUrl": "https://wiki.example.com/"},
+    "imagePullSecrets": [{"name": "registry"}],
+    "nodeSelector": {"disk": "ssd"},
+    "tolerations": [{"key": "billing", "operator": "Exists"}],
+    "serviceAccount": {"annotations": {"a": "b"}},
+    "podAnnotations": {"c": "d"},
+}
+KUBERNETES = "1.31"
+
+
+def rendered(values: dict[str, Any]) -> list[dict[str, Any]]:
+    helm = pytest.importorskip("helm_python", reason="pip install helm-python-sdk")
+    chart = helm.Chart.load(str(CHART))
+    manifests = chart.render(values, name="billing", namespace="billing", is_install=True)
+    pages = [text for path, text in sorted(manifests.items()) if path.endswith(".yaml")]
+    return [document for text in pages for document in yaml.safe_load_all(text) if document]
+
+
+def of_kind(found: list[dict[str, Any]], *kinds: str) -> dict[str, dict[str, Any]]:
+    return {document["metadata"]["name"]: document for document in found if document["kind"] in kinds}
+
+
+def pods(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {
+        name: document["spec"]["template"]["spec"]
+        for name, document in of_kind(found, "Deployment", "StatefulSet", "Job").items()
+    }
+
+
+def environment(pod: dict[str, Any]) -> dict[str, Any]:
+    (container,) = pod["containers"]
+    names = [entry["name"] for entry in container["env"]]
+    assert len(names) == len(set(names))
+    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
+
+
+def test_the_chart_has_the_alarms_of_the_docs() -> None:
+    """Helm reads no file outside the chart, so it is a copy: `cp docs/alerts.yml deploy/helm/billing-stream/files/`."""
+    assert (CHART / "files" / "alerts.yml").read_bytes() == (ROOT / "docs" / "alerts.yml").read_bytes()
+
+
+def test_each_process_and_job_is_a_command() -> None:
+    assert VALUES["processes"].keys() | VALUES["jobs"].keys() <= COMMANDS.keys()
+
+
+def test_each_setting_that_the_chart_sets_exists() -> None:
+    text = "".join(path.read_text() for path in (CHART / "templates").iterdir()) + (CHART / "values.yaml").read_text()
+    named = {name.removeprefix("BILLING_").lower() for name in re.findall(r"BILLING_[A-Z_]+[A-Z]", text)}
+    known = {str(field.alias or name) for name, field in Settings.model_fields.items()} | {"config"}
+    nested = {name for name in named if name.startswith("kafka_")}
+    assert len(named) > 10
+    assert named - nested <= known
+
+
+@pytest.mark.parametrize("values", [LEAST, ALL], ids=["least", "all"])
+def test_kubernetes_accepts_every_manifest(values: dict[str, Any]) -> None:
+    validator = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+    own = [document for document in rendered(values) if "monitoring.coreos.com" not in document["apiVersion"]]
+    assert len(own) > 10
+    for document in own:
+        validator.validate(document, KUBERNETES, strict=True)
+
+
+def test_helm_finds_nothing_to_improve() -> None:
+    helm = pytest.importorskip("helm_python", reason="pip install helm-python-sdk")
+    report = helm.lint(str(CHART), LEAST, strict=True)
+    assert report["errors"] == []
+    assert [message for message in report["messages"] if message["severity"] > 1] == []
+
+
+def test_every_process_runs_restricted_and_is_probed() -> None:
+    found = rendered(ALL)
+    assert len(pods(found)) == 7
+    for name, pod in pods(found).items():
+        (container,) = pod["containers"]
+        assert pod["securityContext"]["runAsNonRoot"], name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["requests"]
+        assert container["envFrom"] == [{"secretRef": {"name": "billing-stream"}}]
+    for name, document in of_kind(found, "Deployment", "StatefulSet").items():
+        (container,) = document["spec"]["template"]["spec"]["containers"]
+        assert container["livenessProbe"]["httpGet"]["path"] == "/livez", name
+        assert container["readinessProbe"]["httpGet"]["path"] == "/readyz", name
+
+
+def test_workers_keep_their_membership_and_never_outnumber_the_partitions() -> None:
+    found = rendered(ALL)
+    worker = of_kind(found, "StatefulSet")["billing-worker"]
+    member = environment(worker["spec"]["template"]["spec"])["BILLING_MEMBER_ID"]
+    assert member == {"fieldRef": {"fieldPath": "metadata.name"}}
+    scaler = of_kind(found, "HorizontalPodAutoscaler")["billing-worker"]["spec"]
+    assert scaler["maxReplicas"] == 12
+    assert scaler["metrics"][0]["external"]["metric"]["name"] == "billing_consumer_lag_records"
+    assert "replicas" not in worker["spec"]
+    helm = pytest.importorskip("helm_python", reason="pip install helm-python-sdk")
+    with pytest.raises(helm.HelmError, match="13 workers for 12 partitions"):
+        rendered({**LEAST, "processes": {"worker": {"replicas": 13}}})
+
+
+def test_every_process_with_several_pods_has_a_disruption_budget() -> None:
+    found = rendered(LEAST)
+    budgets = of_kind(found, "PodDisruptionBudget")
+    several = {
+        name
+        for name, document in of_kind(found, "Deployment", "StatefulSet").items()
+        if document["spec"]["replicas"] > 1
+    }
+    assert budgets.keys() == several == {"billing-gateway", "billing-worker", "billing-dispatcher", "billing-scheduler"}
+    assert all(budget["spec"]["maxUnavailable"] == 1 for budget in budgets.values())
+
+
+def test_tables_and_topics_are_made_before_the_processes_start() -> None:
+    jobs = of_kind(rendered(LEAST), "Job")
+    assert {name: job["spec"]["template"]["spec"]["containers"][0]["args"] for name, job in jobs.items()} == {
+        "billing-migrate": ["migrate"],
+        "billing-topics": ["topics"],
+    }
+    assert all(job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade" for job in jobs.values())
+
+
+def test_only_the_gateway_is_public_and_only_on_the_public_port() -> None:
+    found = rendered(ALL)
+    services = of_kind(found, "Service")
+    public = {name for name, service in services.items() if service["spec"].get("clusterIP") != "None"}
+    assert public == {"billing-gateway"}
+    (rule,) = of_kind(found, "Ingress")["billing"]["spec"]["rules"]
+    (path,) = rule["http"]["paths"]
+    assert path["backend"]["service"] == {"name": "billing-gateway", "port": {"name": "http"}}
+
+
+def test_the_alarms_lead_to_the_docs_of_the_team() -> None:
+    rules = of_kind(rendered(ALL), "PrometheusRule")["billing"]["spec"]["groups"][0]["rules"]
+    documented = yaml.safe_load((ROOT / "docs" / "alerts.yml").read_text())["groups"][0]["rules"]
+    assert [rule["expr"] for rule in rules] == [rule["expr"] for rule in documented]
+    assert all(rule["annotations"]["runbook_url"].startswith("https://wiki.example.com/docs/") for rule in rules)
+    monitor = of_kind(rendered(ALL), "ServiceMonitor")["billing"]["spec"]
+    assert monitor["jobLabel"] == "app.kubernetes.io/component"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "BILLING_KAFKA_BOOTSTRAP is required"),
+        ({"settings": {"BILLING_KAFKA_BOOTSTRAP": "k:9092"}}, "config or existingConfigMap"),
+        ({**LEAST, "settings": {"BILLING_DATABASE_URL": "postgresql://u:p@h/db"}}, "BILLING_DATABASE_URL"),
+        ({**LEAST, "config": 'secrets = ["whsec_0123456789abcdef0123"]'}, "config"),
+        ({**LEAST, "processes": {"worker": {"replicas": "two"}}}, "replicas"),
+        ({**LEAST, "wrokers": 3}, "wrokers"),
+    ],
+    ids=[
+        "no Kafka",
+        "no config",
+        "a secret as a setting",
+        "a webhook secret in the config",
+        "a text",
+        "a typing error",
+    ],
+)
+def test_wrong_values_are_refused_with_their_name(values: dict[str, Any], message: str) -> None:
+    helm = pytest.importorskip("helm_python", reason="pip install helm-python-sdk")
+    chart = helm.Chart.load(str(CHART))
+
+    def install() -> None:
+        chart.validate_schema(values)
+        rendered(values)
+
+    with pytest.raises(helm.HelmError, match=message):
+        install()
