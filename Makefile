@@ -11,7 +11,7 @@ HISTORIES ?= 1000
 LIVES ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test unit services services-stop check bench soak scale
+.PHONY: help install demo up down test unit services services-stop check bench soak scale fuzz
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -63,3 +63,6 @@ soak: $(STAMP) ## Inject faults under load, then check every row (ARGS="--seed 7
 
 scale: $(STAMP) ## Stop and start workers and a broker under load, measure pauses (ARGS="--workers 1,2,4,2,1", --help)
 	$(BIN)/python -m tests.chaos.scale $(or $(ARGS),--restart-worker --kill-worker --own-group)
+
+fuzz: $(STAMP) ## Post hostile requests and odd signed events, then check every process and event (ARGS="--seed 7", --help)
+	$(BIN)/python -m tests.chaos.fuzz $(ARGS)

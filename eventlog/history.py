@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -36,10 +37,18 @@ class Stretch:
 class HistoryReader:
     """Reads the records that the topic has when the reader is created. Blocks; not for concurrent use.
 
-    With `until`, each partition ends before its first record of that time or later. All methods raise LogUnavailable.
+    With `until`, each partition ends before its first record of that time or later. With `starts`, only these
+    partitions are read, each from its offset. All methods raise LogUnavailable.
     """
 
-    def __init__(self, access: KafkaAccess, topic: str, *, until: datetime | None = None) -> None:
+    def __init__(
+        self,
+        access: KafkaAccess,
+        topic: str,
+        *,
+        until: datetime | None = None,
+        starts: Mapping[int, int] | None = None,
+    ) -> None:
         self._access = access
         self._topic = topic
         self._consumer = client.consumer(
@@ -55,7 +64,7 @@ class HistoryReader:
         )
         try:
             with client.log_errors(access, f"{topic} can't be read"):
-                self.stretches = self._stretches(until)
+                self.stretches = self._stretches(until, starts)
                 self._open = {number for number, stretch in self.stretches.items() if stretch.first < stretch.end}
                 self._consumer.assign([TopicPartition(topic, p, self.stretches[p].first) for p in sorted(self._open)])
         except BaseException:
@@ -123,7 +132,7 @@ class HistoryReader:
         if message.offset() >= end - 1:
             self._open.discard(partition)
 
-    def _stretches(self, until: datetime | None) -> dict[int, Stretch]:
+    def _stretches(self, until: datetime | None, begin: Mapping[int, int] | None) -> dict[int, Stretch]:
         found = client.cluster_metadata(self._consumer, self._access, self._topic).topics[self._topic]
         if found.error is not None:
             raise KafkaException(found.error)
@@ -132,6 +141,7 @@ class HistoryReader:
                 TopicPartition(self._topic, partition), timeout=client.TIMEOUT_S
             )
             for partition in found.partitions
+            if begin is None or partition in begin
         }
         ends = {partition: high for partition, (_, high) in marks.items()}
         if until is not None:
@@ -140,7 +150,8 @@ class HistoryReader:
             for place in self._consumer.offsets_for_times(starts, timeout=client.TIMEOUT_S):
                 if place.offset >= 0:
                     ends[place.partition] = min(ends[place.partition], place.offset)
-        return {partition: Stretch(low, max(low, ends[partition])) for partition, (low, _) in sorted(marks.items())}
+        firsts = {partition: max(low, (begin or {}).get(partition, low)) for partition, (low, _) in marks.items()}
+        return {partition: Stretch(first, max(first, ends[partition])) for partition, first in sorted(firsts.items())}
 
 
 def _record(message: Any) -> Record:

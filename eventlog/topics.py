@@ -1,4 +1,4 @@
-"""Creates the topics of this system and checks their partition counts."""
+"""Creates the topics of this system, and compares existing ones with what it needs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from eventlog import client
+from eventlog.topic_settings import DAY_MS, Needs, describe, differences
 from schemas.errors import BillingError, LogUnavailable
 from schemas.record import MAX_DEAD_LETTER_BYTES, MAX_RECORD_BYTES
-from schemas.settings import Settings
+from schemas.settings import InvalidSettings, Settings
 
 TIMEOUT_S = 10.0
 
@@ -30,7 +31,8 @@ DEAD_KEPT_DAYS = 90
 CHANGES_KEPT_DAYS = 28
 
 
-_DAY_MS = 24 * 3600 * 1000
+LEAST_KEPT_DAYS = 7
+"""Fewer days do not outlast a long weekend's outage, or the search for the cause of dead letters."""
 
 
 class TopicsUnusable(BillingError):
@@ -52,12 +54,22 @@ class Wanted:
             replication_factor=replication_factor,
             config={
                 "cleanup.policy": "delete",
-                "retention.ms": str(self.kept_days * _DAY_MS),
-                "segment.ms": str(SEGMENT_DAYS * _DAY_MS),
+                "retention.ms": str(self.kept_days * DAY_MS),
+                "segment.ms": str(SEGMENT_DAYS * DAY_MS),
                 "max.message.bytes": str(self.max_bytes),
                 # With three replicas `acks=all` then needs at least two, so one broker may be down.
                 "min.insync.replicas": str(max(1, replication_factor - 1)),
             },
+        )
+
+    def needs(self, replication_factor: int, erase_after_days: int) -> Needs:
+        """What an existing topic must have. Events must be gone before their customer is erased, dead letters not."""
+        return Needs(
+            cleanup="delete",
+            max_bytes=self.max_bytes,
+            least_days=LEAST_KEPT_DAYS,
+            most_days=max(self.kept_days, erase_after_days - 2 * SEGMENT_DAYS),
+            replicas=replication_factor,
         )
 
 
@@ -69,6 +81,11 @@ def wanted_topics(settings: Settings, *, with_changes: bool = False) -> tuple[Wa
         Wanted(settings.dead_topic, DEAD_KEPT_DAYS, MAX_DEAD_LETTER_BYTES),
         *((changes,) if with_changes else ()),
     )
+
+
+def changelog_of(group: str) -> str:
+    """Returns the topic in which Faust keeps the worker's table of settled ids."""
+    return f"{group}-seen-changelog"
 
 
 def ensure_topics(settings: Settings, *, with_changes: bool = False, timeout_s: float = TIMEOUT_S) -> dict[str, str]:
@@ -98,8 +115,52 @@ def ensure_topics(settings: Settings, *, with_changes: bool = False, timeout_s: 
         if present[topic.name] != settings.partitions
     ]
     if wrong:
-        raise TopicsUnusable(f"{'; '.join(wrong)}; BILLING_PARTITIONS is {settings.partitions}")
+        raise TopicsUnusable(
+            f"{'; '.join(wrong)}; BILLING_PARTITIONS is {settings.partitions}: to change the count, run "
+            f"{_repartition(settings.partitions)} (docs/scaling.md)"
+        )
     return outcome
+
+
+def setting_differences(
+    settings: Settings, *, erase_after_days: int = EVENTS_KEPT_DAYS + 2, changelogs: tuple[str, ...] = ()
+) -> list[str]:
+    """Returns one line for each setting of an existing topic that is not as needed. Blocks. Raises LogUnavailable."""
+    wanted = {
+        topic.name: topic.needs(settings.replication_factor, erase_after_days)
+        for topic in wanted_topics(settings, with_changes=True)
+    }
+    wanted |= {name: Needs(cleanup="compact", replicas=settings.replication_factor) for name in changelogs}
+    found = describe(settings.kafka, wanted)
+    return [line for name, needs in wanted.items() if name in found for line in differences(found[name], needs)]
+
+
+def check_partitions(settings: Settings, changelogs: tuple[str, ...]) -> int:
+    """Returns the partition count that events, dead letters and changelogs share; a changelog may be missing yet.
+
+    Raises InvalidSettings if the counts differ or there is no events topic, and LogUnavailable.
+    """
+    partitions = client.partition_count(settings.kafka, settings.events_topic)
+    listed = partition_counts(settings)
+    others = {
+        name: listed[name] for name in (settings.dead_topic, settings.changes_topic, *changelogs) if name in listed
+    }
+    if different := [f"{name} {count}" for name, count in others.items() if count != partitions]:
+        raise InvalidSettings(
+            f"{settings.events_topic} has {partitions} partitions, but {', '.join(different)}: they must be equal, "
+            "or events of one customer are applied out of order. Stop the gateways and run "
+            f"{_repartition(max(partitions, *others.values()))} (docs/scaling.md)"
+        )
+    return partitions
+
+
+def _repartition(partitions: int) -> str:
+    return f"billing topics --repartition {partitions}"
+
+
+def partition_counts(settings: Settings) -> dict[str, int]:
+    """Returns the partition count of each topic of the cluster. Blocks. Raises LogUnavailable."""
+    return _partition_counts(client.admin(settings.kafka), settings, TIMEOUT_S)
 
 
 def _partition_counts(admin: AdminClient, settings: Settings, timeout_s: float) -> dict[str, int]:

@@ -58,9 +58,9 @@ _MAX_HEAD_BYTES = 64 * 1024
 """Bytes of all headers together: proxies add some to Stripe's, and a few may be long."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Gateway:
-    """The dependencies of the handlers. `create_app` builds it once."""
+    """The dependencies of the handlers. `create_app` builds it once; `use` replaces the endpoints."""
 
     endpoints: Mapping[str, WebhookEndpoint]
     publisher: Publisher
@@ -70,6 +70,11 @@ class Gateway:
     refusal_log: RefusalLog = field(default_factory=RefusalLog)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process stops soon: not ready, and each answer closes its connection."""
+
+    def use(self, endpoints: Mapping[str, WebhookEndpoint]) -> None:
+        """Makes later requests use these endpoints."""
+        self.metrics.expect(endpoints)
+        self.endpoints = endpoints
 
     def set_gauges(self) -> None:
         """Sets the gauges of records and bytes in flight. Called periodically; one call per request would cost more."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import html
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -61,9 +61,9 @@ class Unsubscriptions(Protocol):
 
 @dataclass(slots=True)
 class Links:
-    """The handlers and their dependencies; the entry point builds it. `secret` is the deployment's link secret."""
+    """The handlers and their dependencies; the entry point builds it. `secrets` are the deployment's link secrets."""
 
-    secret: bytes
+    secrets: Sequence[bytes]
     exports: Exports
     unsubscriptions: Unsubscriptions
     clock: Callable[[], datetime] = utc_now
@@ -82,7 +82,7 @@ class Links:
         export_id = request.match_info["export_id"]
         expires, signature = (_only(request, name) for name in ("expires", "signature"))
         started = time.perf_counter()
-        verdict = check_export_link(self.secret, export_id, expires, signature, self.clock())
+        verdict = check_export_link(self.secrets, export_id, expires, signature, self.clock())
         if verdict is LinkVerdict.FORGED:
             # The id is not logged: a forged link can contain anything.
             return _answer("export", "forged", 403, _INCOMPLETE)

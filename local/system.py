@@ -22,7 +22,9 @@ from local.stack.supervisor import Child, Supervisor
 from local.state_dir import AlreadyRunning, Claim, link_secret, own_config, write_env
 from schemas.environment import CLOCK_OFFSET
 from schemas.errors import BillingError
-from schemas.settings import Config, InvalidSettings, Settings, load_config
+from schemas.process_settings import SECRETS
+from schemas.settings import Config, InvalidSettings, Settings, load_config, secret_variables
+from schemas.webhook_secrets import VARIABLE as WEBHOOK_SECRET
 
 READY_TIMEOUT = 60.0
 """Seconds within which the processes must be ready after Kafka and Postgres answer."""
@@ -239,7 +241,19 @@ class System:
         )
 
     def _environment_of(self, name: str) -> dict[str, str]:
-        return {**self.env, "BILLING_STATE_DIR": str(self.state_dir / name), "PYTHONUNBUFFERED": "1"}
+        """Return what the process needs of the environment: no secret that it does not use."""
+        process = name.partition("-")[0]
+        unused = {
+            variable for variable, field in secret_variables().items() if field not in SECRETS.get(process, {field})
+        }
+        if process in SECRETS and process != "gateway":
+            unused.add(WEBHOOK_SECRET)
+        return {
+            **self.env,
+            **dict.fromkeys(unused, ""),
+            "BILLING_STATE_DIR": str(self.state_dir / name),
+            "PYTHONUNBUFFERED": "1",
+        }
 
     def _run(self, command: str) -> None:
         """Run a `billing` command to its end. Raises SystemNotStarted with the last lines of its output."""

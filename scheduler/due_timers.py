@@ -66,6 +66,12 @@ class Turn:
     def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         self._connection = connection
 
+    async def now(self) -> datetime:
+        """Returns the time of Postgres' clock."""
+        with classified():
+            found: datetime = await self._connection.fetchval("SELECT clock_timestamp()")
+        return found
+
     async def due(self, now: datetime, limit: int) -> list[Timer]:
         """Returns at most `limit` pending timers that are due at `now`, the longest overdue first."""
         with classified():

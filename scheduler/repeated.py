@@ -37,6 +37,8 @@ class RepeatedTask(ABC):
     """Begins the actions of the log."""
     runs: ClassVar[Counter]
     """Counts runs by `outcome`: done or failed."""
+    look: ClassVar[timedelta] = timedelta(days=1)
+    """Longest pause until `time_left` is asked again."""
 
     def __init__(
         self,
@@ -74,6 +76,8 @@ class RepeatedTask(ABC):
                 if left <= timedelta(0):
                     left = await self.work()
                     jitter = self._jitter()
+                else:
+                    left = min(left, self.look)
             except TurnTaken:
                 left = self.retry
             except BillingError as error:

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import orjson
 import structlog
@@ -49,11 +49,22 @@ class Scheduler:
     """The loop of one scheduler process. Any number may run; one works at a time."""
 
     def __init__(
-        self, connect: Connect, event_log: EventAppender, *, clock: Clock, batch: int = BATCH, poll_s: float = POLL_S
+        self,
+        connect: Connect,
+        event_log: EventAppender,
+        *,
+        clock: Clock,
+        ahead: timedelta | None = None,
+        batch: int = BATCH,
+        poll_s: float = POLL_S,
     ) -> None:
+        """With `ahead`, Postgres' clock decides what is due, moved by that time; else this process' own `clock`."""
         self._connect = connect
         self._event_log = event_log
         self._clock = clock
+        self._ahead = ahead
+        self._skew = timedelta(0)
+        """How far the clock that decides is ahead of this process' own."""
         self._batch = batch
         self._poll_s = poll_s
         self._timers: DueTimers | None = None
@@ -112,7 +123,7 @@ class Scheduler:
         finally:
             self._last_turn = time.monotonic()
         self._trouble, self._failures = None, 0
-        wait_s = (next_due - self._clock()).total_seconds() if next_due is not None else self._poll_s
+        wait_s = (next_due - self._clock() - self._skew).total_seconds() if next_due is not None else self._poll_s
         OVERDUE.set(max(0.0, -wait_s))
         if settled:
             return 0.0
@@ -140,7 +151,8 @@ class Scheduler:
         return self._timers
 
     async def _fire(self, turn: Turn) -> int:
-        now = self._clock()
+        now = self._clock() if self._ahead is None else await turn.now() + self._ahead
+        self._skew = now - self._clock()
         due = await turn.due(now, self._batch)
         waiting = await turn.waiting_events([timer.subject for timer in due if timer.kind == RETRY])
         entries = {timer.timer_key: _entry(timer, waiting, now) for timer in due}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,6 +16,8 @@ class DatabaseSettings(BaseSettings):
     """How to reach Postgres, and the names and defaults that lookups in it need."""
 
     model_config = SettingsConfigDict(env_prefix="BILLING_", frozen=True, extra="ignore")
+    needs_no_database: ClassVar[bool] = False
+    """Whether BILLING_DATABASE_URL may be missing (schemas/process_settings.py)."""
 
     database_pooler: Pooler = Pooler.AUTO
     """What is in front of Postgres: `none`, `session` or `transaction` (PgBouncer's pool_mode). `auto` finds out."""
@@ -26,6 +30,8 @@ class DatabaseSettings(BaseSettings):
     remote host without sslmode gets sslmode=require."""
     topic_prefix: str = "billing"
     """Prefix of the topics (`{prefix}.events`, `{prefix}.dead`) and of the names of the consumer groups."""
+    role_prefix: str = Field("billing", pattern=r"^[a-z_][a-z0-9_]{0,40}$")
+    """Prefix of the roles that `billing migrate --roles` makes: `billing_worker`, `billing_gateway` and so on."""
     brake_window: int = Field(200, ge=1, le=100_000)
     """A worker stops if, of this many latest events, at least `brake_least` and the share `brake_ratio` died, or if
     `brake_run` events in a row died."""
@@ -33,6 +39,8 @@ class DatabaseSettings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _database_url(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        if cls.needs_no_database and not url.get_secret_value():
+            return url
         direct: SecretStr | None = info.data.get("database_direct_url")
         found = DatabaseUrl(
             url.get_secret_value(),

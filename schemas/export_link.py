@@ -5,6 +5,7 @@ The signature covers the export's id and the expiry time. The gateway looks up t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from urllib.parse import urlencode
@@ -31,10 +32,15 @@ def export_url(public_url: str, secret: bytes, export_id: str, expires_at: datet
     return f"{public_url}/exports/{export_id}?{urlencode(signed)}"
 
 
-def check_export_link(secret: bytes, export_id: str, expires: str, signature: str, now: datetime) -> LinkVerdict:
-    """Checks the values of a request, which may be anything. Compares the signature in constant time."""
-    expected = _signature(secret, export_id, expires)
-    if not is_same(expected.encode(), signature.encode("utf-8", "surrogatepass")):
+def check_export_link(
+    secrets: Sequence[bytes], export_id: str, expires: str, signature: str, now: datetime
+) -> LinkVerdict:
+    """Checks the values of a request, which may be anything. Compares the signature in constant time.
+
+    A link of each of the secrets is valid.
+    """
+    given = signature.encode("utf-8", "surrogatepass")
+    if not any(is_same(_signature(secret, export_id, expires).encode(), given) for secret in secrets):
         return LinkVerdict.FORGED
     if not (expires.isascii() and expires.isdigit() and len(expires) <= _LONGEST_TIME):
         return LinkVerdict.FORGED  # signed with the right secret, but not by this module

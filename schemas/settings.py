@@ -11,7 +11,7 @@ import stat
 import tomllib
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AliasChoices,
@@ -20,17 +20,20 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import SettingsConfigDict
 
 from schemas.database_settings import DatabaseSettings
-from schemas.environment import FILE_SUFFIX, InvalidEnvironment, OptionalSecret, secrets_from_files, unknown_variables
+from schemas.dunning import DEFAULT_DUNNING as DEFAULT_DUNNING
+from schemas.dunning import DunningStep as DunningStep
+from schemas.environment import FILE_SUFFIX, InvalidEnvironment, OptionalSecret, secrets_from_files
 from schemas.errors import BillingError
 from schemas.feed_settings import Feed
 from schemas.invalid import one_line
 from schemas.kafka_settings import KafkaSettings
-from schemas.mail import DUNNING_MAILS
+from schemas.link_secrets import link_secrets
 from schemas.mail_settings import Mail as Mail
 
 FREE_PLAN = "free"
@@ -73,34 +76,6 @@ class Plan(_Frozen):
     name: str
     prices: tuple[str, ...] = ()
     limits: dict[str, int] = Field(default_factory=dict)
-
-
-class DunningStep(_Frozen):
-    """One step of the dunning sequence after a failed payment of an invoice (behaviours.md C3)."""
-
-    template: str
-    attempts: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Sent when `attempt_count` has one of these values."""
-    after_days: int | None = Field(None, ge=1)
-    """Sent this many days after the first failure, if the invoice is still unpaid."""
-    final: bool = False
-    """Sent when Stripe stops trying: no `next_payment_attempt`, or more attempts than any other step names."""
-
-    @model_validator(mode="after")
-    def _is_sent_at_one_time(self) -> DunningStep:
-        if self.template not in DUNNING_MAILS:
-            raise ValueError(f"{self.template} is not a dunning mail: these are {', '.join(sorted(DUNNING_MAILS))}")
-        if [bool(self.attempts), self.after_days is not None, self.final].count(True) != 1:
-            raise ValueError(f"{self.template} needs exactly one of attempts, after_days and final")
-        return self
-
-
-DEFAULT_DUNNING = (
-    DunningStep(template="payment-failed", attempts=(1,)),
-    DunningStep(template="payment-reminder", after_days=3),
-    DunningStep(template="payment-urgent", attempts=(2, 3)),
-    DunningStep(template="payment-final", final=True),
-)
 
 
 class Rules(_Frozen):
@@ -221,7 +196,8 @@ class Settings(DatabaseSettings, KafkaSettings):
     smtp_helo_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,253}[A-Za-z0-9])?$")
     """The name given to the mail server in EHLO. Default: this host's full name, or the domain of `mail.sender`."""
     link_secret: OptionalSecret = None
-    """Signs links in mails. Without it mails have no export link, and customers unsubscribe by mail."""
+    """Signs links in mails: 32 bytes or more. Two, separated by a comma, while it is changed: the first signs, both
+    verify. Without it mails have no export link, and customers unsubscribe by mail."""
     public_url: str = ""
     """Public URL of the gateway, for those links. By default the config's `mail.app_url`."""
     exports_url: str = ""
@@ -290,6 +266,18 @@ class Settings(DatabaseSettings, KafkaSettings):
     By default hourly if there is a Stripe key.
     """
 
+    @field_validator("link_secret")
+    @classmethod
+    def _link_secret_is_strong(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is not None:
+            link_secrets(given.get_secret_value())
+        return given
+
+    @property
+    def link_secrets(self) -> tuple[bytes, ...]:
+        """Returns the secrets that verify links, the one that signs first; none without BILLING_LINK_SECRET."""
+        return link_secrets(self.link_secret.get_secret_value()) if self.link_secret is not None else ()
+
     @property
     def reconcile_pause_s(self) -> float:
         """Returns the seconds between scheduled reconciliations, 0 if there are none."""
@@ -321,15 +309,16 @@ S = TypeVar("S", bound=DatabaseSettings)
 
 def load_settings() -> Settings:
     """Reads the environment. Raises InvalidSettings with one line that names each invalid setting."""
-    return _load(Settings)
+    return load(Settings)
 
 
 def load_database_settings() -> DatabaseSettings:
     """Reads only the settings of the database, for a command that uses nothing else. Raises as `load_settings`."""
-    return _load(DatabaseSettings)
+    return load(DatabaseSettings)
 
 
-def _load(kind: type[S]) -> S:
+def load(kind: type[S]) -> S:
+    """Reads the environment into settings of this kind. Raises InvalidSettings."""
     try:
         return kind(**_secrets_from_files(kind))
     except InvalidEnvironment as error:
@@ -338,17 +327,10 @@ def _load(kind: type[S]) -> S:
         raise InvalidSettings(one_line(error, lambda loc: _env_name(str(loc[0])))) from None
 
 
-def start_warnings(settings: Settings) -> list[str]:
-    """Returns one line for each variable that nothing reads, and for each connection without protection."""
-    known = {_env_name(_variable(name)) for name in Settings.model_fields}
-    known |= {name + FILE_SUFFIX for name in _secret_fields(Settings)}
-    warnings = unknown_variables(known, os.environ)
-    if settings.kafka.is_plain_beyond_loopback:
-        warnings.append(
-            f"BILLING_KAFKA_SECURITY_PROTOCOL={settings.kafka_security_protocol}: events cross the network to "
-            f"{settings.kafka_bootstrap} in clear; use SASL_SSL or SSL"
-        )
-    return warnings
+def variables() -> set[str]:
+    """Returns the variables that are read."""
+    names = {_env_name(_variable(name)) for name in Settings.model_fields}
+    return names | {name + FILE_SUFFIX for name in secret_variables()}
 
 
 def _secrets_from_files(kind: type[DatabaseSettings]) -> dict[str, Any]:
@@ -357,8 +339,12 @@ def _secrets_from_files(kind: type[DatabaseSettings]) -> dict[str, Any]:
     return {fields[name]: text for name, text in secrets_from_files(fields, environment).items()}
 
 
-def _secret_fields(kind: type[DatabaseSettings]) -> dict[str, str]:
+def secret_variables() -> dict[str, str]:
     """Returns the field of each secret by its variable: each of them can also come from a file."""
+    return _secret_fields(Settings)
+
+
+def _secret_fields(kind: type[DatabaseSettings]) -> dict[str, str]:
     return {
         _env_name(name): name
         for name, field in kind.model_fields.items()

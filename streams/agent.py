@@ -108,6 +108,9 @@ class Agent:
         return not self.streams or self.stream_of(record.headers.get("type", "")) in self.streams
 
     def _is_seen(self, record: Record) -> bool:
+        positions = self.processor.positions
+        if positions is not None and record.offset < positions.doubted.get((record.topic, record.partition), 0):
+            return False
         return (record.partition, _id(record)) in self.seen
 
     @staticmethod

@@ -1,6 +1,7 @@
 """Compares what Kafka claims that a group has applied with what the database has (docs/decisions.md 5).
 
     assignment ─▶ committed offset > position ─▶ drop settled ids, withhold mails, read again from the position
+               ─▶ another topic of that name  ─▶ read it from its first offset
     batch      ─▶ position < the last one     ─▶ DatabaseBehind: the process ends and compares at its next start
 
 So a database restored to any point in time catches up from the log by itself.
@@ -8,7 +9,7 @@ So a database restored to any point in time catches up from the log by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -25,17 +26,38 @@ Place = tuple[str, int]
 class Positions:
     """The positions of one group's worker. `standing` has the highest offset known to be applied, by partition."""
 
-    def __init__(self, store: Store, group: str, drop: Callable[[set[int]], None] = lambda _: None) -> None:
-        """`drop` is called with partitions whose settled ids the database does not have."""
+    def __init__(
+        self,
+        store: Store,
+        group: str,
+        drop: Callable[[set[int]], None] = lambda _: None,
+        topic_ids: Mapping[str, str] | None = None,
+    ) -> None:
+        """`drop` is called with partitions whose settled ids the database does not have.
+
+        `topic_ids` are the ids that Kafka gave the topics at their creation; without one, topics are told apart by
+        their length.
+        """
         self._store = store
         self._drop = drop
+        self._topic_ids = topic_ids or {}
         self.group = group
         self.standing: dict[Place, int] = {}
+        self.doubted: dict[Place, int] = {}
+        """The log's end at the assignment, by partition. For records before it the ledger decides, not the table of
+        settled ids: it may know events that a restored database lacks, even if an operator moved the group's offsets.
+        """
+        self._gaps: set[Place] = set()
+        """Partitions with records that Kafka deleted unread, until the transaction that passes over them commits."""
+
+    def removed(self, topic: str, partition: int) -> None:
+        """Notes with the partition's next batch that Kafka deleted records before it, for the scheduler to fetch."""
+        self._gaps.add((topic, partition))
 
     async def resume(
         self, topic: str, committed: Mapping[int, int | None], begins: Mapping[int, int], ends: Mapping[int, int]
     ) -> dict[int, int]:
-        """Returns the offsets at which to read instead, by partition, for partitions that the database is behind in.
+        """Returns the offsets at which to read instead, by partition, where the database is behind or the topic is new.
 
         `committed` has the group's committed offsets (None: none yet), `begins` and `ends` the log's first and next
         offsets.
@@ -47,9 +69,17 @@ class Positions:
             is_older = identity is None or identity.had_events
             moved: dict[int, Position] = {}
             behind: dict[int, Position] = {}
+            topic_id = self._topic_ids.get(topic)
+            recreated = {
+                partition: begins[partition]
+                for partition, at in stored.items()
+                if topic_id is not None and at.topic_id not in (None, topic_id)
+            }
             for partition, offset in committed.items():
                 at = stored.get(partition)
-                if offset is None or (at is not None and at.next_offset > max(offset, ends[partition])):
+                if partition in recreated:
+                    at = Position(begins[partition])
+                elif offset is None or (at is not None and at.next_offset > max(offset, ends[partition])):
                     if at is not None and at.next_offset > ends[partition]:  # the topic was created again
                         moved[partition] = Position(offset or begins[partition])
                 elif at is None and is_older:  # the database is older than its positions: take Kafka's word once
@@ -57,8 +87,22 @@ class Positions:
                 elif (at.next_offset if at else 0) < offset:
                     start = max(at.next_offset if at else 0, begins[partition])
                     moved[partition] = behind[partition] = Position(start, offset)
+                self.doubted[topic, partition] = ends[partition]
                 self.standing[topic, partition] = (moved.get(partition) or at or Position(0)).next_offset
             await transaction.rewind(self.group, topic, moved)
+            if topic_id is not None:
+                await transaction.restart(self.group, topic, topic_id, recreated)
+                await transaction.bind(self.group, topic, topic_id, committed)
+        if recreated:
+            log.error(
+                "worker.topic_recreated",
+                action="worker.topic_recreated",
+                group=self.group,
+                topic=topic,
+                partitions=sorted(recreated),
+                reason="the topic was deleted and created again: reading it from its beginning. billing reconcile "
+                "fetches the events that were lost with the old one",
+            )
         if behind:
             self._drop(set(behind))
             log.error(
@@ -72,7 +116,7 @@ class Positions:
                     for partition, at in sorted(behind.items())
                 ),
             )
-        return {partition: position.next_offset for partition, position in behind.items()}
+        return {partition: position.next_offset for partition, position in behind.items()} | recreated
 
     async def check(self, transaction: Transaction, records: Sequence[Record]) -> dict[Place, int]:
         """Returns, by (topic, partition), the offset before which a record may have been applied by a lost copy.
@@ -90,6 +134,7 @@ class Positions:
                 self._compare(topic, partition, at.next_offset)
                 if at.reread_until is not None:
                     until[topic, partition] = at.reread_until
+            await self._note_gaps(transaction, topic, of_topic)
         return until
 
     async def look(self) -> None:
@@ -111,6 +156,7 @@ class Positions:
             stored = await transaction.positions(self.group, topic, reached)
             for partition in reached:
                 self._compare(topic, partition, stored.get(partition, Position(0)).next_offset)
+            await self._note_gaps(transaction, topic, reached)
             await transaction.advance(self.group, topic, reached)
         self.applied({topic: reached})
 
@@ -119,12 +165,17 @@ class Positions:
         for topic, offsets in reached.items():
             for partition, offset in offsets.items():
                 place = topic, partition
+                self._gaps.discard(place)
                 self.standing[place] = max(self.standing.get(place, 0), offset)
 
     def keep_only(self, topic: str, partitions: set[int]) -> None:
         """Forgets partitions that are no longer assigned: their new owner moves them."""
         for place in [place for place in self.standing if place[0] == topic and place[1] not in partitions]:
             del self.standing[place]
+
+    async def _note_gaps(self, transaction: Transaction, topic: str, partitions: Iterable[int]) -> None:
+        if gaps := [partition for partition in partitions if (topic, partition) in self._gaps]:
+            await transaction.note_gap(self.group, topic, gaps)
 
     def _compare(self, topic: str, partition: int, stored: int) -> None:
         standing = self.standing.get((topic, partition), 0)

@@ -1,4 +1,4 @@
-"""`billing exports ls|requeue`: lists the orders of export archives, and queues failed ones again (B6)."""
+"""`billing exports ls|requeue|revoke`: lists the orders of export archives, repeats failed ones, ends links (B6)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ops.commands.terminal import Column
 from schemas.export import ExportStatus
 from sinks.exports.orders import ExportOrders
 
-app = typer.Typer(help="List the orders of export archives, and requeue failed ones.", no_args_is_help=True)
+app = typer.Typer(help="List the orders of export archives, requeue failed ones, and end links.", no_args_is_help=True)
 
 ORDERS = OutboxCommand(
     claims=ExportOrders,
@@ -74,4 +74,23 @@ def requeue(
         every,
         lambda orders, chosen, entry: orders.requeue(keys=chosen, limit=limit, entry=entry),
         limit=limit,
+    )
+
+
+@app.command("revoke")
+def revoke(
+    keys: Annotated[list[str], typer.Argument(help="Keys of orders, as listed by `billing exports ls --status done`.")],
+) -> None:
+    """End the links to these exports and delete their archives.
+
+    Example: billing exports revoke exp_…
+
+    Exits 1 if a given key has no archive.
+    """
+    ORDERS.change(
+        "exports revoke",
+        keys,
+        False,
+        lambda orders, chosen, entry: orders.revoke(chosen or (), entry=entry),
+        changes="done",
     )

@@ -13,6 +13,7 @@ from sinks.postgres import migration
 
 def migrate(
     wait: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to wait for the database to answer.")] = 30.0,
+    roles: Annotated[bool, typer.Option("--roles", help="Create the roles of the processes and grant them.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the revisions as JSON.")] = False,
 ) -> None:
     """Create or migrate the tables of the database for this version of the code.
@@ -22,10 +23,15 @@ def migrate(
     It can run while the system runs: each change holds its lock for moments, indexes are built concurrently, and data
     is changed in small batches. If it is interrupted, run it again: it continues.
 
+    With --roles it creates a role for each process, which has only the rights that the process needs; this takes a user
+    with CREATEROLE. Without it, roles that exist are granted their rights on new tables. docs/security.md lists them.
+
     Exits 1 if the database refuses a change, 2 if a setting is missing, 3 if the database does not answer.
     """
     settings = database_or_exit("migrate")
-    migrated = run_or_exit("migrate", lambda: migration.migrate(settings.database_url, wait_s=wait))
+    migrated = run_or_exit(
+        "migrate", lambda: migration.migrate(settings.database_url, wait_s=wait, creates_roles=roles)
+    )
     if as_json:
         say_json(asdict(migrated))
     elif migrated.before == migrated.after:
@@ -35,3 +41,5 @@ def migrate(
     if not as_json:
         for name, rows in migrated.backfilled.items():
             say(f"backfill {name}: {rows} rows")
+        if roles:
+            say(f"roles: {', '.join(migrated.roles)}")

@@ -19,6 +19,7 @@ import typer
 from ops.runtime.exit_codes import EXPECTED, ExitCode, exit_code_of
 from ops.runtime.printable import error_line, printable, printable_lines, to_json
 from schemas.database_settings import DatabaseSettings
+from schemas.process_settings import SECRETS, load_process_settings
 from schemas.settings import Config, Settings, load_config, load_database_settings, load_settings
 
 T = TypeVar("T")
@@ -47,19 +48,19 @@ def database_or_exit(command: str) -> DatabaseSettings:
 def settings_and_config(command: str, *, warns: bool = True) -> tuple[Settings, Config]:
     """Load settings and config, and configure logging. Exits 2 with one line if one is missing or invalid."""
     with exits(command):
-        settings = load_settings()
+        settings = load_process_settings(command) if command in SECRETS else load_settings()
         config = load_config(settings.config_path)
-    start_logging(settings, warns=warns)
+    start_logging(settings, command, warns=warns)
     return settings, config
 
 
-def start_logging(settings: Settings, *, warns: bool = True) -> None:
-    """Configure logging and log what is questionable about the settings."""
+def start_logging(settings: Settings, command: str = "", *, warns: bool = True) -> None:
+    """Configure logging and log what is questionable about the settings of this command."""
     from ops.runtime import logs, start  # imported here because lookups do not log
 
     logs.configure_logging(log_format=settings.log_format, level=settings.log_level)
     if warns:
-        start.log_start_warnings(settings)
+        start.log_start_warnings(settings, command)
 
 
 def run_or_exit(command: str, work: Callable[[], Coroutine[Any, Any, T]], *, no: tuple[type[Exception], ...] = ()) -> T:

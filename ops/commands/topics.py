@@ -1,8 +1,8 @@
-"""`billing topics`: creates the topics, or checks their partition counts. Safe to run again.
+"""`billing topics`: creates the topics, checks existing ones, or gives them more partitions. Safe to run again.
 
 All streams read `{prefix}.events`; events that cannot be applied go to `{prefix}.dead`. With `feed.topic`, changes go
 to `{prefix}.changes`. All have the same partition count, so that a dead letter and a change have the partition of their
-event. Existing topics are checked but never changed.
+event. Settings of existing topics are compared, never changed.
 """
 
 from __future__ import annotations
@@ -11,29 +11,59 @@ from typing import Annotated
 
 import typer
 
-from eventlog.topics import TopicsUnusable, ensure_topics
-from ops.commands.terminal import exits, say, settings_or_exit, start_logging
-from schemas.settings import Config, load_config
+from eventlog.groups import Groups
+from eventlog.topics import TopicsUnusable, changelog_of, ensure_topics, setting_differences
+from ops.commands.terminal import exits, fail, refuse, run_or_exit, say, start_logging
+from recovery.repartition.repartition import Repartition
+from schemas.process_settings import load_process_settings
+from schemas.settings import Config, Settings, load_config
 
 
 def topics(
     partitions: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Number of partitions. Default: BILLING_PARTITIONS.")
     ] = None,
+    repartition: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Give all topics this number of partitions and move unread events."),
+    ] = None,
 ) -> None:
     """Create the topics, or check the existing ones.
 
     Example: BILLING_KAFKA_BOOTSTRAP=127.0.0.1:9092 billing topics
+             billing topics --repartition 24   (stop everything first: docs/scaling.md)
 
-    Exits 1 if a topic has a different partition count, 2 if a setting is invalid, 3 if Kafka does not answer.
+    Exits 1 if a topic has a different partition count or a setting that does not fit, or if something still runs
+    during --repartition; 2 if a setting is invalid, 3 if Kafka or Postgres does not answer.
     """
-    settings = settings_or_exit("topics")
-    start_logging(settings)
     with exits("topics"):  # the first two topics need no config, so there may be none yet
+        settings = load_process_settings("topics")
         config = load_config(settings.config_path) if settings.config_path.exists() else Config()
+    start_logging(settings, "topics")
+    if repartition is not None:
+        _repartition(settings, repartition)
+        return
     if partitions is not None:
         settings = settings.model_copy(update={"partitions": partitions})
     with exits("topics", no=(TopicsUnusable,)):
         outcome = ensure_topics(settings, with_changes=config.feed.topic)
+        changelogs = tuple(changelog_of(group) for group in Groups(settings.kafka).names(settings.topic_prefix))
+        wrong = setting_differences(settings, erase_after_days=config.rules.erase_after_days, changelogs=changelogs)
     for name, state in outcome.items():
         say(f"{name}: {state}, {settings.partitions} partitions")
+    if wrong:
+        for line in wrong:
+            say(line)
+        fail("topics", f"{len(wrong)} settings do not fit: kafka-configs --alter changes them (docs/runbook.md)")
+
+
+def _repartition(settings: Settings, partitions: int) -> None:
+    if not settings.database_url.get_secret_value():
+        refuse("topics", "BILLING_DATABASE_URL: needed to move the positions of the workers")
+    done = run_or_exit("topics", lambda: Repartition(settings, partitions).run(), no=(TopicsUnusable,))
+    if done.before == done.partitions and not done.moved:
+        say(f"{settings.events_topic}: {done.partitions} partitions")
+        return
+    say(f"{settings.events_topic}: {done.before} → {done.partitions} partitions")
+    say(f"{done.moved} unread events of {done.customers} customers moved; their order per customer is as before")
+    say(f"set BILLING_PARTITIONS={done.partitions} and start everything")

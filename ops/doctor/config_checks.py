@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from gateway.endpoints import webhook_endpoints
 from ops.doctor.findings import Found, Situation, failed, ok, warning
 from schemas.feed_secrets import feed_secrets
-from schemas.settings import Mode, start_warnings
+from schemas.process_settings import start_warnings
+from schemas.settings import Mode
 from sinks.email.addresses import UnusableAddress
 from sinks.email.message import Composer
 

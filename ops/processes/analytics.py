@@ -14,6 +14,7 @@ from analytics.store import FigureStore
 from eventlog.access import READ, check_access
 from eventlog.client import partition_count
 from eventlog.lag import GroupPositions
+from eventlog.topic_settings import TopicIdentity
 from ops.processes.skeleton import Process
 from ops.runtime.exit_codes import CannotContinue
 from schemas.settings import Config, Settings
@@ -30,6 +31,8 @@ async def run(settings: Settings, config: Config) -> None:
     Raises CannotContinue if Faust stops by itself, AddressTaken, InvalidSettings, LogUnavailable, StoreUnavailable.
     """
     partitions = await asyncio.to_thread(partition_count, settings.kafka, settings.events_topic)
+    identity = TopicIdentity(settings.kafka, settings.events_topic)
+    topic_id = await asyncio.to_thread(identity.read)
     group = group_of(settings.topic_prefix)
     await asyncio.to_thread(check_access, settings.kafka, group, {settings.events_topic: [READ]})
     app = create_app(settings, group, partitions)
@@ -47,6 +50,8 @@ async def run(settings: Settings, config: Config) -> None:
             settings.events_topic,
             limit_s=settings.stuck_after_s,
             join_s=2 * settings.session_timeout_s,
+            identity=identity,
+            topic_id=topic_id,
         )
         await process.begin(watch.ready, stuck=watch.checks)
         process.on_stop(partial(_leave, app, process.stopping))

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from eventlog.append import EventAppender
 from ops.processes.skeleton import Process
+from ops.processes.topics import log_differences_later
 from schemas.feed_secrets import feed_secrets
 from schemas.feed_settings import TOPIC
 from schemas.rate import RateLimit
@@ -58,7 +59,7 @@ def mail_parts(settings: Settings, config: Config) -> tuple[SmtpServer, Composer
         server = parse_smtp_url(settings.smtp_url.get_secret_value(), allow_plaintext=settings.smtp_allow_plaintext)
     except InvalidSmtpUrl as error:
         raise InvalidSettings(f"BILLING_SMTP_URL: {error}") from None
-    secret = settings.link_secret.get_secret_value().encode() if settings.link_secret is not None else None
+    secret = next(iter(settings.link_secrets), None)
     try:
         return server, Composer(config.mail, link_secret=secret, public_url=settings.public_url or None)
     except UnusableAddress as error:
@@ -95,6 +96,7 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
             gauges = asyncio.create_task(StoreGauges(metrics.registry).run(settings.database_url))
             process.on_stop(partial(_cancel, gauges))
             process.watch()
+            log_differences_later(settings, config)
             log.info(
                 "dispatcher started",
                 action="dispatcher.started",

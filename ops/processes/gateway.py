@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 from aiohttp import web
@@ -26,7 +27,9 @@ from gateway.mail_links import Links
 from gateway.metrics import GatewayMetrics
 from gateway.ops_pages import create_ops_app
 from gateway.publisher import Publisher
+from gateway.reload import EndpointReload
 from ops.processes.skeleton import Process, run_process
+from ops.processes.topics import log_differences_later
 from ops.runtime.exit_codes import AddressTaken, ExitCode
 from schemas.http_server import hide_versions
 from schemas.settings import Config, Settings
@@ -77,6 +80,7 @@ def run(settings: Settings, config: Config, *, child_fd: int | None = None) -> i
         check_exports(settings)
         if child_fd is not None:
             return await _serve(settings, config, found, socket.socket(fileno=child_fd), is_child=True)
+        log_differences_later(settings, config)
         listeners = _bind(settings.gateway_host, settings.gateway_port, settings.gateway_processes)
         if len(listeners) == 1:
             return await _serve(settings, config, found, listeners[0], is_child=False)
@@ -130,8 +134,12 @@ async def _serve(
             topic=settings.events_topic,
             pid=os.getpid(),
         )
+        reload = EndpointReload(app[GATEWAY], settings.config_path, config)
+        loop.add_signal_handler(signal.SIGHUP, reload.reload)
+        watching = asyncio.create_task(reload.watch())
         process.watch()
         await process.stopping.wait()
+        watching.cancel()
         if is_child:
             loop.remove_reader(sys.stdin.fileno())
         log.info("gateway stopping", action="gateway.stopping", pause_s=settings.gateway_drain_s)
@@ -172,19 +180,17 @@ async def _watch_children(listeners: list[socket.socket], drain_s: float) -> Exi
         children = [await _start_child(sock, {"PROMETHEUS_MULTIPROC_DIR": shared}) for sock in listeners]
         for sock in listeners:
             sock.close()
+        loop.add_signal_handler(signal.SIGHUP, partial(_signal, children, signal.SIGHUP))
         ends = [asyncio.create_task(child.wait()) for child in children]
         signaled = asyncio.create_task(stop.wait())
         await asyncio.wait([signaled, *ends], return_when=asyncio.FIRST_COMPLETED)
+        loop.remove_signal_handler(signal.SIGHUP)
         was_signaled = signaled.done()
         signaled.cancel()
         if not was_signaled:
             log.error("a gateway process died, stopping the others", action="gateway.child_died")
 
-        def terminate() -> None:
-            for child in children:
-                with contextlib.suppress(ProcessLookupError):  # the child has just ended
-                    child.terminate()
-
+        terminate = partial(_signal, children, signal.SIGTERM)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, terminate)  # the second signal ends the children's pause
         terminate()
@@ -194,6 +200,12 @@ async def _watch_children(listeners: list[socket.socket], drain_s: float) -> Exi
                 child.kill()
         codes = await asyncio.gather(*ends)
     return ExitCode.DONE if was_signaled and not any(codes) else ExitCode.NO
+
+
+def _signal(children: list[asyncio.subprocess.Process], number: signal.Signals) -> None:
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):  # the child has just ended
+            child.send_signal(number)
 
 
 async def _start_child(sock: socket.socket, extra: dict[str, str]) -> asyncio.subprocess.Process:
@@ -221,13 +233,16 @@ async def links(settings: Settings) -> AsyncIterator[Links | None]:
     if settings.link_secret is None:
         yield None
         return
-    secret = settings.link_secret.get_secret_value().encode()
     storage = Storage(settings.exports_place)
     claimer = new_claimer()
     orders = await ExportOrders.connect(
         settings.database_url, claimer=claimer, pool_size=_GATEWAY_CONNECTIONS, application="billing-links"
     )
     try:
-        yield Links(secret, ExportReader(orders, storage), Unsubscriptions(orders.pool, secret))
+        yield Links(
+            settings.link_secrets,
+            ExportReader(orders, storage),
+            Unsubscriptions(orders.pool, settings.link_secrets),
+        )
     finally:
         await orders.close()

@@ -11,10 +11,12 @@ import structlog
 
 from eventlog.append import EventAppender
 from ops.processes.skeleton import Process
+from ops.processes.topics import log_differences_later
 from ops.runtime.clock import clock_from
 from recovery.stripe_lists import key_and_base
 from scheduler.audit import AuditSchedule
 from scheduler.due_timers import DueTimers
+from scheduler.expiry import ExpiryWatch
 from scheduler.reconcile import ReconcileSchedule
 from scheduler.repeated import RepeatedTask
 from scheduler.retry_failed import RetryFailed
@@ -35,7 +37,9 @@ async def run(settings: Settings, config: Config) -> None:
     async with Process("scheduler", settings) as process:
         event_log = EventAppender(settings.kafka, settings.events_topic, client_id="billing-scheduler")
         process.on_stop(partial(asyncio.to_thread, event_log.close))
-        schedule = Scheduler(partial(DueTimers.connect, settings.database_url), event_log, clock=clock)
+        schedule = Scheduler(
+            partial(DueTimers.connect, settings.database_url), event_log, clock=clock, ahead=clock() - utc_now()
+        )
         retrying = RetryFailed(settings)
         await process.begin(
             {"timers": schedule.trouble},
@@ -49,10 +53,12 @@ async def run(settings: Settings, config: Config) -> None:
             mode=config.mode,
         )
         background = [asyncio.create_task(task.run()) for task in repeated.values() if task is not None]
+        background.append(asyncio.create_task(ExpiryWatch(settings, clock=utc_now).run()))
         if settings.retry_failed_pause_s:
             background.append(asyncio.create_task(retrying.run()))
         process.on_stop(partial(_end, background))
         process.watch()
+        log_differences_later(settings, config)
         log.info("scheduler.started", action="scheduler.started", topic=settings.events_topic)
         await schedule.run()
 
@@ -60,8 +66,7 @@ async def run(settings: Settings, config: Config) -> None:
 async def _end(background: list[asyncio.Task[None]]) -> None:
     for work in background:
         work.cancel()
-    if background:
-        await asyncio.wait(background, timeout=_STOP_S)
+    await asyncio.wait(background, timeout=_STOP_S)
 
 
 def _off() -> str:

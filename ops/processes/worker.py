@@ -13,12 +13,14 @@ from functools import partial
 import structlog
 
 from eventlog.access import READ, WRITE, check_access
-from eventlog.client import partition_count
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.lag import GroupPositions
 from eventlog.ownership import claim
 from eventlog.retention import kafka_keeps, warn_if_endless, warn_if_too_long
+from eventlog.topic_settings import TopicIdentity
+from eventlog.topics import changelog_of, check_partitions
 from ops.processes.skeleton import Process
+from ops.processes.topics import log_differences
 from ops.runtime.exit_codes import CannotContinue, ExitCode
 from ops.runtime.operator import operator
 from ops.runtime.printable import error_line
@@ -70,13 +72,16 @@ async def run(
     Raises CannotContinue if Faust stops by itself, AddressTaken, InvalidSettings if there is no topic to read, and
     LogUnavailable or StoreUnavailable if Kafka or Postgres does not answer at the start.
     """
-    partitions = await asyncio.to_thread(partition_count, settings.kafka, settings.events_topic)
     group = group_of(settings.topic_prefix, streams)
+    partitions = await asyncio.to_thread(check_partitions, settings, (changelog_of(group),))
+    identity = TopicIdentity(settings.kafka, settings.events_topic)
+    topic_id = await asyncio.to_thread(identity.read)
     needed = {settings.events_topic: [READ], settings.dead_topic: [WRITE]}
     await asyncio.to_thread(check_access, settings.kafka, group, needed)
     keeps = await asyncio.to_thread(kafka_keeps, settings)
     warn_if_too_long(keeps, config.rules.erase_after_days)
     warn_if_endless(keeps)
+    await log_differences(settings, config, (changelog_of(group),))
     if without:  # keeps the group of all streams, and so continues at its offsets
         streams = _ALL - without
     app = create_app(settings, group, partitions)
@@ -87,7 +92,9 @@ async def run(
     async with Process("worker", settings) as process:
         store = await Store.connect(settings.database_url, pool_size=LANES)
         process.on_stop(store.close)
-        positions = Positions(store, group, drop=seen.drop)
+        positions = Positions(
+            store, group, drop=seen.drop, topic_ids={settings.events_topic: topic_id} if topic_id else {}
+        )
         dead_letters = DeadLetterPublisher(settings.kafka, settings.dead_topic)
         process.on_stop(partial(asyncio.to_thread, dead_letters.close))
         agent = Agent(
@@ -115,6 +122,7 @@ async def run(
             on_assigned=partial(_keep_only, seen, positions, settings),
             on_revoked=seen.write_all,
             resume=positions.resume,
+            removed=positions.removed,
         )
         for stream in streams or _ALL:  # create the series at 0: alerts on "no event since" need them from the start
             for outcome in ("applied", "dead"):
@@ -136,6 +144,8 @@ async def run(
             settings.events_topic,
             limit_s=settings.stuck_after_s,
             join_s=2 * settings.session_timeout_s,
+            identity=identity,
+            topic_id=topic_id,
             seen=seen,
         )
         await process.begin({"brake": lambda: hold.reason, **watch.ready}, stuck=watch.checks, mode=config.mode)

@@ -64,6 +64,10 @@ async def run(
                 rebuilt.records += len(records)
                 say(rebuilt.records, reader.total)
             await _settle(reapplier, note)
+            # A worker that gets this database continues at the end of the rebuild (docs/decisions.md 5).
+            reached = {partition: stretch.end for partition, stretch in reader.stretches.items() if stretch.end}
+            async with store.transaction([]) as transaction:
+                await transaction.advance(f"{settings.topic_prefix}.worker", settings.events_topic, reached)
             rebuilt.outcomes = dict(reapplier.outcomes)
             rebuilt.seconds = (datetime.now(UTC) - started).total_seconds()
             await note.end({"records": rebuilt.records, "outcomes": rebuilt.outcomes})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -40,8 +41,8 @@ def sign(secret: bytes, subscriber: Subscriber) -> str:
     return f"{url_safe(body)}.{url_safe(signature_of(secret, _LABEL, body))}"
 
 
-def verify(secret: bytes, token: str) -> Subscriber:
-    """Return the subscriber that was passed to `sign`. Raises ForgedToken."""
+def verify(secrets: Sequence[bytes], token: str) -> Subscriber:
+    """Return the subscriber that was passed to `sign` with one of these secrets. Raises ForgedToken."""
     body_part, dot, mac_part = token.partition(".")
     if not dot or len(token) > _LONGEST_TOKEN:
         raise ForgedToken
@@ -49,7 +50,7 @@ def verify(secret: bytes, token: str) -> Subscriber:
         body, mac = from_url_safe(body_part), from_url_safe(mac_part)
     except (binascii.Error, UnicodeEncodeError):
         raise ForgedToken from None
-    if not is_same(signature_of(secret, _LABEL, body), mac):
+    if not any(is_same(signature_of(secret, _LABEL, body), mac) for secret in secrets):
         raise ForgedToken
     account, customer_id, template = json.loads(body)  # safe to parse: the signature is ours
     return Subscriber(account, customer_id, template)
@@ -68,14 +69,14 @@ INSERT INTO billing.unsubscribed (account, customer_id, template, at) VALUES ($1
 class Unsubscriptions:
     """Stores unsubscribes in `billing.unsubscribed`, for genuine tokens only."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], secret: bytes) -> None:
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], secrets: Sequence[bytes]) -> None:
         self._pool = pool
-        self._secret = secret
+        self._secrets = secrets
 
     def is_genuine(self, token: str) -> bool:
-        """Whether the token was signed with this deployment's link secret."""
+        """Whether the token was signed with one of this deployment's link secrets."""
         try:
-            verify(self._secret, token)
+            verify(self._secrets, token)
         except ForgedToken:
             return False
         return True
@@ -83,7 +84,7 @@ class Unsubscriptions:
     async def stop(self, token: str) -> bool:
         """Unsubscribe the customer from this template. Returns False for a forged token. Raises StoreUnavailable."""
         try:
-            subscriber = verify(self._secret, token)
+            subscriber = verify(self._secrets, token)
         except ForgedToken:
             return False
         with classified():

@@ -11,7 +11,7 @@ A failed deletion keeps the status `expired` and moves `next_attempt_at`. The re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -20,6 +20,8 @@ from schemas.export import ExportStatus, StoredExport
 from sinks.exports.storage import new_name
 from sinks.outbox.claims import Claims
 from sinks.outbox.statements import Queue
+from sinks.postgres import audit_log
+from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.failures import classified
 from sinks.postgres.outboxes import EXPORTS
 
@@ -27,6 +29,10 @@ CLAIM = timedelta(minutes=20)
 """Duration of a claim: twice the exporter's own time limit for an order, so a live exporter keeps its claim."""
 
 _IS_WANTED = "o.status IN ('queued', 'working') AND o.expires_at > now() + $1::interval"
+_REVOKE = """
+UPDATE billing.exports SET expires_at = now() + $2::interval, next_attempt_at = now() + $2::interval
+WHERE export_key = ANY($1::text[]) AND status = 'done' RETURNING export_key
+"""
 _FIND = """
 SELECT export_key AS key, status, expires_at, done_at, location, bytes AS size
 FROM billing.exports WHERE export_key = $1
@@ -68,6 +74,18 @@ class ExportOrders(Claims[ExportOrder]):
         f"location = CASE WHEN {_IS_WANTED} THEN coalesce(o.location, $5) ELSE o.location END",
         on_done=", done_at = now() + $5::interval, next_attempt_at = expires_at, attempts = 0",
     )
+
+    async def revoke(self, keys: Sequence[str], *, entry: AuditEntry | None = None) -> list[str]:
+        """End the links of these exports at once; their archives are deleted. Record `entry` with that.
+
+        Return the keys that have an archive.
+        """
+        with classified():
+            async with self._pool.acquire() as connection, connection.transaction():
+                rows = await connection.fetch(_REVOKE, list(keys), self._ahead())
+                if entry is not None and rows:
+                    await audit_log.record(connection, replace(entry, count=len(rows)))
+        return [row["export_key"] for row in rows]
 
     async def find(self, export_key: str) -> StoredExport | None:
         """Return the export's current state, or None if there is no such export."""

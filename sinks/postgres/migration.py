@@ -25,6 +25,7 @@ from sinks.postgres.backfill import Backfill, run_backfills
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import Session, SessionTimeouts, TlsRefused, make_engine
 from sinks.postgres.positions import identify
+from sinks.postgres.roles import grant
 from sinks.postgres.tables import metadata
 
 log = structlog.get_logger(__name__)
@@ -50,10 +51,22 @@ class Migrated:
     after: str
     backfilled: dict[str, int] = field(default_factory=dict)
     """The number of rows changed by each data migration that was not complete before."""
+    roles: list[str] = field(default_factory=list)
+    """The roles that have their privileges (sinks/postgres/roles.py)."""
 
 
-async def migrate(url: SecretStr, *, wait_s: float = WAIT_S, backfills: Sequence[Backfill] | None = None) -> Migrated:
+async def migrate(
+    url: SecretStr,
+    *,
+    wait_s: float = WAIT_S,
+    backfills: Sequence[Backfill] | None = None,
+    role_prefix: str = "billing",
+    creates_roles: bool = False,
+) -> Migrated:
     """Runs the missing revisions, each in its own transaction, and then the backfills that are not complete.
+
+    Existing roles get the privileges on new tables, before the backfills, which may take long; with `creates_roles`
+    the missing ones are created first.
 
     What is done stays done: after an error, run it again. Waits up to `wait_s` seconds for the server to answer, and
     while another process migrates. Raises StoreUnavailable, InvalidSettings.
@@ -69,7 +82,8 @@ async def migrate(url: SecretStr, *, wait_s: float = WAIT_S, backfills: Sequence
             await _upgraded(connection)
             await connection.commit()
             await identify(session)
-            return Migrated(before, newest_revision(), await run_backfills(session, backfills))
+            roles = await grant(session, role_prefix, creates=creates_roles)
+            return Migrated(before, newest_revision(), await run_backfills(session, backfills), roles)
     finally:
         # Closing the session also releases the lock. Without a pool, `invalidate` closes it at once.
         await connection.invalidate()

@@ -187,6 +187,21 @@ class Transaction:
             if any(position.reread_until is not None for position in moved.values()):
                 await positions.withhold_due(self._connection)
 
+    async def bind(self, group: str, topic: str, topic_id: str, partitions: Iterable[int]) -> None:
+        """Notes the topic's id for positions that have none yet."""
+        with classified():
+            await positions.bind(self._connection, group, topic, topic_id, sorted(partitions))
+
+    async def restart(self, group: str, topic: str, topic_id: str, begins: Mapping[int, int]) -> None:
+        """Sets the group's positions to the first offsets of another topic with the same name."""
+        with classified():
+            await positions.restart(self._connection, group, topic, topic_id, begins)
+
+    async def note_gap(self, group: str, topic: str, partitions: Iterable[int]) -> None:
+        """Notes that Kafka deleted records of these partitions before the group had read them."""
+        with classified():
+            await positions.note_gap(self._connection, group, topic, sorted(partitions))
+
     async def identity(self) -> DatabaseIdentity | None:
         """Returns the id of the database, None if `billing migrate` has not given it one."""
         with classified():

@@ -88,16 +88,16 @@ def attach(
     on_assigned: Callable[[set[int]], None] | None = None,
     on_revoked: Callable[[], None] | None = None,
     resume: Resume | None = None,
+    removed: Callable[[str, int], None] | None = None,
 ) -> None:
     """Makes `run` consume the stream of `topic`. `on_assigned` gets the assigned partitions after each rebalance, and
     `on_revoked` is called before partitions move. `resume` may replace committed offsets by lower ones, where the
-    database has less.
+    database has less. `removed` gets topic and partition when Kafka has deleted records before they were read.
     """
-    if resume is not None:
-        transport = app.transport
-        if not isinstance(transport, ChunkTransport):
-            raise TypeError("the app must come from create_app")
-        transport.resume = resume
+    transport = app.transport
+    if not isinstance(transport, ChunkTransport):
+        raise TypeError("the app must come from create_app")
+    transport.resume, transport.removed = resume, removed
     channel = app.topic(topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
     channel.maxsize = _CHUNKS_WAITING  # the `maxsize` argument of `app.topic` has no effect
 

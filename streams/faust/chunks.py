@@ -210,6 +210,8 @@ class ChunkConsumer(Consumer):
             self.log.warning("%r: no records from %d to %d", tp, start, offset - 1)
             return
         REMOVED.inc(removed)
+        if self.transport.removed is not None:
+            self.transport.removed(tp.topic, tp.partition)
         structured.error(
             "consumer.records_removed",
             action="consumer.records_removed",
@@ -311,6 +313,8 @@ class ChunkTransport(Transport):
         self.pause_s = pause_s
         self.resume: Resume | None = None
         """Returns, by partition, where to read instead of at the committed offset."""
+        self.removed: Callable[[str, int], None] | None = None
+        """Called with topic and partition when Kafka has deleted unread records, before the next chunk."""
 
 
 def cut(fetched: Mapping[TP, Sequence[Any]], size: int) -> Iterator[dict[TP, Sequence[Any]]]:

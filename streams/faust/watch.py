@@ -11,6 +11,8 @@ from typing import cast
 from faust.tables import TableManager
 
 from eventlog.lag import GroupPositions
+from eventlog.topic_settings import TopicIdentity
+from schemas.errors import LogUnavailable
 from schemas.timing import Check, Stillness
 from streams.faust.app import App
 from streams.faust.commit_watch import CommitWatch
@@ -35,8 +37,13 @@ class ConsumerWatch:
         limit_s: float,
         join_s: float,
         seen: SeenEvents | None = None,
+        identity: TopicIdentity | None = None,
+        topic_id: str | None = None,
     ) -> None:
-        """Both limits are in seconds. `join_s` is added for joining the group, which waits for a member that died."""
+        """Both limits are in seconds. `join_s` is added for joining the group, which waits for a member that died.
+
+        `identity` reads the topic's id, which was `topic_id` at the start.
+        """
         self.is_up = False
         """The caller sets this once the app has started, which includes joining the group. Faust calls itself started
         before that, while the app has no consumer yet."""
@@ -48,18 +55,31 @@ class ConsumerWatch:
         self._commits = CommitWatch(limit_s)
         self._recovery = Stillness(limit_s + join_s)
         self._changelog = Stillness(limit_s)
+        self._identity = identity
+        self._topic_id = topic_id
+        self._topic_trouble: str | None = None
         self._does_kafka_answer: bool | None = None
         """None before the first request."""
 
     @property
     def checks(self) -> dict[str, Check]:
         """The watchdog's checks by name, in the order to run them."""
-        return {"offsets": self.offsets, "recovery": self.recovery, "changelog": self.changelog}
+        return {
+            "topic": self.topic,
+            "offsets": self.offsets,
+            "recovery": self.recovery,
+            "changelog": self.changelog,
+        }
 
     @property
     def ready(self) -> dict[str, Check]:
         """The checks of /readyz by name."""
-        return {"kafka": self.kafka_trouble, "faust": self.faust_trouble, "batches": self.batch_trouble}
+        return {
+            "kafka": self.kafka_trouble,
+            "topic": lambda: self._topic_trouble,
+            "faust": self.faust_trouble,
+            "batches": self.batch_trouble,
+        }
 
     def stopped(self) -> str | None:
         """Why Faust has stopped by itself, or None while it runs. The process should exit then."""
@@ -70,6 +90,26 @@ class ConsumerWatch:
     def kafka_trouble(self) -> str | None:
         """For /readyz: the result of the last request to the brokers."""
         return "no broker returned the group's offsets" if self._does_kafka_answer is False else None
+
+    def topic(self) -> str | None:
+        """The topic was created again: aiokafka does not read it, and its offsets mean other records.
+
+        While it is missing the process is only not ready, because it could not start either.
+        """
+        if self._identity is None:
+            return None
+        try:
+            found = self._identity.read()
+        except LogUnavailable:
+            return None  # `kafka_trouble` reports it
+        if found is None:
+            self._topic_trouble = f"there is no topic {self._topic}: run billing topics"
+        elif found != self._topic_id:
+            self._topic_trouble = f"{self._topic} was deleted and created again: the next start reads it"
+            return self._topic_trouble
+        else:
+            self._topic_trouble = None
+        return None
 
     def offsets(self) -> str | None:
         """Committed offsets do not move. Retries shown in /readyz and broker outages do not count as stuck."""

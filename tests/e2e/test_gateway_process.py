@@ -47,9 +47,9 @@ MIB = 1024 * 1024
 class GatewayProcess:
     """`billing gateway` on a free port, with its log in a file."""
 
-    def __init__(self, folder: Path, settings: Settings, **extra: str) -> None:
+    def __init__(self, folder: Path, settings: Settings, config_text: str = "", **extra: str) -> None:
         config = folder / "billing.toml"
-        config.write_text(f'[endpoints.default]\nsecrets = ["{SECRET.decode()}"]\n')
+        config.write_text(config_text or f'[endpoints.default]\nsecrets = ["{SECRET.decode()}"]\n')
         self.log = folder / "gateway.log"
         self.ops_port = free_port()
         env = environment(settings, config) | {"BILLING_OPS_PORT": str(self.ops_port)} | extra
@@ -87,8 +87,8 @@ def environment(settings: Settings, config: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def running(folder: Path, settings: Settings, **extra: str) -> Iterator[GatewayProcess]:
-    process = GatewayProcess(folder, settings, **extra)
+def running(folder: Path, settings: Settings, *, config: str = "", **extra: str) -> Iterator[GatewayProcess]:
+    process = GatewayProcess(folder, settings, config, **extra)
     try:
         yield process
     finally:
@@ -116,6 +116,35 @@ def answered(load: Load, count: int, within_s: float = 40) -> None:
     """Wait until `count` more requests are answered 200."""
     goal = load.count(200) + count
     wait_until(lambda: load.count(200) >= goal, within_s=within_s, what=f"{count} more answered 200")
+
+
+def test_T31_a_webhook_secret_is_rotated_without_a_restart_and_without_a_400(topics: Settings, tmp_path: Path) -> None:
+    """SIGHUP takes over a new secret at once; a changed file is noticed without a signal; junk changes nothing."""
+    new = b"whsec_ofTheNextMonth0123456789abcdef"
+    file = tmp_path / "secrets"
+    file.write_bytes(SECRET)
+    with running(tmp_path, topics, config="[endpoints.default]\n", BILLING_WEBHOOK_SECRET_FILE=str(file)) as gateway:
+
+        def status(secret: bytes) -> int:
+            body = event()
+            return post(gateway.port, body, signed(body, secret)).status
+
+        assert (status(SECRET), status(new)) == (200, 400)
+        with Load(gateway.port, connections=2) as load:
+            file.write_bytes(new + b"\n" + SECRET + b"\n")
+            gateway.popen.send_signal(signal.SIGHUP)
+            wait_until(lambda: status(new) == 200, within_s=20, what="the new secret")
+            answered(load, 20)
+            load.stop()
+        assert load.count(200) > 20
+        assert load.count(400) == 0
+        file.write_bytes(b"whsec_short")
+        wait_until(lambda: gateway.logged("gateway.endpoints_kept"), within_s=20, what="a refused file")
+        assert (status(SECRET), status(new)) == (200, 200)
+        file.write_bytes(new)
+        wait_until(lambda: status(SECRET) == 400, within_s=20, what="the end of the old secret")
+        assert status(new) == 200
+        assert SECRET.decode() not in gateway.log.read_text()
 
 
 def test_a_dead_broker_costs_503_and_nothing_else(own_kafka: EmbeddedKafka, tmp_path: Path) -> None:

@@ -184,9 +184,17 @@ class TimerKit:
             closer.close()
         await self.store.close()
 
-    def scheduler(self, *, batch: int = 500, poll_s: float = 60.0, event_log: EventAppender | None = None) -> Scheduler:
+    def scheduler(
+        self,
+        *,
+        batch: int = 500,
+        poll_s: float = 60.0,
+        event_log: EventAppender | None = None,
+        ahead: timedelta | None = None,
+    ) -> Scheduler:
+        """With `ahead` Postgres' clock decides, and the kit's is that of the process."""
         event_log = event_log or self.event_log()
-        scheduler = Scheduler(self._connect, event_log, clock=lambda: self.now, batch=batch, poll_s=poll_s)
+        scheduler = Scheduler(self._connect, event_log, clock=lambda: self.now, batch=batch, poll_s=poll_s, ahead=ahead)
         self._closers.append(scheduler)
         return scheduler
 

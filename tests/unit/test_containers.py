@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -12,7 +13,11 @@ import pytest
 import yaml
 
 from ops.cli import COMMANDS
-from schemas.settings import DEFAULT_DUNNING, Config, Settings, load_config
+from schemas.link_secrets import link_secrets
+from schemas.process_settings import SECRETS
+from schemas.settings import DEFAULT_DUNNING, Config, load_config, secret_variables, variables
+from schemas.webhook_secrets import weakness_of
+from sinks.postgres.roles import ROLES
 from tests.paths import ROOT
 
 PROCESSES = {"gateway", "worker", "dispatcher", "scheduler"}
@@ -35,14 +40,74 @@ def test_compose_runs_the_processes_that_billing_up_runs(compose: dict[str, Any]
 
 
 def test_compose_sets_only_known_settings_and_all_required_ones(compose: dict[str, Any]) -> None:
-    known = {
-        field.validation_alias.choices[0] if field.validation_alias else f"BILLING_{name.upper()}"  # type: ignore[union-attr]  # the one alias is a choice
-        for name, field in Settings.model_fields.items()
-    }
-    needed = {"BILLING_KAFKA_BOOTSTRAP", "BILLING_DATABASE_URL", "BILLING_CONFIG"}
+    needed = {"BILLING_KAFKA_BOOTSTRAP", "BILLING_CONFIG"}
     for name in PROCESSES | FIRST:
         given = compose["services"][name]["environment"].keys()
-        assert needed <= given <= known
+        assert given <= variables() | {"BILLING_WEBHOOK_SECRET"}
+        assert name == "migrate" or needed <= given
+        assert name == "topics" or "BILLING_DATABASE_URL" in given
+
+
+def test_T31_compose_gives_each_process_only_its_own_secrets(compose: dict[str, Any]) -> None:
+    fields = secret_variables()
+    for name in PROCESSES | {"topics"}:
+        given = compose["services"][name]["environment"].keys()
+        assert {fields[variable] for variable in given & fields.keys()} <= SECRETS[name]
+        assert ("BILLING_WEBHOOK_SECRET" in given) == (name == "gateway")
+    logins = [compose["services"][name]["environment"]["BILLING_DATABASE_URL"] for name in PROCESSES | {"migrate"}]
+    assert len({login.partition(":")[2].partition("@")[0] for login in logins}) == len(logins)
+
+
+def test_T30_compose_has_no_secret_and_no_default_for_one(compose: dict[str, Any]) -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    used = set(re.findall(r"\$\{([A-Z_]+)", text))
+    assert {name for name in used if name.endswith(("PASSWORD", "SECRET"))} == set(
+        re.findall(r"\$\{([A-Z_]+):\?run sh deploy/new-env.sh\}", text)
+    )
+    made = (ROOT / "deploy" / "new-env.sh").read_text()
+    for name in used:
+        assert name in made or name.removesuffix("_PASSWORD") in made or name == "BILLING_CONFIG_FILE"
+
+
+def test_T30_new_env_makes_other_secrets_each_time_and_keeps_a_file(tmp_path: Path) -> None:
+    command = ["sh", str(ROOT / "deploy" / "new-env.sh")]
+    for name in ("one", "two"):
+        subprocess.run([*command, name], cwd=tmp_path, check=True, timeout=30)
+    one, two = (dict(line.split("=", 1) for line in (tmp_path / n).read_text().split()) for n in ("one", "two"))
+    assert all(one[name] != two[name] for name in one if name.endswith(("PASSWORD", "SECRET")))
+    assert weakness_of(one["WEBHOOK_SECRET"]) is None
+    assert link_secrets(one["LINK_SECRET"])
+    again = subprocess.run([*command, "one"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert (again.returncode, "exists" in again.stderr) == (1, True)
+
+
+def test_T35_compose_hardens_every_service(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert {"mem_limit", "cpus", "pids_limit"} <= service.keys(), name
+        assert "privileged" not in service, name
+        assert "cap_add" not in service, name
+
+
+def test_T35_networks_join_only_what_has_to_talk(compose: dict[str, Any]) -> None:
+    services, networks = compose["services"], compose["networks"]
+    assert {name for name, network in networks.items() if (network or {}).get("internal")} == {"log", "data", "mail"}
+    joined = {network: {name for name in services if network in services[name]["networks"]} for network in networks}
+    assert joined == {
+        "log": {"kafka", "topics", "gateway", "worker", "dispatcher", "scheduler"},
+        "data": {"postgres", "migrate", "gateway", "worker", "dispatcher", "scheduler"},
+        "mail": {"mailpit", "dispatcher"},
+        "edge": {"gateway", "mailpit"},
+        "out": {"dispatcher", "scheduler"},
+    }
+
+
+def test_T31_the_roles_of_the_server_are_those_of_the_processes() -> None:
+    text = (ROOT / "deploy" / "postgres-roles.sql").read_text()
+    assert set(re.findall(r"CREATE ROLE billing_(\w+);", text)) == {role.name for role in ROLES}
+    assert "SUPERUSER" not in text
 
 
 def test_compose_publishes_on_loopback_only_and_pins_its_images(compose: dict[str, Any]) -> None:

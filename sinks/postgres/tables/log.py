@@ -117,6 +117,9 @@ positions = Table(
     Column("next_offset", BigInteger, nullable=False),
     Column("reread_until", BigInteger),
     time("updated_at", null=False),
+    text("topic_id"),
+    time("gap_since"),
+    time("gap_noted_at"),
 )
 
 # Consumer groups that were stopped because too many events died, and how they were released (streams/brake.py).

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from confluent_kafka.cimpl import NewTopic
 
 from eventlog import client
+from eventlog.expiry import old_unread, retention_of
+from eventlog.groups import Groups
 from eventlog.retention import KafkaKeeps, kafka_keeps, longest_stay, warn_if_endless, warn_if_too_long
 from schemas.kafka_access import KafkaAccess
 from schemas.settings import Rules
@@ -56,3 +58,20 @@ def test_dead_letters_without_a_retention_limit_are_reported() -> None:
 @pytest.mark.parametrize("keeps", [KafkaKeeps(), KafkaKeeps(events=timedelta(days=30))])
 def test_unknown_retention_or_as_long_as_the_delay_is_too_long(keeps: KafkaKeeps) -> None:
     assert warn_if_too_long(keeps, 30) is not None
+
+
+def test_T13_unread_records_past_half_of_the_retention_are_counted(kafka_bootstrap: str, topic_prefix: str) -> None:
+    settings = create_topics(kafka_bootstrap, topic_prefix, partitions=2)
+    now = datetime.now(UTC)
+    producer = client.producer(settings.kafka, client_id="test")
+    for days, partition in ((20, 0), (16, 0), (10, 0), (20, 1)):
+        at = int((now - timedelta(days=days)).timestamp() * 1000)
+        producer.produce(settings.events_topic, value=b"{}", partition=partition, timestamp=at)
+    assert producer.flush(10) == 0
+    assert retention_of(settings) == timedelta(days=28)
+
+    assert old_unread(settings, now) == 3
+    Groups(settings.kafka).commit(f"{topic_prefix}.worker", settings.events_topic, {0: 1, 1: 1})
+    assert old_unread(settings, now) == 1
+    Groups(settings.kafka).commit(f"{topic_prefix}.worker", settings.events_topic, {0: 2})
+    assert old_unread(settings, now) == 0

@@ -115,7 +115,7 @@ async def kit(
         orders = await ExportOrders.connect(
             database, claimer="test", application="billing-test", ahead=desk.clock.ahead
         )
-        links = Links(SECRET, ExportReader(orders, storage), Unsubscriptions(orders.pool, SECRET), clock=desk.clock)
+        links = Links([SECRET], ExportReader(orders, storage), Unsubscriptions(orders.pool, [SECRET]), clock=desk.clock)
         metrics = GatewayMetrics()
         app = create_app(
             webhook_endpoints(config()), Publisher(KafkaAccess(kafka_bootstrap), topic, metrics), metrics, links=links
@@ -162,6 +162,34 @@ async def test_B6_a_link_expires_after_seven_days_and_a_new_mail_has_a_new_one(k
     kit.desk.clock.move(seconds=1)
     assert await kit.status(link) == 410
     assert await kit.status(kit.export_link()) == 200
+
+
+async def test_T44_links_of_the_old_secret_work_until_it_is_removed(kit: MailLinkKit) -> None:
+    await kit.order()
+    await kit.exporter.turn(0)
+    new = b"another-secret-of-thirty-two-bytes-0123"
+    export = kit.export_link()
+    unsubscribe = str(kit.letter("win-back", dict(SAMPLES["win-back"]))["List-Unsubscribe"])[1:].partition(">")[0]
+
+    kit.links.secrets = [new, SECRET]
+    kit.links.unsubscriptions = Unsubscriptions(kit.orders.pool, [new, SECRET])
+    assert (await kit.status(export), await kit.status(unsubscribe)) == (200, 200)
+    kit.links.secrets = [new]
+    kit.links.unsubscriptions = Unsubscriptions(kit.orders.pool, [new])
+    assert (await kit.status(export), await kit.status(unsubscribe)) == (403, 403)
+
+
+async def test_T44_a_revoked_export_is_gone_at_once(kit: MailLinkKit) -> None:
+    await kit.order()
+    assert await kit.orders.revoke([ID]) == []  # it has no archive yet
+    await kit.exporter.turn(0)
+    link = kit.export_link()
+    assert await kit.status(link) == 200
+    assert await kit.orders.revoke([ID, "unknown"]) == [ID]
+    kit.desk.clock.move(seconds=2)
+    assert await kit.status(link) == 410
+    await kit.exporter.turn(0)
+    assert list(kit.folder.iterdir()) == []
 
 
 async def test_B6_deleted_failed_and_unknown_exports_have_their_own_answers(kit: MailLinkKit) -> None:
@@ -233,7 +261,7 @@ async def test_B6_a_changed_link_is_refused(kit: MailLinkKit) -> None:
 @given(token=st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), max_size=200))
 def test_a_forged_token_unsubscribes_no_customer(token: str) -> None:
     """Neither the page nor the button unsubscribes; the database is not queried."""
-    unsubscriptions = Unsubscriptions(None, SECRET)  # type: ignore[arg-type]  # a forged token must not get to the pool
+    unsubscriptions = Unsubscriptions(None, [SECRET])  # type: ignore[arg-type]  # a forged token must not get to the pool
     assert not unsubscriptions.is_genuine(token)
 
 

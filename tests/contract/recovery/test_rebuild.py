@@ -187,6 +187,8 @@ async def test_the_log_applied_again_gives_the_same_rows(live: Live, blank: Secr
         statuses = {row["status"] for row in await _rows(blank, f"SELECT DISTINCT status FROM billing.{table}")}
         assert statuses <= {"suppressed", "failed", "deleted"}, table  # the latter two: erased before they were sent
     assert await _rows(blank, "SELECT 1 FROM billing.emails WHERE status = 'suppressed'")
+    positions = await _rows(blank, "SELECT partition, next_offset FROM billing.positions ORDER BY partition")
+    assert [tuple(row.values()) for row in positions] == sorted(live.done.items())
     assert await _rows(blank, "SELECT 1 FROM billing.timers WHERE status = 'pending'") == await live.rows(
         "SELECT 1 FROM billing.timers WHERE status = 'pending'"
     )

@@ -13,6 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from scheduler.reconcile import ReconcileSchedule
+from sinks.postgres.positions import gap_of
 from tests.kits.reconcilekit import CONFIG, ReconcileKit, events, open_kit
 from tests.kits.storekit import ask
 from tests.kits.stripelist import KEY
@@ -50,6 +51,37 @@ async def test_the_schedule_reconciles_and_survives_errors(desk: ReconcileKit) -
     asked = len(desk.stripe.requests)
     assert len(await desk.ids()) == 10
     assert len(desk.stripe.requests) == asked
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_T13_what_kafka_deleted_unread_is_fetched_at_once_and_from_before_the_gap(
+    desk: ReconcileKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.stripe.add_events(*events(20, over=timedelta(days=6)))
+    settings = desk.settings.model_copy(
+        update={"stripe_api_key": SecretStr(KEY), "stripe_api_base": desk.stripe.url, "stripe_calls_per_second": 100.0}
+    )
+    monkeypatch.setattr(ReconcileSchedule, "look", timedelta(seconds=0.1))
+    schedule = ReconcileSchedule(settings, CONFIG, every=timedelta(days=1), clock=lambda: datetime.now(UTC))
+    running = asyncio.create_task(schedule.run())
+    ended = "SELECT count(*) FROM billing.reconciliations WHERE ended_at IS NOT NULL"
+    await eventually(lambda: ask(desk.settings.database_url, ended))
+    assert 0 < len(await desk.ids()) < 20  # the first run goes back one day
+
+    async with desk.store.transaction([]) as transaction:
+        await transaction.advance("g", "t", {0: 5, 1: 5})
+    age = "UPDATE billing.positions SET updated_at = now() - interval '4 days' WHERE partition = 1"
+    await ask(desk.settings.database_url, age)
+    async with desk.store.transaction([]) as transaction:
+        await transaction.note_gap("g", "t", [1])
+
+    async def is_repaired() -> bool:
+        return await gap_of(desk.settings.database_url) is None
+
+    await eventually(is_repaired)
+    assert len(set(await desk.ids())) == 20
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
@@ -135,6 +135,16 @@ async def test_a_clock_that_jumps_fires_nothing_twice(rig: TimerKit) -> None:
     assert await scheduler.fire_due() == 1
     await rig.work()
     assert await rig.trails() == {"a": _ACTED, "b": _ACTED}
+
+
+async def test_T17_postgres_clock_decides_whatever_the_process_believes(rig: TimerKit) -> None:
+    now = datetime.now(UTC)
+    await rig.start(errand("a", now - timedelta(minutes=1)), errand("b", now + timedelta(minutes=10)))
+    for minutes in (660, -660):
+        rig.now = now + timedelta(minutes=minutes)
+        scheduler = rig.scheduler(ahead=timedelta(0))
+        assert await scheduler.fire_due() == (1 if minutes > 0 else 0)  # "a" by the first, and "b" by neither
+    assert await rig.scheduler(ahead=timedelta(minutes=11)).fire_due() == 1
 
 
 async def test_overdue_timers_fire_in_the_order_they_were_due(rig: TimerKit) -> None:

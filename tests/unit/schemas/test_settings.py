@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from schemas.kafka_access import SaslMechanism
-from schemas.settings import InvalidSettings, Settings, load_settings, start_warnings
+from schemas.process_settings import start_warnings
+from schemas.settings import InvalidSettings, Settings, load_settings
 
 SECRETS = {
     "DATABASE_DIRECT_URL",
@@ -102,7 +103,9 @@ def test_each_secret_can_come_from_a_file(environment: pytest.MonkeyPatch, tmp_p
     elif name == "KAFKA_SSL_KEY_PASSWORD":
         environment.setenv("BILLING_KAFKA_SECURITY_PROTOCOL", "SSL")
     path = tmp_path / "secret"
-    value = "postgresql://u:p@127.0.0.1/db" if name.startswith("DATABASE") else "s3cret with space "
+    value = (
+        "postgresql://u:p@127.0.0.1/db" if name.startswith("DATABASE") else "a s3cret of more than 32 bytes with space "
+    )
     path.write_text(value + "\r\n")
     found = getattr(given(environment, **{f"{name}_FILE": str(path)}), name.lower())
     assert found.get_secret_value() == value

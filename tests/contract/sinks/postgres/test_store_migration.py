@@ -158,7 +158,7 @@ def test_the_command_prints_the_old_and_the_new_revision(billing: Billing) -> No
     again = billing("migrate")
     assert (again.exit_code, again.stdout) == (0, f"schema billing: already at {newest}\n")
     as_json = billing("migrate", "--json")
-    assert orjson.loads(as_json.stdout) == {"before": newest, "after": newest, "backfilled": {}}
+    assert orjson.loads(as_json.stdout) == {"before": newest, "after": newest, "backfilled": {}, "roles": []}
 
 
 def test_the_command_names_a_missing_setting_and_exits_2(billing: Billing, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,23 @@
+#!/bin/sh
+# Writes the secrets of docker-compose.yml, all random, to .env or the file that is named. An existing file stays as it is.
+# WEBHOOK_SECRET is random too: replace it by the signing secret of your endpoint in Stripe's dashboard.
+set -eu
+umask 077
+file=${1:-.env}
+if [ -e "$file" ]; then
+    echo "$file exists: remove it first; its passwords are those of the database's volume" >&2
+    exit 1
+fi
+random() { od -An -vtx1 -N "$1" /dev/urandom | tr -d ' \n'; }
+{
+    for name in POSTGRES OWNER GATEWAY WORKER DISPATCHER SCHEDULER OPERATOR; do
+        echo "${name}_PASSWORD=$(random 24)"
+    done
+    echo "LINK_SECRET=$(random 32)"
+    echo "WEBHOOK_SECRET=whsec_$(random 24)"
+    echo "STRIPE_API_KEY="
+    if [ "$file" != .env ]; then
+        echo "GATEWAY_PORT=8081"
+        echo "MAILPIT_PORT=8026"
+    fi
+} > "$file"

@@ -1,0 +1,80 @@
+"""The consumer groups of this system: their members, and the offsets that they have committed in one topic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+
+from eventlog import client
+from schemas.errors import LogUnavailable
+from schemas.kafka_access import KafkaAccess
+
+_COORDINATOR_S = 30.0
+
+
+class Groups:
+    """Reads and sets offsets without joining a group. Blocks. All methods raise LogUnavailable."""
+
+    def __init__(self, access: KafkaAccess) -> None:
+        self._access = access
+        self._admin = client.admin(access)
+
+    def names(self, prefix: str) -> list[str]:
+        """Returns the groups of workers and analytics that the brokers know, members or not."""
+        with client.log_errors(self._access, "consumer groups"):
+            found = self._admin.list_consumer_groups(request_timeout=client.TIMEOUT_S).result(client.TIMEOUT_S + 1)
+            if found.errors:
+                raise KafkaException(found.errors[0].args[0])
+        names = (group.group_id for group in found.valid)
+        own = (f"{prefix}.worker", f"{prefix}.analytics")
+        return sorted(name for name in names if name in own or name.startswith(f"{prefix}.worker."))
+
+    def members(self, names: Iterable[str]) -> dict[str, int]:
+        """Returns the number of members of each group that has some."""
+        wanted = list(names)
+        if not wanted:
+            return {}
+        with client.log_errors(self._access, "consumer groups"):
+            described = self._admin.describe_consumer_groups(wanted, request_timeout=client.TIMEOUT_S)
+            counts = {name: len(future.result(client.TIMEOUT_S + 1).members) for name, future in described.items()}
+        return {name: count for name, count in counts.items() if count}
+
+    def committed(self, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Returns the committed offsets by partition, without partitions in which nothing is committed yet."""
+        wanted = [TopicPartition(topic, partition) for partition in partitions]
+        with client.log_errors(self._access, f"group {group}"):
+            request = ConsumerGroupTopicPartitions(group, wanted)
+            deadline = time.monotonic() + _COORDINATOR_S
+            while True:
+                future = self._admin.list_consumer_group_offsets([request], request_timeout=client.TIMEOUT_S)[group]
+                try:
+                    found = future.result(client.TIMEOUT_S + 1).topic_partitions or []
+                except KafkaException as error:
+                    # A broker that has just started does not coordinate any group for a while.
+                    if error.args[0].code() not in _NO_COORDINATOR or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.3)
+                else:
+                    break
+        return {place.partition: place.offset for place in found if place.offset >= 0}
+
+    def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
+        """Sets the committed offsets of a group without members."""
+        if not offsets:
+            return
+        wanted = [TopicPartition(topic, partition, offset) for partition, offset in sorted(offsets.items())]
+        with client.log_errors(self._access, f"group {group}"):
+            request = ConsumerGroupTopicPartitions(group, wanted)
+            found = self._admin.alter_consumer_group_offsets([request], request_timeout=client.TIMEOUT_S)[group]
+            for place in found.result(client.TIMEOUT_S + 1).topic_partitions or []:
+                if place.error is not None:
+                    raise LogUnavailable(f"group {group}: {place.error.str()}")
+
+
+_NO_COORDINATOR = (
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR,
+)

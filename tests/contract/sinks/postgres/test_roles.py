@@ -1,0 +1,136 @@
+"""T31: each process has a database role with the statements that it needs, and is refused all others."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from sinks.postgres import tables
+from sinks.postgres.migration import migrate
+from sinks.postgres.roles import ROLES
+
+
+@dataclass
+class Server:
+    """A migrated database with the roles of one test."""
+
+    connection: asyncpg.Connection[asyncpg.Record]
+    prefix: str
+
+    async def run(self, role: str, statement: str) -> str:
+        """Run the statement as this role and roll it back. Return "" or the refusal."""
+        transaction = self.connection.transaction()
+        await transaction.start()
+        try:
+            await self.connection.execute(f'SET LOCAL ROLE "{self.prefix}_{role}"')
+            await self.connection.execute(statement)
+        except asyncpg.InsufficientPrivilegeError as error:
+            return str(error)
+        finally:
+            await transaction.rollback()
+        return ""
+
+
+@pytest.fixture
+async def server(database: SecretStr) -> AsyncIterator[Server]:
+    prefix = f"t{uuid.uuid4().hex[:10]}"
+    migrated = await migrate(database, role_prefix=prefix, creates_roles=True)
+    assert sorted(migrated.roles) == sorted(f"{prefix}_{role.name}" for role in ROLES)
+    connection = await asyncpg.connect(database.get_secret_value(), timeout=10)
+    try:
+        yield Server(connection, prefix)
+    finally:
+        for role in ROLES:
+            await connection.execute(f'DROP OWNED BY "{prefix}_{role.name}"')
+            await connection.execute(f'DROP ROLE "{prefix}_{role.name}"')
+        await connection.close()
+
+
+_ALLOWED = {
+    "worker": [
+        "SELECT * FROM billing.customers FOR UPDATE",
+        "INSERT INTO billing.unsubscribed (account, customer_id, template, at) VALUES ('', 'cus_1', 'welcome', now())",
+        "DELETE FROM billing.timers",
+        "SELECT * FROM billing.database_identity",
+        "SELECT * FROM billing.access",
+    ],
+    "dispatcher": ["UPDATE billing.emails SET attempts = 1", "SELECT * FROM billing.payments"],
+    "scheduler": ["UPDATE billing.timers SET status = 'done'", "SELECT * FROM billing.events"],
+    "gateway": [
+        "SELECT * FROM billing.exports",
+        "INSERT INTO billing.unsubscribed (account, customer_id, template, at) VALUES ('', 'cus_1', 'welcome', now()) "
+        "ON CONFLICT DO NOTHING",
+    ],
+    "analytics": ["DELETE FROM analytics.facts"],
+    "operator": ["UPDATE billing.dead_letters SET status = 'discarded'"],
+    "reader": ["SELECT * FROM billing.customers", "SELECT * FROM billing.access", "SELECT * FROM analytics.facts"],
+}
+_REFUSED = {
+    "worker": ["DELETE FROM billing.audit_log", "DROP TABLE billing.events", "SELECT * FROM analytics.facts"],
+    "dispatcher": [
+        "UPDATE billing.customers SET email = 'a@b.example'",
+        "INSERT INTO billing.events (event_id) VALUES ('e')",
+    ],
+    "scheduler": ["SELECT email FROM billing.customers", "DELETE FROM billing.timers", "SELECT * FROM billing.emails"],
+    "gateway": [
+        "SELECT * FROM billing.customers",
+        "SELECT * FROM billing.unsubscribed",
+        "DELETE FROM billing.unsubscribed",
+        "UPDATE billing.exports SET status = 'deleted'",
+        "SELECT payload FROM billing.events",
+    ],
+    "analytics": ["SELECT * FROM billing.customers"],
+    "operator": ["ALTER TABLE billing.events ADD COLUMN x int", "CREATE TABLE billing.x (x int)"],
+    "reader": ["UPDATE billing.customers SET email = NULL", "DELETE FROM billing.events"],
+}
+_NEVER = [
+    "CREATE TABLE billing.mine (x int)",
+    "TRUNCATE billing.events",
+    "UPDATE billing.alembic_version SET version_num = '0001'",
+    "DELETE FROM billing.database_identity",
+    "COPY billing.events TO PROGRAM 'cat'",
+    "SELECT pg_read_file('/etc/passwd')",
+]
+
+
+async def test_T31_each_role_may_do_its_work_and_nothing_else(server: Server) -> None:
+    assert _ALLOWED.keys() == _REFUSED.keys() == {role.name for role in ROLES}
+    for role, statements in _ALLOWED.items():
+        for statement in statements:
+            assert not (refusal := await server.run(role, statement)), f"{role}: {statement}: {refusal}"
+    for role, statements in _REFUSED.items():
+        for statement in [*statements, *_NEVER]:
+            assert await server.run(role, statement), f"{role} may {statement}"
+
+
+async def test_T31_the_roles_name_every_table(server: Server) -> None:
+    rows = await server.connection.fetch(
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'billing'::regnamespace"
+    )
+    known = {table.name for table in tables.metadata.sorted_tables} | {"alembic_version"}
+    assert {row["relname"] for row in rows} == known
+    for role in ROLES:
+        assert set(role.tables) <= known, f"{role.name} names a table that does not exist"
+
+
+async def test_T31_a_later_migration_grants_new_tables_and_takes_back_what_was_granted_by_hand(
+    server: Server, database: SecretStr
+) -> None:
+    await server.connection.execute(f'REVOKE SELECT ON billing.exports FROM "{server.prefix}_gateway"')
+    await server.connection.execute(f'GRANT SELECT ON billing.customers TO "{server.prefix}_gateway"')
+    assert await server.run("gateway", "SELECT * FROM billing.exports")
+
+    migrated = await migrate(database, role_prefix=server.prefix)
+
+    assert len(migrated.roles) == len(ROLES)
+    assert not await server.run("gateway", "SELECT * FROM billing.exports")
+    assert await server.run("gateway", "SELECT * FROM billing.customers")
+
+
+async def test_T31_without_roles_a_migration_grants_nothing(database: SecretStr) -> None:
+    assert (await migrate(database, role_prefix=f"t{uuid.uuid4().hex[:10]}")).roles == []

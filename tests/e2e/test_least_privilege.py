@@ -1,0 +1,253 @@
+"""T31: the processes of docker-compose.yml, with its environment, secrets and database logins, do all their work.
+
+Only addresses and paths differ from the containers. The server is the test's own: roles belong to a whole server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import orjson
+import psutil
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from local.stack.ports import free_port
+from local.stack.postgres import EmbeddedPostgres, _binary
+from local.stripe.events import EXAMPLES, example
+from local.stripe.post import post
+from schemas.export_link import export_url
+from sinks.email.unsubscribe import Subscriber, unsubscribe_url
+from tests.faulty_mailbox import FaultyMailbox
+from tests.paths import ROOT
+
+pytestmark = pytest.mark.e2e
+
+PROCESSES = ("gateway", "worker", "dispatcher", "scheduler")
+CONFIG = """\
+mode = "test"
+[endpoints.default]
+[endpoints.connect]
+connect = true
+[plans.starter]
+name = "Starter"
+prices = ["price_starter_monthly"]
+[mail]
+send_test_mode = true
+"""
+_VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::[?-]([^}]*))?\}")
+
+
+@dataclass
+class Containers:
+    """What docker-compose.yml says, with the secrets of deploy/new-env.sh and this machine's addresses."""
+
+    secrets: Mapping[str, str]
+    addresses: Mapping[str, str]
+    extra: Mapping[str, str]
+    folder: Path
+
+    def environment(self, name: str) -> dict[str, str]:
+        services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+        given: dict[str, str] = {}
+        for variable, value in services[name]["environment"].items():
+            text = _VARIABLE.sub(lambda found: self.secrets.get(found[1], "") or "", value)
+            for old, new in self.addresses.items():
+                text = text.replace(old, new)
+            given[variable] = text
+        system = {key: value for key, value in os.environ.items() if not key.startswith("BILLING_")}
+        return {**system, **given, **self.extra, "BILLING_STATE_DIR": str(self.folder / name)}
+
+    @contextmanager
+    def running(self, name: str, **extra: str) -> Iterator[subprocess.Popen[bytes]]:
+        with self.log(name).open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ops.cli", name],
+                cwd=ROOT,
+                env=self.environment(name) | {"BILLING_OPS_PORT": str(free_port())} | extra,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(timeout=5)
+
+    def run(self, name: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "ops.cli", name],
+            cwd=ROOT,
+            env=self.environment(name),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def ends(self) -> str:
+        return "\n".join(self.log(name).read_text(errors="replace")[-2000:] for name in PROCESSES)
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(tmp_path / "server", durable=False)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def containers(
+    postgres: EmbeddedPostgres, kafka_bootstrap: str, mailbox: FaultyMailbox, topic_prefix: str, tmp_path: Path
+) -> Containers:
+    env_file = tmp_path / "made.env"
+    subprocess.run(["sh", ROOT / "deploy" / "new-env.sh", env_file], check=True, timeout=30)
+    assert env_file.stat().st_mode & 0o777 == 0o600
+    secrets = dict(line.split("=", 1) for line in env_file.read_text().split())
+    server = postgres.url.rpartition("/")[0]
+    psql = [_binary("psql"), "-q", "-v", "ON_ERROR_STOP=1", f"{server}/postgres"]
+    subprocess.run([*psql, "-c", "DROP DATABASE billing"], check=True, timeout=30)
+    roles = ROOT / "deploy" / "postgres-roles.sql"
+    subprocess.run([*psql, "-f", str(roles)], check=True, timeout=30, env={**os.environ, **secrets})
+    (tmp_path / "config.toml").write_text(CONFIG)
+    connect = f"whsec_{'0123456789abcdef' * 3}"
+    return Containers(
+        secrets,
+        {
+            "kafka:9092": kafka_bootstrap,
+            "postgres:5432": f"127.0.0.1:{postgres.port}",
+            "smtp://mailpit:1025": mailbox.url,
+            "/etc/billing/config.toml": str(tmp_path / "config.toml"),
+            "/var/lib/billing/exports": str(tmp_path / "exports"),
+            "0.0.0.0": "127.0.0.1",  # what is replaced
+        },
+        {
+            "BILLING_TOPIC_PREFIX": topic_prefix,
+            "BILLING_PARTITIONS": "2",
+            "BILLING_SESSION_TIMEOUT_S": "6",
+            "BILLING_GATEWAY_DRAIN_S": "0",
+            "BILLING_WEBHOOK_SECRET_CONNECT": connect,
+        },
+        tmp_path,
+    )
+
+
+async def test_T31_each_process_of_compose_does_its_work_with_its_own_login(
+    containers: Containers, postgres: EmbeddedPostgres, mailbox: FaultyMailbox
+) -> None:
+    containers.run("migrate")
+    containers.run("topics")
+    superuser = postgres.url
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with ExitStack() as stack:
+        gateway = stack.enter_context(containers.running("gateway", BILLING_GATEWAY_PORT=str(port)))
+        stack.enter_context(containers.running("worker"))
+        stack.enter_context(containers.running("dispatcher"))
+        stack.enter_context(containers.running("scheduler"))
+        await _posted_all(url, containers.secrets["WEBHOOK_SECRET"], containers.extra["BILLING_WEBHOOK_SECRET_CONNECT"])
+
+        outcomes = f"SELECT count(DISTINCT event_id) >= {len(EXAMPLES)} FROM billing.events WHERE event_id LIKE 'evt_%'"
+        for query in (
+            outcomes,
+            "SELECT EXISTS (SELECT FROM billing.emails WHERE status = 'sent')",
+            "SELECT EXISTS (SELECT FROM billing.exports WHERE status = 'done')",
+            "WITH due AS (UPDATE billing.timers SET due_at = now() WHERE status = 'pending' RETURNING 1) "
+            "SELECT count(*) > 0 FROM due",
+            "SELECT EXISTS (SELECT FROM billing.timers WHERE status = 'done')",
+        ):
+            deadline = time.monotonic() + 90
+            while not await _value(superuser, query):
+                assert not _refusals(containers)
+                assert time.monotonic() < deadline, f"{query}\n{containers.ends()}"
+                await asyncio.sleep(0.2)
+        assert await _value(superuser, "SELECT count(*) FROM billing.events WHERE outcome = 'dead'") == 0
+
+        secret = containers.secrets["LINK_SECRET"].encode()
+        key = await _value(superuser, "SELECT export_key FROM billing.exports WHERE status = 'done' LIMIT 1")
+        async with aiohttp.ClientSession() as session:
+            link = export_url(url, secret, key, datetime.now(UTC) + timedelta(days=1))
+            async with session.get(link) as answer:
+                assert (answer.status, answer.content_type) == (200, "application/zip")
+            stop = unsubscribe_url(url, secret, Subscriber("", "cus_1", "win-back"))
+            async with session.post(stop) as answer:
+                assert answer.status == 200
+        assert await _value(superuser, "SELECT count(*) FROM billing.unsubscribed") == 1
+
+        environ = psutil.Process(gateway.pid).environ()
+        assert not {name for name in environ if "STRIPE" in name or "SMTP" in name}
+        assert "superuser" not in await _roles_of(superuser)
+    assert not _refusals(containers)
+
+
+async def _posted_all(url: str, secret: str, connect_secret: str) -> None:
+    """Post one event of each type that has a rule, once the gateway answers."""
+    deadline = time.monotonic() + 60
+    async with aiohttp.ClientSession() as session:
+        for type_ in EXAMPLES:
+            event = example(type_, int(time.time()))
+            is_connected = "account" in event
+            path = f"{url}/webhooks/stripe/{'connect' if is_connected else 'default'}"
+            given = SecretStr(connect_secret if is_connected else secret)
+            while True:
+                try:
+                    answer = await post(session, path, orjson.dumps(event), given)
+                except aiohttp.ClientConnectionError:
+                    assert time.monotonic() < deadline
+                    await asyncio.sleep(0.2)
+                    continue
+                if answer.status == 200:
+                    break
+                assert answer.status == 503, answer
+                assert time.monotonic() < deadline, answer
+                await asyncio.sleep(0.5)
+
+
+def _refusals(containers: Containers) -> list[str]:
+    lines = [line for name in PROCESSES for line in containers.log(name).read_text(errors="replace").splitlines()]
+    return [line for line in lines if "permission denied" in line or "42501" in line]
+
+
+async def _value(url: str, query: str) -> Any:
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        return await connection.fetchval(query)
+    finally:
+        await connection.close()
+
+
+async def _roles_of(url: str) -> set[str]:
+    """What the sessions of the processes are: `superuser`, or only a login."""
+    query = """
+    SELECT DISTINCT CASE WHEN r.rolsuper THEN 'superuser' ELSE r.rolname END FROM pg_stat_activity a
+    JOIN pg_roles r ON r.rolname = a.usename
+    WHERE a.datname = 'billing' AND a.application_name LIKE 'billing-%'
+    """
+    connection = await asyncpg.connect(url, timeout=10)
+    try:
+        return {row[0] for row in await connection.fetch(query)}
+    finally:
+        await connection.close()
