@@ -213,6 +213,24 @@ def test_sigterm_under_load_loses_nothing(topics: Settings, tmp_path: Path) -> N
     assert_all_stored_in_order(load, read_topic(topics.kafka_bootstrap, topics.events_topic))
 
 
+def test_T38_after_sigterm_it_is_not_ready_and_accepts_until_the_pause_ends(topics: Settings, tmp_path: Path) -> None:
+    """A load balancer sends requests until it has noticed. A second signal ends the pause."""
+    with running(tmp_path, topics, BILLING_GATEWAY_DRAIN_S="300") as gateway:
+        wait_until(lambda: get(gateway.ops_port, "/readyz").status == 200, within_s=30, what="ready")
+        gateway.popen.send_signal(signal.SIGTERM)
+        wait_until(lambda: get(gateway.ops_port, "/readyz").status == 503, within_s=30, what="not ready")
+        answers = []
+        for _ in range(8):
+            body = event()
+            answers.append(post(gateway.port, body, signed(body)))
+        assert {answer.status for answer in answers} == {200}
+        assert {answer.headers["Connection"].lower() for answer in answers} == {"close"}
+        gateway.popen.send_signal(signal.SIGTERM)
+        assert gateway.wait() == 0
+        assert gateway.logged("kafka.producer_closed")[0]["records_given_up"] == 0
+    assert len(read_topic(topics.kafka_bootstrap, topics.events_topic)) == 8
+
+
 def test_kill_9_under_load_loses_nothing(topics: Settings, tmp_path: Path) -> None:
     """Events are stored before they are answered 200."""
     with running(tmp_path, topics) as gateway, Load(gateway.port) as load:
