@@ -122,7 +122,9 @@ COMMANDS = {
         "ops.commands.feed:app",
         "Show the receivers of notifications, list and requeue notifications, and enable a disabled receiver.",
     ),
-    "exports": Entry("ops.commands.exports:app", "List the orders of export archives, and requeue failed ones."),
+    "exports": Entry(
+        "ops.commands.exports:app", "List the orders of export archives, requeue failed ones, and end links."
+    ),
     "bench": Entry(
         "ops.commands.bench:bench",
         "Measure throughput and CPU cost of gateway and worker, compared with the limit of each component.",
