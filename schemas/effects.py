@@ -161,7 +161,14 @@ class NoteStale:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Adds a remark to the ledger row of an applied event: something in the event could not be used."""
+
+    remark: str
+
+
 Order = QueueEmail | CallStripe | OrderExport | QueueNotification
 """The effects that queue a row in an outbox. Each outbox declares its own (sinks/postgres/outboxes.py)."""
 
-Effect = Save | Remove | StartTimer | CancelTimers | FinishTimer | Order | Erase | NoteStale
+Effect = Save | Remove | StartTimer | CancelTimers | FinishTimer | Order | Erase | NoteStale | Note

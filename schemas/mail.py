@@ -177,6 +177,17 @@ class PaymentActionRequired(CustomerMail):
     """For the check before sending. Not shown."""
 
 
+class InvoiceOverdue(CustomerMail):
+    """An invoice that the customer pays by hand is past its due date."""
+
+    number: OptionalLine = None
+    amount: Money
+    due_at: AwareDatetime | None = None
+    hosted_url: Link | None = None
+    subscription_id: OptionalLine = None
+    """For the check before sending. Not shown."""
+
+
 class RenewalReminder(CustomerMail):
     amount: Money
     renews_at: AwareDatetime | None = None
@@ -244,6 +255,7 @@ MAILS: Mapping[str, type[MailData]] = {
     "payment-urgent": PaymentProblem,
     "payment-final": PaymentProblem,
     "payment-action-required": PaymentActionRequired,
+    "invoice-overdue": InvoiceOverdue,
     "renewal-reminder": RenewalReminder,
     "card-expiring": CardExpiring,
     "payment-method-detached": PaymentMethodDetached,

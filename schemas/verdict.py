@@ -10,6 +10,9 @@ from datetime import datetime
 class Applied:
     """The effects of the event are committed."""
 
+    reason: str | None = None
+    """A remark on something in the event that could not be used."""
+
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:

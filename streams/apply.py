@@ -13,6 +13,7 @@ from schemas.effects import (
     Effect,
     Erase,
     FinishTimer,
+    Note,
     NoteStale,
     Order,
     Remove,
@@ -40,6 +41,7 @@ class Outcome:
     """Rows to queue in the outboxes."""
     erase: Erase | None = None
     stale: str | None = None
+    remark: str | None = None
     customer_id: str | None = None
     """The customer id of the first saved row or queued order that has one. The event may not name its customer."""
     written: list[tuple[Row | None, Row | None]] = field(default_factory=list)
@@ -109,6 +111,8 @@ def apply(
                 _finish(key, known, rows)
             case NoteStale(reason):
                 outcome.stale = reason
+            case Note(remark):
+                outcome.remark = remark
             case _:
                 assert_never(effect)
     outcome.written = rows.pairs()

@@ -10,7 +10,7 @@ from schemas.changes import changes_of
 from schemas.fast_row import replace
 from schemas.record import Source
 from schemas.storable import bounded, bounded_or_none, reason_text
-from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Waiting, outcome_of
+from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, Waiting, outcome_of
 from sinks.postgres.outboxes import Origin
 from sinks.postgres.rows import LedgerRow
 from streams.decode import describe, has_no_nul
@@ -53,12 +53,17 @@ def _ledger_row(item: Item, attempt: Attempt, now: datetime, stream: str) -> Led
         partition=record.partition,
         offset=record.offset,
         outcome=outcome_of(verdict),
-        reason=reason_text(verdict.reason) if isinstance(verdict, Stale | Dead | Waiting) else None,
+        reason=_reason(verdict),
         attempts=attempt.number,
         applied_at=now,
         payload=_payload(item),
         changes=None if item.is_barred or not item.written else changes_of(item.written, customer_id) or None,
     )
+
+
+def _reason(verdict: Verdict | None) -> str | None:
+    reason = verdict.reason if isinstance(verdict, Applied | Stale | Dead | Waiting) else None
+    return reason_text(reason) if reason is not None else None
 
 
 def _bare_row(row: LedgerRow) -> LedgerRow:

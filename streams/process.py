@@ -221,7 +221,7 @@ class Processor:
         queued = apply(changes, event, known, taken_over_at=taken_over_at(item))
         item.orders, item.erase, item.customer_id = outcome.orders + queued.orders, outcome.erase, outcome.customer_id
         item.written = outcome.written + queued.written
-        return Applied() if outcome.stale is None else Stale(outcome.stale)
+        return Applied(outcome.remark) if outcome.stale is None else Stale(outcome.stale)
 
     def _wait(self, event: Event[Any], missed: NotKnownYet, known: Known, now: datetime) -> Waiting | Dead | None:
         """Returns the verdict on an event with a missing object; None if it is applied without it (`at_last`)."""

@@ -42,6 +42,16 @@ EXAMPLES: Mapping[str, Example] = {
     "invoice.marked_uncollectible": lambda make, at: (make.invoice(status="uncollectible", created=at - DAY_S), None),
     "invoice.deleted": lambda make, at: (make.invoice(status="draft", created=at - DAY_S, attempts=0), None),
     "invoice.payment_action_required": lambda make, at: (make.invoice(created=at), None),
+    "invoice.overdue": lambda make, at: (
+        make.invoice(
+            created=at - 30 * DAY_S,
+            attempts=0,
+            collection_method="send_invoice",
+            due_date=at - DAY_S,
+            next_attempt=None,
+        ),
+        None,
+    ),
     "invoice.updated": lambda make, at: (make.invoice(amount=2000, created=at - DAY_S), {"amount_due": 2900}),
     "invoice.finalization_failed": lambda make, at: (
         make.invoice(

@@ -118,7 +118,8 @@ def customer(
         _show_past(settings, found, at, as_json=as_json)
         return
     why = access_chain(found)
-    _show({"why": [asdict(fact) for fact in why] if as_json else [fact.text for fact in why], **found}, as_json)
+    shown = {"why": [asdict(fact) for fact in why] if as_json else [fact.text for fact in why], **found}
+    _show(shown | {"next": _next_of_customer(found)}, as_json)
 
 
 def _show_past(settings: DatabaseSettings, found: Found, at: str, *, as_json: bool) -> None:
@@ -163,6 +164,16 @@ def _only_customer(settings: DatabaseSettings, named: str, account: str) -> tupl
         show_hits(hits)
         fail("customer", f"{named} leads to {len(found)} customers")
     return found.pop()
+
+
+def _next_of_customer(found: Found) -> list[str]:
+    """Return what to do about prices that no plan names."""
+    living = [one for one in found["subscriptions"] if one["status"] not in ("canceled", "incomplete_expired")]
+    prices = {one["price_id"] for one in living if one["plan"] is None and one["price_id"] is not None}
+    return [
+        f"no plan has {price}: add it to a plan in the config, restart the workers, then billing plans apply"
+        for price in sorted(prices)
+    ]
 
 
 def _next(event_id: str, found: Found) -> list[str]:

@@ -18,7 +18,7 @@ class StripeCustomer(StripeObject):
     email: Text = None
     name: Text = None
     locale: Text = None
-    """The first of `preferred_locales`."""
+    """`preferred_locales`, in their order, separated by commas."""
     default_payment_method: ExpandableId | None = None
     """A payment method, or a source (the older kind of object)."""
     address: Mapping[str, Any] = Field(default_factory=dict)
@@ -36,11 +36,19 @@ class StripeCustomer(StripeObject):
             "id": raw.get("id"),
             "email": raw.get("email"),
             "name": raw.get("name"),
-            "locale": locales[0] if isinstance(locales, list) and locales else None,
+            "locale": ",".join(_plain(locales)) or None,
             "default_payment_method": first(settings.get("default_payment_method"), raw.get("default_source")),
             "address": address_of(raw),
             "user_id": child(raw, "metadata").get("userId"),
         }
+
+
+def _plain(locales: object) -> list[str]:
+    found = locales if isinstance(locales, list) else []
+    return [one for one in found if isinstance(one, str) and "," not in one and len(one) <= _LONGEST_LOCALE][:_LOCALES]
+
+
+_LOCALES, _LONGEST_LOCALE = 10, 35
 
 
 PROFILE_FIELDS = frozenset({"email", "name", "preferred_locales"})

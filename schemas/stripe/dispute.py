@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from schemas.stripe.fields import Amount, Currency, ExpandableId, Id, Moment, StripeObject, Text, child
+from schemas.stripe.fields import Amount, AnyCurrency, ExpandableId, Id, Moment, StripeObject, Text, child
 
 LOST = "lost"
 """The bank decided for the customer, and the money is gone. Disputes of some debits (SEPA, ACH, BACS) are lost from the
@@ -29,7 +29,7 @@ INQUIRY = "warning_"
 class StripeDispute(StripeObject):
     id: Id
     amount: Amount
-    currency: Currency
+    currency: AnyCurrency
     charge: ExpandableId | None = None
     payment_intent: ExpandableId | None = None
     reason: Text = None

@@ -65,6 +65,8 @@ Amount = Annotated[int, Field(strict=True, ge=-_INT64, lt=_INT64)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**31)]
 Quantity = Annotated[int, Field(strict=True, ge=0, lt=_INT64)]
 Currency = Annotated[str, Field(strict=True), AfterValidator(_known_currency)]
+AnyCurrency = Annotated[str, Field(strict=True, pattern=r"^[a-z]{3}$")]
+"""A currency that may be younger than our list: for what must reach the operator in any currency."""
 Text = Annotated[Annotated[str, Field(strict=True)] | None, BeforeValidator(_blank_is_none)]
 """Text that people or Stripe wrote; '' becomes None."""
 

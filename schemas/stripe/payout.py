@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import model_validator
 
-from schemas.stripe.fields import Amount, Currency, ExpandableId, Id, StripeObject, Text, is_currency
+from schemas.stripe.fields import Amount, AnyCurrency, ExpandableId, Id, StripeObject, Text
 
 
 class StripePayout(StripeObject):
@@ -15,7 +16,7 @@ class StripePayout(StripeObject):
 
     id: Id
     amount: Amount | None = None
-    currency: Currency | None = None
+    currency: AnyCurrency | None = None
     stated_amount: Text = None
     """The amount as in the event, if it is not valid."""
     destination: ExpandableId | None = None
@@ -28,7 +29,7 @@ class StripePayout(StripeObject):
             return raw
         amount, currency = raw.get("amount"), raw.get("currency")
         is_amount = isinstance(amount, int) and not isinstance(amount, bool) and abs(amount) < _MOST
-        is_valid = is_amount and isinstance(currency, str) and is_currency(currency)
+        is_valid = is_amount and isinstance(currency, str) and re.fullmatch("[a-z]{3}", currency) is not None
         return {
             **{name: raw.get(name) for name in ("id", "destination", "failure_message")},
             "amount": amount if is_valid else None,

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from schemas.mail import OPERATOR_MAILS
 from schemas.payment_facts import PAID
 from schemas.state import Payment, PaymentMethod, Subscription
 from schemas.statuses import SubscriptionStatus
@@ -54,6 +55,8 @@ def check(decide: Callable[[QueuedMail, Present], Awaitable[Answer]], *, custome
         present = Present(connection, mail.account, mail.customer_id)
         if mail.age > VALID_FOR:
             return Withheld(f"it was queued more than {VALID_FOR.days} days ago")
+        if mail.template not in OPERATOR_MAILS and await present.has_account_left():
+            return Withheld("the connected account has left the application")
         if customer:
             row = await present.customer()
             if row is not None and row.deleted_at is not None:
@@ -221,6 +224,7 @@ CHECKS: Mapping[str, Truth[QueuedMail]] = {
     "payment-urgent": check(_dunning),
     "payment-final": check(_dunning),
     "payment-action-required": check(_action_required),
+    "invoice-overdue": check(_action_required),
     "renewal-reminder": check(_renewal),
     "trial-ending": check(_trial),
     "trial-reminder": check(_trial),

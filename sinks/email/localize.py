@@ -33,6 +33,8 @@ _LETTER_NEXT_TO_DIGIT = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 
 FALLBACK = Locale("en")
 
+_MINOR_UNITS = {"de": "in der kleinsten Einheit"}
+
 
 class UnknownCurrency(BillingError):
     """The currency code is unknown, so the number of decimals of its amounts is unknown."""
@@ -68,9 +70,18 @@ class Words:
     """The formatting functions that templates call. `money`, `day` and `moment` return None for None."""
 
     locale: Locale
+    is_for_operator: bool = False
 
     def money(self, money: Money | None) -> str | None:
-        return format_money(money, self.locale) if money is not None else None
+        """Raises UnknownCurrency, except in a mail to the operator: that shows Stripe's number and says what it is."""
+        if money is None:
+            return None
+        try:
+            return format_money(money, self.locale)
+        except UnknownCurrency:
+            if not self.is_for_operator:
+                raise
+            return f"{money.amount} {money.currency.upper()} ({_MINOR_UNITS.get(self.locale.language, 'minor units')})"
 
     def day(self, at: datetime | None) -> str | None:
         """The date in UTC, in the locale's long form."""
@@ -94,12 +105,13 @@ class Words:
 def choose_locale(wanted: Iterable[str | None], languages: frozenset[str]) -> Locale:
     """Return the first valid locale (`de`, `de-AT`, `pt_BR`) in `wanted` that has a language in `languages`.
 
+    Each of `wanted` can be several, separated by commas: a reader's preferred locales, the best first.
     Returns English if there is none. Text and numbers use the same locale, so that an English sentence never contains
     an amount in French format.
     """
-    for name in wanted:
+    for name in (one.strip() for names in wanted for one in (names or "").split(",")):
         try:
-            locale = Locale.parse((name or "").replace("-", "_")) if name else None
+            locale = Locale.parse(name.replace("-", "_")) if name else None
         except (UnknownLocaleError, ValueError):
             continue  # Stripe accepts any text as a preferred locale
         if locale is not None and locale.language in languages:

@@ -22,6 +22,13 @@ ENDED = frozenset({SubscriptionStatus.CANCELED, SubscriptionStatus.INCOMPLETE_EX
 NOT_LIVING = ENDED | {SubscriptionStatus.INCOMPLETE}
 """Statuses of a subscription that has ended or has not begun."""
 
+# The ledger has these events whether or not a rule exists. They name no customer (index events_customer).
+_AUTHORIZATION = """
+SELECT type FROM billing.events WHERE account = $1 AND customer_id IS NULL AND outcome <> 'dead'
+    AND type IN ('account.application.deauthorized', 'account.application.authorized')
+ORDER BY created DESC, type DESC LIMIT 1
+"""
+
 # The backfill of links may still be running, so a payment without a link is found by the id that its invoice gives it.
 _PAYMENT = (
     f"SELECT {SHAPES[Payment].selected} FROM billing.payments AS t WHERE t.payment_id = coalesce("  # noqa: S608  # names of our own tables
@@ -59,6 +66,13 @@ class Present:
 
     async def customer(self) -> Customer | None:
         return await self._row(Customer, self.customer_id)
+
+    async def has_account_left(self) -> bool:
+        """Whether the connected account has withdrawn its authorization, and has not given it again since."""
+        if not self.account:
+            return False
+        newest = await self._connection.fetchval(_AUTHORIZATION, self.account)
+        return bool(newest == "account.application.deauthorized")
 
     async def subscription(self, subscription_id: str | None) -> Subscription | None:
         return await self._row(Subscription, subscription_id) if subscription_id else None

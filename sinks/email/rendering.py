@@ -82,7 +82,7 @@ class Templates:
             "name": None,
             "organization": None,
             **values,
-            "words": Words(locale),
+            "words": Words(locale, is_for_operator=template in OPERATOR_MAILS),
             "language": locale.language,
             "product": self._brand.product,
             "app_url": self._brand.app_url,

@@ -78,6 +78,8 @@ SAMPLES: Mapping[str, Mapping[str, Any]] = {
     "payment-urgent": _DUNNING | {"attempt": 3, "next_attempt_at": "2026-12-01T09:30:00Z"},
     "payment-final": _DUNNING | {"attempt": 4, "next_attempt_at": None},
     "payment-action-required": _INVOICE | {"name": "Jane Doe", "amount": {"amount": 12_000, "currency": "jpy"}},
+    "invoice-overdue": _INVOICE
+    | {"name": "Jane Doe", "amount": {"amount": 90_000, "currency": "eur"}, "due_at": "2026-11-30T00:00:00Z"},
     "renewal-reminder": {
         "name": "Jane Doe",
         "amount": {"amount": 4900, "currency": "eur"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, String, Table, and_, func, or_, select
+from sqlalchemy import Select, String, Table, and_, column, func, or_, select, table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.state import Organization
@@ -16,6 +16,11 @@ MOST = 20
 """Maximum number of rows of each kind in an overview."""
 
 Found = dict[str, Any]
+
+_ACCESS = table(
+    "access", *map(column, ("account", "customer_id", "plan", "has_access", "reason", "changes_at")), schema="billing"
+)
+"""The view of what each customer may use now."""
 
 _LEDGER_COLUMNS = [column for column in tables.events.c if column.name not in ("payload", "changes")]
 
@@ -69,18 +74,18 @@ async def effects_of_event(connection: AsyncConnection, event: Found) -> list[Fo
     Rows that a later event has overwritten are not found.
     """
     found: list[Found] = []
-    for table in tables.STATE_TABLES.values():
-        named = (column for column in table.c if column.name == "version" or column.name.endswith("_version"))
+    for stored in tables.STATE_TABLES.values():
+        named = (column for column in stored.c if column.name == "version" or column.name.endswith("_version"))
         versions = [column for column in named if isinstance(column.type, String)]  # not counters
-        if not versions or "customer_id" not in table.c or event["customer_id"] is None:
+        if not versions or "customer_id" not in stored.c or event["customer_id"] is None:
             continue
         # A version ends with its event's id (schemas/version.py).
         written = or_(*(column.endswith(f":{event['event_id']}", autoescape=True) for column in versions))
-        is_of_customer = and_(table.c.account == event["account"], table.c.customer_id == event["customer_id"])
-        for row in await _all(connection, select(table).where(is_of_customer, written).limit(MOST)):
+        is_of_customer = and_(stored.c.account == event["account"], stored.c.customer_id == event["customer_id"])
+        for row in await _all(connection, select(stored).where(is_of_customer, written).limit(MOST)):
             names = [column.name for column in versions if row[column.name].endswith(f":{event['event_id']}")]
-            key = "/".join(str(row[column.name]) for column in table.primary_key if row[column.name])
-            found.append({"table": table.name, "key": key, "by": ", ".join(names)})
+            key = "/".join(str(row[column.name]) for column in stored.primary_key if row[column.name])
+            found.append({"table": stored.name, "key": key, "by": ", ".join(names)})
     return found
 
 
@@ -94,7 +99,7 @@ async def dead_letters_of_event(connection: AsyncConnection, event_id: str) -> l
 async def customer_overview(
     connection: AsyncConnection, account: str, customer_id: str, *, limit: int = MOST
 ) -> Found | None:
-    """Returns everything on one customer: `customer`, `organization`, `members`, and lists of the last other rows.
+    """Returns everything on one customer: `customer`, `organization`, `access`, `members`, and lists of the other rows.
 
     A list has at most `limit` rows; `totals` has the number of all rows of each list. Returns None if no table has the
     customer. `customer` is None while only its events or payments are known.
@@ -118,6 +123,12 @@ async def customer_overview(
     found: Found = {
         "customer": await _one(connection, select(tables.customers).where(of_customer(tables.customers))),
         "organization": await _one(connection, select(tables.organizations).where(of_customer(tables.organizations))),
+        "access": await _one(
+            connection,
+            select(_ACCESS.c.has_access, _ACCESS.c.plan, _ACCESS.c.reason, _ACCESS.c.changes_at).where(
+                of_customer(_ACCESS)
+            ),
+        ),
         "members": await _all(
             connection,
             select(members.c.role, members.c.user_id, tables.users.c.email)

@@ -7,6 +7,7 @@ from streams.rules import reminders as reminders  # adds its rules to the stream
 from streams.rules.customers import events as customer_events
 from streams.rules.invoices import amounts as amounts  # adds its rules to the stream of invoices
 from streams.rules.invoices import events as invoice_events
+from streams.rules.invoices import overdue as overdue  # as above
 from streams.rules.registry import OTHER, Rule, Stream
 from streams.rules.subscriptions import events as subscription_events
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.effects import Effect, NoteStale
+from schemas.effects import Effect, Note, NoteStale
 from schemas.errors import RuleViolated
 from schemas.event import Event
 from schemas.known import Known
@@ -83,6 +83,8 @@ def _subscribed(event: CheckoutEvent, known: Known) -> list[Effect]:
     row = stored or blank(event.account, session.subscription, customer.customer_id)
     row = apply_checkout_event(row, event, session.plan_id, has_begun=session.is_paid, config=known.config)
     effects = save_customer_and_derived(known, customer, row)
+    if session.plan_id is not None and session.plan_id not in known.config.plans:
+        effects.append(Note(f"the checkout names the plan {session.plan_id!r:.80}, which the config does not have"))
     if row.status in ENDED or not session.is_paid:
         return effects
     organization = derive_organization(known.config, customer, subscriptions_with(known, customer, row)).name

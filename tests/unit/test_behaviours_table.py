@@ -55,7 +55,7 @@ ENTRIES = behaviours(PAGE.read_text())
 IDS = [entry.id for entry in ENTRIES]
 
 
-def _exists(test: str) -> bool:
+def exists(test: str) -> bool:
     """Whether pytest collects the test: a function `test_…` of a module `test_*.py` below tests/."""
     path, _, name = test.partition("::")
     file = ROOT / path
@@ -85,13 +85,13 @@ def test_ids_run_without_a_gap() -> None:
 def test_each_behaviour_names_tests_that_exist_or_is_planned(entry: Behaviour) -> None:
     assert entry.tests or entry.is_planned
     assert not (entry.tests and entry.is_planned), f"{entry.id} has tests: only its missing parts are planned"
-    assert [test for test in entry.tests if not _exists(test)] == []
+    assert [test for test in entry.tests if not exists(test)] == []
 
 
 def test_a_missing_test_or_entry_is_found() -> None:
-    assert _exists("tests/unit/test_behaviours_table.py::test_a_missing_test_or_entry_is_found")
-    assert not _exists("tests/unit/test_behaviours_table.py::test_that_is_not_here")
-    assert not _exists("tests/unit/test_not_here.py::test_a_missing_test_or_entry_is_found")
+    assert exists("tests/unit/test_behaviours_table.py::test_a_missing_test_or_entry_is_found")
+    assert not exists("tests/unit/test_behaviours_table.py::test_that_is_not_here")
+    assert not exists("tests/unit/test_not_here.py::test_a_missing_test_or_entry_is_found")
     text = "### A1 One\n\n- `a.py::b`\n\n### A3 Three (planned)\n"
     assert behaviours(text) == [Behaviour("A", 1, False, ("a.py::b",)), Behaviour("A", 3, True, ())]
     assert _misplaced(behaviours(text)) == ["A3", "letters: A"]

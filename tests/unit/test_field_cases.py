@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.field.harness import CASES, FieldCase, play, registered
+from tests.field.stories import STORIES
+from tests.unit.test_behaviours_table import exists
 
 
 @pytest.mark.parametrize("field_case", registered(), ids=str)
@@ -20,3 +22,16 @@ def test_no_event_of_any_case_is_dead() -> None:
         if len(list(CASES.glob(f"{number}-*.jsonl"))) == 1:
             dead[number] = play(FieldCase((number,), lambda _: None, False)).dead
     assert {number: found for number, found in dead.items() if found} == {}
+
+
+@pytest.mark.parametrize("id_", STORIES)
+def test_each_story_is_told_by_tests_that_exist(id_: str) -> None:
+    _, tests = STORIES[id_]
+    assert tests
+    assert [test for test in tests if not exists(test)] == []
+
+
+def test_every_case_has_an_expectation() -> None:
+    """Parts of one case are played together."""
+    expected = {number.partition("/")[0] for field_case in registered() for number in field_case.numbers}
+    assert {file.name.split("-")[0] for file in CASES.glob("*.jsonl")} - expected == set()

@@ -36,12 +36,12 @@ def refer(event: InvoiceEvent) -> References:
 @stream.on("invoice.paid", "invoice.payment_succeeded", model=StripeInvoice, refer=refer, rank=INVOICE_PAID)
 def on_paid(event: InvoiceEvent, known: Known) -> list[Effect]:
     """C1. Stripe sends both types for one payment; the second one changes nothing."""
-    invoice, customer = event.object, _customer(event, known)
-    found = _payment(event, known)
+    invoice, customer = event.object, customer_of(event, known)
+    found = payment_of(event, known)
     effects = found.save(invoice_paid(found.row_or_blank, event, _customer_id(event)))
     if customer is None:
         return effects
-    row = _subscription(event, known, customer)
+    row = subscription_of(event, known, customer)
     if row is not None:
         row = apply_invoice_paid(row, event, known.config)
     effects += save_customer_and_derived(known, customer, *_some(row))
@@ -63,10 +63,10 @@ def on_paid(event: InvoiceEvent, known: Known) -> list[Effect]:
 @stream.on("invoice.payment_failed", model=StripeInvoice, refer=refer, rank=INVOICE_FAILED)
 def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
     """C2 and C3. An invoice that is already paid, or has failed again since, is neither marked as failed nor dunned."""
-    invoice, customer = event.object, _customer(event, known)
+    invoice, customer = event.object, customer_of(event, known)
     steps = known.config.rules.dunning
     step = dunning.step_of(steps, invoice)
-    found = _payment(event, known)
+    found = payment_of(event, known)
     before = found.row
     payment = invoice_failed(
         found.row_or_blank,
@@ -81,7 +81,7 @@ def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
         effects.append(NoteStale(f"{invoice.id} {'is paid' if payment.status in PAID else 'was tried again since'}"))
     if customer is None:
         return effects
-    row = _subscription(event, known, customer)
+    row = subscription_of(event, known, customer)
     if row is not None:
         row = apply_invoice_failed(row, event, is_settled=payment.status in PAID, config=known.config)
     effects += save_customer_and_derived(known, customer, *_some(row))
@@ -100,13 +100,13 @@ def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
 )  # fmt: skip
 def on_closed(event: InvoiceEvent, known: Known) -> list[Effect]:
     """C3. Dunning stops. Only a voided invoice is no longer owed and clears the failure; a deleted one was a draft."""
-    invoice, customer = event.object, _customer(event, known)
-    found = _payment(event, known)
+    invoice, customer = event.object, customer_of(event, known)
+    found = payment_of(event, known)
     is_draft = found.row is None and invoice.is_draft  # no one was ever asked to pay it (behaviours.md C15)
     effects = [] if is_draft else found.save(invoice_closed(found.row_or_blank, event, _customer_id(event)))
     if customer is None:
         return effects
-    row = _subscription(event, known, customer)
+    row = subscription_of(event, known, customer)
     if row is not None and event.type == "invoice.voided":
         row = apply_invoice_closed(row, event, known.config)
     effects += save_customer_and_derived(known, customer, *_some(row))
@@ -116,11 +116,11 @@ def on_closed(event: InvoiceEvent, known: Known) -> list[Effect]:
 @stream.on("invoice.payment_action_required", model=StripeInvoice, refer=refer, rank=20)
 def on_payment_action_required(event: InvoiceEvent, known: Known) -> list[Effect]:
     """C4. The mail links the invoice's page or, if Stripe provides none, the page to update the payment method."""
-    invoice, customer = event.object, _customer(event, known)
-    before = _payment(event, known).row
+    invoice, customer = event.object, customer_of(event, known)
+    before = payment_of(event, known).row
     if customer is None:
         return []
-    row = _subscription(event, known, customer)
+    row = subscription_of(event, known, customer)
     effects = save_customer_and_derived(known, customer, *_some(row))
     if before is not None and (before.status in PAID or before.closed_at is not None):
         return [*effects, NoteStale(f"{invoice.id} is {'paid' if before.status in PAID else 'closed'}")]
@@ -140,10 +140,10 @@ def on_upcoming(event: InvoiceEvent, known: Known) -> list[Effect]:
 
     Nothing is announced that will not happen: the subscription ends before, or its collection is paused.
     """
-    invoice, customer = event.object, _customer(event, known)
+    invoice, customer = event.object, customer_of(event, known)
     if customer is None:
         return []
-    row = _subscription(event, known, customer)
+    row = subscription_of(event, known, customer)
     effects = save_customer_and_derived(known, customer, *_some(row))
     renews_at = invoice.next_payment_attempt or invoice.period_start
     if invoice.amount_due <= 0 or (row is not None and not _renews(row)):
@@ -169,7 +169,8 @@ def _customer_id(event: InvoiceEvent) -> str | None:
     return event.object.customer or event.customer_id
 
 
-def _customer(event: InvoiceEvent, known: Known) -> Customer | None:
+def customer_of(event: InvoiceEvent, known: Known) -> Customer | None:
+    """The customer with what the invoice says about name and address; None if it names no customer."""
     customer_id = _customer_id(event)
     if customer_id is None:
         return None
@@ -186,7 +187,7 @@ def _customer(event: InvoiceEvent, known: Known) -> Customer | None:
     )
 
 
-def _subscription(event: InvoiceEvent, known: Known, customer: Customer) -> Subscription | None:
+def subscription_of(event: InvoiceEvent, known: Known, customer: Customer) -> Subscription | None:
     """The row of the invoice's subscription; a blank one before the subscription's own events."""
     subscription_id = event.object.subscription
     if subscription_id is None:
@@ -195,7 +196,8 @@ def _subscription(event: InvoiceEvent, known: Known, customer: Customer) -> Subs
     return stored or blank(event.account, subscription_id, customer.customer_id)
 
 
-def _payment(event: InvoiceEvent, known: Known) -> Match:
+def payment_of(event: InvoiceEvent, known: Known) -> Match:
+    """The stored payment of the invoice. Raises RuleViolated if the invoice has no id."""
     _id(event.object)
     return match(known, event.account, _payment_ids(event))
 

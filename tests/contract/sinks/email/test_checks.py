@@ -71,6 +71,7 @@ DUNNING = ("payment-failed", "payment-reminder", "payment-urgent", "payment-fina
 @dataclass(slots=True)
 class Desk:
     connection: asyncpg.Connection[Any]
+    account: str = ""
 
     async def store(self, *rows: Row) -> None:
         for row in rows:
@@ -81,7 +82,7 @@ class Desk:
         mail = QueuedMail(
             key=key,
             event_id="evt_1",
-            account="",
+            account=self.account,
             customer_id="cus_1",
             template=template,
             recipient="old@example.com",
@@ -139,13 +140,13 @@ async def test_dunning_has_the_present_amount_reason_and_names(desk: Desk, templ
         ((replace(CUSTOMER, deleted_at=NOW), ACTIVE, UNPAID), "the customer has been deleted"),
     ],
 )
-@pytest.mark.parametrize("template", [*DUNNING, "payment-action-required"])
+@pytest.mark.parametrize("template", [*DUNNING, "payment-action-required", "invoice-overdue"])
 async def test_nothing_is_asked_for_what_is_not_owed(
     desk: Desk, template: str, rows: tuple[Row, ...], reason: str
 ) -> None:
     """G1, G3, C4, T23."""
     await desk.store(*rows)
-    key = "action-required::in_1" if template == "payment-action-required" else f"dunning::in_1:{template}"
+    key = f"dunning::in_1:{template}" if template in DUNNING else f"{template}::in_1"
     assert await desk.reason(template, key) == reason
 
 
@@ -302,3 +303,27 @@ async def test_names_are_those_of_now_in_every_mail_to_a_customer(desk: Desk) ->
         answer = await desk.ask(template, "a:b:c")
         names = None if answer is None else (answer["name"], answer["organization"])  # type: ignore[index]  # never withheld
         assert names == (None if template in OPERATOR_MAILS else ("Jane New", "Doe Ltd"))
+
+
+async def test_no_customer_of_an_account_that_left_is_mailed(desk: Desk) -> None:
+    """89, C12: until the account authorizes the application again. The operator's mails leave."""
+    desk.account = "acct_1"
+    unpaid = replace(UNPAID, account="acct_1", payment_id=Payment.id_of("acct_1", "in_1"))
+    await desk.store(*(replace(row, account="acct_1") for row in (CUSTOMER, ACTIVE, DISPUTE)), unpaid)
+    key = "dunning:acct_1:in_1:payment-reminder"
+    assert (await desk.data("payment-reminder", key))["name"] == "Jane New"
+
+    async def happens(type_: str, at: datetime) -> None:
+        await desk.connection.execute(
+            "INSERT INTO billing.events (event_id, type, stream, account, created, outcome) "
+            "VALUES ($1, $2, 'accounts', 'acct_1', $3, 'applied')",
+            f"evt_{type_}",
+            type_,
+            at,
+        )
+
+    await happens("account.application.deauthorized", NOW - timedelta(days=1))
+    assert await desk.reason("payment-reminder", key) == "the connected account has left the application"
+    assert await desk.reason("dispute-due", "dispute-due:acct_1:dp_1") == "the dispute has another deadline"
+    await happens("account.application.authorized", NOW)
+    assert (await desk.data("payment-reminder", key))["name"] == "Jane New"

@@ -74,6 +74,19 @@ async def test_B6_after_the_erasure_no_column_of_any_table_identifies_the_custom
     assert orjson.loads(noted["counts"])["events"] >= len(history(make))
 
 
+async def test_B6_letters_of_events_that_name_no_customer_are_discarded(rig: ErasureKit, make: StripeEvents) -> None:
+    """A dispute names only its charge, and this one died."""
+    of_intent = make.event("invoice_payment.paid", invoice_payment(make, invoice="in_1"), NOW + 4)
+    nameless = {**dispute(make, "dp_9", charge="ch_1"), "id": None}
+    dead = make.event("charge.dispute.created", nameless, NOW + 5, id_="evt_nameless")
+    await rig.process(*history(make), of_intent, dead, left(make))
+    letters = "SELECT status FROM billing.dead_letters WHERE event_id = 'evt_nameless'"
+    assert await rig.rows(letters) == [{"status": "open"}]
+    rig.now[0] = at(GONE)
+    await rig.process(await rig.due("erase::sub_1"))
+    assert await rig.rows(letters) == [{"status": "discarded"}]
+
+
 async def test_B6_other_customers_keep_their_data(rig: ErasureKit, make: StripeEvents) -> None:
     """A user of two organizations, the same customer id under another account, and an unrelated customer.
 

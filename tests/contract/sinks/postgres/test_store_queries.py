@@ -46,10 +46,19 @@ LETTER = DeadLetterRow(
 FLUSH = Flush(
     known(
         Customer(account="", customer_id="cus_1", name="Ada \x1b[31mRed[/bold]", email="ada@example.com"),
-        Organization(organization_id=ORGANIZATION_ID, account="", customer_id="cus_1", name="Ada", limits={"seats": 5}),
+        Organization(
+            organization_id=ORGANIZATION_ID,
+            account="",
+            customer_id="cus_1",
+            name="Ada",
+            limits={"seats": 5},
+            plan="team",
+            has_access=True,
+            access_reason="active",
+        ),
         User(account="", user_id="usr_1", email="ada@example.com"),
         Membership(organization_id=ORGANIZATION_ID, user_id="usr_1"),
-        Subscription(account="", subscription_id="sub_1", customer_id="cus_1", plan="pro"),
+        Subscription(account="", subscription_id="sub_1", customer_id="cus_1", price_id="price_old"),
         Payment(payment_id="pay_1", account="", customer_id="cus_1", invoice_id="in_1", amount=1200, currency="eur"),
         Customer(account="acct_1", customer_id="cus_1", name="Another"),
     ),
@@ -126,6 +135,17 @@ def test_a_customer_is_shown_whole_and_alone(billing: Billing) -> None:
     under_another = orjson.loads(billing("customer", "cus_1", "--account", "acct_1", "--json").stdout)
     assert under_another["customer"]["name"] == "Another"
     assert under_another["events"] == []
+
+
+def test_a_customer_is_shown_with_their_access_and_an_unknown_price(billing: Billing) -> None:
+    found = orjson.loads(billing("customer", "cus_1", "--json").stdout)
+    assert found["access"] == {"has_access": True, "plan": "team", "reason": "active", "changes_at": None}
+    assert found["next"] == [
+        "no plan has price_old: add it to a plan in the config, restart the workers, then billing plans apply"
+    ]
+    shown = " ".join(billing("customer", "cus_1").stdout.split())
+    assert "access" in shown
+    assert "next: no plan has price_old" in shown
 
 
 def test_tables_show_whole_ids_and_no_control_characters(billing: Billing) -> None:

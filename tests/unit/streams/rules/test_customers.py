@@ -46,6 +46,17 @@ def test_C11_a_new_address_is_copied_to_organization_and_user(make: StripeEvents
     assert (world.organization().billing_email, user.email) == ("new@example.com", "new@example.com")
 
 
+def test_C11_a_new_billing_address_is_kept(make: StripeEvents) -> None:
+    """An address alone; an older one changes nothing."""
+    there, before = {"line1": "1 New Road", "country": "GB"}, {"line1": "9 Old Road", "country": "GB"}
+    world = RulesWorld().apply(created(make), subscribed(make))
+    world.apply(updated(make, NOW + 9, {"address": None}, address=there))
+    assert world.customer().address == there
+    world.apply(updated(make, NOW + 5, {"address": None}, address=before))
+    assert world.customer().address == there
+    assert world.customer().name == "Jane Doe"
+
+
 def test_C11_an_update_of_something_else_changes_neither(make: StripeEvents) -> None:
     world = RulesWorld().apply(created(make), subscribed(make))
     before = world.state()

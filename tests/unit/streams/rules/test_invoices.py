@@ -351,3 +351,16 @@ def test_C3_nothing_is_dunned_after_the_subscription_has_ended(make: StripeEvent
     world.fire("dunning-reminder")
     assert world.payment().status is PaymentStatus.FAILED
     assert not {name for name in world.templates() if name.startswith("payment-")}
+
+
+def test_C3_an_overdue_invoice_is_mailed_once_until_it_is_paid(make: StripeEvents) -> None:
+    """Only if the customer pays by hand: an automatic charge has its own mails."""
+    sent = {"collection_method": "send_invoice", "due_date": NOW - DAY, "attempts": 0}
+    overdue = [make.event("invoice.overdue", make.invoice(created=NOW - 30 * DAY, **sent), NOW + n) for n in (0, 9)]  # type: ignore[arg-type]
+    world = RulesWorld().apply(*overdue)
+    (mail,) = world.emails.values()
+    assert (mail.template, mail.data["amount"]) == ("invoice-overdue", {"amount": 2900, "currency": "eur"})
+    late = RulesWorld().apply(paid(make, NOW), overdue[0])
+    assert (late.stale, "invoice-overdue" in str(late.emails)) == ([overdue[0]["id"]], False)
+    charged = make.event("invoice.overdue", make.invoice(created=NOW - 30 * DAY), NOW)
+    assert RulesWorld().apply(charged).emails == {}
