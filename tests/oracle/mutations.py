@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
 from typing import Any
@@ -16,7 +16,16 @@ import schemas.stripe.fields
 import schemas.stripe.invoice
 import schemas.stripe.refund
 import schemas.version
+import streams.rules.payments.row
+from schemas.event import Event
+from schemas.settings import Config, DunningStep
+from schemas.state import Payment, Subscription
+from schemas.stripe.invoice import StripeInvoice
 from schemas.version import Version
+from streams.rules import subscription_row
+from streams.rules.invoices import dunning
+from streams.rules.payments.row import invoice_changed
+from streams.rules.subscriptions import invoice_facts, same_second
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
@@ -63,7 +72,70 @@ def _child_without(left_out: str, parent: Mapping[str, Any], name: str) -> Mappi
     return {} if name == left_out else schemas.stripe.fields.child(parent, name)
 
 
+def any_invoice_moves_the_status(patch: pytest.MonkeyPatch) -> None:
+    """Before: the newest event of any invoice decided, and not only the latest invoice (behaviours.md C1, C2)."""
+
+    def latest_of(row: Subscription) -> str | None:
+        def newest(id_: str) -> str:
+            return max(row.invoices[id_].get("paid", ""), row.invoices[id_].get("failed", ""))
+
+        return max(row.invoices, key=newest, default=None)
+
+    patch.setattr(invoice_facts, "latest_of", latest_of)
+
+
+def the_first_item_decides(patch: pytest.MonkeyPatch) -> None:
+    """Before: only the first item of a subscription was read (B7)."""
+
+    def main_item(items: Sequence[Any], config: Config) -> Any:
+        return items[0] if items else None
+
+    replace_everywhere(patch, subscription_row.main_item, main_item)
+
+
+def voided_invoices_stay_pending(patch: pytest.MonkeyPatch) -> None:
+    """Before: a voided, written off or deleted invoice changed nothing of its payment (C15)."""
+
+    def invoice_closed(row: Payment, event: Event[Any], customer_id: str | None) -> Payment:
+        return invoice_changed(row, event, customer_id)
+
+    replace_everywhere(patch, streams.rules.payments.row.invoice_closed, invoice_closed)
+
+
+def the_first_decline_is_final(patch: pytest.MonkeyPatch) -> None:
+    """Before: an attempt without a next one got the final notice, also the first of all (C3)."""
+    step_of = dunning.step_of
+
+    def first_is_final(steps: tuple[DunningStep, ...], invoice: StripeInvoice) -> DunningStep | None:
+        final = next((step for step in steps if step.final), None)
+        return final if invoice.next_payment_attempt is None else step_of(steps, invoice)
+
+    patch.setattr(dunning, "step_of", first_is_final)
+
+
+def ties_go_by_id(patch: pytest.MonkeyPatch) -> None:
+    """Before: of two updates of one second the greater id won, whatever the previous attributes say (D2)."""
+    patch.setattr(same_second, "latest_of", lambda tied: max(tied, key=lambda one: one["version"]))
+    patch.setattr(same_second, "is_undecided", lambda _: False)
+
+
+def the_smallest_plan_counts(patch: pytest.MonkeyPatch) -> None:
+    """Before: of several subscriptions that give access the first one decided the plan (B7)."""
+    patch.setattr(Config, "size_of_plan", lambda _config, _plan_id: 0)
+
+
+REVERTED: tuple[Mutation, ...] = (
+    any_invoice_moves_the_status,
+    the_first_item_decides,
+    the_smallest_plan_counts,
+    voided_invoices_stay_pending,
+    the_first_decline_is_final,
+    ties_go_by_id,
+)
+"""Each takes back a correction: the rules do again what they did before it."""
+
 MUTATIONS: tuple[Mutation, ...] = (
+    *REVERTED,
     last_arrival_wins,
     failed_refunds_count,
     lost_disputes_stay_open,

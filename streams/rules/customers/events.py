@@ -13,7 +13,7 @@ from schemas.references import References
 from schemas.state import Customer
 from schemas.stripe.customer import ADDRESS_FIELDS, DEFAULT_FIELDS, PROFILE_FIELDS, StripeCustomer
 from schemas.timer import TimerDue, timer_event_type
-from schemas.version import Version
+from schemas.version import Version, is_tie
 from streams.rules import timers
 from streams.rules.customers import cancellation, erasure
 from streams.rules.customers.account import (
@@ -28,6 +28,7 @@ from streams.rules.mails import iso, mail
 from streams.rules.precedence import is_older, partial
 from streams.rules.registry import Stream
 from streams.rules.subscription_row import rederived
+from streams.rules.ties import ask_stripe
 
 stream = Stream("customers")
 
@@ -112,9 +113,13 @@ def _profile(event: CustomerEvent, known: Known) -> list[Effect]:
     before = customer_or_blank(known, event.account, event.object.id)
     received = event.object
     customer = before if is_personal_data_barred(before, event) else _with_profile(before, event)
-    customer = with_default(known, customer, received.default_payment_method, _version_of(event, DEFAULT_FIELDS))
+    new_version = _version_of(event, DEFAULT_FIELDS)
+    customer = with_default(known, customer, received.default_payment_method, new_version)
     customer = link_user(customer, event, received.user_id)
     effects = save_customer_and_derived(known, customer)
+    if is_tie(before.default_version, new_version) and before.last_default != received.default_payment_method:
+        path = f"/v1/customers/{customer.customer_id}"  # two defaults within one second
+        effects.append(ask_stripe(event, path, customer.customer_id, customer.customer_id))
     if customer.profile_version == before.profile_version and is_older(event.version, before.profile_version):
         effects.append(NoteStale(f"{customer.customer_id} already has a newer version"))
     return effects

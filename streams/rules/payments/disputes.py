@@ -146,7 +146,7 @@ def _updated(row: Dispute, event: DisputeEvent) -> Dispute:
             "currency": dispute.currency,
             "reason": dispute.reason,
             "status": dispute.status,
-            "due_by": _deadline(event),
+            "due_by": dispute.due_by if _closes(event) else _deadline(event),
             "version": new_version,
         }
     if _closes(event):
