@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, String, Table, and_, column, func, or_, select, table
+from sqlalchemy import Select, String, Table, and_, column, func, or_, select
+from sqlalchemy import table as table_of
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.state import Organization
@@ -17,7 +18,7 @@ MOST = 20
 
 Found = dict[str, Any]
 
-_ACCESS = table(
+_ACCESS = table_of(
     "access", *map(column, ("account", "customer_id", "plan", "has_access", "reason", "changes_at")), schema="billing"
 )
 """The view of what each customer may use now."""

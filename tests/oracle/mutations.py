@@ -77,7 +77,7 @@ def any_invoice_moves_the_status(patch: pytest.MonkeyPatch) -> None:
 
     def latest_of(row: Subscription) -> str | None:
         def newest(id_: str) -> str:
-            return max(row.invoices[id_].get("paid", ""), row.invoices[id_].get("failed", ""))
+            return str(max(row.invoices[id_].get("paid", ""), row.invoices[id_].get("failed", "")))
 
         return max(row.invoices, key=newest, default=None)
 
