@@ -17,7 +17,7 @@ SHOWN = {
     "kwd": {"en": "KWD 500.000", "de": "500,000 KWD"},
     "xyz": {"en": "500000 XYZ (minor units)", "de": "500000 XYZ (in der kleinsten Einheit)"},
 }
-"""500,000 minor units; nobody knows the last currency."""
+"""500,000 minor units. No list of currencies has the last one."""
 
 
 @pytest.mark.parametrize("account", ["", "acct_9"])
