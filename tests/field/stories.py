@@ -1,4 +1,4 @@
-"""Stories of what once went wrong for customers and operators, and the tests that tell each of them."""
+"""Stories of what once went wrong for customers and operators, and the tests of each of them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ STORIES: dict[str, tuple[str, tuple[str, ...]]] = {
         (f"{CHECKS}::test_two_steps_of_a_card_that_are_due_together_become_one_mail",),
     ),
     "G8": (
-        "A deleted customer was never told of the export.",
+        "A deleted customer never heard of the export.",
         (f"{RULES}/test_customers.py::test_B6_a_deleted_customer_waits_for_erasure",),
     ),
     "G9": (

@@ -25,7 +25,7 @@ def test_no_event_of_any_case_is_dead() -> None:
 
 
 @pytest.mark.parametrize("id_", STORIES)
-def test_each_story_is_told_by_tests_that_exist(id_: str) -> None:
+def test_each_story_names_tests_that_exist(id_: str) -> None:
     _, tests = STORIES[id_]
     assert tests
     assert [test for test in tests if not exists(test)] == []
