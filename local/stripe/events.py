@@ -79,13 +79,17 @@ EXAMPLES: Mapping[str, Example] = {
         make.checkout_session(created=at, customer=None, payment_status="unpaid", status="expired", email=None),
         None,
     ),
+    "account.application.authorized": lambda _, __: ({"id": "ca_1", "object": "application"}, None),
     "account.application.deauthorized": lambda _, __: ({"id": "ca_1", "object": "application"}, None),
 }
 """The events that `billing trigger TYPE` can create: one of each type that has a rule."""
 
 
-_ENVELOPES: Mapping[str, Json] = {"account.application.deauthorized": {"account": "acct_1"}}
-"""Fields of the event itself: Stripe sends this type only about connected accounts."""
+_ENVELOPES: Mapping[str, Json] = {
+    "account.application.authorized": {"account": "acct_1"},
+    "account.application.deauthorized": {"account": "acct_1"},
+}
+"""Fields of the event itself: Stripe sends these types only about connected accounts."""
 
 
 def example(type_: str, created: int, make: StripeEvents | None = None) -> Json:

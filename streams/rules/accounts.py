@@ -1,6 +1,6 @@
 """The rules of stream `accounts`: connected accounts (behaviours.md C12).
 
-The ledger records both types, and no rule changes a row: nothing depends on what an account may do, and the account id
+The ledger records the types, and no rule changes a row: nothing depends on what an account may do, and the account id
 is part of the key of every row that its events write.
 """
 
@@ -30,9 +30,13 @@ def on_updated(event: Event[StripeAccount], known: Known) -> list[Effect]:  # no
     return []
 
 
+@stream.on("account.application.authorized", model=StripeApplication, refer=refer, rank=80)
 @stream.on("account.application.deauthorized", model=StripeApplication, refer=refer, rank=90)
 def on_deauthorized(event: Event[StripeApplication], known: Known) -> list[Effect]:  # noqa: ARG001  # as above
-    """The object is the platform's own application; only the envelope names the account that left it."""
+    """The object is the platform's own application; only the envelope names the account that left it, or joined it.
+
+    The check before a mail leaves reads these events in the ledger (sinks/email/present.py).
+    """
     if not event.account:
         raise RuleViolated("no account: it is unknown which account left the application")
     return []
