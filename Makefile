@@ -35,7 +35,7 @@ down: $(STAMP) ## Stop the system in STATE_DIR
 	@$(BIN)/billing down --state-dir $(STATE_DIR)
 
 test: $(STAMP) ## Run all tests (ARGS=… is passed to pytest)
-	$(BIN)/pytest -n $(TESTERS) --dist loadfile --durations=10 $(ARGS)
+	$(BIN)/pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
 unit: $(STAMP) ## The tests that need no server (ARGS=… goes to pytest)
 	$(BIN)/pytest -n $(TESTERS) --dist loadfile tests/unit $(ARGS)
