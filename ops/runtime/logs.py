@@ -31,7 +31,7 @@ def configure_logging(*, log_format: Literal["json", "console"] = "json", level:
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
         render = [structlog.processors.format_exc_info, _printable_values, plain]
-    lines = Lines(sys.stderr)
+    lines = Lines()
     atexit.register(lines.flush)
     structlog.configure(
         processors=[*shared, *render],
@@ -59,7 +59,8 @@ class Lines(io.TextIOBase):
     a loop, are written at once, after the lines before them.
     """
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO | None = None) -> None:
+        """By default lines go to what sys.stderr is when they are written: in a test it is replaced and closed."""
         self._out = out
         self._waiting: list[str] = []
         self._lock = threading.Lock()
@@ -96,8 +97,9 @@ class Lines(io.TextIOBase):
             text = "".join(self._waiting)
             self._waiting.clear()
             if text:
-                self._out.write(text)
-                self._out.flush()
+                out = self._out or sys.stderr
+                out.write(text)
+                out.flush()
 
 
 def _add_level_and_time(_logger: object, method: str, event: EventDict) -> EventDict:

@@ -111,3 +111,14 @@ def test_a_process_writes_all_lines_however_it_ends(end: str) -> None:
     assert [line["event"] for line in logged][:5] == ["turn", "turn", "turn", "library's own", "after"]
     assert [line["number"] for line in logged[:3]] == [0, 1, 2]
     assert all(line["timestamp"].endswith("Z") and line["level"] for line in logged)
+
+
+def test_lines_go_to_the_stderr_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that a test has called in this process may have configured logging while stderr was another file."""
+    first, second = io.StringIO(), io.StringIO()
+    monkeypatch.setattr("sys.stderr", first)
+    lines = Lines()
+    first.close()
+    monkeypatch.setattr("sys.stderr", second)
+    lines.error("a line")
+    assert second.getvalue() == "a line\n"
