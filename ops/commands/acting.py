@@ -20,6 +20,7 @@ ACTING: Mapping[str, str] = {
     "mail discard": "mail.discard",
     "calls requeue": "calls.requeue",
     "exports requeue": "exports.requeue",
+    "exports revoke": "exports.revoke",
     "feed requeue": "feed.requeue",
     "feed enable": "feed.enable",
     "reconcile": "reconcile",
