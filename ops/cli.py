@@ -125,6 +125,15 @@ COMMANDS = {
     "exports": Entry(
         "ops.commands.exports:app", "List the orders of export archives, requeue failed ones, and end links."
     ),
+    "erase": Entry("ops.commands.erase:erase", "Erase personal data at the request of the person."),
+    "export": Entry(
+        "ops.commands.export:export",
+        "Write everything that is stored on a person: a ZIP with JSON for programs and CSV for people.",
+    ),
+    "prune": Entry(
+        "ops.commands.prune:prune",
+        "End what only grows: payloads of settled events, contents of settled mails, timers and calls, closed letters.",
+    ),
     "bench": Entry(
         "ops.commands.bench:bench",
         "Measure throughput and CPU cost of gateway and worker, compared with the limit of each component.",

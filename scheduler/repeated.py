@@ -1,4 +1,4 @@
-"""Repeats a task that calls Stripe, at intervals, in the first of the schedulers to start it.
+"""Repeats a task at intervals, in the first of the schedulers to start it.
 
 Its errors are logged and counted here, so it never affects the timers.
 """

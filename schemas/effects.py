@@ -151,7 +151,10 @@ class Erase:
     account: str
     customer_id: str
     asked_at: datetime
-    """When the erasure was requested: the time at which the customer left."""
+    """When the erasure was requested, or the customer left."""
+    by: str | None = None
+    """The operator who requested it (`billing erase`); None if the customer has left."""
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

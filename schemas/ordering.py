@@ -16,6 +16,9 @@ MAX_KEY_BYTES = MAX_ID_BYTES
 UNKNOWN_KEY = "unknown"
 """The key of a payload without any id. The gateway refuses such payloads, so only other producers can write it."""
 
+GUEST = "guest:"
+"""How the key of a guest begins."""
+
 _MAPPING = (dict, Mapping)
 """`dict` comes first: most values are dicts, and the check of an abstract type costs ten times as much."""
 
@@ -64,6 +67,22 @@ def named_ids(event: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(id_ for id_ in found if id_ is not None))
 
 
+_ADDRESSES = (("customer_details", "email"), ("customer_email",), ("billing_details", "email"), ("receipt_email",))
+"""Where the objects of a guest's purchase have the guest's address."""
+
+
+def guest_keys(event: Mapping[str, object]) -> tuple[str, ...]:
+    """Returns the digests of the addresses in the event's object, by which a guest is found, each once."""
+    found = []
+    for *outer, last in _ADDRESSES:
+        part = _object_of(event)
+        for name in outer:
+            part = _mapping(part.get(name))
+        if (email := _text(part.get(last))) is not None:
+            found.append(guest_key(email))
+    return tuple(dict.fromkeys(found))
+
+
 def account_of(event: Mapping[str, object]) -> str | None:
     """Returns the connected account: `account` of a snapshot event, `context` of a thin one, None without one."""
     # A snapshot event may have a `context` too, with the same value as `account`.
@@ -84,7 +103,7 @@ def _guest_of(event: Mapping[str, object]) -> str | None:
 
 def guest_key(email: str) -> str:
     """Returns `guest:` and a digest of the address, the same for any case of letters."""
-    return "guest:" + hashlib.sha256(email.strip().lower().encode("utf-8", "surrogatepass")).hexdigest()
+    return GUEST + hashlib.sha256(email.strip().lower().encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _shared_id(event: Mapping[str, object], account: str | None) -> str:

@@ -35,6 +35,7 @@ from schemas.invalid import one_line
 from schemas.kafka_settings import KafkaSettings
 from schemas.link_secrets import link_secrets
 from schemas.mail_settings import Mail as Mail
+from schemas.retention import Retention
 
 FREE_PLAN = "free"
 
@@ -124,6 +125,7 @@ class Config(_Frozen):
     feed: Feed = Feed()
     """Receivers of notifications about changes (behaviours.md F3)."""
     rules: Rules = Rules()
+    retention: Retention = Retention()
 
     @model_validator(mode="before")
     @classmethod
@@ -214,10 +216,9 @@ class Settings(DatabaseSettings, KafkaSettings):
     By default daily if there is a Stripe key.
     """
     audit_every_s: float | None = Field(None, ge=0)
-    """Seconds between the scheduler's audits, which compare the tables with Stripe (`billing audit`); 0: off.
-
-    By default daily if there is a Stripe key.
-    """
+    """Seconds between the scheduler's audits (`billing audit`); 0: off. Default: daily if there is a Stripe key."""
+    prune_every_s: float = Field(86_400.0, ge=0)
+    """Seconds between the scheduler's runs of `billing prune`; 0: off."""
     config_path: Path = Field(validation_alias=AliasChoices("BILLING_CONFIG", "config_path"))
 
     partitions: int = Field(12, ge=1, le=1000)
@@ -261,10 +262,8 @@ class Settings(DatabaseSettings, KafkaSettings):
     stuck_after_s: float = Field(120.0, ge=1, le=3600)
     """Seconds without progress after which a process that has work exits, so that it is restarted."""
     retry_failed_every_s: float | None = Field(None, ge=0, le=86_400)
-    """Seconds between the scheduler's replays of the last 24 h's dead letters (`billing replay --failed`); 0: off.
-
-    By default hourly if there is a Stripe key.
-    """
+    """Seconds between the scheduler's replays of the last 24 h's dead letters (`billing replay --failed`); 0: off. By
+    default hourly if there is a Stripe key."""
 
     @field_validator("link_secret")
     @classmethod

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from schemas.errors import MalformedEvent, WrongMode
 from schemas.event import Event
 from schemas.fast_row import value
-from schemas.ordering import account_of, customer_id_of, named_ids
+from schemas.ordering import account_of, customer_id_of, guest_keys, named_ids
 from schemas.settings import Mode
 from schemas.storable import MAX_ID_BYTES, bounded, bounded_or_none, is_storable
 from streams.rules.registry import Rule
@@ -36,6 +36,8 @@ class EventSummary:
     customer_id: str | None
     named: tuple[str, ...] = ()
     """If it names no customer: the ids in its object by which a stored payment or card is found."""
+    guests: tuple[str, ...] = ()
+    """If it names no customer: the digests of the addresses in its object."""
 
 
 @value(frozen=True, slots=True)
@@ -122,6 +124,7 @@ def _envelope(raw: dict[str, Any]) -> EventSummary:
         api_version=api_version if isinstance(api_version, str) and is_storable(api_version) else None,
         customer_id=bounded_or_none(customer_id),
         named=named_ids(raw) if customer_id is None else (),
+        guests=guest_keys(raw) if customer_id is None else (),
     )
 
 

@@ -47,11 +47,11 @@ from sinks.postgres.outboxes import BY_EFFECT
 from sinks.postgres.rows import DeadLetterRow, ErasureRow, Flush, OutboxRow
 from sinks.postgres.store import Store, Transaction
 from streams.apply import apply, decide
-from streams.barring import bar, find_erased
+from streams.barring import bar, find_erased, owned
 from streams.brake import Brake, BrakeTripped
 from streams.decode import check_mode, decode, describe
 from streams.feed import notifications
-from streams.flush import _bare_row, _barred, _ledger_row, _origin, _revived
+from streams.flush import _bare_row, _ledger_row, _origin, _revived
 from streams.item import Attempt, Item, _id_of, _is_unread
 from streams.letters import (
     DeadLetters,
@@ -265,7 +265,7 @@ class Processor:
                 reached=_reached(items, attempt) if self.positions is not None else {},
                 reread=[_origin(item).event_id for item in items if _is_reread(item, until)],
                 revived=[event_id for item in items if (event_id := _revived(item)) is not None],
-                barred=[event_id for item in items if (event_id := _barred(item)) is not None],
+                **owned(items, now, is_bare=is_bare),
                 erasure=next((self._erasure_row(item.erase, item, now) for item in items if item.erase), None),
             )
         )
@@ -277,7 +277,6 @@ class Processor:
         return row if reason is None else replace(row, status="withheld", last_error=reason)
 
     def _erasure_row(self, erase: Erase, item: Item, now: datetime) -> ErasureRow:
-        keeps = self.kafka_keeps
         return ErasureRow(
             event_id=_origin(item).event_id,
             account=erase.account,
@@ -285,8 +284,10 @@ class Processor:
             organization_id=Organization.id_of(erase.account, erase.customer_id),
             asked_at=erase.asked_at,
             erased_at=now,
-            kafka_until=now + keeps.events if keeps.events is not None else None,
-            dead_letters_kept=keeps.dead_letters,
+            kafka_until=now + self.kafka_keeps.events if self.kafka_keeps.events is not None else None,
+            dead_letters_kept=self.kafka_keeps.dead_letters,
+            by=erase.by,
+            reason=erase.reason,
         )
 
     async def _publish(self, item: Item, verdict: Dead, attempt: Attempt, now: datetime) -> DeadLetterRow:
@@ -374,10 +375,8 @@ def is_permanent(error: Transient, attempt: Attempt) -> bool:
 
 
 def verdicts_for_brake(items: Sequence[Item]) -> list[Verdict]:
-    """The verdicts in their order, without those that do not indicate a broken deploy.
-
-    A failed replay and an event of the other mode count as duplicates.
-    """
+    """The verdicts in their order. A failed replay and an event of the other mode count as duplicates: they do not
+    indicate a broken deploy."""
     return [
         Duplicate()
         if isinstance(item.verdict, Dead)

@@ -28,6 +28,9 @@ ACTING: Mapping[str, str] = {
     "import": "import",
     "rebuild": "rebuild",
     "adopt": "adopt",
+    "erase": "customer.erase",
+    "export": "customer.export",
+    "prune": "prune",
 }
 """Command → action in the audit log."""
 

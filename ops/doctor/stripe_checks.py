@@ -28,7 +28,7 @@ READ = {
 
 _MOST_SKEW_S = 60.0
 _MOST_PAGES = 20
-_OURS = ("timer.", "plans.")
+_OURS = ("timer.", "plans.", "erasure.")
 NO_KEY = "BILLING_STRIPE_API_KEY is not set"
 KEY_REMEDY = "set it: without it there is no reconciliation, no audit, no import, and no address for some mails"
 

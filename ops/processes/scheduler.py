@@ -17,6 +17,7 @@ from recovery.stripe_lists import key_and_base
 from scheduler.audit import AuditSchedule
 from scheduler.due_timers import DueTimers
 from scheduler.expiry import ExpiryWatch
+from scheduler.prune import PruneSchedule
 from scheduler.reconcile import ReconcileSchedule
 from scheduler.repeated import RepeatedTask
 from scheduler.retry_failed import RetryFailed
@@ -74,10 +75,14 @@ def _off() -> str:
 
 
 def _repeated(settings: Settings, config: Config) -> dict[str, RepeatedTask | None]:
-    """Return the scheduled reconciliation and the scheduled audit, None for what is off. Raises InvalidSettings."""
-    pauses = {ReconcileSchedule: settings.reconcile_pause_s, AuditSchedule: settings.audit_pause_s}
-    if any(pauses.values()):
+    """Return the scheduled tasks, None for what is off. Raises InvalidSettings."""
+    if settings.reconcile_pause_s or settings.audit_pause_s:
         key_and_base(settings, config)
+    pauses: dict[type[RepeatedTask], float] = {
+        ReconcileSchedule: settings.reconcile_pause_s,
+        AuditSchedule: settings.audit_pause_s,
+        PruneSchedule: settings.prune_every_s,
+    }
     return {
         kind.name: kind(settings, config, every=timedelta(seconds=pause), clock=utc_now) if pause else None
         for kind, pause in pauses.items()

@@ -100,6 +100,9 @@ class EventReplay:
             self._take(report, entries, "log", await asyncio.to_thread(self._from_log, wanted))
         if wanted := _open(left, report, entries):
             await self._from_stripe(wanted, report, entries)
+        for name, reason in report.missing.items():
+            if name in kept and (pruned_at := kept[name].payload_pruned_at) is not None:
+                report.missing[name] = f"{reason}; payload pruned at {pruned_at:%Y-%m-%d %H:%M} UTC"
         chosen = [entries[name] for name in left if name in entries]
         if dry_run:
             report.entries += chosen

@@ -15,7 +15,7 @@ import io
 import string
 import unicodedata
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,12 +23,14 @@ import orjson
 from sqlalchemy import Table
 from sqlalchemy.dialects.postgresql import JSONB
 
-from sinks.postgres.personal_data import held_on_customers, rows_of
+from sinks.postgres import tables
+from sinks.postgres.ownership import GuestData
+from sinks.postgres.personal_data import OF_GUEST, held_on_customers, rows_of
 
 if TYPE_CHECKING:
     import asyncpg
 
-    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    Connection = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 FORMAT = 1
 _ABOUT = "All that is held on this organization and its customer. Amounts are in minor units, times are in UTC."
@@ -45,22 +47,38 @@ async def write_archive(
     connection: Connection, file: IO[bytes], *, account: str, customer_id: str, organization_id: str
 ) -> dict[str, int]:
     """Write the archive and return the number of rows per table. Raises the database driver's errors and OSError."""
+    whose = {"account": account, "customer_id": customer_id, "organization_id": organization_id}
+    conditions = {str(table.name): rows_of(table) for table in held_on_customers()}
+    return await _write(connection, file, conditions, tuple(whose.values()), whose)
+
+
+async def write_archive_of_guest(connection: Connection, file: IO[bytes], guest: GuestData) -> dict[str, int]:
+    """Write the archive of somebody who bought without a customer. Returns and raises the same."""
+    arguments = (guest.event_ids, guest.stripe_ids, guest.account)
+    return await _write(connection, file, OF_GUEST, arguments, {"account": guest.account, "guest": True})
+
+
+async def _write(
+    connection: Connection,
+    file: IO[bytes],
+    conditions: Mapping[str, str],
+    arguments: tuple[object, ...],
+    whose: Mapping[str, object],
+) -> dict[str, int]:
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         made_at: datetime = await connection.fetchval("SELECT now()")
         revision: str = await connection.fetchval("SELECT version_num FROM billing.alembic_version")
         counts: dict[str, int] = {}
-        arguments = (account, customer_id, organization_id)
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for table in held_on_customers():
-                counts[str(table.name)] = await _write_table(connection, archive, table, arguments, made_at)
+            for name, condition in sorted(conditions.items()):
+                table = tables.metadata.tables[f"billing.{name}"]
+                counts[name] = await _write_table(connection, archive, table, condition, arguments, made_at)
             manifest = {
                 "format": FORMAT,
                 "about": _ABOUT,
                 "made_at": made_at,
                 "schema_revision": revision,
-                "account": account,
-                "customer_id": customer_id,
-                "organization_id": organization_id,
+                **whose,
                 "rows": counts,
             }
             archive.writestr(_entry("manifest.json", made_at), orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
@@ -68,7 +86,12 @@ async def write_archive(
 
 
 async def _write_table(
-    connection: Connection, archive: zipfile.ZipFile, table: Table, arguments: tuple[str, ...], made_at: datetime
+    connection: Connection,
+    archive: zipfile.ZipFile,
+    table: Table,
+    condition: str,
+    arguments: tuple[object, ...],
+    made_at: datetime,
 ) -> int:
     """Write the table's two files; return its number of rows.
 
@@ -81,7 +104,7 @@ async def _write_table(
 
     async def as_json() -> AsyncIterator[bytes]:
         nonlocal count
-        async for row in _rows(connection, table, names, arguments):
+        async for row in _rows(connection, table, condition, names, arguments):
             values = {
                 name: orjson.Fragment(value) if name in json_columns and value is not None else value
                 for name, value in row.items()
@@ -92,7 +115,7 @@ async def _write_table(
 
     async def as_csv() -> AsyncIterator[bytes]:
         yield _csv_line(names)
-        async for row in _rows(connection, table, names, arguments):
+        async for row in _rows(connection, table, condition, names, arguments):
             yield _csv_line(list(row.values()))
 
     await _write_file(archive, _entry(f"json/{table.name}.json", made_at), as_json())
@@ -101,11 +124,11 @@ async def _write_table(
 
 
 async def _rows(
-    connection: Connection, table: Table, names: list[str], arguments: tuple[str, ...]
+    connection: Connection, table: Table, condition: str, names: list[str], arguments: tuple[object, ...]
 ) -> AsyncIterator[asyncpg.Record]:
     listed = ", ".join(f't."{name}"' for name in names)
     order = ", ".join(f't."{column.name}"' for column in table.primary_key)
-    query = f"SELECT {listed} FROM {table.fullname} t WHERE {rows_of(table)} ORDER BY {order}"  # noqa: S608  # names from our schema
+    query = f"SELECT {listed} FROM {table.fullname} t WHERE {condition} ORDER BY {order}"  # noqa: S608  # names from our schema
     async for row in connection.cursor(query, *arguments, prefetch=_ROWS_AT_ONCE):
         yield row
 

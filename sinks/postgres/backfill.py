@@ -21,6 +21,7 @@ from schemas.errors import Conflict, StoreUnavailable
 from sinks.postgres import tables
 from sinks.postgres.access_backfill import ORGANIZATIONS_WORK, SUBSCRIPTIONS_WORK
 from sinks.postgres.failures import classified
+from sinks.postgres.ownership import NOTE_OBJECTS, WITHOUT_CUSTOMER
 from sinks.postgres.payment_backfill import join_payments
 from sinks.postgres.pool import Session
 from sinks.postgres.users_backfill import ADD_WORK, RIGHT_WORK, SHARED
@@ -115,6 +116,7 @@ BACKFILLS: tuple[Backfill, ...] = (
     Backfill(name="0013_payments", table=tables.payments, work="", each=join_payments),
     Backfill(name="0018_users", table=tables.organizations, work=ADD_WORK, where="t.account <> ''"),
     Backfill(name="0018_shared_users", table=tables.users, work=RIGHT_WORK, where=SHARED),
+    Backfill(name="0024_event_objects", table=tables.events, work=NOTE_OBJECTS, where=WITHOUT_CUSTOMER),
 )
 
 

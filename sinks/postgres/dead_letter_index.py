@@ -112,6 +112,8 @@ class KeptEvent:
     outcome: str
     partition: int | None
     offset: int | None
+    payload_pruned_at: datetime | None
+    """When `billing prune` ended the payload (UTC)."""
     payload: str | None = field(repr=False)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from schemas.ordering import GUEST
 from schemas.reach import payment_refs
 from schemas.references import Ref, References
 from schemas.state import (
@@ -232,12 +233,19 @@ OWNERS = " UNION ".join(
         f"SELECT r.account, r.id, t.customer_id FROM {_refs(1)} "  # noqa: S608  # as above
         "JOIN billing.payment_methods t ON t.account = r.account AND t.payment_method_id = r.id "
         "WHERE t.customer_id IS NOT NULL",
+        f"SELECT r.account, r.id, t.customer_id FROM {_refs(1)} "  # noqa: S608  # as above
+        "JOIN billing.object_owners t ON t.account = r.account AND t.stripe_id = r.id",
     ]
 )
 ERASED_CUSTOMERS = (
     f"SELECT t.account, t.customer_id, t.erased_at, t.returned_at FROM {_refs(1)} "  # noqa: S608  # as above
     "CROSS JOIN LATERAL (SELECT c.* FROM billing.customers c WHERE c.account = r.account AND c.customer_id = r.id "
-    "OFFSET 0) AS t WHERE t.erased_at IS NOT NULL"
+    "OFFSET 0) AS t WHERE t.erased_at IS NOT NULL "
+    # An erased guest has no row of a customer.
+    f"UNION ALL SELECT r.account, r.id, t.erased_at, NULL::timestamptz FROM {_refs(1)} "
+    "CROSS JOIN LATERAL (SELECT max(e.erased_at) AS erased_at FROM billing.erasures e "
+    "WHERE e.account = r.account AND e.customer_id = r.id) AS t "
+    f"WHERE r.id LIKE '{GUEST}%' AND t.erased_at IS NOT NULL"
 )
 
 

@@ -34,7 +34,7 @@ class Origin:
     livemode: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outbox:
     """One outbox. SQL fragments contain constants only; they name the table as `t`."""
 
@@ -64,8 +64,8 @@ class Outbox:
     """Columns that the comparison with a rebuilt database leaves out: the dispatcher and operators write them."""
     compared_if: str = "true"
     """Condition of the rows that the comparison reads."""
-    erased: str
-    """Assignments of an erasure. $4 is the time of the erasure."""
+    erased: Mapping[str, str]
+    """What an erasure sets, by column. $4 is the time of the erasure."""
     erased_if: str = "true"
     """An additional condition for the rows that an erasure changes."""
 
@@ -83,13 +83,14 @@ class Outbox:
 _CLOCK = frozenset({"claimed_by", "attempts", "queued_at", "next_attempt_at", "last_error", "status"})
 
 
-def _closed(busy: str, cleared: str) -> str:
-    """Assignments that clear an erased row. An open row becomes failed, so it is not delivered."""
-    return (
-        f"{cleared}, claimed_by = NULL, "
-        f"last_error = CASE WHEN t.status IN ('queued', '{busy}', 'failed', 'withheld') THEN '{ERASED}' END, "
-        f"status = CASE WHEN t.status IN ('queued', '{busy}') THEN 'failed' ELSE t.status END"
-    )
+def _closed(busy: str, cleared: Mapping[str, str]) -> dict[str, str]:
+    """What clears an erased row. An open row becomes failed, so it is not delivered."""
+    return {
+        **cleared,
+        "claimed_by": "NULL",
+        "last_error": f"CASE WHEN t.status IN ('queued', '{busy}', 'failed', 'withheld') THEN '{ERASED}' END",
+        "status": f"CASE WHEN t.status IN ('queued', '{busy}') THEN 'failed' ELSE t.status END",
+    }
 
 
 def _email_row(email: QueueEmail, origin: Origin, now: datetime) -> EmailRow:
@@ -167,7 +168,7 @@ EMAILS = Outbox(
     metrics="billing_emails",
     shown=("template", "recipient", "status", "queued_at", "sent_at", "last_error"),
     not_compared=_CLOCK | {"sent_at", "message_id"},
-    erased=_closed("sending", "recipient = NULL, locale = NULL, data = '{}'"),
+    erased=_closed("sending", {"recipient": "NULL", "locale": "NULL", "data": "'{}'"}),
 )
 STRIPE_CALLS = Outbox(
     table=tables.stripe_calls,
@@ -183,7 +184,7 @@ STRIPE_CALLS = Outbox(
     shown=("call_key", "method", "path", "purpose", "status", "attempts", "done_at", "last_error"),
     not_compared=_CLOCK | {"done_at"},
     compared_if=f"t.purpose <> '{FIND_RECIPIENT}'",  # queued by the mail dispatcher, not by an event
-    erased=_closed("calling", "params = '{}'"),
+    erased=_closed("calling", {"params": "'{}'"}),
 )
 EXPORTS = Outbox(
     table=tables.exports,
@@ -200,10 +201,12 @@ EXPORTS = Outbox(
     shown=("export_key", "status", "attempts", "done_at", "expires_at", "last_error"),
     not_compared=_CLOCK - {"queued_at"} | {"requested_at", "done_at", "location", "bytes", "sha256"},
     # sinks/exports deletes the file. If it is still being written, that happens when the writer's claim has expired.
-    erased=(
-        "status = CASE WHEN t.location IS NULL THEN 'deleted' ELSE 'expired' END, last_error = NULL, sha256 = NULL, "
-        "next_attempt_at = CASE WHEN t.status = 'working' THEN t.next_attempt_at ELSE $4 END"
-    ),
+    erased={
+        "status": "CASE WHEN t.location IS NULL THEN 'deleted' ELSE 'expired' END",
+        "last_error": "NULL",
+        "sha256": "NULL",
+        "next_attempt_at": "CASE WHEN t.status = 'working' THEN t.next_attempt_at ELSE $4 END",
+    },
     erased_if="t.status <> 'deleted'",
 )
 
@@ -223,7 +226,7 @@ NOTIFICATIONS = Outbox(
     # They follow each change of state as it happened, to the destinations of that time. A rebuild applies a replayed
     # event at its first place and knows only the present destinations. The states themselves are compared.
     compared_if="false",
-    erased=_closed("sending", "data = '{}'"),
+    erased=_closed("sending", {"data": "'{}'"}),
 )
 
 OUTBOXES: tuple[Outbox, ...] = (EMAILS, STRIPE_CALLS, EXPORTS, NOTIFICATIONS)

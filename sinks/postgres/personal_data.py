@@ -18,31 +18,26 @@ _TYPED = "$1::text IS NOT NULL AND $2::text IS NOT NULL AND $3::text IS NOT NULL
 
 _MEMBERS = "SELECT m.user_id FROM billing.memberships m WHERE m.organization_id = $3"
 
-# Events about disputes and reviews contain personal data, but name only a charge, not its customer.
-# Uses the index `events_of_payments`.
+# Events about disputes and reviews contain personal data, but name only a charge, not its customer (ownership.py).
 _CHARGES = (
     "SELECT unnest(ARRAY[p.charge_id, p.payment_intent_id]) FROM billing.payments p "
     "WHERE p.account = $1 AND p.customer_id = $2 UNION SELECT l.stripe_id FROM billing.payments p "
     "JOIN billing.payment_links l ON l.payment_id = p.payment_id "
     "WHERE p.account = $1 AND p.customer_id = $2 UNION SELECT e.payload #>> '{data,object,id}' FROM billing.events e "
-    "WHERE e.account = $1 AND e.customer_id = $2 AND (e.type LIKE 'charge.%' OR e.type LIKE 'payment_intent.%')"
+    "WHERE e.account = $1 AND e.customer_id = $2 AND (e.type LIKE 'charge.%' OR e.type LIKE 'payment_intent.%') "
+    "UNION SELECT o.stripe_id FROM billing.object_owners o WHERE o.account = $1 AND o.customer_id = $2"
 )
 
 
-def _names_charge(field: str) -> str:
-    expanded, plain = f"'{{data,object,{field},id}}'", f"'{{data,object,{field}}}'"
-    return f"coalesce(d.payload #>> {expanded}, d.payload #>> {plain}) IN ({_CHARGES})"
-
-
-_METHODS = "SELECT p.payment_method_id FROM billing.payment_methods p WHERE p.account = $1 AND p.customer_id = $2"
+_METHODS = (
+    "SELECT p.payment_method_id FROM billing.payment_methods p WHERE p.account = $1 AND p.customer_id = $2 "
+    "UNION SELECT o.stripe_id FROM billing.object_owners o WHERE o.account = $1 AND o.customer_id = $2"
+)
 
 _EVENTS = (
     "SELECT e.event_id FROM billing.events e WHERE e.account = $1 AND e.customer_id = $2 "  # noqa: S608  # only constants
-    "UNION SELECT d.event_id FROM billing.events d WHERE d.account = $1 AND d.customer_id IS NULL "
-    f"AND ({tables.WITHOUT_CUSTOMER}) "
-    f"AND ({_names_charge('charge')} OR {_names_charge('payment_intent')} "
-    f"OR coalesce(d.payload #>> '{{data,object,payment_method,id}}', d.payload #>> '{{data,object,payment_method}}') "
-    f"IN ({_METHODS}))"
+    "UNION SELECT n.event_id FROM billing.event_objects n JOIN billing.events d ON d.event_id = n.event_id "
+    f"WHERE n.account = $1 AND d.customer_id IS NULL AND n.stripe_id IN ({_CHARGES} UNION {_METHODS})"
 )
 """The ids of the customer's events, also of those that name only a charge, an intent or a payment method."""
 
@@ -55,6 +50,7 @@ _OTHERWISE = {
         'UNION SELECT d.consumer_group, d.topic, d.partition, d."offset" FROM billing.dead_letters d '
         f"WHERE d.event_id IN ({_EVENTS}))"
     ),
+    "event_objects": f"t.event_id IN ({_EVENTS})",
     "memberships": "t.organization_id = $3",
     "users": (
         f"t.account = $1 AND t.user_id IN ({_MEMBERS} UNION SELECT c.user_id FROM billing.customers c "  # noqa: S608  # only constants
@@ -76,6 +72,21 @@ _OTHERWISE = {
         "FROM billing.events e WHERE e.account = $1 AND e.customer_id = $2 AND e.type LIKE 'payment_method.%')"
     ),
 }
+
+
+_OF_EVENTS = "t.event_id = ANY($1::text[]) AND $2::text[] IS NOT NULL AND $3::text IS NOT NULL"
+_OF_OBJECTS = "ANY($2::text[]) AND $1::text[] IS NOT NULL AND t.account = $3::text AND t.customer_id IS NULL"
+_PAYMENTS_OF_GUEST = (
+    "SELECT l.payment_id FROM billing.payment_links l JOIN billing.payments p USING (payment_id) "
+    "WHERE l.account = $3::text AND l.stripe_id = ANY($2::text[]) AND p.customer_id IS NULL AND $1::text[] IS NOT NULL"
+)
+OF_GUEST: dict[str, str] = {
+    **dict.fromkeys(("dead_letters", "emails", "events", "notifications", "stripe_calls", "timers"), _OF_EVENTS),
+    "payment_links": f"t.payment_id IN ({_PAYMENTS_OF_GUEST})",
+    "payment_methods": f"t.payment_method_id = {_OF_OBJECTS}",
+    "payments": f"t.payment_id IN ({_PAYMENTS_OF_GUEST})",
+}
+"""Conditions of a guest's rows by table. $1 has the ids of their events, $2 those of their objects, $3 the account."""
 
 
 class BelongsToNobody(BillingError, LookupError):

@@ -154,6 +154,27 @@ class ErasureRow:
     erased_at: datetime
     kafka_until: datetime | None
     dead_letters_kept: timedelta | None
+    by: str | None = None
+    """The operator who requested it, for the audit log; None if the customer has left."""
+    reason: str | None = None
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class EventObjectRow:
+    """An object, or the digest of a guest's address, that an event without a customer names."""
+
+    account: str
+    stripe_id: str
+    event_id: str
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class ObjectOwnerRow:
+    """Whose an object is. Written for events whose payload is not kept."""
+
+    account: str
+    stripe_id: str
+    customer_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +206,10 @@ class Flush:
     reread: list[str] = field(default_factory=list)
     """Ids of events that may have been applied before the database was restored. Their mails are withheld."""
     group: str = ""
+    objects: list[EventObjectRow] = field(default_factory=list)
+    owners: list[ObjectOwnerRow] = field(default_factory=list)
+    """Objects of erased customers. What events that name only the object have stored is erased at `owners_at`."""
+    owners_at: datetime | None = None
     barred: list[str] = field(default_factory=list)
     """Ids of events that waited and must not keep their payload, because their customer is erased."""
     erasure: ErasureRow | None = None

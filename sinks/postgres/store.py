@@ -19,8 +19,8 @@ from schemas.errors import Conflict, StoreUnavailable
 from schemas.references import Ref, References
 from schemas.state import ROW_TYPES, Row, Timer
 from schemas.statuses import TimerStatus
-from sinks.postgres import loading, positions, tables
-from sinks.postgres.erasure import erase
+from sinks.postgres import loading, ownership, positions, tables
+from sinks.postgres.erasure import clear_events, count_state, erase
 from sinks.postgres.failures import DRIVER_ERRORS, classified
 from sinks.postgres.outboxes import OUTBOXES, TIMERS_CHANNEL
 from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, SessionTimeouts, make_pool
@@ -224,7 +224,15 @@ class Transaction:
         StoreRefused, StoreUnavailable.
         """
         with classified():
+            erased = flush.erasure
+            held = (
+                await count_state(self._connection, erased.account, erased.customer_id, erased.organization_id)
+                if erased is not None
+                else {}
+            )
             await self._count(_WRITE_LEDGER, _LEDGER, flush.ledger, "are applied already")
+            if flush.objects:
+                await ownership.note_objects(self._connection, flush.objects)
             for kind in ROW_TYPES:
                 new, altered, removed = flush.known.changed(kind)
                 if kind is Timer and (altered or removed):
@@ -248,8 +256,11 @@ class Transaction:
                 await positions.advance(self._connection, flush.group, topic, reached)
             if flush.barred:
                 await self._connection.execute(_BAR, sorted(flush.barred))
-            if flush.erasure is not None:
-                await erase(self._connection, flush.erasure)
+            if flush.owners and flush.owners_at is not None:
+                found = await ownership.keep_owners(self._connection, flush.owners)
+                await clear_events(self._connection, "", found, [], flush.owners_at)
+            if erased is not None:
+                await erase(self._connection, erased, held)
             if woken:
                 await self._connection.execute("SELECT pg_notify(channel, '') FROM unnest($1::text[]) channel", woken)
 

@@ -40,6 +40,7 @@ events = Table(
     time("applied_at"),
     json("payload", null=True),
     json("changes", null=True),
+    time("payload_pruned_at"),
     one_of("outcome", *OUTCOMES),
     Index("events_customer", "account", "customer_id", "created"),
     Index(
@@ -51,6 +52,7 @@ events = Table(
     Index("events_open", "outcome", "received_at", postgresql_where=sql("outcome in ('waiting', 'dead')")),
     Index("events_created", "created", postgresql_using="brin"),
     Index("events_applied", "applied_at", "event_id"),
+    Index("events_with_payload", "applied_at", postgresql_where=sql("payload IS NOT NULL")),
 )
 
 # Erasures: what was erased, when, and until when Kafka may still contain it. No personal data. Null in `kafka_until` or
@@ -68,6 +70,27 @@ erasures = Table(
     time("kafka_until"),
     time("dead_letters_until"),
     Index("erasures_customer", "account", "customer_id"),
+)
+
+# The Stripe objects, and the digests of guests' addresses, that an event without a customer names. The way from a
+# customer or a guest to events that do not name them.
+event_objects = Table(
+    "event_objects",
+    metadata,
+    text("account", key=True),
+    text("stripe_id", key=True),
+    text("event_id", key=True),
+    Index("event_objects_event", "event_id"),
+)
+
+# Whose an object is, kept when the payloads that said so are erased or pruned. An erased guest has a random id.
+object_owners = Table(
+    "object_owners",
+    metadata,
+    text("account", key=True),
+    text("stripe_id", key=True),
+    text("customer_id", null=False),
+    Index("object_owners_customer", "account", "customer_id"),
 )
 
 # The index of the dead-letter topic, which is the source. Key: the original position of the record, and the consumer

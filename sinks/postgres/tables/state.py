@@ -249,6 +249,7 @@ timers = Table(
     Index("timers_customer", "account", "customer_id"),
     Index("timers_open", "account", "customer_id", postgresql_where=sql(f"status in {OPEN_TIMER_STATUSES}")),
     Index("timers_event", "event_id"),
+    Index("timers_with_data", "due_at", postgresql_where=sql("status in ('done', 'cancelled') AND data <> '{}'")),
     one_of("status", *statuses.TimerStatus),
 )
 

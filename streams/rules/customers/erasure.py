@@ -1,4 +1,4 @@
-"""Decides, when an erasure timer is due, whether the customer is erased, and orders the erasure (B6).
+"""Decides, when an erasure timer is due or an operator asks, whether the customer is erased, and orders it (B6).
 
 Each ended subscription has its own timer, and so has a deleted customer. The last timer decides, because a customer who
 kept one subscription longer left later.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from schemas.effects import Effect, Erase, FinishTimer, Save, StartTimer
+from schemas.effects import Effect, Erase, FinishTimer, NoteStale, Save, StartTimer
+from schemas.erasure import ErasureRequested
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
@@ -44,23 +45,43 @@ def erase(known: Known, event: Event[TimerDue], customer_id: str) -> list[Effect
         return [FinishTimer(due.timer_key)]
     if (again := _used_until(known, event, customer)) is not None:
         return [_look_again(event, customer_id, again)]
-    effects: list[Effect] = [FinishTimer(due.timer_key)]
-    anonymous = without_person(customer, event.at)
+    asked_at = datetime.fromtimestamp(int(due.data["left_at"]), UTC)
+    order = Erase(account=event.account, customer_id=customer_id, asked_at=asked_at)
+    return [FinishTimer(due.timer_key), *_anonymous(known, customer, event.at), order]
+
+
+def erase_on_request(known: Known, event: Event[ErasureRequested]) -> list[Effect]:
+    """Returns the effects of an operator's request. A running subscription stops it, unless the operator confirmed."""
+    asked = event.object
+    customer = customer_or_blank(known, event.account, asked.customer)
+    running = [row.subscription_id for row in subscriptions_with(known, customer) if row.status not in ENDED]
+    if running and customer.deleted_at is None and not asked.even_if_running:
+        return [NoteStale(f"not erased: {', '.join(running)} is running")]
+    order = Erase(
+        account=event.account, customer_id=asked.customer, asked_at=event.at, by=asked.by, reason=asked.reason
+    )
+    return [*_anonymous(known, customer, event.at), order]
+
+
+def _anonymous(known: Known, customer: Customer, at: datetime) -> list[Effect]:
+    """Returns the effects that save the customer, the organization and the users without personal data."""
+    effects: list[Effect] = []
+    subscriptions = subscriptions_with(known, customer)
+    anonymous = without_person(customer, at)
     if anonymous != customer:
         effects.append(Save(anonymous))
     if subscriptions:
-        stored = known.organization(event.account, customer_id)
+        stored = known.organization(customer.account, customer.customer_id)
         organization = derive_organization(known.config, anonymous, subscriptions)
         if organization != stored:
             effects.append(Save(organization))
     effects += [
         Save(user)
-        for user_id in sorted({User.id_of(event.account, customer_id), customer.user_id or ""} - {""})
-        if (stored_user := known.user(event.account, user_id)) is not None
+        for user_id in sorted({User.id_of(customer.account, customer.customer_id), customer.user_id or ""} - {""})
+        if (stored_user := known.user(customer.account, user_id)) is not None
         and (user := user_with_address(known, user_id, anonymous)) != stored_user
     ]
-    asked_at = datetime.fromtimestamp(int(due.data["left_at"]), UTC)
-    return [*effects, Erase(account=event.account, customer_id=customer_id, asked_at=asked_at)]
+    return effects
 
 
 def without_person(customer: Customer, at: datetime) -> Customer:

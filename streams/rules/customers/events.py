@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas.effects import Effect, NoteStale
+from schemas.erasure import ERASURE_REQUESTED, ErasureRequested
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
@@ -36,6 +37,10 @@ CustomerEvent = Event[StripeCustomer]
 
 
 def refer_plans(event: Event[PlansApplied]) -> References:
+    return References(customers={(event.account, event.object.customer)})
+
+
+def refer_erasure(event: Event[ErasureRequested]) -> References:
     return References(customers={(event.account, event.object.customer)})
 
 
@@ -93,6 +98,12 @@ def on_plans_applied(event: Event[PlansApplied], known: Known) -> list[Effect]:
         return []
     rows = known.subscriptions_of(event.account, customer.customer_id)
     return save_customer_and_derived(known, customer, *(rederived(row, known.config) for row in rows))
+
+
+@stream.on(ERASURE_REQUESTED, model=ErasureRequested, refer=refer_erasure, rank=95)
+def on_erasure_requested(event: Event[ErasureRequested], known: Known) -> list[Effect]:
+    """B6. `billing erase`: erases now, whether or not the customer has left."""
+    return erasure.erase_on_request(known, event)
 
 
 @stream.on(timer_event_type(cancellation.ERASE), model=TimerDue, refer=timers.refer)

@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 
 from local.stripe.builder import Json, StripeEvents
-from schemas.effects import Effect, Erase, FinishTimer, OrderExport, StartTimer
+from schemas.effects import Effect, Erase, FinishTimer, NoteStale, OrderExport, StartTimer
+from schemas.erasure import erasure_event
 from schemas.state import Customer, Organization, Timer, derived_id
 from schemas.statuses import TimerStatus
 from schemas.timer import timer_event
@@ -70,6 +71,25 @@ def test_B6_after_thirty_days_no_personal_data_is_left(make: StripeEvents) -> No
     assert (organization.name, organization.billing_email) == ("Organization sub_1", None)
     assert FinishTimer("erase::sub_1") in effects
     assert effects[-1] == Erase(account="", customer_id="cus_1", asked_at=at(END))
+
+
+def test_B6_a_request_erases_a_running_customer_only_if_confirmed(make: StripeEvents) -> None:
+    world = RulesWorld().apply(joined(make), subscribed(make))
+
+    def requested(*, even_if_running: bool) -> list[Effect]:
+        request = erasure_event(
+            "", "cus_1", by="sam", reason="r", even_if_running=even_if_running, at=at(NOW + 9), livemode=False
+        )
+        event, rule = read(request)
+        return decide_with(rule, event, world.known)
+
+    assert requested(even_if_running=False) == [NoteStale("not erased: sub_1 is running")]
+    effects = requested(even_if_running=True)
+    (saved,) = saved_rows(effects, Customer)
+    assert (saved.email, saved.name, saved.erased_at) == (None, None, at(NOW + 9))
+    assert effects[-1] == Erase(account="", customer_id="cus_1", asked_at=at(NOW + 9), by="sam", reason="r")
+    world.apply(cancelled(make))
+    assert isinstance(requested(even_if_running=False)[-1], Erase)
 
 
 def test_B6_a_new_subscription_cancels_the_erasure(make: StripeEvents) -> None:

@@ -1,0 +1,135 @@
+"""`billing erase`: erases the personal data of a customer, a user or a guest at their request (behaviours.md B6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from eventlog.append import EventAppender
+from eventlog.retention import kafka_keeps
+from ops.commands.acting import entry_for
+from ops.commands.terminal import (
+    Column,
+    exits,
+    fail,
+    note,
+    refuse,
+    run_or_exit,
+    say,
+    say_json,
+    settings_or_exit,
+    show_rows,
+)
+from recovery.privacy.erasing import Eraser, Erasure
+from recovery.privacy.subjects import Subjects, find_subjects
+from schemas.settings import Settings, load_config
+from schemas.timing import utc_now
+from sinks.postgres.pool import SessionTimeouts, connect
+
+_BOUNDS = SessionTimeouts(statement_s=600.0)
+_COMMAND = "erase"
+
+
+def erase(
+    who: Annotated[str, typer.Argument(help="Customer id (cus_…), user id, or e-mail address, also of a guest.")],
+    reason: Annotated[
+        str | None, typer.Option(help="Why, for the audit log. Addresses in it are replaced by a digest.")
+    ] = None,
+    account: Annotated[
+        str | None, typer.Option(help="Only this connected account (acct_…); '' for your own. Default: every one.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Allow it for several customers. See --dry-run first.")] = False,
+    even_if_running: Annotated[
+        bool, typer.Option("--even-if-running", help="Allow it for a customer whose subscription is running.")
+    ] = False,
+    by: Annotated[str | None, typer.Option(help="Your name, for the audit log. Default: the system user.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; print the rows per table.")] = False,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the worker.")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Erase personal data at the request of the person. Ids, amounts, times and statuses stay for bookkeeping.
+
+    Example: billing erase jane@example.com --dry-run
+             billing erase cus_QyT2 --reason "request 1042"
+
+    A customer is erased by the worker, in the order of their events; a guest at once. What is queued for them is not
+    sent. Later events store no personal data, until they buy again. Who, why and how many rows is in billing.audit_log.
+
+    Exits 1 if no one is found or a subscription is running, 2 if an argument or setting is invalid, 3 if Postgres or
+    Kafka does not answer, or no worker applied it in time (it is applied once a worker runs).
+    """
+    if reason is None and not dry_run:
+        refuse(_COMMAND, "give a --reason for the audit log, or use --dry-run")
+    settings = settings_or_exit(_COMMAND)
+    with exits(_COMMAND):
+        config = load_config(settings.config_path)
+
+    async def work() -> tuple[Subjects, list[Erasure]]:
+        connection = await connect(settings.database_url, application="billing-erase", bounds=_BOUNDS)
+        try:
+            subjects = await find_subjects(connection, who, account=account)
+            eraser = Eraser(connection, config.mode.livemode, utc_now, wait_s=wait)
+            if dry_run or subjects.is_empty:
+                return subjects, await eraser.count(subjects)
+            _check(subjects, every=every, even_if_running=even_if_running)
+            return subjects, await _erase(settings, eraser, subjects, by, reason or "", even_if_running)
+        finally:
+            connection.terminate()
+
+    subjects, done = run_or_exit(_COMMAND, work)
+    if subjects.is_empty:
+        fail(_COMMAND, "no customer and no guest is known by that; nothing was changed")
+    _show(subjects, done, is_dry=dry_run, as_json=as_json)
+    refused = [one for one in done if one.refused is not None]
+    if refused:
+        fail(_COMMAND, "; ".join(f"{one.name}: {one.refused}" for one in refused))
+
+
+def _check(subjects: Subjects, *, every: bool, even_if_running: bool) -> None:
+    names = [one.name for one in subjects.customers]
+    if len(names) > 1 and not every:
+        fail(_COMMAND, f"{len(names)} customers match: {', '.join(names)}. See --dry-run, then use --all")
+    running = [id_ for one in subjects.customers for id_ in one.running]
+    if running and not even_if_running:
+        fail(_COMMAND, f"{', '.join(running)} is running: cancel it first, or use --even-if-running")
+
+
+async def _erase(
+    settings: Settings,
+    eraser: Eraser,
+    subjects: Subjects,
+    by: str | None,
+    reason: str,
+    even_if_running: bool,
+) -> list[Erasure]:
+    if subjects.guests:
+        eraser.events_kept = (await asyncio.to_thread(kafka_keeps, settings)).events
+    if subjects.customers:
+        eraser.event_log = EventAppender(settings.kafka, settings.events_topic, client_id="billing-erase")
+    try:
+        return await eraser.erase(
+            subjects, by=entry_for("erase", by).who, reason=reason, even_if_running=even_if_running
+        )
+    finally:
+        if eraser.event_log is not None:
+            await asyncio.to_thread(eraser.event_log.close)
+
+
+def _show(subjects: Subjects, done: Sequence[Erasure], *, is_dry: bool, as_json: bool) -> None:
+    if as_json:
+        rows = [{"who": one.name, "event": one.event_id, "rows": one.counts, "refused": one.refused} for one in done]
+        say_json({"dry_run": is_dry, "erasures": rows})
+        return
+    for one in done:
+        show_rows(
+            [Column("table"), Column("rows", right=True)],
+            [(name, rows) for name, rows in one.counts.items()],
+            title=one.name,
+        )
+        say(f"{one.total} rows {'would be' if is_dry else 'were'} erased")
+    running = [id_ for one in subjects.customers for id_ in one.running]
+    if is_dry and running:
+        note(f"{', '.join(running)} is running: the erasure needs --even-if-running")

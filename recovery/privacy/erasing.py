@@ -1,0 +1,175 @@
+"""Erases on request: customers through the log, guests directly.
+
+A customer's erasure is an event on the log (schemas/erasure.py), so that it is applied in the order of all others and a
+rebuild repeats it. A guest has no state and no order: one transaction erases what their purchases stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import asyncpg
+import orjson
+
+from eventlog.append import EventAppender
+from eventlog.entry import Entry
+from recovery.privacy.subjects import CustomerSubject, Subjects, guest_name
+from schemas.erasure import erasure_event
+from schemas.errors import ServiceUnavailable
+from schemas.ordering import GUEST
+from schemas.record import Source
+from schemas.state import derived_id
+from sinks.postgres import erasure, ownership
+from sinks.postgres.audit_log import without_addresses
+from sinks.postgres.failures import classified
+from sinks.postgres.ownership import GuestData
+from sinks.postgres.rows import ErasureRow, ObjectOwnerRow
+
+_POLL_S = 0.2
+_ERASED = "SELECT counts FROM billing.erasures WHERE event_id = $1"
+_VERDICT = "SELECT outcome, reason FROM billing.events WHERE event_id = $1"
+
+
+class NotApplied(ServiceUnavailable):
+    """The request is on the log, and no worker has applied it in the time that the caller waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """One customer or guest, and the rows that an erasure changes by table."""
+
+    name: str
+    counts: dict[str, int]
+    event_id: str = ""
+    refused: str | None = None
+    """Why the worker has not erased the customer: a subscription began meanwhile."""
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+
+@dataclass(slots=True)
+class Eraser:
+    """Counts and erases. `event_log` is needed only for customers."""
+
+    connection: asyncpg.Connection[asyncpg.Record]
+    livemode: bool
+    clock: Callable[[], datetime]
+    event_log: EventAppender | None = None
+    events_kept: timedelta | None = None
+    """How long the log keeps a record, for the record of a guest's erasure."""
+    wait_s: float = 60.0
+    _now: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._now = self.clock()
+
+    async def count(self, subjects: Subjects) -> list[Erasure]:
+        """Returns what an erasure would change, in one snapshot. Raises StoreUnavailable."""
+        with classified():
+            async with self.connection.transaction(isolation="repeatable_read", readonly=True):
+                found = [Erasure(one.name, await self._count(one)) for one in subjects.customers]
+                for guest in subjects.guests:
+                    counts = await erasure.count_events(
+                        self.connection, guest.account, guest.event_ids, guest.stripe_ids, self._now
+                    )
+                    found.append(Erasure(guest_name(guest), counts))
+        return found
+
+    async def _count(self, one: CustomerSubject) -> dict[str, int]:
+        return await erasure.count(self.connection, one.account, one.customer_id, one.organization_id, self._now)
+
+    async def erase(self, subjects: Subjects, *, by: str, reason: str, even_if_running: bool) -> list[Erasure]:
+        """Erases all and returns what was changed. Raises StoreUnavailable, LogUnavailable, NotApplied."""
+        reason = without_addresses(reason)
+        guests = [
+            await self._erase_guest(guest, subjects.guest_key or "", by=by, reason=reason) for guest in subjects.guests
+        ]
+        return [*await self._erase_customers(subjects.customers, by, reason, even_if_running), *guests]
+
+    async def _erase_customers(
+        self, customers: list[CustomerSubject], by: str, reason: str, even_if_running: bool
+    ) -> list[Erasure]:
+        if not customers or self.event_log is None:
+            return []
+        at = self.clock()
+        events = [
+            erasure_event(
+                one.account,
+                one.customer_id,
+                by=by,
+                reason=reason,
+                even_if_running=even_if_running,
+                at=at,
+                livemode=self.livemode,
+            )
+            for one in customers
+        ]
+        await self.event_log.append(
+            [
+                Entry.of(
+                    event,
+                    source=Source.OPERATOR,
+                    received_at=at,
+                    livemode=self.livemode,
+                    account=str(event.get("account", "")),
+                )
+                for event in events
+            ]
+        )
+        deadline = time.monotonic() + self.wait_s
+        return [
+            await self._applied(one.name, str(event["id"]), deadline)
+            for one, event in zip(customers, events, strict=True)
+        ]
+
+    async def _applied(self, name: str, event_id: str, deadline: float) -> Erasure:
+        while True:
+            with classified():
+                verdict = await self.connection.fetchrow(_VERDICT, event_id)
+                counts = await self.connection.fetchval(_ERASED, event_id) if verdict is not None else None
+            if counts is not None:
+                return Erasure(name, orjson.loads(counts), event_id)
+            if verdict is not None:
+                return Erasure(name, {}, event_id, refused=verdict["reason"] or verdict["outcome"])
+            if time.monotonic() >= deadline:
+                raise NotApplied(
+                    f"{name}: the request is on the log as {event_id}, and no worker has applied it within "
+                    f"{self.wait_s:g} s; it is applied once a worker runs"
+                )
+            await asyncio.sleep(_POLL_S)
+
+    async def _erase_guest(self, guest: GuestData, key: str, *, by: str, reason: str) -> Erasure:
+        """In one transaction, with its record. Late events of these purchases store nothing personal either."""
+        now = self.clock()
+        # A random id: the digest of an address can be found again by whoever knows the address.
+        owner = f"{GUEST}erased-{secrets.token_hex(8)}"
+        owners = [ObjectOwnerRow(account=guest.account, stripe_id=id_, customer_id=owner) for id_ in guest.stripe_ids]
+        row = ErasureRow(
+            event_id=derived_id("ers", guest.account, owner, now.isoformat()),
+            account=guest.account,
+            customer_id=owner,
+            organization_id="",
+            asked_at=now,
+            erased_at=now,
+            kafka_until=now + self.events_kept if self.events_kept is not None else None,
+            dead_letters_kept=None,
+            by=by,
+            reason=f"{reason} ({key})",
+        )
+        with classified():
+            async with self.connection.transaction():
+                counts = await erasure.clear_events(
+                    self.connection, guest.account, guest.event_ids, guest.stripe_ids, now
+                )
+                if owners:
+                    await ownership.keep_owners(self.connection, owners)
+                await ownership.forget_guest(self.connection, guest.event_ids)
+                await erasure.note(self.connection, row, counts, None)
+        return Erasure(guest_name(guest), counts, row.event_id)

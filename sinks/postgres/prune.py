@@ -1,0 +1,223 @@
+"""Ends what only grows: payloads after a time, contents of settled outbox rows, closed letters and old runs.
+
+Rows that make something happen once keep their keys: a ledger row, a mail, a timer, a call. Only their contents end.
+Before a payload goes, the objects that it names are noted with their customer (ownership.py), so that an export and an
+erasure still find everything. Each batch is a short transaction that waits for no lock; between two batches the server
+rests as long as the batch took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+import asyncpg
+
+from schemas.verdict import SETTLED
+from sinks.postgres.failures import classified
+from sinks.postgres.ownership import FORGET_GUESTS, KEEP_OWNERS_OF_EVENTS
+
+ACTION = "prune"
+"""The action in the audit log."""
+BATCH = 1000
+
+_SETTLED = ", ".join(f"'{outcome}'" for outcome in SETTLED)
+
+
+class Age(StrEnum):
+    """Which of the two ages of `[retention]` applies."""
+
+    CONTENTS = "contents"
+    RECORDS = "records"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is pruned in one table. `where` names the table as `t`; $1 is the age (an interval)."""
+
+    name: str
+    table: str
+    age: Age
+    where: str
+    work: tuple[str, ...]
+    """Statements on the rows of a batch. $1 has the values of `key`."""
+    key: str = "ctid"
+
+    @property
+    def count(self) -> str:
+        """The SQL of the number of rows that are due."""
+        return f"SELECT count(*) FROM billing.{self.table} t WHERE {self.where}"  # noqa: S608  # only constants from code
+
+    @property
+    def batch(self) -> str:
+        """The SQL of the keys of one batch. Rows that another transaction has locked wait for the next run."""
+        return (
+            f"SELECT t.{self.key}::text FROM billing.{self.table} t WHERE {self.where} "  # noqa: S608  # only constants from code
+            f"LIMIT {BATCH} FOR UPDATE OF t SKIP LOCKED"
+        )
+
+
+def _delete(table: str) -> tuple[str, ...]:
+    return (f"DELETE FROM billing.{table} WHERE ctid = ANY($1::text[]::tid[])",)  # noqa: S608  # only constants from code
+
+
+STEPS: tuple[Step, ...] = (
+    Step(
+        name="payloads",
+        table="events",
+        age=Age.CONTENTS,
+        where=(
+            "t.payload IS NOT NULL AND t.applied_at < now() - $1::interval AND "
+            f"(t.outcome IN ({_SETTLED}) OR (t.outcome = 'dead' AND NOT EXISTS (SELECT FROM billing.dead_letters d "
+            "WHERE d.event_id = t.event_id AND d.status IN ('open', 'replayed'))))"
+        ),
+        work=(
+            KEEP_OWNERS_OF_EVENTS,
+            "UPDATE billing.events SET payload = NULL, changes = NULL, payload_pruned_at = now() "
+            "WHERE event_id = ANY($1::text[])",
+            FORGET_GUESTS,
+        ),
+        key="event_id",
+    ),
+    # A mail without a customer is one to a guest or to the operators. A failed one is not sent so long afterwards.
+    Step(
+        name="contents of mails",
+        table="emails",
+        age=Age.CONTENTS,
+        where="t.data <> '{}' AND t.status NOT IN ('queued', 'sending') AND t.queued_at < now() - $1::interval",
+        work=(
+            "UPDATE billing.emails SET data = '{}', "
+            "recipient = CASE WHEN customer_id IS NOT NULL THEN recipient END, "
+            "last_error = CASE WHEN status = 'failed' THEN 'pruned' ELSE last_error END, "
+            "status = CASE WHEN status = 'failed' THEN 'withheld' ELSE status END WHERE email_key = ANY($1::text[])",
+        ),
+        key="email_key",
+    ),
+    Step(
+        name="contents of timers",
+        table="timers",
+        age=Age.CONTENTS,
+        where="t.data <> '{}' AND t.status IN ('done', 'cancelled') AND t.due_at < now() - $1::interval",
+        work=("UPDATE billing.timers SET data = '{}' WHERE timer_key = ANY($1::text[])",),
+        key="timer_key",
+    ),
+    Step(
+        name="contents of calls",
+        table="stripe_calls",
+        age=Age.CONTENTS,
+        where=(
+            "t.params <> '{}' AND t.status IN ('done', 'withheld', 'suppressed') AND t.queued_at < now() - $1::interval"
+        ),
+        work=("UPDATE billing.stripe_calls SET params = '{}' WHERE call_key = ANY($1::text[])",),
+        key="call_key",
+    ),
+    Step(
+        name="contents of notifications",
+        table="notifications",
+        age=Age.CONTENTS,
+        where=(
+            "t.data <> '{}' AND t.status NOT IN ('queued', 'sending', 'failed') AND t.queued_at < now() - $1::interval"
+        ),
+        work=("UPDATE billing.notifications SET data = '{}' WHERE notification_key = ANY($1::text[])",),
+        key="notification_key",
+    ),
+    Step(
+        name="closed dead letters",
+        table="dead_letters",
+        age=Age.RECORDS,
+        where="t.status IN ('resolved', 'discarded') AND t.last_failed_at < now() - $1::interval",
+        work=_delete("dead_letters"),
+    ),
+    Step(
+        name="deleted exports",
+        table="exports",
+        age=Age.RECORDS,
+        where="t.status = 'deleted' AND t.requested_at < now() - $1::interval",
+        work=_delete("exports"),
+    ),
+    # The newest run of each account and scope is where the next one begins.
+    Step(
+        name="old reconciliations",
+        table="reconciliations",
+        age=Age.RECORDS,
+        where=(
+            "t.ended_at < now() - $1::interval AND EXISTS (SELECT FROM billing.reconciliations n WHERE "
+            "n.account = t.account AND n.scope = t.scope AND n.started_at > t.started_at AND n.ended_at IS NOT NULL)"
+        ),
+        work=_delete("reconciliations"),
+    ),
+    Step(
+        name="differences of old audits",
+        table="audit_differences",
+        age=Age.RECORDS,
+        where=(
+            "t.run_id IN (SELECT a.run_id FROM billing.audits a WHERE a.ended_at < now() - $1::interval "
+            "AND EXISTS (SELECT FROM billing.audits n WHERE n.account = a.account AND n.scope = a.scope "
+            "AND n.started_at > a.started_at AND n.ended_at IS NOT NULL))"
+        ),
+        work=_delete("audit_differences"),
+    ),
+    Step(
+        name="old audits",
+        table="audits",
+        age=Age.RECORDS,
+        where=(
+            "t.ended_at < now() - $1::interval AND EXISTS (SELECT FROM billing.audits n WHERE "
+            "n.account = t.account AND n.scope = t.scope AND n.started_at > t.started_at AND n.ended_at IS NOT NULL)"
+        ),
+        work=_delete("audits"),
+    ),
+)
+"""In the order in which they run."""
+
+
+async def count_due(
+    connection: asyncpg.Connection[asyncpg.Record], ages: Mapping[Age, timedelta | None]
+) -> dict[str, int]:
+    """Returns how many rows each step would prune. An age of None keeps them. Raises StoreUnavailable."""
+    with classified():
+        return {
+            step.name: await connection.fetchval(step.count, age)
+            for step in STEPS
+            if (age := ages[step.age]) is not None
+        }
+
+
+async def prune(
+    connection: asyncpg.Connection[asyncpg.Record],
+    ages: Mapping[Age, timedelta | None],
+    say: Callable[[int, int | None], None] | None = None,
+) -> dict[str, int]:
+    """Prunes what is due and returns the rows of each step. `say` gets the rows so far. Raises StoreUnavailable.
+
+    A run that is interrupted has committed its batches; the next one continues.
+    """
+    done: dict[str, int] = {}
+    loop = asyncio.get_running_loop()
+    for step in STEPS:
+        age = ages[step.age]
+        if age is None:
+            continue
+        done[step.name] = 0
+        while True:
+            began = loop.time()
+            rows = await _batch(connection, step, age)
+            if not rows:
+                break
+            done[step.name] += rows
+            if say is not None:
+                say(sum(done.values()), None)
+            await asyncio.sleep(loop.time() - began)
+    return done
+
+
+async def _batch(connection: asyncpg.Connection[asyncpg.Record], step: Step, age: timedelta) -> int:
+    with classified():
+        async with connection.transaction():
+            keys = [row[0] for row in await connection.fetch(step.batch, age)]
+            for statement in step.work if keys else ():
+                await connection.execute(statement, keys)
+    return len(keys)
