@@ -32,7 +32,12 @@ class StoredWorld:
     connection: asyncpg.Connection[Any]
 
     async def play(self, field_case: FieldCase) -> Played:
-        for table in [*(shape.table.fullname for shape in SHAPES.values()), "billing.events", "billing.emails"]:
+        for table in [
+            *(shape.table.fullname for shape in SHAPES.values()),
+            "billing.events",
+            "billing.emails",
+            "billing.erasures",
+        ]:
             await self.connection.execute(f"TRUNCATE {table}")
         for step, source in steps(field_case):
             await self._process(step, source)
