@@ -116,7 +116,7 @@ BACKFILLS: tuple[Backfill, ...] = (
     Backfill(name="0013_payments", table=tables.payments, work="", each=join_payments),
     Backfill(name="0018_users", table=tables.organizations, work=ADD_WORK, where="t.account <> ''"),
     Backfill(name="0018_shared_users", table=tables.users, work=RIGHT_WORK, where=SHARED),
-    Backfill(name="0024_event_objects", table=tables.events, work=NOTE_OBJECTS, where=WITHOUT_CUSTOMER),
+    Backfill(name="0026_event_objects", table=tables.events, work=NOTE_OBJECTS, where=WITHOUT_CUSTOMER),
 )
 
 

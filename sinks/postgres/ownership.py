@@ -67,7 +67,7 @@ NOTE_OBJECTS = (
     "(p.object #>> '{billing_details,email}'), (p.object ->> 'receipt_email')) AS a (email) "
     "WHERE a.email <> '' ON CONFLICT DO NOTHING"
 )
-"""The backfill of stored events, which the worker has noted since revision 0024."""
+"""The backfill of stored events, which the worker has noted since revision 0026."""
 WITHOUT_CUSTOMER = "t.customer_id IS NULL AND t.payload IS NOT NULL AND t.type NOT LIKE 'timer.%'"
 
 _OF_OWNED = (
