@@ -16,6 +16,7 @@ LIVES = 120
 STORIES = ("test_histories.py", "test_payment_histories.py")
 
 ALONE = {
+    "account.application.authorized": "changes no row",
     "account.application.deauthorized": "only mails the operators",
     "account.updated": "only mails the operators",
     "payout.failed": "only mails the operators",
