@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from sinks.postgres import tables
 from sinks.postgres.outboxes import OUTBOXES
 from sinks.postgres.pool import Session
+from sinks.postgres.prune import STEPS
 
 SELECT, INSERT, UPDATE, DELETE = "SELECT", "INSERT", "UPDATE", "DELETE"
 
@@ -62,6 +63,12 @@ _SENT = (SELECT, INSERT, UPDATE)
 _NOTED = {"audit_log": (SELECT, INSERT, UPDATE)}
 """Each action's row, which no process can delete."""
 
+_PRUNED = {step.table: (SELECT, UPDATE, DELETE) if step.key == "ctid" else (SELECT, UPDATE) for step in STEPS} | {
+    "object_owners": (SELECT, INSERT, UPDATE),
+    "event_objects": (SELECT, INSERT, DELETE),
+}
+"""What `billing prune` needs: whole rows are deleted by their place, contents by key."""
+
 ROLES = (
     Role(
         "worker",
@@ -79,19 +86,18 @@ ROLES = (
     ),
     Role(
         "scheduler",
-        "billing scheduler: timers, reconciliation and replay of failed events",
-        tables=_START
+        "billing scheduler: timers, reconciliation, audits, replay of failed events, and pruning",
+        tables=_PRUNED
+        | _START
         | _NOTED
         | {
-            "timers": (SELECT, UPDATE),
-            "events": (SELECT,),
-            "dead_letters": (SELECT, UPDATE),
             "positions": (SELECT, UPDATE),
-            "reconciliations": (SELECT, INSERT, UPDATE),
+            "reconciliations": ALL,
             # `billing audit` compares these with Stripe.
             "subscriptions": (SELECT,),
             "payments": (SELECT,),
             "payment_links": (SELECT,),
+            "payment_methods": (SELECT,),
             "audits": ALL,
             "audit_differences": ALL,
             "audit_objects": ALL,

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from sinks.postgres import tables
 from sinks.postgres.migration import migrate
+from sinks.postgres.prune import STEPS
 from sinks.postgres.roles import ROLES
 
 
@@ -60,7 +61,12 @@ _ALLOWED = {
         "SELECT * FROM billing.access",
     ],
     "dispatcher": ["UPDATE billing.emails SET attempts = 1", "SELECT * FROM billing.payments"],
-    "scheduler": ["UPDATE billing.timers SET status = 'done'", "SELECT * FROM billing.events"],
+    "scheduler": [
+        "UPDATE billing.timers SET status = 'done'",
+        "SELECT * FROM billing.events",
+        *(step.batch.replace("$1", "'1 day'") for step in STEPS),
+        *(work.replace("$1", "'{}'") for step in STEPS for work in step.work),
+    ],
     "gateway": [
         "SELECT * FROM billing.exports",
         "INSERT INTO billing.unsubscribed (account, customer_id, template, at) VALUES ('', 'cus_1', 'welcome', now()) "
@@ -76,7 +82,7 @@ _REFUSED = {
         "UPDATE billing.customers SET email = 'a@b.example'",
         "INSERT INTO billing.events (event_id) VALUES ('e')",
     ],
-    "scheduler": ["SELECT email FROM billing.customers", "DELETE FROM billing.timers", "SELECT * FROM billing.emails"],
+    "scheduler": ["SELECT email FROM billing.customers", "DELETE FROM billing.timers", "DELETE FROM billing.emails"],
     "gateway": [
         "SELECT * FROM billing.customers",
         "SELECT * FROM billing.unsubscribed",
