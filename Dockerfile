@@ -14,6 +14,7 @@ COPY analytics analytics
 COPY sinks sinks
 COPY recovery recovery
 COPY scheduler scheduler
+COPY console console
 COPY ops ops
 COPY local local
 COPY bench bench

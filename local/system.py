@@ -1,8 +1,9 @@
-"""Runs the whole system on one machine: Kafka, Postgres, a mailbox, gateway, workers, dispatcher and scheduler."""
+"""Runs the whole system on one machine: Kafka, Postgres, a mailbox, and all processes."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -40,7 +41,10 @@ _OWN_SERVERS = {
     f"BILLING_{name.upper()}": str(field.default or "")
     for name, field in Settings.model_fields.items()
     if name.startswith("kafka_") and not field.is_required()
-} | {f"BILLING_{name}_FILE": "" for name in ("DATABASE_URL", "SMTP_URL", "LINK_SECRET", "KAFKA_SASL_PASSWORD")}
+} | {
+    f"BILLING_{name}_FILE": ""
+    for name in ("DATABASE_URL", "SMTP_URL", "LINK_SECRET", "KAFKA_SASL_PASSWORD", "CONSOLE_TOKEN")
+}
 """Settings for the servers started here. Those of the caller's environment are for other servers."""
 
 
@@ -65,6 +69,7 @@ class System:
         """Seconds by which the scheduler's clock is ahead, see `move_clock`."""
         self._workers = workers
         self._analytics = analytics
+        self._console_token = secrets.token_urlsafe(32)
         self._say = say
         self._claim = Claim(self.state_dir)
         self._supervisor = Supervisor(self.state_dir, say)
@@ -73,6 +78,15 @@ class System:
     def gateway_url(self) -> str:
         """http://127.0.0.1:port, without a path."""
         return f"http://127.0.0.1:{kept_port(self.state_dir, 'gateway')}"
+
+    @property
+    def console_url(self) -> str:
+        """The console's address with a token that signs in once."""
+        return f"{self._console_base}/sign-in?token={self._console_token}"
+
+    @property
+    def _console_base(self) -> str:
+        return f"http://127.0.0.1:{kept_port(self.state_dir, 'console')}"
 
     @property
     def children(self) -> dict[str, int]:
@@ -117,12 +131,13 @@ class System:
         self.kafka.start()
         self._run("topics")
         self._say(f"Kafka on {self.kafka.bootstrap}, PostgreSQL on 127.0.0.1:{self.postgres.port}")
-        self._say(f"Starting gateway, {self._workers} worker(s), dispatcher and scheduler")
+        self._say(f"Starting gateway, {self._workers} worker(s), dispatcher, scheduler and console")
         children = [
             self._gateway(),
             *map(self._worker, range(1, self._workers + 1)),
             self._dispatcher(),
             self._scheduler(),
+            self._console(),
             *([self._with_ops_port("analytics", "analytics")] if self._analytics else []),
         ]
         for child in children:
@@ -134,6 +149,7 @@ class System:
                 self._say(f"{child.name}: {reason}")
         self._claim.mark_ready()
         self._say(f"Ready after {time.monotonic() - begun:.1f} s: {self.gateway_url}/webhooks/stripe")
+        self._say(f"Console, signs in once: {self.console_url}")
 
     def stop(self) -> None:
         """Stop every process, in reverse order. Kills processes that do not stop in time."""
@@ -192,6 +208,10 @@ class System:
             "BILLING_GATEWAY_OPS_URL": self.ops_url("gateway"),
             "BILLING_GATEWAY_DRAIN_S": os.environ.get("BILLING_GATEWAY_DRAIN_S", "0"),  # no load balancer in front
             "BILLING_WEBHOOK_SECRET": secret,
+            "BILLING_CONSOLE_URL": self.console_url,
+            "BILLING_CONSOLE_HOST": "127.0.0.1",
+            "BILLING_CONSOLE_PORT": str(kept_port(self.state_dir, "console")),
+            "BILLING_CONSOLE_PUBLIC_URL": "",
             "BILLING_WORKER_URL": self.ops_url("worker-1"),
             "BILLING_DISPATCHER_URL": self.ops_url("dispatcher"),
             "BILLING_SCHEDULER_URL": self.ops_url("scheduler"),
@@ -228,6 +248,19 @@ class System:
     def _scheduler(self) -> Child:
         child = self._with_ops_port("scheduler", "scheduler")
         return replace(child, env={**child.env, CLOCK_OFFSET: str(self.clock_ahead_s)})
+
+    def _console(self) -> Child:
+        watched = [
+            "gateway",
+            *(f"worker-{number}" for number in range(1, self._workers + 1)),
+            "dispatcher",
+            "scheduler",
+        ]
+        watched += ["analytics"] if self._analytics else []
+        child = self._with_ops_port("console", "console")
+        watches = ",".join(f"{name}={self.ops_url(name)}" for name in watched)
+        more = {"BILLING_CONSOLE_WATCHES": watches, "BILLING_CONSOLE_TOKEN": self._console_token}
+        return replace(child, env={**child.env, **more}, port=kept_port(self.state_dir, "console"))
 
     def _with_ops_port(self, name: str, command: str) -> Child:
         port = kept_port(self.state_dir, f"{name}-ops")

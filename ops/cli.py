@@ -27,7 +27,7 @@ class Entry(NamedTuple):
 COMMANDS = {
     "up": Entry(
         "ops.commands.up:up",
-        "Run the whole system on this machine: Kafka, Postgres, mailbox, gateway, workers, dispatcher, scheduler.",
+        "Run the whole system on this machine: Kafka, Postgres, mailbox, gateway, workers, and all other processes.",
     ),
     "down": Entry("ops.commands.up:down", "Stop the system that runs in this state directory."),
     "demo": Entry(
@@ -47,6 +47,10 @@ COMMANDS = {
     ),
     "scheduler": Entry(
         "ops.commands.scheduler:scheduler", "Append due timers to the log: reminders, dunning steps, waiting events."
+    ),
+    "console": Entry(
+        "ops.commands.console:app",
+        "Serve the operator's console: events, customers, failures and their repair, in a browser.",
     ),
     "analytics": Entry("ops.commands.analytics:app", "Keep the figures of MRR, payments and recoveries up to date."),
     "doctor": Entry(

@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import SettingsConfigDict
 
+from schemas.console_settings import ConsoleConfig, ConsoleSettings
 from schemas.database_settings import DatabaseSettings
 from schemas.dunning import DEFAULT_DUNNING as DEFAULT_DUNNING
 from schemas.dunning import DunningStep as DunningStep
@@ -121,6 +122,7 @@ class Config(_Frozen):
     plans: dict[str, Plan] = Field(default_factory=dict)
     """From small to large, in the order of the file."""
     access: Access = Access()
+    console: ConsoleConfig = ConsoleConfig()
     mail: Mail = Mail()
     feed: Feed = Feed()
     """Receivers of notifications about changes (behaviours.md F3)."""
@@ -186,7 +188,7 @@ class Config(_Frozen):
         return dict(plan.limits) if plan else {}
 
 
-class Settings(DatabaseSettings, KafkaSettings):
+class Settings(DatabaseSettings, KafkaSettings, ConsoleSettings):
     """The settings from the environment. Each variable is `BILLING_` + the field's name in capitals."""
 
     model_config = SettingsConfigDict(env_prefix="BILLING_", frozen=True, extra="ignore")

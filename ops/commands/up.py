@@ -36,7 +36,7 @@ def up(
     ] = False,
     analytics: Annotated[bool, typer.Option("--analytics", help="Also run analytics, for `billing mrr`.")] = False,
 ) -> None:
-    """Run the whole system on this machine: Kafka, Postgres, mailbox, gateway, workers, dispatcher, scheduler.
+    """Run the whole system on this machine: Kafka, Postgres, mailbox, gateway, workers, and all other processes.
 
     Example: billing up --workers 2 --detach && set -a && . .billing/env
 

@@ -214,6 +214,7 @@ def test_the_documented_metrics_are_those_of_the_running_processes(log: Log) -> 
         ports = {name: free_port() for name in documented}
         for name in documented:
             own = log.env | {"BILLING_OPS_PORT": str(ports[name]), "BILLING_GATEWAY_PORT": str(free_port())}
+            own["BILLING_CONSOLE_PORT"] = str(free_port())
             own |= {"BILLING_STATE_DIR": f"{log.env['BILLING_STATE_DIR']}/{name}", "BILLING_LOG_LEVEL": "error"}
             processes[name] = running.enter_context(child(Log(own, log.settings, [], 0), "-m", "ops.cli", name))
         for name, process in processes.items():

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sinks.postgres.lists import Found, rows
 
 # Ids and numbers are replaced, so that one cause is one group.
-_CAUSE = r"""regexp_replace(regexp_replace(message, '\m[a-z]{2,8}_[A-Za-z0-9_]{3,}', '…', 'g'),
+CAUSE = r"""regexp_replace(regexp_replace(message, '\m[a-z]{2,8}_[A-Za-z0-9_]*[0-9][A-Za-z0-9_]*', '…', 'g'),
     '[0-9]+(\.[0-9]+)?', 'n', 'g')"""
 
 
@@ -15,7 +15,7 @@ async def groups(connection: AsyncConnection, status: str = "open") -> list[Foun
     """Returns letters by cause, the largest group first: how many, customers, first and last failure, and a sample."""
     return await rows(
         connection,
-        f"""SELECT error_class, stage, {_CAUSE} AS cause, count(*) AS letters,
+        f"""SELECT error_class, stage, {CAUSE} AS cause, count(*) AS letters,
                count(DISTINCT (account, customer_id)) FILTER (WHERE customer_id IS NOT NULL) AS customers,
                min(first_failed_at) AS first_failed_at, max(last_failed_at) AS last_failed_at,
                array_agg(DISTINCT code_version) AS code_versions, array_agg(DISTINCT type) AS types,

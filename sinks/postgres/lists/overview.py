@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sinks.postgres.lists import Found, row, rows
+from sinks.postgres.lists.dead import CAUSE
 from sinks.postgres.outboxes import OUTBOXES
 
 _LATE_S = 300
@@ -25,8 +26,9 @@ async def letters(connection: AsyncConnection) -> Found | None:
     """Returns the number of open dead letters, of their groups, and the first failure."""
     return await row(
         connection,
-        """SELECT count(*) AS open, count(DISTINCT (error_class, stage)) AS groups, min(first_failed_at) AS since
-        FROM billing.dead_letters WHERE status = 'open'""",
+        f"""SELECT count(*) AS open, count(DISTINCT (error_class, stage, {CAUSE})) AS groups,
+               min(first_failed_at) AS since
+        FROM billing.dead_letters WHERE status = 'open'""",  # noqa: S608 - a constant
     )
 
 

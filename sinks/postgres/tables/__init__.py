@@ -1,5 +1,6 @@
 """Defines the tables of schema `billing`. Other consumers rely on their names, keys and columns."""
 
+from sinks.postgres.tables.console import console_actions, console_sessions
 from sinks.postgres.tables.log import (
     LETTER_STATUSES,
     OUTCOMES,
@@ -70,6 +71,8 @@ __all__ = [
     "audits",
     "backfills",
     "brakes",
+    "console_actions",
+    "console_sessions",
     "customers",
     "database_identity",
     "dead_letters",

@@ -11,6 +11,7 @@ from schemas.process_settings import start_warnings
 from schemas.settings import InvalidSettings, Settings, load_settings
 
 SECRETS = {
+    "CONSOLE_TOKEN",
     "DATABASE_DIRECT_URL",
     "DATABASE_URL",
     "KAFKA_SASL_PASSWORD",

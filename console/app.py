@@ -1,0 +1,109 @@
+"""Builds the console: its parts, its routes and its server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from console.access import Action
+from console.actions import Actions
+from console.assets import Assets
+from console.guard import register, safe
+from console.identity import BY_LINK, SignIn
+from console.jobs import ReplayJobs
+from console.lag import Lag
+from console.live import Live
+from console.pages import checks, customers, dead, events, lag, money, outboxes, overview, record, session, timers
+from console.reads import Reads
+from console.reveals import Reveals
+from console.web import CONSOLE, Answer, Console, Context, Route, get
+from schemas.console_settings import Role
+from schemas.http_server import hide_versions
+from schemas.settings import Config, InvalidSettings, Settings
+from schemas.timing import utc_now
+from sinks.postgres.console_sessions import ConsoleSessions
+
+MOST_FORM_BYTES = 64 * 1024
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+async def _live(context: Context) -> Answer:
+    """Sends how many events are new, as they are processed."""
+    return await context.console.live.stream(context.request)
+
+
+ROUTES: list[Route] = [
+    *session.ROUTES,
+    *overview.ROUTES,
+    *events.ROUTES,
+    *customers.ROUTES,
+    *dead.ROUTES,
+    *lag.ROUTES,
+    *outboxes.ROUTES,
+    *timers.ROUTES,
+    *checks.ROUTES,
+    *money.ROUTES,
+    *record.ROUTES,
+    get("/live", _live, Action.SEE),
+]
+
+
+def check_settings(settings: Settings, config: Config) -> None:
+    """Raises InvalidSettings if the console would be open to others than the people who may use it."""
+    if settings.console_host in _LOOPBACK:
+        return
+    if not config.console.users and config.console.proxy is None:
+        raise InvalidSettings(
+            f"BILLING_CONSOLE_HOST: {settings.console_host} is reachable from other machines, so people must sign in: "
+            "add [console.users.NAME] or [console.proxy] to the config, or use 127.0.0.1"
+        )
+    if not settings.console_public_url:
+        raise InvalidSettings(
+            f"BILLING_CONSOLE_PUBLIC_URL: needed with BILLING_CONSOLE_HOST={settings.console_host}: the URL at which "
+            "browsers reach the console, such as https://billing.example.com"
+        )
+    public = urlsplit(settings.console_public_url)
+    if public.scheme != "https" and public.hostname not in _LOOPBACK:
+        raise InvalidSettings("BILLING_CONSOLE_PUBLIC_URL: beyond this machine it must begin with https://")
+
+
+def create_console(settings: Settings, config: Config, *, clock: Callable[[], datetime] = utc_now) -> Console:
+    """Returns the parts of the console. They connect on first use. Raises InvalidSettings."""
+    check_settings(settings, config)
+    url = settings.database_url
+    reads, actions = Reads(url), Actions(url)
+    base = settings.console_public_url or f"http://{settings.console_host}:{settings.console_port}"
+    return Console(
+        settings=settings,
+        config=config,
+        base=base,
+        reads=reads,
+        sign_in=SignIn(config.console, ConsoleSessions(url)),
+        reveals=Reveals(),
+        assets=Assets(),
+        actions=actions,
+        jobs=ReplayJobs(settings, actions.records),
+        live=Live(reads, clock),
+        lag=Lag(settings),
+        clock=clock,
+    )
+
+
+def create_app(console: Console) -> web.Application:
+    """Returns the application. Raises RouteWithoutRole."""
+    hide_versions()
+    app = web.Application(middlewares=[safe], client_max_size=MOST_FORM_BYTES)
+    app[CONSOLE] = console
+    register(app, ROUTES, read_only=console.is_read_only)
+    return app
+
+
+async def let_in(console: Console, who: str) -> None:
+    """Lets the token of the settings sign in once, as admin. Only on loopback. Raises StoreUnavailable."""
+    token = console.settings.console_token
+    if token is not None and console.settings.console_host in _LOOPBACK:
+        sessions = ConsoleSessions(console.settings.database_url)
+        await sessions.add_link(token.get_secret_value(), f"{who}{BY_LINK}", Role.ADMIN.label)

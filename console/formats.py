@@ -1,0 +1,192 @@
+"""Formats values for pages: money, times, durations, numbers, and links for ids."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from markupsafe import Markup, escape
+
+from sinks.email.localize import UnknownCurrency, exponent
+
+NONE = "\N{EN DASH}"
+"""What a page shows for a value that is missing or not known."""
+
+_NOTHING = Markup('<span class="none">\N{EN DASH}</span>')
+
+_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)$")
+_AMOUNTS = frozenset({"amount", "amount_remaining", "refunded_amount", "unit_amount"})
+
+_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+OUTCOMES = {
+    "applied": ("ok", "✓"),
+    "ignored": ("quiet", "○"),
+    "stale": ("quiet", "↷"),
+    "waiting": ("wait", "◔"),
+    "dead": ("bad", "✕"),
+}
+_STATES = OUTCOMES | {
+    **dict.fromkeys(("sent", "done", "paid", "resolved", "active", "recovered", "won"), ("ok", "✓")),
+    **dict.fromkeys(
+        ("queued", "sending", "calling", "working", "pending", "trialing", "running", "open"), ("wait", "◔")
+    ),
+    **dict.fromkeys(
+        (
+            "failed",
+            "lost",
+            "unpaid",
+            "past_due",
+            "canceled",
+            "incomplete",
+            "uncollectible",
+            "needs_response",
+            "refused",
+        ),
+        ("bad", "✕"),
+    ),
+    **dict.fromkeys(("replayed", "paused", "retried", "fired"), ("info", "↻")),
+}
+"""Class of the colour and sign of each state. The word is always shown too."""
+
+
+def money(amount: int | None, currency: str | None) -> str:
+    """Returns an amount in minor units as text: `EUR 1,240.00`. An unknown currency shows the minor units."""
+    if amount is None:
+        return NONE
+    if not currency:
+        return f"{amount:,}"
+    try:
+        decimals = exponent(currency)
+    except UnknownCurrency:
+        return f"{amount:,} {currency} (minor units)"
+    return f"{currency.upper()}\u00a0{Decimal(amount).scaleb(-decimals):,.{decimals}f}"
+
+
+def duration(seconds: float | timedelta | None) -> str:
+    """Returns seconds as text with the two largest units: `3 d 4 h`."""
+    if seconds is None:
+        return NONE
+    left = int(seconds.total_seconds() if isinstance(seconds, timedelta) else seconds)
+    if left <= 0:
+        return "0 s"
+    parts = []
+    for size, unit in _UNITS:
+        if left >= size:
+            parts.append(f"{left // size}\u00a0{unit}")
+            left %= size
+        if len(parts) == 2:
+            break
+    return " ".join(parts)
+
+
+def relative(at: datetime, now: datetime) -> str:
+    """Returns a time as text relative to now, with one unit: `3 min ago`, `in 2 d`."""
+    seconds = (now - at).total_seconds()
+    size, unit = next(((size, unit) for size, unit in _UNITS if abs(seconds) >= size), (1, "s"))
+    if abs(seconds) < 1:
+        return "now"
+    count = int(abs(seconds) // size)
+    return f"{count}\u00a0{unit} ago" if seconds > 0 else f"in {count}\u00a0{unit}"
+
+
+def clock(at: datetime | None) -> str:
+    """Returns a time in UTC as text: `2026-11-28 01:40:12`."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if at is not None else NONE
+
+
+def when(at: Any, now: datetime) -> Markup:
+    """Returns a `<time>` element with the relative time, and the absolute time on hover. Takes ISO text, too."""
+    if at is None or at == "":
+        return _NOTHING
+    if isinstance(at, str):
+        try:
+            at = datetime.fromisoformat(at)
+        except ValueError:
+            return escape(at)
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
+        at.astimezone(UTC).isoformat(timespec="seconds"), clock(at), relative(at, now)
+    )
+
+
+def badge(state: str | None) -> Markup:
+    """Returns a state as sign and word, so that colour is never the only difference."""
+    if not state:
+        return _NOTHING
+    kind, sign = _STATES.get(state, ("quiet", "·"))
+    return Markup('<span class="badge {}"><span aria-hidden="true">{}</span> {}</span>').format(
+        kind, sign, state.replace("_", " ")
+    )
+
+
+def url_of(value: str, account: str = "") -> str:
+    """Returns the console's page of an id. Ids without a page of their own lead to the search."""
+    if value.startswith(("evt_", "tmr_")):
+        return f"/events/{quote(value, safe='')}"
+    if value.startswith("cus_"):
+        return f"/customers/{quote(value, safe='')}" + (f"?account={quote(account, safe='')}" if account else "")
+    return f"/search?q={quote(value, safe='')}"
+
+
+def link(value: Any, account: str = "") -> Markup:
+    """Returns an id as a link to its page."""
+    if value is None or value == "":
+        return _NOTHING
+    return Markup('<a class="id" href="{}">{}</a>').format(url_of(str(value), account), value)
+
+
+def stripe_url(value: str, *, livemode: bool, account: str = "") -> str | None:
+    """Returns the page of an object in Stripe's dashboard, None for objects without one."""
+    kinds = {
+        "evt": "events", "cus": "customers", "sub": "subscriptions", "in": "invoices", "pi": "payments",
+        "ch": "payments", "dp": "disputes", "du": "disputes", "po": "payouts",
+    }  # fmt: skip
+    kind = kinds.get(value.partition("_")[0])
+    if kind is None:
+        return None
+    parts = ["https://dashboard.stripe.com", *([account] if account else []), *([] if livemode else ["test"])]
+    return "/".join([*parts, kind, quote(value, safe="")])
+
+
+def value(given: Any, name: str, fields: Mapping[str, Any]) -> str:
+    """Returns a field's value as text. An amount is shown with the currency of the same row, if that changed too."""
+    if given is None or given == "":
+        return NONE
+    if name in _AMOUNTS and isinstance(given, int):
+        currencies = [one for one in fields.get("currency") or () if isinstance(one, str)]
+        return money(given, currencies[-1] if currencies else None)
+    if isinstance(given, str) and _TIME.match(given):
+        return given[:19].replace("T", " ")
+    if isinstance(given, bool):
+        return "yes" if given else "no"
+    return pretty_json(given) if isinstance(given, dict | list) else str(given)
+
+
+def pretty_json(value: Any) -> str:
+    """Returns a value as indented JSON. Integers keep every digit."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def as_json(value: Any) -> bytes:
+    """Returns the JSON answer of a page. Values that JSON does not have are written as text."""
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _plain(value: Any) -> Any:
+    from console.reads import Failed
+
+    if isinstance(value, Failed):
+        return {"error": value.error}
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return str(value)

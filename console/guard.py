@@ -1,0 +1,171 @@
+"""What every request passes: the Host check, the check of the form's origin, sign-in, roles, and safe headers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote, urlsplit
+
+import structlog
+from aiohttp import web
+
+from console import render
+from console.access import LEAST_ROLE, is_served, may
+from console.identity import Person, from_proxy
+from console.reads import FAILURES
+from console.web import CONSOLE, PERSON, Answer, Console, Context, NotFound, Page, Redirect, Refused, Route
+from schemas.errors import StoreUnavailable
+
+log = structlog.get_logger(__name__)
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_SAFE = frozenset({"GET", "HEAD"})
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; frame-src 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+_Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class RouteWithoutRole(Exception):
+    """A route's action is not in the table of console/access.py."""
+
+
+@web.middleware
+async def safe(request: web.Request, handler: _Next) -> web.StreamResponse:
+    """Refuses foreign hosts and foreign forms, and adds the headers to each answer."""
+    console = request.app[CONSOLE]
+    response: web.StreamResponse
+    if not is_own_host(request.host, console):
+        response = web.Response(status=421, text="This console does not serve the host of this request.\n")
+    elif request.method not in _SAFE and not is_own_form(request):
+        response = web.Response(status=403, text="This form was not sent by a page of this console.\n")
+    else:
+        try:
+            response = await handler(request)
+        except web.HTTPException as error:
+            response = _not_served(request, error)
+    if not response.prepared:
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+    return response
+
+
+def is_own_host(host: str, console: Console) -> bool:
+    """Returns whether the `Host` header names this console. Another name may be a DNS rebinding attack."""
+    if console.settings.console_public_url:
+        return host == urlsplit(console.base).netloc
+    try:
+        return urlsplit(f"//{host}").hostname in _LOOPBACK
+    except ValueError:
+        return False
+
+
+def is_own_form(request: web.Request) -> bool:
+    """Returns whether a page of this console sent this form. Browsers set these headers; scripts cannot."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = request.headers.get("Origin")
+    return origin is not None and urlsplit(origin).netloc == request.host
+
+
+def protected(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Returns the handler behind sign-in and roles. Raises RouteWithoutRole."""
+    if route.action not in LEAST_ROLE:
+        raise RouteWithoutRole(f"{route.method} {route.path}: {route.action}")
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        console = request.app[CONSOLE]
+        try:
+            person = await person_of(request, console)
+        except StoreUnavailable as error:
+            return render.bare(console, "away.j2", status=503, reason=str(error))
+        if person is None:
+            return _sign_in_first(request)
+        context = Context(request, console, person)
+        if not may(person.role, route.action):
+            needed = LEAST_ROLE[route.action]
+            message = (
+                f"Role {needed.label if needed else ''} is needed to {route.action}; you have {person.role.label}."
+            )
+            return _problem(context, "Not allowed", message, 403)
+        try:
+            return _sent(context, await route.handler(context))
+        except NotFound as error:
+            return _problem(context, "Not found", str(error), 404)
+        except Refused as error:
+            return _problem(context, "Not done", str(error), 400)
+        except FAILURES as error:
+            log.warning("console.page_failed", action="console.page_failed", path=route.path, error=str(error))
+            return _problem(context, "No answer", str(error), 503)
+
+    async def open_to_all(request: web.Request) -> web.StreamResponse:
+        console = request.app[CONSOLE]
+        return _sent_openly(await route.handler(Context(request, console, _ANYONE)))
+
+    return handle if LEAST_ROLE[route.action] is not None else open_to_all
+
+
+def register(app: web.Application, routes: list[Route], *, read_only: bool) -> None:
+    """Adds the routes that this console serves. Raises RouteWithoutRole."""
+    for route in routes:
+        handler = protected(route)
+        if is_served(route.action, read_only=read_only):
+            app.router.add_route(route.method, route.path, handler)
+
+
+async def person_of(request: web.Request, console: Console) -> Person | None:
+    """Returns who sends this request. Raises StoreUnavailable."""
+    person = from_proxy(console.config.console.proxy, request.remote or "", request.headers)
+    if person is None and (token := request.cookies.get(console.cookie)):
+        person = await console.sign_in.find(token)
+    if person is not None:
+        request[PERSON] = person
+    return person
+
+
+def _needs(route: Route, person: Person) -> str:
+    needed = LEAST_ROLE[route.action]
+    return f"Role {needed.label if needed else 'none'} is needed to {route.action}; you have {person.role.label}."
+
+
+def _sign_in_first(request: web.Request) -> web.StreamResponse:
+    if request.method in _SAFE and "text/html" in request.headers.get("Accept", ""):
+        return web.Response(
+            status=303, headers={"Location": f"/sign-in?next={quote(request.rel_url.raw_path_qs, safe='')}"}
+        )
+    return web.json_response({"error": "not signed in"}, status=401)
+
+
+def _sent(context: Context, answer: Answer) -> web.StreamResponse:
+    if isinstance(answer, Redirect):
+        return web.Response(status=303, headers={"Location": answer.to})
+    return render.answer(context, answer) if isinstance(answer, Page) else answer
+
+
+def _sent_openly(answer: Answer) -> web.StreamResponse:
+    if isinstance(answer, Page):
+        raise TypeError("an open route renders its page itself")
+    return web.Response(status=303, headers={"Location": answer.to}) if isinstance(answer, Redirect) else answer
+
+
+def _problem(context: Context, title: str, message: str, status: int) -> web.StreamResponse:
+    return render.answer(context, Page("problem.j2", title, {"error": message}, status))
+
+
+def _not_served(request: web.Request, error: web.HTTPException) -> web.StreamResponse:
+    if error.status == 404 and "text/html" in request.headers.get("Accept", ""):
+        return render.bare(request.app[CONSOLE], "missing.j2", status=404)
+    return web.json_response({"error": error.reason}, status=error.status)
+
+
+_ANYONE = Person("", min(role for role in LEAST_ROLE.values() if role is not None))

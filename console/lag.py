@@ -1,0 +1,129 @@
+"""How far the consumer groups are behind, in records and seconds, with an hour of history in memory.
+
+The seconds are the age of the record at the committed offset, by its Kafka timestamp: the header `received_at` of a
+replayed event can be days old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from eventlog.lag import GroupPositions
+from eventlog.lookup import RecordLookup
+from schemas.errors import LogUnavailable
+from schemas.settings import Settings
+
+_KEEP_S = 3600.0
+_EVERY_S = 15.0
+_FRESH_S = 3.0
+_TIMEOUT_S = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """One partition: what is committed, the end of the log, and the age in seconds of the next record, 0 at the end."""
+
+    partition: int
+    committed: int
+    end: int
+    seconds: float | None
+
+    @property
+    def records(self) -> int:
+        return self.end - self.committed
+
+
+class Lag:
+    """Reads the positions of the worker's group. Clients are made on first use and stay open."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.group = f"{settings.topic_prefix}.worker"
+        self._positions: GroupPositions | None = None
+        self._records: RecordLookup | None = None
+        self._turn = asyncio.Lock()
+        self._last: tuple[float, list[Behind]] | None = None
+        self._history: deque[tuple[float, int, int]] = deque(maxlen=int(_KEEP_S / _EVERY_S))
+
+    async def read(self) -> list[Behind]:
+        """Returns the partitions. Raises LogUnavailable if no broker answers. Answers within three seconds are kept."""
+        async with self._turn:
+            if self._last is not None and time.monotonic() - self._last[0] < _FRESH_S:
+                return self._last[1]
+            found = await asyncio.to_thread(self._read)
+            now = time.monotonic()
+            self._last = (now, found)
+            if not self._history or now - self._history[-1][0] >= _EVERY_S:
+                committed, records = sum(one.committed for one in found), sum(one.records for one in found)
+                self._history.append((now, committed, records))
+            return found
+
+    async def data(self) -> list[dict[str, Any]]:
+        """Returns the partitions for a page. Raises LogUnavailable."""
+        return as_data(await self.read())
+
+    async def watch(self) -> None:
+        """Reads every 15 seconds until cancelled, for the history. An outage leaves a gap."""
+        while True:
+            with contextlib.suppress(LogUnavailable):  # the page shows it; the history has a gap
+                await self.read()
+            await asyncio.sleep(_EVERY_S)
+
+    def history(self) -> list[tuple[float, int]]:
+        """Returns (seconds ago, records behind), the oldest first."""
+        now = time.monotonic()
+        return [(now - at, records) for at, _, records in self._history]
+
+    def per_second(self) -> float | None:
+        """Returns the committed records per second over the last minutes, None without enough history."""
+        if len(self._history) < 2:
+            return None
+        newest = self._history[-1]
+        oldest = next(one for one in self._history if newest[0] - one[0] <= 300.0)
+        seconds = newest[0] - oldest[0]
+        return (newest[1] - oldest[1]) / seconds if seconds > 0 else None
+
+    def eta_s(self, records: int) -> float | None:
+        """Returns the seconds until `records` are read at the present rate, None if it is not known."""
+        rate = self.per_second()
+        return records / rate if rate and records else None
+
+    async def close(self) -> None:
+        """Closes the clients."""
+        if self._positions is not None:
+            await asyncio.to_thread(self._positions.close)
+        if self._records is not None:
+            await asyncio.to_thread(self._records.__exit__, None, None, None)
+
+    def _read(self) -> list[Behind]:
+        settings = self._settings
+        if self._positions is None:
+            self._positions = GroupPositions(settings.kafka, self.group, settings.events_topic, timeout_s=_TIMEOUT_S)
+        positions = self._positions.read()
+        if positions is None:
+            raise LogUnavailable("no broker answers, or the group's coordinator is starting")
+        if self._records is None:
+            self._records = RecordLookup(settings.kafka, settings.events_topic)
+        found = []
+        for partition, position in sorted(positions.items()):
+            seconds: float | None = 0.0
+            if position.lag > 0:
+                message = self._records.read(partition, position.committed)
+                at = message.timestamp()[1] if message is not None else 0
+                seconds = max(time.time() - at / 1000, 0.0) if at else None
+            found.append(Behind(partition, position.committed, position.end, seconds))
+        return found
+
+
+def as_data(partitions: list[Behind]) -> list[dict[str, Any]]:
+    """Returns the partitions for a page."""
+    return [
+        {"partition": one.partition, "committed": one.committed, "end": one.end, "records": one.records,
+         "seconds": one.seconds}
+        for one in partitions
+    ]  # fmt: skip

@@ -1,0 +1,206 @@
+"""Dead letters in groups of one cause: a sample, a dry run, and replay or discard of all that match, as a job."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from console import params
+from console.access import Action
+from console.jobs import filter_to_json
+from console.reads import panels
+from console.web import Answer, Context, Page, Redirect, Refused, get, post
+from eventlog.entry import headers_of
+from eventlog.lookup import RecordLookup
+from recovery.replay.letters import read_letter
+from schemas.dead_letter import PREFIX
+from schemas.record import decode_headers
+from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, LetterFilter
+from sinks.postgres.lists import dead
+
+MOST_AT_ONCE = 100_000
+TYPE_THE_NUMBER_ABOVE = 100
+_SAMPLE = 20
+_LEAST_FRAGMENT = 8
+_TRACEBACK = f"{PREFIX}traceback"
+
+
+async def page(context: Context) -> Answer:
+    """Shows the groups, or with filters the letters that match."""
+    ask = context.console.reads.ask
+    wanted = filter_of(context.query)
+    has_filter = bool(filter_to_json(wanted))
+    status = params.text(context.query, "status") or "open"
+    named: dict[str, Any] = {
+        "groups": ask(lambda c: dead.groups(c, status)),
+        "counts": ask(dead.counts),
+        "letters": ask(lambda c: DeadLetterIndex(c).find(wanted, newest_first=True)),
+    }
+    if context.may(Action.SEE_MONEY):
+        named["money"] = ask(dead.money_of_groups)
+    found = await panels(named)
+    if isinstance(found["groups"], list):
+        found["groups"] = [group | {"fragment": fragment_of(group)} for group in found["groups"]]
+    return Page(
+        "dead.j2",
+        "Dead letters",
+        {**found, "money": found.get("money", []), "status": status, "has_filter": has_filter},
+        live=True,
+    )
+
+
+async def letter(context: Context) -> Answer:
+    """Shows one letter with its traceback, which only the dead-letter topic has."""
+    event_id = context.part("event_id")
+    console = context.console
+    found = await console.reads.ask(
+        lambda c: DeadLetterIndex(c).find(LetterFilter(ids=(event_id,), limit=_SAMPLE), newest_first=True)
+    )
+    if not found:
+        return Redirect(f"/events/{event_id}")
+    trace = (await panels({"traceback": asyncio.to_thread(_traceback, context, found[0])}))["traceback"]
+    return Page("letter.j2", f"Dead letter of {event_id}", {"letters": found, "event_id": event_id, "traceback": trace})
+
+
+async def replay_form(context: Context) -> Answer:
+    """Shows what a replay of the filter would take: how many letters, by cause, and in which order."""
+    return await _form(context, "replay", "Replay dead letters")
+
+
+async def discard_form(context: Context) -> Answer:
+    """Shows what a discard of the filter would close."""
+    return await _form(context, "discard", "Discard dead letters")
+
+
+async def replay(context: Context) -> Answer:
+    """Starts the replay as a job."""
+    form = await _confirmed(context)
+    rate = params.whole(form, "per_second", default=100, least=1, most=10_000)
+    path = await context.console.jobs.start(
+        form["key"],
+        context.person,
+        filter_of(form),
+        began_at=datetime.fromisoformat(form["seen_at"]),
+        per_second=float(rate),
+        total=int(form["count"]),
+        reason=form.get("reason") or None,
+        peer=context.request.remote,
+    )
+    return Redirect(path)
+
+
+async def discard(context: Context) -> Answer:
+    """Discards the letters that the form showed, with a reason."""
+    form = await _confirmed(context)
+    if not form.get("reason"):
+        raise Refused("A reason is needed: the next person will ask why these events were left out.")
+    wanted = filter_of(form, failed_before=datetime.fromisoformat(form["seen_at"]), limit=MOST_AT_ONCE)
+    console, person = context.console, context.person
+
+    async def work() -> Mapping[str, Any]:
+        async with DeadLetterIndex.open(console.settings.database_url, application="billing-console") as index:
+            letters = await index.find(wanted)
+            changed = await index.discard(letters, f"{person.who}: {form['reason']}")
+        return {"changed": changed, "skipped": len(letters) - changed, "undo": "billing dead replay --again"}
+
+    return Redirect(
+        await console.actions.perform(
+            form["key"],
+            person,
+            "discard dead letters",
+            work,
+            filter=filter_to_json(wanted),
+            reason=form["reason"],
+            peer=context.request.remote,
+        )
+    )
+
+
+def filter_of(query: Mapping[str, str], *, failed_before: datetime | None = None, limit: int = 100) -> LetterFilter:
+    """Returns the filter of a URL or form: open letters unless `status` says otherwise."""
+    until = params.time(query, "until")
+    ends = [at for at in (until, failed_before) if at is not None]
+    return LetterFilter(
+        ids=tuple(one for one in params.text(query, "id").split(",") if one),
+        types=tuple(one for one in params.text(query, "type").split(",") if one),
+        customer=params.text(query, "customer") or None,
+        error=params.text(query, "error") or None,
+        stream=params.text(query, "stream") or None,
+        since=params.time(query, "since"),
+        until=min(ends) if ends else None,
+        statuses=(params.text(query, "status") or "open",),
+        limit=limit,
+    )
+
+
+def fragment_of(group: Mapping[str, Any]) -> str:
+    """Returns the longest part of the group's message that all its letters share, or its error class."""
+    parts = re.split(r"…|\bn\b", group["cause"])
+    longest = max((part.strip() for part in parts), key=len, default="")
+    return longest if len(longest) >= _LEAST_FRAGMENT else str(group["error_class"])
+
+
+async def _form(context: Context, verb: str, title: str) -> Answer:
+    now = context.console.clock()
+    wanted = filter_of(context.query, failed_before=now)
+    ask = context.console.reads.ask
+    count = await ask(lambda c: DeadLetterIndex(c).count(wanted))
+    found = await panels(
+        {
+            "causes": ask(lambda c: DeadLetterIndex(c).summary(wanted)),
+            "first": ask(lambda c: DeadLetterIndex(c).find(wanted)),
+        }
+    )
+    data = {
+        **found,
+        "verb": verb,
+        "count": count,
+        "filter": {name: value for name, value in context.query.items() if name in _FILTERS},
+        "key": secrets.token_urlsafe(16),
+        "seen_at": now.astimezone(UTC).isoformat(),
+        "type_number": count > TYPE_THE_NUMBER_ABOVE,
+        "command": _command(verb, context.query),
+    }
+    return Page("dead_form.j2", title, data)
+
+
+async def _confirmed(context: Context) -> dict[str, str]:
+    """Returns the form's fields. Raises Refused if the number was not typed or the fields are not those of the form."""
+    form = {name: str(value) for name, value in (await context.form()).items()}
+    if not form.get("key") or not form.get("count", "").isdecimal() or not form.get("seen_at"):
+        raise Refused("The form is incomplete: open it again.")
+    params.time(form, "seen_at")
+    if any("@" in form.get(name, "") for name in _FILTERS):
+        raise Refused("The filter is kept with the action, so it must not contain an address: use the customer's id.")
+    if int(form["count"]) > TYPE_THE_NUMBER_ABOVE and form.get("typed", "").replace(",", "").strip() != form["count"]:
+        raise Refused(f"Type {form['count']} to confirm that many letters.")
+    return form
+
+
+_FILTERS = frozenset({"id", "type", "customer", "error", "stream", "since", "until", "status"})
+
+
+def _command(verb: str, query: Mapping[str, str]) -> str:
+    options = [f'--{name} "{value}"' for name, value in query.items() if name in _FILTERS and name != "status"]
+    return " ".join([f"billing dead {verb}", *options])
+
+
+def _traceback(context: Context, letter: IndexedLetter) -> str | None:
+    settings = context.console.settings
+    with RecordLookup(settings.kafka, settings.dead_topic) as lookup:
+        message = read_letter(lookup, letter)
+    return decode_headers(headers_of(message)).get(_TRACEBACK) if message is not None else None
+
+
+ROUTES = [
+    get("/dead", page),
+    get("/dead/letters/{event_id}", letter, Action.REVEAL),
+    get("/dead/replay", replay_form, Action.REPLAY),
+    post("/dead/replay", replay, Action.REPLAY),
+    get("/dead/discard", discard_form, Action.DISCARD),
+    post("/dead/discard", discard, Action.DISCARD),
+]

@@ -1,0 +1,257 @@
+"""The outboxes and the mails: lists, the preview of a mail, and queueing failed entries again."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from typing import Any
+
+from aiohttp import web
+
+from console import params
+from console.access import Action
+from console.identity import Person
+from console.reads import panels
+from console.web import Answer, Console, Context, NotFound, Page, Redirect, Refused, get, post
+from sinks.email.message import Composer, QueuedMail, RecipientUnknown, UnsendableMail
+from sinks.email.outbox import Outbox as MailOutbox
+from sinks.email.samples import SAMPLES
+from sinks.exports.orders import ExportOrders
+from sinks.feed.notifications import Notifications
+from sinks.outbox.claims import Claims
+from sinks.postgres.lists import Found, outboxes, overview
+from sinks.postgres.outboxes import BY_TABLE, EMAILS, EXPORTS, NOTIFICATIONS, OUTBOXES, STRIPE_CALLS
+from sinks.stripe_calls.calls import Calls
+
+CLAIMS: Mapping[str, type[Claims[Any]]] = {
+    EMAILS.name: MailOutbox,
+    STRIPE_CALLS.name: Calls,
+    EXPORTS.name: ExportOrders,
+    NOTIFICATIONS.name: Notifications,
+}
+MOST_AT_ONCE = 10_000
+
+PREVIEW_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'; sandbox"
+"""The policy of a mail's HTML: nothing is loaded, run or sent, whatever the mail contains."""
+
+
+async def overview_page(context: Context) -> Answer:
+    """Shows how each outbox is."""
+    found = await panels(
+        {
+            "outboxes": context.console.reads.ask(overview.outboxes),
+            "outages": context.console.reads.ask(overview.outages),
+        }
+    )
+    return Page("outboxes.j2", "Outboxes", found, live=True)
+
+
+async def listing(context: Context) -> Answer:
+    """Shows the entries of one outbox."""
+    return await _listing(context, context.part("name"))
+
+
+async def mails(context: Context) -> Answer:
+    """Shows the mails."""
+    return await _listing(context, EMAILS.name)
+
+
+async def mail(context: Context) -> Answer:
+    """Shows one mail: its row, its preview, and how often it was tried."""
+    key = context.part("key")
+    found = await context.console.reads.ask(lambda c: outboxes.entry(c, EMAILS.name, key))
+    if found is None:
+        raise NotFound(f"There is no mail {key}.")
+    composed, problem = await _composed(context.console, found)
+    data = {
+        "mail": found,
+        "key": key,
+        "problem": problem,
+        "subject": str(composed["Subject"]) if composed else None,
+        "headers": {"data": [(name, str(value)) for name, value in composed.items()]} if composed else None,
+        "text": {"data": _part(composed, "plain")} if composed else None,
+        "form_key": secrets.token_urlsafe(16),
+    }
+    return Page("mail.j2", f"Mail {key}", data)
+
+
+async def preview(context: Context) -> Answer:
+    """Sends a mail's HTML for the sandboxed frame, rendered with today's template."""
+    key = context.part("key")
+    if not context.console.reveals.is_open(context.person.who, f"/mails/{key}"):
+        raise NotFound("Reveal the mail's data on its page first.")
+    found = await context.console.reads.ask(lambda c: outboxes.entry(c, EMAILS.name, key))
+    if found is None:
+        raise NotFound(f"There is no mail {key}.")
+    composed, problem = await _composed(context.console, found)
+    if composed is None:
+        raise NotFound(problem or "There is no preview.")
+    return _framed(_part(composed, "html"))
+
+
+async def templates(context: Context) -> Answer:
+    """Shows every template with sample data."""
+    locale = params.text(context.query, "locale") or "en"
+    names = sorted(SAMPLES)
+    name = params.text(context.query, "template") or names[0]
+    if name not in SAMPLES:
+        raise NotFound(f"There is no template {name}.")
+    return Page("templates.j2", "Mail templates", {"names": names, "name": name, "locale": locale})
+
+
+async def sample(context: Context) -> Answer:
+    """Sends a template's HTML with sample data for the sandboxed frame."""
+    name, locale = context.part("name"), params.text(context.query, "locale") or "en"
+    if name not in SAMPLES:
+        raise NotFound(f"There is no template {name}.")
+    row = {
+        "email_key": f"preview/{name}", "event_id": "evt_preview", "account": "", "customer_id": "cus_preview",
+        "template": name, "recipient": "jane.doe@example.com", "locale": locale, "livemode": True,
+        "data": dict(SAMPLES[name]), "attempts": 1,
+    }  # fmt: skip
+    composed, problem = await _composed(context.console, row)
+    if composed is None:
+        raise NotFound(problem or "There is no preview.")
+    return _framed(_part(composed, "html"))
+
+
+async def resend(context: Context) -> Answer:
+    """Queues one failed or withheld mail again."""
+    form = {name: str(value) for name, value in (await context.form()).items()}
+    return Redirect(await _requeue(context, EMAILS.name, form, keys=[context.part("key")]))
+
+
+async def requeue_form(context: Context) -> Answer:
+    """Shows how many failed entries would be queued again."""
+    name = _known(context.part("name"))
+    kind = params.text(context.query, "kind")
+    rows, more = await context.console.reads.ask(
+        lambda c: outboxes.entries(c, name, status="failed", kind=kind, most=1000)
+    )
+    data = {
+        "name": name, "kind": kind, "rows": rows, "count": len(rows), "has_more": more is not None,
+        "key_column": BY_TABLE[name].key, "kind_column": BY_TABLE[name].kind, "since": BY_TABLE[name].since,
+        "key": secrets.token_urlsafe(16), "command": f"billing {BY_TABLE[name].command} requeue --all",
+    }  # fmt: skip
+    return Page("requeue_form.j2", f"Queue failed {name.replace('_', ' ')} again", data)
+
+
+async def requeue(context: Context) -> Answer:
+    """Queues the failed entries of an outbox again."""
+    form = {name: str(value) for name, value in (await context.form()).items()}
+    return Redirect(await _requeue(context, _known(context.part("name")), form, keys=None))
+
+
+async def _listing(context: Context, name: str) -> Answer:
+    outbox, query = BY_TABLE[_known(name)], context.query
+    status, kind = params.text(query, "status"), params.text(query, "kind")
+    before = params.place(query, "before")
+    found = await panels(
+        {
+            "page": context.console.reads.ask(
+                lambda c: outboxes.entries(c, name, status=status, kind=kind, before=before)
+            ),
+            "depths": context.console.reads.ask(overview.outboxes),
+        }
+    )
+    is_page = isinstance(found["page"], tuple)
+    entries, more = found["page"] if is_page else (found["page"], None)
+    depths = found["depths"]
+    data = {
+        "name": name,
+        "outbox": {"key": outbox.key, "kind": outbox.kind, "since": outbox.since, "done": outbox.done,
+                   "busy": outbox.busy, "command": outbox.command},
+        "entries": entries,
+        "next": params.place_text(*more) if more else None,
+        "depth": next((one for one in depths if one["outbox"] == name), None) if isinstance(depths, list) else depths,
+    }  # fmt: skip
+    return Page("entries.j2", "Mails" if name == EMAILS.name else name.replace("_", " ").capitalize(), data, live=True)
+
+
+async def _requeue(context: Context, name: str, form: Mapping[str, str], *, keys: list[str] | None) -> str:
+    console, person = context.console, context.person
+    key, kind = params.text(form, "key"), params.text(form, "kind") or None
+    if not key:
+        raise Refused("The form is incomplete: open it again.")
+
+    async def work() -> Mapping[str, Any]:
+        claims = await CLAIMS[name].connect(
+            console.settings.database_url, claimer=_claimer(person), pool_size=1, application="billing-console"
+        )
+        try:
+            changed = await claims.requeue(keys=keys, kind=kind, limit=MOST_AT_ONCE)
+        finally:
+            await claims.close()
+        return {"changed": len(changed), "skipped": len(keys or ()) - len(changed) if keys else 0,
+                "keys": list(changed[:100])}  # fmt: skip
+
+    what = "resend a mail" if keys else f"requeue failed {name.replace('_', ' ')}"
+    return await console.actions.perform(
+        key, person, what, work, target=keys[0] if keys else name, filter={"kind": kind} if kind else {},
+        reason=form.get("reason") or None, peer=context.request.remote,
+    )  # fmt: skip
+
+
+def _claimer(person: Person) -> str:
+    return f"console:{person.who}"
+
+
+def _known(name: str) -> str:
+    if name not in {outbox.name for outbox in OUTBOXES}:
+        raise NotFound(f"There is no outbox {name}.")
+    return name
+
+
+async def _composed(console: Console, found: Found) -> tuple[EmailMessage | None, str | None]:
+    """Returns the message of a row as today's template makes it, or None and the reason."""
+    if not found["data"]:
+        return None, "Its data was erased, so there is no preview."
+    person = await console.reads.ask(lambda c: _customer(c, found))
+    now = datetime.now(UTC)
+    mail = QueuedMail(
+        key=found["email_key"], event_id=found["event_id"], account=found["account"],
+        customer_id=found["customer_id"], template=found["template"], recipient=found["recipient"],
+        locale=found["locale"], livemode=found["livemode"], data=found["data"], attempts=found["attempts"], now=now,
+        age=timedelta(0), customer_email=person.get("email"), customer_locale=person.get("locale"),
+        customer_name=person.get("name"),
+    )  # fmt: skip
+    try:
+        return Composer(console.config.mail).compose(mail, now).message, None
+    except (RecipientUnknown, UnsendableMail) as error:
+        return None, f"It cannot be composed: {error or 'no recipient is known'}"
+
+
+async def _customer(connection: Any, found: Found) -> Found:
+    from sinks.postgres.lists import row
+
+    one = await row(
+        connection,
+        "SELECT email, locale, name FROM billing.customers WHERE account = :account AND customer_id = :customer_id",
+        {"account": found["account"], "customer_id": found["customer_id"]},
+    )
+    return one or {}
+
+
+def _part(message: EmailMessage | None, subtype: str) -> str:
+    body = message.get_body((subtype,)) if message is not None else None
+    return str(body.get_content()) if body is not None else ""
+
+
+def _framed(html: str) -> web.Response:
+    return web.Response(text=html, content_type="text/html", headers={"Content-Security-Policy": PREVIEW_POLICY})
+
+
+ROUTES = [
+    get("/outboxes", overview_page),
+    get("/outboxes/{name}", listing),
+    get("/outboxes/{name}/requeue", requeue_form, Action.REQUEUE),
+    post("/outboxes/{name}/requeue", requeue, Action.REQUEUE),
+    get("/mails", mails),
+    get("/templates", templates),
+    get("/templates/{name}", sample),
+    get("/mails/{key}", mail),
+    get("/mails/{key}/preview", preview, Action.REVEAL),
+    post("/mails/{key}/resend", resend, Action.RESEND_MAIL),
+]

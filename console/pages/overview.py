@@ -1,0 +1,166 @@
+"""The overview: what is wrong, the worst first, then rates, money and processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import aiohttp
+
+from console import formats
+from console.access import Action
+from console.reads import Failed, panels
+from console.web import Answer, Console, Context, Page, get
+from sinks.postgres.lists import Found, events, overview
+
+_PROBE_S = 2.0
+_LATE_S = 300.0
+_BEHIND_S = 120.0
+HOUR = timedelta(hours=1)
+
+BAD, WARN = "bad", "wait"
+
+
+def facts_of(found: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Returns what needs attention: `level`, `text` and `url`, the worst first. [] if all is well.
+
+    A panel that failed is a fact, too: what is not known is not well.
+    """
+    facts: list[tuple[int, str, str, str]] = []
+
+    def add(rank: int, level: str, text: str, url: str) -> None:
+        facts.append((rank, level, text, url))
+
+    def known(name: str) -> Any:
+        value = found.get(name)
+        if isinstance(value, Failed):
+            add(0, BAD, f"{name.replace('_', ' ')}: {value.error}", "/")
+            return None
+        return value
+
+    for brake in known("brakes") or ():
+        if brake["holds"]:
+            text = f"The brake holds {brake['consumer_group']} since {formats.clock(brake['tripped_at'])} UTC"
+            add(1, BAD, f"{text}: {brake['message']}", "/lag")
+    if (letters := known("letters")) and letters["open"]:
+        text = (
+            f"{letters['open']:,} dead letter{_s(letters['open'])} in {letters['groups']} group{_s(letters['groups'])}"
+        )
+        add(2, BAD, text, "/dead")
+    for partition in _behind(known("lag")):
+        text = f"Worker {formats.duration(partition['seconds'])} behind on partition {partition['partition']}"
+        add(3, BAD, f"{text}, {partition['records']:,} records", "/lag")
+    for outbox in known("outboxes") or ():
+        where = "/mails" if outbox["outbox"] == "emails" else f"/outboxes/{outbox['outbox']}"
+        name = outbox["outbox"].replace("_", " ")
+        if outbox["failed"]:
+            add(4, BAD, f"{outbox['failed']:,} {name} failed", f"{where}?status=failed")
+        if (outbox["late_s"] or 0) > _LATE_S:
+            add(
+                5,
+                WARN,
+                f"{name}: the oldest is due since {formats.duration(outbox['late_s'])}",
+                f"{where}?status=queued",
+            )
+    for outage in known("outages") or ():
+        add(4, BAD, f"{outage['address']} does not answer: {outage['reason']}", f"/outboxes/{outage['outbox']}")
+    for process in known("processes") or ():
+        if process["state"] != "ready":
+            add(3, BAD, f"{process['name']} is {process['state']}: {process['reason']}", "/")
+    if (timers := known("late_timers")) and timers["timers"]:
+        add(6, WARN, f"{timers['timers']:,} timer{_s(timers['timers'])} due and not fired", "/timers")
+    if (waiting := known("waiting")) and waiting["events"]:
+        text = f"{waiting['events']:,} event{_s(waiting['events'])} waiting for something they refer to"
+        add(7, WARN, text, "/events?outcome=waiting&since=all")
+    if prices := known("unknown_prices"):
+        add(6, WARN, f"{len(prices)} price{_s(len(prices))} in no plan: {prices[0]['price_id']}", "/settings#plans")
+    if runs := known("runs"):
+        for name, run in runs.items():
+            if run and run["last_error"] and run["ended_at"] is None:
+                add(5, WARN, f"The last {name} stopped: {run['last_error']}", "/checks")
+        if (audit := runs.get("audit")) and audit["differences"]:
+            add(3, BAD, f"The books differ from Stripe in {audit['differences']:,} places", "/checks")
+    facts.sort(key=lambda fact: fact[0])
+    return [{"level": level, "text": text, "url": url} for _, level, text, url in facts]
+
+
+def by_minute(rate: list[Found], now: datetime) -> list[dict[str, Any]]:
+    """Returns one entry for each of the last 60 minutes: `minute` and the events by outcome."""
+    start = now.replace(second=0, microsecond=0) - timedelta(minutes=59)
+    minutes: list[dict[str, Any]] = [
+        {"minute": start + timedelta(minutes=at), **dict.fromkeys(formats.OUTCOMES, 0)} for at in range(60)
+    ]
+    for row in rate:
+        at = int((row["minute"] - start).total_seconds() // 60)
+        if 0 <= at < 60:
+            minutes[at][row["outcome"]] = row["events"]
+    return minutes
+
+
+async def processes(console: Console) -> list[dict[str, str]]:
+    """Returns `name`, `state` (ready, not ready, away) and `reason` of each process that the settings name."""
+    addresses = console.settings.console_watched
+    timeout = aiohttp.ClientTimeout(total=_PROBE_S)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        return list(await asyncio.gather(*(_probe(session, name, url) for name, url in addresses.items())))
+
+
+async def _probe(session: aiohttp.ClientSession, name: str, url: str) -> dict[str, str]:
+    try:
+        async with session.get(f"{url}/readyz") as response:
+            body = await response.json(content_type=None)
+            if response.status == 200:
+                return {"name": name, "state": "ready", "reason": ""}
+            checks = body.get("checks", {}) if isinstance(body, dict) else {}
+            failing = [f"{check}: {reason}" for check, reason in checks.items() if reason != "ok"]
+            reason = "; ".join(failing) or str(body.get("reason", "")) or f"HTTP {response.status}"
+            return {"name": name, "state": "not ready", "reason": reason}
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        return {"name": name, "state": "away", "reason": str(error) or f"no answer within {_PROBE_S:.0f} s"}
+
+
+async def page(context: Context) -> Answer:
+    """Shows the overview."""
+    console = context.console
+    ask, now = console.reads.ask, console.clock()
+    named: dict[str, Any] = {
+        "brakes": ask(overview.brakes),
+        "letters": ask(overview.letters),
+        "waiting": ask(overview.waiting),
+        "outboxes": ask(overview.outboxes),
+        "outages": ask(overview.outages),
+        "late_timers": ask(overview.late_timers),
+        "unknown_prices": ask(overview.unknown_prices),
+        "runs": ask(overview.runs),
+        "lag": console.lag.data(),
+        "processes": processes(console),
+        "rate": ask(lambda connection: events.rate(connection, now - HOUR)),
+        "latency": ask(lambda connection: events.latency(connection, now - HOUR)),
+    }
+    if context.may(Action.SEE_MONEY):
+        named |= {"money": ask(overview.money_strip), "blocked": ask(overview.money_behind_failures)}
+    found = await panels(named)
+    facts = facts_of(found)
+    rate = found["rate"]
+    data = {
+        "facts": facts,
+        "minutes": by_minute(rate, now) if not isinstance(rate, Failed) else rate,
+        **{name: found.get(name) for name in (
+            "latency", "letters", "waiting", "outboxes", "lag", "processes", "runs", "money", "blocked"
+        )},
+    }  # fmt: skip
+    return Page("overview.j2", "Overview", data, live=True)
+
+
+def _behind(lag: Any) -> list[dict[str, Any]]:
+    found = [one for one in lag or () if (one["seconds"] or 0) > _BEHIND_S]
+    return sorted(found, key=lambda one: -one["seconds"])[:1]
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
+
+
+ROUTES = [get("/", page)]

@@ -1,0 +1,93 @@
+"""Makes a story of stored rows: an event's timeline, what it changed, and what to do next. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from schemas.timer import RETRY
+from sinks.postgres.outboxes import OUTBOXES
+
+Found = Mapping[str, Any]
+
+
+def timeline_of(found: Found) -> list[dict[str, Any]]:
+    """Returns the steps of an event in the order of their times: `at`, `what`, `state`, `detail`, `link`, `url`."""
+    steps: list[dict[str, Any]] = []
+
+    def add(at: datetime | None, what: str, state: str = "", detail: str = "", link: str = "", url: str = "") -> None:
+        steps.append({"at": at, "what": what, "state": state, "detail": detail, "link": link, "url": url})
+
+    event = found["event"]
+    if event is not None:
+        add(event["created"], "created at Stripe" if event["source"] != "timer" else "due")
+        how = f"endpoint {event['endpoint']}, " if event["endpoint"] else ""
+        late = _seconds(event["created"], event["received_at"])
+        add(event["received_at"], "received", detail=f"{how}source {event['source']}{late}")
+        if event.get("on_the_log"):
+            add(event["received_at"], "on the log", detail=event["on_the_log"])
+        tries = f"{event['attempts']} attempts, " if event["attempts"] > 1 else ""
+        took = _seconds(event["received_at"], event["applied_at"])
+        add(event["applied_at"], "decided", event["outcome"], f"{tries}{event['reason'] or ''}{took}".strip(", "))
+    for timer in found["timers"]:
+        add(timer["due_at"], f"timer {timer['kind']}", timer["status"], f"for {timer['subject']}", url="/timers")
+    for outbox in OUTBOXES:
+        for entry in found[outbox.name]:
+            key = entry[outbox.key]
+            what = f"mail {entry['template']}" if outbox.name == "emails" else outbox.name.rstrip("s").replace("_", " ")
+            page = f"/mails/{key}" if outbox.name == "emails" else f"/outboxes/{outbox.name}"
+            ended = entry.get("sent_at") or entry.get("done_at")
+            add(entry[outbox.since], f"{what} queued", link=key, url=page)
+            if entry["status"] != "queued":
+                detail = entry["last_error"] or ""
+                add(ended or entry[outbox.since], what, entry["status"], detail, link=key, url=page)
+    for letter in found["dead_letters"]:
+        reason = f"{letter['error_class']}: {letter['message']}"
+        add(letter["first_failed_at"], f"died in {letter['stage']}", "dead", reason, url="/dead")
+        if letter["closed_at"] is not None:
+            by = f"by {letter['closed_by']}" if letter["closed_by"] else ""
+            add(letter["closed_at"], "dead letter", letter["status"], by, url="/dead")
+    steps.sort(key=lambda step: (step["at"] is None, step["at"]))
+    return steps
+
+
+def changes_of(event: Found | None) -> list[dict[str, Any]]:
+    """Returns what the event changed: for each row `table`, `key`, `did`, and `fields`: name → [before, after]."""
+    return [dict(change) for change in (event or {}).get("changes") or ()]
+
+
+def next_steps(event_id: str, found: Found) -> list[dict[str, str]]:
+    """Returns what to do about the event: `what`, the page `url`, and the `command` that does the same."""
+    steps: list[dict[str, str]] = []
+    event, letters = found["event"], found["dead_letters"]
+    for outbox in OUTBOXES:
+        for entry in found[outbox.name]:
+            if entry["status"] == "failed":
+                key = entry[outbox.key]
+                page = f"/mails/{key}" if outbox.name == "emails" else f"/outboxes/{outbox.name}?status=failed"
+                steps.append(
+                    {"what": f"Requeue {key}", "url": page, "command": f"billing {outbox.command} requeue {key}"}
+                )
+    if any(letter["status"] == "open" for letter in letters):
+        steps.append(
+            {
+                "what": "Replay this event",
+                "url": f"/dead/replay?id={event_id}",
+                "command": f"billing dead replay --id {event_id}",
+            }
+        )
+    elif event is not None and event["outcome"] in ("dead", "waiting"):
+        due = [timer["due_at"] for timer in found["timers"] if timer["kind"] == RETRY and timer["status"] == "pending"]
+        what = f"It is retried at {due[0]:%Y-%m-%d %H:%M} UTC; to retry it now" if due else "Retry it"
+        steps.append({"what": what, "url": "", "command": f"billing replay {event_id}"})
+    return steps
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> str:
+    if start is None or end is None:
+        return ""
+    seconds = (end - start).total_seconds()
+    return (
+        f", after {seconds * 1000:.0f} ms" if 0 <= seconds < 10 else f", after {seconds:,.0f} s" if seconds > 0 else ""
+    )

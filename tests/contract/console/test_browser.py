@@ -1,0 +1,201 @@
+"""The console in Chromium: accessible, from its own host only, usable by keyboard, in eight windows at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from playwright.async_api import BrowserContext, ConsoleMessage, Page, Request, async_playwright
+
+from schemas.console_settings import Role
+from schemas.state import Customer, Payment, Subscription
+from schemas.statuses import PaymentStatus, SubscriptionStatus
+from schemas.timing import utc_now
+from schemas.version import Version
+from sinks.postgres.rows import Flush
+from sinks.postgres.store import Store
+from tests.kits.consolekit import Browser
+from tests.kits.storekit import email_row, known, ledger_row, until, write
+from tests.paths import ROOT
+
+CHROMIUM = shutil.which("chromium")
+AXE = ROOT / "tests/assets/axe/axe.min.js"
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
+
+_ARGUMENTS = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--no-first-run"]
+_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+_FIRST = Version("1")
+_WIDTHS = (360, 768, 1280)
+
+PAGES = (
+    "/", "/events", "/events/evt_1", "/customers/cus_1", "/search?q=", "/dead", "/dead/replay", "/lag", "/outboxes",
+    "/mails", "/mails/receipt%3A%3Ain_1", "/templates", "/timers", "/jobs", "/dunning", "/revenue", "/checks", "/audit",
+    "/settings",
+)  # fmt: skip
+
+
+@dataclass
+class Window:
+    """A browser that is signed in, and what went wrong in its pages."""
+
+    context: BrowserContext
+    base: str
+    wrong: list[str] = field(default_factory=list)
+
+    async def page(self) -> Page:
+        page = await self.context.new_page()
+        page.on("console", self._on_message)
+        page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        page.on("request", self._on_request)
+        return page
+
+    def _on_message(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.wrong.append(message.text)
+
+    def _on_request(self, request: Request) -> None:
+        if not request.url.startswith((self.base, "data:")):
+            self.wrong.append(f"foreign: {request.url}")
+
+
+@asynccontextmanager
+async def window(anyone: Browser, role: Role = Role.ADMIN) -> AsyncIterator[Window]:
+    """A new Chromium with a session of this role."""
+    person = await anyone.signed_in(role)
+    base = f"http://127.0.0.1:{anyone.client.port}"
+    async with async_playwright() as driver:
+        chromium = await driver.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
+        context = await chromium.new_context(base_url=base)
+        context.set_default_timeout(30_000)
+        await context.add_cookies(
+            [{"name": name, "value": value, "url": base} for name, value in person.cookies.items()]
+        )
+        yield Window(context, base)
+        await chromium.close()
+
+
+async def _filled(store: Store) -> None:
+    now = utc_now()
+    rows = [ledger_row(f"evt_{at}", applied_at=now - timedelta(seconds=at)) for at in range(1, 30)]
+    rows += [ledger_row("evt_dead", outcome="dead", reason="MalformedEvent: x", applied_at=now)]
+    state = known(
+        Customer(account="", customer_id="cus_1", email="jane@example.com", name="Jane Doe", profile_version=_FIRST),
+        Subscription(account="", subscription_id="sub_1", customer_id="cus_1", status=SubscriptionStatus.PAST_DUE),
+        Payment(
+            payment_id="pay_1", account="", invoice_id="in_1", customer_id="cus_1", amount=4900, currency="eur",
+            status=PaymentStatus.FAILED, attempt_count=2, first_failed_at=now, failure_reason="insufficient_funds",
+            dunning_steps={"payment-failed": now.isoformat()},
+        ),
+    )  # fmt: skip
+    data = {"amount": {"amount": 4900, "currency": "eur"}, "number": "N-1"}
+    mails = [
+        email_row("receipt::in_1", "evt_1", template="payment-receipt", recipient="jane@example.com", data=data),
+        email_row("failed::in_1", "evt_2", template="payment-failed", recipient="jane@example.com"),
+    ]
+    await write(store, Flush(ledger=rows, known=state, outbox=[*mails]))
+
+
+async def test_each_page_is_accessible_in_both_themes_and_at_each_width(anyone: Browser, store: Store) -> None:
+    await _filled(store)
+    problems: list[str] = []
+    async with window(anyone) as chromium:
+        page = await chromium.page()
+        await page.add_init_script(path=AXE)
+        for path in PAGES:
+            answer = await page.goto(path)
+            assert answer is not None
+            assert answer.status == 200, path
+            for theme in ("light", "dark"):
+                await page.emulate_media(color_scheme="light" if theme == "light" else "dark")
+                for width in _WIDTHS:
+                    await page.set_viewport_size({"width": width, "height": 900})
+                    problems += [f"{path} {theme} {width}: {problem}" for problem in await _problems(page)]
+        assert not problems, "\n".join(problems)
+        assert chromium.wrong == []
+
+
+async def _problems(page: Page) -> list[str]:
+    """What axe finds, and whether the page is wider than the window."""
+    found: Any = await page.evaluate(
+        """async (rules) => {
+            const found = await axe.run(document, {runOnly: rules, resultTypes: ["violations"]});
+            const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+            return [
+                ...found.violations.map(one => `${one.id}: ${one.nodes.map(node => node.target.join(" ")).join("; ")}`),
+                ...(wide > 0 ? [`${wide} px too wide`] : []),
+            ];
+        }""",
+        _RULES,
+    )
+    return [str(one) for one in found]
+
+
+async def test_the_keyboard_alone_is_enough(anyone: Browser, store: Store) -> None:
+    await _filled(store)
+    async with window(anyone) as chromium:
+        page = await chromium.page()
+        await page.goto("/")
+        await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement.textContent") == "Skip to content"
+        await page.keyboard.press("/")
+        await page.keyboard.type("evt_1")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**/events/evt_1")
+        await page.keyboard.press("g")
+        await page.keyboard.press("e")
+        await page.wait_for_url("**/events")
+        await page.keyboard.press("j")
+        await page.keyboard.press("j")
+        row = page.locator("tr[data-row]:focus-within")
+        await row.wait_for()
+        await page.keyboard.press("?")
+        await page.locator("dialog[open]").wait_for()
+        await page.keyboard.press("Escape")
+        await page.locator("dialog[open]").wait_for(state="detached")
+        before = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+        await page.keyboard.press("t")
+        assert await page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+        await page.keyboard.press("r")
+        assert await page.locator("[data-pause]").get_attribute("aria-pressed") == "true"
+        assert chromium.wrong == []
+
+
+async def test_eight_windows_share_one_stream_and_each_shows_what_is_new(anyone: Browser, store: Store) -> None:
+    await _filled(store)
+    async with window(anyone, Role.VIEWER) as chromium:
+        pages = [await chromium.page() for _ in range(8)]
+        for page in pages:
+            await page.goto("/events")
+
+        async def is_watched() -> bool:
+            return anyone.console.live.polls > 0
+
+        await until(is_watched, timeout=30)
+        assert anyone.console.live.watchers == 1
+        await write(store, Flush(ledger=[ledger_row("evt_new", applied_at=utc_now())], known=known()))
+        for page in pages:
+            await page.locator("[data-pill]", has_text="1 new").wait_for()
+        assert "evt_new" not in await pages[0].content()
+        await pages[0].locator("[data-pill]").click()
+        await pages[0].locator("text=evt_new").first.wait_for()
+        assert chromium.wrong == []
+
+
+async def test_every_action_works_without_the_script(anyone: Browser, store: Store) -> None:
+    await _filled(store)
+    async with window(anyone, Role.SUPPORT) as chromium:
+        await chromium.context.route("**/*.js", lambda route: route.abort())
+        page = await chromium.context.new_page()
+        await page.goto("/customers/cus_1")
+        assert "jane@example.com" not in await page.content()
+        await page.get_by_role("button", name="Reveal personal data").click()
+        await page.locator("text=jane@example.com").first.wait_for()
+        await page.get_by_label("Search by id").fill("evt_2")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url("**/events/evt_2")

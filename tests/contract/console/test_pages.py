@@ -1,0 +1,208 @@
+"""The pages on real rows: lists, stories, masking, exact numbers, and panels that fail alone."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+import asyncpg
+import orjson
+from pydantic import SecretStr
+
+from console.access import Action
+from console.app import ROUTES
+from schemas.console_settings import Role
+from schemas.known import Known
+from schemas.settings import Config, Settings
+from schemas.state import Customer
+from schemas.timing import utc_now
+from schemas.version import Version
+from sinks.email.samples import SAMPLES
+from sinks.postgres.lists import events
+from sinks.postgres.lists.events import EventFilter
+from sinks.postgres.pool import reading
+from sinks.postgres.rows import Flush
+from sinks.postgres.store import Store
+from tests.kits.consolekit import Browser, console_settings, serving
+from tests.kits.storekit import ask, email_row, known, ledger_row, write
+
+_FIRST = Version("1")
+EXACT = 9_007_199_254_740_993
+JANE = Customer(account="", customer_id="cus_1", email="jane@example.com", name="Jane Doe", profile_version=_FIRST)
+
+
+async def _filled(store: Store) -> None:
+    now = utc_now()
+    rows = [
+        ledger_row(f"evt_{at:03}", applied_at=now - timedelta(seconds=at), received_at=now - timedelta(seconds=at + 1))
+        for at in range(120)
+    ]
+    big = orjson.dumps({"id": "evt_big", "data": {"object": {"id": "sub_1", "amount": EXACT}}}).decode()
+    rows.append(ledger_row("evt_big", applied_at=now, payload=big, type="invoice.paid"))
+    mail = email_row("receipt::in_1", "evt_big", template="payment-receipt", recipient="jane@example.com")
+    await write(store, Flush(ledger=rows, known=known(JANE), outbox=[mail]))
+
+
+async def test_the_list_pages_by_keyset_and_filters(anyone: Browser, store: Store) -> None:
+    await _filled(store)
+    viewer = await anyone.signed_in(Role.VIEWER)
+    seen: list[str] = []
+    path = "/events"
+    while path:
+        page = await viewer.json(path)
+        seen += [event["event_id"] for event in page["events"]]
+        path = f"/events?before={page['next'].replace('+', '%2B')}" if page["next"] else ""
+    assert len(seen) == len(set(seen)) == 121
+    found = await viewer.json("/events?type=invoice.*")
+    assert [event["event_id"] for event in found["events"]] == ["evt_big"]
+    assert (await viewer.json("/events?customer=cus_1&outcome=dead"))["events"] == []
+    assert (await viewer.get("/events?since=yesterday")).status == 400
+
+
+async def test_a_search_that_stops_says_from_where_to_go_on(database: SecretStr, store: Store) -> None:
+    await _filled(store)
+    wanted = EventFilter(type="nothing.*")
+    async with reading(database) as connection:
+        first = await events.listed(connection, wanted, look_at=100)
+        assert first.is_cut
+        assert first.next is not None
+        second = await events.listed(connection, EventFilter(type="nothing.*", before=first.next), look_at=100)
+    assert not second.is_cut
+    assert second.next is None
+
+
+async def test_a_payload_keeps_every_digit_and_is_hidden_until_it_is_revealed(
+    anyone: Browser, store: Store, database: SecretStr
+) -> None:
+    await _filled(store)
+    viewer, support = await anyone.signed_in(Role.VIEWER), await anyone.signed_in(Role.SUPPORT)
+    for person in (viewer, support):
+        assert (await person.json("/events/evt_big"))["payload"] is None
+        assert str(EXACT) not in await person.page("/events/evt_big")
+    assert (await viewer.post("/reveal", {"page": "/events/evt_big"})).status == 403
+    assert (await support.post("/reveal", {"page": "/events/evt_big"})).status == 303
+    assert str(EXACT) in (await support.json("/events/evt_big"))["payload"]
+    assert str(EXACT) in await support.page("/events/evt_big")
+    assert (await viewer.json("/events/evt_big"))["payload"] is None
+    found = await ask(database, "SELECT who || ' ' || target FROM billing.audit_log WHERE action = 'console.reveal'")
+    assert found == "support (link) /events/evt_big"
+
+
+async def test_personal_data_is_masked_on_every_page_and_in_json(anyone: Browser, store: Store) -> None:
+    await _filled(store)
+    admin = await anyone.signed_in(Role.ADMIN)
+    parts = {"event_id": "evt_big", "customer_id": "cus_1", "name": "emails", "key": "receipt%3A%3Ain_1"}
+    for route in ROUTES:
+        if route.method != "GET" or route.path in ("/live", "/sign-in") or route.action is Action.LOAD_ASSET:
+            continue
+        for accept in ("text/html", "application/json"):
+            text = await (await admin.get(route.path.format(**parts), Accept=accept)).text()
+            assert "jane@example.com" not in text, route.path
+            assert "Jane Doe" not in text or "/templates/" in route.path, route.path
+    await admin.post("/reveal", {"page": "/customers/cus_1"})
+    assert "jane@example.com" in await admin.page("/customers/cus_1")
+
+
+async def test_an_erased_customer_shows_only_that(anyone: Browser, store: Store) -> None:
+    erased = Customer(account="", customer_id="cus_1", erased_at=utc_now(), profile_version=_FIRST)
+    await write(store, Flush(ledger=[ledger_row("evt_1", payload=None)], known=known(erased)))
+    support = await anyone.signed_in(Role.SUPPORT)
+    found = await support.json("/customers/cus_1")
+    assert found["is_erased"]
+    assert set(found["customer"]) == {"customer_id", "erased_at"}
+    assert "was erased" in await support.page("/customers/cus_1")
+
+
+async def test_one_hit_opens_at_once(anyone: Browser, store: Store, settings: Settings) -> None:
+    await _filled(store)
+    viewer = await anyone.signed_in(Role.VIEWER)
+    hits = {
+        "evt_007": "/events/evt_007",
+        "cus_1": "/customers/cus_1",
+        "JANE@example.com": "/customers/cus_1",
+        "jane d": "/customers/cus_1",
+        "receipt::in_1": "/mails/receipt%3A%3Ain_1",
+    }
+    for query, page in hits.items():
+        answer = await viewer.get(f"/search?q={query.replace(' ', '+')}")
+        assert (answer.status, answer.headers.get("Location")) == (303, page), query
+    assert "Nothing has" in await viewer.page("/search?q=sub_none")
+    assert (await viewer.json("/search?q=%25"))["hits"] == []
+
+
+async def test_a_mail_is_shown_in_a_frame_that_may_do_nothing(anyone: Browser, store: Store) -> None:
+    data = {**SAMPLES["payment-receipt"], "name": "<script>alert(1)</script>"}
+    mail = email_row("receipt::in_1", template="payment-receipt", recipient="jane@example.com", data=data)
+    await write(store, Flush(ledger=[ledger_row("evt_1")], known=known(JANE), outbox=[mail]))
+    support = await anyone.signed_in(Role.SUPPORT)
+    assert (await support.get("/mails/receipt%3A%3Ain_1/preview")).status == 404
+    await support.post("/reveal", {"page": "/mails/receipt%3A%3Ain_1"})
+    page = await support.page("/mails/receipt%3A%3Ain_1")
+    assert re.search(r"<iframe[^>]* sandbox [^>]*>", page)
+    answer = await support.get("/mails/receipt%3A%3Ain_1/preview")
+    text = await answer.text()
+    assert "sandbox" in answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert "<script>alert" not in text
+    assert "49.00" in text
+
+
+async def test_each_page_answers_while_kafka_or_postgres_is_away(
+    settings: Settings, database: SecretStr, postgres_url: str
+) -> None:
+    async with serving(settings.model_copy(update={"kafka_bootstrap": "127.0.0.1:1"})) as anyone:
+        admin = await anyone.signed_in(Role.ADMIN)
+        overview = await admin.json("/")
+        assert "error" in overview["lag"]
+        assert overview["letters"] == {"open": 0, "groups": 0, "since": None}
+    async with serving(settings) as anyone:
+        admin = await anyone.signed_in(Role.ADMIN)
+        await admin.page("/events")  # the session is known from here on
+        name = database.get_secret_value().rpartition("/")[2]
+        server = await asyncpg.connect(postgres_url, timeout=10)
+        try:
+            await server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            await server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+            for path in ("/", "/events", "/dead", "/mails", "/timers", "/checks", "/dunning", "/revenue", "/audit"):
+                page = await admin.page(path)
+                assert "No answer" in page, path
+                assert "Runbook" in page, path
+            assert (await anyone.get("/sign-in?token=x")).status == 503
+        finally:
+            await server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+            await server.close()
+
+
+async def test_the_pill_counts_each_new_event_once(anyone: Browser, store: Store) -> None:
+    live = anyone.console.live
+    await _filled(store)
+    await live.look(is_first=True)
+    now = utc_now()
+    late = [ledger_row(f"evt_new_{at}", applied_at=now - timedelta(seconds=20)) for at in range(3)]  # committed late
+    await write(store, Flush(ledger=late, known=Known(Config(), ())))
+    await live.look()
+    await live.look()
+    assert live._count == 3
+
+
+async def test_no_page_is_watched_no_query_is_made(anyone: Browser) -> None:
+    viewer = await anyone.signed_in(Role.VIEWER)
+    await viewer.page("/events")
+    assert anyone.console.live.polls == 0
+    answer = await viewer.get("/live")
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    assert b"retry" in await answer.content.readline()
+    assert anyone.console.live.watchers == 1
+    answer.close()
+
+
+def test_settings_never_show_a_secret(settings: Settings) -> None:
+    from console.pages.record import settings_shown
+
+    given = console_settings(
+        SecretStr("postgresql://u:hunter2@127.0.0.1/x"), "k:1", "p", settings.state_dir,
+        stripe_api_key=SecretStr("sk_test_hunter2"), smtp_url=SecretStr("smtps://u:hunter2@mail"),
+    )  # fmt: skip
+    shown = settings_shown(given)
+    assert "hunter2" not in str(shown)
+    assert {row["value"] for row in shown if row["name"] == "BILLING_STRIPE_API_KEY"} == {"set, hidden"}

@@ -1,0 +1,212 @@
+"""The pure parts of the pages: what is worst, what is masked, what a board and a calendar show."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from console import charts, formats, passwords
+from console.jobs import filter_from_json, filter_to_json
+from console.masking import masked
+from console.pages.dead import fragment_of
+from console.pages.money import board, by_currency
+from console.pages.outboxes import CLAIMS
+from console.pages.overview import by_minute, facts_of
+from console.pages.session import own_path
+from console.pages.story import timeline_of
+from console.pages.timers import by_day
+from console.reads import Failed
+from schemas.settings import DEFAULT_DUNNING
+from sinks.postgres.dead_letter_index import LetterFilter
+from sinks.postgres.outboxes import BY_TABLE
+
+NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
+
+CALM: dict[str, Any] = {
+    "brakes": [],
+    "letters": {"open": 0, "groups": 0, "since": None},
+    "waiting": {"events": 0, "since": None},
+    "outboxes": [{"outbox": "emails", "command": "mail", "failed": 0, "open": 3, "late_s": None}],
+    "outages": [],
+    "late_timers": {"timers": 0, "since": None},
+    "unknown_prices": [],
+    "runs": {"reconciliation": None, "audit": None},
+    "lag": [{"partition": 0, "records": 5, "seconds": 1.0}],
+    "processes": [{"name": "gateway", "state": "ready", "reason": ""}],
+}
+BRAKE = {"holds": True, "consumer_group": "billing.worker", "tripped_at": NOW, "message": "50 died"}
+WORSE: list[tuple[str, Any, str]] = [
+    ("letters", Failed("no answer"), "letters: no answer"),
+    ("brakes", [BRAKE], "The brake holds billing.worker"),
+    ("letters", {"open": 12, "groups": 2, "since": NOW}, "12 dead letters in 2 groups"),
+    ("lag", [{"partition": 4, "records": 900, "seconds": 180.0}], "behind on partition 4"),
+    ("outboxes", [{"outbox": "emails", "command": "mail", "failed": 2, "open": 0, "late_s": None}], "2 emails failed"),
+    ("outboxes", [{"outbox": "emails", "command": "mail", "failed": 0, "open": 9, "late_s": 900.0}], "is due since"),
+    ("late_timers", {"timers": 1, "since": NOW}, "1 timer due and not fired"),
+    ("waiting", {"events": 3, "since": NOW}, "3 events waiting"),
+]
+
+
+def test_all_is_well_only_if_everything_is_known() -> None:
+    assert facts_of(CALM) == []
+    assert facts_of(CALM | {"lag": Failed("no broker answers")})
+
+
+@pytest.mark.parametrize(("panel", "value", "text"), WORSE)
+def test_each_fact_is_named_and_linked(panel: str, value: Any, text: str) -> None:
+    (fact,) = facts_of(CALM | {panel: value})
+    assert text in fact["text"]
+    assert fact["url"].startswith("/")
+
+
+def test_the_worst_comes_first() -> None:
+    found = facts_of(CALM | {panel: value for panel, value, _ in reversed(WORSE)})
+    assert found[0]["text"].startswith("letters: no answer")
+    assert "brake" in found[1]["text"]
+    assert "waiting" in found[-1]["text"]
+
+
+def test_minutes_without_events_are_zero() -> None:
+    rows = [{"minute": NOW - timedelta(minutes=2), "outcome": "dead", "events": 7}]
+    minutes = by_minute(rows, NOW + timedelta(seconds=30))
+    assert len(minutes) == 60
+    assert [minute["dead"] for minute in minutes[-3:]] == [7, 0, 0]
+
+
+def test_what_identifies_a_person_is_masked_and_amounts_are_not() -> None:
+    given = {
+        "customer": {"customer_id": "cus_1", "name": "Jane Doe", "email": "jane@example.com"},
+        "plan": {"name": "Pro", "amount": 4900},
+        "reason": "550 jane@example.com is unknown",
+        "payload": {"a": 1},
+        "changes": [
+            {
+                "table": "customers",
+                "key": "cus_1",
+                "fields": {
+                    "name": ["Jane", "Joan"],
+                    "address.city": ["Ulm", None],
+                    "default_payment_method": [None, "pm_1"],
+                },
+            }
+        ],
+        "message_id": "<1@billing.example>",
+    }
+    found = masked(given)
+    assert "ane" not in str(found)
+    assert "Ulm" not in str(found)
+    assert found["plan"] == given["plan"]
+    assert found["payload"] is None
+    assert found["message_id"] == given["message_id"]
+    assert found["changes"][0]["fields"]["default_payment_method"] == [None, "pm_1"]
+    assert given["customer"]["name"] == "Jane Doe"  # type: ignore[index]  # the data itself stays
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "text"),
+    [
+        (124_000, "eur", "EUR\u00a01,240.00"),
+        (1999, "jpy", "JPY\u00a01,999"),
+        (1500, "kwd", "KWD\u00a01.500"),
+        (9_007_199_254_740_993, "eur", "EUR\u00a090,071,992,547,409.93"),
+        (5, "xxy", "5 xxy (minor units)"),
+        (None, "eur", "\u2013"),
+    ],
+)
+def test_amounts_are_exact(amount: int | None, currency: str, text: str) -> None:
+    assert formats.money(amount, currency) == text
+
+
+def test_times_are_relative_with_the_time_in_utc_beside_them() -> None:
+    shown = str(formats.when(NOW - timedelta(minutes=3), NOW))
+    assert "3\u00a0min ago" in shown
+    assert "2026-11-28 11:57:00 UTC" in shown
+    assert "in 2\u00a0d" in str(formats.when(NOW + timedelta(days=2), NOW))
+    assert formats.duration(90_061) == "1\u00a0d 1\u00a0h"
+
+
+def test_texts_are_escaped() -> None:
+    assert "<script>" not in str(formats.link("<script>"))
+    assert "<script>" not in str(formats.badge("<script>"))
+    assert "<script>" not in str(charts.stacked([{"a": 1}], ["a"], label="<script>"))
+
+
+@pytest.mark.parametrize("path", ["//evil.example", "/\\evil.example", "https://evil.example", "", "/a\nb"])
+def test_a_redirect_stays_in_the_console(path: str) -> None:
+    assert own_path(path) == "/"
+    assert own_path("/events?type=a") == "/events?type=a"
+
+
+def test_an_invoice_is_in_the_latest_step_that_it_has_reached() -> None:
+    card = {
+        "amount": 4900,
+        "currency": "eur",
+        "dunning_steps": {
+            "payment-failed": (NOW - timedelta(days=1)).isoformat(),
+            "payment-reminder": (NOW + timedelta(days=2)).isoformat(),
+        },
+    }
+    columns = {column["step"]: column["cards"] for column in board([card], DEFAULT_DUNNING, [], NOW)}
+    assert columns["payment-failed"] == [card]
+    assert columns["payment-reminder"] == []
+    assert list(columns)[-2:] == ["recovered", "lost"]
+
+
+def test_currencies_are_never_added_up() -> None:
+    month = {"livemode": True, "month": "2026-11", "new": 100, "expansion": 0, "reactivation": 0, "contraction": -20,
+             "churn": -30, "net": 50, "mrr": 150}  # fmt: skip
+    series = by_currency([month | {"currency": "eur"}, month | {"currency": "usd"}, month | {"currency": "eur"}])
+    assert [(one["currency"], len(one["months"])) for one in series] == [("eur", 2), ("usd", 1)]
+    assert series[0]["months"][0]["quick_ratio"] == 2.0
+    assert series[0]["months"][0]["churn_rate"] == 30.0
+
+
+def test_the_calendar_has_every_day() -> None:
+    days, kinds = by_day([{"day": NOW.date(), "kind": "erase", "timers": 4}], NOW.date())
+    assert len(days) == len(kinds[0]["counts"]) == 14
+    assert kinds[0]["counts"][0] == kinds[0]["total"] == 4
+
+
+def test_a_group_is_selected_by_what_its_letters_share() -> None:
+    assert fragment_of({"cause": "no rule for … at n", "error_class": "X"}) == "no rule for"
+    assert fragment_of({"cause": "n … n", "error_class": "Unforeseen"}) == "Unforeseen"
+
+
+def test_a_job_replays_only_what_had_failed_before_it_began() -> None:
+    wanted = LetterFilter(types=("invoice.paid",), error="x", since=NOW - timedelta(days=2))
+    stored = filter_to_json(wanted) | {"failed_before": NOW.isoformat()}
+    found = filter_from_json(stored)
+    assert (found.types, found.error, found.since) == (wanted.types, wanted.error, wanted.since)
+    assert found.until == NOW
+    assert found.statuses == ("open",)
+
+
+def test_every_outbox_can_be_requeued() -> None:
+    assert CLAIMS.keys() == BY_TABLE.keys()
+
+
+def test_a_timeline_is_in_the_order_of_time() -> None:
+    event = {
+        "created": NOW, "received_at": NOW + timedelta(seconds=1), "applied_at": NOW + timedelta(seconds=2),
+        "source": "stripe", "endpoint": "default", "outcome": "applied", "reason": None, "attempts": 1,
+        "on_the_log": "billing.events/4/1021",
+    }  # fmt: skip
+    found = {"event": event, "timers": [], **dict.fromkeys(BY_TABLE, ()), "dead_letters": []}
+    assert [step["what"] for step in timeline_of(found)] == ["created at Stripe", "received", "on the log", "decided"]
+
+
+def test_passwords_are_compared_by_their_hash() -> None:
+    hashed = passwords.hash_of("correct horse battery")
+    assert passwords.matches("correct horse battery", hashed)
+    assert not passwords.matches("correct horse batterz", hashed)
+    assert not passwords.matches("x", "scrypt$1$2")
+    assert "horse" not in hashed
+
+
+def test_charts_say_when_there_is_nothing_to_draw() -> None:
+    assert "Nothing to draw" in charts.stacked([], ["a"], label="x")
+    assert "Nothing to draw" in charts.line([1.0], label="x")
+    assert charts.spark([1.0], label="x").startswith("<svg")
+    assert "style=" not in charts.up_down([{"a": 5, "b": -2}], ["a"], ["b"], label="x", open_row=0)
