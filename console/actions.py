@@ -50,7 +50,7 @@ class Actions:
                 await self.records.end(key, "failed", {}, note=f"unexpected: {type(error).__name__}")
                 raise
             else:
-                await self.records.end(key, "done", result, count=result.get("changed"))
+                await self.records.end(key, "done", result)
         return f"/jobs/{key}"
 
     async def find(self, key: str) -> Performed | None:

@@ -13,7 +13,7 @@ from console.access import LEAST_ROLE, is_served, may
 from console.identity import Person, from_proxy
 from console.reads import FAILURES
 from console.web import CONSOLE, PERSON, Answer, Console, Context, NotFound, Page, Redirect, Refused, Route
-from schemas.errors import StoreUnavailable
+from schemas.errors import BillingError, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ HEADERS = {
 _Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class RouteWithoutRole(Exception):
+class RouteWithoutRole(BillingError):
     """A route's action is not in the table of console/access.py."""
 
 

@@ -12,7 +12,7 @@ from functools import cache
 
 from console import passwords
 from schemas.console_settings import ConsoleConfig, ConsoleProxy, Role
-from schemas.errors import StoreUnavailable
+from schemas.errors import BillingError, StoreUnavailable
 from sinks.postgres.console_sessions import ConsoleSessions, StoredSession
 
 BY_LINK = " (link)"
@@ -36,7 +36,7 @@ class Person:
     role: Role
 
 
-class TooManyTries(Exception):
+class TooManyTries(BillingError):
     """Ten passwords were wrong within a minute."""
 
 

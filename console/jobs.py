@@ -15,8 +15,9 @@ from typing import Any
 import structlog
 
 from console.identity import Person
-from recovery.replay.letters import Rate, replay_letters
+from recovery.replay.letters import replay_letters
 from schemas.errors import BillingError, ServiceUnavailable
+from schemas.rate import RateLimit
 from schemas.settings import Settings
 from sinks.postgres.console_actions import ConsoleActions, Performed
 from sinks.postgres.dead_letter_index import DeadLetterIndex, LetterFilter, ReplayUnderWay
@@ -53,7 +54,16 @@ class ReplayJobs:
         """Starts a job once for this key. Returns the path of its page. Raises StoreUnavailable."""
         stored = filter_to_json(wanted) | {"per_second": per_second, "failed_before": began_at.isoformat()}
         if await self._records.begin(
-            key, person.who, person.role.label, ACTION, target="", filter=stored, reason=reason, total=total, peer=peer
+            key,
+            person.who,
+            person.role.label,
+            ACTION,
+            target="",
+            filter=stored,
+            reason=reason,
+            total=total,
+            peer=peer,
+            is_job=True,
         ):
             self._run(key)
         return f"/jobs/{key}"
@@ -111,11 +121,11 @@ class ReplayJobs:
         """Replays the next letters. Returns False if there was none."""
         wanted = filter_from_json(job.filter)
         per_second, began = job.filter.get("per_second"), time.monotonic()
-        rate = Rate(per_second)
+        rate = RateLimit(per_second)
         async with DeadLetterIndex.open(self._settings.database_url, application="billing-console") as index:
             letters = await index.find(wanted, newest_first=False)
             gone = set(counts.get("gone_ids", ()))
-            letters = [letter for letter in letters if (letter.event_id or "") not in gone][: rate.chunk]
+            letters = [letter for letter in letters if (letter.event_id or "") not in gone][: rate.burst(_CHUNK)]
             if not letters:
                 return False
             report = await replay_letters(self._settings, index, letters, rate, by=job.who)

@@ -10,13 +10,14 @@ from sinks.postgres.console_actions import ConsoleActions
 from sinks.postgres.console_sessions import ConsoleSessions, new_token
 
 
-async def make_link(settings: Settings, who: str, role: Role) -> str:
-    """Returns a link that signs in once with this role, within 24 hours. Raises StoreUnavailable."""
+async def make_link(settings: Settings, entry: AuditEntry, role: Role) -> str:
+    """Returns a link that signs in once with this role, within 24 hours, and records `entry`.
+
+    Raises StoreUnavailable.
+    """
     token = new_token()
-    await ConsoleSessions(settings.database_url).add_link(token, f"{who}{BY_LINK}", role.label)
-    await ConsoleActions(settings.database_url).note(
-        AuditEntry(who=who, action="console.link", filter={"role": role.label})
-    )
+    await ConsoleSessions(settings.database_url).add_link(token, f"{entry.who}{BY_LINK}", role.label)
+    await ConsoleActions(settings.database_url).note(entry)
     return sign_in_url(settings, token)
 
 

@@ -19,7 +19,9 @@ from console.lag import Lag
 from console.live import Live
 from console.reads import Reads
 from console.reveals import Reveals
+from schemas.errors import BillingError
 from schemas.settings import Config, Settings
+from sinks.postgres.audit_log import AuditEntry
 
 
 @dataclass(kw_only=True)
@@ -74,6 +76,20 @@ class Context:
     def part(self, name: str) -> str:
         """Returns a part of the path, such as the id of an event."""
         return self.request.match_info[name]
+
+    def entry(
+        self, action: str, *, target: str = "", filter: Mapping[str, Any] | None = None, reason: str | None = None
+    ) -> AuditEntry:
+        """Returns the row of the audit log for an action of this person, which writes it in its transaction."""
+        return AuditEntry(
+            who=self.person.who,
+            role=self.person.role.label,
+            action=f"console.{action}",
+            target=target,
+            filter=filter or {},
+            reason=reason or None,
+            peer=self.request.remote,
+        )
 
     async def form(self) -> MultiDictProxy[Any]:
         return await self.request.post()
@@ -138,9 +154,9 @@ def post(path: str, handler: Handler, action: Action) -> Route:
     return Route("POST", path, action, handler)
 
 
-class NotFound(Exception):
+class NotFound(BillingError):
     """The page's subject is not known. The message is shown."""
 
 
-class Refused(Exception):
+class Refused(BillingError):
     """A form has a value that cannot be used. The message is shown."""

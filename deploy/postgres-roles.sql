@@ -14,6 +14,7 @@ CREATE ROLE billing_worker;
 CREATE ROLE billing_dispatcher;
 CREATE ROLE billing_scheduler;
 CREATE ROLE billing_analytics;
+CREATE ROLE billing_console;
 CREATE ROLE billing_operator;
 CREATE ROLE billing_reader;
 
@@ -27,4 +28,4 @@ CREATE ROLE billing_operator_login LOGIN PASSWORD :'operator' IN ROLE billing_op
 CREATE DATABASE billing OWNER billing_owner;
 REVOKE CONNECT ON DATABASE billing FROM PUBLIC;
 GRANT CONNECT ON DATABASE billing TO
-    billing_gateway, billing_worker, billing_dispatcher, billing_scheduler, billing_analytics, billing_operator, billing_reader;
+    billing_gateway, billing_worker, billing_dispatcher, billing_scheduler, billing_analytics, billing_console, billing_operator, billing_reader;

@@ -32,6 +32,7 @@ from schemas.dunning import DunningStep as DunningStep
 from schemas.environment import FILE_SUFFIX, InvalidEnvironment, OptionalSecret, secrets_from_files
 from schemas.errors import BillingError
 from schemas.feed_settings import Feed
+from schemas.gateway_settings import GatewaySettings
 from schemas.invalid import one_line
 from schemas.kafka_settings import KafkaSettings
 from schemas.link_secrets import link_secrets
@@ -188,7 +189,7 @@ class Config(_Frozen):
         return dict(plan.limits) if plan else {}
 
 
-class Settings(DatabaseSettings, KafkaSettings, ConsoleSettings):
+class Settings(DatabaseSettings, KafkaSettings, GatewaySettings, ConsoleSettings):
     """The settings from the environment. Each variable is `BILLING_` + the field's name in capitals."""
 
     model_config = SettingsConfigDict(env_prefix="BILLING_", frozen=True, extra="ignore")
@@ -226,15 +227,6 @@ class Settings(DatabaseSettings, KafkaSettings, ConsoleSettings):
     partitions: int = Field(12, ge=1, le=1000)
     replication_factor: int = Field(1, ge=1)
 
-    gateway_host: str = "127.0.0.1"
-    gateway_port: int = Field(8080, ge=0, le=65535)
-    gateway_keep_alive_s: float = Field(75.0, ge=1, le=3600)
-    """Seconds for which an idle connection stays open. Longer than the load balancer's (often 60), or it meets closed
-    connections."""
-    gateway_drain_s: float = Field(5.0, ge=0, le=300)
-    """Seconds after SIGTERM for which the gateway is not ready but still accepts requests, until the load balancer has
-    noticed. A second SIGTERM ends it."""
-    gateway_processes: int = Field(1, ge=1, le=64)
     ops_host: str = "127.0.0.1"
     ops_port: int = Field(0, ge=0, le=65535)
     """Port on which worker, dispatcher and scheduler serve /livez, /readyz and /metrics; 0: no listener."""

@@ -18,11 +18,9 @@ from eventlog.entry import headers_of
 from eventlog.lookup import RecordLookup
 from schemas.record import decode_headers
 from sinks.postgres import queries
-from sinks.postgres.lists import Found, find, row, rows
+from sinks.postgres.lists import Found, find, row, stories
 
 _SHOWN = 100
-_MAY_RESTORE = ("customer.subscription.", "invoice.paid", "invoice.payment_succeeded", "checkout.")
-_GIVES_ACCESS = frozenset({"active", "trialing"})
 
 
 async def page(context: Context) -> Answer:
@@ -36,8 +34,6 @@ async def page(context: Context) -> Answer:
     more = await panels(
         {
             "access": ask(lambda c: _access(c, account, customer_id)),
-            "open_letters": ask(lambda c: _open_letters(c, account, customer_id)),
-            "disputes": ask(lambda c: _disputes(c, account, customer_id)),
         }
     )
     customer = found["customer"]
@@ -49,6 +45,7 @@ async def page(context: Context) -> Answer:
         "is_erased": is_erased,
         "organization": found["organization"],
         "members": found["members"],
+        "disputes": found["disputes"],
         "subscriptions": found["subscriptions"],
         "payments": found["payments"],
         "payment_methods": found["payment_methods"],
@@ -58,7 +55,7 @@ async def page(context: Context) -> Answer:
         ),
         "timeline": timeline_of(found),
         "totals": found["totals"],
-        "chain": chain_of(found, more) if isinstance(more["open_letters"], list) else [],
+        "chain": [asdict(fact) | {"url": _event(fact.event_id)} for fact in stories.access_chain(found | _known(more))],
         **more,
     }
     return Page("customer.j2", customer_id, data)
@@ -95,66 +92,6 @@ def url_of_hit(hit: find.Hit) -> str:
     return formats.url_of(hit.customer_id, hit.account)
 
 
-def chain_of(found: Mapping[str, Any], more: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Returns why the customer has access or not, as facts in the order of cause: `text`, `level`, `url`."""
-    facts: list[dict[str, str]] = []
-
-    def add(text: str, level: str = "", url: str = "") -> None:
-        facts.append({"text": text, "level": level, "url": url})
-
-    organization = found["organization"]
-    access = more.get("access")
-    access = access if isinstance(access, Mapping) else organization
-    if not access:
-        add("No organization is stored: no event has created one.", "wait")
-    elif access["has_access"]:
-        plan = f" by plan {access['plan']}" if access["plan"] else ""
-        add(f"Has access{plan}: {_reason(access) or 'a subscription gives it'}.", "ok")
-    else:
-        add(f"Has no access: {_reason(access) or 'no subscription gives any'}.", "bad")
-    for subscription in found["subscriptions"]:
-        status, since = subscription["status"], _since(subscription)
-        level = "ok" if status in _GIVES_ACCESS else "bad"
-        event = subscription["status_version"].rpartition(":")[2]
-        add(f"{subscription['subscription_id']} is {status.replace('_', ' ')}{since}.", level, _event(event))
-        if subscription["plan"] is None and subscription["price_id"]:
-            add(f"Its price {subscription['price_id']} is in no plan of the config.", "bad", "/settings#plans")
-    if not found["subscriptions"]:
-        add("No subscription is stored.", "wait")
-    for payment in found["payments"]:
-        if payment["status"] == "failed":
-            reason = f" ({payment['failure_reason']})" if payment["failure_reason"] else ""
-            amount = formats.money(payment["amount"], payment["currency"])
-            what = payment["invoice_id"] or payment["payment_id"]
-            text = f"{what} over {amount} failed, attempt {payment['attempt_count']}{reason}."
-            add(text, "bad", _event(payment["failure_version"].rpartition(":")[2]))
-            for step, at in sorted(payment["dunning_steps"].items(), key=lambda item: str(item[1])):
-                add(f"{step}: {str(at)[:16].replace('T', ' ')} UTC.", "")
-    waiting = [event for event in found["events"] if event["outcome"] == "waiting"]
-    for event in waiting:
-        add(f"{event['event_id']} ({event['type']}) waits: {event['reason']}", "wait", _event(event["event_id"]))
-    letters = more.get("open_letters") or []
-    for letter in letters:
-        text = f"{letter['event_id']} ({letter['type']}) is dead: {letter['error_class']}: {letter['message']}"
-        restores = " It may restore access." if may_restore(letter["type"]) else ""
-        add(text + restores, "bad", _event(letter["event_id"]))
-    if not waiting and not letters:
-        add("Nothing of this customer is waiting or dead.", "ok")
-    return facts
-
-
-def _reason(access: Mapping[str, Any]) -> str:
-    """Returns the reason of a row of the view `access`, or of an organization."""
-    return str(access.get("reason") or access.get("access_reason") or "").replace("_", " ")
-
-
-def may_restore(type_: str | None) -> bool:
-    """Returns whether an event of this type can give a customer access."""
-    return (type_ or "").startswith(
-        ("customer.subscription.", "invoice.paid", "invoice.payment_succeeded", "checkout.")
-    )
-
-
 def timeline_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns events and mails of the customer, the newest first: `at`, `kind`, `what`, `state`, `detail`, `url`."""
     steps = [
@@ -176,15 +113,12 @@ def _at(step: Mapping[str, Any]) -> datetime:
     return at
 
 
-def _since(subscription: Found) -> str:
-    for name in ("ended_at", "payment_failed_at", "canceled_at"):
-        if subscription.get(name) and subscription["status"] not in _GIVES_ACCESS:
-            return f" since {subscription[name]:%Y-%m-%d}"
-    return ""
-
-
 def _event(event_id: str | None) -> str:
     return formats.url_of(event_id) if event_id and event_id.startswith(("evt_", "tmr_")) else ""
+
+
+def _known(more: Mapping[str, Any]) -> dict[str, Any]:
+    return {"access": more["access"]} if isinstance(more["access"], Mapping) else {}
 
 
 async def _access(connection: AsyncConnection, account: str, customer_id: str) -> Found | None:
@@ -192,28 +126,6 @@ async def _access(connection: AsyncConnection, account: str, customer_id: str) -
         connection,
         """SELECT plan, has_access, reason, changes_at, limits FROM billing.access
         WHERE account = :account AND customer_id = :customer_id""",
-        {"account": account, "customer_id": customer_id},
-    )
-
-
-async def _open_letters(connection: AsyncConnection, account: str, customer_id: str) -> list[Found]:
-    return await rows(
-        connection,
-        """SELECT event_id, type, stage, error_class, message, last_failed_at FROM billing.dead_letters
-        WHERE account = :account AND customer_id = :customer_id AND status = 'open'
-        ORDER BY last_failed_at DESC LIMIT 20""",
-        {"account": account, "customer_id": customer_id},
-    )
-
-
-async def _disputes(connection: AsyncConnection, account: str, customer_id: str) -> list[Found]:
-    return await rows(
-        connection,
-        """SELECT d.dispute_id, d.amount, d.currency, d.reason, d.status, d.due_by FROM billing.disputes d
-        WHERE d.account = :account AND d.charge_id IN (SELECT l.stripe_id FROM billing.payments p
-            JOIN billing.payment_links l ON l.payment_id = p.payment_id
-            WHERE p.account = :account AND p.customer_id = :customer_id)
-        ORDER BY d.due_by DESC NULLS LAST LIMIT 20""",
         {"account": account, "customer_id": customer_id},
     )
 

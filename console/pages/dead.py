@@ -6,8 +6,11 @@ import asyncio
 import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from console import params
 from console.access import Action
@@ -16,13 +19,18 @@ from console.reads import panels
 from console.web import Answer, Context, Page, Redirect, Refused, get, post
 from eventlog.entry import headers_of
 from eventlog.lookup import RecordLookup
+from recovery.rehearsal.rehearse import Rehearsal, rehearse_letters
+from recovery.rehearsal.shapes import differences
 from recovery.replay.letters import read_letter
 from schemas.dead_letter import PREFIX
 from schemas.record import decode_headers
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, LetterFilter
-from sinks.postgres.lists import dead
+from sinks.postgres.lists import dead, row, samples
+from streams.rules.catalog import RULES
 
 MOST_AT_ONCE = 100_000
+MOST_REHEARSED = 1000
+REHEARSAL_S = 30.0
 TYPE_THE_NUMBER_ABOVE = 100
 _SAMPLE = 20
 _LEAST_FRAGMENT = 8
@@ -62,8 +70,13 @@ async def letter(context: Context) -> Answer:
     )
     if not found:
         return Redirect(f"/events/{event_id}")
-    trace = (await panels({"traceback": asyncio.to_thread(_traceback, context, found[0])}))["traceback"]
-    return Page("letter.j2", f"Dead letter of {event_id}", {"letters": found, "event_id": event_id, "traceback": trace})
+    more = await panels(
+        {
+            "traceback": asyncio.to_thread(_traceback, context, found[0]),
+            "shape": console.reads.ask(lambda c: _shape(c, event_id)),
+        }
+    )
+    return Page("letter.j2", f"Dead letter of {event_id}", {"letters": found, "event_id": event_id, **more})
 
 
 async def replay_form(context: Context) -> Answer:
@@ -74,6 +87,23 @@ async def replay_form(context: Context) -> Answer:
 async def discard_form(context: Context) -> Answer:
     """Shows what a discard of the filter would close."""
     return await _form(context, "discard", "Discard dead letters")
+
+
+async def rehearsal(context: Context) -> Answer:
+    """Shows what a replay of the filter would change, by the rules of this version on the rows as they are now."""
+    console = context.console
+    wanted = filter_of(context.query, failed_before=console.clock(), limit=MOST_REHEARSED)
+
+    async def rehearse(connection: AsyncConnection) -> Rehearsal:
+        index = DeadLetterIndex(connection)
+        letters = await index.find(wanted)
+        return await rehearse_letters(console.settings, console.config, RULES, index, letters)
+
+    async with asyncio.timeout(REHEARSAL_S):
+        found = await console.reads.ask(rehearse)
+    filters = {name: value for name, value in context.query.items() if name in _FILTERS}
+    data = {"rehearsal": found, "filter": filters, "command": _command("replay", context.query) + " --dry-run"}
+    return Page("rehearsal.j2", "What a replay would do", data)
 
 
 async def replay(context: Context) -> Answer:
@@ -104,7 +134,8 @@ async def discard(context: Context) -> Answer:
     async def work() -> Mapping[str, Any]:
         async with DeadLetterIndex.open(console.settings.database_url, application="billing-console") as index:
             letters = await index.find(wanted)
-            changed = await index.discard(letters, f"{person.who}: {form['reason']}")
+            entry = context.entry("dead.discard", filter=filter_to_json(wanted), reason=form["reason"])
+            changed = await index.discard(letters, f"{person.who}: {form['reason']}", entry)
         return {"changed": changed, "skipped": len(letters) - changed, "undo": "billing dead replay --again"}
 
     return Redirect(
@@ -189,6 +220,20 @@ def _command(verb: str, query: Mapping[str, str]) -> str:
     return " ".join([f"billing dead {verb}", *options])
 
 
+async def _shape(connection: AsyncConnection, event_id: str) -> dict[str, Any] | None:
+    """Returns how the event's structure differs from the newest applied event of its type and API version."""
+    dead_one = await row(
+        connection, "SELECT type, api_version, payload FROM billing.events WHERE event_id = :id", {"id": event_id}
+    )
+    if dead_one is None or dead_one["payload"] is None:
+        return None
+    good = await samples.newest_applied(connection, dead_one["type"], dead_one["api_version"])
+    if good is None:
+        return None
+    found = differences(dead_one["payload"], good["payload"])
+    return {"good": good["event_id"], "differences": [asdict(one) for one in found]}
+
+
 def _traceback(context: Context, letter: IndexedLetter) -> str | None:
     settings = context.console.settings
     with RecordLookup(settings.kafka, settings.dead_topic) as lookup:
@@ -200,6 +245,7 @@ ROUTES = [
     get("/dead", page),
     get("/dead/letters/{event_id}", letter, Action.REVEAL),
     get("/dead/replay", replay_form, Action.REPLAY),
+    get("/dead/rehearsal", rehearsal, Action.REPLAY),
     post("/dead/replay", replay, Action.REPLAY),
     get("/dead/discard", discard_form, Action.DISCARD),
     post("/dead/discard", discard, Action.DISCARD),

@@ -17,7 +17,7 @@ from console.web import Answer, Console, Context, NotFound, Page, get
 from eventlog.lookup import RecordLookup
 from schemas.errors import LogUnavailable
 from sinks.postgres import queries
-from sinks.postgres.lists import Found, events, row
+from sinks.postgres.lists import Found, events, row, stories
 from sinks.postgres.lists.events import EventFilter, Place
 from sinks.postgres.outboxes import BY_TABLE
 
@@ -74,6 +74,7 @@ async def story(context: Context) -> Answer:
         "event": event,
         "event_id": event_id,
         "timeline": timeline_of(found),
+        "not_done": stories.not_done(found),
         "changes": changes,
         **{name: found[name] for name in ("wrote", "timers", "dead_letters", *BY_TABLE)},
         "near": near,

@@ -55,7 +55,8 @@ async def release(context: Context) -> Answer:
 
     async def work() -> Mapping[str, Any]:
         brakes = Brakes(console.settings.database_url, application="billing-console")
-        is_released = await brakes.release(group, person.who, let_die=let_die)
+        entry = context.entry("brake.release", target=group, filter={"let_die": let_die}, reason=form.get("reason"))
+        is_released = await brakes.release(group, person.who, let_die=let_die, entry=entry)
         return {"changed": int(is_released), "released": is_released, "let_die": let_die}
 
     path = await console.actions.perform(

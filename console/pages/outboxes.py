@@ -181,7 +181,11 @@ async def _requeue(context: Context, name: str, form: Mapping[str, str], *, keys
             console.settings.database_url, claimer=_claimer(person), pool_size=1, application="billing-console"
         )
         try:
-            changed = await claims.requeue(keys=keys, kind=kind, limit=MOST_AT_ONCE)
+            verb = f"{BY_TABLE[name].command}.requeue"
+            entry = context.entry(
+                verb, target=keys[0] if keys else "", filter={"kind": kind} if kind else {}, reason=form.get("reason")
+            )
+            changed = await claims.requeue(keys=keys, kind=kind, limit=MOST_AT_ONCE, entry=entry)
         finally:
             await claims.close()
         return {"changed": len(changed), "skipped": len(keys or ()) - len(changed) if keys else 0,

@@ -23,6 +23,7 @@ ACTING: Mapping[str, str] = {
     "exports revoke": "exports.revoke",
     "feed requeue": "feed.requeue",
     "feed enable": "feed.enable",
+    "console link": "console.link",
     "reconcile": "reconcile",
     "plans apply": "plans.apply",
     "import": "import",
@@ -38,7 +39,7 @@ READING = frozenset(
     {
         *("event", "customer", "find", "status", "doctor", "mrr", "tap", "contract", "diff", "audit", "bench"),
         *("dead ls", "dead show", "brake ls", "mail ls", "mail show", "mail preview", "calls ls", "exports ls"),
-        *("plans check", "feed status", "feed ls", "feed secret"),
+        *("plans check", "feed status", "feed ls", "feed secret", "console hash-password"),
     }
 )
 """They change nothing. `audit` stores only its own runs."""
@@ -46,7 +47,7 @@ READING = frozenset(
 RUNNING = frozenset(
     {
         *("up", "down", "demo", "gateway", "worker", "dispatcher", "scheduler", "analytics", "analytics recount"),
-        *("migrate", "topics", "trigger", "simulate"),
+        *("migrate", "topics", "trigger", "simulate", "console"),
     }
 )
 """Processes, their set-up, and events as Stripe would send them: the log and the ledger have those."""

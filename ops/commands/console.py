@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ops.commands.acting import entry_for
 from ops.commands.terminal import fail, is_terminal, note, run_or_exit, say, settings_and_config
-from ops.runtime.operator import operator
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -50,7 +50,8 @@ def link(
     if role.upper() not in Role.__members__:
         raise typer.BadParameter(f"{role}: a role is one of {', '.join(each.label for each in Role)}")
     settings, _ = settings_and_config("console link", warns=False)
-    say(run_or_exit("console link", lambda: make_link(settings, by or operator(), Role[role.upper()])))
+    entry = entry_for("console link", by, filter={"role": role.lower()})
+    say(run_or_exit("console link", lambda: make_link(settings, entry, Role[role.upper()])))
 
 
 @app.command("hash-password")

@@ -61,8 +61,13 @@ class ConsoleActions:
         reason: str | None,
         peer: str | None = None,
         total: int | None = None,
+        is_job: bool = False,
     ) -> bool:
-        """Stores that an action begins, here and in the audit log. Returns False if this key has a record already."""
+        """Stores that an action begins. Returns False if this key has a record already.
+
+        A job works outside this database, so its row of the audit log is begun here and completed by `end`. Other
+        actions write theirs in their own transaction.
+        """
         row = insert(console_actions).values(
             action_key=key, who=who, role=role, action=action, target=without_addresses(target), filter=dict(filter),
             reason=reason and without_addresses(reason), total=total, seen_at=func.now(),
@@ -77,6 +82,8 @@ class ConsoleActions:
                 done = await connection.execute(row.on_conflict_do_nothing().returning(c.action_key))
                 if done.one_or_none() is None:
                     return False
+                if not is_job:
+                    return True
                 entry_id = await record_in(connection, entry)
                 await connection.execute(
                     update(console_actions).where(c.action_key == key).values(audit_entry=entry_id)
@@ -92,7 +99,7 @@ class ConsoleActions:
         count: int | None = None,
         note: str | None = None,
     ) -> None:
-        """Stores how an action ended, here and in the audit log. `count` is what it changed."""
+        """Stores how an action ended, and completes a job's row of the audit log. `count` is what it changed."""
         c = console_actions.c
         values = {"status": status, "result": dict(result), "note": note, "ended_at": func.now()}
         changed = update(console_actions).where(c.action_key == key).values(values).returning(c.audit_entry)

@@ -53,6 +53,8 @@ _NOT_THE_WORKERS = {
     "audit_differences",
     "audit_objects",
     "backfills",
+    "console_actions",
+    "console_sessions",
     "database_identity",
     "outages",
     "rebuilds",
@@ -107,6 +109,16 @@ ROLES = (
         "gateway",
         "billing gateway: the links in mails",
         tables={"exports": (SELECT,), "unsubscribed": (INSERT,)},
+    ),
+    Role(
+        "console",
+        "billing console: reads everything, and repairs what a person confirms",
+        reads_all=True,
+        figures=(SELECT,),
+        tables=_START
+        | _NOTED
+        | {"console_sessions": ALL, "console_actions": (SELECT, INSERT, UPDATE)}
+        | dict.fromkeys(("dead_letters", "brakes", *(outbox.name for outbox in OUTBOXES)), (SELECT, UPDATE)),
     ),
     Role("analytics", "billing analytics", figures=ALL, tables={"alembic_version": (SELECT,)}),
     Role("operator", "the other commands of billing", reads_all=True, writes_all=True, figures=ALL, tables=_NOTED),

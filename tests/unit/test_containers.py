@@ -20,7 +20,7 @@ from schemas.webhook_secrets import weakness_of
 from sinks.postgres.roles import ROLES
 from tests.paths import ROOT
 
-PROCESSES = {"gateway", "worker", "dispatcher", "scheduler", "console"}
+PROCESSES = {"gateway", "worker", "dispatcher", "scheduler"}
 FIRST = {"migrate", "topics"}
 NOT_OURS = {"kafka", "postgres", "mailpit"}
 

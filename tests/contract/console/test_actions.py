@@ -21,7 +21,8 @@ from streams.process import Processor
 from tests.kits.consolekit import Browser, serving
 from tests.kits.notes import notes
 from tests.kits.replaykit import ReplayKit, open_kit
-from tests.kits.storekit import ask, email_row, known, ledger_row, until, write
+from tests.kits.storekit import ask, email_row, known, ledger_row, write
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ async def _ended(person: Browser, path: str) -> dict[str, Any]:
         found.update((await person.json(path))["job"])
         return found["ended_at"] is not None
 
-    await until(has_ended, timeout=60)
+    await eventually(has_ended, "the end of the job")
     return found
 
 
@@ -73,6 +74,8 @@ async def test_the_drill_from_a_bad_deploy_to_no_dead_letter(rig: ReplayKit) -> 
         await operator.post("/reveal", {"page": f"/dead/letters/{group['sample']}"})
         assert "ZeroDivisionError" in await operator.page(f"/dead/letters/{group['sample']}")
 
+        rehearsed = (await operator.json("/dead/rehearsal"))["rehearsal"]
+        assert sum(rehearsed["outcomes"].values()) == 300
         form = _fields(await operator.page("/dead/replay"))
         assert form["count"] == "300"
         assert (await operator.post("/dead/replay", form)).status == 400  # the number is not typed
@@ -84,7 +87,7 @@ async def test_the_drill_from_a_bad_deploy_to_no_dead_letter(rig: ReplayKit) -> 
         async def is_paused() -> bool:
             return bool((await operator.json(path))["job"]["status"] == "paused")
 
-        await until(is_paused, timeout=30)
+        await eventually(is_paused, "the pause")
         assert (await operator.post(path, {"wanted": "run"})).status == 303
         job = await _ended(operator, path)
         assert (job["status"], job["done"], job["result"]["replayed"]) == ("done", 300, 300)
@@ -112,7 +115,7 @@ async def test_a_stopped_replay_leaves_the_rest_open_and_another_process_continu
         async def has_begun() -> bool:
             return bool((await operator.json(path))["job"]["done"] >= 5)
 
-        await until(has_begun, timeout=30)
+        await eventually(has_begun, "the first letters")
         await operator.post(path, {"wanted": "stop"})
         job = await _ended(operator, path)
         assert job["status"] == "stopped"
@@ -121,7 +124,7 @@ async def test_a_stopped_replay_leaves_the_rest_open_and_another_process_continu
         form = _fields(await operator.page("/dead/replay")) | {"per_second": "5"}
         assert form["count"] == str(left)
         path = (await operator.post("/dead/replay", form)).headers["Location"]
-        await until(has_begun, timeout=30)
+        await eventually(has_begun, "the first letters")
     # The process has ended in the middle. Another one finds the job lost after a while, which is moved up here.
     await rig.rows("UPDATE billing.console_actions SET seen_at = now() - interval '1 hour' RETURNING 1")
     async with serving(rig.settings) as anyone:

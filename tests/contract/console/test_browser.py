@@ -20,8 +20,9 @@ from schemas.version import Version
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
 from tests.kits.consolekit import Browser
-from tests.kits.storekit import email_row, known, ledger_row, until, write
+from tests.kits.storekit import email_row, known, ledger_row, write
 from tests.paths import ROOT
+from tests.waiting import eventually
 
 CHROMIUM = shutil.which("chromium")
 AXE = ROOT / "tests/assets/axe/axe.min.js"
@@ -176,7 +177,7 @@ async def test_eight_windows_share_one_stream_and_each_shows_what_is_new(anyone:
         async def is_watched() -> bool:
             return anyone.console.live.polls > 0
 
-        await until(is_watched, timeout=30)
+        await eventually(is_watched, "a watched page")
         assert anyone.console.live.watchers == 1
         await write(store, Flush(ledger=[ledger_row("evt_new", applied_at=utc_now())], known=known()))
         for page in pages:
