@@ -10,6 +10,9 @@ TESTERS ?= 2
 HISTORIES ?= 1000
 LIVES ?= 10000
 
+# The tests start hundreds of processes: each would compile the project's modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down test unit services services-stop check bench soak scale fuzz
 
