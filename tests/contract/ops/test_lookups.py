@@ -172,7 +172,7 @@ def test_letters_of_one_cause_are_one_group(billing: Billing) -> None:
     assert (group["letters"], group["customers"]) == (2, 1)
     shown = billing("dead", "ls", "--groups").stdout
     assert "RuleViolated" in shown
-    assert "in_n has n" in shown
+    assert "has n lines" in shown
     assert group["sample"] in shown
     assert max(map(len, shown.splitlines())) <= 80
 
