@@ -74,6 +74,13 @@ _ALLOWED = {
     ],
     "analytics": ["DELETE FROM analytics.facts"],
     "operator": ["UPDATE billing.dead_letters SET status = 'discarded'"],
+    "console": [
+        "SELECT * FROM billing.customers",
+        "SELECT * FROM analytics.facts",
+        "UPDATE billing.dead_letters SET status = 'discarded'",
+        "UPDATE billing.emails SET attempts = 1",
+        "DELETE FROM billing.console_sessions",
+    ],
     "reader": ["SELECT * FROM billing.customers", "SELECT * FROM billing.access", "SELECT * FROM analytics.facts"],
 }
 _REFUSED = {
@@ -91,6 +98,12 @@ _REFUSED = {
         "SELECT payload FROM billing.events",
     ],
     "analytics": ["SELECT * FROM billing.customers"],
+    "console": [
+        "UPDATE billing.customers SET email = 'a@b.example'",
+        "UPDATE billing.events SET payload = NULL",
+        "DELETE FROM billing.audit_log",
+        "DELETE FROM billing.dead_letters",
+    ],
     "operator": ["ALTER TABLE billing.events ADD COLUMN x int", "CREATE TABLE billing.x (x int)"],
     "reader": ["UPDATE billing.customers SET email = NULL", "DELETE FROM billing.events"],
 }

@@ -185,6 +185,7 @@ _FILL = {
     "amount, currency, status) "
     "SELECT 'pay_' || n, '', 'in_' || n, 'cs_' || n, 'ch_' || n, 'pi_' || n, 'cus_' || n, 1, 'eur', 'pending'",
     "payment_links": "(account, stripe_id, payment_id, kind) SELECT '', 'in_' || n, 'pay_' || n, 'invoice'",
+    "object_owners": "(account, stripe_id, customer_id) SELECT '', 'ch_' || n, 'cus_' || n",
     "payment_methods": "(account, payment_method_id, customer_id) SELECT '', 'pm_' || n, 'cus_' || n",
     "disputes": "(account, dispute_id, amount, currency, status) SELECT '', 'dp_' || n, 1, 'eur', 'lost'",
     "timers": "(timer_key, account, customer_id, kind, subject, due_at, status, event_id) SELECT "
