@@ -39,6 +39,7 @@ class Needs:
     """What this system needs of one topic. Times are days; None is no bound."""
 
     cleanup: str
+    """`delete`, or `compact`: then the topic may also delete what is old (streams/faust/changelog.py)."""
     max_bytes: int | None = None
     least_days: int | None = None
     most_days: int | None = None
@@ -57,7 +58,9 @@ def differences(found: Found, needs: Needs) -> list[str]:
     config = found.config
     if config is None:
         return lines
-    if (policy := config.get("cleanup.policy", "")) != needs.cleanup:
+    policy = config.get("cleanup.policy", "")
+    policies = set(policy.split(","))
+    if needs.cleanup not in policies or (needs.cleanup == "delete" and len(policies) > 1):
         differs("cleanup.policy", policy, needs.cleanup)
     size = _number(config, "max.message.bytes")
     if needs.max_bytes is not None and size is not None and size < needs.max_bytes:

@@ -60,3 +60,15 @@ def test_T18_one_broker_needs_one_replica_in_sync() -> None:
     assert differences(_found({"min.insync.replicas": "2"}, 1), replace(_EVENTS, replicas=1)) == [
         "billing.events: min.insync.replicas is 2, wanted at most 1, or nothing can be stored"
     ]
+
+
+def test_T18_a_changelog_is_compacted_and_may_delete_what_is_old() -> None:
+    changelog = Needs(cleanup="compact")
+    for policy in ("compact", "compact,delete", "delete,compact"):
+        assert differences(_found({"cleanup.policy": policy}), changelog) == []
+    assert differences(_found({"cleanup.policy": "delete"}), changelog) == [
+        "billing.events: cleanup.policy is delete, wanted compact"
+    ]
+    assert differences(_found({"cleanup.policy": "compact,delete"}), _EVENTS) == [
+        "billing.events: cleanup.policy is compact,delete, wanted delete"
+    ]
