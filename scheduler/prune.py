@@ -15,7 +15,7 @@ from sinks.postgres.prune import ACTION
 from sinks.postgres.tables import audit_log
 
 RUNS = Counter("billing_prune_runs", "Scheduled runs of billing prune, by outcome", ["outcome"])
-PRUNED = Counter("billing_pruned_rows", "Rows whose contents or which scheduled runs of billing prune ended")
+PRUNED = Counter("billing_pruned_rows", "Rows that scheduled runs of billing prune deleted or emptied")
 
 
 class PruneSchedule(RepeatedTask):
