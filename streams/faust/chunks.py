@@ -104,6 +104,8 @@ class ChunkConsumer(Consumer):
         """Partitions of the current fetch that were sought back; the rest of their records in it is skipped."""
         self._seeking = 0
         """The seeks that run now. Faust seeks at the end of a recovery, while the fetcher runs."""
+        self._skipped: set[TP] = set()
+        """Partitions whose records were fetched during a seek. After it they are read from where it ended."""
         self._moves = 0
         """Counts changes of the read position (seek, rebalance). A chunk in delivery during a change may be lost."""
 
@@ -122,6 +124,7 @@ class ChunkConsumer(Consumer):
 
     async def _deliver_next(self) -> int:
         """Delivers the fetched records; returns how many of them belong to the agents' topics."""
+        await self._return_to_skipped()
         fetched, active = await self._wait_next_records(timeout=1.0)
         if not fetched or self.should_stop:
             return 0
@@ -133,7 +136,9 @@ class ChunkConsumer(Consumer):
             if active is not None and tp not in active:
                 continue
             if self._is_ours(tp):
-                if not self._seeking:  # else they are fetched again, from where the seek ends
+                if self._seeking:
+                    self._skipped.add(tp)
+                else:
                     for_agents[tp] = records
             else:
                 await self._deliver_singly(tp, records)
@@ -144,6 +149,12 @@ class ChunkConsumer(Consumer):
                 break
             count += await self._deliver(chunk)
         return count
+
+    async def _return_to_skipped(self) -> None:
+        while self._skipped and not self._seeking:
+            tp = self._skipped.pop()
+            if tp in self.assignment() and (start := self._read_offset[tp]) is not None:
+                await self._seek(tp, start)
 
     async def _seek_back(self) -> None:
         """Seeks during a rebalance. It may fail, because Faust seeks again at the end of the rebalance."""

@@ -220,8 +220,13 @@ async def test_a_read_position_that_moves_during_a_seek_is_not_taken_for_a_commi
 async def test_nothing_is_delivered_while_the_position_is_sought(tmp_path: Path) -> None:
     """Faust seeks at the end of a recovery while the fetcher runs. Its records are from before the seek."""
     during: list[int] = []
+    sought: list[tuple[int, int]] = []
 
     class Fetching(Unconnected):
+        async def _seek(self, partition: TP, offset: int) -> None:
+            if not self._seeking:
+                sought.append((partition.partition, offset))
+
         async def _wait_next_records(self, *_: Any, **__: Any) -> Any:
             return fetch_of({0: 30}), None
 
@@ -234,3 +239,4 @@ async def test_nothing_is_delivered_while_the_position_is_sought(tmp_path: Path)
     consumer.flow_active = True
     assert (during, consumer.chunks) == ([0], [])
     assert await consumer._deliver_next() == 30
+    assert sought == [(0, 0)], "the broker's client has passed the records: it has to go back for them"
