@@ -89,7 +89,7 @@ def test_tiny_chunks_are_given_up(gateway: Served) -> None:
             small = event()
             seconds = sorted(post(gateway.port, small, signed(small)).seconds for _ in range(20))
         finally:
-            stopping.set()  # else the pool would wait for the senders for ever
+            stopping.set()  # else the pool waits for the senders without end
     assert seconds[-4] < 1.0
 
 
