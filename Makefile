@@ -14,7 +14,7 @@ LIVES ?= 10000
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test unit services services-stop check bench soak scale fuzz
+.PHONY: help install demo up down test unit services services-stop chart-tools check bench soak scale fuzz
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ services: $(STAMP) ## Keep a broker and a Postgres running for pytest (services-
 
 services-stop: $(STAMP)
 	@$(BIN)/python -m tests.services stop
+
+chart-tools: $(STAMP) ## Install what only the tests of the Helm chart need (100 MB)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements-chart.lock
 
 check: $(STAMP) ## Check lint, format, types, imports and the contract
 	$(BIN)/ruff check .

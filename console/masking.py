@@ -62,7 +62,7 @@ def _without_person(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def hidden(value: Any) -> Any:
-    """Returns the value with each text in it masked. The first letter stays, so that two people can be told apart."""
+    """Returns the value with each text in it masked. The first letter stays, to distinguish two people."""
     if isinstance(value, str):
         return _mail(value) if "@" in value else f"{value[:1]}{HIDDEN}" if value else value
     if isinstance(value, Mapping):

@@ -72,7 +72,7 @@ class Destination(BaseModel):
 
     url: Annotated[str, AfterValidator(_is_url)]
     events: tuple[str, ...] = ("*",)
-    """The types it receives; `*` stands for any characters: `access.*`."""
+    """The types it receives; `*` matches any characters: `access.*`."""
     secrets: tuple[SecretStr, ...] = Field((), max_length=2)
     """`whsec_` and base64; two while a secret is rotated: each request then has both signatures."""
     allow_networks: tuple[Network, ...] = ()

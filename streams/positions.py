@@ -35,8 +35,8 @@ class Positions:
     ) -> None:
         """`drop` is called with partitions whose settled ids the database does not have.
 
-        `topic_ids` are the ids that Kafka gave the topics at their creation; without one, topics are told apart by
-        their length.
+        `topic_ids` are the ids that Kafka gave the topics at their creation; without one, a new topic is recognized by
+        its length.
         """
         self._store = store
         self._drop = drop
@@ -185,6 +185,6 @@ class Positions:
 
 def _behind(topic: str, partition: int, stored: int, standing: int) -> DatabaseBehind:
     return DatabaseBehind(
-        f"{topic}/{partition}: the database stands at {stored}, but {standing} was committed. It was restored or "
+        f"{topic}/{partition}: the database has reached {stored}, but {standing} was committed. It was restored or "
         "replaced; the next start reads again from its position"
     )

@@ -87,7 +87,7 @@ class Processor:
     kafka_keeps: KafkaKeeps = field(default_factory=KafkaKeeps)
     brake: Brake = field(default_factory=Brake)
     positions: Positions | None = None
-    """Where the group stands. None for a rebuild and other one-off runs."""
+    """The group's positions. None for a rebuild and other one-off runs."""
     bury: frozenset[tuple[str, int, int]] = frozenset()
     """Records (topic, partition, offset) that are dead-lettered without being read: an operator's last resort."""
     is_last_look: bool = False

@@ -41,7 +41,7 @@ class FaultyMailbox:
         self.rejected_recipients: set[str] = set()
         """Addresses that are always refused with 550."""
         self.rcpt_answers: dict[str, str] = {}
-        """Answers to RCPT by address; `{}` stands for the address."""
+        """Answers to RCPT by address; `{}` is replaced by the address."""
         self.rcpt_answer_to_all: str | None = None
         self.helo_names: list[str] = []
         """The names that clients gave in EHLO."""

@@ -22,7 +22,7 @@ def adopt(
     """Give the worker's consumer group to this database. Stop the workers first.
 
     A group belongs to one database, and a worker with another one refuses to start. After a deliberate move to a new
-    database, this makes the new one the owner; its workers then read the log from where that database stands.
+    database, this makes the new one the owner; its workers then read the log from the position that it has reached.
 
     Example: billing adopt
 

@@ -1,4 +1,4 @@
-"""`billing status`: what needs attention, the worst first, and how the schedules stand."""
+"""`billing status`: what needs attention, the worst first, and the state of the schedules."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ class Repartition:
                         applied = None  # of an earlier topic with this name
                     if applied is not None and applied.next_offset < at:
                         raise TopicsUnusable(
-                            f"{self._topic}/{partition}: the database stands at {applied.next_offset}, and {group} "
+                            f"{self._topic}/{partition}: the database has reached {applied.next_offset}, and {group} "
                             f"has committed {at}: let its workers catch up before the count changes"
                         )
                     at = max(at, applied.next_offset if applied is not None else 0)

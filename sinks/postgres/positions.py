@@ -1,4 +1,4 @@
-"""Where a consumer group stands in each partition, according to the database (docs/decisions.md 5).
+"""The position of a consumer group in each partition, according to the database (docs/decisions.md 5).
 
 Each batch's transaction writes the offset up to which this database has its effects. The group's committed offset and
 the table of settled ids are caches of it: when they claim more, the database was restored, replaced or promoted.

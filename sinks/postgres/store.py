@@ -170,7 +170,7 @@ class Transaction:
         return found
 
     async def positions(self, group: str, topic: str, partitions: Iterable[int]) -> dict[int, Position]:
-        """Returns where the group stands according to this database (sinks/postgres/positions.py)."""
+        """Returns the group's positions according to this database (sinks/postgres/positions.py)."""
         with classified():
             return await positions.read(self._connection, group, topic, sorted(partitions))
 

@@ -246,12 +246,12 @@ class ChunkConsumer(Consumer):
                     await self._seek(tp, earliest)
                     self._read_offset[tp] = earliest
             if self.transport.resume is not None and committed:
-                await self._resume_where_the_database_stands(self.transport.resume, committed)
+                await self._resume_at_the_positions(self.transport.resume, committed)
         finally:
             self._seeking -= 1
             self._moves += 1  # a chunk begun during the seek was fetched before it, too
 
-    async def _resume_where_the_database_stands(self, resume: Resume, committed: Mapping[TP, int | None]) -> None:
+    async def _resume_at_the_positions(self, resume: Resume, committed: Mapping[TP, int | None]) -> None:
         """Seeks back where the database has less than the group has committed (streams/positions.py)."""
         begins, ends = await self.earliest_offsets(*committed), await self.highwaters(*committed)
         for topic in {tp.topic for tp in committed}:

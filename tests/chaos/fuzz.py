@@ -23,6 +23,7 @@ import psutil
 
 from tests.chaos.odd import good_event, hostile_request, odd_event, signed
 from tests.kits.systemkit import RiggedSystem, fetch, running_system
+from tests.waiting import TooLate, eventually
 
 _PROCESSES = ("gateway", "worker-1", "dispatcher", "scheduler")
 _ANSWER_WITHIN_S = 10.0
@@ -163,11 +164,14 @@ async def _watch(figures: Figures, pids: dict[str, int], total: int, done: async
 
 async def _unsettled(system: RiggedSystem, figures: Figures) -> int:
     """Wait until each accepted event has a row in the ledger. Return how many have none at the end."""
-    deadline, missing = time.monotonic() + _SETTLED_WITHIN_S, set(figures.accepted)
-    while missing and time.monotonic() < deadline:
-        await asyncio.sleep(1)
-        rows = await fetch(system, _SETTLED, list(missing))
-        missing -= {row["event_id"] for row in rows}
+    missing = set(figures.accepted)
+
+    async def none_is_missing() -> bool:
+        missing.difference_update(row["event_id"] for row in await fetch(system, _SETTLED, list(missing)))
+        return not missing
+
+    with suppress(TooLate):  # the report names their number
+        await eventually(none_is_missing, within_s=_SETTLED_WITHIN_S, every_s=1.0)
     return len(missing)
 
 

@@ -130,7 +130,7 @@ async def test_T11_a_database_restored_under_a_running_worker_ends_it_and_its_ne
         await until_applied(rig, 40)
         await copies.restore()
         assert await asyncio.to_thread(process.wait, 60) == ExitCode.STUCK
-    assert "the database stands at" in log_of(rig)
+    assert "the database has reached" in log_of(rig)
     await applied_and_stopped(rig, 40)
 
 

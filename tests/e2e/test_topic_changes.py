@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -30,6 +29,7 @@ from tests.kits.workerkit import (
     until,
     until_applied,
 )
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -47,13 +47,16 @@ def _grow(rig: ReplayKit, topic: str, count: int) -> None:
 
 async def _until_shown(port: int, text: str) -> None:
     """Wait until /readyz shows the text."""
-    shown = ""
-    async with aiohttp.ClientSession() as session, asyncio.timeout(60):
-        while text not in shown:
-            with contextlib.suppress(aiohttp.ClientConnectionError):
+    async with aiohttp.ClientSession() as session:
+
+        async def is_shown() -> bool:
+            try:
                 async with session.get(f"http://127.0.0.1:{port}/readyz") as response:
-                    shown = await response.text()
-            await asyncio.sleep(0.2)
+                    return text in await response.text()
+            except aiohttp.ClientConnectionError:
+                return False
+
+        await eventually(is_shown, f"/readyz to show {text!r}", every_s=0.2)
 
 
 def _count(rig: ReplayKit, topic: str) -> int:

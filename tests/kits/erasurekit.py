@@ -35,7 +35,7 @@ from tests.kits.rulekit import DAY, NOW, at
 
 JANE = {"email": "jane.erasable@example.com", "name": "Jane Erasable"}
 LAST4 = "z9q7"
-"""Stands for the last digits of the card. Random ids (hexadecimal), times and amounts cannot contain it."""
+"""In place of the last digits of the card. Random ids (hexadecimal), times and amounts cannot contain it."""
 NEEDLES = ("jane", "erasable", LAST4)
 """Lower-case texts that identify the customer: the name and the last digits of the card."""
 LATE = NOW + 10 * DAY

@@ -91,13 +91,19 @@ async def applied_and_stopped(rig: ReplayKit, count: int) -> None:
     """Run a worker until `count` events are applied, then stop it in order."""
     with running_worker(rig) as process:
         await until_applied(rig, count)
-        await asyncio.sleep(1.5)  # the commit interval: Kafka then claims the same as the database
+        await eventually(lambda: asyncio.to_thread(_is_all_committed, rig), "the group's commit", within_s=WITHIN_S)
         process.terminate()
         assert await asyncio.to_thread(process.wait, 30) == ExitCode.DONE
 
 
 def billing(rig: ReplayKit, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return clikit.billing(arguments, environment(rig, **settings))
+
+
+def _is_all_committed(rig: ReplayKit) -> bool:
+    """Whether Kafka claims the same as the database after all records were read."""
+    positions = group_positions(rig)
+    return bool(positions) and not any(position.lag for position in positions.values())
 
 
 def group_positions(rig: ReplayKit) -> dict[int, GroupPosition]:

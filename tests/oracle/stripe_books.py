@@ -111,7 +111,7 @@ def _subscriptions(books: Books, config: Config) -> Iterator[tuple[str, Expected
 
 
 def _planned_item(subscription: Json, config: Config) -> Json | None:
-    """The item whose price a plan names; of several, that of the plan which stands last in the config."""
+    """The item whose price a plan names; of several, that of the last plan in the config."""
     order = list(config.plans)
     named = [
         (order.index(plan), item)

@@ -19,6 +19,7 @@ WORDS = {
     r"beside the flow": "what the module does",
     r"(?:came|comes|come|coming|became|becomes|become) of": "result, outcome",
     r"under way": "in flight, running",
+    r"stands(?! still)": "is, has reached, means",
     r"in hand(?!-)": "in flight, being processed, claimed",
     r"anew": "again",
     r"for ever": "no limit, permanently",

@@ -130,7 +130,7 @@ dead_letters = Table(
     one_of("status", *LETTER_STATUSES),
 )
 
-# Where each consumer group stands in each partition; written in the transaction of each batch.
+# The position of each consumer group in each partition; written in the transaction of each batch.
 positions = Table(
     "positions",
     metadata,

@@ -103,7 +103,7 @@ async def test_inputs_that_once_stopped_every_worker_have_one_letter_with_their_
 
 
 async def test_what_the_store_refuses_even_of_the_burial_leaves_id_place_and_outcome(bench: ProcessorKit) -> None:
-    """A constraint stands for any refusal that the bounds on texts do not know."""
+    """The constraint is an example of a refusal that the bounds on texts do not know."""
     await bench.rows("ALTER TABLE billing.dead_letters ADD CHECK (message NOT LIKE '%not allowed%')")
     await bench.rows("ALTER TABLE billing.events ADD CHECK (customer_id <> 'cus_u1' OR outcome <> 'dead')")
 

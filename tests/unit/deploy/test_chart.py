@@ -12,6 +12,10 @@ from ops.cli import COMMANDS
 from schemas.settings import Settings
 from tests.paths import ROOT
 
+_REASON = "Helm and the schemas of Kubernetes are 100 MB: `make chart-tools` installs them"
+helm = pytest.importorskip("helm_python", reason=_REASON)
+validator = pytest.importorskip("kubernetes_validate", reason=_REASON)
+
 CHART = ROOT / "deploy" / "helm" / "billing-stream"
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 LEAST = {"settings": {"BILLING_KAFKA_BOOTSTRAP": "kafka:9092"}, "config": 'mode = "test"\n'}
@@ -35,7 +39,6 @@ KUBERNETES = "1.31"
 
 
 def rendered(values: dict[str, Any]) -> list[dict[str, Any]]:
-    helm = pytest.importorskip("helm_python", reason="pip install helm-python-sdk")
     chart = helm.Chart.load(str(CHART))
     manifests = chart.render(values, name="billing", namespace="billing", is_install=True)
     pages = [text for path, text in sorted(manifests.items()) if path.endswith(".yaml")]
@@ -80,7 +83,6 @@ def test_each_setting_that_the_chart_sets_exists() -> None:
 
 @pytest.mark.parametrize("values", [LEAST, ALL], ids=["least", "all"])
 def test_kubernetes_accepts_every_manifest(values: dict[str, Any]) -> None:
-    validator = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
     own = [document for document in rendered(values) if "monitoring.coreos.com" not in document["apiVersion"]]
     assert len(own) > 10
     for document in own:
@@ -88,7 +90,6 @@ def test_kubernetes_accepts_every_manifest(values: dict[str, Any]) -> None:
 
 
 def test_helm_finds_nothing_to_improve() -> None:
-    helm = pytest.importorskip("helm_python", reason="pip install helm-python-sdk")
     report = helm.lint(str(CHART), LEAST, strict=True)
     assert report["errors"] == []
     assert [message for message in report["messages"] if message["severity"] > 1] == []
@@ -123,7 +124,6 @@ def test_workers_keep_their_membership_and_never_outnumber_the_partitions() -> N
     assert scaler["maxReplicas"] == 12
     assert scaler["metrics"][0]["external"]["metric"]["name"] == "billing_consumer_lag_records"
     assert "replicas" not in worker["spec"]
-    helm = pytest.importorskip("helm_python", reason="pip install helm-python-sdk")
     with pytest.raises(helm.HelmError, match="13 workers for 12 partitions"):
         rendered({**LEAST, "processes": {"worker": {"replicas": 13}}})
 
@@ -188,7 +188,6 @@ def test_the_alarms_lead_to_the_docs_of_the_team() -> None:
     ],
 )
 def test_wrong_values_are_refused_with_their_name(values: dict[str, Any], message: str) -> None:
-    helm = pytest.importorskip("helm_python", reason="pip install helm-python-sdk")
     chart = helm.Chart.load(str(CHART))
 
     def install() -> None:

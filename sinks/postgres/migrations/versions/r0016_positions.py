@@ -1,4 +1,4 @@
-"""Where each consumer group stands in each partition, and the id of this database.
+"""The position of each consumer group in each partition, and the id of this database.
 
 Old databases have no positions: the group's committed offsets are taken over once (streams/positions.py).
 """

@@ -35,6 +35,7 @@ from sinks.postgres.rows import Flush
 from sinks.postgres.statements import as_texts
 from sinks.postgres.store import Store
 from tests.kits.storekit import NOW, ask, known, loaded, write
+from tests.waiting import eventually
 
 REF = ("", "cus_1")
 
@@ -304,7 +305,7 @@ async def test_payments_joined_while_the_load_waits_are_loaded_with_all_links(
         view.save(link("ch_j", "pay_a", LinkKind.CHARGE))
         await joining.flush(Flush(view))
         loading_ = asyncio.create_task(loaded(peopled, refs))
-        await _waits_for_a_lock(database)
+        await eventually(lambda: ask(database, _WAITERS), "the load to wait for a lock")
     rows = await loading_
     assert {row.stripe_id for row in rows if isinstance(row, PaymentLink)} == {"pi_j", "ch_j", "in_j"}
     assert [row.payment_id for row in rows if isinstance(row, Payment)] == ["pay_a"]
@@ -313,9 +314,3 @@ async def test_payments_joined_while_the_load_waits_are_loaded_with_all_links(
 _WAITERS = """
 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
-
-
-async def _waits_for_a_lock(database: SecretStr) -> None:
-    async with asyncio.timeout(30):
-        while not await ask(database, _WAITERS):  # noqa: ASYNC110  # nothing in this process tells
-            await asyncio.sleep(0.01)
