@@ -9,9 +9,11 @@ A message is thin: ids, statuses and amounts, no data on a person. `data` begins
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from schemas.feed_settings import NotificationType
 
 
 class _Open(BaseModel):
@@ -108,20 +110,7 @@ class DunningData(ChangeOrigin, DunningFacts):
 class ChangeMessage(_Open):
     """The body of a notification, and the value of a record of the topic of changes."""
 
-    type: Literal[
-        "access.changed",
-        "subscription.created",
-        "subscription.updated",
-        "subscription.ended",
-        "payment.succeeded",
-        "payment.failed",
-        "payment.refunded",
-        "payment.disputed",
-        "payment.fulfilled",
-        "payment.closed",
-        "payment.lost",
-        "dunning.step",
-    ]
+    type: NotificationType
     timestamp: AwareDatetime
     """When it happened. It is not in the order of the changes: `data.version` is."""
     data: AccessData | SubscriptionData | PaymentData | DunningData

@@ -7,14 +7,14 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from schemas.network import Network, is_reachable
 
-TYPES = (
+NotificationType = Literal[
     "access.changed",
     "subscription.created",
     "subscription.updated",
@@ -27,8 +27,8 @@ TYPES = (
     "payment.closed",
     "payment.lost",
     "dunning.step",
-)
-"""The types of notifications."""
+]
+TYPES: tuple[str, ...] = get_args(NotificationType)
 
 TOPIC = "topic"
 """The name of the destination that is Kafka's topic of changes. No destination of the config may have it."""

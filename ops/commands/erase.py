@@ -11,44 +11,29 @@ import typer
 from eventlog.append import EventAppender
 from eventlog.retention import kafka_keeps
 from ops.commands.acting import entry_for
-from ops.commands.terminal import (
-    Column,
-    exits,
-    fail,
-    note,
-    refuse,
-    run_or_exit,
-    say,
-    say_json,
-    settings_or_exit,
-    show_rows,
-)
+from ops.commands.person import BOUNDS, Account, By, Json, Reason, Who, show_counts
+from ops.commands.terminal import exits, fail, note, refuse, run_or_exit, say, say_json, settings_or_exit
 from recovery.privacy.erasing import Eraser, Erasure
 from recovery.privacy.subjects import Subjects, find_subjects
 from schemas.settings import Settings, load_config
 from schemas.timing import utc_now
-from sinks.postgres.pool import SessionTimeouts, connect
+from sinks.postgres.pool import connect
 
-_BOUNDS = SessionTimeouts(statement_s=600.0)
 _COMMAND = "erase"
 
 
 def erase(
-    who: Annotated[str, typer.Argument(help="Customer id (cus_…), user id, or e-mail address, also of a guest.")],
-    reason: Annotated[
-        str | None, typer.Option(help="Why, for the audit log. Addresses in it are replaced by a digest.")
-    ] = None,
-    account: Annotated[
-        str | None, typer.Option(help="Only this connected account (acct_…); '' for your own. Default: every one.")
-    ] = None,
+    who: Who,
+    reason: Reason = None,
+    account: Account = None,
     every: Annotated[bool, typer.Option("--all", help="Allow it for several customers. See --dry-run first.")] = False,
     even_if_running: Annotated[
         bool, typer.Option("--even-if-running", help="Allow it for a customer whose subscription is running.")
     ] = False,
-    by: Annotated[str | None, typer.Option(help="Your name, for the audit log. Default: the system user.")] = None,
+    by: By = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; print the rows per table.")] = False,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the worker.")] = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Erase personal data at the request of the person. Ids, amounts, times and statuses stay for bookkeeping.
 
@@ -68,7 +53,7 @@ def erase(
         config = load_config(settings.config_path)
 
     async def work() -> tuple[Subjects, list[Erasure]]:
-        connection = await connect(settings.database_url, application="billing-erase", bounds=_BOUNDS)
+        connection = await connect(settings.database_url, application="billing-erase", bounds=BOUNDS)
         try:
             subjects = await find_subjects(connection, who, account=account)
             eraser = Eraser(connection, config.mode.livemode, utc_now, wait_s=wait)
@@ -124,11 +109,7 @@ def _show(subjects: Subjects, done: Sequence[Erasure], *, is_dry: bool, as_json:
         say_json({"dry_run": is_dry, "erasures": rows})
         return
     for one in done:
-        show_rows(
-            [Column("table"), Column("rows", right=True)],
-            [(name, rows) for name, rows in one.counts.items()],
-            title=one.name,
-        )
+        show_counts(one.name, one.counts)
         say(f"{one.total} rows {'would be' if is_dry else 'were'} erased")
     running = [id_ for one in subjects.customers for id_ in one.running]
     if is_dry and running:

@@ -8,29 +8,25 @@ from typing import Annotated
 import typer
 
 from ops.commands.acting import entry_for
-from ops.commands.terminal import Column, database_or_exit, fail, refuse, run_or_exit, say, say_json, show_rows
+from ops.commands.person import BOUNDS, Account, By, Json, Reason, Who, show_counts
+from ops.commands.terminal import database_or_exit, fail, refuse, run_or_exit, say, say_json
 from recovery.privacy.exporting import Exported, export_data
 from recovery.privacy.subjects import find_subjects
-from sinks.postgres.pool import SessionTimeouts, connect
+from sinks.postgres.pool import connect
 
-_BOUNDS = SessionTimeouts(statement_s=600.0)
 _COMMAND = "export"
 
 
 def export(
-    who: Annotated[str, typer.Argument(help="Customer id (cus_…), user id, or e-mail address, also of a guest.")],
-    reason: Annotated[
-        str | None, typer.Option(help="Why, for the audit log. Addresses in it are replaced by a digest.")
-    ] = None,
+    who: Who,
+    reason: Reason = None,
     output: Annotated[
         Path, typer.Option(file_okay=False, exists=True, help="The folder for the archives, one per customer.")
     ] = Path(),
-    account: Annotated[
-        str | None, typer.Option(help="Only this connected account (acct_…); '' for your own. Default: every one.")
-    ] = None,
-    by: Annotated[str | None, typer.Option(help="Your name, for the audit log. Default: the system user.")] = None,
+    account: Account = None,
+    by: By = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; print the rows per table.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write everything that is stored on a person: a ZIP with JSON for programs and CSV for people.
 
@@ -47,7 +43,7 @@ def export(
     settings = database_or_exit(_COMMAND)
 
     async def work() -> list[Exported]:
-        connection = await connect(settings.database_url, application="billing-export", bounds=_BOUNDS)
+        connection = await connect(settings.database_url, application="billing-export", bounds=BOUNDS)
         try:
             subjects = await find_subjects(connection, who, account=account)
             folder = None if dry_run else output
@@ -66,9 +62,5 @@ def export(
         say_json({"dry_run": dry_run, "exports": rows})
         return
     for one in done:
-        show_rows(
-            [Column("table"), Column("rows", right=True)],
-            [(name, rows) for name, rows in one.counts.items()],
-            title=one.name,
-        )
+        show_counts(one.name, one.counts)
         say(f"{sum(one.counts.values())} rows{f' in {one.path}' if one.path is not None else ' (dry run)'}")

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from ops.commands.acting import entry_for, keys_or_all
-from ops.commands.terminal import (
-    Column,
-    database_or_exit,
-    fail,
-    note,
-    refuse,
-    run_or_exit,
-    say,
-    say_cut,
-    say_json,
-    settings_and_config,
-    show_rows,
-)
+from ops.commands.acting import entry_for
+from ops.commands.outbox_rows import OutboxCommand
+from ops.commands.terminal import Column, fail, say, say_json, settings_and_config, show_rows
 from ops.runtime.exit_codes import ExitCode
 from schemas.feed_secrets import new_secret
 from schemas.feed_settings import TOPIC
@@ -34,7 +22,30 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-T = TypeVar("T")
+NOTIFICATIONS = OutboxCommand(
+    claims=Notifications,
+    noun="notification",
+    columns=(
+        Column("key"),
+        Column("type"),
+        Column("customer"),
+        Column("version", right=True, whole=True),
+        Column("status"),
+        Column("tries", right=True),
+        Column("queued", whole=True),
+        Column("last error"),
+    ),
+    cells=lambda row: (
+        row["notification_key"],
+        row["type"],
+        row["customer_id"],
+        row["version"],
+        row["status"],
+        row["attempts"],
+        f"{row['queued_at']:%Y-%m-%d %H:%M}",
+        row["last_error"],
+    ),
+)
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
 
@@ -64,7 +75,7 @@ def status(as_json: _Json = False) -> None:
         async with notifications.connection() as connection:
             return {state.destination: state for state in await receivers.states(connection)}
 
-    found = _with_notifications("feed status", work)
+    found = NOTIFICATIONS.ask("feed status", work)
     named = [*config.feed.destinations, *([TOPIC] if config.feed.topic else [])]
     states = [found.get(name) or receivers.ReceiverState(name, None, None, None, 0, 0) for name in named]
     states += [state for name, state in found.items() if name not in named and (state.queued or state.failed)]
@@ -115,43 +126,10 @@ def ls(
     Example: billing feed ls --all --customer cus_123
     """
     wanted = None if every else status.value
-    rows, total = _with_notifications(
+    rows, total = NOTIFICATIONS.ask(
         "feed ls", lambda feed: feed.listed(status=wanted, kind=type_, customer_id=customer, limit=limit)
     )
-    if as_json:
-        for row in rows:
-            say_json(row)
-        say_cut(len(rows), total, as_json=True)
-        return
-    if not rows:
-        say(f"no {wanted + ' ' if wanted else ''}notifications")
-        return
-    show_rows(
-        (
-            Column("key"),
-            Column("type"),
-            Column("customer"),
-            Column("version", right=True, whole=True),
-            Column("status"),
-            Column("tries", right=True),
-            Column("queued", whole=True),
-            Column("last error"),
-        ),
-        [
-            (
-                row["notification_key"],
-                row["type"],
-                row["customer_id"],
-                row["version"],
-                row["status"],
-                row["attempts"],
-                f"{row['queued_at']:%Y-%m-%d %H:%M}",
-                row["last_error"],
-            )
-            for row in rows
-        ],
-    )
-    say_cut(len(rows), total, as_json=False)
+    NOTIFICATIONS.show(rows, total, wanted=wanted, as_json=as_json)
 
 
 @app.command("requeue")
@@ -167,19 +145,14 @@ def requeue(
 
     Exits 1 if a given key does not belong to a failed notification.
     """
-    if bool(keys) == every:
-        refuse("feed requeue", "give keys or --all")
-    chosen = None if every else list(keys or ())
-    entry = entry_for("feed requeue", filter=keys_or_all(chosen, type=type_, limit=limit))
-    done = _with_notifications(
-        "feed requeue", lambda feed: feed.requeue(keys=chosen, kind=type_, limit=limit, entry=entry)
+    NOTIFICATIONS.change(
+        "feed requeue",
+        keys,
+        every,
+        lambda feed, chosen, entry: feed.requeue(keys=chosen, kind=type_, limit=limit, entry=entry),
+        type=type_,
+        limit=limit,
     )
-    for key in done:
-        say(key)
-    missing = sorted(set(chosen or ()) - set(done))
-    note(f"{len(done)} requeued")
-    if missing:
-        fail("feed requeue", f"not a failed notification: {', '.join(missing)}")
 
 
 @app.command("enable")
@@ -198,7 +171,7 @@ def enable(destination: Annotated[str, typer.Argument(help="The destination's na
                 await record(connection, entry_for("feed enable", target=destination))
             return is_enabled
 
-    if not _with_notifications("feed enable", work):
+    if not NOTIFICATIONS.ask("feed enable", work):
         fail("feed enable", f"{destination} is not disabled: billing feed status lists the destinations")
     say(f"{destination} is enabled")
 
@@ -218,18 +191,3 @@ def _word(state: receivers.ReceiverState, named: list[str]) -> str:
     if state.disabled_at is not None:
         return "disabled"
     return "failing" if state.failing_since is not None else "ok"
-
-
-def _with_notifications(command: str, work: Callable[[Notifications], Awaitable[T]]) -> T:
-    settings = database_or_exit(command)
-
-    async def go() -> T:
-        opened = await Notifications.connect(
-            settings.database_url, claimer="operator", pool_size=1, application="billing-ops"
-        )
-        try:
-            return await work(opened)
-        finally:
-            await opened.close()
-
-    return run_or_exit(command, go)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -41,12 +41,15 @@ from sinks.outbox.loop import OutboxLoop
 from sinks.outbox.wakeup import listen
 from sinks.postgres.gauges import StoreGauges
 from sinks.postgres.outboxes import EMAILS, EXPORTS, NOTIFICATIONS, STRIPE_CALLS
+from sinks.postgres.outboxes import Outbox as DeclaredOutbox
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey, parse_base, parse_key
 from sinks.stripe_calls.caller import Caller
 from sinks.stripe_calls.calls import Calls
 from sinks.stripe_calls.dispatcher import LANES, CallDispatcher
 from sinks.stripe_calls.metrics import CallMetrics
+
+L = TypeVar("L", bound=OutboxLoop[Any])
 
 log = structlog.get_logger(__name__)
 
@@ -127,6 +130,16 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 @asynccontextmanager
+async def _woken(settings: Settings, outbox: DeclaredOutbox, loop: L) -> AsyncIterator[L]:
+    """Yield the loop, which Postgres wakes inside the block when rows of the outbox are queued."""
+    listener = asyncio.create_task(listen(settings.database_url, outbox.channel, loop.wake))
+    try:
+        yield loop
+    finally:
+        await _cancel(listener)
+
+
+@asynccontextmanager
 async def _mail_dispatcher(
     settings: Settings, config: Config, server: SmtpServer, composer: Composer, metrics: MailMetrics, claimer: str
 ) -> AsyncIterator[Dispatcher]:
@@ -134,11 +147,10 @@ async def _mail_dispatcher(
     name = helo_name(settings.smtp_helo_name, composer.sender.domain)
     senders = [MailSender(composer, SmtpLink(server, helo_name=name)) for _ in range(SENDERS)]
     dispatch = Dispatcher(outbox, senders, metrics, clock=utc_now, truth=MailTruth(config.mail))
-    listener = asyncio.create_task(listen(settings.database_url, EMAILS.channel, dispatch.wake))
     try:
-        yield dispatch
+        async with _woken(settings, EMAILS, dispatch):
+            yield dispatch
     finally:
-        await _cancel(listener)
         await outbox.close()
 
 
@@ -150,11 +162,10 @@ async def exporter(
     storage = Storage(settings.exports_place)
     orders = await ExportOrders.connect(settings.database_url, claimer=claimer, pool_size=2)
     running = Exporter(orders, storage, clock=clock, registry=registry)
-    listener = asyncio.create_task(listen(settings.database_url, EXPORTS.channel, running.wake))
     try:
-        yield running
+        async with _woken(settings, EXPORTS, running):
+            yield running
     finally:
-        await _cancel(listener)
         await orders.close()
 
 
@@ -180,11 +191,10 @@ async def call_dispatcher(
         event_log = EventAppender(settings.kafka, settings.events_topic, client_id="billing-stripe-calls")
         caller = Caller(api, RateLimit(settings.stripe_calls_per_second), event_log)
         running = CallDispatcher(calls, caller, CallMetrics(registry), clock=clock)
-        listener = asyncio.create_task(listen(settings.database_url, STRIPE_CALLS.channel, running.wake))
         try:
-            yield running
+            async with _woken(settings, STRIPE_CALLS, running):
+                yield running
         finally:
-            await _cancel(listener)
             await api.close()
             await asyncio.to_thread(event_log.close)
     finally:
@@ -218,9 +228,8 @@ async def feed_dispatcher(
         disable_after=timedelta(days=config.feed.disable_after_days),
         lanes=lanes,
     )
-    listener = asyncio.create_task(listen(settings.database_url, NOTIFICATIONS.channel, running.wake))
     try:
-        yield running
+        async with _woken(settings, NOTIFICATIONS, running):
+            yield running
     finally:
-        await _cancel(listener)
         await notifications.close()

@@ -76,21 +76,14 @@ class Outbox(Claims[QueuedMail]):
 
     def _read(self, row: asyncpg.Record, deadline: float) -> QueuedMail:
         return QueuedMail(
-            key=row["email_key"],
-            event_id=row["event_id"],
-            account=row["account"],
-            customer_id=row["customer_id"],
+            **self._claimed(row, deadline),
             template=row["template"],
             recipient=row["recipient"],
             locale=row["locale"],
             livemode=row["livemode"],
             data=orjson.loads(row["data"]),
-            attempts=row["attempts"],
             status=row["status"],
-            last_error=row["last_error"],
-            now=row["claimed_at"],
             age=row["age"],
-            deadline=deadline,
             customer_email=row["customer_email"],
             customer_locale=row["customer_locale"],
             customer_name=row["customer_name"],

@@ -101,15 +101,8 @@ class ExportOrders(Claims[ExportOrder]):
 
     def _read(self, row: asyncpg.Record, deadline: float) -> ExportOrder:
         return ExportOrder(
-            key=row["export_key"],
-            event_id=row["event_id"],
-            account=row["account"],
-            customer_id=row["customer_id"],
+            **self._claimed(row, deadline),
             organization_id=row["organization_id"],
             status=ExportStatus(row["status"]),
-            attempts=row["attempts"],
             location=row["location"],
-            last_error=row["last_error"],
-            now=row["claimed_at"],
-            deadline=deadline,
         )

@@ -75,10 +75,7 @@ class Notifications(Claims[QueuedNotification]):
 
     def _read(self, row: asyncpg.Record, deadline: float) -> QueuedNotification:
         return QueuedNotification(
-            key=row["notification_key"],
-            event_id=row["event_id"],
-            account=row["account"],
-            customer_id=row["customer_id"],
+            **self._claimed(row, deadline),
             livemode=row["livemode"],
             destination=row["destination"],
             message_id=row["message_id"],
@@ -86,10 +83,6 @@ class Notifications(Claims[QueuedNotification]):
             version=row["version"],
             occurred_at=row["occurred_at"],
             data=orjson.loads(row["data"]),
-            attempts=row["attempts"],
             status=row["status"],
-            last_error=row["last_error"],
-            now=row["claimed_at"],
             age=row["age"],
-            deadline=deadline,
         )

@@ -256,6 +256,12 @@ class Claims(ABC, Generic[C]):
     @abstractmethod
     def _read(self, row: asyncpg.Record, deadline: float) -> C: ...
 
+    def _claimed(self, row: asyncpg.Record, deadline: float) -> dict[str, Any]:
+        """Returns the fields that a claimed row of every outbox has, by name."""
+        names = ("event_id", "account", "customer_id", "attempts", "last_error")
+        key = {"key": row[self.queue.outbox.key], "now": row["claimed_at"], "deadline": deadline}
+        return key | {name: row[name] for name in names}
+
 
 async def _record(connection: Connection, entry: AuditEntry | None, count: int) -> None:
     """Records an action that has changed something, in its transaction."""

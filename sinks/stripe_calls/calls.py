@@ -62,20 +62,13 @@ class Calls(Claims[QueuedCall]):
 
     def _read(self, row: asyncpg.Record, deadline: float) -> QueuedCall:
         return QueuedCall(
-            key=row["call_key"],
-            event_id=row["event_id"],
-            account=row["account"],
-            customer_id=row["customer_id"],
+            **self._claimed(row, deadline),
             livemode=row["livemode"],
             method=row["method"],
             path=row["path"],
             params=orjson.loads(row["params"]),
             purpose=row["purpose"],
-            attempts=row["attempts"],
             status=row["status"],
-            last_error=row["last_error"],
-            now=row["claimed_at"],
             age=row["age"],
-            deadline=deadline,
             event_created=row["event_created"],
         )

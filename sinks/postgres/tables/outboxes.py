@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import BigInteger, Column, Index, Table
 from sqlalchemy import text as sql
+from sqlalchemy.schema import SchemaItem
 
 from sinks.postgres.columns import count, flag, json, one_of, text, time
 from sinks.postgres.tables.metadata import metadata
@@ -14,6 +17,37 @@ EMAIL_STATUSES = ("queued", "sending", "sent", "failed", "suppressed", "withheld
 CALL_STATUSES = ("queued", "calling", "done", "failed", "suppressed", "withheld")
 NOTIFICATION_STATUSES = ("queued", "sending", "sent", "failed", "suppressed", "withheld")
 EXPORT_STATUSES = ("queued", "working", "done", "failed", "expired", "deleted", "suppressed", "withheld")
+
+
+def delivery(
+    name: str,
+    statuses: Sequence[str],
+    *,
+    queued: str = "queued_at",
+    done: str = "sent_at",
+    due: Sequence[str] | None = None,
+) -> list[SchemaItem]:
+    """The columns and indexes by which the dispatcher claims, retries and lists the rows of one outbox.
+
+    `queued` and `done` name its columns of these times. `due` are the statuses that can be claimed, by default the
+    first two.
+    """
+    claimed = ", ".join(f"'{status}'" for status in due or statuses[:2])
+    return [
+        text("status", default=statuses[0]),
+        count("attempts"),
+        time(queued, null=False),
+        time("next_attempt_at", null=False),
+        text("claimed_by"),
+        time(done),
+        text("last_error"),
+        Index(f"{name}_due", "next_attempt_at", postgresql_where=sql(f"status in ({claimed})")),
+        Index(f"{name}_event", "event_id"),
+        Index(f"{name}_{queued.removesuffix('_at')}", queued),
+        Index(f"{name}_failed", queued, postgresql_where=sql("status = 'failed'")),
+        one_of("status", *statuses),
+    ]
+
 
 # The e-mail outbox. If `recipient` is null, the customer's address at the time of sending is used.
 emails = Table(
@@ -28,22 +62,11 @@ emails = Table(
     text("locale"),
     flag("livemode"),
     json("data"),
-    text("status", default="queued"),
-    count("attempts"),
-    time("queued_at", null=False),
-    time("next_attempt_at", null=False),
-    text("claimed_by"),
-    time("sent_at"),
     text("message_id"),
-    text("last_error"),
-    Index("emails_due", "next_attempt_at", postgresql_where=sql("status in ('queued', 'sending')")),
+    *delivery("emails", EMAIL_STATUSES),
     Index("emails_customer", "account", "customer_id"),
-    Index("emails_event", "event_id"),
-    Index("emails_queued", "queued_at"),
-    Index("emails_failed", "queued_at", postgresql_where=sql("status = 'failed'")),
     Index("emails_withheld", "queued_at", postgresql_where=sql("status = 'withheld'")),
     Index("emails_message", "message_id", postgresql_where=sql("message_id IS NOT NULL")),
-    one_of("status", *EMAIL_STATUSES),
 )
 
 # The outbox of calls to Stripe's API. `call_key` is also the idempotency key.
@@ -59,19 +82,8 @@ stripe_calls = Table(
     text("path", null=False),
     json("params"),
     text("purpose", default=""),
-    text("status", default="queued"),
-    count("attempts"),
-    time("queued_at", null=False),
-    time("next_attempt_at", null=False),
-    text("claimed_by"),
-    time("done_at"),
-    text("last_error"),
-    Index("stripe_calls_due", "next_attempt_at", postgresql_where=sql("status in ('queued', 'calling')")),
+    *delivery("stripe_calls", CALL_STATUSES, done="done_at"),
     Index("stripe_calls_customer", "account", "customer_id"),
-    Index("stripe_calls_event", "event_id"),
-    Index("stripe_calls_queued", "queued_at"),
-    Index("stripe_calls_failed", "queued_at", postgresql_where=sql("status = 'failed'")),
-    one_of("status", *CALL_STATUSES),
 )
 
 # Archives of all data on a customer (behaviours.md B6), see sinks/exports/orders.py. `location` is where the archive is
@@ -84,27 +96,18 @@ exports = Table(
     text("account", default=""),
     text("customer_id", null=False),
     text("organization_id", null=False),
-    text("status", default="queued"),
-    count("attempts"),
-    time("requested_at", null=False),
-    time("next_attempt_at", null=False),
     time("expires_at", null=False),
-    time("done_at"),
-    text("claimed_by"),
     text("location"),
     Column("bytes", BigInteger),
     text("sha256"),
-    text("last_error"),
-    Index(
-        "exports_due",
-        "next_attempt_at",
-        postgresql_where=sql("status in ('queued', 'working', 'done', 'expired')"),
-    ),
     Index("exports_customer", "account", "customer_id"),
-    Index("exports_event", "event_id"),
-    Index("exports_requested", "requested_at"),
-    Index("exports_failed", "requested_at", postgresql_where=sql("status = 'failed'")),
-    one_of("status", *EXPORT_STATUSES),
+    *delivery(
+        "exports",
+        EXPORT_STATUSES,
+        queued="requested_at",
+        done="done_at",
+        due=("queued", "working", "done", "expired"),
+    ),
 )
 
 # The outbox of notifications to the customer's application (behaviours.md F3). A trigger sets `version`: it grows with
@@ -123,14 +126,7 @@ notifications = Table(
     Column("version", BigInteger, nullable=False, server_default=sql("0")),
     time("occurred_at", null=False),
     json("data"),
-    text("status", default="queued"),
-    count("attempts"),
-    time("queued_at", null=False),
-    time("next_attempt_at", null=False),
-    text("claimed_by"),
-    time("sent_at"),
-    text("last_error"),
-    Index("notifications_due", "next_attempt_at", postgresql_where=sql("status in ('queued', 'sending')")),
+    *delivery("notifications", NOTIFICATION_STATUSES),
     Index(
         "notifications_open",
         "destination",
@@ -139,10 +135,6 @@ notifications = Table(
         postgresql_where=sql("status in ('queued', 'sending')"),
     ),
     Index("notifications_customer", "account", "customer_id", "version"),
-    Index("notifications_event", "event_id"),
-    Index("notifications_queued", "queued_at"),
-    Index("notifications_failed", "queued_at", postgresql_where=sql("status = 'failed'")),
-    one_of("status", *NOTIFICATION_STATUSES),
 )
 
 # The receivers of notifications that have failed: since when, and whether they are disabled (sinks/feed/receivers.py).
