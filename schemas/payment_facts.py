@@ -153,14 +153,23 @@ def _given_back(total: Mapping[str, Any] | None, parts: Sequence[Mapping[str, An
 
 
 def _status(row: Payment, disputes: Mapping[str, str], refunded_amount: int) -> PaymentStatus:
-    """Only a payment that was made can be refunded or disputed, even if the refund failed."""
-    if row.status in PAID or row.version[:1] == _TERMINAL or row.refunds or disputes:
+    """Only a payment that was made can be refunded or disputed, even if the refund failed.
+
+    A part of an open invoice can be, too: the invoice is still owed.
+    """
+    is_paid = row.version[:1] == _TERMINAL
+    if is_paid or ((row.status in PAID or row.refunds or disputes) and not _is_open_invoice(row)):
         if LOST in disputes.values():
             return PaymentStatus.LOST
         return PaymentStatus.REFUNDED if refunded_amount > 0 else PaymentStatus.SUCCEEDED
     if row.closed_at is not None:
         return PaymentStatus.CLOSED
     return PaymentStatus.FAILED if row.version[:1] == _FAILED else PaymentStatus.PENDING
+
+
+def _is_open_invoice(row: Payment) -> bool:
+    """Whether the newest state of the row's invoice that is known asks for money, and no event has paid or closed it."""
+    return row.invoice_id is not None and bool(row.owed.get("remaining")) and row.closed_at is None
 
 
 def _owed(row: Payment) -> tuple[int, int | None]:

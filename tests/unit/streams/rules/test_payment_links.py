@@ -91,6 +91,20 @@ def test_C14_parts_of_an_invoice_are_one_payment_in_every_order() -> None:
     assert set(world.known.payment_ids("", "in_1")) == {"in_1", "pi_1", "pi_2", "ch_1", "ch_2"}
 
 
+def test_C14_an_open_invoice_stays_open_when_its_paid_part_goes_back() -> None:
+    paid_part = pay.invoice_payment(NEW, "inpay_1", payment_intent="pi_1", amount=1000)
+    back = pay.charge(NEW, "ch_1", invoice=None, payment_intent="pi_1", amount=1000, refunded=1000)
+    events = [
+        invoice(NEW, "payment_failed", NOW, amount_remaining=1900),
+        NEW.event("invoice_payment.paid", paid_part, NOW + 1),
+        NEW.event("charge.refunded", back, NOW + 2),
+    ]
+    (row,) = in_every_order(events).rows(Payment)
+    assert (row.status, row.amount_remaining, row.refunded_amount) == ("failed", 1900, 1000)
+    (row,) = PatientWorld().apply(*events, invoice(NEW, "paid", NOW + 3, status="paid")).rows(Payment)
+    assert (row.status, row.amount_remaining, row.refunded_amount) == ("refunded", 0, 1000)
+
+
 def test_C14_a_loose_payment_joins_the_purchase_that_comes_after_the_limit() -> None:
     refund = NEW.event("charge.refunded", pay.charge(NEW, "ch_1", invoice=None, refunded=400), NOW + DAY)
     dispute = NEW.event("charge.dispute.created", pay.dispute(NEW, created=NOW), NOW + DAY)
