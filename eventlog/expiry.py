@@ -23,7 +23,7 @@ def retention_of(settings: Settings) -> timedelta | None:
 
 
 def old_unread(settings: Settings, now: datetime) -> int:
-    """Returns how many records past half of the retention the worker with the most of them has not read.
+    """Returns the largest number of unread records, over all groups, that are older than half of the retention.
 
     Counts committed offsets, so no worker has to run. Blocks. Raises LogUnavailable.
     """
@@ -50,7 +50,10 @@ def old_unread(settings: Settings, now: datetime) -> int:
     finally:
         reader.close()
     most = 0
-    for group in {*groups.names(settings.topic_prefix), f"{settings.topic_prefix}.worker"}:
+    worker = f"{settings.topic_prefix}.worker"
+    names = groups.names(settings.topic_prefix)
+    # Without any group of workers, nothing has been read: the group of all streams will.
+    for group in names if any(name.startswith(worker) for name in names) else [*names, worker]:
         committed = groups.committed(group, topic, firsts)
         most = max(
             most,

@@ -19,7 +19,7 @@ from scheduler.repeated import RepeatedTask, TurnTaken
 from sinks.postgres.pool import reading
 
 AGAIN = timedelta(hours=1)
-"""Pause after an audit that found differences or that failed."""
+"""Pause after an audit that found differences."""
 LOOK = timedelta(minutes=5)
 """How often the newest result is read: another scheduler or an operator may have audited."""
 PATIENCE = timedelta(hours=2)

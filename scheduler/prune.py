@@ -28,7 +28,9 @@ class PruneSchedule(RepeatedTask):
         c = audit_log.c
         async with reading(self.settings.database_url) as connection:
             begun: datetime | None = await connection.scalar(
-                select(func.max(c.at)).where(c.action == ACTION, c.at > func.now() - self.every, c.outcome == "done")
+                select(func.max(c.at)).where(
+                    c.action == ACTION, c.at > func.now() - 2 * self.every, c.outcome == "done"
+                )
             )
         return begun + self.every + jitter - self.clock() if begun is not None else timedelta(0)
 

@@ -6,13 +6,11 @@ import os
 import re
 from base64 import b64encode
 from collections.abc import Mapping
-from pathlib import Path
 from secrets import token_bytes
 
-from schemas.environment import FILE_SUFFIX
 from schemas.feed_settings import Destination, weakness_of
 from schemas.settings import InvalidSettings
-from schemas.webhook_secrets import lines_of
+from schemas.webhook_secrets import given_secrets
 
 VARIABLE = "BILLING_FEED_SECRET"
 """Variable with the secrets of a destination, whose name follows in capitals: BILLING_FEED_SECRET_APP. It has one
@@ -36,11 +34,7 @@ def feed_secrets(name: str, destination: Destination, environment: Mapping[str, 
     Raises InvalidSettings, without a secret in its message, if there is none, a weak one, or more than two.
     """
     variable = secret_variable(name)
-    given = [part for part in environment.get(variable, "").split(",") if part]
-    if path := environment.get(variable + FILE_SUFFIX):
-        given += lines_of(variable + FILE_SUFFIX, Path(path))
-    given += [secret.get_secret_value() for secret in destination.secrets]
-    found = tuple(dict.fromkeys(given))
+    found = given_secrets(variable, destination.secrets, environment)
     if not found:
         raise InvalidSettings(
             f"feed.destinations.{name} has no secret: set {variable}, or secrets; `billing feed secret` makes one"

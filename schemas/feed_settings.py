@@ -132,6 +132,8 @@ class Feed(BaseModel):
         for name in destinations:
             if not _NAME.fullmatch(name) or name == TOPIC:
                 raise ValueError(f"{name!r} is not a name: lower-case letters, digits, - and _, and not {TOPIC!r}")
+        if len({name.replace("-", "_") for name in destinations}) < len(destinations):
+            raise ValueError("two names differ only in - and _, so they would share the variable of their secrets")
         return destinations
 
     @property

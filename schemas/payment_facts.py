@@ -168,7 +168,7 @@ def _status(row: Payment, disputes: Mapping[str, str], refunded_amount: int) -> 
 
 
 def _is_open_invoice(row: Payment) -> bool:
-    """Whether the newest state of the row's invoice that is known asks for money, and no event has paid or closed it."""
+    """Whether the newest known state of the row's invoice asks for money, and no event has paid or closed it."""
     return row.invoice_id is not None and bool(row.owed.get("remaining")) and row.closed_at is None
 
 

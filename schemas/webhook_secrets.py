@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from schemas.environment import FILE_SUFFIX, MAX_SECRET_BYTES
 from schemas.settings import Endpoint, InvalidSettings
 
@@ -36,12 +38,18 @@ def webhook_secrets(name: str, endpoint: Endpoint, environment: Mapping[str, str
 
     Raises InvalidSettings, without a secret in its message, if the file can't be read.
     """
-    variable = secret_variable(name)
-    given = [part for part in environment.get(variable, "").split(",") if part]
+    return given_secrets(secret_variable(name), endpoint.secrets, environment)
+
+
+def given_secrets(variable: str, configured: Iterable[SecretStr], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns the secrets of a variable (separated by commas), its file (one in each line) and the config, each once.
+
+    Raises InvalidSettings if the file can't be read.
+    """
+    given = [part.strip() for part in environment.get(variable, "").split(",") if part.strip()]
     if path := environment.get(variable + FILE_SUFFIX):
         given += lines_of(variable + FILE_SUFFIX, Path(path))
-    given += [secret.get_secret_value() for secret in endpoint.secrets]
-    return tuple(dict.fromkeys(given))
+    return tuple(dict.fromkeys([*given, *(secret.get_secret_value() for secret in configured)]))
 
 
 def secret_files(names: Iterable[str], environment: Mapping[str, str] = os.environ) -> list[Path]:

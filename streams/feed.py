@@ -15,6 +15,7 @@ from schemas.effects import Effect, Order, QueueEmail, QueueNotification, StartT
 from schemas.event import Event
 from schemas.feed_message import AccessFacts, DunningFacts, Facts, PaymentFacts, SubscriptionFacts, facts_json
 from schemas.known import Known
+from schemas.payment_facts import derived, ids_of, joined
 from schemas.state import Customer, Key, Organization, Payment, Row, Subscription, derived_id
 from schemas.statuses import PaymentStatus
 from schemas.timer import TimerDue, timer_event_type
@@ -90,12 +91,19 @@ def _of_rows(written: Written, known: Known) -> Iterator[Change]:
         elif isinstance(new, Subscription):
             yield from _of_subscription(old if isinstance(old, Subscription) else None, new, known)
         elif isinstance(new, Payment):
-            earlier = old or next((row for row in merged if row.account == new.account), None)
-            yield from _of_payment(earlier if isinstance(earlier, Payment) else None, new, known)
+            yield from _of_payment(_before(old, new, merged), new, known)
     for key, previous_user_id in relinked.items():
         organization = known.find(Organization, key)
         if organization is not None:
             yield _access(organization, known, previous_user_id=previous_user_id)
+
+
+def _before(old: Row | None, new: Payment, merged: Sequence[Payment]) -> Payment | None:
+    """The payment before the event: its own row, joined with those that turned out to be the same payment."""
+    ids = ids_of(new)
+    rows = [row for row in merged if row.account == new.account and ids_of(row).keys() & ids.keys()]
+    rows += [old] if isinstance(old, Payment) else []
+    return derived(joined(rows)) if rows else None
 
 
 def _relinked(written: Written) -> Iterator[tuple[Key, str | None]]:

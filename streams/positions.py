@@ -49,10 +49,13 @@ class Positions:
         """
         self._gaps: set[Place] = set()
         """Partitions with records that Kafka deleted unread, until the transaction that passes over them commits."""
+        self._noted: set[Place] = set()
+        """Those of them that a transaction has written, unless another gap was reported since."""
 
     def removed(self, topic: str, partition: int) -> None:
         """Notes with the partition's next batch that Kafka deleted records before it, for the scheduler to fetch."""
         self._gaps.add((topic, partition))
+        self._noted.discard((topic, partition))
 
     async def resume(
         self, topic: str, committed: Mapping[int, int | None], begins: Mapping[int, int], ends: Mapping[int, int]
@@ -89,6 +92,13 @@ class Positions:
                     moved[partition] = behind[partition] = Position(start, offset)
                 self.doubted[topic, partition] = ends[partition]
                 self.standing[topic, partition] = (moved.get(partition) or at or Position(0)).next_offset
+            # What the log has lost, only Stripe has. Noted first: moving a position also changes its time.
+            lost = [
+                partition
+                for partition in behind
+                if partition in stored and stored[partition].next_offset < begins[partition]
+            ]
+            await transaction.note_gap(self.group, topic, [*recreated, *lost])
             await transaction.rewind(self.group, topic, moved)
             if topic_id is not None:
                 await transaction.restart(self.group, topic, topic_id, recreated)
@@ -165,17 +175,22 @@ class Positions:
         for topic, offsets in reached.items():
             for partition, offset in offsets.items():
                 place = topic, partition
-                self._gaps.discard(place)
+                if place in self._noted:
+                    self._gaps.discard(place)
                 self.standing[place] = max(self.standing.get(place, 0), offset)
 
     def keep_only(self, topic: str, partitions: set[int]) -> None:
         """Forgets partitions that are no longer assigned: their new owner moves them."""
-        for place in [place for place in self.standing if place[0] == topic and place[1] not in partitions]:
-            del self.standing[place]
+        kept = {(topic, partition) for partition in partitions}
+        for of_mine in (self.standing, self.doubted):
+            for place in [place for place in of_mine if place[0] == topic and place not in kept]:
+                del of_mine[place]
+        self._gaps = {place for place in self._gaps if place[0] != topic or place in kept}
 
     async def _note_gaps(self, transaction: Transaction, topic: str, partitions: Iterable[int]) -> None:
         if gaps := [partition for partition in partitions if (topic, partition) in self._gaps]:
             await transaction.note_gap(self.group, topic, gaps)
+            self._noted |= {(topic, partition) for partition in gaps}
 
     def _compare(self, topic: str, partition: int, stored: int) -> None:
         standing = self.standing.get((topic, partition), 0)

@@ -11,17 +11,11 @@ from sinks.postgres.lists import Found, rows
 
 async def page(context: Context) -> Answer:
     """Shows the runs."""
-    ask, settings = context.console.reads.ask, context.console.settings
+    ask = context.console.reads.ask
     found = await panels(
         {"reconciliations": ask(_reconciliations), "audits": ask(_audits), "differences": ask(_differences)}
     )
-    data = {
-        **found,
-        "reconcile_every_s": settings.reconcile_pause_s,
-        "retry_every_s": settings.retry_failed_pause_s,
-        "has_key": settings.stripe_api_key is not None,
-    }
-    return Page("checks.j2", "Reconcile and audit", data)
+    return Page("checks.j2", "Reconcile and audit", found)
 
 
 async def _reconciliations(connection: AsyncConnection) -> list[Found]:

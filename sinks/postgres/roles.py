@@ -94,6 +94,7 @@ ROLES = (
         | _NOTED
         | {
             "positions": (SELECT, UPDATE),
+            "database_identity": (SELECT,),  # since when a first reconciliation or audit is due
             "reconciliations": ALL,
             # `billing audit` compares these with Stripe.
             "subscriptions": (SELECT,),

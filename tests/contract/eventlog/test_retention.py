@@ -75,3 +75,15 @@ def test_T13_unread_records_past_half_of_the_retention_are_counted(kafka_bootstr
     assert old_unread(settings, now) == 1
     Groups(settings.kafka).commit(f"{topic_prefix}.worker", settings.events_topic, {0: 2})
     assert old_unread(settings, now) == 0
+
+
+def test_T13_only_groups_that_exist_have_unread_records(kafka_bootstrap: str, topic_prefix: str) -> None:
+    """A system of one group per stream has no group of all streams."""
+    settings = create_topics(kafka_bootstrap, topic_prefix, partitions=1)
+    now = datetime.now(UTC)
+    producer = client.producer(settings.kafka, client_id="test")
+    at = int((now - timedelta(days=20)).timestamp() * 1000)
+    producer.produce(settings.events_topic, value=b"{}", partition=0, timestamp=at)
+    assert producer.flush(10) == 0
+    Groups(settings.kafka).commit(f"{topic_prefix}.worker.invoices", settings.events_topic, {0: 1})
+    assert old_unread(settings, now) == 0

@@ -168,6 +168,26 @@ async def test_a_burial_that_finds_the_event_applied_moves_the_position_all_the_
     assert await bench.rows("select next_offset from billing.positions") == [{"next_offset": 8}]
 
 
+async def test_a_gap_that_is_reported_during_a_batch_is_written_with_the_next(bench: ProcessorKit) -> None:
+    positions = Positions(bench.processor.store, bench.processor.group)
+    processor = replace(bench.processor, positions=positions)
+    await processor.process([note("evt_1", 0)])
+    async with bench.processor.store.transaction([]) as transaction:
+        await positions.check(transaction, [note("evt_2", 0)])
+        positions.removed(TOPIC, 0)  # the consumer reads ahead of the batch
+    positions.applied({TOPIC: {0: 1}})
+    await processor.process([replace(note("evt_3", 0), offset=9)])
+    assert await bench.rows("select 1 from billing.positions where gap_since is not null") != []
+
+
+async def test_what_the_log_has_lost_since_the_restored_position_is_a_gap(bench: ProcessorKit) -> None:
+    positions = Positions(bench.processor.store, bench.processor.group)
+    await positions.resume(TOPIC, {0: None}, {0: 0}, {0: 0})
+    await replace(bench.processor, positions=positions).process([note("evt_1", 0)])
+    assert await positions.resume(TOPIC, {0: 40}, {0: 30}, {0: 50}) == {0: 30}
+    assert await bench.rows("select 1 from billing.positions where gap_since is not null") != []
+
+
 @pytest.mark.parametrize("source", ["stripe", "replay", "timer", "reconcile", "unheard-of"])
 async def test_an_event_of_the_other_mode_is_a_dead_letter(bench: ProcessorKit, source: str) -> None:
     """Whatever appended it, and in both directions. It changes no row, and no number of them trips the brake."""

@@ -139,3 +139,14 @@ def test_F3_secrets_come_from_the_environment_a_file_and_the_config(tmp_path: Pa
 
 def test_F3_the_types_are_those_of_the_contract() -> None:
     assert get_args(ChangeMessage.model_fields["type"].annotation) == TYPES
+
+
+def test_two_destinations_never_share_the_variable_of_their_secrets() -> None:
+    both = {name: Destination(url="https://app.example.com") for name in ("app-eu", "app_eu")}
+    with pytest.raises(ValidationError, match="differ only in - and _"):
+        Feed(destinations=both)
+
+
+def test_a_list_of_secrets_may_have_blanks() -> None:
+    given = {"BILLING_FEED_SECRET_APP": f"{SECRET}, {OTHER_SECRET}"}
+    assert feed_secrets("app", Destination(url="https://app.example.com"), given) == (SECRET, OTHER_SECRET)

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from local.stripe.builder import Json, Price, StripeEvents
+from local.stripe import payments as pay
+from local.stripe.builder import ApiShape, Json, Price, StripeEvents
 from schemas.feed_message import AccessFacts, ChangeMessage
 from schemas.settings import Config
-from schemas.state import Organization
+from schemas.state import Organization, Payment
 from schemas.timer import timer_event
 from sinks.feed.message import body_of
 from tests.kits.feedkit import destination, queued
@@ -186,3 +187,21 @@ def test_F3_each_message_matches_the_contract_and_has_no_personal_data() -> None
         assert extra == [], "the contract does not name these"
         assert b"jane" not in body_of(row).lower()
     assert AccessFacts.model_fields.keys() <= last_access(now).keys()
+
+
+def test_F3_what_was_reported_before_two_payments_are_joined_is_not_reported_again() -> None:
+    """A purchase is paid and refunded; then Stripe links its intent to an invoice that had failed."""
+    make = StripeEvents(ApiShape.NEW)
+    session = make.checkout_session(mode="payment", payment_intent="pi_1", payment_status="paid")
+    charge = pay.charge(make, "ch_1", invoice=None, payment_intent="pi_1", refunded=400)
+    found = world().apply(
+        failed(NOW, make=make),
+        make.event("checkout.session.completed", session, NOW + 1),
+        make.event("charge.refunded", charge, NOW + 2),
+    )
+    assert types(found).count("payment.refunded") == 1
+    found.notifications.clear()
+    link = pay.invoice_payment(make, "inpay_1", payment_intent="pi_1")
+    found.apply(make.event("invoice_payment.paid", link, NOW + 3))
+    assert len(found.rows(Payment)) == 1
+    assert "payment.refunded" not in types(found)

@@ -64,6 +64,7 @@ _ALLOWED = {
     "scheduler": [
         "UPDATE billing.timers SET status = 'done'",
         "SELECT * FROM billing.events",
+        "SELECT * FROM billing.database_identity",
         *(step.batch.replace("$1", "'1 day'") for step in STEPS),
         *(work.replace("$1", "'{}'") for step in STEPS for work in step.work),
     ],
