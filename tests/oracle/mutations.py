@@ -16,6 +16,7 @@ import schemas.stripe.fields
 import schemas.stripe.invoice
 import schemas.stripe.refund
 import schemas.version
+import streams.rules.payments.refund_total
 import streams.rules.payments.row
 from schemas.event import Event
 from schemas.settings import Config, DunningStep
@@ -49,8 +50,9 @@ def last_arrival_wins(patch: pytest.MonkeyPatch) -> None:
 
 
 def failed_refunds_count(patch: pytest.MonkeyPatch) -> None:
-    """A refund that failed stays subtracted."""
+    """A refund that failed stays subtracted, whether its status or its event's type says so."""
     replace_everywhere(patch, schemas.stripe.refund.LOST, frozenset())
+    patch.setattr(streams.rules.payments.refund_total, "REFUND_FAILED", None)
 
 
 def lost_disputes_stay_open(patch: pytest.MonkeyPatch) -> None:
