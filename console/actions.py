@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
+import structlog
 from pydantic import SecretStr
 
+from console.errors import Refused
 from console.identity import Person
 from schemas.errors import BillingError, ServiceUnavailable
+from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.console_actions import ConsoleActions, Performed
+
+log = structlog.get_logger(__name__)
 
 Work = Callable[[], Awaitable[Mapping[str, Any]]]
 """Returns what the result page shows. `changed` is the number of rows."""
+
+LONGEST_S = 120.0
+"""Seconds that the work of an action may take."""
+
+_RETRY_S = 3.0
+_STORED_WITHIN_S = 300.0
+"""Seconds for which a result that Postgres did not take is offered again."""
+
+_WAIT_S = 5.0
+"""Seconds for which the browser waits for the result to be stored."""
+
+_LOST_AFTER = timedelta(seconds=LONGEST_S + _STORED_WITHIN_S + 60.0)
+"""Age of an open record whose process must have died."""
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
+
+
+def check_key(key: str) -> str:
+    """Returns the key of a form. Raises Refused if it was not made by a form of this console: it is part of a path."""
+    if _KEY.fullmatch(key) is None:
+        raise Refused("The form is incomplete: open it again.")
+    return key
 
 
 class Actions:
@@ -20,6 +50,7 @@ class Actions:
 
     def __init__(self, url: SecretStr) -> None:
         self.records = ConsoleActions(url)
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def perform(
         self,
@@ -33,26 +64,66 @@ class Actions:
         reason: str | None = None,
         peer: str | None = None,
     ) -> str:
-        """Performs `work` once for this key and stores its result. Returns the path of the result page.
+        """Performs `work` once for this key and stores its result. Returns the path of the result page. Raises Refused.
 
         The record is written before the work, so that work which a crash interrupted is visible as running. An expected
-        error becomes the result; a bug is raised, and the record keeps that it failed.
+        error becomes the result; a bug is raised, and the record keeps that it failed. The work writes its own row of
+        the audit log in its transaction; a failure is written here.
         """
-        is_first = await self.records.begin(
-            key, person.who, person.role.label, action, target=target, filter=filter or {}, reason=reason, peer=peer
-        )
-        if is_first:
+        entry = AuditEntry(
+            who=person.who, role=person.role.label, action=f"console.{action}", target=target, filter=filter or {},
+            reason=reason, peer=peer,
+        )  # fmt: skip
+        if await self.records.begin(check_key(key), entry):
             try:
-                result = await work()
+                async with asyncio.timeout(LONGEST_S):
+                    result = await work()
+            except TimeoutError:
+                note = f"no answer within {LONGEST_S:.0f} s, so the result is not known: see the audit log"
+                await self._end(key, entry, note=note)
             except (BillingError, ServiceUnavailable) as error:
-                await self.records.end(key, "failed", {}, note=str(error) or type(error).__name__)
+                await self._end(key, entry, note=str(error) or type(error).__name__)
             except BaseException as error:
-                await self.records.end(key, "failed", {}, note=f"unexpected: {type(error).__name__}")
+                await self._end(key, entry, note=f"unexpected: {type(error).__name__}")
                 raise
             else:
-                await self.records.end(key, "done", result)
+                await self._end(key, entry, result)
         return f"/jobs/{key}"
 
     async def find(self, key: str) -> Performed | None:
         """Returns the record of one action."""
         return await self.records.find(key)
+
+    async def end_lost(self) -> int:
+        """Ends the records of actions whose process died: what they did is not known. Returns how many."""
+        return await self.records.end_lost(_LOST_AFTER, "the result is not known: see the audit log")
+
+    async def close(self) -> None:
+        """Stops offering results to a Postgres that does not take them."""
+        for task in self._ending:
+            task.cancel()
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    async def _end(
+        self, key: str, entry: AuditEntry, result: Mapping[str, Any] | None = None, *, note: str | None = None
+    ) -> None:
+        """Stores how the action ended; after a while in the background, so that the browser need not wait."""
+        task = asyncio.create_task(self._stored(key, entry, result, note))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        await asyncio.wait({task}, timeout=_WAIT_S)
+
+    async def _stored(self, key: str, entry: AuditEntry, result: Mapping[str, Any] | None, note: str | None) -> None:
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + _STORED_WITHIN_S
+        while loop.time() < ends_at:
+            try:
+                if result is None:
+                    await self.records.fail(key, entry, note or "")
+                else:
+                    await self.records.end(key, "done", result)
+            except (BillingError, ServiceUnavailable) as error:
+                log.warning("console.action_retry", action="console.action_retry", key=key, error=str(error))
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return

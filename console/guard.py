@@ -10,9 +10,10 @@ from aiohttp import web
 
 from console import render
 from console.access import LEAST_ROLE, is_served, may
+from console.errors import NotFound, Refused
 from console.identity import Person, from_proxy
 from console.reads import FAILURES
-from console.web import CONSOLE, PERSON, Answer, Console, Context, NotFound, Page, Redirect, Refused, Route
+from console.web import CONSOLE, PERSON, Answer, Console, Context, Page, Redirect, Route
 from schemas.errors import BillingError, StoreUnavailable
 
 log = structlog.get_logger(__name__)

@@ -1,31 +1,39 @@
 """Replays dead letters as jobs: with a rate, pause and stop, and a progress that survives browser and process.
 
 A job works through the letters that match its filter and last failed before it began, in chunks. So a letter that dies
-again is not replayed twice, and a job that was interrupted continues where it stopped: replayed letters are not open.
+again is not replayed twice. The place of the last letter is kept with the job, so a job that was interrupted continues
+where it stopped. A run owns its job: it shows every ten seconds that it works, and stops when another run took the job.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import structlog
 
+from console.actions import check_key
 from console.identity import Person
-from recovery.replay.letters import replay_letters
-from schemas.errors import BillingError, ServiceUnavailable
+from recovery.replay.letters import ReplayReport, letters_by_event, open_replay
+from schemas.errors import BillingError, ServiceUnavailable, StoreRefused, StoreUnavailable
 from schemas.rate import RateLimit
 from schemas.settings import Settings
-from sinks.postgres.console_actions import ConsoleActions, Performed
-from sinks.postgres.dead_letter_index import DeadLetterIndex, LetterFilter, ReplayUnderWay
+from sinks.postgres.audit_log import AuditEntry
+from sinks.postgres.console_actions import ConsoleActions, Job, JobLost, Performed
+from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, LetterFilter, Place, ReplayUnderWay
 
 log = structlog.get_logger(__name__)
 
 ACTION = "replay dead letters"
 _CHUNK = 100
+_CHUNKS_AT_ONCE = 5
+"""Chunks that are found at once. Letters that somebody discards meanwhile are still replayed, so it is not many."""
+
+_BEAT_S = 10.0
 _PAUSE_S = 1.0
 _RETRY_S = 3.0
 _FIELDS = ("ids", "types", "customer", "error", "stream", "since", "until")
@@ -51,21 +59,14 @@ class ReplayJobs:
         reason: str | None,
         peer: str | None = None,
     ) -> str:
-        """Starts a job once for this key. Returns the path of its page. Raises StoreUnavailable."""
+        """Starts a job once for this key. Returns the path of its page. Raises StoreUnavailable, Refused."""
         stored = filter_to_json(wanted) | {"per_second": per_second, "failed_before": began_at.isoformat()}
-        if await self._records.begin(
-            key,
-            person.who,
-            person.role.label,
-            ACTION,
-            target="",
-            filter=stored,
-            reason=reason,
-            total=total,
-            peer=peer,
-            is_job=True,
-        ):
-            self._run(key)
+        entry = AuditEntry(
+            who=person.who, role=person.role.label, action=f"console.{ACTION}", filter=stored, reason=reason, peer=peer
+        )
+        job = Job(_new_owner(), total)
+        if await self._records.begin(check_key(key), entry, job=job):
+            self._run(key, job.owner)
         return f"/jobs/{key}"
 
     @property
@@ -76,8 +77,9 @@ class ReplayJobs:
     async def resume(self) -> None:
         """Continues the jobs whose process is gone. Raises StoreUnavailable."""
         for job in await self._records.open_jobs(ACTION):
-            if job.action_key not in self._running and await self._records.take(job.action_key):
-                self._run(job.action_key)
+            owner = _new_owner()
+            if job.action_key not in self._running and await self._records.take(job.action_key, owner):
+                self._run(job.action_key, owner)
 
     async def close(self) -> None:
         """Stops working. The jobs continue when a console starts again."""
@@ -85,93 +87,159 @@ class ReplayJobs:
             task.cancel()
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    def _run(self, key: str) -> None:
-        task = asyncio.create_task(self._work(key))
+    def _run(self, key: str, owner: str) -> None:
+        task = asyncio.create_task(self._own(key, owner))
         self._running[key] = task
         task.add_done_callback(lambda _: self._running.pop(key, None))
 
-    async def _work(self, key: str) -> None:
+    async def _own(self, key: str, owner: str) -> None:
+        """Works on the job as long as this run owns it. A bug ends the job, so that no console tries it again."""
+        run = ReplayRun(self._settings, self._records, key, owner)
+        tasks = [asyncio.create_task(run.work()), asyncio.create_task(run.beat())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            for result in results:
+                if isinstance(result, Exception) and not isinstance(result, JobLost):
+                    log.error("console.job_failed", action="console.job_failed", job=key, exc_info=result)
+                    await run.end("failed", note=f"unexpected: {type(result).__name__}; the rest is still open")
+        except JobLost:
+            log.warning("console.job_lost", action="console.job_lost", job=key)
+
+
+class ReplayRun:
+    """One run of a job, in one process. Its methods raise JobLost once another run owns the job."""
+
+    def __init__(self, settings: Settings, records: ConsoleActions, key: str, owner: str) -> None:
+        self._settings = settings
+        self._records = records
+        self._key = key
+        self._owner = owner
+        self._counts: dict[str, Any] = {}
+
+    async def beat(self) -> None:
+        """Shows that the job is worked on, also during a slow chunk, until the job is lost."""
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            try:
+                await self._records.beat(self._key, self._owner)
+            except (StoreUnavailable, StoreRefused) as error:
+                self._warn(error)
+
+    async def work(self) -> None:
         """Works until the job ends. An outage makes it wait, with the reason on its page."""
-        counts: dict[str, Any] = {}
-        while (job := await self._when_up(key)) is not None:
-            counts = dict(job.result)
-            if job.wanted == "stop":
-                await self._end(job, "stopped", counts)
-                return
-            if job.wanted == "pause":
-                await self._rest(job, "paused")
-                await asyncio.sleep(_PAUSE_S)
-                continue
-            await self._rest(job, "running")
+        rate: RateLimit | None = None
+        while (job := await self._when_up()) is not None:
+            self._counts = dict(job.result)
             try:
-                left = await self._chunk(job, counts)
-                await self._records.advance(key, done_of(counts), counts)
+                if job.wanted == "stop":
+                    await self.end("stopped")
+                    return
+                if job.wanted == "pause":
+                    await self._records.rest(self._key, self._owner, "paused")
+                    await asyncio.sleep(_PAUSE_S)
+                    continue
+                await self._records.rest(self._key, self._owner, "running")
+                rate = rate or RateLimit(job.filter.get("per_second"))
+                if await self._replay(job, rate):
+                    await self.end("done")
+                    return
+            except JobLost:
+                raise
             except ReplayUnderWay:
-                await self._wait(job, counts, "another replay is running; this one continues after it")
-                continue
+                await self._wait("another replay is running; this one continues after it")
             except (BillingError, ServiceUnavailable) as error:
-                log.warning("console.job_retry", action="console.job_retry", job=key, error=str(error))
-                await self._wait(job, counts, f"waits: {error}")
-                continue
-            if not left:
-                await self._end(job, "done", counts)
-                return
+                self._warn(error)
+                await self._wait(f"waits: {error}")
 
-    async def _chunk(self, job: Performed, counts: dict[str, Any]) -> bool:
-        """Replays the next letters. Returns False if there was none."""
-        wanted = filter_from_json(job.filter)
-        per_second, began = job.filter.get("per_second"), time.monotonic()
-        rate = RateLimit(per_second)
-        async with DeadLetterIndex.open(self._settings.database_url, application="billing-console") as index:
-            letters = await index.find(wanted, newest_first=False)
-            gone = set(counts.get("gone_ids", ()))
-            letters = [letter for letter in letters if (letter.event_id or "") not in gone][: rate.burst(_CHUNK)]
-            if not letters:
-                return False
-            report = await replay_letters(self._settings, index, letters, rate, by=job.who)
-        if per_second:
-            await asyncio.sleep(max(0.0, len(letters) / per_second - (time.monotonic() - began)))
-        counts["replayed"] = counts.get("replayed", 0) + report.replayed
-        counts["settled"] = counts.get("settled", 0) + report.settled
-        counts["from_ledger"] = counts.get("from_ledger", 0) + len(report.from_ledger)
-        counts["gone_ids"] = [*counts.get("gone_ids", ()), *report.gone][:1000]
-        counts["gone"] = counts.get("gone", 0) + len(report.gone)
-        return True
-
-    async def _when_up(self, key: str) -> Performed | None:
+    async def end(self, status: str, *, note: str | None = None) -> None:
+        """Stores how the job ended, as soon as Postgres takes it."""
         while True:
             try:
-                return await self._records.find(key)
-            except (BillingError, ServiceUnavailable):
-                await asyncio.sleep(_RETRY_S)
-
-    async def _wait(self, job: Performed, counts: Mapping[str, Any], note: str) -> None:
-        try:
-            await self._records.advance(job.action_key, done_of(counts), counts, note=note)
-        except (BillingError, ServiceUnavailable) as error:
-            log.warning("console.job_retry", action="console.job_retry", job=job.action_key, error=str(error))
-        await asyncio.sleep(_RETRY_S)
-
-    async def _rest(self, job: Performed, status: str) -> None:
-        try:
-            await self._records.rest(job.action_key, status)
-        except (BillingError, ServiceUnavailable) as error:
-            log.warning("console.job_retry", action="console.job_retry", job=job.action_key, error=str(error))
-
-    async def _end(self, job: Performed, status: str, counts: Mapping[str, Any]) -> None:
-        while True:
-            try:
-                await self._records.end(job.action_key, status, counts, count=int(counts.get("replayed", 0)))
-            except (BillingError, ServiceUnavailable) as error:
-                log.warning("console.job_retry", action="console.job_retry", job=job.action_key, error=str(error))
+                count = int(self._counts.get("replayed", 0))
+                await self._records.end_job(self._key, self._owner, status, self._counts, count=count, note=note)
+            except (StoreUnavailable, StoreRefused) as error:
+                self._warn(error)
                 await asyncio.sleep(_RETRY_S)
             else:
                 return
 
+    async def _replay(self, job: Performed, rate: RateLimit) -> bool:
+        """Replays until nothing is left and returns True, or False if something else is wanted of the job."""
+        wanted, size = filter_from_json(job.filter), rate.burst(_CHUNK)
+        wanted = replace(wanted, limit=size * _CHUNKS_AT_ONCE)
+        url = self._settings.database_url
+        async with (
+            DeadLetterIndex.open(url, application="billing-console") as index,
+            open_replay(self._settings, index, job.who) as replay,
+        ):
+            while letters := await index.find(wanted, after=place_of(self._counts)):
+                for chunk in chunks_of(letters, size, is_cut=len(letters) == wanted.limit):
+                    self._count(await replay.run(chunk, rate), chunk)
+                    done = done_of(self._counts)
+                    if await self._records.advance(self._key, self._owner, done, self._counts) != "run":
+                        return False
+        return True
+
+    def _count(self, report: ReplayReport, chunk: list[IndexedLetter]) -> None:
+        found = {
+            "letters": len(chunk), "replayed": report.replayed, "settled": report.settled,
+            "from_ledger": len(report.from_ledger), "gone": len(report.gone),
+        }  # fmt: skip
+        self._counts = {
+            **{name: self._counts.get(name, 0) + number for name, number in found.items()},
+            # Letters that are gone stay open, so the place decides where to go on, and not the status.
+            "after": list(chunk[-1].place),
+        }
+
+    async def _when_up(self) -> Performed | None:
+        while True:
+            try:
+                return await self._records.find(self._key)
+            except (StoreUnavailable, StoreRefused) as error:
+                self._warn(error)
+                await asyncio.sleep(_RETRY_S)
+
+    async def _wait(self, note: str) -> None:
+        try:
+            await self._records.advance(self._key, self._owner, done_of(self._counts), self._counts, note=note)
+        except (StoreUnavailable, StoreRefused) as error:
+            self._warn(error)
+        await asyncio.sleep(_RETRY_S)
+
+    def _warn(self, error: Exception) -> None:
+        log.warning("console.job_retry", action="console.job_retry", job=self._key, error=str(error))
+
+
+def chunks_of(letters: list[IndexedLetter], size: int, *, is_cut: bool) -> list[list[IndexedLetter]]:
+    """Returns letters in log order as chunks of about `size`. The letters of one event are in one chunk.
+
+    `is_cut`: there may be more letters. Then the last event is left out if it is not the only one, because some of its
+    letters may be among those.
+    """
+    chunks: list[list[IndexedLetter]] = []
+    groups = list(letters_by_event(letters))
+    for group in groups[:-1] if is_cut and len(groups) > 1 else groups:
+        if chunks and len(chunks[-1]) < size:
+            chunks[-1] += group
+        else:
+            chunks.append(list(group))
+    return chunks
+
+
+def place_of(counts: Mapping[str, Any]) -> Place | None:
+    """Returns the place of the last letter that a job has dealt with, None at its start."""
+    after = counts.get("after")
+    return (str(after[0]), int(after[1]), int(after[2]), int(after[3])) if after else None
+
 
 def done_of(counts: Mapping[str, Any]) -> int:
     """Returns how many letters a job has dealt with."""
-    return int(counts.get("replayed", 0)) + int(counts.get("settled", 0)) + int(counts.get("gone", 0))
+    return int(counts.get("letters", 0))
 
 
 def filter_to_json(wanted: LetterFilter) -> dict[str, Any]:
@@ -187,7 +255,12 @@ def filter_to_json(wanted: LetterFilter) -> dict[str, Any]:
 
 
 def filter_from_json(stored: Mapping[str, Any]) -> LetterFilter:
-    """Returns the filter of a stored job: only open letters that had failed before the job began."""
+    """Returns the filter of a stored job: only open letters that had failed before the job began.
+
+    Raises ValueError for a filter with names that are not those of a filter: it would select too many letters.
+    """
+    if unknown := stored.keys() - {*_FIELDS, "per_second", "failed_before"}:
+        raise ValueError(f"the job's filter has {', '.join(sorted(unknown))}")
 
     def moment(name: str) -> datetime | None:
         return datetime.fromisoformat(stored[name]) if stored.get(name) else None
@@ -202,5 +275,8 @@ def filter_from_json(stored: Mapping[str, Any]) -> LetterFilter:
         since=moment("since"),
         until=min(ends) if ends else None,
         statuses=("open",),
-        limit=_CHUNK + 1000,
     )
+
+
+def _new_owner() -> str:
+    return secrets.token_hex(8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from console.web import Refused
+from console.errors import Refused
 
 MOST_CHARACTERS = 300
 

@@ -19,7 +19,6 @@ from console.lag import Lag
 from console.live import Live
 from console.reads import Reads
 from console.reveals import Reveals
-from schemas.errors import BillingError
 from schemas.settings import Config, Settings
 from sinks.postgres.audit_log import AuditEntry
 
@@ -152,11 +151,3 @@ def get(path: str, handler: Handler, action: Action = Action.SEE) -> Route:
 def post(path: str, handler: Handler, action: Action) -> Route:
     """Returns the route of a form."""
     return Route("POST", path, action, handler)
-
-
-class NotFound(BillingError):
-    """The page's subject is not known. The message is shown."""
-
-
-class Refused(BillingError):
-    """A form has a value that cannot be used. The message is shown."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Sequence
 
@@ -10,6 +9,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from eventlog import client
 from eventlog.entry import Entry
+from eventlog.threads import in_thread
 from schemas.errors import LogUnavailable
 from schemas.kafka_access import KafkaAccess, Property
 
@@ -31,7 +31,7 @@ class EventAppender:
         Raises LogUnavailable if an entry is not confirmed within ten seconds. Entries may still be stored later.
         The caller may append all of them again: the ledger drops an event that it already has.
         """
-        await asyncio.to_thread(self._append, entries)
+        await in_thread(self._append, entries)
 
     def _append(self, entries: Sequence[Entry]) -> None:
         stored = 0

@@ -12,8 +12,9 @@ from urllib.parse import quote
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from console import formats, params
+from console.errors import NotFound
 from console.reads import panels
-from console.web import Answer, Console, Context, NotFound, Page, Redirect, get
+from console.web import Answer, Console, Context, Page, Redirect, get
 from eventlog.entry import headers_of
 from eventlog.lookup import RecordLookup
 from schemas.record import decode_headers

@@ -14,9 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from console import params
 from console.access import Action
+from console.errors import Refused
 from console.jobs import filter_to_json
 from console.reads import panels
-from console.web import Answer, Context, Page, Redirect, Refused, get, post
+from console.web import Answer, Context, Page, Redirect, get, post
 from eventlog.entry import headers_of
 from eventlog.lookup import RecordLookup
 from recovery.rehearsal.rehearse import Rehearsal, rehearse_letters
@@ -133,10 +134,10 @@ async def discard(context: Context) -> Answer:
 
     async def work() -> Mapping[str, Any]:
         async with DeadLetterIndex.open(console.settings.database_url, application="billing-console") as index:
-            letters = await index.find(wanted)
             entry = context.entry("dead.discard", filter=filter_to_json(wanted), reason=form["reason"])
-            changed = await index.discard(letters, f"{person.who}: {form['reason']}", entry)
-        return {"changed": changed, "skipped": len(letters) - changed, "undo": "billing dead replay --again"}
+            changed = await index.discard(wanted, f"{person.who}: {form['reason']}", entry)
+        skipped = max(0, int(form["count"]) - changed)
+        return {"changed": changed, "skipped": skipped, "undo": "billing dead replay --again"}
 
     return Redirect(
         await console.actions.perform(

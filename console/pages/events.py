@@ -11,9 +11,10 @@ from aiohttp import web
 
 from console import params
 from console.access import Action
+from console.errors import NotFound
 from console.pages.story import changes_of, next_steps, timeline_of
 from console.reads import panels
-from console.web import Answer, Console, Context, NotFound, Page, get
+from console.web import Answer, Console, Context, Page, get
 from eventlog.lookup import RecordLookup
 from schemas.errors import LogUnavailable
 from sinks.postgres import queries

@@ -8,8 +8,9 @@ from typing import Any
 
 from console import params
 from console.access import Action
+from console.errors import NotFound
 from console.reads import panels
-from console.web import Answer, Context, NotFound, Page, Redirect, get, post
+from console.web import Answer, Context, Page, Redirect, get, post
 from sinks.postgres.brakes import Brakes
 from sinks.postgres.lists import overview
 

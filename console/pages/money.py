@@ -12,8 +12,9 @@ from aiohttp import web
 
 from console import params
 from console.access import Action
+from console.errors import Refused
 from console.reads import panels
-from console.web import Answer, Context, Page, Refused, get
+from console.web import Answer, Context, Page, get
 from schemas.settings import DunningStep
 from sinks.postgres.lists import Found, money
 

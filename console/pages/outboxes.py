@@ -12,9 +12,10 @@ from aiohttp import web
 
 from console import params
 from console.access import Action
+from console.errors import NotFound, Refused
 from console.identity import Person
 from console.reads import panels
-from console.web import Answer, Console, Context, NotFound, Page, Redirect, Refused, get, post
+from console.web import Answer, Console, Context, Page, Redirect, get, post
 from sinks.email.message import Composer, QueuedMail, RecipientUnknown, UnsendableMail
 from sinks.email.outbox import Outbox as MailOutbox
 from sinks.email.samples import SAMPLES

@@ -11,15 +11,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from console import params
 from console.access import Action
+from console.errors import NotFound, Refused
 from console.jobs import ACTION as REPLAY_JOB
 from console.reads import panels
-from console.web import Answer, Context, NotFound, Page, Redirect, Refused, get, post
+from console.web import Answer, Context, Page, Redirect, get, post
 from schemas.settings import Config, Settings
 from sinks.postgres.lists import PAGE, Found, overview, row, rows
 
 HIDDEN = "set, hidden"
 _USER_OF_URL = re.compile(r"://[^/@\s]+@")
-_WANTED = frozenset({"run", "pause", "stop"})
+_WANTED = {"run": "continue", "pause": "pause", "stop": "stop"}
+"""What a form wants of a job, and what the audit log calls it."""
 
 
 async def jobs(context: Context) -> Answer:
@@ -49,7 +51,9 @@ async def control(context: Context) -> Answer:
     key, wanted = context.part("key"), str((await context.form()).get("wanted", ""))
     if wanted not in _WANTED:
         raise Refused("wanted is run, pause or stop")
-    await context.console.actions.records.want(key, wanted)
+    entry = context.entry(f"job.{_WANTED[wanted]}", target=key)
+    if not await context.console.actions.records.want(key, wanted, entry):
+        raise Refused("This is not a job, or it has ended.")
     await context.console.jobs.resume()
     return Redirect(f"/jobs/{key}")
 

@@ -9,10 +9,11 @@ from aiohttp import web
 from console import render
 from console.access import Action
 from console.assets import FOREVER
+from console.errors import NotFound, Refused
 from console.identity import Person, TooManyTries
 from console.params import MOST_CHARACTERS
 from console.reads import FAILURES
-from console.web import Answer, Context, NotFound, Redirect, Refused, get, post
+from console.web import Answer, Context, Redirect, get, post
 from sinks.postgres.audit_log import AuditEntry, Outcome
 
 _WRONG = "Name or password is wrong."

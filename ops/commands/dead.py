@@ -325,7 +325,7 @@ def discard(
     entry = entry_for(command, by, filter=asdict(wanted))
 
     async def close(index: DeadLetterIndex) -> int:
-        return await index.discard(await index.find(wanted), entry.who, entry)
+        return await index.discard(wanted, entry.who, entry)
 
     done = with_letters(command, settings, close)
     if as_json:

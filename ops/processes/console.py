@@ -32,12 +32,17 @@ async def run(settings: Settings, config: Config) -> None:
     async with Process("console", settings) as process:
         state = _State()
         await process.begin(
-            {"console": state.trouble}, stuck={}, registry=registry, on_signal=partial(_end_streams, console)
+            {"console": state.trouble},
+            stuck={},
+            registry=registry,
+            on_signal=partial(_end_streams, console),
+            mode=config.mode,
         )
         if process.stopping.is_set():
             return
         process.on_stop(console.lag.close)
         process.on_stop(console.jobs.close)
+        process.on_stop(console.actions.close)
         process.on_stop(partial(_serve_no_more, runner := await _listen(app, settings), console))
         await let_in(console, operator())
         background = [asyncio.create_task(work) for work in (_resume_jobs(console), console.lag.watch())]
@@ -77,10 +82,11 @@ async def _serve_no_more(runner: web.AppRunner, console: Console) -> None:
 
 
 async def _resume_jobs(console: Console) -> None:
-    """Take over jobs whose console has ended, now and then."""
+    """Take over jobs whose console has ended, and end records of actions whose console has ended, now and then."""
     while True:
         try:
             await console.jobs.resume()
+            await console.actions.end_lost()
         except StoreUnavailable as error:
             log.warning("console.resume_retry", action="console.resume_retry", error=str(error))
         await asyncio.sleep(_RESUME_S)

@@ -8,7 +8,6 @@ again before it leaves, so fewer may be sent.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 from eventlog.dead_letters import DeadLetterPublisher, RecordPosition
 from eventlog.entry import Entry
 from eventlog.lookup import RecordLookup
+from eventlog.threads import in_thread
 from recovery.rehearsal.store import RehearsalStore
 from recovery.replay.letters import entry_of, kept_entry, letters_by_event
 from schemas.dead_letter import DeadLetter
@@ -93,7 +93,7 @@ async def rehearse_letters(
     with RecordLookup(settings.kafka, settings.dead_topic) as topic:
         groups = list(letters_by_event(letter for letter in letters if letter.event_id not in settled))
         for group in groups[: MOST + 1]:
-            entry = await asyncio.to_thread(entry_of, topic, group)
+            entry = await in_thread(entry_of, topic, group)
             event = kept.get(group[0].event_id or "")
             if entry is None and event is not None:
                 entry = kept_entry(event)

@@ -10,8 +10,8 @@ killed after the mark       no effect: the event is on the log, and the worker c
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -21,6 +21,7 @@ from confluent_kafka import Message
 from eventlog.append import EventAppender
 from eventlog.entry import Entry, headers_of
 from eventlog.lookup import RecordLookup
+from eventlog.threads import in_thread
 from schemas.dead_letter import PREFIX, original_headers
 from schemas.rate import RateLimit
 from schemas.record import Headers, Source, decode_headers
@@ -83,7 +84,7 @@ class LetterReplay:
         entries: list[Entry] = []
         replayed: list[IndexedLetter] = []
         for letters in groups:
-            entry = await asyncio.to_thread(entry_of, self.dead_topic, letters)
+            entry = await in_thread(entry_of, self.dead_topic, letters)
             if entry is None and (entry := await self._from_ledger(letters[0])) is not None:
                 report.from_ledger.append(letters[0].event_id or "")
             if entry is None:
@@ -169,6 +170,17 @@ def letters_by_event(letters: Iterable[IndexedLetter]) -> Iterable[list[IndexedL
     return groups.values()
 
 
+@asynccontextmanager
+async def open_replay(settings: Settings, index: DeadLetterIndex, by: str) -> AsyncIterator[LetterReplay]:
+    """Opens a replay with the Kafka topics of `settings`, for several runs, and closes its clients after the block."""
+    event_log = EventAppender(settings.kafka, settings.events_topic, client_id="billing-replay")
+    try:
+        with RecordLookup(settings.kafka, settings.dead_topic) as dead_topic:
+            yield LetterReplay(letters=index, dead_topic=dead_topic, event_log=event_log, by=by)
+    finally:
+        event_log.close()
+
+
 async def replay_letters(
     settings: Settings,
     index: DeadLetterIndex,
@@ -178,10 +190,5 @@ async def replay_letters(
     progress: Callable[[int], None] = lambda _: None,
 ) -> ReplayReport:
     """Replay `letters` with the Kafka topics of `settings`. Raises the same errors as LetterReplay.run."""
-    event_log = EventAppender(settings.kafka, settings.events_topic, client_id="billing-replay")
-    try:
-        with RecordLookup(settings.kafka, settings.dead_topic) as dead_topic:
-            work = LetterReplay(letters=index, dead_topic=dead_topic, event_log=event_log, by=by)
-            return await work.run(letters, rate, progress)
-    finally:
-        event_log.close()
+    async with open_replay(settings, index, by) as replay:
+        return await replay.run(letters, rate, progress)

@@ -139,16 +139,17 @@ def _storable(text: str) -> str:
 def _bounded(chosen: Mapping[str, Any]) -> Any:
     """Returns the filter without options that were not given."""
     given = {name: value for name, value in chosen.items() if value is not False and value not in (None, "", (), [])}
-    text = orjson.dumps(_cleaned(given), default=str).decode()
+    text = orjson.dumps(cleaned(given), default=str).decode()
     return orjson.loads(text) if len(text) <= _LONGEST_FILTER else {"cut": text[:_LONGEST_FILTER]}
 
 
-def _cleaned(value: Any) -> Any:
+def cleaned(value: Any) -> Any:
+    """Returns a JSON value with the addresses in its texts and keys replaced."""
     match value:
         case str():
             return without_addresses(value)
         case Mapping():
-            return {without_addresses(str(name)): _cleaned(each) for name, each in value.items()}
+            return {without_addresses(str(name)): cleaned(each) for name, each in value.items()}
         case list() | tuple() | set() | frozenset():
-            return [_cleaned(each) for each in value]
+            return [cleaned(each) for each in value]
     return value

@@ -97,6 +97,13 @@ class Batch:
 _NOT_FAILED = ("test mode: mail.send_test_mode is off", "the customer has unsubscribed from these mails")
 """Errors of mails that were kept back on purpose and stored as failed before revision 0011."""
 
+# New records have no address (AuditEntry.values). In JSON, a text ends at a quote or backslash.
+_ADDRESS = r"""'[^\s@<>"''(),;:\\]+@[^\s@<>"''(),;:\\]+', '…', 'g'"""
+_WITHOUT_ADDRESSES = f"""UPDATE billing.console_actions a SET note = regexp_replace(a.note, {_ADDRESS}),
+    filter = regexp_replace(a.filter::text, {_ADDRESS})::jsonb,
+    result = regexp_replace(a.result::text, {_ADDRESS})::jsonb
+FROM batch WHERE a.action_key = batch.action_key"""  # noqa: S608 - a constant
+
 BACKFILLS: tuple[Backfill, ...] = (
     Backfill(
         name="0011_withheld_mails",
@@ -117,6 +124,12 @@ BACKFILLS: tuple[Backfill, ...] = (
     Backfill(name="0018_users", table=tables.organizations, work=ADD_WORK, where="t.account <> ''"),
     Backfill(name="0018_shared_users", table=tables.users, work=RIGHT_WORK, where=SHARED),
     Backfill(name="0026_event_objects", table=tables.events, work=NOTE_OBJECTS, where=WITHOUT_CUSTOMER),
+    Backfill(
+        name="0028_actions",
+        table=tables.console_actions,
+        work=_WITHOUT_ADDRESSES,
+        where="concat(t.note, t.filter, t.result) LIKE '%@%'",
+    ),
 )
 
 

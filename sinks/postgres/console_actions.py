@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, Update, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from sinks.postgres.audit_log import AuditEntry, Outcome, complete_in, record_in, without_addresses
+from schemas.errors import BillingError
+from sinks.postgres.audit_log import AuditEntry, Outcome, cleaned, complete_in, record_in, without_addresses
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import SessionTimeouts, make_engine
 from sinks.postgres.tables import console_actions
 
 SEEN_WITHIN = timedelta(seconds=30)
 """A job that was not seen for this long has lost its process."""
+
+
+class JobLost(BillingError):
+    """The job has ended, or another console works on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What makes an action a job: its owner, unique to one run in one process, and the number of things to do."""
+
+    owner: str
+    total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,32 +62,17 @@ class ConsoleActions:
         bounds = SessionTimeouts(statement_s=10.0, lock_s=3.0, idle_in_transaction_s=10.0)
         self._engine = make_engine(url, application="billing-console", bounds=bounds)
 
-    async def begin(
-        self,
-        key: str,
-        who: str,
-        role: str,
-        action: str,
-        *,
-        target: str,
-        filter: Mapping[str, Any],
-        reason: str | None,
-        peer: str | None = None,
-        total: int | None = None,
-        is_job: bool = False,
-    ) -> bool:
+    async def begin(self, key: str, entry: AuditEntry, *, job: Job | None = None) -> bool:
         """Stores that an action begins. Returns False if this key has a record already.
 
         A job works outside this database, so its row of the audit log is begun here and completed by `end`. Other
         actions write theirs in their own transaction.
         """
+        columns = entry.values()
         row = insert(console_actions).values(
-            action_key=key, who=who, role=role, action=action, target=without_addresses(target), filter=dict(filter),
-            reason=reason and without_addresses(reason), total=total, seen_at=func.now(),
-        )  # fmt: skip
-        entry = AuditEntry(
-            who=who, role=role, action=f"console.{action}", target=target, filter=filter, reason=reason, peer=peer,
-            outcome=Outcome.BEGUN,
+            **{name: columns[name] for name in ("who", "role", "target", "filter", "reason")},
+            action_key=key, action=entry.action.removeprefix("console."), seen_at=func.now(),
+            total=job and job.total, owner=job and job.owner,
         )  # fmt: skip
         c = console_actions.c
         with classified():
@@ -82,33 +80,50 @@ class ConsoleActions:
                 done = await connection.execute(row.on_conflict_do_nothing().returning(c.action_key))
                 if done.one_or_none() is None:
                     return False
-                if not is_job:
+                if job is None:
                     return True
-                entry_id = await record_in(connection, entry)
+                entry_id = await record_in(connection, replace(entry, outcome=Outcome.BEGUN))
                 await connection.execute(
                     update(console_actions).where(c.action_key == key).values(audit_entry=entry_id)
                 )
                 return True
 
-    async def end(
-        self,
-        key: str,
-        status: str,
-        result: Mapping[str, Any],
-        *,
-        count: int | None = None,
-        note: str | None = None,
-    ) -> None:
-        """Stores how an action ended, and completes a job's row of the audit log. `count` is what it changed."""
+    async def end(self, key: str, status: str, result: Mapping[str, Any]) -> None:
+        """Stores how an action ended that is not a job. An action that has ended stays as it is."""
+        with classified():
+            async with self._engine.begin() as connection:
+                await connection.execute(_ended(key, status, result, None))
+
+    async def fail(self, key: str, entry: AuditEntry, note: str) -> None:
+        """Stores that an action failed that is not a job, and records `entry` as failed in the same transaction."""
+        failed = replace(entry, outcome=Outcome.FAILED, reason=note)
+        with classified():
+            async with self._engine.begin() as connection:
+                if (await connection.execute(_ended(key, "failed", {}, note))).rowcount:
+                    await record_in(connection, failed)
+
+    async def end_lost(self, after: timedelta, note: str) -> int:
+        """Ends actions that are not jobs and began so long ago, as failed. Returns how many."""
         c = console_actions.c
-        values = {"status": status, "result": dict(result), "note": note, "ended_at": func.now()}
-        changed = update(console_actions).where(c.action_key == key).values(values).returning(c.audit_entry)
+        is_lost = c.ended_at.is_(None) & c.audit_entry.is_(None) & (c.at < func.now() - after)
+        statement = update(console_actions).where(is_lost).values(status="failed", note=note, ended_at=func.now())
+        with classified():
+            async with self._engine.begin() as connection:
+                return (await connection.execute(statement)).rowcount
+
+    async def end_job(
+        self, key: str, owner: str, status: str, result: Mapping[str, Any], *, count: int, note: str | None = None
+    ) -> None:
+        """Stores how a job ended, and completes its row of the audit log. Raises JobLost."""
+        c = console_actions.c
+        changed = _ended(key, status, result, note).where(c.owner == owner).returning(c.audit_entry)
         outcome = Outcome.FAILED if status == "failed" else Outcome.DONE
         with classified():
             async with self._engine.begin() as connection:
-                entry_id = (await connection.execute(changed)).scalar_one_or_none()
-                if entry_id is not None:
-                    await complete_in(connection, entry_id, outcome, count=count, reason=note)
+                found = (await connection.execute(changed)).one_or_none()
+                if found is None:
+                    raise JobLost(key)
+                await complete_in(connection, found.audit_entry, outcome, count=count, reason=note)
 
     async def note(self, entry: AuditEntry) -> None:
         """Writes a row of the audit log for something without a result page: a sign-in, a reveal."""
@@ -116,32 +131,43 @@ class ConsoleActions:
             async with self._engine.begin() as connection:
                 await record_in(connection, entry)
 
-    async def advance(self, key: str, done: int, result: Mapping[str, Any], *, note: str | None = None) -> str:
-        """Stores the progress of a job and returns what is wanted of it: run, pause or stop."""
-        await self._set(key, done=done, result=dict(result), note=note, seen_at=func.now())
-        found = await self.find(key)
-        return found.wanted if found is not None else "stop"
+    async def advance(
+        self, key: str, owner: str, done: int, result: Mapping[str, Any], *, note: str | None = None
+    ) -> str:
+        """Stores the progress of a job and returns what is wanted of it: run, pause or stop. Raises JobLost."""
+        return await self._set(key, owner, done=done, result=_stored(result), note=_cleaned_note(note))
 
-    async def rest(self, key: str, status: str) -> None:
-        """Stores that a job is paused or runs again."""
-        await self._set(key, status=status, seen_at=func.now())
+    async def rest(self, key: str, owner: str, status: str) -> None:
+        """Stores that a job is paused or runs again. Raises JobLost."""
+        await self._set(key, owner, status=status)
 
-    async def want(self, key: str, wanted: str) -> bool:
-        """Asks a job to run, pause or stop. Returns False if it has ended."""
+    async def beat(self, key: str, owner: str) -> None:
+        """Stores that the job's process works on it. Raises JobLost."""
+        await self._set(key, owner)
+
+    async def want(self, key: str, wanted: str, entry: AuditEntry) -> bool:
+        """Asks a job to run, pause or stop, and records that. Returns False if it is not a job or has ended."""
         c = console_actions.c
-        statement = update(console_actions).where(c.action_key == key, c.ended_at.is_(None)).values(wanted=wanted)
+        is_open_job = (c.action_key == key) & c.audit_entry.is_not(None) & c.ended_at.is_(None)
+        statement = update(console_actions).where(is_open_job).values(wanted=wanted)
         with classified():
             async with self._engine.begin() as connection:
-                return (await connection.execute(statement)).rowcount > 0
+                if not (await connection.execute(statement)).rowcount:
+                    return False
+                await record_in(connection, entry)
+                return True
 
-    async def take(self, key: str) -> bool:
-        """Takes over a job whose process is gone. Returns False if another process has seen it lately, or it ended."""
+    async def take(self, key: str, owner: str) -> bool:
+        """Makes `owner` the owner of a job whose process is gone.
+
+        Returns False if its owner was seen lately, or the job has ended.
+        """
         c = console_actions.c
         is_lost = c.ended_at.is_(None) & (c.seen_at < func.now() - SEEN_WITHIN)
-        statement = update(console_actions).where(c.action_key == key, is_lost).values(seen_at=func.now())
+        statement = update(console_actions).where(c.action_key == key, is_lost)
         with classified():
             async with self._engine.begin() as connection:
-                return (await connection.execute(statement)).rowcount > 0
+                return (await connection.execute(statement.values(seen_at=func.now(), owner=owner))).rowcount > 0
 
     async def find(self, key: str) -> Performed | None:
         """Returns one record, None if there is none."""
@@ -162,14 +188,34 @@ class ConsoleActions:
             select(console_actions).where(c.action == action, c.ended_at.is_(None)).order_by(c.at).limit(100)
         )
 
-    async def _set(self, key: str, **values: Any) -> None:
-        statement = update(console_actions).where(console_actions.c.action_key == key).values(**values)
+    async def _set(self, key: str, owner: str, **values: Any) -> str:
+        c = console_actions.c
+        is_mine = (c.action_key == key) & (c.owner == owner) & c.ended_at.is_(None)
+        statement = update(console_actions).where(is_mine).values(**values, seen_at=func.now()).returning(c.wanted)
         with classified():
             async with self._engine.begin() as connection:
-                await connection.execute(statement)
+                wanted: str | None = (await connection.execute(statement)).scalar_one_or_none()
+        if wanted is None:
+            raise JobLost(key)
+        return wanted
 
     async def _all(self, query: Select[Any]) -> list[Performed]:
         with classified():
             async with self._engine.connect() as connection:
                 result = await connection.execute(query)
         return [Performed(**{field.name: row[field.name] for field in fields(Performed)}) for row in result.mappings()]
+
+
+def _ended(key: str, status: str, result: Mapping[str, Any], note: str | None) -> Update:
+    c = console_actions.c
+    values = {"status": status, "result": _stored(result), "note": _cleaned_note(note), "ended_at": func.now()}
+    return update(console_actions).where(c.action_key == key, c.ended_at.is_(None)).values(values)
+
+
+def _stored(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The records outlive erasures, so they contain no address."""
+    return {name: cleaned(value) for name, value in result.items()}
+
+
+def _cleaned_note(note: str | None) -> str | None:
+    return None if note is None else without_addresses(note)

@@ -15,7 +15,23 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import ColumnElement, Select, and_, bindparam, func, insert, or_, select, text, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    any_,
+    bindparam,
+    cast,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.errors import BillingError
@@ -29,6 +45,8 @@ from sinks.postgres.tables import audit_log, dead_letters, events
 _REPLAYS_ID = 0x7265706C6179  # "replay"
 
 Key = tuple[str, str, int, int]
+Place = tuple[str, int, int, int]
+"""Topic, partition, first offset and offset: where a letter is in log order."""
 
 
 class ReplayUnderWay(BillingError):
@@ -69,6 +87,11 @@ class IndexedLetter:
         return (self.consumer_group, self.topic, self.partition, self.offset)
 
     @property
+    def place(self) -> Place:
+        """The place in the order of DeadLetterIndex.find."""
+        return (self.topic, self.partition, self.first_offset, self.offset)
+
+    @property
     def dead_place(self) -> tuple[int, int] | None:
         """Partition and offset in the dead-letter topic, or None if the row has no position there."""
         if self.dead_partition is None or self.dead_offset is None:
@@ -82,7 +105,7 @@ class LetterFilter:
 
     `since` and `until` (exclusive) compare with the time of the last failure. `places` are (partition, offset) in the
     dead-letter topic. `born_since` compares with the first failure of the event over all its letters, so an event that
-    keeps dying leaves that window after a while.
+    keeps dying leaves that window after a while. `limit` None is no limit.
     """
 
     ids: tuple[str, ...] = ()
@@ -95,7 +118,7 @@ class LetterFilter:
     until: datetime | None = None
     born_since: datetime | None = None
     statuses: tuple[str, ...] = ()
-    limit: int = 1000
+    limit: int | None = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,10 +168,13 @@ class DeadLetterIndex:
             with classified():
                 await self._connection.execute(select(func.pg_advisory_unlock(_REPLAYS_ID)))
 
-    async def find(self, wanted: LetterFilter, *, newest_first: bool = False) -> list[IndexedLetter]:
+    async def find(
+        self, wanted: LetterFilter, *, newest_first: bool = False, after: Place | None = None
+    ) -> list[IndexedLetter]:
         """Returns the matching letters in log order: within a partition, the event that died first comes first.
 
-        `newest_first` orders them by the time of the last failure instead.
+        `after` leaves out what is not behind this place in log order. `newest_first` orders them by the time of the
+        last failure instead.
         """
         table = dead_letters
         earlier = dead_letters.alias("earlier")
@@ -163,6 +189,14 @@ class DeadLetterIndex:
         )
         first = func.coalesce(first_offset, table.c.offset).label("first_offset")
         query = select(table, first).where(_matching(wanted)).limit(wanted.limit)
+        if after is not None:
+            topic, partition, first_place, _ = after
+            order = tuple_(
+                table.c.topic, table.c.partition, func.coalesce(first_offset, table.c.offset), table.c.offset
+            )
+            # An index answers the first condition, which follows from the second: an event's first letter is the first.
+            is_near = tuple_(table.c.topic, table.c.partition, table.c.offset) >= _place(topic, partition, first_place)
+            query = query.where(is_near, order > _place(*after))
         if newest_first:
             query = query.order_by(table.c.last_failed_at.desc(), table.c.offset.desc())
         else:
@@ -197,12 +231,12 @@ class DeadLetterIndex:
 
     async def close_settled(self, event_ids: Sequence[str]) -> set[str]:
         """Marks letters `resolved` if their events are settled now. Returns the ids of the settled events."""
-        settled = select(events.c.event_id).where(events.c.event_id.in_(event_ids), events.c.outcome.in_(SETTLED))
+        settled = select(events.c.event_id).where(_is_any(events.c.event_id, event_ids), events.c.outcome.in_(SETTLED))
         found = {row["event_id"] for row in await self._all(settled)}
         if found:
             closed = (
                 update(dead_letters)
-                .where(dead_letters.c.event_id.in_(found), dead_letters.c.status.in_(("open", "replayed")))
+                .where(_is_any(dead_letters.c.event_id, sorted(found)), dead_letters.c.status.in_(("open", "replayed")))
                 .values(status="resolved", closed_at=func.now())
             )
             with classified():
@@ -219,16 +253,19 @@ class DeadLetterIndex:
             letters, dead_letters.c.status != "resolved", status="replayed", closed_at=func.now(), closed_by=by
         )
 
-    async def discard(self, letters: Sequence[IndexedLetter], by: str, entry: AuditEntry | None = None) -> int:
-        """Marks the open ones among these letters `discarded`, and records `entry` in the same statement.
+    async def discard(self, wanted: LetterFilter, by: str, entry: AuditEntry | None = None) -> int:
+        """Marks open letters that match `discarded`, up to `wanted.limit`, and records `entry` in the same statement.
 
         Returns how many there were.
         """
-        if not letters:
-            return 0
+        names = ("consumer_group", "topic", "partition", "offset")
+        key = [dead_letters.c[name] for name in names]
+        chosen = select(*key).where(_matching(wanted), dead_letters.c.status == "open")
+        if wanted.limit is not None:
+            chosen = chosen.order_by(*key[1:]).limit(wanted.limit)
         closed = (
             update(dead_letters)
-            .where(_is_one_of(letters), dead_letters.c.status == "open")
+            .where(tuple_(*key).in_(chosen), dead_letters.c.status == "open")
             .values(status="discarded", closed_at=func.now(), closed_by=by)
         )
         if entry is None:
@@ -243,7 +280,7 @@ class DeadLetterIndex:
 
     async def kept_events(self, event_ids: Sequence[str]) -> dict[str, KeptEvent]:
         """Returns these events as stored in the ledger, by id. Unknown ids are missing from the result."""
-        return {row.event_id: row for row in await self._kept(events.c.event_id.in_(event_ids), len(event_ids))}
+        return {row.event_id: row for row in await self._kept(_is_any(events.c.event_id, event_ids), len(event_ids))}
 
     async def unsettled_events(
         self, *, since: datetime | None, until: datetime | None, types: Sequence[str], limit: int
@@ -282,7 +319,8 @@ def _matching(wanted: LetterFilter) -> ColumnElement[bool]:
     c = dead_letters.c
     narrowed: list[ColumnElement[bool]] = [c.message != ERASED]  # erased letters must not be replayed
     if wanted.ids or wanted.places:
-        narrowed.append(or_(c.event_id.in_(wanted.ids), tuple_(c.dead_partition, c.dead_offset).in_(wanted.places)))
+        places = _rows((c.dead_partition, c.dead_offset), wanted.places)
+        narrowed.append(or_(_is_any(c.event_id, wanted.ids), tuple_(c.dead_partition, c.dead_offset).in_(places)))
     if wanted.types:
         narrowed.append(c.type.in_(wanted.types))
     if wanted.customer is not None:
@@ -308,8 +346,25 @@ def _matching(wanted: LetterFilter) -> ColumnElement[bool]:
 
 
 def _is_one_of(letters: Sequence[IndexedLetter]) -> ColumnElement[bool]:
-    key = tuple_(*(dead_letters.c[name] for name in ("consumer_group", "topic", "partition", "offset")))
-    return key.in_([letter.key for letter in letters])
+    columns = [dead_letters.c[name] for name in ("consumer_group", "topic", "partition", "offset")]
+    return tuple_(*columns).in_(_rows(columns, [letter.key for letter in letters]))
+
+
+def _is_any(column: ColumnElement[Any], values: Sequence[object]) -> ColumnElement[bool]:
+    """Compares with one array: a statement takes 32,767 parameters at most."""
+    return column == any_(literal(list(values), ARRAY(column.type)))
+
+
+def _rows(columns: Sequence[ColumnElement[Any]], values: Sequence[Sequence[object]]) -> Select[Any]:
+    """Returns rows as a query with one array per column."""
+    arrays = [cast([row[at] for row in values], ARRAY(column.type)) for at, column in enumerate(columns)]
+    names = [f"c{at}" for at in range(len(columns))]
+    found = func.unnest(*arrays).table_valued(*names).render_derived()
+    return select(*(found.c[name] for name in names))
+
+
+def _place(*values: object) -> ColumnElement[Any]:
+    return tuple_(*(literal(value) for value in values))
 
 
 def _letter(row: dict[str, Any]) -> IndexedLetter:

@@ -170,6 +170,13 @@ STEPS: tuple[Step, ...] = (
         ),
         work=_delete("audits"),
     ),
+    Step(
+        name="actions of the console",
+        table="console_actions",
+        age=Age.RECORDS,
+        where="t.ended_at < now() - $1::interval",
+        work=_delete("console_actions"),
+    ),
 )
 """In the order in which they run."""
 

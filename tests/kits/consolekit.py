@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from console.web import Console
 from schemas.console_settings import Role
 from schemas.settings import Config, Settings
 from sinks.postgres.console_sessions import ConsoleSessions
+from tests.waiting import eventually
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin"}
 
@@ -79,6 +81,24 @@ class Browser:
         return await self.client.request(method, path, headers=given, data=form, allow_redirects=False)
 
 
+def fields_of(page: str) -> dict[str, str]:
+    """The hidden fields of the form for the action."""
+    form = page[page.index('<form class="panel confirm"') :]
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form))
+
+
+async def ended(person: Browser, path: str) -> dict[str, Any]:
+    """The record of an action, once it has ended."""
+    found: dict[str, Any] = {}
+
+    async def has_ended() -> bool:
+        found.update((await person.json(path))["job"])
+        return found["ended_at"] is not None
+
+    await eventually(has_ended, "the end of the job")
+    return found
+
+
 @asynccontextmanager
 async def serving(settings: Settings, config: Config | None = None) -> AsyncIterator[Browser]:
     """A console that serves until the block ends."""
@@ -90,4 +110,5 @@ async def serving(settings: Settings, config: Config | None = None) -> AsyncIter
         finally:
             await console.live.close()
             await console.jobs.close()
+            await console.actions.close()
             await console.lag.close()

@@ -24,7 +24,8 @@ console_sessions = Table(
 )
 
 # One row per confirmed form. `action_key` comes from the form, so a second click finds the first one's row. A long
-# action is a job: it keeps its progress here, and continues after a restart.
+# action is a job: it keeps its progress here, and continues after a restart. `owner` is the run that works on it: only
+# the owner changes the row, so a console that lost the job stops.
 console_actions = Table(
     "console_actions",
     metadata,
@@ -43,6 +44,7 @@ console_actions = Table(
     json("result"),
     text("note"),
     Column("audit_entry", BigInteger),
+    text("owner"),
     time("seen_at"),
     time("ended_at"),
     Index("console_actions_at", "at"),

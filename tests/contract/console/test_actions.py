@@ -4,35 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import pytest
 from pydantic import SecretStr
 
 from schemas.console_settings import Role
 from sinks.postgres.brakes import Brakes
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
-from streams.brake import Brake, Limits
 from streams.process import Processor
-from tests.kits.consolekit import Browser, serving
+from tests.kits.consolekit import Browser, ended, fields_of, serving
 from tests.kits.notes import notes
-from tests.kits.replaykit import ReplayKit, open_kit
+from tests.kits.replaykit import ReplayKit
 from tests.kits.storekit import ask, email_row, known, ledger_row, write
 from tests.waiting import eventually
-
-
-@pytest.fixture
-async def rig(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[ReplayKit]:
-    (tmp_path / "config.toml").write_text("")
-    settings = {"config_path": tmp_path / "config.toml", "state_dir": tmp_path}
-    async with open_kit(kafka_bootstrap, database_url, topic_prefix, settings) as made:
-        patient = Brake(Limits(run=10**6, least=10**6))  # the drill is about the letters, not about the brake
-        made.processor = replace(made.processor, brake=patient)
-        yield made
 
 
 def _mended(processor: Processor) -> Processor:
@@ -42,23 +28,6 @@ def _mended(processor: Processor) -> Processor:
         return rule.decide(replace(event, object=event.object.model_copy(update={"trouble": ""})), known)
 
     return replace(processor, rules={"note.written": replace(rule, decide=decide)}, code_version="2")
-
-
-def _fields(page: str) -> dict[str, str]:
-    """The hidden fields of the form for the action."""
-    form = page[page.index('<form class="panel confirm"') :]
-    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form))
-
-
-async def _ended(person: Browser, path: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-
-    async def has_ended() -> bool:
-        found.update((await person.json(path))["job"])
-        return found["ended_at"] is not None
-
-    await eventually(has_ended, "the end of the job")
-    return found
 
 
 async def test_the_drill_from_a_bad_deploy_to_no_dead_letter(rig: ReplayKit) -> None:
@@ -76,7 +45,7 @@ async def test_the_drill_from_a_bad_deploy_to_no_dead_letter(rig: ReplayKit) -> 
 
         rehearsed = (await operator.json("/dead/rehearsal"))["rehearsal"]
         assert sum(rehearsed["outcomes"].values()) == 300
-        form = _fields(await operator.page("/dead/replay"))
+        form = fields_of(await operator.page("/dead/replay"))
         assert form["count"] == "300"
         assert (await operator.post("/dead/replay", form)).status == 400  # the number is not typed
         form |= {"typed": "300", "per_second": "100", "reason": "fixed in 2"}
@@ -89,7 +58,7 @@ async def test_the_drill_from_a_bad_deploy_to_no_dead_letter(rig: ReplayKit) -> 
 
         await eventually(is_paused, "the pause")
         assert (await operator.post(path, {"wanted": "run"})).status == 303
-        job = await _ended(operator, path)
+        job = await ended(operator, path)
         assert (job["status"], job["done"], job["result"]["replayed"]) == ("done", 300, 300)
         verdicts = await rig.consume(_mended(rig.processor))
         assert len(verdicts) == 300
@@ -109,7 +78,7 @@ async def test_a_stopped_replay_leaves_the_rest_open_and_another_process_continu
     await rig.consume()
     async with serving(rig.settings) as anyone:
         operator = await anyone.signed_in(Role.OPERATOR)
-        form = _fields(await operator.page("/dead/replay")) | {"per_second": "5"}
+        form = fields_of(await operator.page("/dead/replay")) | {"per_second": "5"}
         path = (await operator.post("/dead/replay", form)).headers["Location"]
 
         async def has_begun() -> bool:
@@ -117,11 +86,11 @@ async def test_a_stopped_replay_leaves_the_rest_open_and_another_process_continu
 
         await eventually(has_begun, "the first letters")
         await operator.post(path, {"wanted": "stop"})
-        job = await _ended(operator, path)
+        job = await ended(operator, path)
         assert job["status"] == "stopped"
         assert 5 <= job["done"] < 40
         left = 40 - job["done"]
-        form = _fields(await operator.page("/dead/replay")) | {"per_second": "5"}
+        form = fields_of(await operator.page("/dead/replay")) | {"per_second": "5"}
         assert form["count"] == str(left)
         path = (await operator.post("/dead/replay", form)).headers["Location"]
         await eventually(has_begun, "the first letters")
@@ -130,7 +99,7 @@ async def test_a_stopped_replay_leaves_the_rest_open_and_another_process_continu
     async with serving(rig.settings) as anyone:
         operator = await anyone.signed_in(Role.OPERATOR)
         await anyone.console.jobs.resume()
-        job = await _ended(operator, path)
+        job = await ended(operator, path)
         assert (job["status"], job["result"]["replayed"]) == ("done", left)
     assert len(await asyncio.to_thread(rig.records)) == 80  # each was appended once
 
@@ -141,7 +110,7 @@ async def test_discard_needs_a_reason_and_happens_once(rig: ReplayKit) -> None:
     await rig.consume()
     async with serving(rig.settings) as anyone:
         operator = await anyone.signed_in(Role.OPERATOR)
-        form = _fields(await operator.page("/dead/discard?id=evt_0,evt_1"))
+        form = fields_of(await operator.page("/dead/discard?id=evt_0,evt_1"))
         assert form["count"] == "2"
         assert (await operator.post("/dead/discard", form)).status == 400
         form["reason"] = "test data"
@@ -157,7 +126,7 @@ async def test_the_brake_is_released_once(anyone: Browser, database: SecretStr) 
     viewer, operator = await anyone.signed_in(Role.VIEWER), await anyone.signed_in(Role.OPERATOR)
     assert "The brake holds billing.worker" in await viewer.page("/")
     assert "Release" not in await viewer.page("/lag")
-    form = _fields(await operator.page("/brake/release?group=billing.worker")) | {"let_die": "7", "reason": "known"}
+    form = fields_of(await operator.page("/brake/release?group=billing.worker")) | {"let_die": "7", "reason": "known"}
     path = (await operator.post("/brake/release", form)).headers["Location"]
     assert (await operator.json(path))["job"]["result"] == {"changed": 1, "released": True, "let_die": 7}
     assert (await operator.get("/brake/release?group=billing.worker")).status == 404
@@ -177,6 +146,6 @@ async def test_a_failed_mail_is_queued_again(anyone: Browser, store: Store, data
     )
     assert (await support.get("/outboxes/emails/requeue")).status == 403
     operator = await anyone.signed_in(Role.OPERATOR)
-    form = _fields(await operator.page("/outboxes/emails/requeue"))
+    form = fields_of(await operator.page("/outboxes/emails/requeue"))
     await operator.post("/outboxes/emails/requeue", form)
     assert await ask(database, "SELECT count(*) FROM billing.emails WHERE status = 'queued'") == 2
