@@ -173,5 +173,6 @@ def test_refusals_are_counted_and_few_are_logged(gateway: Served, capsys: pytest
     )
     assert (after or 0) - (before or 0) == 1000
     text = capsys.readouterr().out
-    assert text.count("signature_mismatch") < 10
+    # Five lines and a summary for each interval that the requests fell into.
+    assert text.count("signature_mismatch") < 50
     assert text.count("mode_mismatch") == 20
