@@ -4,7 +4,8 @@ Contents of `Fact.data` by kind:
 - subscription: `{status, currency, rates: [[price id, MRR as an exact fraction], …]}`
 - invoice: the fields of Stripe's invoice that are needed, in a form that schemas/stripe/invoice.py reads
 - purchase: `{currency, amount, invoice}`
-- refund: `{currency, amount}`, and `is_failed` for one that failed after the charge counted it
+- refund: `{currency, amount, before}`: the sum of the charge's refunds, now and before this event if it says so;
+  `{currency, amount, is_failed}` for one that failed after the charge counted it
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from schemas.statuses import SubscriptionStatus
 from schemas.stripe.billed_subscription import BilledSubscription
 from schemas.stripe.charge import StripeCharge
 from schemas.stripe.checkout_session import CheckoutSession
+from schemas.stripe.fields import child
 from schemas.stripe.invoice import StripeInvoice
 from schemas.stripe.refund import LOST, StripeRefund
 from streams.decode import EventSummary, decode
@@ -47,7 +49,8 @@ class FactReader:
 
     kind: FactKind
     rank: int
-    read: Callable[[str, Mapping[str, Any]], FactData | None]
+    read: Callable[[str, Mapping[str, Any], Mapping[str, Any]], FactData | None]
+    """Takes the event's type, `data.object` and `data.previous_attributes`."""
 
 
 def fact_of(value: bytes | None) -> Fact | None:
@@ -61,11 +64,11 @@ def fact_of(value: bytes | None) -> Fact | None:
     if envelope.created is None or obj is None:
         raise MalformedEvent("an event without a time or an object")
     try:
-        found = reader.read(envelope.type, obj)
+        found = reader.read(envelope.type, obj, child(raw["data"], "previous_attributes"))
     except ValidationError as error:
         where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         raise MalformedEvent(f"data.object.{where}") from None
-    except TooMuchMoney as error:
+    except (TooMuchMoney, ValueError) as error:
         raise MalformedEvent(str(error)) from None
     if found is None:
         return None
@@ -94,14 +97,14 @@ def _happened_at(envelope: EventSummary, obj: Mapping[str, Any]) -> datetime:
     created = (envelope.created or datetime.fromtimestamp(0, UTC)).replace(microsecond=0)
     if not _is_imported(envelope.id) or not envelope.type.startswith(_PREFIX):
         return created
-    if envelope.type != _CREATED_TYPE and _seconds(obj.get("ended_at")) is not None:
-        return datetime.fromtimestamp(_seconds(obj.get("ended_at")) or 0, UTC)
-    began = [at for name in ("start_date", "trial_end") if (at := _seconds(obj.get(name))) is not None]
+    if envelope.type != _CREATED_TYPE and _whole(obj.get("ended_at")) is not None:
+        return datetime.fromtimestamp(_whole(obj.get("ended_at")) or 0, UTC)
+    began = [at for name in ("start_date", "trial_end") if (at := _whole(obj.get(name))) is not None]
     past = [at for at in began if obj.get("ended_at") is not None or at <= int(created.timestamp())]
     return datetime.fromtimestamp(max(past), UTC) if past else created
 
 
-def _seconds(value: object) -> int | None:
+def _whole(value: object) -> int | None:
     return value if type(value) is int else None
 
 
@@ -121,7 +124,7 @@ def _digest(key: str) -> str:
     return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _subscription(type_: str, obj: Mapping[str, Any]) -> FactData:
+def _subscription(type_: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) -> FactData:
     subscription = BilledSubscription.model_validate(obj)
     status = SubscriptionStatus.CANCELED if type_ == _ENDED_TYPE else subscription.status
     if not subscription.is_collecting and status in (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE):
@@ -130,7 +133,7 @@ def _subscription(type_: str, obj: Mapping[str, Any]) -> FactData:
     return subscription.id, {"status": str(status), "currency": subscription.currency, "rates": rates}
 
 
-def _invoice(_type: str, obj: Mapping[str, Any]) -> FactData | None:
+def _invoice(_type: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) -> FactData | None:
     invoice = StripeInvoice.model_validate(obj)
     if invoice.id is None:
         return None
@@ -151,7 +154,7 @@ def _invoice(_type: str, obj: Mapping[str, Any]) -> FactData | None:
     return invoice.id, data
 
 
-def _purchase(_type: str, obj: Mapping[str, Any]) -> FactData | None:
+def _purchase(_type: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) -> FactData | None:
     session = CheckoutSession.model_validate(obj)
     if session.mode != "payment" or not session.is_paid or not session.amount_total or session.currency is None:
         return None
@@ -162,7 +165,7 @@ def _purchase(_type: str, obj: Mapping[str, Any]) -> FactData | None:
     }
 
 
-def _failed_refund(type_: str, obj: Mapping[str, Any]) -> FactData | None:
+def _failed_refund(type_: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) -> FactData | None:
     """Its charge has no event for it. These events do not name the customer, so they have the charge as their owner."""
     refund = StripeRefund.model_validate(obj)
     if refund.status not in LOST and type_ != "refund.failed":
@@ -170,11 +173,12 @@ def _failed_refund(type_: str, obj: Mapping[str, Any]) -> FactData | None:
     return refund.id, {"currency": refund.currency, "amount": refund.amount, "is_failed": True}
 
 
-def _refund(_type: str, obj: Mapping[str, Any]) -> FactData | None:
+def _refund(_type: str, obj: Mapping[str, Any], previous: Mapping[str, Any]) -> FactData | None:
     charge = StripeCharge.model_validate(obj)
     if charge.source_transfer is not None:
         return None  # the other side of a transfer: the platform's charge is refunded, and counted, once
-    return charge.id, {"currency": charge.currency, "amount": charge.amount_refunded}
+    before = _whole(previous.get("amount_refunded"))
+    return charge.id, {"currency": charge.currency, "amount": charge.amount_refunded, "before": before}
 
 
 TELLERS: dict[str, FactReader] = {

@@ -96,6 +96,9 @@ def payments(owner: Owner, facts: Sequence[Fact]) -> list[PaymentFigure]:
     for charge_id, by_second in refunded.items():
         so_far = 0
         for at, fact in by_second.items():
+            # A failed refund, which has a fact of its own, lowers the charge's sum, and no event of the charge says so.
+            before = fact.data.get("before")
+            so_far = so_far if before is None else min(so_far, before)
             if fact.data["amount"] > so_far:
                 add(PaymentKind.REFUND, charge_id, at, fact.data["currency"], fact.data["amount"] - so_far)
                 so_far = fact.data["amount"]

@@ -27,16 +27,24 @@ class TooMuchMoney(BillingError):
 def monthly_rate(item: BilledItem) -> Fraction:
     """Returns the exact minor units a month: unit amount x quantity x intervals a month. Raises TooMuchMoney.
 
+    The quantity counts packages if the price has `transform_quantity`.
+
     Uses list prices, before discounts, credits and taxes. Returns 0 if the event does not contain the amount (tiered
     and metered prices) or the price does not recur.
     """
     per_month = _PER_MONTH.get(item.interval or "")
     if item.unit_amount is None or per_month is None:
         return Fraction(0)
-    rate = Fraction(item.unit_amount) * item.quantity * per_month / item.interval_count
+    rate = Fraction(item.unit_amount) * _billed(item) * per_month / item.interval_count
     if rate > _MOST:
         raise TooMuchMoney(f"{item.price_id} comes to more than {_MOST} minor units a month")
     return rate
+
+
+def _billed(item: BilledItem) -> int:
+    if item.divide_by is None:
+        return item.quantity
+    return -(-item.quantity // item.divide_by) if item.is_rounded_up else item.quantity // item.divide_by
 
 
 def rounded(rates: Iterable[Fraction]) -> int:

@@ -11,18 +11,37 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from schemas.statuses import SubscriptionStatus
-from schemas.stripe.fields import Currency, ExpandableId, Id, Quantity, StripeObject, Text, child, first, listed
+from schemas.stripe.fields import (
+    Currency,
+    ExpandableId,
+    Id,
+    Quantity,
+    StripeObject,
+    Text,
+    child,
+    first,
+    in_currency,
+    listed,
+    packages_of,
+)
 
 _DECIMAL = r"^\d{1,18}(\.\d{1,12})?$"
 """Stripe's `unit_amount_decimal`: at most twelve places."""
 
 
 class BilledItem(StripeObject):
-    """One item. `unit_amount` is a decimal number of minor units as text, None for a tiered or metered price."""
+    """One item. `unit_amount` is a decimal number of minor units as text, of `divide_by` units if that is set.
+
+    It is None for a tiered or metered price, and where the event lacks the amount in the subscription's currency.
+    """
 
     price_id: Id
     unit_amount: Annotated[str, Field(pattern=_DECIMAL)] | None = None
     quantity: Quantity = 1
+    divide_by: Annotated[int, Field(strict=True, ge=1, lt=2**31)] | None = None
+    """`transform_quantity`: the number of units in a package."""
+    is_rounded_up: bool = False
+    """`transform_quantity`: whether a package that is begun counts."""
     interval: Text = None
     interval_count: Annotated[int, Field(strict=True, ge=1, lt=10_000)] = 1
 
@@ -44,13 +63,14 @@ class BilledSubscription(StripeObject):
         # Very old samples have no items and only `plan`.
         items = listed(raw, "items") or ([raw] if raw.get("plan") else [])
         prices = [_price(item) for item in items]
+        currency = first(raw.get("currency"), *(price.get("currency") for price in prices))
         return {
             "id": raw.get("id"),
             "customer": raw.get("customer"),
             "status": raw.get("status"),
-            "currency": first(raw.get("currency"), *(price.get("currency") for price in prices)),
+            "currency": currency,
             "is_collecting": raw.get("pause_collection") is None,
-            "items": [_item(item, price) for item, price in zip(items, prices, strict=True)],
+            "items": [_item(item, price, currency) for item, price in zip(items, prices, strict=True)],
         }
 
 
@@ -59,13 +79,18 @@ def _price(item: Mapping[str, Any]) -> Mapping[str, Any]:
     return price if isinstance(price, Mapping) else child(item, "plan")
 
 
-def _item(item: Mapping[str, Any], price: Mapping[str, Any]) -> dict[str, Any]:
+def _item(item: Mapping[str, Any], price: Mapping[str, Any], currency: Any) -> dict[str, Any]:
     recurring = child(price, "recurring")
     usage = first(recurring.get("usage_type"), price.get("usage_type"))
+    priced = in_currency(price, currency)
+    is_counted = usage != "metered" and first(priced.get("billing_scheme"), price.get("billing_scheme")) != "tiered"
+    packages = packages_of(price)
     return {
         "price_id": price.get("id"),
-        "unit_amount": None if usage == "metered" or price.get("billing_scheme") == "tiered" else _unit_amount(price),
+        "unit_amount": _unit_amount(priced) if is_counted else None,
         "quantity": first(item.get("quantity"), 1),
+        "divide_by": packages.get("divide_by"),
+        "is_rounded_up": packages.get("round") == "up",
         "interval": first(recurring.get("interval"), price.get("interval")),
         "interval_count": first(recurring.get("interval_count"), price.get("interval_count"), 1),
     }

@@ -100,6 +100,22 @@ def address_of(parent: Mapping[str, Any], name: str = "address") -> dict[str, st
 _ADDRESS = ("line1", "line2", "postal_code", "city", "state", "country")
 
 
+def in_currency(price: Mapping[str, Any], currency: Any) -> Mapping[str, Any]:
+    """Returns the part of a price or plan that has its amounts in this currency, {} if the event lacks it.
+
+    A price can have further currencies in `currency_options` (behaviours.md C16). Raises ValueError.
+    """
+    if currency is None or price.get("currency") in (None, currency):
+        return price
+    return child(child(price, "currency_options"), currency) if isinstance(currency, str) else {}
+
+
+def packages_of(price: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns `transform_quantity` of a price or `transform_usage` of a plan: `divide_by`, `round`; {} if neither."""
+    found = first(price.get("transform_quantity"), price.get("transform_usage"))
+    return found if isinstance(found, Mapping) else {}
+
+
 def first(*values: Any) -> Any:
     """Returns the first value that is not None, or None."""
     for value in values:

@@ -24,7 +24,9 @@ from schemas.stripe.fields import (
     Text,
     child,
     first,
+    in_currency,
     listed,
+    packages_of,
 )
 
 
@@ -170,29 +172,21 @@ def _price(item: Mapping[str, Any]) -> Mapping[str, Any]:
 def _item(item: Mapping[str, Any], currency: Any) -> dict[str, Any]:
     price = _price(item)
     recurring = child(price, "recurring")
-    packages = first(price.get("transform_quantity"), price.get("transform_usage"))
-    divided = packages if isinstance(packages, Mapping) else {}
+    priced, packages = in_currency(price, currency), packages_of(price)
     return {
         "id": item.get("id") if item.get("object") != "subscription" else None,
         "price": price.get("id"),
         "name": price.get("nickname") or price.get("name"),
         "product": price.get("product"),
         "quantity": item.get("quantity"),
-        "unit_amount": _unit_amount(price, currency),
+        "unit_amount": first(priced.get("unit_amount"), priced.get("amount")),
         "currency": first(currency, price.get("currency")),
         "usage_type": first(recurring.get("usage_type"), price.get("usage_type")),
         "interval": first(recurring.get("interval"), price.get("interval")),
         "interval_count": first(recurring.get("interval_count"), price.get("interval_count")),
-        "divide_by": divided.get("divide_by"),
-        "round": divided.get("round"),
+        "divide_by": packages.get("divide_by"),
+        "round": packages.get("round"),
     }
-
-
-def _unit_amount(price: Mapping[str, Any], currency: Any) -> Any:
-    """Returns the amount in the subscription's currency, which may be one of `currency_options` (behaviours.md C16)."""
-    if currency is None or price.get("currency") in (None, currency):
-        return first(price.get("unit_amount"), price.get("amount"))
-    return child(child(price, "currency_options"), currency).get("unit_amount") if isinstance(currency, str) else None
 
 
 def _period(raw: Mapping[str, Any], items: list[Mapping[str, Any]]) -> tuple[Any, Any]:

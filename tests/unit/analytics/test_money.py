@@ -92,6 +92,19 @@ def test_refunds_of_a_charge_are_the_steps_of_their_sum() -> None:
     ]
 
 
+def test_a_refund_after_a_failed_one_counts() -> None:
+    """The failed refund lowered the charge's sum, so that the next one does not pass the old sum."""
+
+    def refunded(seconds: int, before: int, amount: int) -> Fact:
+        charge = {"id": "ch_1", "object": "charge", "amount": 900, "amount_refunded": amount, "currency": "eur"}
+        event = make.event("charge.refunded", charge | {"customer": "cus_1"}, BEGIN + seconds)
+        event["data"]["previous_attributes"] = {"amount_refunded": before}
+        return fact(event)
+
+    first, third, last = refunded(5, 0, 500), refunded(9, 0, 500), refunded(11, 700, 900)
+    assert [amount for *_, amount in paid(last, third, first)] == [500, 500, 400]  # the one from 500 to 700 is missing
+
+
 def test_a_purchase_with_an_invoice_counts_once() -> None:
     obj = make.checkout_session(mode="payment", payment_status="paid", amount=1000, invoice="in_1")
     bought = fact(make.event("checkout.session.completed", obj, BEGIN))
