@@ -14,6 +14,8 @@ BUILT_IN = {name for name, kind in vars(builtins).items() if isinstance(kind, ty
 
 def outside_the_tree(source: str) -> list[str]:
     """The classes whose bases are built-in exceptions only."""
+    if "class " not in source:
+        return []
     classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
     bases = {node.name: [base.id for base in node.bases if isinstance(base, ast.Name)] for node in classes}
     return [name for name, names in bases.items() if names and set(names) <= BUILT_IN and name != "BillingError"]

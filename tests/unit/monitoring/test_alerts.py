@@ -40,18 +40,21 @@ def test_each_rule_says_how_urgent_it_is_what_it_means_and_where_to_read_on() ->
 
 @pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (Debian: apt-get install prometheus)")
 def test_prometheus_evaluates_each_rule_as_its_cases_say(tmp_path: Path) -> None:
-    """One run for all cases: promtool names the alert and the minute of each case that differs."""
-    (tmp_path / "alerts.yml").write_text(FILE.read_text())
-    by_minutes: dict[int, list[dict[str, Any]]] = {}
+    """One run for all cases, each with its own rule only: promtool names the alert and minute of what differs."""
+    pages: list[str] = []
     for name, cases in CASES.items():
+        (tmp_path / f"{name}.rules").write_text(yaml.safe_dump({"groups": [{"name": name, "rules": [RULES[name]]}]}))
         for kind, case in cases.items():
-            by_minutes.setdefault(case.get("every", 1), []).append(_case(name, kind, case))
-    for minutes, tests in by_minutes.items():
-        page = {"rule_files": ["alerts.yml"], "evaluation_interval": f"{minutes}m", "tests": tests}
-        (tmp_path / f"{minutes}.yml").write_text(yaml.safe_dump(page))
+            page = {
+                "rule_files": [f"{name}.rules"],
+                "evaluation_interval": f"{case.get('every', 1)}m",
+                "tests": [_case(name, kind, case)],
+            }
+            pages.append(f"{name}-{kind}.yml")
+            (tmp_path / pages[-1]).write_text(yaml.safe_dump(page))
     assert PROMTOOL is not None
     done = subprocess.run(
-        [PROMTOOL, "test", "rules", *(f"{minutes}.yml" for minutes in by_minutes)],
+        [PROMTOOL, "test", "rules", *pages],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -69,7 +69,7 @@ def test_a_lookup_imports_only_what_it_needs() -> None:
 
 @pytest.mark.parametrize(("words", "within_s"), [(["--help"], HELP_WITHIN_S), (["event", "--help"], LOOKUP_WITHIN_S)])
 def test_it_answers_soon(words: list[str], within_s: float) -> None:
-    """The best of three, in seconds of CPU: the bound is about imports, not about a busy machine."""
+    """In seconds of CPU, the best of up to three: the bound is about imports, not about a busy machine."""
     taken = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -77,6 +77,8 @@ def test_it_answers_soon(words: list[str], within_s: float) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0
+        if taken[-1] < within_s:
+            break
     assert min(taken) < within_s
 
 

@@ -7,10 +7,11 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.ordering import MAX_KEY_BYTES, UNKNOWN_KEY, account_of, customer_id_of, ordering_key
+from tests.examples import examples
 from tests.paths import RECORDED_EVENTS
 
 SAMPLES = RECORDED_EVENTS
@@ -160,6 +161,7 @@ _JSON = st.recursive(
 )
 
 
+@settings(max_examples=examples(40))
 @given(st.dictionaries(_NAMES, _JSON, max_size=8), st.dictionaries(_NAMES, _JSON, max_size=8), st.booleans())
 def test_any_object_has_one_key(junk: dict[str, Any], o: dict[str, Any], is_nested: bool) -> None:
     """The key is deterministic, bounded and encodable, and the function never raises, for values of any type."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from local.stripe.builder import DAY_S, PRO, ApiShape, Json, Price, StripeEvents
 from schemas.effects import SETTLE_A_TIE
+from tests.examples import examples
 from tests.kits.rulekit import NOW, RulesWorld, by_version, mail_counts
 
 TEAM = Price("price_team", 9900)
@@ -227,21 +228,15 @@ def deliveries(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Delivery:
     return Delivery(history, [history[at] for at in draw(st.permutations([*places, *again]))])
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=SLOW)
 @given(deliveries())
-def test_D2_every_order_ends_in_the_same_state(delivery: Delivery) -> None:
+def test_D2_every_order_ends_in_the_same_state_and_sends_no_more_mail(delivery: Delivery) -> None:
     ordered, other = RulesWorld().apply(*delivery.history), RulesWorld().apply(*delivery.delivered)
     assert other.state() == ordered.state()
-
-
-@settings(max_examples=400, deadline=None, suppress_health_check=SLOW)
-@given(deliveries())
-def test_D2_no_order_sends_more_mail(delivery: Delivery) -> None:
-    ordered, other = RulesWorld().apply(*delivery.history), RulesWorld().apply(*delivery.delivered)
     assert settled_mails(other, ordered) <= settled_mails(ordered, other)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=SLOW)
 @given(deliveries())
 def test_D1_a_second_delivery_of_everything_changes_nothing(delivery: Delivery) -> None:
     """The rules are idempotent even without the ledger."""
