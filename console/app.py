@@ -55,18 +55,21 @@ def check_settings(settings: Settings, config: Config) -> None:
     """Raises InvalidSettings if the console would be open to others than the people who may use it."""
     if settings.console_host in _LOOPBACK:
         return
-    if not config.console.users and config.console.proxy is None:
+    public = urlsplit(settings.console_public_url)
+    # A container listens on all its addresses while its port is published on loopback: `console link` signs in there.
+    is_local = public.hostname in _LOOPBACK
+    if not is_local and not config.console.users and config.console.proxy is None:
         raise InvalidSettings(
             f"BILLING_CONSOLE_HOST: {settings.console_host} is reachable from other machines, so people must sign in: "
-            "add [console.users.NAME] or [console.proxy] to the config, or use 127.0.0.1"
+            "add [console.users.NAME] or [console.proxy] to the config, or use 127.0.0.1 (in a container whose port is "
+            "published on loopback, as BILLING_CONSOLE_PUBLIC_URL=http://127.0.0.1:PORT)"
         )
     if not settings.console_public_url:
         raise InvalidSettings(
             f"BILLING_CONSOLE_PUBLIC_URL: needed with BILLING_CONSOLE_HOST={settings.console_host}: the URL at which "
             "browsers reach the console, such as https://billing.example.com"
         )
-    public = urlsplit(settings.console_public_url)
-    if public.scheme != "https" and public.hostname not in _LOOPBACK:
+    if public.scheme != "https" and not is_local:
         raise InvalidSettings("BILLING_CONSOLE_PUBLIC_URL: beyond this machine it must begin with https://")
 
 

@@ -12,9 +12,11 @@ from console import passwords
 from console.access import LEAST_ROLE, SESSION_ACTIONS, Action, is_served, may
 from console.app import ROUTES, check_settings, create_app, create_console, let_in
 from console.guard import RouteWithoutRole, protected
+from console.links import make_link
 from console.web import Route
 from schemas.console_settings import ConsoleConfig, ConsoleProxy, ConsoleUser, Role
 from schemas.settings import Config, InvalidSettings, Settings
+from sinks.postgres.audit_log import AuditEntry
 from tests.kits.consolekit import SAME_ORIGIN, Browser, serving
 from tests.kits.storekit import ask
 
@@ -192,6 +194,23 @@ def test_beyond_loopback_people_must_sign_in(settings: Settings) -> None:
     with pytest.raises(InvalidSettings, match="https"):
         check_settings(public.model_copy(update={"console_public_url": "http://billing.example.com"}), config)
     check_settings(public.model_copy(update={"console_public_url": "https://billing.example.com"}), config)
+    with pytest.raises(InvalidSettings, match=r"console\.users"):
+        check_settings(public.model_copy(update={"console_public_url": "https://billing.example.com"}), Config())
+
+
+async def test_in_a_container_whose_port_is_published_on_loopback_a_link_signs_in(settings: Settings) -> None:
+    base = "http://127.0.0.1:8900"
+    given = settings.model_copy(update={"console_host": "0.0.0.0", "console_public_url": base})  # what is tested
+    link = await make_link(given, AuditEntry(who="ada", action="console.link"), Role.VIEWER)
+    assert link.startswith(f"{base}/sign-in?token=")
+    path = link.removeprefix(base)
+    async with serving(given, Config()) as anyone:
+        assert (await anyone.get("/", Host="127.0.0.1:8900")).status == 303
+        form, own = {"name": "ada", "password": "x" * 12}, {"Host": "127.0.0.1:8900", "Origin": base}
+        assert (await anyone.post("/sign-in", form, SAME_ORIGIN | own)).status in _NEITHER
+        assert (await anyone.get(path, Host="127.0.0.1:8900")).headers["Location"] == "/"
+        assert (await anyone.get(path, Host="127.0.0.1:8900")).status in _NEITHER
+        assert (await anyone.get("/sign-in", Host="billing.example.com")).status == 421
 
 
 async def test_over_tls_the_cookie_belongs_to_the_host_alone(settings: Settings) -> None:
