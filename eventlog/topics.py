@@ -122,17 +122,28 @@ def ensure_topics(settings: Settings, *, with_changes: bool = False, timeout_s: 
     return outcome
 
 
-def setting_differences(
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The existing topics, compared with what is needed."""
+
+    differences: list[str]
+    """One line for each setting that is not as needed."""
+    unread: list[str]
+    """Topics whose settings this user may not read (DescribeConfigs): they may differ."""
+
+
+def compare_settings(
     settings: Settings, *, erase_after_days: int = EVENTS_KEPT_DAYS + 2, changelogs: tuple[str, ...] = ()
-) -> list[str]:
-    """Returns one line for each setting of an existing topic that is not as needed. Blocks. Raises LogUnavailable."""
+) -> Compared:
+    """Compares the settings of the existing topics. Blocks. Raises LogUnavailable."""
     wanted = {
         topic.name: topic.needs(settings.replication_factor, erase_after_days)
         for topic in wanted_topics(settings, with_changes=True)
     }
     wanted |= {name: Needs(cleanup="compact", replicas=settings.replication_factor) for name in changelogs}
     found = describe(settings.kafka, wanted)
-    return [line for name, needs in wanted.items() if name in found for line in differences(found[name], needs)]
+    lines = [line for name, needs in wanted.items() if name in found for line in differences(found[name], needs)]
+    return Compared(lines, [name for name in wanted if name in found and found[name].config is None])
 
 
 def check_partitions(settings: Settings, changelogs: tuple[str, ...]) -> int:

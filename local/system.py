@@ -129,7 +129,7 @@ class System:
         write_env(self.state_dir, self.env)
         self._run("migrate")
         self.kafka.start()
-        self._run("topics")
+        self._run("topics", "--warn")
         self._say(f"Kafka on {self.kafka.bootstrap}, PostgreSQL on 127.0.0.1:{self.postgres.port}")
         self._say(f"Starting gateway, {self._workers} worker(s), dispatcher, scheduler and console")
         children = [
@@ -288,11 +288,11 @@ class System:
             "PYTHONUNBUFFERED": "1",
         }
 
-    def _run(self, command: str) -> None:
+    def _run(self, command: str, *options: str) -> None:
         """Run a `billing` command to its end. Raises SystemNotStarted with the last lines of its output."""
         try:
             done = subprocess.run(
-                [*_BILLING, command],
+                [*_BILLING, command, *options],
                 cwd=_ROOT,
                 env={**os.environ, **self._environment_of(command), "STATE_DIR": str(self.state_dir)},
                 stdin=subprocess.DEVNULL,

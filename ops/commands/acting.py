@@ -32,8 +32,10 @@ ACTING: Mapping[str, str] = {
     "erase": "customer.erase",
     "export": "customer.export",
     "prune": "prune",
+    "topics": "topics.repartition",
+    "analytics recount": "analytics.forget",
 }
-"""Command → action in the audit log."""
+"""Command → action in the audit log. Of the last two only `--repartition` and `--forget` act."""
 
 READING = frozenset(
     {
@@ -46,8 +48,8 @@ READING = frozenset(
 
 RUNNING = frozenset(
     {
-        *("up", "down", "demo", "gateway", "worker", "dispatcher", "scheduler", "analytics", "analytics recount"),
-        *("migrate", "topics", "trigger", "simulate", "console"),
+        *("up", "down", "demo", "gateway", "worker", "dispatcher", "scheduler", "analytics"),
+        *("migrate", "trigger", "simulate", "console"),
     }
 )
 """Processes, their set-up, and events as Stripe would send them: the log and the ledger have those."""

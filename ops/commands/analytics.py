@@ -7,9 +7,12 @@ from typing import Annotated
 import typer
 
 from analytics import recount as recounting
+from analytics.book import Counted
+from ops.commands.acting import entry_for
 from ops.commands.terminal import run_or_exit, say, settings_and_config
 from ops.processes.analytics import run
 from ops.processes.skeleton import run_process
+from sinks.postgres.audited import recorded
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -44,7 +47,17 @@ def recount(
     """
     command = "analytics recount"
     settings, config = settings_and_config(command)
-    counted, owners = run_or_exit(command, lambda: recounting.recount(settings, config, forget=forget))
+
+    async def work() -> tuple[Counted, int]:
+        if not forget:
+            return await recounting.recount(settings, config)
+        entry = entry_for("analytics recount", filter={"forget": True})
+        async with recorded(settings.database_url, entry) as noted:
+            counted, owners = await recounting.recount(settings, config, forget=True)
+            noted.count = counted.rows
+        return counted, owners
+
+    counted, owners = run_or_exit(command, work)
     say(
         f"{counted.facts} facts from the log ({counted.unreadable} unreadable records), {owners} owners: "
         f"{counted.rows} rows of figures changed"

@@ -62,11 +62,12 @@ def demo(
             no=(ApiTrouble, AnotherAudit),
         )
         report.surprises += differing
-        _show(report, system)
+        stays = not once and is_terminal()
+        _show(report, system, stays=stays)
         say()
         say("billing audit, with a Stripe that has the story's objects and never had a status on_fire:")
         show_reports([audit], as_json=False)
-        if not once and is_terminal():
+        if stays:
             say()
             say("The system keeps running; Ctrl-C stops all of it.")
             _wait_for_signal()
@@ -81,7 +82,7 @@ def _wait_for_signal() -> None:
     stop.wait()
 
 
-def _show(report: DemoReport, system: System) -> None:
+def _show(report: DemoReport, system: System, *, stays: bool) -> None:
     columns = [Column(name) for name in ("ok", "who", "event", "what", "HTTP", "outcome", "what changed", "mail")]
     show_rows(columns, [_cells(one) for one in report.results])
     for letter in report.letters:
@@ -97,14 +98,15 @@ def _show(report: DemoReport, system: System) -> None:
     if not report.surprises:
         say("Every result is as expected.")
     first = report.results[0]
-    again = "" if is_terminal() else f" (start it again: `.venv/bin/billing up --state-dir {system.state_dir}`)"
+    again = "" if stays else f" (start it again: `.venv/bin/billing up --state-dir {system.state_dir}`)"
     say()
     say(f"Where to look next{again}:")
     say(f"  set -a; . {system.state_dir}/env; set +a")
     say(f"  .venv/bin/billing customer {first.customer_id}")
     say(f"  .venv/bin/billing event {first.event_id}")
     say(f"  ls {system.mailbox_dir}          each mail as it was received")
-    say(f"  curl {system.gateway_url}/metrics")
+    say("  curl $BILLING_GATEWAY_OPS_URL/metrics")
+    say("  .venv/bin/billing console link          the console, signs in once")
 
 
 def _cells(one: StepResult) -> tuple[object, ...]:

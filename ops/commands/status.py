@@ -28,6 +28,7 @@ _PANELS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "late_timers": overview.late_timers,
     "unknown_prices": overview.unknown_prices,
     "runs": overview.runs,
+    "scheduled": overview.scheduled,
     "money_behind_failures": overview.money_behind_failures,
 }
 
@@ -44,7 +45,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     panels = run_or_exit("status", lambda: _panels(settings))
     now = datetime.now(UTC)
     found = concerns(panels, now)
-    schedules = schedules_of(settings, panels["runs"])
+    schedules = schedules_of(settings, panels["runs"] | panels["scheduled"])
     if as_json:
         lag = panels["lag"]
         shown = panels | {"lag": asdict(lag) if isinstance(lag, Unknown) else lag}
@@ -81,7 +82,8 @@ def schedules_of(settings: Settings, runs: dict[str, Any]) -> list[dict[str, Any
     return [
         {"name": "reconcile", "every_s": settings.reconcile_pause_s, "last": _last(runs["reconciliation"])},
         {"name": "audit", "every_s": settings.audit_pause_s, "last": _last(runs["audit"])},
-        {"name": "retry of failed events", "every_s": settings.retry_failed_pause_s, "last": None},
+        {"name": "retry of failed events", "every_s": settings.retry_failed_pause_s, "last": _logged(runs["retry"])},
+        {"name": "prune", "every_s": settings.prune_every_s, "last": _logged(runs["prune"])},
     ]
 
 
@@ -91,6 +93,16 @@ def _last(run: dict[str, Any] | None) -> str:
     if run["ended_at"] is None:
         return f"stopped: {run['last_error']}" if run["last_error"] else f"runs since {run['started_at']:%F %T}"
     return f"ended {run['ended_at']:%F %T}"
+
+
+def _logged(entry: dict[str, Any] | None) -> str:
+    """Return how a run ended that has only its entry in the audit log."""
+    if entry is None:
+        return "nothing in 60 days"
+    text = f"{entry['outcome']} {entry['at']:%F %T}"
+    if entry["reason"]:
+        return f"{text}: {entry['reason']}"
+    return text if entry["count"] is None else f"{text}, {entry['count']} rows"
 
 
 def _say(found: list[Concern], panels: dict[str, Any], schedules: list[dict[str, Any]]) -> None:

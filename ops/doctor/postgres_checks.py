@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from ops.doctor.findings import Found, Situation, failed, ok, warning
 from schemas.database_url import DatabaseUrl
@@ -11,17 +12,20 @@ from schemas.settings import Mode
 from sinks.postgres.failures import classified
 from sinks.postgres.migration import is_known, newest_revision
 from sinks.postgres.pool import Session, connect
+from sinks.postgres.roles import OPERATOR
 
 _HAS_TABLES = "SELECT to_regclass('billing.alembic_version') IS NOT NULL"
 _REVISION = "SELECT version_num FROM billing.alembic_version"
-_LACKING = """
-SELECT c.relname FROM pg_class c
-WHERE c.relnamespace = 'billing'::regnamespace AND c.relkind = 'r' AND c.relname <> 'alembic_version' AND NOT (
-    has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
-    AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE')
-)
-ORDER BY 1
+HELD = """
+SELECT n.nspname AS schema, c.relname AS name, array_remove(ARRAY[
+    CASE WHEN has_table_privilege(c.oid, 'SELECT') THEN 'SELECT' END,
+    CASE WHEN has_table_privilege(c.oid, 'INSERT') THEN 'INSERT' END,
+    CASE WHEN has_table_privilege(c.oid, 'UPDATE') THEN 'UPDATE' END,
+    CASE WHEN has_table_privilege(c.oid, 'DELETE') THEN 'DELETE' END], NULL) AS held
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname IN ('billing', 'analytics') AND c.relkind = 'r' ORDER BY 1 DESC, 2
 """
+"""The tables, and what this user may do with each."""
 _MAY_MIGRATE = "SELECT has_schema_privilege('billing', 'CREATE')"
 _MODE = "SELECT livemode FROM billing.system_mode"
 _UNKNOWN_PRICES = """
@@ -52,12 +56,7 @@ async def _check(session: Session, situation: Situation) -> list[Found]:
     if not await session.fetchval(_HAS_TABLES):
         return [*found, failed("it has no tables", "run `billing migrate`")]
     found.append(_revision(await session.fetchval(_REVISION)))
-    lacking = [row["relname"] for row in await session.fetch(_LACKING)]
-    if lacking:
-        remedy = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA billing TO this user"
-        found.append(failed(f"this user may not read and write {', '.join(lacking[:5])} …"[:200], remedy))
-    else:
-        found.append(ok("this user may read and write every table"))
+    found.append(rights_finding(map(dict, await session.fetch(HELD)), situation.settings.role_prefix))
     if not await session.fetchval(_MAY_MIGRATE):
         found.append(warning("this user cannot migrate", "run `billing migrate` as the owner of the schema"))
     return [*found, *await _contents(session, situation.config.mode)]
@@ -71,6 +70,22 @@ def _server(session: Session, url: DatabaseUrl) -> Found:
     if version.major < _OLDEST_MAJOR:
         return failed(text, f"use PostgreSQL {_OLDEST_MAJOR} or newer")
     return ok(text)
+
+
+def rights_finding(tables: Iterable[Mapping[str, Any]], prefix: str) -> Found:
+    """Compares this user's rights (rows of HELD) with those of the role for commands (sinks/postgres/roles.py)."""
+    lacking = [
+        f"{table['name']} ({', '.join(missing)})"
+        for table in tables
+        if (missing := [each for each in OPERATOR.needs(table["schema"], table["name"]) if each not in table["held"]])
+    ]
+    if not lacking:
+        return ok("this user may do what the commands need")
+    more = f" and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+    return failed(
+        f"this user lacks rights of {prefix}_{OPERATOR.name} on {', '.join(lacking[:5])}{more}",
+        f"use a login in {prefix}_{OPERATOR.name} for commands: docs/security.md, Database roles",
+    )
 
 
 def _revision(found: str | None) -> Found:

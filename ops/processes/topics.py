@@ -7,7 +7,7 @@ import threading
 
 import structlog
 
-from eventlog.topics import setting_differences
+from eventlog.topics import compare_settings
 from schemas.errors import LogUnavailable
 from schemas.settings import Config, Settings
 
@@ -26,9 +26,9 @@ def log_differences_later(settings: Settings, config: Config) -> None:
 
 def _compare(settings: Settings, config: Config, changelogs: tuple[str, ...]) -> None:
     try:
-        lines = setting_differences(settings, erase_after_days=config.rules.erase_after_days, changelogs=changelogs)
+        compared = compare_settings(settings, erase_after_days=config.rules.erase_after_days, changelogs=changelogs)
     except LogUnavailable as error:
         log.warning("topic.not_compared", action="topic.not_compared", error=str(error))
         return
-    for line in lines:
+    for line in compared.differences:  # a process may not read every topic's settings (docs/operations.md)
         log.error("topic.setting", action="topic.setting", reason=line)

@@ -42,6 +42,10 @@ class Role:
         given |= {*ALL} if self.writes_all and table not in _NOBODYS else set()
         return tuple(privilege for privilege in ALL if privilege in given)
 
+    def needs(self, schema: str, table: str) -> tuple[str, ...]:
+        """Returns the privileges on a table of either schema."""
+        return self.privileges(table) if schema == "billing" else self.figures
+
 
 _START = {"alembic_version": (SELECT,), "system_mode": (SELECT, INSERT, UPDATE)}
 """What each process reads at its start: the revision, and the mode, which the first start notes."""
@@ -70,6 +74,10 @@ _PRUNED = {step.table: (SELECT, UPDATE, DELETE) if step.key == "ctid" else (SELE
     "event_objects": (SELECT, INSERT, DELETE),
 }
 """What `billing prune` needs: whole rows are deleted by their place, contents by key."""
+
+OPERATOR = Role(
+    "operator", "the other commands of billing", reads_all=True, writes_all=True, figures=ALL, tables=_NOTED
+)
 
 ROLES = (
     Role(
@@ -122,7 +130,7 @@ ROLES = (
         | dict.fromkeys(("dead_letters", "brakes", *(outbox.name for outbox in OUTBOXES)), (SELECT, UPDATE)),
     ),
     Role("analytics", "billing analytics", figures=ALL, tables={"alembic_version": (SELECT,)}),
-    Role("operator", "the other commands of billing", reads_all=True, writes_all=True, figures=ALL, tables=_NOTED),
+    OPERATOR,
     Role("reader", "dashboards and questions", reads_all=True, figures=(SELECT,)),
 )
 
@@ -157,7 +165,7 @@ async def grant(session: Session, prefix: str, *, creates: bool) -> list[str]:
             if schema == "billing" or role.figures:
                 statements.append(f'GRANT USAGE ON SCHEMA {schema} TO "{name}"')
         for relation in relations:
-            given = role.privileges(relation["name"]) if relation["schema"] == "billing" else role.figures
+            given = role.needs(relation["schema"], relation["name"])
             if given:
                 statements.append(f'GRANT {", ".join(given)} ON {relation["schema"]}."{relation["name"]}" TO "{name}"')
     await session.execute(";\n".join([*statements, "COMMIT"]))

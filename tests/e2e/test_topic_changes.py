@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -84,6 +85,9 @@ async def test_T16_grown_partitions_are_refused_and_repartition_keeps_the_order_
     done = await asyncio.to_thread(billing, rig, "topics", "--repartition", "4")
     assert done.returncode == ExitCode.DONE, done.stderr
     assert "40 unread events of 5 customers moved" in done.stdout
+    recorded = await rig.rows("SELECT outcome, count, filter::text FROM billing.audit_log ORDER BY entry_id")
+    assert [(one["outcome"], one["count"]) for one in recorded] == [("refused", None), ("done", 40)]
+    assert recorded[1]["filter"] == '{"repartition": 4}'
     counts = {
         _count(rig, f"{rig.settings.topic_prefix}{name}") for name in (".dead", ".events", ".worker-seen-changelog")
     }
@@ -170,6 +174,18 @@ async def test_T18_topics_and_each_start_name_each_setting_that_does_not_fit(rig
     for topic, wrong in settings.items():
         for name, value in wrong.items():
             assert f"{topic}: {name} is {value}, wanted " in done.stdout
+    warned = await asyncio.to_thread(billing, rig, "topics", "--warn", BILLING_PARTITIONS="2")
+    assert (warned.returncode, warned.stdout) == (ExitCode.DONE, done.stdout), warned.stderr
+    assert "4 settings do not fit" in warned.stderr
+    other = await asyncio.to_thread(billing, rig, "topics", "--warn", BILLING_PARTITIONS="3")
+    assert (other.returncode, "has 2 partitions" in other.stderr) == (ExitCode.NO, True)
+    doctor = await asyncio.to_thread(
+        billing, rig, "doctor", "--json", "--only", "kafka", BILLING_PARTITIONS="2", BILLING_REPLICATION_FACTOR="1"
+    )
+    found = [json.loads(line) for line in doctor.stdout.splitlines()]
+    lines = {line for line in done.stdout.splitlines() if ", wanted " in line}
+    assert len(lines) == 4
+    assert lines == {one["text"] for one in found if one["status"] == "failed"}
     send(rig, range(2))
     await applied_and_stopped(rig, 2)
     assert log_of(rig).count('"action":"topic.setting"') == 4

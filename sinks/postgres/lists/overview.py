@@ -93,6 +93,19 @@ async def runs(connection: AsyncConnection) -> Found:
     }
 
 
+async def scheduled(connection: AsyncConnection) -> Found:
+    """Returns the newest run of `prune` and of the `retry` of failed events, each None without one in 60 days.
+
+    A retry that finds no letter leaves no row.
+    """
+    newest = """SELECT at, outcome, count, reason FROM billing.audit_log
+        WHERE at > now() - interval '60 days' AND {} ORDER BY at DESC LIMIT 1"""
+    return {
+        "prune": await row(connection, newest.format("action = 'prune'")),
+        "retry": await row(connection, newest.format("action = 'dead.replay' AND role = 'schedule'")),
+    }
+
+
 async def unknown_prices(connection: AsyncConnection) -> list[Found]:
     """Returns prices that no plan of the config names, with the number of their subscriptions."""
     return await rows(

@@ -193,9 +193,31 @@ def test_G41_status_names_the_worst_first_and_exits_1(billing: Billing, filled: 
     texts = [one["text"] for one in found["concerns"]]
     at = texts.index("2 dead letters in 1 group, the first since 2026-03-01 12:30 UTC")
     assert at < next(number for number, text in enumerate(texts) if text.startswith("1 event waiting"))
-    assert [one["name"] for one in found["schedules"]] == ["reconcile", "audit", "retry of failed events"]
+    assert [one["name"] for one in found["schedules"]] == ["reconcile", "audit", "retry of failed events", "prune"]
+    assert {one["name"]: one["last"] for one in found["schedules"]}["prune"] == "nothing in 60 days"
     shown = billing("status").stdout
     assert "billing dead ls --groups" in shown
     behind = "2900 eur of MRR (minor units, test mode) wait behind dead and waiting events of 1 customers"
     assert behind in shown
     assert max(len(line) for line in shown.splitlines()) <= 120
+
+
+def test_status_shows_the_last_run_of_every_schedule(billing: Billing, filled: SecretStr) -> None:
+    entry = (
+        "INSERT INTO billing.audit_log (who, role, action, outcome, count, reason) "
+        "VALUES ('someone', $1, $2, $3, $4, $5)"
+    )
+    for values in (
+        ("schedule", "dead.replay", "done", 3, None),
+        ("cli", "dead.replay", "done", 9, None),  # a person's replay is no run of the schedule
+        ("schedule", "prune", "failed", None, "StoreUnavailable: no answer"),
+    ):
+        asyncio.run(ask(filled, entry, *values))
+    found = orjson.loads(billing("status", "--json").stdout)
+    last = {one["name"]: one["last"] for one in found["schedules"]}
+    assert last["retry of failed events"].startswith("done ")
+    assert last["retry of failed events"].endswith(", 3 rows")
+    assert last["prune"].startswith("failed ")
+    assert last["prune"].endswith(": StoreUnavailable: no answer")
+    shown = billing("status").stdout
+    assert all(name in shown for name in last)

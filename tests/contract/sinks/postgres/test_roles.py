@@ -10,6 +10,8 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
+from ops.doctor.findings import Status, ok
+from ops.doctor.postgres_checks import HELD, rights_finding
 from sinks.postgres import tables
 from sinks.postgres.migration import migrate
 from sinks.postgres.prune import STEPS
@@ -126,6 +128,25 @@ async def test_T31_each_role_may_do_its_work_and_nothing_else(server: Server) ->
     for role, statements in _REFUSED.items():
         for statement in [*statements, *_NEVER]:
             assert await server.run(role, statement), f"{role} may {statement}"
+
+
+async def test_T31_doctor_asks_for_the_rights_of_the_operator_and_no_more(server: Server) -> None:
+    for role in ROLES:
+        async with server.connection.transaction():
+            await server.connection.execute(f'SET LOCAL ROLE "{server.prefix}_{role.name}"')
+            found = rights_finding(map(dict, await server.connection.fetch(HELD)), server.prefix)
+        if role.name == "operator":
+            assert found == ok("this user may do what the commands need")
+        else:
+            assert found.status is Status.FAILED
+            assert f"use a login in {server.prefix}_operator" in found.remedy
+            assert "GRANT" not in found.remedy
+    async with server.connection.transaction():
+        name = f"{server.prefix}_operator"
+        await server.connection.execute(f'REVOKE UPDATE ON billing.emails, analytics.facts FROM "{name}"')
+        await server.connection.execute(f'SET LOCAL ROLE "{name}"')
+        found = rights_finding(map(dict, await server.connection.fetch(HELD)), server.prefix)
+        assert found.text == f"this user lacks rights of {name} on emails (UPDATE), facts (UPDATE)"
 
 
 async def test_T31_the_roles_name_every_table(server: Server) -> None:
