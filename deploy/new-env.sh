@@ -10,7 +10,7 @@ if [ -e "$file" ]; then
 fi
 random() { od -An -vtx1 -N "$1" /dev/urandom | tr -d ' \n'; }
 {
-    for name in POSTGRES OWNER GATEWAY WORKER DISPATCHER SCHEDULER OPERATOR; do
+    for name in POSTGRES OWNER GATEWAY WORKER DISPATCHER SCHEDULER CONSOLE ANALYTICS OPERATOR; do
         echo "${name}_PASSWORD=$(random 24)"
     done
     echo "LINK_SECRET=$(random 32)"
@@ -18,6 +18,7 @@ random() { od -An -vtx1 -N "$1" /dev/urandom | tr -d ' \n'; }
     echo "STRIPE_API_KEY="
     if [ "$file" != .env ]; then
         echo "GATEWAY_PORT=8081"
+        echo "CONSOLE_PORT=8901"
         echo "MAILPIT_PORT=8026"
     fi
 } > "$file"

@@ -7,6 +7,8 @@
 \getenv worker WORKER_PASSWORD
 \getenv dispatcher DISPATCHER_PASSWORD
 \getenv scheduler SCHEDULER_PASSWORD
+\getenv console CONSOLE_PASSWORD
+\getenv analytics ANALYTICS_PASSWORD
 \getenv operator OPERATOR_PASSWORD
 
 CREATE ROLE billing_gateway;
@@ -23,6 +25,8 @@ CREATE ROLE billing_gateway_login LOGIN PASSWORD :'gateway' IN ROLE billing_gate
 CREATE ROLE billing_worker_login LOGIN PASSWORD :'worker' IN ROLE billing_worker;
 CREATE ROLE billing_dispatcher_login LOGIN PASSWORD :'dispatcher' IN ROLE billing_dispatcher;
 CREATE ROLE billing_scheduler_login LOGIN PASSWORD :'scheduler' IN ROLE billing_scheduler;
+CREATE ROLE billing_console_login LOGIN PASSWORD :'console' IN ROLE billing_console;
+CREATE ROLE billing_analytics_login LOGIN PASSWORD :'analytics' IN ROLE billing_analytics;
 CREATE ROLE billing_operator_login LOGIN PASSWORD :'operator' IN ROLE billing_operator;
 
 CREATE DATABASE billing OWNER billing_owner;

@@ -38,7 +38,7 @@ from tests.waiting import TooLate, eventually
 
 pytestmark = pytest.mark.e2e
 
-PROCESSES = ("gateway", "worker", "dispatcher", "scheduler")
+PROCESSES = ("gateway", "worker", "dispatcher", "scheduler", "console", "analytics")
 CONFIG = """\
 mode = "test"
 [endpoints.default]
@@ -93,9 +93,13 @@ class Containers:
                 process.kill()
                 process.wait(timeout=5)
 
-    def run(self, name: str) -> None:
+    def run(self, name: str, *words: str, code: int = 0) -> str:
+        """What a command writes to stdout in the container of this name. By default its own command."""
+        command = (
+            words or yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"][name]["command"].split()
+        )
         done = subprocess.run(
-            [sys.executable, "-m", "ops.cli", name],
+            [sys.executable, "-m", "ops.cli", *command],
             cwd=ROOT,
             env=self.environment(name),
             capture_output=True,
@@ -103,7 +107,8 @@ class Containers:
             timeout=120,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == code, done.stderr
+        return done.stdout
 
     def ends(self) -> str:
         return "\n".join(self.log(name).read_text(errors="replace")[-2000:] for name in PROCESSES)
@@ -128,6 +133,7 @@ def containers(
     subprocess.run(["sh", ROOT / "deploy" / "new-env.sh", env_file], check=True, timeout=30)
     assert env_file.stat().st_mode & 0o777 == 0o600
     secrets = dict(line.split("=", 1) for line in env_file.read_text().split())
+    secrets["CONSOLE_PORT"] = str(free_port())
     server = postgres.url.rpartition("/")[0]
     psql = [_binary("psql"), "-q", "-v", "ON_ERROR_STOP=1", f"{server}/postgres"]
     subprocess.run([*psql, "-c", "DROP DATABASE billing"], check=True, timeout=30)
@@ -168,7 +174,8 @@ async def test_T31_each_process_of_compose_does_its_work_with_its_own_login(
         gateway = stack.enter_context(containers.running("gateway", BILLING_GATEWAY_PORT=str(port)))
         stack.enter_context(containers.running("worker"))
         stack.enter_context(containers.running("dispatcher"))
-        stack.enter_context(containers.running("scheduler"))
+        for name in ("scheduler", "console", "analytics"):
+            stack.enter_context(containers.running(name))
         await _posted_all(url, containers.secrets["WEBHOOK_SECRET"], containers.extra["BILLING_WEBHOOK_SECRET_CONNECT"])
 
         outcomes = f"SELECT count(DISTINCT event_id) >= {len(EXAMPLES)} FROM billing.events WHERE event_id LIKE 'evt_%'"
@@ -202,10 +209,38 @@ async def test_T31_each_process_of_compose_does_its_work_with_its_own_login(
                 assert answer.status == 200
         assert await _value(superuser, "SELECT count(*) FROM billing.unsubscribed") == 1
 
+        await _seen_in_the_console(containers)
+        await eventually(lambda: _value(superuser, "SELECT EXISTS (SELECT FROM analytics.facts)"), "figures")
+        assert "permission" not in containers.run("operator", "doctor", "--only", "postgres")
+        assert "billing customer cus_1" in containers.run("operator", "find", "cus_1")
+        containers.run("operator", "plans", "check")
+
         environ = psutil.Process(gateway.pid).environ()
         assert not {name for name in environ if "STRIPE" in name or "SMTP" in name}
         assert "superuser" not in await _roles_of(superuser)
     assert not _refusals(containers)
+
+
+async def _seen_in_the_console(containers: Containers) -> None:
+    """Sign in with the link that the console's container prints, and read pages of Postgres and of Kafka."""
+    link = containers.run("console", "console", "link").strip()
+    base = f"http://127.0.0.1:{containers.secrets['CONSOLE_PORT']}"
+    assert link.startswith(f"{base}/sign-in?token=")
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
+
+        async def is_up() -> bool:
+            try:
+                async with browser.get(f"{base}/sign-in") as answer:
+                    return answer.status == 200
+            except aiohttp.ClientConnectionError:
+                return False
+
+        await eventually(is_up, "the console")
+        async with browser.get(link) as answer:
+            assert (answer.status, answer.url.path) == (200, "/")
+        for page in ("/events", "/lag", "/dead"):
+            async with browser.get(f"{base}{page}", headers={"Accept": "application/json"}) as answer:
+                assert answer.status == 200, (page, await answer.text())
 
 
 async def _posted_all(url: str, secret: str, connect_secret: str) -> None:

@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 import yaml
 
+from console.app import check_settings
 from ops.cli import COMMANDS
 from schemas.link_secrets import link_secrets
 from schemas.process_settings import SECRETS
-from schemas.settings import DEFAULT_DUNNING, Config, load_config, secret_variables, variables
+from schemas.settings import DEFAULT_DUNNING, Config, Settings, load_config, secret_variables, variables
 from schemas.webhook_secrets import weakness_of
 from sinks.postgres.roles import ROLES
 from tests.paths import ROOT
 
-PROCESSES = {"gateway", "worker", "dispatcher", "scheduler"}
+PROCESSES = {"gateway", "worker", "dispatcher", "scheduler", "console", "analytics"}
+OPTIONAL = {"analytics": "analytics", "operator": "tools"}
 FIRST = {"migrate", "topics"}
 NOT_OURS = {"kafka", "postgres", "mailpit"}
 
@@ -33,10 +35,33 @@ def compose() -> dict[str, Any]:
 
 def test_compose_runs_the_processes_that_billing_up_runs(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    assert services.keys() == PROCESSES | FIRST | NOT_OURS
+    assert services.keys() == PROCESSES | FIRST | {"operator"} | NOT_OURS
     for name in PROCESSES | FIRST:
-        assert services[name]["command"] == name
+        assert services[name]["command"].partition(" ")[0] == name
         assert name in COMMANDS
+    assert services["topics"]["command"] == "topics --warn"  # a setting of a topic stops no deployment
+    optional = {name: service["profiles"] for name, service in services.items() if "profiles" in service}
+    assert optional == {name: [profile] for name, profile in OPTIONAL.items()}
+
+
+def test_the_operators_commands_have_every_setting_that_commands_read(compose: dict[str, Any]) -> None:
+    """The header's examples and the docs run commands as `docker compose run --rm operator COMMAND`."""
+    operator = compose["services"]["operator"]
+    given = operator["environment"].keys()
+    assert given <= variables() | {"BILLING_WEBHOOK_SECRET", "BILLING_GATEWAY_URL"}
+    assert "billing_operator_login:${OPERATOR_PASSWORD:" in operator["environment"]["BILLING_DATABASE_URL"]
+    assert {"BILLING_WEBHOOK_SECRET", "BILLING_GATEWAY_URL", "BILLING_STRIPE_API_KEY", "BILLING_SMTP_URL"} <= given
+    assert "ports" not in operator
+    pages = [(ROOT / "docker-compose.yml"), (ROOT / "README.md"), *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text() for page in pages)
+    examples = re.findall(r"docker compose (?:run|exec)[^\n`]*", text)
+    assert len(examples) > 3
+    for example in examples:
+        words = example.split()[3:]
+        service = next(word for word in words if not word.startswith("-"))
+        assert service in ("operator", "console"), example
+        command = next(word for word in words[words.index(service) + 1 :] if word != "billing")
+        assert command in COMMANDS or command == "COMMAND", example
 
 
 def test_compose_sets_only_known_settings_and_all_required_ones(compose: dict[str, Any]) -> None:
@@ -54,8 +79,39 @@ def test_T31_compose_gives_each_process_only_its_own_secrets(compose: dict[str, 
         given = compose["services"][name]["environment"].keys()
         assert {fields[variable] for variable in given & fields.keys()} <= SECRETS[name]
         assert ("BILLING_WEBHOOK_SECRET" in given) == (name == "gateway")
-    logins = [compose["services"][name]["environment"]["BILLING_DATABASE_URL"] for name in PROCESSES | {"migrate"}]
+    ours = {*PROCESSES, "migrate", "operator"}
+    logins = [compose["services"][name]["environment"]["BILLING_DATABASE_URL"] for name in ours]
     assert len({login.partition(":")[2].partition("@")[0] for login in logins}) == len(logins)
+
+
+def test_each_login_of_compose_is_made_in_its_role(compose: dict[str, Any]) -> None:
+    made = (ROOT / "deploy" / "postgres-roles.sql").read_text()
+    for name in {*PROCESSES, "operator"}:
+        login, password = re.findall(
+            r"//(\w+):\$\{(\w+):", compose["services"][name]["environment"]["BILLING_DATABASE_URL"]
+        )[0]
+        assert f"CREATE ROLE {login} LOGIN PASSWORD :'{name}' IN ROLE billing_{name};" in made
+        assert f"\\getenv {name} {password}\n" in made
+        assert password in compose["services"]["postgres"]["environment"]
+
+
+def test_compose_passes_the_secrets_of_receivers_to_the_dispatcher_alone(compose: dict[str, Any]) -> None:
+    files = {name: service["env_file"] for name, service in compose["services"].items() if "env_file" in service}
+    assert files == {"dispatcher": [{"path": "feed.env", "required": False}]}
+
+
+def test_the_console_of_compose_is_reached_where_it_says(compose: dict[str, Any]) -> None:
+    console = compose["services"]["console"]
+    given = console["environment"]
+    port = given["BILLING_CONSOLE_PORT"]
+    assert console["ports"] == [f"127.0.0.1:{port}:{port}"]
+    assert given["BILLING_CONSOLE_PUBLIC_URL"] == f"http://127.0.0.1:{port}"
+    settings = Settings.model_construct(
+        console_host=given["BILLING_CONSOLE_HOST"], console_public_url="http://127.0.0.1:8900"
+    )
+    check_settings(settings, load_config(ROOT / "config.example.toml"))
+    watched = {part.partition("=")[0] for part in given["BILLING_CONSOLE_WATCHES"].split(",")}
+    assert watched == PROCESSES - {"console"} - OPTIONAL.keys()
 
 
 def test_T30_compose_has_no_secret_and_no_default_for_one(compose: dict[str, Any]) -> None:
@@ -96,11 +152,11 @@ def test_T35_networks_join_only_what_has_to_talk(compose: dict[str, Any]) -> Non
     assert {name for name, network in networks.items() if (network or {}).get("internal")} == {"log", "data", "mail"}
     joined = {network: {name for name in services if network in services[name]["networks"]} for network in networks}
     assert joined == {
-        "log": {"kafka", "topics", "gateway", "worker", "dispatcher", "scheduler"},
-        "data": {"postgres", "migrate", "gateway", "worker", "dispatcher", "scheduler"},
-        "mail": {"mailpit", "dispatcher"},
-        "edge": {"gateway", "mailpit"},
-        "out": {"dispatcher", "scheduler"},
+        "log": {"kafka", "topics", "operator"} | PROCESSES,
+        "data": {"postgres", "migrate", "operator"} | PROCESSES,
+        "mail": {"mailpit", "dispatcher", "operator"},
+        "edge": {"gateway", "mailpit", "console"},
+        "out": {"dispatcher", "scheduler", "operator"},
     }
 
 
