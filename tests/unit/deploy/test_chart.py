@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from console.app import check_settings
 from ops.cli import COMMANDS
-from schemas.settings import Settings
+from schemas.console_settings import ConsoleConfig, ConsoleProxy
+from schemas.process_settings import SECRETS, load_process_settings
+from schemas.settings import Config, Mode, Settings, load_config, load_settings
 from tests.paths import ROOT
 
 _REASON = "Helm and the schemas of Kubernetes are 100 MB: `make chart-tools` installs them"
@@ -18,12 +23,14 @@ validator = pytest.importorskip("kubernetes_validate", reason=_REASON)
 
 CHART = ROOT / "deploy" / "helm" / "billing-stream"
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
-LEAST = {"settings": {"BILLING_KAFKA_BOOTSTRAP": "kafka:9092"}, "config": 'mode = "test"\n'}
+CONFIG = 'mode = "test"\n'
+LEAST = {"settings": {"BILLING_KAFKA_BOOTSTRAP": "kafka:9092"}, "config": CONFIG}
 ALL = {
     **LEAST,
     "processes": {
         "gateway": {"autoscaling": {"enabled": True}},
         "worker": {"autoscaling": {"enabled": True, "maxReplicas": 40}},
+        "console": {"enabled": True},
     },
     "exports": {"existingClaim": "exports"},
     "ingress": {"enabled": True, "host": "hooks.example.com", "tlsSecret": "tls", "className": "nginx"},
@@ -36,6 +43,8 @@ ALL = {
     "podAnnotations": {"c": "d"},
 }
 KUBERNETES = "1.31"
+JOBS = ("migrate", "topics")
+PROXIED = Config(console=ConsoleConfig(proxy=ConsoleProxy(networks=["10.0.0.0/8"], header="X-User")))
 
 
 def rendered(values: dict[str, Any]) -> list[dict[str, Any]]:
@@ -69,7 +78,8 @@ def test_the_chart_has_the_alarms_of_the_docs() -> None:
 
 
 def test_each_process_and_job_is_a_command() -> None:
-    assert VALUES["processes"].keys() | VALUES["jobs"].keys() <= COMMANDS.keys()
+    assert VALUES["processes"].keys() | set(JOBS) <= COMMANDS.keys()
+    assert VALUES["jobs"].keys() == {*JOBS, "existingSecret"}
 
 
 def test_each_setting_that_the_chart_sets_exists() -> None:
@@ -97,7 +107,7 @@ def test_helm_finds_nothing_to_improve() -> None:
 
 def test_every_process_runs_restricted_and_is_probed() -> None:
     found = rendered(ALL)
-    assert len(pods(found)) == 7
+    assert len(pods(found)) == 8
     for name, pod in pods(found).items():
         (container,) = pod["containers"]
         assert pod["securityContext"]["runAsNonRoot"], name
@@ -113,6 +123,8 @@ def test_every_process_runs_restricted_and_is_probed() -> None:
         (container,) = document["spec"]["template"]["spec"]["containers"]
         assert container["livenessProbe"]["httpGet"]["path"] == "/livez", name
         assert container["readinessProbe"]["httpGet"]["path"] == "/readyz", name
+        # A brake that holds, or a broker that is away, makes a process not ready. A restart does not help.
+        assert container.get("startupProbe", container["livenessProbe"])["httpGet"] == {"path": "/livez", "port": "ops"}
 
 
 def test_workers_keep_their_membership_and_never_outnumber_the_partitions() -> None:
@@ -144,9 +156,89 @@ def test_tables_and_topics_are_made_before_the_processes_start() -> None:
     jobs = of_kind(rendered(LEAST), "Job")
     assert {name: job["spec"]["template"]["spec"]["containers"][0]["args"] for name, job in jobs.items()} == {
         "billing-migrate": ["migrate"],
-        "billing-topics": ["topics"],
+        "billing-topics": ["topics", "--warn"],
     }
     assert all(job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade" for job in jobs.values())
+
+
+def test_a_job_has_all_that_it_needs_before_the_release_exists() -> None:
+    found = rendered(LEAST)
+    jobs = of_kind(found, "Job")
+    config = of_kind(found, "ConfigMap")["billing-jobs-config"]
+    assert config["data"] == {"config.toml": CONFIG}
+    notes = config["metadata"]["annotations"]
+    assert notes["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert notes["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
+    for name, job in jobs.items():
+        pod = job["spec"]["template"]["spec"]
+        assert int(notes["helm.sh/hook-weight"]) < int(job["metadata"]["annotations"]["helm.sh/hook-weight"]), name
+        assert environment(pod)["BILLING_CONFIG"] == "/etc/billing/config.toml"
+        assert {"name": "config", "mountPath": "/etc/billing", "readOnly": True} in pod["containers"][0]["volumeMounts"]
+        assert {"name": "config", "configMap": {"name": "billing-jobs-config"}} in pod["volumes"]
+        assert "serviceAccountName" not in pod, "the chart's account does not exist yet"
+    own = rendered({"settings": LEAST["settings"], "existingConfigMap": "mine"})
+    assert "ConfigMap" not in {document["kind"] for document in own}
+    assert {
+        volume["configMap"]["name"] for pod in pods(own).values() for volume in pod["volumes"] if "configMap" in volume
+    } == {"mine"}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_loads_its_settings_from_what_the_chart_gives_it(
+    job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = environment(pods(rendered(LEAST))[f"billing-{job}"])
+    (tmp_path / "config.toml").write_text(CONFIG)
+    for name in [name for name in os.environ if name.startswith("BILLING_")]:
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value.replace("/etc/billing", str(tmp_path)))
+    monkeypatch.setenv("BILLING_DATABASE_URL", "postgresql://owner:secret@postgres/billing?sslmode=require")
+    settings = load_process_settings(job) if job in SECRETS else load_settings()
+    assert load_config(settings.config_path).mode is Mode.TEST
+
+
+def test_each_process_can_have_a_secret_of_its_own() -> None:
+    values = {
+        **LEAST,
+        "processes": {"worker": {"existingSecret": "for-the-worker"}},
+        "jobs": {"existingSecret": "jobs"},
+    }
+    given = {
+        name.removeprefix("billing-"): pod["containers"][0]["envFrom"][0]["secretRef"]["name"]
+        for name, pod in pods(rendered(values)).items()
+    }
+    assert given["worker"] == "for-the-worker"
+    assert {given[job] for job in JOBS} == {"jobs"}
+    assert {given[name] for name in given.keys() - {"worker", *JOBS}} == {"billing-stream"}
+
+
+def test_the_console_is_off_by_default_and_starts_as_it_is_set_up() -> None:
+    assert "billing-console" not in pods(rendered(LEAST))
+    found = rendered(ALL)
+    given = environment(pods(found)["billing-console"])
+    assert given["BILLING_CONSOLE_WATCHES"].split(",")[0] == "analytics=http://billing-analytics:9090"
+    assert "console=" not in given["BILLING_CONSOLE_WATCHES"]
+    public = given["BILLING_CONSOLE_PUBLIC_URL"]
+    for config, url in ((Config(), public), (PROXIED, "https://billing.example.com")):
+        check_settings(
+            Settings.model_construct(console_host=given["BILLING_CONSOLE_HOST"], console_public_url=url), config
+        )
+    ports = of_kind(found, "Service")["billing-console"]["spec"]["ports"]
+    assert {"name": "console", "port": 8900, "targetPort": "console"} in ports
+    beyond = {"console": {"enabled": True, "publicUrl": "https://billing.example.com"}}
+    with pytest.raises(helm.HelmError, match=r"\[console.proxy\]"):
+        rendered({**LEAST, "processes": beyond})
+    signed_in = CONFIG + '[console.proxy]\nnetworks = ["10.0.0.0/8"]\nheader = "X-User"\n'
+    assert "billing-console" in pods(rendered({**LEAST, "config": signed_in, "processes": beyond}))
+
+
+def test_only_the_processes_of_the_release_reach_the_operations_ports() -> None:
+    rules = of_kind(rendered(ALL), "NetworkPolicy")["billing"]["spec"]["ingress"]
+    watched = [rule for rule in rules if "podSelector" in rule["from"][0]]
+    assert [rule["ports"] for rule in watched] == [[{"port": "ops"}]]
+    assert watched[0]["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "console"
+    assert not [rule for rule in rules if {"port": "console"} in rule["ports"]]
 
 
 def test_only_the_gateway_is_public_and_only_on_the_public_port() -> None:

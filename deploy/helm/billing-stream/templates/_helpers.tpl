@@ -20,20 +20,27 @@ app.kubernetes.io/component: {{ .process }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
-{{/* Settings without secrets, then the operator's secret. `process` and `of` are empty for a job. */}}
+{{/* Settings without secrets, then the operator's secret: `secret` if given, else the shared one. `process` and `of` are empty
+     for a job. */}}
 {{- define "billing.env" -}}
 env:
   {{- range $name, $value := .root.Values.settings }}
   - {name: {{ $name }}, value: {{ $value | quote }}}
   {{- end }}
   - {name: BILLING_STATE_DIR, value: /tmp/billing}
-  {{- if .of }}
   - {name: BILLING_CONFIG, value: /etc/billing/config.toml}
+  {{- if .of }}
   - {name: BILLING_OPS_HOST, value: 0.0.0.0}
   - {name: BILLING_OPS_PORT, value: "9090"}
   {{- if .of.public }}
   - {name: BILLING_GATEWAY_HOST, value: 0.0.0.0}
   - {name: BILLING_GATEWAY_PORT, value: "8080"}
+  {{- end }}
+  {{- if eq .process "console" }}
+  - {name: BILLING_CONSOLE_HOST, value: 0.0.0.0}
+  - {name: BILLING_CONSOLE_PORT, value: "8900"}
+  - {name: BILLING_CONSOLE_PUBLIC_URL, value: {{ .of.publicUrl | quote }}}
+  - {name: BILLING_CONSOLE_WATCHES, value: {{ include "billing.watched" .root | quote }}}
   {{- end }}
   {{- if .of.stable }}
   - {name: BILLING_MEMBER_ID, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
@@ -45,7 +52,18 @@ env:
   {{- end }}
   {{- end }}
 envFrom:
-  - secretRef: {name: {{ .root.Values.existingSecret }}}
+  - secretRef: {name: {{ .secret | default .root.Values.existingSecret }}}
+{{- end }}
+
+{{/* The operations addresses of the other processes, for the console's overview. */}}
+{{- define "billing.watched" -}}
+{{- $found := list }}
+{{- range $process, $of := .Values.processes }}
+{{- if and $of.enabled (ne $process "console") }}
+{{- $found = append $found (printf "%s=http://%s-%s:9090" $process (include "billing.name" $) $process) }}
+{{- end }}
+{{- end }}
+{{- join "," $found }}
 {{- end }}
 
 {{- define "billing.containerSecurity" -}}
