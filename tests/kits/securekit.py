@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionType
@@ -16,6 +18,7 @@ from eventlog import client
 from local.stack.kafka import EmbeddedKafka
 from local.stack.kafka_security import SecureListeners
 from schemas.kafka_access import KafkaAccess
+from tests.paths import ROOT
 
 USER, PASSWORD = "billing", "billing-password-1"
 KEY_PASSWORD = "key-password-1"
@@ -123,19 +126,30 @@ class SecuredKafka:
 
 
 def documented_acls(prefix: str) -> list[Acl]:
-    """What docs/operations.md lists for all processes together, and `billing topics`."""
-    events, dead, groups = f"{prefix}.events", f"{prefix}.dead", f"{prefix}."
-    changelog = f"{prefix}.worker"
-    literal, prefixed = ResourcePatternType.LITERAL, ResourcePatternType.PREFIXED
-    topic, group = ResourceType.TOPIC, ResourceType.GROUP
-    op = AclOperation
-    found: list[Acl] = [
-        (topic, name, literal, operation)
-        for name in (events, dead)
-        for operation in (op.READ, op.WRITE, op.DESCRIBE, op.CREATE, op.DESCRIBE_CONFIGS)
-    ]
-    found += [(topic, changelog, prefixed, operation) for operation in (op.READ, op.WRITE, op.DESCRIBE, op.CREATE)]
-    return [*found, (group, groups, prefixed, op.READ)]
+    """Reads from docs/operations.md what all processes and `billing topics` need together."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    lines = page.partition("With ACLs, the users need")[2].lstrip().splitlines()[1:]
+    table = [line.strip("|").split("|") for line in takewhile(lambda line: line.startswith("|"), lines[1:])]
+    headings, rows = table[0], table[2:]
+    found: set[Acl] = set()
+    for row in rows:
+        for heading, cell in zip(headings[1:], row[1:], strict=True):
+            kind = ResourceType.GROUP if "group" in heading else ResourceType.TOPIC
+            pattern = ResourcePatternType.PREFIXED if "(prefixed)" in heading else ResourcePatternType.LITERAL
+            name = prefix + heading.split("`")[1].removeprefix("billing").rstrip("*")
+            found |= {(kind, name, pattern, _OPERATIONS[word]) for word in re.findall("[A-Z][A-Za-z]+", cell)}
+    return list(found)
+
+
+_OPERATIONS = {
+    "Read": AclOperation.READ,
+    "Write": AclOperation.WRITE,
+    "Create": AclOperation.CREATE,
+    "Alter": AclOperation.ALTER,
+    "AlterConfigs": AclOperation.ALTER_CONFIGS,
+    "Describe": AclOperation.DESCRIBE,
+    "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS,
+}
 
 
 def _named(**values: str) -> dict[str, str]:
