@@ -2,6 +2,8 @@
 
 facts ─▶ timeline ─▶ movements of MRR, periods at risk
    └───▶ recoveries of failed invoices, payments
+
+A computation may start from a running state (running.py): then it needs only the later facts.
 """
 
 from __future__ import annotations
@@ -12,13 +14,17 @@ from dataclasses import replace
 from datetime import datetime
 
 from analytics.invoices import payments, recoveries, totals
+from analytics.running import Running
 from analytics.timeline import Moment, Standing, in_order, timeline
-from schemas.figures import Fact, Figure, Movement, MovementKind, Owner, Risk, RiskOutcome
+from schemas.figures import Fact, Figure, Movement, MovementKind, Owner, PaymentFigure, Risk, RiskOutcome
 from schemas.settings import Config
 from schemas.statuses import SubscriptionStatus as Status
 
 ByPlan = Mapping[tuple[str, str], int]
 """MRR by (currency, plan)."""
+
+BEGINNING = Running()
+"""The state before an owner's first fact."""
 
 
 def figures_of(facts: Iterable[Fact], config: Config) -> list[Figure]:
@@ -26,28 +32,36 @@ def figures_of(facts: Iterable[Fact], config: Config) -> list[Figure]:
     ordered = in_order(facts)
     if not ordered:
         return []
-    owner, moments = ordered[0].of, list(timeline(ordered, config))
-    paid = payments(owner, ordered)
+    found = figures_since(BEGINNING, ordered, ordered, config)
+    return [*found, *totals(row for row in found if isinstance(row, PaymentFigure))]
+
+
+def figures_since(before: Running, tail: Sequence[Fact], touched: Sequence[Fact], config: Config) -> list[Figure]:
+    """Returns the figures that the facts of `tail` may have changed, without totals.
+
+    `tail` (at least one) are all facts of one owner later than `before`; `touched` are all facts, of any time, of the
+    invoices, purchases and charges whose figures are wanted. Both must be in order (timeline.in_order).
+    """
+    owner, moments = tail[0].of, list(timeline(tail, config, before.standings))
     return [
-        *movements(owner, moments),
-        *risks(owner, moments),
-        *recoveries(owner, ordered, moments, config),
-        *paid,
-        *totals(paid),
+        *movements(owner, moments, before),
+        *risks(owner, moments, before),
+        *recoveries(owner, touched, before.after(moments), config),
+        *payments(owner, touched),
     ]
 
 
-def movements(owner: Owner, moments: Sequence[Moment]) -> list[Movement]:
+def movements(owner: Owner, moments: Sequence[Moment], start: Running) -> list[Movement]:
     """Returns the change of MRR in each second, by currency and plan. Changes that add up to 0 in a second are omitted.
 
     All subscriptions of the owner count together, separately for each currency. So a second subscription is an
     expansion, and a subscription that starts after all others ended is a reactivation.
     """
     found: list[Movement] = []
-    before: ByPlan = {}
-    earned: set[str] = set()
+    before: ByPlan = _mrr(start.standings)
+    earned = set(start.earned)
     for moment in moments:
-        after = _mrr(moment)
+        after = _mrr(moment.standings)
         for currency in sorted({currency for currency, _ in before.keys() | after.keys()}):
             kind = _kind(_total(before, currency), _total(after, currency), has_earned=currency in earned)
             found += [
@@ -70,12 +84,15 @@ def movements(owner: Owner, moments: Sequence[Moment]) -> list[Movement]:
     return found
 
 
-def risks(owner: Owner, moments: Sequence[Moment]) -> list[Risk]:
-    """Returns each period in which a subscription was past due, and how it ended."""
+def risks(owner: Owner, moments: Sequence[Moment], start: Running) -> list[Risk]:
+    """Returns each period in which a subscription was past due, and how it ended, if not before `start`."""
     found: list[Risk] = []
     ids = {id_: None for moment in moments for id_ in moment.standings}
     for subscription_id in ids:
         open_one: Risk | None = None
+        if (since := start.at_risk.get(subscription_id)) is not None:
+            standing = start.standings[subscription_id]
+            open_one = _risk(owner, subscription_id, standing, RiskOutcome.OPEN, began_at=since)
         for moment in moments:
             standing = moment.standings.get(subscription_id, Standing())
             if standing.status is Status.PAST_DUE:
@@ -109,9 +126,9 @@ def _ended(risk: Risk, standing: Standing, moment: Moment) -> Risk:
     return replace(risk, outcome=outcome, ended_at=moment.at)
 
 
-def _mrr(moment: Moment) -> ByPlan:
+def _mrr(standings: Mapping[str, Standing]) -> ByPlan:
     found: dict[tuple[str, str], int] = defaultdict(int)
-    for standing in moment.standings.values():
+    for standing in standings.values():
         for plan, amount in standing.earns.items():
             found[standing.currency or "", plan] += amount
     return dict(found)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from analytics.timeline import Moment
+from analytics.running import Running
 from schemas.figures import Fact, FactKind, Owner, PaymentFigure, PaymentKind, PaymentTotal, Recovery, RiskOutcome
 from schemas.settings import Config, DunningStep
-from schemas.statuses import SubscriptionStatus as Status
 from schemas.stripe.invoice import SEND_INVOICE, StripeInvoice
 from streams.rules.invoices.dunning import step_of
-from streams.rules.subscription_row import ENDED
-
-_LOST = ENDED | {Status.UNPAID}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +36,13 @@ class InvoiceHistory:
         return (self.paid[0].invoice.paid_at or self.paid[0].at) if self.paid else None
 
 
-def recoveries(owner: Owner, facts: Sequence[Fact], moments: Sequence[Moment], config: Config) -> list[Recovery]:
-    """Returns one row for each invoice with a failed payment. `facts` must be in order (timeline.in_order)."""
+def recoveries(owner: Owner, facts: Sequence[Fact], running: Running, config: Config) -> list[Recovery]:
+    """Returns one row for each invoice with a failed payment. `facts` must be in order (timeline.in_order).
+
+    `running` is the owner's present state; it knows when a subscription was lost.
+    """
     return [
-        _recovery(owner, invoice_id, history, moments, config.rules.dunning)
+        _recovery(owner, invoice_id, history, running, config.rules.dunning)
         for invoice_id, history in _by_invoice(facts).items()
         if history.failed
     ]
@@ -131,6 +130,27 @@ def _total(currency: str, rows: Sequence[PaymentFigure]) -> PaymentTotal:
     )
 
 
+def changed_totals(
+    stored: Iterable[PaymentTotal], before: Iterable[PaymentFigure], after: Iterable[PaymentFigure]
+) -> list[PaymentTotal] | None:
+    """Returns one owner's totals if the figures in `before` are replaced by those in `after`.
+
+    Returns None if a total may have lost its last figure; then all figures have to be added up.
+    """
+    known = {total.currency: total for total in stored}
+    less, more = ({row.currency: row for row in totals(rows)} for rows in (before, after))
+    for currency in less.keys() | more.keys():
+        parts = [(known.get(currency), 1), (less.get(currency), -1), (more.get(currency), 1)]
+        sums = {name: sum(sign * getattr(row, name) for row, sign in parts if row is not None) for name in _SUMS}
+        if not sums["payments"] and not sums["unpaid"]:
+            return None
+        known[currency] = replace(next(row for row, _ in parts if row is not None), **sums)
+    return list(known.values())
+
+
+_SUMS = ("payments", "amount", "unpaid", "unpaid_amount", "refunded")
+
+
 def _is_counted(purchase: Fact, by_invoice: Mapping[str, InvoiceHistory]) -> bool:
     """Whether the purchase has an invoice that is counted as paid."""
     invoice = by_invoice.get(purchase.data.get("invoice") or "")
@@ -156,10 +176,10 @@ def _by_invoice(facts: Sequence[Fact]) -> dict[str, InvoiceHistory]:
 
 
 def _recovery(
-    owner: Owner, invoice_id: str, history: InvoiceHistory, moments: Sequence[Moment], steps: tuple[DunningStep, ...]
+    owner: Owner, invoice_id: str, history: InvoiceHistory, running: Running, steps: tuple[DunningStep, ...]
 ) -> Recovery:
     first, newest = history.failed[0], history.failed[-1]
-    outcome, ended_at = RiskOutcome.OPEN, _lost_at(history, moments)
+    outcome, ended_at = RiskOutcome.OPEN, _lost_at(history, running)
     if history.paid_at is not None:
         # An invoice that credit notes settled is closed without a payment.
         is_paid = history.paid[-1].invoice.paid_amount > 0
@@ -184,18 +204,14 @@ def _recovery(
     )
 
 
-def _lost_at(history: InvoiceHistory, moments: Sequence[Moment]) -> datetime | None:
+def _lost_at(history: InvoiceHistory, running: Running) -> datetime | None:
     """Returns when the invoice was given up, or None: by hand, by Stripe's last attempt, or with its subscription."""
     first, newest = history.failed[0], history.failed[-1]
     ends = [state.at for state in history.given_up]
     if newest.invoice.next_payment_attempt is None and newest.invoice.collection_method != SEND_INVOICE:
         ends.append(newest.at)
-    subscription_id = newest.invoice.subscription or ""
-    for moment in moments:
-        standing = moment.standings.get(subscription_id)
-        if moment.at >= first.at and standing is not None and standing.status in _LOST:
-            ends.append(moment.at)
-            break
+    if (lost_at := running.lost_at(newest.invoice.subscription or "", first.at)) is not None:
+        ends.append(lost_at)
     return max(min(ends), first.at) if ends else None
 
 

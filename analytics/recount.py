@@ -23,7 +23,7 @@ async def recount(settings: Settings, config: Config, *, forget: bool = False) -
     """Stores all facts of the log again, then recomputes all figures. Returns the counts and the number of owners.
 
     `forget` deletes the stored facts first. Raises LogUnavailable, StoreUnavailable. What was committed before an error
-    stays, and it is safe to run it again.
+    stays, and it is safe to run it again. The figures change in the second half: until then they are the old ones.
     """
     store = await FigureStore.connect(settings.database_url)
     book = Book(store, config)

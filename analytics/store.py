@@ -9,14 +9,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from pydantic import SecretStr
 
 from analytics.queries import LACKS_TOTALS
-from analytics.tables import FIGURE_TABLES, facts
-from schemas.figures import FIGURE_KEYS, FIGURE_TYPES, Fact, Figure, Owner
+from analytics.running import Checkpoint
+from analytics.tables import FIGURE_TABLES, checkpoints, facts
+from schemas.figures import (
+    FIGURE_KEYS,
+    FIGURE_TYPES,
+    Fact,
+    Figure,
+    Movement,
+    Owner,
+    PaymentFigure,
+    Recovery,
+    Risk,
+)
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, make_pool
 from sinks.postgres.statements import RowShape
@@ -25,6 +37,7 @@ if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 
 _FACTS = RowShape(facts, Fact, ["event_id"])
+_CHECKPOINTS = RowShape(checkpoints, Checkpoint, ["account", "livemode", "owner"])
 _FIGURES: dict[type[Figure], RowShape[Any]] = {
     kind: RowShape(FIGURE_TABLES[kind], kind, FIGURE_KEYS[kind]) for kind in FIGURE_TYPES
 }
@@ -44,6 +57,37 @@ _UPSERTS = {kind: _upsert(shape) for kind, shape in _FIGURES.items()}
 _DELETES = {kind: shape.delete() for kind, shape in _FIGURES.items()}
 _OWNERS = "unnest($1::text[], $2::boolean[], $3::text[]) AS o (account, livemode, owner)"
 _SAME_OWNER = "t.account = o.account AND t.livemode = o.livemode AND t.owner = o.owner"
+_SAVE_CHECKPOINTS = _upsert(_CHECKPOINTS)
+_IS_OWNER = "t.account = $1 AND t.livemode = $2 AND t.owner = $3"
+_TAIL = f"SELECT {_FACTS.selected} FROM analytics.facts AS t WHERE {_IS_OWNER} AND t.created >= $4"  # noqa: S608  # only constant names
+# $4: the tail's first second. $5: its subjects. $6: subscriptions that it has lost. A purchase that has an invoice
+# counts only while the invoice is unpaid, so each of the two brings the other.
+_TOUCHED = f"""
+WITH named AS (
+    SELECT unnest($5::text[]) AS subject
+    UNION SELECT t.invoice_id FROM analytics.recoveries AS t WHERE {_IS_OWNER} AND t.ended_at >= $4
+    UNION SELECT t.invoice_id FROM analytics.recoveries AS t
+        WHERE {_IS_OWNER} AND t.ended_at IS NULL AND t.subscription_id = ANY($6::text[])
+), with_purchases AS (
+    SELECT subject FROM named
+    UNION SELECT t.subject FROM named JOIN analytics.facts AS t ON t.data ->> 'invoice' = named.subject
+        AND t.kind = 'purchase' AND {_IS_OWNER}
+), with_invoices AS (
+    SELECT subject FROM with_purchases
+    UNION SELECT t.data ->> 'invoice' FROM with_purchases AS w JOIN analytics.facts AS t ON t.subject = w.subject
+        AND t.kind = 'purchase' AND {_IS_OWNER} WHERE t.data ->> 'invoice' IS NOT NULL
+)
+SELECT {_FACTS.selected} FROM with_invoices AS w JOIN analytics.facts AS t ON t.subject = w.subject AND {_IS_OWNER}
+WHERE t.kind <> 'subscription'
+"""  # noqa: S608  # only constant names
+_SINCE: dict[type[Figure], str] = {
+    Movement: "t.at >= $4",
+    Risk: "(t.ended_at IS NULL OR t.ended_at >= $4)",
+}
+_ABOUT: dict[type[Figure], str] = {
+    Recovery: "t.invoice_id = ANY($4::text[])",
+    PaymentFigure: "t.subject = ANY($4::text[])",
+}
 _OWNERS_AFTER = """
 SELECT DISTINCT account, livemode, owner FROM analytics.facts WHERE (account, livemode, owner) > ($1, $2, $3)
 ORDER BY account, livemode, owner LIMIT $4
@@ -63,6 +107,9 @@ FROM analytics.payments GROUP BY account, livemode, owner, currency
 _STRAYS = (
     "SELECT 1 FROM analytics.facts AS t WHERE t.account = f.account AND t.livemode = f.livemode AND t.owner = f.owner"
 )
+
+
+_DROP_CHECKPOINTS = f"DELETE FROM analytics.checkpoints AS t USING {_OWNERS} WHERE {_SAME_OWNER}"  # noqa: S608  # only constant names
 
 
 def _of_owners(shape: RowShape[Any]) -> str:
@@ -123,18 +170,72 @@ class FigureTransaction:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def add(self, new: Sequence[Fact], *, replacing: bool = False) -> set[Owner]:
-        """Stores one fact per event and returns the owners of the facts that were new.
+    async def add(self, new: Sequence[Fact], *, replacing: bool = False) -> dict[Owner, datetime]:
+        """Stores one fact per event. Returns the owners of the facts that were new, each with the earliest second.
 
         `replacing` overwrites stored facts and returns the owners of all facts.
         """
         distinct = list({fact.event_id: fact for fact in new}.values())
         if not distinct:
-            return set()
-        statement = (_REPLACE if replacing else _ADD) + " RETURNING account, livemode, owner"
+            return {}
+        statement = (_REPLACE if replacing else _ADD) + " RETURNING account, livemode, owner, created"
         with classified(_FACTS.arguments_named):
             rows = await self._connection.fetch(statement, *_FACTS.arguments(distinct))
-        return {Owner(*row) for row in rows}
+        found: dict[Owner, datetime] = {}
+        for account, livemode, owner, created in rows:
+            of = Owner(account, livemode, owner)
+            found[of] = min(created, found.get(of, created))
+        return found
+
+    async def checkpoints_of(self, owners: Collection[Owner]) -> list[Checkpoint]:
+        """Returns the checkpoints of those of these owners that have one."""
+        with classified():
+            rows = await self._connection.fetch(_of_owners(_CHECKPOINTS), *_columns(owners))
+        return [_CHECKPOINTS.row(row) for row in rows]
+
+    async def save_checkpoints(self, rows: Collection[Checkpoint]) -> None:
+        if rows:
+            with classified(_CHECKPOINTS.arguments_named):
+                await self._connection.execute(_SAVE_CHECKPOINTS, *_CHECKPOINTS.arguments(rows))
+
+    async def drop_checkpoints(self, owners: Collection[Owner]) -> None:
+        """Deletes the checkpoints of these owners: their older facts have changed."""
+        with classified():
+            await self._connection.execute(_DROP_CHECKPOINTS, *_columns(owners))
+
+    async def facts_since(self, owner: Owner, since: datetime) -> list[Fact]:
+        """Returns the owner's facts from this second on, in no particular order."""
+        with classified():
+            return [_FACTS.row(row) for row in await self._connection.fetch(_TAIL, *owner, since)]
+
+    async def facts_touched(
+        self, owner: Owner, since: datetime, subjects: Collection[str], lost: Collection[str]
+    ) -> list[Fact]:
+        """Returns all facts, of any time, of the invoices, purchases and charges whose figures may have changed.
+
+        Those are the `subjects` of the facts from `since` on, what belongs to them, and failed invoices of the
+        subscriptions in `lost`.
+        """
+        with classified():
+            rows = await self._connection.fetch(_TOUCHED, *owner, since, list(subjects), list(lost))
+        return [_FACTS.row(row) for row in rows]
+
+    async def figures_about(self, owner: Owner, since: datetime, subjects: Collection[str]) -> list[Figure]:
+        """Returns the owner's stored figures that facts from `since` on, and facts of `subjects`, can have changed.
+
+        Totals are complete.
+        """
+        found: list[Figure] = []
+        for kind, shape in _FIGURES.items():
+            condition, arguments = "", list[object]()
+            if kind in _SINCE:
+                condition, arguments = f" AND {_SINCE[kind]}", [since]
+            elif kind in _ABOUT:
+                condition, arguments = f" AND {_ABOUT[kind]}", [list(subjects)]
+            query = f"SELECT {shape.selected} FROM {shape.table.fullname} AS t WHERE {_IS_OWNER}{condition}"  # noqa: S608  # only constant names
+            with classified():
+                found += [shape.row(row) for row in await self._connection.fetch(query, *owner, *arguments)]
+        return found
 
     async def facts_of(self, owners: Collection[Owner]) -> list[Fact]:
         """Returns all facts of these owners, in no particular order."""
@@ -169,18 +270,19 @@ class FigureTransaction:
     async def forget(self, most: int) -> int:
         """Deletes up to `most` facts; returns how many. The caller updates the figures after the last ones."""
         with classified():
+            await self._connection.execute("DELETE FROM analytics.checkpoints")
             tag = await self._connection.execute(_FORGET, most)
         return int(tag.rpartition(" ")[2])
 
     async def drop_strays(self) -> int:
-        """Deletes the figures of owners that have no facts. Returns the number of rows."""
+        """Deletes the figures and checkpoints of owners that have no facts. Returns the number of figures."""
         dropped = 0
-        for shape in _FIGURES.values():
+        for table in (checkpoints, *FIGURE_TABLES.values()):
             with classified():
                 tag = await self._connection.execute(
-                    f"DELETE FROM {shape.table.fullname} AS f WHERE NOT EXISTS ({_STRAYS})"  # noqa: S608  # only constant names
+                    f"DELETE FROM {table.fullname} AS f WHERE NOT EXISTS ({_STRAYS})"  # noqa: S608  # only constant names
                 )
-            dropped += int(tag.rpartition(" ")[2])
+            dropped += int(tag.rpartition(" ")[2]) if table is not checkpoints else 0
         return dropped
 
 

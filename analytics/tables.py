@@ -12,6 +12,7 @@ from sqlalchemy import (
     MetaData,
     Table,
 )
+from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
 
 from schemas import figures
@@ -41,7 +42,9 @@ facts = Table(
     time("created", null=False),
     Column("rank", Integer, nullable=False),
     Column("data", JSONB, nullable=False),
-    Index("facts_owner", "account", "livemode", "owner"),
+    Index("facts_owner_created", "account", "livemode", "owner", "created"),
+    Index("facts_subject", "subject"),
+    Index("facts_purchase", sql("(data ->> 'invoice')"), postgresql_where=sql("kind = 'purchase'")),
     one_of("kind", *figures.FactKind),
 )
 
@@ -69,6 +72,7 @@ risks = Table(
     _money("mrr"),
     text("outcome", null=False),
     time("ended_at"),
+    Index("risks_ended", "account", "livemode", "owner", "ended_at"),
     one_of("outcome", *figures.RiskOutcome),
 )
 
@@ -86,6 +90,7 @@ recoveries = Table(
     text("outcome", null=False),
     time("ended_at"),
     Column("seconds", BigInteger),
+    Index("recoveries_ended", "account", "livemode", "owner", "ended_at"),
     one_of("outcome", *figures.RiskOutcome),
 )
 
@@ -109,6 +114,16 @@ payment_totals = Table(
     *_owner(),
     text("currency", key=True),
     *(_money(name) for name in ("payments", "amount", "unpaid", "unpaid_amount", "refunded")),
+)
+
+# What the older facts of an owner with many of them add up to (running.py). Every row can be computed again.
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    *_owner(),
+    time("since", null=False),
+    text("made_by", null=False),
+    Column("state", JSONB, nullable=False),
 )
 
 FIGURE_TABLES: dict[type[figures.Figure], Table] = {

@@ -60,9 +60,14 @@ def in_order(facts: Iterable[Fact]) -> list[Fact]:
     return sorted(distinct.values(), key=lambda fact: (fact.created, fact.rank, fact.event_id))
 
 
-def timeline(facts: Iterable[Fact], config: Config) -> Iterator[Moment]:
-    """Yields the owner's moments, earliest first. All `facts` must belong to one owner."""
-    standings: dict[str, Standing] = defaultdict(Standing)
+def timeline(
+    facts: Iterable[Fact], config: Config, before: Mapping[str, Standing] = MappingProxyType({})
+) -> Iterator[Moment]:
+    """Yields the owner's moments, earliest first. All `facts` must belong to one owner.
+
+    `before` has the standings that earlier facts have left.
+    """
+    standings: dict[str, Standing] = defaultdict(Standing, before)
     for at, together in groupby(in_order(facts), key=lambda fact: fact.created):
         for fact in together:
             _apply(standings, fact, config)

@@ -19,14 +19,15 @@ from analytics.book import Book
 from analytics.compute import figures_of
 from analytics.facts import fact_of, is_counted
 from analytics.queries import Scope, figures
-from analytics.store import FigureStore
+from analytics.store import FigureStore, FigureTransaction
 from analytics.tables import metadata
 from local.demo.people import Step
 from local.demo.story import story
 from local.stripe.builder import Json
 from schemas.figures import FIGURE_TYPES, Figure
+from schemas.settings import Config, Plan
 from sinks.postgres.pool import make_engine, reading
-from tests.kits.analyticskit import BEGIN, CONFIG, make
+from tests.kits.analyticskit import BASIC, BEGIN, CONFIG, TEAM, make
 from tests.kits.storekit import ask
 
 
@@ -73,9 +74,12 @@ def expected(deliveries: Sequence[Delivery]) -> set[Figure]:
     return {row for of in owners for row in figures_of([fact for fact in facts if fact.of == of], CONFIG)}
 
 
-@pytest.mark.parametrize("seed", range(4))
-async def test_any_order_batching_and_repetition_give_the_same_rows(book: Book, seed: int) -> None:
-    chance = random.Random(seed)
+@pytest.mark.parametrize(("seed", "tail"), [(0, 64), (1, 64), (0, 0), (2, 2), (3, 1)])
+async def test_any_order_batching_and_repetition_give_the_same_rows(
+    figure_store: FigureStore, seed: int, tail: int
+) -> None:
+    """Whether an owner's older facts are in a checkpoint or not."""
+    chance, book = random.Random(seed), Book(figure_store, CONFIG, tail_most=tail, tail_kept=max(1, tail // 2))
     delivered = DELIVERIES + chance.sample(DELIVERIES, 12)
     if seed:
         chance.shuffle(delivered)
@@ -137,6 +141,138 @@ async def test_the_report_of_all_payments_is_the_one_of_the_single_payments(book
         filled = await FigureStore.connect(database)
         assert await rows(filled) == expected(DELIVERIES)
         await filled.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_long_history_is_continued_from_a_checkpoint(
+    figure_store: FigureStore, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """After each of a customer's many events the figures are those of all facts, but few facts are read."""
+    chance, read = random.Random(seed), 0
+    facts_since, facts_touched = FigureTransaction.facts_since, FigureTransaction.facts_touched
+
+    async def counted_since(self: FigureTransaction, *arguments: Any) -> Any:
+        nonlocal read
+        read += len(found := await facts_since(self, *arguments))
+        return found
+
+    async def counted_touched(self: FigureTransaction, *arguments: Any) -> Any:
+        nonlocal read
+        read += len(found := await facts_touched(self, *arguments))
+        return found
+
+    async def no_facts_of(self: FigureTransaction, owners: Any) -> Any:
+        raise AssertionError("all facts were read")
+
+    events = sorted(long_history(chance, 150), key=lambda event: int(event["created"]))
+    book = Book(figure_store, CONFIG, tail_most=12, tail_kept=4)
+    await book.take([delivery(event) for event in events[:60]])
+    monkeypatch.setattr(FigureTransaction, "facts_since", counted_since)
+    monkeypatch.setattr(FigureTransaction, "facts_touched", counted_touched)
+    with monkeypatch.context() as patched:
+        patched.setattr(FigureTransaction, "facts_of", no_facts_of)
+        for at in range(60, len(events), 5):
+            batch = events[at : at + 5]
+            chance.shuffle(batch)
+            await book.take([delivery(event) for event in batch])
+            assert await rows(figure_store) == expected([delivery(event) for event in events[: at + 5]])
+    assert read < 60 * (len(events) - 60) / 5
+    late = make.event("customer.subscription.deleted", make.subscription("sub_0", customer="cus_1"), BEGIN + 1)
+    await book.take([delivery(late)])
+    assert await rows(figure_store) == expected([delivery(event) for event in [*events, late]])
+
+
+async def test_what_belongs_to_new_facts_is_read_with_them(figure_store: FigureStore) -> None:
+    """The invoice of a purchase, and failed invoices of a lost subscription that turns out not to be lost."""
+    book = Book(figure_store, CONFIG, tail_most=2, tail_kept=1)
+
+    def subscription(at: int, status: str) -> Json:
+        obj = make.subscription("sub_1", status=status, customer="cus_1")
+        return make.event("customer.subscription.updated", obj, at)
+
+    def invoice(at: int, id_: str, what: str, status: str) -> Json:
+        more: dict[str, Any] = {"subscription": "sub_1", "customer": "cus_1", "next_attempt": at + 1000}
+        return make.event(f"invoice.{what}", make.invoice(id_, status=status, created=at, **more), at)
+
+    purchase: Json = {"id": "cs_1", "object": "checkout.session", "mode": "payment", "payment_status": "paid"}
+    purchase |= {"amount_total": 700, "currency": "eur", "invoice": "in_paid", "customer": "cus_1"}
+    events = [
+        subscription(BEGIN, "active"),
+        invoice(BEGIN + 1, "in_paid", "paid", "paid"),
+        invoice(BEGIN + 2, "in_failed", "payment_failed", "open"),
+        *(subscription(BEGIN + 3 + n, "past_due") for n in range(3)),
+        make.event("checkout.session.completed", purchase, BEGIN + 10),
+        subscription(BEGIN + 20, "active"),
+        {**subscription(BEGIN + 30, "unpaid"), "type": "customer.subscription.created"},
+        subscription(BEGIN + 30, "past_due"),  # a higher rank in the same second: it is not lost after all
+    ]
+    for number, event in enumerate(events, 1):
+        await book.take([delivery(event)])
+        assert await rows(figure_store) == expected([delivery(event) for event in events[:number]])
+
+
+async def test_another_config_makes_checkpoints_invalid(figure_store: FigureStore) -> None:
+    events = sorted(long_history(random.Random(1), 40), key=lambda event: int(event["created"]))
+    await Book(figure_store, CONFIG, tail_most=4, tail_kept=1).take([delivery(event) for event in events[:-1]])
+    renamed = Config(plans={"starter": Plan(name="Starter", prices=("price_basic",))})
+    await Book(figure_store, renamed).take([delivery(events[-1])])
+    facts = [fact for event in events if (fact := fact_of(orjson.dumps(event)))]
+    assert await rows(figure_store) == set(figures_of(facts, renamed))
+
+
+async def test_facts_that_are_stored_again_end_their_checkpoint(figure_store: FigureStore) -> None:
+    """The recount then computes the figures of all owners."""
+    book = Book(figure_store, CONFIG, tail_most=4, tail_kept=1)
+    deliveries = [delivery(event) for event in long_history(random.Random(1), 40)]
+    await book.take(deliveries)
+    async with figure_store.transaction([]) as transaction:
+        owners = await transaction.owners_after(None, 10)
+        assert len(await transaction.checkpoints_of(owners)) == 1
+    assert (await book.take(deliveries[:1], replacing=True)).rows == 0
+    async with figure_store.transaction([]) as transaction:
+        assert await transaction.checkpoints_of(owners) == []
+        assert await book.recompute(transaction, owners) == 0
+        assert len(await transaction.checkpoints_of(owners)) == 1
+
+
+def long_history(chance: random.Random, count: int) -> list[Json]:
+    """Events of one customer: three subscriptions, invoices that fail and are paid, purchases and refunds."""
+    found: list[Json] = []
+    for number in range(count):
+        at, subscription = BEGIN + number // 2 * 1000, f"sub_{chance.randrange(3)}"
+        invoice = f"in_{chance.randrange(max(1, number - 50), number + 2)}"
+        kind = chance.choice(("updated", "updated", "paid", "payment_failed", "voided", "purchase", "refund"))
+        of: dict[str, Any] = {"customer": "cus_1"}
+        if kind == "updated":
+            status = chance.choice(("active", "active", "active", "past_due", "past_due", "unpaid", "trialing"))
+            price = chance.choice((BASIC, TEAM))
+            obj, type_ = (
+                make.subscription(subscription, price=price, status=status, **of),
+                f"customer.subscription.{kind}",
+            )
+        elif kind == "purchase":
+            type_ = "checkout.session.completed"
+            obj = make.event(type_, {}, at)["data"]["object"] | {
+                "id": f"cs_{number}", "object": "checkout.session", "mode": "payment", "payment_status": "paid",
+                "amount_total": 700, "currency": "eur", "invoice": chance.choice((None, invoice)), **of,
+            }  # fmt: skip
+        elif kind == "refund":
+            type_, charge = "charge.refunded", f"ch_{chance.randrange(max(1, number - 12), number + 2)}"
+            obj = {
+                "id": charge,
+                "object": "charge",
+                "amount": 9000,
+                "amount_refunded": 10 * number,
+                "currency": "eur",
+                **of,
+            }
+        else:
+            status = "paid" if kind == "paid" else "open"
+            retry = at + 1000 if kind == "payment_failed" else None
+            obj = make.invoice(invoice, subscription=subscription, status=status, created=at, next_attempt=retry, **of)
+            type_ = f"invoice.{kind}"
+        found.append(make.event(type_, obj, at, id_=f"evt_long_{number}"))
+    return found
 
 
 async def test_since_leaves_out_what_happened_before_but_not_its_mrr(book: Book, database: SecretStr) -> None:

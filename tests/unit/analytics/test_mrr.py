@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from analytics.compute import figures_of
+from analytics.compute import BEGINNING, figures_of, figures_since
 from analytics.rates import TooMuchMoney, monthly_rate, rounded
+from analytics.running import MOST_SUBSCRIPTIONS, checkpoint, fingerprint, running_of
+from analytics.timeline import in_order
 from local.stripe.builder import ApiShape, Price, StripeEvents
-from schemas.figures import Fact, Movement, Recovery, Risk
+from schemas.figures import Fact, Movement, PaymentTotal, Recovery, Risk
 from schemas.stripe.billed_subscription import BilledItem
 from tests.kits.analyticskit import (
     BASIC,
@@ -214,6 +218,40 @@ def test_any_order_and_repetition_give_the_same_figures(facts: list[Fact], chanc
     delivered = facts + chance.choices(facts, k=len(facts)) if facts else []
     chance.shuffle(delivered)
     assert figures_of(delivered, CONFIG) == figures_of(facts, CONFIG)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(FACTS, min_size=2, max_size=14), st.integers(1, 13))
+def test_a_checkpoint_and_the_later_facts_give_the_same_figures(facts: list[Fact], keep: int) -> None:
+    ordered = in_order(facts)
+    owner, made_by = ordered[0].of, fingerprint(CONFIG)
+    stored = checkpoint(owner, BEGINNING, ordered, CONFIG, keep=keep, made_by=made_by)
+    assume(stored is not None)
+    assert stored is not None
+    before = running_of(replace(stored, state=orjson.loads(orjson.dumps(stored.state))))
+    tail = [fact for fact in ordered if fact.created >= stored.since]
+    continued = [row for row in figures_since(before, tail, ordered, CONFIG) if not isinstance(row, PaymentTotal)]
+    assert continued == [
+        row
+        for row in figures_of(facts, CONFIG)
+        if not isinstance(row, PaymentTotal)
+        and not (isinstance(row, Movement) and row.at < stored.since)
+        and not (isinstance(row, Risk) and row.ended_at is not None and row.ended_at < stored.since)
+    ]
+
+
+def test_a_state_that_is_too_large_has_no_checkpoint() -> None:
+    facts = in_order(subscribed(n, id_=f"sub_{n}") for n in range(MOST_SUBSCRIPTIONS + 5))
+    arguments: dict[str, Any] = {"keep": 2, "made_by": "a"}
+    assert checkpoint(facts[0].of, BEGINNING, facts, CONFIG, **arguments) is None
+    assert checkpoint(facts[0].of, BEGINNING, facts[:100], CONFIG, **arguments) is not None
+
+
+def test_the_plans_and_the_dunning_steps_are_part_of_the_fingerprint() -> None:
+    assert fingerprint(CONFIG) == fingerprint(CONFIG.model_copy())
+    assert fingerprint(CONFIG) != fingerprint(CONFIG.model_copy(update={"plans": {}}))
+    rules = CONFIG.rules.model_copy(update={"dunning": CONFIG.rules.dunning[:1]})
+    assert fingerprint(CONFIG) != fingerprint(CONFIG.model_copy(update={"rules": rules}))
 
 
 @settings(max_examples=60, deadline=None)
