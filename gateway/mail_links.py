@@ -1,4 +1,5 @@
-"""Serves the links in mails: the download of a customer's export (B6), and the unsubscribe page of optional mails.
+"""Serves the links in mails: the download of a customer's export (B6), the unsubscribe page of optional mails, and the
+customer portal (portal.py).
 
 A link is looked up only after its signature is verified. If Postgres or the archive store is down, only these links
 fail. Every response is a plain page that is not cached and sends no referrer to the next site.
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import html
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from typing import Protocol
 import structlog
 from aiohttp import web
 
+from gateway.pages import HEADERS, INCOMPLETE, answer, only, page
+from gateway.portal import Portal
 from schemas.errors import Transient
 from schemas.export import ExportStatus, StoredExport
 from schemas.export_link import LinkVerdict, check_export_link
@@ -30,19 +33,6 @@ MOST_DOWNLOADS = 8
 DOWNLOAD_WITHIN_S = 900.0
 ANSWER_WITHIN_S = 10.0
 _READY_SOON_S = 15
-
-_INCOMPLETE = "This link is not complete. Please copy all of it from the mail."
-
-_HEADERS = {
-    "Server": "billing",
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Robots-Tag": "noindex",
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"
-    ),
-}
 
 
 class Exports(Protocol):
@@ -67,6 +57,8 @@ class Links:
     exports: Exports
     unsubscriptions: Unsubscriptions
     clock: Callable[[], datetime] = utc_now
+    portal: Portal | None = None
+    """Opens Stripe's customer portal; None if the config does not use it."""
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MOST_DOWNLOADS))
 
     def routes(self) -> list[web.RouteDef]:
@@ -75,39 +67,40 @@ class Links:
             web.get("/exports/{export_id}", self.download, allow_head=False),
             web.get("/unsubscribe", self.ask_unsubscribe, allow_head=False),
             web.post("/unsubscribe", self.unsubscribe),
+            *(self.portal.routes() if self.portal is not None else ()),
         ]
 
     async def download(self, request: web.Request) -> web.StreamResponse:
         """`GET /exports/{id}?expires=…&signature=…`: sends the archive, or a page with the reason."""
         export_id = request.match_info["export_id"]
-        expires, signature = (_only(request, name) for name in ("expires", "signature"))
+        expires, signature = (only(request, name) for name in ("expires", "signature"))
         started = time.perf_counter()
         verdict = check_export_link(self.secrets, export_id, expires, signature, self.clock())
         if verdict is LinkVerdict.FORGED:
             # The id is not logged: a forged link can contain anything.
-            return _answer("export", "forged", 403, _INCOMPLETE)
+            return answer("export", "forged", 403, INCOMPLETE)
         if verdict is LinkVerdict.EXPIRED:
-            return _answer("export", "link_expired", 410, "This link has expired. Please write to us for a new one.")
+            return answer("export", "link_expired", 410, "This link has expired. Please write to us for a new one.")
         if self.downloads.locked():
-            return _answer("export", "busy", 503, "Many exports are being fetched. Please try again in a minute.", 30)
+            return answer("export", "busy", 503, "Many exports are being fetched. Please try again in a minute.", 30)
         async with self.downloads:
             try:
                 async with asyncio.timeout(ANSWER_WITHIN_S):
                     export = await self.exports.find(export_id)
                 if export is None:
-                    return _answer("export", "unknown", 404, "There is no such export.")
+                    return answer("export", "unknown", 404, "There is no such export.")
                 if export.status is not ExportStatus.DONE or self.clock() >= export.expires_at:
                     return _unavailable_page(export)
                 return await self._send(request, export, started)
             except (Transient, TimeoutError) as error:
                 log.warning("link.unavailable", action="link.unavailable", what="export", error=str(error))
-                return _answer("export", "unavailable", 503, "Please try again in a few minutes.", 60)
+                return answer("export", "unavailable", 503, "Please try again in a few minutes.", 60)
 
     async def _send(self, request: web.Request, export: StoredExport, started: float) -> web.StreamResponse:
         """Sends the archive. Raises Transient and TimeoutError before the first byte; later aborts the connection."""
         done_at = export.done_at or export.expires_at
         name = f"export-{done_at.astimezone(UTC):%Y-%m-%d}.zip"
-        headers = _HEADERS | {
+        headers = HEADERS | {
             "Content-Disposition": f'attachment; filename="{name}"',
             "Content-Type": "application/zip",
         }
@@ -139,28 +132,28 @@ class Links:
 
     async def ask_unsubscribe(self, request: web.Request) -> web.Response:
         """`GET /unsubscribe?token=…`: asks for confirmation, because mail programs open links by themselves."""
-        token = _only(request, "token")
+        token = only(request, "token")
         if not self.unsubscriptions.is_genuine(token):
-            return _answer("unsubscribe", "forged", 403, _INCOMPLETE)
+            return answer("unsubscribe", "forged", 403, INCOMPLETE)
         form = (
             f'<form method="post" action="?token={html.escape(token)}">'
             '<button type="submit">Stop these mails</button></form>'
         )
-        return _page(200, "Would you like to receive no more of these mails?", form)
+        return page(200, "Would you like to receive no more of these mails?", form)
 
     async def unsubscribe(self, request: web.Request) -> web.Response:
         """`POST /unsubscribe?token=…` (RFC 8058: one click; the body is not read)."""
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                is_done = await self.unsubscriptions.stop(_only(request, "token"))
+                is_done = await self.unsubscriptions.stop(only(request, "token"))
         except (Transient, TimeoutError) as error:
             log.warning("link.unavailable", action="link.unavailable", what="unsubscribe", error=str(error))
-            response = _answer("unsubscribe", "unavailable", 503, "Please try again in a few minutes.", 60)
+            response = answer("unsubscribe", "unavailable", 503, "Please try again in a few minutes.", 60)
         else:
             if is_done:
-                response = _answer("unsubscribe", "done", 200, "You will receive no more of these mails.")
+                response = answer("unsubscribe", "done", 200, "You will receive no more of these mails.")
             else:
-                response = _answer("unsubscribe", "forged", 403, _INCOMPLETE)
+                response = answer("unsubscribe", "forged", 403, INCOMPLETE)
         if not request.content.is_eof():
             response.force_close()  # the body was not read
         return response
@@ -170,32 +163,8 @@ def _unavailable_page(export: StoredExport) -> web.Response:
     match export.status:
         case ExportStatus.QUEUED | ExportStatus.WORKING:
             text = "Your export is being prepared. Please open this link again in a minute."
-            return _answer("export", "being_made", 202, text, _READY_SOON_S)
+            return answer("export", "being_made", 202, text, _READY_SOON_S)
         case ExportStatus.FAILED:
-            return _answer("export", "failed", 503, "Your export could not be made. Please write to us.", 3600)
+            return answer("export", "failed", 503, "Your export could not be made. Please write to us.", 3600)
         case _:
-            return _answer("export", "gone", 410, "This export is no longer kept.")
-
-
-def _only(request: web.Request, name: str) -> str:
-    """Returns a query parameter that occurs exactly once, otherwise an empty string."""
-    values = request.query.getall(name, [])
-    return values[0] if len(values) == 1 else ""
-
-
-def _answer(what: str, outcome: str, status: int, text: str, retry_after_s: int | None = None) -> web.Response:
-    log.info("link.answered", action="link.answered", what=what, outcome=outcome, status=status)
-    headers = {"Retry-After": str(retry_after_s)} if retry_after_s is not None else {}
-    return _page(status, text, headers=headers)
-
-
-def _page(status: int, text: str, form: str = "", *, headers: Mapping[str, str] | None = None) -> web.Response:
-    body = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width"><title>Billing</title>'
-        "<style>body{font:16px/1.5 sans-serif;max-width:32rem;margin:4rem auto;padding:0 1rem}</style></head>"
-        f"<body><p>{html.escape(text)}</p>{form}</body></html>"
-    )
-    return web.Response(
-        status=status, text=body, content_type="text/html", charset="utf-8", headers=_HEADERS | dict(headers or {})
-    )
+            return answer("export", "gone", 410, "This export is no longer kept.")

@@ -34,8 +34,8 @@ _LINK = re.compile(r"://|@|\bwww\.|[\w-]\.[a-z]{2,}(?![\w.])", re.IGNORECASE | r
 _INITIAL = re.compile(r"\b[A-Z]\.(?=[A-Z])")
 """Initials without a space, such as J.R.Smith, are no link."""
 
-LANGUAGES = frozenset({"en", "de"})
-"""The languages that have templates."""
+LANGUAGES = frozenset({"de", "en", "es", "fr", "pt"})
+"""The languages that have built-in templates."""
 
 
 def one_line(text: str) -> str:

@@ -16,7 +16,7 @@ _KAFKA = {"kafka_sasl_password", "kafka_ssl_key_password"}
 _POSTGRES = {"database_url", "database_direct_url"}
 
 SECRETS: Mapping[str, frozenset[str]] = {
-    "gateway": frozenset(_KAFKA | _POSTGRES | {"link_secret"}),
+    "gateway": frozenset(_KAFKA | _POSTGRES | {"link_secret", "portal_api_key"}),
     "worker": frozenset(_KAFKA | _POSTGRES),
     "dispatcher": frozenset(_KAFKA | _POSTGRES | {"smtp_url", "stripe_api_key", "link_secret"}),
     "scheduler": frozenset(_KAFKA | _POSTGRES | {"stripe_api_key"}),

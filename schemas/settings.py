@@ -208,6 +208,8 @@ class Settings(DatabaseSettings, KafkaSettings, GatewaySettings, ConsoleSettings
     exports_url: str = ""
     """Where exports are stored, as an fsspec URL: a folder, s3://bucket/folder …; by default `exports` in state_dir.
     Dispatcher and gateway need the same value."""
+    portal_api_key: OptionalSecret = None
+    """A restricted Stripe key of the gateway, with the right to open customer portals only (`mail.customer_portal`)."""
     stripe_api_key: OptionalSecret = None
     stripe_api_base: str = "https://api.stripe.com"
     stripe_calls_per_second: float = Field(20.0, gt=0, le=100)
@@ -357,7 +359,7 @@ def load_config(path: Path) -> Config:
         if stat.S_ISREG(found.st_mode) and found.st_mode & stat.S_IWOTH:
             raise InvalidSettings(f"BILLING_CONFIG: {path}: everyone may write this file: chmod o-w")
         text = path.read_bytes().decode()
-        return Config.model_validate(tomllib.loads(text))
+        return Config.model_validate(tomllib.loads(text), context={"folder": path.absolute().parent})
     except FileNotFoundError:
         raise InvalidSettings(f"BILLING_CONFIG: no such file: {path}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -99,7 +99,9 @@ async def templates(context: Context) -> Answer:
     name = params.text(context.query, "template") or names[0]
     if name not in SAMPLES:
         raise NotFound(f"There is no template {name}.")
-    return Page("templates.j2", "Mail templates", {"names": names, "name": name, "locale": locale})
+    locales = sorted(context.console.config.mail.languages)
+    data = {"names": names, "name": name, "locale": locale, "locales": locales}
+    return Page("templates.j2", "Mail templates", data)
 
 
 async def sample(context: Context) -> Answer:

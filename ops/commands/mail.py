@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,12 +13,13 @@ from typing import Annotated, Any
 import typer
 
 from ops.commands.outbox_rows import OutboxCommand
-from ops.commands.terminal import Column, exits, fail, note, refuse, say, say_json
-from schemas.mail import LANGUAGES
-from schemas.settings import load_config
+from ops.commands.terminal import Column, exits, fail, note, refuse, run_or_exit, say, say_json
+from schemas.settings import Mail, load_config
 from sinks.email.addresses import UnusableAddress
+from sinks.email.message import UnsendableMail
 from sinks.email.outbox import Outbox
-from sinks.email.samples import _sample_config, write_previews
+from sinks.email.preview import sample_config, serve_previews, write_previews
+from sinks.email.template_check import UnusableTemplates, check_templates
 from sinks.outbox.claims import Depth
 from sinks.outbox.outages import PresentOutage
 
@@ -154,20 +157,55 @@ def show(key: Annotated[str, typer.Argument(help="Key of a mail, as listed by `b
 
 @app.command("preview")
 def preview(
-    out: Annotated[Path, typer.Option(help="Output folder; created if missing.")],
-    locales: Annotated[
-        list[str] | None, typer.Option("--locale", help="Language. Repeatable. Default: en and de.")
+    out: Annotated[
+        Path | None, typer.Option(help="Write the mails into this folder; it is created if missing.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file whose table `mail` is used.", exists=True)] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show the mails in a browser. A changed wording is seen at the next reload.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With --serve: the port on 127.0.0.1; 0: any.")] = 0,
+    locales: Annotated[
+        list[str] | None, typer.Option("--locale", help="With --out: language. Repeatable. Default: all languages.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(envvar="BILLING_CONFIG", help="TOML file whose table \\[mail] is used.", exists=True)
+    ] = None,
 ) -> None:
-    """Render each mail template with sample data as .html, .txt and .eml. Needs no running system.
+    """Render each mail with sample data, as files or in a browser. Needs no running system.
 
-    Example: billing mail preview --out previews --locale de-AT
+    Example: billing mail preview --serve --config config.toml
+
+    Exits 2 if an own wording cannot be rendered.
     """
-    languages = locales or sorted(LANGUAGES)
-    if unknown := [locale for locale in languages if re.split("[-_]", locale)[0].lower() not in LANGUAGES]:
-        refuse("mail preview", f"--locale {unknown[0]}: no templates; the languages are {', '.join(sorted(LANGUAGES))}")
-    with exits("mail preview", no=(UnusableAddress,)):
-        mail_config = load_config(config).mail if config is not None else _sample_config().mail
-        count = write_previews(out, languages, mail_config)
+    if serve == (out is not None):
+        refuse("mail preview", "either --out DIR or --serve")
+    if serve:
+        _serve(lambda: _mail_config(config), port)
+        return
+    with exits("mail preview", no=(UnusableAddress, UnsendableMail)):
+        chosen = _mail_config(config)
+        known = chosen.languages
+        languages = locales or sorted(known)
+        if unknown := [locale for locale in languages if re.split("[-_]", locale)[0].lower() not in known]:
+            refuse("mail preview", f"--locale {unknown[0]}: no templates; the languages are {', '.join(sorted(known))}")
+        try:
+            check_templates(chosen)
+        except UnusableTemplates as error:
+            refuse("mail preview", f"mail.templates: {error}")
+        count = write_previews(out or Path(), languages, chosen)
     say(f"{count} files in {out}")
+
+
+def _mail_config(path: Path | None) -> Mail:
+    return load_config(path).mail if path is not None else sample_config()
+
+
+def _serve(read_config: Callable[[], Mail], port: int) -> None:
+    async def until_stopped() -> None:
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        read_config()  # an invalid config ends the command; a later mistake is shown on the page
+        await serve_previews(read_config, port, lambda url: say(f"{url} (Ctrl-C ends it)"), stopped)
+
+    run_or_exit("mail preview", until_stopped)

@@ -11,6 +11,7 @@ from schemas.process_settings import start_warnings
 from schemas.settings import Mode
 from sinks.email.addresses import UnusableAddress
 from sinks.email.message import Composer
+from sinks.email.template_check import UnusableTemplates, check_templates
 
 
 async def check_config(situation: Situation) -> Sequence[Found]:
@@ -41,12 +42,22 @@ async def check_mails(situation: Situation) -> Sequence[Found]:
         composer = Composer(mail)
     except UnusableAddress as error:
         return [failed(str(error), "correct mail.sender, mail.operator or mail.reply_to")]
+    try:
+        check_templates(mail)
+    except UnusableTemplates as error:
+        return [failed(str(error), "correct the file; billing mail preview --serve shows each change")]
     found = [ok(f"mails are sent by {composer.sender.domain}")]
     if (domain := composer.sender.domain) in ("localhost", "example.com"):
         found.append(warning(f"mail.sender is at {domain}", "set mail.sender to an address of your own domain"))
     if mail.local_links:  # in live mode, the config is refused
         remedy = 'set them to pages of your product before mode = "live"'
         found.append(warning(f"{', '.join(mail.local_links)} lead to this machine", remedy))
+    if not mail.brand.address:
+        remedy = "set mail.brand.address: many countries ask for it in each mail"
+        found.append(warning("mails have no postal address", remedy))
+    if mail.customer_portal and situation.settings.link_secret is None:
+        remedy = "set BILLING_LINK_SECRET, the same for dispatcher and gateway"
+        found.append(failed("mail.customer_portal has no secret to sign its links", remedy))
     if situation.config.mode is Mode.TEST and mail.send_test_mode:
         remedy = "test data may contain addresses of real people: switch mail.send_test_mode off if it does"
         found.append(warning("mails of test mode are sent", remedy))

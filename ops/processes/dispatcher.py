@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -15,6 +16,7 @@ from prometheus_client import CollectorRegistry
 from eventlog.append import EventAppender
 from ops.processes.skeleton import Process
 from ops.processes.topics import log_differences_later
+from schemas.database_url import is_local
 from schemas.feed_secrets import feed_secrets
 from schemas.feed_settings import TOPIC
 from schemas.rate import RateLimit
@@ -27,6 +29,7 @@ from sinks.email.message import Composer
 from sinks.email.metrics import MailMetrics
 from sinks.email.outbox import Outbox
 from sinks.email.smtp import InvalidSmtpUrl, SmtpLink, SmtpServer, helo_name, parse_smtp_url
+from sinks.email.template_check import UnusableTemplates, check_templates
 from sinks.email.truth import MailTruth
 from sinks.exports.exporter import Exporter
 from sinks.exports.orders import ExportOrders
@@ -63,10 +66,17 @@ def mail_parts(settings: Settings, config: Config) -> tuple[SmtpServer, Composer
     except InvalidSmtpUrl as error:
         raise InvalidSettings(f"BILLING_SMTP_URL: {error}") from None
     secret = next(iter(settings.link_secrets), None)
+    if config.mail.customer_portal and secret is None:
+        raise InvalidSettings("mail.customer_portal: needs BILLING_LINK_SECRET for dispatcher and gateway")
+    if config.mode.livemode and settings.public_url and is_local(urlsplit(settings.public_url).hostname or ""):
+        raise InvalidSettings("BILLING_PUBLIC_URL: customers cannot open links to this machine")
     try:
+        check_templates(config.mail)
         return server, Composer(config.mail, link_secret=secret, public_url=settings.public_url or None)
     except UnusableAddress as error:
         raise InvalidSettings(f"BILLING_CONFIG: mail.sender, mail.operator or mail.reply_to: {error}") from None
+    except UnusableTemplates as error:
+        raise InvalidSettings(f"mail.templates: {error}") from None
 
 
 async def run(settings: Settings, config: Config, server: SmtpServer, composer: Composer) -> None:

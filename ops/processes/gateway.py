@@ -26,18 +26,22 @@ from gateway.endpoints import WebhookEndpoint, webhook_endpoints
 from gateway.mail_links import Links
 from gateway.metrics import GatewayMetrics
 from gateway.ops_pages import create_ops_app
+from gateway.portal import ANSWER_WITHIN_S, Portal
 from gateway.publisher import Publisher
 from gateway.reload import EndpointReload
 from ops.processes.skeleton import Process, run_process
 from ops.processes.topics import log_differences_later
 from ops.runtime.exit_codes import AddressTaken, ExitCode
 from schemas.http_server import hide_versions
-from schemas.settings import Config, Settings
+from schemas.settings import Config, InvalidSettings, Settings
 from sinks.email.unsubscribe import Unsubscriptions
 from sinks.exports.orders import ExportOrders
 from sinks.exports.reader import ExportReader
 from sinks.exports.storage import Storage, check_exports
 from sinks.outbox.claims import new_claimer
+from sinks.stripe_api.api import StripeApi
+from sinks.stripe_api.key import parse_base, parse_key
+from sinks.stripe_api.portal import PortalApi
 
 log = structlog.get_logger(__name__)
 
@@ -95,7 +99,7 @@ async def _serve(
     settings: Settings, config: Config, found: Mapping[str, WebhookEndpoint], sock: socket.socket, *, is_child: bool
 ) -> ExitCode:
     hurry = asyncio.Event()
-    async with links(settings) as served, Process("gateway", settings) as process:
+    async with links(settings, config) as served, Process("gateway", settings) as process:
         loop = asyncio.get_running_loop()
         metrics = GatewayMetrics()
         publisher = Publisher(settings.kafka, settings.events_topic, metrics)
@@ -225,12 +229,14 @@ _GATEWAY_CONNECTIONS = 4
 
 
 @asynccontextmanager
-async def links(settings: Settings) -> AsyncIterator[Links | None]:
+async def links(settings: Settings, config: Config) -> AsyncIterator[Links | None]:
     """Yield what the gateway needs to serve links in mails; None without BILLING_LINK_SECRET. Raises InvalidSettings.
 
     It connects to Postgres only when a link is opened, so that webhooks do not depend on the database.
     """
     if settings.link_secret is None:
+        if config.mail.customer_portal:
+            raise InvalidSettings("mail.customer_portal: needs BILLING_LINK_SECRET for dispatcher and gateway")
         yield None
         return
     storage = Storage(settings.exports_place)
@@ -239,10 +245,30 @@ async def links(settings: Settings) -> AsyncIterator[Links | None]:
         settings.database_url, claimer=claimer, pool_size=_GATEWAY_CONNECTIONS, application="billing-links"
     )
     try:
-        yield Links(
-            settings.link_secrets,
-            ExportReader(orders, storage),
-            Unsubscriptions(orders.pool, settings.link_secrets),
-        )
+        async with _portal(settings, config) as portal:
+            yield Links(
+                settings.link_secrets,
+                ExportReader(orders, storage),
+                Unsubscriptions(orders.pool, settings.link_secrets),
+                portal=portal,
+            )
     finally:
         await orders.close()
+
+
+@asynccontextmanager
+async def _portal(settings: Settings, config: Config) -> AsyncIterator[Portal | None]:
+    """Yield what opens customer portals, None if the config does not use them. Raises InvalidSettings."""
+    mail = config.mail
+    if not mail.customer_portal:
+        yield None
+        return
+    if settings.portal_api_key is None:
+        raise InvalidSettings("BILLING_PORTAL_API_KEY: mail.customer_portal needs a Stripe key that opens portals")
+    key = parse_key(settings.portal_api_key, mode=config.mode, name="BILLING_PORTAL_API_KEY")
+    api = StripeApi(key, parse_base(settings.stripe_api_base), total_s=ANSWER_WITHIN_S)
+    try:
+        sessions = PortalApi(api, mail.app_url, mail.portal_configuration)
+        yield Portal(settings.link_secrets, sessions, hosts=mail.stripe_hosts)
+    finally:
+        await api.close()

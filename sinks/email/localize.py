@@ -33,7 +33,12 @@ _LETTER_NEXT_TO_DIGIT = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 
 FALLBACK = Locale("en")
 
-_MINOR_UNITS = {"de": "in der kleinsten Einheit"}
+_MINOR_UNITS = {
+    "de": "in der kleinsten Einheit",
+    "es": "en la unidad mínima",
+    "fr": "dans la plus petite unité",
+    "pt": "na menor unidade",
+}
 
 
 class UnknownCurrency(BillingError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,13 +25,16 @@ from schemas.mail import (
     UnknownTemplate,
     read_mail,
 )
+from schemas.portal_link import PortalLink, portal_url
 from schemas.settings import Mail as MailConfig
 from sinks.email.addresses import Mailbox, UnusableAddress, read_address, read_mailbox
 from sinks.email.localize import UnknownCurrency
-from sinks.email.rendering import Brand, Templates
+from sinks.email.rendering import RenderingFailed, Templates
 from sinks.email.unsubscribe import Subscriber, unsubscribe_url
 
 _DIGEST_LENGTH = 40
+_LOCAL_LINK = re.compile(r"https?://(?:localhost|127\.[0-9.]+|0\.0\.0\.0|\[::1?\])(?![\w.-])", re.IGNORECASE)
+"""A mail of live mode with such a link is not sent, wherever the link comes from."""
 
 
 class UnsendableMail(BillingError):
@@ -108,7 +112,7 @@ class Composer:
         self._sender = read_mailbox(config.sender)
         self._operator = read_mailbox(config.operator)
         self._reply_to = read_mailbox(config.reply_to) if config.reply_to else None
-        self._templates = Templates(Brand(product=config.product, app_url=config.app_url))
+        self._templates = Templates.of(config)
 
     @property
     def sender(self) -> Mailbox:
@@ -126,6 +130,7 @@ class Composer:
         locales = (mail.locale, reader_locale, self._config.default_locale)
         try:
             data = self._with_export_link(read_mail(mail.template, mail.data, strict=False), now)
+            data = self._with_portal_link(data, mail, now)
             rendered = self._templates.render(mail.template, data, locales, unsubscribe_url=unsubscribe)
         except ValidationError as error:
             raise UnsendableMail(f"data of {mail.template}: {_without_input(error)}") from None
@@ -133,6 +138,10 @@ class Composer:
             raise UnsendableMail(f"no template {mail.template}") from None
         except UnknownCurrency as error:
             raise UnsendableMail(f"unknown currency {error}") from None
+        except RenderingFailed as error:
+            raise UnsendableMail(f"template {error}") from None
+        if mail.livemode and (found := _LOCAL_LINK.search(rendered.html) or _LOCAL_LINK.search(rendered.text)):
+            raise UnsendableMail(f"a link to this machine: {found[0]}")
         message = EmailMessage(policy=SMTP)
         message["From"] = self._sender.header
         message["To"] = recipient.header
@@ -174,6 +183,22 @@ class Composer:
         until = now + timedelta(days=self._config.export_link_days)
         link = export_url(self._public_url, self._link_secret, data.export_id, until)
         return data.model_copy(update={"export_url": link})
+
+    def _with_portal_link(self, data: MailData, mail: QueuedMail, now: datetime) -> MailData:
+        """Replaces the address of "update payment method" by a link to the customer's portal at Stripe."""
+        config = self._config
+        if not config.customer_portal or mail.customer_id is None or self._link_secret is None:
+            return data
+        link = PortalLink(mail.account, mail.customer_id, now + timedelta(days=config.portal_link_days))
+        url = portal_url(self._public_url, self._link_secret, link)
+        # A confirmation without a page at Stripe has that address as `hosted_url`.
+        to_change = [
+            name
+            for name in type(data).model_fields
+            if name == "update_url" or getattr(data, name) == config.update_payment_url
+        ]
+        changed = {name: url for name in to_change if getattr(data, name) is not None}
+        return data.model_copy(update=changed) if changed else data
 
     def _add_unsubscribe(self, message: EmailMessage, link: str | None) -> None:
         by_mail = f"<mailto:{(self._reply_to or self._sender).addr_spec}?subject=unsubscribe>"

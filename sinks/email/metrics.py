@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Histogram
 
-from sinks.email.rendering import NAMES
+from schemas.mail import MAILS
 from sinks.outbox.metrics import LoopMetrics
 from sinks.postgres.outboxes import EMAILS
 
@@ -17,7 +17,7 @@ class MailMetrics(LoopMetrics):
             EMAILS,
             CollectorRegistry(),
             noun="mails",
-            kinds=NAMES,
+            kinds=frozenset(MAILS),
             paused="mail_server_down",
             paused_help="1 while sending is paused because the mail server is down or refuses all mails.",
         )

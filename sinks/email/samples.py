@@ -1,15 +1,9 @@
-"""Realistic sample data for each mail, used by `billing mail preview` and by the template tests."""
+"""Realistic sample data for each mail, used by the previews, by the check of own wordings and by the tests."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-
-from schemas.settings import Config
-from schemas.settings import Mail as MailConfig
-from sinks.email.message import Composer, QueuedMail
 
 _INVOICE = {
     "number": "F3A1C2D4-0007",
@@ -108,50 +102,3 @@ SAMPLES: Mapping[str, Mapping[str, Any]] = {
     "dispute-due": _DISPUTE,
     "dispute-lost": _DISPUTE,
 }
-
-
-def write_previews(out: Path, locales: list[str], config: MailConfig) -> int:
-    """Write `{template}.{locale}.html|txt|eml` for each mail and locale; return the number of files.
-
-    Raises UnusableAddress if an address in `config` is invalid.
-    """
-    composer = Composer(config, link_secret=b"preview")
-    out.mkdir(parents=True, exist_ok=True)
-    now = datetime.now(UTC)
-    count = 0
-    links = {
-        "update_url": config.update_payment_url,
-        "survey_url": config.survey_url,
-        "return_url": config.return_url,
-    }
-    for template, sample in SAMPLES.items():
-        data = {name: links.get(name, value) for name, value in sample.items()}
-        for locale in locales:
-            mail = QueuedMail(
-                key=f"preview/{template}/{locale}",
-                event_id="evt_preview",
-                account="",
-                customer_id="cus_preview",
-                template=template,
-                recipient="jane.doe@example.com",
-                locale=locale,
-                livemode=True,
-                data=data,
-                attempts=1,
-                now=now,
-            )
-            composed = composer.compose(mail, now)
-            for subtype in ("html", "plain"):
-                body = composed.message.get_body((subtype,))
-                if body is None:
-                    raise RuntimeError(f"{template} has no {subtype} part")
-                suffix = "txt" if subtype == "plain" else "html"
-                (out / f"{template}.{locale}.{suffix}").write_text(body.get_content(), "utf-8")
-            (out / f"{template}.{locale}.eml").write_bytes(composed.as_bytes())
-            count += 3
-    return count
-
-
-def _sample_config() -> Config:
-    mail = MailConfig(sender="Acme Billing <billing@example.com>", product="Acme", app_url="https://app.example.com")
-    return Config(mail=mail)

@@ -23,16 +23,15 @@ class ApiKey:
     mode: Mode
 
 
-def parse_key(secret: SecretStr, *, mode: Mode | None = None) -> ApiKey:
-    """Parse the API key. Raises InvalidSettings, without showing the key, also if it is not of `mode`."""
+def parse_key(secret: SecretStr, *, mode: Mode | None = None, name: str = "BILLING_STRIPE_API_KEY") -> ApiKey:
+    """Parse the API key in the setting `name`. Raises InvalidSettings, without showing the key, also if it is not of
+    `mode`."""
     found = _KEY.fullmatch(secret.get_secret_value())
     if found is None:
-        raise InvalidSettings("BILLING_STRIPE_API_KEY: expected sk_test_…, sk_live_…, rk_test_… or rk_live_…")
+        raise InvalidSettings(f"{name}: expected sk_test_…, sk_live_…, rk_test_… or rk_live_…")
     key = ApiKey(secret, Mode(found[1]))
     if mode is not None and key.mode is not mode:
-        raise InvalidSettings(
-            f"BILLING_STRIPE_API_KEY is a key of {key.mode} mode, and `mode` in BILLING_CONFIG is {mode}"
-        )
+        raise InvalidSettings(f"{name} is a key of {key.mode} mode, and `mode` in BILLING_CONFIG is {mode}")
     return key
 
 

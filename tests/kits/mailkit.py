@@ -27,7 +27,9 @@ from sinks.outbox.truth import Truth
 from tests.faulty_mailbox import FaultyMailbox
 from tests.waiting import eventually, row_with
 
-CONFIG = Mail(sender="Acme <billing@example.com>", operator="ops@example.com", product="Acme")
+CONFIG = Mail(
+    sender="Acme <billing@example.com>", operator="ops@example.com", product="Acme", app_url="https://app.example.com"
+)
 QUICK = Pace(poll_s=0.05, store_pause_s=0.05, finish_s=5.0)
 
 

@@ -90,7 +90,7 @@ def _queued(template: str, data: dict[str, Any], now: datetime) -> QueuedMail:
         template=template,
         recipient="jane@example.com",
         locale=None,
-        livemode=True,
+        livemode=False,
         data=data,
         attempts=1,
         now=now,

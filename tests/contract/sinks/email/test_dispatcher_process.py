@@ -19,7 +19,7 @@ import pytest
 from pydantic import SecretStr
 
 from local.stack.ports import free_port
-from schemas.mail import MAILS
+from schemas.mail import LANGUAGES, MAILS
 from sinks.email.dispatcher import Pace
 from sinks.outbox.wakeup import listen
 from sinks.postgres.outboxes import EMAILS
@@ -209,14 +209,14 @@ async def test_a_bad_setting_is_one_line(
 
 
 async def test_previews_are_written(tmp_path: Path) -> None:
-    """Every mail, English and German, as HTML, text and a whole message; no setting is needed."""
+    """Every mail in each language, as HTML, text and a whole message; no setting is needed."""
     out = tmp_path / "previews"
     bare = {name: value for name, value in os.environ.items() if not name.startswith("BILLING_")}
     code, out_text, err = await _billing("mail", "preview", "--out", str(out), env=bare)
     assert (code, err) == (0, "")
     names = {path.name for path in out.iterdir()}
     assert names == {
-        f"{mail}.{locale}.{kind}" for mail in MAILS for locale in ("en", "de") for kind in ("html", "txt", "eml")
+        f"{mail}.{locale}.{kind}" for mail in MAILS for locale in sorted(LANGUAGES) for kind in ("html", "txt", "eml")
     }
     assert out_text == f"{len(names)} files in {out}\n"
     message = message_from_bytes((out / "win-back.de.eml").read_bytes(), policy=default)
