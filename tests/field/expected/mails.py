@@ -59,7 +59,7 @@ def a_renewal_that_is_invoiced_is_not_charged(played: Played) -> None:
     """The second customer's collection is paused, and nothing is announced."""
     (mail,) = (mail for mail in played.mails if mail.template == "renewal-reminder")
     assert mail.customer_id == "cus_fb92"
-    german, english = _texts(mail)
+    german, english, *_ = _texts(mail)
     assert "We will send you an invoice, due on" in english
     assert "Wir senden Ihnen eine Rechnung, fällig am" in german
 
@@ -76,7 +76,7 @@ def a_trial_that_is_set_to_end_is_not_charged(played: Played) -> None:
     assert played.subscription("sub_fb72").cancel_at_period_end
     mail = played.mail("trial-ending")
     ending = FieldMail(mail.key, mail.template, mail.customer_id, mail.recipient, {**mail.data, "will_end": True})
-    german, english = _texts(ending)
+    german, english, *_ = _texts(ending)
     assert "nothing is charged" in english
     assert "your payment method is charged" not in english
     assert "es wird nichts abgebucht" in german
@@ -84,8 +84,8 @@ def a_trial_that_is_set_to_end_is_not_charged(played: Played) -> None:
 
 @case("73")
 def the_second_preferred_language_is_used(played: Played) -> None:
-    languages = {
-        customer_id: choose_locale([played.customer(customer_id).locale], LANGUAGES).language
+    languages = {  # as in a system that has only these two
+        customer_id: choose_locale([played.customer(customer_id).locale], frozenset({"de", "en"})).language
         for customer_id in ("cus_fb73", "cus_fb73R", "cus_fb73Z")
     }
     assert languages == {"cus_fb73": "de", "cus_fb73R": "en", "cus_fb73Z": "en"}
@@ -103,7 +103,7 @@ def odd_addresses_are_kept_as_they_are(played: Played) -> None:
 def who_pays_by_hand_hears_that_the_invoice_is_overdue(played: Played) -> None:
     mail = played.mail("invoice-overdue")
     assert mail.data["amount"] == {"amount": 90000, "currency": "eur"}
-    german, english = _texts(mail)
+    german, english, *_ = _texts(mail)
     assert "We have not received your payment of this invoice yet" in english
     assert "noch nicht bei uns eingegangen" in german
 
