@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from email import message_from_bytes
+from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, default
 from email.utils import format_datetime
 from typing import Any
 
@@ -29,7 +31,8 @@ from schemas.portal_link import PortalLink, portal_url
 from schemas.settings import Mail as MailConfig
 from sinks.email.addresses import Mailbox, UnusableAddress, read_address, read_mailbox
 from sinks.email.localize import UnknownCurrency
-from sinks.email.rendering import RenderingFailed, Templates
+from sinks.email.mime import LONGEST_LINE, mail_bytes
+from sinks.email.rendering import Rendered, RenderingFailed, Templates
 from sinks.email.unsubscribe import Subscriber, unsubscribe_url
 
 _DIGEST_LENGTH = 40
@@ -79,26 +82,22 @@ class QueuedMail:
 
 @dataclass(frozen=True, slots=True)
 class ComposedMail:
-    """A message and its recipient."""
+    """A message ready for SMTP, and its recipient."""
 
-    message: EmailMessage
+    content: bytes
+    """The bytes sent to the server: lines end with CRLF; ASCII unless the recipient's address is not ASCII."""
+    message_id: str
     recipient: Mailbox
 
     @property
-    def message_id(self) -> str:
-        return str(self.message["Message-ID"])
+    def message(self) -> EmailMessage:
+        """The message as a receiver parses it."""
+        return message_from_bytes(self.content.replace(b"\r\n", b"\n"), policy=default)
 
     @property
     def needs_utf8(self) -> bool:
         """Whether the server must offer SMTPUTF8."""
         return not self.recipient.local.isascii()
-
-    def as_bytes(self) -> bytes:
-        """The bytes sent to the server: lines end with CRLF; ASCII unless the recipient's address is not ASCII."""
-        # Folding at 78 columns would put a subject of about 75 characters on the line after `Subject:`. Only subjects
-        # with encoded words need this folding.
-        columns = 300 if str(self.message["Subject"]).isascii() else 78
-        return self.message.as_bytes(policy=SMTP.clone(max_line_length=columns, utf8=self.needs_utf8))
 
 
 class Composer:
@@ -142,21 +141,20 @@ class Composer:
             raise UnsendableMail(f"template {error}") from None
         if mail.livemode and (found := _LOCAL_LINK.search(rendered.html) or _LOCAL_LINK.search(rendered.text)):
             raise UnsendableMail(f"a link to this machine: {found[0]}")
-        message = EmailMessage(policy=SMTP)
-        message["From"] = self._sender.header
-        message["To"] = recipient.header
-        message["Subject"] = rendered.subject
-        message["Date"] = format_datetime(now)
-        message["Message-ID"] = message_id(mail.key, self._sender.domain)
-        message["Auto-Submitted"] = "auto-generated"
+        key = message_id(mail.key, self._sender.domain)
+        headers: list[tuple[str, str | Address]] = [
+            ("From", self._sender.header),
+            ("To", recipient.header),
+            ("Subject", rendered.subject),
+            ("Date", format_datetime(now)),
+            ("Message-ID", key),
+            ("Auto-Submitted", "auto-generated"),
+        ]
         if self._reply_to is not None and mail.template not in OPERATOR_MAILS:
-            message["Reply-To"] = self._reply_to.header
+            headers.append(("Reply-To", self._reply_to.header))
         if mail.template in OPTIONAL_MAILS:
-            self._add_unsubscribe(message, unsubscribe)
-        # Quoted-printable keeps lines short and ASCII, so no server extension is needed for the body.
-        message.set_content(rendered.text, cte="quoted-printable")
-        message.add_alternative(rendered.html, subtype="html", cte="quoted-printable")
-        return ComposedMail(message, recipient)
+            headers += self._unsubscribe_headers(unsubscribe)
+        return ComposedMail(_content(headers, rendered, key, recipient), key, recipient)
 
     def _recipient(self, mail: QueuedMail) -> Mailbox:
         for_operator = mail.template in OPERATOR_MAILS
@@ -200,11 +198,36 @@ class Composer:
         changed = {name: url for name in to_change if getattr(data, name) is not None}
         return data.model_copy(update=changed) if changed else data
 
-    def _add_unsubscribe(self, message: EmailMessage, link: str | None) -> None:
+    def _unsubscribe_headers(self, link: str | None) -> list[tuple[str, str]]:
         by_mail = f"<mailto:{(self._reply_to or self._sender).addr_spec}?subject=unsubscribe>"
-        message["List-Unsubscribe"] = f"<{link}>, {by_mail}" if link else by_mail
-        if link:
-            message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
+        if link is None:
+            return [("List-Unsubscribe", by_mail)]
+        return [
+            ("List-Unsubscribe", f"<{link}>, {by_mail}"),
+            ("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"),
+        ]
+
+
+def _content(headers: Sequence[tuple[str, str | Address]], rendered: Rendered, key: str, recipient: Mailbox) -> bytes:
+    """The bytes of the message, by the quick way if every header is short and ASCII."""
+    boundary = f"=_{key.strip('<>').partition('@')[0]}"
+    plain = [(name, str(value)) for name, value in headers]
+    quick = mail_bytes(plain, rendered.text, rendered.html, boundary)
+    return slow_content(headers, rendered, recipient) if quick is None else quick
+
+
+def slow_content(headers: Sequence[tuple[str, str | Address]], rendered: Rendered, recipient: Mailbox) -> bytes:
+    """The bytes of the message, with headers that are encoded and folded where necessary."""
+    message = EmailMessage(policy=SMTP)
+    for name, value in headers:
+        message[name] = value
+    message.set_content(rendered.text, cte="quoted-printable")
+    message.add_alternative(rendered.html, subtype="html", cte="quoted-printable")
+    # Folding at 78 columns would put a subject of about 75 characters on the line after `Subject:`. Only subjects
+    # with encoded words need this folding.
+    columns = LONGEST_LINE if str(message["Subject"]).isascii() else 78
+    is_utf8 = not recipient.local.isascii()
+    return message.as_bytes(policy=SMTP.clone(max_line_length=columns, utf8=is_utf8))
 
 
 def message_id(email_key: str, domain: str) -> str:

@@ -87,7 +87,7 @@ def write_previews(out: Path, locales: Sequence[str], config: MailConfig) -> int
             composed = sample_mail(template, locale, config, composer)
             for subtype, suffix in (("html", "html"), ("plain", "txt")):
                 (out / f"{template}.{locale}.{suffix}").write_text(_body(composed.message, subtype), "utf-8")
-            (out / f"{template}.{locale}.eml").write_bytes(composed.as_bytes())
+            (out / f"{template}.{locale}.eml").write_bytes(composed.content)
             count += 3
     return count
 

@@ -203,7 +203,7 @@ class SmtpLink:
                 await client.sendmail(
                     sender,
                     [mail.recipient.addr_spec],
-                    mail.as_bytes(),
+                    mail.content,
                     mail_options=["SMTPUTF8"] if mail.needs_utf8 else [],
                 )
         except aiosmtplib.SMTPRecipientsRefused as error:

@@ -12,6 +12,7 @@ import pytest
 
 from schemas.settings import Mail
 from sinks.email.message import Composer, QueuedMail, RecipientUnknown, UnsendableMail
+from sinks.email.mime import mail_bytes
 from sinks.email.samples import SAMPLES
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -43,7 +44,7 @@ def _mail(template: str = "payment-receipt", **changes: Any) -> QueuedMail:
 
 def _compose(mail: QueuedMail, config: Mail = CONFIG, link_secret: bytes | None = b"s") -> EmailMessage:
     """The message as a receiver reads it: serialised and parsed again."""
-    raw = Composer(config, link_secret=link_secret).compose(mail, NOW).as_bytes()
+    raw = Composer(config, link_secret=link_secret).compose(mail, NOW).content
     assert raw.isascii()
     parsed = message_from_bytes(raw, policy=default)
     assert isinstance(parsed, EmailMessage)
@@ -76,7 +77,7 @@ def test_a_non_ascii_address_needs_smtputf8() -> None:
     """Encoded words are not allowed in an address."""
     letter = Composer(CONFIG).compose(_mail(recipient="用户@例子.example"), NOW)
     assert letter.needs_utf8
-    assert "To: 用户@xn--fsqu00a.example\r\n".encode() in letter.as_bytes()
+    assert "To: 用户@xn--fsqu00a.example\r\n".encode() in letter.content
 
 
 @pytest.mark.parametrize("template", ["churn-survey", "win-back"])
@@ -150,3 +151,55 @@ def test_an_unsendable_mail_has_a_reason(changes: dict[str, Any], reason: str) -
         _compose(_mail(**changes))
     assert "alert" not in str(refused.value)
     assert "jane" not in str(refused.value)
+
+
+@pytest.mark.parametrize("template", sorted(SAMPLES))
+@pytest.mark.parametrize("locale", ["en", "de"])
+def test_the_quick_way_writes_the_message_of_the_standard_library(
+    monkeypatch: pytest.MonkeyPatch, template: str, locale: str
+) -> None:
+    """Also where a subject needs encoding: then it is the standard library's own."""
+    mail = _mail(template=template, locale=locale)
+    quick = _compose(mail)
+    monkeypatch.setattr("sinks.email.message.mail_bytes", lambda *_: None)
+    slow = _compose(mail)
+    assert [(name, str(value)) for name, value in quick.items() if name not in ("Content-Type", "MIME-Version")] == [
+        (name, str(value)) for name, value in slow.items() if name not in ("Content-Type", "MIME-Version")
+    ]
+    for one, other in zip(quick.walk(), slow.walk(), strict=True):
+        assert one.get_content_type() == other.get_content_type()
+        if not one.is_multipart():
+            assert one.get_content() == other.get_content()
+
+
+def test_odd_content_survives_the_quick_way() -> None:
+    """Long lines, blanks at the end of a line, dots, other line ends, and text that looks like a part."""
+    text = "a" * 200 + "\n.\n..x  \n--=_b\n=_b€ \u2028\x0c 名\r\nFrom me\n\tend\t"
+    raw = mail_bytes([("Subject", "s"), ("To", "a@example.com")], text, f"<p>{text}</p>", "=_b")
+    assert raw is not None
+    assert raw.isascii()
+    assert all(len(line) <= 76 for line in raw.partition(b"\r\n\r\n")[2].split(b"\r\n"))
+    assert b"\n" not in raw.replace(b"\r\n", b"")
+    parsed = message_from_bytes(raw, policy=default)
+    assert isinstance(parsed, EmailMessage)
+    plain, html = parsed.iter_parts()
+    expected = [line.decode() for line in text.encode().splitlines()]
+    assert plain.get_content().split("\r\n") == [*expected, ""]
+    assert "".join(html.get_content().split("\r\n")) == f"<p>{''.join(expected)}</p>"
+
+
+@pytest.mark.parametrize("subject", ["Receipt for €19.99", "名" * 90, "a_b=c?d " * 12 + "é", "=?utf-8?q?x?= é"])
+def test_a_subject_is_encoded_in_short_lines(subject: str) -> None:
+    raw = mail_bytes([("To", "a@example.com"), ("Subject", subject)], "t", "h", "=_b")
+    assert raw is not None
+    assert raw.isascii()
+    assert all(len(line) <= 76 for line in raw.split(b"\r\n"))
+    assert message_from_bytes(raw, policy=default)["Subject"] == subject
+
+
+@pytest.mark.parametrize(
+    "header",
+    [("To", "Café <a@example.com>"), ("Subject", "a" * 300), ("Subject", "two\r\nBcc: b@example.com")],
+)
+def test_a_header_that_needs_more_is_left_to_the_standard_library(header: tuple[str, str]) -> None:
+    assert mail_bytes([header], "t", "h", "=_b") is None
