@@ -18,6 +18,7 @@ import structlog
 
 from analytics.compute import BEGINNING, figures_of, figures_since
 from analytics.facts import fact_of, is_counted
+from analytics.imported import is_imported
 from analytics.invoices import changed_totals
 from analytics.running import LOST, Checkpoint, Running, checkpoint, fingerprint, running_of
 from analytics.store import FigureStore, FigureTransaction
@@ -137,6 +138,8 @@ class Book:
         """
         owner, before = start.of, running_of(start)
         tail = in_order(await transaction.facts_since(owner, start.since))
+        if any(is_imported(fact) for fact in tail):
+            return None  # it changes what was before
         lost = {
             id_
             for moment in timeline(tail, self.config, before.standings)

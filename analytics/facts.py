@@ -1,8 +1,9 @@
 """Extracts the fact from one record of `billing.events`. Most event types have none.
 
 Contents of `Fact.data` by kind:
-- subscription: `{status, currency, rates: [[price id, MRR as an exact fraction], …]}`
-- invoice: the fields of Stripe's invoice that are needed, in a form that schemas/stripe/invoice.py reads
+- subscription: `{status, currency, rates: [[price id, MRR as an exact fraction], …]}`, and `since` if it was imported
+- invoice: the fields of Stripe's invoice that are needed, in a form that schemas/stripe/invoice.py reads, and `billed`
+  if it was imported: what its lines say about the past (imported.py)
 - purchase: `{currency, amount, invoice}`
 - refund: `{currency, amount, before}`: the sum of the charge's refunds, now and before this event if it says so;
   `{currency, amount, is_failed}` for one that failed after the charge counted it
@@ -25,6 +26,7 @@ from schemas.figures import Fact, FactKind
 from schemas.ordering import ordering_key
 from schemas.record import IMPORT_PREFIX
 from schemas.statuses import SubscriptionStatus
+from schemas.stripe.billed_lines import billed_lines
 from schemas.stripe.billed_subscription import BilledSubscription
 from schemas.stripe.charge import StripeCharge
 from schemas.stripe.checkout_session import CheckoutSession
@@ -65,6 +67,8 @@ def fact_of(value: bytes | None) -> Fact | None:
         raise MalformedEvent("an event without a time or an object")
     try:
         found = reader.read(envelope.type, obj, child(raw["data"], "previous_attributes"))
+        if found is not None and _is_imported(envelope.id):
+            found = found[0], {**found[1], **_history(reader.kind, envelope, obj, found[1])}
     except ValidationError as error:
         where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
         raise MalformedEvent(f"data.object.{where}") from None
@@ -73,8 +77,6 @@ def fact_of(value: bytes | None) -> Fact | None:
     if found is None:
         return None
     subject, data = found
-    if _is_imported(envelope.id) and envelope.type == _CREATED_TYPE and data["status"] == SubscriptionStatus.CANCELED:
-        data = {**data, "status": str(SubscriptionStatus.ACTIVE)}  # it ended later; another fact has the end
     return Fact(
         event_id=envelope.id,
         account=envelope.account,
@@ -92,16 +94,46 @@ def _is_imported(event_id: str) -> bool:
     return event_id.startswith(f"{IMPORT_PREFIX}_")
 
 
-def _happened_at(envelope: EventSummary, obj: Mapping[str, Any]) -> datetime:
-    """When the fact became true. An imported subscription earns since its start or its trial's end, until its end."""
-    created = (envelope.created or datetime.fromtimestamp(0, UTC)).replace(microsecond=0)
-    if not _is_imported(envelope.id) or not envelope.type.startswith(_PREFIX):
-        return created
-    if envelope.type != _CREATED_TYPE and _whole(obj.get("ended_at")) is not None:
-        return datetime.fromtimestamp(_whole(obj.get("ended_at")) or 0, UTC)
+def _history(kind: FactKind, envelope: EventSummary, obj: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """What an imported object says about the time before it was read."""
+    if kind is FactKind.INVOICE_PAID:
+        billed = billed_lines(obj, data["subscription"])
+        return {
+            "billed": [
+                [line.start, line.item_id, line.is_whole]
+                + ([line.item.price_id, str(monthly_rate(line.item))] if line.item is not None else [])
+                for line in billed
+            ]
+        }
+    if kind is not FactKind.SUBSCRIPTION or (envelope.type != _CREATED_TYPE and _has_ended(obj)):
+        return {}
+    is_canceled = data["status"] == SubscriptionStatus.CANCELED  # it earned until then; another fact has the end
+    status = str(SubscriptionStatus.ACTIVE) if is_canceled else data["status"]
+    return {"since": int(_earns_since(obj, until=_created(envelope)).timestamp()), "status": status}
+
+
+def _created(envelope: EventSummary) -> datetime:
+    return (envelope.created or datetime.fromtimestamp(0, UTC)).replace(microsecond=0)
+
+
+def _has_ended(obj: Mapping[str, Any]) -> bool:
+    return _whole(obj.get("ended_at")) is not None
+
+
+def _earns_since(obj: Mapping[str, Any], *, until: datetime) -> datetime:
+    """When an imported subscription began to earn: at its start or its trial's end."""
     began = [at for name in ("start_date", "trial_end") if (at := _whole(obj.get(name))) is not None]
-    past = [at for at in began if obj.get("ended_at") is not None or at <= int(created.timestamp())]
-    return datetime.fromtimestamp(max(past), UTC) if past else created
+    past = [at for at in began if _has_ended(obj) or at <= int(until.timestamp())]
+    return datetime.fromtimestamp(max(past), UTC) if past else until
+
+
+def _happened_at(envelope: EventSummary, obj: Mapping[str, Any]) -> datetime:
+    """When the fact became true. An imported subscription that has ended earned from its start until its end."""
+    if not _is_imported(envelope.id) or not envelope.type.startswith(_PREFIX) or not _has_ended(obj):
+        return _created(envelope)
+    if envelope.type != _CREATED_TYPE:
+        return datetime.fromtimestamp(_whole(obj.get("ended_at")) or 0, UTC)
+    return _earns_since(obj, until=_created(envelope))
 
 
 def _whole(value: object) -> int | None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from analytics.imported import is_imported
 from analytics.timeline import Moment, Standing, timeline
 from schemas.figures import Fact, Owner
 from schemas.settings import Config
@@ -33,7 +34,7 @@ MOST_SUBSCRIPTIONS = 500
 MOST_PERIODS = 1000
 """Bounds on the size of one checkpoint. An owner with more has none, and all its facts are read at each update."""
 
-_FORMAT = 1
+_FORMAT = 2
 """Part of `fingerprint`: a change of the computation or of the stored form adds 1, and old checkpoints end."""
 
 Period = tuple[datetime, datetime | None]
@@ -112,8 +113,8 @@ def checkpoint(
         return None
     since = tail[-keep].created
     folded = list(takewhile(lambda fact: fact.created < since, tail))
-    if not folded:
-        return None
+    if not folded or any(is_imported(fact) for fact in tail[len(folded) :]):
+        return None  # an imported fact says how it was before, so it is folded with all others of its import
     after = running.after(timeline(folded, config, running.standings))
     if len(after.standings) > MOST_SUBSCRIPTIONS or sum(map(len, after.lost.values())) > MOST_PERIODS:
         return None

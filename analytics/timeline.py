@@ -14,6 +14,7 @@ from fractions import Fraction
 from itertools import groupby
 from types import MappingProxyType
 
+from analytics.imported import with_history
 from analytics.rates import rounded
 from schemas.figures import Fact, FactKind
 from schemas.settings import Config
@@ -68,7 +69,7 @@ def timeline(
     `before` has the standings that earlier facts have left.
     """
     standings: dict[str, Standing] = defaultdict(Standing, before)
-    for at, together in groupby(in_order(facts), key=lambda fact: fact.created):
+    for at, together in groupby(in_order(with_history(in_order(facts))), key=lambda fact: fact.created):
         for fact in together:
             _apply(standings, fact, config)
         yield Moment(at, dict(standings))

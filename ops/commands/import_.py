@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Annotated
 
 import typer
@@ -19,9 +21,9 @@ from ops.commands.terminal import (
 )
 from ops.commands.times import moment_of
 from ops.runtime.exit_codes import ExitCode
-from recovery.imports.importer import Importer, ImportReport
-from recovery.reconcile.wiring import logging
-from recovery.stripe_lists import key_and_base, listing
+from recovery.imports.importer import AnotherImport, ImportReport, Progress
+from recovery.imports.wiring import importer
+from recovery.stripe_lists import key_and_base
 from schemas.timing import utc_now
 from sinks.postgres.audited import recorded
 from sinks.stripe_api.api import ApiTrouble
@@ -29,7 +31,8 @@ from sinks.stripe_api.api import ApiTrouble
 
 def import_(
     since: Annotated[
-        str, typer.Option(help="Also settled invoices created at or after: 90d (ago), or ISO 8601. Open ones always.")
+        str,
+        typer.Option(help="Settled invoices and refunds created since: 90d (ago), or ISO 8601."),
     ] = "90d",
     account: Annotated[str, typer.Option(help="A connected account instead of your own.")] = "",
     restart: Annotated[
@@ -42,7 +45,8 @@ def import_(
     Example: billing import --since 90d
 
     It sends no mail and calls nothing; reminders that are still ahead are set. Events may arrive at the same time:
-    newer ones win. A second import changes nothing. An interrupted one continues where it was.
+    newer ones win. A second import changes nothing. An interrupted one continues where it was, within a day. When the
+    workers have applied it, `billing audit` agrees: events from before the import need not have arrived.
 
     Exits 0 if everything was appended, 1 if an object does not fit into the log or Stripe refuses a request, 2 if a
     setting is invalid, 3 if Stripe or Kafka does not answer (run it again).
@@ -57,25 +61,37 @@ def import_(
         refuse(command, error)
     if account and not account.replace("_", "").isalnum():
         refuse(command, f"--account {account}: not the id of an account")
-    place = settings.state_dir / f"import-{account or 'own'}.json"
-    if restart:
-        place.unlink(missing_ok=True)
-
     entry = entry_for(command, target=account, filter={"since": since, "restart": restart})
 
     async def work() -> ImportReport:
-        async with listing(settings, config) as lists, logging(settings) as event_log:
-            work = Importer(lists=lists, event_log=event_log, account=account, progress_file=place, clock=utc_now)
-            with progress("objects") as bar:
-                async with recorded(settings.database_url, entry) as noted:
-                    report = await work.run(moment, bar)
+        async with importer(settings, config, account) as wired:
+            with _bars() as say_progress:
+                async with recorded(settings.database_url, entry, refused=(AnotherImport,)) as noted:
+                    report = await wired.run(moment, say_progress, restart=restart)
                     noted.count = report.appended
                 return report
 
-    report = run_or_exit(command, work, no=(ApiTrouble,))
+    report = run_or_exit(command, work, no=(ApiTrouble, AnotherImport))
     _show(report, as_json=as_json)
     if report.too_large:
         raise typer.Exit(ExitCode.NO)
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[Progress], None]]:
+    """Show one bar after another on a terminal, with the estimated number of objects and the time that is left."""
+    with ExitStack() as shown:
+        part = ""
+        bar: Callable[[int, int | None], None] | None = None
+
+        def say_progress(at: Progress) -> None:
+            nonlocal part, bar
+            if bar is None or at.part != part:
+                shown.close()
+                part, bar = at.part, shown.enter_context(progress(at.part))
+            bar(at.read, at.about)
+
+        yield say_progress
 
 
 def _show(report: ImportReport, *, as_json: bool) -> None:
@@ -87,5 +103,6 @@ def _show(report: ImportReport, *, as_json: bool) -> None:
         say(f"continued at {report.resumed_at}")
     show_pairs(dict(report.read))
     say(f"{report.appended} events appended; the workers apply them")
+    say(f"when they have: billing audit --since {report.since:%Y-%m-%d}" if report.since else "")
     if report.too_large:
         say(f"{report.too_large} objects are too large for the log")

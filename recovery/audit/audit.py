@@ -26,7 +26,7 @@ from recovery.window import Window as Slices
 from schemas.errors import BillingError, ServiceUnavailable
 from schemas.settings import Config
 from sinks.stripe_api.api import ApiTrouble, Refusal
-from sinks.stripe_api.listing import Lists, Page
+from sinks.stripe_api.listing import Listed, Lists, Page
 from streams.rules.catalog import rule_of
 
 log = structlog.get_logger(__name__)
@@ -177,6 +177,7 @@ class _AuditRun:
     async def _events(self) -> None:
         run, books = self.run, self.auditor.books
         waiting = await asyncio.to_thread(self.auditor.on_the_way)
+        covered = await books.covered_until(run.account)
         first = max(run.window_from, self.auditor.clock() - KEPT).replace(microsecond=0)
         start = max(datetime.fromisoformat(run.cursor), first) if run.cursor else first
         async for part in slices(self.auditor.lists, Slices(start, run.window_until), run.account, {}):
@@ -184,8 +185,8 @@ class _AuditRun:
             outcomes = await books.outcomes([event.id for event in part.events])
             for event in part.events:
                 type_ = event.object.get("type")
-                if event.id not in outcomes and rule_of(str(type_)) is None:
-                    continue  # an endpoint need not be sent what no rule applies
+                if event.id not in outcomes and (rule_of(str(type_)) is None or _is_covered(event, covered)):
+                    continue  # an endpoint need not be sent what no rule applies, nor what was imported
                 cause = _cause_of_event(outcomes.get(event.id), is_waiting=event.id in waiting)
                 if cause is not None:
                     data = event.object.get("data")
@@ -349,6 +350,11 @@ class _AuditRun:
             findings.differences.append(self._named(found))
         await self.auditor.runs.advance(self.run, findings)
         return totals
+
+
+def _is_covered(event: Listed, covered_until: datetime | None) -> bool:
+    created = event.object.get("created")
+    return covered_until is not None and type(created) is int and created < int(covered_until.timestamp())
 
 
 def _cause_of_event(outcome: str | None, *, is_waiting: bool) -> Cause | None:

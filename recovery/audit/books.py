@@ -14,6 +14,7 @@ from recovery.audit.compare import PAID_STATUSES, Window
 from recovery.audit.differences import Kind
 from recovery.audit.runs import Run
 from sinks.postgres.failures import classified
+from sinks.postgres.imports import covered_until
 
 Row = Mapping[str, Any]
 
@@ -94,6 +95,10 @@ class AuditBooks:
     async def outcomes(self, event_ids: Sequence[str]) -> dict[str, str]:
         """Return the outcome in the ledger by event id."""
         return {row["event_id"]: row["outcome"] for row in await self._fetch(_LEDGER, list(event_ids))}
+
+    async def covered_until(self, account: str) -> datetime | None:
+        """Return the time before which events need not have arrived: an import read what they changed."""
+        return await covered_until(self._connection, account)
 
     async def unsent(
         self, account: str, start: datetime, end: datetime, sent: Sequence[str], *, livemode: bool

@@ -1,45 +1,73 @@
 """Reads an account's objects from Stripe page by page and appends them to the log (behaviours.md F1).
 
-customers with their default cards ─▶ subscriptions ─▶ invoices: open, recent ─▶ disputes
+customers with their default cards ─▶ subscriptions ─▶ invoices: open, recent ─▶ recent refunds ─▶ disputes
 
-Only one page is in memory. After each page its end is stored in a file, so an interrupted import continues there. If
-the file is lost, pages are read again, and the ledger drops what it has.
+Only one page is in memory. After each page its end is stored in `billing.imports`, so an interrupted import continues
+there. A page that is read twice makes the same events, and the ledger drops what it has.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
+import structlog
 
 from eventlog.append import EventAppender
 from eventlog.entry import Entry
-from recovery.imports.objects import entries_of
+from recovery.imports.estimate import Estimate, oldest
+from recovery.imports.objects import entries_of, is_lost_refund
+from recovery.imports.prices import Prices
 from recovery.reconcile.events import append
 from schemas.errors import BillingError
 from schemas.record import MAX_RECORD_BYTES
+from sinks.postgres.imports import ImportRow, ImportRows
+from sinks.stripe_api.api import ApiTrouble
 from sinks.stripe_api.listing import Lists, Page
 
+log = structlog.get_logger(__name__)
+
+RESUMED_WITHIN = timedelta(days=1)
+"""An interrupted import that began earlier is not continued: what its first pages said is too old."""
 _LARGEST = MAX_RECORD_BYTES - 65_536
 """Largest event in bytes. Leaves room for the record's key and headers."""
+_SAID_EVERY_S = 10.0
+"""Pause between two lines in the log about the progress."""
+
+CUSTOMERS, REFUNDS = "customers", "recent refunds"
+_COUNTED = ("appended", "too_large")
+"""Counts of events, beside those of objects by part."""
 
 
-class ProgressUnreadable(BillingError):
-    """The file with the progress is not one that an import wrote. The message names it."""
+class AnotherImport(BillingError):
+    """Another import is running. Two at once would share Stripe's rate limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One list at Stripe."""
+    """One list at Stripe. `is_recent`: only what was created since the import's `since`."""
 
     name: str
     path: str
     params: dict[str, Any]
+    is_recent: bool = False
+
+
+PARTS = (
+    Part(CUSTOMERS, "/v1/customers", {"expand": ["data.invoice_settings.default_payment_method"]}),
+    Part("subscriptions", "/v1/subscriptions", {"status": "all", "expand": ["data.default_payment_method"]}),
+    Part("open invoices", "/v1/invoices", {"status": "open", "expand": ["data.payments"]}),
+    Part("recent invoices", "/v1/invoices", {"expand": ["data.payments"]}, is_recent=True),
+    Part(REFUNDS, "/v1/refunds", {"expand": ["data.charge"]}, is_recent=True),
+    Part("disputes", "/v1/disputes", {}),
+)
+"""In the order in which they are read: what refers to something comes after it."""
+_NAMES = [part.name for part in PARTS]
 
 
 @dataclass(slots=True)
@@ -50,96 +78,158 @@ class ImportReport:
     appended: int = 0
     too_large: int = 0
     resumed_at: str | None = None
-    """The part at which an interrupted import continued."""
+    """The part at which an interrupted import continued. The counts are those of the whole import."""
+    since: datetime | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {**self.read, "appended": self.appended, "too_large": self.too_large}
+
+    @classmethod
+    def of(cls, row: ImportRow, *, is_resumed: bool) -> ImportReport:
+        read = Counter({name: count for name, count in row.counts.items() if name not in _COUNTED})
+        appended, too_large = (row.counts.get(name, 0) for name in _COUNTED)
+        return cls(read, appended, too_large, row.part if is_resumed else None, row.since)
 
 
-def parts(since: datetime) -> list[Part]:
-    """Returns the lists in the order in which they are read. Invoices created from `since` on are recent."""
-    payments = {"expand": ["data.payments"]}
-    return [
-        Part("customers", "/v1/customers", {"expand": ["data.invoice_settings.default_payment_method"]}),
-        Part("subscriptions", "/v1/subscriptions", {"status": "all"}),
-        Part("open invoices", "/v1/invoices", {"status": "open", **payments}),
-        Part("recent invoices", "/v1/invoices", {"created": {"gte": int(since.timestamp())}, **payments}),
-        Part("disputes", "/v1/disputes", {}),
-    ]
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a part is. `about` is an estimate of its objects, None until there is one."""
+
+    part: str
+    read: int
+    about: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Importer:
-    """Imports one account, '' for the platform's own. `progress_file` belongs to that account."""
+    """Imports one account, '' for the platform's own."""
 
     lists: Lists
+    rows: ImportRows
     event_log: EventAppender
     account: str
-    progress_file: Path
     clock: Callable[[], datetime]
 
-    async def run(self, since: datetime, say: Callable[[int, int | None], None]) -> ImportReport:
-        """Raises ApiTrouble, LogUnavailable, ProgressUnreadable. What was appended by then stays; run it again."""
-        report, at = ImportReport(), self._progress()
-        names = [part.name for part in parts(since)]
-        if at is not None:
-            report.resumed_at, after = at["part"], at["after"]
-            since = datetime.fromtimestamp(at["since"], since.tzinfo)
-        first = names.index(report.resumed_at) if report.resumed_at is not None else 0
-        for number, part in enumerate(parts(since)[first:]):
-            cursor = after if number == 0 and at is not None else None
-            while True:
-                page = await self.lists.page(part.path, part.params, self.account, after=cursor)
-                await self._append(part, page, report)
-                say(report.read.total(), None)
-                if not page.has_more:
-                    break
-                cursor = page.items[-1].id
-                self._store({"part": part.name, "after": cursor, "since": int(since.timestamp())})
-            if part.name != names[-1]:
-                following = names[names.index(part.name) + 1]
-                self._store({"part": following, "after": None, "since": int(since.timestamp())})
-        self.progress_file.unlink(missing_ok=True)
+    async def run(
+        self, since: datetime, say: Callable[[Progress], None] = lambda _: None, *, restart: bool = False
+    ) -> ImportReport:
+        """Import, or continue an interrupted import unless `restart`.
+
+        Raises AnotherImport, ApiTrouble, LogUnavailable, StoreUnavailable. What was appended by then stays; run it
+        again.
+        """
+        if not await self.rows.take_turn():
+            raise AnotherImport("another import is running")
+        row = await self.rows.find(self.account)
+        is_resumed = (
+            not restart and row is not None and row.ended_at is None and row.started_at > self.clock() - RESUMED_WITHIN
+        )
+        if row is None or not is_resumed:
+            # Read before the first object, so that each object contains every earlier change.
+            first = await self.lists.page(PARTS[0].path, {}, self.account, limit=1)
+            row = await self.rows.begin(self.account, since, first.as_of, _NAMES[0])
+        report = ImportReport.of(row, is_resumed=is_resumed)
+        running = _Run(self, row, report, say, Prices(self.lists, self.account))
+        try:
+            for part in PARTS[_NAMES.index(row.part) :]:
+                await running.read(part, row.after if part.name == row.part else None)
+        except ApiTrouble as error:
+            await self.rows.fail(self.account, f"{type(error).__name__}: {error}")
+            raise
+        await self.rows.end(self.account, self.clock(), report.counts)
         return report
 
-    async def _append(self, part: Part, page: Page, report: ImportReport) -> None:
+
+@dataclass(slots=True)
+class _Run:
+    importer: Importer
+    row: ImportRow
+    report: ImportReport
+    say: Callable[[Progress], None]
+    prices: Prices
+    said_at: float = field(default_factory=time.monotonic)
+
+    async def read(self, part: Part, after: str | None) -> None:
+        """Read one part to its end, beginning after this object."""
+        lists, account, since = self.importer.lists, self.importer.account, int(self.row.since.timestamp())
+        params = part.params | ({"created": {"gte": since}} if part.is_recent else {})
+        estimate: Estimate | None = None
+        while True:
+            page = await lists.page(part.path, params, account, after=after)
+            await self._append(part, page)
+            after = page.items[-1].id if page.has_more else None
+            following = _NAMES[min(_NAMES.index(part.name) + (not page.has_more), len(_NAMES) - 1)]
+            is_last = not page.has_more and part.name == _NAMES[-1]
+            if not is_last:
+                await self.importer.rows.advance(account, following, after, self.report.counts)
+            if estimate is None and page.has_more:
+                begin = since if part.is_recent else await oldest(lists, part.path, part.params, account, page.as_of)
+                estimate = Estimate.of(begin, page)
+            self._say(part, page, estimate)
+            if not page.has_more:
+                return
+
+    def _say(self, part: Part, page: Page, estimate: Estimate | None) -> None:
+        if estimate is not None:
+            estimate.add(page)
+        read = self.report.read[part.name]
+        about = read if not page.has_more else estimate.about(read) if estimate is not None else None
+        self.say(Progress(part.name, read, about))
+        if time.monotonic() - self.said_at >= _SAID_EVERY_S:
+            self.said_at = time.monotonic()
+            left_s = estimate.left_s() if estimate is not None and page.has_more else None
+            log.info("import.progress", action="import.progress", part=part.name, read=read, about=about, left_s=left_s)
+
+    async def _append(self, part: Part, page: Page) -> None:
         entries: list[Entry] = []
+        charges: set[str] = set()
         for item in page.items:
-            report.read[part.name] += 1
-            obj = orjson.loads(item.text)
-            objects = [obj]
-            if part.name == "customers" and (card := await self._default_card(obj)) is not None:
-                obj["invoice_settings"]["default_payment_method"] = card["id"]
-                objects.append(card)
-                report.read["default cards"] += 1
+            self.report.read[part.name] += 1
+            objects = [one for one in await self._objects(part, item.text) if not _is_known_charge(one, charges)]
             made = [entry for one in objects for entry in self._entries(one, page)]
             if any(len(entry.value) > _LARGEST for entry in made):
-                report.too_large += 1
+                self.report.too_large += 1
+                log.error("import.too_large", action="import.too_large", object=item.id)
                 continue
             entries += made
         if entries:
-            await append(self.event_log, entries)
-            report.appended += len(entries)
+            await append(self.importer.event_log, entries)
+            self.report.appended += len(entries)
 
-    async def _default_card(self, customer: dict[str, Any]) -> dict[str, Any] | None:
-        settings = customer.get("invoice_settings")
-        card = settings.get("default_payment_method") if isinstance(settings, dict) else None
-        if isinstance(card, str):  # not expanded
-            card = await self.lists.one(f"/v1/payment_methods/{card}", self.account)
-        return card if isinstance(card, dict) else None
+    async def _objects(self, part: Part, text: str) -> list[dict[str, Any]]:
+        """Return the listed object as its events have it, and the objects that came with it."""
+        obj: dict[str, Any] = orjson.loads(text)
+        if part.name == REFUNDS:
+            charge = await self._expanded(obj, "charge", "/v1/charges")
+            return [obj | {"charge": charge}] if charge is not None and not is_lost_refund(obj) else []
+        holder = obj.get("invoice_settings") if part.name == CUSTOMERS else obj
+        card = await self._expanded(holder, "default_payment_method", "/v1/payment_methods")
+        if card is not None and isinstance(holder, dict):
+            holder["default_payment_method"] = card["id"]
+            self.report.read["default cards"] += 1
+            return [obj, card]
+        if obj.get("object") == "invoice":
+            await self.prices.add_to(obj)
+        return [obj]
+
+    async def _expanded(self, holder: Any, name: str, path: str) -> dict[str, Any] | None:
+        """Return the object that a field names. Old versions of the API expand less, so it may need a request."""
+        found = holder.get(name) if isinstance(holder, dict) else None
+        if isinstance(found, str):
+            found = await self.importer.lists.one(f"{path}/{found}", self.importer.account)
+        return found if isinstance(found, dict) else None
 
     def _entries(self, obj: dict[str, Any], page: Page) -> list[Entry]:
-        livemode = self.lists.mode.livemode
-        return entries_of(obj, page, account=self.account, livemode=livemode, now=self.clock())
+        livemode = self.importer.lists.mode.livemode
+        return entries_of(obj, page, account=self.importer.account, livemode=livemode, now=self.importer.clock())
 
-    def _progress(self) -> dict[str, Any] | None:
-        try:
-            found = orjson.loads(self.progress_file.read_bytes())
-            return {"part": str(found["part"]), "after": found["after"], "since": int(found["since"])}
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError):
-            raise ProgressUnreadable(f"{self.progress_file} is not readable: use --restart") from None
 
-    def _store(self, progress: dict[str, Any]) -> None:
-        self.progress_file.parent.mkdir(parents=True, exist_ok=True)
-        written = self.progress_file.with_suffix(".new")
-        written.write_bytes(orjson.dumps(progress))
-        written.replace(self.progress_file)
+def _is_known_charge(obj: dict[str, Any], charges: set[str]) -> bool:
+    """Whether a newer refund of the same charge is on this page; it has the same sum."""
+    if obj.get("object") != "refund":
+        return False
+    charge_id = obj["charge"]["id"]
+    is_known = charge_id in charges
+    charges.add(charge_id)
+    return is_known

@@ -1,8 +1,8 @@
 """Turns Stripe's present objects into events with `source=import` (behaviours.md F1).
 
 An object's event is dated when the object certainly had this state, so that every later live event wins. A paid, voided
-or failed invoice is dated when that happened. The id comes from the content: an import of an unchanged object is the
-same event, which the ledger drops.
+or failed invoice and a refund are dated when that happened. The id comes from the content: an import of an unchanged
+object is the same event, which the ledger drops.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from eventlog.entry import Entry
 from schemas.record import IMPORT_PREFIX, Source
 from schemas.refetch import TYPES, refetched_event
 from schemas.state import derived_id
+from schemas.stripe.refund import LOST
 from sinks.stripe_api.listing import Page
 
 _INVOICES = {
@@ -31,7 +32,11 @@ Object = Mapping[str, Any]
 
 
 def entries_of(obj: Object, page: Page, *, account: str, livemode: bool, now: datetime) -> list[Entry]:
-    """Returns the records of one object: none for a draft, two for a subscription that has ended."""
+    """Returns the records of one object: none for a draft, two for a subscription that has ended.
+
+    A refund has its charge expanded. The charge's event has the customer and the sum of its refunds, so the newest
+    refund of a charge, which Stripe lists first, is enough; those of older ones are the same event.
+    """
     as_of = int(page.as_of.timestamp())
     made: list[tuple[str, int]] = []
     match obj.get("object"):
@@ -42,9 +47,17 @@ def entries_of(obj: Object, page: Page, *, account: str, livemode: bool, now: da
             # Analytics needs both ends. The first is older, so it changes nothing that the second says.
             start = _first_time(obj.get("start_date"), obj.get("created"), otherwise=as_of)
             made = [("customer.subscription.created", start), (TYPES["subscription"], as_of)]
+        case "refund":
+            created, obj = _first_time(obj.get("created"), otherwise=as_of), obj["charge"]
+            made = [("charge.refunded", created)]
         case kind:
             made = [(TYPES[str(kind)], as_of)]
     return [_entry(obj, type_, at, page, account, livemode=livemode, now=now) for type_, at in made]
+
+
+def is_lost_refund(refund: Object) -> bool:
+    """Whether the refund failed or was canceled, so that its charge does not count it."""
+    return refund.get("status") in LOST
 
 
 def _of_invoice(obj: Object, as_of: int) -> tuple[str, int] | None:

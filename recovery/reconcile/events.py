@@ -92,6 +92,10 @@ class Reconciler:
         ended = await self.runs.newest(account, asked.scope, ended=True)
         settled_until = ended.window_until if ended is not None else None
         window = window_of(now, since=asked.since, until=asked.until, settled_until=settled_until, grace=asked.grace)
+        covered = await self.runs.covered_until(account)
+        if asked.since is None and covered is not None:  # older events would only repeat what was imported
+            start = max(window.start, covered.replace(microsecond=0))
+            window = Window(start, max(start, window.end))
         report = ReconcileReport(account, window.start, window.end)
         run = None if asked.dry_run else await self._begin(asked, window, report, now)
         rest = Window(run.cursor, window.end) if run is not None and report.resumed_at is not None else window

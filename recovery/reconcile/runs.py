@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sinks.postgres import tables
 from sinks.postgres.failures import classified
+from sinks.postgres.imports import covered_until
 from sinks.postgres.pool import connect
 
 _LOCK_ID = 0x7265636F6E63  # "reconc"
@@ -73,6 +74,10 @@ class Runs:
         """Return those of the ids that are in the ledger, whatever their outcome."""
         with classified():
             return {record["event_id"] for record in await self._connection.fetch(_KNOWN, list(event_ids))}
+
+    async def covered_until(self, account: str) -> datetime | None:
+        """Return the time before which events need not have arrived: an import read what they changed."""
+        return await covered_until(self._connection, account)
 
     async def newest(self, account: str, scope: str, *, ended: bool) -> Run | None:
         """Return the run with the latest cursor among the completed (`ended`) or the other runs, or None."""

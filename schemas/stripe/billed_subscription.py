@@ -70,7 +70,7 @@ class BilledSubscription(StripeObject):
             "status": raw.get("status"),
             "currency": currency,
             "is_collecting": raw.get("pause_collection") is None,
-            "items": [_item(item, price, currency) for item, price in zip(items, prices, strict=True)],
+            "items": [billed_item(item, price, currency) for item, price in zip(items, prices, strict=True)],
         }
 
 
@@ -79,7 +79,8 @@ def _price(item: Mapping[str, Any]) -> Mapping[str, Any]:
     return price if isinstance(price, Mapping) else child(item, "plan")
 
 
-def _item(item: Mapping[str, Any], price: Mapping[str, Any], currency: Any) -> dict[str, Any]:
+def billed_item(item: Mapping[str, Any], price: Mapping[str, Any], currency: Any) -> dict[str, Any]:
+    """Returns the fields of BilledItem of an item, or a line, and its price. `currency` is the subscription's."""
     recurring = child(price, "recurring")
     usage = first(recurring.get("usage_type"), price.get("usage_type"))
     priced = in_currency(price, currency)

@@ -60,6 +60,7 @@ _NOT_THE_WORKERS = {
     "console_actions",
     "console_sessions",
     "database_identity",
+    "imports",
     "outages",
     "rebuilds",
     "reconciliations",
@@ -104,6 +105,7 @@ ROLES = (
             "positions": (SELECT, UPDATE),
             "database_identity": (SELECT,),  # since when a first reconciliation or audit is due
             "reconciliations": ALL,
+            "imports": (SELECT,),  # which events an import covers
             # `billing audit` compares these with Stripe.
             "subscriptions": (SELECT,),
             "payments": (SELECT,),

@@ -99,10 +99,12 @@ class Lists:
                 return
             after = {"starting_after": items[-1].id}
 
-    async def page(self, path: str, params: Mapping[str, Any], account: str = "", *, after: str | None = None) -> Page:
+    async def page(
+        self, path: str, params: Mapping[str, Any], account: str = "", *, after: str | None = None, limit: int = PAGE
+    ) -> Page:
         """Return the page after the object `after`, by default the first; nothing is remembered. Raises ApiTrouble."""
         start = {"starting_after": after} if after is not None else {}
-        answer = await self._get(Request("GET", path, account, params={**params, "limit": PAGE, **start}))
+        answer = await self._get(Request("GET", path, account, params={**params, "limit": limit, **start}))
         items, has_more = split(answer.text)
         if has_more and (not items or items[-1].id == after):
             raise ListingBroken(f"{path}: a page has no new objects, but has_more is true")

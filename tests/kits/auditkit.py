@@ -121,9 +121,11 @@ async def processed(desk: ReconcileKit, records: Sequence[Record], config: Confi
 
 
 @asynccontextmanager
-async def open_audit(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[AuditKit]:
+async def open_audit(
+    kafka_bootstrap: str, database: SecretStr, topic_prefix: str, *, customers: int = CUSTOMERS
+) -> AsyncIterator[AuditKit]:
     """Yield a kit whose company has lived but whose events are not applied yet."""
-    company = Company(CUSTOMERS, MONTHS, SEED, int(datetime.now(UTC).timestamp()) - 3600)
+    company = Company(customers, MONTHS, SEED, int(datetime.now(UTC).timestamp()) - 3600)
     company.run()
     async with (
         open_kit(kafka_bootstrap, database, topic_prefix) as desk,

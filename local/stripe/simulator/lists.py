@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import orjson
 
 from local.stripe.builder import ApiShape
-from local.stripe.simulator.books import Books, Json, StripeEvent
+from local.stripe.simulator.books import Books, Json, StripeEvent, listing
 from local.stripe.simulator.customers import set_default
 from local.stripe.simulator.prices import PRICES, shown
 from local.stripe.simulator.render import rendered
@@ -91,7 +92,18 @@ class Api:
                 own = "_subscription" if (kind, name) == ("invoice", "subscription") else name
                 found = [one for one in found if one.get(own) == query[name]]
         found.sort(key=lambda one: one.get("created", 0), reverse=True)
-        return _page([one["id"] for one in found], lambda at: self._shown(found[at]), query, f"/v1/{resource}")
+        paths = [value.removeprefix("data.") for name, value in query.items() if name.startswith("expand[")]
+        parts = self._parts() if "payments" in paths else {}
+        return _page(
+            [one["id"] for one in found],
+            lambda at: self._expanded(found[at], paths, parts),
+            query,
+            f"/v1/{resource}",
+        )
+
+    def _parts(self) -> Mapping[str, Sequence[Json]]:
+        """The payments of invoices, by invoice."""
+        return grouped(self._books.all("invoice_payment"), "invoice")
 
     def retrieve(self, resource: str, id_: str) -> Json:
         if resource == "prices" and id_ in PRICES:
@@ -123,6 +135,21 @@ class Api:
                 raise _missing("PaymentMethod", chosen)
             set_default(self._books, customer, chosen)
         return self._shown(customer)
+
+    def _expanded(self, obj: Json, paths: Sequence[str], parts: Mapping[str, Sequence[Json]]) -> Json:
+        """The object with the objects that these paths name, in place of their ids."""
+        found = self._shown(obj)
+        for path in paths:
+            *outer, name = path.split(".")
+            holder = found
+            for step in outer:
+                holder = holder.get(step) or {}
+            if path == "payments" and found["object"] == "invoice":
+                own = [self._shown(one) for one in parts.get(found["id"], [])]
+                holder[name] = listing(own, f"/v1/invoice_payments?invoice={found['id']}")
+            elif isinstance(holder.get(name), str) and (named := self._books.find(holder[name])) is not None:
+                holder[name] = self._shown(named)
+        return found
 
     def _customer(self, id_: str) -> Json:
         customer = self._books.objects["customer"].get(id_)
@@ -196,6 +223,14 @@ def _page(ids: list[str], show: Callable[[int], Json], query: Mapping[str, str],
             start = ids.index(query["starting_after"]) + 1
         end, has_more = min(len(ids), start + limit), len(ids) > start + limit
     return {"object": "list", "data": [show(at) for at in range(start, end)], "has_more": has_more, "url": url}
+
+
+def grouped(objects: Iterable[Json], name: str) -> Mapping[str, Sequence[Json]]:
+    """The objects by the value of one of their fields."""
+    found: dict[str, list[Json]] = defaultdict(list)
+    for one in objects:
+        found[one[name]].append(one)
+    return found
 
 
 def _missing(kind: str, id_: str) -> ApiError:

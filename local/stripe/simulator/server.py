@@ -55,6 +55,8 @@ class StripeServer:
     """Ids of the events that no endpoint took: `delivery_success=false` lists them."""
     faults: deque[Fault] = field(default_factory=deque)
     """For the next requests, one each."""
+    refuse_from: int | None = None
+    """From this request on (the first is 0), every one is refused for good."""
     slow_s: float = 0.5
     retry_after_s: int = 1
     requests: list[Asked] = field(default_factory=list)
@@ -87,6 +89,10 @@ class StripeServer:
         account = request.headers.get("Stripe-Account", "")
         asked = Asked(request.method, request.path, account, dict(request.query), form)
         self.requests.append(asked)
+        if self.refuse_from is not None and len(self.requests) > self.refuse_from:
+            return self._answer(
+                403, {"error": {"type": "invalid_request_error", "message": "This key may not do that"}}
+            )
         match self.faults.popleft() if self.faults else None:
             case Fault.HANG:
                 await asyncio.sleep(HANG_S)

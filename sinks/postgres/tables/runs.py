@@ -91,6 +91,22 @@ audit_objects = Table(
     Column("ours", BigInteger),
 )
 
+# The newest import of each account (`billing import`). An interrupted one continues after the object `after` of
+# `part`. `covers_until`: an import that has ended began to read then, so its objects contain all earlier events.
+imports = Table(
+    "imports",
+    metadata,
+    text("account", key=True),
+    time("since", null=False),
+    time("started_at", null=False),
+    time("ended_at"),
+    time("covers_until"),
+    text("part", default=""),
+    text("after"),
+    json("counts"),
+    text("last_error"),
+)
+
 # In a database made by `billing rebuild`: the offsets of the log that it contains, {partition: [first, next]}.
 rebuilds = Table(
     "rebuilds",

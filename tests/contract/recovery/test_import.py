@@ -3,45 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import orjson
 import pytest
+from aiohttp import web
 from pydantic import SecretStr
 
+from analytics.compute import figures_of
 from analytics.facts import fact_of
-from local.stripe.simulator.company import Company
-from local.stripe.simulator.server import TEST_KEY, Fault, StripeServer
+from local.stripe.builder import Json
+from local.stripe.simulator.prices import PRICES
+from local.stripe.simulator.server import Fault
+from recovery.audit.differences import Cause, Kind
 from recovery.imports.objects import entries_of
+from schemas.figures import Movement
 from sinks.stripe_api.listing import Page
-from tests.kits.reconcilekit import NOW, ReconcileKit, open_kit
+from tests.kits.auditkit import CONFIG, AuditKit, open_audit
+from tests.kits.reconcilekit import NOW, ReconcileKit
 from tests.kits.rulekit import MAKERS
 
 
 @pytest.fixture
-async def desk(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[ReconcileKit]:
-    async with open_kit(kafka_bootstrap, database, topic_prefix) as opened:
+async def kit(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> AsyncIterator[AuditKit]:
+    async with open_audit(kafka_bootstrap, database, topic_prefix, customers=105) as opened:
         yield opened
 
 
-@pytest.fixture
-async def stripe() -> AsyncIterator[StripeServer]:
-    company = Company(customers=160, months=2, seed=3, until=int(NOW.timestamp()))
-    company.run()
-    async with StripeServer(company.stripe) as server:
-        yield server
-
-
-async def imported(desk: ReconcileKit, stripe: StripeServer, folder: Path, *options: str, code: int = 0) -> Any:
-    ended = await desk.ask_billing(
-        folder, "import", "--json", *options,
-        BILLING_STRIPE_API_BASE=stripe.url, BILLING_STRIPE_API_KEY=TEST_KEY, BILLING_STATE_DIR=str(folder),
-    )  # fmt: skip
+async def imported(kit: AuditKit, folder: Path, *options: str, code: int = 0) -> Any:
+    ended = await kit.billing(folder, " ".join(["billing import --json", *options]))
     assert ended.exit_code == code, ended.stderr
     return orjson.loads(ended.stdout.splitlines()[-1]) if code == 0 else ended.stderr
 
@@ -54,16 +51,16 @@ async def rows(desk: ReconcileKit, query: str) -> list[dict[str, Any]]:
         await connection.close()
 
 
-async def test_a_company_is_imported_once_without_mails(
-    desk: ReconcileKit, stripe: StripeServer, tmp_path: Path
-) -> None:
-    report = await imported(desk, stripe, tmp_path)
-    books = stripe.stripe.books
-    assert report["read"]["customers"] == sum(not one.get("deleted") for one in books.all("customer")) > 100
+async def test_a_company_is_imported_once_without_mails_and_the_books_agree(kit: AuditKit, tmp_path: Path) -> None:
+    books, desk = kit.books, kit.desk
+    report = await imported(kit, tmp_path)
+    assert report["read"]["customers"] == sum(not one.get("deleted") for one in books.all("customer"))
     assert report["read"]["subscriptions"] == len(books.all("subscription")) > 0
-    outcomes = await desk.process()
+    assert report["read"]["recent refunds"] == len(books.all("refund")) > 0
+    await kit.process_log()
 
-    assert "dead" not in outcomes
+    outcomes = Counter(row["outcome"] for row in await rows(desk, "SELECT outcome FROM billing.events"))
+    assert set(outcomes) <= {"applied", "stale"}
     stored = await rows(desk, "SELECT subscription_id, status FROM billing.subscriptions")
     assert {row["subscription_id"]: row["status"] for row in stored} == {
         one["id"]: one["status"] for one in books.all("subscription")
@@ -71,38 +68,185 @@ async def test_a_company_is_imported_once_without_mails(
     left = await rows(desk, "SELECT DISTINCT status FROM billing.emails UNION SELECT status FROM billing.stripe_calls")
     assert {row["status"] for row in left} <= {"withheld"}
     past = "SELECT kind FROM billing.timers WHERE status = 'pending' AND due_at < now() AND kind <> 'dispute-link'"
-    assert {row["kind"] for row in await rows(desk, past)} <= {"retry"}
+    assert not await rows(desk, past)
     sources = Counter(record.headers["source"] for record in await asyncio.to_thread(desk.records))
     assert sources == {"import": report["appended"]}
 
     before = await rows(desk, "SELECT * FROM billing.subscriptions ORDER BY subscription_id")
-    assert (await imported(desk, stripe, tmp_path))["appended"] == report["appended"]
-    assert await desk.process() == outcomes
+    again = await imported(kit, tmp_path)
+    assert (again["appended"], again["resumed_at"]) == (report["appended"], None)
+    await kit.process_log()
+    assert Counter(row["outcome"] for row in await rows(desk, "SELECT outcome FROM billing.events")) == outcomes
     assert await rows(desk, "SELECT * FROM billing.subscriptions ORDER BY subscription_id") == before
 
+    # No event has arrived, and the books agree.
+    audited = await kit.audit()
+    assert audited.agrees, audited.differences
+    assert audited.counts["events"] > 100
+    assert sum(total.stripe for total in audited.totals if total.what == "refunded") > 0
 
-async def test_an_interrupted_import_continues_at_its_page(
-    desk: ReconcileKit, stripe: StripeServer, tmp_path: Path
-) -> None:
-    books = stripe.stripe.books
-    customers = [one for one in books.all("customer") if not one.get("deleted")]
-    key, stripe.key = stripe.key, "sk_test_revoked"
-    assert "Invalid API Key" in await imported(desk, stripe, tmp_path, code=1)
-    stripe.key = key
-    last = sorted(customers, key=lambda one: -one["created"])[-11]["id"]
-    progress = {"part": "customers", "after": last, "since": int(NOW.timestamp()) - 90 * 86_400}
-    (tmp_path / "import-own.json").write_bytes(orjson.dumps(progress))
-    stripe.faults.extend([Fault.RATE_LIMIT, Fault.SERVER_ERROR])
+    # An event from after the import has to arrive. Reconciliation finds it, and none of those that were imported.
+    kit.company.stripe.clock.now = int(datetime.now(UTC).timestamp()) - 1
+    running = next(one for one in kit.books.all("subscription") if one["status"] == "active")
+    with kit.books.change(running):
+        running["cancel_at_period_end"] = not running["cancel_at_period_end"]
+    missed = kit.books.events[-1].render()
+    audited = await kit.audit(grace=timedelta(0))
+    found = {(one.kind, one.id): one.cause for one in audited.differences}
+    assert found[Kind.EVENT, missed["id"]] is Cause.NEVER_ARRIVED
+    assert {kind for kind, _ in found} == {Kind.EVENT, Kind.SUBSCRIPTION}
+    appended = {*await kit.desk.ids()}
+    ended = await kit.billing(tmp_path, "billing reconcile --grace 0s")
+    assert ended.exit_code == 0, ended.stderr
+    assert {*await kit.desk.ids()} - appended == {missed["id"]}
+    await kit.process_log()
+    assert (await kit.audit(grace=timedelta(0))).agrees
 
-    rest = await imported(desk, stripe, tmp_path)
+
+async def test_events_that_arrive_meanwhile_win(kit: AuditKit, tmp_path: Path) -> None:
+    """A subscription changes after it was read and before its import is applied; another one before it was read."""
+    one, other = [sub for sub in kit.books.all("subscription") if sub["status"] == "active"][:2]
+    kit.company.stripe.clock.now = int(datetime.now(UTC).timestamp()) - 60
+    with kit.books.change(other):
+        other["cancel_at_period_end"] = True
+    earlier = kit.books.events[-1].render()
+    await imported(kit, tmp_path)
+    kit.company.stripe.clock.now = int(datetime.now(UTC).timestamp()) + 5
+    with kit.books.change(one):
+        one["cancel_at_period_end"] = True
+    await kit.apply([kit.books.events[-1].render()])
+    await kit.process_log()
+    await kit.apply([earlier])
+
+    flags = await rows(kit.desk, "SELECT subscription_id, cancel_at_period_end AS ends FROM billing.subscriptions")
+    found = {row["subscription_id"]: row["ends"] for row in flags}
+    assert (found[one["id"]], found[other["id"]]) == (True, True)
+    query = f"SELECT outcome FROM billing.events WHERE event_id = '{earlier['id']}'"
+    assert [row["outcome"] for row in await rows(kit.desk, query)] == ["stale"]
+
+
+async def test_an_interrupted_import_continues_at_its_page(kit: AuditKit, tmp_path: Path) -> None:
+    customers = [one for one in kit.books.all("customer") if not one.get("deleted")]
+    key, kit.server.key = kit.server.key, "sk_test_revoked"
+    environment = {"BILLING_STRIPE_API_BASE": kit.server.url, "BILLING_STRIPE_API_KEY": key}
+    refused = await kit.desk.ask_billing(tmp_path, "import", **environment)
+    assert (refused.exit_code, "Invalid API Key" in refused.stderr) == (1, True)
+    kit.server.key = key
+
+    kit.server.refuse_from = len(kit.server.requests) + 3  # the first page of customers, and a probe of the estimate
+    stopped = await kit.billing(tmp_path, "billing import --json")
+    assert stopped.exit_code == 1, stopped.stdout
+    kit.server.refuse_from = None
+    (row,) = await rows(kit.desk, "SELECT * FROM billing.imports")
+    assert (row["part"], row["ended_at"], row["covers_until"]) == ("customers", None, None)
+    assert row["last_error"]
+    kit.server.faults.extend([Fault.RATE_LIMIT, Fault.SERVER_ERROR])
+    kit.server.retry_after_s = 0
+
+    first = len(kit.server.requests)
+    rest = await imported(kit, tmp_path)
     assert rest["resumed_at"] == "customers"
-    assert rest["read"]["customers"] == 10
-    assert rest["read"]["subscriptions"] == len(books.all("subscription"))
-    assert not (tmp_path / "import-own.json").exists()
+    assert rest["read"]["customers"] == len(customers)
+    assert "starting_after" in kit.server.requests[first].query
+    (row,) = await rows(kit.desk, "SELECT * FROM billing.imports")
+    assert row["covers_until"] == row["started_at"] < row["ended_at"]
+    ids = await kit.desk.ids()
+    assert len(set(ids)) == len(ids) == rest["appended"]
 
-    (tmp_path / "import-own.json").write_text("?")
-    assert "--restart" in await imported(desk, stripe, tmp_path, code=1)
-    assert (await imported(desk, stripe, tmp_path, "--restart"))["read"]["customers"] == len(customers)
+    kit.server.refuse_from = len(kit.server.requests) + 3
+    await kit.billing(tmp_path, "billing import")
+    kit.server.refuse_from = None
+    (row,) = await rows(kit.desk, "SELECT * FROM billing.imports")
+    assert row["ended_at"] is None
+    assert row["covers_until"] is not None  # what the first one covers stays covered
+    again = await imported(kit, tmp_path, "--restart")
+    assert (again["resumed_at"], again["read"]["customers"]) == (None, len(customers))
+
+
+async def test_the_memory_of_an_import_does_not_grow_with_the_customers(kit: AuditKit, tmp_path: Path) -> None:
+    """Ten times as many customers need the same memory: pages are read, appended and forgotten."""
+    peaks = []
+    for count in (2_000, 20_000):
+        async with ManyCustomers(count) as server:
+            peaks.append(await peak_kb(kit, tmp_path, server.url))
+    assert peaks[1] < peaks[0] * 1.1, peaks
+
+
+class ManyCustomers:
+    """An account with so many customers, made while they are listed."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    async def __aenter__(self) -> ManyCustomers:
+        app = web.Application()
+        app.router.add_get("/v1/{resource}", self._list)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    async def _list(self, request: web.Request) -> web.Response:
+        query = request.query
+        first = int(query["starting_after"].removeprefix("cus_")) + 1 if "starting_after" in query else 0
+        is_listed = request.match_info["resource"] == "customers" and "created[lt]" not in query
+        last = min(first + int(query["limit"]), self.count) if is_listed else first
+        data = [self._customer(number) for number in range(first, last)]
+        body = {"object": "list", "data": data, "has_more": is_listed and last < self.count, "url": request.path}
+        return web.Response(body=orjson.dumps(body), content_type="application/json")
+
+    def _customer(self, number: int) -> Json:
+        return {
+            "id": f"cus_{number}", "object": "customer", "created": int(NOW.timestamp()) - number,
+            "email": f"person{number}@example.com", "name": f"Person {number}", "livemode": False, "metadata": {},
+            "description": "x" * 1500, "invoice_settings": {"default_payment_method": None},
+        }  # fmt: skip
+
+
+async def peak_kb(kit: AuditKit, folder: Path, url: str) -> int:
+    """Import from there in a process of its own, and return the most memory that it had, in kB."""
+    environment = kit.desk.environment(folder) | {"BILLING_STRIPE_API_BASE": url}
+    code = "import os, sys; from ops.cli import main; sys.argv = ['billing', 'import', '--restart']; main()"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, env=dict(os.environ) | environment, stdout=asyncio.subprocess.DEVNULL
+    )
+    peak = 0
+    while process.returncode is None:
+        try:
+            async with asyncio.timeout(0.05):
+                await process.wait()
+        except TimeoutError:
+            peak = max(peak, _peak_of(process.pid))
+    assert process.returncode == 0
+    return peak
+
+
+def _peak_of(pid: int) -> int:
+    """VmHWM: the most memory that the process has had so far, in kB."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:  # it has just ended
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+
+
+def mrr(entries: Any) -> dict[datetime, int]:
+    """The MRR after each change of it."""
+    facts = [fact for entry in entries if (fact := fact_of(entry.value)) is not None]
+    total, found = 0, {}
+    for row in sorted((row for row in figures_of(facts, CONFIG) if isinstance(row, Movement)), key=lambda row: row.at):
+        total += row.amount
+        found[row.at] = total
+    return found
+
+
+def entries(obj: Json, shape: str) -> Any:
+    return entries_of(obj, Page([], False, NOW, "req_1", shape), account="", livemode=False, now=NOW)
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=str)
@@ -111,9 +255,85 @@ def test_mrr_is_dated_by_the_real_start(make: Any, ended: bool) -> None:
     start, end = 1_750_000_000, 1_760_000_000
     over = {"status": "canceled", "ended_at": end, "canceled_at": end} if ended else {}
     obj = make.subscription(start=start, **over)
-    page = Page([], False, NOW, "req_1", str(make.shape))
-    facts = [fact_of(entry.value) for entry in entries_of(obj, page, account="", livemode=False, now=NOW)]
+    found = mrr(entries(obj, str(make.shape)))
 
-    found = [(fact.created, fact.data["status"]) for fact in facts if fact is not None]
-    began = (datetime.fromtimestamp(start, UTC), "active")
-    assert found == ([began, (datetime.fromtimestamp(end, UTC), "canceled")] if ended else [began])
+    assert list(found) == [datetime.fromtimestamp(at, UTC) for at in ([start, end] if ended else [start])]
+    assert found[datetime.fromtimestamp(start, UTC)] > 0
+    assert list(found.values())[-1] == (0 if ended else found[datetime.fromtimestamp(start, UTC)])
+
+
+DAY = 86_400
+BEGIN = 1_750_000_000
+
+
+def line(at: int, amount: int, price: str | None, *, item: str = "si_1", proration: bool = False) -> Json:
+    details = {"subscription": "sub_1", "subscription_item": item, "proration": proration}
+    return {
+        "amount": amount, "currency": "eur", "period": {"start": at, "end": at + 30 * DAY}, "quantity": 1,
+        "parent": {"type": "subscription_item_details", "subscription_item_details": details},
+        **({"price": PRICES[price]} if price else {}),
+    }  # fmt: skip
+
+
+def invoice(number: int, at: int, *lines: Json) -> Json:
+    return {
+        "id": f"in_{number}", "object": "invoice", "customer": "cus_1", "currency": "eur", "status": "paid",
+        "amount_due": 1, "amount_paid": 1, "created": at, "billing_reason": "subscription_cycle",
+        "parent": {"type": "subscription_details", "subscription_details": {"subscription": "sub_1"}},
+        "lines": {"data": list(lines)}, "status_transitions": {"paid_at": at + 3600},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("status", ["active", "past_due"])
+def test_mrr_of_past_months_follows_what_was_billed(status: str) -> None:
+    """Pro, from day 40 on Team by a proration, and since day 70 Pro again; Team before the first known invoice too."""
+    item = {"id": "si_1", "price": PRICES["price_pro"], "quantity": 1}
+    subscription = {
+        "id": "sub_1", "object": "subscription", "customer": "cus_1", "status": status, "currency": "eur",
+        "start_date": BEGIN, "created": BEGIN, "items": {"data": [item]}, "ended_at": None,
+    }  # fmt: skip
+    change = BEGIN + 40 * DAY
+    first = line(BEGIN, 2900, "price_pro")
+    prorations = (
+        line(change, -1900, "price_pro", proration=True),
+        line(change, 6600, "price_team", proration=True),
+    )
+    third = line(BEGIN + 70 * DAY, 2900, "price_pro")
+    objects = [
+        subscription,
+        invoice(3, BEGIN + 70 * DAY, third),
+        invoice(2, BEGIN + 60 * DAY, line(BEGIN + 60 * DAY, 9900, "price_team"), *prorations),
+        invoice(1, BEGIN, first),
+    ]
+    made = [entry for obj in objects for entry in entries(obj, "2025-03-31.basil")]
+
+    days = {(at - datetime.fromtimestamp(BEGIN, UTC)).days: total for at, total in mrr(made).items()}
+    assert days == {0: 2900, 40: 9900, 70: 2900}
+    assert mrr(reversed(made)) == mrr(made)
+
+    without_prices = [first, third]
+    for one in without_prices:
+        del one["price"]
+    bare = [entry for obj in objects[:1] + objects[3:] for entry in entries(obj, "2025-03-31.basil")]
+    assert list(mrr(bare).values()) == [2900]
+
+
+def test_a_trial_earns_nothing_and_an_item_that_was_removed_ends() -> None:
+    ended = BEGIN + 50 * DAY
+    items = [{"id": "si_1", "price": PRICES["price_pro"], "quantity": 1}]
+    subscription = {
+        "id": "sub_1", "object": "subscription", "customer": "cus_1", "status": "canceled", "currency": "eur",
+        "start_date": BEGIN, "created": BEGIN, "trial_end": BEGIN + 14 * DAY, "items": {"data": items},
+        "ended_at": ended, "canceled_at": ended,
+    }  # fmt: skip
+    trial = line(BEGIN, 0, "price_pro")
+    own, other = (line(BEGIN + 14 * DAY, amount, price, item=item) for amount, price, item in (
+        (2900, "price_pro", "si_1"), (9900, "price_team", "si_2"),
+    ))  # fmt: skip
+    removed = line(BEGIN + 20 * DAY, -5000, "price_team", item="si_2", proration=True)
+    objects = [subscription, invoice(3, BEGIN + 44 * DAY, line(BEGIN + 44 * DAY, 2900, "price_pro"), removed)]
+    objects += [invoice(2, BEGIN + 14 * DAY, own, other), invoice(1, BEGIN, trial)]
+    made = [entry for obj in objects for entry in entries(obj, "2025-03-31.basil")]
+
+    days = {(at - datetime.fromtimestamp(BEGIN, UTC)).days: total for at, total in mrr(made).items()}
+    assert days == {14: 12800, 20: 2900, 50: 0}

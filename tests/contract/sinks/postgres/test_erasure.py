@@ -24,7 +24,7 @@ from tests.kits.rulekit import DAY, NOW, at
 IMPERSONAL = {
     *("backfills", "brakes", "reconciliations", "rebuilds", "rebuilt", "log_positions", "outages", "feed_destinations"),
     *("database_identity", "system_mode", "positions"),
-    *("audits", "audit_differences", "audit_objects"),
+    *("audits", "audit_differences", "audit_objects", "imports"),
     *("console_sessions", "console_actions"),  # people who operate the system; addresses in filters are replaced
     "audit_log",  # addresses are replaced before they are written (sinks/postgres/audit_log.py)
 }

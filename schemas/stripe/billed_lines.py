@@ -1,0 +1,60 @@
+"""Model of what the lines of a paid invoice say about its subscription's items in the past, for analytics.
+
+A line of a period says which price and quantity an item had from the period's start on. A proration says it from the
+time of a change on: the cost of the new price is positive, the credit for the old one is negative.
+https://docs.stripe.com/api/invoice-line-item/object
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.stripe.billed_subscription import BilledItem, billed_item
+from schemas.stripe.fields import child, first, listed
+
+
+@dataclass(frozen=True, slots=True)
+class BilledLine:
+    """From `start` (seconds since the epoch) on, the subscription's item `item_id` is `item`; None: it ended then."""
+
+    start: int
+    item_id: str
+    item: BilledItem | None
+    is_whole: bool
+    """The line bills a period, so the lines of this start are all items of the subscription."""
+
+
+def billed_lines(invoice: Mapping[str, Any], subscription: str | None) -> list[BilledLine]:
+    """Returns what the lines of a subscription say, in no order. Raises pydantic's ValidationError.
+
+    Lines without their price, free ones (a trial) and invoices that leave lines out say nothing.
+    """
+    if subscription is None or child(invoice, "lines").get("has_more") is True:
+        return []
+    found: dict[tuple[int, str], BilledLine] = {}
+    for line in listed(invoice, "lines"):
+        start, amount = child(line, "period").get("start"), line.get("amount")
+        details = child(child(line, "parent"), "subscription_item_details")
+        item_id = first(details.get("subscription_item"), line.get("subscription_item"))
+        price = line.get("price")
+        own = first(details.get("subscription"), line.get("subscription"), subscription)
+        if not isinstance(price, Mapping) or type(start) is not int or type(amount) is not int:
+            continue
+        if not isinstance(item_id, str) or own != subscription or not amount:
+            continue
+        is_proration = first(details.get("proration"), line.get("proration"), False) is True
+        item = BilledItem.model_validate(billed_item(line, price, line.get("currency"))) if amount > 0 else None
+        if item is None and not is_proration:
+            continue
+        before = found.get((start, item_id))
+        if before is None or before.item is None:  # a credit beside the cost of the new price ends nothing
+            found[start, item_id] = BilledLine(start, item_id, item, not is_proration)
+    return _without_partial(list(found.values()))
+
+
+def _without_partial(lines: Sequence[BilledLine]) -> list[BilledLine]:
+    """Periods of one invoice start together; a metered item is billed for the past period and says nothing."""
+    starts = [line.start for line in lines if line.is_whole]
+    return [line for line in lines if not line.is_whole or line.start == max(starts)]
