@@ -58,7 +58,17 @@ class System:
     Callers may stop and start `kafka` and `postgres`. A process that dies otherwise is reported and restarted.
     """
 
-    def __init__(self, state_dir: Path, workers: int, say: Say, *, analytics: bool = False, brokers: int = 1) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        workers: int,
+        say: Say,
+        *,
+        analytics: bool = False,
+        brokers: int = 1,
+        shadow: bool = False,
+    ) -> None:
+        """`shadow`: begin in shadow mode, in which nothing leaves the system."""
         self.state_dir = state_dir.absolute()
         self.mailbox_dir = self.state_dir / "mail"
         self.kafka = EmbeddedKafka(self.state_dir, brokers=brokers, say=say)
@@ -69,6 +79,7 @@ class System:
         """Seconds by which the scheduler's clock is ahead, see `move_clock`."""
         self._workers = workers
         self._analytics = analytics
+        self._shadow = shadow
         self._console_token = secrets.token_urlsafe(32)
         self._say = say
         self._claim = Claim(self.state_dir)
@@ -127,7 +138,7 @@ class System:
         self._supervisor.run(mailbox)
         self.env = self._environment(secret)
         write_env(self.state_dir, self.env)
-        self._run("migrate")
+        self._run("migrate", *(["--shadow"] if self._shadow else []))
         self.kafka.start()
         self._run("topics", "--warn")
         self._say(f"Kafka on {self.kafka.bootstrap}, PostgreSQL on 127.0.0.1:{self.postgres.port}")

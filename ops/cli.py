@@ -97,6 +97,10 @@ COMMANDS = {
         "ops.commands.import_:import_",
         "Import customers, default cards, subscriptions, invoices and disputes from Stripe, through the log.",
     ),
+    "shadow": Entry(
+        "ops.commands.shadow:app",
+        "Run the whole system beside an old handler without sending anything, compare, and switch.",
+    ),
     "plans": Entry(
         "ops.commands.plans:app",
         "Compare what customers have with the plans of the config, and bring a changed config to them.",

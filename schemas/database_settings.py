@@ -23,6 +23,8 @@ class DatabaseSettings(BaseSettings):
     """What is in front of Postgres: `none`, `session` or `transaction` (PgBouncer's pool_mode). `auto` finds out."""
     database_direct_url: OptionalSecret = None
     """Postgres without the pooler, for migrations, LISTEN and session locks. Needed with transaction pooling."""
+    old_database_url: OptionalSecret = None
+    """The old system's Postgres, for `billing shadow report --against-table`. By default the table is in ours."""
     database_allow_plaintext: bool = False
     """Allows unencrypted connections to a Postgres that is not on this machine."""
     database_url: SecretStr

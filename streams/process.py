@@ -203,8 +203,9 @@ class Processor:
         try:
             effects = decide(item.decoded.rule, event, known, item.references)
         except NotKnownYet as error:
-            verdict = self._wait(event, error, known, now, is_imported=is_imported(item))
-            if verdict is not None:
+            # An import reads what an object refers to first: what is missing was too old, and no event brings it.
+            is_final = is_imported(item) and error.at_last is not None
+            if not is_final and (verdict := self._wait(event, error, known, now)) is not None:
                 return verdict
             effects = list(error.at_last or ())
         except Poison as error:
@@ -223,16 +224,11 @@ class Processor:
         item.written = outcome.written + queued.written
         return Applied(outcome.remark) if outcome.stale is None else Stale(outcome.stale)
 
-    def _wait(
-        self, event: Event[Any], missed: NotKnownYet, known: Known, now: datetime, *, is_imported: bool
-    ) -> Waiting | Dead | None:
-        """Returns the verdict on an event with a missing object; None if it is applied without it (`at_last`).
-
-        An imported event comes after what it refers to. If that was too old to be imported, no event will bring it.
-        """
+    def _wait(self, event: Event[Any], missed: NotKnownYet, known: Known, now: datetime) -> Waiting | Dead | None:
+        """Returns the verdict on an event with a missing object; None if it is applied without it (`at_last`)."""
         hours = self.config.rules.waiting_limit_hours
         until = stay_of(known.timer(retry_key(event.id)), now).until(now, timedelta(hours=hours))
-        if (until is None or self.is_last_look or is_imported) and missed.at_last is not None:
+        if (until is None or self.is_last_look) and missed.at_last is not None:
             return None
         if until is None:
             return dead(NeverKnown(f"still unknown after {hours} h: {missed}"), "decide")

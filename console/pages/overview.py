@@ -76,6 +76,9 @@ def facts_of(found: Mapping[str, Any]) -> list[dict[str, str]]:
         add(7, WARN, text, "/events?outcome=waiting&since=all")
     if prices := known("unknown_prices"):
         add(6, WARN, f"{len(prices)} price{_s(len(prices))} in no plan: {prices[0]['price_id']}", "/settings#plans")
+    if (shadow := known("shadow")) and shadow["is_on"]:
+        text = f"Shadow mode is on since {formats.clock(shadow['began_at'])} UTC: nothing leaves the system"
+        add(5, WARN, text, "/mails?status=withheld")
     if runs := known("runs"):
         for name, run in runs.items():
             if run and run["last_error"] and run["ended_at"] is None:
@@ -134,6 +137,7 @@ async def page(context: Context) -> Answer:
         "late_timers": ask(overview.late_timers),
         "unknown_prices": ask(overview.unknown_prices),
         "runs": ask(overview.runs),
+        "shadow": ask(overview.shadow),
         "lag": console.lag.data(),
         "processes": processes(console),
         "rate": ask(lambda connection: events.rate(connection, now - HOUR)),

@@ -27,6 +27,8 @@ ACTING: Mapping[str, str] = {
     "reconcile": "reconcile",
     "plans apply": "plans.apply",
     "import": "import",
+    "shadow begin": "shadow.begin",
+    "shadow end": "shadow.end",
     "rebuild": "rebuild",
     "adopt": "adopt",
     "erase": "customer.erase",
@@ -41,7 +43,7 @@ READING = frozenset(
     {
         *("event", "customer", "find", "status", "doctor", "mrr", "tap", "contract", "diff", "audit", "bench"),
         *("dead ls", "dead show", "brake ls", "mail ls", "mail show", "mail preview", "calls ls", "exports ls"),
-        *("plans check", "feed status", "feed ls", "feed secret", "console hash-password"),
+        *("plans check", "shadow report", "feed status", "feed ls", "feed secret", "console hash-password"),
     }
 )
 """They change nothing. `audit` stores only its own runs."""

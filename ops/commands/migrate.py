@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ops.commands.shadow import turn_on
 from ops.commands.terminal import database_or_exit, run_or_exit, say, say_json
 from sinks.postgres import migration
 
@@ -14,6 +15,9 @@ from sinks.postgres import migration
 def migrate(
     wait: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to wait for the database to answer.")] = 30.0,
     roles: Annotated[bool, typer.Option("--roles", help="Create the roles of the processes and grant them.")] = False,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Also turn shadow mode on: nothing leaves the system.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the revisions as JSON.")] = False,
 ) -> None:
     """Create or migrate the tables of the database for this version of the code.
@@ -26,12 +30,16 @@ def migrate(
     With --roles it creates a role for each process, which has only the rights that the process needs; this takes a user
     with CREATEROLE. Without it, roles that exist are granted their rights on new tables. docs/security.md lists them.
 
+    With --shadow a new system begins in shadow mode, before any process works; see `billing shadow`.
+
     Exits 1 if the database refuses a change, 2 if a setting is missing, 3 if the database does not answer.
     """
     settings = database_or_exit("migrate")
     migrated = run_or_exit(
         "migrate", lambda: migration.migrate(settings.database_url, wait_s=wait, creates_roles=roles)
     )
+    if shadow:
+        turn_on("migrate", settings)
     if as_json:
         say_json(asdict(migrated))
     elif migrated.before == migrated.after:
@@ -39,6 +47,8 @@ def migrate(
     else:
         say(f"schema billing: {migrated.before or 'nothing'} → {migrated.after}")
     if not as_json:
+        if shadow:
+            say("shadow mode is on: nothing leaves the system")
         for name, rows in migrated.backfilled.items():
             say(f"backfill {name}: {rows} rows")
         if roles:

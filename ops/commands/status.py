@@ -29,6 +29,7 @@ _PANELS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "unknown_prices": overview.unknown_prices,
     "runs": overview.runs,
     "scheduled": overview.scheduled,
+    "shadow": overview.shadow,
     "money_behind_failures": overview.money_behind_failures,
 }
 
@@ -106,6 +107,10 @@ def _logged(entry: dict[str, Any] | None) -> str:
 
 
 def _say(found: list[Concern], panels: dict[str, Any], schedules: list[dict[str, Any]]) -> None:
+    shadow = panels["shadow"]
+    if shadow is not None and shadow["is_on"]:
+        say(f"Shadow mode is on since {shadow['began_at']:%F %H:%M} UTC: nothing leaves the system.")
+        say("    billing shadow report")
     if not found:
         say("All is well.")
     for one in found:

@@ -35,6 +35,9 @@ def up(
         bool, typer.Option("--detach", help="Return when the system is ready; `billing down` stops it.")
     ] = False,
     analytics: Annotated[bool, typer.Option("--analytics", help="Also run analytics, for `billing mrr`.")] = False,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Turn shadow mode on before any process works: nothing leaves.")
+    ] = False,
 ) -> None:
     """Run the whole system on this machine: Kafka, Postgres, mailbox, gateway, workers, and all other processes.
 
@@ -46,7 +49,7 @@ def up(
     state_dir = state_dir.absolute()
     if brokers not in BROKERS:
         raise typer.BadParameter(f"{brokers}: --brokers must be {' or '.join(map(str, BROKERS))}")
-    command = _foreground(state_dir, workers, brokers, analytics=analytics)
+    command = _foreground(state_dir, workers, brokers, analytics=analytics, shadow=shadow)
     if Claim(state_dir).is_taken():
         fail("up", f"already running in {state_dir}; `billing down` stops it")
     if detach:
@@ -55,7 +58,7 @@ def up(
     if os.environ.get("STATE_DIR") != str(state_dir):
         # STATE_DIR in the environment of a process marks it as part of the system in that folder, this process too.
         os.execve(sys.executable, command, {**os.environ, "STATE_DIR": str(state_dir)})  # noqa: S606 - ourselves
-    system = System(state_dir, workers, say, analytics=analytics, brokers=brokers)
+    system = System(state_dir, workers, say, analytics=analytics, brokers=brokers, shadow=shadow)
     stop = threading.Event()
     with stop_on_exit(system):
         with exits("up", no=NOT_STARTED):
@@ -88,10 +91,10 @@ def down(state_dir: StateDir = Path(".billing")) -> None:
     say(f"Stopped {state_dir}" if was_running or left else f"Nothing is running in {state_dir}")
 
 
-def _foreground(state_dir: Path, workers: int, brokers: int, *, analytics: bool) -> list[str]:
+def _foreground(state_dir: Path, workers: int, brokers: int, *, analytics: bool, shadow: bool) -> list[str]:
     command = [sys.executable, "-m", "ops.cli", "up", "--state-dir", str(state_dir)]
     command += ["--workers", str(workers), "--brokers", str(brokers)]
-    return [*command, "--analytics"] if analytics else command
+    return [*command, *(["--analytics"] if analytics else []), *(["--shadow"] if shadow else [])]
 
 
 def _detach(state_dir: Path, command: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ops.doctor.adoption_checks import check_adoption
 from ops.doctor.config_checks import check_config, check_mails, check_schedules, check_secrets
 from ops.doctor.findings import Check
 from ops.doctor.kafka_checks import check_kafka
@@ -18,5 +19,6 @@ CHECKS = (
     Check("postgres", check_postgres, "start Postgres, or correct BILLING_DATABASE_URL: docs/operations.md"),
     Check("smtp", check_smtp, "start the mail server, or correct BILLING_SMTP_URL"),
     Check("stripe", check_stripe, "correct BILLING_STRIPE_API_KEY, or allow connections to Stripe's API"),
+    Check("adoption", check_adoption, "docs/going-live.md, From another handler"),
 )
 NAMES = tuple(check.name for check in CHECKS)

@@ -84,7 +84,7 @@ async def run(settings: Settings, config: Config, server: SmtpServer, composer: 
     metrics = MailMetrics()
     claimer = new_claimer()
     async with (
-        _mail_dispatcher(settings, config, server, composer, metrics, claimer) as mails,
+        mail_dispatcher(settings, config, server, composer, metrics, claimer) as mails,
         call_dispatcher(settings, config, metrics.registry, claimer=claimer, clock=utc_now) as calls,
         exporter(settings, metrics.registry, claimer=claimer, clock=utc_now) as exports,
         feed_dispatcher(settings, config, metrics.registry, claimer=claimer, clock=utc_now) as feed,
@@ -150,7 +150,7 @@ async def _woken(settings: Settings, outbox: DeclaredOutbox, loop: L) -> AsyncIt
 
 
 @asynccontextmanager
-async def _mail_dispatcher(
+async def mail_dispatcher(
     settings: Settings, config: Config, server: SmtpServer, composer: Composer, metrics: MailMetrics, claimer: str
 ) -> AsyncIterator[Dispatcher]:
     outbox = await Outbox.connect(settings.database_url, claimer=claimer, pool_size=SENDERS + 1)

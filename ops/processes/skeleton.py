@@ -12,6 +12,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ from ops.runtime.watchdog import Watchdog, end_at_once
 from schemas.settings import Mode, Settings
 from sinks.postgres.mode_check import check_mode
 from sinks.postgres.schema_check import SchemaCheck
+from sinks.postgres.shadow_watch import ShadowWatch
 
 log = structlog.get_logger(__name__)
 
@@ -97,13 +99,14 @@ class Process:
         """
         self._watchdog = watchdog = Watchdog(stuck, limit_s=self._settings.stuck_after_s, end=self._give_up)
         schema = SchemaCheck(self._settings.database_url)
+        shadow = ShadowWatch(self._settings.database_url)
         if has_ops_server:
             server = OpsServer(
                 self._settings.ops_host,
                 self._settings.ops_port,
                 {"schema": schema.trouble, **ready},
                 alive={**(alive or {}), "progress": watchdog.trouble},
-                notes=notes,
+                notes={**(notes or {}), "shadow": shadow.note},
                 registry=registry,
             )
             self.on_stop(server.stop)
@@ -121,6 +124,9 @@ class Process:
             await schema.until_ready(self.stopping)
             if mode is not None and not self.stopping.is_set():
                 await check_mode(self._settings.database_url, mode)
+            if not self.stopping.is_set():
+                watching = asyncio.create_task(shadow.run())
+                self.on_stop(partial(_cancel, watching))
 
     def watch(self) -> None:
         """Start the watchdog. Call it when the work begins; a start may take longer than the watchdog's limit."""
@@ -141,3 +147,8 @@ class Process:
             await self._stops.__aexit__(kind, error, trace)
         if error is None:
             log.info(f"{self.name}.stopped", action=f"{self.name}.stopped")
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

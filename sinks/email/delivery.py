@@ -10,10 +10,11 @@ from datetime import timedelta
 import structlog
 
 from schemas.timing import Timetable
-from sinks.email.message import Composer, QueuedMail, RecipientUnknown, UnsendableMail
+from sinks.email.message import ComposedMail, Composer, QueuedMail, RecipientUnknown, UnsendableMail
 from sinks.email.outbox import RECIPIENT_UNKNOWN
 from sinks.email.smtp import ConnectionLost, Deferred, MailRefused, RefusedForAll, ServerUnavailable, SmtpLink
-from sinks.outbox.verdicts import Done, Failed, NotTried, NotYet, Refused, RetryAt, Verdict
+from sinks.outbox.verdicts import Done, Failed, NotTried, NotYet, Refused, RetryAt, Verdict, Withheld
+from sinks.postgres.tables import HELD
 
 log = structlog.get_logger(__name__)
 
@@ -40,16 +41,9 @@ class MailSender:
             return Failed(f"{TRIES} tries ended without a result: the dispatcher stopped during each of them")
         if time.monotonic() + self.link.letter_timeout_s > mail.deadline:
             return NotTried()  # the claim could expire while the mail is being sent
-        try:
-            composed = self._composer.compose(mail, mail.now)
-        except RecipientUnknown:
-            return _without_recipient(mail)
-        except UnsendableMail as error:
-            return Failed(str(error))
-        except Exception as error:
-            # A bug triggered by this mail's data. The mail fails, which an operator sees; others continue.
-            log.exception("a mail cannot be composed", action="email.compose_failed", key=mail.key)
-            return Failed(f"cannot be composed: {type(error).__name__}")
+        composed = self._compose(mail)
+        if not isinstance(composed, ComposedMail):
+            return composed
         recipient = composed.recipient.addr_spec
         try:
             await self.link.ensure()
@@ -69,6 +63,25 @@ class MailSender:
             columns={"message_id": composed.message_id, "recipient": recipient},
             details={"to": composed.recipient.masked, "message_id": composed.message_id},
         )
+
+    def hold(self, mail: QueuedMail) -> Verdict:
+        """Compose `mail` in shadow mode. What cannot be sent has the same verdict as otherwise."""
+        composed = self._compose(mail)
+        if not isinstance(composed, ComposedMail):
+            return composed
+        return Withheld(HELD, {"recipient": composed.recipient.addr_spec})
+
+    def _compose(self, mail: QueuedMail) -> ComposedMail | NotYet | Failed:
+        try:
+            return self._composer.compose(mail, mail.now)
+        except RecipientUnknown:
+            return _without_recipient(mail)
+        except UnsendableMail as error:
+            return Failed(str(error))
+        except Exception as error:
+            # A bug triggered by this mail's data. The mail fails, which an operator sees; others continue.
+            log.exception("a mail cannot be composed", action="email.compose_failed", key=mail.key)
+            return Failed(f"cannot be composed: {type(error).__name__}")
 
     async def _after_loss(self, mail: QueuedMail, reason: str) -> Verdict:
         # If the server accepts a new connection at once, this mail caused the loss; otherwise the server is down.

@@ -72,6 +72,9 @@ class Dispatcher(OutboxLoop[QueuedMail]):
     async def deliver(self, row: QueuedMail, lane: int) -> Verdict:
         return await self._senders[lane].deliver(row)
 
+    async def hold(self, row: QueuedMail, lane: int) -> Verdict:
+        return self._senders[lane].hold(row)
+
     def with_data(self, row: QueuedMail, data: Mapping[str, Any]) -> QueuedMail:
         return replace(row, data=data)
 

@@ -71,6 +71,8 @@ class QueuedMail:
     deadline: float = math.inf
     status: str = "sending"
     last_error: str | None = None
+    is_shadow: bool = False
+    """Whether shadow mode was on at the claim."""
     customer_email: str | None = None
     customer_locale: str | None = None
     customer_name: str | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 import structlog
@@ -22,7 +23,7 @@ from sinks.exports.orders import CLAIM, ExportOrder, ExportOrders
 from sinks.exports.storage import Storage
 from sinks.outbox.loop import OutboxLoop, Pace
 from sinks.outbox.metrics import LoopMetrics
-from sinks.outbox.verdicts import Done, Failed, RetryAt, Verdict
+from sinks.outbox.verdicts import Done, Failed, RetryAt, Verdict, Withheld
 from sinks.postgres.outboxes import EXPORTS
 
 log = structlog.get_logger(__name__)
@@ -68,6 +69,14 @@ class Exporter(OutboxLoop[ExportOrder]):
             # An object store's library can raise any exception. One failed archive must not stop the loop.
             log.exception("an export failed", action="export.attempt_failed", export=row.key)
             return await self._again(row, f"{type(error).__name__}: {error}")
+
+    def leaves(self, row: ExportOrder) -> bool:
+        """An archive is made for the customer. The deletion of one is not held."""
+        return row.status is ExportStatus.WORKING
+
+    async def hold(self, row: ExportOrder, _lane: int) -> Verdict:
+        verdict = await super().hold(row, _lane)
+        return replace(verdict, columns={"location": None}) if isinstance(verdict, Withheld) else verdict
 
     def fields(self, row: ExportOrder) -> Mapping[str, object]:
         return {"event_id": row.event_id, "export": row.key, "customer": row.customer_id, "account": row.account}

@@ -57,6 +57,8 @@ class ExportOrder:
     last_error: str | None
     now: datetime
     deadline: float
+    is_shadow: bool = False
+    """Whether shadow mode was on at the claim."""
 
 
 class ExportOrders(Claims[ExportOrder]):

@@ -52,6 +52,8 @@ class QueuedNotification:
     now: datetime
     age: timedelta
     deadline: float
+    is_shadow: bool = False
+    """Whether shadow mode was on at the claim."""
 
 
 class Notifications(Claims[QueuedNotification]):

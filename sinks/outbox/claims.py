@@ -70,6 +70,8 @@ class Claimed(Protocol):
     def now(self) -> datetime: ...
     @property
     def deadline(self) -> float: ...
+    @property
+    def is_shadow(self) -> bool: ...
 
 
 C = TypeVar("C", bound=Claimed)
@@ -104,6 +106,7 @@ class Claims(ABC, Generic[C]):
         self.claimer = claimer
         self._claim = claim or self.queue.claim
         self._ahead = ahead
+        self.is_shadow = False
 
     @classmethod
     async def connect(
@@ -139,9 +142,14 @@ class Claims(ABC, Generic[C]):
                 yield connection
 
     async def has_due(self) -> bool:
-        """Return whether any row is due. `claim` may still return none: rows can be locked or not claimable yet."""
+        """Return whether any row is due. `claim` may still return none: rows can be locked or not claimable yet.
+
+        Also notes whether shadow mode is on, in `is_shadow`.
+        """
         with classified():
-            return bool(await self._pool.fetchval(self._sql.has_due, self._ahead()))
+            found = await self._pool.fetchrow(self._sql.has_due, self._ahead())
+        self.is_shadow = found is not None and found["is_shadow"]
+        return found is not None and found["due"]
 
     async def claim(self, limit: int) -> list[C]:
         """Claim up to `limit` due rows for the claim's duration. Each claim counts as a try."""
@@ -172,9 +180,12 @@ class Claims(ABC, Generic[C]):
         columns = columns or {}
         return await self._settle(row, self._sql.closed("failed", columns), error[:_LONGEST_ERROR], *columns.values())
 
-    async def withhold(self, row: C, reason: str) -> bool:
+    async def withhold(self, row: C, reason: str, columns: Mapping[str, object] | None = None) -> bool:
         """Mark the row as not delivered on purpose. Returns False if the claim was lost."""
-        return await self._settle(row, self._sql.closed("withheld", {}), reason[:_LONGEST_ERROR])
+        columns = columns or {}
+        return await self._settle(
+            row, self._sql.closed("withheld", columns), reason[:_LONGEST_ERROR], *columns.values()
+        )
 
     async def depth(self) -> Depth:
         with classified():
@@ -258,7 +269,7 @@ class Claims(ABC, Generic[C]):
 
     def _claimed(self, row: asyncpg.Record, deadline: float) -> dict[str, Any]:
         """Returns the fields that a claimed row of every outbox has, by name."""
-        names = ("event_id", "account", "customer_id", "attempts", "last_error")
+        names = ("event_id", "account", "customer_id", "attempts", "last_error", "is_shadow")
         key = {"key": row[self.queue.outbox.key], "now": row["claimed_at"], "deadline": deadline}
         return key | {name: row[name] for name in names}
 

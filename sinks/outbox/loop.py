@@ -1,6 +1,7 @@
 """The dispatcher loop of every outbox: concurrent lanes claim rows, deliver them and store the results until stopped.
 
     due? ─▶ other side reachable? ─▶ claim ─▶ still true? ─▶ deliver ─▶ store the verdict ─▶ log, count
+                                                          └─▶ in shadow mode: hold (sinks/postgres/shadow.py)
 
 An outbox adds `deliver(row) -> verdict`, its log fields and its metrics by a subclass. Row locks in Postgres keep lanes
 and dispatchers from claiming the same row. A crash repeats a delivery only if it happens between the other side's
@@ -28,8 +29,10 @@ from sinks.outbox.claims import Claimed, Claims
 from sinks.outbox.metrics import LoopMetrics
 from sinks.outbox.outage import Outage
 from sinks.outbox.refusals import HOLD, RUN, Refusals, answer_of, held_reason, was_refused_before
+from sinks.outbox.report import reported
 from sinks.outbox.truth import Truth
 from sinks.outbox.verdicts import Done, Failed, NotTried, NotYet, Refused, RetryAt, Verdict, Withheld
+from sinks.postgres.tables import HELD
 
 log = structlog.get_logger(__name__)
 
@@ -150,6 +153,14 @@ class OutboxLoop(ABC, Generic[R]):
     def fields(self, row: R) -> Mapping[str, object]:
         """Return the row's fields for the log: ids and kinds, no personal data."""
 
+    def leaves(self, _row: R) -> bool:
+        """Return whether a delivery of the row has an effect outside this system. Shadow mode holds only such rows."""
+        return True
+
+    async def hold(self, _row: R, _lane: int) -> Verdict:
+        """Return the verdict on a row in shadow mode: as `deliver`, without its effect."""
+        return Withheld(HELD)
+
     def kind(self, _row: R) -> str | None:
         """Return the label by which metrics count the row."""
         return None
@@ -201,7 +212,7 @@ class OutboxLoop(ABC, Generic[R]):
         self._looked()
         if not has_due:
             return False
-        if (reason := await self.reach(lane)) is not None:
+        if not self._claims.is_shadow and (reason := await self.reach(lane)) is not None:
             self._begin_outage(reason)
             return False
         if self._outage.is_on and not self._outage.is_refusal and self.reach_is_proof:
@@ -245,6 +256,8 @@ class OutboxLoop(ABC, Generic[R]):
                 return answer
             if answer is not None:
                 row = self.with_data(row, answer)
+        if row.is_shadow and self.leaves(row):
+            return await self.hold(row, lane)
         return await self.deliver(row, lane)
 
     def _judge(self, row: R, refused: Refused) -> Verdict:
@@ -275,7 +288,7 @@ class OutboxLoop(ABC, Generic[R]):
             case Failed():
                 return await self._claims.fail(row, verdict.reason, verdict.columns)
             case Withheld():
-                return await self._claims.withhold(row, verdict.reason)
+                return await self._claims.withhold(row, verdict.reason, verdict.columns)
             case NotTried():
                 if verdict.reason is not None:
                     self._begin_outage(verdict.reason, verdict.at_least)
@@ -312,29 +325,8 @@ class OutboxLoop(ABC, Generic[R]):
             "attempt": row.attempts,
             "ms": round(seconds * 1000, 1),
         }
-        match verdict:
-            case Done():
-                outcome, level = verdict.outcome or self._claims.queue.outbox.done, "info"
-                details |= verdict.details
-            case RetryAt():
-                outcome, level = "retried", "warning"
-                details |= {"next_attempt_at": (row.now + verdict.after).isoformat(), "reason": verdict.reason}
-            case NotYet():
-                outcome, level = verdict.outcome, "info"
-                details |= {"next_attempt_at": (row.now + verdict.after).isoformat(), "reason": verdict.reason}
-            case Failed():
-                outcome, level = "failed", "error"
-                details |= {"reason": verdict.reason}
-            case Withheld():
-                outcome, level = "withheld", "info"
-                details |= {"reason": verdict.reason}
-            case NotTried():
-                outcome, level = "given_back", "warning"
-                details |= {"reason": verdict.reason}
-            case Refused():
-                raise AssertionError("judged before")
-            case _:
-                assert_never(verdict)
+        outcome, level, more = reported(verdict, row.now, self._claims.queue.outbox.done)
+        details |= more
         if expected is not None:
             outcome, level = expected, "info"
         elif not kept:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
+from sinks.postgres import shadow
 from sinks.postgres.outboxes import Outbox
 
 
@@ -45,7 +46,9 @@ class Statements:
         can_be_claimed = f"status IN ({_listed(q.claimable or ('queued', busy))})"
         kind = f"($2::text IS NULL OR {q.outbox.kind} = $2)" if q.outbox.kind else "$2::text IS NULL"
         due = "next_attempt_at <= now() + $1::interval"
-        self.has_due = f"SELECT EXISTS (SELECT FROM {table} WHERE {can_be_claimed} AND {due})"
+        self.has_due = (
+            f"SELECT EXISTS (SELECT FROM {table} WHERE {can_be_claimed} AND {due}) AS due, {shadow.IS_ON} AS is_shadow"
+        )
         # The CTE locks each row before the update. Postgres may run a subquery twice, which would claim too many rows.
         self.claim = f"""
 WITH due AS (
@@ -56,7 +59,7 @@ WITH due AS (
     SET {q.on_claim or f"status = '{busy}'"}, claimed_by = $3, attempts = o.attempts + 1,
         next_attempt_at = now() + $1::interval + $4::interval
     FROM due WHERE o.{key} = due.{key}
-    RETURNING o.*, now() + $1::interval AS claimed_at
+    RETURNING o.*, now() + $1::interval AS claimed_at, {shadow.IS_ON} AS is_shadow
 )
 {q.read} ORDER BY {since}, {key}"""
         self._settle = (

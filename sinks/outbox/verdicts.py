@@ -49,6 +49,7 @@ class Withheld:
     """The row is not delivered on purpose. No alarm counts it, and only an operator can requeue it."""
 
     reason: str
+    columns: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,8 @@ SELECT (SELECT count(*) FROM billing.dead_letters WHERE status = 'open') AS open
        (SELECT coalesce(extract(epoch FROM now() - min(received_at)), 0) FROM billing.events
         WHERE outcome = 'waiting') AS oldest_waiting,
        (SELECT count(DISTINCT price_id) FROM billing.subscriptions
-        WHERE plan IS NULL AND price_id IS NOT NULL) AS unknown_prices
+        WHERE plan IS NULL AND price_id IS NOT NULL) AS unknown_prices,
+       EXISTS (SELECT FROM billing.shadow WHERE ended_at IS NULL) AS is_shadow
 """
 
 
@@ -51,6 +52,10 @@ class StoreGauges:
             registry=registry,
         )
 
+        self._shadow = Gauge(
+            "billing_shadow", "1 in shadow mode: nothing leaves the system, 0 otherwise.", registry=registry
+        )
+
     async def run(self, url: SecretStr, *, every_s: float = EVERY_S) -> None:
         """Updates the gauges every `every_s` seconds until cancelled. They keep their values during an outage."""
         while True:
@@ -69,3 +74,4 @@ class StoreGauges:
         self._waiting.set(row.waiting)
         self._oldest.set(float(row.oldest_waiting))
         self._prices.set(row.unknown_prices)
+        self._shadow.set(row.is_shadow)

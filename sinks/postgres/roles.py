@@ -47,8 +47,8 @@ class Role:
         return self.privileges(table) if schema == "billing" else self.figures
 
 
-_START = {"alembic_version": (SELECT,), "system_mode": (SELECT, INSERT, UPDATE)}
-"""What each process reads at its start: the revision, and the mode, which the first start notes."""
+_START = {"alembic_version": (SELECT,), "system_mode": (SELECT, INSERT, UPDATE), "shadow": (SELECT,)}
+"""What each process reads: the revision, the mode, which the first start notes, and whether anything may leave."""
 
 _NOT_THE_WORKERS = {
     "alembic_version",
@@ -64,6 +64,7 @@ _NOT_THE_WORKERS = {
     "outages",
     "rebuilds",
     "reconciliations",
+    "shadow",
 }
 
 _SENT = (SELECT, INSERT, UPDATE)
@@ -93,7 +94,7 @@ ROLES = (
         "dispatcher",
         "billing dispatcher: reads what mails and exports contain, and marks what it has sent",
         reads_all=True,
-        tables=_START | _NOTED | {"outages": ALL} | {outbox.name: _SENT for outbox in OUTBOXES},
+        tables=_START | _NOTED | {"outages": ALL, "shadow": _SENT} | {outbox.name: _SENT for outbox in OUTBOXES},
     ),
     Role(
         "scheduler",
@@ -131,7 +132,7 @@ ROLES = (
         | {"console_sessions": ALL, "console_actions": (SELECT, INSERT, UPDATE)}
         | dict.fromkeys(("dead_letters", "brakes", *(outbox.name for outbox in OUTBOXES)), (SELECT, UPDATE)),
     ),
-    Role("analytics", "billing analytics", figures=ALL, tables={"alembic_version": (SELECT,)}),
+    Role("analytics", "billing analytics", figures=ALL, tables={"alembic_version": (SELECT,), "shadow": (SELECT,)}),
     OPERATOR,
     Role("reader", "dashboards and questions", reads_all=True, figures=(SELECT,)),
 )

@@ -43,6 +43,8 @@ class QueuedCall:
     age: timedelta
     deadline: float
     event_created: datetime | None = None
+    is_shadow: bool = False
+    """Whether shadow mode was on at the claim."""
 
 
 class Calls(Claims[QueuedCall]):

@@ -55,6 +55,9 @@ class CallDispatcher(OutboxLoop[QueuedCall]):
     async def deliver(self, row: QueuedCall, _lane: int) -> Verdict:
         return await self._caller.make(row) if self._caller is not None else NotTried()
 
+    def leaves(self, row: QueuedCall) -> bool:
+        return row.method != "GET"
+
     def fields(self, row: QueuedCall) -> Mapping[str, object]:
         return {
             "event_id": row.event_id,

@@ -76,6 +76,11 @@ async def outages(connection: AsyncConnection) -> list[Found]:
     )
 
 
+async def shadow(connection: AsyncConnection) -> Found | None:
+    """Returns the newest shadow period with `is_on`, None if there was none."""
+    return await row(connection, "SELECT began_at, ended_at, ended_at IS NULL AS is_on FROM billing.shadow")
+
+
 async def runs(connection: AsyncConnection) -> Found:
     """Returns the newest `reconciliation` and `audit` run, each None without one."""
     return {

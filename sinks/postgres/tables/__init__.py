@@ -18,6 +18,7 @@ from sinks.postgres.tables.outboxes import (
     CALL_STATUSES,
     EMAIL_STATUSES,
     EXPORT_STATUSES,
+    HELD,
     NOTIFICATION_STATUSES,
     emails,
     exports,
@@ -38,6 +39,7 @@ from sinks.postgres.tables.runs import (
     imports,
     rebuilds,
     reconciliations,
+    shadow,
     system_mode,
 )
 from sinks.postgres.tables.state import (
@@ -60,6 +62,7 @@ __all__ = [
     "CALL_STATUSES",
     "EMAIL_STATUSES",
     "EXPORT_STATUSES",
+    "HELD",
     "LETTER_STATUSES",
     "NOTIFICATION_STATUSES",
     "OPEN_TIMER_STATUSES",
@@ -97,6 +100,7 @@ __all__ = [
     "positions",
     "rebuilds",
     "reconciliations",
+    "shadow",
     "stripe_calls",
     "subscriptions",
     "system_mode",

@@ -18,6 +18,9 @@ CALL_STATUSES = ("queued", "calling", "done", "failed", "suppressed", "withheld"
 NOTIFICATION_STATUSES = ("queued", "sending", "sent", "failed", "suppressed", "withheld")
 EXPORT_STATUSES = ("queued", "working", "done", "failed", "expired", "deleted", "suppressed", "withheld")
 
+HELD = "shadow: it would have left"
+"""The `last_error` of a row that shadow mode held (sinks/postgres/shadow.py)."""
+
 
 def delivery(
     name: str,
@@ -45,6 +48,7 @@ def delivery(
         Index(f"{name}_event", "event_id"),
         Index(f"{name}_{queued.removesuffix('_at')}", queued),
         Index(f"{name}_failed", queued, postgresql_where=sql("status = 'failed'")),
+        Index(f"{name}_held", queued, postgresql_where=sql(f"status = 'withheld' AND last_error = '{HELD}'")),
         one_of("status", *statuses),
     ]
 

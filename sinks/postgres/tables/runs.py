@@ -26,6 +26,16 @@ system_mode = Table(
     CheckConstraint("is_only", name="is_only_row"),
 )
 
+# Whether nothing may leave the system: at most one row, the newest shadow period (sinks/postgres/shadow.py).
+shadow = Table(
+    "shadow",
+    metadata,
+    Column("is_only", Boolean, primary_key=True, server_default=sql("true")),
+    time("began_at", null=False),
+    time("ended_at"),
+    CheckConstraint("is_only", name="is_only_row"),
+)
+
 # The runs of `billing reconcile`, one row per run and account. Events created in [window_from, cursor) are done: a run
 # that was killed resumes at the cursor. `scope` names the event types it was limited to, '' for all events.
 reconciliations = Table(

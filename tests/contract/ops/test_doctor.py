@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
 from pydantic import SecretStr
@@ -99,7 +100,7 @@ async def test_F8_a_whole_system_has_no_failure(doctor: Doctor) -> None:
     code, found = await doctor()
     assert {check: bad(found, check) for check in found} == {check: [] for check in found}
     assert code == 0
-    assert list(found) == ["config", "secrets", "mails", "schedules", "kafka", "postgres", "smtp", "stripe"]
+    assert list(found) == ["config", "secrets", "mails", "schedules", "kafka", "postgres", "smtp", "stripe", "adoption"]
     assert KEY not in str(found)
 
 
@@ -148,3 +149,28 @@ async def test_F8_a_key_of_the_other_mode_and_no_key(doctor: Doctor) -> None:
     assert "is a key of live mode" in bad(found, "stripe")[0]
     code, found = await doctor("--only", "stripe", STRIPE_API_KEY="")
     assert (code, found["stripe"][0]["status"]) == (0, "skipped")
+
+
+async def test_F8_the_steps_of_taking_over_are_named(
+    doctor: Doctor, stripe: ListingStripe, database: SecretStr
+) -> None:
+    async def adoption() -> list[tuple[str, str]]:
+        _, found = await doctor("--only", "adoption")
+        return [(one["status"], one["text"]) for one in found["adoption"]]
+
+    assert await adoption() == [("ok", "shadow mode is off"), ("ok", "there is nothing to import")]
+
+    stripe.lists["", "customers"] = [{"id": "cus_old", "object": "customer", "created": 1_700_000_000}]
+    connection = await asyncpg.connect(database.get_secret_value())
+    await connection.execute("INSERT INTO billing.shadow (began_at) VALUES (now())")
+    (shadow, missing, mails) = await adoption()
+    assert [status for status, _ in (shadow, missing, mails)] == ["warning"] * 3
+    assert shadow[1].startswith("shadow mode is on since")
+    assert missing[1] == "customers from before this system are at Stripe, and nothing was imported"
+
+    begun = "INSERT INTO billing.imports (account, since, started_at, part) VALUES ('', now(), now(), 'disputes')"
+    await connection.execute(begun)
+    assert (await adoption())[1][0] == "failed"
+    await connection.execute("UPDATE billing.imports SET ended_at = now(), covers_until = started_at")
+    assert (await adoption())[1][1].startswith("imported ")
+    await connection.close()

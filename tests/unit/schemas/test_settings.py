@@ -11,6 +11,7 @@ from schemas.process_settings import start_warnings
 from schemas.settings import InvalidSettings, Settings, load_settings
 
 SECRETS = {
+    "OLD_DATABASE_URL",
     "CONSOLE_TOKEN",
     "DATABASE_DIRECT_URL",
     "DATABASE_URL",

@@ -23,7 +23,7 @@ from tests.kits.rulekit import DAY, NOW, at
 # Tables without customer data. A new table is listed here, or belonging.py defines how its rows belong to a customer.
 IMPERSONAL = {
     *("backfills", "brakes", "reconciliations", "rebuilds", "rebuilt", "log_positions", "outages", "feed_destinations"),
-    *("database_identity", "system_mode", "positions"),
+    *("database_identity", "system_mode", "shadow", "positions"),
     *("audits", "audit_differences", "audit_objects", "imports"),
     *("console_sessions", "console_actions"),  # people who operate the system; addresses in filters are replaced
     "audit_log",  # addresses are replaced before they are written (sinks/postgres/audit_log.py)
