@@ -9,12 +9,13 @@ BROKERS ?= 1
 TESTERS ?= 2
 HISTORIES ?= 1000
 LIVES ?= 10000
+DRILL ?= 2000
 
 # The tests start hundreds of processes: each would compile the project's modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test unit services services-stop chart-tools check bench soak scale fuzz
+.PHONY: help install demo up down test unit services services-stop chart-tools check bench soak drill scale fuzz
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -67,6 +68,9 @@ soak: $(STAMP) ## Inject faults under load, then check every row (ARGS="--seed 7
 	BILLING_RANDOM_EXAMPLES=1 BILLING_EXAMPLES_TIMES=10 $(BIN)/pytest -s --timeout 0 tests/unit/streams/rules/test_histories.py tests/unit/streams/rules/test_payment_histories.py tests/unit/schemas/test_ordering.py
 	BILLING_LIVES=$(LIVES) $(BIN)/pytest -s --timeout 0 tests/unit/oracle/test_stripe_lives.py
 	$(BIN)/python -m tests.chaos.soak $(ARGS)
+
+drill: $(STAMP) ## Take over a business from another handler: import, shadow, switch (DRILL=2000 customers)
+	BILLING_DRILL=$(DRILL) $(BIN)/pytest -s --timeout 0 --durations=1 tests/contract/recovery/test_drill.py
 
 scale: $(STAMP) ## Stop and start workers and a broker under load, measure pauses (ARGS="--workers 1,2,4,2,1", --help)
 	$(BIN)/python -m tests.chaos.scale $(or $(ARGS),--restart-worker --kill-worker --own-group)

@@ -1,7 +1,8 @@
 """Extracts the fact from one record of `billing.events`. Most event types have none.
 
 Contents of `Fact.data` by kind:
-- subscription: `{status, currency, rates: [[price id, MRR as an exact fraction], …]}`, and `since` if it was imported
+- subscription: `{status, currency, rates: [[price id, MRR as an exact fraction], …]}`; `was`, the status before,
+  if it changed it (same_second.py); `since` if it was imported (imported.py)
 - invoice: the fields of Stripe's invoice that are needed, in a form that schemas/stripe/invoice.py reads, and `billed`
   if it was imported: what its lines say about the past (imported.py)
 - purchase: `{currency, amount, invoice}`
@@ -156,13 +157,15 @@ def _digest(key: str) -> str:
     return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _subscription(type_: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) -> FactData:
+def _subscription(type_: str, obj: Mapping[str, Any], previous: Mapping[str, Any]) -> FactData:
     subscription = BilledSubscription.model_validate(obj)
     status = SubscriptionStatus.CANCELED if type_ == _ENDED_TYPE else subscription.status
     if not subscription.is_collecting and status in (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE):
         status = SubscriptionStatus.PAUSED
     rates = [[item.price_id, str(monthly_rate(item))] for item in subscription.items]
-    return subscription.id, {"status": str(status), "currency": subscription.currency, "rates": rates}
+    was = previous.get("status")
+    changed = {"was": was} if isinstance(was, str) else {}
+    return subscription.id, {"status": str(status), "currency": subscription.currency, "rates": rates} | changed
 
 
 def _invoice(_type: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) -> FactData | None:

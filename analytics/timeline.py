@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from analytics.imported import with_history
 from analytics.rates import rounded
+from analytics.same_second import chained
 from schemas.figures import Fact, FactKind
 from schemas.settings import Config
 from schemas.statuses import SubscriptionStatus as Status
@@ -56,9 +57,9 @@ class Moment:
 
 
 def in_order(facts: Iterable[Fact]) -> list[Fact]:
-    """Returns the facts, one per event, sorted by second, rank and event id."""
+    """Returns the facts, one per event, sorted by second, rank, what a change says of the one before, and event id."""
     distinct = {fact.event_id: fact for fact in facts}
-    return sorted(distinct.values(), key=lambda fact: (fact.created, fact.rank, fact.event_id))
+    return chained(sorted(distinct.values(), key=lambda fact: (fact.created, fact.rank, fact.event_id)))
 
 
 def timeline(

@@ -31,7 +31,8 @@ OTHER_VARIABLES = frozenset(
         "BILLING_WEBHOOK_SECRET",
         "BILLING_WORKER_URL",
         "BILLING_REBUILD_URL",  # used in commands of the runbook
-        "BILLING_HISTORIES",  # the next three are read by the tests
+        "BILLING_DRILL",  # the next four are read by the tests
+        "BILLING_HISTORIES",
         "BILLING_TEST_SERVICES",
         "BILLING_TEST_SESSION",
     }

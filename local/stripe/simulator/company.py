@@ -33,6 +33,16 @@ class Company:
 
     def run(self) -> list[StripeEvent]:
         """Lives every life up to the end, and returns the events in the order in which they happened."""
+        self.begin()
+        self.live_until(self.until)
+        return self.stripe.events()
+
+    def live_until(self, moment: int) -> None:
+        """Lives up to this second. `begin` comes first."""
+        self.stripe.clock.advance(moment - self.stripe.clock.now)
+
+    def begin(self) -> None:
+        """Plans every life."""
         start = self.stripe.clock.now
         for number in range(1, self.customers + 1):
             name = f"person{number}"
@@ -44,8 +54,6 @@ class Company:
             for step in random_steps(self._chance, max(1, self.months * STEPS_A_MONTH)):
                 self._plan(life, moment, step)
                 moment += self._chance.choice(PAUSES_S)
-        self.stripe.clock.advance(self.until - start)
-        return self.stripe.events()
 
     def _plan(self, life: Life, moment: int, step: Step) -> None:
         if moment < self.until and step.name != "wait":

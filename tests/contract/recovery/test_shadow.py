@@ -64,6 +64,8 @@ class Rig:
         env: Mapping[str, str] = {
             "BILLING_DATABASE_URL": self.settings.database_url.get_secret_value(),
             "BILLING_CONFIG": str(ROOT / "config.example.toml"),
+            "BILLING_KAFKA_BOOTSTRAP": self.settings.kafka_bootstrap,
+            "BILLING_TOPIC_PREFIX": self.settings.topic_prefix,
         }
         ended = await asyncio.to_thread(billing, words, env)
         assert ended.returncode == code, ended.stdout + ended.stderr
@@ -112,12 +114,12 @@ async def test_nothing_of_any_outbox_leaves_and_all_of_it_is_reported(rig: Rig) 
     assert await rig.connection.fetchval("SELECT recipient FROM billing.emails WHERE email_key = 'receipt'")
     assert not written(rig.settings.exports_place)
 
-    report = orjson.loads(await rig.billing("shadow", "report", "--json", "--list", "mail"))
+    report = orjson.loads(await rig.billing("shadow", "report", "--json", "--list", "mail", "--since", "2026-01-01"))
     assert report["is_on"]
     assert {(one["outbox"], one["count"]) for one in report["held"]} == {(outbox.name, 1) for outbox in OUTBOXES}
     (mail,) = report["rows"]["emails"]
     assert (mail["email_key"], mail["recipient"]) == ("receipt", "jo@example.com")
-    shown = await rig.billing("shadow", "report", "--list", "calls")
+    shown = await rig.billing("shadow", "report", "--list", "calls", "--since", "2026-01-01")
     assert "payment-receipt" in shown
     assert "sample-path" in shown
     status = await rig.billing("status", code=1)
@@ -215,9 +217,9 @@ async def test_the_state_is_compared_with_the_old_systems(rig: Rig, tmp_path: Pa
     assert (compared["rows"], compared["same"], compared["without_key"], compared["repeated"]) == (5, 1, 1, 1)
     assert "4 rows differ" in await rig.billing("shadow", "report", "--against", str(file), *mapping, code=1)
 
-    await rig.connection.execute("CREATE TABLE old_subscriptions (id text, state text)")
+    await rig.connection.execute("CREATE TABLE public.old_subscriptions (id text, state text)")
     await rig.connection.execute(
-        "INSERT INTO old_subscriptions SELECT subscription_id, 'running' FROM billing.subscriptions"
+        "INSERT INTO public.old_subscriptions SELECT subscription_id, 'running' FROM billing.subscriptions"
     )
     table = ["--against-table", "old_subscriptions", "--key", "subscription_id=id", "--column", "status=state"]
     assert "4 rows differ" in await rig.billing("shadow", "report", *table, code=1)

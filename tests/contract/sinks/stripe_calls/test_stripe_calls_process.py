@@ -100,7 +100,11 @@ async def test_the_process_calls_reports_and_stops(desk: CallOutboxKit, env: dic
             await process.communicate()
     assert process.returncode == 0
     assert status == 503
-    assert orjson.loads(ready)["notes"] == {"stripe_calls": "on", "feed": "off: the config has no feed"}
+    assert orjson.loads(ready)["notes"] == {
+        "stripe_calls": "on",
+        "feed": "off: the config has no feed",
+        "shadow": "off",
+    }
     assert "billing_stripe_calls_enabled 1.0" in metrics
     assert "billing_stripe_calls_paused 1.0" in metrics
     assert "stripe.call_done" in err.decode()
