@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -48,6 +48,10 @@ _OWN_SERVERS = {
 """Settings for the servers started here. Those of the caller's environment are for other servers."""
 
 
+_SMTP = ("BILLING_SMTP_URL", "BILLING_SMTP_URL_FILE")
+_WEBHOOK_SECRETS = (WEBHOOK_SECRET, f"{WEBHOOK_SECRET}_FILE")
+
+
 class SystemNotStarted(BillingError):
     """A step of the start failed; the message names the step and ends with its output."""
 
@@ -67,8 +71,12 @@ class System:
         analytics: bool = False,
         brokers: int = 1,
         shadow: bool = False,
+        given: Mapping[str, str] | None = None,
     ) -> None:
-        """`shadow`: begin in shadow mode, in which nothing leaves the system."""
+        """`shadow`: begin in shadow mode, in which nothing leaves the system.
+
+        `given` is the caller's environment, if its mail server and webhook secret are used beside our own.
+        """
         self.state_dir = state_dir.absolute()
         self.mailbox_dir = self.state_dir / "mail"
         self.kafka = EmbeddedKafka(self.state_dir, brokers=brokers, say=say)
@@ -80,6 +88,7 @@ class System:
         self._workers = workers
         self._analytics = analytics
         self._shadow = shadow
+        self._given = given or {}
         self._console_token = secrets.token_urlsafe(32)
         self._say = say
         self._claim = Claim(self.state_dir)
@@ -113,6 +122,11 @@ class System:
         return f"{self.ops_url(name)}/metrics"
 
     @property
+    def has_foreign_mail_server(self) -> bool:
+        """Whether the caller's mail server is used. A shell that has read STATE_DIR/env names a mailbox of `up`."""
+        return "BILLING_MAILBOX_DIR" not in self._given and any(self._given.get(name) for name in _SMTP)
+
+    @property
     def config(self) -> Config:
         """The config that the processes use. Raises InvalidSettings."""
         return load_config(self._config_path())
@@ -134,8 +148,9 @@ class System:
         self.postgres.start()
         if self.postgres.process is not None:
             self._supervisor.watch(self.postgres.process)
-        mailbox = self._mailbox()
-        self._supervisor.run(mailbox)
+        mailboxes = [] if self.has_foreign_mail_server else [self._mailbox()]
+        for mailbox in mailboxes:
+            self._supervisor.run(mailbox)
         self.env = self._environment(secret)
         write_env(self.state_dir, self.env)
         self._run("migrate", *(["--shadow"] if self._shadow else []))
@@ -153,7 +168,7 @@ class System:
         ]
         for child in children:
             self._supervisor.run(child)
-        for child in (mailbox, *children):
+        for child in (*mailboxes, *children):
             self._supervisor.wait_ready(child, timeout=READY_TIMEOUT)
         for child in children:
             if (reason := self._supervisor.held_by(child)) is not None:
@@ -197,7 +212,6 @@ class System:
         return Path(given).absolute() if given else own_config(self.state_dir)
 
     def _environment(self, secret: str) -> dict[str, str]:
-        smtp = kept_port(self.state_dir, "mailbox")
         inherited = {
             key: os.environ[key] for name in Settings.model_fields if (key := f"BILLING_{name.upper()}") in os.environ
         }
@@ -210,7 +224,7 @@ class System:
             **_OWN_SERVERS,
             "BILLING_KAFKA_BOOTSTRAP": self.kafka.bootstrap,
             "BILLING_DATABASE_URL": self.postgres.url,
-            "BILLING_SMTP_URL": f"smtp://127.0.0.1:{smtp}",
+            **self._mail_server(),
             "BILLING_CONFIG": str(self._config_path()),
             "BILLING_REPLICATION_FACTOR": str(len(self.kafka.nodes)),
             "BILLING_GATEWAY_HOST": "127.0.0.1",
@@ -232,6 +246,11 @@ class System:
             "BILLING_MAILBOX_DIR": str(self.mailbox_dir),
         }
 
+    def _mail_server(self) -> dict[str, str]:
+        if self.has_foreign_mail_server:
+            return {name: self._given.get(name, "") for name in _SMTP}
+        return {"BILLING_SMTP_URL": f"smtp://127.0.0.1:{kept_port(self.state_dir, 'mailbox')}"}
+
     def _mailbox(self) -> Child:
         port = kept_port(self.state_dir, "mailbox")
         argv = [sys.executable, "-m", "local.stack.mailbox", "--port", str(port), "--dir", str(self.mailbox_dir)]
@@ -239,10 +258,17 @@ class System:
 
     def _gateway(self) -> Child:
         port, ops_port = (kept_port(self.state_dir, name) for name in ("gateway", "gateway-ops"))
+        # The secret of `stripe listen` beside the config's own, which the gateway reads from there.
+        secrets_given = {name: self._given[name] for name in _WEBHOOK_SECRETS if self._given.get(name)}
         return Child(
             "gateway",
             [*_BILLING, "gateway"],
-            {**self._environment_of("gateway"), "BILLING_OPS_HOST": "127.0.0.1", "BILLING_OPS_PORT": str(ops_port)},
+            {
+                **self._environment_of("gateway"),
+                **secrets_given,
+                "BILLING_OPS_HOST": "127.0.0.1",
+                "BILLING_OPS_PORT": str(ops_port),
+            },
             ready=f"http://127.0.0.1:{ops_port}/readyz",
             cwd=_ROOT,
             port=port,

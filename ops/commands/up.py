@@ -43,6 +43,9 @@ def up(
 
     Example: billing up --workers 2 --detach && set -a && . .billing/env
 
+    With BILLING_SMTP_URL mails go to that server, such as Mailpit, in place of a mailbox of its own. With
+    BILLING_WEBHOOK_SECRET the gateway also takes events of `stripe listen --forward-to URL`, whose secret that is.
+
     Ctrl-C stops all processes; data is kept. Exits 1 if the system cannot start or is already running, 2 if a setting
     is invalid.
     """
@@ -58,12 +61,17 @@ def up(
     if os.environ.get("STATE_DIR") != str(state_dir):
         # STATE_DIR in the environment of a process marks it as part of the system in that folder, this process too.
         os.execve(sys.executable, command, {**os.environ, "STATE_DIR": str(state_dir)})  # noqa: S606 - ourselves
-    system = System(state_dir, workers, say, analytics=analytics, brokers=brokers, shadow=shadow)
+    system = System(state_dir, workers, say, analytics=analytics, brokers=brokers, shadow=shadow, given=os.environ)
     stop = threading.Event()
     with stop_on_exit(system):
         with exits("up", no=NOT_STARTED):
             system.start()
-        say(f"Mails are in {system.mailbox_dir}, logs in {state_dir / 'logs'}; Ctrl-C stops the system")
+        mails = (
+            "Mails leave by BILLING_SMTP_URL"
+            if system.has_foreign_mail_server
+            else f"Mails are in {system.mailbox_dir}"
+        )
+        say(f"{mails}, logs in {state_dir / 'logs'}; Ctrl-C stops the system")
         for number in _END_SIGNALS:
             signal.signal(number, lambda *_: stop.set())
         stop.wait()
