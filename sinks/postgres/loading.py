@@ -177,8 +177,6 @@ async def load(connection: Connection, refs: References, *, queries: Mapping[typ
     if customers:
         stored = await _rows(connection, queries[Customer], Customer, *_pairs(customers))
     named = refs.users | {(row.account, row.user_id) for row in stored if row.user_id}
-    linked = await _linked(connection, named, besides=customers) if named else []
-    stored = sorted([*stored, *linked], key=lambda row: row.key)
     users = named | {(account, User.id_of(account, id_)) for account, id_ in customers}
     members = [account for account, _ in sorted(customers, key=lambda ref: Organization.id_of(*ref))]
 
@@ -191,6 +189,9 @@ async def load(connection: Connection, refs: References, *, queries: Mapping[typ
     for kind, is_reached, arguments in plan:
         if is_reached:
             stored += await _rows(connection, queries[kind], kind, *arguments)
+    # After the locks of their users: so the addresses of these customers are those of the transactions before.
+    linked = await _linked(connection, named, besides=customers) if named else []
+    stored += linked
     stored += await _subscriptions_of(connection, linked, besides={row.key for row in stored})
     links, payments = await load_payments(connection, refs.payments, queries=queries)
     stored += [*links, *payments]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import orjson
 
 from local.stripe.builder import ApiShape, Json
-from local.stripe.simulator.books import AccountSettings, Books, StripeEvent
+from local.stripe.simulator.books import DAY_S, AccountSettings, Books, StripeEvent
 from local.stripe.simulator.lives import Life, Step
 from local.stripe.simulator.prices import PLANS
 from local.stripe.simulator.render import rendered
@@ -18,10 +18,16 @@ from local.stripe.simulator.stripe import SimulatedStripe
 from schemas.effects import SETTLE_A_TIE
 from schemas.refetch import refetched_event
 from schemas.settings import Config, Plan, Rules
+from schemas.state import Customer, User
 from streams.rules.catalog import rule_of
+from streams.rules.customers.cancellation import ERASE, WIN_BACK
+from streams.rules.payments.card_expiry import CARD_EXPIRING
 from tests.kits.paymentkit import AT_ONCE, PatientWorld
+from tests.oracle.people import card_faults, leaving_faults, user_faults
 from tests.oracle.stripe_books import disagreements
 
+ERASED_BY_S = 62 * DAY_S
+"""After the end of a life: the erasure of a customer may follow that of another customer of the same user."""
 START = 1_767_225_600
 CONFIG = Config(
     # Stripe is not asked to change anything: the simulated Stripe decides alone.
@@ -114,7 +120,21 @@ def differences(course: Course) -> list[str]:
     stripe, world = lived(course)
     found = [line for books in stripe.accounts.values() for line in disagreements(world.rows, books, CONFIG)]
     found += [f"{event['type']} {event['id']} still waits" for event in world.waiting]
-    return found + mail_faults(world, stripe.accounts[course.account])
+    found += mail_faults(world, stripe.accounts[course.account])
+    return found + people_faults(world, stripe)
+
+
+def people_faults(world: PatientWorld, stripe: SimulatedStripe) -> list[str]:
+    """Fires the timers of those who left and of cards, as if nothing more happened, and returns what they did wrong."""
+    books = [one for one in stripe.accounts.values() if one.objects["customer"]]
+    found = [line for one in books for line in user_faults(world.rows(User), one)]
+    world.fire(CARD_EXPIRING)  # before the erasures, which only in the store cancel these timers
+    world.fire(WIN_BACK, ERASE, until=stripe.clock.now + ERASED_BY_S)
+    mails = list(world.emails.values())
+    for one in books:
+        found += leaving_faults(mails, world.rows(Customer), one)
+        found += card_faults(mails, one)
+    return found
 
 
 def mail_faults(world: PatientWorld, books: Books) -> list[str]:

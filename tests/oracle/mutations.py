@@ -19,12 +19,15 @@ import schemas.version
 import streams.rules.payments.refund_total
 import streams.rules.payments.row
 from schemas.event import Event
+from schemas.known import Known
 from schemas.settings import Config, DunningStep
-from schemas.state import Payment, Subscription
+from schemas.state import Customer, Payment, PaymentMethod, Subscription, User
 from schemas.stripe.invoice import StripeInvoice
 from schemas.version import Version
 from streams.rules import subscription_row
+from streams.rules.customers import account
 from streams.rules.invoices import dunning
+from streams.rules.payments import card_expiry
 from streams.rules.payments.row import invoice_changed
 from streams.rules.subscriptions import invoice_facts, same_second
 
@@ -126,6 +129,30 @@ def the_smallest_plan_counts(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Config, "size_of_plan", lambda _config, _plan_id: 0)
 
 
+def another_customer_does_not_count(patch: pytest.MonkeyPatch) -> None:
+    """Before: who has another Stripe customer with a running subscription was won back and erased (B4)."""
+    replace_everywhere(patch, account.is_in_use_by_another, lambda _known, _customer: False)
+    replace_everywhere(patch, account.subscriptions_of_user, lambda _known, _customer: [])
+
+
+def the_last_customer_names_the_user(patch: pytest.MonkeyPatch) -> None:
+    """Before: a user had the address of the customer whose event came last, also none."""
+
+    def user_with_address(known: Known, user_id: str, customer: Customer) -> User:
+        return User(account=customer.account, user_id=user_id, email=customer.email)
+
+    replace_everywhere(patch, account.user_with_address, user_with_address)
+
+
+def the_default_card_is_announced(patch: pytest.MonkeyPatch) -> None:
+    """Before: the expiry of the customer's default was announced, also if the subscription has its own card (C6)."""
+
+    def is_in_use(known: Known, customer: Customer, row: PaymentMethod) -> bool:
+        return row.detached_at is None and customer.default_payment_method == row.payment_method_id
+
+    patch.setattr(card_expiry, "_is_in_use", is_in_use)
+
+
 REVERTED: tuple[Mutation, ...] = (
     any_invoice_moves_the_status,
     the_first_item_decides,
@@ -133,6 +160,9 @@ REVERTED: tuple[Mutation, ...] = (
     voided_invoices_stay_pending,
     the_first_decline_is_final,
     ties_go_by_id,
+    another_customer_does_not_count,
+    the_last_customer_names_the_user,
+    the_default_card_is_announced,
 )
 """Each takes back a correction: the rules do again what they did before it."""
 

@@ -10,7 +10,11 @@ from local.stripe.simulator.refunds import refund, refundable
 
 class MoneySteps(Person):
     def buy(self) -> bool:
+        """As a customer, as a guest, or as a new customer who never subscribes."""
         customer = self.customer() if self.chance(0.8) else None
+        if customer is None and self.own:
+            customer = customers.create_customer(self.books, email=self.address(), name=self.name, user=self.user)
+            self.own.append(customer["id"])
         is_debit = customer is not None and self.chance(0.3)
         method = (
             customers.attach_debit(self.books, customer, self.random.choice(["ok", "declined"]), default=False)
@@ -21,7 +25,7 @@ class MoneySteps(Person):
             self.books,
             self.random.choice([4900, 0, 700]),
             self.random.choice(["eur", "jpy", "kwd"]),
-            email=f"{self.mailbox}@example.com",
+            email=(customer or {}).get("email") or self.address(),
             customer=customer,
             user=self.user if customer else None,
             method=method,
@@ -42,12 +46,13 @@ class MoneySteps(Person):
     # -- the customer and their cards ----------------------------------------------------------------------------
 
     def rename(self) -> bool:
-        customer = self.customer()
-        if customer is None:
-            return False
+        """Any of the person's customers, not only the newest."""
         email = self.random.choice([None, f"{self.mailbox}.new@example.com", f"{self.mailbox}@example.com"])
-        customers.update_customer(self.books, customer, email=email, name=self.random.choice(["Ada Vo", "Ada Ltd"]))
-        return True
+        name = self.random.choice(["Ada Vo", "Ada Ltd"])
+        customer = self.pick(self.customers())
+        if customer is not None:
+            customers.update_customer(self.books, customer, email=email, name=name)
+        return customer is not None
 
     def change_card(self) -> bool:
         customer = self.customer()

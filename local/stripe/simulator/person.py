@@ -36,9 +36,17 @@ class Person:
     def pick(self, found: Sequence[Json]) -> Json | None:
         return self.random.choice(found) if found else None
 
+    def customers(self) -> list[Json]:
+        """This person's customers that are not deleted, oldest first."""
+        return [self.books.get("customer", id_) for id_ in self.own if not customers.is_deleted(self.books, id_)]
+
     def customer(self) -> Json | None:
-        present = [id_ for id_ in self.own if not customers.is_deleted(self.books, id_)]
-        return self.books.get("customer", present[-1]) if present else None
+        present = self.customers()
+        return present[-1] if present else None
+
+    def address(self) -> str:
+        """The address that a new customer of this person has: a person may use several."""
+        return f"{self.mailbox}{len(self.own) + 1 if self.own else ''}@example.com"
 
     def of(self, kind: str, *statuses: str) -> list[Json]:
         found = [one for id_ in self.own for one in self.books.of(kind, id_)]

@@ -27,12 +27,11 @@ class SubscriptionSteps(Person):
         known = self.customer() if self.chance(0.7) else None
         if known is not None and known["currency"] not in (None, currency):
             return False
-        email = f"{self.mailbox}@example.com"
         declined = self.random.choice([0, 0, 0, 1, 2])
         subscription = checkout.subscribe(
             self.books,
             items,
-            email=email,
+            email=(known or {}).get("email") or self.address(),
             name=self.name,
             user=self.user,
             customer=known,
@@ -53,9 +52,7 @@ class SubscriptionSteps(Person):
         items, currency = self._items()
         customer = self.customer()
         if customer is None:
-            customer = customers.create_customer(
-                self.books, email=f"{self.mailbox}@example.com", name=self.name, user=self.user
-            )
+            customer = customers.create_customer(self.books, email=self.address(), name=self.name, user=self.user)
             self.own.append(customer["id"])
         if customer["currency"] not in (None, currency):
             return False

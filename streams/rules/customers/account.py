@@ -125,8 +125,19 @@ def save_customer_and_derived(known: Known, customer: Customer, *changed: Subscr
     effects += [Save(row) for row in changed if row != known.subscription(row.account, row.subscription_id)]
     subscriptions = subscriptions_with(known, customer, *changed)
     if subscriptions:
-        effects += _organize(known, before, customer, subscriptions)
-    return effects
+        return effects + _organize(known, before, customer, subscriptions)
+    return effects + _readdress(known, before, customer)
+
+
+def _readdress(known: Known, before: Customer | None, customer: Customer) -> list[Effect]:
+    """Saves the users that the customer is or was linked to, and who exist because of another of their customers."""
+    linked = {row.user_id for row in (before, customer) if row is not None and row.user_id is not None}
+    users = [
+        user_with_address(known, user_id, customer)
+        for user_id in sorted(linked)
+        if known.user(customer.account, user_id) is not None
+    ]
+    return [Save(user) for user in users if user != known.user(user.account, user.user_id)]
 
 
 def _organize(

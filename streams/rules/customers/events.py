@@ -128,12 +128,28 @@ def _profile(event: CustomerEvent, known: Known) -> list[Effect]:
     customer = with_default(known, customer, received.default_payment_method, new_version)
     customer = link_user(customer, event, received.user_id)
     effects = save_customer_and_derived(known, customer)
-    if is_tie(before.default_version, new_version) and before.last_default != received.default_payment_method:
-        path = f"/v1/customers/{customer.customer_id}"  # two defaults within one second
+    if _is_undecided(before, event):
+        path = f"/v1/customers/{customer.customer_id}"
         effects.append(ask_stripe(event, path, customer.customer_id, customer.customer_id))
     if customer.profile_version == before.profile_version and is_older(event.version, before.profile_version):
         effects.append(NoteStale(f"{customer.customer_id} already has a newer version"))
     return effects
+
+
+def _is_undecided(before: Customer, event: CustomerEvent) -> bool:
+    """Whether another event of the same second set one of the event's fields to another value."""
+    received = event.object
+    default, profile = _version_of(event, DEFAULT_FIELDS), _version_of(event, PROFILE_FIELDS)
+    address = _version_of(event, ADDRESS_FIELDS)
+    return (
+        (is_tie(before.default_version, default) and before.last_default != received.default_payment_method)
+        or (
+            is_tie(before.profile_version, profile)
+            and (before.email, before.locale) != (received.email, received.locale)
+        )
+        or (is_tie(name_version(before), profile) and before.name != received.name)
+        or (is_tie(before.address_version, address) and before.address != received.address)
+    )
 
 
 def _with_profile(row: Customer, event: CustomerEvent) -> Customer:

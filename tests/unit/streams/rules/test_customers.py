@@ -132,3 +132,14 @@ def test_C11_two_updates_of_one_second_change_different_fields(make: StripeEvent
     ]
     row = RulesWorld().apply(*(events if is_first else [events[0], events[2], events[1]])).customer()
     assert (row.email, row.name, row.default_payment_method) == ("new@example.com", "New", "pm_1")
+
+
+def test_D2_two_values_of_one_second_are_settled_by_stripe(make: StripeEvents) -> None:
+    """Which of two addresses (or names) of one second is the present one, only Stripe knows; equal ones are no tie."""
+    first = updated(make, NOW + 9, {"email": "jane@example.com"}, email="one@example.com")
+    second = updated(make, NOW + 9, {"email": "one@example.com"}, email="two@example.com")
+    for events in ((first, second), (second, first)):
+        world = RulesWorld().apply(created(make), *events)
+        assert [call.path for call in world.calls.values()] == ["/v1/customers/cus_1"]
+    same = updated(make, NOW + 9, {"email": "old@example.com"}, email="one@example.com")
+    assert RulesWorld().apply(created(make), first, same).calls == {}
