@@ -109,6 +109,11 @@ class StripeInvoice(StripeObject):
         """Whether the invoice was never finalized, so that no one was asked to pay it. Very old events lack it."""
         return self.status == "draft"
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether Stripe no longer asks for it: it was voided or marked uncollectible. The latter may still be paid."""
+        return self.status in ("void", "uncollectible")
+
 
 _AS_SENT = (
     "id",

@@ -80,13 +80,17 @@ class PatientWorld(RulesWorld):
         return self.rows(Timer)
 
     def state(self) -> dict[str, Any]:
-        """Like RulesWorld's, without the reminders of deadlines that a dispute no longer has: they send nothing."""
+        """Like RulesWorld's, without timers that send nothing: of a dispute's or a card's former date."""
         kinds: list[type[Row]] = [PaymentMethod, Dispute, PaymentLink]
         state = RulesWorld.state(self) | {kind.__name__: {row.key: row for row in self.rows(kind)} for kind in kinds}
         deadlines = {row.due_by.isoformat() for row in self.rows(Dispute) if row.due_by is not None}
+        expiries = {
+            f"{row.payment_method_id}:{row.exp_year}-{row.exp_month or 0:02d}" for row in self.rows(PaymentMethod)
+        }
         timers = {
             key: (due_at, data)
             for key, (due_at, data) in state["pending timers"].items()
-            if not key.startswith("dispute-due") or data["due_by"] in deadlines
+            if not (key.startswith("dispute-due") and data["due_by"] not in deadlines)
+            if not (key.startswith("card-expiring") and ":".join(key.split(":")[2:4]) not in expiries)
         }
         return state | {"pending timers": timers}

@@ -62,7 +62,10 @@ def on_paid(event: InvoiceEvent, known: Known) -> list[Effect]:
 
 @stream.on("invoice.payment_failed", model=StripeInvoice, refer=refer, rank=INVOICE_FAILED)
 def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
-    """C2 and C3. An invoice that is already paid, or has failed again since, is neither marked as failed nor dunned."""
+    """C2 and C3. An invoice that is already paid, or has failed again since, is neither marked as failed nor dunned.
+
+    A written-off invoice can still be tried. That changes neither the subscription nor what is mailed.
+    """
     invoice, customer = event.object, customer_of(event, known)
     steps = known.config.rules.dunning
     step = dunning.step_of(steps, invoice)
@@ -82,10 +85,10 @@ def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
     if customer is None:
         return effects
     row = subscription_of(event, known, customer)
-    if row is not None:
+    if row is not None and not invoice.is_closed:
         row = apply_invoice_failed(row, event, is_settled=payment.status in PAID, config=known.config)
     effects += save_customer_and_derived(known, customer, *_some(row))
-    if payment.status in PAID or payment.closed_at is not None:
+    if payment.status in PAID or payment.closed_at is not None or invoice.is_closed:
         return effects
     # Also after an end: the reminder checks the state when it fires, so the order of the two events does not matter.
     effects += dunning.reminders(known, event, customer, before, payment)

@@ -35,9 +35,10 @@ def timer_keys(account: str, card: StripePaymentMethod) -> set[str]:
 
 
 def remind(known: Known, row: PaymentMethod, card: StripePaymentMethod) -> list[Effect]:
-    """Brings the timers in line with the row: sets them, moves them with the expiry, or cancels them with the card.
+    """Sets the timers of the row's expiry, and cancels all with the card.
 
-    A late event with an older expiry sets no timers; the newer event has set them.
+    Those of an earlier expiry stay and send nothing: a cancelled timer would be missing if the card got that expiry
+    again. A late event with an older expiry sets no timers; the newer event has set them.
     """
     wanted = {timer.key: timer for timer in _timers(row, card.created)}
     is_current = (row.exp_year, row.exp_month) == (card.exp_year, card.exp_month)
@@ -48,7 +49,7 @@ def remind(known: Known, row: PaymentMethod, card: StripePaymentMethod) -> list[
             for timer in known.timers_of(row.account, row.customer_id)
             if timer.kind == CARD_EXPIRING and timer.subject == row.payment_method_id
         }
-        if present - wanted.keys():
+        if present and not wanted:
             effects.append(
                 CancelTimers(
                     account=row.account,

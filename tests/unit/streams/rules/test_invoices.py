@@ -254,6 +254,20 @@ def test_C3_only_a_voided_invoice_is_no_longer_due(make: StripeEvents) -> None:
     assert after("invoice.marked_uncollectible").payment_failed_at == at(NOW + DAY)
 
 
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
+def test_C2_a_failed_try_of_a_written_off_invoice_changes_no_status(make: StripeEvents, order: tuple[int, ...]) -> None:
+    """Writing off the latest invoice makes the subscription active at Stripe; a later decline changes nothing."""
+    active = make.subscription(start=NOW, latest_invoice="in_1")
+    events = [
+        closed(make, NOW + DAY, "invoice.marked_uncollectible"),
+        make.event("customer.subscription.updated", active, NOW + DAY, previous={"status": "past_due"}),
+        failed(make, NOW + 9 * DAY, 5, None, status="uncollectible"),
+    ]
+    world = RulesWorld().apply(subscribed(make), failed(make, NOW + 60), *(events[one] for one in order))
+    assert (world.subscription().status, world.organization().status) == ("active", "active")
+    assert [mail for mail in world.emails.values() if mail.template in ("payment-urgent", "payment-final")] == []
+
+
 def test_C3_a_written_off_invoice_may_still_be_paid(make: StripeEvents) -> None:
     events = [failed(make, NOW), closed(make, NOW + DAY, "invoice.marked_uncollectible"), paid(make, NOW + 2 * DAY)]
     for order in itertools.permutations(events):

@@ -145,11 +145,16 @@ def test_C6_a_card_that_ends_in_december(make: StripeEvents) -> None:
     assert max(timer.due_at for timer in world.pending().values()) == datetime(2027, 12, 25, tzinfo=UTC)
 
 
-def test_C6_a_new_expiry_moves_the_timers(make: StripeEvents) -> None:
+def test_C6_a_new_expiry_is_announced_and_the_former_is_not(make: StripeEvents) -> None:
+    world = PatientWorld().apply(attached(make), updated(make, NOW + DAY, (2029, 4))).fire()
+    assert [email.data["exp_year"] for email in world.emails.values()] == [2029, 2029]
+
+
+def test_C6_an_expiry_that_a_card_has_again_is_announced(make: StripeEvents) -> None:
+    """Also if the second of two events in one second, which Stripe settles, had another expiry."""
     world = PatientWorld().apply(attached(make), updated(make, NOW + DAY, (2029, 4)))
-    assert {timer.due_at.year for timer in world.pending().values()} == {2029}
-    assert len(world.fire().emails) == 2
-    assert {email.data["exp_year"] for email in world.emails.values()} == {2029}
+    world.apply(updated(make, NOW + 2 * DAY, (2027, 4))).fire()
+    assert [email.data["exp_year"] for email in world.emails.values()] == [2027, 2027]
 
 
 def test_C6_another_default_stops_the_second_step(make: StripeEvents) -> None:
