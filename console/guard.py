@@ -134,11 +134,6 @@ async def person_of(request: web.Request, console: Console) -> Person | None:
     return person
 
 
-def _needs(route: Route, person: Person) -> str:
-    needed = LEAST_ROLE[route.action]
-    return f"Role {needed.label if needed else 'none'} is needed to {route.action}; you have {person.role.label}."
-
-
 def _sign_in_first(request: web.Request) -> web.StreamResponse:
     if request.method in _SAFE and "text/html" in request.headers.get("Accept", ""):
         return web.Response(

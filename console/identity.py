@@ -11,8 +11,9 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from console import passwords
+from console.tries import Tries
 from schemas.console_settings import ConsoleConfig, ConsoleProxy, Role
-from schemas.errors import BillingError, StoreUnavailable
+from schemas.errors import StoreUnavailable
 from sinks.postgres.console_sessions import ConsoleSessions, StoredSession
 
 BY_LINK = " (link)"
@@ -25,7 +26,6 @@ _OUTAGE_S = 900.0
 """Seconds for which a known session stays valid while Postgres does not answer, so that every page can say so."""
 
 _MOST_KEPT = 1000
-_TRIES, _TRIES_S = 10, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,6 @@ class Person:
     role: Role
 
 
-class TooManyTries(BillingError):
-    """Ten passwords were wrong within a minute."""
-
-
 class SignIn:
     """Starts, finds and ends sessions. Postgres keeps them, so they survive a restart and can be ended."""
 
@@ -47,8 +43,7 @@ class SignIn:
         self._config = config
         self._sessions = sessions
         self._kept: dict[str, tuple[float, StoredSession]] = {}
-        self._wrong: list[float] = []
-        self._hashing = asyncio.Semaphore(2)
+        self._tries = Tries()
 
     @property
     def lasts(self) -> timedelta:
@@ -63,24 +58,20 @@ class SignIn:
         found = await self._sessions.use_link(token)
         return await self._sessions.begin(found.who, found.role, self.lasts) if found is not None else None
 
-    async def with_password(self, name: str, password: str) -> str | None:
+    async def with_password(self, name: str, password: str, *, peer: str) -> str | None:
         """Returns a session's token, None if name or password is wrong. Raises StoreUnavailable, TooManyTries.
 
         An unknown name takes as long as a wrong password.
         """
-        now = time.monotonic()
-        self._wrong = [at for at in self._wrong if at > now - _TRIES_S]
-        if len(self._wrong) >= _TRIES:
-            raise TooManyTries
         user = self._config.users.get(name)
         hashed = user.password.get_secret_value() if user is not None else _no_one()
-        async with self._hashing:
+        async with self._tries.reserved(peer, name):
             is_right = len(password) <= passwords.MOST_CHARACTERS and await asyncio.to_thread(
                 passwords.matches, password, hashed
             )
         if user is None or not is_right:
-            self._wrong.append(now)
             return None
+        self._tries.forget(peer, name)
         return await self._sessions.begin(name, user.role.label, self.lasts)
 
     async def find(self, token: str) -> Person | None:

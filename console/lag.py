@@ -46,22 +46,30 @@ class Lag:
         self.group = f"{settings.topic_prefix}.worker"
         self._positions: GroupPositions | None = None
         self._records: RecordLookup | None = None
-        self._turn = asyncio.Lock()
+        self._reading: asyncio.Task[list[Behind]] | None = None
         self._last: tuple[float, list[Behind]] | None = None
         self._history: deque[tuple[float, int, int]] = deque(maxlen=int(_KEEP_S / _EVERY_S))
 
     async def read(self) -> list[Behind]:
-        """Returns the partitions. Raises LogUnavailable if no broker answers. Answers within three seconds are kept."""
-        async with self._turn:
+        """Returns the partitions. Raises LogUnavailable if no broker answers. Answers within three seconds are kept.
+
+        The clients are for one thread. So there is one reading at a time, which goes on if its caller is cancelled.
+        """
+        if self._reading is None or self._reading.done():
             if self._last is not None and time.monotonic() - self._last[0] < _FRESH_S:
                 return self._last[1]
-            found = await asyncio.to_thread(self._read)
-            now = time.monotonic()
-            self._last = (now, found)
-            if not self._history or now - self._history[-1][0] >= _EVERY_S:
-                committed, records = sum(one.committed for one in found), sum(one.records for one in found)
-                self._history.append((now, committed, records))
-            return found
+            self._reading = asyncio.create_task(self._note())
+            self._reading.add_done_callback(_retrieved)
+        return await asyncio.shield(self._reading)
+
+    async def _note(self) -> list[Behind]:
+        found = await asyncio.to_thread(self._read)
+        now = time.monotonic()
+        self._last = (now, found)
+        if not self._history or now - self._history[-1][0] >= _EVERY_S:
+            committed, records = sum(one.committed for one in found), sum(one.records for one in found)
+            self._history.append((now, committed, records))
+        return found
 
     async def data(self) -> list[dict[str, Any]]:
         """Returns the partitions for a page. Raises LogUnavailable."""
@@ -94,7 +102,9 @@ class Lag:
         return records / rate if rate and records else None
 
     async def close(self) -> None:
-        """Closes the clients."""
+        """Closes the clients, after the reading that uses them."""
+        if self._reading is not None:
+            await asyncio.wait({self._reading})
         if self._positions is not None:
             await asyncio.to_thread(self._positions.close)
         if self._records is not None:
@@ -118,6 +128,12 @@ class Lag:
                 seconds = max(time.time() - at / 1000, 0.0) if at else None
             found.append(Behind(partition, position.committed, position.end, seconds))
         return found
+
+
+def _retrieved(reading: asyncio.Task[list[Behind]]) -> None:
+    """Takes the error of a reading whose callers have gone, so that asyncio does not report it as lost."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def as_data(partitions: list[Behind]) -> list[dict[str, Any]]:

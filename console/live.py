@@ -81,13 +81,14 @@ class Live:
         start, dead_at_start, sent = self._count, self._dead, -1
         await response.write(b"retry: 3000\n\n")
         while not self._is_closing:
+            changed = self._changed  # before the comparison: what changes during a write wakes this stream, too
             if self._count != sent:
                 sent = self._count
                 body = orjson.dumps({"new": sent - start, "dead": self._dead - dead_at_start})
                 await response.write(b"data: " + body + b"\n\n")
             try:
                 async with asyncio.timeout(_HEARTBEAT_S):
-                    await self._changed.wait()
+                    await changed.wait()
             except TimeoutError:
                 await response.write(b": still here\n\n")
 

@@ -16,8 +16,8 @@ PERSONAL = frozenset(
 )
 """Keys whose values are a person's."""
 
-CONTENTS = frozenset({"payload", "raw", "data", "params"})
-"""Keys whose values are contents of events, mails and calls. They are hidden as a whole."""
+CONTENTS = frozenset({"payload", "raw", "data", "params", "traceback"})
+"""Keys whose values are contents of events, mails and calls; a traceback quotes them. They are hidden as a whole."""
 
 _OF_A_PERSON = frozenset({"customer_id", "user_id", "organization_id", "email"})
 """A dict with one of these keys is about a person, so its `name` is one."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import structlog
@@ -23,6 +24,9 @@ STATEMENT_S = 3.0
 PANEL_S = 6.0
 """Seconds after which a panel shows that it has no answer. Longer than a statement may take."""
 
+KEPT_S, FAILED_S = 30.0, 5.0
+"""Seconds for which a query of a whole table is not repeated, and one that failed is not tried again."""
+
 _AT_ONCE = 8
 
 FAILURES = (StoreUnavailable, StoreRefused, LogUnavailable, ServiceUnavailable, TimeoutError)
@@ -36,6 +40,16 @@ class Failed:
     error: str
 
 
+@dataclass(slots=True)
+class Kept:
+    """The result of a query, or why it has none, until a time of the monotonic clock."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    value: Any = None
+    error: Exception | None = None
+    until: float = 0.0
+
+
 class Reads:
     """Runs queries in read-only transactions, at most eight at once. A statement may take three seconds."""
 
@@ -43,6 +57,7 @@ class Reads:
         bounds = SessionTimeouts(statement_s=STATEMENT_S, lock_s=1.0, idle_in_transaction_s=10.0)
         self._engine = make_engine(url, application="billing-console", bounds=bounds)
         self._free = asyncio.Semaphore(_AT_ONCE)
+        self._kept: dict[str, Kept] = {}
 
     async def ask(self, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Returns the query's result. Raises StoreUnavailable, also if a statement takes too long."""
@@ -51,6 +66,25 @@ class Reads:
                 async with self._engine.connect() as connection:
                     await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
                     return await query(connection)
+
+    async def kept(self, name: str, query: Callable[[AsyncConnection], Awaitable[T]], *, lasts_s: float = KEPT_S) -> T:
+        """Returns the result of a query that reads a whole table, at most `lasts_s` old. Raises what `ask` raises.
+
+        Pages that ask at the same time wait for one query. `name` identifies the query.
+        """
+        kept = self._kept.setdefault(name, Kept())
+        async with kept.turn:
+            now = time.monotonic()
+            if kept.until <= now:
+                try:
+                    kept.value, kept.error = await self.ask(query), None
+                    kept.until = time.monotonic() + lasts_s
+                except FAILURES as error:
+                    kept.error, kept.until = error, time.monotonic() + FAILED_S
+            if kept.error is not None:
+                raise kept.error
+            value: T = kept.value
+            return value
 
 
 async def panels(named: Mapping[str, Awaitable[Any]]) -> dict[str, Any]:

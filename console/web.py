@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +19,7 @@ from console.jobs import ReplayJobs
 from console.lag import Lag
 from console.live import Live
 from console.reads import Reads
-from console.reveals import Reveals
+from console.reveals import Reveals, page_of
 from schemas.settings import Config, Settings
 from sinks.postgres.audit_log import AuditEntry
 
@@ -39,6 +40,8 @@ class Console:
     live: Live
     lag: Lag
     clock: Callable[[], datetime]
+    rehearsing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    """Rehearsals read Kafka and keep rows in memory: one at a time."""
 
     @property
     def is_read_only(self) -> bool:
@@ -102,7 +105,7 @@ class Context:
     @property
     def is_revealed(self) -> bool:
         """Whether this person has revealed the personal data of this page."""
-        return self.console.reveals.is_open(self.person.who, self.request.path)
+        return self.console.reveals.is_open(self.person.who, page_of(self.request.rel_url.raw_path_qs))
 
     @property
     def wants_json(self) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,12 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from console import params
 from console.access import Action
 from console.errors import Refused
+from console.forms import Confirmed, confirmed, form_values
 from console.jobs import filter_to_json
 from console.reads import panels
 from console.web import Answer, Context, Page, Redirect, get, post
 from eventlog.entry import headers_of
 from eventlog.lookup import RecordLookup
-from recovery.rehearsal.rehearse import Rehearsal, rehearse_letters
+from eventlog.threads import in_thread
+from recovery.rehearsal.rehearse import rehearse_letters
 from recovery.rehearsal.shapes import differences
 from recovery.replay.letters import read_letter
 from schemas.dead_letter import PREFIX
@@ -32,7 +33,6 @@ from streams.rules.catalog import RULES
 MOST_AT_ONCE = 100_000
 MOST_REHEARSED = 1000
 REHEARSAL_S = 30.0
-TYPE_THE_NUMBER_ABOVE = 100
 _SAMPLE = 20
 _LEAST_FRAGMENT = 8
 _TRACEBACK = f"{PREFIX}traceback"
@@ -46,11 +46,11 @@ async def page(context: Context) -> Answer:
     status = params.text(context.query, "status") or "open"
     named: dict[str, Any] = {
         "groups": ask(lambda c: dead.groups(c, status)),
-        "counts": ask(dead.counts),
+        "counts": context.console.reads.kept("letters by status", dead.counts, lasts_s=5.0),
         "letters": ask(lambda c: DeadLetterIndex(c).find(wanted, newest_first=True)),
     }
     if context.may(Action.SEE_MONEY):
-        named["money"] = ask(dead.money_of_groups)
+        named["money"] = context.console.reads.kept("money of groups", dead.money_of_groups)
     found = await panels(named)
     if isinstance(found["groups"], list):
         found["groups"] = [group | {"fragment": fragment_of(group)} for group in found["groups"]]
@@ -71,12 +71,10 @@ async def letter(context: Context) -> Answer:
     )
     if not found:
         return Redirect(f"/events/{event_id}")
-    more = await panels(
-        {
-            "traceback": asyncio.to_thread(_traceback, context, found[0]),
-            "shape": console.reads.ask(lambda c: _shape(c, event_id)),
-        }
-    )
+    named: dict[str, Any] = {"shape": console.reads.ask(lambda c: _shape(c, event_id))}
+    if context.may(Action.REVEAL) and context.is_revealed:
+        named["traceback"] = in_thread(_traceback, context, found[0])
+    more = {"traceback": None} | await panels(named)
     return Page("letter.j2", f"Dead letter of {event_id}", {"letters": found, "event_id": event_id, **more})
 
 
@@ -93,15 +91,16 @@ async def discard_form(context: Context) -> Answer:
 async def rehearsal(context: Context) -> Answer:
     """Shows what a replay of the filter would change, by the rules of this version on the rows as they are now."""
     console = context.console
-    wanted = filter_of(context.query, failed_before=console.clock(), limit=MOST_REHEARSED)
+    wanted = filter_of(_open_only(context.query), failed_before=console.clock(), limit=MOST_REHEARSED)
 
-    async def rehearse(connection: AsyncConnection) -> Rehearsal:
-        index = DeadLetterIndex(connection)
+    # It reads Kafka for long, so it has a connection of its own, without a transaction, and there is one at a time.
+    async with (
+        asyncio.timeout(REHEARSAL_S),
+        console.rehearsing,
+        DeadLetterIndex.open(console.settings.database_url, application="billing-console") as index,
+    ):
         letters = await index.find(wanted)
-        return await rehearse_letters(console.settings, console.config, RULES, index, letters)
-
-    async with asyncio.timeout(REHEARSAL_S):
-        found = await console.reads.ask(rehearse)
+        found = await rehearse_letters(console.settings, console.config, RULES, index, letters)
     filters = {name: value for name, value in context.query.items() if name in _FILTERS}
     data = {"rehearsal": found, "filter": filters, "command": _command("replay", context.query) + " --dry-run"}
     return Page("rehearsal.j2", "What a replay would do", data)
@@ -110,15 +109,15 @@ async def rehearsal(context: Context) -> Answer:
 async def replay(context: Context) -> Answer:
     """Starts the replay as a job."""
     form = await _confirmed(context)
-    rate = params.whole(form, "per_second", default=100, least=1, most=10_000)
+    rate = params.whole(form.fields, "per_second", default=100, least=1, most=10_000)
     path = await context.console.jobs.start(
-        form["key"],
+        form.key,
         context.person,
-        filter_of(form),
-        began_at=datetime.fromisoformat(form["seen_at"]),
+        filter_of(form.fields),
+        began_at=form.seen_at,
         per_second=float(rate),
-        total=int(form["count"]),
-        reason=form.get("reason") or None,
+        total=form.count,
+        reason=form.reason,
         peer=context.request.remote,
     )
     return Redirect(path)
@@ -127,26 +126,26 @@ async def replay(context: Context) -> Answer:
 async def discard(context: Context) -> Answer:
     """Discards the letters that the form showed, with a reason."""
     form = await _confirmed(context)
-    if not form.get("reason"):
+    reason = form.reason
+    if reason is None:
         raise Refused("A reason is needed: the next person will ask why these events were left out.")
-    wanted = filter_of(form, failed_before=datetime.fromisoformat(form["seen_at"]), limit=MOST_AT_ONCE)
+    wanted = filter_of(form.fields, failed_before=form.seen_at, limit=MOST_AT_ONCE)
     console, person = context.console, context.person
 
     async def work() -> Mapping[str, Any]:
         async with DeadLetterIndex.open(console.settings.database_url, application="billing-console") as index:
-            entry = context.entry("dead.discard", filter=filter_to_json(wanted), reason=form["reason"])
-            changed = await index.discard(wanted, f"{person.who}: {form['reason']}", entry)
-        skipped = max(0, int(form["count"]) - changed)
-        return {"changed": changed, "skipped": skipped, "undo": "billing dead replay --again"}
+            entry = context.entry("dead.discard", filter=filter_to_json(wanted), reason=reason)
+            changed = await index.discard(wanted, f"{person.who}: {reason}", entry)
+        return {"changed": changed, "skipped": max(0, form.count - changed), "undo": "billing dead replay --again"}
 
     return Redirect(
         await console.actions.perform(
-            form["key"],
+            form.key,
             person,
             "discard dead letters",
             work,
             filter=filter_to_json(wanted),
-            reason=form["reason"],
+            reason=reason,
             peer=context.request.remote,
         )
     )
@@ -178,7 +177,7 @@ def fragment_of(group: Mapping[str, Any]) -> str:
 
 async def _form(context: Context, verb: str, title: str) -> Answer:
     now = context.console.clock()
-    wanted = filter_of(context.query, failed_before=now)
+    wanted = filter_of(_open_only(context.query), failed_before=now)
     ask = context.console.reads.ask
     count = await ask(lambda c: DeadLetterIndex(c).count(wanted))
     found = await panels(
@@ -190,27 +189,28 @@ async def _form(context: Context, verb: str, title: str) -> Answer:
     data = {
         **found,
         "verb": verb,
-        "count": count,
         "filter": {name: value for name, value in context.query.items() if name in _FILTERS},
-        "key": secrets.token_urlsafe(16),
-        "seen_at": now.astimezone(UTC).isoformat(),
-        "type_number": count > TYPE_THE_NUMBER_ABOVE,
+        **form_values(count, now),
         "command": _command(verb, context.query),
     }
     return Page("dead_form.j2", title, data)
 
 
-async def _confirmed(context: Context) -> dict[str, str]:
-    """Returns the form's fields. Raises Refused if the number was not typed or the fields are not those of the form."""
-    form = {name: str(value) for name, value in (await context.form()).items()}
-    if not form.get("key") or not form.get("count", "").isdecimal() or not form.get("seen_at"):
-        raise Refused("The form is incomplete: open it again.")
-    params.time(form, "seen_at")
-    if any("@" in form.get(name, "") for name in _FILTERS):
+async def _confirmed(context: Context) -> Confirmed:
+    form = await confirmed(context, "letters")
+    if any("@" in form.fields.get(name, "") for name in _FILTERS):
         raise Refused("The filter is kept with the action, so it must not contain an address: use the customer's id.")
-    if int(form["count"]) > TYPE_THE_NUMBER_ABOVE and form.get("typed", "").replace(",", "").strip() != form["count"]:
-        raise Refused(f"Type {form['count']} to confirm that many letters.")
+    _open_only(form.fields)
     return form
+
+
+def _open_only(query: Mapping[str, str]) -> Mapping[str, str]:
+    """Returns the filter. Raises Refused for letters that are not open: actions are for open ones."""
+    if params.text(query, "status") not in ("", "open"):
+        raise Refused(
+            "Only open letters can be replayed or discarded here: `billing dead replay --again` takes others."
+        )
+    return query
 
 
 _FILTERS = frozenset({"id", "type", "customer", "error", "stream", "since", "until", "status"})
@@ -244,7 +244,7 @@ def _traceback(context: Context, letter: IndexedLetter) -> str | None:
 
 ROUTES = [
     get("/dead", page),
-    get("/dead/letters/{event_id}", letter, Action.REVEAL),
+    get("/dead/letters/{event_id}", letter),
     get("/dead/replay", replay_form, Action.REPLAY),
     get("/dead/rehearsal", rehearsal, Action.REPLAY),
     post("/dead/replay", replay, Action.REPLAY),

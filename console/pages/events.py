@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from aiohttp import web
@@ -14,6 +15,7 @@ from console.access import Action
 from console.errors import NotFound
 from console.pages.story import changes_of, next_steps, timeline_of
 from console.reads import panels
+from console.reveals import page_of
 from console.web import Answer, Console, Context, Page, get
 from eventlog.lookup import RecordLookup
 from schemas.errors import LogUnavailable
@@ -89,7 +91,7 @@ async def story(context: Context) -> Answer:
 async def raw(context: Context) -> Answer:
     """Sends the event's bytes as the log has them: exact, whatever JSON makes of them."""
     console, event_id = context.console, context.part("event_id")
-    if not context.console.reveals.is_open(context.person.who, f"/events/{event_id}"):
+    if not context.console.reveals.is_open(context.person.who, page_of(f"/events/{quote(event_id)}")):
         raise NotFound("Reveal the event's data on its page first: the bytes contain personal data.")
     found = await console.reads.ask(
         lambda connection: row(

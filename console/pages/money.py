@@ -52,15 +52,15 @@ def totals(cards: Sequence[Found]) -> list[tuple[str, int]]:
 
 async def dunning(context: Context) -> Answer:
     """Shows failed invoices by step, and how well the steps work."""
-    ask, now = context.console.reads.ask, context.console.clock()
+    ask, kept, now = context.console.reads.ask, context.console.reads.kept, context.console.clock()
     found = await panels(
         {
             "failed": ask(money.failed_invoices),
             "ended": ask(lambda c: money.ended_invoices(c, now - timedelta(days=_SINCE_DAYS))),
-            "steps": ask(money.recovery_by_step),
-            "months": ask(money.recovery_by_month),
+            "steps": kept("recovery by step", money.recovery_by_step),
+            "months": kept("recovery by month", money.recovery_by_month),
             "reasons": ask(money.decline_reasons),
-            "expiring": ask(money.expiring_cards),
+            "expiring": ask(lambda c: money.expiring_cards(c, now)),
         }
     )
     failed, ended = found["failed"], found["ended"] if isinstance(found["ended"], list) else []

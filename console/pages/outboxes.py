@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
 
 from console import params
 from console.access import Action
-from console.errors import NotFound, Refused
+from console.errors import NotFound
+from console.forms import confirmed, form_values
 from console.identity import Person
 from console.reads import panels
+from console.reveals import page_of
 from console.web import Answer, Console, Context, Page, Redirect, get, post
 from sinks.email.message import Composer, QueuedMail, RecipientUnknown, UnsendableMail
 from sinks.email.outbox import Outbox as MailOutbox
@@ -22,7 +26,7 @@ from sinks.email.samples import SAMPLES
 from sinks.exports.orders import ExportOrders
 from sinks.feed.notifications import Notifications
 from sinks.outbox.claims import Claims
-from sinks.postgres.lists import Found, outboxes, overview
+from sinks.postgres.lists import PAGE, Found, outboxes, overview
 from sinks.postgres.outboxes import BY_TABLE, EMAILS, EXPORTS, NOTIFICATIONS, OUTBOXES, STRIPE_CALLS
 from sinks.stripe_calls.calls import Calls
 
@@ -32,7 +36,7 @@ CLAIMS: Mapping[str, type[Claims[Any]]] = {
     EXPORTS.name: ExportOrders,
     NOTIFICATIONS.name: Notifications,
 }
-MOST_AT_ONCE = 10_000
+MOST_AT_ONCE = 100_000
 
 PREVIEW_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'; sandbox"
 """The policy of a mail's HTML: nothing is loaded, run or sent, whatever the mail contains."""
@@ -81,7 +85,7 @@ async def mail(context: Context) -> Answer:
 async def preview(context: Context) -> Answer:
     """Sends a mail's HTML for the sandboxed frame, rendered with today's template."""
     key = context.part("key")
-    if not context.console.reveals.is_open(context.person.who, f"/mails/{key}"):
+    if not context.console.reveals.is_open(context.person.who, page_of(f"/mails/{quote(key)}")):
         raise NotFound("Reveal the mail's data on its page first.")
     found = await context.console.reads.ask(lambda c: outboxes.entry(c, EMAILS.name, key))
     if found is None:
@@ -123,28 +127,34 @@ async def sample(context: Context) -> Answer:
 async def resend(context: Context) -> Answer:
     """Queues one failed or withheld mail again."""
     form = {name: str(value) for name, value in (await context.form()).items()}
-    return Redirect(await _requeue(context, EMAILS.name, form, keys=[context.part("key")]))
+    reason = params.text(form, "reason") or None
+    chosen = Chosen(key=context.part("key"))
+    return Redirect(await _requeue(context, EMAILS.name, form.get("key", ""), chosen, reason=reason))
 
 
 async def requeue_form(context: Context) -> Answer:
     """Shows how many failed entries would be queued again."""
     name = _known(context.part("name"))
     kind = params.text(context.query, "kind")
-    rows, more = await context.console.reads.ask(
-        lambda c: outboxes.entries(c, name, status="failed", kind=kind, most=1000)
-    )
+    now = context.console.clock()
+    ask = context.console.reads.ask
+    count = await ask(lambda c: outboxes.failed(c, name, kind=kind, until=now))
+    rows, _ = await ask(lambda c: outboxes.entries(c, name, status="failed", kind=kind, most=10))
     data = {
-        "name": name, "kind": kind, "rows": rows, "count": len(rows), "has_more": more is not None,
+        "name": name, "kind": kind, "rows": rows,
         "key_column": BY_TABLE[name].key, "kind_column": BY_TABLE[name].kind, "since": BY_TABLE[name].since,
-        "key": secrets.token_urlsafe(16), "command": f"billing {BY_TABLE[name].command} requeue --all",
+        "command": f"billing {BY_TABLE[name].command} requeue --all", **form_values(min(count, MOST_AT_ONCE), now),
     }  # fmt: skip
     return Page("requeue_form.j2", f"Queue failed {name.replace('_', ' ')} again", data)
 
 
 async def requeue(context: Context) -> Answer:
-    """Queues the failed entries of an outbox again."""
-    form = {name: str(value) for name, value in (await context.form()).items()}
-    return Redirect(await _requeue(context, _known(context.part("name")), form, keys=None))
+    """Queues the failed entries of an outbox again that the form has counted."""
+    name = _known(context.part("name"))
+    form = await confirmed(context, "entries")
+    kind = params.text(form.fields, "kind") or None
+    chosen = Chosen(kind=kind, until=form.seen_at, limit=min(form.count, MOST_AT_ONCE))
+    return Redirect(await _requeue(context, name, form.key, chosen, reason=form.reason))
 
 
 async def _listing(context: Context, name: str) -> Answer:
@@ -168,16 +178,26 @@ async def _listing(context: Context, name: str) -> Answer:
                    "busy": outbox.busy, "command": outbox.command},
         "entries": entries,
         "next": params.place_text(*more) if more else None,
+        "is_cut": more is not None and len(entries) < PAGE,
         "depth": next((one for one in depths if one["outbox"] == name), None) if isinstance(depths, list) else depths,
     }  # fmt: skip
     return Page("entries.j2", "Mails" if name == EMAILS.name else name.replace("_", " ").capitalize(), data, live=True)
 
 
-async def _requeue(context: Context, name: str, form: Mapping[str, str], *, keys: list[str] | None) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Which entries are queued again: one, or failed ones that were queued until a time, the oldest first."""
+
+    key: str | None = None
+    kind: str | None = None
+    until: datetime | None = None
+    limit: int = 1
+
+
+async def _requeue(context: Context, name: str, form_key: str, chosen: Chosen, *, reason: str | None) -> str:
     console, person = context.console, context.person
-    key, kind = params.text(form, "key"), params.text(form, "kind") or None
-    if not key:
-        raise Refused("The form is incomplete: open it again.")
+    keys = [chosen.key] if chosen.key is not None else None
+    filter_ = {"kind": chosen.kind} if chosen.kind else {}
 
     async def work() -> Mapping[str, Any]:
         claims = await CLAIMS[name].connect(
@@ -185,19 +205,18 @@ async def _requeue(context: Context, name: str, form: Mapping[str, str], *, keys
         )
         try:
             verb = f"{BY_TABLE[name].command}.requeue"
-            entry = context.entry(
-                verb, target=keys[0] if keys else "", filter={"kind": kind} if kind else {}, reason=form.get("reason")
+            entry = context.entry(verb, target=chosen.key or "", filter=filter_, reason=reason)
+            changed = await claims.requeue(
+                keys=keys, kind=chosen.kind, until=chosen.until, limit=chosen.limit, entry=entry
             )
-            changed = await claims.requeue(keys=keys, kind=kind, limit=MOST_AT_ONCE, entry=entry)
         finally:
             await claims.close()
-        return {"changed": len(changed), "skipped": len(keys or ()) - len(changed) if keys else 0,
-                "keys": list(changed[:100])}  # fmt: skip
+        return {"changed": len(changed), "skipped": chosen.limit - len(changed), "keys": list(changed[:100])}
 
     what = "resend a mail" if keys else f"requeue failed {name.replace('_', ' ')}"
     return await console.actions.perform(
-        key, person, what, work, target=keys[0] if keys else name, filter={"kind": kind} if kind else {},
-        reason=form.get("reason") or None, peer=context.request.remote,
+        form_key, person, what, work, target=chosen.key or name, filter=filter_, reason=reason,
+        peer=context.request.remote,
     )  # fmt: skip
 
 

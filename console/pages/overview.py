@@ -45,9 +45,8 @@ def facts_of(found: Mapping[str, Any]) -> list[dict[str, str]]:
             text = f"The brake holds {brake['consumer_group']} since {formats.clock(brake['tripped_at'])} UTC"
             add(1, BAD, f"{text}: {brake['message']}", "/lag")
     if (letters := known("letters")) and letters["open"]:
-        text = (
-            f"{letters['open']:,} dead letter{_s(letters['open'])} in {letters['groups']} group{_s(letters['groups'])}"
-        )
+        number = f"{letters['open']:,}{'+' if letters['more'] else ''} dead letter{_s(letters['open'])}"
+        text = f"{number} in {letters['groups']} group{_s(letters['groups'])}"
         add(2, BAD, text, "/dead")
     for partition in _behind(known("lag")):
         text = f"Worker {formats.duration(partition['seconds'])} behind on partition {partition['partition']}"
@@ -144,7 +143,10 @@ async def page(context: Context) -> Answer:
         "latency": ask(lambda connection: events.latency(connection, now - HOUR)),
     }
     if context.may(Action.SEE_MONEY):
-        named |= {"money": ask(overview.money_strip), "blocked": ask(overview.money_behind_failures)}
+        named |= {
+            "money": console.reads.kept("money", overview.money_strip),
+            "blocked": console.reads.kept("money behind failures", overview.money_behind_failures),
+        }
     found = await panels(named)
     facts = facts_of(found)
     rate = found["rate"]

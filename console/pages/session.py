@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote
-
 from aiohttp import web
 
 from console import render
 from console.access import Action
 from console.assets import FOREVER
 from console.errors import NotFound, Refused
-from console.identity import Person, TooManyTries
+from console.identity import Person
 from console.params import MOST_CHARACTERS
 from console.reads import FAILURES
+from console.reveals import page_of
+from console.tries import TooManyTries
 from console.web import Answer, Context, Redirect, get, post
 from sinks.postgres.audit_log import AuditEntry, Outcome
 
@@ -40,7 +40,7 @@ async def sign_in(context: Context) -> Answer:
     if not context.console.sign_in.has_users or len(name) > MOST_CHARACTERS:
         return _form(context, _WRONG, 403)
     try:
-        session = await context.console.sign_in.with_password(name, password)
+        session = await context.console.sign_in.with_password(name, password, peer=context.request.remote or "")
     except TooManyTries:
         return _form(context, "Too many wrong passwords. Try again in a minute.", 429)
     except FAILURES as error:
@@ -65,9 +65,9 @@ async def sign_out(context: Context) -> Answer:
 async def reveal(context: Context) -> Answer:
     """Shows the personal data of one page to this person for fifteen minutes, and records that."""
     path = own_path(str((await context.form()).get("page", "/")))
-    plain = unquote(path.partition("?")[0])
-    await _record(context, context.person, "reveal", Outcome.DONE, target=plain)
-    context.console.reveals.open(context.person.who, plain)
+    page = page_of(path)
+    await _record(context, context.person, "reveal", Outcome.DONE, target=page)
+    context.console.reveals.open(context.person.who, page)
     return Redirect(path)
 
 

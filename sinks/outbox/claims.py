@@ -215,17 +215,18 @@ class Claims(ABC, Generic[C]):
         keys: Sequence[str] | None,
         kind: str | None = None,
         answer: str | None = None,
+        until: datetime | None = None,
         limit: int = 1000,
         entry: AuditEntry | None = None,
     ) -> Sequence[str]:
         """Queue rows again with their tries reset to 0, and record `entry` with them. Returns the keys of these rows.
 
         `keys` selects failed and withheld rows. None selects failed rows of any key, the oldest first, up to `limit`;
-        `answer` is a text that their last error contains.
+        `answer` is a text that their last error contains, `until` the latest time of queueing. Erased rows stay.
         """
         with classified():
             async with self._pool.acquire() as connection, connection.transaction():
-                rows = await connection.fetch(self._sql.requeue, keys, kind, limit, self._ahead(), answer)
+                rows = await connection.fetch(self._sql.requeue, keys, kind, limit, self._ahead(), answer, until)
                 await connection.execute("SELECT pg_notify($1, '')", self.queue.outbox.channel)
                 await _record(connection, entry, len(rows))
         return [row["key"] for row in rows]

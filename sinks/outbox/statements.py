@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sinks.postgres import shadow
-from sinks.postgres.outboxes import Outbox
+from sinks.postgres.outboxes import ERASED, Outbox
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,8 @@ FROM chosen WHERE o.{key} = chosen.{key}
 RETURNING o.{key} AS key"""
         self.requeue = chosen.format(
             "(status = 'failed' OR $1::text[] IS NOT NULL AND status = 'withheld') "
-            "AND ($5::text IS NULL OR strpos(lower(coalesce(last_error, '')), lower($5)) > 0)",
+            "AND ($5::text IS NULL OR strpos(lower(coalesce(last_error, '')), lower($5)) > 0) "
+            f"AND ($6::timestamptz IS NULL OR {since} <= $6) AND coalesce(last_error, '') <> '{ERASED}'",
             f"status = 'queued', attempts = 0, next_attempt_at = now() + $4::interval, claimed_by = NULL, "
             f"last_error = NULL{q.on_requeue}",
         )

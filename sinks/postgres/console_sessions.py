@@ -46,7 +46,7 @@ class ConsoleSessions:
         await self._add(token, LINK, who, role, LINK_LASTS)
 
     async def begin(self, who: str, role: str, lasts: timedelta) -> str:
-        """Starts a session and returns its token for the cookie. Deletes what has expired."""
+        """Starts a session and returns its token for the cookie. Deletes what has expired, but no used link."""
         token = new_token()
         await self._add(token, SESSION, who, role, lasts)
         return token
@@ -89,9 +89,12 @@ class ConsoleSessions:
         row = insert(console_sessions).values(
             token_digest=_digest(token), kind=kind, who=who, role=role, expires_at=func.now() + lasts
         )
+        c = console_sessions.c
+        # A used link stays: a token that the settings name at each start must not sign in again.
+        is_over = (c.expires_at < func.now()) & ((c.kind == SESSION) | c.used_at.is_(None))
         with classified():
             async with self._engine.begin() as connection:
-                await connection.execute(delete(console_sessions).where(console_sessions.c.expires_at < func.now()))
+                await connection.execute(delete(console_sessions).where(is_over))
                 await connection.execute(row.on_conflict_do_nothing())
 
 

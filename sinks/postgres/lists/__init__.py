@@ -16,6 +16,9 @@ Found = dict[str, Any]
 PAGE = 50
 """Rows of a page."""
 
+MOST_LOOKED_AT = 200_000
+"""Rows of a table that one request looks at. A search that stops there says so."""
+
 
 async def rows(connection: AsyncConnection, statement: str, values: Mapping[str, Any] | None = None) -> list[Found]:
     """Returns the rows of a statement with named parameters."""

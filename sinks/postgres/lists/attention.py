@@ -44,7 +44,8 @@ def concerns(panels: Mapping[str, Any], now: datetime) -> list[Concern]:
             found.append(Concern(1, text, "billing brake ls"))
     letters = known.get("letters")
     if letters and letters["open"]:
-        text = f"{_count(letters['open'], 'dead letter')} in {_count(letters['groups'], 'group')}"
+        more = "more than " if letters["more"] else ""
+        text = f"{more}{_count(letters['open'], 'dead letter')} in {_count(letters['groups'], 'group')}"
         found.append(Concern(2, f"{text}, the first since {_time(letters['since'])}", "billing dead ls --groups"))
     behind = {at: records for at, records in (known.get("lag") or {}).items() if records >= _BEHIND}
     if behind:

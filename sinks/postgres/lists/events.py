@@ -8,10 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sinks.postgres.lists import PAGE, Found, row, rows
-
-MOST_LOOKED_AT = 200_000
-"""Rows of the ledger that one request looks at. A search that stops there says so."""
+from sinks.postgres.lists import MOST_LOOKED_AT, PAGE, Found, row, rows
 
 _COLUMNS = """event_id, type, stream, customer_id, account, livemode, created, received_at, applied_at, source,
     endpoint, api_version, "partition", "offset", outcome, reason, attempts"""
@@ -96,12 +93,14 @@ async def neighbours(connection: AsyncConnection, event: Found) -> dict[str, str
 
 
 async def rate(connection: AsyncConnection, since: datetime) -> list[Found]:
-    """Returns the events processed since then, by minute and outcome."""
+    """Returns the events processed since then, by minute and outcome. Looks at the newest MOST_LOOKED_AT only."""
     return await rows(
         connection,
-        """SELECT date_trunc('minute', applied_at) AS minute, outcome, count(*) AS events FROM billing.events
-        WHERE applied_at >= :since GROUP BY 1, 2 ORDER BY 1, 2""",
-        {"since": since},
+        """SELECT date_trunc('minute', applied_at) AS minute, outcome, count(*) AS events
+        FROM (SELECT applied_at, outcome FROM billing.events WHERE applied_at >= :since
+              ORDER BY applied_at DESC, event_id DESC LIMIT :look_at) newest
+        GROUP BY 1, 2 ORDER BY 1, 2""",
+        {"since": since, "look_at": MOST_LOOKED_AT},
     )
 
 

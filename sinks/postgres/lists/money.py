@@ -91,8 +91,12 @@ async def decline_reasons(connection: AsyncConnection) -> list[Found]:
     )
 
 
-async def expiring_cards(connection: AsyncConnection, *, months: int = 2) -> list[Found]:
-    """Returns default cards that expire within so many months, with the MRR of their customers."""
+async def expiring_cards(connection: AsyncConnection, now: datetime, *, months: int = 2) -> list[Found]:
+    """Returns default cards that expire at the end of this month or of the next `months`, with their customers' MRR.
+
+    A card is valid until the end of its month. At most 200, the earliest first. `now` is in UTC.
+    """
+    years, month = divmod(now.month - 1 + months, 12)
     return await rows(
         connection,
         """WITH due AS (
@@ -100,17 +104,15 @@ async def expiring_cards(connection: AsyncConnection, *, months: int = 2) -> lis
           FROM billing.payment_methods m
           JOIN billing.customers c ON c.account = m.account AND c.customer_id = m.customer_id
                AND c.default_payment_method = m.payment_method_id
-          WHERE m.detached_at IS NULL AND m.exp_year IS NOT NULL
-            AND make_date(m.exp_year, least(greatest(m.exp_month, 1), 12), 1) + interval '1 month'
-                <= date_trunc('month', now()) + make_interval(months => :months + 1)
-            AND make_date(m.exp_year, least(greatest(m.exp_month, 1), 12), 1) + interval '1 month' > now()
-          ORDER BY exp_year, exp_month LIMIT 200)
+          WHERE m.detached_at IS NULL AND (m.exp_year, m.exp_month) >= (:first_year, :first_month)
+            AND (m.exp_year, m.exp_month) <= (:last_year, :last_month)
+          ORDER BY m.exp_year, m.exp_month LIMIT 200)
         SELECT due.*, m.currency, m.mrr FROM due
         LEFT JOIN LATERAL (SELECT currency, sum(amount)::bigint AS mrr FROM analytics.movements v
             WHERE v.account = due.account AND v.owner = due.customer_id GROUP BY currency ORDER BY 2 DESC LIMIT 1) m
           ON true
         ORDER BY exp_year, exp_month, mrr DESC NULLS LAST""",
-        {"months": months},
+        {"first_year": now.year, "first_month": now.month, "last_year": now.year + years, "last_month": month + 1},
     )
 
 

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sinks.postgres.lists import PAGE, Found, row, rows
-from sinks.postgres.outboxes import BY_TABLE
+from sinks.postgres.lists import MOST_LOOKED_AT, PAGE, Found, row, rows
+from sinks.postgres.outboxes import BY_TABLE, ERASED
 
 _CONTENTS = {"data", "params", "claimed_by", "sha256", "location"}
 
@@ -20,29 +20,60 @@ async def entries(
     kind: str = "",
     before: tuple[datetime, str] | None = None,
     most: int = PAGE,
+    look_at: int = MOST_LOOKED_AT,
 ) -> tuple[list[Found], tuple[datetime, str] | None]:
-    """Returns rows of an outbox without their contents, the newest first, and where the next page starts."""
+    """Returns rows of an outbox without their contents, the newest first, and where the next page starts.
+
+    With a status or kind that no index finds, it looks at 200,000 rows. If the page is not full then, the next page
+    starts where it stopped.
+    """
     outbox = BY_TABLE[name]
     columns = ", ".join(f'"{column.name}"' for column in outbox.table.c if column.name not in _CONTENTS)
-    parts, values = ["true"], {"most": most + 1, "status": status, "kind": kind}
+    order = f"ORDER BY {outbox.since} DESC, {outbox.key} DESC"
+    chosen, place, query = [], "true", dict[str, object](most=most + 1)
     if status:
-        parts.append("status = :status")
+        chosen.append("status = :status")
+        query["status"] = status
     if kind and outbox.kind is not None:
-        parts.append(f"{outbox.kind} = :kind")
-    query = dict[str, object](values)
+        chosen.append(f"{outbox.kind} = :kind")
+        query["kind"] = kind
     if before is not None:
-        parts.append(f"({outbox.since}, {outbox.key}) < (:before_at, :before_key)")
+        place = f"({outbox.since}, {outbox.key}) < (:before_at, :before_key)"
         query |= {"before_at": before[0], "before_key": before[1]}
+    source, is_limited = f"billing.{name}", bool(chosen) and status not in ("queued", outbox.busy, "failed")
+    if is_limited:
+        source = f"(SELECT * FROM billing.{name} WHERE {place} {order} LIMIT :look_at) looked"  # noqa: S608 - names
+        query["look_at"] = look_at
     found = await rows(
         connection,
-        f"SELECT {columns} FROM billing.{name} WHERE {' AND '.join(parts)} "  # noqa: S608 - names of the registry
-        f"ORDER BY {outbox.since} DESC, {outbox.key} DESC LIMIT :most",
+        f"SELECT {columns} FROM {source} WHERE {' AND '.join([place, *chosen])} {order} LIMIT :most",  # noqa: S608 - names
         query,
     )
-    if len(found) <= most:
+    if len(found) > most:
+        last = found[most - 1]
+        return found[:most], (last[outbox.since], last[outbox.key])
+    if not is_limited:
         return found, None
-    last = found[most - 1]
-    return found[:most], (last[outbox.since], last[outbox.key])
+    end = await row(
+        connection,
+        f"SELECT {outbox.since}, {outbox.key} FROM billing.{name} WHERE {place} {order} "  # noqa: S608 - names
+        "OFFSET :look_at - 1 LIMIT 1",
+        {name: value for name, value in query.items() if name in ("before_at", "before_key", "look_at")},
+    )
+    return found, (end[outbox.since], end[outbox.key]) if end is not None else None
+
+
+async def failed(connection: AsyncConnection, name: str, *, until: datetime, kind: str = "") -> int:
+    """Returns how many failed rows were queued until then. Erased rows are not counted: they cannot be delivered."""
+    outbox = BY_TABLE[name]
+    of_kind = f"AND {outbox.kind} = :kind" if kind and outbox.kind is not None else ""
+    found = await row(
+        connection,
+        f"""SELECT count(*) AS failed FROM billing.{name}
+        WHERE status = 'failed' AND {outbox.since} <= :until AND coalesce(last_error, '') <> :erased {of_kind}""",  # noqa: S608 - names
+        {"until": until, "erased": ERASED} | ({"kind": kind} if of_kind else {}),
+    )
+    return int(found["failed"]) if found is not None else 0
 
 
 async def entry(connection: AsyncConnection, name: str, key: str) -> Found | None:

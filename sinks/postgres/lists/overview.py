@@ -8,6 +8,9 @@ from sinks.postgres.lists import Found, row, rows
 from sinks.postgres.lists.dead import CAUSE
 from sinks.postgres.outboxes import OUTBOXES
 
+MOST_LETTERS = 10_000
+"""Open dead letters that are counted and grouped."""
+
 _LATE_S = 300
 """Seconds after which something that is due counts as late."""
 
@@ -23,12 +26,17 @@ async def brakes(connection: AsyncConnection) -> list[Found]:
 
 
 async def letters(connection: AsyncConnection) -> Found | None:
-    """Returns the number of open dead letters, of their groups, and the first failure."""
+    """Returns the number of open dead letters, of their groups, and the first failure, of the newest 10,000.
+
+    `more`: there are older ones.
+    """
     return await row(
         connection,
-        f"""SELECT count(*) AS open, count(DISTINCT (error_class, stage, {CAUSE})) AS groups,
-               min(first_failed_at) AS since
-        FROM billing.dead_letters WHERE status = 'open'""",  # noqa: S608 - a constant
+        f"""SELECT least(count(*), :most) AS open, count(*) > :most AS more,
+               count(DISTINCT (error_class, stage, {CAUSE})) AS groups, min(first_failed_at) AS since
+        FROM (SELECT error_class, stage, message, first_failed_at FROM billing.dead_letters WHERE status = 'open'
+              ORDER BY last_failed_at DESC LIMIT :most + 1) newest""",  # noqa: S608 - a constant
+        {"most": MOST_LETTERS},
     )
 
 

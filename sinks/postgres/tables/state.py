@@ -209,6 +209,7 @@ payment_methods = Table(
     time("detached_at"),
     version("version"),
     Index("payment_methods_customer", "account", "customer_id"),
+    Index("payment_methods_expiry", "exp_year", "exp_month", postgresql_where=sql("detached_at IS NULL")),
 )
 
 disputes = Table(

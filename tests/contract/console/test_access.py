@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from console.web import Route
 from schemas.console_settings import ConsoleConfig, ConsoleProxy, ConsoleUser, Role
 from schemas.settings import Config, InvalidSettings, Settings
 from sinks.postgres.audit_log import AuditEntry
+from sinks.postgres.console_sessions import ConsoleSessions
 from tests.kits.consolekit import SAME_ORIGIN, Browser, serving
 from tests.kits.storekit import ask
 
@@ -99,6 +101,17 @@ async def test_a_link_signs_in_once(settings: Settings, database: SecretStr) -> 
     assert logged == 1
 
 
+async def test_a_used_link_stays_used(settings: Settings, database: SecretStr) -> None:
+    """BILLING_CONSOLE_TOKEN is added at each start; it must not sign in again when its day is over."""
+    sessions = ConsoleSessions(database)
+    await sessions.add_link("fixed", "ada (link)", "admin")
+    assert await sessions.use_link("fixed") is not None
+    await ask(database, "UPDATE billing.console_sessions SET expires_at = now() - interval '1 day' RETURNING 1")
+    await sessions.begin("grace", "viewer", timedelta(hours=1))
+    await sessions.add_link("fixed", "ada (link)", "admin")
+    assert await sessions.use_link("fixed") is None
+
+
 async def test_users_sign_in_with_their_password(settings: Settings, database: SecretStr) -> None:
     user = ConsoleUser(password=SecretStr(passwords.hash_of("correct horse battery")), role=Role.SUPPORT)
     config = Config(console=ConsoleConfig(users={"grace": user}))
@@ -112,14 +125,15 @@ async def test_users_sign_in_with_their_password(settings: Settings, database: S
         cookie = answer.cookies[anyone.console.cookie].value
         person = Browser(anyone.client, anyone.console, {anyone.console.cookie: cookie})
         assert "Role support" in await person.page("/events")
-        for _ in range(8):
-            await anyone.post("/sign-in", {"name": "grace", "password": "wrong"})
+        for _ in range(9):
+            assert (await anyone.post("/sign-in", {"name": "grace", "password": "wrong"})).status == 403
         assert (await anyone.post("/sign-in", form)).status == 429
+        assert (await anyone.post("/sign-in", {"name": "mallory", "password": "wrong"})).status == 403
     async with serving(settings) as later:  # the user was removed from the config
         removed = Browser(later.client, later.console, {later.console.cookie: cookie})
         assert (await removed.get("/events")).status == 303
     refused = await ask(database, "SELECT count(*) FROM billing.audit_log WHERE outcome = 'refused'")
-    assert refused == 10
+    assert refused == 12
 
 
 async def test_a_proxy_names_the_person_only_from_its_networks(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 
 import asyncpg
@@ -18,7 +19,7 @@ from schemas.state import Customer
 from schemas.timing import utc_now
 from schemas.version import Version
 from sinks.email.samples import SAMPLES
-from sinks.postgres.lists import events
+from sinks.postgres.lists import events, outboxes
 from sinks.postgres.lists.events import EventFilter
 from sinks.postgres.pool import reading
 from sinks.postgres.rows import Flush
@@ -154,7 +155,7 @@ async def test_each_page_answers_while_kafka_or_postgres_is_away(
         admin = await anyone.signed_in(Role.ADMIN)
         overview = await admin.json("/")
         assert "error" in overview["lag"]
-        assert overview["letters"] == {"open": 0, "groups": 0, "since": None}
+        assert overview["letters"] == {"open": 0, "more": False, "groups": 0, "since": None}
     async with serving(settings) as anyone:
         admin = await anyone.signed_in(Role.ADMIN)
         await admin.page("/events")  # the session is known from here on
@@ -206,3 +207,35 @@ def test_settings_never_show_a_secret(settings: Settings) -> None:
     shown = settings_shown(given)
     assert "hunter2" not in str(shown)
     assert {row["value"] for row in shown if row["name"] == "BILLING_STRIPE_API_KEY"} == {"set, hidden"}
+
+
+async def test_a_reveal_opens_one_search_and_is_recorded_without_addresses(
+    anyone: Browser, store: Store, database: SecretStr
+) -> None:
+    await _filled(store)
+    support = await anyone.signed_in(Role.SUPPORT)
+    assert "jane@example.com" not in await support.page("/mails?kind=payment-receipt")
+    await support.post("/reveal", {"page": "/mails?kind=payment-receipt"})
+    assert "jane@example.com" in await support.page("/mails?kind=payment-receipt")
+    assert "jane@example.com" not in await support.page("/mails")
+    await support.post("/reveal", {"page": "/search?q=jane%40example.com"})
+    logged = "SELECT string_agg(target, ' ' ORDER BY entry_id) FROM billing.audit_log WHERE action = 'console.reveal'"
+    first, second = str(await ask(database, logged)).split()
+    assert first == "/mails?kind=payment-receipt"
+    assert second.startswith("/search?q=")
+    assert "jane" not in second
+
+
+async def test_a_list_of_what_no_index_finds_goes_on_where_it_stopped(store: Store, database: SecretStr) -> None:
+    mails = [email_row(f"m{at}", template="a" if at < 3 else "b", queued_at=utc_now()) for at in range(10)]
+    mails = [replace(mail, queued_at=mail.queued_at + timedelta(seconds=at)) for at, mail in enumerate(mails)]
+    await write(store, Flush(ledger=[ledger_row("evt_1")], known=known(), outbox=[*mails]))
+    seen, before = [], None
+    async with reading(database) as connection:
+        for _ in range(6):
+            found, before = await outboxes.entries(connection, "emails", kind="a", most=2, look_at=4, before=before)
+            seen += [mail["email_key"] for mail in found]
+            if before is None:
+                break
+    assert seen == ["m2", "m1", "m0"]
+    assert before is None

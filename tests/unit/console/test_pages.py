@@ -26,7 +26,7 @@ NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 
 CALM: dict[str, Any] = {
     "brakes": [],
-    "letters": {"open": 0, "groups": 0, "since": None},
+    "letters": {"open": 0, "more": False, "groups": 0, "since": None},
     "waiting": {"events": 0, "since": None},
     "outboxes": [{"outbox": "emails", "command": "mail", "failed": 0, "open": 3, "late_s": None}],
     "outages": [],
@@ -40,7 +40,8 @@ BRAKE = {"holds": True, "consumer_group": "billing.worker", "tripped_at": NOW, "
 WORSE: list[tuple[str, Any, str]] = [
     ("letters", Failed("no answer"), "letters: no answer"),
     ("brakes", [BRAKE], "The brake holds billing.worker"),
-    ("letters", {"open": 12, "groups": 2, "since": NOW}, "12 dead letters in 2 groups"),
+    ("letters", {"open": 12, "more": False, "groups": 2, "since": NOW}, "12 dead letters in 2 groups"),
+    ("letters", {"open": 10_000, "more": True, "groups": 2, "since": NOW}, "10,000+ dead letters in 2 groups"),
     ("lag", [{"partition": 4, "records": 900, "seconds": 180.0}], "behind on partition 4"),
     ("outboxes", [{"outbox": "emails", "command": "mail", "failed": 2, "open": 0, "late_s": None}], "2 emails failed"),
     ("outboxes", [{"outbox": "emails", "command": "mail", "failed": 0, "open": 9, "late_s": 900.0}], "is due since"),

@@ -202,8 +202,10 @@ async def _lists(url: SecretStr) -> None:
             await outboxes.entries(connection, "emails", status=status)
         await outboxes.timers(connection)
         await outboxes.calendar(connection)
+        await outboxes.failed(connection, "emails", until=NOW)
         await dead.groups(connection)
         await money.failed_invoices(connection)
+        await money.expiring_cards(connection, NOW)
 
 
 async def _status(url: SecretStr) -> None:

@@ -18,7 +18,7 @@ STATES: dict[str, tuple[dict[str, Any], str]] = {
         "the brake holds billing.worker since 2026-11-09 12:00 UTC: 50 of 50 events died",
     ),
     "letters": (
-        {"letters": {"open": 12, "groups": 1, "since": NOW}},
+        {"letters": {"open": 12, "more": False, "groups": 1, "since": NOW}},
         "12 dead letters in 1 group, the first since 2026-11-09 12:00 UTC",
     ),
     "lag": ({"lag": {0: 3, 4: 20_000, 5: 11_000}}, "the worker is 20000 records behind on p4"),
@@ -74,7 +74,7 @@ def test_the_worst_comes_first() -> None:
 def test_all_is_well() -> None:
     quiet = {
         "brakes": [],
-        "letters": {"open": 0, "groups": 0, "since": None},
+        "letters": {"open": 0, "more": False, "groups": 0, "since": None},
         "waiting": {"events": 1, "since": NOW},
         "outboxes": [{"outbox": "emails", "command": "mail", "failed": 0, "open": 3, "late_s": None}],
         "outages": [],

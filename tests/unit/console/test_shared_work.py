@@ -1,0 +1,110 @@
+"""Work that several pages share: readings of Kafka, queries of whole tables, and the stream of what is new."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from console.lag import Behind, Lag
+from console.live import Live
+from console.reads import Reads
+from console.reveals import page_of
+from schemas.errors import StoreUnavailable
+from schemas.timing import utc_now
+from tests.kits.consolekit import console_settings
+
+NOWHERE = SecretStr("postgresql://none@127.0.0.1:1/none")
+
+
+class SlowLag(Lag):
+    """Reads as slowly as the test wants, and notes how many threads read at once."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        super().__init__(console_settings(NOWHERE, "127.0.0.1:1", "t", tmp_path))
+        self.go_on = threading.Event()
+        self.now = self.most = self.reads = 0
+
+    def _read(self) -> list[Behind]:
+        self.now += 1
+        self.reads += 1
+        self.most = max(self.most, self.now)
+        self.go_on.wait(30)
+        self.now -= 1
+        return [Behind(0, 1, 2, 0.0)]
+
+
+async def test_a_reading_whose_page_has_gone_is_not_joined_by_another_thread(tmp_path: Path) -> None:
+    lag = SlowLag(tmp_path)
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await lag.read()
+    lag.go_on.set()
+    assert await lag.read() == [Behind(0, 1, 2, 0.0)]
+    assert (lag.reads, lag.most) == (1, 1)
+    await lag.close()
+
+
+async def test_pages_share_a_query_of_a_whole_table_and_its_failure() -> None:
+    reads, asked = Reads(NOWHERE), 0
+
+    async def ask(_query: Any) -> int:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        if asked == 1:
+            raise StoreUnavailable("too slow")
+        return asked
+
+    reads.ask = ask  # type: ignore[assignment,method-assign]  # the query is not what is tested
+    query = cast("Any", None)
+    failed = await asyncio.gather(*(reads.kept("sum", query) for _ in range(5)), return_exceptions=True)
+    assert {str(error) for error in failed} == {"too slow"}
+    assert asked == 1
+    reads._kept["sum"].until = 0.0
+    assert await asyncio.gather(*(reads.kept("sum", query) for _ in range(5))) == [2] * 5
+    assert await reads.kept("another", query) == 3
+
+
+async def test_what_changes_while_a_stream_is_written_is_sent_at_once() -> None:
+    live = Live(Reads(NOWHERE), utc_now)
+
+    class Page:
+        def __init__(self) -> None:
+            self.sent: list[bytes] = []
+
+        async def write(self, data: bytes) -> None:
+            self.sent.append(data)
+            if len(self.sent) == 2:  # the first figures
+                live._count += 1
+                live._wake()
+            if len(self.sent) == 3:
+                live.end()
+
+    page = Page()
+    began = time.monotonic()
+    await asyncio.wait_for(live._feed(cast("web.StreamResponse", page)), 10)
+    assert b'"new":1' in page.sent[2]
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("/events", "/events?type=invoice.*", False),
+        ("/events?type=a&outcome=dead", "/events?outcome=dead&type=a", True),
+        ("/events?type=&outcome=dead", "/events?outcome=dead", True),
+        ("/search?q=jane%40example.com", "/search?q=jane@example.com", True),
+        ("/mails/receipt%3A%3Ain_1", "/mails/receipt::in_1", True),
+        ("/events?before=a", "/events?before=b", False),
+    ],
+)
+def test_a_reveal_is_for_one_search(one: str, other: str, is_same: bool) -> None:
+    assert (page_of(one) == page_of(other)) is is_same

@@ -1,0 +1,83 @@
+"""Guesses of passwords are limited, however many come at once, and lock out no one else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from console.tries import HASHES_AT_ONCE, MOST_OF_A_PEER, MOST_WAITING, MOST_WRONG, TooManyTries, Tries
+
+
+class Hashes:
+    """Work under a reservation that takes as long as the test wants."""
+
+    def __init__(self, tries: Tries) -> None:
+        self.tries = tries
+        self.go_on = asyncio.Event()
+        self.now = self.most = self.done = 0
+
+    async def one(self, peer: str, name: str) -> bool:
+        try:
+            async with self.tries.reserved(peer, name):
+                self.now += 1
+                self.most = max(self.most, self.now)
+                await self.go_on.wait()
+                self.now -= 1
+                self.done += 1
+                return True
+        except TooManyTries:
+            return False
+
+
+async def test_a_thousand_tries_at_once_are_a_few_hashes() -> None:
+    hashes = Hashes(Tries())
+    tasks = [asyncio.create_task(hashes.one("10.0.0.1", f"name{at}")) for at in range(1000)]
+    await asyncio.sleep(0)
+    hashes.go_on.set()
+    assert sum(await asyncio.gather(*tasks)) == hashes.done == MOST_OF_A_PEER
+    assert hashes.most <= HASHES_AT_ONCE
+
+
+async def test_the_queue_has_a_length_for_all_peers_together() -> None:
+    hashes = Hashes(Tries())
+    tasks = [asyncio.create_task(hashes.one(f"10.0.{at}.1", "ada")) for at in range(200)]
+    await asyncio.sleep(0)
+    hashes.go_on.set()
+    assert sum(await asyncio.gather(*tasks)) == MOST_WAITING
+
+
+async def test_wrong_tries_lock_out_one_name_from_one_address_for_a_minute() -> None:
+    now = [0.0]
+    tries = Tries(lambda: now[0])
+    hashes = Hashes(tries)
+    hashes.go_on.set()
+    assert all([await hashes.one("10.0.0.1", "ada") for _ in range(MOST_WRONG)])
+    assert not await hashes.one("10.0.0.1", "ada")
+    assert await hashes.one("10.0.0.2", "ada"), "Ada herself"
+    assert await hashes.one("10.0.0.1", "grace")
+    now[0] += 61
+    assert await hashes.one("10.0.0.1", "ada")
+
+
+async def test_a_right_password_does_not_count() -> None:
+    tries = Tries()
+    for _ in range(3 * MOST_WRONG):
+        async with tries.reserved("10.0.0.1", "ada"):
+            pass
+        tries.forget("10.0.0.1", "ada")
+
+
+async def test_a_cancelled_try_leaves_the_queue_and_counts() -> None:
+    tries = Tries()
+    hashes = Hashes(tries)
+    for _ in range(MOST_WRONG):
+        task = asyncio.create_task(hashes.one("10.0.0.1", "ada"))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    with pytest.raises(TooManyTries):
+        async with tries.reserved("10.0.0.1", "ada"):
+            pass
+    async with tries.reserved("10.0.0.1", "grace"):
+        pass
