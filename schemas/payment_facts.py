@@ -155,13 +155,16 @@ def _given_back(total: Mapping[str, Any] | None, parts: Sequence[Mapping[str, An
 def _status(row: Payment, disputes: Mapping[str, str], refunded_amount: int) -> PaymentStatus:
     """Only a payment that was made can be refunded or disputed, even if the refund failed.
 
-    A part of an open invoice can be, too: the invoice is still owed.
+    A part of an open invoice can be, too: the invoice is still owed. One of a closed invoice does not pay it.
     """
     is_paid = row.version[:1] == _TERMINAL
     if is_paid or ((row.status in PAID or row.refunds or disputes) and not _is_open_invoice(row)):
         if LOST in disputes.values():
             return PaymentStatus.LOST
-        return PaymentStatus.REFUNDED if refunded_amount > 0 else PaymentStatus.SUCCEEDED
+        if refunded_amount > 0:
+            return PaymentStatus.REFUNDED
+        if is_paid or row.closed_at is None:
+            return PaymentStatus.SUCCEEDED
     if row.closed_at is not None:
         return PaymentStatus.CLOSED
     return PaymentStatus.FAILED if row.version[:1] == _FAILED else PaymentStatus.PENDING

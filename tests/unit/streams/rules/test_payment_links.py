@@ -105,6 +105,19 @@ def test_C14_an_open_invoice_stays_open_when_its_paid_part_goes_back() -> None:
     assert (row.status, row.amount_remaining, row.refunded_amount) == ("refunded", 0, 1000)
 
 
+def test_C15_a_part_of_a_voided_invoice_does_not_pay_it() -> None:
+    """It was paid in part and voided; the part is disputed, and later lost."""
+    part = pay.invoice_payment(NEW, "inpay_1", payment_intent="pi_1", amount=1000)
+    events = [
+        invoice(NEW, "updated", NOW, amount_remaining=1900),
+        NEW.event("invoice_payment.paid", part, NOW + 1),
+        invoice(NEW, "voided", NOW + 2, status="void"),
+        NEW.event("charge.dispute.created", pay.dispute(NEW, created=NOW + 3), NOW + 3),
+    ]
+    (row,) = in_every_order(events).rows(Payment)
+    assert (row.status, row.on_hold) == ("closed", True)
+
+
 def test_C14_a_loose_payment_joins_the_purchase_that_comes_after_the_limit() -> None:
     refund = NEW.event("charge.refunded", pay.charge(NEW, "ch_1", invoice=None, refunded=400), NOW + DAY)
     dispute = NEW.event("charge.dispute.created", pay.dispute(NEW, created=NOW), NOW + DAY)
