@@ -18,7 +18,12 @@ def rendered(obj: Json, shape: ApiShape) -> Json:
     """Returns the object as this API version shows it. Takes over `obj`."""
     make = _OLD.get(obj.get("object", "")) if shape is ApiShape.OLD else _NEW.get(obj.get("object", ""))
     shown = make(obj) if make is not None else obj
-    return {name: value for name, value in shown.items() if not name.startswith("_")}
+    return _public(shown)
+
+
+def _public(obj: Json) -> Json:
+    """Returns the object without what only the simulator knows."""
+    return {name: value for name, value in obj.items() if not name.startswith("_")}
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Json:
@@ -65,12 +70,16 @@ def _old_subscription(obj: Json) -> Json:
     plan = plan_of(only["price"]) if only else None
     period = {name: items[0][name] for name in _PERIOD} if items else {}
     shown = [
-        {name: value for name, value in item.items() if name not in _PERIOD} | {"plan": plan_of(item["price"])}
+        {name: value for name, value in _public(item).items() if name not in _PERIOD} | {"plan": plan_of(item["price"])}
         for item in items
     ]
     obj.pop("billing_mode", None)
     quantity = only.get("quantity") if only else None
     return obj | period | {"items": obj["items"] | {"data": shown}, "plan": plan, "quantity": quantity}
+
+
+def _new_subscription(obj: Json) -> Json:
+    return obj | {"items": obj["items"] | {"data": [_public(item) for item in obj["items"]["data"]]}}
 
 
 _PERIOD = ("current_period_start", "current_period_end")
@@ -124,4 +133,8 @@ _OLD: Mapping[str, Callable[[Json], Json]] = {
     "charge": _old_charge,
     "payment_intent": _old_charge,
 }
-_NEW: Mapping[str, Callable[[Json], Json]] = {"invoice": _new_invoice, "payment_intent": _new_intent}
+_NEW: Mapping[str, Callable[[Json], Json]] = {
+    "subscription": _new_subscription,
+    "invoice": _new_invoice,
+    "payment_intent": _new_intent,
+}
