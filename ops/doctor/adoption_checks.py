@@ -50,7 +50,7 @@ async def _import(session: Session, situation: Situation, began: datetime | None
     else:
         found = [ok(f"imported {row.ended_at:%Y-%m-%d %H:%M} UTC, invoices since {row.since:%Y-%m-%d}")]
     if situation.config.mail.not_before is None:
-        remedy = "set mail.not_before to the time at which this system takes over"
+        remedy = "set mail.not_before to the time of the import"
         found.append(warning("an event from before this system may still be mailed about", remedy))
     return found
 
