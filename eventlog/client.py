@@ -72,7 +72,7 @@ def producer(
         defaults["log_level"] = _SILENT
     callbacks = {} if on_error is None else {"error_cb": on_error}
     with _refused_properties():
-        return Producer(_merged(access, defaults, properties) | callbacks, logger=_logger())
+        return Producer(merged_properties(access, defaults, properties) | callbacks, logger=_logger())
 
 
 def consumer(access: KafkaAccess, *, group: str, properties: Mapping[str, Property] | None = None) -> Consumer:
@@ -82,13 +82,13 @@ def consumer(access: KafkaAccess, *, group: str, properties: Mapping[str, Proper
     """
     defaults: dict[str, Property] = {"group.id": group, "enable.auto.commit": False, "log_level": _SILENT}
     with _refused_properties():
-        return Consumer(_merged(access, defaults, properties), logger=_logger())
+        return Consumer(merged_properties(access, defaults, properties), logger=_logger())
 
 
 def admin(access: KafkaAccess, *, properties: Mapping[str, Property] | None = None) -> AdminClient:
     """Returns an admin client. Raises InvalidSettings if librdkafka refuses a property."""
     with _refused_properties():
-        return AdminClient(_merged(access, {"log_level": _SILENT}, properties), logger=_logger())
+        return AdminClient(merged_properties(access, {"log_level": _SILENT}, properties), logger=_logger())
 
 
 def cluster_metadata(
@@ -164,7 +164,7 @@ def cause_of(access: KafkaAccess, error: object) -> str:
 def _probe(access: KafkaAccess) -> KafkaError | None:
     """Connects once more and returns the error that best explains why no broker answers; None if one answers."""
     seen: list[KafkaError] = []
-    properties = _merged(access, {"log_level": _SILENT, "socket.connection.setup.timeout.ms": 2000}, None)
+    properties = merged_properties(access, {"log_level": _SILENT, "socket.connection.setup.timeout.ms": 2000}, None)
     with _refused_properties():
         client = AdminClient(properties, logger=_logger(), error_cb=seen.append)
     deadline = time.monotonic() + _PROBE_S
@@ -220,9 +220,10 @@ _MISSING_ACLS = (
 )
 
 
-def _merged(
+def merged_properties(
     access: KafkaAccess, defaults: Mapping[str, Property], properties: Mapping[str, Property] | None
 ) -> dict[str, Property]:
+    """librdkafka's properties of a client: the operator's own replace ours, never the address and the security."""
     return {**defaults, **(properties or {}), **access.config, **access.properties()}
 
 

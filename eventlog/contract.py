@@ -287,5 +287,6 @@ def asyncapi(version: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _is(path: Path, text: bytes) -> bool:
+def has_content(path: Path, text: bytes) -> bool:
+    """Whether the file is there and holds exactly these bytes."""
     return path.is_file() and path.read_bytes() == text

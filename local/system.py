@@ -360,7 +360,8 @@ NOT_STARTED = (
 """Errors that `System.start` raises. Each message is complete without the error's name."""
 
 
-_END_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+END_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+"""Each of them stops the whole system."""
 
 
 class stop_on_exit:
@@ -370,11 +371,11 @@ class stop_on_exit:
         self._system = system
 
     def __enter__(self) -> None:
-        for number in _END_SIGNALS:
+        for number in END_SIGNALS:
             signal.signal(number, _end)
 
     def __exit__(self, *_: object) -> None:
-        for number in _END_SIGNALS:
+        for number in END_SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # ignore further signals: the stop below takes a limited time
         self._system.stop()
 

@@ -33,7 +33,7 @@ _PERSONAL: Mapping[type[Any], frozenset[str]] = {
 }
 """Fields with data on a person. An erasure finds the events of its customer only, so another customer's event must not
 keep them. A user belongs to several customers, so no event keeps theirs."""
-_TABLES = {
+TABLE_NAMES = {
     kind: "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in kind.__name__)[1:] + "s"
     for kind in ROW_TYPES
 }
@@ -44,8 +44,9 @@ def _is_shown(kind: type[Any], name: str) -> bool:
     return not is_version and name not in _BOOKKEEPING.get(kind, ())
 
 
-_NAMES = {kind: tuple(f.name for f in fields(kind) if _is_shown(kind, f.name)) for kind in ROW_TYPES}
-_VALUES = {kind: attrgetter(*names) for kind, names in _NAMES.items()}
+COLUMNS_SHOWN = {kind: tuple(f.name for f in fields(kind) if _is_shown(kind, f.name)) for kind in ROW_TYPES}
+"""The columns of each row that a change shows."""
+_VALUES = {kind: attrgetter(*names) for kind, names in COLUMNS_SHOWN.items()}
 
 
 class Before:
@@ -96,7 +97,7 @@ def _change(before: Row | None, after: Row | None, customer_id: str | None) -> C
         return None
     did = "created" if before is None else "removed" if after is None else "updated"
     key = "/".join(part for part in row.key if part)
-    return {"table": _TABLES[kind], "key": key, "did": did, "fields": differing}
+    return {"table": TABLE_NAMES[kind], "key": key, "did": did, "fields": differing}
 
 
 def _is_of(row: Row, customer_id: str | None) -> bool:
@@ -105,7 +106,7 @@ def _is_of(row: Row, customer_id: str | None) -> bool:
 
 
 def _fields(kind: type[Row], before: Row | None, after: Row | None) -> Iterator[tuple[str, list[Any]]]:
-    names, values = _NAMES[kind], _VALUES[kind]
+    names, values = COLUMNS_SHOWN[kind], _VALUES[kind]
     old: Sequence[Any] = values(before) if before is not None else (None,) * len(names)
     new: Sequence[Any] = values(after) if after is not None else (None,) * len(names)
     for name, one, other in zip(names, old, new, strict=True):

@@ -14,7 +14,7 @@ from schemas.storable import bounded, is_storable
 from schemas.verdict import Duplicate, Waiting
 from sinks.postgres.rows import Erased, EventObjectRow, ObjectOwnerRow
 from sinks.postgres.store import Transaction
-from streams.flush import _barred
+from streams.flush import barred_id
 from streams.item import Item, summary_of
 
 
@@ -58,7 +58,7 @@ _OF_PURCHASES = (
 
 def owned(items: Sequence[Item], now: datetime, *, is_bare: bool) -> dict[str, Any]:
     """Returns the fields of Flush about what must not be kept, and about who owns the objects of these events."""
-    barred = {"barred": [event_id for item in items if (event_id := _barred(item)) is not None]}
+    barred = {"barred": [event_id for item in items if (event_id := barred_id(item)) is not None]}
     if is_bare:
         return barred
     return barred | {

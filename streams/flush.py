@@ -14,22 +14,22 @@ from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, W
 from sinks.postgres.outboxes import Origin
 from sinks.postgres.rows import LedgerRow
 from streams.decode import describe, has_no_nul
-from streams.item import Attempt, Item, _id_of
+from streams.item import Attempt, Item, id_of
 
 
-def _revived(item: Item) -> str | None:
+def revived_id(item: Item) -> str | None:
     """The id of an event that was dead or waiting before and is settled now."""
     if item.earlier_outcome and item.decoded and isinstance(item.verdict, Applied | Stale | Ignored):
         return item.decoded.envelope.id
     return None
 
 
-def _barred(item: Item) -> str | None:
+def barred_id(item: Item) -> str | None:
     """The id of an event that has waited with its payload, which the ledger must not keep any longer."""
-    return _id_of(item) if item.is_barred and item.earlier_outcome and not isinstance(item.verdict, Waiting) else None
+    return id_of(item) if item.is_barred and item.earlier_outcome and not isinstance(item.verdict, Waiting) else None
 
 
-def _ledger_row(item: Item, attempt: Attempt, now: datetime, stream: str) -> LedgerRow | None:
+def ledger_row(item: Item, attempt: Attempt, now: datetime, stream: str) -> LedgerRow | None:
     """Returns None for a duplicate and for a record without an id. `stream` is that of its type."""
     if item.verdict is None or isinstance(item.verdict, Duplicate):
         return None
@@ -66,7 +66,7 @@ def _reason(verdict: Verdict | None) -> str | None:
     return reason_text(reason) if reason is not None else None
 
 
-def _bare_row(row: LedgerRow) -> LedgerRow:
+def bare_ledger_row(row: LedgerRow) -> LedgerRow:
     """Returns the row with its event id, place and outcome, and without every value that came from the event."""
     return replace(
         row,
@@ -124,6 +124,7 @@ def _payload(item: Item) -> str | None:
     return value.decode() if item.decoded is not None or has_no_nul(value) else None
 
 
-def _origin(item: Item) -> Origin:
+def origin_of(item: Item) -> Origin:
+    """The event that orders a row of an outbox; without an id if the record could not be read."""
     envelope = item.decoded.envelope if item.decoded else None
     return Origin(envelope.id, envelope.livemode) if envelope else Origin("", livemode=False)

@@ -51,11 +51,12 @@ class Item:
         return (self.record.topic, self.record.partition, self.record.offset)
 
 
-def _is_unread(item: Item) -> bool:
+def is_unread(item: Item) -> bool:
+    """Whether the record holds no event that can be decoded."""
     return item.decoded is None
 
 
-def _id_of(item: Item) -> str | None:
+def id_of(item: Item) -> str | None:
     """The event id used in the ledger; None if the record has no readable id."""
     envelope = summary_of(item)
     return envelope.id if envelope else None

@@ -51,8 +51,8 @@ from streams.barring import bar, find_erased, owned
 from streams.brake import Brake, BrakeTripped
 from streams.decode import check_mode, decode, describe
 from streams.feed import notifications
-from streams.flush import _bare_row, _ledger_row, _origin, _revived
-from streams.item import Attempt, Item, _id_of, _is_unread
+from streams.flush import bare_ledger_row, ledger_row, origin_of, revived_id
+from streams.item import Attempt, Item, id_of, is_unread
 from streams.letters import (
     DeadLetters,
     Failure,
@@ -175,7 +175,7 @@ class Processor:
 
     async def _drop_duplicates(self, items: Sequence[Item], transaction: Transaction) -> None:
         # Decoded records go first: malformed bytes with an event's id must not make the event itself a duplicate.
-        known = [(event_id, item) for item in sorted(items, key=_is_unread) if (event_id := _id_of(item)) is not None]
+        known = [(event_id, item) for item in sorted(items, key=is_unread) if (event_id := id_of(item)) is not None]
         ledger = await transaction.seen([event_id for event_id, _ in known])
         here: set[str] = set()
         for event_id, item in known:
@@ -253,9 +253,9 @@ class Processor:
         letters = [
             await self._publish(item, item.verdict, attempt, now) for item in items if isinstance(item.verdict, Dead)
         ]
-        ledger = [row for item in items if (row := _ledger_row(item, attempt, now, self._stream_of_item(item)))]
+        ledger = [row for item in items if (row := ledger_row(item, attempt, now, self._stream_of_item(item)))]
         if is_bare:
-            ledger, letters = [_bare_row(row) for row in ledger], [bare_index_row(letter) for letter in letters]
+            ledger, letters = [bare_ledger_row(row) for row in ledger], [bare_index_row(letter) for letter in letters]
         await transaction.flush(
             Flush(
                 known=known,
@@ -264,8 +264,8 @@ class Processor:
                 dead_letters=letters,
                 group=self.group,
                 reached=_reached(items, attempt) if self.positions is not None else {},
-                reread=[_origin(item).event_id for item in items if _is_reread(item, until)],
-                revived=[event_id for item in items if (event_id := _revived(item)) is not None],
+                reread=[origin_of(item).event_id for item in items if _is_reread(item, until)],
+                revived=[event_id for item in items if (event_id := revived_id(item)) is not None],
                 **owned(items, now, is_bare=is_bare),
                 erasure=next((self._erasure_row(item.erase, item, now) for item in items if item.erase), None),
             )
@@ -273,13 +273,13 @@ class Processor:
 
     def _outbox_row(self, order: Order, item: Item, now: datetime) -> OutboxRow:
         """Returns the row of an order. What must not leave is stored all the same: its key is used up."""
-        row: OutboxRow = BY_EFFECT[type(order)].to_row(order, _origin(item), now)
+        row: OutboxRow = BY_EFFECT[type(order)].to_row(order, origin_of(item), now)
         reason = why_withheld(order, item, self.config.mail)
         return row if reason is None else replace(row, status="withheld", last_error=reason)
 
     def _erasure_row(self, erase: Erase, item: Item, now: datetime) -> ErasureRow:
         return ErasureRow(
-            event_id=_origin(item).event_id,
+            event_id=origin_of(item).event_id,
             account=erase.account,
             customer_id=erase.customer_id,
             organization_id=Organization.id_of(erase.account, erase.customer_id),

@@ -48,16 +48,16 @@ def fetch_jars(say: Say) -> list[Path]:
     Parallel first runs wait for each other. Raises KafkaNotFetched.
     """
     folder = jars_dir()
-    if not _broken(folder):
+    if not broken_jars(folder):
         return _paths(folder)
     with file_lock(folder.with_name(f"{folder.name}.lock")):
-        if _broken(folder):
+        if broken_jars(folder):
             _fetch(folder, say)
     return _paths(folder)
 
 
 def _fetch(folder: Path, say: Say) -> None:
-    say(f"Fetching Apache Kafka {KAFKA_VERSION} ({len(_SHA256)} jars, 44 MB; once per machine)")
+    say(f"Fetching Apache Kafka {KAFKA_VERSION} ({len(SHA256)} jars, 44 MB; once per machine)")
     work = folder.with_name(f"{folder.name}.fetch")
     reason: object = "no attempt"
     for _ in range(_TRIES):
@@ -69,9 +69,9 @@ def _fetch(folder: Path, say: Say) -> None:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         for jar in (work / "env").rglob("*.jar"):
-            if jar.name in _SHA256:
+            if jar.name in SHA256:
                 jar.replace(folder / jar.name)
-        broken = _broken(folder)
+        broken = broken_jars(folder)
         if not broken:
             shutil.rmtree(work, ignore_errors=True)
             return
@@ -109,8 +109,9 @@ def _progress(say: Say) -> Callable[[str, int], AbstractContextManager[Callable[
     return of_file
 
 
-def _broken(folder: Path) -> list[str]:
-    return [name for name, digest in _SHA256.items() if _digest(folder / name) != digest]
+def broken_jars(folder: Path) -> list[str]:
+    """The names of the jars that are missing in the folder or have another digest."""
+    return [name for name, digest in SHA256.items() if _digest(folder / name) != digest]
 
 
 def _digest(path: Path) -> str | None:
@@ -122,10 +123,10 @@ def _digest(path: Path) -> str | None:
 
 
 def _paths(folder: Path) -> list[Path]:
-    return [folder / name for name in _SHA256]
+    return [folder / name for name in SHA256]
 
 
-_SHA256 = {
+SHA256 = {
     "kafka_2.13-4.3.1.jar": "b098abef5ff878e76f60cd6c559b9baa5663ccb1b55f2837558b22c329d32423",
     "scala-logging_2.13-3.9.6.jar": "0ad0c3f4d89d538b3b6c300158555e266aa69cf1b5f6522aba8b5bad238eb994",
     "HdrHistogram-2.2.2.jar": "22d1d4316c4ec13a68b559e98c8256d69071593731da96136640f864fa14fad8",

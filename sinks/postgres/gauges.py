@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 EVERY_S = 15.0
 
-_COUNTS = """
+COUNTS = """
 SELECT (SELECT count(*) FROM billing.dead_letters WHERE status = 'open') AS open_letters,
        (SELECT count(*) FROM billing.events WHERE outcome = 'waiting') AS waiting,
        (SELECT coalesce(extract(epoch FROM now() - min(received_at)), 0) FROM billing.events
@@ -69,7 +69,7 @@ class StoreGauges:
         """Updates the gauges once. Raises StoreUnavailable."""
         async with reading(url) as connection:
             with classified():
-                row = (await connection.execute(text(_COUNTS))).one()
+                row = (await connection.execute(text(COUNTS))).one()
         self._letters.set(row.open_letters)
         self._waiting.set(row.waiting)
         self._oldest.set(float(row.oldest_waiting))

@@ -135,7 +135,7 @@ async def revision(connection: AsyncConnection) -> str | None:
 
 def newest_revision() -> str:
     """Returns the revision that this code expects."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     if head is None:
         raise LookupError("the package contains no revision")
     return head
@@ -143,7 +143,7 @@ def newest_revision() -> str:
 
 def is_known(found: str) -> bool:
     """Returns whether this code has that revision; a newer version's is not known."""
-    return found in {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return found in {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
 
 
 async def _connected(engine: AsyncEngine, wait_s: float) -> AsyncConnection:
@@ -171,7 +171,7 @@ def _upgrade(connection: Connection) -> None:
     if _revision(connection) == newest_revision():
         return
     connection.commit()
-    config = _config()
+    config = alembic_config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 
@@ -181,7 +181,8 @@ def _revision(connection: Connection) -> str | None:
     return context.get_current_revision()
 
 
-def _config() -> Config:
+def alembic_config() -> Config:
+    """Alembic's configuration with the folder of the migrations."""
     config = Config()
     # Alembic interpolates percent signs in its configuration, and a folder's name may contain one.
     config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))

@@ -286,10 +286,10 @@ async def _connect(
                 "BILLING_DATABASE_URL: the pooler shares sessions between transactions, and this needs a session of "
                 "its own: set BILLING_DATABASE_DIRECT_URL to an address without a pooler"
             )
-        session = await _open(address, application, bounds, cached_statements=0)
+        session = await open_session(address, application, bounds, cached_statements=0)
         session.per_transaction = _assignments("SET LOCAL", settings)
         return session
-    session = await _open(address, application, bounds, cached_statements=_CACHED_STATEMENTS)
+    session = await open_session(address, application, bounds, cached_statements=_CACHED_STATEMENTS)
     try:
         if await _is_direct(session) or await _pooler(url, address, application, bounds) is not Pooler.TRANSACTION:
             await session.execute(_assignments("SET", settings))
@@ -306,7 +306,9 @@ async def _connect(
     return await _connect(url, application, bounds, parameters, own_session=own_session)
 
 
-async def _open(address: Address, application: str, bounds: SessionTimeouts, *, cached_statements: int) -> Session:
+async def open_session(
+    address: Address, application: str, bounds: SessionTimeouts, *, cached_statements: int
+) -> Session:
     """Connects with no startup parameter that a pooler would refuse."""
     try:
         return await asyncpg.connect(
@@ -342,11 +344,11 @@ async def _pooler(url: DatabaseUrl, address: Address, application: str, bounds: 
     """
     if (known := _found.get(address.dsn)) is not None:
         return known
-    one = await _open(address, application, bounds, cached_statements=0)
+    one = await open_session(address, application, bounds, cached_statements=0)
     other = None
     try:
         async with asyncio.timeout(_PROBE_TIMEOUT_S):
-            other = await _open(address, application, bounds, cached_statements=0)
+            other = await open_session(address, application, bounds, cached_statements=0)
             seen: tuple[set[int], set[int]] = (set(), set())
             for _ in range(_PROBES):
                 for pids, session in zip(seen, (one, other), strict=True):

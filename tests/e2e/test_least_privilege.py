@@ -27,7 +27,7 @@ import yaml
 from pydantic import SecretStr
 
 from local.stack.ports import free_port
-from local.stack.postgres import EmbeddedPostgres, _binary
+from local.stack.postgres import EmbeddedPostgres, binary
 from local.stripe.events import EXAMPLES, example
 from local.stripe.post import PostResult, post
 from schemas.export_link import export_url
@@ -135,7 +135,7 @@ def containers(
     secrets = dict(line.split("=", 1) for line in env_file.read_text().split())
     secrets["CONSOLE_PORT"] = str(free_port())
     server = postgres.url.rpartition("/")[0]
-    psql = [_binary("psql"), "-q", "-v", "ON_ERROR_STOP=1", f"{server}/postgres"]
+    psql = [binary("psql"), "-q", "-v", "ON_ERROR_STOP=1", f"{server}/postgres"]
     subprocess.run([*psql, "-c", "DROP DATABASE billing"], check=True, timeout=30)
     roles = ROOT / "deploy" / "postgres-roles.sql"
     subprocess.run([*psql, "-f", str(roles)], check=True, timeout=30, env={**os.environ, **secrets})

@@ -82,11 +82,11 @@ def test_ports_are_kept_and_never_shared(tmp_path: Path) -> None:
 
 def test_an_incomplete_jar_is_not_accepted(tmp_path: Path) -> None:
     """The cache is complete only if every pinned jar has its hash; an interrupted download does not."""
-    assert len(kafka_jars._broken(tmp_path)) == 46
-    name, digest = "jspecify-1.0.0.jar", kafka_jars._SHA256["jspecify-1.0.0.jar"]
+    assert len(kafka_jars.broken_jars(tmp_path)) == 46
+    name, digest = "jspecify-1.0.0.jar", kafka_jars.SHA256["jspecify-1.0.0.jar"]
     whole = (kafka_jars.fetch_jars(lambda _line: None)[0].parent / name).read_bytes()
     assert hashlib.sha256(whole).hexdigest() == digest
     (tmp_path / name).write_bytes(whole)
-    assert name not in kafka_jars._broken(tmp_path)
+    assert name not in kafka_jars.broken_jars(tmp_path)
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
-    assert name in kafka_jars._broken(tmp_path)
+    assert name in kafka_jars.broken_jars(tmp_path)

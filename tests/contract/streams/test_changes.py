@@ -128,7 +128,7 @@ async def _state(url: SecretStr) -> State:
 
 def _shown(state: State) -> State:
     """Without the fields that the ledger does not keep. A part of a JSON column that is null is like a missing one."""
-    names = {str(tables.STATE_TABLES[kind].name): set(kept) for kind, kept in changes_module._NAMES.items()}
+    names = {str(tables.STATE_TABLES[kind].name): set(kept) for kind, kept in changes_module.COLUMNS_SHOWN.items()}
     return {
         table: {
             key: {name: _filled(one) for name, one in row.items() if name in names[table]} for key, row in rows.items()

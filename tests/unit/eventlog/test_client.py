@@ -66,7 +66,7 @@ def test_properties_cannot_replace_security_and_addresses() -> None:
         "sasl.password": "hidden",
         "ssl.ca.location": "/ca.pem",
     }
-    merged = client._merged(access, {"linger.ms": 5}, {"bootstrap.servers": "elsewhere:1"})
+    merged = client.merged_properties(access, {"linger.ms": 5}, {"bootstrap.servers": "elsewhere:1"})
     assert merged["bootstrap.servers"] == "kafka.example:9093"
     assert merged["client.rack"] == "a"
     assert "hidden" not in repr(access)

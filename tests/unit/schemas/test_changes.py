@@ -113,4 +113,4 @@ def test_each_change_names_its_table() -> None:
     assert {change["table"] for change in changes_of(rows.pairs(), "cus_1")} <= set(named.values())
     from schemas import changes as module
 
-    assert named == module._TABLES
+    assert named == module.TABLE_NAMES

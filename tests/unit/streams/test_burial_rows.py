@@ -17,7 +17,7 @@ from schemas.storable import MAX_ID_BYTES, MAX_REASON_CHARACTERS, bounded, is_st
 from schemas.verdict import Dead
 from streams.decode import decode, describe
 from streams.faust.consume import blamed
-from streams.flush import _ledger_row
+from streams.flush import ledger_row
 from streams.item import Attempt, Item
 from streams.rules.catalog import RULES
 
@@ -66,7 +66,7 @@ def test_every_text_of_a_ledger_row_can_be_stored(
     record = record_of("billing.events", 0, 7, b"k", value, tuple(named.items()), timestamp)
     item = Item(record, verdict=Dead("MalformedEvent", reason_text(str(event)), "store"))
 
-    row = _ledger_row(item, Attempt(), NOW, "other")
+    row = ledger_row(item, Attempt(), NOW, "other")
 
     if row is None:
         assert describe(value) is None

@@ -128,7 +128,7 @@ async def _migrated_to(url: SecretStr, revision: str) -> None:
 
 
 def _upgrade(connection: Connection, revision: str) -> None:
-    config = migration._config()
+    config = migration.alembic_config()
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
 

@@ -85,13 +85,13 @@ async def test_sessions_that_became_read_only_are_left(
 ) -> None:
     """Open sessions are made read-only, new ones can write: the second try succeeds."""
     opened: list[Session] = []
-    real = pool._open
+    real = pool.open_session
 
     async def noted(*arguments: object, **options: object) -> Session:
         opened.append(await real(*arguments, **options))  # type: ignore[arg-type]  # passed on as they are
         return opened[-1]
 
-    monkeypatch.setattr(pool, "_open", noted)
+    monkeypatch.setattr(pool, "open_session", noted)
     work, close = await KINDS[kind](database)
     try:
         await work()

@@ -22,7 +22,7 @@ from sinks.exports.orders import ExportOrders
 from sinks.outbox.claims import Claims
 from sinks.postgres import queries, tables
 from sinks.postgres.dead_letter_index import DeadLetterIndex, LetterFilter
-from sinks.postgres.gauges import _COUNTS
+from sinks.postgres.gauges import COUNTS
 from sinks.postgres.lists import dead, events, find, money, outboxes, overview
 from sinks.postgres.lists.events import EventFilter, Place
 from sinks.postgres.pool import connect, make_pool, reading
@@ -257,7 +257,7 @@ async def _polls(url: SecretStr) -> None:
     await timers.next_due()
     timers.close()
     connection = await connect(url, application="test")
-    await connection.fetch(_COUNTS)
+    await connection.fetch(COUNTS)
     await connection.close()
 
 
