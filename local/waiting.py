@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from schemas.errors import BillingError
 
 T = TypeVar("T")
 
 _LOG_BYTES = 3000
+
+
+class Waited(Protocol):
+    """The process that does what is waited for, as subprocess.Popen."""
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
 
 
 class TooLate(BillingError, TimeoutError):
@@ -26,7 +34,7 @@ def wait_until(
     *,
     within_s: float = 60.0,
     every_s: float = 0.05,
-    process: subprocess.Popen[bytes] | None = None,
+    process: Waited | None = None,
     log: Path | None = None,
 ) -> T:
     """Calls `condition` until it returns a true value, and returns that. Raises TooLate.
@@ -46,7 +54,7 @@ async def eventually(
     *,
     within_s: float = 60.0,
     every_s: float = 0.02,
-    process: subprocess.Popen[bytes] | None = None,
+    process: Waited | None = None,
     log: Path | None = None,
 ) -> Any:
     """Does what `wait_until` does, for a condition that may be a coroutine. It is cancelled when the time is over."""
@@ -66,9 +74,7 @@ async def eventually(
         raise TooLate(_late(what, within_s, log)) from None
 
 
-def _check(
-    deadline: float, what: str, within_s: float, process: subprocess.Popen[bytes] | None, log: Path | None
-) -> None:
+def _check(deadline: float, what: str, within_s: float, process: Waited | None, log: Path | None) -> None:
     if process is not None and process.poll() is not None:
         raise TooLate(f"the process ended with {process.returncode} before {what}{_end_of(log)}")
     if time.monotonic() > deadline:

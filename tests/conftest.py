@@ -42,18 +42,28 @@ _SESSION = "BILLING_TEST_SESSION"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose this session's directory. It is created when the first server starts."""
-    if not hasattr(config, "workerinput"):
-        os.environ[_SESSION] = f"{os.getpid()}:{tempfile.gettempdir()}/billing-tests-{uuid.uuid4().hex[:12]}"
+    """Choose this session's directory, and note there which servers of `make services` run.
+
+    The controller decides once for all workers: they would disagree if a kept server answered one of them late.
+    """
+    if hasattr(config, "workerinput"):
+        return
+    os.environ[_SESSION] = f"{os.getpid()}:{tempfile.gettempdir()}/billing-tests-{uuid.uuid4().hex[:12]}"
+    for name in services.NAMES:
+        if (url := services.running(name)) is not None:
+            folder = _session()[1]
+            folder.mkdir(mode=0o700, exist_ok=True)
+            services.note(folder, name, url)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the servers of this session, however the session ends."""
     folder = _session()[1]
     if not hasattr(config, "workerinput") and folder.exists():
-        from tests import stack  # imported only in sessions that started a server
+        if any(folder.glob("*.holder")):
+            from tests import stack  # imported only in sessions that started a server
 
-        stack.stop_all(folder)
+            stack.stop_all(folder)
         shutil.rmtree(folder)
 
 
@@ -63,11 +73,11 @@ def _session() -> tuple[int, Path]:
 
 
 def _address(name: str) -> str:
-    if (kept := services.running(name)) is not None:
-        return kept
+    owner, folder = _session()
+    if (url := services.noted(folder, name)) is not None:
+        return url
     from tests import stack  # only sessions that start a server pay for these imports
 
-    owner, folder = _session()
     folder.mkdir(mode=0o700, exist_ok=True)
     return stack.address(name, folder, owner)
 

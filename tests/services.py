@@ -16,13 +16,30 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 LIFETIME_S = 12 * 3600
-_NAMES = ("kafka", "postgres")
+_ANSWERS_WITHIN_S = 5.0
+NAMES = ("kafka", "postgres")
 
 
 def folder() -> Path:
     """Where the running servers are noted."""
     given = os.environ.get("BILLING_TEST_SERVICES")
     return Path(given) if given else Path(tempfile.gettempdir()) / f"billing-test-services-{os.getuid()}"
+
+
+def note(place: Path, name: str, url: str) -> None:
+    """Note a server's address in a folder, readable for its owner only: it may contain a password."""
+    draft = place / f"{name}.url.tmp"
+    draft.touch(mode=0o600)
+    draft.write_text(url)
+    draft.replace(place / f"{name}.url")
+
+
+def noted(place: Path, name: str) -> str | None:
+    """The address that is noted in a folder, else None."""
+    try:
+        return (place / f"{name}.url").read_text()
+    except FileNotFoundError:
+        return None
 
 
 def running(name: str) -> str | None:
@@ -36,7 +53,7 @@ def running(name: str) -> str | None:
         return None
     parts = urlsplit(url if "//" in url else f"//{url}")
     try:
-        with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 0), timeout=1):
+        with socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 0), timeout=_ANSWERS_WITHIN_S):
             return url
     except OSError:
         return None
@@ -53,7 +70,7 @@ def main(action: str) -> int:
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     # The holders stop when this process has ended, so that nothing runs without a limit.
     owner = subprocess.Popen(["sleep", str(LIFETIME_S)], start_new_session=True)
-    for name in _NAMES:
+    for name in NAMES:
         if running(name) is None:
             (place / f"{name}.url").unlink(missing_ok=True)
             stack.address(name, place, owner.pid)

@@ -24,6 +24,7 @@ from local.stack.kafka import EmbeddedKafka
 from local.stack.lock import file_lock
 from local.stack.postgres import EmbeddedPostgres
 from local.stack.process import end_leftover, write_own_pid
+from tests import services
 
 START_TIMEOUT = 300.0
 """Seconds. The first start on a machine downloads Kafka."""
@@ -82,10 +83,7 @@ def _hold(name: str, folder: Path, owner: int) -> None:
     write_own_pid(folder / f"{name}.holder")
     server = _SERVERS[name, _is_docker_there()]
     with server(folder) as url:
-        draft = folder / f"{name}.url.tmp"
-        draft.touch(mode=0o600)
-        draft.write_text(url)
-        draft.replace(folder / f"{name}.url")
+        services.note(folder, name, url)
         while psutil.pid_exists(owner) and not stop_requested.wait(0.5):
             continue
     (folder / f"{name}.url").unlink(missing_ok=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +17,7 @@ from eventlog.lag import lag_of
 from local.stack.ports import free_port
 from ops.runtime.exit_codes import ExitCode
 from sinks.postgres.brakes import Brakes
+from tests.kits import clikit
 from tests.kits.replaykit import OPEN, ReplayKit, open_kit
 from tests.waiting import eventually
 
@@ -36,7 +35,7 @@ async def rig(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_pa
 
 
 @contextmanager
-def _worker(rig: ReplayKit, rule: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(rig: ReplayKit, rule: str, **settings: str) -> Iterator[clikit.Running]:
     env = {
         **os.environ,
         "BILLING_KAFKA_BOOTSTRAP": rig.settings.kafka_bootstrap,
@@ -51,22 +50,12 @@ def _worker(rig: ReplayKit, rule: str, **settings: str) -> Iterator[subprocess.P
         "BILLING_BRAKE_RUN": str(RUN),
         **{f"BILLING_{name.upper()}": value for name, value in settings.items()},
     }
-    with (rig.settings.state_dir / "worker.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.broken_worker", rule], env=env, stdout=log, stderr=log
-        )
-    try:
+    log = rig.settings.state_dir / "worker.log"
+    with clikit.running([rule], env, log, module="tests.chaos.broken_worker") as process:
         yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(timeout=5)
 
 
-async def _until(condition: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
+async def _until(condition: Callable[[], object], process: clikit.Running, log: Path) -> None:
     """Waits for a condition that blocks the thread."""
     await eventually(lambda: asyncio.to_thread(condition), process=process, log=log)
 

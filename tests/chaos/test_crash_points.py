@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from eventlog import client
 from eventlog.topics import ensure_topics
 from schemas.settings import Settings
 from tests.databases import create_tables
+from tests.kits import clikit
 from tests.kits.notes import note_body, note_headers
 from tests.waiting import wait_until
 
@@ -105,19 +104,10 @@ def _env(bootstrap: str, url: str, prefix: str, folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _worker(env: dict[str, str], point: str, nth: int) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "tests.chaos.notes_worker", point, str(nth)]
-    with (Path(env["BILLING_STATE_DIR"]) / "worker.log").open("ab") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-    try:
+def _worker(env: dict[str, str], point: str, nth: int) -> Iterator[clikit.Running]:
+    log = Path(env["BILLING_STATE_DIR"]) / "worker.log"
+    with clikit.running([point, str(nth)], env, log, module="tests.chaos.notes_worker") as process:
         yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(timeout=5)
 
 
 def _lag(settings: Settings) -> int | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -33,6 +32,7 @@ from local.stripe.post import PostResult, post
 from schemas.export_link import export_url
 from sinks.email.unsubscribe import Subscriber, unsubscribe_url
 from tests.faulty_mailbox import FaultyMailbox
+from tests.kits import clikit
 from tests.paths import ROOT
 from tests.waiting import TooLate, eventually
 
@@ -74,39 +74,17 @@ class Containers:
         return {**system, **given, **self.extra, "BILLING_STATE_DIR": str(self.folder / name)}
 
     @contextmanager
-    def running(self, name: str, **extra: str) -> Iterator[subprocess.Popen[bytes]]:
-        with self.log(name).open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "ops.cli", name],
-                cwd=ROOT,
-                env=self.environment(name) | {"BILLING_OPS_PORT": str(free_port())} | extra,
-                stdout=log,
-                stderr=log,
-            )
-        try:
+    def running(self, name: str, **extra: str) -> Iterator[clikit.Running]:
+        env = self.environment(name) | {"BILLING_OPS_PORT": str(free_port())} | extra
+        with clikit.running([name], env, self.log(name)) as process:
             yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(timeout=5)
 
     def run(self, name: str, *words: str, code: int = 0) -> str:
         """What a command writes to stdout in the container of this name. By default its own command."""
         command = (
             words or yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"][name]["command"].split()
         )
-        done = subprocess.run(
-            [sys.executable, "-m", "ops.cli", *command],
-            cwd=ROOT,
-            env=self.environment(name),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = clikit.billing(command, self.environment(name), timeout=120)
         assert done.returncode == code, done.stderr
         return done.stdout
 

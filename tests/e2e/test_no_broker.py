@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import subprocess
-import sys
 import time
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 
-from sinks.postgres.migration import migrate
+from tests.databases import create_tables
 from tests.kits import clikit
 from tests.kits.gatewaykit import SECRET
-from tests.paths import ROOT
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -22,10 +21,16 @@ pytestmark = pytest.mark.e2e
 CONFIG = f'[endpoints.default]\nsecrets = ["{SECRET.decode()}"]\n'
 
 
+NEED_THE_BROKER = {words[0]: words for words in (["worker"], ["analytics"], ["topics"], ["tap", "--no-follow"])}
+WAIT_FOR_THE_BROKER = ("gateway", "dispatcher", "scheduler")
+REPORTS_WITHIN_S = 3.0
+"""librdkafka reports a refused connection within a second."""
+
+
 @pytest.fixture
 async def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "config.toml").write_text(CONFIG)
-    await migrate(SecretStr(database_url))
+    await create_tables(database_url)
     return {
         "PATH": "/usr/bin:/bin",
         "BILLING_KAFKA_BOOTSTRAP": "127.0.0.1:1",
@@ -46,29 +51,31 @@ def _not_json(lines: list[str]) -> list[str]:
     return [line for line in lines if line and not is_json(line)]
 
 
-@pytest.mark.parametrize(
-    "words", [["worker"], ["analytics"], ["topics"], ["tap", "--no-follow"]], ids=lambda words: str(words[0])
-)
-def test_a_command_that_needs_the_broker_exits_3_with_one_line(environment: dict[str, str], words: list[str]) -> None:
-    done = clikit.billing(words, environment, timeout=120)
-    assert done.returncode == 3, done.stderr
-    (line,) = _not_json(done.stderr.splitlines())
-    assert words[0] in line
-    assert "Connection refused" in line
+async def test_each_command_that_needs_the_broker_exits_3_with_one_line(environment: dict[str, str]) -> None:
+    """All at the same time: each takes the seconds in which a broker may still come up."""
+    runs = (asyncio.to_thread(clikit.billing, words, environment, timeout=120) for words in NEED_THE_BROKER.values())
+    for name, done in zip(NEED_THE_BROKER, await asyncio.gather(*runs), strict=True):
+        assert done.returncode == 3, done.stderr
+        (line,) = _not_json(done.stderr.splitlines())
+        assert name in line
+        assert "Connection refused" in line
 
 
-@pytest.mark.parametrize("name", ["gateway", "dispatcher", "scheduler"])
-def test_a_process_that_waits_for_the_broker_logs_json(environment: dict[str, str], name: str, tmp_path: Path) -> None:
-    log = tmp_path / "stderr"
-    with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, "-m", "ops.cli", name], cwd=ROOT, env=environment, stderr=out)
-    try:
-        wait_until(lambda: log.stat().st_size > 0, "the first line", process=process, log=log)
-        time.sleep(3)  # librdkafka reports a refused connection within a second
-        assert process.poll() is None, log.read_text()
-    finally:
-        process.terminate()
-        process.wait(30)
-    lines = log.read_text().splitlines()
-    assert lines
-    assert _not_json(lines) == []
+def test_each_process_that_waits_for_the_broker_logs_json(environment: dict[str, str], tmp_path: Path) -> None:
+    logs = {name: tmp_path / f"{name}.log" for name in WAIT_FOR_THE_BROKER}
+    with ExitStack() as stack:
+        processes = {name: stack.enter_context(clikit.running([name], environment, log)) for name, log in logs.items()}
+        for name, process in processes.items():
+            written = partial(_is_written, logs[name])
+            wait_until(written, f"the first line of {name}", process=process, log=logs[name])
+        time.sleep(REPORTS_WITHIN_S)
+        for name, process in processes.items():
+            assert process.poll() is None, logs[name].read_text()
+    for log in logs.values():
+        lines = log.read_text().splitlines()
+        assert lines
+        assert _not_json(lines) == []
+
+
+def _is_written(log: Path) -> bool:
+    return log.exists() and log.stat().st_size > 0

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from schemas.kafka_access import KafkaAccess
 from schemas.record import Source
 from tests.databases import create_tables
 from tests.faulty_mailbox import FaultyMailbox
+from tests.kits import clikit
 from tests.kits.pgbouncerkit import needs_pgbouncer, pgbouncer
 from tests.kits.storekit import ask
 from tests.waiting import eventually
@@ -35,21 +33,6 @@ sender = "Billing <billing@example.com>"
 send_test_mode = true
 """
 REFUSED = ("08P01", "42P05", "26000", "Traceback")
-
-
-@contextmanager
-def _process(name: str, env: dict[str, str], log: Path) -> Iterator[None]:
-    with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, "-m", "ops.cli", name], env=env, stdout=out, stderr=out)
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(timeout=5)
 
 
 def _entries(now: int) -> list[Entry]:
@@ -85,10 +68,10 @@ async def test_all_mails_are_sent_through_one_server_session(
             "BILLING_TOPIC_PREFIX": topic_prefix,
             "BILLING_STATE_DIR": str(tmp_path),
         }
-        topics = [sys.executable, "-m", "ops.cli", "topics"]
-        await asyncio.to_thread(subprocess.run, topics, env=env, check=True, capture_output=True, timeout=60)
+        made = await asyncio.to_thread(clikit.billing, ["topics"], env)
+        assert made.returncode == 0, made.stderr
         for name in names:
-            running.enter_context(_process(name, env, tmp_path / f"{name}.log"))
+            running.enter_context(clikit.running([name], env, tmp_path / f"{name}.log"))
         appender = EventAppender(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.events", client_id="test")
         await appender.append(_entries(int(time.time())))
         await asyncio.to_thread(appender.close)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import signal
+import string
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,7 @@ from ops.runtime.exit_codes import ExitCode
 from sinks.postgres.brakes import Brakes
 from tests.e2e.test_readers import documented_metrics
 from tests.faulty_mailbox import FaultyMailbox
+from tests.kits import clikit
 from tests.kits.stripelist import KEY, ListingStripe
 from tests.kits.systemkit import RiggedSystem, fetch, running_system
 from tests.paths import ROOT
@@ -57,6 +60,7 @@ MISSING = ("missing", "lost")
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _EXITS = re.compile(r"#.*\bexits (\d+)")
+_SHELL = re.compile(r"[|&;<>()`*?]")
 _STAYS = re.compile(r"billing (worker|gateway|dispatcher|scheduler)\b")
 
 
@@ -67,6 +71,14 @@ class Command:
     section: str
     line: str
     exit_code: int
+
+
+def billing_words(line: str, values: Mapping[str, str]) -> list[str] | None:
+    """The arguments of a plain `billing` command with its variables filled in; None for what only a shell can run."""
+    words = shlex.split(line, comments=True)
+    if words[:1] != ["billing"] or _SHELL.search(line.partition("#")[0]):
+        return None
+    return [string.Template(word).substitute(values) for word in words[1:]]
 
 
 def sections(page: str) -> dict[str, str]:
@@ -101,8 +113,12 @@ class Situation:
     values: dict[str, dict[str, str]]
 
     def run(self, command: Command) -> subprocess.CompletedProcess[str]:
-        """Run it in a shell in the folder of `.billing`, with the environment loaded."""
+        """Run it in the folder of `.billing`, with the environment loaded: in a shell if it needs one."""
         values = self.values[""] | self.values.get(command.section, {})
+        if (words := billing_words(command.line, values)) is not None:
+            return clikit.billing(
+                words, {**_clean_env(), **self.system.env, **values}, cwd=self.system.state_dir.parent, timeout=120
+            )
         path = f"{Path(sys.executable).parent}:{self.system.state_dir.parent}/tools:{os.environ['PATH']}"
         shell = ["/bin/sh", "-c", f"{{\n{command.line}\n}}"]
         return subprocess.run(

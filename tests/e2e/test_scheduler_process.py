@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,6 +16,7 @@ from pydantic import SecretStr
 from local.stack.ports import free_port
 from schemas.settings import Config
 from tests.databases import create_tables
+from tests.kits import clikit
 from tests.kits.timerkit import TimerKit, errand
 from tests.waiting import eventually
 
@@ -25,14 +24,9 @@ pytestmark = pytest.mark.e2e
 
 
 @contextmanager
-def _scheduler(env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, "-m", "ops.cli", "scheduler"], env=env, stdout=out, stderr=out)
-    try:
+def _scheduler(env: dict[str, str], log: Path) -> Iterator[clikit.Running]:
+    with clikit.running(["scheduler"], env, log) as process:
         yield process
-    finally:
-        process.kill()
-        process.wait(timeout=5)
 
 
 def _env(bootstrap: str, url: str, prefix: str, port: int, folder: Path) -> dict[str, str]:

@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import re
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +29,6 @@ from tests.kits.securekit import (
     documented_acls,
     secured_kafka,
 )
-from tests.paths import ROOT
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -89,18 +86,9 @@ def is_json(line: str) -> bool:
 
 
 @contextmanager
-def process(env: dict[str, str], name: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as out:
-        running = subprocess.Popen([sys.executable, "-m", "ops.cli", name], cwd=ROOT, env=env, stderr=out, stdout=out)
-    try:
+def process(env: dict[str, str], name: str, log: Path) -> Iterator[clikit.Running]:
+    with clikit.running([name], env, log) as running:
         yield running
-    finally:
-        running.terminate()
-        try:
-            running.wait(30)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            running.wait(10)
     assert_clean(log.read_text())
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,6 +13,7 @@ from pydantic import SecretStr
 
 from schemas.settings import Config
 from tests.databases import create_tables
+from tests.kits import clikit
 from tests.kits.timerkit import TimerKit
 from tests.waiting import eventually
 
@@ -36,19 +35,9 @@ def worker_env(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_p
 
 
 @contextmanager
-def _worker(env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "tests.e2e.errands_worker"]
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
-    try:
+def _worker(env: dict[str, str], log: Path) -> Iterator[clikit.Running]:
+    with clikit.running([], env, log, module="tests.e2e.errands_worker") as process:
         yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(timeout=5)
 
 
 async def test_it_waits_comes_back_and_is_applied(

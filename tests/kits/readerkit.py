@@ -35,6 +35,7 @@ from schemas.record import RecordHeaders, Source
 from schemas.settings import Settings, load_config
 from sinks.postgres.migration import migrate
 from sinks.postgres.pool import reading
+from tests.kits import clikit
 from tests.kits.systemkit import CONFIG
 from tests.paths import ROOT
 
@@ -53,10 +54,7 @@ class Log:
 
     def billing(self, *words: str, code: int = 0) -> str:
         """Run one command until it ends; `code` is the expected exit code."""
-        done = subprocess.run(
-            [sys.executable, "-m", "ops.cli", *words],
-            env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        done = clikit.billing(words, self.env)
         assert done.returncode == code, done.stderr
         return done.stdout if code == 0 else done.stderr
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -43,23 +42,10 @@ def environment(rig: ReplayKit, **settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_worker(rig: ReplayKit, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    with (rig.settings.state_dir / "worker.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.broken_worker", "sound"],
-            env=environment(rig, **settings),
-            stdout=log,
-            stderr=log,
-        )
-    try:
+def running_worker(rig: ReplayKit, **settings: str) -> Iterator[clikit.Running]:
+    log, env = rig.settings.state_dir / "worker.log", environment(rig, **settings)
+    with clikit.running(["sound"], env, log, module="tests.chaos.broken_worker") as process:
         yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(timeout=5)
 
 
 def log_of(rig: ReplayKit) -> str:

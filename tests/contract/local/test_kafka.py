@@ -114,8 +114,7 @@ def test_a_port_in_use_is_an_error_with_the_log(kafka_bootstrap: str, tmp_path: 
 def test_the_broker_is_one_for_the_whole_session(kafka_bootstrap: str) -> None:
     """The shared broker belongs to no pytest worker: its address is in a file for all of them.
 
-    The file is that of `make services` if its broker answers, else that of this session.
+    The session's controller notes there the broker of `make services`, if it answers.
     """
     session = Path(os.environ["BILLING_TEST_SESSION"].partition(":")[2])
-    folder = session if services.running("kafka") is None else services.folder()
-    assert (folder / "kafka.url").read_text() == kafka_bootstrap
+    assert services.noted(session, "kafka") == kafka_bootstrap
