@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -95,8 +97,12 @@ def test_it_writes_parquet(log: Log, tmp_path: Path) -> None:
 
 def test_it_reports_what_is_missing(log: Log, tmp_path: Path) -> None:
     (tmp_path / "pyarrow.py").write_text("raise ImportError('none here')\n")
-    without = Log(log.env | {"PYTHONPATH": str(tmp_path)}, log.settings, log.steps, log.records)
-    assert "pip install 'billing-stream[parquet]'" in without.billing("tap", "--parquet", "x.parquet", code=2)
+    command = [sys.executable, "-m", "ops.cli", "tap", "--parquet", str(tmp_path / "x.parquet")]
+    without = subprocess.run(
+        command, env=log.env | {"PYTHONPATH": str(tmp_path)}, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert without.returncode == 2
+    assert "pip install 'billing-stream[parquet]'" in without.stderr
     assert "is not a time" in log.billing("tap", "--since", "yesterday", code=2)
     missing = Log(log.env | {"BILLING_TOPIC_PREFIX": "missing"}, log.settings, log.steps, log.records)
     assert "missing.events" in missing.billing("tap", code=3)

@@ -78,7 +78,9 @@ def billing_words(line: str, values: Mapping[str, str]) -> list[str] | None:
     words = shlex.split(line, comments=True)
     if words[:1] != ["billing"] or _SHELL.search(line.partition("#")[0]):
         return None
-    return [string.Template(word).substitute(values) for word in words[1:]]
+    # The commands that look a second time wait half a minute for events on their way. Here none is.
+    waits = ["--settle", "0"] if words[1] == "audit" or "--objects" in words else []
+    return [string.Template(word).substitute(values) for word in words[1:]] + waits
 
 
 def sections(page: str) -> dict[str, str]:
