@@ -54,7 +54,7 @@ class KafkaAccess:
     ssl_key: Path | None = None
     ssl_key_password: SecretStr | None = None
     config: Mapping[str, str] = field(default_factory=dict)
-    """Properties for librdkafka from BILLING_KAFKA_CONFIG. Faust does not use them."""
+    """Properties for librdkafka from BILLING_KAFKA_CONFIG. Faust uses those that it knows (streams/faust/broker.py)."""
 
     def properties(self) -> dict[str, Property]:
         """Returns librdkafka's properties for the connection. They contain the password: never log them."""

@@ -27,7 +27,7 @@ class KafkaSettings(BaseSettings):
     kafka_ssl_key: OptionalPath = None
     kafka_ssl_key_password: OptionalSecret = None
     kafka_config: str = ""
-    """More properties for librdkafka (not for Faust), as `name=value,name=value`."""
+    """More properties for librdkafka, as `name=value,name=value`. Faust uses two of them (streams/faust/broker.py)."""
 
     @field_validator("kafka_sasl_mechanism", mode="before")
     @classmethod
