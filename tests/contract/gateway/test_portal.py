@@ -26,7 +26,7 @@ from sinks.stripe_api.portal import PortalApi
 from tests.contract.sinks.stripe_calls.test_stripe_mock import STRIPE_MOCK, StripeMock
 from tests.kits.mailkit import Clock
 from tests.kits.simulatorkit import Scene
-from tests.unit.sinks.email.test_message import _mail
+from tests.unit.sinks.email.test_message import queued_sample
 
 SECRET = b"a secret of this test"
 BILLING_KEY = ApiKey(SecretStr(TEST_KEY), Mode.TEST)
@@ -78,7 +78,7 @@ async def kit() -> AsyncIterator[PortalKit]:
 
 async def test_F4_the_button_of_a_mail_opens_a_fresh_session(kit: PortalKit) -> None:
     config = Mail(app_url=kit.url, customer_portal=True)
-    mail = _mail("payment-failed", customer_id=kit.customer_id, livemode=False)
+    mail = queued_sample("payment-failed", customer_id=kit.customer_id, livemode=False)
     body = Composer(config, link_secret=SECRET).compose(mail, kit.clock.now).message.get_body(("plain",))
     assert body is not None
     (link,) = re.findall(rf"{kit.url}/portal\S+", body.get_content())

@@ -25,7 +25,7 @@ CONFIG = Mail(
 )
 
 
-def _mail(template: str = "payment-receipt", **changes: Any) -> QueuedMail:
+def queued_sample(template: str = "payment-receipt", **changes: Any) -> QueuedMail:
     values: dict[str, Any] = {
         "key": f"{template}/in_1",
         "event_id": "evt_1",
@@ -53,7 +53,7 @@ def _compose(mail: QueuedMail, config: Mail = CONFIG, link_secret: bytes | None 
 
 def test_headers_of_a_customers_mail() -> None:
     """The headers of RFC 3834 prevent out-of-office replies."""
-    message = _compose(_mail())
+    message = _compose(queued_sample())
     assert message["From"] == "Acme Billing <billing@example.com>"
     assert message["To"] == "jane@example.com"
     assert message["Reply-To"] == "help@example.com"
@@ -66,8 +66,8 @@ def test_headers_of_a_customers_mail() -> None:
 
 def test_the_message_id_is_derived_from_the_key() -> None:
     """It is the same for every try, different for every mail, and does not reveal the key."""
-    first, again = _compose(_mail()), _compose(_mail(attempts=5))
-    other = _compose(_mail(key="payment-receipt/in_2"))
+    first, again = _compose(queued_sample()), _compose(queued_sample(attempts=5))
+    other = _compose(queued_sample(key="payment-receipt/in_2"))
     assert first["Message-ID"] == again["Message-ID"] != other["Message-ID"]
     assert first["Message-ID"].endswith("@example.com>")
     assert "in_1" not in first["Message-ID"]
@@ -75,7 +75,7 @@ def test_the_message_id_is_derived_from_the_key() -> None:
 
 def test_a_non_ascii_address_needs_smtputf8() -> None:
     """Encoded words are not allowed in an address."""
-    letter = Composer(CONFIG).compose(_mail(recipient="用户@例子.example"), NOW)
+    letter = Composer(CONFIG).compose(queued_sample(recipient="用户@例子.example"), NOW)
     assert letter.needs_utf8
     assert "To: 用户@xn--fsqu00a.example\r\n".encode() in letter.content
 
@@ -83,7 +83,7 @@ def test_a_non_ascii_address_needs_smtputf8() -> None:
 @pytest.mark.parametrize("template", ["churn-survey", "win-back"])
 def test_optional_mails_have_unsubscribe_headers(template: str) -> None:
     """They offer one click (RFC 8058) and mail."""
-    message = _compose(_mail(template))
+    message = _compose(queued_sample(template))
     assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
     link = message["List-Unsubscribe"].split(",")[0].strip().strip("<>")
     assert link.startswith("https://app.example.com/unsubscribe?token=")
@@ -94,7 +94,7 @@ def test_optional_mails_have_unsubscribe_headers(template: str) -> None:
 
 def test_without_a_secret_optional_mails_offer_unsubscribe_by_mail_only() -> None:
     """Without a secret the link could not be verified."""
-    message = _compose(_mail("win-back"), link_secret=None)
+    message = _compose(queued_sample("win-back"), link_secret=None)
     assert message["List-Unsubscribe"] == "<mailto:help@example.com?subject=unsubscribe>"
     assert message["List-Unsubscribe-Post"] is None
 
@@ -102,22 +102,22 @@ def test_without_a_secret_optional_mails_offer_unsubscribe_by_mail_only() -> Non
 def test_non_ascii_subjects_are_preserved() -> None:
     """A long subject stays one header."""
     data = dict(SAMPLES["subscription-welcome"]) | {"plan": "Größe für Ärzte " * 15}
-    message = _compose(_mail("subscription-welcome", data=data))
+    message = _compose(queued_sample("subscription-welcome", data=data))
     assert "Größe für Ärzte Größe" in message["Subject"]
     assert message["Bcc"] is None
 
 
 def test_the_customers_locale_is_used_then_the_configured_one() -> None:
     """The locale of the row has priority."""
-    assert "Zahlungsbeleg" in _compose(_mail(customer_locale="de-CH"))["Subject"]
-    assert "Receipt" in _compose(_mail(locale="en-GB", customer_locale="de"))["Subject"]
-    assert "Zahlungsbeleg" in _compose(_mail(), CONFIG.model_copy(update={"default_locale": "de"}))["Subject"]
+    assert "Zahlungsbeleg" in _compose(queued_sample(customer_locale="de-CH"))["Subject"]
+    assert "Receipt" in _compose(queued_sample(locale="en-GB", customer_locale="de"))["Subject"]
+    assert "Zahlungsbeleg" in _compose(queued_sample(), CONFIG.model_copy(update={"default_locale": "de"}))["Subject"]
 
 
 @pytest.mark.parametrize("template", ["operator-alert", "dispute-opened", "dispute-due"])
 def test_operators_mails_never_reach_the_customer(template: str) -> None:
     """This holds even if the row names a customer with a known address."""
-    message = _compose(_mail(template, recipient=None, customer_email="jane@example.com", customer_locale="de"))
+    message = _compose(queued_sample(template, recipient=None, customer_email="jane@example.com", customer_locale="de"))
     assert message["To"] == "ops@example.com"
     assert message["Subject"].startswith("[billing]")
     assert "Streitfall" not in message["Subject"]
@@ -125,10 +125,10 @@ def test_operators_mails_never_reach_the_customer(template: str) -> None:
 
 def test_the_customers_address_is_read_when_sending() -> None:
     """The address may have been unknown or different when the mail was queued."""
-    assert _compose(_mail(recipient=None, customer_email="new@example.com"))["To"] == "new@example.com"
+    assert _compose(queued_sample(recipient=None, customer_email="new@example.com"))["To"] == "new@example.com"
     for unknown in (None, ""):
         with pytest.raises(RecipientUnknown):
-            _compose(_mail(recipient=None, customer_email=unknown))
+            _compose(queued_sample(recipient=None, customer_email=unknown))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_the_customers_address_is_read_when_sending() -> None:
 def test_an_unsendable_mail_has_a_reason(changes: dict[str, Any], reason: str) -> None:
     """The reason names the field and does not contain its value."""
     with pytest.raises(UnsendableMail, match=reason) as refused:
-        _compose(_mail(**changes))
+        _compose(queued_sample(**changes))
     assert "alert" not in str(refused.value)
     assert "jane" not in str(refused.value)
 
@@ -159,7 +159,7 @@ def test_the_quick_way_writes_the_message_of_the_standard_library(
     monkeypatch: pytest.MonkeyPatch, template: str, locale: str
 ) -> None:
     """Also where a subject needs encoding: then it is the standard library's own."""
-    mail = _mail(template=template, locale=locale)
+    mail = queued_sample(template=template, locale=locale)
     quick = _compose(mail)
     monkeypatch.setattr("sinks.email.message.mail_bytes", lambda *_: None)
     slow = _compose(mail)

@@ -17,7 +17,7 @@ from sinks.email.preview import sample_mail
 from sinks.email.rendering import Rendered, Templates, readable_on
 from sinks.email.samples import SAMPLES
 from sinks.email.template_check import UnusableTemplates, check_templates
-from tests.unit.sinks.email.test_message import NOW, _mail
+from tests.unit.sinks.email.test_message import NOW, queued_sample
 
 HEAD = "{% extends layout %}\n{% from pieces import p, facts, button, link, bullets with context %}\n"
 SHORT = "%s{%% block subject %%}%s{%% endblock %%}{%% block content %%}%s{%% endblock %%}"
@@ -167,11 +167,11 @@ def test_F4_the_folder_is_relative_to_the_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "0.0.0.0", "[::1]"])
 def test_F4_no_link_to_this_machine_leaves_in_live_mode(host: str) -> None:
     """Wherever it comes from: a row that was queued with an old config, for example."""
-    mail = _mail("churn-survey", data={"survey_url": f"http://{host}/survey"})
+    mail = queued_sample("churn-survey", data={"survey_url": f"http://{host}/survey"})
     with pytest.raises(UnsendableMail, match="a link to this machine"):
         Composer(Mail(app_url="https://app.example.com"), link_secret=b"s").compose(mail, NOW)
     Composer(Mail(), link_secret=b"s").compose(replace(mail, livemode=False), NOW)
-    near = _mail("churn-survey", data={"survey_url": "https://localhost.example.com/survey"})
+    near = queued_sample("churn-survey", data={"survey_url": "https://localhost.example.com/survey"})
     Composer(Mail(app_url="https://app.example.com"), link_secret=b"s").compose(near, NOW)
 
 
@@ -185,11 +185,11 @@ def test_F4_with_the_portal_update_links_are_signed_and_lead_to_the_gateway() ->
     assert config.local_links == []  # update_payment_url is not used
     composer = Composer(config, link_secret=b"s", public_url="https://pay.example.com")
     for template in ("payment-failed", "card-expiring", "payment-method-detached"):
-        text = composer.compose(_mail(template), NOW).message.get_body(("plain",))
+        text = composer.compose(queued_sample(template), NOW).message.get_body(("plain",))
         assert text is not None
         assert "https://pay.example.com/portal?token=" in text.get_content()
         assert SAMPLES[template]["update_url"] not in text.get_content()
-    fallback = _mail(
+    fallback = queued_sample(
         "payment-action-required", data={**SAMPLES["payment-action-required"], "hosted_url": config.update_payment_url}
     )
     body = composer.compose(fallback, NOW).message.get_body(("plain",))
