@@ -70,7 +70,7 @@ def read_all(bootstrap: str, topic: str, *, within_s: float = 300) -> list[Recor
         while len(found) < wanted:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"read {len(found)} of {wanted} records of {topic}")
-            for message in consumer.consume(2000, timeout=1.0):
+            for message in consumer.consume(min(2000, wanted - len(found)), timeout=1.0):
                 if error := message.error():
                     raise KafkaException(error)
                 partition, offset, value = message.partition(), message.offset(), message.value()

@@ -1,12 +1,14 @@
-"""The end offset of a partition, also for a topic created a moment ago."""
+"""The end offset of a partition, also for a topic created a moment ago, and the records up to the ends."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 _TIMEOUT_S = 10.0
+_READ_WITHIN_S = 60.0
 _NOT_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
 """A broker returns these while it creates the partitions of a topic that the cluster has accepted."""
 
@@ -23,3 +25,26 @@ def end_of(consumer: Consumer, place: TopicPartition) -> int:
             time.sleep(0.05)
         else:
             return end
+
+
+def read_to_end(consumer: Consumer, topic: str, starts: Mapping[int, int]) -> list[Message]:
+    """The records from these offsets by partition to the present ends, in the order of partition and offset.
+
+    All partitions are read at once: a consumer that is moved from one to the next waits half a second for each.
+    """
+    ends = {partition: end_of(consumer, TopicPartition(topic, partition)) for partition in starts}
+    unread = {partition for partition, start in starts.items() if start < ends[partition]}
+    consumer.assign([TopicPartition(topic, partition, starts[partition]) for partition in unread])
+    found: list[Message] = []
+    deadline = time.monotonic() + _READ_WITHIN_S
+    while unread:
+        assert time.monotonic() < deadline, f"{topic}: read {len(found)} records, partitions {unread} have more"
+        if (message := consumer.poll(1.0)) is None:
+            continue
+        assert message.error() is None, message.error()
+        partition, offset = message.partition() or 0, message.offset() or 0
+        if offset < ends[partition]:
+            found.append(message)
+        if offset + 1 >= ends[partition]:
+            unread.discard(partition)
+    return sorted(found, key=lambda message: (message.partition() or 0, message.offset() or 0))

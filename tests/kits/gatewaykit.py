@@ -19,7 +19,7 @@ from typing import Any
 
 import uvloop
 from aiohttp import web
-from confluent_kafka import Message, TopicPartition
+from confluent_kafka import Message
 from pydantic import SecretStr
 
 from eventlog import client
@@ -35,7 +35,7 @@ from gateway.signature import sign
 from schemas.kafka_access import KafkaAccess
 from schemas.record import decode_headers
 from schemas.settings import Config, Endpoint, Settings
-from tests.kits.ends import end_of
+from tests.kits.ends import read_to_end
 
 SECRET = b"whsec_OfTheDefaultEndpoint0123456789ab"
 CONNECT_SECRET = b"whsec_OfTheConnectEndpoint0123456789ab"
@@ -129,17 +129,8 @@ def read_topic(bootstrap: str, topic: str) -> list[Message]:
     """Every record of the topic, in partition order."""
     consumer = client.consumer(KafkaAccess(bootstrap), group="unused")
     try:
-        partitions = sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
-        ends = {p: end_of(consumer, TopicPartition(topic, p)) for p in partitions}
-        consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
-        found: list[Message] = []
-        deadline = time.monotonic() + 60
-        while len(found) < sum(ends.values()):
-            assert time.monotonic() < deadline, f"read {len(found)} of {sum(ends.values())} records"
-            for message in consumer.consume(1000, timeout=1.0):
-                assert message.error() is None, message.error()
-                found.append(message)
-        return sorted(found, key=lambda m: (m.partition() or 0, m.offset() or 0))
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        return read_to_end(consumer, topic, dict.fromkeys(partitions, 0))
     finally:
         consumer.close()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Producer
 from pydantic import SecretStr
 
 from eventlog import client
@@ -26,7 +26,7 @@ from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, Let
 from sinks.postgres.store import Store
 from streams.process import Processor
 from tests.databases import create_tables
-from tests.kits.ends import end_of
+from tests.kits.ends import read_to_end
 from tests.kits.notes import note_body, note_headers, notes
 
 OPEN = LetterFilter(statuses=("open",))
@@ -51,23 +51,15 @@ class ReplayKit:
     def records(self) -> list[Record]:
         """All records of the events topic, partition by partition."""
         consumer = client.consumer(self.settings.kafka, group="none")
-        found: list[Record] = []
+        topic = self.settings.events_topic
         try:
-            for partition in range(self.settings.partitions):
-                place = TopicPartition(self.settings.events_topic, partition, 0)
-                high = end_of(consumer, place)
-                consumer.assign([place])
-                at = 0
-                while at < high:
-                    for m in consumer.consume(high - at, timeout=5):
-                        assert m.error() is None
-                        at = (m.offset() or 0) + 1
-                        found.append(
-                            record_of(m.topic() or "", partition, at - 1, m.key(), m.value(), headers_of(m), 1.7e9)
-                        )
+            messages = read_to_end(consumer, topic, dict.fromkeys(range(self.settings.partitions), 0))
         finally:
             consumer.close()
-        return found
+        return [
+            record_of(topic, m.partition() or 0, m.offset() or 0, m.key(), m.value(), headers_of(m), 1.7e9)
+            for m in messages
+        ]
 
     async def consume(self, processor: Processor | None = None) -> dict[str, Verdict]:
         """Process the new records; return the last verdict on each event by id."""

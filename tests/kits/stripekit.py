@@ -17,7 +17,6 @@ from typing import Any, cast
 import asyncpg
 import orjson
 from aiohttp import web
-from confluent_kafka import TopicPartition
 from confluent_kafka.cimpl import NewTopic
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
@@ -34,7 +33,7 @@ from sinks.stripe_calls.caller import Caller
 from sinks.stripe_calls.calls import Calls
 from sinks.stripe_calls.dispatcher import CallDispatcher
 from sinks.stripe_calls.metrics import CallMetrics
-from tests.kits.ends import end_of
+from tests.kits.ends import read_to_end
 from tests.kits.mailkit import Clock
 from tests.waiting import eventually, row_with
 
@@ -328,19 +327,17 @@ def records(bootstrap: str, topic: str, partitions: int = 3) -> list[LogRecord]:
     """All records currently in the topic. Blocks the thread."""
     consumer = client.consumer(KafkaAccess(bootstrap), group="reader")
     try:
-        found = []
-        for partition in range(partitions):
-            end = end_of(consumer, TopicPartition(topic, partition))
-            consumer.assign([TopicPartition(topic, partition, 0)])
-            for _ in range(end):
-                message = consumer.poll(10)
-                assert message is not None
-                assert message.error() is None
-                headers = decode_headers(cast("list[tuple[str, bytes]]", message.headers()))
-                found.append(LogRecord(bytes(message.key() or b""), orjson.loads(message.value() or b"null"), headers))
-        return found
+        messages = read_to_end(consumer, topic, dict.fromkeys(range(partitions), 0))
     finally:
         consumer.close()
+    return [
+        LogRecord(
+            bytes(message.key() or b""),
+            orjson.loads(message.value() or b"null"),
+            decode_headers(cast("list[tuple[str, bytes]]", message.headers())),
+        )
+        for message in messages
+    ]
 
 
 def open_desk(

@@ -18,7 +18,6 @@ from typing import Any
 
 import asyncpg
 import orjson
-from confluent_kafka import TopicPartition
 from pydantic import AwareDatetime, BaseModel, SecretStr
 
 from eventlog import client
@@ -44,7 +43,7 @@ from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.registry import Stream
 from streams.rules.timers import is_due, refer
-from tests.kits.ends import end_of
+from tests.kits.ends import read_to_end
 from tests.kits.storekit import known as known_with
 
 START = datetime(2026, 3, 1, 12, 30, 15, 123456, UTC)
@@ -242,21 +241,12 @@ class TimerKit:
     def read(self) -> list[Record]:
         """The records that were not read before, partition by partition."""
         consumer = client.consumer(self.settings.kafka, group="kit")
-        found: list[Record] = []
+        starts = {partition: self._read.get(partition, 0) for partition in range(self.settings.partitions)}
         try:
-            for partition in range(self.settings.partitions):
-                place = TopicPartition(self.settings.events_topic, partition)
-                end = end_of(consumer, place)
-                place.offset = self._read.get(partition, 0)
-                consumer.assign([place])
-                for _ in range(end - place.offset):
-                    message = consumer.poll(10)
-                    assert message is not None
-                    assert message.error() is None
-                    found.append(_record(message))
-                self._read[partition] = end
+            found = [_record(message) for message in read_to_end(consumer, self.settings.events_topic, starts)]
         finally:
             consumer.close()
+        self._read |= {record.partition: record.offset + 1 for record in found}
         return found
 
     async def work(self, records: Iterable[Record] | None = None) -> dict[str, Verdict]:

@@ -30,7 +30,7 @@ from streams.item import Attempt
 from streams.positions import Positions
 from streams.process import Processor
 from tests.databases import create_tables
-from tests.kits.ends import end_of
+from tests.kits.ends import end_of, read_to_end
 from tests.kits.notes import note_body, note_headers, notes
 
 TOPIC = "events"
@@ -64,20 +64,13 @@ class ProcessorKit:
             consumer.close()
 
     def letters(self, count: int) -> list[Any]:
-        consumer = client.consumer(
-            KafkaAccess(self.bootstrap), group=f"{self.prefix}.test", properties={"auto.offset.reset": "earliest"}
-        )
-        consumer.subscribe([f"{self.prefix}.dead"])
-        found: list[Any] = []
+        """All dead letters. There are `count`: a letter is on its topic before its event is settled."""
+        consumer = client.consumer(KafkaAccess(self.bootstrap), group=f"{self.prefix}.test")
         try:
-            for _ in range(100):
-                message = consumer.poll(0.2)
-                if message is not None and not message.error():
-                    found.append(message)
-                if len(found) >= count:
-                    break
+            found = read_to_end(consumer, f"{self.prefix}.dead", {0: 0})
         finally:
             consumer.close()
+        assert len(found) == count
         return found
 
 
