@@ -64,7 +64,7 @@ def _ids(consumer: Consumer, topic: str, starts: dict[int, int]) -> frozenset[st
     while open_partitions:
         if time.monotonic() > deadline:
             raise LogUnavailable(f"{topic} was not read to its end within {_READ_S:.0f} s")
-        for message in consumer.consume(1000, timeout=1.0):
+        for message in client.arrived(consumer, 1000, within_s=1.0):
             error = message.error()
             if error is None:
                 found.add(_id(message.headers()))

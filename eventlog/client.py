@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import ClusterMetadata
 
@@ -83,6 +83,15 @@ def consumer(access: KafkaAccess, *, group: str, properties: Mapping[str, Proper
     defaults: dict[str, Property] = {"group.id": group, "enable.auto.commit": False, "log_level": _SILENT}
     with _refused_properties():
         return Consumer(merged_properties(access, defaults, properties), logger=_logger())
+
+
+def arrived(consumer: Consumer, most: int, *, within_s: float) -> list[Message]:
+    """Returns what has arrived, at most `most` messages: errors and ends of partitions, too. Waits only for the first.
+
+    `Consumer.consume` alone waits the whole time whenever there are fewer.
+    """
+    first = consumer.poll(within_s)
+    return [] if first is None else [first, *consumer.consume(most - 1, timeout=0)]
 
 
 def admin(access: KafkaAccess, *, properties: Mapping[str, Property] | None = None) -> AdminClient:

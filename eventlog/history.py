@@ -100,7 +100,7 @@ class HistoryReader:
         """Reads until each partition that has not ended has a buffered record. Returns False if no record is left."""
         quiet = 0.0
         while any(not self._buffers[partition] for partition in self._open):
-            messages = self._consumer.consume(1000, timeout=1.0)
+            messages = client.arrived(self._consumer, 1000, within_s=1.0)
             quiet = 0.0 if messages else quiet + 1.0
             if quiet >= _QUIET_S:
                 raise LogUnavailable(f"{self._topic}: no record arrived for {_QUIET_S:.0f} s")

@@ -62,7 +62,7 @@ class LogTail:
         """
         last_record_at = time.monotonic()
         while not is_stopped() and (follow or not self._is_at_end()):
-            messages = self._consumer.consume(_BATCH, timeout=_POLL_S)
+            messages = client.arrived(self._consumer, _BATCH, within_s=_POLL_S)
             batch = [one for one in messages if one.error() is None and self._is_wanted(one, follow=follow)]
             if batch:
                 last_record_at = time.monotonic()
