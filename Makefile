@@ -10,12 +10,14 @@ TESTERS ?= 2
 HISTORIES ?= 1000
 LIVES ?= 10000
 DRILL ?= 2000
+IMAGE ?= billing-stream
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 # The tests start hundreds of processes: each would compile the project's modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test unit services services-stop chart-tools check bench soak drill scale fuzz
+.PHONY: help install demo up down test unit services services-stop chart-tools image check bench soak drill scale fuzz
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -52,6 +54,13 @@ services-stop: $(STAMP)
 
 chart-tools: $(STAMP) ## Install what only the tests of the Helm chart need (100 MB)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements-chart.lock
+
+image: ## Build the container image with its version and commit (IMAGE=billing-stream)
+	docker build -t $(IMAGE):$(VERSION) \
+	  --build-arg VERSION=$(VERSION) \
+	  --build-arg BUILD="$$(git describe --tags --always --dirty)" \
+	  --build-arg REVISION="$$(git rev-parse HEAD)" \
+	  --build-arg CREATED="$$(git show -s --format=%cI HEAD)" .
 
 check: $(STAMP) ## Check lint, format, types, imports and the contract
 	$(BIN)/ruff check .

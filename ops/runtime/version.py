@@ -11,17 +11,23 @@ from pathlib import Path
 PACKAGE = "billing-stream"
 
 _ROOT = Path(__file__).parents[2]
+_BUILD = Path(__file__).with_name("BUILD")
+"""What `git describe` said when the image was built (Dockerfile)."""
 _GIT_S = 5.0
 
 
 def version_line() -> str:
-    """Returns the package's version, and the commit or BILLING_CODE_VERSION in parentheses if one is known."""
+    """Returns the package's version, and BILLING_CODE_VERSION or the build in parentheses if one is known."""
     try:
         version = distribution(PACKAGE).version
     except PackageNotFoundError:
         version = "of an unknown version (not installed)"
-    built = os.environ.get("BILLING_CODE_VERSION") or _installed_commit() or _checked_out_commit()
+    built = os.environ.get("BILLING_CODE_VERSION") or _described() or _installed_commit() or _checked_out_commit()
     return f"{PACKAGE} {version}" + (f" ({built})" if built else "")
+
+
+def _described() -> str | None:
+    return (_BUILD.read_text().strip() or None) if _BUILD.exists() else None
 
 
 def _installed_commit() -> str | None:

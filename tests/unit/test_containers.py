@@ -122,7 +122,7 @@ def test_T30_compose_has_no_secret_and_no_default_for_one(compose: dict[str, Any
     )
     made = (ROOT / "deploy" / "new-env.sh").read_text()
     for name in used:
-        assert name in made or name.removesuffix("_PASSWORD") in made or name == "BILLING_CONFIG_FILE"
+        assert name in made or name.removesuffix("_PASSWORD") in made or name in ("BILLING_CONFIG_FILE", "BUILD")
 
 
 def test_T30_new_env_makes_other_secrets_each_time_and_keeps_a_file(tmp_path: Path) -> None:
@@ -186,6 +186,30 @@ def test_the_image_contains_every_package() -> None:
     assert all((ROOT / name).exists() for line in lines if line.startswith("COPY ") and "--from" not in line
                for name in line.split()[1:-1])  # fmt: skip
     assert any("--require-hashes -r requirements.lock" in line for line in lines)
+
+
+def test_the_image_says_what_it_was_built_from() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    labels = dict(re.findall(r'org\.opencontainers\.image\.([\w.]+)="([^"]*)"', text))
+    assert {labels[name] for name in ("version", "revision", "created")} == {"$VERSION", "$REVISION", "$CREATED"}
+    arguments = set(re.findall(r"^ARG (\w+)=$", text, re.MULTILINE))
+    command = subprocess.run(
+        ["make", "-n", "image", "IMAGE=x/y"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+    assert set(re.findall(r"--build-arg (\w+)=", command)) == arguments
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"-t x/y:{version} " in command
+    assert "printf '%s\\n' \"$BUILD\" > ops/runtime/BUILD" in text
+
+
+def test_one_version_is_named_everywhere() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    chart = yaml.safe_load((ROOT / "deploy" / "helm" / "billing-stream" / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (version, version)
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)", heading) for heading in headings[1:])
+    assert len(headings) == 1 or headings[1].split()[0] == version
 
 
 def test_the_dockerfile_passes_its_linter() -> None:

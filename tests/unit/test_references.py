@@ -23,7 +23,7 @@ PYTHON = [
     for file in sorted(package.rglob("*.py"))
 ] + sorted(DOCS.rglob("*.py"))
 
-_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _PAGE_NAME = re.compile(r"(?<![\w*{}])([\w./-]*\w\.md)\b")

@@ -15,6 +15,7 @@ import pytest
 import typer
 
 from ops.cli import COMMANDS, Entry
+from ops.runtime import version as version_module
 from tests.paths import ROOT
 
 HELP_WITHIN_S = 3.0
@@ -88,6 +89,13 @@ def test_the_version_comes_from_the_package(tmp_path: Path) -> None:
         [sys.executable, "-m", "ops.cli", "--version"], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, f"billing-stream {version('billing-stream')} (v9-abc)\n")
+
+
+def test_the_version_names_the_build_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BILLING_CODE_VERSION", raising=False)
+    monkeypatch.setattr(version_module, "_BUILD", tmp_path / "BUILD")
+    (tmp_path / "BUILD").write_text("v0.1.0-3-gabc1234\n")
+    assert version_module.version_line().endswith(" (v0.1.0-3-gabc1234)")
 
 
 def test_only_the_terminal_module_writes() -> None:
