@@ -17,7 +17,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test unit services services-stop chart-tools image check bench soak drill scale fuzz
+.PHONY: help install demo up down test unit services services-stop chart-tools docs-tools docs image check bench soak drill scale fuzz
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -54,6 +54,12 @@ services-stop: $(STAMP)
 
 chart-tools: $(STAMP) ## Install what only the tests of the Helm chart need (100 MB)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements-chart.lock
+
+docs-tools: $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements-docs.lock
+
+docs: docs-tools ## Build the docs as a site into site/
+	$(BIN)/mkdocs build --quiet --strict
 
 image: ## Build the container image with its version and commit (IMAGE=billing-stream)
 	docker build -t $(IMAGE):$(VERSION) \
