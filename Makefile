@@ -17,7 +17,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test unit services services-stop chart-tools docs-tools docs image check bench soak drill scale fuzz
+.PHONY: help install demo up down test unit services services-stop chart-tools docs-tools docs sbom image check bench soak drill scale fuzz
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ docs-tools: $(STAMP)
 
 docs: docs-tools ## Build the docs as a site into site/
 	$(BIN)/mkdocs build --quiet --strict
+
+sbom: $(STAMP) ## List what an installation consists of, with licences (out/sbom.cdx.json, out/licenses.txt)
+	@$(BIN)/python deploy/sbom.py out
 
 image: ## Build the container image with its version and commit (IMAGE=billing-stream)
 	docker build -t $(IMAGE):$(VERSION) \

@@ -99,9 +99,11 @@ def mistake(words: list[str], *, whole: bool) -> str | None:
 
 
 def _example_of(word: str) -> str:
-    """A number for N, and a folder that exists for another one: options check what they are given."""
+    """A number for N, a file and a folder that exist for others: options check what they are given."""
     if word == "N":
         return "7"
+    if re.fullmatch(r"[\w./-]+\.(toml|json|jsonl|csv)", word):
+        return str(ROOT / "config.example.toml")
     return "/" if word.startswith("/") else word
 
 
