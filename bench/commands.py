@@ -23,6 +23,20 @@ async def commands(place: Place, figures: Figures, rounds: int) -> None:
             figures.add(name, await asyncio.to_thread(first_line_s, words, environment), "s")
 
 
+def whole_command_s(words: list[str], environment: Mapping[str, str]) -> float:
+    """Return the seconds that a command takes from its start to its end. Raises RunFailed."""
+    began = time.perf_counter()
+    try:
+        done = subprocess.run(
+            billing(*words), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=_WITHIN_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise RunFailed(f"billing {' '.join(words)} did not end within {_WITHIN_S:.0f} s") from None
+    if done.returncode not in (0, 1):
+        raise RunFailed(f"billing {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return time.perf_counter() - began
+
+
 def first_line_s(words: list[str], environment: Mapping[str, str]) -> float:
     """Return the seconds until the command has printed its first line, on stdout or stderr. Raises RunFailed."""
     began = time.perf_counter()

@@ -23,6 +23,25 @@ class Ratio:
     name: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a figure, or its ratio to the figure `of`, has to be: `at_least` or `at_most` a value."""
+
+    name: str
+    figure: str
+    at_least: float | None = None
+    at_most: float | None = None
+    of: str | None = None
+
+    @property
+    def wanted(self) -> str:
+        return f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
+
+    def is_reached(self, value: float) -> bool:
+        is_enough = self.at_least is None or value >= self.at_least
+        return is_enough and (self.at_most is None or value <= self.at_most)
+
+
 @dataclass(slots=True)
 class Figures:
     """The values of each figure, one per round. Each figure is one row of the table."""
@@ -30,6 +49,7 @@ class Figures:
     rounds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     units: dict[str, str] = field(default_factory=dict)
     ratios: list[Ratio] = field(default_factory=list)
+    goals: tuple[Goal, ...] = ()
 
     def add(self, figure: str, value: float, unit: str) -> None:
         self.rounds[figure].append(value)
@@ -51,6 +71,12 @@ class Figures:
             return median(one / other for one, other in zip(ones, others, strict=True))
         return median(ones) / median(others)
 
+    def value(self, goal: Goal) -> float | None:
+        """Return what the goal is compared with, None if a figure is missing."""
+        if goal.figure not in self.rounds:
+            return None
+        return self.median(goal.figure) if goal.of is None else self.ratio(Ratio(goal.figure, goal.of))
+
     def table(self) -> str:
         """Return Markdown: every figure with its median and rounds, then every ratio with its goal."""
         lines = ["| figure | median | unit | rounds |", "|---|---:|---|---|"]
@@ -63,6 +89,13 @@ class Figures:
             if value is not None:
                 goal = "" if ratio.goal is None else f"≥ {ratio.goal:g}"
                 lines.append(f"| {ratio.name or f'{ratio.figure} / {ratio.of}'} | {value:.2f} | {goal} |")
+        if self.goals:
+            lines += ["", "| goal | is | wanted | reached |", "|---|---:|---:|---|"]
+        for wanted in self.goals:
+            value = self.value(wanted)
+            shown = "not measured" if value is None else _short(value)
+            reached = "" if value is None else "yes" if wanted.is_reached(value) else "no"
+            lines.append(f"| {wanted.name} | {shown} | {wanted.wanted} | {reached} |")
         return "\n".join(lines)
 
     def document(self) -> dict[str, Any]:
@@ -78,6 +111,16 @@ class Figures:
                 {"name": ratio.name or f"{ratio.figure} / {ratio.of}", "is": value, "goal": ratio.goal}
                 for ratio in self.ratios
                 if (value := self.ratio(ratio)) is not None
+            ],
+            "goals": [
+                {
+                    "name": goal.name,
+                    "is": (value := self.value(goal)),
+                    "at_least": goal.at_least,
+                    "at_most": goal.at_most,
+                    "reached": None if value is None else goal.is_reached(value),
+                }
+                for goal in self.goals
             ],
         }
 

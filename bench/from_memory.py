@@ -39,8 +39,11 @@ def batches(load: Load, partitions: int, size: int) -> Iterator[list[Record]]:
     yield from filter(None, waiting)
 
 
-async def main(events: int, customers: int, lanes: int) -> None:
-    """Print the rate with `lanes` batches of different partitions in flight."""
+async def main(events: int, customers: int, lanes: int, prefix: str = "", size: int = 0) -> None:
+    """Print the rate with `lanes` batches of different partitions in flight.
+
+    `prefix` is part of all ids; `size` is the number of events in a batch, by default the worker's.
+    """
     settings = load_settings()
     ensure_topics(settings)
     store = await Store.connect(settings.database_url, pool_size=lanes)
@@ -50,10 +53,10 @@ async def main(events: int, customers: int, lanes: int) -> None:
         dead_letters=letters,
         rules=RULES,
         config=load_config(settings.config_path),
-        group="memory",
+        group=f"memory{prefix}",
         code_version="bench",
     )
-    ready = list(batches(Load(events, customers), 12, settings.batch_size))
+    ready = list(batches(Load(events, customers, prefix=prefix), 12, size or settings.batch_size))
     of_lane: list[list[list[Record]]] = [[] for _ in range(lanes)]
     for batch in ready:
         of_lane[batch[0].partition % lanes].append(batch)
@@ -73,4 +76,6 @@ async def main(events: int, customers: int, lanes: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(*map(int, sys.argv[1:4])))
+    count, customers, lanes, *more = sys.argv[1:]
+    prefix, size = more or ("", "0")
+    uvloop.run(main(int(count), int(customers), int(lanes), prefix, int(size)))

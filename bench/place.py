@@ -42,6 +42,9 @@ secrets = ["{SECRET}"]
 name = "Pro"
 prices = ["price_pro"]
 limits = {{ seats = 5 }}
+
+[mail]
+send_test_mode = true
 """
 
 

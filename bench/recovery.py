@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import ExitStack
 
 from bench.drain import filled, worker_of
 from bench.figures import Figures
@@ -13,17 +14,23 @@ from eventlog.lag import GroupPositions
 from local.waiting import wait_until
 from streams.faust.app import group_of
 
+KILLED = "kill -9 of a worker to all partitions moving"
+KILLED_AND_RESTARTED = "the same with a member id, restarted at once"
 _WITHIN_S = 90.0
 
 
 async def recovery(place: Place, figures: Figures, rounds: int, events: int) -> None:
-    """Measure the seconds from kill -9 until every partition with a backlog has committed again."""
+    """Measure the seconds from kill -9 until every partition with a backlog has committed again.
+
+    Once the worker stays away; once it has a member id and starts again at once, as a supervisor does it.
+    """
     for _ in range(rounds):
-        site = await filled(place, Load(events))
-        await asyncio.to_thread(_kill_one, site, figures)
+        for restarts in (False, True):
+            site = await filled(place, Load(events))
+            await asyncio.to_thread(_kill_one, site, figures, restarts=restarts)
 
 
-def _kill_one(site: Site, figures: Figures) -> None:
+def _kill_one(site: Site, figures: Figures, *, restarts: bool) -> None:
     settings = site.settings
     places = GroupPositions(settings.kafka, group_of(settings.topic_prefix, frozenset()), settings.events_topic)
 
@@ -31,7 +38,10 @@ def _kill_one(site: Site, figures: Figures) -> None:
         return {number: found.committed for number, found in (places.read() or {}).items()}
 
     try:
-        with worker_of(site, "staying"), worker_of(site, "dying") as dying:
+        member = {"BILLING_MEMBER_ID": "dying"} if restarts else {}
+        with ExitStack() as stack:
+            stack.enter_context(worker_of(site, "staying"))
+            dying = stack.enter_context(worker_of(site, "dying", **member))
             wait_until(lambda: min(committed().values(), default=0) > 0, "both at work", within_s=_WITHIN_S)
             dying.kill()
             killed, before = time.monotonic(), places.read() or {}
@@ -43,7 +53,9 @@ def _kill_one(site: Site, figures: Figures) -> None:
                 now = committed()
                 return all(now.get(number, 0) > before[number].committed for number in open_)
 
+            if restarts:
+                stack.enter_context(worker_of(site, "dying", **member))
             wait_until(has_moved, "every partition to move", within_s=_WITHIN_S)
-            figures.add("kill -9 of a worker to all partitions moving", time.monotonic() - killed, "s")
+            figures.add(KILLED_AND_RESTARTED if restarts else KILLED, time.monotonic() - killed, "s")
     finally:
         places.close()

@@ -11,10 +11,13 @@ from bench.commands import commands
 from bench.drain import backlogs, worker_drain
 from bench.figures import Figures
 from bench.gateway import gateway
+from bench.goals import GOALS
 from bench.memory import memory
 from bench.place import Place
 from bench.recovery import recovery
+from bench.rivals import rivals
 from bench.whole import whole
+from bench.years import years
 
 
 class Part(StrEnum):
@@ -25,6 +28,14 @@ class Part(StrEnum):
     COST = "cost"
     MEMORY = "memory"
     RECOVERY = "recovery"
+    RIVALS = "rivals"
+    GOALS = "goals"
+    """All parts that have a goal, and the table of the goals."""
+    YEARS = "years"
+
+
+BY_DEFAULT = tuple(part for part in Part if part not in (Part.GOALS, Part.YEARS))
+OF_GOALS = frozenset({Part.GATEWAY, Part.WORKER, Part.WHOLE, Part.RECOVERY, Part.RIVALS, Part.YEARS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +48,9 @@ class Size:
     backlogs: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     known: tuple[int, ...] = (0, 1_000_000, 5_000_000)
     recovery_backlog: int = 200_000
+    rivals: int = 20_000
+    ledger: int = 1_000_000
+    """Events in the ledger of the database that has lived for years."""
 
     def shrunk(self, by: int) -> Size:
         """Return smaller sizes, to see whether the benchmark runs. The figures of such a run mean little."""
@@ -46,10 +60,14 @@ class Size:
             self.posted // by,
             tuple(count // by for count in self.backlogs),
             tuple(count // by for count in self.known),
-            self.recovery_backlog // by,
+            max(self.recovery_backlog // by, _LEAST_BACKLOG),
+            self.rivals // by,
+            self.ledger // by,
         )
 
 
+_LEAST_BACKLOG = 60_000
+"""A shorter backlog of the part recovery ends before the second worker is ready."""
 _COMMAND_ROUNDS = 7
 """A command takes a second at most, so its median may cost some more rounds."""
 YARDSTICK = "one core, a loop in Python"
@@ -60,6 +78,8 @@ Say = Callable[[str], None]
 async def measure(place: Place, parts: list[Part], rounds: int, size: Size, say: Say) -> Figures:
     """Run the parts in the order of `Part`. Raises RunFailed, NotAccepted."""
     figures = Figures()
+    if Part.GOALS in parts:
+        parts, figures.goals = [*parts, *OF_GOALS], GOALS
     todo: dict[Part, Callable[[], Awaitable[None]]] = {
         Part.COMMANDS: lambda: commands(place, figures, max(rounds, _COMMAND_ROUNDS)),
         Part.GATEWAY: lambda: gateway(place, figures, rounds, size.requests),
@@ -68,6 +88,8 @@ async def measure(place: Place, parts: list[Part], rounds: int, size: Size, say:
         Part.COST: lambda: backlogs(place, figures, list(size.backlogs)),
         Part.MEMORY: lambda: memory(place, figures, list(size.known)),
         Part.RECOVERY: lambda: recovery(place, figures, rounds, size.recovery_backlog),
+        Part.RIVALS: lambda: rivals(place, figures, rounds, size.rivals),
+        Part.YEARS: lambda: years(place, figures, rounds, size.ledger),
     }
     for part, run in todo.items():
         if part in parts:

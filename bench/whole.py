@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from bench.drain import worker_of
-from bench.figures import Figures, Ratio, percentiles
+from bench.figures import Figures, percentiles
 from bench.gateway import gateway_of
 from bench.load import Json, Load
 from bench.place import Place, Site
@@ -17,7 +17,6 @@ from local.waiting import eventually
 
 CONNECTIONS = 64
 SATURATION, HALF = "end to end at saturation", "end to end at half load"
-GOAL_PER_S = 2_100
 _COMMITTED_WITHIN_S = 120.0
 
 _COMMITTED = """
@@ -30,8 +29,6 @@ async def whole(place: Place, figures: Figures, rounds: int, events: int) -> Non
     for _ in range(rounds):
         per_s = await _round(place, figures, SATURATION, events, None)
         await _round(place, figures, HALF, min(events, int(per_s / 2 * 20)), per_s / 2)
-    figures.ratios.append(Ratio(SATURATION, "goal of end to end", 1.0))
-    figures.add("goal of end to end", GOAL_PER_S, "events/s")
 
 
 async def _round(place: Place, figures: Figures, name: str, events: int, per_s: float | None) -> float:

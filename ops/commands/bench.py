@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,12 +16,19 @@ from ops.commands.terminal import exits, note, refuse, say_text
 
 def bench(
     parts: Annotated[
-        list[str] | None, typer.Argument(help="commands, gateway, worker, whole, cost, memory, recovery. Default: all.")
+        list[str] | None,
+        typer.Argument(
+            help="commands, gateway, worker, whole, cost, memory, recovery, rivals. Default: all of these. goals: all "
+            "that have a goal, with the table of goals. years: a database with years of data."
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Number of rounds; the median is reported.")] = 3,
     shrink: Annotated[
         int, typer.Option("--shrink", min=1, help="Divide all sizes by this number, for a quick run.")
     ] = 1,
+    ledger: Annotated[
+        int | None, typer.Option("--ledger", min=1000, help="Part years: number of events in the ledger (1 million).")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="JSON file for the figures.")] = Path("out/bench.json"),
 ) -> None:
     """Measure throughput and CPU cost of gateway and worker, compared with the limit of each component.
@@ -34,21 +42,24 @@ def bench(
         from bench.place import Place
         from bench.posting import NotAccepted
         from bench.processes import RunFailed
-        from bench.run import Part, Size, measure
+        from bench.run import BY_DEFAULT, Part, Size, measure
         from local.waiting import TooLate
     except ModuleNotFoundError as error:
         refuse("bench", f"needs 'billing-stream[local]': {error}")
     try:
-        chosen = [Part(part) for part in parts or list(Part)]
+        chosen = [Part(part) for part in parts or BY_DEFAULT]
     except ValueError as error:
         refuse("bench", f"{error}; valid parts are {', '.join(Part)}")
+    size = Size().shrunk(shrink)
+    if ledger is not None:
+        size = replace(size, ledger=ledger)
     begun = time.monotonic()
 
     def report(line: str) -> None:
         note(f"{time.monotonic() - begun:7.1f} s  {line}")
 
     with exits("bench", no=(RunFailed, NotAccepted, TooLate)), Place() as place:
-        figures = uvloop.run(measure(place, chosen, rounds, Size().shrunk(shrink), report))
+        figures = uvloop.run(measure(place, chosen, rounds, size, report))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(figures.document(), indent=2) + "\n")
     say_text(figures.table())

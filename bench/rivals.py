@@ -1,0 +1,152 @@
+"""Compares the whole system with the handler that a team would write by hand, in turns on the same servers.
+
+In each round: the handler; ours with mails queued, which is what the handler does; ours with a dispatcher that sends
+every mail over SMTP. Each is warmed up before it is measured.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from bench.by_hand import TABLES
+from bench.drain import worker_of
+from bench.figures import Figures, Ratio, percentiles
+from bench.gateway import gateway_of
+from bench.load import Load
+from bench.place import SECRET, Place, Site
+from bench.posting import Posted, post_all, requests_of
+from bench.processes import answers, billing, cpu_seconds, running
+from local.stack.ports import free_port, is_free
+from local.waiting import eventually, wait_until
+
+CONNECTIONS = 64
+BY_HAND, QUEUED, SENT = "handler by hand", "ours, mails queued", "ours, mails sent"
+MAIL = "a mail"
+_WITHIN_S = 300.0
+_WARM_UP = 2_000
+
+_COMMITTED = "SELECT count(*) >= $1 FROM billing.events"
+_LAST_COMMIT = "SELECT extract(epoch FROM max(pg_xact_commit_timestamp(xmin)))::float8 FROM billing.events"
+_NONE_DUE = """
+SELECT NOT EXISTS (SELECT FROM billing.emails WHERE status IN ('queued', 'sending') AND next_attempt_at <= now())
+"""
+_LAST_SENT = "SELECT extract(epoch FROM max(sent_at))::float8 FROM billing.emails"
+_SENT = "SELECT count(*) FROM billing.emails WHERE status = 'sent'"
+
+
+@dataclass(slots=True)
+class Rival:
+    """A running system: where it takes requests, and its processes by name."""
+
+    port: int
+    processes: Mapping[str, int] = field(default_factory=dict)
+    sends: bool = False
+
+
+async def rivals(place: Place, figures: Figures, rounds: int, events: int) -> None:
+    """Measure the three in turns in each round. Raises RunFailed, NotAccepted, TooLate."""
+    for _ in range(rounds):
+        site = await place.site("hand")
+        with _by_hand(site) as rival:
+            await _measure(place, figures, BY_HAND, site, rival, events)
+        for name in (QUEUED, SENT):
+            site = await place.site("ours")
+            with _ours(site, sends=name == SENT) as rival:
+                await _measure(place, figures, name, site, rival, events)
+    figures.ratios += [
+        Ratio(QUEUED, BY_HAND),
+        Ratio(SENT, BY_HAND),
+        Ratio(f"{QUEUED}: p99 of the answer", f"{BY_HAND}: p99 of the answer"),
+    ]
+
+
+async def _measure(place: Place, figures: Figures, name: str, site: Site, rival: Rival, events: int) -> None:
+    connection = await asyncpg.connect(site.settings.database_url.get_secret_value())
+    is_ours = name != BY_HAND
+    try:
+        if not is_ours:
+            await connection.execute(TABLES)
+        warm = Load(min(_WARM_UP, events), seed=2, prefix="w")
+        await post_all(rival.port, requests_of(list(warm.bodies()), "127.0.0.1"), CONNECTIONS)
+        if is_ours:
+            await _until_done(connection, rival, warm.distinct)
+        warm_mails = await connection.fetchval(_SENT)
+        processes = {**place.servers, **rival.processes}
+        before = {process: cpu_seconds(pid) for process, pid in processes.items()}
+        load = Load(events)
+        posted = await post_all(rival.port, requests_of(list(load.bodies()), "127.0.0.1"), CONNECTIONS)
+        ended = posted.ended
+        if is_ours:
+            await _until_done(connection, rival, warm.distinct + load.distinct)
+            ended = await connection.fetchval(_LAST_SENT if rival.sends else _LAST_COMMIT)
+        spent = {process: cpu_seconds(pid) - before[process] for process, pid in processes.items()}
+        if rival.sends:
+            mails = await connection.fetchval(_SENT) - warm_mails
+            figures.add(f"{name}: mails for each event", mails / events, "")
+            figures.add(MAIL, 1000 * spent["dispatcher"] / max(1, mails), "CPU ms")
+    finally:
+        await connection.close()
+    _report(figures, name, posted, events / (ended - posted.begun), {k: 1000 * v / events for k, v in spent.items()})
+
+
+def _report(figures: Figures, name: str, posted: Posted, per_s: float, cpu_ms: Mapping[str, float]) -> None:
+    figures.add(name, per_s, "events/s")
+    for label, value in zip(("p50", "p95", "p99"), percentiles(posted.latencies_ms), strict=True):
+        figures.add(f"{name}: {label} of the answer", value, "ms")
+    for process, milliseconds in cpu_ms.items():
+        figures.add(f"{name}: {process}", milliseconds, "CPU ms/event")
+
+
+async def _until_done(connection: asyncpg.Connection[asyncpg.Record], rival: Rival, count: int) -> None:
+    await eventually(
+        lambda: connection.fetchval(_COMMITTED, count), "all events to be committed", within_s=_WITHIN_S, every_s=0.2
+    )
+    if rival.sends:
+        await eventually(
+            lambda: connection.fetchval(_NONE_DUE), "all mails to be sent", within_s=_WITHIN_S, every_s=0.2
+        )
+
+
+@contextmanager
+def _by_hand(site: Site) -> Iterator[Rival]:
+    port, log = free_port(), site.folder / "by-hand.log"
+    url = site.settings.database_url.get_secret_value()
+    command = [sys.executable, "-m", "bench.by_hand", str(port), SECRET, url]
+    with running(command, site.environment(), log) as process:
+        wait_until(lambda: not is_free(port), "the handler", within_s=30, process=process, log=log)
+        time.sleep(1)
+        yield Rival(port, {"handler": process.pid})
+
+
+@contextmanager
+def _ours(site: Site, *, sends: bool) -> Iterator[Rival]:
+    with ExitStack() as stack:
+        processes = {"worker": stack.enter_context(worker_of(site)).pid}
+        server = stack.enter_context(gateway_of(site))
+        processes["gateway"] = server.pid
+        if sends:
+            processes |= stack.enter_context(_dispatcher(site))
+        yield Rival(server.port, processes, sends)
+
+
+@contextmanager
+def _dispatcher(site: Site) -> Iterator[dict[str, int]]:
+    smtp_port, ops_port, log = free_port(), free_port(), site.folder / "dispatcher.log"
+    environment = site.environment(
+        BILLING_SMTP_URL=f"smtp://127.0.0.1:{smtp_port}",
+        BILLING_OPS_PORT=str(ops_port),
+        BILLING_STATE_DIR=str(site.folder / "dispatcher"),
+    )
+    sink = [sys.executable, "-m", "bench.smtp_sink", str(smtp_port)]
+    with running(sink, site.environment(), log) as smtp:
+        wait_until(lambda: not is_free(smtp_port), "the SMTP server", within_s=30, process=smtp, log=log)
+        with running(billing("dispatcher"), environment, log) as process:
+            url = f"http://127.0.0.1:{ops_port}/readyz"
+            wait_until(lambda: answers(url), "the dispatcher", within_s=30, process=process, log=log)
+            yield {"dispatcher": process.pid, "SMTP server": smtp.pid}
