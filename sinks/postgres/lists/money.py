@@ -27,7 +27,8 @@ async def failed_invoices(connection: AsyncConnection) -> list[Found]:
                t.kind AS next_timer, t.due_at AS next_at, m.template AS last_mail, m.status AS last_mail_status,
                m.queued_at AS last_mail_at
         FROM (SELECT * FROM billing.payments WHERE status = 'failed' ORDER BY amount DESC LIMIT :most) p
-        LEFT JOIN billing.customers c ON c.account = p.account AND c.customer_id = p.customer_id
+        LEFT JOIN LATERAL (SELECT email, name FROM billing.customers c WHERE c.account = p.account
+            AND c.customer_id = p.customer_id LIMIT 1) c ON true
         LEFT JOIN LATERAL (SELECT mrr, currency FROM analytics.risks r WHERE r.account = p.account
             AND r.owner = p.customer_id AND r.subscription_id = p.subscription_id AND r.outcome = 'open'
             ORDER BY began_at DESC LIMIT 1) r ON true
@@ -102,8 +103,8 @@ async def expiring_cards(connection: AsyncConnection, now: datetime, *, months: 
         """WITH due AS (
           SELECT m.account, m.customer_id, m.payment_method_id, m.brand, m.last4, m.exp_year, m.exp_month
           FROM billing.payment_methods m
-          JOIN billing.customers c ON c.account = m.account AND c.customer_id = m.customer_id
-               AND c.default_payment_method = m.payment_method_id
+          CROSS JOIN LATERAL (SELECT FROM billing.customers c WHERE c.account = m.account
+            AND c.customer_id = m.customer_id AND c.default_payment_method = m.payment_method_id LIMIT 1) c
           WHERE m.detached_at IS NULL AND (m.exp_year, m.exp_month) >= (:first_year, :first_month)
             AND (m.exp_year, m.exp_month) <= (:last_year, :last_month)
           ORDER BY m.exp_year, m.exp_month LIMIT 200)
@@ -171,8 +172,9 @@ async def customers_at_risk(connection: AsyncConnection) -> list[Found]:
         connection,
         """SELECT r.account, r.livemode, r.owner AS customer_id, r.subscription_id, r.mrr, r.currency, r.began_at,
                c.email AS customer_email
-        FROM analytics.risks r LEFT JOIN billing.customers c ON c.account = r.account AND c.customer_id = r.owner
-        WHERE r.outcome = 'open' ORDER BY r.mrr DESC LIMIT :most""",
+        FROM (SELECT * FROM analytics.risks WHERE outcome = 'open' ORDER BY mrr DESC LIMIT :most) r
+        LEFT JOIN billing.customers c ON c.account = r.account AND c.customer_id = r.owner
+        ORDER BY r.mrr DESC""",
         {"most": PAGE},
     )
 
