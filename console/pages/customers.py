@@ -12,14 +12,15 @@ from urllib.parse import quote
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from console import formats, params
-from console.errors import NotFound
+from console.errors import NotFound, Refused
 from console.reads import panels
 from console.web import Answer, Console, Context, Page, Redirect, get
 from eventlog.entry import headers_of
 from eventlog.lookup import RecordLookup
 from schemas.record import decode_headers
 from sinks.postgres import queries
-from sinks.postgres.lists import Found, find, row, stories
+from sinks.postgres.lists import Found, find, row, samples, stories
+from sinks.postgres.lists.past import undone
 
 _SHOWN = 100
 
@@ -60,6 +61,38 @@ async def page(context: Context) -> Answer:
         **more,
     }
     return Page("customer.j2", customer_id, data)
+
+
+async def past(context: Context) -> Answer:
+    """Shows the customer's rows at a past moment, as `billing customer ID --at TIME`: later changes are undone."""
+    customer_id, account = context.part("customer_id"), params.text(context.query, "account")
+    at = params.time(context.query, "at")
+    if at is None or at > context.console.clock():
+        raise Refused("at is a past moment, such as 2026-11-27T09:14")
+    found = await context.console.reads.ask(lambda c: _at_a_moment(c, account, customer_id, at))
+    if found is None:
+        raise NotFound(f"Customer {customer_id} is not known.")
+    data = {"customer_id": customer_id, "account": account, "at": at, **found}
+    return Page("past.j2", f"{customer_id} at {at:%Y-%m-%d %H:%M:%S} UTC", data)
+
+
+async def _at_a_moment(connection: AsyncConnection, account: str, customer_id: str, at: datetime) -> Found | None:
+    found = await queries.customer_overview(connection, account, customer_id)
+    if found is None:
+        return None
+    changes = await samples.changes_since(connection, account, customer_id, at)
+    if len(changes) == samples.MOST_CHANGES:
+        raise Refused(f"Over {len(changes):,} events have changed this customer since then: choose a later moment.")
+    state = undone(queries.present_state(found), changes)
+    return {
+        # As lists of rows with their table, so that a person's rows are masked.
+        "tables": [
+            {"name": table, "rows": [{"table": table, "key": key, "fields": fields} for key, fields in rows.items()]}
+            for table, rows in state.items()
+        ],
+        "undone": len(changes),
+        "kept_since": await samples.first_changes_at(connection),
+    }
 
 
 async def search(context: Context) -> Answer:
@@ -131,4 +164,8 @@ async def _access(connection: AsyncConnection, account: str, customer_id: str) -
     )
 
 
-ROUTES = [get("/customers/{customer_id}", page), get("/search", search)]
+ROUTES = [
+    get("/customers/{customer_id}", page),
+    get("/customers/{customer_id}/past", past),
+    get("/search", search),
+]

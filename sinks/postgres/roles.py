@@ -130,7 +130,7 @@ ROLES = (
         tables=_START
         | _NOTED
         | {"console_sessions": ALL, "console_actions": (SELECT, INSERT, UPDATE)}
-        | dict.fromkeys(("dead_letters", "brakes", *(outbox.name for outbox in OUTBOXES)), (SELECT, UPDATE)),
+        | dict.fromkeys(("dead_letters", "brakes", "timers", *(outbox.name for outbox in OUTBOXES)), (SELECT, UPDATE)),
     ),
     Role("analytics", "billing analytics", figures=ALL, tables={"alembic_version": (SELECT,), "shadow": (SELECT,)}),
     OPERATOR,

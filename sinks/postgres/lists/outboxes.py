@@ -118,3 +118,13 @@ async def timers(
         return found, None
     last = found[most - 1]
     return found[:most], (last["due_at"], last["timer_key"])
+
+
+async def timer(connection: AsyncConnection, key: str) -> Found | None:
+    """Returns one timer without its contents, None if there is none."""
+    return await row(
+        connection,
+        """SELECT timer_key, account, customer_id, kind, subject, due_at, status, livemode, event_id
+        FROM billing.timers WHERE timer_key = :key""",
+        {"key": key},
+    )

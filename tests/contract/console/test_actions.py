@@ -181,3 +181,35 @@ async def test_exactly_what_the_form_counted_is_queued_again(
     assert (result["changed"], result["skipped"]) == (150, 2)
     left = "SELECT string_agg(email_key, ' ' ORDER BY email_key) FROM billing.emails WHERE status = 'failed'"
     assert await ask(database, left) == "m000 m001 m002"
+
+
+async def test_a_timer_is_moved_fired_and_cancelled_as_the_form_showed_it(
+    anyone: Browser, store: Store, database: SecretStr
+) -> None:
+    due = utc_now() + timedelta(days=3)
+    insert = """INSERT INTO billing.timers (timer_key, account, customer_id, kind, subject, due_at, status, event_id)
+        VALUES ('reminder::in_1', '', 'cus_1', 'reminder', 'in_1', '{}', 'pending', 'evt_1') RETURNING 1"""
+    await ask(database, insert.format(due.isoformat()))
+    operator = await anyone.signed_in(Role.OPERATOR)
+    path = "/timers/change?timer=reminder::in_1"
+    assert "/timers/change?timer=" in await operator.page("/timers")
+    form = fields_of(await operator.page(path))
+    later = (due + timedelta(days=2)).replace(microsecond=0)
+    move = form | {"what": "move", "to": later.isoformat(), "reason": "they asked"}
+    assert (await operator.post("/timers/change", move | {"to": "2020-01-01"})).status == 400
+    assert (await operator.post("/timers/change", move | {"what": "delete"})).status == 400
+    done = (await operator.post("/timers/change", move)).headers["Location"]
+    assert (await operator.json(done))["job"]["result"] == {"changed": 1, "skipped": 0}
+    assert await ask(database, "SELECT due_at FROM billing.timers") == later
+
+    old = form | {"what": "cancel", "key": "k" * 20}  # another form that was opened before the move
+    done = (await operator.post("/timers/change", old)).headers["Location"]
+    assert (await operator.json(done))["job"]["result"] == {"changed": 0, "skipped": 1}
+    fire = fields_of(await operator.page(path)) | {"what": "fire"}
+    await operator.post("/timers/change", fire)
+    assert await ask(database, "SELECT due_at <= now() FROM billing.timers")
+    await operator.post("/timers/change", fields_of(await operator.page(path)) | {"what": "cancel"})
+    assert await ask(database, "SELECT status FROM billing.timers") == "cancelled"
+    assert (await operator.get(path)).status == 404
+    logged = "SELECT string_agg(action, ' ' ORDER BY entry_id) FROM billing.audit_log WHERE action LIKE '%timer%'"
+    assert await ask(database, logged) == "console.timer.move console.timer.fire console.timer.cancel"

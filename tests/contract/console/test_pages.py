@@ -239,3 +239,24 @@ async def test_a_list_of_what_no_index_finds_goes_on_where_it_stopped(store: Sto
                 break
     assert seen == ["m2", "m1", "m0"]
     assert before is None
+
+
+async def test_a_customer_is_shown_at_a_past_moment_and_masked(anyone: Browser, store: Store) -> None:
+    now = utc_now()
+    changes = [
+        {"table": "customers", "key": "cus_1", "did": "changed",
+         "fields": {"name": ["Jane Roe", "Jane Doe"], "email": ["roe@example.com", "jane@example.com"]}}
+    ]  # fmt: skip
+    row = ledger_row("evt_1", applied_at=now - timedelta(minutes=5), changes=changes)
+    await write(store, Flush(ledger=[row], known=known(JANE)))
+    support = await anyone.signed_in(Role.SUPPORT)
+    path = f"/customers/cus_1/past?at={(now - timedelta(hours=1)).isoformat().replace('+00:00', 'Z')}"
+    assert "e@example.com" not in await support.page(path)
+    await support.post("/reveal", {"page": path})
+    page = await support.page(path)
+    assert "roe@example.com" in page
+    assert "Jane Roe" in page
+    assert "jane@example.com" not in page
+    for wrong in ("", "?at=2999-01-01", "?at=soon"):
+        assert (await support.get(f"/customers/cus_1/past{wrong}")).status == 400
+    assert (await support.get("/customers/cus_404/past?at=2026-01-01")).status == 404
