@@ -33,7 +33,7 @@ OUTCOMES = {
     "dead": ("bad", "✕"),
 }
 _STATES = OUTCOMES | {
-    **dict.fromkeys(("sent", "done", "paid", "resolved", "active", "recovered", "won"), ("ok", "✓")),
+    **dict.fromkeys(("sent", "done", "paid", "succeeded", "resolved", "active", "recovered", "won"), ("ok", "✓")),
     **dict.fromkeys(
         ("queued", "sending", "calling", "working", "pending", "trialing", "running", "open"), ("wait", "◔")
     ),

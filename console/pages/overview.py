@@ -83,7 +83,8 @@ def facts_of(found: Mapping[str, Any]) -> list[dict[str, str]]:
             if run and run["last_error"] and run["ended_at"] is None:
                 add(5, WARN, f"The last {name} stopped: {run['last_error']}", "/checks")
         if (audit := runs.get("audit")) and audit["differences"]:
-            add(3, BAD, f"The books differ from Stripe in {audit['differences']:,} places", "/checks")
+            places = audit["differences"]
+            add(3, BAD, f"The books differ from Stripe in {places:,} place{_s(places)}", "/checks")
     facts.sort(key=lambda fact: fact[0])
     return [{"level": level, "text": text, "url": url} for _, level, text, url in facts]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from console import formats
 from schemas.timer import RETRY
 from sinks.postgres.outboxes import OUTBOXES
 
@@ -88,6 +89,6 @@ def _seconds(start: datetime | None, end: datetime | None) -> str:
     if start is None or end is None:
         return ""
     seconds = (end - start).total_seconds()
-    return (
-        f", after {seconds * 1000:.0f} ms" if 0 <= seconds < 10 else f", after {seconds:,.0f} s" if seconds > 0 else ""
-    )
+    if seconds <= 0:
+        return ""
+    return f", after {seconds * 1000:.0f} ms" if seconds < 10 else f", after {formats.duration(seconds)}"
