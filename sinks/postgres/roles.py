@@ -60,6 +60,7 @@ _NOT_THE_WORKERS = {
     "console_actions",
     "console_sessions",
     "database_identity",
+    "feed_destinations",
     "imports",
     "outages",
     "rebuilds",
@@ -94,7 +95,10 @@ ROLES = (
         "dispatcher",
         "billing dispatcher: reads what mails and exports contain, and marks what it has sent",
         reads_all=True,
-        tables=_START | _NOTED | {"outages": ALL, "shadow": _SENT} | {outbox.name: _SENT for outbox in OUTBOXES},
+        tables=_START
+        | _NOTED
+        | {"outages": ALL, "feed_destinations": _SENT, "shadow": _SENT}
+        | {outbox.name: _SENT for outbox in OUTBOXES},
     ),
     Role(
         "scheduler",

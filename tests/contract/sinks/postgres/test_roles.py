@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
-import asyncpg
 import pytest
 from pydantic import SecretStr
 
@@ -16,42 +14,13 @@ from sinks.postgres import tables
 from sinks.postgres.migration import migrate
 from sinks.postgres.prune import STEPS
 from sinks.postgres.roles import ROLES
-
-
-@dataclass
-class Server:
-    """A migrated database with the roles of one test."""
-
-    connection: asyncpg.Connection[asyncpg.Record]
-    prefix: str
-
-    async def run(self, role: str, statement: str) -> str:
-        """Run the statement as this role and roll it back. Return "" or the refusal."""
-        transaction = self.connection.transaction()
-        await transaction.start()
-        try:
-            await self.connection.execute(f'SET LOCAL ROLE "{self.prefix}_{role}"')
-            await self.connection.execute(statement)
-        except asyncpg.InsufficientPrivilegeError as error:
-            return str(error)
-        finally:
-            await transaction.rollback()
-        return ""
+from tests.kits.rolekit import Server, open_server
 
 
 @pytest.fixture
 async def server(database: SecretStr) -> AsyncIterator[Server]:
-    prefix = f"t{uuid.uuid4().hex[:10]}"
-    migrated = await migrate(database, role_prefix=prefix, creates_roles=True)
-    assert sorted(migrated.roles) == sorted(f"{prefix}_{role.name}" for role in ROLES)
-    connection = await asyncpg.connect(database.get_secret_value(), timeout=10)
-    try:
-        yield Server(connection, prefix)
-    finally:
-        for role in ROLES:
-            await connection.execute(f'DROP OWNED BY "{prefix}_{role.name}"')
-            await connection.execute(f'DROP ROLE "{prefix}_{role.name}"')
-        await connection.close()
+    async with open_server(database) as opened:
+        yield opened
 
 
 _ALLOWED = {
@@ -87,10 +56,16 @@ _ALLOWED = {
     "reader": ["SELECT * FROM billing.customers", "SELECT * FROM billing.access", "SELECT * FROM analytics.facts"],
 }
 _REFUSED = {
-    "worker": ["DELETE FROM billing.audit_log", "DROP TABLE billing.events", "SELECT * FROM analytics.facts"],
+    "worker": [
+        "DELETE FROM billing.audit_log",
+        "DROP TABLE billing.events",
+        "SELECT * FROM analytics.facts",
+        "UPDATE billing.feed_destinations SET disabled_at = NULL",
+    ],
     "dispatcher": [
         "UPDATE billing.customers SET email = 'a@b.example'",
         "INSERT INTO billing.events (event_id) VALUES ('e')",
+        "DELETE FROM billing.feed_destinations",
     ],
     "scheduler": ["SELECT email FROM billing.customers", "DELETE FROM billing.timers", "DELETE FROM billing.emails"],
     "gateway": [

@@ -1,0 +1,146 @@
+"""T31: each role may run the SQL of the modules that its process runs, which is read from the modules themselves.
+
+EXPLAIN checks the privileges of a statement without its parameters. So a module that gets a statement on another table
+fails here until its role has the privilege, and a new module with SQL fails until it says whose it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+import analytics
+import console
+import eventlog
+import gateway
+import ops
+import recovery
+import scheduler
+import sinks
+import streams
+from sinks.email.outbox import Outbox
+from sinks.exports.orders import ExportOrders
+from sinks.feed.notifications import Notifications
+from sinks.outbox.claims import Claims
+from sinks.stripe_calls.calls import Calls
+from tests.kits.rolekit import Server, open_server
+
+WORKER, DISPATCHER, SCHEDULER, GATEWAY = ("worker",), ("dispatcher",), ("scheduler",), ("gateway",)
+CONSOLE, ANALYTICS, OPERATOR = ("console",), ("analytics",), ("operator",)
+OWNER: tuple[str, ...] = ()
+"""Whoever runs `billing migrate` or made the database of a rebuild."""
+
+RUN_BY = {
+    "ops.doctor.postgres_checks": OPERATOR,
+    "recovery.audit.books": (*SCHEDULER, *OPERATOR),
+    "recovery.audit.runs": (*SCHEDULER, *OPERATOR),
+    "recovery.plans.customers": OPERATOR,
+    "recovery.privacy.erasing": OPERATOR,
+    "recovery.privacy.subjects": OPERATOR,
+    "recovery.rebuild.comparison": OPERATOR,
+    "recovery.rebuild.runs": OWNER,
+    "recovery.rebuild.suppressing_store": OWNER,
+    "recovery.rehearsal.store": (*CONSOLE, *OPERATOR),
+    "recovery.reconcile.objects": (*SCHEDULER, *OPERATOR),
+    "recovery.reconcile.runs": (*SCHEDULER, *OPERATOR),
+    "scheduler.due_timers": SCHEDULER,
+    "sinks.email.outbox": DISPATCHER,
+    "sinks.email.present": DISPATCHER,
+    "sinks.email.unsubscribe": GATEWAY,
+    "sinks.exports.orders": (*DISPATCHER, *OPERATOR),
+    "sinks.exports.orders._FIND": GATEWAY,
+    "sinks.feed.receivers": (*DISPATCHER, *OPERATOR),
+    "sinks.outbox.outages": (*DISPATCHER, *OPERATOR),
+    "sinks.postgres.access_backfill": OWNER,
+    "sinks.postgres.audit_log": (*WORKER, *DISPATCHER, *SCHEDULER, *CONSOLE, *OPERATOR),
+    "sinks.postgres.backfill": OWNER,
+    "sinks.postgres.backfill._STATE": (*WORKER, *OPERATOR),
+    "sinks.postgres.backfill._NAMES": (*WORKER, *OPERATOR),
+    "sinks.postgres.erasure": (*WORKER, *OPERATOR),
+    "sinks.postgres.gauges": DISPATCHER,
+    "sinks.postgres.lists.find": (*CONSOLE, *OPERATOR, "reader"),
+    "sinks.postgres.loading": WORKER,
+    "sinks.postgres.mode_check": (*WORKER, *DISPATCHER, *SCHEDULER, *CONSOLE, *OPERATOR),
+    "sinks.postgres.ownership": (*WORKER, *OPERATOR),
+    "sinks.postgres.payment_backfill": (*WORKER, *OPERATOR),
+    "sinks.postgres.personal_data": (*WORKER, *DISPATCHER, *OPERATOR),
+    "sinks.postgres.positions": WORKER,
+    "sinks.postgres.positions._GAP": (*SCHEDULER, *OPERATOR),
+    "sinks.postgres.positions._GAP_REPAIRED": (*SCHEDULER, *OPERATOR),
+    "sinks.postgres.positions._IDENTIFY": OWNER,
+    "sinks.postgres.prune": SCHEDULER,
+    "sinks.postgres.schema_check": (*WORKER, *DISPATCHER, *SCHEDULER, *CONSOLE, *ANALYTICS, *OPERATOR),
+    "sinks.postgres.store": WORKER,
+    "sinks.postgres.users_backfill": OWNER,
+}
+"""By module, or by module and constant, the roles that run its statements."""
+
+PARTS = {
+    "sinks.postgres.prune._OPEN_LETTERS",
+    "sinks.postgres.ownership._KEEP",
+    "sinks.postgres.ownership.NOTE_OBJECTS",
+}
+"""Templates and parts of statements."""
+
+CLAIMS: tuple[type[Claims], ...] = (Outbox, Calls, ExportOrders, Notifications)
+_STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b[\s\S]*\bbilling\.")
+
+
+@pytest.fixture
+async def server(database: SecretStr) -> AsyncIterator[Server]:
+    async with open_server(database) as opened:
+        yield opened
+
+
+def _statements() -> Iterator[tuple[str, str, str]]:
+    """Yields module, name and text of each constant with SQL."""
+    for package in (analytics, console, eventlog, gateway, ops, recovery, scheduler, sinks, streams):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if ".migrations" in found.name:
+                continue
+            module = importlib.import_module(found.name)
+            for name, value in vars(module).items():
+                values = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+                for text in values:
+                    if isinstance(text, str) and _STATEMENT.match(text):
+                        yield found.name, name, text
+
+
+async def test_T31_each_role_may_run_the_statements_of_its_modules(server: Server) -> None:
+    found = list(_statements())
+    names = {module for module, _, _ in found} | {f"{module}.{name}" for module, name, _ in found}
+    assert {module for module, _, _ in found} - RUN_BY.keys() == set(), "say which process runs it"
+    assert RUN_BY.keys() - names == set()
+    refused, parts = {}, set()
+    for module, name, statement in found:
+        for role in RUN_BY.get(f"{module}.{name}", RUN_BY[module]):
+            try:
+                if refusal := await _refusal(server, role, statement):
+                    refused[f"{role}: {module}.{name}"] = refusal
+            except (asyncpg.PostgresSyntaxError, asyncpg.UndefinedTableError):
+                parts.add(f"{module}.{name}")
+    assert refused == {}
+    assert parts == PARTS
+
+
+async def test_T31_dispatcher_operator_and_console_may_use_each_outbox(server: Server) -> None:
+    assert {claims.queue.outbox.name for claims in Claims.__subclasses__()} == {c.queue.outbox.name for c in CLAIMS}
+    for claims in CLAIMS:
+        sql, outbox = claims._sql, claims.queue.outbox
+        repairs = [sql.list, sql.count, sql.depth, sql.requeue, sql.discard]
+        work = [sql.has_due, sql.claim, sql.retry, sql.give_back, sql.done(None, ()), sql.closed("withheld", ())]
+        wanted = {"dispatcher": [*work, *repairs], "operator": repairs, "console": repairs}
+        for role, statements in wanted.items():
+            for statement in statements:
+                assert not await _refusal(server, role, statement), f"{role}: {outbox.name}: {statement}"
+
+
+async def _refusal(server: Server, role: str, statement: str) -> str:
+    statement = re.sub(r"(?<!:):[a-z]\w*", "NULL", statement)  # SQLAlchemy's parameters
+    return await server.run(role, f"EXPLAIN (GENERIC_PLAN) {statement}")
