@@ -96,22 +96,32 @@ class FeedDispatcher(OutboxLoop[QueuedNotification]):
         async with self._claims.connection() as connection:
             if answer.is_accepted:
                 self._feed_metrics.seconds.observe(seconds)
-                await receivers.accepted(connection, row.destination)
+                await receivers.accepted(connection, row.destination, enables=row.destination == TOPIC)
                 return
             is_disabled = await receivers.failed(
                 connection,
                 row.destination,
                 str(answer),
-                disable_after=timedelta(0) if answer.is_gone else self._disable_after,
+                disable_after=self._limit(row.destination, answer),
                 ahead=self._ahead(),
             )
-        if is_disabled and row.destination != TOPIC:
+        if is_disabled:
             log.error(
                 "a receiver is disabled: billing feed enable continues",
                 action="feed.disabled",
                 destination=row.destination,
                 reason=str(answer),
             )
+
+    def _limit(self, destination: str, answer: Answer) -> timedelta | None:
+        """Returns how long the destination may fail before it is disabled.
+
+        The topic is never disabled: Kafka is part of the system, and what is queued is sent once it answers again.
+        Each failed try is logged as `feed.retried`.
+        """
+        if destination == TOPIC:
+            return None
+        return timedelta(0) if answer.is_gone else self._disable_after
 
     async def watch(self) -> None:
         await super().watch()

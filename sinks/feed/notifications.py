@@ -22,7 +22,8 @@ from sinks.postgres.outboxes import NOTIFICATIONS
 # ruff: noqa: S608 - built from constants only
 _IN_ORDER = f"""o.destination <> ALL($5::text[])
     AND NOT EXISTS (
-        SELECT FROM billing.feed_destinations d WHERE d.destination = o.destination AND d.disabled_at IS NOT NULL
+        SELECT FROM billing.feed_destinations d
+        WHERE d.destination = o.destination AND d.disabled_at IS NOT NULL AND d.destination <> '{TOPIC}'
     ) AND NOT EXISTS (
         SELECT FROM billing.notifications earlier
         WHERE earlier.destination = o.destination AND earlier.account = o.account

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _LONGEST_REASON = 500
 _ACCEPTED = """
-UPDATE billing.feed_destinations SET failing_since = NULL, reason = NULL
-WHERE destination = $1 AND failing_since IS NOT NULL AND disabled_at IS NULL
+UPDATE billing.feed_destinations SET failing_since = NULL, disabled_at = NULL, reason = NULL
+WHERE destination = $1 AND failing_since IS NOT NULL AND (disabled_at IS NULL OR $2)
 """
 _FAILED = """
 INSERT INTO billing.feed_destinations AS d (destination, failing_since, disabled_at, reason)
@@ -32,7 +32,7 @@ ON CONFLICT (destination) DO UPDATE SET
         THEN now() + $4::interval
     END,
     reason = excluded.reason
-WHERE d.disabled_at IS NULL
+WHERE d.disabled_at IS NULL OR $3::interval IS NULL
 RETURNING disabled_at
 """
 _ENABLE = """
@@ -63,15 +63,18 @@ class ReceiverState:
     failed: int
 
 
-async def accepted(connection: Connection, destination: str) -> None:
-    """Store that the receiver has accepted a notification."""
-    await connection.execute(_ACCEPTED, destination)
+async def accepted(connection: Connection, destination: str, *, enables: bool = False) -> None:
+    """Store that the receiver has accepted a notification. This ends its failing, and `enables` a disabled one."""
+    await connection.execute(_ACCEPTED, destination, enables)
 
 
 async def failed(
-    connection: Connection, destination: str, reason: str, *, disable_after: timedelta, ahead: timedelta
+    connection: Connection, destination: str, reason: str, *, disable_after: timedelta | None, ahead: timedelta
 ) -> bool:
-    """Store that the receiver has failed. Returns whether this disabled it: it failed for `disable_after`."""
+    """Store that the receiver has failed. Returns whether this disabled it: it failed for `disable_after`.
+
+    None never disables it.
+    """
     disabled_at = await connection.fetchval(_FAILED, destination, reason[:_LONGEST_REASON], disable_after, ahead)
     return disabled_at is not None
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
 from ops.cli import command_line
-from schemas.feed_settings import weakness_of
+from schemas.feed_settings import TOPIC, weakness_of
 from sinks.feed import receivers
 from sinks.feed.answers import GIVE_UP_AFTER
 from tests.kits.feedkit import OTHER_SECRET, SECRET, FeedKit, ReceiverServer, open_kit, poster, queued
@@ -140,6 +140,28 @@ async def test_F3_a_receiver_that_fails_for_days_is_disabled(feed: FeedKit, rece
         feed.clock.move(days=2, hours=1)
         await feed.until("a", attempts=2, status="queued")
         await eventually(feed.disabled)
+
+
+async def test_F3_the_topic_is_never_disabled_and_gets_all_when_it_is_back(
+    feed: FeedKit, receiver: ReceiverServer
+) -> None:
+    """Also one that an earlier version disabled."""
+    receiver.answers = [500, 500]
+    await feed.connection.execute(
+        "INSERT INTO billing.feed_destinations (destination, failing_since, disabled_at) VALUES ($1, now(), now())",
+        TOPIC,
+    )
+    await feed.queue("a", destination=TOPIC)
+    async with feed.dispatcher({TOPIC: poster(receiver.url)}, disable_after=timedelta(days=2)) as running:
+        await feed.until("a", attempts=1, status="queued")
+        feed.clock.move(days=4)
+        await feed.until("a", attempts=2, status="queued")
+        (state,) = await receivers.states(feed.connection)
+        assert (state.disabled_at, state.failing_since is not None) == (None, True)
+        await running.watch()
+        assert running._feed_metrics.disabled.labels(TOPIC)._value.get() == 0
+        feed.clock.move(days=1)
+        await feed.until("a", status="sent")
 
 
 async def test_F3_success_ends_the_count_of_days(feed: FeedKit, receiver: ReceiverServer) -> None:
