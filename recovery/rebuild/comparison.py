@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Set
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -24,6 +25,7 @@ from sinks.postgres import tables
 from sinks.postgres.failures import classified
 from sinks.postgres.outboxes import BY_TABLE, OUTBOXES
 from sinks.postgres.pool import SessionTimeouts, connect
+from sinks.postgres.prune import ACTION, STEPS, Age
 
 MOST = 1000
 """Maximum number of differences that are listed."""
@@ -83,13 +85,19 @@ CROSS JOIN LATERAL (VALUES (p.object->>'id'), (p.object->>'charge'), (p.object#>
     (p.object#>>'{payment_details,order_reference}')) AS i (id)
 WHERE i.id IS NOT NULL
 """
+# Rows that `billing prune` deletes whole, and the column that ages. A rebuilt row has the time of its record.
+_DELETED_AFTER: Mapping[str, str] = {step.table: step.order for step in STEPS if step.age is Age.RECORDS}
+_DELETED_BEFORE = """
+SELECT max(at - (filter ->> $2)::interval) FROM billing.audit_log
+WHERE action = $1 AND filter ->> $2 IS NOT NULL AND outcome <> 'refused'
+"""
 _REBUILD = "SELECT offsets, ended_at FROM billing.rebuilds ORDER BY rebuild_id DESC LIMIT 1"
 
 REMOVED, LATER, WAITS, PRUNED = (
     "of events that retention has removed from the log",
     "of events that came after the rebuild",
     "of events that wait, or waited too long",
-    "whose contents billing prune has ended",
+    "that billing prune has deleted, or whose contents it has ended",
 )
 
 
@@ -138,6 +146,8 @@ class Excuses:
     users: dict[tuple[str, str], str]
     objects: dict[tuple[str, str], str]
     """By account and Stripe id: the objects that the owners' events name."""
+    deleted_before: datetime | None = None
+    """Rows older than this may be missing in the live database: `billing prune` has deleted some."""
 
     @classmethod
     async def of(cls, live: asyncpg.Connection[asyncpg.Record], stretches: Mapping[int, tuple[int, int]]) -> Excuses:
@@ -155,7 +165,8 @@ class Excuses:
             (row["account"], row["id"]): owners[row["account"], row["customer_id"]]
             for row in (await live.fetch(_OBJECTS, *lists) if owners else ())
         }
-        return cls(stretches, owners, organizations, users, objects)
+        deleted_before = await live.fetchval(_DELETED_BEFORE, ACTION, str(Age.RECORDS))
+        return cls(stretches, owners, organizations, users, objects, deleted_before)
 
     def of_row(self, table: Table, row: Row, *, is_live: bool) -> str | None:
         """Return why this row may differ, or None."""
@@ -170,6 +181,11 @@ class Excuses:
         if table in (tables.events, tables.dead_letters) and is_live:
             return self._of_position(row["partition"], row["offset"]) or self._of_owner(row)
         return self._of_owner(row)
+
+    def is_deleted(self, table: Table, rebuilt: Row) -> bool:
+        """Return whether a row that only the rebuilt database has is old enough to have been pruned."""
+        aged = _DELETED_AFTER.get(table.name)
+        return aged is not None and self.deleted_before is not None and bool(rebuilt[aged] < self.deleted_before)
 
     def _of_owner(self, row: Row) -> str | None:
         return self.owners.get((row["account"], row["customer_id"]))
@@ -233,6 +249,8 @@ def _note(
     found: DatabaseDiff, excuses: Excuses, table: Table, difference: Difference, live: Row | None, rebuilt: Row | None
 ) -> None:
     reason = excuses.of_row(table, live, is_live=True) if live is not None else None
+    if live is None and rebuilt is not None and excuses.is_deleted(table, rebuilt):
+        reason = PRUNED
     if reason is None and rebuilt is not None:
         reason = excuses.of_row(table, rebuilt, is_live=False)
     if reason is not None:

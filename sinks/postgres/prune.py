@@ -41,11 +41,16 @@ class Age(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is pruned in one table. `where` names the table as `t`; $1 is the age (an interval)."""
+    """What is pruned in one table, the oldest first. `where` names the table as `t`; $1 is the age (an interval).
+
+    `order` is the column that ages. With what `where` says about the contents it is an index of its own wherever rows
+    stay, so that a batch does not read what earlier ones have pruned.
+    """
 
     name: str
     table: str
     age: Age
+    order: str
     where: str
     work: tuple[str, ...]
     """Statements on the rows of a batch. $1 has the values of `key`."""
@@ -61,7 +66,7 @@ class Step:
         """The SQL of the keys of one batch. Rows that another transaction has locked wait for the next run."""
         return (
             f"SELECT t.{self.key}::text FROM billing.{self.table} t WHERE {self.where} "  # noqa: S608  # only constants from code
-            f"LIMIT {BATCH} FOR UPDATE OF t SKIP LOCKED"
+            f"ORDER BY t.{self.order} LIMIT {BATCH} FOR UPDATE OF t SKIP LOCKED"
         )
 
 
@@ -74,6 +79,7 @@ STEPS: tuple[Step, ...] = (
         name="payloads",
         table="events",
         age=Age.CONTENTS,
+        order="applied_at",
         where=(
             "t.payload IS NOT NULL AND t.applied_at < now() - $1::interval AND "
             f"(t.outcome IN ({_SETTLED}) OR (t.outcome = 'dead' AND {_LACKS_LETTER}))"
@@ -91,6 +97,7 @@ STEPS: tuple[Step, ...] = (
         name="contents of mails",
         table="emails",
         age=Age.CONTENTS,
+        order="queued_at",
         where="t.data <> '{}' AND t.status NOT IN ('queued', 'sending') AND t.queued_at < now() - $1::interval",
         work=(
             "UPDATE billing.emails SET data = '{}', "
@@ -104,6 +111,7 @@ STEPS: tuple[Step, ...] = (
         name="contents of timers",
         table="timers",
         age=Age.CONTENTS,
+        order="due_at",
         where="t.data <> '{}' AND t.status IN ('done', 'cancelled') AND t.due_at < now() - $1::interval",
         work=("UPDATE billing.timers SET data = '{}' WHERE timer_key = ANY($1::text[])",),
         key="timer_key",
@@ -112,6 +120,7 @@ STEPS: tuple[Step, ...] = (
         name="contents of calls",
         table="stripe_calls",
         age=Age.CONTENTS,
+        order="queued_at",
         where=(
             "t.params <> '{}' AND t.status IN ('done', 'withheld', 'suppressed') AND t.queued_at < now() - $1::interval"
         ),
@@ -122,6 +131,7 @@ STEPS: tuple[Step, ...] = (
         name="contents of notifications",
         table="notifications",
         age=Age.CONTENTS,
+        order="queued_at",
         where=(
             "t.data <> '{}' AND t.status NOT IN ('queued', 'sending', 'failed') AND t.queued_at < now() - $1::interval"
         ),
@@ -132,6 +142,7 @@ STEPS: tuple[Step, ...] = (
         name="closed dead letters",
         table="dead_letters",
         age=Age.RECORDS,
+        order="last_failed_at",
         where="t.status IN ('resolved', 'discarded') AND t.last_failed_at < now() - $1::interval",
         work=_delete("dead_letters"),
     ),
@@ -139,6 +150,7 @@ STEPS: tuple[Step, ...] = (
         name="deleted exports",
         table="exports",
         age=Age.RECORDS,
+        order="requested_at",
         where="t.status = 'deleted' AND t.requested_at < now() - $1::interval",
         work=_delete("exports"),
     ),
@@ -147,6 +159,7 @@ STEPS: tuple[Step, ...] = (
         name="old reconciliations",
         table="reconciliations",
         age=Age.RECORDS,
+        order="ended_at",
         where=(
             "t.ended_at < now() - $1::interval AND EXISTS (SELECT FROM billing.reconciliations n WHERE "
             "n.account = t.account AND n.scope = t.scope AND n.started_at > t.started_at AND n.ended_at IS NOT NULL)"
@@ -157,6 +170,7 @@ STEPS: tuple[Step, ...] = (
         name="differences of old audits",
         table="audit_differences",
         age=Age.RECORDS,
+        order="run_id",
         where=(
             "t.run_id IN (SELECT a.run_id FROM billing.audits a WHERE a.ended_at < now() - $1::interval "
             "AND EXISTS (SELECT FROM billing.audits n WHERE n.account = a.account AND n.scope = a.scope "
@@ -168,6 +182,7 @@ STEPS: tuple[Step, ...] = (
         name="old audits",
         table="audits",
         age=Age.RECORDS,
+        order="ended_at",
         where=(
             "t.ended_at < now() - $1::interval AND EXISTS (SELECT FROM billing.audits n WHERE "
             "n.account = t.account AND n.scope = t.scope AND n.started_at > t.started_at AND n.ended_at IS NOT NULL)"

@@ -70,6 +70,11 @@ emails = Table(
     *delivery("emails", EMAIL_STATUSES),
     Index("emails_customer", "account", "customer_id"),
     Index("emails_withheld", "queued_at", postgresql_where=sql("status = 'withheld'")),
+    Index(
+        "emails_with_data",
+        "queued_at",
+        postgresql_where=sql("data <> '{}' AND status NOT IN ('queued', 'sending')"),
+    ),
     Index("emails_message", "message_id", postgresql_where=sql("message_id IS NOT NULL")),
 )
 
@@ -88,6 +93,11 @@ stripe_calls = Table(
     text("purpose", default=""),
     *delivery("stripe_calls", CALL_STATUSES, done="done_at"),
     Index("stripe_calls_customer", "account", "customer_id"),
+    Index(
+        "stripe_calls_with_params",
+        "queued_at",
+        postgresql_where=sql("params <> '{}' AND status IN ('done', 'withheld', 'suppressed')"),
+    ),
 )
 
 # Archives of all data on a customer (behaviours.md B6), see sinks/exports/orders.py. `location` is where the archive is
@@ -139,6 +149,11 @@ notifications = Table(
         postgresql_where=sql("status in ('queued', 'sending')"),
     ),
     Index("notifications_customer", "account", "customer_id", "version"),
+    Index(
+        "notifications_with_data",
+        "queued_at",
+        postgresql_where=sql("data <> '{}' AND status NOT IN ('queued', 'sending', 'failed')"),
+    ),
 )
 
 # The receivers of notifications that have failed: since when, and whether they are disabled (sinks/feed/receivers.py).

@@ -28,7 +28,7 @@ from eventlog.topics import ensure_topics
 from local.stripe import payments
 from local.stripe.builder import ApiShape, StripeEvents
 from recovery.rebuild import comparison, rebuild
-from recovery.rebuild.comparison import LATER, REMOVED, WAITS
+from recovery.rebuild.comparison import LATER, PRUNED, REMOVED, WAITS
 from recovery.rebuild.runs import NotEmpty
 from scheduler.due_timers import DueTimers
 from scheduler.timers import Scheduler
@@ -192,6 +192,19 @@ async def test_the_log_applied_again_gives_the_same_rows(live: Live, blank: Secr
     assert await _rows(blank, "SELECT 1 FROM billing.timers WHERE status = 'pending'") == await live.rows(
         "SELECT 1 FROM billing.timers WHERE status = 'pending'"
     )
+    # What `billing prune` has deleted is no difference, but only as far as its runs went.
+    for table in ("dead_letters", "exports"):
+        assert await ask(live.settings.database_url, f"SELECT count(*) FROM billing.{table}")
+        await ask(live.settings.database_url, f"DELETE FROM billing.{table}")
+    entry = (
+        "INSERT INTO billing.audit_log (who, role, action, filter, outcome) VALUES ('s', 'cli', 'prune', $1, 'done')"
+    )
+    await ask(live.settings.database_url, entry, '{"records": "36500 days"}')
+    found = await comparison.run(live.settings.database_url, blank)
+    assert found.different.keys() == {"dead_letters", "exports"}
+    await ask(live.settings.database_url, entry, '{"records": "0 days"}')
+    pruned = await comparison.run(live.settings.database_url, blank)
+    assert (pruned.differences, pruned.excused) == ([], {PRUNED: found.different})
 
 
 async def test_waiting_events_end_the_same_and_open_ones_are_reported_separately(live: Live, blank: SecretStr) -> None:
