@@ -21,11 +21,13 @@ from confluent_kafka.cimpl import NewPartitions
 from eventlog import client
 from eventlog.groups import Groups
 from eventlog.history import HistoryReader
+from eventlog.topic_settings import TopicIdentity
 from eventlog.topics import TopicsUnusable, changelog_of, partition_counts
 from recovery.repartition.order import KeyOrder
 from schemas.errors import LogUnavailable
 from schemas.record import Record
 from schemas.settings import InvalidSettings, Settings
+from sinks.postgres.positions import Position
 from sinks.postgres.store import Store
 
 _QUIET_S = 5.0
@@ -57,6 +59,8 @@ class Repartition:
         self._quiet_s = quiet_s
         self._groups = Groups(settings.kafka)
         self._topic = settings.events_topic
+        self._earlier: dict[str, set[int]] = {}
+        """By group: the partitions whose position is of an earlier topic with this name."""
 
     async def run(self) -> Repartitioned:
         """Returns once all topics have the count, and every unread record is in its partition."""
@@ -76,10 +80,13 @@ class Repartition:
         if all(count == self._partitions for count in present.values()):
             return Repartitioned(self._partitions, self._partitions, 0, 0)
         await asyncio.to_thread(self._refuse_while_running, groups)
-        starts = await self._starts(groups, range(counts[topic]))
+        topic_id = await asyncio.to_thread(TopicIdentity(settings.kafka, topic).read)
+        if topic_id is None:
+            raise TopicsUnusable(f"topic {topic} was deleted meanwhile")
+        starts = await self._starts(groups, range(counts[topic]), topic_id)
         await asyncio.to_thread(self._grow, (topic, settings.dead_topic))
         boundary, moved = await asyncio.to_thread(self._move, starts)
-        await self._pass_over(groups, boundary)
+        await self._pass_over(groups, boundary, topic_id)
         await asyncio.to_thread(self._grow, tuple(present))
         return Repartitioned(counts[topic], self._partitions, moved.records, moved.keys)
 
@@ -108,8 +115,11 @@ class Repartition:
 
     # -- what is unread? -------------------------------------------------------------------------------------------
 
-    async def _starts(self, groups: list[str], partitions: range) -> dict[int, int]:
-        """Returns the first offset that some group has not read, by partition."""
+    async def _starts(self, groups: list[str], partitions: range, topic_id: str) -> dict[int, int]:
+        """Returns the first offset that some group has not read, by partition.
+
+        A group whose position is of an earlier topic has read nothing of this one, whatever Kafka kept of its offsets.
+        """
         starts: dict[int, int] = {}
         ends = await asyncio.to_thread(self._ends, {})
         store = await Store.connect(self._settings.database_url, pool_size=1)
@@ -120,8 +130,9 @@ class Repartition:
                     stored = await transaction.positions(group, self._topic, partitions)
                 for partition in partitions:
                     at, applied = committed.get(partition, 0), stored.get(partition)
-                    if applied is not None and applied.next_offset > ends[partition]:
-                        applied = None  # of an earlier topic with this name
+                    if applied is not None and _is_of_earlier(applied, topic_id, ends[partition]):
+                        self._earlier.setdefault(group, set()).add(partition)
+                        at, applied = 0, None
                     if applied is not None and applied.next_offset < at:
                         raise TopicsUnusable(
                             f"{self._topic}/{partition}: the database has reached {applied.next_offset}, and {group} "
@@ -194,7 +205,7 @@ class Repartition:
             )
             raise TopicsUnusable(f"{what}: something still writes; stop it and run this again before any worker starts")
 
-    async def _pass_over(self, groups: list[str], boundary: Mapping[int, int]) -> None:
+    async def _pass_over(self, groups: list[str], boundary: Mapping[int, int], topic_id: str) -> None:
         """Ends each group's work in the old places: first in the database, which is the authority, then on Kafka."""
         reached = {partition: end for partition, end in boundary.items() if end > 0}
         if not reached:
@@ -203,11 +214,19 @@ class Repartition:
         try:
             for group in groups:
                 if group != f"{self._settings.topic_prefix}.analytics":
-                    async with store.transaction([(self._topic, partition) for partition in reached]) as transaction:
+                    earlier = {partition: boundary[partition] for partition in self._earlier.get(group, ())}
+                    places = [(self._topic, partition) for partition in reached.keys() | earlier.keys()]
+                    async with store.transaction(places) as transaction:
+                        await transaction.restart(group, self._topic, topic_id, earlier)
                         await transaction.advance(group, self._topic, reached)
                 await asyncio.to_thread(self._groups.commit, group, self._topic, reached)
         finally:
             await store.close()
+
+
+def _is_of_earlier(position: Position, topic_id: str, end: int) -> bool:
+    """Whether the position is of another topic with the same name. One without an id shows it only after the end."""
+    return position.next_offset > end if position.topic_id is None else position.topic_id != topic_id
 
 
 class _Copier:
