@@ -8,9 +8,8 @@ from datetime import timedelta
 from pydantic import SecretStr
 
 from schemas.retention import Retention
-from sinks.postgres import audit_log
-from sinks.postgres.audit_log import AuditEntry, Outcome, Role
-from sinks.postgres.failures import classified
+from sinks.postgres import audited
+from sinks.postgres.audit_log import AuditEntry, Role
 from sinks.postgres.pool import SessionTimeouts, connect
 from sinks.postgres.prune import ACTION, Age, count_due, prune
 
@@ -44,12 +43,14 @@ async def run(
         if dry_run:
             return await count_due(connection, ages)
         chosen = {str(name): f"{age.days} days" for name, age in ages.items() if age is not None}
-        entry = AuditEntry(who=by, role=role, action=ACTION, filter=chosen, outcome=Outcome.BEGUN)
-        with classified():
-            entry_id = await audit_log.record(connection, entry)
-        done = await prune(connection, ages, say)
-        with classified():
-            await audit_log.complete(connection, entry_id, Outcome.DONE, count=sum(done.values()))
-        return done
+        async with audited.recorded(url, AuditEntry(who=by, role=role, action=ACTION, filter=chosen)) as noted:
+            noted.count = 0
+
+            def note(rows: int, of: int | None) -> None:
+                noted.count = rows  # its batches are committed, so a run that fails has pruned them
+                if say is not None:
+                    say(rows, of)
+
+            return await prune(connection, ages, note)
     finally:
         connection.terminate()

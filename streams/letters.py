@@ -19,11 +19,18 @@ from streams.decode import describe
 
 
 class DeadLetters(Protocol):
-    """Where letters are published (eventlog/dead_letters.py); a rebuild publishes none."""
+    """Where letters are published (eventlog/dead_letters.py)."""
 
     async def publish(self, letter: DeadLetter) -> RecordPosition:
         """Returns the letter's position once it is stored. Raises LogUnavailable."""
         ...
+
+
+class NoDeadLetters:
+    """Publishes nothing: a rebuild's letters are on the topic already, and a rehearsal only shows its own."""
+
+    async def publish(self, letter: DeadLetter) -> RecordPosition:  # noqa: ARG002  # the signature of `DeadLetters`
+        return RecordPosition(-1, -1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,10 @@ def export(
         try:
             subjects = await find_subjects(connection, who, account=account)
             folder = None if dry_run else output
-            return await export_data(connection, subjects, folder, by=entry_for("export", by).who, reason=reason or "")
+            who_asks = entry_for("export", by).who
+            return await export_data(
+                connection, subjects, folder, url=settings.database_url, by=who_asks, reason=reason or ""
+            )
         finally:
             connection.terminate()
 

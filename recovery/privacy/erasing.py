@@ -32,7 +32,7 @@ from sinks.postgres.rows import ErasureRow, ObjectOwnerRow
 
 _POLL_S = 0.2
 _ERASED = "SELECT counts FROM billing.erasures WHERE event_id = $1"
-_VERDICT = "SELECT outcome, reason FROM billing.events WHERE event_id = $1"
+_VERDICT = "SELECT outcome, reason FROM billing.events WHERE event_id = $1 AND outcome <> 'waiting'"
 
 
 class NotApplied(ServiceUnavailable):
@@ -86,7 +86,12 @@ class Eraser:
         return await erasure.count(self.connection, one.account, one.customer_id, one.organization_id, self._now)
 
     async def erase(self, subjects: Subjects, *, by: str, reason: str, even_if_running: bool) -> list[Erasure]:
-        """Erases all and returns what was changed. Raises StoreUnavailable, LogUnavailable, NotApplied."""
+        """Erases all and returns what was changed. Raises StoreUnavailable, LogUnavailable, NotApplied.
+
+        Raises ValueError, before anything is erased, if there are customers and no `event_log`.
+        """
+        if subjects.customers and self.event_log is None:
+            raise ValueError("a customer is erased through the log, and this Eraser has no event_log")
         reason = without_addresses(reason)
         guests = [
             await self._erase_guest(guest, subjects.guest_key or "", by=by, reason=reason) for guest in subjects.guests

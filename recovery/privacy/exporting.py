@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import asyncpg
+from pydantic import SecretStr
 
 from recovery.privacy.subjects import CustomerSubject, Subjects, guest_name
 from schemas.ordering import GUEST
 from schemas.storable import bounded
 from sinks.exports.archive import write_archive, write_archive_of_guest
-from sinks.postgres import audit_log
-from sinks.postgres.audit_log import AuditEntry, Outcome
+from sinks.postgres.audit_log import AuditEntry
+from sinks.postgres.audited import recorded
 from sinks.postgres.failures import classified
 from sinks.postgres.ownership import GuestData
 
@@ -36,18 +39,35 @@ async def export_data(
     subjects: Subjects,
     folder: Path | None,
     *,
+    url: SecretStr,
     by: str,
     reason: str,
 ) -> list[Exported]:
     """Writes one archive per customer and guest into the folder; `folder` None only counts their rows.
 
-    The files are readable only for their owner. An existing file is not overwritten. Raises StoreUnavailable, OSError.
+    The files are readable only for their owner. An existing file is not overwritten, and no part of an archive is left
+    if it cannot be completed. Each archive is recorded in the audit log over a connection of its own to `url`.
+    Raises StoreUnavailable, OSError.
     """
     whose: list[tuple[CustomerSubject | GuestData, str, str]] = [
         *((one, one.name.replace("/", "-"), one.name) for one in subjects.customers),
         *((one, _stem(one, subjects), guest_name(one)) for one in subjects.guests),
     ]
-    return [await _one(connection, one, f"export-{stem}", name, folder, by, reason) for one, stem, name in whose]
+    found = []
+    for one, stem, name in whose:
+        if folder is None:
+            with tempfile.TemporaryFile() as nothing:
+                found.append(Exported(name, None, await _write(connection, one, nothing)))
+            continue
+        target = one.customer_id if isinstance(one, CustomerSubject) else f"export-{stem}"
+        entry = AuditEntry(who=by, action=ACTION, target=target, filter={"account": one.account}, reason=reason)
+        async with recorded(url, entry) as noted:
+            path = folder / f"{bounded(f'export-{stem}')}.zip"
+            with _new_file(path) as file:
+                counts = await _write(connection, one, file)
+            noted.count = sum(counts.values())
+        found.append(Exported(name, path, counts))
+    return found
 
 
 def _stem(guest: GuestData, subjects: Subjects) -> str:
@@ -55,40 +75,16 @@ def _stem(guest: GuestData, subjects: Subjects) -> str:
     return "-".join(part for part in (guest.account, "guest", digest) if part)
 
 
-async def _one(
-    connection: asyncpg.Connection[asyncpg.Record],
-    whose: CustomerSubject | GuestData,
-    stem: str,
-    name: str,
-    folder: Path | None,
-    by: str,
-    reason: str,
-) -> Exported:
-    if folder is None:
-        with tempfile.TemporaryFile() as nothing:
-            return Exported(name, None, await _write(connection, whose, nothing))
-    target = whose.customer_id if isinstance(whose, CustomerSubject) else stem
-    entry = AuditEntry(
-        who=by,
-        action=ACTION,
-        target=target,
-        filter={"account": whose.account},
-        outcome=Outcome.BEGUN,
-        reason=reason,
-    )
-    with classified():
-        entry_id = await audit_log.record(connection, entry)
-    path = folder / f"{bounded(stem)}.zip"
+@contextmanager
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Creates the file, and deletes it again if the block or the last write to the disk fails."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            counts = await _write(connection, whose, file)
-    except BaseException as error:
-        await _ended(connection, entry_id, Outcome.FAILED, None, type(error).__name__)
-        if not isinstance(error, FileExistsError):
-            path.unlink(missing_ok=True)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+    except BaseException:
+        path.unlink(missing_ok=True)
         raise
-    await _ended(connection, entry_id, Outcome.DONE, sum(counts.values()), None)
-    return Exported(name, path, counts)
 
 
 async def _write(
@@ -104,10 +100,3 @@ async def _write(
             customer_id=whose.customer_id,
             organization_id=whose.organization_id,
         )
-
-
-async def _ended(
-    connection: asyncpg.Connection[asyncpg.Record], entry_id: int, outcome: Outcome, count: int | None, why: str | None
-) -> None:
-    with classified():
-        await audit_log.complete(connection, entry_id, outcome, count=count, reason=why)

@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 
 import orjson
 
-from eventlog.dead_letters import RecordPosition
-from schemas.dead_letter import DeadLetter
 from schemas.errors import Transient
 from schemas.known import Known
 from schemas.record import Record, Source
@@ -33,19 +31,13 @@ from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
 from streams.brake import Brake
 from streams.item import Attempt
+from streams.letters import NoDeadLetters
 from streams.process import Processor
 from streams.rules.registry import Rule
 
 _TRIES = 8
 _NO_LIMIT_H = 1_000_000
 _NO_LIMIT = 10**12
-
-
-class NullDeadLetters:
-    """Publishes nothing: the letters are already on the dead-letter topic."""
-
-    async def publish(self, letter: DeadLetter) -> RecordPosition:  # noqa: ARG002  # the signature of `DeadLetters`
-        return RecordPosition(-1, -1)
 
 
 @dataclass(slots=True)
@@ -64,7 +56,7 @@ class LogReapplier:
         )
         processor = Processor(
             store=store,
-            dead_letters=NullDeadLetters(),
+            dead_letters=NoDeadLetters(),
             rules=rules,
             config=patient,
             group=group,

@@ -13,19 +13,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eventlog.dead_letters import DeadLetterPublisher, RecordPosition
 from eventlog.entry import Entry
 from eventlog.lookup import RecordLookup
 from eventlog.threads import in_thread
 from recovery.rehearsal.store import RehearsalStore
 from recovery.replay.letters import entry_of, kept_entry, letters_by_event
-from schemas.dead_letter import DeadLetter
 from schemas.record import Record, record_of
 from schemas.settings import Config, Settings
 from schemas.verdict import SETTLED
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter
 from sinks.postgres.rows import EmailRow, ExportRow, LedgerRow, OutboxRow, StripeCallRow
 from streams.brake import Brake
+from streams.letters import NoDeadLetters
 from streams.process import Processor
 from streams.rules.registry import Rule
 
@@ -123,7 +122,7 @@ async def rehearse(
     async with RehearsalStore.on(settings.database_url) as store:
         processor = Processor(
             store=store,
-            dead_letters=_NoLetters(),
+            dead_letters=NoDeadLetters(),
             rules=rules,
             config=config,
             group=f"{settings.topic_prefix}.rehearsal",
@@ -167,16 +166,3 @@ def _summed(found: Rehearsal, ledger: Sequence[LedgerRow], outbox: Sequence[Outb
 
 def _record(entry: Entry, topic: str, partition: int, offset: int) -> Record:
     return record_of(topic, partition, offset, entry.key, entry.value, entry.headers, 0.0)
-
-
-class _NoLetters(DeadLetterPublisher):
-    """Publishes nothing: an event that would die again is in the result."""
-
-    def __init__(self) -> None:
-        """Creates no producer."""
-
-    async def publish(self, letter: DeadLetter) -> RecordPosition:  # noqa: ARG002  # same signature as the base class
-        return RecordPosition(-1, -1)
-
-    def close(self) -> None:
-        """Does nothing."""

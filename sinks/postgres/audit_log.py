@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import insert, update
+from sqlalchemy import func, insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.ordering import guest_key
@@ -41,7 +41,6 @@ _INSERT = """
 INSERT INTO billing.audit_log (who, role, action, target, filter, count, outcome, reason, peer)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING entry_id
 """
-_COMPLETE = "UPDATE billing.audit_log SET outcome = $2, count = $3, reason = coalesce($4, reason) WHERE entry_id = $1"
 
 
 class Role(StrEnum):
@@ -75,7 +74,7 @@ class AuditEntry:
     """How many rows, events or objects it changed; None if that is not known yet."""
     outcome: Outcome = Outcome.DONE
     reason: str | None = None
-    """Why, in the operator's words, or why it failed."""
+    """Why, in the operator's words. Why it failed follows after a semicolon."""
     peer: str | None = None
     """The network address of a console's user."""
 
@@ -102,13 +101,6 @@ async def record(connection: Connection, entry: AuditEntry) -> int:
     return entry_id
 
 
-async def complete(
-    connection: Connection, entry_id: int, outcome: Outcome, *, count: int | None = None, reason: str | None = None
-) -> None:
-    """Sets how an action that was recorded as `begun` ended. Raises the driver's errors."""
-    await connection.execute(_COMPLETE, entry_id, str(outcome), count, reason and without_addresses(reason))
-
-
 async def record_in(connection: AsyncConnection, entry: AuditEntry) -> int:
     """Does the same as `record` on a connection of SQLAlchemy, in its transaction."""
     table = tables.audit_log
@@ -118,13 +110,17 @@ async def record_in(connection: AsyncConnection, entry: AuditEntry) -> int:
 
 
 async def complete_in(
-    connection: AsyncConnection, entry_id: int, outcome: Outcome, *, count: int | None = None, reason: str | None = None
+    connection: AsyncConnection, entry_id: int, outcome: Outcome, *, count: int | None = None, note: str | None = None
 ) -> None:
-    """Does the same as `complete` on a connection of SQLAlchemy, in its transaction."""
+    """Sets how an action that was recorded as `begun` ended. `note` says why it failed, after the operator's reason.
+
+    Raises the driver's errors.
+    """
+    c = tables.audit_log.c
     values: dict[str, Any] = {"outcome": str(outcome), "count": count}
-    if reason is not None:
-        values["reason"] = without_addresses(reason)
-    await connection.execute(update(tables.audit_log).where(tables.audit_log.c.entry_id == entry_id).values(values))
+    if note:
+        values["reason"] = func.concat_ws("; ", func.nullif(c.reason, ""), without_addresses(note)[:_LONGEST_TEXT])
+    await connection.execute(update(tables.audit_log).where(c.entry_id == entry_id).values(values))
 
 
 def without_addresses(text: str) -> str:

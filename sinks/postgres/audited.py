@@ -61,4 +61,4 @@ async def recorded(
 async def _complete(engine: AsyncEngine, entry_id: int, noted: Noted, outcome: Outcome) -> None:
     with classified():
         async with engine.begin() as connection:
-            await complete_in(connection, entry_id, outcome, count=noted.count, reason=noted.trouble)
+            await complete_in(connection, entry_id, outcome, count=noted.count, note=noted.trouble)

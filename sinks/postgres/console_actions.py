@@ -96,7 +96,7 @@ class ConsoleActions:
 
     async def fail(self, key: str, entry: AuditEntry, note: str) -> None:
         """Stores that an action failed that is not a job, and records `entry` as failed in the same transaction."""
-        failed = replace(entry, outcome=Outcome.FAILED, reason=note)
+        failed = replace(entry, outcome=Outcome.FAILED, reason="; ".join(filter(None, (entry.reason, note))))
         with classified():
             async with self._engine.begin() as connection:
                 if (await connection.execute(_ended(key, "failed", {}, note))).rowcount:
@@ -123,7 +123,7 @@ class ConsoleActions:
                 found = (await connection.execute(changed)).one_or_none()
                 if found is None:
                     raise JobLost(key)
-                await complete_in(connection, found.audit_entry, outcome, count=count, reason=note)
+                await complete_in(connection, found.audit_entry, outcome, count=count, note=note)
 
     async def note(self, entry: AuditEntry) -> None:
         """Writes a row of the audit log for something without a result page: a sign-in, a reveal."""

@@ -256,7 +256,7 @@ class DeadLetterIndex:
     async def discard(self, wanted: LetterFilter, by: str, entry: AuditEntry | None = None) -> int:
         """Marks open letters that match `discarded`, up to `wanted.limit`, and records `entry` in the same statement.
 
-        Returns how many there were.
+        Returns how many there were. Without any, nothing is recorded.
         """
         names = ("consumer_group", "topic", "partition", "offset")
         key = [dead_letters.c[name] for name in names]
@@ -274,9 +274,11 @@ class DeadLetterIndex:
         done = closed.returning(dead_letters.c.offset).cte("done")
         number = select(func.count()).select_from(done).scalar_subquery()
         # The connection commits each statement, so one statement does both.
-        recorded = insert(audit_log).values(entry.values() | {"count": number}).returning(audit_log.c.count)
+        values = {name: literal(value, audit_log.c[name].type) for name, value in entry.values().items()}
+        row = select(*(values | {"count": number}).values()).where(number > 0)
+        recorded = insert(audit_log).from_select(list(values), row).returning(audit_log.c.count)
         with classified():
-            return (await self._connection.execute(recorded.add_cte(done))).scalar_one() or 0
+            return (await self._connection.execute(recorded.add_cte(done))).scalar_one_or_none() or 0
 
     async def kept_events(self, event_ids: Sequence[str]) -> dict[str, KeptEvent]:
         """Returns these events as stored in the ledger, by id. Unknown ids are missing from the result."""

@@ -26,9 +26,6 @@ _OWNERS = RowShape(tables.object_owners, ObjectOwnerRow, ["account", "stripe_id"
 _INSERT_OBJECTS = _OBJECTS.insert("DO NOTHING")
 _INSERT_OWNERS = _OWNERS.insert("DO NOTHING")
 
-_ROUNDS = 10
-"""A purchase is a chain of at most a few objects: session, intent, charge, refund or dispute."""
-
 # A field holds an id or the expanded object. Only an id passes: an object's text would contain personal data.
 _FIELDS = ("id", "charge", "latest_charge", "payment_intent", "payment_method", "setup_intent")
 _VALUES = ", ".join(f"(p.object ->> '{name}'), (p.object -> '{name}' ->> 'id')" for name in _FIELDS)
@@ -116,11 +113,8 @@ async def guest_data(connection: Connection, key: str) -> list[GuestData]:
     found = []
     for (account,) in await connection.fetch(_ACCOUNTS_OF_GUEST, key):
         objects, events = {key}, set[str]()
-        for _ in range(_ROUNDS):
-            more = {row[0] for row in await connection.fetch(_EVENTS_OF_OBJECTS, account, sorted(objects))}
-            if more == events:
-                break
-            events = more
+        while more := {row[0] for row in await connection.fetch(_EVENTS_OF_OBJECTS, account, sorted(objects))} - events:
+            events |= more  # both sets only grow, and the tables bound them
             listed = sorted(events)
             objects |= {row[0] for row in await connection.fetch(_OBJECTS_OF_EVENTS, account, listed, sorted(objects))}
         found.append(GuestData(account, sorted(events), sorted(objects - {key})))

@@ -193,6 +193,7 @@ STEPS: tuple[Step, ...] = (
         name="actions of the console",
         table="console_actions",
         age=Age.RECORDS,
+        order="ended_at",
         where="t.ended_at < now() - $1::interval",
         work=_delete("console_actions"),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import zipfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -20,13 +21,19 @@ from eventlog.dead_letters import DeadLetterPublisher
 from local.stripe.builder import Json, StripeEvents
 from local.stripe.payments import charge, dispute
 from ops.cli import command_line
+from recovery.privacy.erasing import Eraser, NotApplied
+from recovery.privacy.exporting import export_data
+from recovery.privacy.subjects import CustomerSubject, Subjects
+from schemas.errors import StoreUnavailable
 from schemas.ordering import guest_key
 from schemas.settings import Config, Plan
 from schemas.timing import utc_now
+from sinks.postgres.ownership import guest_data
 from streams.process import Processor
 from streams.rules.catalog import RULES
 from tests.kits.erasurekit import JANE, history, left
 from tests.kits.reconcilekit import ReconcileKit, open_kit, send
+from tests.waiting import eventually
 
 MAKE = StripeEvents()
 AT = int((utc_now() - timedelta(days=3)).timestamp())
@@ -78,12 +85,17 @@ class Office:
         assert ended.exit_code == code, ended.output
         return orjson.loads(ended.stdout.splitlines()[-1]) if code == 0 else ended.stderr
 
-    async def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
         connection = await asyncpg.connect(self.desk.settings.database_url.get_secret_value())
         try:
-            return [dict(row) for row in await connection.fetch(query, *arguments)]
+            yield connection
         finally:
             await connection.close()
+
+    async def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
+        async with self.session() as connection:
+            return [dict(row) for row in await connection.fetch(query, *arguments)]
 
     async def found(self, *needles: str) -> set[str]:
         """The tables with a row that contains one of the texts, in any case of letters."""
@@ -213,6 +225,64 @@ async def test_B6_a_guest_is_erased_by_the_address_in_another_case(office: Offic
     assert await office.found("kim.guest") == set()
     await office.send(*purchase("cs_3", intent="pi_3", of="ch_3", email=GUEST, at=AT + 200))
     assert "events" in await office.found("kim.guest"), "a new purchase is kept"
+
+
+async def test_B6_a_guest_is_followed_through_any_number_of_purchases(office: Office) -> None:
+    """Each event names the object of the one before, so each round of the search finds one more."""
+    key, links = guest_key(GUEST), 25
+    await office.rows(
+        "INSERT INTO billing.event_objects (account, stripe_id, event_id) "
+        "SELECT '', CASE WHEN n = 0 THEN $1 ELSE 'ch_' || n END, 'evt_' || m FROM generate_series(0, $2) n, "
+        "LATERAL (VALUES (n), (n + 1)) AS e (m)",
+        key,
+        links,
+    )
+    await office.rows(
+        "INSERT INTO billing.events (event_id, type, stream, received_at, applied_at, outcome) "
+        "SELECT DISTINCT event_id, 't', 's', now(), now(), 'applied' FROM billing.event_objects"
+    )
+    async with office.session() as connection:
+        (found,) = await guest_data(connection, key)
+    assert (len(found.event_ids), len(found.stripe_ids)) == (links + 2, links)
+
+
+async def test_B6_a_customer_is_not_erased_without_the_log_and_a_waiting_request_is_not_refused(office: Office) -> None:
+    async with office.session() as connection:
+        eraser = Eraser(connection, livemode=False, clock=utc_now, wait_s=0)
+        with pytest.raises(ValueError, match="no event_log"):
+            await eraser.erase(Subjects([CustomerSubject("", "cus_1")]), by="sam", reason="", even_if_running=False)
+        await office.rows(
+            "INSERT INTO billing.events (event_id, type, stream, received_at, applied_at, outcome) "
+            "VALUES ('ers_1', 'billing.erasure', 'customers', now(), now(), 'waiting')"
+        )
+        with pytest.raises(NotApplied):
+            await eraser._applied("cus_1", "ers_1", 0)
+        await office.rows("UPDATE billing.events SET outcome = 'ignored', reason = 'it is running'")
+        assert (await eraser._applied("cus_1", "ers_1", 0)).refused == "it is running"
+
+
+async def test_B6_an_export_that_is_cut_off_leaves_no_file_and_says_why(office: Office, tmp_path: Path) -> None:
+    await office.send(*history(MAKE))
+    url = office.desk.settings.database_url
+
+    def begun() -> list[Path]:
+        return list(tmp_path.glob("*.zip"))
+
+    async with office.session() as connection, office.session() as holder, holder.transaction():
+        await holder.execute("LOCK TABLE billing.events, billing.customers IN ACCESS EXCLUSIVE MODE")
+        writing = asyncio.create_task(
+            export_data(
+                connection, Subjects([CustomerSubject("", "cus_1")]), tmp_path, url=url, by="sam", reason="ticket 1"
+            )
+        )
+        await eventually(lambda: bool(begun()), "the archive is begun")
+        await holder.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+        with pytest.raises(StoreUnavailable):
+            await writing
+    assert begun() == []
+    (noted,) = await office.rows("SELECT outcome, reason FROM billing.audit_log")
+    assert noted["outcome"] == "failed"
+    assert noted["reason"].startswith("ticket 1; ")
 
 
 def read(path: Path) -> tuple[Json, str]:

@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ops.cli import command_line
+from sinks.postgres.audit_log import AuditEntry
+from sinks.postgres.dead_letter_index import LetterFilter
 from tests.kits.replaykit import ReplayKit, open_kit
 
 
@@ -84,12 +86,18 @@ async def test_the_commands_find_show_count_replay_and_discard(rig: ReplayKit) -
     assert (await billing("dead", "replay", "--error", "RuleViolated", "--again"))[1] == "2 replayed\n"
     assert (await billing("dead", "discard"))[0] == 2, "which?"
     assert (await billing("dead", "discard", "--id", "evt_0"))[1] == "1 discarded\n"
+    async with rig.letters() as index:
+        entry = AuditEntry(who="sam", action="dead.discard.again")
+        assert await index.discard(LetterFilter(), "sam", entry) == 1
+        assert await index.discard(LetterFilter(), "sam", entry) == 0
+    assert await rig.rows("SELECT count FROM billing.audit_log WHERE action = 'dead.discard.again'") == [{"count": 1}]
     assert await rig.statuses() == {
         "evt_0": ["discarded"],
         "evt_1": ["replayed"],
-        "evt_2": ["open"],
+        "evt_2": ["discarded"],
         "evt_3": ["replayed"],
     }
+    await rig.rows("UPDATE billing.dead_letters SET status = 'open' WHERE event_id = 'evt_2'")
     assert (await billing("replay", "--failed"))[1] == "1 replayed\n"
     for wrong in (("--since", "yesterday"), ("--rate", "many")):
         assert (await billing("dead", "replay", *wrong))[0] == 2

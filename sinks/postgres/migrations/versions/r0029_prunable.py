@@ -8,7 +8,7 @@ from __future__ import annotations
 from sinks.postgres.migrations import online
 
 revision = "0029"
-down_revision = "0027"
+down_revision = "0028"
 branch_labels = None
 depends_on = None
 

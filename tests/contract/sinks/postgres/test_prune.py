@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from local.stripe.builder import Json, StripeEvents
 from local.stripe.payments import charge, dispute
 from recovery.pruning import run
+from schemas.errors import StoreRefused
 from schemas.retention import Retention
 from schemas.timing import utc_now
 from schemas.verdict import Applied, Duplicate
@@ -115,6 +116,20 @@ async def test_T27_after_the_payloads_are_pruned_an_erasure_still_finds_what_nam
     rig.now[0] = utc_now()
     await rig.process(await rig.due("erase::sub_1"))
     assert await rig.found() == {}
+
+
+async def test_T27_a_run_that_fails_is_recorded_with_what_it_pruned(rig: ErasureKit) -> None:
+    rig.now[0] = utc_now() - timedelta(days=400)
+    await rig.process(*history(MAKE))
+    await rig.rows("UPDATE billing.emails SET status = 'sent' WHERE status = 'queued'")
+    await rig.rows("ALTER TABLE billing.emails ADD CONSTRAINT kept CHECK (data <> '{}') NOT VALID")
+    with pytest.raises(StoreRefused):
+        await prune(rig)
+    pruned = await rig.rows("SELECT count(*) AS n FROM billing.events WHERE payload_pruned_at IS NOT NULL")
+    (noted,) = await rig.rows("SELECT outcome, count, reason FROM billing.audit_log")
+    assert (noted["outcome"], noted["count"]) == ("failed", pruned[0]["n"])
+    assert noted["count"] > 0
+    assert "kept" in noted["reason"]
 
 
 async def test_T27_a_locked_row_is_left_for_the_next_run(rig: ErasureKit) -> None:
