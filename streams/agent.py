@@ -51,6 +51,7 @@ class Agent:
     )
     hold: Callable[[BrakeTripped], Awaitable[None]] | None = None
     """Called when the brake trips, before `give_up`."""
+    _aside: frozenset[str] = frozenset()
     retry: BatchRetry = field(default_factory=lambda: BatchRetry("batch.retry", metrics.RETRIES))
 
     async def run(self, stream: Any) -> None:
@@ -73,6 +74,7 @@ class Agent:
         if fresh:
             verdicts, attempts = await self._process(fresh, records)
             self.mark(fresh, verdicts)
+            self._report_aside()
             self._report(fresh, verdicts, attempts, time.perf_counter() - started)
 
         await self._pass_over(records, fresh)
@@ -130,6 +132,20 @@ class Agent:
             return await self.processor.process(records, attempt)
 
         return await self.retry.run(once), attempt.number
+
+    def _report_aside(self) -> None:
+        """Names each account that the brake has set aside since the last batch."""
+        aside = self.processor.brake.aside
+        for account in sorted(aside - self._aside):
+            log.error(
+                "worker.account_aside",
+                action="worker.account_aside",
+                account=bounded(account),
+                reason="events of this connected account die while others do not: they no longer count for the brake. "
+                "billing dead ls shows why",
+            )
+        self._aside = aside
+        metrics.ACCOUNTS_ASIDE.set(len(aside))
 
     def _report(self, records: Sequence[Record], verdicts: Sequence[Verdict], attempts: int, seconds: float) -> None:
         metrics.BATCH_SIZE.observe(len(records))

@@ -3,6 +3,9 @@
     verdicts of a batch ─▶ allowed? ── all of it ──▶ commit ─▶ passed
                               └── up to its last good event ──▶ the worker commits that part and stops
 
+The code is not to blame for events of one connected account that die while nothing else does: the account is set aside.
+Its events are still tried, and those that die are dead letters, but they no longer count, so the other events go on.
+
 Pure: the processor calls it, and the worker stores that the brake holds (sinks/postgres/brakes.py).
 """
 
@@ -11,12 +14,17 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from schemas.errors import BillingError, NeverKnown
 from schemas.verdict import Applied, Dead, Stale, Verdict, Waiting
 
 _SAMPLE = 5
 """Number of reasons in a message."""
+_SHARE = 0.75
+"""Share of the dead events that one account must have to be set aside."""
+_MOST_ASIDE = 5
+"""Accounts that are set aside at the same time. When even more fail, the code is the likely cause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +35,7 @@ class Limits:
     least: int = 20
     ratio: float = 0.5
     run: int = 50
+    """Also the number of good events in a row after which an account that was set aside counts again."""
 
 
 class BrakeTripped(BillingError):
@@ -41,52 +50,98 @@ class BrakeTripped(BillingError):
         self.safe = safe
 
 
+class Judged(NamedTuple):
+    """A verdict, and the connected account of its event; an empty one is the platform, which is never set aside."""
+
+    verdict: Verdict
+    account: str = ""
+
+
+class _Seen(NamedTuple):
+    dead: Dead | None
+    account: str
+
+
 class Brake:
     """The last verdicts of one worker. The next `let_die` dead events do not count; an operator allowed them."""
 
     def __init__(self, limits: Limits | None = None, *, let_die: int = 0) -> None:
         self._limits = limits or Limits()
-        self._past: deque[Dead | None] = deque(maxlen=self._limits.window)
+        self._past: deque[_Seen] = deque(maxlen=self._limits.window)
         self._dead = 0
         self._run = 0
         self._let_die = let_die
+        self._aside: dict[str, int] = {}
+        """The accounts that are set aside, and how many of their events in a row were good since."""
+
+    @property
+    def aside(self) -> frozenset[str]:
+        """Returns the connected accounts whose dead events do not count."""
+        return frozenset(self._aside)
 
     def allow_more(self, dead: int) -> None:
         """Allows this many more dead events that do not count."""
         self._let_die += dead
 
-    def check(self, verdicts: Sequence[Verdict]) -> None:
+    def check(self, judged: Sequence[Judged]) -> None:
         """Raises BrakeTripped if these verdicts, in their order, would exceed the limits. Does not change the state."""
-        if not any(isinstance(verdict, Dead) for verdict in verdicts):
+        if not any(isinstance(one.verdict, Dead) for one in judged):
             return
         trial = Brake(self._limits, let_die=self._let_die)
         trial._past.extend(self._past)
-        trial._dead, trial._run = self._dead, self._run
+        trial._dead, trial._run, trial._aside = self._dead, self._run, dict(self._aside)
         safe = 0
-        for number, verdict in enumerate(verdicts, 1):
-            is_allowed = trial._add(verdict)
+        for number, one in enumerate(judged, 1):
+            is_allowed = trial._add(one)
+            if trial._too_many() is not None and trial._set_aside():
+                is_allowed = True
             if (why := trial._too_many()) is not None:
                 raise BrakeTripped(why, _sample(trial._past), safe)
-            if is_allowed or not isinstance(verdict, Dead):
+            if is_allowed or not isinstance(one.verdict, Dead):
                 safe = number
 
-    def passed(self, verdicts: Sequence[Verdict]) -> None:
+    def passed(self, judged: Sequence[Judged]) -> None:
         """Counts verdicts that are committed."""
-        for verdict in verdicts:
-            self._add(verdict)
+        for one in judged:
+            self._add(one)
+            if self._too_many() is not None:
+                self._set_aside()
 
-    def _add(self, verdict: Verdict) -> bool:
-        """Returns whether the verdict is a dead event that an operator allowed."""
-        if counts_for_brake(verdict):
-            if isinstance(verdict, Dead) and self._let_die > 0:
-                self._let_die -= 1
-                return True
-            dead = verdict if isinstance(verdict, Dead) else None
-            dropped = self._past[0] if len(self._past) == self._limits.window else None
-            self._dead += (dead is not None) - (dropped is not None)
-            self._run = self._run + 1 if dead else 0
-            self._past.append(dead)
+    def _add(self, judged: Judged) -> bool:
+        """Returns whether the verdict is a dead event that does not count."""
+        verdict, account = judged
+        if not counts_for_brake(verdict):
+            return False
+        dead = verdict if isinstance(verdict, Dead) else None
+        if dead is not None and self._let_die > 0:
+            self._let_die -= 1
+            return True
+        if account in self._aside:
+            self._aside[account] = 0 if dead else self._aside[account] + 1
+            if self._aside[account] >= self._limits.run:
+                del self._aside[account]
+            return dead is not None
+        dropped = self._past[0].dead if len(self._past) == self._limits.window else None
+        self._dead += (dead is not None) - (dropped is not None)
+        self._run = self._run + 1 if dead else 0
+        self._past.append(_Seen(dead, account))
         return False
+
+    def _set_aside(self) -> bool:
+        """Sets the account with the most dead events aside, if the limits are kept without its events."""
+        counts = Counter(seen.account for seen in self._past if seen.dead is not None)
+        account, dead = counts.most_common(1)[0]
+        if not account or dead < _SHARE * self._dead or len(self._aside) >= _MOST_ASIDE:
+            return False
+        rest = Brake(self._limits)
+        for seen in self._past:
+            if seen.account != account:
+                rest._add(Judged(seen.dead or Applied(), seen.account))
+        if rest._too_many() is not None:
+            return False
+        self._past, self._dead, self._run = rest._past, rest._dead, rest._run
+        self._aside[account] = 0
+        return True
 
     def _too_many(self) -> str | None:
         limits = self._limits
@@ -104,6 +159,6 @@ def counts_for_brake(verdict: Verdict) -> bool:
     return isinstance(verdict, Applied | Stale | Waiting)
 
 
-def _sample(past: deque[Dead | None]) -> list[str]:
-    counted = Counter(f"{dead.error_class}: {dead.reason}" for dead in past if dead is not None)
+def _sample(past: deque[_Seen]) -> list[str]:
+    counted = Counter(f"{seen.dead.error_class}: {seen.dead.reason}" for seen in past if seen.dead is not None)
     return [f"{count} times {reason}" for reason, count in counted.most_common(_SAMPLE)]

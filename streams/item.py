@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from eventlog.dead_letters import RecordPosition
 from schemas.effects import Erase, Order
+from schemas.errors import WrongMode
 from schemas.record import Record
 from schemas.references import References
 from schemas.state import Row
-from schemas.verdict import Verdict
+from schemas.verdict import Dead, Duplicate, Verdict
+from streams.brake import Judged
 from streams.decode import Decoded, EventSummary, describe
 
 
@@ -64,3 +67,23 @@ def id_of(item: Item) -> str | None:
 
 def summary_of(item: Item) -> EventSummary | None:
     return item.decoded.envelope if item.decoded else describe(item.record.value)
+
+
+def judged_for_brake(items: Sequence[Item]) -> list[Judged]:
+    """The verdicts in their order. A failed replay and an event of the other mode count as duplicates: they do not
+    indicate a broken deploy."""
+    return [
+        Judged(Duplicate() if _is_no_evidence(item) else item.verdict, _account_of(item))
+        for item in items
+        if item.verdict is not None
+    ]
+
+
+def _is_no_evidence(item: Item) -> bool:
+    verdict = item.verdict
+    return isinstance(verdict, Dead) and (item.earlier_outcome == "dead" or verdict.error_class == WrongMode.__name__)
+
+
+def _account_of(item: Item) -> str:
+    envelope = summary_of(item)
+    return envelope.account if envelope else item.record.headers.get("account", "")

@@ -14,4 +14,7 @@ LATENCY = Histogram(
     "Seconds from receipt by the gateway to commit in Postgres",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
 )
+ACCOUNTS_ASIDE = Gauge(
+    "billing_worker_accounts_aside", "Connected accounts whose events die, and do not count for the brake"
+)
 KNOWN_IDS = Gauge("billing_worker_known_ids", "Event ids held in the table of settled events")

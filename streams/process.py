@@ -29,7 +29,6 @@ from schemas.errors import (
     Transient,
     Unforeseen,
     Unsettled,
-    WrongMode,
 )
 from schemas.event import Event
 from schemas.fast_row import replace
@@ -52,7 +51,7 @@ from streams.brake import Brake, BrakeTripped
 from streams.decode import check_mode, decode, describe
 from streams.feed import notifications
 from streams.flush import bare_ledger_row, ledger_row, origin_of, revived_id
-from streams.item import Attempt, Item, id_of, is_unread
+from streams.item import Attempt, Item, id_of, is_unread, judged_for_brake
 from streams.letters import (
     DeadLetters,
     Failure,
@@ -147,10 +146,10 @@ class Processor:
                 if isinstance(item.verdict, Waiting):  # the missing object may come later in this batch
                     item.verdict = self._decide(item, known, now, attempt.number)
                 _update_retry_timer(item, known, now)
-            self.brake.check(verdicts_for_brake(items))
+            self.brake.check(judged_for_brake(items))
             await self._write(items, known, transaction, attempt, until)
         self._applied(items, attempt)
-        self.brake.passed(verdicts_for_brake(items))
+        self.brake.passed(judged_for_brake(items))
         return [item.verdict for item in items if item.verdict is not None]
 
     async def _check_positions(self, transaction: Transaction, records: Sequence[Record]) -> Mapping[Place, int]:
@@ -345,13 +344,13 @@ class Processor:
             await self._drop_duplicates([item], transaction)
             if item.verdict is None or isinstance(item.verdict, Dead):
                 item.verdict = verdict
-                self.brake.check(verdicts_for_brake([item]))
+                self.brake.check(judged_for_brake([item]))
                 await self._write([item], Known(self.config), transaction, attempt, until, is_bare=is_bare)
             elif self.positions is not None:
                 for topic, reached in _reached([item], attempt).items():
                     await transaction.advance(self.group, topic, reached)
         self._applied([item], attempt)
-        self.brake.passed(verdicts_for_brake([item]))
+        self.brake.passed(judged_for_brake([item]))
         return [item.verdict]
 
 
@@ -373,19 +372,6 @@ def _is_reread(item: Item, until: Mapping[Place, int]) -> bool:
 def is_permanent(error: Transient, attempt: Attempt) -> bool:
     """Whether retrying does not help: a conflict that remains after `_CONFLICT_TRIES` tries."""
     return isinstance(error, Conflict) and attempt.number >= _CONFLICT_TRIES
-
-
-def verdicts_for_brake(items: Sequence[Item]) -> list[Verdict]:
-    """The verdicts in their order. A failed replay and an event of the other mode count as duplicates: they do not
-    indicate a broken deploy."""
-    return [
-        Duplicate()
-        if isinstance(item.verdict, Dead)
-        and (item.earlier_outcome == "dead" or item.verdict.error_class == WrongMode.__name__)
-        else item.verdict
-        for item in items
-        if item.verdict is not None
-    ]
 
 
 def _update_retry_timer(item: Item, known: Known, now: datetime) -> None:

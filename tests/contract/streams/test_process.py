@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -367,6 +368,33 @@ async def test_no_worker_of_a_stopped_group_dead_letters_any_more(bench: Process
     (verdict,) = await bench.processor.process([note("evt_2", 3, trouble="rule")])
     assert isinstance(verdict, Dead)
     assert [await brakes.take_allowance("test.worker") for _ in range(2)] == [7, 0]
+
+
+def of_account(record: Record, account: str) -> Record:
+    """The same record as an event of a connected account."""
+    value = orjson.dumps(orjson.loads(record.value or b"") | {"account": account})
+    return record_of(
+        record.topic, record.partition, record.offset, record.key, value, record.raw_headers, record.timestamp
+    )
+
+
+async def test_T9_malformed_events_of_one_connected_account_stop_nobody_else(bench: ProcessorKit) -> None:
+    """Decoded ones and ones that no rule's model accepts; with the limits that a worker has by default."""
+    brake = Brake()
+    processor = replace(bench.processor, brake=brake)
+    bad = [
+        of_account(note(f"evt_bad_{n}", n, **({"user": 17} if n % 2 else {"trouble": "rule"})), "acct_1")
+        for n in range(60)
+    ]
+    good = [note(f"evt_good_{n}", 60 + n, text=str(n)) for n in range(20)]
+    for records in (bad[:25], bad[25:], good):
+        await processor.process(records)
+    assert Counter((await bench.outcomes()).values()) == {"dead": 60, "applied": 20}
+    assert brake.aside == {"acct_1"}
+
+    across = [of_account(note(f"evt_{n}", 80 + n, trouble="rule"), f"acct_{n % 3}") for n in range(60)]
+    with pytest.raises(BrakeTripped):
+        await replace(bench.processor, brake=Brake()).process(across)
 
 
 async def test_a_failed_replay_does_not_trip_the_brake(bench: ProcessorKit) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Verdict
-from streams.brake import Brake, BrakeTripped, Limits
+from streams.brake import Brake, BrakeTripped, Judged, Limits
 
 LIMITS = Limits(window=10, least=4, ratio=0.5, run=6)
 DEAD = Dead("RuleViolated", "no", "decide")
@@ -15,15 +15,23 @@ SILENT: list[Verdict] = [Ignored(), Duplicate()]
 
 
 def commit(brake: Brake, *verdicts: Verdict) -> None:
+    pass_all(brake, judged(*verdicts))
+
+
+def pass_all(brake: Brake, verdicts: list[Judged]) -> None:
     brake.check(verdicts)
     brake.passed(verdicts)
+
+
+def judged(*verdicts: Verdict, account: str = "") -> list[Judged]:
+    return [Judged(verdict, account) for verdict in verdicts]
 
 
 def test_it_trips_at_the_ratio_over_its_window() -> None:
     brake = Brake(LIMITS)
     commit(brake, *[GOOD] * 10, *PAIR * 4)
     with pytest.raises(BrakeTripped, match="5 of the last 10 events died"):
-        brake.check([DEAD])
+        brake.check(judged(DEAD))
 
 
 def test_a_few_dead_events_do_not_trip_it() -> None:
@@ -36,20 +44,20 @@ def test_it_trips_at_a_run_of_dead_events_whatever_came_before() -> None:
     brake = Brake(Limits(window=1000, least=900, ratio=0.9, run=6))
     commit(brake, *[GOOD] * 500, *[DEAD] * 5)
     with pytest.raises(BrakeTripped, match="6 events in a row died"):
-        brake.check([DEAD])
+        brake.check(judged(DEAD))
     commit(brake, GOOD, DEAD)
 
 
 def test_before_it_trips_commits_reach_the_last_good_event() -> None:
     with pytest.raises(BrakeTripped) as tripped:
-        Brake(LIMITS).check([GOOD, DEAD, GOOD, DEAD, DEAD, DEAD, DEAD])
+        Brake(LIMITS).check(judged(GOOD, DEAD, GOOD, DEAD, DEAD, DEAD, DEAD))
     assert tripped.value.safe == 3
 
 
 def test_a_check_changes_nothing() -> None:
     brake = Brake(LIMITS)
     for _ in range(5):
-        brake.check([DEAD, DEAD, DEAD])
+        brake.check(judged(DEAD, DEAD, DEAD))
 
 
 def test_verdicts_not_caused_by_rules_do_not_count() -> None:
@@ -58,18 +66,61 @@ def test_verdicts_not_caused_by_rules_do_not_count() -> None:
     commit(brake, *[never_known] * 50)
     commit(brake, *[DEAD] * 3, *SILENT * 50)
     with pytest.raises(BrakeTripped, match="4 of the last 4"):
-        brake.check([DEAD])
+        brake.check(judged(DEAD))
 
 
 def test_an_operator_can_allow_some_dead_events() -> None:
     brake = Brake(LIMITS, let_die=10)
     commit(brake, *[DEAD] * 8)
     with pytest.raises(BrakeTripped) as tripped:
-        brake.check([DEAD] * 20)
+        brake.check(judged(*[DEAD] * 20))
     assert tripped.value.safe == 2, "two events of the allowance are left, so each release makes progress"
 
 
 def test_the_reasons_are_a_sample_the_most_frequent_first() -> None:
     with pytest.raises(BrakeTripped) as tripped:
-        Brake(LIMITS).check([Dead("A", "x", "decode"), DEAD, DEAD, DEAD])
+        Brake(LIMITS).check(judged(Dead("A", "x", "decode"), DEAD, DEAD, DEAD))
     assert tripped.value.reasons == ("3 times RuleViolated: no", "1 times A: x")
+
+
+def test_T9_a_run_of_one_connected_account_sets_it_aside_and_nobody_else_stops() -> None:
+    brake = Brake(LIMITS)
+    pass_all(brake, judged(*[DEAD] * 60, account="acct_1"))
+    assert brake.aside == {"acct_1"}
+    commit(brake, *[GOOD] * 20)
+    pass_all(brake, judged(*[DEAD] * 60, account="acct_1") + judged(*PAIR * 2))
+    with pytest.raises(BrakeTripped, match="4 of the last 8 events died"):
+        pass_all(Brake(LIMITS), judged(*[GOOD] * 4, *[DEAD] * 4))
+
+
+def test_T9_a_run_across_accounts_or_of_the_platform_trips_it() -> None:
+    across = [Judged(DEAD, f"acct_{number % 3}") for number in range(60)]
+    with pytest.raises(BrakeTripped):
+        Brake(LIMITS).check(across)
+    mixed = judged(*[DEAD] * 5, account="acct_1") + judged(*[DEAD] * 5)
+    with pytest.raises(BrakeTripped):
+        Brake(LIMITS).check(mixed)
+
+
+def test_T9_a_platform_that_dies_is_not_excused_by_an_account_that_is_set_aside() -> None:
+    brake = Brake(LIMITS)
+    pass_all(brake, judged(*[DEAD] * 10, account="acct_1"))
+    with pytest.raises(BrakeTripped) as tripped:
+        brake.check(judged(DEAD, account="acct_1") + judged(*[DEAD] * 4))
+    assert tripped.value.safe == 1
+
+
+def test_T9_an_account_that_is_set_aside_counts_again_after_a_run_of_good_events() -> None:
+    brake = Brake(LIMITS)
+    pass_all(brake, judged(*[DEAD] * 6, *[GOOD] * 5, DEAD, *[GOOD] * 5, account="acct_1"))
+    assert brake.aside == {"acct_1"}
+    pass_all(brake, judged(GOOD, account="acct_1"))
+    assert brake.aside == frozenset()
+
+
+def test_T9_when_many_accounts_fail_one_after_the_other_the_code_is_to_blame() -> None:
+    brake = Brake(LIMITS)
+    for number in range(5):
+        pass_all(brake, judged(*[DEAD] * 6, account=f"acct_{number}"))
+    with pytest.raises(BrakeTripped):
+        brake.check(judged(*[DEAD] * 6, account="acct_5"))
