@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import asyncpg
 import pytest
@@ -88,7 +89,7 @@ PARTS = {
 }
 """Templates and parts of statements."""
 
-CLAIMS: tuple[type[Claims], ...] = (Outbox, Calls, ExportOrders, Notifications)
+CLAIMS: tuple[type[Claims[Any]], ...] = (Outbox, Calls, ExportOrders, Notifications)
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b[\s\S]*\bbilling\.")
 
 
