@@ -6,6 +6,7 @@ import fcntl
 import os
 import secrets
 import shlex
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Self
@@ -44,30 +45,41 @@ send_test_mode = true  # mails go to the mailbox in this directory
 """
 
 
+_PRIVATE = 0o077
+"""The access that is taken from the group and from others."""
+
+
 class AlreadyRunning(BillingError):
     """Another process runs a system in this state directory."""
 
 
 class Claim:
-    """The right to run in a state directory: a lock that the kernel releases when its holder dies, and a pid file."""
+    """The right to run in a state directory: a lock that the kernel releases when its holder dies, and a pid file.
+
+    While it is held, all files of this process and of its children are made for their owner only.
+    """
 
     def __init__(self, state_dir: Path) -> None:
         self._lock_file = state_dir / "run" / "up.lock"
         self._pid_file = state_dir / "run" / "up.owner"
         self._ready_file = state_dir / "run" / "ready"
         self._held: IO[str] | None = None
+        self._umask = 0
 
     def take(self) -> Self:
         """Take the lock. Raises AlreadyRunning."""
         make_private(self._lock_file.parent.parent)
+        before = os.umask(_PRIVATE)
         self._lock_file.parent.mkdir(exist_ok=True)
         file = self._lock_file.open("a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
+            os.umask(before)
             raise AlreadyRunning(f"already running in {self._lock_file.parent.parent}") from None
         self._held = file
+        self._umask = before
         self._ready_file.unlink(missing_ok=True)
         write_own_pid(self._pid_file)
         return self
@@ -79,6 +91,7 @@ class Claim:
             self._pid_file.unlink(missing_ok=True)
             self._held.close()
             self._held = None
+            os.umask(self._umask)
 
     def is_taken(self) -> bool:
         """Whether a process holds the lock now."""
@@ -105,8 +118,24 @@ class Claim:
 
 
 def make_private(state_dir: Path) -> None:
-    """Create the directory with access for its owner only: it contains customers' mails, logs and data."""
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make the directory accessible for its owner only: it contains customers' mails, logs and data.
+
+    It is created with the parents that are missing, or closed if it exists. A directory of another user, or one that
+    is meant for all users (/tmp), stays as it is.
+    """
+    before = os.umask(_PRIVATE)
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+    finally:
+        os.umask(before)
+    found = state_dir.stat()
+    if found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX:
+        state_dir.chmod(stat.S_IMODE(found.st_mode) & ~_PRIVATE)
+
+
+def open_private(path: Path) -> IO[bytes]:
+    """Open a file for writing that only its owner can read, emptied."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 
 def write_private(path: Path, text: str) -> None:

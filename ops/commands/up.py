@@ -15,7 +15,7 @@ import typer
 
 from local.stack.kafka import BROKERS
 from local.stack.process import end_leftovers
-from local.state_dir import Claim, make_private
+from local.state_dir import Claim, make_private, open_private
 from local.system import END_SIGNALS, NOT_STARTED, System, stop_on_exit
 from ops.commands.terminal import exits, fail, say
 
@@ -109,8 +109,8 @@ def _detach(state_dir: Path, command: list[str]) -> None:
     """Start the foreground command in its own session, print its output, and return when it is ready."""
     log = state_dir / "logs" / "up.log"
     make_private(state_dir)
-    log.parent.mkdir(exist_ok=True)
-    with log.open("wb") as out:
+    log.parent.mkdir(mode=0o700, exist_ok=True)
+    with open_private(log) as out:
         process = subprocess.Popen(  # noqa: S603 - ourselves
             command,
             env={**os.environ, "STATE_DIR": str(state_dir)},

@@ -92,6 +92,13 @@ def test_a_second_up_in_the_same_directory_is_refused(systems: tuple[Path, Path]
     assert "already running" in again.stderr
 
 
+def test_T34_nothing_of_a_running_system_is_open_to_other_users(systems: tuple[Path, Path]) -> None:
+    (folder, _) = systems
+    found = [path for path in (folder, *folder.rglob("*")) if not path.is_symlink()]
+    assert len(found) > 100
+    assert [path for path in found if path.exists() and path.stat().st_mode & 0o077 and not path.is_socket()] == []
+
+
 def test_a_dead_worker_is_restarted_and_reported(systems: tuple[Path, Path]) -> None:
     (worker,) = (pid for pid, line in processes_of(systems[0]).items() if line.endswith("ops.cli worker"))
     os.kill(worker, signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from local.stack import kafka_jars
 from local.stack.ports import free_port, kept_port
-from local.state_dir import AlreadyRunning, Claim, own_config, write_env
+from local.state_dir import AlreadyRunning, Claim, make_private, own_config, write_env
 from schemas.settings import Mode, load_config
 
 
@@ -90,3 +91,30 @@ def test_an_incomplete_jar_is_not_accepted(tmp_path: Path) -> None:
     assert name not in kafka_jars.broken_jars(tmp_path)
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
     assert name in kafka_jars.broken_jars(tmp_path)
+
+
+def test_T34_everything_made_while_a_system_runs_is_its_owners_only(tmp_path: Path) -> None:
+    """Also the parents that are created, and a directory that an earlier version left open."""
+    state = tmp_path / "new" / "state"
+    state.parent.mkdir(mode=0o755)
+    state.mkdir(mode=0o755)
+    before = os.umask(0o022)
+    try:
+        for folder in (state, tmp_path / "other" / "state"):
+            claim = Claim(folder).take()
+            (folder / "logs").mkdir()
+            (folder / "logs" / "own.log").write_text("guest@example.com")
+            subprocess.run(["touch", folder / "logs" / "child.log"], check=True, timeout=10)
+            claim.drop()
+            assert [path for path in (folder, *folder.rglob("*")) if _mode(path) & 0o077] == []
+        assert _mode(tmp_path / "other") == 0o700
+        (tmp_path / "after").touch()
+        assert _mode(tmp_path / "after") == 0o644
+    finally:
+        os.umask(before)
+
+
+def test_T34_a_directory_for_all_users_stays_open(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    make_private(tmp_path)
+    assert _mode(tmp_path) == 0o1777
