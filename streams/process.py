@@ -40,7 +40,7 @@ from schemas.state import Organization
 from schemas.statuses import TimerStatus
 from schemas.storable import reason_text
 from schemas.timer import retry_key
-from schemas.timing import Clock, utc_now
+from schemas.timing import Clock
 from schemas.verdict import SETTLED, Applied, Dead, Duplicate, Ignored, Stale, Verdict, Waiting
 from sinks.postgres.outboxes import BY_EFFECT
 from sinks.postgres.rows import DeadLetterRow, ErasureRow, Flush, OutboxRow
@@ -82,7 +82,9 @@ class Processor:
     config: Config
     group: str
     code_version: str
-    clock: Clock = utc_now
+    clock: Clock | None = None
+    """None: Postgres' clock, which decides when mails, calls and timers are due (docs/decisions.md). A rebuild has its
+    own."""
     kafka_keeps: KafkaKeeps = field(default_factory=KafkaKeeps)
     brake: Brake = field(default_factory=Brake)
     positions: Positions | None = None
@@ -135,7 +137,7 @@ class Processor:
             await self._drop_duplicates(items, transaction)
             known = await self._load(items, transaction)
             erased = await find_erased(items, transaction)
-            now = self.clock()
+            now = await self._now(transaction)
             for at, item in enumerate(items):
                 if item.verdict is None:
                     item.verdict = self._decide(item, known, now, attempt.number)
@@ -151,6 +153,9 @@ class Processor:
         self._applied(items, attempt)
         self.brake.passed(judged_for_brake(items))
         return [item.verdict for item in items if item.verdict is not None]
+
+    async def _now(self, transaction: Transaction) -> datetime:
+        return self.clock() if self.clock is not None else await transaction.now()
 
     async def _check_positions(self, transaction: Transaction, records: Sequence[Record]) -> Mapping[Place, int]:
         return await self.positions.check(transaction, records) if self.positions is not None else {}
@@ -244,7 +249,7 @@ class Processor:
         is_bare: bool = False,
     ) -> None:
         """Writes the verdicts and effects. `is_bare` leaves out of the rows what came from the events."""
-        now = self.clock()
+        now = await self._now(transaction)
         if any(isinstance(item.verdict, Dead) for item in items):
             braked = await transaction.braked(self.group, self.code_version)
             if braked is not None:

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -46,7 +47,8 @@ _SEEN = "SELECT event_id, outcome FROM billing.events WHERE event_id = ANY($1::t
 _BRAKED = """
 SELECT message FROM billing.brakes WHERE consumer_group = $1 AND code_version = $2 AND released_at IS NULL
 """
-_LOCK = "SELECT pg_advisory_xact_lock(id) FROM unnest($1::bigint[]) AS id"
+# The time is read after the last lock was taken: the aggregate comes first.
+_LOCK = "SELECT clock_timestamp(), count(pg_advisory_xact_lock(id)::text) FROM unnest($1::bigint[]) AS id"
 # Only an event that is waiting or dead can get another verdict.
 _WRITE_LEDGER = _LEDGER.insert(
     "(event_id) "
@@ -127,8 +129,8 @@ class Store:
             try:
                 with classified():
                     await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-                    await connection.execute(_LOCK, sorted({_lock_id(*lock) for lock in locks}))
-                work = Transaction(connection)
+                    now = await connection.fetchval(_LOCK, sorted({_lock_id(*lock) for lock in locks}))
+                work = Transaction(connection, now)
                 yield work
             except BaseException:
                 await _abandon(connection)
@@ -152,10 +154,18 @@ class Store:
 class Transaction:
     """Reads and writes in one transaction. After any error, leave the block and begin a new transaction."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, now: datetime | None = None) -> None:
         self._connection = connection
+        self._now = now
         self.is_broken = False
         """True if the transaction may contain only part of a flush. It is rolled back then."""
+
+    async def now(self) -> datetime:
+        """Returns Postgres' time (UTC) when this transaction had its locks, whatever this machine's clock shows."""
+        if self._now is None:
+            with classified():
+                self._now = await self._connection.fetchval("SELECT clock_timestamp()")
+        return self._now
 
     async def seen(self, event_ids: Sequence[str]) -> dict[str, str]:
         """Returns the outcome of each of these events that is in the ledger, by id."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from typing import Any
+from datetime import datetime, timedelta, tzinfo
+from typing import Any, Self
 
 import asyncpg
 import orjson
@@ -16,6 +17,7 @@ from pydantic import SecretStr
 
 from eventlog import client
 from eventlog.dead_letters import DeadLetterPublisher
+from schemas import timing
 from schemas.dead_letter import original_headers
 from schemas.errors import Conflict, Unsettled
 from schemas.kafka_access import KafkaAccess
@@ -368,6 +370,24 @@ async def test_no_worker_of_a_stopped_group_dead_letters_any_more(bench: Process
     (verdict,) = await bench.processor.process([note("evt_2", 3, trouble="rule")])
     assert isinstance(verdict, Dead)
     assert [await brakes.take_allowance("test.worker") for _ in range(2)] == [7, 0]
+
+
+async def test_T17_times_are_postgres_own_whatever_the_machines_clock_shows(
+    bench: ProcessorKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(days=1)
+
+    monkeypatch.setattr(timing, "datetime", Ahead)
+    await bench.processor.process([note("evt_1", 0), note("evt_2", 1, trouble="rule")])
+    (times,) = await bench.rows(
+        "SELECT (SELECT max(greatest(queued_at, next_attempt_at)) < clock_timestamp() FROM billing.emails) AS mails, "
+        "(SELECT max(applied_at) < clock_timestamp() FROM billing.events) AS events, "
+        "(SELECT max(last_failed_at) < clock_timestamp() FROM billing.dead_letters) AS letters"
+    )
+    assert times == {"mails": True, "events": True, "letters": True}
 
 
 def of_account(record: Record, account: str) -> Record:
