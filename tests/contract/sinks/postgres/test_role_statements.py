@@ -38,6 +38,8 @@ OWNER: tuple[str, ...] = ()
 """Whoever runs `billing migrate` or made the database of a rebuild."""
 
 RUN_BY = {
+    "ops.commands.shadow": OPERATOR,
+    "ops.doctor.adoption_checks": OPERATOR,
     "ops.doctor.postgres_checks": OPERATOR,
     "recovery.audit.books": (*SCHEDULER, *OPERATOR),
     "recovery.audit.runs": (*SCHEDULER, *OPERATOR),
@@ -48,6 +50,7 @@ RUN_BY = {
     "recovery.rebuild.runs": OWNER,
     "recovery.rebuild.suppressing_store": OWNER,
     "recovery.rehearsal.store": (*CONSOLE, *OPERATOR),
+    "recovery.shadow.comparison": OPERATOR,
     "recovery.reconcile.objects": (*SCHEDULER, *OPERATOR),
     "recovery.reconcile.runs": (*SCHEDULER, *OPERATOR),
     "scheduler.due_timers": SCHEDULER,
@@ -65,6 +68,7 @@ RUN_BY = {
     "sinks.postgres.backfill._NAMES": (*WORKER, *OPERATOR),
     "sinks.postgres.erasure": (*WORKER, *OPERATOR),
     "sinks.postgres.gauges": DISPATCHER,
+    "sinks.postgres.imports": OPERATOR,
     "sinks.postgres.lists.find": (*CONSOLE, *OPERATOR, "reader"),
     "sinks.postgres.loading": WORKER,
     "sinks.postgres.mode_check": (*WORKER, *DISPATCHER, *SCHEDULER, *CONSOLE, *OPERATOR),
@@ -77,6 +81,7 @@ RUN_BY = {
     "sinks.postgres.positions._IDENTIFY": OWNER,
     "sinks.postgres.prune": SCHEDULER,
     "sinks.postgres.schema_check": (*WORKER, *DISPATCHER, *SCHEDULER, *CONSOLE, *ANALYTICS, *OPERATOR),
+    "sinks.postgres.shadow": (*DISPATCHER, *OPERATOR),
     "sinks.postgres.store": WORKER,
     "sinks.postgres.users_backfill": OWNER,
 }
