@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, tzinfo
-from typing import Any, Self
+from typing import Any
 
 import asyncpg
 import orjson
@@ -17,7 +15,6 @@ from pydantic import SecretStr
 
 from eventlog import client
 from eventlog.dead_letters import DeadLetterPublisher
-from schemas import timing
 from schemas.dead_letter import original_headers
 from schemas.errors import Conflict, Unsettled
 from schemas.kafka_access import KafkaAccess
@@ -370,51 +367,6 @@ async def test_no_worker_of_a_stopped_group_dead_letters_any_more(bench: Process
     (verdict,) = await bench.processor.process([note("evt_2", 3, trouble="rule")])
     assert isinstance(verdict, Dead)
     assert [await brakes.take_allowance("test.worker") for _ in range(2)] == [7, 0]
-
-
-async def test_T17_times_are_postgres_own_whatever_the_machines_clock_shows(
-    bench: ProcessorKit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Ahead(datetime):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Self:
-            return super().now(tz) + timedelta(days=1)
-
-    monkeypatch.setattr(timing, "datetime", Ahead)
-    await bench.processor.process([note("evt_1", 0), note("evt_2", 1, trouble="rule")])
-    (times,) = await bench.rows(
-        "SELECT (SELECT max(greatest(queued_at, next_attempt_at)) < clock_timestamp() FROM billing.emails) AS mails, "
-        "(SELECT max(applied_at) < clock_timestamp() FROM billing.events) AS events, "
-        "(SELECT max(last_failed_at) < clock_timestamp() FROM billing.dead_letters) AS letters"
-    )
-    assert times == {"mails": True, "events": True, "letters": True}
-
-
-def of_account(record: Record, account: str) -> Record:
-    """The same record as an event of a connected account."""
-    value = orjson.dumps(orjson.loads(record.value or b"") | {"account": account})
-    return record_of(
-        record.topic, record.partition, record.offset, record.key, value, record.raw_headers, record.timestamp
-    )
-
-
-async def test_T9_malformed_events_of_one_connected_account_stop_nobody_else(bench: ProcessorKit) -> None:
-    """Decoded ones and ones that no rule's model accepts; with the limits that a worker has by default."""
-    brake = Brake()
-    processor = replace(bench.processor, brake=brake)
-    bad = [
-        of_account(note(f"evt_bad_{n}", n, **({"user": 17} if n % 2 else {"trouble": "rule"})), "acct_1")
-        for n in range(60)
-    ]
-    good = [note(f"evt_good_{n}", 60 + n, text=str(n)) for n in range(20)]
-    for records in (bad[:25], bad[25:], good):
-        await processor.process(records)
-    assert Counter((await bench.outcomes()).values()) == {"dead": 60, "applied": 20}
-    assert brake.aside == {"acct_1"}
-
-    across = [of_account(note(f"evt_{n}", 80 + n, trouble="rule"), f"acct_{n % 3}") for n in range(60)]
-    with pytest.raises(BrakeTripped):
-        await replace(bench.processor, brake=Brake()).process(across)
 
 
 async def test_a_failed_replay_does_not_trip_the_brake(bench: ProcessorKit) -> None:
