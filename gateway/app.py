@@ -32,6 +32,8 @@ from gateway.refusal_log import RefusalLog
 from gateway.refusals import RequestRefused
 from gateway.signature import SignatureVerdict, check_header, verify
 from schemas.http_server import hide_versions
+from schemas.plugin import OWN_ID
+from schemas.plugin_registry import own_event_types
 from schemas.record import RecordHeaders, Source
 
 log = structlog.get_logger(__name__)
@@ -248,6 +250,9 @@ async def _take(
         raise refusals.mode_mismatch(endpoint.mode)
     if event.account and not endpoint.connect:
         raise refusals.connected_account()
+    is_own = event.type in own_event_types() and event.event_id.startswith(OWN_ID)
+    if is_own is not endpoint.own_events:
+        raise refusals.wrong_kind_of_event(endpoint.own_events)
     try:
         await gateway.publisher.publish(event.key.encode(), body, _headers(event, endpoint, received_at).encode())
     except NotStored as error:

@@ -29,6 +29,8 @@ class WebhookEndpoint:
     secrets: tuple[bytes, ...] = field(repr=False)
     connect: bool = False
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    own_events: bool = False
+    """It takes one's own events only, and no other endpoint takes them."""
 
     def admits(self, peer: str | None) -> bool:
         """Returns whether the peer's address may post here. Without configured networks every address may."""
@@ -54,6 +56,11 @@ def webhook_endpoints(config: Config) -> Mapping[str, WebhookEndpoint]:
                 raise InvalidSettings(f"{where}.secrets: {problem}")
         secrets = tuple(secret.encode() for secret in given)
         found[name] = WebhookEndpoint(
-            name, config.mode, secrets, endpoint.connect, networks(endpoint.allow_ips, f"{where}.allow_ips")
+            name,
+            config.mode,
+            secrets,
+            endpoint.connect,
+            networks(endpoint.allow_ips, f"{where}.allow_ips"),
+            endpoint.own_events,
         )
     return found

@@ -74,6 +74,13 @@ def connected_account() -> RequestRefused:
     return RequestRefused(400, "connected_account", "this endpoint takes no events of connected accounts")
 
 
+def wrong_kind_of_event(takes_own: bool) -> RequestRefused:
+    reason = (
+        "this endpoint takes own events of plugins only" if takes_own else "own events have an endpoint of their own"
+    )
+    return RequestRefused(400, "wrong_kind_of_event", reason)
+
+
 def record_too_large() -> RequestRefused:
     return RequestRefused(413, "record_too_large", "the event is larger than can be stored")
 

@@ -101,6 +101,10 @@ COMMANDS = {
         "ops.commands.shadow:app",
         "Run the whole system beside an old handler without sending anything, compare, and switch.",
     ),
+    "plugin": Entry(
+        "ops.commands.plugin:app",
+        "List the plugins of the config, and test one.",
+    ),
     "plans": Entry(
         "ops.commands.plans:app",
         "Compare what customers have with the plans of the config, and bring a changed config to them.",

@@ -141,6 +141,22 @@ class QueueNotification:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Announce:
+    """A notification of a plugin's kind. streams/feed.py addresses it to the destinations that want this type.
+
+    `subject` is the id of what has changed. With `once`, equal announcements of several events are one. `data` is JSON
+    without personal data.
+    """
+
+    type: str
+    account: str
+    customer_id: str | None
+    subject: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    once: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Erase:
     """Erases the customer's personal data in every table and cancels everything pending for them.
 
@@ -174,4 +190,4 @@ class Note:
 Order = QueueEmail | CallStripe | OrderExport | QueueNotification
 """The effects that queue a row in an outbox. Each outbox declares its own (sinks/postgres/outboxes.py)."""
 
-Effect = Save | Remove | StartTimer | CancelTimers | FinishTimer | Order | Erase | NoteStale | Note
+Effect = Save | Remove | StartTimer | CancelTimers | FinishTimer | Order | Erase | NoteStale | Note | Announce

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from schemas.network import Network, is_reachable
+from schemas.plugin_registry import handlers_of, has_handlers, notification_types
 
 NotificationType = Literal[
     "access.changed",
@@ -81,9 +82,10 @@ class Destination(BaseModel):
     @field_validator("events")
     @classmethod
     def _are_types(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [pattern for pattern in patterns if not any(fnmatchcase(type_, pattern) for type_ in TYPES)]
+        known = (*TYPES, *notification_types())
+        unknown = [pattern for pattern in patterns if not any(fnmatchcase(type_, pattern) for type_ in known)]
         if unknown or not patterns:
-            raise ValueError(f"no such event: {', '.join(unknown) or 'none is named'}; they are {', '.join(TYPES)}")
+            raise ValueError(f"no such event: {', '.join(unknown) or 'none is named'}; they are {', '.join(known)}")
         return patterns
 
     @field_validator("secrets")
@@ -147,12 +149,12 @@ class Feed(BaseModel):
     @property
     def is_on(self) -> bool:
         """Whether any change is sent anywhere."""
-        return self.topic or bool(self.destinations)
+        return self.topic or bool(self.destinations) or has_handlers()
 
     def receivers(self, type_: str) -> list[str]:
         """Returns the names of the destinations that receive this type, in the order of the config."""
         names = [name for name, destination in self.destinations.items() if destination.wants(type_)]
-        return [*names, TOPIC] if self.topic else names
+        return [*names, *handlers_of(type_), *([TOPIC] if self.topic else [])]
 
 
 def weakness_of(secret: str) -> str | None:

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from schemas.errors import BillingError
+from schemas.plugin_registry import UnusablePlugin, follow
+
+if TYPE_CHECKING:
+    from schemas.plugin import Plugin
 
 LONGEST_LINE = 300
 """Characters kept of a name or a title. A longer text is an attack or a mistake."""
@@ -243,7 +247,7 @@ class DisputeNotice(MailData):
     link: Link | None = None
 
 
-MAILS: Mapping[str, type[MailData]] = {
+MAILS: dict[str, type[MailData]] = {
     "subscription-welcome": SubscriptionWelcome,
     "plan-changed": PlanChanged,
     "subscription-canceled": SubscriptionCanceled,
@@ -266,9 +270,9 @@ MAILS: Mapping[str, type[MailData]] = {
     "dispute-due": DisputeNotice,
     "dispute-lost": DisputeNotice,
 }
-"""Template name → the model of its data."""
+"""Template name → the model of its data, also of plugins."""
 
-OPERATOR_MAILS = frozenset({"operator-alert", "dispute-opened", "dispute-due", "dispute-lost"})
+OPERATOR_MAILS = {"operator-alert", "dispute-opened", "dispute-due", "dispute-lost"}
 """Mails to the team. Without a recipient they go to `mail.operator`, never to the customer."""
 
 DUNNING_MAILS = frozenset(name for name, model in MAILS.items() if model is PaymentProblem)
@@ -277,8 +281,29 @@ DUNNING_MAILS = frozenset(name for name, model in MAILS.items() if model is Paym
 FACT_MAILS = frozenset({"payment-receipt", "plan-changed", "operator-alert", "dispute-opened", "dispute-lost"})
 """Mails that say what has happened, which stays true. Others are checked before sending (sinks/email/checks.py)."""
 
-OPTIONAL_MAILS = frozenset({"churn-survey", "win-back"})
+OPTIONAL_MAILS = {"churn-survey", "win-back"}
 """Mails that are not strictly transactional, so customers can unsubscribe from them."""
+
+
+_BUILT_IN = dict(MAILS), frozenset(OPERATOR_MAILS), frozenset(OPTIONAL_MAILS)
+
+
+def _with_plugins(plugins: Sequence[Plugin]) -> None:
+    mails, operator, optional = _BUILT_IN
+    found = {name: mail for plugin in plugins for name, mail in plugin.mails.items()}
+    if twice := sorted(found.keys() & mails.keys()):
+        raise UnusablePlugin(f"mail {twice[0]} is one of the project's own")
+    for table, names in (
+        (OPERATOR_MAILS, operator | {name for name, mail in found.items() if mail.is_for_operator}),
+        (OPTIONAL_MAILS, optional | {name for name, mail in found.items() if mail.is_optional}),
+    ):
+        table.clear()
+        table.update(names)
+    MAILS.clear()
+    MAILS.update(mails | {name: mail.model for name, mail in found.items()})
+
+
+follow(_with_plugins)
 
 
 def read_mail(template: str, data: Mapping[str, Any], *, strict: bool = True) -> MailData:

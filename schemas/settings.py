@@ -37,6 +37,8 @@ from schemas.invalid import one_line
 from schemas.kafka_settings import KafkaSettings
 from schemas.link_secrets import link_secrets
 from schemas.mail_settings import Mail as Mail
+from schemas.plugin_registry import UnusablePlugin, install
+from schemas.plugin_registry import load as load_plugins
 from schemas.retention import Retention
 
 FREE_PLAN = "free"
@@ -69,6 +71,8 @@ class Endpoint(_Frozen):
     (schemas/webhook_secrets.py)."""
     connect: bool = False
     """Whether this endpoint receives events of connected accounts (events with `account`)."""
+    own_events: bool = False
+    """Whether it receives one's own events instead of Stripe's: the types that plugins declare, signed alike."""
     allow_ips: tuple[str, ...] = ()
     """Networks that may post here (CIDR); empty means any."""
 
@@ -129,6 +133,8 @@ class Config(_Frozen):
     """Receivers of notifications about changes (behaviours.md F3)."""
     rules: Rules = Rules()
     retention: Retention = Retention()
+    plugins: tuple[str, ...] = ()
+    """Packages that add rules, mails and handlers, by the names of their entry points (docs/plugins.md)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -358,8 +364,11 @@ def load_config(path: Path) -> Config:
         found = path.stat()
         if stat.S_ISREG(found.st_mode) and found.st_mode & stat.S_IWOTH:
             raise InvalidSettings(f"BILLING_CONFIG: {path}: everyone may write this file: chmod o-w")
-        text = path.read_bytes().decode()
-        return Config.model_validate(tomllib.loads(text), context={"folder": path.absolute().parent})
+        given = tomllib.loads(path.read_bytes().decode())
+        install(load_plugins(names if isinstance(names := given.get("plugins", []), list) else []))
+        return Config.model_validate(given, context={"folder": path.absolute().parent})
+    except UnusablePlugin as error:
+        raise InvalidSettings(f"BILLING_CONFIG: {path}: {error}") from None
     except FileNotFoundError:
         raise InvalidSettings(f"BILLING_CONFIG: no such file: {path}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

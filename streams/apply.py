@@ -9,6 +9,7 @@ from typing import Any, assert_never
 
 from schemas.changes import Before
 from schemas.effects import (
+    Announce,
     CancelTimers,
     Effect,
     Erase,
@@ -24,6 +25,7 @@ from schemas.errors import NotKnownYet
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
+from schemas.plugin import PluginRule
 from schemas.reach import Reach
 from schemas.references import References
 from schemas.state import Row, Timer
@@ -44,6 +46,8 @@ class Outcome:
     remark: str | None = None
     customer_id: str | None = None
     """The customer id of the first saved row or queued order that has one. The event may not name its customer."""
+    announced: list[Announce] = field(default_factory=list)
+    """Notifications of plugins, not addressed yet."""
     written: list[tuple[Row | None, Row | None]] = field(default_factory=list)
     """Each row that the event wrote, before and after (schemas/changes.py)."""
 
@@ -64,6 +68,24 @@ def decide(rule: Rule, event: Event[Any], known: Known, references: References) 
         known.limit_to(None)
     _check(effects, reach)
     return effects
+
+
+def decide_more(more: Iterable[tuple[PluginRule, Event[Any]]], known: Known) -> list[Effect]:
+    """Returns the effects of the rules of plugins, which see the rows as they were before the event.
+
+    Raises as `decide`, and RuleViolated for an effect that a plugin may not order.
+    """
+    found: list[Effect] = []
+    for rule, event in more:
+        reach = Reach(rule.refer(event), known)
+        known.limit_to(reach)
+        try:
+            effects = rule.decide(event, known)
+        finally:
+            known.limit_to(None)
+        rule.check(effects)
+        found += effects
+    return found
 
 
 def _check(effects: Iterable[Effect], reach: Reach) -> None:
@@ -111,6 +133,8 @@ def apply(
                 _finish(key, known, rows)
             case NoteStale(reason):
                 outcome.stale = reason
+            case Announce():
+                outcome.announced.append(effect)
             case Note(remark):
                 outcome.remark = remark
             case _:

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from schemas.errors import MalformedEvent, WrongMode
 from schemas.event import Event
-from schemas.fast_row import value
+from schemas.fast_row import replace, value
 from schemas.ordering import account_of, customer_id_of, guest_keys, named_ids
+from schemas.plugin import PluginRule
 from schemas.settings import Mode
 from schemas.storable import MAX_ID_BYTES, bounded, bounded_or_none, is_storable
 from streams.rules.registry import Rule
@@ -47,6 +48,8 @@ class Decoded:
     envelope: EventSummary
     event: Event[Any] | None
     rule: Rule | None
+    more: tuple[tuple[PluginRule, Event[Any]], ...] = ()
+    """The rules of plugins for the type, each with the event as its model reads it."""
 
 
 def decode(value: bytes | None, rules: Mapping[str, Rule]) -> Decoded:
@@ -59,7 +62,12 @@ def decode(value: bytes | None, rules: Mapping[str, Rule]) -> Decoded:
     rule = rules.get(envelope.type) if raw.get("object") == "event" else None
     if rule is None:
         return Decoded(envelope, None, None)
-    return Decoded(envelope, _event(raw, envelope, rule), rule)
+    event = _event(raw, envelope, rule)
+    if not rule.more:
+        return Decoded(envelope, event, rule)
+    objects = raw["data"]["object"]
+    more = tuple((one, replace(event, object=_validated(one.model, objects))) for one in rule.more)
+    return Decoded(envelope, event, rule, more)
 
 
 def check_mode(decoded: Decoded, mode: Mode) -> None:

@@ -6,12 +6,12 @@ late, repeated or replayed event that changes nothing is not reported. Pure, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from schemas.effects import Effect, Order, QueueEmail, QueueNotification, StartTimer
+from schemas.effects import Announce, Effect, Order, QueueEmail, QueueNotification, StartTimer
 from schemas.event import Event
 from schemas.feed_message import AccessFacts, DunningFacts, Facts, PaymentFacts, SubscriptionFacts, facts_json
 from schemas.known import Known
@@ -48,7 +48,7 @@ class Change:
     account: str
     customer_id: str | None
     subject: str
-    facts: Facts
+    facts: Facts | Mapping[str, Any]
     once: str = ""
     """Identifies the change if it may be ordered by several events; otherwise the event does."""
 
@@ -63,7 +63,12 @@ def notifications(event: Event[Any], outcome: Outcome, known: Known, *, is_impor
     timers = list(_ends_of_grace(outcome.written))
     if is_imported:
         return [*timers]
-    changes = [*_of_rows(outcome.written, known), *_of_steps(outcome.orders, known), *_of_timer(event, outcome, known)]
+    changes = [
+        *_of_rows(outcome.written, known),
+        *_of_steps(outcome.orders, known),
+        *_of_timer(event, outcome, known),
+        *_of_plugins(outcome.announced),
+    ]
     return [*timers, *(order for change in changes for order in _addressed(change, event, known))]
 
 
@@ -78,7 +83,7 @@ def _addressed(change: Change, event: Event[Any], known: Known) -> Iterator[Queu
             account=change.account,
             customer_id=change.customer_id,
             occurred_at=event.at,
-            data=facts_json(change.facts),
+            data=change.facts if isinstance(change.facts, Mapping) else facts_json(change.facts),
         )
 
 
@@ -169,6 +174,11 @@ def _of_payment(old: Payment | None, new: Payment, known: Known) -> Iterator[Cha
         types.append("payment.fulfilled")
     for type_ in dict.fromkeys(types):
         yield Change(type_, new.account, new.customer_id, new.payment_id, facts)
+
+
+def _of_plugins(announced: Sequence[Announce]) -> Iterator[Change]:
+    for one in announced:
+        yield Change(one.type, one.account, one.customer_id, one.subject, one.data, once=one.once)
 
 
 def _of_steps(orders: Sequence[Order], known: Known) -> Iterator[Change]:

@@ -45,7 +45,7 @@ from schemas.verdict import SETTLED, Applied, Dead, Duplicate, Ignored, Stale, V
 from sinks.postgres.outboxes import BY_EFFECT
 from sinks.postgres.rows import DeadLetterRow, ErasureRow, Flush, OutboxRow
 from sinks.postgres.store import Store, Transaction
-from streams.apply import apply, decide
+from streams.apply import apply, decide, decide_more
 from streams.barring import bar, find_erased, owned
 from streams.brake import Brake, BrakeTripped
 from streams.decode import check_mode, decode, describe
@@ -101,8 +101,7 @@ class Processor:
         Raises Transient if the rest of the batch could not be committed. The caller retries the whole batch with the
         same `attempt`; records that are already committed are then duplicates.
         """
-        attempt = attempt or Attempt()
-        return await self._process(records, attempt)
+        return await self._process(records, attempt or Attempt())
 
     async def _process(self, records: Sequence[Record], attempt: Attempt) -> list[Verdict]:
         verdicts: list[Verdict] = []
@@ -195,7 +194,7 @@ class Processor:
         for item in items:
             if item.verdict is None and item.decoded and item.decoded.rule and item.decoded.event:
                 item.references = item.decoded.rule.refer(item.decoded.event)
-                references.update([item.references])
+                references.update([item.references, *(one.refer(event) for one, event in item.decoded.more)])
                 if item.earlier_outcome:
                     references.timers.add(retry_key(item.decoded.event.id))
         return Known(self.config, await transaction.load(references))
@@ -206,12 +205,13 @@ class Processor:
         event = item.decoded.event
         try:
             effects = decide(item.decoded.rule, event, known, item.references)
+            added = decide_more(item.decoded.more, known)
         except NotKnownYet as error:
             # An import reads what an object refers to first: what is missing was too old, and no event brings it.
             is_final = is_imported(item) and error.at_last is not None
             if not is_final and (verdict := self._wait(event, error, known, now)) is not None:
                 return verdict
-            effects = list(error.at_last or ())
+            effects, added = list(error.at_last or ()), decide_more(item.decoded.more, known)
         except Poison as error:
             return dead(error, "decide")
         except NotReferred as error:
@@ -221,7 +221,7 @@ class Processor:
             return dead(error, "decide")
         except Exception as error:  # noqa: BLE001  # a rule is pure, so every retry would raise the same
             return dead(error, "decide")
-        outcome = apply(effects, event, known, taken_over_at=taken_over_at(item))
+        outcome = apply([*effects, *added], event, known, taken_over_at=taken_over_at(item))
         changes = notifications(event, outcome, known, is_imported=is_imported(item))
         queued = apply(changes, event, known, taken_over_at=taken_over_at(item))
         item.orders, item.erase, item.customer_id = outcome.orders + queued.orders, outcome.erase, outcome.customer_id

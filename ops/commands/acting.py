@@ -44,6 +44,7 @@ READING = frozenset(
         *("event", "customer", "find", "status", "doctor", "mrr", "tap", "contract", "diff", "audit", "bench"),
         *("dead ls", "dead show", "brake ls", "mail ls", "mail show", "mail preview", "calls ls", "exports ls"),
         *("plans check", "shadow report", "feed status", "feed ls", "feed secret", "console hash-password"),
+        *("plugin ls", "plugin test"),
     }
 )
 """They change nothing. `audit` stores only its own runs."""

@@ -19,6 +19,7 @@ from ops.processes.topics import log_differences_later
 from schemas.database_url import is_local
 from schemas.feed_secrets import feed_secrets
 from schemas.feed_settings import TOPIC
+from schemas.plugin_registry import installed
 from schemas.rate import RateLimit
 from schemas.settings import Config, InvalidSettings, Settings
 from schemas.timing import utc_now
@@ -38,7 +39,7 @@ from sinks.feed.dispatcher import LANES as FEED_LANES
 from sinks.feed.dispatcher import FeedDispatcher
 from sinks.feed.metrics import FeedMetrics
 from sinks.feed.notifications import Notifications
-from sinks.feed.poster import Poster, Receiver, TopicPoster, WebhookPoster
+from sinks.feed.poster import HandlerPoster, Poster, Receiver, TopicPoster, WebhookPoster
 from sinks.outbox.claims import new_claimer
 from sinks.outbox.loop import OutboxLoop
 from sinks.outbox.wakeup import listen
@@ -225,6 +226,7 @@ async def feed_dispatcher(
 ) -> AsyncIterator[FeedDispatcher]:
     """Yield a dispatcher of notifications to run inside the block. Raises InvalidSettings."""
     posters: dict[str, Poster] = {receiver.name: WebhookPoster(receiver) for receiver in feed_receivers(config)}
+    posters |= {one.destination: HandlerPoster(one) for plugin in installed() for one in plugin.handlers}
     if config.feed.topic:
         changes = EventAppender(settings.kafka, settings.changes_topic, client_id="billing-feed")
         posters[TOPIC] = TopicPoster(changes)

@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 from schemas.errors import BillingError
 from schemas.mail import MAILS, OPERATOR_MAILS, OPTIONAL_MAILS, MailData, UnknownTemplate, one_line
 from schemas.mail_settings import Brand as BrandSettings
+from schemas.plugin_registry import installed
 from schemas.settings import Mail as MailConfig
 from sinks.email.localize import Words, choose_locale
 from sinks.email.plain_text import plain_text
@@ -71,7 +72,8 @@ class Templates:
     def of(cls, config: MailConfig) -> Templates:
         """The templates of a config: its own folder and its brand."""
         brand = Brand(config.product, config.app_url, config.brand)
-        return cls(brand, [config.templates] if config.templates is not None else [])
+        own = [config.templates] if config.templates is not None else []
+        return cls(brand, [*own, *(plugin.templates for plugin in installed() if plugin.templates is not None)])
 
     def languages_of(self, template: str) -> frozenset[str]:
         """The languages that have this mail, and the words that every mail of the language uses."""

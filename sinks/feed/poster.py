@@ -9,12 +9,14 @@ from datetime import datetime
 from typing import Protocol
 
 import aiohttp
+import orjson
 
 from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from schemas.errors import LogUnavailable
 from schemas.feed_settings import Destination
 from schemas.ordering import ordering_key
+from schemas.plugin import Handler
 from schemas.timing import utc_now
 from sinks.feed.answers import Answer
 from sinks.feed.guard import GuardedResolver, NotPublic
@@ -103,6 +105,28 @@ class TopicPoster:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._log.close)
+
+
+class HandlerPoster:
+    """Gives notifications to a plugin's handler."""
+
+    def __init__(self, handler: Handler, *, total_s: float = TOTAL_S) -> None:
+        self._handler = handler
+        self._total_s = total_s
+
+    async def post(self, row: QueuedNotification) -> Answer:
+        message = {"id": row.message_id, **orjson.loads(body_of(row))}
+        try:
+            async with asyncio.timeout(self._total_s):
+                await self._handler.handle(message)
+        except TimeoutError:
+            return Answer(0, f"no answer within {self._total_s:g} s")
+        except Exception as error:  # noqa: BLE001  # foreign code, which can raise anything; it is tried again
+            return Answer(0, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        return Answer(200)
+
+    async def close(self) -> None:
+        """Has nothing to close."""
 
 
 def entry_of(row: QueuedNotification) -> Entry:

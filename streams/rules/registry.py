@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from schemas.effects import Effect
 from schemas.event import Event
 from schemas.known import Known
+from schemas.plugin import PluginRule
 from schemas.references import References
 
 M = TypeVar("M", bound=BaseModel)
@@ -34,6 +35,8 @@ class Rule:
     refer: Refer[Any]
     rank: int
     terminal: bool
+    more: tuple[PluginRule, ...] = ()
+    """Rules of plugins for the same type."""
 
 
 @dataclass(slots=True)
