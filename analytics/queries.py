@@ -37,6 +37,19 @@ FROM analytics.movements @where GROUP BY livemode, currency ORDER BY livemode, c
     "plan": """
 SELECT livemode, currency, plan, sum(amount)::bigint AS mrr, @kinds
 FROM analytics.movements @where GROUP BY livemode, currency, plan ORDER BY livemode, currency, plan""",
+    "customer": """
+SELECT livemode, currency, owner AS customer, sum(amount)::bigint AS mrr, @kinds
+FROM analytics.movements @where GROUP BY livemode, currency, owner ORDER BY livemode, currency, mrr DESC, owner""",
+    "month": """
+SELECT *, round(-100.0 * churn / nullif(mrr - (new + expansion + contraction + churn + reactivation), 0), 2)::text
+    AS churn_percent
+FROM (
+    SELECT livemode, currency, to_char(day, 'YYYY-MM') AS month,
+           (sum(sum(amount)) OVER (PARTITION BY livemode, currency ORDER BY to_char(day, 'YYYY-MM')))::bigint AS mrr,
+           @all_kinds
+    FROM analytics.movements @where GROUP BY livemode, currency, to_char(day, 'YYYY-MM')
+) AS months WHERE (CAST(:since AS date) IS NULL OR month >= to_char(CAST(:since AS date), 'YYYY-MM'))
+ORDER BY livemode, currency, month""",
     "day": """
 SELECT * FROM (
     SELECT livemode, currency, day,
@@ -44,6 +57,14 @@ SELECT * FROM (
     FROM analytics.movements @where GROUP BY livemode, currency, day
 ) AS days WHERE @since ORDER BY livemode, currency, day""",
 }
+
+# A customer whose movements add up to nothing pays nothing now.
+_RATES = """
+SELECT livemode, currency, count(*) AS customers, sum(mrr)::bigint AS mrr, (12 * sum(mrr))::bigint AS arr,
+       round(sum(mrr) / count(*))::bigint AS arpu
+FROM (SELECT livemode, currency, owner, sum(amount) AS mrr FROM analytics.movements @where
+      GROUP BY livemode, currency, owner HAVING sum(amount) > 0) AS paying
+GROUP BY livemode, currency ORDER BY livemode, currency"""
 
 _RISK = """
 SELECT livemode, currency,
@@ -96,7 +117,8 @@ _DATES = {"mrr": "day", "risk": "ended_at", "recovery": "first_failed_at", "reco
 
 
 async def figures(connection: AsyncConnection, scope: Scope, by: str) -> dict[str, list[dict[str, Any]]]:
-    """Returns MRR and its movements by `currency`, `plan` or `day` (`by`), and risk, recovery and payments by currency.
+    """Returns MRR and its movements by `currency`, `plan`, `customer`, `month` or `day` (`by`), and by currency: rates
+    (ARR, revenue per customer), risk, recovery, payments.
 
     Raises StoreUnavailable.
     """
@@ -107,6 +129,7 @@ async def figures(connection: AsyncConnection, scope: Scope, by: str) -> dict[st
         since = date.min if lacks else None  # an earlier version's payments, until `billing analytics` has started
     statements = {
         "mrr": _MRR[by],
+        "rates": _RATES,
         "risk": _RISK,
         "recovery": _RECOVERY,
         "recovery_by_step": _STEPS,
@@ -116,7 +139,8 @@ async def figures(connection: AsyncConnection, scope: Scope, by: str) -> dict[st
     found = {}
     for name, statement in statements.items():
         with classified():
-            sql = statement.replace("@kinds", _KIND_SUMS).replace("@where", _WHERE)
+            sql = statement.replace("@all_kinds", _KIND_SUMS.replace("AND @since", ""))
+            sql = sql.replace("@kinds", _KIND_SUMS).replace("@where", _WHERE)
             sql = sql.replace("@since", _SINCE.format(column=_DATES.get(name, "day")))
             rows = await connection.execute(text(sql), arguments | ({"since": since} if ":since" in sql else {}))
         found[name] = [dict(row) for row in rows.mappings()]

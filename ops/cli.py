@@ -83,7 +83,7 @@ COMMANDS = {
     ),
     "mrr": Entry(
         "ops.commands.mrr:mrr",
-        "Show MRR and its movements, revenue at risk, recovery of failed payments, and payments.",
+        "Show MRR and its movements, ARR, revenue at risk, recovery of failed payments, and payments.",
     ),
     "tap": Entry("ops.commands.tap:tap", "Print the records of the log, one JSON object per line."),
     "contract": Entry(

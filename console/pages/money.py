@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +13,7 @@ from console.access import Action
 from console.errors import Refused
 from console.reads import panels
 from console.web import Answer, Context, Page, get
+from schemas.csv_text import csv_text
 from schemas.settings import DunningStep
 from sinks.postgres.lists import Found, money
 
@@ -125,20 +124,8 @@ def by_currency(movements: Sequence[Found]) -> list[dict[str, Any]]:
 
 def _csv(name: str, found: Sequence[Found]) -> web.Response:
     """Returns rows as CSV. A text that a spreadsheet would read as a formula is quoted."""
-    out = io.StringIO()
-    if found:
-        writer = csv.DictWriter(out, list(found[0]))
-        writer.writeheader()
-        for row in found:
-            writer.writerow({key: _cell(value) for key, value in row.items()})
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return web.Response(text=out.getvalue(), content_type="text/csv", headers=headers)
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return web.Response(text=csv_text(found), content_type="text/csv", headers=headers)
 
 
 ROUTES = [

@@ -9,17 +9,39 @@ from typing import Annotated, Any
 import typer
 
 from analytics.queries import Scope, figures
-from ops.commands.terminal import Column, database_or_exit, run_or_exit, say, say_json, show_rows
+from ops.commands.terminal import Column, database_or_exit, refuse, run_or_exit, say, say_json, say_text, show_rows
+from schemas.csv_text import csv_text
 from schemas.settings import Mode
+from sinks.postgres.lists import money
 from sinks.postgres.pool import reading
 
-_TEXTS = ("livemode", "currency", "plan", "day", "step")
+_TEXTS = ("livemode", "currency", "plan", "customer", "month", "day", "step")
+_TEXT_ENDINGS = ("_id", "_at", "_email", "_name", "_mail")
 
 
 class By(StrEnum):
     PLAN = "plan"
     CURRENCY = "currency"
+    CUSTOMER = "customer"
+    MONTH = "month"
     DAY = "day"
+
+
+class Listed(StrEnum):
+    """What can be printed alone: a table of figures, or the list behind a figure."""
+
+    MRR = "mrr"
+    RATES = "rates"
+    RISK = "risk"
+    RECOVERY = "recovery"
+    RECOVERY_BY_STEP = "recovery_by_step"
+    PAYMENTS = "payments"
+    FAILED_INVOICES = "failed-invoices"
+    CUSTOMERS_AT_RISK = "customers-at-risk"
+
+
+LISTS = {Listed.FAILED_INVOICES: money.failed_invoices, Listed.CUSTOMERS_AT_RISK: money.customers_at_risk}
+"""The lists behind figures, as the console shows them."""
 
 
 def mrr(
@@ -30,23 +52,34 @@ def mrr(
         datetime | None,
         typer.Option("--since", formats=["%Y-%m-%d"], help="First day (UTC) whose movements and payments count."),
     ] = None,
+    only: Annotated[
+        Listed | None, typer.Option("--only", help="One table of figures, or the list of customers behind one.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="With --only: print CSV.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show MRR and its movements, revenue at risk, recovery of failed payments, and payments.
+    """Show MRR and its movements, ARR, revenue at risk, recovery of failed payments, and payments.
 
     Example: billing mrr --by plan --since 2026-01-01 --json
 
     Amounts are in minor units, times in UTC. Exits 2 if a setting is missing, 3 if the database does not answer.
     """
+    if as_csv and only is None:
+        refuse("mrr", f"--csv needs --only: {', '.join(Listed)}")
     settings = database_or_exit("mrr")
     scope = Scope(account, mode.livemode if mode is not None else None, since.date() if since is not None else None)
 
     async def answer() -> dict[str, list[dict[str, Any]]]:
         async with reading(settings.database_url) as connection:
-            return await figures(connection, scope, by)
+            if only in LISTS:
+                return {str(only): await LISTS[only](connection)}
+            found = await figures(connection, scope, by)
+            return found if only is None else {str(only): found[only]}
 
     found = run_or_exit("mrr", answer)
-    if as_json:
+    if as_csv:
+        say_text(csv_text(found[str(only)]))
+    elif as_json:
         say_json(found)
     else:
         _show(found)
@@ -58,7 +91,12 @@ def _show(found: dict[str, list[dict[str, Any]]]) -> None:
     for name, rows in found.items():
         if rows:
             columns = [
-                Column("mode" if name == "livemode" else name, right=name not in _TEXTS, whole=True) for name in rows[0]
+                Column(
+                    "mode" if name == "livemode" else name,
+                    right=name not in _TEXTS and not name.endswith(_TEXT_ENDINGS),
+                    whole=True,
+                )
+                for name in rows[0]
             ]
             cells = [[_cell(name, value) for name, value in row.items()] for row in rows]
             show_rows(columns, cells, title="MRR" if name == "mrr" else name.replace("_", " "))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import csv
+import io
 import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -24,10 +27,13 @@ from analytics.tables import metadata
 from local.demo.people import Step
 from local.demo.story import story
 from local.stripe.builder import Json
+from schemas.csv_text import csv_text
 from schemas.figures import FIGURE_TYPES, Figure
 from schemas.settings import Config, Plan
+from sinks.postgres.lists import money
 from sinks.postgres.pool import make_engine, reading
 from tests.kits.analyticskit import BASIC, BEGIN, CONFIG, TEAM, make
+from tests.kits.clikit import billing
 from tests.kits.storekit import ask
 
 
@@ -286,6 +292,47 @@ async def test_since_leaves_out_what_happened_before_but_not_its_mrr(book: Book,
     assert later["mrr"] == [row for row in always["mrr"] if row["day"] >= days[-1]]
     assert [row["mrr"] for row in by_currency["mrr"]] == [row["mrr"] for row in now["mrr"]]
     assert all(row[kind] == 0 for row in by_currency["mrr"] for kind in ("new", "expansion", "churn"))
+
+
+async def test_G56_months_and_customers_add_up_to_the_totals(book: Book, database: SecretStr) -> None:
+    await book.take(DELIVERIES)
+    async with reading(database) as connection:
+        total, months, customers = [await figures(connection, Scope(), by) for by in ("currency", "month", "customer")]
+    for row in total["mrr"]:
+
+        def mine(found: dict[str, Any], of: dict[str, Any] = row) -> bool:
+            return bool(found["livemode"] == of["livemode"] and found["currency"] == of["currency"])
+
+        of_months, of_customers = [list(filter(mine, one["mrr"])) for one in (months, customers)]
+        assert of_months[-1]["mrr"] == row["mrr"] == sum(one["mrr"] for one in of_customers)
+        for kind in ("new", "expansion", "contraction", "churn", "reactivation"):
+            assert sum(one[kind] for one in of_months) == row[kind] == sum(one[kind] for one in of_customers)
+        rates = list(filter(mine, total["rates"]))
+        paying = [one["mrr"] for one in of_customers if one["mrr"] > 0]
+        assert [(one["customers"], one["arr"]) for one in rates] == (
+            [(len(paying), 12 * sum(paying))] if paying else []
+        )
+    parsed = list(csv.DictReader(io.StringIO(csv_text(months["mrr"]))))
+    assert [int(one["mrr"]) for one in parsed] == [one["mrr"] for one in months["mrr"]]
+
+
+async def test_G52_one_table_or_list_is_printed_as_csv(book: Book, database: SecretStr) -> None:
+    await book.take(DELIVERIES)
+    env = {"BILLING_DATABASE_URL": database.get_secret_value()}
+
+    def printed(*words: str) -> list[dict[str, str]]:
+        done = billing(["mrr", *words, "--csv"], env)
+        assert (done.returncode, done.stderr) == (0, "")
+        return list(csv.DictReader(io.StringIO(done.stdout)))
+
+    async with reading(database) as connection:
+        found = await figures(connection, Scope(), "month")
+        at_risk = await money.customers_at_risk(connection)
+    months = await asyncio.to_thread(printed, "--only", "mrr", "--by", "month")
+    assert [(row["month"], int(row["mrr"])) for row in months] == [(row["month"], row["mrr"]) for row in found["mrr"]]
+    listed = await asyncio.to_thread(printed, "--only", "customers-at-risk")
+    assert [row["customer_id"] for row in listed] == [row["customer_id"] for row in at_risk]
+    assert (await asyncio.to_thread(billing, ["mrr", "--csv"], env)).returncode == 2
 
 
 async def test_facts_are_deleted_in_pages(book: Book, figure_store: FigureStore) -> None:
