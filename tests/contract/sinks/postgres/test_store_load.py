@@ -157,6 +157,25 @@ async def test_other_customers_of_a_user_are_loaded_with_their_subscriptions(peo
         assert len(rows) == len(set(map(repr, rows)))
 
 
+async def test_a_user_that_another_worker_changes_is_loaded_with_its_customers_as_they_are_then(
+    peopled: Store, database: SecretStr
+) -> None:
+    """The load waits for the user's lock. What the other transaction wrote of its customer is seen afterwards."""
+    shared = "linked_cus_1"
+    other = Customer(account="", customer_id="cus_3", user_id=shared)
+    await write(peopled, Flush(known(other)))
+    async with peopled.transaction([("t", 1)]) as changing:
+        view = known(stored=tuple(await changing.load(References(customers={("", "cus_3")}))))
+        view.save(replace(other, email="new@example.com"))
+        await changing.flush(Flush(view))
+        loading_ = asyncio.create_task(loaded(peopled, References(customers={REF})))
+        await eventually(lambda: ask(database, _WAITERS), "the load to wait for a lock")
+    rows = await loading_
+    assert [row.email for row in rows if isinstance(row, Customer) and row.customer_id == "cus_3"] == [
+        "new@example.com"
+    ]
+
+
 async def test_rows_are_returned_in_locking_order(peopled: Store) -> None:
     refs = References(customers={("", "cus_2"), REF, ("acct_1", "cus_1")}, payments={("", "in_1")})
     kinds = [type(row) for row in await loaded(peopled, refs)]
