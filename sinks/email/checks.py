@@ -46,6 +46,14 @@ WITH_ACCESS = frozenset({SubscriptionStatus.ACTIVE, SubscriptionStatus.TRIALING,
 """Statuses in which a failed payment has not yet cost the access."""
 
 ENDED_REASON = "the subscription has ended"
+ACCOUNT_LEFT = "the connected account has left the application"
+
+
+async def fact(mail: QueuedMail, connection: Connection) -> Answer:
+    """The check of a mail to a customer about what has happened (FACT_MAILS): it stays true, and it is ours to send."""
+    if await Present(connection, mail.account, mail.customer_id).has_account_left():
+        return Withheld(ACCOUNT_LEFT)
+    return None
 
 
 def check(decide: Callable[[QueuedMail, Present], Awaitable[Answer]], *, customer: bool = True) -> Truth[QueuedMail]:
@@ -56,7 +64,7 @@ def check(decide: Callable[[QueuedMail, Present], Awaitable[Answer]], *, custome
         if mail.age > VALID_FOR:
             return Withheld(f"it was queued more than {VALID_FOR.days} days ago")
         if mail.template not in OPERATOR_MAILS and await present.has_account_left():
-            return Withheld("the connected account has left the application")
+            return Withheld(ACCOUNT_LEFT)
         if customer:
             row = await present.customer()
             if row is not None and row.deleted_at is not None:

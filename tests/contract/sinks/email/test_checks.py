@@ -325,5 +325,9 @@ async def test_no_customer_of_an_account_that_left_is_mailed(desk: Desk) -> None
     await happens("account.application.deauthorized", NOW - timedelta(days=1))
     assert await desk.reason("payment-reminder", key) == "the connected account has left the application"
     assert await desk.reason("dispute-due", "dispute-due:acct_1:dp_1") == "the dispute has another deadline"
+    for template in ("payment-receipt", "plan-changed"):  # also of what has happened before
+        assert (
+            await desk.reason(template, f"{template}:acct_1:in_1") == "the connected account has left the application"
+        )
     await happens("account.application.authorized", NOW)
     assert (await desk.data("payment-reminder", key))["name"] == "Jane New"
