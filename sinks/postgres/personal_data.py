@@ -10,6 +10,7 @@ from sqlalchemy import Table
 
 from schemas.errors import BillingError
 from sinks.postgres import tables
+from sinks.postgres.outboxes import EXPORTS, OUTBOXES
 
 _OF_CUSTOMER = "t.account = $1 AND t.customer_id = $2"
 
@@ -81,7 +82,9 @@ _PAYMENTS_OF_GUEST = (
     "WHERE l.account = $3::text AND l.stripe_id = ANY($2::text[]) AND p.customer_id IS NULL AND $1::text[] IS NOT NULL"
 )
 OF_GUEST: dict[str, str] = {
-    **dict.fromkeys(("dead_letters", "emails", "events", "notifications", "stripe_calls", "timers"), _OF_EVENTS),
+    **dict.fromkeys(("dead_letters", "events", "timers"), _OF_EVENTS),
+    # A guest has no account here, so no archive of one is ordered.
+    **{outbox.name: _OF_EVENTS for outbox in OUTBOXES if outbox is not EXPORTS},
     "payment_links": f"t.payment_id IN ({_PAYMENTS_OF_GUEST})",
     "payment_methods": f"t.payment_method_id = {_OF_OBJECTS}",
     "payments": f"t.payment_id IN ({_PAYMENTS_OF_GUEST})",

@@ -11,6 +11,7 @@ import pytest
 import typer
 from sqlalchemy import CheckConstraint
 
+from console.pages.outboxes import CLAIMS
 from ops.cli import COMMANDS
 from ops.processes import dispatcher
 from schemas.effects import Order
@@ -69,6 +70,10 @@ def test_the_dispatcher_delivers_the_rows_of_each_outbox() -> None:
     """It opens the claims of each outbox that it starts."""
     known = (one for one in vars(dispatcher).values() if isinstance(one, type) and issubclass(one, Claims))
     assert {one.queue.outbox for one in known} == set(OUTBOXES), "start its loop in ops/processes/dispatcher.py"
+
+
+def test_the_console_requeues_the_rows_of_each_outbox() -> None:
+    assert CLAIMS.keys() == BY_TABLE.keys(), "name its claims in console/pages/outboxes.py"
 
 
 @EACH
