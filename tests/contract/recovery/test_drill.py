@@ -35,9 +35,10 @@ async def test_F2_a_business_changes_over_and_no_one_is_mailed_about_the_past(
         await drill.billing("shadow", "begin")
         report = await drill.import_(began - timedelta(days=400))
         assert report.read["customers"] > 0
-        await drill.process()
+        await drill.live(drill.now + timedelta(hours=6))  # what came before something it refers to is tried again
         assert not drill.dead
-        assert (await drill.audit()).agrees
+        first = await drill.audit()
+        assert first.agrees, first.differences
 
         await drill.live(began + timedelta(days=WEEK))
         assert not drill.dead
