@@ -102,6 +102,8 @@ class Drill:
             await settle(self.desk.settings, self.config)
             await self.deliver()  # what the calls have changed
             await self.process()
+            await self.fire()
+            await self.process()
 
     async def deliver(self) -> None:
         """Append the new events as the gateway does, some twice and some in another order."""
@@ -117,9 +119,9 @@ class Drill:
         self._delivered = len(self.books.events)
 
     async def fire(self) -> None:
-        """Append the timers that are due."""
-        url = self.desk.settings.database_url
-        scheduler = Scheduler(lambda wake: DueTimers.connect(url, wake), self.desk.log, clock=lambda: self.now)
+        """Append the timers that are due, and the events that wait for something that has come meanwhile."""
+        url, soon = self.desk.settings.database_url, timedelta(minutes=10)
+        scheduler = Scheduler(lambda wake: DueTimers.connect(url, wake), self.desk.log, clock=lambda: self.now + soon)
         while await scheduler.fire_due():
             pass
         scheduler.close()
