@@ -88,7 +88,7 @@ RUN_BY = {
 """By module, or by module and constant, the roles that run its statements."""
 
 PARTS = {
-    "sinks.postgres.prune._OPEN_LETTERS",
+    "recovery.shadow.comparison._CUSTOMERS",
     "sinks.postgres.ownership._KEEP",
     "sinks.postgres.ownership.NOTE_OBJECTS",
 }
