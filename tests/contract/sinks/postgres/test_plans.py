@@ -264,6 +264,7 @@ async def _lists(url: SecretStr) -> None:
         for status in ("", "failed", "withheld"):
             await outboxes.entries(connection, "emails", status=status)
         await outboxes.timers(connection)
+        await outboxes.timer(connection, "t_77")
         await outboxes.calendar(connection)
         await outboxes.failed(connection, "emails", until=NOW)
         await events.processed_since(connection, NOW - timedelta(hours=1), most=100)
