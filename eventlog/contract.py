@@ -20,8 +20,9 @@ from schemas.errors import BillingError
 from schemas.feed_message import ChangeMessage
 from schemas.record import RecordHeaders, Source
 from schemas.timer import TimerDue, timer_event_type
+from schemas.trace_context import TRACEPARENT
 
-CONTRACT_VERSION = "1.2.0"
+CONTRACT_VERSION = "1.3.0"
 """Major: something was removed or changed. Minor: something was added. See docs/contract/README.md."""
 
 Schema = dict[str, Any]
@@ -77,7 +78,9 @@ class ThinEvent(_Open):
 def schemas() -> dict[str, Schema]:
     """Returns all schemas by name. Each is self-contained."""
     return {
-        "record-headers": _headers("Headers of billing.events", RecordHeaders, _names(_sample_headers().encode())),
+        "record-headers": _headers(
+            "Headers of billing.events", RecordHeaders, _names(_sample_headers().encode()), optional=(TRACEPARENT,)
+        ),
         "snapshot-event": _of_model(SnapshotEvent),
         "thin-event": _of_model(ThinEvent),
         "timer-event": _timer_event(),
@@ -122,19 +125,26 @@ def _names(headers: Iterable[tuple[str, bytes]]) -> list[str]:
 
 
 def _headers(
-    title: str, kind: type[Any], names: Iterable[str], *, prefix: str = "", renamed: Mapping[str, str] | None = None
+    title: str,
+    kind: type[Any],
+    names: Iterable[str],
+    *,
+    prefix: str = "",
+    renamed: Mapping[str, str] | None = None,
+    optional: Iterable[str] = (),
 ) -> Schema:
-    """Headers are bytes: UTF-8 text, empty if there is no value."""
+    """Headers are bytes: UTF-8 text, empty if there is no value. `optional` ones may be absent."""
     hints = get_type_hints(kind)
     known = {field.name for field in fields(kind)}
     properties = {}
-    for name in names:
+    required = [*names]
+    for name in (*required, *optional):
         own = name.removeprefix(prefix)
         field = (renamed or {}).get(own, own)
         if field not in known:
             raise LookupError(f"header {name} is not a field of {kind.__name__}")
         properties[name] = _as_text(hints[field], name)
-    return {"$schema": _DIALECT, "title": title, "type": "object", "properties": properties, "required": [*properties]}
+    return {"$schema": _DIALECT, "title": title, "type": "object", "properties": properties, "required": required}
 
 
 def _as_text(hint: Any, name: str) -> Schema:

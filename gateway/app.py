@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import orjson
@@ -35,6 +35,7 @@ from schemas.http_server import hide_versions
 from schemas.plugin import OWN_ID
 from schemas.plugin_registry import own_event_types
 from schemas.record import RecordHeaders, Source
+from schemas.trace_context import TRACEPARENT, new_traceparent
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +73,8 @@ class Gateway:
     refusal_log: RefusalLog = field(default_factory=RefusalLog)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process stops soon: not ready, and each answer closes its connection."""
+    is_traced: bool = False
+    """Whether records get the header `traceparent`."""
 
     def use(self, endpoints: Mapping[str, WebhookEndpoint]) -> None:
         """Makes later requests use these endpoints."""
@@ -95,6 +98,7 @@ def create_app(
     bounds: BodyBounds | None = None,
     links: Links | None = None,
     clients: Clients | None = None,
+    is_traced: bool = False,
 ) -> web.Application:
     """Returns the application. It starts the publisher at startup and closes it after the last request has ended.
 
@@ -102,7 +106,8 @@ def create_app(
     """
     metrics.expect(endpoints)
     app = web.Application(middlewares=[_edge])
-    app[GATEWAY] = Gateway(endpoints, publisher, Bodies(bounds or BodyBounds()), metrics, clients or Clients())
+    bodies = Bodies(bounds or BodyBounds())
+    app[GATEWAY] = Gateway(endpoints, publisher, bodies, metrics, clients or Clients(), is_traced=is_traced)
     app.cleanup_ctx.append(_publishing)
     app.add_routes(
         [
@@ -253,8 +258,12 @@ async def _take(
     is_own = event.type in own_event_types() and event.event_id.startswith(OWN_ID)
     if is_own is not endpoint.own_events:
         raise refusals.wrong_kind_of_event(endpoint.own_events)
+    headers = _headers(event, endpoint, received_at)
+    if gateway.is_traced:
+        facts[TRACEPARENT] = traceparent = new_traceparent(event.event_id)
+        headers = replace(headers, traceparent=traceparent)
     try:
-        await gateway.publisher.publish(event.key.encode(), body, _headers(event, endpoint, received_at).encode())
+        await gateway.publisher.publish(event.key.encode(), body, headers.encode())
     except NotStored as error:
         raise refusals.not_stored(error) from None
     except RecordTooLarge:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from schemas.fast_row import value
+from schemas.trace_context import TRACEPARENT
 
 MAX_RECORD_BYTES = 2 * 1024 * 1024
 """Maximum bytes of a record of the events topic, for its producers and the topic. Bodies have at most half of that."""
@@ -45,7 +46,7 @@ class RecordHeaders:
     """The headers of each record of `billing.events`. Text is UTF-8; an empty string means none.
 
     `received_at` is the time at which the gateway had the whole body, with a time zone. On the log it is UTC, in
-    ISO 8601 with microseconds.
+    ISO 8601 with microseconds. `traceparent` is there only if the gateway traces (schemas/trace_context.py).
     """
 
     event_id: str
@@ -56,6 +57,7 @@ class RecordHeaders:
     api_version: str
     endpoint: str
     received_at: datetime
+    traceparent: str = ""
 
     def encode(self) -> Headers:
         return (
@@ -67,6 +69,7 @@ class RecordHeaders:
             ("api_version", self.api_version.encode()),
             ("endpoint", self.endpoint.encode()),
             ("received_at", self.received_at.astimezone(UTC).isoformat(timespec="microseconds").encode()),
+            *(((TRACEPARENT, self.traceparent.encode()),) if self.traceparent else ()),
         )
 
 

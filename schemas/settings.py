@@ -243,6 +243,10 @@ class Settings(DatabaseSettings, KafkaSettings, GatewaySettings, ConsoleSettings
     """Local files of a process (Faust's data). Recovery does not need them."""
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    traces_url: str = Field("", pattern=r"^(https?://[^\s@]+)?$")
+    """An OTLP/HTTP collector for traces, such as http://collector:4318/v1/traces; empty: no traces."""
+    traces_ratio: float = Field(1.0, ge=0, le=1)
+    """The share of events that are traced, the same events in each process."""
     session_timeout_s: float = Field(10.0, ge=6, le=300)
     """Seconds without a heartbeat after which a worker's partitions move to others. Brokers refuse
     less than 6 by default."""

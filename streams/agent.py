@@ -19,6 +19,7 @@ import structlog
 
 from schemas.record import Record, Source
 from schemas.storable import bounded, is_storable
+from schemas.trace_context import TRACEPARENT
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale, Verdict, outcome_of
 from streams import metrics
 from streams.brake import BrakeTripped
@@ -170,9 +171,15 @@ class Agent:
                 attempt=attempts,
                 batch=len(records),
                 batch_ms=round(seconds * 1000, 1),
+                **_trace_of(record),
             )
         for (stream, outcome), count in counts.items():
             metrics.EVENTS.labels(stream=stream, outcome=outcome).inc(count)
+
+
+def _trace_of(record: Record) -> dict[str, str]:
+    given = record.headers.get(TRACEPARENT)
+    return {} if given is None else {TRACEPARENT: bounded(given)}
 
 
 def _id(record: Record) -> str:

@@ -58,7 +58,9 @@ def start_logging(settings: Settings, command: str = "", *, warns: bool = True) 
     """Configure logging and log what is questionable about the settings of this command."""
     from ops.runtime import logs, start  # imported here because lookups do not log
 
-    logs.configure_logging(log_format=settings.log_format, level=settings.log_level)
+    with exits(command):
+        traces = start.open_traces(settings, command)
+    logs.configure_logging(log_format=settings.log_format, level=settings.log_level, traces=traces)
     if warns:
         start.log_start_warnings(settings, command)
 

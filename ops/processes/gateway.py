@@ -104,7 +104,7 @@ async def _serve(
         metrics = GatewayMetrics()
         publisher = Publisher(settings.kafka, settings.events_topic, metrics)
         clients = Clients(networks(config.trusted_proxies, "BILLING_CONFIG: trusted_proxies"))
-        app = create_app(found, publisher, metrics, links=served, clients=clients)
+        app = create_app(found, publisher, metrics, links=served, clients=clients, is_traced=bool(settings.traces_url))
         runner = create_runner(app, keep_alive_s=settings.gateway_keep_alive_s)
         process.on_stop(runner.cleanup)
         await runner.setup()

@@ -20,8 +20,13 @@ from structlog.typing import EventDict, Processor
 from ops.runtime.printable import printable_lines, to_json
 
 
-def configure_logging(*, log_format: Literal["json", "console"] = "json", level: str = "info") -> None:
-    """Configure structlog and the standard library's loggers to write to stderr. Call it once, at the start."""
+def configure_logging(
+    *, log_format: Literal["json", "console"] = "json", level: str = "info", traces: Processor | None = None
+) -> None:
+    """Configure structlog and the standard library's loggers to write to stderr. Call it once, at the start.
+
+    `traces` also gets each line of this system (traces.py).
+    """
     shared: list[Processor] = [_add_level_and_time]
     render: list[Processor]
     if log_format == "json":
@@ -34,7 +39,7 @@ def configure_logging(*, log_format: Literal["json", "console"] = "json", level:
     lines = Lines()
     atexit.register(lines.flush)
     structlog.configure(
-        processors=[*shared, *render],
+        processors=[*([] if traces is None else [traces]), *shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,

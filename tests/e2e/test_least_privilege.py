@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +23,7 @@ import orjson
 import psutil
 import pytest
 import yaml
+from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
 from local.stack.ports import free_port
@@ -31,6 +32,7 @@ from local.stripe.events import EXAMPLES, example
 from local.stripe.post import PostResult, post
 from schemas.export_link import export_url
 from sinks.email.unsubscribe import Subscriber, unsubscribe_url
+from tests.collector import Collector
 from tests.faulty_mailbox import FaultyMailbox
 from tests.kits import clikit
 from tests.paths import ROOT
@@ -59,7 +61,7 @@ class Containers:
 
     secrets: Mapping[str, str]
     addresses: Mapping[str, str]
-    extra: Mapping[str, str]
+    extra: dict[str, str]
     folder: Path
 
     def environment(self, name: str) -> dict[str, str]:
@@ -140,9 +142,19 @@ def containers(
     )
 
 
+@pytest.fixture
+async def collector() -> AsyncIterator[Collector]:
+    made = Collector()
+    async with TestServer(made.app()) as server:
+        made.url = f"http://127.0.0.1:{server.port}/v1/traces"
+        yield made
+
+
 async def test_T31_each_process_of_compose_does_its_work_with_its_own_login(
-    containers: Containers, postgres: EmbeddedPostgres, mailbox: FaultyMailbox
+    containers: Containers, postgres: EmbeddedPostgres, mailbox: FaultyMailbox, collector: Collector
 ) -> None:
+    """The processes also trace, so that one start of them shows both."""
+    containers.extra["BILLING_TRACES_URL"] = collector.url
     containers.run("migrate")
     containers.run("topics")
     superuser = postgres.url
@@ -187,6 +199,7 @@ async def test_T31_each_process_of_compose_does_its_work_with_its_own_login(
                 assert answer.status == 200
         assert await _value(superuser, "SELECT count(*) FROM billing.unsubscribed") == 1
 
+        await _traced(collector)
         await _seen_in_the_console(containers)
         await eventually(lambda: _value(superuser, "SELECT EXISTS (SELECT FROM analytics.facts)"), "figures")
         assert "permission" not in containers.run("operator", "doctor", "--only", "postgres")
@@ -219,6 +232,24 @@ async def _seen_in_the_console(containers: Containers) -> None:
         for page in ("/events", "/lag", "/dead"):
             async with browser.get(f"{base}{page}", headers={"Accept": "application/json"}) as answer:
                 assert answer.status == 200, (page, await answer.text())
+
+
+async def _traced(collector: Collector) -> None:
+    """An event that led to a mail is one trace from the gateway to the dispatcher, without personal data."""
+    wanted = {"billing-gateway", "billing-worker", "billing-dispatcher"}
+
+    async def is_whole() -> bool:
+        return any({span.service for span in spans} >= wanted for spans in collector.traces().values())
+
+    await eventually(is_whole, "one trace of three processes", within_s=60)
+    spans = next(found for found in collector.traces().values() if {span.service for span in found} >= wanted)
+    (first,) = [span for span in spans if span.service == "billing-gateway"]
+    assert (first.name, first.parent) == ("webhook.accepted", "")
+    applied = [span for span in spans if span.name == "event.processed"]
+    assert {span.parent for span in applied} == {first.id}
+    assert {span.attributes["billing.event_id"] for span in spans} == {first.attributes["billing.event_id"]}
+    texts = [str(value) for span in collector.spans for value in span.attributes.values()]
+    assert not [text for text in texts if "@" in text or text.startswith(("cus_", "acct_"))]
 
 
 async def _posted_all(url: str, secret: str, connect_secret: str) -> None:
