@@ -75,7 +75,8 @@ def test_each_process_keeps_the_same_share_of_events() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["", "00-1-2-01", None, new_traceparent("evt_2"), f"00-{trace_id_of('evt_1')}-{'0' * 16}-01"]
+    "header",
+    ["", "00-1-2-01", None, f"00-{trace_id_of('evt_2')}-{'1' * 16}-01", f"00-{trace_id_of('evt_1')}-{'0' * 16}-01"],
 )
 def test_a_header_of_another_form_or_event_is_no_parent(header: str | None) -> None:
     assert span_id_of(header, "evt_1") is None
