@@ -16,11 +16,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import faust
 import structlog
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # aiokafka ships no types
+from faust.tables import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.transport.drivers.aiokafka import Consumer, Transport
 from faust.types import TP
@@ -106,6 +107,8 @@ class ChunkConsumer(Consumer):
         """The seeks that run now. Faust seeks at the end of a recovery, while the fetcher runs."""
         self._skipped: set[TP] = set()
         """Partitions whose records were fetched during a seek. After it they are read from where it ended."""
+        self._missed: set[TP] = set()
+        """Changelog partitions of which records were fetched while the flow was stopped, see `_return_to_missed`."""
         self._moves = 0
         """Counts changes of the read position (seek, rebalance). A chunk in delivery during a change may be lost."""
 
@@ -125,10 +128,12 @@ class ChunkConsumer(Consumer):
     async def _deliver_next(self) -> int:
         """Delivers the fetched records; returns how many of them belong to the agents' topics."""
         await self._return_to_skipped()
+        await self._return_to_missed()
         fetched, active = await self._wait_next_records(timeout=1.0)
         if not fetched or self.should_stop:
             return 0
         if not self.flow_active:
+            self._missed.update(tp for tp in fetched if not self._is_ours(tp))
             await self._seek_back()
             return 0
         for_agents: dict[TP, Sequence[Any]] = {}
@@ -155,6 +160,19 @@ class ChunkConsumer(Consumer):
             tp = self._skipped.pop()
             if tp in self.assignment() and (start := self._read_offset[tp]) is not None:
                 await self._seek(tp, start)
+
+    async def _return_to_missed(self) -> None:
+        """Reads changelog records again of which a recovery may have seen none.
+
+        Faust seeks the changelogs in a rebalance without waiting for the fetch that runs (its wait for a stopped flow
+        never waits). That fetch can take their records after the seek and end while the flow is stopped. Nothing seeks
+        again then, and the recovery would wait for them until the watchdog ends the worker.
+        """
+        recovered = cast("TableManager", self.app.tables).recovery.active_offsets
+        while self._missed and self.flow_active:
+            tp = self._missed.pop()
+            if tp in recovered and tp in self.assignment():
+                await self._seek(tp, max(recovered[tp] or 0, 0))
 
     async def _seek_back(self) -> None:
         """Seeks during a rebalance. It may fail, because Faust seeks again at the end of the rebalance."""

@@ -240,3 +240,32 @@ async def test_nothing_is_delivered_while_the_position_is_sought(tmp_path: Path)
     assert (during, consumer.chunks) == ([0], [])
     assert await consumer._deliver_next() == 30
     assert sought == [(0, 0)], "the broker's client has passed the records: it has to go back for them"
+
+
+async def test_changelog_records_that_a_stopped_flow_met_are_read_again(tmp_path: Path) -> None:
+    """A fetch of before a rebalance took them after Faust had sought them; the recovery waits for them."""
+    changelog = TP("billing.worker-seen-changelog", 7)
+    sought: list[tuple[TP, int]] = []
+
+    class Fetching(Unconnected):
+        def assignment(self) -> set[TP]:
+            return {tp(0), changelog}
+
+        async def _seek(self, partition: TP, offset: int) -> None:
+            if partition == changelog:
+                sought.append((partition, offset))
+
+        async def _wait_next_records(self, *_: Any, **__: Any) -> Any:
+            return {} if self.flow_active else {changelog: [Offset(7, 3)]}, None
+
+    consumer = await consumer_in(tmp_path, Fetching)
+    recovered: Any = consumer.app.tables
+    recovered.recovery.active_offsets[changelog] = -1
+    consumer.flow_active = False
+    await consumer._deliver_next()
+    assert sought == [], "while the flow is stopped, Faust may seek elsewhere"
+    consumer.flow_active = True
+    await consumer._deliver_next()
+    assert sought == [(changelog, 0)]
+    await consumer._deliver_next()
+    assert len(sought) == 1
