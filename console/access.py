@@ -24,7 +24,7 @@ class Action(StrEnum):
     DISCARD = "discard dead letters"
     RELEASE_BRAKE = "release the brake"
     REQUEUE = "requeue an outbox entry"
-    CHANGE_TIMER = "cancel or advance a timer"
+    FIRE_TIMER = "fire a timer"
 
 
 LEAST_ROLE: Mapping[Action, Role | None] = {
@@ -41,7 +41,7 @@ LEAST_ROLE: Mapping[Action, Role | None] = {
     Action.DISCARD: Role.OPERATOR,
     Action.RELEASE_BRAKE: Role.OPERATOR,
     Action.REQUEUE: Role.OPERATOR,
-    Action.CHANGE_TIMER: Role.OPERATOR,
+    Action.FIRE_TIMER: Role.OPERATOR,
 }
 
 READS = frozenset({Action.SEE, Action.SEE_MONEY, Action.SEE_SETTINGS, Action.SEE_AUDIT, Action.LOAD_ASSET})

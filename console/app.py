@@ -20,6 +20,7 @@ from console.pages import checks, customers, dead, events, lag, money, outboxes,
 from console.reads import Reads
 from console.reveals import Reveals
 from console.web import CONSOLE, Answer, Console, Context, Route, get
+from gateway.clients import Clients, networks
 from schemas.console_settings import Role
 from schemas.http_server import hide_versions
 from schemas.settings import Config, InvalidSettings, Settings
@@ -79,6 +80,8 @@ def create_console(settings: Settings, config: Config, *, clock: Callable[[], da
     url = settings.database_url
     reads, actions = Reads(url), Actions(url)
     base = settings.console_public_url or f"http://{settings.console_host}:{settings.console_port}"
+    # A proxy that may name the person may name the person's address, too.
+    of_proxy = config.console.proxy.networks if config.console.proxy is not None else ()
     return Console(
         settings=settings,
         config=config,
@@ -91,6 +94,7 @@ def create_console(settings: Settings, config: Config, *, clock: Callable[[], da
         jobs=ReplayJobs(settings, actions.records),
         live=Live(reads, clock),
         lag=Lag(settings),
+        clients=Clients(networks([*config.trusted_proxies, *of_proxy], "BILLING_CONFIG: trusted_proxies")),
         clock=clock,
     )
 

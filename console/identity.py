@@ -53,6 +53,10 @@ class SignIn:
     def has_users(self) -> bool:
         return bool(self._config.users)
 
+    def is_user(self, name: str) -> bool:
+        """Returns whether the config has a user of this name."""
+        return name in self._config.users
+
     async def with_link(self, token: str) -> str | None:
         """Uses up a link and returns a session's token, None if the link is not valid. Raises StoreUnavailable."""
         found = await self._sessions.use_link(token)
@@ -61,14 +65,14 @@ class SignIn:
     async def with_password(self, name: str, password: str, *, peer: str) -> str | None:
         """Returns a session's token, None if name or password is wrong. Raises StoreUnavailable, TooManyTries.
 
-        An unknown name takes as long as a wrong password.
+        An unknown name takes as long as a wrong password. A password longer than any is not counted as a try.
         """
+        if len(password) > passwords.MOST_CHARACTERS:
+            return None
         user = self._config.users.get(name)
         hashed = user.password.get_secret_value() if user is not None else _no_one()
         async with self._tries.reserved(peer, name):
-            is_right = len(password) <= passwords.MOST_CHARACTERS and await asyncio.to_thread(
-                passwords.matches, password, hashed
-            )
+            is_right = await asyncio.to_thread(passwords.matches, password, hashed)
         if user is None or not is_right:
             return None
         self._tries.forget(peer, name)

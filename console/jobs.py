@@ -133,8 +133,11 @@ class ReplayRun:
     async def work(self) -> None:
         """Works until the job ends. An outage makes it wait, with the reason on its page."""
         rate: RateLimit | None = None
+        has_begun = False
         while (job := await self._when_up()) is not None:
-            self._counts = dict(job.result)
+            if not has_begun:
+                # Afterwards this run knows more than the table: a chunk is counted before Postgres takes its counts.
+                self._counts, has_begun = dict(job.result), True
             try:
                 if job.wanted == "stop":
                     await self.end("stopped")

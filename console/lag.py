@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from eventlog.lag import GroupPositions
+from eventlog.lag import GroupPosition, GroupPositions
 from eventlog.lookup import RecordLookup
 from schemas.errors import LogUnavailable
 from schemas.settings import Settings
@@ -119,15 +119,19 @@ class Lag:
             raise LogUnavailable("no broker answers, or the group's coordinator is starting")
         if self._records is None:
             self._records = RecordLookup(settings.kafka, settings.events_topic)
-        found = []
-        for partition, position in sorted(positions.items()):
-            seconds: float | None = 0.0
-            if position.lag > 0:
-                message = self._records.read(partition, position.committed)
-                at = message.timestamp()[1] if message is not None else 0
-                seconds = max(time.time() - at / 1000, 0.0) if at else None
-            found.append(Behind(partition, position.committed, position.end, seconds))
-        return found
+        try:
+            return [self._behind(self._records, *one) for one in sorted(positions.items())]
+        finally:
+            self._records.rest()
+
+    @staticmethod
+    def _behind(records: RecordLookup, partition: int, position: GroupPosition) -> Behind:
+        seconds: float | None = 0.0
+        if position.lag > 0:
+            message = records.read(partition, position.committed)
+            at = message.timestamp()[1] if message is not None else 0
+            seconds = max(time.time() - at / 1000, 0.0) if at else None
+        return Behind(partition, position.committed, position.end, seconds)
 
 
 def _retrieved(reading: asyncio.Task[list[Behind]]) -> None:

@@ -1,51 +1,93 @@
-"""Limits guesses of passwords: ten wrong ones a minute by peer and name, two hashes at once, and a short queue.
+"""Limits guesses of passwords, by peer and name and by peer, and how many are checked at once.
 
-A try is reserved before the first wait, so that many requests at once are not more than many in turn. Wrong tries lock
-out no one else: other addresses and other names have their own count, and a peer has only a part of the queue.
+A try is reserved before the first wait, so that many requests at once are not more than many in turn. Ten wrong tries a
+minute lock one name from one peer, and thirty lock the peer, whatever the names. They lock out no one else: other peers
+have their own counts, and a peer has only a part of the queue.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
 
 from schemas.errors import BillingError
 
-MOST_WRONG, WITHIN_S = 10, 60.0
+MOST_WRONG, MOST_WRONG_OF_A_PEER, WITHIN_S = 10, 30, 60.0
 HASHES_AT_ONCE = 2
 MOST_WAITING, MOST_OF_A_PEER = 32, 8
-_MOST_KEPT = 10_000
+MOST_KEPT = 10_000
+
+
+Key = TypeVar("Key")
 
 
 class TooManyTries(BillingError):
     """Too many passwords were wrong lately, or are being checked now."""
 
 
+class Recent(Generic[Key]):
+    """The times of the last minute by key, for at most MOST_KEPT keys: beyond, the oldest are dropped.
+
+    The key with the newest time is the last one, so what has expired is at the front.
+    """
+
+    def __init__(self) -> None:
+        self._times: OrderedDict[Key, deque[float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def count(self, key: Key, now: float) -> int:
+        """Returns how many times of the key are of the last minute."""
+        times = self._times.get(key, deque())
+        while times and times[0] <= now - WITHIN_S:
+            times.popleft()
+        return len(times)
+
+    def add(self, key: Key, now: float) -> None:
+        """Adds a time, and drops what has expired."""
+        self._times.setdefault(key, deque()).append(now)
+        self._times.move_to_end(key)
+        while len(self._times) > MOST_KEPT or self._is_over(next(iter(self._times)), now):
+            self._times.popitem(last=False)
+
+    def take_back(self, key: Key) -> None:
+        """Removes the newest time of the key."""
+        if times := self._times.get(key):
+            times.pop()
+
+    def _is_over(self, key: Key, now: float) -> bool:
+        times = self._times[key]
+        return not times or times[-1] <= now - WITHIN_S
+
+
 class Tries:
-    """Counts tries by peer and name. `clock` returns seconds that never go back."""
+    """Counts tries. `clock` returns seconds that never go back."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._counted: dict[tuple[str, str], list[float]] = {}
+        self._by_name = Recent[tuple[str, str]]()
+        self._by_peer = Recent[str]()
         self._waiting: Counter[str] = Counter()
         self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)
 
     @asynccontextmanager
     async def reserved(self, peer: str, name: str) -> AsyncIterator[None]:
         """Counts a try, and waits until a hash may be computed. Raises TooManyTries, at once."""
-        now, key = self._clock(), (peer, name)
-        self._counted = {
-            each: recent
-            for each, times in self._counted.items()
-            if (recent := [at for at in times if at > now - WITHIN_S])
-        }
-        is_full = self._waiting.total() >= MOST_WAITING or self._waiting[peer] >= MOST_OF_A_PEER
-        if is_full or len(self._counted.get(key, ())) >= MOST_WRONG or len(self._counted) >= _MOST_KEPT:
+        now = self._clock()
+        if (
+            self._waiting.total() >= MOST_WAITING
+            or self._waiting[peer] >= MOST_OF_A_PEER
+            or self._by_name.count((peer, name), now) >= MOST_WRONG
+            or self._by_peer.count(peer, now) >= MOST_WRONG_OF_A_PEER
+        ):
             raise TooManyTries
-        self._counted.setdefault(key, []).append(now)
+        self._by_name.add((peer, name), now)
+        self._by_peer.add(peer, now)
         self._waiting[peer] += 1
         try:
             async with self._hashing:
@@ -56,5 +98,5 @@ class Tries:
 
     def forget(self, peer: str, name: str) -> None:
         """Takes back the newest try: its password was right."""
-        if times := self._counted.get((peer, name)):
-            times.pop()
+        self._by_name.take_back((peer, name))
+        self._by_peer.take_back(peer)

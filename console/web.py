@@ -20,6 +20,7 @@ from console.lag import Lag
 from console.live import Live
 from console.reads import Reads
 from console.reveals import Reveals, page_of
+from gateway.clients import Clients
 from schemas.settings import Config, Settings
 from sinks.postgres.audit_log import AuditEntry
 
@@ -39,6 +40,7 @@ class Console:
     jobs: ReplayJobs
     live: Live
     lag: Lag
+    clients: Clients
     clock: Callable[[], datetime]
     rehearsing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     """Rehearsals read Kafka and keep rows in memory: one at a time."""
@@ -75,6 +77,11 @@ class Context:
         """The parameters of the URL without empty ones."""
         return {name: value for name, value in self.request.query.items() if value}
 
+    @property
+    def peer(self) -> str | None:
+        """The address of the person's machine; the proxy's if that has written something unreadable."""
+        return self.console.clients.address_of(self.request) or self.request.remote
+
     def part(self, name: str) -> str:
         """Returns a part of the path, such as the id of an event."""
         return self.request.match_info[name]
@@ -90,7 +97,7 @@ class Context:
             target=target,
             filter=filter or {},
             reason=reason or None,
-            peer=self.request.remote,
+            peer=self.peer,
         )
 
     async def form(self) -> MultiDictProxy[Any]:

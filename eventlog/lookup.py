@@ -16,6 +16,7 @@ from schemas.record import decode_headers
 
 _TIMEOUT_S = client.TIMEOUT_S
 _POLL_S = 0.5
+_AHEAD_KB = 2048
 _SKIP = 200
 """If the wanted offset is at most this many records ahead, read forward instead of seeking."""
 
@@ -34,6 +35,8 @@ class RecordLookup:
                 "auto.offset.reset": "error",
                 # A fetch at the end of one partition delays the first one of the next by this time; by default 0.5 s.
                 "fetch.wait.max.ms": 50,
+                # Single records are read: what is fetched ahead of them is thrown away. By default 64 MB.
+                "queued.max.messages.kbytes": _AHEAD_KB,
             },
         )
         self._next: tuple[int, int] | None = None
@@ -72,6 +75,16 @@ class RecordLookup:
             if at >= offset:
                 return message if at == offset else None
         raise LogUnavailable(f"{self.topic}/{partition}/{offset} was not read within {_TIMEOUT_S:.0f} s")
+
+    @property
+    def is_fetching(self) -> bool:
+        """Whether the consumer asks the brokers for records, also between two reads."""
+        return bool(self._consumer.assignment())
+
+    def rest(self) -> None:
+        """Stops fetching until the next read. An assigned consumer at the end of its partition asks on and on."""
+        self._consumer.unassign()
+        self._next = None
 
     def find(self, event_ids: Collection[str]) -> dict[str, Message]:
         """Returns the first record of each event by the id in its headers. Reads the topic until all are found."""

@@ -20,12 +20,13 @@ from prometheus_client import Counter, Gauge
 
 from eventlog.append import EventAppender
 from eventlog.entry import Entry
+from eventlog.timer_entry import timer_entry
 from scheduler.due_timers import DueTimers, Turn, WaitingEvent
 from schemas.errors import Transient
 from schemas.record import MAX_RECORD_BYTES, Source
 from schemas.state import Timer
 from schemas.statuses import TimerStatus
-from schemas.timer import RETRY, timer_event
+from schemas.timer import RETRY
 from schemas.timing import pause
 
 log = structlog.get_logger(__name__)
@@ -171,12 +172,6 @@ def _entry(timer: Timer, waiting: dict[str, WaitingEvent], now: datetime) -> Ent
         return timer_entry(timer, now)
     event = waiting.get(timer.subject)
     return waiting_entry(event, now) if event is not None else None
-
-
-def timer_entry(timer: Timer, now: datetime) -> Entry:
-    """Returns the record of a timer's event, with the key of its customer's events."""
-    event = timer_event(timer)
-    return Entry.of(event, source=Source.TIMER, received_at=now, livemode=timer.livemode, account=timer.account)
 
 
 def waiting_entry(event: WaitingEvent, now: datetime) -> Entry | None:

@@ -23,7 +23,7 @@ class Role(IntEnum):
     FINANCE = 3
     """Sees revenue, dunning and the money behind failures."""
     OPERATOR = 4
-    """Replays and discards dead letters, releases the brake, changes timers and outboxes."""
+    """Replays and discards dead letters, releases the brake, queues outbox entries again, fires timers."""
     ADMIN = 5
     """Reads the record of all actions."""
 

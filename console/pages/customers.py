@@ -20,7 +20,7 @@ from eventlog.lookup import RecordLookup
 from schemas.record import decode_headers
 from sinks.postgres import queries
 from sinks.postgres.lists import Found, find, row, samples, stories
-from sinks.postgres.lists.past import undone
+from sinks.postgres.lists.past import not_shown, undone
 
 _SHOWN = 100
 
@@ -69,7 +69,10 @@ async def past(context: Context) -> Answer:
     at = params.time(context.query, "at")
     if at is None or at > context.console.clock():
         raise Refused("at is a past moment, such as 2026-11-27T09:14")
-    found = await context.console.reads.ask(lambda c: _at_a_moment(c, account, customer_id, at))
+    try:
+        found = await context.console.reads.ask(lambda c: _at_a_moment(c, account, customer_id, at))
+    except queries.TooManyRows as error:
+        raise Refused(str(error)) from None
     if found is None:
         raise NotFound(f"Customer {customer_id} is not known.")
     data = {"customer_id": customer_id, "account": account, "at": at, **found}
@@ -77,13 +80,13 @@ async def past(context: Context) -> Answer:
 
 
 async def _at_a_moment(connection: AsyncConnection, account: str, customer_id: str, at: datetime) -> Found | None:
-    found = await queries.customer_overview(connection, account, customer_id)
-    if found is None:
-        return None
+    present = await queries.customer_state(connection, account, customer_id)
     changes = await samples.changes_since(connection, account, customer_id, at)
+    if not changes and not any(present.values()):
+        return None
     if len(changes) == samples.MOST_CHANGES:
         raise Refused(f"Over {len(changes):,} events have changed this customer since then: choose a later moment.")
-    state = undone(queries.present_state(found), changes)
+    state = undone(present, changes)
     return {
         # As lists of rows with their table, so that a person's rows are masked.
         "tables": [
@@ -91,7 +94,8 @@ async def _at_a_moment(connection: AsyncConnection, account: str, customer_id: s
             for table, rows in state.items()
         ],
         "undone": len(changes),
-        "kept_since": await samples.first_changes_at(connection),
+        "not_shown": not_shown(present, changes),
+        "kept_since": await samples.changes_kept_since(connection, account, customer_id),
     }
 
 

@@ -118,7 +118,7 @@ async def replay(context: Context) -> Answer:
         per_second=float(rate),
         total=form.count,
         reason=form.reason,
-        peer=context.request.remote,
+        peer=context.peer,
     )
     return Redirect(path)
 
@@ -129,7 +129,7 @@ async def discard(context: Context) -> Answer:
     reason = form.reason
     if reason is None:
         raise Refused("A reason is needed: the next person will ask why these events were left out.")
-    wanted = filter_of(form.fields, failed_before=form.seen_at, limit=MOST_AT_ONCE)
+    wanted = filter_of(form.fields, failed_before=form.seen_at, limit=min(form.count, MOST_AT_ONCE))
     console, person = context.console, context.person
 
     async def work() -> Mapping[str, Any]:
@@ -146,7 +146,7 @@ async def discard(context: Context) -> Answer:
             work,
             filter=filter_to_json(wanted),
             reason=reason,
-            peer=context.request.remote,
+            peer=context.peer,
         )
     )
 
@@ -190,7 +190,9 @@ async def _form(context: Context, verb: str, title: str) -> Answer:
         **found,
         "verb": verb,
         "filter": {name: value for name, value in context.query.items() if name in _FILTERS},
-        **form_values(count, now),
+        # A replay is a job without a limit; a discard is one statement.
+        **form_values(count if verb == "replay" else min(count, MOST_AT_ONCE), now),
+        "left": 0 if verb == "replay" else max(0, count - MOST_AT_ONCE),
         "command": _command(verb, context.query),
     }
     return Page("dead_form.j2", title, data)

@@ -62,7 +62,7 @@ async def release(context: Context) -> Answer:
 
     path = await console.actions.perform(
         params.text(form, "key"), person, "release the brake", work, target=group, filter={"let_die": let_die},
-        reason=form.get("reason") or None, peer=context.request.remote,
+        reason=form.get("reason") or None, peer=context.peer,
     )  # fmt: skip
     return Redirect(path)
 

@@ -216,7 +216,7 @@ async def _requeue(context: Context, name: str, form_key: str, chosen: Chosen, *
     what = "resend a mail" if keys else f"requeue failed {name.replace('_', ' ')}"
     return await console.actions.perform(
         form_key, person, what, work, target=chosen.key or name, filter=filter_, reason=reason,
-        peer=context.request.remote,
+        peer=context.peer,
     )  # fmt: skip
 
 

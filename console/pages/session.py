@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import structlog
 from aiohttp import web
 
-from console import render
+from console import passwords, render
 from console.access import Action
 from console.assets import FOREVER
 from console.errors import NotFound, Refused
@@ -15,6 +16,8 @@ from console.reveals import page_of
 from console.tries import TooManyTries
 from console.web import Answer, Context, Redirect, get, post
 from sinks.postgres.audit_log import AuditEntry, Outcome
+
+log = structlog.get_logger(__name__)
 
 _WRONG = "Name or password is wrong."
 
@@ -37,16 +40,20 @@ async def sign_in(context: Context) -> Answer:
     """Signs in with name and password."""
     form = await context.form()
     name, password = str(form.get("name", "")), str(form.get("password", ""))
-    if not context.console.sign_in.has_users or len(name) > MOST_CHARACTERS:
+    is_too_long = len(name) > MOST_CHARACTERS or len(password) > passwords.MOST_CHARACTERS
+    if not context.console.sign_in.has_users or is_too_long:
         return _form(context, _WRONG, 403)
     try:
-        session = await context.console.sign_in.with_password(name, password, peer=context.request.remote or "")
+        session = await context.console.sign_in.with_password(name, password, peer=context.peer or "")
     except TooManyTries:
         return _form(context, "Too many wrong passwords. Try again in a minute.", 429)
     except FAILURES as error:
         return render.bare(context.console, "away.j2", status=503, reason=str(error))
     if session is None:
-        await _record(context, Person(name, context.person.role), "sign-in", Outcome.REFUSED)
+        if context.console.sign_in.is_user(name):  # a name that is no user's may be anything, in any number
+            await _record(context, Person(name, context.person.role), "sign-in", Outcome.REFUSED)
+        else:
+            log.warning("console.unknown_name", action="console.unknown_name", peer=context.peer)
         return _form(context, _WRONG, 403)
     return await _begun(context, session, own_path(str(form.get("next", "/"))))
 
@@ -131,7 +138,7 @@ async def _record(context: Context, person: Person, action: str, outcome: Outcom
             action=f"console.{action}",
             target=target,
             outcome=outcome,
-            peer=context.request.remote,
+            peer=context.peer,
         )
     )
 

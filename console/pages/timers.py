@@ -1,4 +1,4 @@
-"""Timers: a calendar of the next 14 days by kind, the list, and forms that cancel, fire or move one."""
+"""Timers: a calendar of the next 14 days by kind, the list, and a form that fires one before its time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from console.access import Action
 from console.errors import NotFound, Refused
 from console.reads import panels
 from console.web import Answer, Context, Page, Redirect, get, post
+from eventlog.append import EventAppender
+from eventlog.timer_entry import timer_entry
+from schemas.state import Timer
 from sinks.postgres.lists import Found, outboxes
-from sinks.postgres.timer_changes import TimerChanges
+from sinks.postgres.timer_changes import FIRED_EARLY, TimerChanges, why_not
 
 DAYS = 14
 
@@ -50,54 +53,56 @@ async def page(context: Context) -> Answer:
         "names": names,
         "kinds": kinds,
         "timers": timers,
+        "fired_early": sorted(FIRED_EARLY),
         "next": params.place_text(*more) if more else None,
     }
     return Page("timers.j2", "Timers", data)
 
 
-async def change_form(context: Context) -> Answer:
-    """Shows one pending timer with what can be done to it."""
+async def fire_form(context: Context) -> Answer:
+    """Shows one pending timer that can be fired before its time."""
     key = params.text(context.query, "timer")
     found = await context.console.reads.ask(lambda c: outboxes.timer(c, key))
     if found is None or found["status"] != "pending":
         raise NotFound(f"No timer {key} is pending.")
-    data = {"timer": found, "seen_due": found["due_at"].isoformat(), "key": secrets.token_urlsafe(16), "what": _WHAT}
-    return Page("timer_form.j2", "Change a timer", data)
+    if reason := why_not(found["kind"]):
+        raise Refused(reason)
+    data = {"timer": found, "seen_due": found["due_at"].isoformat(), "key": secrets.token_urlsafe(16)}
+    return Page("timer_form.j2", "Fire a timer", data)
 
 
-async def change(context: Context) -> Answer:
-    """Cancels, fires or moves a timer that is as the form showed it."""
+async def fire(context: Context) -> Answer:
+    """Fires a timer that is as the form showed it."""
     form = {name: str(value) for name, value in (await context.form()).items()}
-    console, what = context.console, params.text(form, "what")
-    key, seen_due, to = params.text(form, "timer"), params.time(form, "seen_due"), params.time(form, "to")
+    key, seen_due = params.text(form, "timer"), params.time(form, "seen_due")
     reason = params.text(form, "reason") or None
-    if what not in _WHAT or not key or seen_due is None:
+    if not key or seen_due is None:
         raise Refused("The form is incomplete: open it again.")
-    if what == "move" and (to is None or to <= console.clock()):
-        raise Refused("A timer is moved to a time in the future; `fire now` does not wait.")
-    chosen = {"was_due": seen_due.isoformat()} | ({"due": to.isoformat()} if what == "move" and to else {})
+    console, chosen = context.console, {"was_due": seen_due.isoformat()}
+
+    async def append(timer: Timer) -> None:
+        settings = console.settings
+        event_log = EventAppender(settings.kafka, settings.events_topic, client_id="billing-console")
+        try:
+            await event_log.append([timer_entry(timer, console.clock())])
+        finally:
+            event_log.close()
 
     async def work() -> Mapping[str, Any]:
         changes = TimerChanges(console.settings.database_url, application="billing-console")
-        entry = context.entry(f"timer.{what}", target=key, filter=chosen, reason=reason)
-        if what == "cancel":
-            is_changed = await changes.cancel(key, seen_due, entry)
-        else:
-            is_changed = await changes.move(key, seen_due, to if what == "move" else None, entry)
-        return {"changed": int(is_changed), "skipped": int(not is_changed)}
+        entry = context.entry("timer.fire", target=key, filter=chosen, reason=reason)
+        is_fired = await changes.fire(key, seen_due, entry, append)
+        return {"changed": int(is_fired), "skipped": int(not is_fired)}
 
     path = await console.actions.perform(
-        form.get("key", ""), context.person, f"{what} a timer", work, target=key, filter=chosen, reason=reason,
-        peer=context.request.remote,
+        form.get("key", ""), context.person, "fire a timer", work, target=key, filter=chosen, reason=reason,
+        peer=context.peer,
     )  # fmt: skip
     return Redirect(path)
 
 
-_WHAT = {"fire": "Fire now", "move": "Move", "cancel": "Cancel the timer"}
-"""What a form does with a timer, and the text of its button."""
-
 ROUTES = [
     get("/timers", page),
-    get("/timers/change", change_form, Action.CHANGE_TIMER),
-    post("/timers/change", change, Action.CHANGE_TIMER),
+    get("/timers/fire", fire_form, Action.FIRE_TIMER),
+    post("/timers/fire", fire, Action.FIRE_TIMER),
 ]

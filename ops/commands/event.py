@@ -28,8 +28,8 @@ from ops.runtime.printable import to_json
 from schemas.database_settings import DatabaseSettings
 from schemas.timer import RETRY
 from sinks.postgres import queries
-from sinks.postgres.lists.past import undone
-from sinks.postgres.lists.samples import MOST_CHANGES, changes_since, first_changes_at
+from sinks.postgres.lists.past import not_shown, undone
+from sinks.postgres.lists.samples import MOST_CHANGES, changes_kept_since, changes_since
 from sinks.postgres.lists.stories import access_chain, not_done
 from sinks.postgres.outboxes import OUTBOXES
 from sinks.postgres.pool import reading
@@ -130,21 +130,25 @@ def _show_past(settings: DatabaseSettings, found: Found, at: str, *, as_json: bo
         refuse("customer", problem)
     row = next(part for name in ("customer", "organization") if (part := found[name]) is not None)
 
-    async def ask() -> tuple[list[Found], datetime | None]:
+    async def ask() -> tuple[dict[str, dict[str, Found]], list[Found], datetime | None]:
+        of = row["account"], row["customer_id"]
         async with reading(settings.database_url) as connection:
-            changes = await changes_since(connection, row["account"], row["customer_id"], moment)
-            return changes, await first_changes_at(connection)
+            present = await queries.customer_state(connection, *of)
+            return present, await changes_since(connection, *of, moment), await changes_kept_since(connection, *of)
 
-    changes, known_since = run_or_exit("customer", ask)
+    present, changes, kept_since = run_or_exit("customer", ask, no=(queries.TooManyRows,))
     if len(changes) == MOST_CHANGES:
         fail("customer", f"over {MOST_CHANGES} events have changed this customer since then: choose a later moment")
-    state = undone(queries.present_state(found), changes)
+    state, hidden = undone(present, changes), not_shown(present, changes)
     if as_json:
-        say_json({"at": moment, "undone": len(changes), "kept_since": known_since, "state": state})
+        shown_state = {"at": moment, "undone": len(changes), "kept_since": kept_since, "not_shown": hidden}
+        say_json(shown_state | {"state": state})
         return
     say(f"at {moment:%F %T} UTC, before {len(changes)} events")
-    if known_since is None or moment < known_since:
-        note("what events changed is not kept since then: older changes are not undone")
+    if hidden:
+        note(f"later events also changed {', '.join(hidden)}, which are not shown here")
+    if kept_since is not None and moment < kept_since:
+        note(f"what events changed until {kept_since:%F %T} UTC is not kept: those changes are not undone")
     for table, rows in state.items():
         for key, fields in rows.items():
             say()

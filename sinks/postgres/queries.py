@@ -8,6 +8,7 @@ from sqlalchemy import Select, String, Table, and_, column, func, or_, select
 from sqlalchemy import table as table_of
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from schemas.errors import BillingError
 from schemas.state import Organization
 from sinks.postgres import tables
 from sinks.postgres.lists.past import keyed
@@ -16,7 +17,21 @@ from sinks.postgres.outboxes import OUTBOXES
 MOST = 20
 """Maximum number of rows of each kind in an overview."""
 
+MOST_OF_A_STATE = 5_000
+"""Maximum number of rows of each table of which a past state is made."""
+
+_STATE = (
+    *(tables.customers, tables.organizations, tables.subscriptions, tables.payments, tables.payment_methods),
+    tables.timers,
+)
+"""The tables whose rows name their customer."""
+
 Found = dict[str, Any]
+
+
+class TooManyRows(BillingError):
+    """A customer has more rows than are loaded at once."""
+
 
 _ACCESS = table_of(
     "access", *map(column, ("account", "customer_id", "plan", "has_access", "reason", "changes_at")), schema="billing"
@@ -155,20 +170,18 @@ async def customer_overview(
     return found | {"totals": totals}
 
 
-def present_state(found: Found) -> dict[str, dict[str, Found]]:
-    """Returns the rows of a customer_overview by table and key, as the ledger names them (schemas/changes.py)."""
+async def customer_state(connection: AsyncConnection, account: str, customer_id: str) -> dict[str, dict[str, Found]]:
+    """Returns all of a customer's rows by table and key, as the ledger names them (schemas/changes.py).
+
+    Raises TooManyRows.
+    """
     state: dict[str, dict[str, Found]] = {}
-    parts = {
-        tables.customers: [found["customer"]],
-        tables.organizations: [found["organization"]],
-        tables.subscriptions: found["subscriptions"],
-        tables.payments: found["payments"],
-        tables.payment_methods: found["payment_methods"],
-        tables.timers: found["timers"],
-    }
-    for table, rows in parts.items():
-        key = [column.name for column in table.primary_key]
-        state |= keyed(str(table.name), key, [row for row in rows if row is not None])
+    for table in _STATE:
+        of_customer = and_(table.c.account == account, table.c.customer_id == customer_id)
+        rows = await _all(connection, select(table).where(of_customer).limit(MOST_OF_A_STATE + 1))
+        if len(rows) > MOST_OF_A_STATE:
+            raise TooManyRows(f"{customer_id} has over {MOST_OF_A_STATE:,} {table.name}: too many for a past state")
+        state |= keyed(str(table.name), [column.name for column in table.primary_key], rows)
     return state
 
 

@@ -1,22 +1,55 @@
-"""Moves, fires and cancels single timers for operators, each in one transaction with its row of the audit log.
+"""Fires single timers for operators before their time, with a row of the audit log.
+
+A timer's event goes on the log as the scheduler would append it at the timer's time: with that time and the same id.
+So its rule decides as at that time, a second append is dropped, and a rebuild finds the event on the log. A change of
+the row alone, such as another time, would not be on the log, and a rebuild would undo it.
 
 A change names the time at which the timer was due when the operator saw it. If the worker has moved or ended the timer
-since, or the scheduler has fired it, nothing is changed. A later event that sets the timer again has the last word.
+since, or the scheduler has fired it, nothing is changed.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import fields, replace
 from datetime import datetime
 
 from pydantic import SecretStr
 from sqlalchemy import func, select, update
 
+from schemas.state import Timer
+from schemas.statuses import TimerStatus
+from schemas.timer import RETRY
 from sinks.postgres.audit_log import AuditEntry, record_in
 from sinks.postgres.failures import classified
 from sinks.postgres.outboxes import TIMERS_CHANNEL
 from sinks.postgres.pool import SessionTimeouts, make_engine
 from sinks.postgres.tables import timers
+
+FIRED_EARLY = frozenset(
+    {
+        RETRY,
+        *("card-expiring", "dispute-due", "dispute-link", "dunning-reminder", "method-detached", "trial-reminder"),
+        "win-back",
+    }
+)
+"""The kinds of timers that an operator may fire before their time."""
+
+NOT_FIRED_EARLY: Mapping[str, str] = {
+    "access-ends": "Access ends when the stored grace time ends, so its notification is sent then.",
+    "erase": "`billing erase` erases a customer before this time.",
+}
+"""Why a timer of another kind fires only at its time."""
+
+Append = Callable[[Timer], Awaitable[None]]
+"""Appends the timer's event to the log. Raises LogUnavailable."""
+
+
+def why_not(kind: str) -> str | None:
+    """Returns why an operator may not fire a timer of this kind, None if it may be fired."""
+    if kind in FIRED_EARLY:
+        return None
+    return NOT_FIRED_EARLY.get(kind, f"Timers of kind {kind} fire only at their time.")
 
 
 class TimerChanges:
@@ -26,20 +59,30 @@ class TimerChanges:
         bounds = SessionTimeouts(statement_s=10.0, lock_s=3.0, idle_in_transaction_s=10.0)
         self._engine = make_engine(url, application=application, bounds=bounds)
 
-    async def cancel(self, key: str, seen_due: datetime, entry: AuditEntry) -> bool:
-        """Cancels the timer. Returns False if it is not pending or not due at `seen_due` any more."""
-        return await self._change(key, seen_due, entry, status="cancelled")
+    async def fire(self, key: str, seen_due: datetime, entry: AuditEntry, append: Append) -> bool:
+        """Fires the timer. Returns False if it is not pending, not due at `seen_due` any more, or of another kind.
 
-    async def move(self, key: str, seen_due: datetime, to: datetime | None, entry: AuditEntry) -> bool:
-        """Makes the timer due at another time, None for now by Postgres' clock. Returns False as `cancel` does."""
-        return await self._change(key, seen_due, entry, due_at=func.now() if to is None else to)
-
-    async def _change(self, key: str, seen_due: datetime, entry: AuditEntry, **values: object) -> bool:
+        The timer of a waiting event is made due, and the scheduler appends the waiting event. Raises LogUnavailable.
+        """
         c = timers.c
-        is_as_seen = (c.timer_key == key) & (c.status == "pending") & (c.due_at == seen_due)
+        is_as_seen = (
+            (c.timer_key == key) & (c.status == "pending") & (c.due_at == seen_due) & c.kind.in_(sorted(FIRED_EARLY))
+        )
+        query = select(*(c[one.name] for one in fields(Timer))).where(is_as_seen)
         with classified():
             async with self._engine.begin() as connection:
-                if not (await connection.execute(update(timers).where(is_as_seen).values(values))).rowcount:
+                found = (await connection.execute(query)).mappings().one_or_none()
+        if found is None:
+            return False
+        timer = Timer(**{str(name): value for name, value in found.items()})
+        if timer.kind != RETRY:
+            # No row is locked while Kafka is waited for. The worker may end the timer before it is marked here.
+            await append(timer)
+        change = {"due_at": func.now()} if timer.kind == RETRY else {"status": TimerStatus.FIRED}
+        with classified():
+            async with self._engine.begin() as connection:
+                changed = (await connection.execute(update(timers).where(is_as_seen).values(change))).rowcount
+                if timer.kind == RETRY and not changed:
                     return False
                 await connection.execute(select(func.pg_notify(TIMERS_CHANNEL, "")))
                 await record_in(connection, replace(entry, count=1))

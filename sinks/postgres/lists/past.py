@@ -17,12 +17,21 @@ State = dict[str, dict[str, dict[str, Any]]]
 
 
 def undone(present: Mapping[str, Mapping[str, Mapping[str, Any]]], newest_first: Iterable[Mapping[str, Any]]) -> State:
-    """Returns the state before the events with these `changes`. `present` is not changed."""
+    """Returns the state before the events with these `changes`. `present` is not changed.
+
+    Only rows of the tables in `present` are undone: of another table the fields that did not change are not known.
+    """
     state: State = {table: {key: dict(fields) for key, fields in rows.items()} for table, rows in present.items()}
     for event in newest_first:
         for change in reversed(event["changes"]):
-            _undo(state.setdefault(change["table"], {}), change)
+            if change["table"] in state:
+                _undo(state[change["table"]], change)
     return {table: rows for table, rows in state.items() if rows}
+
+
+def not_shown(present: Mapping[str, object], changes: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns the tables that the events changed and that are not in `present`, in order of their names."""
+    return sorted({change["table"] for event in changes for change in event["changes"]} - present.keys())
 
 
 def _undo(rows: dict[str, dict[str, Any]], change: Mapping[str, Any]) -> None:
@@ -30,7 +39,11 @@ def _undo(rows: dict[str, dict[str, Any]], change: Mapping[str, Any]) -> None:
     if change["did"] == "created":
         rows.pop(key, None)
         return
-    row = rows.setdefault(key, {})
+    if change["did"] == "removed":
+        rows[key] = {}
+    row = rows.get(key)
+    if row is None:  # it was deleted without an event, such as by pruning
+        return
     for name, value in before.items():
         column, _, part = name.partition(".")
         holder = row.get(column)

@@ -40,11 +40,15 @@ async def changes_since(connection: AsyncConnection, account: str, customer_id: 
     )
 
 
-async def first_changes_at(connection: AsyncConnection) -> datetime | None:
-    """Returns since when the ledger keeps what events changed: the state before is not known. None: nothing yet."""
+async def changes_kept_since(connection: AsyncConnection, account: str, customer_id: str) -> datetime | None:
+    """Returns the newest moment (UTC) at which an event changed this customer whose changes were pruned or erased.
+
+    Only later states can be known in full. None: no changes were lost.
+    """
     found = await row(
         connection,
-        """SELECT applied_at FROM (SELECT applied_at, changes FROM billing.events WHERE applied_at IS NOT NULL
-            ORDER BY applied_at, event_id LIMIT 1) oldest WHERE changes IS NOT NULL""",
+        """SELECT max(applied_at) AS since FROM billing.events WHERE account = :account AND customer_id = :customer
+          AND (payload_pruned_at IS NOT NULL OR (payload IS NULL AND outcome = 'applied'))""",
+        {"account": account, "customer": customer_id},
     )
-    return found["applied_at"] if found is not None else None
+    return found["since"] if found is not None else None

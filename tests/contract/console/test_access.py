@@ -128,12 +128,37 @@ async def test_users_sign_in_with_their_password(settings: Settings, database: S
         for _ in range(9):
             assert (await anyone.post("/sign-in", {"name": "grace", "password": "wrong"})).status == 403
         assert (await anyone.post("/sign-in", form)).status == 429
+        for _ in range(40):
+            assert (await anyone.post("/sign-in", {"name": "ada", "password": "w" * 2000})).status == 403
         assert (await anyone.post("/sign-in", {"name": "mallory", "password": "wrong"})).status == 403
     async with serving(settings) as later:  # the user was removed from the config
         removed = Browser(later.client, later.console, {later.console.cookie: cookie})
         assert (await removed.get("/events")).status == 303
     refused = await ask(database, "SELECT count(*) FROM billing.audit_log WHERE outcome = 'refused'")
-    assert refused == 12
+    assert refused == 10, "of the user; other names leave no rows"
+
+
+@pytest.mark.parametrize(("trusted", "seen"), [((), "127.0.0.1"), (("127.0.0.0/8",), "203.0.113.7")])
+async def test_tries_and_records_are_of_the_address_behind_a_trusted_proxy(
+    settings: Settings, database: SecretStr, trusted: tuple[str, ...], seen: str
+) -> None:
+    user = ConsoleUser(password=SecretStr(passwords.hash_of("correct horse battery")), role=Role.SUPPORT)
+    config = Config(console=ConsoleConfig(users={"grace": user}), trusted_proxies=trusted)
+    async with serving(settings, config) as anyone:
+        for _ in range(10):
+            await anyone.post("/sign-in", {"name": "grace", "password": "wrong"}, _from("203.0.113.7"))
+        form = {"name": "grace", "password": "correct horse battery"}
+        assert (await anyone.post("/sign-in", form, _from("203.0.113.7"))).status == 429
+        elsewhere = (await anyone.post("/sign-in", form, _from("203.0.113.8"))).status
+        assert elsewhere == (303 if trusted else 429)
+    peers = await ask(
+        database, "SELECT string_agg(DISTINCT peer, ' ') FROM billing.audit_log WHERE outcome = 'refused'"
+    )
+    assert peers == seen
+
+
+def _from(address: str) -> dict[str, str]:
+    return {**SAME_ORIGIN, "X-Forwarded-For": address}
 
 
 async def test_a_proxy_names_the_person_only_from_its_networks(settings: Settings) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
+import pytest
 from pydantic import SecretStr
 
+from console.pages import dead
 from schemas.console_settings import Role
+from schemas.state import Timer
+from schemas.timer import timer_event
 from schemas.timing import utc_now
 from sinks.postgres.brakes import Brakes
 from sinks.postgres.rows import Flush
@@ -183,33 +188,81 @@ async def test_exactly_what_the_form_counted_is_queued_again(
     assert await ask(database, left) == "m000 m001 m002"
 
 
-async def test_a_timer_is_moved_fired_and_cancelled_as_the_form_showed_it(
-    anyone: Browser, store: Store, database: SecretStr
-) -> None:
+async def test_a_timer_that_is_fired_early_is_the_event_of_its_time(rig: ReplayKit) -> None:
+    """Its row keeps its time, so the rule finds it due, a rebuild does the same, and a second append is dropped."""
     due = utc_now() + timedelta(days=3)
-    insert = """INSERT INTO billing.timers (timer_key, account, customer_id, kind, subject, due_at, status, event_id)
-        VALUES ('reminder::in_1', '', 'cus_1', 'reminder', 'in_1', '{}', 'pending', 'evt_1') RETURNING 1"""
-    await ask(database, insert.format(due.isoformat()))
-    operator = await anyone.signed_in(Role.OPERATOR)
-    path = "/timers/change?timer=reminder::in_1"
-    assert "/timers/change?timer=" in await operator.page("/timers")
-    form = fields_of(await operator.page(path))
-    later = (due + timedelta(days=2)).replace(microsecond=0)
-    move = form | {"what": "move", "to": later.isoformat(), "reason": "they asked"}
-    assert (await operator.post("/timers/change", move | {"to": "2020-01-01"})).status == 400
-    assert (await operator.post("/timers/change", move | {"what": "delete"})).status == 400
-    done = (await operator.post("/timers/change", move)).headers["Location"]
-    assert (await operator.json(done))["job"]["result"] == {"changed": 1, "skipped": 0}
-    assert await ask(database, "SELECT due_at FROM billing.timers") == later
+    await _start_timer(rig, "win-back", due)
+    async with serving(rig.settings) as anyone:
+        operator = await anyone.signed_in(Role.OPERATOR)
+        assert "/timers/fire?timer=win-back" in await operator.page("/timers")
+        form = fields_of(await operator.page("/timers/fire?timer=win-back::x_1")) | {"reason": "they asked"}
+        late = form | {"seen_due": (due - timedelta(days=1)).isoformat(), "key": "k" * 20}
+        done = (await operator.post("/timers/fire", late)).headers["Location"]
+        assert (await operator.json(done))["job"]["result"] == {"changed": 0, "skipped": 1}
+        done = (await operator.post("/timers/fire", form)).headers["Location"]
+        assert (await operator.json(done))["job"]["result"] == {"changed": 1, "skipped": 0}
+        assert (await operator.get("/timers/fire?timer=win-back::x_1")).status == 404
+        again = form | {"key": "l" * 20}
+        done = (await operator.post("/timers/fire", again)).headers["Location"]
+        assert (await operator.json(done))["job"]["result"] == {"changed": 0, "skipped": 1}
+    (record,) = await asyncio.to_thread(rig.records)
+    timer = Timer(
+        timer_key="win-back::x_1", account="", customer_id="cus_1", kind="win-back", subject="x_1", due_at=due
+    )
+    assert orjson.loads(record.value or b"") == timer_event(timer)
+    assert await rig.rows("SELECT status, due_at FROM billing.timers") == [{"status": "fired", "due_at": due}]
+    (logged,) = await rig.rows("SELECT target, count FROM billing.audit_log WHERE action = 'console.timer.fire'")
+    assert logged == {"target": "win-back::x_1", "count": 1}
 
-    old = form | {"what": "cancel", "key": "k" * 20}  # another form that was opened before the move
-    done = (await operator.post("/timers/change", old)).headers["Location"]
-    assert (await operator.json(done))["job"]["result"] == {"changed": 0, "skipped": 1}
-    fire = fields_of(await operator.page(path)) | {"what": "fire"}
-    await operator.post("/timers/change", fire)
-    assert await ask(database, "SELECT due_at <= now() FROM billing.timers")
-    await operator.post("/timers/change", fields_of(await operator.page(path)) | {"what": "cancel"})
-    assert await ask(database, "SELECT status FROM billing.timers") == "cancelled"
-    assert (await operator.get(path)).status == 404
-    logged = "SELECT string_agg(action, ' ' ORDER BY entry_id) FROM billing.audit_log WHERE action LIKE '%timer%'"
-    assert await ask(database, logged) == "console.timer.move console.timer.fire console.timer.cancel"
+
+@pytest.mark.parametrize("kind", ["access-ends", "erase", "unknown"])
+async def test_a_timer_that_acts_only_at_its_time_is_not_fired(rig: ReplayKit, kind: str) -> None:
+    due = utc_now() + timedelta(days=3)
+    await _start_timer(rig, kind, due)
+    async with serving(rig.settings) as anyone:
+        operator = await anyone.signed_in(Role.OPERATOR)
+        assert "/timers/fire" not in await operator.page("/timers")
+        assert (await operator.get(f"/timers/fire?timer={kind}::x_1")).status == 400
+        form = {"timer": f"{kind}::x_1", "seen_due": due.isoformat(), "key": "k" * 20}
+        done = (await operator.post("/timers/fire", form)).headers["Location"]
+        assert (await operator.json(done))["job"]["result"] == {"changed": 0, "skipped": 1}
+    assert await asyncio.to_thread(rig.records) == []
+    assert await rig.rows("SELECT status, due_at FROM billing.timers") == [{"status": "pending", "due_at": due}]
+
+
+async def test_the_timer_of_a_waiting_event_is_left_to_the_scheduler(rig: ReplayKit) -> None:
+    await _start_timer(rig, "retry", utc_now() + timedelta(days=3))
+    async with serving(rig.settings) as anyone:
+        operator = await anyone.signed_in(Role.OPERATOR)
+        form = fields_of(await operator.page("/timers/fire?timer=retry::x_1"))
+        done = (await operator.post("/timers/fire", form)).headers["Location"]
+        assert (await operator.json(done))["job"]["result"] == {"changed": 1, "skipped": 0}
+    assert await asyncio.to_thread(rig.records) == []
+    (found,) = await rig.rows("SELECT status, due_at <= now() AS is_due FROM billing.timers")
+    assert found == {"status": "pending", "is_due": True}
+
+
+async def _start_timer(rig: ReplayKit, kind: str, due: datetime) -> None:
+    await rig.rows(
+        f"""INSERT INTO billing.timers (timer_key, account, customer_id, kind, subject, due_at, status, event_id)
+        VALUES ('{kind}::x_1', '', 'cus_1', '{kind}', 'x_1', '{due.isoformat()}', 'pending', 'evt_1') RETURNING 1"""
+    )
+
+
+async def test_a_discard_takes_and_shows_no_more_than_one_statement_does(
+    rig: ReplayKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead, "MOST_AT_ONCE", 2)
+    for at in range(3):
+        rig.send(f"evt_{at}", trouble="rule")
+    await rig.consume()
+    async with serving(rig.settings) as anyone:
+        operator = await anyone.signed_in(Role.OPERATOR)
+        page = await operator.page("/dead/discard")
+        form = fields_of(page) | {"reason": "test data"}
+        assert form["count"] == "2"
+        assert "1 more match the filter" in page
+        assert fields_of(await operator.page("/dead/replay"))["count"] == "3"
+        path = (await operator.post("/dead/discard", form)).headers["Location"]
+        assert (await operator.json(path))["job"]["result"]["changed"] == 2
+    assert sorted(status for (status,) in (await rig.statuses()).values()) == ["discarded", "discarded", "open"]

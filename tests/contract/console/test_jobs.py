@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from console import actions
+from console import actions, jobs
 from console.identity import Person
 from schemas.console_settings import Role
 from schemas.errors import StoreUnavailable
+from schemas.timing import utc_now
 from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.backfill import BACKFILLS, run_backfills
 from sinks.postgres.console_actions import ConsoleActions, Job, JobLost
@@ -50,6 +51,33 @@ async def test_a_replay_passes_letters_whose_bytes_are_gone(rig: ReplayKit) -> N
         {"status": "open", "n": 1300},
         {"status": "replayed", "n": 3},
     ]
+
+
+async def test_an_outage_does_not_take_back_what_was_counted(rig: ReplayKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk is replayed, and Postgres does not take its counts: the run keeps them."""
+    for at in range(3):
+        rig.send(f"evt_{at}", trouble="rule")
+    await rig.consume()
+    monkeypatch.setattr(jobs, "_RETRY_S", 0.01)
+
+    class Flaky(ConsoleActions):
+        refusals = 2
+
+        async def advance(
+            self, key: str, owner: str, done: int, result: Mapping[str, Any], *, note: str | None = None
+        ) -> str:
+            if self.refusals:
+                self.refusals -= 1
+                raise StoreUnavailable("no answer")
+            return await super().advance(key, owner, done, result, note=note)
+
+    records = Flaky(rig.settings.database_url)
+    entry = replace(ENTRY, filter={"failed_before": utc_now().isoformat(), "per_second": None})
+    assert await records.begin(KEY, entry, job=Job("me", 3))
+    await jobs.ReplayRun(rig.settings, records, KEY, "me").work()
+    found = await records.find(KEY)
+    assert found is not None
+    assert (found.status, found.result["replayed"], found.result["letters"]) == ("done", 3, 3)
 
 
 async def test_a_hundred_thousand_letters_are_discarded_in_one_statement(database: SecretStr) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import orjson
+import pytest
 from pydantic import SecretStr
 
 from console.access import Action
 from console.app import ROUTES
+from console.lag import Lag
+from eventlog.lookup import RecordLookup
 from schemas.console_settings import Role
 from schemas.known import Known
 from schemas.settings import Config, Settings
@@ -19,12 +23,14 @@ from schemas.state import Customer
 from schemas.timing import utc_now
 from schemas.version import Version
 from sinks.email.samples import SAMPLES
+from sinks.postgres import queries
 from sinks.postgres.lists import events, outboxes
 from sinks.postgres.lists.events import EventFilter
 from sinks.postgres.pool import reading
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
 from tests.kits.consolekit import Browser, console_settings, serving
+from tests.kits.replaykit import ReplayKit
 from tests.kits.storekit import ask, email_row, known, ledger_row, write
 
 _FIRST = Version("1")
@@ -260,3 +266,37 @@ async def test_a_customer_is_shown_at_a_past_moment_and_masked(anyone: Browser, 
     for wrong in ("", "?at=2999-01-01", "?at=soon"):
         assert (await support.get(f"/customers/cus_1/past{wrong}")).status == 400
     assert (await support.get("/customers/cus_404/past?at=2026-01-01")).status == 404
+
+
+async def test_a_past_state_needs_all_rows(anyone: Browser, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    await _filled(store)
+    viewer = await anyone.signed_in(Role.VIEWER)
+    at = utc_now() - timedelta(hours=1)
+    path = f"/customers/cus_1/past?at={at:%Y-%m-%dT%H:%M}"
+    assert "cus_1" in await viewer.page(path)
+    assert (await viewer.get(path.replace("cus_1", "cus_none"))).status == 404
+    monkeypatch.setattr(queries, "MOST_OF_A_STATE", 0)
+    answer = await viewer.get(path)
+    assert answer.status == 400
+    assert "over 0 customers" in await answer.text()
+
+
+async def test_between_two_readings_of_the_lag_no_record_is_fetched(
+    rig: ReplayKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[RecordLookup] = []
+
+    class Noted(RecordLookup):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(self)
+
+    monkeypatch.setattr("console.lag.RecordLookup", Noted)
+    rig.send("evt_1")
+    lag = Lag(rig.settings)
+    try:
+        found = await lag.read()
+        assert [(one.records, one.seconds is not None) for one in found if one.records] == [(1, True)]
+        assert [one.is_fetching for one in made] == [False]
+    finally:
+        await lag.close()

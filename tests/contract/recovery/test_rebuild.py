@@ -24,6 +24,7 @@ from eventlog import client
 from eventlog.append import EventAppender
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.entry import Entry
+from eventlog.timer_entry import timer_entry
 from eventlog.topics import ensure_topics
 from local.stripe import payments
 from local.stripe.builder import ApiShape, StripeEvents
@@ -36,8 +37,11 @@ from schemas.kafka_access import KafkaAccess
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
 from schemas.settings import Config, InvalidSettings, Plan, Settings
+from schemas.state import Timer
+from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.outboxes import BY_TABLE
 from sinks.postgres.store import Store
+from sinks.postgres.timer_changes import FIRED_EARLY, TimerChanges
 from streams.process import Processor
 from streams.rules.catalog import RULES
 from tests.chaos.history import deliveries, in_order
@@ -205,6 +209,39 @@ async def test_the_log_applied_again_gives_the_same_rows(live: Live, blank: Secr
     await ask(live.settings.database_url, entry, '{"records": "0 days"}')
     pruned = await comparison.run(live.settings.database_url, blank)
     assert (pruned.differences, pruned.excused) == ([], {PRUNED: found.different})
+
+
+async def test_timers_that_an_operator_fired_early_act_at_once_and_the_same_in_a_rebuild(
+    live: Live, blank: SecretStr
+) -> None:
+    await live.send(history(3, 300, 20))
+    await live.work()
+    pending = await live.rows("SELECT timer_key, kind, due_at FROM billing.timers WHERE status = 'pending'")
+    changes = TimerChanges(live.settings.database_url, application="test")
+
+    async def append(timer: Timer) -> None:
+        await live.log.append([timer_entry(timer, live.now)])
+
+    fired = []
+    for timer in pending:
+        entry = AuditEntry(who="sam", role="operator", action="console.timer.fire", target=timer["timer_key"])
+        is_fired = await changes.fire(timer["timer_key"], timer["due_at"], entry, append)
+        assert is_fired == (timer["kind"] in FIRED_EARLY)
+        fired += [timer] if is_fired else []
+    assert any(timer["due_at"] > live.now for timer in fired)
+    mails = "SELECT count(*) FROM billing.emails"
+    before = await ask(live.settings.database_url, mails)
+    await live.work()
+    after = await ask(live.settings.database_url, mails)
+    assert after > before
+    keys = [timer["timer_key"] for timer in fired if timer["kind"] != "retry"]
+    left = "SELECT count(*) FROM billing.timers WHERE timer_key = ANY($1) AND status = 'done'"
+    assert await ask(live.settings.database_url, left, keys) == len(keys)
+
+    await rebuild.run(live.settings, CONFIG, blank)
+
+    assert (await comparison.run(live.settings.database_url, blank)).differences == []
+    assert await ask(blank, mails) == after
 
 
 async def test_waiting_events_end_the_same_and_open_ones_are_reported_separately(live: Live, blank: SecretStr) -> None:

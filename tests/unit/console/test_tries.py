@@ -6,7 +6,17 @@ import asyncio
 
 import pytest
 
-from console.tries import HASHES_AT_ONCE, MOST_OF_A_PEER, MOST_WAITING, MOST_WRONG, TooManyTries, Tries
+from console import tries as tries_module
+from console.tries import (
+    HASHES_AT_ONCE,
+    MOST_OF_A_PEER,
+    MOST_WAITING,
+    MOST_WRONG,
+    MOST_WRONG_OF_A_PEER,
+    Recent,
+    TooManyTries,
+    Tries,
+)
 
 
 class Hashes:
@@ -81,3 +91,30 @@ async def test_a_cancelled_try_leaves_the_queue_and_counts() -> None:
             pass
     async with tries.reserved("10.0.0.1", "grace"):
         pass
+
+
+async def test_names_do_not_give_a_peer_more_tries() -> None:
+    now = [0.0]
+    hashes = Hashes(Tries(lambda: now[0]))
+    hashes.go_on.set()
+    assert sum([await hashes.one("10.0.0.1", f"name{at}") for at in range(200)]) == MOST_WRONG_OF_A_PEER
+    assert await hashes.one("10.0.0.2", "ada")
+    now[0] += 61
+    assert await hashes.one("10.0.0.1", "ada")
+
+
+async def test_tries_from_many_peers_lock_out_no_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound the oldest are forgotten."""
+    monkeypatch.setattr(tries_module, "MOST_KEPT", 5)
+    hashes = Hashes(Tries(lambda: 0.0))
+    hashes.go_on.set()
+    assert all([await hashes.one(f"10.0.0.{at}", "ada") for at in range(50)])
+
+
+def test_what_expired_is_dropped_with_the_next_try() -> None:
+    recent = Recent[str]()
+    for at in range(100):
+        recent.add(f"name{at}", float(at) / 100)
+    recent.add("name0", 30.0)
+    recent.add("late", 62.0)
+    assert (len(recent), recent.count("name0", 62.0), recent.count("name1", 62.0)) == (2, 1, 0)

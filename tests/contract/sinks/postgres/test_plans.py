@@ -236,6 +236,8 @@ async def _customer(url: SecretStr) -> None:
         assert await queries.customer_overview(connection, "", "cus_7") is not None
         await queries.disputes_of_customer(connection, "", "cus_7")
         await samples.changes_since(connection, "", "cus_7", NOW - timedelta(days=1))
+        await samples.changes_kept_since(connection, "", "cus_7")
+        assert (await queries.customer_state(connection, "", "cus_7"))["customers"]
 
 
 async def _find(url: SecretStr) -> None:
@@ -270,7 +272,6 @@ async def _lists(url: SecretStr) -> None:
         await events.processed_since(connection, NOW - timedelta(hours=1), most=100)
         await outboxes.entry(connection, "emails", "m_77")
         await samples.newest_applied(connection, "invoice.paid", None)
-        await samples.first_changes_at(connection)
         for listed in (dead.groups, dead.money_of_groups):
             await listed(connection)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from schemas.errors import StoreRefused
 from schemas.retention import Retention
 from schemas.timing import utc_now
 from schemas.verdict import Applied, Duplicate
+from sinks.postgres.lists import samples
+from sinks.postgres.pool import reading
 from sinks.postgres.prune import Age, count_due
 from tests.kits.erasurekit import JANE, ErasureKit, history, left, open_kit
 from tests.kits.rulekit import NOW
@@ -91,6 +93,29 @@ async def test_T27_contents_of_settled_events_end_and_the_books_stay(rig: Erasur
         if any("kim" in str(value).lower() for row in rows for value in row.values())
     ]
     assert guest == [], "only ids and amounts of a guest are left"
+
+
+async def test_T27_the_past_of_a_customer_is_known_since_the_newest_pruned_event(rig: ErasureKit) -> None:
+    """Also if an older event of somebody else is kept, and an event that changed nothing."""
+    rig.now[0] = utc_now() - timedelta(days=500)
+    other = MAKE.event("customer.created", MAKE.customer(id_="cus_other"), NOW)
+    await rig.process(other)
+    rig.now[0] = utc_now() - timedelta(days=400)
+    await rig.process(*history(MAKE))
+    await rig.rows("UPDATE billing.events SET applied_at = now() WHERE customer_id = 'cus_other'")
+
+    async def kept_since(customer_id: str) -> datetime | None:
+        async with reading(SecretStr(rig.url)) as connection:
+            return await samples.changes_kept_since(connection, "", customer_id)
+
+    assert await kept_since("cus_1") is None
+    await prune(rig)
+    (newest,) = await rig.rows(
+        "SELECT max(applied_at) AS at FROM billing.events WHERE customer_id = 'cus_1' AND payload_pruned_at IS NOT NULL"
+    )
+    assert newest["at"] is not None
+    assert await kept_since("cus_1") == newest["at"]
+    assert await kept_since("cus_other") is None
 
 
 async def test_T27_what_is_younger_stays_and_an_age_of_zero_keeps_all(rig: ErasureKit) -> None:

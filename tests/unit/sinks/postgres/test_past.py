@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sinks.postgres.lists.past import keyed, undone
+from sinks.postgres.lists.past import keyed, not_shown, undone
 
 
 def event(*changes: tuple[str, str, str, dict[str, list[Any]]]) -> dict[str, Any]:
@@ -34,7 +34,16 @@ def test_each_step_back_gives_the_state_before_it() -> None:
 
 def test_a_removed_row_comes_back() -> None:
     merged = event(("payments", "pay_2", "removed", {"payment_id": ["pay_2", None], "amount": [500, None]}))
-    assert undone({}, [merged]) == {"payments": {"pay_2": {"payment_id": "pay_2", "amount": 500}}}
+    assert undone({"payments": {}}, [merged]) == {"payments": {"pay_2": {"payment_id": "pay_2", "amount": 500}}}
+
+
+def test_rows_that_are_not_loaded_do_not_appear_in_part() -> None:
+    closed = event(
+        ("disputes", "dp_1", "updated", {"status": ["needs_response", "lost"]}), ("users", "u_1", "removed", {})
+    )
+    pruned = event(("subscriptions", "sub_9", "updated", {"status": ["active", "canceled"]}))
+    assert undone(NOW, [closed, pruned]) == NOW
+    assert not_shown(NOW, [closed, pruned]) == ["disputes", "users"]
 
 
 def test_two_changes_of_one_row_in_one_event_are_undone_backwards() -> None:
