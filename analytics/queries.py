@@ -44,10 +44,22 @@ FROM analytics.movements @where GROUP BY livemode, currency, owner ORDER BY live
 SELECT *, round(-100.0 * churn / nullif(mrr - (new + expansion + contraction + churn + reactivation), 0), 2)::text
     AS churn_percent
 FROM (
-    SELECT livemode, currency, to_char(day, 'YYYY-MM') AS month,
-           (sum(sum(amount)) OVER (PARTITION BY livemode, currency ORDER BY to_char(day, 'YYYY-MM')))::bigint AS mrr,
+    SELECT livemode, currency, to_char(month, 'YYYY-MM') AS month,
+           (sum(coalesce(sum(amount), 0)) OVER (PARTITION BY livemode, currency ORDER BY month))::bigint AS mrr,
            @all_kinds
-    FROM analytics.movements @where GROUP BY livemode, currency, to_char(day, 'YYYY-MM')
+    FROM (
+        SELECT livemode, currency, generate_series(
+            date_trunc('month', min(day)::timestamp),
+            max(max(day)::timestamp) OVER (PARTITION BY livemode),
+            interval '1 month'
+        ) AS month
+        FROM analytics.movements @where GROUP BY livemode, currency
+    ) AS series
+    LEFT JOIN (
+        SELECT livemode, currency, date_trunc('month', day::timestamp) AS month, kind, amount
+        FROM analytics.movements @where
+    ) AS moved USING (livemode, currency, month)
+    GROUP BY livemode, currency, month
 ) AS months WHERE (CAST(:since AS date) IS NULL OR month >= to_char(CAST(:since AS date), 'YYYY-MM'))
 ORDER BY livemode, currency, month""",
     "day": """

@@ -9,7 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from analytics.queries import Scope, figures
-from ops.commands.terminal import Column, database_or_exit, refuse, run_or_exit, say, say_json, say_text, show_rows
+from ops.commands.terminal import (
+    Column,
+    database_or_exit,
+    note,
+    refuse,
+    run_or_exit,
+    say,
+    say_json,
+    say_text,
+    show_rows,
+)
 from schemas.csv_text import csv_text
 from schemas.settings import Mode
 from sinks.postgres.lists import money
@@ -40,17 +50,19 @@ class Listed(StrEnum):
     CUSTOMERS_AT_RISK = "customers-at-risk"
 
 
-LISTS = {Listed.FAILED_INVOICES: money.failed_invoices, Listed.CUSTOMERS_AT_RISK: money.customers_at_risk}
-"""The lists behind figures, as the console shows them."""
+MOST_LISTED = 10_000
+"""Rows of a list. If there are more, the command says so."""
 
 
 def mrr(
-    by: Annotated[By, typer.Option("--by", help="Break down MRR and its movements by this.")] = By.CURRENCY,
+    by: Annotated[
+        By | None, typer.Option("--by", help="Break down MRR and its movements by this. Default: currency.")
+    ] = None,
     mode: Annotated[Mode | None, typer.Option("--mode", help="Only live mode or only test mode.")] = None,
     account: Annotated[str, typer.Option("--account", help="Connected account. Default: your own account.")] = "",
     since: Annotated[
         datetime | None,
-        typer.Option("--since", formats=["%Y-%m-%d"], help="First day (UTC) whose movements and payments count."),
+        typer.Option("--since", formats=["%Y-%m-%d"], help="First day (UTC) that counts; with --by month its month."),
     ] = None,
     only: Annotated[
         Listed | None, typer.Option("--only", help="One table of figures, or the list of customers behind one.")
@@ -66,23 +78,43 @@ def mrr(
     """
     if as_csv and only is None:
         refuse("mrr", f"--csv needs --only: {', '.join(Listed)}")
+    _refuse_what_does_not_apply(only, by, mode, since)
     settings = database_or_exit("mrr")
     scope = Scope(account, mode.livemode if mode is not None else None, since.date() if since is not None else None)
 
     async def answer() -> dict[str, list[dict[str, Any]]]:
         async with reading(settings.database_url) as connection:
-            if only in LISTS:
-                return {str(only): await LISTS[only](connection)}
-            found = await figures(connection, scope, by)
+            if only is Listed.FAILED_INVOICES:
+                rows = await money.failed_invoices(connection, account=account, since=scope.since, most=MOST_LISTED + 1)
+                return {str(only): rows}
+            if only is Listed.CUSTOMERS_AT_RISK:
+                rows = await money.customers_at_risk(
+                    connection, account=account, livemode=scope.livemode, since=scope.since, most=MOST_LISTED + 1
+                )
+                return {str(only): rows}
+            found = await figures(connection, scope, by or By.CURRENCY)
             return found if only is None else {str(only): found[only]}
 
     found = run_or_exit("mrr", answer)
+    if only in (Listed.FAILED_INVOICES, Listed.CUSTOMERS_AT_RISK) and len(found[only]) > MOST_LISTED:
+        note(f"billing mrr: only the first {MOST_LISTED} rows: --account or --since selects")
+        del found[only][MOST_LISTED:]
     if as_csv:
         say_text(csv_text(found[str(only)]))
     elif as_json:
         say_json(found)
     else:
         _show(found)
+
+
+def _refuse_what_does_not_apply(only: Listed | None, by: By | None, mode: Mode | None, since: datetime | None) -> None:
+    """Exits 2 for an option that would change nothing in what is printed."""
+    if by is not None and only not in (None, Listed.MRR):
+        refuse("mrr", f"--by does not apply to --only {only}")
+    if since is not None and only is Listed.RATES:
+        refuse("mrr", "--since does not apply to --only rates: they are today's")
+    if mode is not None and only is Listed.FAILED_INVOICES:
+        refuse("mrr", "--mode does not apply to --only failed-invoices: stored invoices are all of the system's mode")
 
 
 def _show(found: dict[str, list[dict[str, Any]]]) -> None:

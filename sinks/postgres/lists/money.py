@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,21 +12,25 @@ from sinks.postgres.lists import PAGE, Found, rows
 MOST_CARDS = 200
 
 
-async def failed_invoices(connection: AsyncConnection) -> list[Found]:
+async def failed_invoices(
+    connection: AsyncConnection, *, account: str | None = None, since: date | None = None, most: int = MOST_CARDS
+) -> list[Found]:
     """Returns invoices whose payment has failed and not been recovered or lost: amount, steps, timers, last mail, MRR.
 
-    The largest amount first, at most 200.
+    Those of one account, if it is given, that first failed on the day `since` (UTC) or later. The largest amount first,
+    at most `most`.
     """
+    where, values = _where(account=account, began=("first_failed_at", since))
     return await rows(
         connection,
-        """SELECT p.payment_id, p.account, p.invoice_id, p.customer_id, p.subscription_id,
+        f"""SELECT p.payment_id, p.account, p.invoice_id, p.customer_id, p.subscription_id,
                coalesce(p.amount_remaining, p.amount) AS amount, p.currency, p.failure_reason, p.attempt_count,
                p.first_failed_at, p.dunning_steps, p.version,
                regexp_replace(p.failure_version, '^.*:(evt_[^:]+|tmr_[^:]+)$', '\\1') AS event_id,
                c.email AS customer_email, c.name AS customer_name, r.mrr, r.currency AS mrr_currency,
                t.kind AS next_timer, t.due_at AS next_at, m.template AS last_mail, m.status AS last_mail_status,
                m.queued_at AS last_mail_at
-        FROM (SELECT * FROM billing.payments WHERE status = 'failed' ORDER BY amount DESC LIMIT :most) p
+        FROM (SELECT * FROM billing.payments WHERE status = 'failed'{where} ORDER BY amount DESC LIMIT :most) p
         LEFT JOIN LATERAL (SELECT email, name FROM billing.customers c WHERE c.account = p.account
             AND c.customer_id = p.customer_id LIMIT 1) c ON true
         LEFT JOIN LATERAL (SELECT mrr, currency FROM analytics.risks r WHERE r.account = p.account
@@ -38,8 +42,8 @@ async def failed_invoices(connection: AsyncConnection) -> list[Found]:
         LEFT JOIN LATERAL (SELECT template, status, queued_at FROM billing.emails e WHERE e.account = p.account
             AND e.customer_id = p.customer_id AND e.email_key LIKE '%' || p.invoice_id || '%'
             ORDER BY queued_at DESC LIMIT 1) m ON true
-        ORDER BY p.amount DESC, p.payment_id""",
-        {"most": MOST_CARDS},
+        ORDER BY p.amount DESC, p.payment_id""",  # noqa: S608 - constants
+        values | {"most": most},
     )
 
 
@@ -166,16 +170,44 @@ async def movements(
     )
 
 
-async def customers_at_risk(connection: AsyncConnection) -> list[Found]:
-    """Returns subscriptions that are past due, by the MRR that they may cost."""
+async def customers_at_risk(
+    connection: AsyncConnection,
+    *,
+    account: str | None = None,
+    livemode: bool | None = None,
+    since: date | None = None,
+    most: int = PAGE,
+) -> list[Found]:
+    """Returns subscriptions that are past due, by the MRR that they may cost: at most `most`.
+
+    Those of one account and mode, if they are given, that have been past due since the day `since` (UTC) or later.
+    """
+    where, values = _where(account=account, livemode=livemode, began=("began_at", since))
     return await rows(
         connection,
-        """SELECT r.account, r.livemode, r.owner AS customer_id, r.subscription_id, r.mrr, r.currency, r.began_at,
+        f"""SELECT r.account, r.livemode, r.owner AS customer_id, r.subscription_id, r.mrr, r.currency, r.began_at,
                c.email AS customer_email
-        FROM (SELECT * FROM analytics.risks WHERE outcome = 'open' ORDER BY mrr DESC LIMIT :most) r
+        FROM (SELECT * FROM analytics.risks WHERE outcome = 'open'{where} ORDER BY mrr DESC LIMIT :most) r
         LEFT JOIN billing.customers c ON c.account = r.account AND c.customer_id = r.owner
-        ORDER BY r.mrr DESC""",
-        {"most": PAGE},
+        ORDER BY r.mrr DESC""",  # noqa: S608 - constants
+        values | {"most": most},
+    )
+
+
+def _where(
+    *, account: str | None, began: tuple[str, date | None], livemode: bool | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Returns further conditions and their values. `began` is a column and the first day (UTC) that counts."""
+    column, since = began
+    found: dict[str, tuple[str, Any]] = {
+        "account": ("account = :account", account),
+        "livemode": ("livemode = :livemode", livemode),
+        "since": (f"{column} >= CAST(:since AS timestamptz)", since and datetime.combine(since, time(), UTC)),
+    }
+    given = {name: (condition, value) for name, (condition, value) in found.items() if value is not None}
+    return (
+        "".join(f" AND {condition}" for condition, _ in given.values()),
+        {name: value for name, (_, value) in given.items()},
     )
 
 
