@@ -91,21 +91,16 @@ class Mail(BaseModel):
 
     @field_validator("templates")
     @classmethod
-    def _is_a_folder(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is None:
-            return None
-        found = (info.context or {}).get("folder", Path()) / path
-        if not found.is_dir():
-            raise ValueError(f"{found} is not a folder")
-        return Path(found)
+    def _beside_the_config(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        """Only processes that compose mails need the folder, so they check it (sinks/email/template_check.py)."""
+        return None if path is None else Path((info.context or {}).get("folder", Path()) / path)
 
     @model_check(mode="after")
     def _default_has_templates(self) -> Mail:
-        known = self.languages
-        if self.default_locale.replace("_", "-").partition("-")[0].lower() not in known:
-            raise ValueError(
-                f"default_locale: {self.default_locale} has no templates: the languages are {', '.join(sorted(known))}"
-            )
+        language = self.default_locale.replace("_", "-").partition("-")[0].lower()
+        if self.templates is None and language not in LANGUAGES:
+            languages = ", ".join(sorted(LANGUAGES))
+            raise ValueError(f"default_locale: {self.default_locale} has no templates: the languages are {languages}")
         return self
 
     @property

@@ -15,7 +15,8 @@ from ops.processes.skeleton import Process
 from ops.runtime.exit_codes import AddressTaken
 from ops.runtime.operator import operator
 from schemas.errors import StoreUnavailable
-from schemas.settings import Config, Settings
+from schemas.settings import Config, InvalidSettings, Settings
+from sinks.email.template_check import UnusableTemplates, check_templates
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +26,10 @@ _STOP_S = 5.0
 
 async def run(settings: Settings, config: Config) -> None:
     """Run until SIGTERM or SIGINT. Raises InvalidSettings, AddressTaken."""
+    try:
+        check_templates(config.mail)
+    except UnusableTemplates as error:
+        raise InvalidSettings(f"mail.templates: {error}") from None
     console = create_console(settings, config)
     app = create_app(console)
     registry = CollectorRegistry()

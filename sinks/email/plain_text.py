@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 _COLUMNS = 72
 _PARAGRAPHS = frozenset({"address", "blockquote", "div", "h1", "h2", "h3", "h4", "hr", "ol", "p", "table", "ul"})
 _LINES = frozenset({"br", "dd", "dt", "tr"})
-_HIDDEN = frozenset({"head", "script", "style", "title"})
+_HIDDEN = frozenset({"script", "style", "title"})
+"""Not `head`: a page that does not close it would have no text."""
 _WHITE = re.compile(r"[ \t\r\n\f]+")
 
 

@@ -111,8 +111,8 @@ class Templates:
         values = self._values(template, data, locale, unsubscribe_url)
         name = f"{locale.language}/{template}"
         both, html_file, text_file = f"{name}.j2", f"{name}.html.j2", f"{name}.txt.j2"
-        is_plain_html = self._place(html_file) < self._place(both)
-        source = self._text.get_template(html_file if is_plain_html else both)
+        is_html = self._place(html_file) < self._place(both)
+        source = self._text.get_template(html_file if is_html else both)
         heading = "".join(source.blocks.get("subject", _nothing)(source.new_context(values)))
         subject = values["subject"] = one_line(heading)
         # The heading keeps its no-break spaces, so an amount and its currency stay on one line; the Subject header
@@ -120,8 +120,8 @@ class Templates:
         values["heading"] = "\xa0".join(map(one_line, heading.split("\xa0")))
         in_text = values | {"layout": "layout.txt.j2", "pieces": "pieces.txt.j2"}
         in_html = values | {"layout": "layout.html.j2", "pieces": "pieces.html.j2"}
-        html = self._html.get_template(html_file if is_plain_html else both).render(in_html)
-        if not is_plain_html:
+        html = self._html.get_template(html_file if is_html else both).render(in_html)
+        if not is_html:
             text = source.render(in_text)
         elif self._place(text_file) < len(self.folders):
             text = self._text.get_template(text_file).render(in_text)
@@ -132,8 +132,7 @@ class Templates:
     def _place(self, file: str) -> int:
         """The position of the first folder that has the file; the number of folders if none has."""
         if file not in self._places:
-            found = (at for at, folder in enumerate(self.folders) if (folder / file).is_file())
-            self._places[file] = next(found, len(self.folders))
+            self._places[file] = place_of(self.folders, file)
         return self._places[file]
 
     def _values(self, template: str, data: MailData, locale: Locale, unsubscribe_url: str | None) -> dict[str, object]:
@@ -159,6 +158,21 @@ class Templates:
             "on_accent": readable_on(look.accent),
             "footer_lines": [*look.address.splitlines(), *look.footer.splitlines()],
         }
+
+
+def place_of(folders: Sequence[Path], file: str) -> int:
+    """Returns the position of the first folder that has the file; the number of folders if none has."""
+    return next((at for at, folder in enumerate(folders) if (folder / file).is_file()), len(folders))
+
+
+def is_plain_html(folders: Sequence[Path], name: str) -> bool:
+    """Whether the mail `LANGUAGE/NAME` is rendered from its NAME.html.j2."""
+    return place_of(folders, f"{name}.html.j2") < place_of(folders, f"{name}.j2")
+
+
+def is_read(folders: Sequence[Path], name: str, file: str) -> bool:
+    """Whether this file of the first folder is used for the mail `LANGUAGE/NAME`."""
+    return is_plain_html(folders, name) == file.endswith((".html.j2", ".txt.j2"))
 
 
 def _nothing(_: object) -> Iterator[str]:

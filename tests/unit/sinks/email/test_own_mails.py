@@ -102,6 +102,10 @@ def test_plain_text_of_html() -> None:
         ("en/payment-receipt.html", "", "expected LANGUAGE/MAIL.j2"),
         ("en/win-back.j2", '{{ link("x", "http://localhost:3000/x") }}', "a link to this machine"),
         ("layout.html.j2", "{{ nothing }}", "'nothing' is undefined"),
+        ("en/payment-receipt.txt.j2", "Paid", "nothing reads it"),
+        ("en/words.html.j2", "", "no such mail"),
+        ("iw/words.j2", "", "iw is no language"),
+        ("xx/words.j2", "", "xx is no language"),
     ],
 )
 def test_F4_a_wording_that_cannot_be_used_is_refused_at_start(
@@ -112,6 +116,41 @@ def test_F4_a_wording_that_cannot_be_used_is_refused_at_start(
         check_templates(config)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_F4_two_wordings_of_one_mail_are_refused(tmp_path: Path) -> None:
+    """Only one of them would be sent. A plugin's own wording, that the team replaces by HTML, is no fault."""
+    _write(tmp_path, "en/win-back.html.j2", content="<p>Hi</p>")
+    check_templates(_write(tmp_path, "en/win-back.txt.j2", content="Hi"))
+    with pytest.raises(UnusableTemplates, match=r"win-back\.html\.j2: nothing reads it"):
+        check_templates(_write(tmp_path, "en/win-back.j2", content="Hi"))
+
+
+def test_F4_a_text_of_nothing_is_refused(tmp_path: Path) -> None:
+    """A title that is not closed hides all that follows."""
+    head = "{% block subject %}Paid{% endblock %}"
+    path = tmp_path / "en/win-back.html.j2"
+    path.parent.mkdir()
+    path.write_text(head + "<html><head><p>Hello</p>")
+    check_templates(Mail(templates=tmp_path))
+    for content in ("<title><p>Hello</p>", "<img src=x>", ""):
+        path.write_text("{#" + head + "#}" + content + "{% if 0 %}" + head + "{% endif %}")
+        with pytest.raises(UnusableTemplates, match="its plain text is empty"):
+            check_templates(Mail(templates=tmp_path))
+
+
+def test_F4_only_processes_that_compose_mails_need_the_folder(tmp_path: Path) -> None:
+    """A gateway or a worker starts without it."""
+    path = tmp_path / "config.toml"
+    path.write_text('[mail]\ntemplates = "mails"\ndefault_locale = "nl"\n')
+    config = load_config(path).mail
+    with pytest.raises(UnusableTemplates, match="mails is not a folder"):
+        check_templates(config)
+    (tmp_path / "mails").mkdir()
+    for locale in ("nl", "iw", "de_XX"):
+        with pytest.raises(UnusableTemplates, match=f"default_locale {locale}: the languages are de, en, es, fr, pt"):
+            check_templates(config.model_copy(update={"default_locale": locale}))
+    check_templates(config.model_copy(update={"default_locale": "pt-BR"}))
 
 
 def test_F4_a_wording_without_a_subject_is_refused(tmp_path: Path) -> None:
@@ -142,7 +181,6 @@ def test_F4_the_text_of_a_button_can_be_read(colour: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('templates = "missing"', "is not a folder"),
         ('brand.accent = "red"', "mail.brand.accent"),
         ('brand.logo_url = "ftp://x/y"', "mail.brand.logo_url"),
         ('brand.address = "1\\n2\\n3\\n4\\n5\\n6\\n7\\n8\\n9"', "more than 8 lines"),
