@@ -22,7 +22,7 @@ from schemas.plugin import Plugin
 from schemas.plugin_registry import installed_for
 from schemas.purity import check_purity
 from schemas.settings import Config
-from sinks.email.template_check import check_templates
+from sinks.email.template_check import UnusableTemplates, check_templates
 from streams.apply import apply, decide, decide_more
 from streams.decode import decode
 from streams.rules.catalog import RULES
@@ -115,7 +115,10 @@ def check_plugin(plugin: Plugin, config: Config, say: Callable[[str], None] = la
         _check_orders(plugin, config)
         say(f"{len(plugin.examples)} examples lead to the same orders in {ORDERS + 2} orders of arrival, with repeats")
         if plugin.templates is not None:
-            check_templates(config.mail)
+            try:
+                check_templates(config.mail)
+            except UnusableTemplates as error:
+                raise PluginFailed(f"plugin {plugin.name}: {error}") from error
             say(f"{len(plugin.mails)} mails can be rendered")
 
 
@@ -126,7 +129,11 @@ def _check_repeats(plugin: Plugin, config: Config, events: Sequence[Json]) -> in
         decoded = decode(orjson.dumps(event), RULES)
         for rule, read in decoded.more:
             before = copy.deepcopy(read.object)
-            first, second = ([*decide_more([(rule, read)], Known(config))] for _ in range(2))
+            try:
+                first, second = ([*decide_more([(rule, read)], Known(config))] for _ in range(2))
+            except Exception as error:  # foreign code, which can raise anything
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                raise PluginFailed(f"plugin {plugin.name}: the rule of {rule.type} raises {reason}") from error
             count += 1
             if first != second:
                 raise PluginFailed(f"plugin {plugin.name}: the rule of {rule.type} decides differently when repeated")

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from schemas.network import Network, is_reachable
-from schemas.plugin_registry import handlers_of, has_handlers, notification_types
+from schemas.plugin_registry import handler_names, handlers_of, notification_types
 
 NotificationType = Literal[
     "access.changed",
@@ -136,6 +136,8 @@ class Feed(BaseModel):
                 raise ValueError(f"{name!r} is not a name: lower-case letters, digits, - and _, and not {TOPIC!r}")
         if len({name.replace("-", "_") for name in destinations}) < len(destinations):
             raise ValueError("two names differ only in - and _, so they would share the variable of their secrets")
+        if taken := sorted(destinations.keys() & set(handler_names())):
+            raise ValueError(f"{taken[0]!r} is the name of a plugin's handler")
         return destinations
 
     @property
@@ -149,7 +151,12 @@ class Feed(BaseModel):
     @property
     def is_on(self) -> bool:
         """Whether any change is sent anywhere."""
-        return self.topic or bool(self.destinations) or has_handlers()
+        return self.topic or bool(self.destinations) or bool(handler_names())
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all destinations: those of the config, handlers of plugins, and the topic."""
+        return [*self.destinations, *handler_names(), *([TOPIC] if self.topic else [])]
 
     def receivers(self, type_: str) -> list[str]:
         """Returns the names of the destinations that receive this type, in the order of the config."""

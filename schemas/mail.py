@@ -287,6 +287,9 @@ OPTIONAL_MAILS = {"churn-survey", "win-back"}
 
 _BUILT_IN = dict(MAILS), frozenset(OPERATOR_MAILS), frozenset(OPTIONAL_MAILS)
 
+BUILT_IN_MAILS = frozenset(MAILS)
+"""The templates of the project, without those of plugins."""
+
 
 def _with_plugins(plugins: Sequence[Plugin]) -> None:
     mails, operator, optional = _BUILT_IN

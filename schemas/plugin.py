@@ -23,13 +23,16 @@ from schemas.effects import Announce, CancelTimers, Effect, FinishTimer, QueueEm
 from schemas.errors import RuleViolated
 from schemas.event import Event
 from schemas.known import Known
-from schemas.mail import MailData
+from schemas.mail import BUILT_IN_MAILS, MailData
+from schemas.plugin_names import RESERVED, belongs_to
 from schemas.plugin_registry import UnusablePlugin
 from schemas.references import References
+from schemas.timer import timer_event_type
 
 M = TypeVar("M", bound=BaseModel)
 _NAME = re.compile(r"[a-z][a-z0-9]{1,19}")
 _KIND = re.compile(r"[a-z][a-z0-9_.-]{1,60}")
+_HANDLER = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 
 OWN_ID = "own_"
 """The beginning of an own event's id, so that it never is the id of an event of Stripe."""
@@ -46,19 +49,45 @@ class PluginRule:
     """A rule of a plugin. It is decided on what is stored before the event, after the project's own rule."""
 
     type: str
-    plugin: str
+    owner: Plugin = field(repr=False, compare=False)
     model: builtins.type[BaseModel]
     decide: Callable[[Event[Any], Known], list[Effect]]
     refer: Callable[[Event[Any]], References]
 
+    @property
+    def plugin(self) -> str:
+        """The plugin's name."""
+        return self.owner.name
+
+    def references(self, event: Event[Any]) -> References:
+        """Returns the rows that `refer` names, and always the event's customer, and the timer of a timer's event.
+
+        So an effect about them is decided on what is stored: whether the customer is erased, whether the timer is open.
+        """
+        found = References()
+        found.update([self.refer(event)])
+        if event.customer_id is not None:
+            found.customers.add((event.account, event.customer_id))
+        if event.type.startswith(timer_event_type("")):
+            key = getattr(event.object, "timer_key", None) or getattr(event.object, "id", None)
+            if isinstance(key, str):
+                found.timers.add(key)
+        return found
+
     def check(self, effects: Sequence[Effect]) -> None:
-        """Raises RuleViolated for an effect that only the project's rules may order, or a name without the prefix."""
+        """Raises RuleViolated for an effect that only the project's rules may order, a name without the prefix, or a
+        mail or kind of notification that is not declared.
+        """
         for effect in effects:
             match effect:
-                case QueueEmail(key=key) | StartTimer(key=key):
-                    name = key
-                case Announce(type=name):
+                case QueueEmail(key=name, template=template):
+                    if template not in self.owner.mails and template not in BUILT_IN_MAILS:
+                        raise RuleViolated(f"plugin {self.plugin}: it has no mail {template}")
+                case StartTimer(key=name):
                     pass
+                case Announce(type=name):
+                    if name not in self.owner.notifications:
+                        raise RuleViolated(f"plugin {self.plugin}: {name} is not one of its `notifications`")
                 case CancelTimers(kinds=kinds):
                     name = min(kinds, default="")
                 case FinishTimer(key):
@@ -68,7 +97,7 @@ class PluginRule:
             kinds = effect.kinds if isinstance(effect, CancelTimers) else ()
             kinds = (effect.kind,) if isinstance(effect, StartTimer) else kinds
             for text in (name, *kinds):
-                if not text.startswith((f"{self.plugin}.", f"{self.plugin}-", f"{self.plugin}:")):
+                if not belongs_to(text, (self.plugin,)):
                     raise RuleViolated(f"plugin {self.plugin}: {text} does not begin with the plugin's name")
 
 
@@ -114,6 +143,8 @@ class Plugin:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise UnusablePlugin(f"plugin {self.name!r}: the name needs 2 to 20 lower-case letters and digits")
+        if self.name in RESERVED:
+            raise UnusablePlugin(f"plugin {self.name}: names of the project or of Stripe begin with {self.name}")
         for kind in (*self.own_events, *self.notifications):
             if not _KIND.fullmatch(kind) or not kind.startswith(f"{self.name}."):
                 raise UnusablePlugin(f"plugin {self.name}: {kind} does not begin with {self.name}.")
@@ -130,7 +161,7 @@ class Plugin:
             for type_ in types:
                 if any(rule.type == type_ for rule in self.rules):
                     raise UnusablePlugin(f"plugin {self.name}: two rules for {type_}")
-                self.rules.append(PluginRule(type_, self.name, model, decide, refer or _nothing))
+                self.rules.append(PluginRule(type_, self, model, decide, refer or _nothing))
             return decide
 
         return register
@@ -157,6 +188,8 @@ class Plugin:
         """Registers the decorated coroutine function as the destination NAME of notifications of these types."""
 
         def register(handle: Handle) -> Handle:
+            if not _HANDLER.fullmatch(name):
+                raise UnusablePlugin(f"plugin {self.name}: {name!r} is no name of a handler: a-z, 0-9, - and _")
             destination = f"{self.name}-{name}"
             if any(one.destination == destination for one in self.handlers):
                 raise UnusablePlugin(f"plugin {self.name}: two handlers {name}")

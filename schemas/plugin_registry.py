@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from schemas.errors import BillingError
+from schemas.plugin_names import belongs_to
 
 if TYPE_CHECKING:
     from schemas.plugin import Plugin
@@ -102,6 +103,11 @@ def notification_types() -> tuple[str, ...]:
     return tuple(kind for plugin in _INSTALLED for kind in plugin.notifications)
 
 
+def is_of_plugin(name: str) -> bool:
+    """Whether a key or a kind belongs to an installed plugin."""
+    return belongs_to(name, (plugin.name for plugin in _INSTALLED))
+
+
 def handlers_of(type_: str) -> list[str]:
     """Returns the destinations of the handlers that want notifications of this type."""
     return [
@@ -112,8 +118,9 @@ def handlers_of(type_: str) -> list[str]:
     ]
 
 
-def has_handlers() -> bool:
-    return any(plugin.handlers for plugin in _INSTALLED)
+def handler_names() -> tuple[str, ...]:
+    """Returns the destinations that are handlers of plugins."""
+    return tuple(handler.destination for plugin in _INSTALLED for handler in plugin.handlers)
 
 
 def _check_names(plugins: Sequence[Plugin]) -> None:

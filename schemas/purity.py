@@ -17,15 +17,29 @@ from schemas.plugin_registry import UnusablePlugin
 
 _LIBRARY = frozenset(
     {
-        *("__future__", "abc", "base64", "binascii", "builtins", "collections", "copy", "dataclasses", "datetime"),
+        *("__future__", "abc", "base64", "binascii", "collections", "copy", "dataclasses", "datetime"),
         *("decimal", "enum", "fractions", "functools", "hashlib", "html", "ipaddress", "itertools", "json", "math"),
-        *("operator", "pathlib", "re", "statistics", "string", "textwrap", "types", "typing", "unicodedata", "urllib"),
-        *("zoneinfo", "pydantic", "typing_extensions"),
+        *("operator", "pathlib", "re", "statistics", "string", "textwrap", "types", "typing", "unicodedata"),
+        *("zoneinfo", "urllib.parse", "pydantic", "typing_extensions"),
     }
 )
 """`pathlib` is for the folder of mails; its calls that read files are refused below."""
-_OURS = ("schemas", "streams.rules")
-_CALLS = frozenset({"open", "exec", "eval", "compile", "input", "print", "__import__", "breakpoint", "globals"})
+_OURS = (
+    "streams.rules",
+    "schemas.settings.Config",
+    *(
+        f"schemas.{name}"
+        for name in (
+            *("changes", "dunning", "effects", "errors", "event", "fast_row", "feed_message", "known", "mail"),
+            *("ordering", "payment_facts", "payment_match", "plans", "plugin", "references", "state", "statuses"),
+            *("storable", "stripe", "timer", "version"),
+        )
+    ),
+)
+"""The vocabulary of rules. Other modules of `schemas` read the environment, files or the clock."""
+_CALLS = frozenset({"input", "print", "compile", "id", "hash", "vars", "locals", "exit", "quit"})
+"""Also names of variables, so only their calls are refused. `hash` of a text differs between processes."""
+_NAMES = frozenset({"open", "exec", "eval", "__import__", "breakpoint", "globals", "__builtins__", "SystemExit"})
 _METHODS = frozenset(
     {
         *(
@@ -40,7 +54,9 @@ _METHODS = frozenset(
             "write_text",
             "write_bytes",
         ),
-        *("urlopen", "unlink", "mkdir", "touch", "iterdir", "glob", "rglob"),
+        *("urlopen", "unlink", "mkdir", "rmdir", "touch", "iterdir", "glob", "rglob", "walk", "open", "exists", "stat"),
+        *("lstat", "is_file", "is_dir", "is_symlink", "readlink", "resolve", "absolute", "cwd", "home", "expanduser"),
+        *("chmod", "symlink_to", "hardlink_to", "utc_now", "load_config", "environ", "getenv"),
     }
 )
 
@@ -48,9 +64,13 @@ _METHODS = frozenset(
 def check_purity(plugin: Plugin) -> None:
     """Raises UnusablePlugin with the place of the first thing that is not pure."""
     for rule in plugin.rules:
-        if inspect.iscoroutinefunction(rule.decide) or inspect.isgeneratorfunction(rule.decide):
-            raise UnusablePlugin(f"plugin {plugin.name}: the rule of {rule.type} is not a plain function")
-    to_read = sorted({rule.decide.__module__ for rule in plugin.rules})
+        for function, what in ((rule.decide, "the rule"), (rule.refer, "`refer`")):
+            is_plain = inspect.isfunction(function) and not inspect.isasyncgenfunction(function)
+            if not is_plain or inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+                raise UnusablePlugin(f"plugin {plugin.name}: {what} of {rule.type} is not a plain function")
+    decided = {rule.decide.__module__ for rule in plugin.rules}
+    read = {one.__module__ for rule in plugin.rules for one in (rule.refer, rule.model)}
+    to_read = sorted(decided | {module for module in read if not _is_allowed(module)})
     done: set[str] = set()
     while to_read:
         name = to_read.pop()
@@ -81,7 +101,13 @@ def _fault(node: ast.AST) -> str | None:
     match node:
         case ast.Call(func=ast.Name(id=called)) if called in _CALLS:
             return f"no {called}()"
+        case ast.Name(id=name) if name in _NAMES:
+            return f"no {name}()"
         case ast.Attribute(attr=called) if called in _METHODS:
+            return f"no .{called}"
+        case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str() as called), *_]) if (
+            called in _METHODS
+        ):
             return f"no .{called}"
         case ast.AsyncFunctionDef(name=called):
             return f"{called} is async; handlers belong into a module of their own"
@@ -104,7 +130,7 @@ def _imported(node: ast.AST, module: str, *, is_package: bool) -> list[str]:
 
 
 def _is_allowed(name: str) -> bool:
-    return name.partition(".")[0] in _LIBRARY or any(f"{name}.".startswith(f"{ours}.") for ours in _OURS)
+    return any(f"{name}.".startswith(f"{allowed}.") for allowed in (*_LIBRARY, *_OURS))
 
 
 def _file_of(name: str) -> Path | None:

@@ -17,11 +17,12 @@ from schemas.effects import (
     Note,
     NoteStale,
     Order,
+    QueueEmail,
     Remove,
     Save,
     StartTimer,
 )
-from schemas.errors import NotKnownYet
+from schemas.errors import NotKnownYet, RuleViolated
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
@@ -73,17 +74,22 @@ def decide(rule: Rule, event: Event[Any], known: Known, references: References) 
 def decide_more(more: Iterable[tuple[PluginRule, Event[Any]]], known: Known) -> list[Effect]:
     """Returns the effects of the rules of plugins, which see the rows as they were before the event.
 
-    Raises as `decide`, and RuleViolated for an effect that a plugin may not order.
+    Raises NotReferred as `decide`, and RuleViolated for an effect that a plugin may not order, or if it raises
+    NotKnownYet: only the project's rule decides whether an event waits.
     """
     found: list[Effect] = []
     for rule, event in more:
-        reach = Reach(rule.refer(event), known)
+        reach = Reach(rule.references(event), known)
         known.limit_to(reach)
         try:
             effects = rule.decide(event, known)
+        except NotKnownYet as error:
+            raise RuleViolated(f"plugin {rule.plugin}: a rule may not wait: {error}") from error
         finally:
             known.limit_to(None)
         rule.check(effects)
+        _check(effects, reach)
+        _check_customers(effects, reach)
         found += effects
     return found
 
@@ -100,6 +106,13 @@ def _check(effects: Iterable[Effect], reach: Reach) -> None:
                 reach.timer(key)
             case _:
                 pass
+
+
+def _check_customers(effects: Iterable[Effect], reach: Reach) -> None:
+    """Checks the customers that a plugin's effects are about: whether they are erased must be known."""
+    for effect in effects:
+        if isinstance(effect, QueueEmail | StartTimer | Announce) and effect.customer_id:
+            reach.customer((effect.account, effect.customer_id), f"a {type(effect).__name__} of")
 
 
 def apply(
@@ -136,7 +149,7 @@ def apply(
             case Announce():
                 outcome.announced.append(effect)
             case Note(remark):
-                outcome.remark = remark
+                outcome.remark = "; ".join(filter(None, (outcome.remark, remark)))
             case _:
                 assert_never(effect)
     outcome.written = rows.pairs()

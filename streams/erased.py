@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from schemas.effects import Effect, QueueEmail, Save, StartTimer
+from schemas.effects import Announce, Effect, Note, QueueEmail, Save, StartTimer
 from schemas.fast_row import replace as replace_row
 from schemas.known import Known
+from schemas.plugin_registry import is_of_plugin
 from schemas.state import PaymentMethod
 
 _PERSONAL = frozenset({"name", "to", "brand", "last4", "exp_month", "exp_year"})
@@ -20,8 +21,19 @@ _PERSONAL = frozenset({"name", "to", "brand", "last4", "exp_month", "exp_year"})
 
 
 def without_personal_data(effect: Effect, known: Known) -> Effect:
-    """Returns the effect, without personal data if it belongs to a customer who is erased."""
+    """Returns the effect, without personal data if it belongs to a customer who is erased.
+
+    Which fields of a plugin are personal is not known. So it gets no mail and no timer about such a customer, but a
+    note in the ledger, and its announcements keep their ids only.
+    """
     match effect:
+        case QueueEmail(key=key) | StartTimer(key=key) if is_of_plugin(key) and _is_erased(
+            known, effect.account, effect.customer_id
+        ):
+            what = f"mail {effect.template}" if isinstance(effect, QueueEmail) else f"timer {effect.kind}"
+            return Note(f"{what} is not ordered: the customer is erased")
+        case Announce() if _is_erased(known, effect.account, effect.customer_id):
+            return replace(effect, data={})
         case Save(PaymentMethod() as row) if _is_erased(known, row.account, row.customer_id):
             return Save(replace_row(row, type=None, brand=None, last4=None, exp_month=None, exp_year=None))
         case QueueEmail() if _is_erased(known, effect.account, effect.customer_id):

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from eventlog.retention import KafkaKeeps
-from schemas.effects import Erase, Order
+from schemas.effects import Effect, Erase, Order
 from schemas.errors import (
     CannotBury,
     Conflict,
@@ -194,7 +194,7 @@ class Processor:
         for item in items:
             if item.verdict is None and item.decoded and item.decoded.rule and item.decoded.event:
                 item.references = item.decoded.rule.refer(item.decoded.event)
-                references.update([item.references, *(one.refer(event) for one, event in item.decoded.more)])
+                references.update([item.references, *(one.references(event) for one, event in item.decoded.more)])
                 if item.earlier_outcome:
                     references.timers.add(retry_key(item.decoded.event.id))
         return Known(self.config, await transaction.load(references))
@@ -204,14 +204,10 @@ class Processor:
             return Ignored()
         event = item.decoded.event
         try:
-            effects = decide(item.decoded.rule, event, known, item.references)
+            effects = self._effects(item, item.decoded.rule, event, known, now)
+            if not isinstance(effects, list):
+                return effects
             added = decide_more(item.decoded.more, known)
-        except NotKnownYet as error:
-            # An import reads what an object refers to first: what is missing was too old, and no event brings it.
-            is_final = is_imported(item) and error.at_last is not None
-            if not is_final and (verdict := self._wait(event, error, known, now)) is not None:
-                return verdict
-            effects, added = list(error.at_last or ()), decide_more(item.decoded.more, known)
         except Poison as error:
             return dead(error, "decide")
         except NotReferred as error:
@@ -227,6 +223,19 @@ class Processor:
         item.orders, item.erase, item.customer_id = outcome.orders + queued.orders, outcome.erase, outcome.customer_id
         item.written = outcome.written + queued.written
         return Applied(outcome.remark) if outcome.stale is None else Stale(outcome.stale)
+
+    def _effects(
+        self, item: Item, rule: Rule, event: Event[Any], known: Known, now: datetime
+    ) -> list[Effect] | Waiting | Dead:
+        """Returns the effects of the project's rule, or the verdict on an event with a missing object."""
+        try:
+            return decide(rule, event, known, item.references)
+        except NotKnownYet as error:
+            # An import reads what an object refers to first: what is missing was too old, and no event brings it.
+            is_final = is_imported(item) and error.at_last is not None
+            if not is_final and (verdict := self._wait(event, error, known, now)) is not None:
+                return verdict
+            return list(error.at_last or ())
 
     def _wait(self, event: Event[Any], missed: NotKnownYet, known: Known, now: datetime) -> Waiting | Dead | None:
         """Returns the verdict on an event with a missing object; None if it is applied without it (`at_last`)."""

@@ -12,7 +12,6 @@ from ops.commands.outbox_rows import OutboxCommand
 from ops.commands.terminal import Column, fail, say, say_json, settings_and_config, show_rows
 from ops.runtime.exit_codes import ExitCode
 from schemas.feed_secrets import new_secret
-from schemas.feed_settings import TOPIC
 from sinks.feed import receivers
 from sinks.feed.notifications import Notifications
 from sinks.postgres.audit_log import record
@@ -76,7 +75,7 @@ def status(as_json: _Json = False) -> None:
             return {state.destination: state for state in await receivers.states(connection)}
 
     found = NOTIFICATIONS.ask("feed status", work)
-    named = [*config.feed.destinations, *([TOPIC] if config.feed.topic else [])]
+    named = config.feed.names
     states = [found.get(name) or receivers.ReceiverState(name, None, None, None, 0, 0) for name in named]
     states += [state for name, state in found.items() if name not in named and (state.queued or state.failed)]
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from local.plugin_check import PluginFailed, check_plugin
-from ops.commands.terminal import Column, exits, say, say_json, show_rows
+from ops.commands.terminal import Column, exits, refuse, say, say_json, show_rows
 from schemas.plugin import Plugin
 from schemas.plugin_registry import UnusablePlugin, installed, load
 from schemas.settings import Config, load_config
@@ -51,9 +51,12 @@ def run_tests(
 
     Exits 1 if one fails, 2 if the plugin cannot be loaded.
     """
-    with exits("plugin test", no=(PluginFailed, UnusablePlugin)):
+    with exits("plugin test", no=(PluginFailed,)):
         settings = _read(config)
-        (plugin,) = [one for one in installed() if one.name == name] or load([name])
+        try:
+            (plugin,) = [one for one in installed() if one.name == name] or load([name])
+        except UnusablePlugin as error:
+            refuse("plugin test", error)
         check_plugin(plugin, settings, say)
     say(f"{name} passes")
 

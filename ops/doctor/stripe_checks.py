@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from gateway.endpoints import DEFAULT
 from ops.doctor.findings import Found, Situation, failed, ok, skipped, warning
+from schemas.plugin_registry import own_event_types
 from schemas.settings import Config
 from sinks.stripe_api.api import Refusal, Request, StripeApi
 from sinks.stripe_api.key import parse_base, parse_key
@@ -35,7 +36,7 @@ KEY_REMEDY = "set it: without it there is no reconciliation, no audit, no import
 
 def event_types() -> list[str]:
     """Returns the types of Stripe's events that a rule applies: what an endpoint has to send."""
-    return sorted(type_ for type_ in RULES if not type_.startswith(_OURS))
+    return sorted(type_ for type_ in RULES.keys() - own_event_types() if not type_.startswith(_OURS))
 
 
 async def check_stripe(situation: Situation) -> Sequence[Found]:
@@ -109,11 +110,16 @@ async def _endpoints(api: StripeApi, situation: Situation, readable: set[str]) -
     present = await _all(api, "/v1/webhook_endpoints", {})
     public = situation.settings.public_url or situation.config.mail.app_url
     found = []
-    for name in situation.config.endpoints:
+    for name in stripe_endpoints(situation.config):
         paths = {f"/webhooks/stripe/{name}", *(["/webhooks/stripe"] if name == DEFAULT else [])}
         here = [one for one in present if urlsplit(str(one.get("url"))).path.rstrip("/") in paths]
         found += endpoint_findings(name, here, public, event_types())
     return found
+
+
+def stripe_endpoints(config: Config) -> list[str]:
+    """Returns the endpoints to which Stripe posts: those without `own_events`."""
+    return [name for name, endpoint in config.endpoints.items() if not endpoint.own_events]
 
 
 def endpoint_findings(name: str, here: Sequence[Mapping[str, Any]], public: str, needed: Iterable[str]) -> list[Found]:

@@ -167,6 +167,13 @@ async def _no_more(mail: QueuedMail, present: Present) -> Answer:  # noqa: ARG00
     return None
 
 
+async def _not_erased(mail: QueuedMail, present: Present) -> Answer:  # noqa: ARG001  # as above
+    customer = await present.customer()
+    if customer is not None and customer.is_erased:
+        return Withheld("the customer has been erased")
+    return None
+
+
 async def _left(mail: QueuedMail, present: Present) -> Answer:  # noqa: ARG001  # as above
     if await present.has_living_subscription():
         return Withheld("the customer has come back")
@@ -243,6 +250,9 @@ CHECKS: Mapping[str, Truth[QueuedMail]] = {
     "dispute-due": check(_dispute, customer=False),
 }
 """Checks by template."""
+
+OF_PLUGIN = check(_not_erased)
+"""The check of a plugin's mail to a customer. What else it claims, only the plugin knows."""
 
 
 def subject_of(mail: QueuedMail) -> str:

@@ -1,9 +1,10 @@
 """What is checked right before a mail leaves. The interface is sinks/outbox/truth.py.
 
 `CHECKS` has one check per template whose mails claim something that can change while they are queued (checks.py). Mails
-to customers about what has happened have one check: whether the account is still with us. The checks of all mails come
-first: mails of test mode, and optional mails that the customer has unsubscribed from. One transaction decides about a
-mail, so that all its reads see one state of the database.
+to customers about what has happened have one check: whether the account is still with us. A plugin's mails to customers
+have OF_PLUGIN: age, account and customer. The checks of all mails come first: mails of test mode, and optional mails
+that the customer has unsubscribed from. One transaction decides about a mail, so that all its reads see one state of
+the database.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from schemas.mail import FACT_MAILS, OPERATOR_MAILS, OPTIONAL_MAILS
+from schemas.mail import BUILT_IN_MAILS, FACT_MAILS, OPERATOR_MAILS, OPTIONAL_MAILS
 from schemas.settings import Mail as MailConfig
-from sinks.email.checks import CHECKS, fact
+from sinks.email.checks import CHECKS, OF_PLUGIN, fact
 from sinks.email.message import QueuedMail
 from sinks.outbox.truth import Answer, Truth
 from sinks.outbox.verdicts import NotYet, Withheld
@@ -45,8 +46,15 @@ class MailTruth:
         return {**(mail.data if answer is None else answer), **names} if names else answer
 
     async def _checked(self, mail: QueuedMail, connection: Connection) -> Answer:
-        is_fact = mail.template in FACT_MAILS - OPERATOR_MAILS
-        if (check := self._checks.get(mail.template, fact if is_fact else None)) is None:
+        if (check := self._checks.get(mail.template) or _default_check(mail.template)) is None:
             return None
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             return await check(mail, connection)
+
+
+def _default_check(template: str) -> Truth[QueuedMail] | None:
+    if template in OPERATOR_MAILS:
+        return None
+    if template not in BUILT_IN_MAILS:
+        return OF_PLUGIN
+    return fact if template in FACT_MAILS else None

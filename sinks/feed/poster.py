@@ -110,18 +110,36 @@ class TopicPoster:
 class HandlerPoster:
     """Gives notifications to a plugin's handler."""
 
-    def __init__(self, handler: Handler, *, total_s: float = TOTAL_S) -> None:
+    def __init__(self, handler: Handler, *, total_s: float = TOTAL_S, grace_s: float = 1.0) -> None:
+        """`grace_s` is the time for a handler to end after it is cancelled."""
         self._handler = handler
         self._total_s = total_s
+        self._grace_s = grace_s
+        self._late: set[asyncio.Task[Answer]] = set()
+        """Calls that have ignored their cancellation. Until they end, there is no further call."""
 
     async def post(self, row: QueuedNotification) -> Answer:
-        message = {"id": row.message_id, **orjson.loads(body_of(row))}
+        """Calls the handler in a task of its own, so that neither its cancellation nor its hanging ends the lane."""
+        if self._late:
+            return Answer(0, "an earlier call still runs, although it was cancelled")
+        call = asyncio.create_task(self._call({"id": row.message_id, **orjson.loads(body_of(row))}))
         try:
-            async with asyncio.timeout(self._total_s):
-                await self._handler.handle(message)
-        except TimeoutError:
-            return Answer(0, f"no answer within {self._total_s:g} s")
-        except Exception as error:  # noqa: BLE001  # foreign code, which can raise anything; it is tried again
+            await asyncio.wait({call}, timeout=self._total_s)
+            if call.done():
+                return Answer(0, "the handler was cancelled") if call.cancelled() else call.result()
+            call.cancel()
+            await asyncio.wait({call}, timeout=self._grace_s)
+        finally:
+            if not call.done():
+                call.cancel()
+                self._late.add(call)
+                call.add_done_callback(self._late.discard)
+        return Answer(0, f"no answer within {self._total_s:g} s")
+
+    async def _call(self, message: Mapping[str, object]) -> Answer:
+        try:
+            await self._handler.handle(message)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # foreign code, which can raise anything; it is tried again
             return Answer(0, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
         return Answer(200)
 

@@ -119,7 +119,7 @@ class OutboxLoop(ABC, Generic[R]):
         return f"{self.action}: a lane has made no progress for {idle:.0f} s" if idle > self._pace.stuck_s else None
 
     async def run(self) -> None:
-        """Run until `stop`. If a lane ends with an unexpected exception, all stop and it is raised.
+        """Run until `stop`. If a lane ends before, all stop, and what ended it is raised.
 
         The process then ends and is restarted.
         """
@@ -129,6 +129,7 @@ class OutboxLoop(ABC, Generic[R]):
         tasks: Sequence[asyncio.Task[object]] = [*lanes, watcher, stopped]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            has_ended_early = not self._stopping.is_set()
             self.stop()
             _, late = await asyncio.wait(lanes, timeout=self._pace.finish_s)
             if late:
@@ -142,6 +143,8 @@ class OutboxLoop(ABC, Generic[R]):
         for end in ended:
             if isinstance(end, Exception):
                 raise end
+        if has_ended_early:  # a CancelledError of code that the lane has called
+            raise RuntimeError(f"{self.action}: a lane was cancelled before the stop")
 
     # What an outbox adds.
 

@@ -153,6 +153,9 @@ def test_F5_the_commands_list_and_test_it(package: Path) -> None:
     listed = json.loads(_run(package, "plugin", "ls", "--json").stdout)
     assert listed["mails"] == ["acme-large-payment", "acme-seats-used-up"]
     assert listed["own_events"] == ["acme.seats_reported"]
+    missing = _run(package, "plugin", "test", "other")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert missing.stderr == "billing plugin test: plugin other: no package offers it; installed are: acme\n"
     unknown = _run(package, "plugin", "ls", config_text='plugins = ["other"]\n')
     assert unknown.returncode == 2
     assert unknown.stderr.splitlines() == [

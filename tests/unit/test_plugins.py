@@ -45,7 +45,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = installed()
     yield tmp_path
     install(before)
-    for name in ("tried_plugin", "tried_help"):
+    for name in ("tried_plugin", "tried_help", "tried_rules"):
         sys.modules.pop(name, None)
 
 
@@ -80,6 +80,22 @@ def test_F5_a_plugin_of_the_config_is_installed(site: Path) -> None:
         ("SEEN = 0", "global SEEN; SEEN += 1; return []", "no global or nonlocal"),
         ("async def fetch() -> None: ...", "return []", "fetch is async"),
         ("from tried_help import help_me", "return []", "tried_help"),
+        ("from urllib.request import Request", "return []", "may not import urllib.request.Request"),
+        ("import urllib", "return []", "may not import urllib"),
+        ("import builtins", "return []", "may not import builtins"),
+        ("from schemas.timing import utc_now", "return []", "may not import schemas.timing.utc_now"),
+        ("from schemas.settings import load_config", "return []", "may not import schemas.settings.load_config"),
+        ("from schemas import environment", "return []", "may not import schemas.environment"),
+        ("from schemas.plugin_registry import installed", "return []", "may not import schemas.plugin_registry"),
+        ("from pathlib import Path", "return Path('x').open()", "no .open"),
+        ("from pathlib import Path", "return [] if Path('x').exists() else []", "no .exists"),
+        ("from pathlib import Path", "return [Path('x').stat()]", "no .stat"),
+        ("from pathlib import Path", "return [Path.cwd()]", "no .cwd"),
+        ("from pathlib import Path", "return [Path.home()]", "no .home"),
+        ("from datetime import datetime", "return [getattr(datetime, 'now')()]", "no .now"),
+        ("read = open", "return [read('/etc/hostname')]", "no open()"),
+        ("", "raise SystemExit", "no SystemExit"),
+        ("", "return sorted([], key=lambda one: hash(one))", "no hash()"),
     ],
 )
 def test_F5_a_plugin_that_breaks_a_promise_stops_the_start(site: Path, head: str, body: str, reason: str) -> None:
@@ -90,6 +106,27 @@ def test_F5_a_plugin_that_breaks_a_promise_stops_the_start(site: Path, head: str
     assert "plugin tried" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert installed() == ()
+
+
+@pytest.mark.parametrize("name", ["refer", "model"])
+def test_F5_the_modules_of_refer_and_model_are_read_too(site: Path, name: str) -> None:
+    """Plugin.on is given functions and classes that the module of the rule does not import itself."""
+    (site / "tried_help.py").write_text(
+        "import socket\nfrom schemas.plugin import AnyObject\nfrom schemas.references import References\n"
+        "class model(AnyObject): ...\ndef refer(event): return References()\n"
+    )
+    rule = f"import tried_rules, tried_help\ntried_rules.join(tried_help.{name})\nplugin = tried_rules.plugin\n"
+    (site / "tried_rules.py").write_text(
+        "from schemas.plugin import AnyObject, Plugin\nplugin = Plugin('tried')\ndef rule(event, known): return []\n"
+        f"def join({name}):\n    plugin.on('invoice.paid', **{{'model': AnyObject, '{name}': {name}}})(rule)\n"
+    )
+    with pytest.raises(InvalidSettings, match="tried_help, line 1: a rule's module may not import socket"):
+        _start(site, rule)
+
+
+@pytest.mark.parametrize("line", ["from urllib.parse import urlsplit", "from schemas.settings import Config"])
+def test_F5_what_is_pure_may_be_imported(site: Path, line: str) -> None:
+    assert _start(site, PURE.format(head=line, body="return []")).plugins == ("tried",)
 
 
 def test_F5_a_generator_or_coroutine_is_no_rule(site: Path) -> None:
@@ -164,7 +201,7 @@ def test_F5_a_mail_needs_the_prefix_and_an_english_wording(tmp_path: Path) -> No
     ],
 )
 def test_F5_a_rule_may_not_order_what_belongs_to_the_project(effect: Effect) -> None:
-    rule = PluginRule("invoice.paid", "acme", AnyObject, lambda _event, _known: [], lambda _event: References())
+    rule = PluginRule("invoice.paid", Plugin("acme"), AnyObject, lambda _event, _known: [], lambda _event: References())
     with pytest.raises(RuleViolated, match="plugin acme"):
         rule.check([effect])
 
@@ -180,7 +217,8 @@ def made(number: int) -> dict[str, object]:
         "livemode": False, "data": {{"object": {{"id": f"x_{{number}}", "customer": "cus_1"}}}},
     }}
 
-plugin = Plugin("tried", own_events=("tried.made",), examples=[made(number) for number in range({count})])
+EXAMPLES = [made(number) for number in range({count})]
+plugin = Plugin("tried", own_events=("tried.made",), notifications=("tried.x",), examples=EXAMPLES)
 
 @plugin.on("tried.made", model=AnyObject)
 def rule(event, known):

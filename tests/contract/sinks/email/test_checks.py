@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from schemas.mail import MAILS, OPERATOR_MAILS, read_mail
+from schemas.mail import MAILS, OPERATOR_MAILS, CustomerMail, read_mail
+from schemas.plugin import Plugin
+from schemas.plugin_registry import installed_for
 from schemas.state import Customer, Dispute, Payment, PaymentMethod, Row, Subscription
 from schemas.statuses import PaymentStatus, SubscriptionStatus
 from schemas.version import version
@@ -165,6 +168,28 @@ async def test_a_notice_waits_a_moment_for_the_decline_reason(desk: Desk) -> Non
     key = "dunning::in_1:payment-failed"
     assert isinstance(await desk.ask("payment-failed", key, reason=None, age=timedelta(0)), NotYet)
     assert (await desk.data("payment-failed", key, reason=None, age=REASON_WAIT))["reason"] is None
+
+
+async def test_F5_a_plugins_mail_to_a_customer_is_checked(desk: Desk, tmp_path: Path) -> None:
+    """Account, customer and age. A mail to the team goes out all the same."""
+    plugin = Plugin("acme", templates=tmp_path)
+    (tmp_path / "en").mkdir()
+    for name in ("acme-hello", "acme-team"):
+        (tmp_path / f"en/{name}.j2").write_text("")
+        plugin.mail(name, CustomerMail, {"name": "Jane"}, is_for_operator=name == "acme-team")
+    with installed_for(plugin):
+        assert await desk.data("acme-hello", "acme-hello::1") == NAMES
+        assert (
+            await desk.reason("acme-hello", "acme-hello::1", age=VALID_FOR * 2) == "it was queued more than 14 days ago"
+        )
+        for row, reason in (
+            (replace(CUSTOMER, erased_at=NOW), "erased"),
+            (replace(CUSTOMER, deleted_at=NOW), "deleted"),
+        ):
+            await desk.connection.execute("DELETE FROM billing.customers")
+            await desk.store(row)
+            assert await desk.reason("acme-hello", "acme-hello::1") == f"the customer has been {reason}"
+        assert await desk.ask("acme-team", "acme-team::1") is None
 
 
 @pytest.mark.parametrize("template", ["trial-ending", "trial-reminder"])

@@ -13,8 +13,11 @@ from confluent_kafka.admin._acl import AclOperation
 from ops.doctor.checks import CHECKS
 from ops.doctor.findings import Check, Found, Situation, Status, ok, run_checks
 from ops.doctor.kafka_checks import missing_rights
-from ops.doctor.stripe_checks import READ, endpoint_findings, event_types
+from ops.doctor.stripe_checks import READ, endpoint_findings, event_types, stripe_endpoints
 from schemas.errors import StoreUnavailable
+from schemas.plugin import AnyObject, Plugin
+from schemas.plugin_registry import installed_for
+from schemas.settings import Config
 from tests.paths import ROOT
 
 NOWHERE = cast("Situation", None)
@@ -86,6 +89,18 @@ def test_F8_an_endpoint_at_stripe_is_judged(
     assert [one.status for one in found] == statuses
     assert words in found[0].text
     assert found[0].status is Status.OK or found[0].remedy
+
+
+def test_F5_stripe_does_not_send_own_events() -> None:
+    """Neither their types nor their endpoints are missed in Stripe's dashboard."""
+    plugin = Plugin("acme", own_events=("acme.made",))
+    plugin.on("acme.made", "payout.paid", "timer.acme.call", model=AnyObject)(lambda _event, _known: [])
+    with installed_for(plugin):
+        types = event_types()
+        assert {"acme.made", "timer.acme.call"}.isdisjoint(types)
+        assert "payout.paid" in types
+    config = Config.model_validate({"endpoints": {"default": {}, "product": {"own_events": True}}})
+    assert stripe_endpoints(config) == ["default"]
 
 
 def test_F8_the_page_lists_the_event_types_and_rights_that_the_check_asks_for() -> None:
