@@ -7,7 +7,7 @@ import os
 import secrets
 import shlex
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Self
 
@@ -53,6 +53,10 @@ class AlreadyRunning(BillingError):
     """Another process runs a system in this state directory."""
 
 
+class ForeignDirectory(BillingError):
+    """The state directory belongs to another user, who could read and change what is written there."""
+
+
 class Claim:
     """The right to run in a state directory: a lock that the kernel releases when its holder dies, and a pid file.
 
@@ -66,9 +70,9 @@ class Claim:
         self._held: IO[str] | None = None
         self._umask = 0
 
-    def take(self) -> Self:
-        """Take the lock. Raises AlreadyRunning."""
-        make_private(self._lock_file.parent.parent)
+    def take(self, say: Callable[[str], None] = lambda _: None) -> Self:
+        """Take the lock. `say` is called with a line for the user. Raises AlreadyRunning, ForeignDirectory."""
+        make_private(self._lock_file.parent.parent, say)
         before = os.umask(_PRIVATE)
         self._lock_file.parent.mkdir(exist_ok=True)
         file = self._lock_file.open("a")
@@ -117,11 +121,12 @@ class Claim:
         return find(self._pid_file)
 
 
-def make_private(state_dir: Path) -> None:
+def make_private(state_dir: Path, say: Callable[[str], None] = lambda _: None) -> None:
     """Make the directory accessible for its owner only: it contains customers' mails, logs and data.
 
-    It is created with the parents that are missing, or closed if it exists. A directory of another user, or one that
-    is meant for all users (/tmp), stays as it is.
+    It is created with the parents that are missing, or closed if it exists, and `say` is called with a line about that.
+    A directory that is meant for all users (/tmp) stays as it is. Raises ForeignDirectory if it belongs to another
+    user; root may use it, and it stays as it is.
     """
     before = os.umask(_PRIVATE)
     try:
@@ -129,8 +134,12 @@ def make_private(state_dir: Path) -> None:
     finally:
         os.umask(before)
     found = state_dir.stat()
-    if found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX:
+    if found.st_uid != os.geteuid():
+        if os.geteuid() != 0:
+            raise ForeignDirectory(f"{state_dir} belongs to another user; choose one of your own with --state-dir")
+    elif found.st_mode & _PRIVATE and not found.st_mode & stat.S_ISVTX:
         state_dir.chmod(stat.S_IMODE(found.st_mode) & ~_PRIVATE)
+        say(f"Closed {state_dir} to other users: it contains customers' data")
 
 
 def open_private(path: Path) -> IO[bytes]:

@@ -20,7 +20,7 @@ from local.stack.ports import NoFreePort, is_free, kept_port
 from local.stack.postgres import EmbeddedPostgres
 from local.stack.process import Process, ServerNotReady, end_leftovers
 from local.stack.supervisor import Child, Supervisor
-from local.state_dir import AlreadyRunning, Claim, link_secret, own_config, write_env
+from local.state_dir import AlreadyRunning, Claim, ForeignDirectory, link_secret, own_config, write_env
 from schemas.environment import CLOCK_OFFSET
 from schemas.errors import BillingError
 from schemas.process_settings import SECRETS
@@ -134,10 +134,10 @@ class System:
     def start(self) -> None:
         """Start all processes and return when all are ready.
 
-        Raises AlreadyRunning, InvalidSettings, KafkaNotFetched, NoFreePort, OtherBrokers, ServerNotReady or
-        SystemNotStarted. Call `stop` then.
+        Raises AlreadyRunning, ForeignDirectory, InvalidSettings, KafkaNotFetched, NoFreePort, OtherBrokers,
+        ServerNotReady or SystemNotStarted. Call `stop` then.
         """
-        self._claim.take()
+        self._claim.take(self._say)
         if left := end_leftovers(self.state_dir):
             self._say(f"Stopped processes of an earlier run: {', '.join(left)}")
         secret = _test_secret(self.config)
@@ -355,7 +355,8 @@ def _test_secret(config: Config) -> str:
 
 
 NOT_STARTED = (
-    AlreadyRunning, InvalidSettings, KafkaNotFetched, NoFreePort, OtherBrokers, ServerNotReady, SystemNotStarted
+    AlreadyRunning, ForeignDirectory, InvalidSettings, KafkaNotFetched, NoFreePort, OtherBrokers, ServerNotReady,
+    SystemNotStarted,
 )  # fmt: skip
 """Errors that `System.start` raises. Each message is complete without the error's name."""
 

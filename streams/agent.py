@@ -142,7 +142,7 @@ class Agent:
                 "worker.account_aside",
                 action="worker.account_aside",
                 account=bounded(account),
-                reason="events of this connected account die while others do not: they no longer count for the brake. "
+                reason="only events of this connected account die: they no longer count for the brake. "
                 "billing dead ls shows why",
             )
         self._aside = aside

@@ -3,8 +3,10 @@
     verdicts of a batch ─▶ allowed? ── all of it ──▶ commit ─▶ passed
                               └── up to its last good event ──▶ the worker commits that part and stops
 
-The code is not to blame for events of one connected account that die while nothing else does: the account is set aside.
-Its events are still tried, and those that die are dead letters, but they no longer count, so the other events go on.
+The code is not to blame if one connected account has all dead events, and enough events of others were good meanwhile:
+the account is set aside. Its events are still tried, and those that die are dead letters, but they no longer count, so
+the other events go on. Without good events of others that needs another proof: all dead events are malformed, which is
+what their sender wrote, and no other account is set aside. A broken deploy that meets only one large account trips.
 
 Pure: the processor calls it, and the worker stores that the brake holds (sinks/postgres/brakes.py).
 """
@@ -16,13 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from schemas.errors import BillingError, NeverKnown
+from schemas.errors import BillingError, MalformedEvent, NeverKnown
 from schemas.verdict import Applied, Dead, Stale, Verdict, Waiting
 
 _SAMPLE = 5
 """Number of reasons in a message."""
-_SHARE = 0.75
-"""Share of the dead events that one account must have to be set aside."""
 _MOST_ASIDE = 5
 """Accounts that are set aside at the same time. When even more fail, the code is the likely cause."""
 
@@ -33,6 +33,7 @@ class Limits:
 
     window: int = 200
     least: int = 20
+    """Also the number of good events of others in the window that prove that only one account fails."""
     ratio: float = 0.5
     run: int = 50
     """Also the number of good events in a row after which an account that was set aside counts again."""
@@ -113,14 +114,14 @@ class Brake:
         if not counts_for_brake(verdict):
             return False
         dead = verdict if isinstance(verdict, Dead) else None
-        if dead is not None and self._let_die > 0:
-            self._let_die -= 1
-            return True
-        if account in self._aside:
+        if account in self._aside:  # first: its dead events do not use up what an operator allowed
             self._aside[account] = 0 if dead else self._aside[account] + 1
             if self._aside[account] >= self._limits.run:
                 del self._aside[account]
             return dead is not None
+        if dead is not None and self._let_die > 0:
+            self._let_die -= 1
+            return True
         dropped = self._past[0].dead if len(self._past) == self._limits.window else None
         self._dead += (dead is not None) - (dropped is not None)
         self._run = self._run + 1 if dead else 0
@@ -128,19 +129,16 @@ class Brake:
         return False
 
     def _set_aside(self) -> bool:
-        """Sets the account with the most dead events aside, if the limits are kept without its events."""
-        counts = Counter(seen.account for seen in self._past if seen.dead is not None)
-        account, dead = counts.most_common(1)[0]
-        if not account or dead < _SHARE * self._dead or len(self._aside) >= _MOST_ASIDE:
+        """Sets the account of all dead events aside, if there is proof that the code is not to blame."""
+        dead = [seen.dead for seen in self._past if seen.dead is not None]
+        accounts = {seen.account for seen in self._past if seen.dead is not None}
+        if len(accounts) != 1 or "" in accounts or len(self._aside) >= _MOST_ASIDE:
             return False
-        rest = Brake(self._limits)
-        for seen in self._past:
-            if seen.account != account:
-                rest._add(Judged(seen.dead or Applied(), seen.account))
-        if rest._too_many() is not None:
+        others = [seen for seen in self._past if seen.account not in accounts]
+        if len(others) < self._limits.least and (self._aside or not all(map(_is_malformed, dead))):
             return False
-        self._past, self._dead, self._run = rest._past, rest._dead, rest._run
-        self._aside[account] = 0
+        self._past, self._dead, self._run = deque(others, maxlen=self._limits.window), 0, 0
+        self._aside[accounts.pop()] = 0
         return True
 
     def _too_many(self) -> str | None:
@@ -157,6 +155,11 @@ def counts_for_brake(verdict: Verdict) -> bool:
     if isinstance(verdict, Dead):
         return verdict.error_class != NeverKnown.__name__
     return isinstance(verdict, Applied | Stale | Waiting)
+
+
+def _is_malformed(dead: Dead) -> bool:
+    """Whether the event could not be read, which is about its content. All other errors may be the code's."""
+    return dead.error_class == MalformedEvent.__name__ and dead.stage == "decode"
 
 
 def _sample(past: deque[_Seen]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ops.commands.accounts import is_account
 from ops.commands.acting import entry_for
 from ops.commands.terminal import (
     exits,
@@ -45,8 +46,9 @@ def import_(
     Example: billing import --since 90d
 
     It sends no mail and calls nothing; reminders that are still ahead are set. Events may arrive at the same time:
-    newer ones win. A second import changes nothing. An interrupted one continues where it was, within a day. When the
-    workers have applied it, `billing audit` agrees: events from before the import need not have arrived.
+    newer ones win. A second import applies the present state again, which repairs what differs. An interrupted one
+    continues where it was, within a day. Events about these objects from before the first import need not have arrived,
+    if it read at least the last 30 days and all objects fit: `billing audit` does not miss them.
 
     Exits 0 if everything was appended, 1 if an object does not fit into the log or Stripe refuses a request, 2 if a
     setting is invalid, 3 if Stripe or Kafka does not answer (run it again).
@@ -59,7 +61,7 @@ def import_(
         moment = moment_of(since, utc_now())
     except ValueError as error:
         refuse(command, error)
-    if account and not account.replace("_", "").isalnum():
+    if account and not is_account(account):
         refuse(command, f"--account {account}: not the id of an account")
     entry = entry_for(command, target=account, filter={"since": since, "restart": restart})
 

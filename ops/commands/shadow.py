@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ops.commands.accounts import is_account
 from ops.commands.acting import entry_for
 from ops.commands.terminal import (
     Column,
@@ -144,7 +145,10 @@ def end(
     A mail that is released is checked again before it leaves, as any other. A single row that was kept leaves with
     `billing mail|calls|feed requeue KEY`.
 
-    Exits 1 if shadow mode is off, 2 if an option is invalid, 3 if Postgres does not answer.
+    If a release is interrupted, run it again with the time that it has printed: the rest leaves.
+
+    Exits 1 if shadow mode is off (or, for a release, never was on), 2 if an option is invalid, 3 if Postgres does not
+    answer.
     """
     command = "shadow end"
     if keep == bool(release_since):
@@ -155,6 +159,8 @@ def end(
         refuse(command, error)
     settings = database_or_exit(command)
     entry = entry_for(command, filter={"keep": keep, "release_since": release_since})
+    if begin_at is not None:
+        say(f"releasing what was queued since {begin_at.isoformat(timespec='seconds')}")
     period, released = run_or_exit(
         command, lambda: switch.end(settings.database_url, begin_at, entry), no=(NotInShadow,)
     )
@@ -168,7 +174,7 @@ def mapping_of(key: str, columns: Sequence[str], values: Sequence[str], account:
     name, _, key_column = key.partition("=")
     if name not in KEYS:
         raise ValueError(f"--key {name}: one of {', '.join(KEYS)}")
-    if account and not account.replace("_", "").isalnum():
+    if account and not is_account(account):
         raise ValueError(f"--account {account}: not the id of an account")
     chosen: dict[str, str] = {}
     for column in columns:

@@ -108,7 +108,8 @@ def _foreground(state_dir: Path, workers: int, brokers: int, *, analytics: bool,
 def _detach(state_dir: Path, command: list[str]) -> None:
     """Start the foreground command in its own session, print its output, and return when it is ready."""
     log = state_dir / "logs" / "up.log"
-    make_private(state_dir)
+    with exits("up", no=NOT_STARTED):
+        make_private(state_dir, say)
     log.parent.mkdir(mode=0o700, exist_ok=True)
     with open_private(log) as out:
         process = subprocess.Popen(  # noqa: S603 - ourselves

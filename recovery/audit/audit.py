@@ -21,12 +21,13 @@ from recovery.audit.books import AuditBooks, DayTotal, links_of
 from recovery.audit.compare import Compared, Window, compared
 from recovery.audit.differences import PATHS, Cause, Difference, Kind, repair_of
 from recovery.audit.runs import KEPT_DAYS, AuditRuns, Findings, Run
+from recovery.imports.coverage import is_covered
 from recovery.window import GRACE, KEPT, slices
 from recovery.window import Window as Slices
 from schemas.errors import BillingError, ServiceUnavailable
 from schemas.settings import Config
 from sinks.stripe_api.api import ApiTrouble, Refusal
-from sinks.stripe_api.listing import Listed, Lists, Page
+from sinks.stripe_api.listing import Lists, Page
 from streams.rules.catalog import rule_of
 
 log = structlog.get_logger(__name__)
@@ -185,7 +186,7 @@ class _AuditRun:
             outcomes = await books.outcomes([event.id for event in part.events])
             for event in part.events:
                 type_ = event.object.get("type")
-                if event.id not in outcomes and (rule_of(str(type_)) is None or _is_covered(event, covered)):
+                if event.id not in outcomes and (rule_of(str(type_)) is None or is_covered(event.object, covered)):
                     continue  # an endpoint need not be sent what no rule applies, nor what was imported
                 cause = _cause_of_event(outcomes.get(event.id), is_waiting=event.id in waiting)
                 if cause is not None:
@@ -350,11 +351,6 @@ class _AuditRun:
             findings.differences.append(self._named(found))
         await self.auditor.runs.advance(self.run, findings)
         return totals
-
-
-def _is_covered(event: Listed, covered_until: datetime | None) -> bool:
-    created = event.object.get("created")
-    return covered_until is not None and type(created) is int and created < int(covered_until.timestamp())
 
 
 def _cause_of_event(outcome: str | None, *, is_waiting: bool) -> Cause | None:

@@ -24,10 +24,11 @@ from recovery.imports.estimate import Estimate, oldest
 from recovery.imports.objects import entries_of, is_lost_refund
 from recovery.imports.prices import Prices
 from recovery.reconcile.events import append
+from recovery.window import KEPT
 from schemas.errors import BillingError
 from schemas.record import MAX_RECORD_BYTES
 from sinks.postgres.imports import ImportRow, ImportRows
-from sinks.stripe_api.api import ApiTrouble
+from sinks.stripe_api.api import ApiTrouble, Refusal
 from sinks.stripe_api.listing import Lists, Page
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,8 @@ RESUMED_WITHIN = timedelta(days=1)
 """An interrupted import that began earlier is not continued: what its first pages said is too old."""
 _LARGEST = MAX_RECORD_BYTES - 65_536
 """Largest event in bytes. Leaves room for the record's key and headers."""
+_GONE = (400, 404)
+"""Stripe's answers if the object after which a page should begin does not exist any more."""
 _SAID_EVERY_S = 10.0
 """Pause between two lines in the log about the progress."""
 
@@ -123,7 +126,11 @@ class Importer:
             raise AnotherImport("another import is running")
         row = await self.rows.find(self.account)
         is_resumed = (
-            not restart and row is not None and row.ended_at is None and row.started_at > self.clock() - RESUMED_WITHIN
+            not restart
+            and row is not None
+            and row.ended_at is None
+            and row.started_at > self.clock() - RESUMED_WITHIN
+            and row.part in _NAMES  # else another version has begun it
         )
         if row is None or not is_resumed:
             # Read before the first object, so that each object contains every earlier change.
@@ -137,7 +144,9 @@ class Importer:
         except ApiTrouble as error:
             await self.rows.fail(self.account, f"{type(error).__name__}: {error}")
             raise
-        await self.rows.end(self.account, self.clock(), report.counts)
+        # Events are listed for so long; those of invoices and refunds that were not read still have to arrive.
+        is_whole = report.too_large == 0 and row.since <= row.started_at - KEPT
+        await self.rows.end(self.account, self.clock(), report.counts, covers=is_whole)
         return report
 
 
@@ -155,8 +164,17 @@ class _Run:
         lists, account, since = self.importer.lists, self.importer.account, int(self.row.since.timestamp())
         params = part.params | ({"created": {"gte": since}} if part.is_recent else {})
         estimate: Estimate | None = None
+        is_repeated = False
         while True:
-            page = await lists.page(part.path, params, account, after=after)
+            try:
+                page = await lists.page(part.path, params, account, after=after)
+            except Refusal as error:
+                if after is None or is_repeated or error.status not in _GONE:
+                    raise
+                # Stripe has deleted the object at which it continues. What is read again makes the same events.
+                log.warning("import.part_repeated", action="import.part_repeated", part=part.name, after=after)
+                after, self.report.read[part.name], is_repeated = None, 0, True
+                continue
             await self._append(part, page)
             after = page.items[-1].id if page.has_more else None
             following = _NAMES[min(_NAMES.index(part.name) + (not page.has_more), len(_NAMES) - 1)]
@@ -221,8 +239,11 @@ class _Run:
         return found if isinstance(found, dict) else None
 
     def _entries(self, obj: dict[str, Any], page: Page) -> list[Entry]:
-        livemode = self.importer.lists.mode.livemode
-        return entries_of(obj, page, account=self.importer.account, livemode=livemode, now=self.importer.clock())
+        own = self.importer
+        return entries_of(
+            obj, page, account=own.account, livemode=own.lists.mode.livemode, now=own.clock(),
+            began_at=self.row.started_at,
+        )  # fmt: skip
 
 
 def _is_known_charge(obj: dict[str, Any], charges: set[str]) -> bool:

@@ -1,15 +1,17 @@
 """Turns Stripe's present objects into events with `source=import` (behaviours.md F1).
 
 An object's event is dated when the object certainly had this state, so that every later live event wins. A paid, voided
-or failed invoice and a refund are dated when that happened. The id comes from the content: an import of an unchanged
-object is the same event, which the ledger drops.
+or failed invoice and a refund are dated when that happened. The id of such an event comes from the content alone: each
+import of it makes the same event, which the ledger drops. The id of an event that is dated when its object was read
+also has the import's begin. So a later import repairs a state that an earlier one has reported, too, and an import that
+continues makes the same events.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -31,28 +33,31 @@ _INVOICES = {
 Object = Mapping[str, Any]
 
 
-def entries_of(obj: Object, page: Page, *, account: str, livemode: bool, now: datetime) -> list[Entry]:
+def entries_of(
+    obj: Object, page: Page, *, account: str, livemode: bool, now: datetime, began_at: datetime
+) -> list[Entry]:
     """Returns the records of one object: none for a draft, two for a subscription that has ended.
+
+    `began_at` is when the import began, `now` the time of the records, both UTC.
 
     A refund has its charge expanded. The charge's event has the customer and the sum of its refunds, so the newest
     refund of a charge, which Stripe lists first, is enough; those of older ones are the same event.
     """
-    as_of = int(page.as_of.timestamp())
-    made: list[tuple[str, int]] = []
+    made: list[tuple[str, int | None]] = []
     match obj.get("object"):
         case "invoice":
-            found = _of_invoice(obj, as_of)
+            found = _of_invoice(obj)
             made = [found] if found is not None else []
         case "subscription" if obj.get("ended_at") is not None:
             # Analytics needs both ends. The first is older, so it changes nothing that the second says.
-            start = _first_time(obj.get("start_date"), obj.get("created"), otherwise=as_of)
-            made = [("customer.subscription.created", start), (TYPES["subscription"], as_of)]
+            start = _first_time(obj.get("start_date"), obj.get("created"))
+            made = [("customer.subscription.created", start), (TYPES["subscription"], None)]
         case "refund":
-            created, obj = _first_time(obj.get("created"), otherwise=as_of), obj["charge"]
+            created, obj = _first_time(obj.get("created")), obj["charge"]
             made = [("charge.refunded", created)]
         case kind:
-            made = [(TYPES[str(kind)], as_of)]
-    return [_entry(obj, type_, at, page, account, livemode=livemode, now=now) for type_, at in made]
+            made = [(TYPES[str(kind)], None)]
+    return [_entry(obj, one, page, account, livemode=livemode, now=now, began_at=began_at) for one in made]
 
 
 def is_lost_refund(refund: Object) -> bool:
@@ -60,28 +65,42 @@ def is_lost_refund(refund: Object) -> bool:
     return refund.get("status") in LOST
 
 
-def _of_invoice(obj: Object, as_of: int) -> tuple[str, int] | None:
+def _of_invoice(obj: Object) -> tuple[str, int | None] | None:
+    """Returns the type of its event and when it happened, None for the time of reading."""
     transitions = obj.get("status_transitions")
     times: Mapping[str, Any] = transitions if isinstance(transitions, Mapping) else {}
     status = str(obj.get("status"))
     if status in _INVOICES:
         type_, name = _INVOICES[status]
-        return type_, _first_time(times.get(name), times.get("finalized_at"), obj.get("created"), otherwise=as_of)
+        return type_, _first_time(times.get(name), times.get("finalized_at"), obj.get("created"))
     if status != "open":
         return None
     if obj.get("attempt_count"):
         # The first try comes with the finalization. Grace times and reminders count from it.
-        return "invoice.payment_failed", _first_time(times.get("finalized_at"), obj.get("created"), otherwise=as_of)
-    return TYPES["invoice"], as_of
+        return "invoice.payment_failed", _first_time(times.get("finalized_at"), obj.get("created"))
+    return TYPES["invoice"], None
 
 
-def _first_time(*times: object, otherwise: int) -> int:
-    return next((time for time in times if type(time) is int), otherwise)
+def _first_time(*times: object) -> int | None:
+    return next((time for time in times if type(time) is int), None)
 
 
-def _entry(obj: Object, type_: str, at: int, page: Page, account: str, *, livemode: bool, now: datetime) -> Entry:
-    digest = hashlib.sha256(orjson.dumps(obj, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    moment = datetime.fromtimestamp(at, now.tzinfo)
+def _entry(
+    obj: Object,
+    dated: tuple[str, int | None],
+    page: Page,
+    account: str,
+    *,
+    livemode: bool,
+    now: datetime,
+    began_at: datetime,
+) -> Entry:
+    type_, at = dated
+    content = hashlib.sha256(orjson.dumps(obj, option=orjson.OPT_SORT_KEYS))
+    if at is None:
+        content.update(began_at.astimezone(UTC).isoformat().encode())
+    digest = content.hexdigest()
+    moment = datetime.fromtimestamp(at if at is not None else int(page.as_of.timestamp()), UTC)
     event = refetched_event(
         "", obj, at=moment, account=account, livemode=livemode, api_version=page.api_version, request_id=page.request_id
     )

@@ -18,6 +18,7 @@ import structlog
 
 from eventlog.append import EventAppender
 from eventlog.entry import Entry
+from recovery.imports.coverage import is_covered
 from recovery.reconcile.report import ReconcileReport, moment
 from recovery.reconcile.runs import Run, Runs
 from recovery.window import GRACE, MOST, Slice, Window, slices, window_of
@@ -92,16 +93,14 @@ class Reconciler:
         ended = await self.runs.newest(account, asked.scope, ended=True)
         settled_until = ended.window_until if ended is not None else None
         window = window_of(now, since=asked.since, until=asked.until, settled_until=settled_until, grace=asked.grace)
-        covered = await self.runs.covered_until(account)
-        if asked.since is None and covered is not None:  # older events would only repeat what was imported
-            start = max(window.start, covered.replace(microsecond=0))
-            window = Window(start, max(start, window.end))
+        # Events before an import would only repeat what it has read.
+        covered = await self.runs.covered_until(account) if asked.since is None else None
         report = ReconcileReport(account, window.start, window.end)
         run = None if asked.dry_run else await self._begin(asked, window, report, now)
         rest = Window(run.cursor, window.end) if run is not None and report.resumed_at is not None else window
         try:
             async for part in slices(self.lists, rest, account, asked.params, most=self.most):
-                await self._settle(part, report, waiting, is_dry=run is None)
+                await self._settle(part, report, waiting, covered, is_dry=run is None)
                 if run is not None:
                     await self.runs.advance(run, part.end, window.end, report.counts)
         except (ApiTrouble, LogUnavailable) as error:
@@ -125,14 +124,22 @@ class Reconciler:
             return left
         return await self.runs.begin(report.account, asked.scope, now, window.start, window.end)
 
-    async def _settle(self, part: Slice, report: ReconcileReport, waiting: frozenset[str], *, is_dry: bool) -> None:
+    async def _settle(
+        self,
+        part: Slice,
+        report: ReconcileReport,
+        waiting: frozenset[str],
+        covered: datetime | None,
+        *,
+        is_dry: bool,
+    ) -> None:
         now = self.clock()
         report.listed += len(part.events)
         missing: list[Listed] = []
         for first in range(0, len(part.events), _AT_ONCE):
             batch = part.events[first : first + _AT_ONCE]
             known = await self.runs.known([event.id for event in batch])
-            unknown = [event for event in batch if event.id not in known]
+            unknown = [event for event in batch if event.id not in known and not is_covered(event.object, covered)]
             missing += [event for event in unknown if event.id not in waiting]
             report.on_the_way += sum(event.id in waiting for event in unknown)
         entries: list[Entry] = []

@@ -33,7 +33,7 @@ _INVOICES = {"paid": "invoice.paid", "void": "invoice.voided", "uncollectible": 
 def path_of(object_id: str) -> str:
     """Return the object's path. Raises ValueError if no event can report such an object."""
     name = next((name for prefix, name in _PATHS.items() if object_id.startswith(prefix)), None)
-    if name is None or not object_id.replace("_", "").isalnum():
+    if name is None or not (object_id.isascii() and object_id.replace("_", "").isalnum()):
         known = ", ".join(f"{prefix}…" for prefix in _PATHS)
         raise ValueError(f"{object_id!r:.60} is not the id of an object that can be read again ({known})")
     return f"/v1/{name}/{object_id}"

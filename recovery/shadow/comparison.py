@@ -50,7 +50,6 @@ _OLD = "CREATE TEMP TABLE old_rows (key text PRIMARY KEY, data jsonb NOT NULL)"
 _PUT = """
 INSERT INTO old_rows (key, data) SELECT * FROM unnest($1::text[], $2::jsonb[]) ON CONFLICT (key) DO NOTHING
 """
-_DROP = "DROP TABLE old_rows"
 _STATEMENT_S = 600.0
 _PAGE = 500
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,10 +17,6 @@ from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.outboxes import BY_TABLE
 from sinks.postgres.pool import Session, connect
 from sinks.postgres.shadow import Shadow
-
-_PAUSE_S = 1.0
-_PASSES = 60
-"""What a dispatcher had claimed at the end is held within a moment; then it is released, too."""
 
 
 class NotInShadow(BillingError):
@@ -60,22 +55,22 @@ async def held(url: SecretStr, since: datetime | None, *, outboxes: tuple[str, .
 async def end(url: SecretStr, release_since: datetime | None, entry: AuditEntry) -> tuple[Shadow, Counter[str]]:
     """Turn the mode off. Returns the period and what was released, by outbox.
 
-    What was held stays so, except what was queued at `release_since` or later: it leaves now. Raises NotInShadow,
-    StoreUnavailable. If it is interrupted, the mode is off, and the rest stays held.
+    What was held stays so, except what was queued at `release_since` or later: it leaves now. If that is interrupted,
+    the mode is off and the rest stays held; the same call releases it. Raises NotInShadow if there is nothing to end
+    or to release, StoreUnavailable.
     """
     async with _session(url) as session:
         period = await shadow.end(session, entry)
+        if release_since is None:
+            if period is None:
+                raise NotInShadow("shadow mode is off")
+            return period, Counter()
         if period is None:
-            raise NotInShadow("shadow mode is off")
-        released: Counter[str] = Counter()
-        if release_since is not None:
-            for _ in range(_PASSES):
-                found = Counter(await shadow.release(session, release_since))
-                released += found
-                if not found.total():
-                    break
-                await asyncio.sleep(_PAUSE_S)
-        return period, released
+            period = await shadow.state(session)
+            if period is None:
+                raise NotInShadow("shadow mode was never on")
+            await shadow.note(session, entry)
+        return period, Counter(await shadow.release(session, release_since))
 
 
 @asynccontextmanager

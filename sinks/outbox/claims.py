@@ -37,6 +37,7 @@ from sinks.postgres import audit_log
 from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import make_pool
+from sinks.postgres.tables import HELD
 
 if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -181,11 +182,13 @@ class Claims(ABC, Generic[C]):
         return await self._settle(row, self._sql.closed("failed", columns), error[:_LONGEST_ERROR], *columns.values())
 
     async def withhold(self, row: C, reason: str, columns: Mapping[str, object] | None = None) -> bool:
-        """Mark the row as not delivered on purpose. Returns False if the claim was lost."""
+        """Mark the row as not delivered on purpose. Returns False if the claim was lost.
+
+        With the reason HELD also if shadow mode has ended: then the switch has held the row, or it is delivered later.
+        """
         columns = columns or {}
-        return await self._settle(
-            row, self._sql.closed("withheld", columns), reason[:_LONGEST_ERROR], *columns.values()
-        )
+        statement = self._sql.held(columns) if reason == HELD else self._sql.closed("withheld", columns)
+        return await self._settle(row, statement, reason[:_LONGEST_ERROR], *columns.values())
 
     async def depth(self) -> Depth:
         with classified():

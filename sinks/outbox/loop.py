@@ -333,7 +333,8 @@ class OutboxLoop(ABC, Generic[R]):
         if expected is not None:
             outcome, level = expected, "info"
         elif not kept:
-            details["claim"], level = "lost", "error"
+            is_held = isinstance(verdict, Withheld) and verdict.reason == HELD  # nothing left, so nothing leaves twice
+            details["claim"], level = "lost", "info" if is_held else "error"
         self._metrics.settled(self.kind(row), outcome)
         action = f"{self.row_action}{outcome}"
         getattr(log, level)(action, action=action, **details)

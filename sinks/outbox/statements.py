@@ -113,6 +113,10 @@ RETURNING o.{key} AS key"""
         """A statement that closes a row without delivering it; $5 is the reason, values of `columns` start at $6."""
         return self._settle.format(f"status = '{status}', last_error = $5{_assigned(columns, 6)}")
 
+    def held(self, columns: Iterable[str]) -> str:
+        """The same for shadow mode, while it is on. What the switch could not see yet is delivered after the claim."""
+        return f"{self.closed('withheld', columns)} AND {shadow.IS_ON}"
+
 
 def in_order(outbox: Outbox, who: str, blocks: str = "true") -> str:
     """A condition for claiming `o`: no earlier open row of the same customer. `who` limits it to some rows `o`.

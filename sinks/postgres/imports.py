@@ -25,7 +25,8 @@ _ADVANCE = """
 UPDATE billing.imports SET part = $2, after = $3, counts = $4, last_error = NULL WHERE account = $1
 """
 _END = """
-UPDATE billing.imports SET ended_at = $2, covers_until = started_at, after = NULL, counts = $3, last_error = NULL
+UPDATE billing.imports SET ended_at = $2, after = NULL, counts = $3, last_error = NULL,
+    covers_until = CASE WHEN $4 THEN coalesce(covers_until, started_at) ELSE covers_until END
 WHERE account = $1
 """
 _FAILED = "UPDATE billing.imports SET last_error = $2 WHERE account = $1"
@@ -77,8 +78,12 @@ class ImportRows:
     async def advance(self, account: str, part: str, after: str | None, counts: Mapping[str, int]) -> None:
         await self._execute(_ADVANCE, account, part, after, orjson.dumps(dict(counts)).decode())
 
-    async def end(self, account: str, now: datetime, counts: Mapping[str, int]) -> None:
-        await self._execute(_END, account, now, orjson.dumps(dict(counts)).decode())
+    async def end(self, account: str, now: datetime, counts: Mapping[str, int], *, covers: bool) -> None:
+        """End the import. `covers`: it has read all that earlier events changed.
+
+        What the first one covers stays. A later one covers no more: events arrive since then, and each has to.
+        """
+        await self._execute(_END, account, now, orjson.dumps(dict(counts)).decode(), covers)
 
     async def fail(self, account: str, reason: str) -> None:
         """Record why the import stopped. It can be continued."""
@@ -94,9 +99,9 @@ class ImportRows:
 
 
 async def covered_until(connection: asyncpg.Connection[asyncpg.Record], account: str) -> datetime | None:
-    """Return the time before which no event of the account has to arrive, because an import read what it changed.
+    """Return the time before which events of the account need not arrive if an import reads what they changed.
 
-    None without an import that has ended. Raises StoreUnavailable.
+    That is the begin of the first import that left nothing out, None without one. Raises StoreUnavailable.
     """
     with classified():
         found: datetime | None = await connection.fetchval(_COVERED, account)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sinks.postgres import audit_log
 from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.failures import classified
-from sinks.postgres.outboxes import OUTBOXES, STRIPE_CALLS, Outbox
+from sinks.postgres.outboxes import NOTIFICATIONS, OUTBOXES, STRIPE_CALLS, Outbox
 from sinks.postgres.tables.outboxes import HELD
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ async def begin(connection: Connection, entry: AuditEntry) -> bool:
 
 
 async def end(connection: Connection, entry: AuditEntry) -> Shadow | None:
-    """Turns the mode off, holds what is still queued, and records `entry`.
+    """Turns the mode off, holds what is still open, and records `entry`.
 
-    In one transaction: what is queued from now on leaves, and nothing from before. Returns the period, None if the mode
-    was off. Raises StoreUnavailable.
+    In one transaction: what is queued from now on leaves, and nothing from before. A dispatcher that has claimed a row
+    loses its claim. Returns the period, None if the mode was off. Raises StoreUnavailable.
     """
     with classified():
         async with connection.transaction():
@@ -79,17 +79,22 @@ async def end(connection: Connection, entry: AuditEntry) -> Shadow | None:
                 return None
             count = 0
             for outbox in OUTBOXES:
-                done = await connection.execute(_hold_queued(outbox))
+                done = await connection.execute(_hold_open(outbox))
                 count += int(str(done).rpartition(" ")[2])
             await audit_log.record(connection, replace(entry, count=count))
     return Shadow(**dict(found))
 
 
+async def note(connection: Connection, entry: AuditEntry) -> None:
+    """Records `entry` for a release after the end. Raises StoreUnavailable."""
+    with classified():
+        await audit_log.record(connection, entry)
+
+
 async def release(connection: Connection, since: datetime, ahead: timedelta = timedelta(0)) -> Mapping[str, int]:
     """Queues again what was held and was queued at `since` or later. Returns the number of rows by outbox.
 
-    Call it again until it releases nothing: a dispatcher may still be holding what it had claimed. Raises
-    StoreUnavailable.
+    If it is interrupted, call it again. Raises StoreUnavailable.
     """
     released = {}
     for outbox in OUTBOXES:
@@ -132,14 +137,17 @@ def _is_held(outbox: Outbox) -> str:
     return f"status = 'withheld' AND last_error = '{HELD}' AND {outbox.since} >= $1"
 
 
-def _hold_queued(outbox: Outbox) -> str:
+def _hold_open(outbox: Outbox) -> str:
+    # Also claimed rows: those of a dispatcher that has died would be queued again when the claim expires.
     only = " AND method <> 'GET'" if outbox is STRIPE_CALLS else ""
-    return f"UPDATE billing.{outbox.name} SET status = 'withheld', last_error = '{HELD}' WHERE status = 'queued'{only}"
+    return f"""
+UPDATE billing.{outbox.name} SET status = 'withheld', last_error = '{HELD}', claimed_by = NULL
+WHERE status IN ('queued', '{outbox.busy}'){only}"""
 
 
 def _release(outbox: Outbox) -> str:
     # The age limit of tries counts from the release (sinks/stripe_calls, sinks/feed).
-    fresh = f", {outbox.since} = now() + $2::interval" if outbox is STRIPE_CALLS else ""
+    fresh = f", {outbox.since} = now() + $2::interval" if outbox in (STRIPE_CALLS, NOTIFICATIONS) else ""
     return f"""
 WITH chosen AS (
     SELECT {outbox.key} FROM billing.{outbox.name} WHERE {_is_held(outbox)} ORDER BY {outbox.since}, {outbox.key}

@@ -45,6 +45,11 @@ from tests.kits.shadowkit import settle
 DAY_S = 86_400
 MONTH_S = 30 * DAY_S
 WEEK = 7
+UNREAD = (
+    "checkout.session.completed", "checkout.session.expired", "payment_intent.succeeded", "payment_intent.canceled",
+    "payment_intent.payment_failed", "charge.succeeded", "charge.failed",
+)  # fmt: skip
+"""Types of events that an import makes not unnecessary, as far as the simulated business has them."""
 TROUBLE = Trouble(duplicates=0.05, disorder=0.05)
 
 
@@ -229,7 +234,11 @@ async def open_drill(
         )  # fmt: skip
         config = Config(
             plans={name: Plan(name=name, prices=prices) for name, prices in {"odd": ("price_odd",), **PLANS}.items()},
-            mail=Mail(sender="Acme <billing@example.com>", send_test_mode=True),
+            mail=Mail(
+                sender="Acme <billing@example.com>",
+                send_test_mode=True,
+                not_before=datetime.fromtimestamp(company.stripe.clock.now, UTC),
+            ),
         )
         config = config.model_copy(
             update={"feed": config.feed.model_copy(update={"destinations": {"app": destination(receiver.url)}})}

@@ -102,7 +102,8 @@ audit_objects = Table(
 )
 
 # The newest import of each account (`billing import`). An interrupted one continues after the object `after` of
-# `part`. `covers_until`: an import that has ended began to read then, so its objects contain all earlier events.
+# `part`. `covers_until`: the first import that has ended and left nothing out began to read then, so its objects show
+# what earlier events changed in them (recovery/imports/coverage.py).
 imports = Table(
     "imports",
     metadata,

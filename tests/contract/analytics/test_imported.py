@@ -42,7 +42,7 @@ def history() -> list[Delivery]:
     made = [
         orjson.dumps(orjson.loads(entry.value))
         for obj in objects
-        for entry in entries_of(obj, page, account="", livemode=False, now=read_at)
+        for entry in entries_of(obj, page, account="", livemode=False, now=read_at, began_at=read_at)
     ]
     before = len(company.stripe.books.events)
     company.live_until(END)

@@ -12,7 +12,7 @@ import pytest
 
 from local.stack import kafka_jars
 from local.stack.ports import free_port, kept_port
-from local.state_dir import AlreadyRunning, Claim, make_private, own_config, write_env
+from local.state_dir import AlreadyRunning, Claim, ForeignDirectory, make_private, own_config, write_env
 from schemas.settings import Mode, load_config
 
 
@@ -117,4 +117,28 @@ def test_T34_everything_made_while_a_system_runs_is_its_owners_only(tmp_path: Pa
 def test_T34_a_directory_for_all_users_stays_open(tmp_path: Path) -> None:
     tmp_path.chmod(0o1777)
     make_private(tmp_path)
+    assert _mode(tmp_path) == 0o1777
+
+
+def test_a_directory_that_is_closed_is_named_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    tmp_path.chmod(0o755)
+    make_private(tmp_path, said.append)
+    make_private(tmp_path, said.append)
+    make_private(tmp_path / "new", said.append)
+    assert len(said) == 1
+    assert str(tmp_path) in said[0]
+    assert _mode(tmp_path) == 0o700
+
+
+def test_a_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner could read what is written there. Root may use it, and leaves it as it is."""
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(ForeignDirectory, match="belongs to another user"):
+        Claim(tmp_path).take()
+    assert not (tmp_path / "run").exists()
+    tmp_path.chmod(0o1777)
+    with pytest.raises(ForeignDirectory):
+        make_private(tmp_path)
     assert _mode(tmp_path) == 0o1777

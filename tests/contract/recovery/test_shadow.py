@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,16 @@ from schemas.effects import CallStripe, QueueEmail
 from schemas.settings import Config, Mail, Settings
 from schemas.state import Customer, Organization, Subscription
 from schemas.statuses import SubscriptionStatus
+from sinks.email.outbox import Outbox as Emails
 from sinks.email.samples import SAMPLES
-from sinks.postgres.outboxes import EMAILS, OUTBOXES, STRIPE_CALLS, Origin
+from sinks.exports.orders import ExportOrders
+from sinks.feed.notifications import Notifications
+from sinks.outbox.claims import Claims
+from sinks.postgres.outboxes import EMAILS, NOTIFICATIONS, OUTBOXES, STRIPE_CALLS, Origin
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
 from sinks.postgres.tables import HELD
+from sinks.stripe_calls.calls import Calls
 from tests.faulty_mailbox import FaultyMailbox
 from tests.kits.clikit import billing
 from tests.kits.outboxkit import sample_row
@@ -30,6 +36,8 @@ from tests.kits.shadowkit import settle
 from tests.kits.storekit import known
 from tests.kits.stripekit import TEST_KEY, StripeServer
 from tests.paths import ROOT
+
+CLAIMS: tuple[type[Claims[Any]], ...] = (Emails, Calls, ExportOrders, Notifications)
 
 
 @dataclass
@@ -168,6 +176,66 @@ async def test_calls_that_no_key_could_make_are_not_made_later(rig: Rig) -> None
     await rig.billing("shadow", "end", "--keep")
     (row,) = (await rig.rows("stripe_calls")).values()
     assert row == ("withheld", HELD)
+
+
+async def test_what_a_dispatcher_had_claimed_does_not_leave_after_the_switch(rig: Rig) -> None:
+    """It was killed, or gives the rest of its batch back: neither brings a row back that the switch has held."""
+    await rig.billing("shadow", "begin")
+    for outbox in OUTBOXES:
+        if outbox is not EMAILS:
+            await rig.queue(sample_row(outbox))
+    await rig.mail("receipt")
+    claimed = []
+    for kind in CLAIMS:
+        claims = await kind.connect(rig.settings.database_url, claimer="killed")
+        claimed += [(claims, row) for row in await claims.claim(10)]
+    assert len(claimed) == len(OUTBOXES)
+
+    await rig.billing("shadow", "end", "--keep")
+    for claims, row in claimed:
+        assert not await claims.give_back(row, timedelta(0), None)
+        assert not await claims.withhold(row, HELD)
+        await claims.close()
+    for outbox in OUTBOXES:
+        await rig.connection.execute(f"UPDATE billing.{outbox.name} SET next_attempt_at = now() - interval '1 hour'")
+    await settle(rig.settings, rig.config)
+    for outbox in OUTBOXES:
+        assert {*(await rig.rows(outbox.name)).values()} == {("withheld", HELD)}, outbox.name
+    assert rig.mailbox.messages == []
+    assert rig.stripe.requests == []
+    assert not written(rig.settings.exports_place)
+
+
+async def test_a_row_that_the_switch_could_not_see_yet_is_not_held_after_it(rig: Rig) -> None:
+    """It was queued and claimed while the transaction of the switch was running."""
+    await rig.billing("shadow", "begin")
+    await rig.mail("receipt")
+    claims = await Emails.connect(rig.settings.database_url, claimer="slow")
+    (row,) = await claims.claim(10)
+    assert row.is_shadow
+    await rig.connection.execute("UPDATE billing.shadow SET ended_at = now()")
+    assert not await claims.withhold(row, HELD)
+    await claims.close()
+    await rig.connection.execute("UPDATE billing.emails SET next_attempt_at = now()")
+    await settle(rig.settings, rig.config)
+    assert await rig.rows("emails") == {"receipt": ("sent", None)}
+
+
+async def test_an_interrupted_release_is_finished_by_the_same_command(rig: Rig) -> None:
+    await rig.billing("shadow", "end", "--release-since", "1h", code=1)  # there never was a period
+    await rig.billing("shadow", "begin")
+    await rig.mail("receipt")
+    await rig.queue(sample_row(NOTIFICATIONS), sample_row(STRIPE_CALLS))
+    await rig.billing("shadow", "end", "--keep")  # as if it had been killed before the first row
+    assert (await rig.billing("shadow", "end", "--release-since", "2026-01-01")).count("1 released") == 3
+    assert "1 released" not in await rig.billing("shadow", "end", "--release-since", "2026-01-01")
+    await rig.billing("shadow", "end", "--keep", code=1)
+    for name in ("notifications", "stripe_calls"):  # the age limit of their tries counts from the release
+        assert await rig.connection.fetchval(f"SELECT now() - queued_at < interval '1 hour' FROM billing.{name}")
+    await settle(rig.settings, rig.config)
+    assert len(rig.mailbox.messages) == 1
+    recorded = await rig.connection.fetch("SELECT action, count FROM billing.audit_log ORDER BY entry_id")
+    assert [tuple(row) for row in recorded] == [("shadow.begin", None), ("shadow.end", 3), *[("shadow.end", None)] * 2]
 
 
 def written(folder: str) -> list[Path]:

@@ -140,7 +140,15 @@ async def test_T31_dispatcher_operator_and_console_may_use_each_outbox(server: S
     for claims in CLAIMS:
         sql, outbox = claims._sql, claims.queue.outbox
         repairs = [sql.list, sql.count, sql.depth, sql.requeue, sql.discard]
-        work = [sql.has_due, sql.claim, sql.retry, sql.give_back, sql.done(None, ()), sql.closed("withheld", ())]
+        work = [
+            sql.has_due,
+            sql.claim,
+            sql.retry,
+            sql.give_back,
+            sql.done(None, ()),
+            sql.closed("withheld", ()),
+            sql.held(()),
+        ]
         wanted = {"dispatcher": [*work, *repairs], "operator": repairs, "console": repairs}
         for role, statements in wanted.items():
             for statement in statements:
