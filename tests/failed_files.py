@@ -1,10 +1,16 @@
-"""Prints the test files with failures of a JUnit report: `python -m tests.failed_files REPORT` (xunit1)."""
+"""Prints the test files to run again: `python -m tests.failed_files REPORT STATUS` (xunit1; pytest's exit code)."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
+
+TESTS_FAILED = 1
+"""pytest's exit code after a whole run with failures. After others (interrupted, broken) some never ran."""
+
+MOST = 10
+"""With more failed files something is wrong with the change, not with one test."""
 
 
 def failed_files(report: Path) -> list[str]:
@@ -14,5 +20,15 @@ def failed_files(report: Path) -> list[str]:
     return sorted({file for file in failed if file is not None})
 
 
+def to_run_again(report: Path, status: int) -> list[str]:
+    """Returns the files whose second run decides. Raises SystemExit with the reason if that would prove nothing."""
+    if status != TESTS_FAILED:
+        raise SystemExit(f"pytest ended with exit code {status}: tests did not run, so none is run again")
+    files = failed_files(report)
+    if not 0 < len(files) <= MOST:
+        raise SystemExit(f"{len(files)} files failed: they are run again if they are 1 to {MOST}")
+    return files
+
+
 if __name__ == "__main__":
-    print("\n".join(failed_files(Path(sys.argv[1]))))  # noqa: T201 - a command's output
+    print("\n".join(to_run_again(Path(sys.argv[1]), int(sys.argv[2]))))  # noqa: T201 - a command's output

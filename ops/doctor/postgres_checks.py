@@ -20,12 +20,12 @@ HELD = """
 SELECT n.nspname AS schema, c.relname AS name, array_remove(ARRAY[
     CASE WHEN has_table_privilege(c.oid, 'SELECT') THEN 'SELECT' END,
     CASE WHEN has_table_privilege(c.oid, 'INSERT') THEN 'INSERT' END,
-    CASE WHEN has_table_privilege(c.oid, 'UPDATE') THEN 'UPDATE' END,
+    CASE WHEN has_any_column_privilege(c.oid, 'UPDATE') THEN 'UPDATE' END,
     CASE WHEN has_table_privilege(c.oid, 'DELETE') THEN 'DELETE' END], NULL) AS held
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname IN ('billing', 'analytics') AND c.relkind = 'r' ORDER BY 1 DESC, 2
 """
-"""The tables, and what this user may do with each."""
+"""The tables, and what this user may do with each. UPDATE of the audit log covers some columns only."""
 _MAY_MIGRATE = "SELECT has_schema_privilege('billing', 'CREATE')"
 _MODE = "SELECT livemode FROM billing.system_mode"
 _UNKNOWN_PRICES = """
@@ -50,6 +50,8 @@ async def check_postgres(situation: Situation) -> Sequence[Found]:
 async def _check(session: Session, situation: Situation) -> list[Found]:
     url = DatabaseUrl.of(situation.settings.database_url)
     found = [_server(session, url)]
+    if session.per_transaction is not None and situation.settings.database_direct_url is None:
+        found.append(shared_sessions_finding(has_key=situation.settings.stripe_api_key is not None))
     skew = abs((await session.fetchval("SELECT clock_timestamp()") - datetime.now(UTC)).total_seconds())
     if skew > _MOST_SKEW_S:
         found.append(warning(f"its clock differs from this machine's by {skew:.0f} s", "synchronise both (NTP)"))
@@ -70,6 +72,14 @@ def _server(session: Session, url: DatabaseUrl) -> Found:
     if version.major < _OLDEST_MAJOR:
         return failed(text, f"use PostgreSQL {_OLDEST_MAJOR} or newer")
     return ok(text)
+
+
+def shared_sessions_finding(*, has_key: bool) -> Found:
+    """Says what cannot work behind a pooler that shares sessions, without a direct URL. `has_key`: of Stripe."""
+    remedy = "set BILLING_DATABASE_DIRECT_URL to an address without a pooler: docs/operations.md, Postgres"
+    if has_key:
+        return failed("the pooler shares sessions: the daily reconciliation and audit can't run", remedy)
+    return warning("the pooler shares sessions: commands such as replay and dead can't run", remedy)
 
 
 def rights_finding(tables: Iterable[Mapping[str, Any]], prefix: str) -> Found:

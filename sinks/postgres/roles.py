@@ -70,7 +70,10 @@ _NOT_THE_WORKERS = {
 
 _SENT = (SELECT, INSERT, UPDATE)
 _NOTED = {"audit_log": (SELECT, INSERT, UPDATE)}
-"""Each action's row, which no process can delete."""
+"""Each action's row, which no process can delete. Of its columns only those in UPDATED can be changed."""
+
+UPDATED: Mapping[str, tuple[str, ...]] = {"audit_log": ("outcome", "count", "reason")}
+"""Tables of which UPDATE covers these columns only: how an action ended is added; who did what, and when, stays."""
 
 _PRUNED = {step.table: (SELECT, UPDATE, DELETE) if step.key == "ctid" else (SELECT, UPDATE) for step in STEPS} | {
     "object_owners": (SELECT, INSERT, UPDATE),
@@ -172,8 +175,14 @@ async def grant(session: Session, prefix: str, *, creates: bool) -> list[str]:
             if schema == "billing" or role.figures:
                 statements.append(f'GRANT USAGE ON SCHEMA {schema} TO "{name}"')
         for relation in relations:
-            given = role.needs(relation["schema"], relation["name"])
-            if given:
-                statements.append(f'GRANT {", ".join(given)} ON {relation["schema"]}."{relation["name"]}" TO "{name}"')
+            schema, table = relation["schema"], relation["name"]
+            if given := role.needs(schema, table):
+                privileges = ", ".join(_of_columns(each, schema, table) for each in given)
+                statements.append(f'GRANT {privileges} ON {schema}."{table}" TO "{name}"')
     await session.execute(";\n".join([*statements, "COMMIT"]))
     return list(granted)
+
+
+def _of_columns(privilege: str, schema: str, table: str) -> str:
+    columns = UPDATED.get(table, ()) if (schema, privilege) == ("billing", UPDATE) else ()
+    return f"{privilege} ({', '.join(columns)})" if columns else privilege

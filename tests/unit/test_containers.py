@@ -16,8 +16,9 @@ from console.app import check_settings
 from ops.cli import COMMANDS
 from schemas.link_secrets import link_secrets
 from schemas.process_settings import SECRETS
-from schemas.settings import DEFAULT_DUNNING, Config, Settings, load_config, secret_variables, variables
+from schemas.settings import DEFAULT_DUNNING, Config, Mode, Settings, load_config, secret_variables, variables
 from schemas.webhook_secrets import weakness_of
+from sinks.exports.storage import Storage
 from sinks.postgres.roles import ROLES
 from tests.paths import ROOT
 
@@ -97,7 +98,33 @@ def test_each_login_of_compose_is_made_in_its_role(compose: dict[str, Any]) -> N
 
 def test_compose_passes_the_secrets_of_receivers_to_the_dispatcher_alone(compose: dict[str, Any]) -> None:
     files = {name: service["env_file"] for name, service in compose["services"].items() if "env_file" in service}
-    assert files == {"dispatcher": [{"path": "feed.env", "required": False}]}
+    assert files == {"dispatcher": [{"path": "${FEED_ENV:-feed.env}", "required": False}]}
+
+
+def test_compose_lets_only_those_write_archives_who_do(compose: dict[str, Any]) -> None:
+    mounted = {
+        name: [volume.partition(":")[2] for volume in service.get("volumes", ()) if volume.startswith("exports:")]
+        for name, service in compose["services"].items()
+    }
+    assert {name: places for name, places in mounted.items() if places} == {
+        "gateway": ["/var/lib/billing:ro"],
+        "dispatcher": ["/var/lib/billing"],
+        "operator": ["/var/lib/billing"],
+    }
+
+
+def test_the_image_can_store_exports_where_the_docs_say() -> None:
+    """`s3://` needs an optional package, which is in the lock file that the image is built from."""
+    pages = (ROOT / "docs" / "kubernetes.md", ROOT / "docs" / "operations.md")
+    assert all("s3://" in page.read_text() for page in pages)
+    pins = re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert "s3fs" in pins
+    assert Storage("s3://bucket/folder")
+
+
+def test_no_file_of_secrets_is_committed_or_sent_to_the_builder() -> None:
+    assert "*.env" in (ROOT / ".gitignore").read_text().split()
+    assert "**/*.env" in (ROOT / ".dockerignore").read_text().split()
 
 
 def test_the_console_of_compose_is_reached_where_it_says(compose: dict[str, Any]) -> None:
@@ -122,7 +149,7 @@ def test_T30_compose_has_no_secret_and_no_default_for_one(compose: dict[str, Any
     )
     made = (ROOT / "deploy" / "new-env.sh").read_text()
     for name in used:
-        assert name in made or name.removesuffix("_PASSWORD") in made or name in ("BILLING_CONFIG_FILE", "BUILD")
+        assert name in made or name.removesuffix("_PASSWORD") in made or name == "BUILD"
 
 
 def test_T30_new_env_makes_other_secrets_each_time_and_keeps_a_file(tmp_path: Path) -> None:
@@ -133,6 +160,14 @@ def test_T30_new_env_makes_other_secrets_each_time_and_keeps_a_file(tmp_path: Pa
     assert all(one[name] != two[name] for name in one if name.endswith(("PASSWORD", "SECRET")))
     assert weakness_of(one["WEBHOOK_SECRET"]) is None
     assert link_secrets(one["LINK_SECRET"])
+    # A second system shares neither the config nor the secrets of receivers.
+    for name, made in (("one", one), ("two", two)):
+        assert (made["BILLING_CONFIG_FILE"], made["FEED_ENV"]) == (f"./{name}.toml", f"./{name}.feed.env")
+        assert load_config(tmp_path / f"{name}.toml").mode is Mode.TEST
+    subprocess.run([*command, "test.env"], cwd=tmp_path, check=True, timeout=30)
+    assert "\nBILLING_CONFIG_FILE=./test.toml\n" in (tmp_path / "test.env").read_text()
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=30)
+    assert "BILLING_CONFIG_FILE" not in (tmp_path / ".env").read_text()
     again = subprocess.run([*command, "one"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
     assert (again.returncode, "exists" in again.stderr) == (1, True)
 

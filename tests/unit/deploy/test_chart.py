@@ -14,7 +14,7 @@ from console.app import check_settings
 from ops.cli import COMMANDS
 from schemas.console_settings import ConsoleConfig, ConsoleProxy
 from schemas.process_settings import SECRETS, load_process_settings
-from schemas.settings import Config, Mode, Settings, load_config, load_settings
+from schemas.settings import Config, Mode, Settings, load_config, load_settings, secret_variables
 from tests.paths import ROOT
 
 _REASON = "Helm and the schemas of Kubernetes are 100 MB: `make chart-tools` installs them"
@@ -36,6 +36,7 @@ ALL = {
     "ingress": {"enabled": True, "host": "hooks.example.com", "tlsSecret": "tls", "className": "nginx"},
     "networkPolicy": {"enabled": True},
     "metrics": {"serviceMonitor": True, "prometheusRule": True, "docsUrl": "https://wiki.example.com/"},
+    "operator": {"enabled": True},
     "imagePullSecrets": [{"name": "registry"}],
     "nodeSelector": {"disk": "ssd"},
     "tolerations": [{"key": "billing", "operator": "Exists"}],
@@ -86,6 +87,7 @@ def test_each_setting_that_the_chart_sets_exists() -> None:
     text = "".join(path.read_text() for path in (CHART / "templates").iterdir()) + (CHART / "values.yaml").read_text()
     named = {name.removeprefix("BILLING_").lower() for name in re.findall(r"BILLING_[A-Z_]+[A-Z]", text)}
     known = {str(field.alias or name) for name, field in Settings.model_fields.items()} | {"config"}
+    known |= {"webhook_secret", "webhook_secret_name"}  # of endpoints, in the environment
     nested = {name for name in named if name.startswith("kafka_")}
     assert len(named) > 10
     assert named - nested <= known
@@ -107,7 +109,7 @@ def test_helm_finds_nothing_to_improve() -> None:
 
 def test_every_process_runs_restricted_and_is_probed() -> None:
     found = rendered(ALL)
-    assert len(pods(found)) == 8
+    assert len(pods(found)) == 9
     for name, pod in pods(found).items():
         (container,) = pod["containers"]
         assert pod["securityContext"]["runAsNonRoot"], name
@@ -121,6 +123,8 @@ def test_every_process_runs_restricted_and_is_probed() -> None:
         assert container["envFrom"] == [{"secretRef": {"name": "billing-stream"}}]
     for name, document in of_kind(found, "Deployment", "StatefulSet").items():
         (container,) = document["spec"]["template"]["spec"]["containers"]
+        if name == "billing-operator":
+            continue  # it waits for commands
         assert container["livenessProbe"]["httpGet"]["path"] == "/livez", name
         assert container["readinessProbe"]["httpGet"]["path"] == "/readyz", name
         # A brake that holds, or a broker that is away, makes a process not ready. A restart does not help.
@@ -213,6 +217,42 @@ def test_each_process_can_have_a_secret_of_its_own() -> None:
     assert {given[name] for name in given.keys() - {"worker", *JOBS}} == {"billing-stream"}
 
 
+def test_the_operators_pod_waits_for_commands_with_a_login_of_its_own() -> None:
+    assert "billing-operator" not in pods(rendered(LEAST))
+    pod = pods(rendered({**ALL, "operator": {"enabled": True, "existingSecret": "operator"}}))["billing-operator"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["sleep", "infinity"]
+    assert container["envFrom"] == [{"secretRef": {"name": "operator"}}]
+    assert environment(pod)["BILLING_EXPORTS_URL"] == "/var/lib/billing/exports"
+    assert "BILLING_OPS_PORT" not in environment(pod)
+    assert "livenessProbe" not in container
+
+
+def test_archives_are_mounted_where_they_are_written_and_read_only_at_the_gateway() -> None:
+    own = {"processes": {"mailer": {"enabled": True, "replicas": 1, "args": ["dispatcher"], "resources": {}}}}
+    mounted = {
+        name: mount.get("readOnly", False)
+        for name, pod in pods(
+            rendered({**LEAST, **own, "exports": {"existingClaim": "x"}, "operator": {"enabled": True}})
+        ).items()
+        for mount in pod["containers"][0]["volumeMounts"]
+        if mount["name"] == "exports" and "exports" in {volume["name"] for volume in pod["volumes"]}
+    }
+    assert mounted == {
+        "billing-gateway": True,
+        "billing-dispatcher": False,
+        "billing-mailer": False,
+        "billing-operator": False,
+    }
+    assert "persistentVolumeClaim" not in str(pods(rendered(LEAST)))
+
+
+def test_operations_ports_are_reached_while_a_process_is_not_ready() -> None:
+    services = of_kind(rendered(ALL), "Service")
+    reached = {name for name, found in services.items() if found["spec"].get("publishNotReadyAddresses")}
+    assert reached == services.keys() - {"billing-gateway", "billing-console"}
+
+
 def test_the_console_is_off_by_default_and_starts_as_it_is_set_up() -> None:
     assert "billing-console" not in pods(rendered(LEAST))
     found = rendered(ALL)
@@ -229,6 +269,8 @@ def test_the_console_is_off_by_default_and_starts_as_it_is_set_up() -> None:
     beyond = {"console": {"enabled": True, "publicUrl": "https://billing.example.com"}}
     with pytest.raises(helm.HelmError, match=r"\[console.proxy\]"):
         rendered({**LEAST, "processes": beyond})
+    with pytest.raises(helm.HelmError, match=r"\[console.proxy\]"):
+        rendered({**LEAST, "config": CONFIG + "# [console.proxy]\n", "processes": beyond})
     signed_in = CONFIG + '[console.proxy]\nnetworks = ["10.0.0.0/8"]\nheader = "X-User"\n'
     assert "billing-console" in pods(rendered({**LEAST, "config": signed_in, "processes": beyond}))
 
@@ -236,9 +278,38 @@ def test_the_console_is_off_by_default_and_starts_as_it_is_set_up() -> None:
 def test_only_the_processes_of_the_release_reach_the_operations_ports() -> None:
     rules = of_kind(rendered(ALL), "NetworkPolicy")["billing"]["spec"]["ingress"]
     watched = [rule for rule in rules if "podSelector" in rule["from"][0]]
-    assert [rule["ports"] for rule in watched] == [[{"port": "ops"}]]
-    assert watched[0]["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "console"
+    assert {
+        rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: rule["ports"] for rule in watched
+    } == {"console": [{"port": "ops"}], "operator": [{"port": "ops"}]}
     assert not [rule for rule in rules if {"port": "console"} in rule["ports"]]
+
+
+@pytest.mark.parametrize("peers", ["publicFrom", "metricsFrom", "consoleFrom"])
+def test_a_list_without_peers_allows_no_one(peers: str) -> None:
+    rules = of_kind(rendered({**ALL, "networkPolicy": {"enabled": True, peers: []}}), "NetworkPolicy")["billing"]
+    assert all(rule["from"] for rule in rules["spec"]["ingress"])
+    port = {"publicFrom": "http", "metricsFrom": "ops", "consoleFrom": "console"}[peers]
+    allowed = [rule for rule in rules["spec"]["ingress"] if rule["ports"] == [{"port": port}]]
+    assert all("podSelector" in rule["from"][0] for rule in allowed)
+
+
+def test_no_secret_can_be_given_as_a_setting() -> None:
+    schema = helm.Chart.load(str(CHART))
+    plain = {"BILLING_KAFKA_BOOTSTRAP": "kafka:9092"}
+    named = {*secret_variables(), "BILLING_WEBHOOK_SECRET", "BILLING_WEBHOOK_SECRET_CONNECT", "BILLING_FEED_SECRET_APP"}
+    for name in sorted(named):
+        with pytest.raises(helm.HelmError, match=name):
+            schema.validate_schema({**LEAST, "settings": {**plain, name: "x"}})
+        schema.validate_schema({**LEAST, "settings": {**plain, name + "_FILE": "/run/secrets/x"}})
+
+
+def test_the_documented_secret_has_what_each_process_needs_to_start() -> None:
+    """The command of the install, and what the gateway can't start without."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    named = set(re.findall(r"--from-literal=(BILLING_[A-Z_]+)=", page))
+    assert named >= {"BILLING_WEBHOOK_SECRET", "BILLING_DATABASE_URL", "BILLING_LINK_SECRET"}
+    assert named <= secret_variables().keys() | {"BILLING_WEBHOOK_SECRET"}
+    assert "secrets_env" not in page + (CHART / "values.yaml").read_text()
 
 
 def test_only_the_gateway_is_public_and_only_on_the_public_port() -> None:
@@ -255,7 +326,12 @@ def test_the_alarms_lead_to_the_docs_of_the_team() -> None:
     rules = of_kind(rendered(ALL), "PrometheusRule")["billing"]["spec"]["groups"][0]["rules"]
     documented = yaml.safe_load((ROOT / "docs" / "alerts.yml").read_text())["groups"][0]["rules"]
     assert [rule["expr"] for rule in rules] == [rule["expr"] for rule in documented]
-    assert all(rule["annotations"]["runbook_url"].startswith("https://wiki.example.com/docs/") for rule in rules)
+    assert all(
+        rule["annotations"]["runbook_url"].startswith("https://wiki.example.com/runbook.html#") for rule in rules
+    )
+    own = {**ALL, "metrics": {"prometheusRule": True}}
+    rules = of_kind(rendered(own), "PrometheusRule")["billing"]["spec"]["groups"][0]["rules"]
+    assert all(rule["annotations"]["runbook_url"].startswith("docs/runbook.md#") for rule in rules)
     monitor = of_kind(rendered(ALL), "ServiceMonitor")["billing"]["spec"]
     assert monitor["jobLabel"] == "app.kubernetes.io/component"
 
@@ -267,6 +343,7 @@ def test_the_alarms_lead_to_the_docs_of_the_team() -> None:
         ({"settings": {"BILLING_KAFKA_BOOTSTRAP": "k:9092"}}, "config or existingConfigMap"),
         ({**LEAST, "settings": {"BILLING_DATABASE_URL": "postgresql://u:p@h/db"}}, "BILLING_DATABASE_URL"),
         ({**LEAST, "config": 'secrets = ["whsec_0123456789abcdef0123"]'}, "config"),
+        ({**LEAST, "config": 'secrets = ["whsec_MfKQ9r8G+KYqTwjU/PD8=="]'}, "config"),
         ({**LEAST, "processes": {"worker": {"replicas": "two"}}}, "replicas"),
         ({**LEAST, "wrokers": 3}, "wrokers"),
     ],
@@ -275,6 +352,7 @@ def test_the_alarms_lead_to_the_docs_of_the_team() -> None:
         "no config",
         "a secret as a setting",
         "a webhook secret in the config",
+        "a webhook secret of base64 in the config",
         "a text",
         "a typing error",
     ],

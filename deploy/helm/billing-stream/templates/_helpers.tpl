@@ -21,7 +21,7 @@ app.kubernetes.io/component: {{ .process }}
 {{- end }}
 
 {{/* Settings without secrets, then the operator's secret: `secret` if given, else the shared one. `process` and `of` are empty
-     for a job. */}}
+     for a job, `of` for the operator's pod. */}}
 {{- define "billing.env" -}}
 env:
   {{- range $name, $value := .root.Values.settings }}
@@ -45,6 +45,8 @@ env:
   {{- if .of.stable }}
   - {name: BILLING_MEMBER_ID, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
   {{- end }}
+  {{- end }}
+  {{- if .process }}
   {{- if .root.Values.exports.existingClaim }}
   - {name: BILLING_EXPORTS_URL, value: /var/lib/billing/exports}
   {{- else if .root.Values.exports.url }}

@@ -10,10 +10,12 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from ops.doctor.findings import Situation, Status
+from ops.doctor.postgres_checks import check_postgres
 from scheduler.due_timers import DueTimers
 from schemas.database_url import DatabaseUrl, Pooler
 from schemas.references import References
-from schemas.settings import InvalidSettings
+from schemas.settings import Config, InvalidSettings, Settings
 from sinks.email.outbox import Outbox
 from sinks.outbox import wakeup
 from sinks.postgres.brakes import Brakes
@@ -154,3 +156,17 @@ async def test_transaction_mode_may_be_declared_everywhere(database: SecretStr) 
 async def test_migrations_use_the_direct_url(database_url: str) -> None:
     with pgbouncer(database_url, "transaction", sessions=1) as url:
         assert (await migrate(DatabaseUrl(url, direct=database_url))).before is None
+
+
+@pytest.mark.parametrize(("key", "status"), [("rk_test_0123456789abcdef", Status.FAILED), (None, Status.WARNING)])
+async def test_doctor_asks_for_a_direct_url_where_sessions_are_shared(
+    shared: DatabaseUrl, database: SecretStr, key: str | None, status: Status
+) -> None:
+    await migrate(database)
+    for direct, expected in ((None, [status]), (database, [])):
+        url = DatabaseUrl(shared.get_secret_value(), direct=None if direct is None else direct.get_secret_value())
+        settings = Settings.model_construct(
+            database_url=url, database_direct_url=direct, stripe_api_key=None if key is None else SecretStr(key)
+        )
+        found = await check_postgres(Situation(settings, Config()))
+        assert [each.status for each in found if "shares sessions:" in each.text] == expected

@@ -13,7 +13,7 @@ from ops.doctor.postgres_checks import HELD, rights_finding
 from sinks.postgres import tables
 from sinks.postgres.migration import migrate
 from sinks.postgres.prune import STEPS
-from sinks.postgres.roles import ROLES
+from sinks.postgres.roles import ROLES, UPDATED
 from tests.kits.rolekit import Server, open_server
 
 
@@ -86,6 +86,12 @@ _REFUSED = {
     "reader": ["UPDATE billing.customers SET email = NULL", "DELETE FROM billing.events"],
 }
 _NEVER = [
+    *(
+        f"UPDATE billing.audit_log SET {column.name} = {column.name}"
+        for column in tables.audit_log.columns
+        if column.name not in ("outcome", "count", "reason")
+    ),
+    "DELETE FROM billing.audit_log",
     "CREATE TABLE billing.mine (x int)",
     "TRUNCATE billing.events",
     "UPDATE billing.alembic_version SET version_num = '0001'",
@@ -103,6 +109,20 @@ async def test_T31_each_role_may_do_its_work_and_nothing_else(server: Server) ->
     for role, statements in _REFUSED.items():
         for statement in [*statements, *_NEVER]:
             assert await server.run(role, statement), f"{role} may {statement}"
+
+
+async def test_T31_a_role_that_acts_notes_how_it_ended_and_never_who_did_it(
+    server: Server, database: SecretStr
+) -> None:
+    acting = [role.name for role in ROLES if "UPDATE" in role.privileges("audit_log")]
+    assert acting == ["worker", "dispatcher", "scheduler", "console", "operator"]
+    ended = ", ".join(f"{column} = {column}" for column in UPDATED["audit_log"])
+    await server.connection.execute(f'GRANT UPDATE (who) ON billing.audit_log TO "{server.prefix}_worker"')
+    assert not await server.run("worker", "UPDATE billing.audit_log SET who = 'another'")
+    await migrate(database, role_prefix=server.prefix)
+    for role in acting:
+        assert not await server.run(role, f"UPDATE billing.audit_log SET {ended}")
+        assert await server.run(role, "UPDATE billing.audit_log SET who = 'another'")
 
 
 async def test_T31_doctor_asks_for_the_rights_of_the_operator_and_no_more(server: Server) -> None:
