@@ -112,7 +112,7 @@ def _component(package: Package) -> dict[str, Any]:
         "externalReferences": [
             {
                 "type": "distribution",
-                "url": f"https://pypi.org/project/{package.name}/{package.version}/",
+                "url": package.purl,
                 "hashes": [{"alg": "SHA-256", "content": content} for content in package.hashes],
             }
         ],
