@@ -172,7 +172,7 @@ def test_refusals_are_counted_and_few_are_logged(gateway: Served, capsys: pytest
         "billing_gateway_requests_total", {"endpoint": "default", "outcome": "signature_mismatch"}
     )
     assert (after or 0) - (before or 0) == 1000
-    text = capsys.readouterr().out
+    text = "".join(capsys.readouterr())  # where lines go depends on what configured the log in this process before
     # Five lines and a summary for each interval that the requests fell into.
     assert text.count("signature_mismatch") < 50
     assert text.count("mode_mismatch") == 20
