@@ -7,3 +7,5 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 RECORDED_EVENTS = SHARED / "events"
+MADE = frozenset({"site", "build", "dist"})
+"""Folders of the checkout that commands make: `make docs` copies the examples, for example."""
