@@ -53,19 +53,21 @@ async def test_a_reading_whose_page_has_gone_is_not_joined_by_another_thread(tmp
 
 
 async def test_pages_share_a_query_of_a_whole_table_and_its_failure() -> None:
-    reads, asked = Reads(NOWHERE), 0
+    reads, asked, all_wait = Reads(NOWHERE), 0, asyncio.Event()
 
     async def ask(_query: Any) -> int:
         nonlocal asked
         asked += 1
-        await asyncio.sleep(0)
+        await all_wait.wait()
         if asked == 1:
             raise StoreUnavailable("too slow")
         return asked
 
     reads.ask = ask  # type: ignore[assignment,method-assign]  # the query is not what is tested
     query = cast("Any", None)
-    failed = await asyncio.gather(*(reads.kept("sum", query) for _ in range(5)), return_exceptions=True)
+    pages = [asyncio.create_task(reads.kept("sum", query)) for _ in range(5)]
+    asyncio.get_running_loop().call_soon(all_wait.set)  # runs after the first step of each page
+    failed = await asyncio.gather(*pages, return_exceptions=True)
     assert {str(error) for error in failed} == {"too slow"}
     assert asked == 1
     reads._kept["sum"].until = 0.0

@@ -17,6 +17,7 @@ from console.tries import (
     TooManyTries,
     Tries,
 )
+from tests.waiting import eventually
 
 
 class Hashes:
@@ -24,13 +25,14 @@ class Hashes:
 
     def __init__(self, tries: Tries) -> None:
         self.tries = tries
-        self.go_on = asyncio.Event()
+        self.go_on, self.begun = asyncio.Event(), asyncio.Event()
         self.now = self.most = self.done = 0
 
     async def one(self, peer: str, name: str) -> bool:
         try:
             async with self.tries.reserved(peer, name):
                 self.now += 1
+                self.begun.set()
                 self.most = max(self.most, self.now)
                 await self.go_on.wait()
                 self.now -= 1
@@ -40,10 +42,19 @@ class Hashes:
             return False
 
 
+async def refused(tasks: list[asyncio.Task[bool]], count: int) -> None:
+    """Waits until this many tries have ended; no hash has."""
+
+    async def have_ended() -> bool:
+        return sum(task.done() for task in tasks) == count
+
+    await eventually(have_ended, f"{count} refused tries")
+
+
 async def test_a_thousand_tries_at_once_are_a_few_hashes() -> None:
     hashes = Hashes(Tries())
     tasks = [asyncio.create_task(hashes.one("10.0.0.1", f"name{at}")) for at in range(1000)]
-    await asyncio.sleep(0)
+    await refused(tasks, 1000 - MOST_OF_A_PEER)
     hashes.go_on.set()
     assert sum(await asyncio.gather(*tasks)) == hashes.done == MOST_OF_A_PEER
     assert hashes.most <= HASHES_AT_ONCE
@@ -52,7 +63,7 @@ async def test_a_thousand_tries_at_once_are_a_few_hashes() -> None:
 async def test_the_queue_has_a_length_for_all_peers_together() -> None:
     hashes = Hashes(Tries())
     tasks = [asyncio.create_task(hashes.one(f"10.0.{at}.1", "ada")) for at in range(200)]
-    await asyncio.sleep(0)
+    await refused(tasks, 200 - MOST_WAITING)
     hashes.go_on.set()
     assert sum(await asyncio.gather(*tasks)) == MOST_WAITING
 
@@ -83,7 +94,8 @@ async def test_a_cancelled_try_leaves_the_queue_and_counts() -> None:
     hashes = Hashes(tries)
     for _ in range(MOST_WRONG):
         task = asyncio.create_task(hashes.one("10.0.0.1", "ada"))
-        await asyncio.sleep(0)
+        await hashes.begun.wait()
+        hashes.begun.clear()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     with pytest.raises(TooManyTries):

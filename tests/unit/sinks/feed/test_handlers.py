@@ -14,6 +14,7 @@ from schemas.plugin import Handle, Handler
 from sinks.feed.answers import Answer
 from sinks.feed.notifications import QueuedNotification
 from sinks.feed.poster import HandlerPoster
+from tests.waiting import eventually
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROW = QueuedNotification(
@@ -31,7 +32,7 @@ async def _cancels_itself(_: Mapping[str, Any]) -> None:
     task = asyncio.current_task()
     assert task is not None
     task.cancel()
-    await asyncio.sleep(0)
+    await asyncio.Event().wait()
 
 
 async def _lets_out_cancelled(_: Mapping[str, Any]) -> None:
@@ -89,9 +90,11 @@ async def test_F5_a_handler_that_ignores_its_cancellation_is_not_called_again_be
     assert await poster.post(ROW) == Answer(0, "an earlier call still runs, although it was cancelled")
     assert calls == 1
     may_end.set()
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert await poster.post(ROW) == Answer(200)
+
+    async def is_called_again() -> bool:
+        return await poster.post(ROW) == Answer(200)
+
+    await eventually(is_called_again, "a call after the earlier one has ended")
 
 
 async def test_F5_the_end_of_a_lane_ends_its_call() -> None:
