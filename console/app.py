@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from console.access import Action
 from console.actions import Actions
 from console.assets import Assets
 from console.guard import register, safe
@@ -16,19 +16,21 @@ from console.identity import BY_LINK, SignIn
 from console.jobs import ReplayJobs
 from console.lag import Lag
 from console.live import Live
-from console.pages import checks, customers, dead, events, lag, money, outboxes, overview, record, session, timers
+from console.pages import checks, customers, dead, events, lag, money, oidc, outboxes, overview, record, session, timers
 from console.reads import Reads
 from console.reveals import Reveals
 from console.web import CONSOLE, Answer, Console, Context, Route, get
 from gateway.clients import Clients, networks
-from schemas.console_settings import Role
+from schemas.console_settings import LOOPBACK, Role, is_https_or_loopback
 from schemas.http_server import hide_versions
 from schemas.settings import Config, InvalidSettings, Settings
 from schemas.timing import utc_now
 from sinks.postgres.console_sessions import ConsoleSessions
 
+if TYPE_CHECKING:
+    from console.oidc import OidcSignIn
+
 MOST_FORM_BYTES = 64 * 1024
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 async def _live(context: Context) -> Answer:
@@ -38,6 +40,7 @@ async def _live(context: Context) -> Answer:
 
 ROUTES: list[Route] = [
     *session.ROUTES,
+    *oidc.ROUTES,
     *overview.ROUTES,
     *events.ROUTES,
     *customers.ROUTES,
@@ -48,22 +51,28 @@ ROUTES: list[Route] = [
     *checks.ROUTES,
     *money.ROUTES,
     *record.ROUTES,
-    get("/live", _live, Action.SEE),
+    get("/live", _live, is_page=False),
 ]
 
 
 def check_settings(settings: Settings, config: Config) -> None:
     """Raises InvalidSettings if the console would be open to others than the people who may use it."""
-    if settings.console_host in _LOOPBACK:
+    if config.console.oidc is not None and not is_https_or_loopback(settings.console_base):
+        raise InvalidSettings(
+            "console.oidc: the provider sends people back with a code that only TLS protects: set "
+            "BILLING_CONSOLE_PUBLIC_URL to a URL that begins with https://"
+        )
+    if settings.console_host in LOOPBACK:
         return
     public = urlsplit(settings.console_public_url)
     # A container listens on all its addresses while its port is published on loopback: `console link` signs in there.
-    is_local = public.hostname in _LOOPBACK
-    if not is_local and not config.console.users and config.console.proxy is None:
+    is_local = public.hostname in LOOPBACK
+    people = config.console
+    if not is_local and not people.users and people.proxy is None and people.oidc is None:
         raise InvalidSettings(
             f"BILLING_CONSOLE_HOST: {settings.console_host} is reachable from other machines, so people must sign in: "
-            "add [console.users.NAME] or [console.proxy] to the config, or use 127.0.0.1 (in a container whose port is "
-            "published on loopback, as BILLING_CONSOLE_PUBLIC_URL=http://127.0.0.1:PORT)"
+            "add [console.users.NAME], [console.proxy] or [console.oidc] to the config, or use 127.0.0.1 (in a "
+            "container whose port is published on loopback, as BILLING_CONSOLE_PUBLIC_URL=http://127.0.0.1:PORT)"
         )
     if not settings.console_public_url:
         raise InvalidSettings(
@@ -79,7 +88,7 @@ def create_console(settings: Settings, config: Config, *, clock: Callable[[], da
     check_settings(settings, config)
     url = settings.database_url
     reads, actions = Reads(url), Actions(url)
-    base = settings.console_public_url or f"http://{settings.console_host}:{settings.console_port}"
+    base = settings.console_base
     # A proxy that may name the person may name the person's address, too.
     of_proxy = config.console.proxy.networks if config.console.proxy is not None else ()
     return Console(
@@ -88,6 +97,7 @@ def create_console(settings: Settings, config: Config, *, clock: Callable[[], da
         base=base,
         reads=reads,
         sign_in=SignIn(config.console, ConsoleSessions(url)),
+        oidc=_oidc(settings, config, base),
         reveals=Reveals(),
         assets=Assets(),
         actions=actions,
@@ -97,6 +107,16 @@ def create_console(settings: Settings, config: Config, *, clock: Callable[[], da
         clients=Clients(networks([*config.trusted_proxies, *of_proxy], "BILLING_CONFIG: trusted_proxies")),
         clock=clock,
     )
+
+
+def _oidc(settings: Settings, config: Config, base: str) -> OidcSignIn | None:
+    if config.console.oidc is None:
+        return None
+    try:
+        from console.oidc import OidcSignIn
+    except ModuleNotFoundError as error:
+        raise InvalidSettings(f"console.oidc: {error}: pip install 'billing-stream[oidc]'") from None
+    return OidcSignIn(config.console.oidc, settings.console_oidc_secret, base)
 
 
 def create_app(console: Console) -> web.Application:
@@ -111,6 +131,6 @@ def create_app(console: Console) -> web.Application:
 async def let_in(console: Console, who: str) -> None:
     """Lets the token of the settings sign in once, as admin. Only on loopback. Raises StoreUnavailable."""
     token = console.settings.console_token
-    if token is not None and console.settings.console_host in _LOOPBACK:
+    if token is not None and console.settings.console_host in LOOPBACK:
         sessions = ConsoleSessions(console.settings.database_url)
         await sessions.add_link(token.get_secret_value(), f"{who}{BY_LINK}", Role.ADMIN.label)

@@ -14,11 +14,11 @@ from console.errors import NotFound, Refused
 from console.identity import Person, from_proxy
 from console.reads import FAILURES
 from console.web import CONSOLE, PERSON, Answer, Console, Context, Page, Redirect, Route
+from schemas.console_settings import LOOPBACK
 from schemas.errors import BillingError, StoreUnavailable
 
 log = structlog.get_logger(__name__)
 
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _SAFE = frozenset({"GET", "HEAD"})
 
 HEADERS = {
@@ -65,7 +65,7 @@ def is_own_host(host: str, console: Console) -> bool:
     if console.settings.console_public_url:
         return host == urlsplit(console.base).netloc
     try:
-        return urlsplit(f"//{host}").hostname in _LOOPBACK
+        return urlsplit(f"//{host}").hostname in LOOPBACK
     except ValueError:
         return False
 

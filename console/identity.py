@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -18,6 +18,9 @@ from sinks.postgres.console_sessions import ConsoleSessions, StoredSession
 
 BY_LINK = " (link)"
 """Ends the name of a person who signed in with a link."""
+
+BY_OIDC = " (OpenID)"
+"""Ends the name of a person whom an OpenID provider has signed in: a user of the config may have the same name."""
 
 _KEPT_S = 30.0
 """Seconds for which a session is not asked for again."""
@@ -78,6 +81,10 @@ class SignIn:
         self._tries.forget(peer, name)
         return await self._sessions.begin(name, user.role.label, self.lasts)
 
+    async def begin(self, person: Person) -> str:
+        """Returns the token of a new session of a person who is known already. Raises StoreUnavailable."""
+        return await self._sessions.begin(person.who, person.role.label, self.lasts)
+
     async def find(self, token: str) -> Person | None:
         """Returns the person of a cookie. Raises StoreUnavailable if the session was never seen before."""
         now = time.monotonic()
@@ -107,9 +114,18 @@ class SignIn:
                 del self._kept[next(iter(self._kept))]
 
     def _still_has(self, session: StoredSession) -> bool:
-        """Returns False if the config has since removed the user or changed the role. Links name no user of it."""
+        """Returns False if the config has since removed the user or changed the role. Links name no user of it.
+
+        The groups of a person are not stored: their session ends when no group has its role any more.
+        """
         if session.who.endswith(BY_LINK):
             return True
+        if session.who.endswith(BY_OIDC):
+            oidc = self._config.oidc
+            if oidc is None:
+                return False
+            given = [oidc.users.get(session.who.removesuffix(BY_OIDC)), *oidc.groups.values()]
+            return any(role is not None and role.label == session.role for role in given)
         user = self._config.users.get(session.who)
         return user is not None and user.role.label == session.role
 
@@ -127,10 +143,16 @@ def from_proxy(proxy: ConsoleProxy | None, peer: str, headers: Mapping[str, str]
     if not who:
         return None
     named = [group.strip() for group in headers.get(proxy.groups_header, "").split(",")] if proxy.groups_header else []
-    roles = [proxy.groups[group] for group in named if group in proxy.groups]
-    if who in proxy.users:
-        roles.append(proxy.users[who])
-    return Person(who, max(roles)) if roles else None
+    role = role_of(proxy.users, proxy.groups, who, named)
+    return Person(who, role) if role is not None else None
+
+
+def role_of(users: Mapping[str, Role], groups: Mapping[str, Role], who: str, named: Sequence[str]) -> Role | None:
+    """Returns the highest role that the name or one of the groups has, None without one. Names are compared exactly."""
+    roles = [groups[group] for group in named if group in groups]
+    if who in users:
+        roles.append(users[who])
+    return max(roles, default=None)
 
 
 def _is_in(peer: str, networks: tuple[str, ...]) -> bool:

@@ -23,5 +23,4 @@ async def make_link(settings: Settings, entry: AuditEntry, role: Role) -> str:
 
 def sign_in_url(settings: Settings, token: str) -> str:
     """Returns the console's address with the token."""
-    base = settings.console_public_url or f"http://{settings.console_host}:{settings.console_port}"
-    return f"{base}/sign-in?token={token}"
+    return f"{settings.console_base}/sign-in?token={token}"

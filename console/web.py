@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from multidict import MultiDictProxy
@@ -24,6 +24,9 @@ from gateway.clients import Clients
 from schemas.settings import Config, Settings
 from sinks.postgres.audit_log import AuditEntry
 
+if TYPE_CHECKING:
+    from console.oidc import OidcSignIn  # needs an extra, which a console without a provider does not have
+
 
 @dataclass(kw_only=True)
 class Console:
@@ -34,6 +37,7 @@ class Console:
     base: str
     reads: Reads
     sign_in: SignIn
+    oidc: OidcSignIn | None
     reveals: Reveals
     assets: Assets
     actions: Actions
@@ -151,13 +155,24 @@ class Route:
     path: str
     action: Action
     handler: Handler
+    is_page: bool
+    """Whether a person opens it: no form's target, file, stream, redirect, or content of a frame."""
 
 
-def get(path: str, handler: Handler, action: Action = Action.SEE) -> Route:
-    """Returns the route of a page."""
-    return Route("GET", path, action, handler)
+def get(path: str, handler: Handler, action: Action = Action.SEE, *, is_page: bool = True) -> Route:
+    """Returns the route of a page, or of something that is loaded by one."""
+    return Route("GET", path, action, handler, is_page)
 
 
 def post(path: str, handler: Handler, action: Action) -> Route:
     """Returns the route of a form."""
-    return Route("POST", path, action, handler)
+    return Route("POST", path, action, handler, is_page=False)
+
+
+def addresses(routes: Iterable[Route], examples: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns an address or more of each page. `examples` has those of paths that need parts or parameters, by path.
+
+    Raises KeyError for a path with parts that has no example. So who opens all pages misses none.
+    """
+    pages = [route.path for route in routes if route.is_page]
+    return [address for path in pages for address in (examples[path] if "{" in path else examples.get(path, (path,)))]

@@ -7,10 +7,13 @@ from enum import IntEnum
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
 from schemas.environment import OptionalSecret
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+"""Hosts that name this machine."""
 
 
 class Role(IntEnum):
@@ -84,11 +87,60 @@ class ConsoleProxy(_Frozen):
         return given
 
 
+class ConsoleOidc(_Frozen):
+    """An OpenID provider that signs people in: authorization code with PKCE."""
+
+    issuer: str
+    """Its issuer, exactly as in its discovery document: https, or http on loopback."""
+    client_id: str = Field(min_length=1)
+    name: str = "single sign-on"
+    """What the button on the sign-in page names."""
+    name_claim: str = "email"
+    """The claim of the ID token that names the person. `email` counts only if the provider has verified the address."""
+    groups_claim: str = "groups"
+    scopes: tuple[str, ...] = ("openid", "email", "profile")
+    users: dict[str, RoleName] = Field(default_factory=dict)
+    """Role by the exact value of the claim that names the person."""
+    groups: dict[str, RoleName] = Field(default_factory=dict)
+    """Role by the exact name of a group. The highest role counts. A person without a role is refused."""
+
+    @field_validator("issuer")
+    @classmethod
+    def _is_an_issuer(cls, given: str) -> str:
+        if not is_https_or_loopback(given) or "?" in given or "#" in given:
+            raise ValueError("not a URL such as https://login.example.com; http only on loopback")
+        return given
+
+    @field_validator("scopes")
+    @classmethod
+    def _has_openid(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        if "openid" not in given or not all(given) or any(" " in scope for scope in given):
+            raise ValueError("one of the scopes is openid, and none is empty or has a space")
+        return given
+
+    @model_validator(mode="after")
+    def _lets_someone_in(self) -> ConsoleOidc:
+        if not self.users and not self.groups:
+            raise ValueError("no one may sign in: give users or groups a role")
+        return self
+
+
+def is_https_or_loopback(url: str) -> bool:
+    """Returns whether a URL is https, or http to this machine."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK))
+
+
 class ConsoleConfig(_Frozen):
     """Who may use the console (docs/console.md)."""
 
     users: dict[str, ConsoleUser] = Field(default_factory=dict)
     proxy: ConsoleProxy | None = None
+    oidc: ConsoleOidc | None = None
     session_hours: float = Field(12.0, gt=0, le=168)
     """Hours after which a person signs in again."""
 
@@ -103,11 +155,19 @@ class ConsoleSettings(BaseSettings):
     with another `Host` are refused."""
     console_token: OptionalSecret = None
     """Signs in once, as admin, on loopback. `billing up` makes a new one at each start."""
+    console_oidc_secret: OptionalSecret = None
+    """The client secret at the OpenID provider; empty for a public client."""
     console_read_only: bool = False
     """Serves no page that changes or reveals anything."""
 
     console_watches: str = ""
     """The ops URLs of processes to show, as `name=http://host:port,name=…`; empty: none."""
+
+    @property
+    def console_base(self) -> str:
+        """Returns the URL at which browsers reach the console, without a path."""
+        host = f"[{self.console_host}]" if ":" in self.console_host else self.console_host
+        return self.console_public_url or f"http://{host}:{self.console_port}"
 
     @property
     def console_watched(self) -> dict[str, str]:

@@ -21,7 +21,7 @@ SECRETS: Mapping[str, frozenset[str]] = {
     "dispatcher": frozenset(_KAFKA | _POSTGRES | {"smtp_url", "stripe_api_key", "link_secret"}),
     "scheduler": frozenset(_KAFKA | _POSTGRES | {"stripe_api_key"}),
     "analytics": frozenset(_KAFKA | _POSTGRES),
-    "console": frozenset(_KAFKA | _POSTGRES | {"console_token"}),
+    "console": frozenset(_KAFKA | _POSTGRES | {"console_token", "console_oidc_secret"}),
     "topics": frozenset(_KAFKA | _POSTGRES),
 }
 """The secret settings that each process uses, and `billing topics`, which runs before them.

@@ -31,9 +31,11 @@ async def sign_in_page(context: Context) -> Answer:
         except FAILURES as error:
             return render.bare(console, "away.j2", status=503, reason=str(error))
         if session is None:
-            return _form(context, "This link was used or has expired. `billing console link` prints a new one.", 403)
-        return await _begun(context, session, "/")
-    return _form(context, None, 200)
+            return sign_in_form(
+                context, "This link was used or has expired. `billing console link` prints a new one.", 403
+            )
+        return await begun(context, session, "/")
+    return sign_in_form(context, None, 200)
 
 
 async def sign_in(context: Context) -> Answer:
@@ -42,20 +44,20 @@ async def sign_in(context: Context) -> Answer:
     name, password = str(form.get("name", "")), str(form.get("password", ""))
     is_too_long = len(name) > MOST_CHARACTERS or len(password) > passwords.MOST_CHARACTERS
     if not context.console.sign_in.has_users or is_too_long:
-        return _form(context, _WRONG, 403)
+        return sign_in_form(context, _WRONG, 403)
     try:
         session = await context.console.sign_in.with_password(name, password, peer=context.peer or "")
     except TooManyTries:
-        return _form(context, "Too many wrong passwords. Try again in a minute.", 429)
+        return sign_in_form(context, "Too many wrong passwords. Try again in a minute.", 429)
     except FAILURES as error:
         return render.bare(context.console, "away.j2", status=503, reason=str(error))
     if session is None:
         if context.console.sign_in.is_user(name):  # a name that is no user's may be anything, in any number
-            await _record(context, Person(name, context.person.role), "sign-in", Outcome.REFUSED)
+            await record(context, Person(name, context.person.role), "sign-in", Outcome.REFUSED)
         else:
             log.warning("console.unknown_name", action="console.unknown_name", peer=context.peer)
-        return _form(context, _WRONG, 403)
-    return await _begun(context, session, own_path(str(form.get("next", "/"))))
+        return sign_in_form(context, _WRONG, 403)
+    return await begun(context, session, own_path(str(form.get("next", "/"))))
 
 
 async def sign_out(context: Context) -> Answer:
@@ -73,7 +75,7 @@ async def reveal(context: Context) -> Answer:
     """Shows the personal data of one page to this person for fifteen minutes, and records that."""
     path = own_path(str((await context.form()).get("page", "/")))
     page = page_of(path)
-    await _record(context, context.person, "reveal", Outcome.DONE, target=page)
+    await record(context, context.person, "reveal", Outcome.DONE, target=page)
     context.console.reveals.open(context.person.who, page)
     return Redirect(path)
 
@@ -96,12 +98,13 @@ def own_path(given: str) -> str:
     return given if is_own else "/"
 
 
-async def _begun(context: Context, session: str, to: str) -> Answer:
+async def begun(context: Context, session: str, to: str) -> web.Response:
+    """Records the sign-in and sends the browser on, with the cookie of its session."""
     console = context.console
     person = await console.sign_in.find(session)
     if person is None:
         raise NotFound("the session ended at once")
-    await _record(context, person, "sign-in", Outcome.DONE)
+    await record(context, person, "sign-in", Outcome.DONE)
     response = web.Response(status=303, headers={"Location": to})
     response.set_cookie(
         console.cookie,
@@ -116,7 +119,8 @@ async def _begun(context: Context, session: str, to: str) -> Answer:
     return response
 
 
-def _form(context: Context, problem: str | None, status: int) -> web.Response:
+def sign_in_form(context: Context, problem: str | None, status: int) -> web.Response:
+    """Returns the sign-in page, with the reason why the last try did not succeed."""
     console = context.console
     return render.bare(
         console,
@@ -124,11 +128,13 @@ def _form(context: Context, problem: str | None, status: int) -> web.Response:
         status=status,
         problem=problem,
         has_users=console.sign_in.has_users,
+        provider=console.oidc.name if console.oidc is not None else None,
         next=own_path(context.query.get("next", "/")),
     )
 
 
-async def _record(context: Context, person: Person, action: str, outcome: Outcome, *, target: str = "") -> None:
+async def record(context: Context, person: Person, action: str, outcome: Outcome, *, target: str = "") -> None:
+    """Writes a row of the audit log. Raises StoreUnavailable, and Refused for a name that is too long."""
     if len(person.who) > MOST_CHARACTERS:
         raise Refused("the name is too long")
     await context.console.actions.records.note(
@@ -148,5 +154,5 @@ ROUTES = [
     post("/sign-in", sign_in, Action.SIGN_IN),
     post("/sign-out", sign_out, Action.SIGN_OUT),
     post("/reveal", reveal, Action.REVEAL),
-    get("/static/{name}", asset, Action.LOAD_ASSET),
+    get("/static/{name}", asset, Action.LOAD_ASSET, is_page=False),
 ]

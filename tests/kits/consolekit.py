@@ -100,10 +100,12 @@ async def ended(person: Browser, path: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, config: Config | None = None) -> AsyncIterator[Browser]:
-    """A console that serves until the block ends."""
+async def serving(
+    settings: Settings, config: Config | None = None, *, port: int | None = None
+) -> AsyncIterator[Browser]:
+    """A console that serves until the block ends, on `port` or any free one."""
     console = create_console(settings, config or Config())
-    server = TestServer(create_app(console))
+    server = TestServer(create_app(console), port=port)
     async with TestClient(server) as client:
         try:
             yield Browser(client, console)

@@ -273,6 +273,8 @@ def test_the_console_is_off_by_default_and_starts_as_it_is_set_up() -> None:
         rendered({**LEAST, "config": CONFIG + "# [console.proxy]\n", "processes": beyond})
     signed_in = CONFIG + '[console.proxy]\nnetworks = ["10.0.0.0/8"]\nheader = "X-User"\n'
     assert "billing-console" in pods(rendered({**LEAST, "config": signed_in, "processes": beyond}))
+    by_provider = CONFIG + '[console.oidc]\nissuer = "https://login.example.com"\n'
+    assert "billing-console" in pods(rendered({**LEAST, "config": by_provider, "processes": beyond}))
 
 
 def test_only_the_processes_of_the_release_reach_the_operations_ports() -> None:

@@ -12,6 +12,7 @@ from schemas.settings import InvalidSettings, Settings, load_settings
 
 SECRETS = {
     "OLD_DATABASE_URL",
+    "CONSOLE_OIDC_SECRET",
     "CONSOLE_TOKEN",
     "DATABASE_DIRECT_URL",
     "DATABASE_URL",
