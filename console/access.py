@@ -25,6 +25,7 @@ class Action(StrEnum):
     RELEASE_BRAKE = "release the brake"
     REQUEUE = "requeue an outbox entry"
     FIRE_TIMER = "fire a timer"
+    CHECK = "run a reconciliation or an audit"
 
 
 LEAST_ROLE: Mapping[Action, Role | None] = {
@@ -42,6 +43,7 @@ LEAST_ROLE: Mapping[Action, Role | None] = {
     Action.RELEASE_BRAKE: Role.OPERATOR,
     Action.REQUEUE: Role.OPERATOR,
     Action.FIRE_TIMER: Role.OPERATOR,
+    Action.CHECK: Role.OPERATOR,
 }
 
 READS = frozenset({Action.SEE, Action.SEE_MONEY, Action.SEE_SETTINGS, Action.SEE_AUDIT, Action.LOAD_ASSET})

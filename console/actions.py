@@ -15,7 +15,7 @@ from console.errors import Refused
 from console.identity import Person
 from schemas.errors import BillingError, ServiceUnavailable
 from sinks.postgres.audit_log import AuditEntry
-from sinks.postgres.console_actions import ConsoleActions, Performed
+from sinks.postgres.console_actions import ConsoleActions, Job, Performed
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +88,11 @@ class Actions:
                 raise
             else:
                 await self._end(key, entry, result)
+        return f"/jobs/{key}"
+
+    async def ask(self, key: str, entry: AuditEntry) -> str:
+        """Asks the scheduler for a job, once for this key. Returns the path of its page. Raises Refused."""
+        await self.records.begin(check_key(key), entry, job=Job(None, None))
         return f"/jobs/{key}"
 
     async def find(self, key: str) -> Performed | None:

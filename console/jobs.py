@@ -8,7 +8,6 @@ where it stopped. A run owns its job: it shows every ten seconds that it works, 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -19,12 +18,13 @@ import structlog
 from console.actions import check_key
 from console.identity import Person
 from recovery.replay.letters import ReplayReport, letters_by_event, open_replay
-from schemas.errors import BillingError, ServiceUnavailable, StoreRefused, StoreUnavailable
+from schemas.errors import BillingError, ServiceUnavailable
 from schemas.rate import RateLimit
 from schemas.settings import Settings
 from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.console_actions import ConsoleActions, Job, JobLost, Performed
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, LetterFilter, Place, ReplayUnderWay
+from sinks.postgres.owned_job import OwnedJob, new_owner
 
 log = structlog.get_logger(__name__)
 
@@ -33,9 +33,7 @@ _CHUNK = 100
 _CHUNKS_AT_ONCE = 5
 """Chunks that are found at once. Letters that somebody discards meanwhile are still replayed, so it is not many."""
 
-_BEAT_S = 10.0
 _PAUSE_S = 1.0
-_RETRY_S = 3.0
 _FIELDS = ("ids", "types", "customer", "error", "stream", "since", "until")
 
 
@@ -64,9 +62,9 @@ class ReplayJobs:
         entry = AuditEntry(
             who=person.who, role=person.role.label, action=f"console.{ACTION}", filter=stored, reason=reason, peer=peer
         )
-        job = Job(_new_owner(), total)
-        if await self._records.begin(check_key(key), entry, job=job):
-            self._run(key, job.owner)
+        owner = new_owner()
+        if await self._records.begin(check_key(key), entry, job=Job(owner, total)):
+            self._run(key, owner)
         return f"/jobs/{key}"
 
     @property
@@ -77,7 +75,7 @@ class ReplayJobs:
     async def resume(self) -> None:
         """Continues the jobs whose process is gone. Raises StoreUnavailable."""
         for job in await self._records.open_jobs(ACTION):
-            owner = _new_owner()
+            owner = new_owner()
             if job.action_key not in self._running and await self._records.take(job.action_key, owner):
                 self._run(job.action_key, owner)
 
@@ -93,22 +91,8 @@ class ReplayJobs:
         task.add_done_callback(lambda _: self._running.pop(key, None))
 
     async def _own(self, key: str, owner: str) -> None:
-        """Works on the job as long as this run owns it. A bug ends the job, so that no console tries it again."""
         run = ReplayRun(self._settings, self._records, key, owner)
-        tasks = [asyncio.create_task(run.work()), asyncio.create_task(run.beat())]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        try:
-            for result in results:
-                if isinstance(result, Exception) and not isinstance(result, JobLost):
-                    log.error("console.job_failed", action="console.job_failed", job=key, exc_info=result)
-                    await run.end("failed", note=f"unexpected: {type(result).__name__}; the rest is still open")
-        except JobLost:
-            log.warning("console.job_lost", action="console.job_lost", job=key)
+        await run.job.run(run.work(), run.fail)
 
 
 class ReplayRun:
@@ -116,60 +100,44 @@ class ReplayRun:
 
     def __init__(self, settings: Settings, records: ConsoleActions, key: str, owner: str) -> None:
         self._settings = settings
-        self._records = records
-        self._key = key
-        self._owner = owner
+        self.job = OwnedJob(records, key, owner)
         self._counts: dict[str, Any] = {}
-
-    async def beat(self) -> None:
-        """Shows that the job is worked on, also during a slow chunk, until the job is lost."""
-        while True:
-            await asyncio.sleep(_BEAT_S)
-            try:
-                await self._records.beat(self._key, self._owner)
-            except (StoreUnavailable, StoreRefused) as error:
-                self._warn(error)
 
     async def work(self) -> None:
         """Works until the job ends. An outage makes it wait, with the reason on its page."""
         rate: RateLimit | None = None
         has_begun = False
-        while (job := await self._when_up()) is not None:
+        while (job := await self.job.read()) is not None:
             if not has_begun:
                 # Afterwards this run knows more than the table: a chunk is counted before Postgres takes its counts.
                 self._counts, has_begun = dict(job.result), True
             try:
                 if job.wanted == "stop":
-                    await self.end("stopped")
+                    await self._end("stopped")
                     return
                 if job.wanted == "pause":
-                    await self._records.rest(self._key, self._owner, "paused")
+                    await self.job.records.rest(self.job.key, self.job.owner, "paused")
                     await asyncio.sleep(_PAUSE_S)
                     continue
-                await self._records.rest(self._key, self._owner, "running")
+                await self.job.records.rest(self.job.key, self.job.owner, "running")
                 rate = rate or RateLimit(job.filter.get("per_second"))
                 if await self._replay(job, rate):
-                    await self.end("done")
+                    await self._end("done")
                     return
             except JobLost:
                 raise
             except ReplayUnderWay:
                 await self._wait("another replay is running; this one continues after it")
             except (BillingError, ServiceUnavailable) as error:
-                self._warn(error)
+                self.job.warn(error)
                 await self._wait(f"waits: {error}")
 
-    async def end(self, status: str, *, note: str | None = None) -> None:
-        """Stores how the job ended, as soon as Postgres takes it."""
-        while True:
-            try:
-                count = int(self._counts.get("replayed", 0))
-                await self._records.end_job(self._key, self._owner, status, self._counts, count=count, note=note)
-            except (StoreUnavailable, StoreRefused) as error:
-                self._warn(error)
-                await asyncio.sleep(_RETRY_S)
-            else:
-                return
+    async def fail(self, note: str) -> None:
+        """Ends the job after a bug."""
+        await self._end("failed", note=f"{note}; the rest is still open")
+
+    async def _end(self, status: str, *, note: str | None = None) -> None:
+        await self.job.end(status, self._counts, count=int(self._counts.get("replayed", 0)), note=note)
 
     async def _replay(self, job: Performed, rate: RateLimit) -> bool:
         """Replays until nothing is left and returns True, or False if something else is wanted of the job."""
@@ -184,7 +152,7 @@ class ReplayRun:
                 for chunk in chunks_of(letters, size, is_cut=len(letters) == wanted.limit):
                     self._count(await replay.run(chunk, rate), chunk)
                     done = done_of(self._counts)
-                    if await self._records.advance(self._key, self._owner, done, self._counts) != "run":
+                    if await self.job.records.advance(self.job.key, self.job.owner, done, self._counts) != "run":
                         return False
         return True
 
@@ -199,23 +167,8 @@ class ReplayRun:
             "after": list(chunk[-1].place),
         }
 
-    async def _when_up(self) -> Performed | None:
-        while True:
-            try:
-                return await self._records.find(self._key)
-            except (StoreUnavailable, StoreRefused) as error:
-                self._warn(error)
-                await asyncio.sleep(_RETRY_S)
-
     async def _wait(self, note: str) -> None:
-        try:
-            await self._records.advance(self._key, self._owner, done_of(self._counts), self._counts, note=note)
-        except (StoreUnavailable, StoreRefused) as error:
-            self._warn(error)
-        await asyncio.sleep(_RETRY_S)
-
-    def _warn(self, error: Exception) -> None:
-        log.warning("console.job_retry", action="console.job_retry", job=self._key, error=str(error))
+        await self.job.wait(note, done_of(self._counts), self._counts)
 
 
 def chunks_of(letters: list[IndexedLetter], size: int, *, is_cut: bool) -> list[list[IndexedLetter]]:
@@ -279,7 +232,3 @@ def filter_from_json(stored: Mapping[str, Any]) -> LetterFilter:
         until=min(ends) if ends else None,
         statuses=("open",),
     )
-
-
-def _new_owner() -> str:
-    return secrets.token_hex(8)

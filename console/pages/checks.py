@@ -1,50 +1,70 @@
-"""Proof that nothing is missing: runs of reconcile and audit, with what they found."""
+"""Proof that nothing is missing: runs of reconcile and audit, with what they found, and forms that ask for a run."""
 
 from __future__ import annotations
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+import secrets
+from dataclasses import replace
 
+from console import params
+from console.access import Action
+from console.errors import NotFound, Refused
 from console.reads import panels
-from console.web import Answer, Context, Page, get
-from sinks.postgres.lists import Found, rows
+from console.web import Answer, Context, Page, Redirect, get, post
+from schemas.asked_checks import AUDIT, CHECKS, DAYS, MOST_DAYS, RECONCILE, RECONCILE_DRY, AskedCheck
+from sinks.postgres.lists import checks, overview
+
+TITLES = {RECONCILE: "Reconcile now", AUDIT: "Audit now"}
 
 
 async def page(context: Context) -> Answer:
-    """Shows the runs."""
+    """Shows the runs, and the differences of one audit."""
     ask = context.console.reads.ask
+    run = params.whole(context.query, "run", default=0, least=1, most=2**62)
     found = await panels(
-        {"reconciliations": ask(_reconciliations), "audits": ask(_audits), "differences": ask(_differences)}
+        {
+            "reconciliations": ask(checks.reconciliations),
+            "audits": ask(checks.audits),
+            "compared": ask(overview.compared),
+            "differences": ask(lambda c: checks.differences(c, run or None)),
+        }
     )
-    return Page("checks.j2", "Reconcile and audit", found)
+    return Page("checks.j2", "Reconcile and audit", {**found, "run": run or None, "most": checks.MOST_DIFFERENCES})
 
 
-async def _reconciliations(connection: AsyncConnection) -> list[Found]:
-    return await rows(
-        connection,
-        """SELECT run_id, account, scope, started_at, ended_at, window_from, window_until, cursor, counts, last_error,
-               least(greatest(extract(epoch FROM cursor - window_from)
-                     / nullif(extract(epoch FROM window_until - window_from), 0), 0), 1)::float AS covered
-        FROM billing.reconciliations ORDER BY started_at DESC LIMIT 30""",
-    )
+async def form(context: Context) -> Answer:
+    """Shows what a reconciliation or an audit would read and do, and how the last one ended."""
+    kind = context.part("kind")
+    if kind not in TITLES:
+        raise NotFound("This is neither reconcile nor audit.")
+    last = await context.console.reads.ask(lambda c: checks.last_complete(c, kind))
+    data = {
+        "kind": kind,
+        "last": last,
+        "days": DAYS[kind],
+        "most_days": MOST_DAYS,
+        "has_connect": any(one.connect for one in context.console.config.endpoints.values()),
+        "key": secrets.token_urlsafe(16),
+    }
+    return Page("check_form.j2", TITLES[kind], data)
 
 
-async def _audits(connection: AsyncConnection) -> list[Found]:
-    return await rows(
-        connection,
-        """SELECT run_id, account, scope, started_at, ended_at, window_from, window_until, phase, counts, differences,
-               last_error
-        FROM billing.audits ORDER BY started_at DESC LIMIT 30""",
-    )
+async def start(context: Context) -> Answer:
+    """Asks the scheduler for a run."""
+    form = {name: str(value) for name, value in (await context.form()).items()}
+    kind, what = context.part("kind"), params.text(form, "what")
+    action = RECONCILE_DRY if kind == RECONCILE and what == "look" else kind
+    if kind not in TITLES or action not in CHECKS or (kind == RECONCILE and what not in ("look", "append")):
+        raise Refused("The form is incomplete: open it again.")
+    days = params.whole(form, "days", default=0, least=1, most=MOST_DAYS)
+    if not days and kind == AUDIT:
+        raise Refused(f"days is a number from 1 to {MOST_DAYS}")
+    asked = AskedCheck(days or None, all_accounts=params.text(form, "accounts") == "all")
+    entry = context.entry(action, filter=asked.as_filter(), reason=params.text(form, "reason"))
+    return Redirect(await context.console.actions.ask(form.get("key", ""), replace(entry, target=kind)))
 
 
-async def _differences(connection: AsyncConnection) -> list[Found]:
-    return await rows(
-        connection,
-        """SELECT d.run_id, d.kind, d.object_id, d.subject, d.cause, d.repair, d.fields
-        FROM billing.audit_differences d
-        WHERE d.run_id = (SELECT max(run_id) FROM billing.audits WHERE ended_at IS NOT NULL)
-        ORDER BY d.kind, d.object_id LIMIT 200""",
-    )
-
-
-ROUTES = [get("/checks", page)]
+ROUTES = [
+    get("/checks", page),
+    get("/checks/{kind}", form, Action.CHECK),
+    post("/checks/{kind}", start, Action.CHECK),
+]

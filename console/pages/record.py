@@ -15,6 +15,7 @@ from console.errors import NotFound, Refused
 from console.jobs import ACTION as REPLAY_JOB
 from console.reads import panels
 from console.web import Answer, Context, Page, Redirect, get, post
+from schemas.asked_checks import CHECKS
 from schemas.settings import Config, Settings
 from sinks.postgres.lists import PAGE, Found, overview, row, rows
 
@@ -43,7 +44,11 @@ async def job(context: Context) -> Answer:
     outcome = None
     if found.action == REPLAY_JOB:
         outcome = (await panels({"outcome": console.reads.ask(lambda c: _outcome(c, found.who, found.at))}))["outcome"]
-    return Page("job.j2", found.action.capitalize(), {"job": asdict(found), "outcome": outcome})
+    return Page(
+        "job.j2",
+        found.action.capitalize(),
+        {"job": asdict(found), "outcome": outcome, "is_check": found.action in CHECKS},
+    )
 
 
 async def control(context: Context) -> Answer:

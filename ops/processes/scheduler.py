@@ -14,6 +14,7 @@ from ops.processes.skeleton import Process
 from ops.processes.topics import log_differences_later
 from ops.runtime.clock import clock_from
 from recovery.stripe_lists import key_and_base
+from scheduler.asked_checks import AskedChecks
 from scheduler.audit import AuditSchedule
 from scheduler.due_timers import DueTimers
 from scheduler.expiry import ExpiryWatch
@@ -41,7 +42,7 @@ async def run(settings: Settings, config: Config) -> None:
         schedule = Scheduler(
             partial(DueTimers.connect, settings.database_url), event_log, clock=clock, ahead=clock() - utc_now()
         )
-        retrying = RetryFailed(settings)
+        retrying, asked = RetryFailed(settings), AskedChecks(settings, config)
         await process.begin(
             {"timers": schedule.trouble},
             stuck={"turns": schedule.stuck},
@@ -49,12 +50,14 @@ async def run(settings: Settings, config: Config) -> None:
             notes={
                 **{name: task.note if task is not None else _off for name, task in repeated.items()},
                 "retry_failed": retrying.note if settings.retry_failed_pause_s else _off,
+                "asked_checks": asked.note,
             },
             on_signal=schedule.stop,
             mode=config.mode,
         )
         background = [asyncio.create_task(task.run()) for task in repeated.values() if task is not None]
         background.append(asyncio.create_task(ExpiryWatch(settings, clock=utc_now).run()))
+        background.append(asyncio.create_task(asked.run()))
         if settings.retry_failed_pause_s:
             background.append(asyncio.create_task(retrying.run()))
         process.on_stop(partial(_end, background))

@@ -27,10 +27,13 @@ class JobLost(BillingError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What makes an action a job: its owner, unique to one run in one process, and the number of things to do."""
+    """What makes an action a job: its owner, unique to one run in one process, and the number of things to do.
 
-    owner: str
-    total: int
+    Without an owner it waits for a process that takes it.
+    """
+
+    owner: str | None
+    total: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +61,9 @@ class Performed:
 class ConsoleActions:
     """Reads and writes the records. Opens a connection per call."""
 
-    def __init__(self, url: SecretStr) -> None:
+    def __init__(self, url: SecretStr, *, application: str = "billing-console") -> None:
         bounds = SessionTimeouts(statement_s=10.0, lock_s=3.0, idle_in_transaction_s=10.0)
-        self._engine = make_engine(url, application="billing-console", bounds=bounds)
+        self._engine = make_engine(url, application=application, bounds=bounds)
 
     async def begin(self, key: str, entry: AuditEntry, *, job: Job | None = None) -> bool:
         """Stores that an action begins. Returns False if this key has a record already.
@@ -71,7 +74,8 @@ class ConsoleActions:
         columns = entry.values()
         row = insert(console_actions).values(
             **{name: columns[name] for name in ("who", "role", "target", "filter", "reason")},
-            action_key=key, action=entry.action.removeprefix("console."), seen_at=func.now(),
+            action_key=key, action=entry.action.removeprefix("console."),
+            seen_at=None if job is not None and job.owner is None else func.now(),
             total=job and job.total, owner=job and job.owner,
         )  # fmt: skip
         c = console_actions.c
@@ -141,9 +145,9 @@ class ConsoleActions:
         """Stores that a job is paused or runs again. Raises JobLost."""
         await self._set(key, owner, status=status)
 
-    async def beat(self, key: str, owner: str) -> None:
-        """Stores that the job's process works on it. Raises JobLost."""
-        await self._set(key, owner)
+    async def beat(self, key: str, owner: str) -> str:
+        """Stores that the job's process works on it, and returns what is wanted of it. Raises JobLost."""
+        return await self._set(key, owner)
 
     async def want(self, key: str, wanted: str, entry: AuditEntry) -> bool:
         """Asks a job to run, pause or stop, and records that. Returns False if it is not a job or has ended."""
@@ -158,12 +162,12 @@ class ConsoleActions:
                 return True
 
     async def take(self, key: str, owner: str) -> bool:
-        """Makes `owner` the owner of a job whose process is gone.
+        """Makes `owner` the owner of a job that no process has, or whose process is gone.
 
         Returns False if its owner was seen lately, or the job has ended.
         """
         c = console_actions.c
-        is_lost = c.ended_at.is_(None) & (c.seen_at < func.now() - SEEN_WITHIN)
+        is_lost = c.ended_at.is_(None) & (c.seen_at.is_(None) | (c.seen_at < func.now() - SEEN_WITHIN))
         statement = update(console_actions).where(c.action_key == key, is_lost)
         with classified():
             async with self._engine.begin() as connection:
@@ -181,11 +185,11 @@ class ConsoleActions:
             query = query.where(console_actions.c.at < before)
         return await self._all(query)
 
-    async def open_jobs(self, action: str) -> list[Performed]:
-        """Returns the jobs of this action that have not ended, the oldest first."""
+    async def open_jobs(self, *actions: str) -> list[Performed]:
+        """Returns the jobs of these actions that have not ended, the oldest first."""
         c = console_actions.c
         return await self._all(
-            select(console_actions).where(c.action == action, c.ended_at.is_(None)).order_by(c.at).limit(100)
+            select(console_actions).where(c.action.in_(actions), c.ended_at.is_(None)).order_by(c.at).limit(100)
         )
 
     async def _set(self, key: str, owner: str, **values: Any) -> str:

@@ -122,6 +122,7 @@ ROLES = (
             "audits": ALL,
             "audit_differences": ALL,
             "audit_objects": ALL,
+            "console_actions": (SELECT, UPDATE, DELETE),  # what people ask for in the console; old ones are pruned
         },
     ),
     Role(

@@ -22,7 +22,7 @@ from sinks.postgres.console_sessions import ConsoleSessions
 from tests.kits.consolekit import SAME_ORIGIN, Browser, serving
 from tests.kits.storekit import ask
 
-_PARTS = {"event_id": "evt_1", "customer_id": "cus_1", "name": "emails", "key": "k1"}
+_PARTS = {"event_id": "evt_1", "customer_id": "cus_1", "name": "emails", "key": "k1", "kind": "audit"}
 _NEITHER = {401, 403, 404, 405, 500}
 
 

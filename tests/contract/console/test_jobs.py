@@ -16,6 +16,7 @@ from console.identity import Person
 from schemas.console_settings import Role
 from schemas.errors import StoreUnavailable
 from schemas.timing import utc_now
+from sinks.postgres import owned_job
 from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.backfill import BACKFILLS, run_backfills
 from sinks.postgres.console_actions import ConsoleActions, Job, JobLost
@@ -58,7 +59,7 @@ async def test_an_outage_does_not_take_back_what_was_counted(rig: ReplayKit, mon
     for at in range(3):
         rig.send(f"evt_{at}", trouble="rule")
     await rig.consume()
-    monkeypatch.setattr(jobs, "_RETRY_S", 0.01)
+    monkeypatch.setattr(owned_job, "RETRY_S", 0.01)
 
     class Flaky(ConsoleActions):
         refusals = 2

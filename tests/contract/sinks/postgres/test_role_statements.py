@@ -69,6 +69,7 @@ RUN_BY = {
     "sinks.postgres.erasure": (*WORKER, *OPERATOR),
     "sinks.postgres.gauges": DISPATCHER,
     "sinks.postgres.imports": OPERATOR,
+    "sinks.postgres.lists.checks": (*CONSOLE, *OPERATOR, "reader"),
     "sinks.postgres.lists.find": (*CONSOLE, *OPERATOR, "reader"),
     "sinks.postgres.loading": WORKER,
     "sinks.postgres.mode_check": (*WORKER, *DISPATCHER, *SCHEDULER, *CONSOLE, *OPERATOR),
