@@ -8,6 +8,7 @@ have their own counts, and a peer has only a part of the queue.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable
@@ -76,9 +77,9 @@ class Tries:
         self._hashing = asyncio.Semaphore(HASHES_AT_ONCE)
 
     @asynccontextmanager
-    async def reserved(self, peer: str, name: str) -> AsyncIterator[None]:
+    async def reserved(self, address: str, name: str) -> AsyncIterator[None]:
         """Counts a try, and waits until a hash may be computed. Raises TooManyTries, at once."""
-        now = self._clock()
+        now, peer = self._clock(), peer_of(address)
         if (
             self._waiting.total() >= MOST_WAITING
             or self._waiting[peer] >= MOST_OF_A_PEER
@@ -96,7 +97,19 @@ class Tries:
             self._waiting[peer] -= 1
             self._waiting = +self._waiting
 
-    def forget(self, peer: str, name: str) -> None:
+    def forget(self, address: str, name: str) -> None:
         """Takes back the newest try: its password was right."""
+        peer = peer_of(address)
         self._by_name.take_back((peer, name))
         self._by_peer.take_back(peer)
+
+
+def peer_of(address: str) -> str:
+    """Returns whom an address belongs to. A machine with IPv6 has the 2**64 addresses of its network to choose from."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv6Address):
+        return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
+    return address

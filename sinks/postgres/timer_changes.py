@@ -15,12 +15,13 @@ from dataclasses import fields, replace
 from datetime import datetime
 
 from pydantic import SecretStr
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 
+from schemas.errors import BillingError
 from schemas.state import Timer
 from schemas.statuses import TimerStatus
 from schemas.timer import RETRY
-from sinks.postgres.audit_log import AuditEntry, record_in
+from sinks.postgres.audit_log import AuditEntry, Outcome, complete_in, record_in
 from sinks.postgres.failures import classified
 from sinks.postgres.outboxes import TIMERS_CHANNEL
 from sinks.postgres.pool import SessionTimeouts, make_engine
@@ -69,21 +70,41 @@ class TimerChanges:
             (c.timer_key == key) & (c.status == "pending") & (c.due_at == seen_due) & c.kind.in_(sorted(FIRED_EARLY))
         )
         query = select(*(c[one.name] for one in fields(Timer))).where(is_as_seen)
+        begun: int | None = None
         with classified():
             async with self._engine.begin() as connection:
                 found = (await connection.execute(query)).mappings().one_or_none()
+                if found is not None and found["kind"] != RETRY:
+                    # What is appended cannot be rolled back, so it is recorded before.
+                    begun = await record_in(connection, replace(entry, outcome=Outcome.BEGUN))
         if found is None:
             return False
-        timer = Timer(**{str(name): value for name, value in found.items()})
-        if timer.kind != RETRY:
+        if begun is None:
+            return await self._make_due(is_as_seen, entry)
+        try:
             # No row is locked while Kafka is waited for. The worker may end the timer before it is marked here.
-            await append(timer)
-        change = {"due_at": func.now()} if timer.kind == RETRY else {"status": TimerStatus.FIRED}
+            await append(Timer(**{str(name): value for name, value in found.items()}))
+        except BillingError as error:
+            await self._complete(begun, Outcome.FAILED, 0, str(error))
+            raise
         with classified():
             async with self._engine.begin() as connection:
-                changed = (await connection.execute(update(timers).where(is_as_seen).values(change))).rowcount
-                if timer.kind == RETRY and not changed:
+                await connection.execute(update(timers).where(is_as_seen).values(status=TimerStatus.FIRED))
+                await connection.execute(select(func.pg_notify(TIMERS_CHANNEL, "")))
+                await complete_in(connection, begun, Outcome.DONE, count=1)
+        return True
+
+    async def _make_due(self, is_as_seen: ColumnElement[bool], entry: AuditEntry) -> bool:
+        with classified():
+            async with self._engine.begin() as connection:
+                due = update(timers).where(is_as_seen).values(due_at=func.now())
+                if not (await connection.execute(due)).rowcount:
                     return False
                 await connection.execute(select(func.pg_notify(TIMERS_CHANNEL, "")))
                 await record_in(connection, replace(entry, count=1))
                 return True
+
+    async def _complete(self, entry_id: int, outcome: Outcome, count: int, note: str) -> None:
+        with classified():
+            async with self._engine.begin() as connection:
+                await complete_in(connection, entry_id, outcome, count=count, note=note)

@@ -14,12 +14,15 @@ from pydantic import SecretStr
 
 from console.pages import dead
 from schemas.console_settings import Role
+from schemas.errors import LogUnavailable
 from schemas.state import Timer
 from schemas.timer import timer_event
 from schemas.timing import utc_now
+from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.brakes import Brakes
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
+from sinks.postgres.timer_changes import TimerChanges
 from streams.process import Processor
 from tests.kits.consolekit import Browser, ended, fields_of, serving
 from tests.kits.notes import notes
@@ -240,6 +243,23 @@ async def test_the_timer_of_a_waiting_event_is_left_to_the_scheduler(rig: Replay
     assert await asyncio.to_thread(rig.records) == []
     (found,) = await rig.rows("SELECT status, due_at <= now() AS is_due FROM billing.timers")
     assert found == {"status": "pending", "is_due": True}
+
+
+async def test_an_early_timer_is_recorded_before_its_event_is_on_the_log(rig: ReplayKit) -> None:
+    due = utc_now() + timedelta(days=3)
+    await _start_timer(rig, "win-back", due)
+    changes = TimerChanges(rig.settings.database_url, application="test")
+    entry = AuditEntry(who="sam", role="operator", action="console.timer.fire", reason="they asked")
+    logged = "SELECT outcome, count, reason FROM billing.audit_log"
+
+    async def fails(_timer: Timer) -> None:
+        assert await rig.rows(logged) == [{"outcome": "begun", "count": None, "reason": "they asked"}]
+        raise LogUnavailable("no broker")
+
+    with pytest.raises(LogUnavailable):
+        await changes.fire("win-back::x_1", due, entry, fails)
+    assert await rig.rows(logged) == [{"outcome": "failed", "count": 0, "reason": "they asked; no broker"}]
+    assert await rig.rows("SELECT status FROM billing.timers") == [{"status": "pending"}]
 
 
 async def _start_timer(rig: ReplayKit, kind: str, due: datetime) -> None:

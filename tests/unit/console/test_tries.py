@@ -16,6 +16,7 @@ from console.tries import (
     Recent,
     TooManyTries,
     Tries,
+    peer_of,
 )
 from tests.waiting import eventually
 
@@ -130,3 +131,21 @@ def test_what_expired_is_dropped_with_the_next_try() -> None:
     recent.add("name0", 30.0)
     recent.add("late", 62.0)
     assert (len(recent), recent.count("name0", 62.0), recent.count("name1", 62.0)) == (2, 1, 0)
+
+
+def test_the_addresses_of_one_ipv6_network_are_one_peer() -> None:
+    one, other = "2001:db8:1:2::1", "2001:db8:1:2:ffff::7"
+    assert peer_of(one) == peer_of(other) == "2001:db8:1:2::/64"
+    assert peer_of("2001:db8:1:3::1") != peer_of(one)
+    assert peer_of("::ffff:203.0.113.7") == peer_of("203.0.113.7") == "203.0.113.7"
+    assert peer_of("") == ""
+
+
+async def test_another_address_of_the_network_does_not_get_new_tries() -> None:
+    tries = Tries(lambda: 0.0)
+    for at in range(MOST_WRONG):
+        async with tries.reserved(f"2001:db8::{at:x}", "ada"):
+            pass
+    with pytest.raises(TooManyTries):
+        async with tries.reserved("2001:db8::ffff", "ada"):
+            pass
