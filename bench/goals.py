@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bench.console import SLOWEST
 from bench.drain import WORKER
 from bench.figures import Goal
 from bench.gateway import CONNECTIONS, LIMIT
@@ -38,6 +39,7 @@ GOALS = (
     Goal("worker on a full database", FULL, at_least=0.9, of=EMPTY),
     Goal("an event of a customer with 500 open timers", event_of(TIMERS), at_most=1.5, of=event_of(PLAIN)),
     Goal("an event of a customer with 20,000 events", event_of(EVENTS), at_most=1.5, of=event_of(PLAIN)),
+    Goal("every page of the console, p95 to the first byte, ms", f"{SLOWEST}: p95 to the first byte", at_most=150),
     Goal("kill -9 of a worker, seconds until all partitions move", KILLED, at_most=8),
     Goal("the same with a member id and a supervisor", KILLED_AND_RESTARTED, at_most=3),
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bench.commands import commands
+from bench.console import console, price
 from bench.drain import backlogs, worker_drain
 from bench.figures import Figures
 from bench.gateway import gateway
@@ -32,9 +33,13 @@ class Part(StrEnum):
     GOALS = "goals"
     """All parts that have a goal, and the table of the goals."""
     YEARS = "years"
+    CONSOLE = "console"
+    """The console's pages on a database of years. Part years measures them, too."""
+    PRICE = "price"
+    """What the console's data costs the worker."""
 
 
-BY_DEFAULT = tuple(part for part in Part if part not in (Part.GOALS, Part.YEARS))
+BY_DEFAULT = tuple(part for part in Part if part not in (Part.GOALS, Part.YEARS, Part.CONSOLE, Part.PRICE))
 OF_GOALS = frozenset({Part.GATEWAY, Part.WORKER, Part.WHOLE, Part.RECOVERY, Part.RIVALS, Part.YEARS})
 
 
@@ -90,6 +95,8 @@ async def measure(place: Place, parts: list[Part], rounds: int, size: Size, say:
         Part.RECOVERY: lambda: recovery(place, figures, rounds, size.recovery_backlog),
         Part.RIVALS: lambda: rivals(place, figures, rounds, size.rivals),
         Part.YEARS: lambda: years(place, figures, rounds, size.ledger),
+        Part.CONSOLE: lambda: console(place, figures, rounds, size.ledger),
+        Part.PRICE: lambda: price(place, figures, rounds, size.rivals),
     }
     for part, run in todo.items():
         if part in parts:

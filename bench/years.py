@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from bench.commands import whole_command_s
+from bench.console import pages
 from bench.drain import drain, filled
 from bench.figures import Figures, Ratio
 from bench.ledger import EVENTS, FINISHED, PLAIN, SPECIAL, TIMERS, fill
@@ -60,6 +61,7 @@ async def years(place: Place, figures: Figures, rounds: int, ledger: int) -> Non
         arguments = [str(_ALONE), "1", "1", customer, "1"]
         found = await asyncio.to_thread(measured, "bench.from_memory", arguments, environment, 300)
         figures.add(event_of(customer), 1000 / found["events_per_s"], "ms")
+    await pages(site, figures, rounds)
     figures.ratios.append(Ratio(FULL, EMPTY))
     for customer in (TIMERS, EVENTS, FINISHED):
         figures.ratios.append(Ratio(event_of(customer), event_of(PLAIN)))

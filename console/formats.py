@@ -61,7 +61,7 @@ def money(amount: int | None, currency: str | None) -> str:
     if amount is None:
         return NONE
     if not currency:
-        return f"{amount:,}"
+        return f"{amount:,} (minor units)"
     try:
         decimals = exponent(currency)
     except UnknownCurrency:
@@ -117,6 +117,13 @@ def when(at: Any, now: datetime) -> Markup:
     )
 
 
+def utc(at: Any) -> str:
+    """Returns a time as text in UTC, with its zone: `2026-11-28 01:40 UTC`. Takes ISO text, too."""
+    if isinstance(at, str):
+        at = datetime.fromisoformat(at)
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if at is not None else NONE
+
+
 def badge(state: str | None) -> Markup:
     """Returns a state as sign and word, so that colour is never the only difference."""
     if not state:
@@ -156,15 +163,15 @@ def stripe_url(value: str, *, livemode: bool, account: str = "") -> str | None:
     return "/".join([*parts, kind, quote(value, safe="")])
 
 
-def value(given: Any, name: str, fields: Mapping[str, Any]) -> str:
-    """Returns a field's value as text. An amount is shown with the currency of the same row, if that changed too."""
+def value(given: Any, name: str, fields: Mapping[str, Any], currency: str | None = None) -> str:
+    """Returns a field's value as text. An amount has the row's currency if that changed too, else `currency`."""
     if given is None or given == "":
         return NONE
     if name in _AMOUNTS and isinstance(given, int):
         currencies = [one for one in fields.get("currency") or () if isinstance(one, str)]
-        return money(given, currencies[-1] if currencies else None)
+        return money(given, currencies[-1] if currencies else currency)
     if isinstance(given, str) and _TIME.match(given):
-        return given[:19].replace("T", " ")
+        return f"{given[:19].replace('T', ' ')} UTC"
     if isinstance(given, bool):
         return "yes" if given else "no"
     return pretty_json(given) if isinstance(given, dict | list) else str(given)

@@ -13,10 +13,15 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
+from eventlog.groups import Groups
 from eventlog.lag import GroupPosition, GroupPositions
 from eventlog.lookup import RecordLookup
 from schemas.errors import LogUnavailable
 from schemas.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 _KEEP_S = 3600.0
 _EVERY_S = 15.0
@@ -26,12 +31,16 @@ _TIMEOUT_S = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """One partition: what is committed, the end of the log, and the age in seconds of the next record, 0 at the end."""
+    """One partition: what is committed, the end of the log, and the age in seconds of the next record, 0 at the end.
+
+    `owner` is the member of the group that reads it, '' without one, None if that is not known.
+    """
 
     partition: int
     committed: int
     end: int
     seconds: float | None
+    owner: str | None
 
     @property
     def records(self) -> int:
@@ -48,7 +57,9 @@ class Lag:
         self._records: RecordLookup | None = None
         self._reading: asyncio.Task[list[Behind]] | None = None
         self._last: tuple[float, list[Behind]] | None = None
-        self._history: deque[tuple[float, int, int]] = deque(maxlen=int(_KEEP_S / _EVERY_S))
+        self._groups: Groups | None = None
+        self._owners: tuple[float, dict[int, str] | None] = (0.0, None)
+        self._history: deque[tuple[float, dict[int, int], int]] = deque(maxlen=int(_KEEP_S / _EVERY_S))
 
     async def read(self) -> list[Behind]:
         """Returns the partitions. Raises LogUnavailable if no broker answers. Answers within three seconds are kept.
@@ -67,13 +78,18 @@ class Lag:
         now = time.monotonic()
         self._last = (now, found)
         if not self._history or now - self._history[-1][0] >= _EVERY_S:
-            committed, records = sum(one.committed for one in found), sum(one.records for one in found)
-            self._history.append((now, committed, records))
+            committed = {one.partition: one.committed for one in found}
+            self._history.append((now, committed, sum(one.records for one in found)))
         return found
 
     async def data(self) -> list[dict[str, Any]]:
         """Returns the partitions for a page. Raises LogUnavailable."""
-        return as_data(await self.read())
+        found, rates = await self.read(), self.rates()
+        return [
+            {"partition": one.partition, "committed": one.committed, "end": one.end, "records": one.records,
+             "seconds": one.seconds, "owner": one.owner, "per_second": rates.get(one.partition)}
+            for one in found
+        ]  # fmt: skip
 
     async def watch(self) -> None:
         """Reads every 15 seconds until cancelled, for the history. An outage leaves a gap."""
@@ -87,14 +103,19 @@ class Lag:
         now = time.monotonic()
         return [(now - at, records) for at, _, records in self._history]
 
+    def rates(self) -> dict[int, float]:
+        """Returns the committed records per second of each partition lately, {} without enough history."""
+        if len(self._history) < 2:
+            return {}
+        at, newest, _ = self._history[-1]
+        began, oldest, _ = next(one for one in self._history if at - one[0] <= 300.0)
+        seconds = at - began
+        return {one: (newest[one] - oldest.get(one, newest[one])) / seconds for one in newest} if seconds > 0 else {}
+
     def per_second(self) -> float | None:
         """Returns the committed records per second over the last minutes, None without enough history."""
-        if len(self._history) < 2:
-            return None
-        newest = self._history[-1]
-        oldest = next(one for one in self._history if newest[0] - one[0] <= 300.0)
-        seconds = newest[0] - oldest[0]
-        return (newest[1] - oldest[1]) / seconds if seconds > 0 else None
+        rates = self.rates()
+        return sum(rates.values()) if rates else None
 
     def eta_s(self, records: int) -> float | None:
         """Returns the seconds until `records` are read at the present rate, None if it is not known."""
@@ -120,30 +141,38 @@ class Lag:
         if self._records is None:
             self._records = RecordLookup(settings.kafka, settings.events_topic)
         try:
-            return [self._behind(self._records, *one) for one in sorted(positions.items())]
+            owners = self._read_owners()
+            return [
+                self._behind(self._records, *one, None if owners is None else owners.get(one[0], ""))
+                for one in sorted(positions.items())
+            ]
         finally:
             self._records.rest()
 
+    def _read_owners(self) -> dict[int, str] | None:
+        """Returns the readers of the partitions, at most 15 seconds old. None if the group is not described."""
+        at, found = self._owners
+        if self._groups is None or time.monotonic() - at > _EVERY_S:
+            self._groups = self._groups or Groups(self._settings.kafka)
+            try:
+                found = self._groups.owners(self.group, self._settings.events_topic)
+            except LogUnavailable as error:
+                log.warning("console.owners_unknown", action="console.owners_unknown", error=str(error))
+                found = None
+            self._owners = (time.monotonic(), found)
+        return found
+
     @staticmethod
-    def _behind(records: RecordLookup, partition: int, position: GroupPosition) -> Behind:
+    def _behind(records: RecordLookup, partition: int, position: GroupPosition, owner: str | None) -> Behind:
         seconds: float | None = 0.0
         if position.lag > 0:
             message = records.read(partition, position.committed)
             at = message.timestamp()[1] if message is not None else 0
             seconds = max(time.time() - at / 1000, 0.0) if at else None
-        return Behind(partition, position.committed, position.end, seconds)
+        return Behind(partition, position.committed, position.end, seconds, owner)
 
 
 def _retrieved(reading: asyncio.Task[list[Behind]]) -> None:
     """Takes the error of a reading whose callers have gone, so that asyncio does not report it as lost."""
     if not reading.cancelled():
         reading.exception()
-
-
-def as_data(partitions: list[Behind]) -> list[dict[str, Any]]:
-    """Returns the partitions for a page."""
-    return [
-        {"partition": one.partition, "committed": one.committed, "end": one.end, "records": one.records,
-         "seconds": one.seconds}
-        for one in partitions
-    ]  # fmt: skip

@@ -62,7 +62,7 @@ def _environment() -> Environment:
         value=formats.value,
     )
     environment.tests["failed"] = lambda value: isinstance(value, Failed)
-    environment.globals.update(charts=charts, stripe_url=formats.stripe_url, url_of=formats.url_of)
+    environment.globals.update(charts=charts, stripe_url=formats.stripe_url, url_of=formats.url_of, utc=formats.utc)
     return environment
 
 

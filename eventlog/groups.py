@@ -41,6 +41,19 @@ class Groups:
             counts = {name: len(future.result(client.TIMEOUT_S + 1).members) for name, future in described.items()}
         return {name: count for name, count in counts.items() if count}
 
+    def owners(self, group: str, topic: str) -> dict[int, str]:
+        """Returns the member that reads each partition, as `client id (host)`. Partitions without one are left out."""
+        with client.log_errors(self._access, f"group {group}"):
+            described = self._admin.describe_consumer_groups([group], request_timeout=client.TIMEOUT_S)[group]
+            members = described.result(client.TIMEOUT_S + 1).members
+        return {
+            place.partition: f"{member.client_id} ({member.host.lstrip('/')})"
+            for member in members
+            if member.assignment is not None
+            for place in member.assignment.topic_partitions
+            if place.topic == topic
+        }
+
     def committed(self, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Returns the committed offsets by partition, without partitions in which nothing is committed yet."""
         wanted = [TopicPartition(topic, partition) for partition in partitions]

@@ -8,12 +8,16 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.app import GATEWAY, Gateway, answer, liveness
+from ops.runtime.health import about_this_process
+
+_ABOUT: web.AppKey[dict[str, str]] = web.AppKey("about", dict)
 
 
 def create_ops_app(app: web.Application) -> web.Application:
     """Returns the application for the operations port of the gateway `app`."""
     pages = web.Application(client_max_size=1024)
     pages[GATEWAY] = app[GATEWAY]
+    pages[_ABOUT] = about_this_process()
     pages.add_routes([web.get("/livez", _livez), web.get("/readyz", _readyz), web.get("/metrics", _metrics)])
     return pages
 
@@ -26,10 +30,10 @@ async def _livez(request: web.Request) -> web.Response:
 
 async def _readyz(request: web.Request) -> web.Response:
     """Handles `GET /readyz`: 200 if an event posted now would be stored, otherwise 503 with the reason."""
-    reason = await _unready(request.app[GATEWAY])
+    reason, about = await _unready(request.app[GATEWAY]), request.app[_ABOUT]
     if reason is not None:
-        return answer(503, {"ready": False, "reason": reason})
-    return answer(200, {"ready": True})
+        return answer(503, {"ready": False, "reason": reason, **about})
+    return answer(200, {"ready": True, **about})
 
 
 async def _unready(gateway: Gateway) -> str | None:

@@ -25,6 +25,10 @@ LINKING_TIMERS = frozenset({"dispute-link"})
 """Kinds that complete rows and remind no one, so they are started for imported objects, too."""
 
 
+MAILING_TIMERS = frozenset({"card-expiring", "dunning-reminder", "method-detached", "trial-reminder", "win-back"})
+"""Kinds whose rule mails the customer, unless the state at that time gives no reason to."""
+
+
 class TimerDue(BaseModel):
     """`data.object` of a timer's event. `due_at` is in whole seconds; `data` is what the timer was started with."""
 

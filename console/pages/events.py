@@ -83,7 +83,8 @@ async def story(context: Context) -> Answer:
         "near": near,
         "next": next_steps(event_id, found),
         "payload": payload,
-        "object_id": _object_id(payload),
+        "object_id": _of_object(payload, "id"),
+        "currency": _of_object(payload, "currency"),
     }
     return Page("event.j2", event_id, data)
 
@@ -133,16 +134,17 @@ async def _payload_text(connection: Any, event_id: str) -> str | None:
     return found["payload"] if found else None
 
 
-def _object_id(payload: str | None) -> str | None:
+def _of_object(payload: str | None, name: str) -> str | None:
+    """Returns a text of the event's object, None without one."""
     if not isinstance(payload, str):
         return None
     data = orjson.loads(payload).get("data") or {}
-    found = (data.get("object") or {}).get("id")
+    found = (data.get("object") or {}).get(name)
     return found if isinstance(found, str) else None
 
 
 ROUTES = [
     get("/events", listing),
     get("/events/{event_id}", story),
-    get("/events/{event_id}/raw", raw, Action.REVEAL),
+    get("/events/{event_id}/raw", raw, Action.REVEAL, is_page=False),
 ]

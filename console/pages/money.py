@@ -72,13 +72,12 @@ async def dunning(context: Context) -> Answer:
 
 async def revenue(context: Context) -> Answer:
     """Shows MRR and its movements by month."""
-    ask, query = context.console.reads.ask, context.query
+    ask, kept, query = context.console.reads.ask, context.console.reads.kept, context.query
     months = params.whole(query, "months", default=12, least=1, most=60)
     found = await panels(
         {
-            "movements": ask(lambda c: money.movements_by_month(c, months=months)),
+            "movements": kept(f"movements of {months} months", lambda c: money.movements_by_month(c, months=months)),
             "risks": ask(money.customers_at_risk),
-            "steps": ask(money.recovery_by_step),
         }
     )
     movements = found["movements"]

@@ -276,8 +276,8 @@ ROUTES = [
     post("/outboxes/{name}/requeue", requeue, Action.REQUEUE),
     get("/mails", mails),
     get("/templates", templates),
-    get("/templates/{name}", sample),
+    get("/templates/{name}", sample, is_page=False),
     get("/mails/{key}", mail),
-    get("/mails/{key}/preview", preview, Action.REVEAL),
+    get("/mails/{key}/preview", preview, Action.REVEAL, is_page=False),
     post("/mails/{key}/resend", resend, Action.RESEND_MAIL),
 ]

@@ -85,6 +85,9 @@ def facts_of(found: Mapping[str, Any]) -> list[dict[str, str]]:
         if (audit := runs.get("audit")) and audit["differences"]:
             places = audit["differences"]
             add(3, BAD, f"The books differ from Stripe in {places:,} place{_s(places)}", "/checks")
+    if (compared := known("compared")) and compared["count"]:
+        rows = f"{compared['count']:,} row{_s(compared['count'])}"
+        add(3, BAD, f"{rows} of the state differ from what the log gives", "/checks")
     facts.sort(key=lambda fact: fact[0])
     return [{"level": level, "text": text, "url": url} for _, level, text, url in facts]
 
@@ -103,7 +106,10 @@ def by_minute(rate: list[Found], now: datetime) -> list[dict[str, Any]]:
 
 
 async def processes(console: Console) -> list[dict[str, str]]:
-    """Returns `name`, `state` (ready, not ready, away) and `reason` of each process that the settings name."""
+    """Returns `name`, `state` (ready, not ready, away), `reason`, `version` and `since` of each process that is named.
+
+    `since` is when it started, as ISO text; '' if that is not known.
+    """
     addresses = console.settings.console_watched
     timeout = aiohttp.ClientTimeout(total=_PROBE_S)
     async with aiohttp.ClientSession(timeout=timeout) as session:
@@ -111,17 +117,19 @@ async def processes(console: Console) -> list[dict[str, str]]:
 
 
 async def _probe(session: aiohttp.ClientSession, name: str, url: str) -> dict[str, str]:
+    found = {"name": name, "state": "ready", "reason": "", "version": "", "since": ""}
     try:
         async with session.get(f"{url}/readyz") as response:
-            body = await response.json(content_type=None)
+            given = await response.json(content_type=None)
+            body = given if isinstance(given, dict) else {}
+            found |= {key: str(body.get(key, "")) for key in ("version", "since")}
             if response.status == 200:
-                return {"name": name, "state": "ready", "reason": ""}
-            checks = body.get("checks", {}) if isinstance(body, dict) else {}
-            failing = [f"{check}: {reason}" for check, reason in checks.items() if reason != "ok"]
+                return found
+            failing = [f"{check}: {reason}" for check, reason in body.get("checks", {}).items() if reason != "ok"]
             reason = "; ".join(failing) or str(body.get("reason", "")) or f"HTTP {response.status}"
-            return {"name": name, "state": "not ready", "reason": reason}
+            return found | {"state": "not ready", "reason": reason}
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        return {"name": name, "state": "away", "reason": str(error) or f"no answer within {_PROBE_S:.0f} s"}
+        return found | {"state": "away", "reason": str(error) or f"no answer within {_PROBE_S:.0f} s"}
 
 
 async def page(context: Context) -> Answer:
@@ -137,6 +145,7 @@ async def page(context: Context) -> Answer:
         "late_timers": ask(overview.late_timers),
         "unknown_prices": ask(overview.unknown_prices),
         "runs": ask(overview.runs),
+        "compared": ask(overview.compared),
         "shadow": ask(overview.shadow),
         "lag": console.lag.data(),
         "processes": processes(console),
@@ -155,7 +164,7 @@ async def page(context: Context) -> Answer:
         "facts": facts,
         "minutes": by_minute(rate, now) if not isinstance(rate, Failed) else rate,
         **{name: found.get(name) for name in (
-            "latency", "letters", "waiting", "outboxes", "lag", "processes", "runs", "money", "blocked"
+            "latency", "letters", "waiting", "outboxes", "lag", "processes", "runs", "compared", "money", "blocked"
         )},
     }  # fmt: skip
     return Page("overview.j2", "Overview", data, live=True)

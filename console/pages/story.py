@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from console import formats
 from schemas.timer import RETRY
@@ -37,7 +38,7 @@ def timeline_of(found: Found) -> list[dict[str, Any]]:
         for entry in found[outbox.name]:
             key = entry[outbox.key]
             what = f"mail {entry['template']}" if outbox.name == "emails" else outbox.name.rstrip("s").replace("_", " ")
-            page = f"/mails/{key}" if outbox.name == "emails" else f"/outboxes/{outbox.name}"
+            page = f"/mails/{quote(key, safe='')}" if outbox.name == "emails" else f"/outboxes/{outbox.name}"
             ended = entry.get("sent_at") or entry.get("done_at")
             add(entry[outbox.since], f"{what} queued", link=key, url=page)
             if entry["status"] != "queued":
@@ -66,7 +67,11 @@ def next_steps(event_id: str, found: Found) -> list[dict[str, str]]:
         for entry in found[outbox.name]:
             if entry["status"] == "failed":
                 key = entry[outbox.key]
-                page = f"/mails/{key}" if outbox.name == "emails" else f"/outboxes/{outbox.name}?status=failed"
+                page = (
+                    f"/mails/{quote(key, safe='')}"
+                    if outbox.name == "emails"
+                    else f"/outboxes/{outbox.name}?status=failed"
+                )
                 steps.append(
                     {"what": f"Requeue {key}", "url": page, "command": f"billing {outbox.command} requeue {key}"}
                 )

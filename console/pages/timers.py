@@ -19,6 +19,7 @@ from sinks.postgres.lists import Found, outboxes
 from sinks.postgres.timer_changes import FIRED_EARLY, TimerChanges, why_not
 
 DAYS = 14
+MOST_MAILING = 500
 
 
 def by_day(calendar: list[Found], today: Any) -> tuple[list[Any], list[dict[str, Any]]]:
@@ -33,6 +34,21 @@ def by_day(calendar: list[Found], today: Any) -> tuple[list[Any], list[dict[str,
     ]
 
 
+def mails_by_day(mailing: list[Found]) -> list[dict[str, Any]]:
+    """Returns one entry per day on which customers may get mail: `day`, `mails`, and the `customers`, each once."""
+    days: dict[Any, list[Found]] = {}
+    for timer in mailing:
+        days.setdefault(timer["day"], []).append(timer)
+    return [
+        {
+            "day": day,
+            "mails": len(timers),
+            "customers": list({(one["account"], one["customer_id"]): one for one in timers}.values()),
+        }
+        for day, timers in days.items()
+    ]
+
+
 async def page(context: Context) -> Answer:
     """Shows what is due and when."""
     query, ask = context.query, context.console.reads.ask
@@ -40,6 +56,7 @@ async def page(context: Context) -> Answer:
     found = await panels(
         {
             "calendar": ask(lambda c: outboxes.calendar(c, days=DAYS)),
+            "mailing": ask(lambda c: outboxes.mailing(c, days=DAYS, most=MOST_MAILING)),
             "page": ask(lambda c: outboxes.timers(c, kind=kind, after=after)),
         }
     )
@@ -53,6 +70,8 @@ async def page(context: Context) -> Answer:
         "names": names,
         "kinds": kinds,
         "timers": timers,
+        "mails": mails_by_day(found["mailing"]) if isinstance(found["mailing"], list) else found["mailing"],
+        "is_cut": isinstance(found["mailing"], list) and len(found["mailing"]) == MOST_MAILING,
         "fired_early": sorted(FIRED_EARLY),
         "next": params.place_text(*more) if more else None,
     }

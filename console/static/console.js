@@ -14,6 +14,29 @@
   };
   $("[data-theme-switch]")?.addEventListener("click", switchTheme);
 
+  // -- times: relative, or as a date in UTC or in the local zone; the other form is the title
+  const choice = $("[data-times]");
+  const zone = { timeZoneName: "short", year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit" };
+  const local = new Intl.DateTimeFormat("sv-SE", zone);
+  const paintTimes = () => {
+    const shown = choice?.value ?? "relative";
+    $$("time[datetime]").forEach((time) => {
+      time.dataset.relative ??= time.textContent;
+      time.dataset.utc ??= time.title;
+      const absolute = shown === "local" ? local.format(new Date(time.dateTime)) : time.dataset.utc;
+      time.textContent = shown === "relative" ? time.dataset.relative : absolute;
+      time.title = shown === "relative" ? time.dataset.utc : time.dataset.relative;
+    });
+  };
+  if (choice) {
+    choice.value = localStorage.getItem("times") ?? "relative";
+    choice.addEventListener("change", () => {
+      localStorage.setItem("times", choice.value);
+      paintTimes();
+    });
+    if (choice.value !== "relative") paintTimes();
+  }
+
   // -- copying; also without the clipboard API, which plain HTTP does not have
   const copy = async (text, button) => {
     if (navigator.clipboard && window.isSecureContext) await navigator.clipboard.writeText(text);
@@ -26,9 +49,9 @@
       document.execCommand("copy");
       field.remove();
     }
-    const before = button.textContent;
+    button.dataset.label ??= button.textContent;
     button.textContent = "Copied";
-    setTimeout(() => (button.textContent = before), 1500);
+    setTimeout(() => (button.textContent = button.dataset.label), 1500);
   };
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-copy], [data-copy-from]");
@@ -128,6 +151,7 @@
           const page = new DOMParser().parseFromString(await answer.text(), "text/html");
           const focused = document.activeElement?.value;
           part.replaceWith($("#progress", page));
+          paintTimes();
           if (focused) $(`#progress [value="${CSS.escape(focused)}"]`)?.focus();
         }
       } catch {

@@ -30,6 +30,7 @@ ACTING: Mapping[str, str] = {
     "shadow begin": "shadow.begin",
     "shadow end": "shadow.end",
     "rebuild": "rebuild",
+    "diff": "diff",
     "adopt": "adopt",
     "erase": "customer.erase",
     "export": "customer.export",
@@ -37,11 +38,12 @@ ACTING: Mapping[str, str] = {
     "topics": "topics.repartition",
     "analytics recount": "analytics.forget",
 }
-"""Command → action in the audit log. Of the last two only `--repartition` and `--forget` act."""
+"""Command → action in the audit log. `diff` changes nothing: its entry is its result. Of the last two only
+`--repartition` and `--forget` act."""
 
 READING = frozenset(
     {
-        *("event", "customer", "find", "status", "doctor", "mrr", "tap", "contract", "diff", "audit", "bench"),
+        *("event", "customer", "find", "status", "doctor", "mrr", "tap", "contract", "audit", "bench"),
         *("dead ls", "dead show", "brake ls", "mail ls", "mail show", "mail preview", "calls ls", "exports ls"),
         *("plans check", "shadow report", "feed status", "feed ls", "feed secret", "console hash-password"),
         *("plugin ls", "plugin test"),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
 
-from ops.commands.terminal import Column, database_or_exit, exits, run_or_exit, say, say_json, show_rows
+from ops.commands.acting import entry_for
+from ops.commands.terminal import Column, database_or_exit, exits, note, run_or_exit, say, say_json, show_rows
 from ops.runtime.exit_codes import ExitCode
 from recovery.rebuild.comparison import DatabaseDiff, NotRebuilt, run
 from schemas.database_url import DatabaseUrl
+from schemas.errors import StoreRefused, StoreUnavailable
+from sinks.postgres.console_actions import ConsoleActions
 
 _SHOWN = 20
 
@@ -29,14 +33,25 @@ def diff(
     Example: billing diff --with postgresql://billing@127.0.0.1/rehearsal
 
     Rows of customers with events that the rebuild could not apply (removed by retention, newer than the rebuild, still
-    waiting) are counted separately. Exits 0 if all other rows are equal, 1 if not or if the database was not rebuilt,
-    2 if a setting is invalid, 3 if a database does not answer.
+    waiting) are counted separately. The console shows when it last ran and how many rows differed. Exits 0 if all other
+    rows are equal, 1 if not or if the database was not rebuilt, 2 if a setting is invalid, 3 if a database does not
+    answer.
     """
     settings = database_or_exit("diff")
     with exits("diff"):
         live = DatabaseUrl.of(settings.database_url)
         other = live.for_other(SecretStr(with_))
-    found = run_or_exit("diff", lambda: run(live, other), no=(NotRebuilt,))
+    entry = entry_for("diff")
+
+    async def compared() -> DatabaseDiff:
+        found = await run(live, other)
+        try:
+            await ConsoleActions(live, application="billing-diff").note(replace(entry, count=found.different.total()))
+        except (StoreUnavailable, StoreRefused) as error:
+            note(f"billing diff: the result is not in the audit log, so the console does not show it: {error}")
+        return found
+
+    found = run_or_exit("diff", compared, no=(NotRebuilt,))
     if as_json:
         say_json(_plain(found))
     else:

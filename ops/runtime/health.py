@@ -1,6 +1,7 @@
 """Serves health checks and metrics of the processes without an HTTP server of their own.
 
-`/livez` and `/readyz` answer 200, or 503 with the reasons. `/metrics` is in Prometheus format.
+`/livez` and `/readyz` answer 200, or 503 with the reasons, and the version and start of the process.
+`/metrics` is in Prometheus format.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from prometheus_client.aiohttp import make_aiohttp_handler
 from prometheus_client.registry import Collector
 
 from ops.runtime.exit_codes import AddressTaken
+from ops.runtime.version import version_line
 from schemas.http_server import hide_versions
+from schemas.timing import utc_now
 
 Check = Callable[[], str | None]
 """Returns None if all is well, else a short reason. It must not block."""
@@ -42,7 +45,7 @@ class OpsServer:
         hide_versions()
         app = web.Application(client_max_size=1024)
         app.router.add_get("/livez", _answer(alive or {}, {}))
-        app.router.add_get("/readyz", _answer({**(alive or {}), **checks}, notes or {}))
+        app.router.add_get("/readyz", _answer({**(alive or {}), **checks}, notes or {}, about_this_process()))
         app.router.add_get("/metrics", make_aiohttp_handler(registry))
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
 
@@ -61,12 +64,20 @@ class OpsServer:
         await self._runner.cleanup()
 
 
-def _answer(checks: Mapping[str, Check], notes: Mapping[str, Callable[[], str]]) -> Handler:
+def about_this_process() -> dict[str, str]:
+    """Returns the version of the code, and now as the start of the process, for /readyz."""
+    return {"version": version_line(), "since": utc_now().isoformat(timespec="seconds")}
+
+
+def _answer(
+    checks: Mapping[str, Check], notes: Mapping[str, Callable[[], str]], about: Mapping[str, str] | None = None
+) -> Handler:
     async def handler(_request: web.Request) -> web.StreamResponse:
         reasons = {name: check() for name, check in checks.items()}
         failing = any(reason is not None for reason in reasons.values())
         body = {
             "status": "failing" if failing else "ok",
+            **(about or {}),
             "checks": {name: reason or "ok" for name, reason in reasons.items()},
             **({"notes": {name: note() for name, note in notes.items()}} if notes else {}),
         }

@@ -122,23 +122,38 @@ async def expiring_cards(connection: AsyncConnection, now: datetime, *, months: 
 
 
 async def movements_by_month(connection: AsyncConnection, *, months: int = 12) -> list[Found]:
-    """Returns MRR movements by month, kind, mode and currency, the oldest first, and `mrr` at the end of each month."""
+    """Returns the last `months` months of each mode and currency, the oldest first: MRR movements by kind, and `mrr`.
+
+    A month without movements is there, too, with the MRR of the month before. The first month is that of the first
+    movement, the last one is the present month in UTC. `mrr` is at the end of the month.
+    """
     return await rows(
         connection,
         """WITH by_month AS (
-          SELECT livemode, currency, to_char(day, 'YYYY-MM') AS month,
+          SELECT livemode, currency, date_trunc('month', day)::date AS began,
                  coalesce(sum(amount) FILTER (WHERE kind = 'new'), 0)::bigint AS new,
                  coalesce(sum(amount) FILTER (WHERE kind = 'expansion'), 0)::bigint AS expansion,
                  coalesce(sum(amount) FILTER (WHERE kind = 'reactivation'), 0)::bigint AS reactivation,
                  coalesce(sum(amount) FILTER (WHERE kind = 'contraction'), 0)::bigint AS contraction,
                  coalesce(sum(amount) FILTER (WHERE kind = 'churn'), 0)::bigint AS churn,
                  sum(amount)::bigint AS net
-          FROM analytics.movements WHERE account = '' GROUP BY livemode, currency, month),
-        running AS (SELECT *, (sum(net) OVER (PARTITION BY livemode, currency ORDER BY month))::bigint AS mrr
-                    FROM by_month)
-        SELECT * FROM running
-        WHERE month >= to_char(now() - make_interval(months => :months), 'YYYY-MM')
-        ORDER BY livemode DESC, currency, month""",
+          FROM analytics.movements WHERE account = '' GROUP BY livemode, currency, began),
+        now_began AS (SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date AS began),
+        spans AS (SELECT livemode, currency, min(b.began) AS first, greatest(max(b.began), min(n.began)) AS last
+                  FROM by_month b CROSS JOIN now_began n GROUP BY livemode, currency),
+        each_month AS (SELECT livemode, currency, m::date AS began FROM spans
+                       CROSS JOIN LATERAL generate_series(first::timestamp, last::timestamp, interval '1 month') m),
+        running AS (
+          SELECT livemode, currency, began, coalesce(b.new, 0) AS new, coalesce(b.expansion, 0) AS expansion,
+                 coalesce(b.reactivation, 0) AS reactivation, coalesce(b.contraction, 0) AS contraction,
+                 coalesce(b.churn, 0) AS churn, coalesce(b.net, 0) AS net,
+                 (sum(coalesce(b.net, 0)) OVER (PARTITION BY livemode, currency ORDER BY began))::bigint AS mrr
+          FROM each_month LEFT JOIN by_month b USING (livemode, currency, began))
+        SELECT livemode, currency, to_char(began, 'YYYY-MM') AS month, new, expansion, reactivation, contraction,
+               churn, net, mrr
+        FROM running
+        WHERE began > (SELECT began FROM now_began) - make_interval(months => :months)
+        ORDER BY livemode DESC, currency, running.began""",
         {"months": months},
     )
 

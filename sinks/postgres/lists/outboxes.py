@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from schemas.timer import MAILING_TIMERS
 from sinks.postgres.lists import MOST_LOOKED_AT, PAGE, Found, row, rows
 from sinks.postgres.outboxes import BY_TABLE, ERASED
 
@@ -95,6 +96,22 @@ async def calendar(connection: AsyncConnection, *, days: int = 14) -> list[Found
         FROM billing.timers WHERE status = 'pending' AND due_at < now() + make_interval(days => :days)
         GROUP BY 1, 2 ORDER BY 1, 2""",
         {"days": days},
+    )
+
+
+async def mailing(connection: AsyncConnection, *, days: int = 14, most: int = 500) -> list[Found]:
+    """Returns pending timers whose rule mails the customer, with `day` (UTC), the next one first; overdue ones, too.
+
+    The mail leaves only if the state at that time gives a reason for it.
+    """
+    return await rows(
+        connection,
+        """SELECT greatest((due_at AT TIME ZONE 'UTC')::date, (now() AT TIME ZONE 'UTC')::date) AS day, due_at, kind,
+               account, customer_id, subject
+        FROM billing.timers WHERE status = 'pending' AND due_at < now() + make_interval(days => :days)
+          AND kind = ANY(CAST(:kinds AS text[]))
+        ORDER BY due_at, timer_key LIMIT :most""",
+        {"days": days, "kinds": sorted(MAILING_TIMERS), "most": most},
     )
 
 

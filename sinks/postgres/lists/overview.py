@@ -106,6 +106,18 @@ async def runs(connection: AsyncConnection) -> Found:
     }
 
 
+async def compared(connection: AsyncConnection) -> Found | None:
+    """Returns when `billing diff` last compared the state with the log, and the number of differing rows as `count`.
+
+    None if that was more than 60 days ago.
+    """
+    return await row(
+        connection,
+        """SELECT at, who, count FROM billing.audit_log WHERE at > now() - interval '60 days' AND action = 'diff'
+        AND outcome = 'done' ORDER BY at DESC LIMIT 1""",
+    )
+
+
 async def scheduled(connection: AsyncConnection) -> Found:
     """Returns the newest run of `prune` and of the `retry` of failed events, each None without one in 60 days.
 

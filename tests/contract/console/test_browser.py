@@ -5,19 +5,26 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from playwright.async_api import BrowserContext, ConsoleMessage, Page, Request, async_playwright
 
+from console import jobs
+from console.app import ROUTES
+from console.web import addresses
+from schemas.asked_checks import AUDIT
 from schemas.console_settings import Role
-from schemas.state import Customer, Payment, Subscription
+from schemas.state import Customer, Payment, Subscription, Timer
 from schemas.statuses import PaymentStatus, SubscriptionStatus
 from schemas.timing import utc_now
 from schemas.version import Version
-from sinks.postgres.rows import Flush
+from sinks.postgres.audit_log import AuditEntry
+from sinks.postgres.brakes import Brakes
+from sinks.postgres.console_actions import Job
+from sinks.postgres.rows import DeadLetterRow, Flush
 from sinks.postgres.store import Store
 from tests.kits.consolekit import Browser
 from tests.kits.storekit import email_row, known, ledger_row, write
@@ -34,11 +41,24 @@ _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice
 _FIRST = Version("1")
 _WIDTHS = (360, 768, 1280)
 
-PAGES = (
-    "/", "/events", "/events/evt_1", "/customers/cus_1", "/search?q=", "/dead", "/dead/replay", "/lag", "/outboxes",
-    "/mails", "/mails/receipt%3A%3Ain_1", "/templates", "/timers", "/jobs", "/dunning", "/revenue", "/checks", "/audit",
-    "/settings",
-)  # fmt: skip
+CHECK, REPLAY = "a-key-of-a-check-1", "a-key-of-a-replay"
+EXAMPLES = {
+    "/events/{event_id}": ("/events/evt_1", "/events/evt_dead"),
+    "/customers/{customer_id}": ("/customers/cus_1",),
+    "/customers/{customer_id}/past": ("/customers/cus_1/past?at=2026-11-01",),
+    "/search": ("/search?q=", "/search?q=no.such", "/search?q=Jane"),
+    "/dead": ("/dead", "/dead?status=resolved", "/dead?type=no.such"),
+    "/dead/letters/{event_id}": ("/dead/letters/evt_dead",),
+    "/dead/rehearsal": ("/dead/rehearsal?type=no.such",),
+    "/brake/release": ("/brake/release?group=g",),
+    "/outboxes/{name}": ("/outboxes/stripe_calls", "/outboxes/exports"),
+    "/outboxes/{name}/requeue": ("/outboxes/emails/requeue",),
+    "/mails/{key}": ("/mails/receipt%3A%3Ain_1",),
+    "/timers/fire": ("/timers/fire?timer=t_1",),
+    "/checks/{kind}": ("/checks/reconcile", "/checks/audit"),
+    "/jobs/{key}": (f"/jobs/{CHECK}", f"/jobs/{REPLAY}"),
+    "/revenue/movements": ("/revenue/movements?month=2026-11",),
+}
 
 
 @dataclass
@@ -87,6 +107,7 @@ async def _filled(store: Store) -> None:
     rows += [ledger_row("evt_dead", outcome="dead", reason="MalformedEvent: x", applied_at=now)]
     state = known(
         Customer(account="", customer_id="cus_1", email="jane@example.com", name="Jane Doe", profile_version=_FIRST),
+        Timer(timer_key="t_1", account="", customer_id="cus_1", kind="trial-reminder", subject="sub_1", due_at=now),
         Subscription(account="", subscription_id="sub_1", customer_id="cus_1", status=SubscriptionStatus.PAST_DUE),
         Payment(
             payment_id="pay_1", account="", invoice_id="in_1", customer_id="cus_1", amount=4900, currency="eur",
@@ -99,16 +120,32 @@ async def _filled(store: Store) -> None:
         email_row("receipt::in_1", "evt_1", template="payment-receipt", recipient="jane@example.com", data=data),
         email_row("failed::in_1", "evt_2", template="payment-failed", recipient="jane@example.com"),
     ]
-    await write(store, Flush(ledger=rows, known=state, outbox=[*mails]))
+    letter = DeadLetterRow(
+        consumer_group="g", topic="t", partition=0, offset=1, event_id="evt_dead", type="note.written", stream="notes",
+        account="", customer_id="cus_1", stage="rules", error_class="MalformedEvent", message="data.object: missing",
+        attempts=1, first_failed_at=now, last_failed_at=now, code_version="1",
+    )  # fmt: skip
+    await write(store, Flush(ledger=rows, known=state, outbox=[*mails], dead_letters=[letter]))
+
+
+async def _acted(anyone: Browser) -> None:
+    """The brake holds, a check waits for the scheduler, and a replay has begun."""
+    url, records = anyone.console.settings.database_url, anyone.console.actions.records
+    await Brakes(url, application="test").trip("g", "50 died", ["MalformedEvent"], "1")
+    entry = AuditEntry(who="sam", role="operator", action=f"console.{AUDIT}", filter={"days": 7})
+    await records.begin(CHECK, entry, job=Job(None, None))
+    entry = replace(entry, action=f"console.{jobs.ACTION}", filter={"per_second": 100.0})
+    await records.begin(REPLAY, entry, job=Job("another console", 7))
 
 
 async def test_each_page_is_accessible_in_both_themes_and_at_each_width(anyone: Browser, store: Store) -> None:
     await _filled(store)
+    await _acted(anyone)
     problems: list[str] = []
     async with window(anyone) as chromium:
         page = await chromium.page()
         await page.add_init_script(path=AXE)
-        for path in PAGES:
+        for path in addresses(ROUTES, EXAMPLES):
             answer = await page.goto(path)
             assert answer is not None
             assert answer.status == 200, path

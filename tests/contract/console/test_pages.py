@@ -98,7 +98,13 @@ async def test_a_payload_keeps_every_digit_and_is_hidden_until_it_is_revealed(
 async def test_personal_data_is_masked_on_every_page_and_in_json(anyone: Browser, store: Store) -> None:
     await _filled(store)
     admin = await anyone.signed_in(Role.ADMIN)
-    parts = {"event_id": "evt_big", "customer_id": "cus_1", "name": "emails", "key": "receipt%3A%3Ain_1"}
+    parts = {
+        "event_id": "evt_big",
+        "customer_id": "cus_1",
+        "name": "emails",
+        "key": "receipt%3A%3Ain_1",
+        "kind": "audit",
+    }
     for route in ROUTES:
         if route.method != "GET" or route.path in ("/live", "/sign-in") or route.action is Action.LOAD_ASSET:
             continue

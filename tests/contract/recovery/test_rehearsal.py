@@ -16,7 +16,9 @@ from eventlog.entry import Entry
 from local.stripe.builder import StripeEvents
 from recovery.rehearsal import rehearse as engine
 from recovery.rehearsal.rehearse import Rehearsal, rehearse_entries, rehearse_letters
+from recovery.rehearsal.store import RehearsalStore
 from schemas.record import Source
+from sinks.postgres.rows import Flush
 from streams.rules.catalog import RULES
 from streams.rules.registry import Rule
 from tests.kits.notes import notes
@@ -107,6 +109,45 @@ async def test_K405_it_neither_waits_for_a_worker_nor_lets_one_wait(rig: ReplayK
                 found = await rehearse_open(rig, mended())
     finally:
         await worker.close()
+    assert found.outcomes == {"applied": 8}
+
+
+async def test_K405_a_worker_applies_a_batch_while_a_rehearsal_is_open(
+    rig: ReplayKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rehearsal has read rows of the same customers, in a transaction that is still open."""
+    for n in range(8):
+        rig.send(f"evt_{n}", f"u{n}")
+        rig.send(f"evt_dead_{n}", f"u{n}", trouble="bug")
+    await rig.consume()
+    has_read, may_end, take = asyncio.Event(), asyncio.Event(), RehearsalStore.take
+
+    async def pausing(store: RehearsalStore, flush: Flush) -> None:
+        await take(store, flush)
+        has_read.set()
+        await may_end.wait()
+
+    monkeypatch.setattr(RehearsalStore, "take", pausing)
+    rehearsing = asyncio.create_task(rehearse_open(rig, mended()))
+    try:
+        async with asyncio.timeout(60):
+            await has_read.wait()
+            held = await rig.rows(
+                "SELECT DISTINCT l.mode FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
+                "WHERE a.datname = current_database() AND a.application_name = 'billing-rehearsal' "
+                "AND l.locktype <> 'virtualxid'"
+            )
+            assert held == [{"mode": "AccessShareLock"}], "what a SELECT holds; only DDL waits for it"
+            for n in range(8):
+                rig.send(f"evt_more_{n}", f"u{n}")
+            verdicts = await rig.consume()
+        assert len(verdicts) == 8
+        assert not rehearsing.done()
+        applied = "SELECT count(*) AS n FROM billing.events WHERE event_id LIKE 'evt_more_%' AND outcome = 'applied'"
+        assert await rig.rows(applied) == [{"n": 8}]
+    finally:
+        may_end.set()
+        found = await rehearsing
     assert found.outcomes == {"applied": 8}
 
 

@@ -37,7 +37,7 @@ class SlowLag(Lag):
         self.most = max(self.most, self.now)
         self.go_on.wait(30)
         self.now -= 1
-        return [Behind(0, 1, 2, 0.0)]
+        return [Behind(0, 1, 2, 0.0, None)]
 
 
 async def test_a_reading_whose_page_has_gone_is_not_joined_by_another_thread(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ async def test_a_reading_whose_page_has_gone_is_not_joined_by_another_thread(tmp
             async with asyncio.timeout(0.02):
                 await lag.read()
     lag.go_on.set()
-    assert await lag.read() == [Behind(0, 1, 2, 0.0)]
+    assert await lag.read() == [Behind(0, 1, 2, 0.0, None)]
     assert (lag.reads, lag.most) == (1, 1)
     await lag.close()
 

@@ -9,6 +9,7 @@ import inspect
 import io
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,10 @@ from sqlalchemy import text
 
 from analytics.book import Book
 from analytics.store import FigureStore
+from console.app import ROUTES
+from console.web import addresses
 from scheduler.due_timers import DueTimers
+from schemas.console_settings import Role
 from schemas.figures import Owner
 from schemas.references import References
 from schemas.settings import Config
@@ -30,6 +34,7 @@ from sinks.postgres import prune, queries, tables
 from sinks.postgres.dead_letter_index import DeadLetterIndex, LetterFilter
 from sinks.postgres.gauges import COUNTS
 from sinks.postgres.lists import (
+    checks,
     dead,
     events,
     find,
@@ -44,110 +49,29 @@ from sinks.postgres.prune import Age
 from sinks.postgres.rows import ErasureRow, Flush
 from sinks.postgres.store import Store
 from sinks.stripe_calls.calls import Calls
-from tests.kits.storekit import ask, known
-from tests.waiting import eventually
+from tests.kits.bigkit import MANY, fill, rows_read
+from tests.kits.consolekit import console_settings, serving
+from tests.kits.storekit import known
 
-MANY = 200_000
-SOME = 50_000
 NOW = datetime.now(UTC)
-_FILL = {
-    "events": (
-        MANY,
-        "(event_id, type, stream, customer_id, created, received_at, applied_at, outcome, partition, \"offset\", "
-        "payload) SELECT 'evt_' || n, 'invoice.paid', 'invoices', 'cus_' || n / 10, now(), "
-        "now() - n * interval '1 min', now() - n * interval '1 min', "
-        "CASE WHEN n % 1000 = 0 THEN 'dead' ELSE 'applied' END, n % 12, n, '{}'",
-    ),
-    "emails": (
-        MANY,
-        "(email_key, event_id, customer_id, template, status, queued_at, next_attempt_at) SELECT 'm_' || n, "
-        "'evt_' || n, 'cus_' || n / 10, 'payment-receipt', CASE WHEN n % 5000 = 0 THEN 'failed' ELSE 'sent' END, "
-        "now() - n * interval '1 min', now()",
-    ),
-    "timers": (
-        MANY,
-        "(timer_key, account, customer_id, kind, subject, due_at, status, event_id) SELECT 't_' || n, '', "
-        "'cus_' || n / 10, 'k', 's', now() - n * interval '1 s', "
-        "CASE WHEN n % 1000 = 0 THEN 'pending' ELSE 'done' END, 'evt_' || n",
-    ),
-    "payments": (
-        SOME,
-        "(payment_id, account, invoice_id, charge_id, customer_id, amount, currency, status) SELECT 'pay_' || n, '', "
-        "'in_' || n, 'ch_' || n, 'cus_' || n, 1, 'eur', CASE WHEN n % 1000 = 0 THEN 'failed' ELSE 'succeeded' END",
-    ),
-    "customers": (SOME, "(account, customer_id, email, name) SELECT '', 'cus_' || n, n || '@example.com', 'Ada ' || n"),
-    "subscriptions": (
-        SOME,
-        "(account, subscription_id, customer_id, status) SELECT '', 'sub_' || n, 'cus_' || n, 'active'",
-    ),
-    "stripe_calls": (
-        SOME,
-        "(call_key, event_id, customer_id, method, path, status, queued_at, next_attempt_at) SELECT 'c_' || n, "
-        "'evt_' || n, 'cus_' || n, 'POST', '/x', CASE WHEN n % 5000 = 0 THEN 'failed' ELSE 'done' END, "
-        "now() - n * interval '1 min', now()",
-    ),
-    "exports": (
-        SOME,
-        "(export_key, event_id, customer_id, organization_id, status, requested_at, next_attempt_at, expires_at) "
-        "SELECT 'x_' || n, 'evt_' || n, 'cus_' || n, 'org_' || n, 'deleted', "
-        "now() - n * interval '1 min', now(), now()",
-    ),
-    "dead_letters": (
-        SOME,
-        "(consumer_group, topic, partition, \"offset\", event_id, customer_id, stage, error_class, message, "
-        "first_failed_at, last_failed_at, status) SELECT 'g', 't', n % 12, n, 'evt_' || n, 'cus_' || n, 'rule', 'E', "
-        "'m', now(), now() - n * interval '1 min', CASE WHEN n % 1000 = 0 THEN 'open' ELSE 'resolved' END",
-    ),
-    "payment_methods": (
-        SOME,
-        "(account, payment_method_id, customer_id, exp_year, exp_month) SELECT '', 'pm_' || n, 'cus_' || n, "
-        "2000 + n % 60, 1 + n % 12",
-    ),
-    "notifications": (
-        20_000,
-        "(notification_key, event_id, customer_id, destination, message_id, type, occurred_at, status, queued_at, "
-        "next_attempt_at) SELECT 'n_' || n, 'evt_' || n, 'cus_' || n, 'd', 'msg_' || n, 'access.changed', now(), "
-        "CASE WHEN n % 5000 = 0 THEN 'failed' ELSE 'sent' END, now() - n * interval '1 min', now()",
-    ),
-}  # fmt: skip
-_FACTS = f"""
-INSERT INTO analytics.facts (event_id, account, livemode, owner, kind, subject, created, rank, data)
-SELECT 'evt_' || n, '', true, 'cus_' || n / 10, 'invoice_paid', 'in_' || n, now() - n * interval '1 min', 50,
-    '{{"id": "in_1", "currency": "eur", "amount_due": 1}}' FROM generate_series(1, {SOME}) n
-"""
-_RISKS = """
-INSERT INTO analytics.risks (account, livemode, owner, subscription_id, began_at, currency, mrr, outcome)
-SELECT '', true, 'cus_' || n, 'sub_' || n, now(), 'eur', n, CASE WHEN n % 100 = 0 THEN 'open' ELSE 'lost' END
-FROM generate_series(1, 5000) n
-"""
-_READ = f"""
-SELECT coalesce(string_agg(relname || ': ' || seq_tup_read, ', '), '') FROM pg_stat_user_tables
-WHERE (schemaname = 'billing' AND relname = ANY('{{{",".join(_FILL)}}}') OR relname = 'facts') AND seq_tup_read > 0
-"""
 
 
 @pytest.fixture
 async def filled(database: SecretStr) -> SecretStr:
-    await ask(database, "ALTER TABLE billing.notifications DISABLE TRIGGER number_notification")  # ten times as fast
-    for table, (rows, columns) in _FILL.items():
-        await ask(database, f"INSERT INTO billing.{table} {columns} FROM generate_series(1, {rows}) n")
-    await ask(database, _FACTS)
-    await ask(database, _RISKS)
-    await ask(database, "ALTER TABLE billing.notifications ENABLE TRIGGER number_notification")
-    await ask(database, "ANALYZE")
+    await fill(database)
     return database
 
 
 async def test_no_query_reads_a_big_table(filled: SecretStr, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every function of the modules in _MODULES takes part."""
-    assert await _rows_read(filled, _reads_all) == f"emails: {MANY}"  # the measure works
+    assert await rows_read(filled, _reads_all) == f"emails: {MANY}"  # the measure works
     left = set()
     for module in _MODULES:
         for name, function in inspect.getmembers(module, inspect.iscoroutinefunction):
             if function.__module__ == module.__name__ and not name.startswith("_"):
                 left.add(function)
                 monkeypatch.setattr(module, name, _noting(function, left))
-    found = {name: await _rows_read(filled, work) for name, work in _WORK.items()}
+    found = {name: await rows_read(filled, work) for name, work in _WORK.items()}
     assert {name: read for name, read in found.items() if read} == {}
     assert {f"{function.__module__}.{function.__name__}" for function in left} == _COUNTS_ALL
 
@@ -158,19 +82,6 @@ def _noting(function: Callable[..., Awaitable[Any]], left: set[Any]) -> Callable
         return await function(*arguments, **more)
 
     return call
-
-
-async def _rows_read(url: SecretStr, work: Callable[[SecretStr], Awaitable[None]]) -> str:
-    """Names the big tables that sequential scans have read, and the number of rows."""
-    await ask(url, "SELECT pg_stat_reset()")
-    await work(url)
-    is_alone = (
-        "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() "
-        "AND backend_type = 'client backend' AND pid <> pg_backend_pid())"
-    )
-    # A session reports its counts when it ends.
-    await eventually(lambda: ask(url, is_alone))
-    return str(await ask(url, _READ))
 
 
 async def _reads_all(url: SecretStr) -> None:
@@ -268,6 +179,7 @@ async def _lists(url: SecretStr) -> None:
         await outboxes.timers(connection)
         await outboxes.timer(connection, "t_77")
         await outboxes.calendar(connection)
+        await outboxes.mailing(connection)
         await outboxes.failed(connection, "emails", until=NOW)
         await events.processed_since(connection, NOW - timedelta(hours=1), most=100)
         await outboxes.entry(connection, "emails", "m_77")
@@ -288,12 +200,23 @@ async def _money(url: SecretStr) -> None:
         await money.movements(connection, month="2026-01")
 
 
+async def _checks(url: SecretStr) -> None:
+    async with reading(url) as connection:
+        await checks.reconciliations(connection)
+        await checks.audits(connection)
+        for run_id in (None, 7):
+            await checks.differences(connection, run_id)
+        for kind in ("reconcile", "audit"):
+            await checks.last_complete(connection, kind)
+
+
 async def _status(url: SecretStr) -> None:
     async with reading(url) as connection:
         for panel in (
             *(overview.brakes, overview.letters, overview.waiting, overview.outboxes, overview.outages),
             *(overview.late_timers, overview.unknown_prices, overview.runs, overview.outages),
             *(overview.money_behind_failures, overview.money_strip, overview.scheduled, overview.shadow),
+            overview.compared,
         ):
             await panel(connection)
 
@@ -329,6 +252,19 @@ async def _letters(url: SecretStr) -> None:
         await index.kept_events(["evt_1", "evt_2"])
 
 
+async def _pages(url: SecretStr) -> None:
+    """Opens every page of the console but the dead letters, whose counts by status are of a whole table."""
+
+    async def not_behind() -> list[Any]:
+        return []
+
+    async with serving(console_settings(url, "127.0.0.1:9", "plans", Path("unused"))) as anyone:
+        vars(anyone.console.lag)["data"] = not_behind
+        admin = await anyone.signed_in(Role.ADMIN)
+        for address in addresses(ROUTES, _PAGES):
+            assert (await admin.get(address)).status in (200, 303), address  # one hit of a search opens at once
+
+
 async def _polls(url: SecretStr) -> None:
     timers = await DueTimers.connect(url, lambda: None)
     async with timers.turn() as turn:
@@ -360,7 +296,33 @@ async def _figures(url: SecretStr) -> None:
     await store.close()
 
 
-_MODULES = (queries, dead, events, find, money, outboxes, overview, samples)
+_PAGES = {
+    "/events": (
+        "/events",
+        "/events?type=invoice.*",
+        "/events?outcome=dead&since=all",
+        "/events?customer=cus_7&since=all",
+    ),
+    "/events/{event_id}": ("/events/evt_77",),
+    "/customers/{customer_id}": ("/customers/cus_7",),
+    "/customers/{customer_id}/past": ("/customers/cus_7/past?at=2026-01-01",),
+    "/search": ("/search?q=7@example.com", "/search?q=Ada 777", "/search?q=in_7"),
+    "/dead": (),
+    "/dead/letters/{event_id}": ("/dead/letters/evt_77",),
+    "/dead/replay": ("/dead/replay?type=no.such",),
+    "/dead/rehearsal": ("/dead/rehearsal?type=no.such",),
+    "/dead/discard": ("/dead/discard?type=no.such",),
+    "/brake/release": (),
+    "/outboxes/{name}": ("/outboxes/stripe_calls", "/outboxes/exports?status=failed", "/outboxes/notifications"),
+    "/outboxes/{name}/requeue": ("/outboxes/emails/requeue",),
+    "/mails": ("/mails", "/mails?status=failed"),
+    "/mails/{key}": ("/mails/m_77",),
+    "/timers/fire": (),
+    "/checks/{kind}": ("/checks/reconcile", "/checks/audit"),
+    "/jobs/{key}": (),
+    "/revenue/movements": ("/revenue/movements?month=2026-11",),
+}
+_MODULES = (queries, checks, dead, events, find, money, outboxes, overview, samples)
 _COUNTS_ALL = {"sinks.postgres.lists.dead.counts"}
 """The number of letters by status, on one page. `billing prune` bounds the table."""
 _WORK: dict[str, Callable[[SecretStr], Awaitable[None]]] = {
@@ -372,6 +334,8 @@ _WORK: dict[str, Callable[[SecretStr], Awaitable[None]]] = {
     "lists": _lists,
     "status": _status,
     "money": _money,
+    "checks": _checks,
+    "pages": _pages,
     "notifications": _claims(Notifications),
     "prune": _prune,
     "figures": _figures,
