@@ -12,14 +12,16 @@ from operator import attrgetter
 from typing import Any
 
 from schemas.known import Known
-from schemas.state import ROW_TYPES, Customer, Key, Organization, PaymentMethod, Row, Subscription, Timer, User
+from schemas.state import ROW_TYPES, Customer, Dispute, Key, Organization, PaymentMethod, Row, Subscription, Timer, User
 
 Change = dict[str, Any]
 """`table`, `key` (its parts joined by `/`, without an empty account), `did` (created, updated or removed), and
 `fields`: name → [before, after]. A field of a JSON object is named `column.field`."""
 
 _BOOKKEEPING: Mapping[type[Any], frozenset[str]] = {
-    Customer: frozenset({"linked_since"}),
+    Customer: frozenset({"linked_since", "newest"}),
+    Dispute: frozenset({"newest"}),
+    PaymentMethod: frozenset({"newest"}),
     User: frozenset({"address_of", "address_since"}),
     Subscription: frozenset({"newest", "price_changes", "invoices"}),
     Timer: frozenset({"data", "event_id"}),

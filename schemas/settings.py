@@ -113,7 +113,7 @@ class Access(_Frozen):
     """Which subscriptions give access (behaviours.md B8)."""
 
     past_due_grace_days: int = Field(14, ge=0, le=365)
-    """Days for which a subscription that is past due still gives access, from the first failure; 0: none."""
+    """Days for which a subscription that is past due still gives access, from when it became so; 0: none."""
 
 
 class Config(_Frozen):

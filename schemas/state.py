@@ -59,6 +59,8 @@ class Customer:
     last_default: str | None = None
     """The latest default payment method, kept when it was removed without a replacement."""
     last_default_version: Version = UNSEEN
+    newest: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By group of columns: what orders events of the second of its version (streams/rules/same_second.py)."""
 
     @property
     def key(self) -> Key:
@@ -193,7 +195,7 @@ class Subscription:
     price_changes: Mapping[str, Any] = field(default_factory=dict)
     """The prices that it has had, in order (streams/rules/subscriptions/price_changes.py)."""
     newest: Mapping[str, Any] = field(default_factory=dict)
-    """What orders events of the second of `version` (streams/rules/subscriptions/same_second.py)."""
+    """What orders events of the second of `version` (streams/rules/same_second.py), and its newest change of status."""
     version: Version = UNSEEN
     first_version: Version = UNSEEN
     items_version: Version = UNSEEN
@@ -297,6 +299,8 @@ class PaymentMethod:
     exp_month: int | None = None
     exp_year: int | None = None
     detached_at: datetime | None = None
+    newest: Mapping[str, Any] = field(default_factory=dict)
+    """What orders events of the second of `version` (streams/rules/same_second.py)."""
     version: Version = UNSEEN
 
     @property
@@ -321,6 +325,8 @@ class Dispute:
     closed_at: datetime | None = None
     funds_withdrawn_at: datetime | None = None
     funds_reinstated_at: datetime | None = None
+    newest: Mapping[str, Any] = field(default_factory=dict)
+    """What orders events of the second of `version` (streams/rules/same_second.py)."""
     version: Version = UNSEEN
 
     @property

@@ -43,6 +43,29 @@ class StripeCustomer(StripeObject):
         }
 
 
+def previous_values(previous: Mapping[str, Any], after: StripeCustomer) -> dict[str, Any]:
+    """Returns what an update replaced, in the form of the model. Of a nested object it has only the parts that changed.
+
+    Stripe does not promise the shape of these differences, so what cannot be read is left out.
+    """
+    values: dict[str, Any] = {name: previous[name] or None for name in ("email", "name") if name in previous}
+    if "preferred_locales" in previous:
+        values["locale"] = ",".join(_plain(previous["preferred_locales"])) or None
+    if "address" in previous:
+        parts = previous["address"]
+        values["address"] = address_of({"address": {**after.address, **parts}}) if isinstance(parts, Mapping) else {}
+    settings = previous.get("invoice_settings")
+    if isinstance(settings, Mapping) and "default_payment_method" in settings:
+        values["default_payment_method"] = _id_of(settings["default_payment_method"])
+    elif "default_source" in previous:
+        values["default_payment_method"] = _id_of(previous["default_source"])
+    return values
+
+
+def _id_of(value: object) -> object:
+    return value.get("id") if isinstance(value, Mapping) else value
+
+
 def _plain(locales: object) -> list[str]:
     found = locales if isinstance(locales, list) else []
     return [one for one in found if isinstance(one, str) and "," not in one and len(one) <= _LONGEST_LOCALE][:_LOCALES]

@@ -61,6 +61,8 @@ class StripeSubscription(StripeObject):
     currency: Currency | None = None
     items: tuple[SubscriptionItem, ...] = ()
     """Empty if the event names no price. Then the stored items stay as they are."""
+    has_more_items: bool = False
+    """Whether the event leaves items out: lists in events are cut."""
     current_period_start: Moment | None = None
     current_period_end: Moment | None = None
     trial_end: Moment | None = None
@@ -95,6 +97,7 @@ class StripeSubscription(StripeObject):
             **{name: raw.get(name) for name in _AS_SENT},
             "currency": currency,
             "items": [_item(item, currency) for item in items] if _names_a_price(items) else (),
+            "has_more_items": child(raw, "items").get("has_more") is True,
             "current_period_start": start,
             "current_period_end": end,
             "default_payment_method": first(raw.get("default_payment_method"), raw.get("default_source")),
@@ -119,7 +122,11 @@ _AS_SENT = (
     "ended_at",
 )
 
-_COMPARED = ("status", "trial_end", "cancel_at", "cancel_at_period_end", "canceled_at", "ended_at")
+_COMPARED = (
+    *("status", "trial_end", "cancel_at", "cancel_at_period_end", "canceled_at", "ended_at"),
+    *("current_period_start", "current_period_end"),
+)
+_COMPARED_IDS = ("latest_invoice", "default_payment_method")
 
 
 def previous_items(previous: Mapping[str, Any]) -> tuple[SubscriptionItem, ...]:
@@ -140,9 +147,16 @@ def previous_values(previous: Mapping[str, Any]) -> dict[str, Any]:
     Times are seconds since the epoch; `prices` are the ids of the items' prices, in alphabetical order.
     """
     values = {name: previous[name] for name in _COMPARED if name in previous}
-    if "latest_invoice" in previous:
-        invoice = previous["latest_invoice"]
-        values["latest_invoice"] = invoice.get("id") if isinstance(invoice, Mapping) else invoice
+    for name in _COMPARED_IDS:
+        if name in previous:
+            found = previous[name]
+            values[name] = found.get("id") if isinstance(found, Mapping) else found
+    if "pending_update" in previous:
+        values["pending_update"] = bool(previous["pending_update"])
+    if "pause_collection" in previous:
+        pause = previous["pause_collection"] or {"behavior": None, "resumes_at": None}
+        names = (("behavior", "pause_collection"), ("resumes_at", "resumes_at"))
+        values |= {ours: pause[theirs] for theirs, ours in names if isinstance(pause, Mapping) and theirs in pause}
     if items := previous_items(previous):
         values["prices"] = sorted(item.price for item in items if item.price is not None)
         if len(items) == 1 and items[0].quantity is not None:

@@ -38,7 +38,10 @@ _CLEARED: dict[str, Mapping[str, str]] = {
         "address_of": "CASE WHEN t.address_of <> $2 THEN t.address_of END",
         "address_since": "CASE WHEN t.address_of <> $2 THEN t.address_since ELSE '' END",
     },
-    "payment_methods": dict.fromkeys(("type", "brand", "last4", "exp_month", "exp_year"), "NULL"),
+    "payment_methods": {
+        **dict.fromkeys(("type", "brand", "last4", "exp_month", "exp_year"), "NULL"),
+        "newest": "'{}'",
+    },
     **{outbox.name: outbox.erased for outbox in OUTBOXES},
     "timers": {
         "data": "'{}'",
@@ -62,7 +65,10 @@ _ONLY_IF = {outbox.name: f" AND {outbox.erased_if}" for outbox in OUTBOXES}
 
 # The rows that the rule saves without personal data, before the statements above run.
 _HELD_IN_STATE = {
-    "customers": "t.email IS NOT NULL OR t.name IS NOT NULL OR t.locale IS NOT NULL OR t.address <> '{}'",
+    "customers": (
+        "t.email IS NOT NULL OR t.name IS NOT NULL OR t.locale IS NOT NULL OR t.address <> '{}' "
+        "OR t.newest - 'default_payment_method' - 'user_id' <> '{}'"
+    ),
     "organizations": (
         "t.billing_email IS NOT NULL OR EXISTS (SELECT FROM billing.customers c "
         "WHERE c.account = t.account AND c.customer_id = t.customer_id AND c.name = t.name)"

@@ -27,8 +27,9 @@ from schemas.statuses import SubscriptionStatus
 from schemas.stripe.invoice import FIRST_INVOICE, StripeInvoice
 from schemas.stripe.subscription import StripeSubscription, previous_items, previous_values
 from schemas.version import UNSEEN, Version, is_tie, version
-from streams.rules.precedence import WEAK, weak
-from streams.rules.subscriptions import invoice_facts, price_changes, same_second
+from streams.rules import same_second
+from streams.rules.precedence import WEAK, time_of, weak
+from streams.rules.subscriptions import invoice_facts, price_changes
 
 ENDED = frozenset({SubscriptionStatus.CANCELED, SubscriptionStatus.INCOMPLETE_EXPIRED})
 """Final statuses: a subscription with the same id never leaves them."""
@@ -84,23 +85,31 @@ def version_of(event: Event[StripeSubscription]) -> Version:
 def needs_stripe(row: Subscription) -> bool:
     """Whether only Stripe knows which of two events of one second is the later one."""
     tied = row.newest.get("tied", ())
-    return bool(tied) and same_second.is_undecided(tied)
+    return bool(tied) and same_second.is_undecided(tied, _shown)
 
 
 def apply_subscription_event(row: Subscription, event: Event[StripeSubscription], config: Config) -> Subscription:
     """The row after a `customer.subscription.*` event."""
     new_version = version_of(event)
     row = _with_stripe_status(row)
+    status_change = _status_change(row.newest, event)
     items = _items_of(event)
+    if event.object.has_more_items and config.plan_of_price(_price_of(items, config)) is None:
+        # The item that decides the plan may be left out. The items of any event that shows it overrule these.
+        if items and weak(new_version) > row.items_version:
+            row = replace(row, items=items, items_version=weak(new_version))
+        items = []
+    snapshot = _snapshot(event, items)
     changes: dict[str, Any] = {}
     if is_tie(row.version, new_version):
-        row = _with_tied(row, same_second.joined(_tied(row), _snapshot(event)))
+        row = _with_tied(row, same_second.tied_with(row.newest, _stored(row), snapshot))
     else:
         if new_version > row.version:
-            newest = {"previous": previous_values(event.previous)}
-            changes |= {**_columns(_snapshot(event)["facts"]), "version": new_version, "newest": newest}
+            newest = {"previous": snapshot["previous"]}
+            changes |= {**_columns(snapshot["facts"]), "version": new_version, "newest": newest}
         if items and new_version > row.items_version:
             changes |= {"items": items, "items_version": new_version}
+    changes["newest"] = {**changes.get("newest", row.newest), **status_change}
     if row.first_version == UNSEEN or event.version < row.first_version:
         changes |= {"first_price_id": _price_of(items, config) or row.first_price_id, "first_version": event.version}
     if items and (price := _price_of(items, config)) is not None:
@@ -137,6 +146,16 @@ def apply_invoice_failed(
 ) -> Subscription:
     """The row after a failed payment. `is_settled`: the invoice is known to be paid."""
     return _after_invoice(row, event, invoice_facts.failed(row, event, is_settled=is_settled), config)
+
+
+def past_due_since(row: Subscription) -> datetime | None:
+    """Returns when the subscription became past due (UTC): its latest invoice failed, or Stripe changed its status."""
+    changed = row.newest.get("changed", {})
+    if row.stripe_status is SubscriptionStatus.PAST_DUE and changed.get("status") == SubscriptionStatus.PAST_DUE:
+        since = time_of(Version(changed["version"]))
+        failed = invoice_facts.latest_failed_at(row)
+        return since if failed is None else min(since, failed)
+    return invoice_facts.failing_since(row)
 
 
 def plan_bought(row: Subscription, config: Config) -> str | None:
@@ -229,32 +248,52 @@ def _with_stripe_status(row: Subscription) -> Subscription:
     return replace(row, stripe_status=row.status)
 
 
-def _snapshot(event: Event[StripeSubscription]) -> dict[str, Any]:
+def _snapshot(event: Event[StripeSubscription], items: list[Item]) -> same_second.Snapshot:
     """What the event says, in JSON. Times are seconds since the epoch, as in its previous attributes."""
     facts = {name: _json(getattr(event.object, name)) for name in _FACTS}
-    facts |= {"stripe_status": str(status_of(event)), "items": _items_of(event)}
+    facts |= {"stripe_status": str(status_of(event)), "items": items}
     return {"version": version_of(event), "previous": previous_values(event.previous), "facts": facts}
 
 
-def _tied(row: Subscription) -> list[same_second.Snapshot]:
-    """The events of the second of the row's version; the row itself has the facts of a single one."""
-    if "tied" in row.newest:
-        return list(row.newest["tied"])
+def _stored(row: Subscription) -> same_second.Snapshot:
+    """What the only event of the second of the row's version said."""
     facts = {name: _json(getattr(row, name)) for name in _FACTS}
     facts |= {"stripe_status": str(row.stripe_status or row.status)}
     facts |= {"items": list(row.items) if row.items_version == row.version else []}
-    return [{"version": row.version, "previous": row.newest.get("previous", {}), "facts": facts}]
+    return {"version": row.version, "facts": facts}
 
 
 def _with_tied(row: Subscription, tied: list[same_second.Snapshot]) -> Subscription:
-    if len(tied) == 1:  # the same event again
-        return row
-    latest = same_second.latest_of(tied)
+    latest = same_second.latest_of(tied, _shown, _has_begun)
     changes: dict[str, Any] = {**_columns(latest["facts"]), "version": Version(latest["version"])}
     if naming := [one for one in tied if one["facts"]["items"]]:
-        latest = same_second.latest_of(naming)
+        latest = same_second.latest_of(naming, _shown, _has_begun)
         changes |= {"items": latest["facts"]["items"], "items_version": Version(latest["version"])}
     return replace(row, **changes, newest={"tied": tied})
+
+
+def _shown(one: same_second.Snapshot) -> dict[str, Any]:
+    """What an event shows, in the form of `previous_values` in schemas/stripe/subscription.py."""
+    facts = one["facts"]
+    shown = {**facts, "status": facts["stripe_status"]}
+    if items := facts.get("items"):
+        shown["prices"] = sorted(item["price"] for item in items if item["price"] is not None)
+        shown["quantity"] = items[0]["quantity"] if len(items) == 1 else None
+    return shown
+
+
+def _has_begun(one: same_second.Snapshot) -> bool:
+    return bool(one["facts"]["stripe_status"] != SubscriptionStatus.INCOMPLETE)
+
+
+def _status_change(newest: Mapping[str, Any], event: Event[StripeSubscription]) -> dict[str, Any]:
+    """The newest change of status that any event's previous attributes name: its version and the new status."""
+    stored: Mapping[str, Any] = newest.get("changed", {})
+    status, version_ = status_of(event), version_of(event)
+    is_change = "status" in event.previous and event.previous["status"] != status
+    if is_change and version_ > stored.get("version", UNSEEN):
+        return {"changed": {"version": version_, "status": str(status)}}
+    return {"changed": stored} if stored else {}
 
 
 def _columns(facts: Mapping[str, Any]) -> dict[str, Any]:

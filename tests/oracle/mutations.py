@@ -24,12 +24,12 @@ from schemas.settings import Config, DunningStep
 from schemas.state import Customer, Payment, PaymentMethod, Subscription, User
 from schemas.stripe.invoice import StripeInvoice
 from schemas.version import Version
-from streams.rules import subscription_row
+from streams.rules import same_second, subscription_row
 from streams.rules.customers import account
 from streams.rules.invoices import dunning
 from streams.rules.payments import card_expiry
 from streams.rules.payments.row import invoice_changed
-from streams.rules.subscriptions import invoice_facts, same_second
+from streams.rules.subscriptions import invoice_facts
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
@@ -120,8 +120,8 @@ def the_first_decline_is_final(patch: pytest.MonkeyPatch) -> None:
 
 def ties_go_by_id(patch: pytest.MonkeyPatch) -> None:
     """Before: of two updates of one second the greater id won, whatever the previous attributes say (D2)."""
-    patch.setattr(same_second, "latest_of", lambda tied: max(tied, key=lambda one: one["version"]))
-    patch.setattr(same_second, "is_undecided", lambda _: False)
+    patch.setattr(same_second, "latest_of", lambda tied, *_: max(tied, key=lambda one: one["version"]))
+    patch.setattr(same_second, "is_undecided", lambda *_: False)
 
 
 def the_smallest_plan_counts(patch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ customers = Table(
     version("default_version"),
     text("last_default"),
     version("last_default_version"),
+    json("newest"),
     Index("customers_user", "account", "user_id", postgresql_where=sql("user_id IS NOT NULL")),
     Index("customers_email", sql("lower(email)"), postgresql_where=sql("email IS NOT NULL")),
 )
@@ -207,6 +208,7 @@ payment_methods = Table(
     Column("exp_month", Integer),
     Column("exp_year", Integer),
     time("detached_at"),
+    json("newest"),
     version("version"),
     Index("payment_methods_customer", "account", "customer_id"),
     Index("payment_methods_expiry", "exp_year", "exp_month", postgresql_where=sql("detached_at IS NULL")),
@@ -229,6 +231,7 @@ disputes = Table(
     time("closed_at"),
     time("funds_withdrawn_at"),
     time("funds_reinstated_at"),
+    json("newest"),
     version("version"),
     Index("disputes_charge", "account", "charge_id"),
 )

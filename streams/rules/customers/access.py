@@ -1,6 +1,6 @@
 """Derives a customer's access from their subscriptions (behaviours.md B7, B8): plan, reason, and when it changes next.
 
-`active` and `trialing` give access, and so does `past_due` for a grace time from the first failed payment. Of several
+`active` and `trialing` give access, and so does `past_due` for a grace time from when it began. Of several
 subscriptions that give access, the one with the largest plan counts.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 from schemas.settings import FREE_PLAN, Config
 from schemas.state import Customer, Subscription
 from schemas.statuses import SubscriptionStatus
+from streams.rules.subscription_row import past_due_since
 
 CUSTOMER_DELETED = "customer_deleted"
 COLLECTION_PAUSED = "collection_paused"
@@ -72,17 +73,22 @@ def grace_end(row: Subscription, config: Config) -> datetime | None:
     """When a subscription that is past due stops giving access; None if it is not past due or the time is unknown."""
     if row.status is not SubscriptionStatus.PAST_DUE:
         return None
-    since = row.payment_failed_at or row.current_period_start
+    since = past_due_since(row) or row.current_period_start
     return since + timedelta(days=config.access.past_due_grace_days) if since is not None else None
 
 
 def renews_at(row: Subscription) -> datetime | None:
     """The end of the period after which the subscription renews; None if it is not going to (behaviours.md B9)."""
-    if not gives_access(row) or row.cancel_at_period_end or row.pause_collection is not None:
-        return None
-    if row.cancel_at is not None and (row.current_period_end is None or row.cancel_at <= row.current_period_end):
+    if not gives_access(row) or ends_with_period(row) or row.pause_collection is not None:
         return None
     return row.current_period_end
+
+
+def ends_with_period(row: Subscription) -> bool:
+    """Whether the subscription is set to end at the end of its period, or before."""
+    if row.cancel_at is None:
+        return row.cancel_at_period_end
+    return row.cancel_at_period_end or row.current_period_end is None or row.cancel_at <= row.current_period_end
 
 
 def _derived(config: Config, subscriptions: Sequence[Subscription], *, ended: datetime | None) -> Access:

@@ -15,7 +15,8 @@ from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.state import Customer, Membership, Organization, Subscription, User
-from schemas.version import UNSEEN, Version
+from schemas.version import UNSEEN, Version, is_tie
+from streams.rules.customers import newest
 from streams.rules.customers.organization import derive_organization
 from streams.rules.precedence import WEAK, is_partial, partial, weak
 from streams.rules.subscription_row import ENDED, NEVER_BEGUN
@@ -82,8 +83,8 @@ def link_user(customer: Customer, event: Event[Any], user_id: str | None, *, by_
         new_version = weak(event.version)
         is_newer = new_version > stored
     elif _mentions_link(event):
-        new_version = event.version
-        is_newer = new_version > stored
+        user_id, new_version, customer = _latest_link(customer, event, user_id)
+        is_newer = new_version > stored or is_tie(new_version, stored)
     else:
         new_version = partial(event.version)
         is_newer = new_version < stored if is_partial(stored) else new_version > stored
@@ -94,6 +95,20 @@ def link_user(customer: Customer, event: Event[Any], user_id: str | None, *, by_
         return customer
     linked = replace(customer, user_id=user_id, linked_since=since)
     return replace(linked, user_version=new_version) if is_newer else linked
+
+
+def _latest_link(customer: Customer, event: Event[Any], user_id: str) -> tuple[str, Version, Customer]:
+    """Returns the user and the version of this link, or of the one in its second that is known to be the latest."""
+    metadata = event.previous.get("metadata")
+    previous = {"user_id": metadata["userId"]} if isinstance(metadata, Mapping) and "userId" in metadata else {}
+    shown = {"user_id": user_id}
+    found = newest.settled(customer, newest.USER, customer.user_version, event.version, shown, previous)
+    if found is None:
+        return user_id, event.version, customer
+    facts, version, customer = found
+    if facts["user_id"] not in (user_id, customer.user_id):
+        return user_id, event.version, customer  # a third user, whose row the event does not refer to
+    return facts["user_id"], version, customer
 
 
 def _mentions_link(event: Event[Any]) -> bool:

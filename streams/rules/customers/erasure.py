@@ -92,6 +92,7 @@ def without_person(customer: Customer, at: datetime) -> Customer:
         name=None,
         locale=None,
         address={},
+        newest={},
         profile_version=UNSEEN,
         name_version=UNSEEN,
         address_version=UNSEEN,

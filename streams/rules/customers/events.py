@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from schemas.effects import Effect, NoteStale
@@ -12,16 +13,15 @@ from schemas.known import Known
 from schemas.plans import PLANS_APPLIED, PlansApplied
 from schemas.references import References
 from schemas.state import Customer
-from schemas.stripe.customer import ADDRESS_FIELDS, DEFAULT_FIELDS, PROFILE_FIELDS, StripeCustomer
+from schemas.stripe.customer import ADDRESS_FIELDS, DEFAULT_FIELDS, PROFILE_FIELDS, StripeCustomer, previous_values
 from schemas.timer import TimerDue, timer_event_type
-from schemas.version import Version, is_tie
+from schemas.version import Version
 from streams.rules import timers
-from streams.rules.customers import cancellation, erasure
+from streams.rules.customers import cancellation, erasure, newest
 from streams.rules.customers.account import (
     customer_or_blank,
     is_personal_data_barred,
     link_user,
-    name_version,
     save_customer_and_derived,
 )
 from streams.rules.customers.default_method import with_default
@@ -122,13 +122,13 @@ def _version_of(event: CustomerEvent, fields: frozenset[str]) -> Version:
 
 def _profile(event: CustomerEvent, known: Known) -> list[Effect]:
     before = customer_or_blank(known, event.account, event.object.id)
-    received = event.object
-    customer = before if is_personal_data_barred(before, event) else _with_profile(before, event)
+    received, previous = event.object, previous_values(event.previous, event.object)
+    customer = before if is_personal_data_barred(before, event) else _with_profile(before, event, previous)
     new_version = _version_of(event, DEFAULT_FIELDS)
-    customer = with_default(known, customer, received.default_payment_method, new_version)
+    customer = with_default(known, customer, received.default_payment_method, new_version, previous)
     customer = link_user(customer, event, received.user_id)
     effects = save_customer_and_derived(known, customer)
-    if _is_undecided(before, event):
+    if newest.is_undecided(before, customer):
         path = f"/v1/customers/{customer.customer_id}"
         effects.append(ask_stripe(event, path, customer.customer_id, customer.customer_id))
     if customer.profile_version == before.profile_version and is_older(event.version, before.profile_version):
@@ -136,30 +136,17 @@ def _profile(event: CustomerEvent, known: Known) -> list[Effect]:
     return effects
 
 
-def _is_undecided(before: Customer, event: CustomerEvent) -> bool:
-    """Whether another event of the same second set one of the event's fields to another value."""
+def _with_profile(row: Customer, event: CustomerEvent, previous: Mapping[str, Any]) -> Customer:
     received = event.object
-    default, profile = _version_of(event, DEFAULT_FIELDS), _version_of(event, PROFILE_FIELDS)
-    address = _version_of(event, ADDRESS_FIELDS)
-    return (
-        (is_tie(before.default_version, default) and before.last_default != received.default_payment_method)
-        or (
-            is_tie(before.profile_version, profile)
-            and (before.email, before.locale) != (received.email, received.locale)
-        )
-        or (is_tie(name_version(before), profile) and before.name != received.name)
-        or (is_tie(before.address_version, address) and before.address != received.address)
-    )
-
-
-def _with_profile(row: Customer, event: CustomerEvent) -> Customer:
-    received, changes = event.object, dict[str, Any]()
-    new_version = _version_of(event, PROFILE_FIELDS)
-    if new_version > row.profile_version:
-        changes |= {"email": received.email, "locale": received.locale, "profile_version": new_version}
-    if new_version > name_version(row):
-        changes |= {"name": received.name, "name_version": new_version}
-    address_version = _version_of(event, ADDRESS_FIELDS)
-    if address_version > row.address_version:
-        changes |= {"address": received.address, "address_version": address_version}
-    return replace(row, **changes) if changes else row
+    shown = {name: getattr(received, name) for name in (*newest.PROFILE, *newest.ADDRESS)}
+    version = _version_of(event, PROFILE_FIELDS)
+    found = newest.settled(row, newest.PROFILE, row.profile_version, version, shown, previous)
+    if found is not None:
+        facts, version, row = found
+        row = replace(row, **facts, profile_version=version, name_version=version)
+    version = _version_of(event, ADDRESS_FIELDS)
+    found = newest.settled(row, newest.ADDRESS, row.address_version, version, shown, previous)
+    if found is not None:
+        facts, version, row = found
+        row = replace(row, **facts, address_version=version)
+    return row

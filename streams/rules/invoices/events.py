@@ -10,6 +10,7 @@ from schemas.references import References
 from schemas.state import Customer, Subscription
 from schemas.statuses import LinkKind
 from schemas.stripe.invoice import FIRST_INVOICE, SEND_INVOICE, StripeInvoice
+from streams.rules.customers.access import ends_with_period
 from streams.rules.customers.account import customer_or_blank, returned, save_customer_and_derived, with_weak_profile
 from streams.rules.invoices import dunning
 from streams.rules.mails import iso, mail, money, plan_name_of, stripe_link
@@ -165,7 +166,7 @@ def on_upcoming(event: InvoiceEvent, known: Known) -> list[Effect]:
 
 
 def _renews(row: Subscription) -> bool:
-    return row.status not in ENDED and not row.cancel_at_period_end and row.pause_collection is None
+    return row.status not in ENDED and not ends_with_period(row) and row.pause_collection is None
 
 
 def _customer_id(event: InvoiceEvent) -> str | None:

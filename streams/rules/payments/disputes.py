@@ -6,7 +6,8 @@ yet, a timer sets the hold: the timer's event waits for the payment (behaviours.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schemas.effects import CancelTimers, Effect, FinishTimer, NoteStale, QueueEmail, Save, StartTimer
@@ -19,8 +20,8 @@ from schemas.state import Dispute, Payment, Timer
 from schemas.statuses import LinkKind
 from schemas.stripe.dispute import CLOSED, INQUIRY, LOST, UNDER_REVIEW, StripeDispute
 from schemas.timer import TimerDue, timer_event_type
-from schemas.version import Version, is_tie, version
-from streams.rules import timers
+from schemas.version import Version, version
+from streams.rules import same_second, timers
 from streams.rules.mails import iso
 from streams.rules.payments.alerts import dashboard_link
 from streams.rules.payments.matching import Match, match, named, of_payment, refs
@@ -35,6 +36,8 @@ REMIND_BEFORE = timedelta(days=2)
 
 FUNDS_WITHDRAWN, FUNDS_REINSTATED = "charge.dispute.funds_withdrawn", "charge.dispute.funds_reinstated"
 
+
+_FACTS = ("amount", "currency", "reason", "status", "due_by")
 
 DisputeEvent = Event[StripeDispute]
 
@@ -76,7 +79,7 @@ def on_changed(event: DisputeEvent, known: Known) -> list[Effect]:
     if before is not None and new_version < before.version:
         is_late = is_older(event.version, before.version)
         effects.append(NoteStale(f"{dispute.id} {'already has a newer version' if is_late else 'is closed'}"))
-    if before is not None and is_tie(before.version, new_version) and not _has_same_content(before, dispute):
+    if before is not None and row.newest != before.newest and same_second.is_undecided(row.newest.get("tied", ())):
         effects.append(ask_stripe(event, f"/v1/disputes/{dispute.id}", dispute.id, row.customer_id))
     return effects
 
@@ -124,11 +127,6 @@ def on_due(event: Event[TimerDue], known: Known) -> list[Effect]:
     return [done, _notice(known, event, row, "dispute-due", str(_seconds(row.due_by)))]
 
 
-def _has_same_content(row: Dispute, dispute: StripeDispute) -> bool:
-    is_same_date = dispute.due_by is None or dispute.due_by == row.due_by
-    return is_same_date and all(getattr(row, name) == getattr(dispute, name) for name in ("amount", "reason", "status"))
-
-
 def _version_of(event: DisputeEvent) -> Version:
     return version(event.created, event.rank, event.id, terminal=_closes(event))
 
@@ -140,14 +138,16 @@ def _closes(event: DisputeEvent) -> bool:
 def _updated(row: Dispute, event: DisputeEvent) -> Dispute:
     dispute, new_version = event.object, _version_of(event)
     facts: dict[str, Any] = {}
-    if new_version > row.version:
+    new = {"version": new_version, "previous": _previous(event), "facts": _shown(event)}
+    stored = {name: getattr(row, name) for name in _FACTS} | {"due_by": _seconds_or_none(row.due_by)}
+    if (found := same_second.settled(row.newest, row.version, stored, new)) is not None:
+        latest, newest = found
+        due_by = latest["facts"]["due_by"]
         facts = {
-            "amount": dispute.amount,
-            "currency": dispute.currency,
-            "reason": dispute.reason,
-            "status": dispute.status,
-            "due_by": dispute.due_by if _closes(event) else _deadline(event),
-            "version": new_version,
+            **latest["facts"],
+            "due_by": datetime.fromtimestamp(due_by, UTC) if due_by is not None else None,
+            "version": Version(latest["version"]),
+            "newest": newest,
         }
     if _closes(event):
         facts["closed_at"] = min(row.closed_at or event.at, event.at)
@@ -161,6 +161,21 @@ def _updated(row: Dispute, event: DisputeEvent) -> Dispute:
         payment_intent_id=row.payment_intent_id or dispute.payment_intent,
         **facts,
     )
+
+
+def _shown(event: DisputeEvent) -> dict[str, Any]:
+    dispute = event.object
+    due_by = dispute.due_by if _closes(event) else _deadline(event)
+    return {name: getattr(dispute, name) for name in _FACTS} | {"due_by": _seconds_or_none(due_by)}
+
+
+def _previous(event: DisputeEvent) -> dict[str, Any]:
+    """What the update replaced, under the names of columns."""
+    previous = {name: event.previous[name] for name in ("amount", "reason", "status") if name in event.previous}
+    evidence = event.previous.get("evidence_details")
+    if isinstance(evidence, Mapping) and evidence.get("due_by"):
+        previous["due_by"] = evidence["due_by"]
+    return previous
 
 
 def _with_payment(row: Dispute, found: Match, payment: Payment) -> tuple[Dispute, list[Effect]]:
@@ -239,6 +254,10 @@ def _deadline(event: DisputeEvent) -> datetime:
 
 def _ids(charge: str | None, payment_intent: str | None) -> dict[str, LinkKind]:
     return named(intents=(payment_intent,), charges=(charge,))
+
+
+def _seconds_or_none(moment: datetime | None) -> int | None:
+    return _seconds(moment) if moment is not None else None
 
 
 def _seconds(moment: datetime) -> int:

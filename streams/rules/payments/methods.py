@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from schemas.effects import SET_DEFAULT_METHOD, CallStripe, Effect, FinishTimer, NoteStale, Save, StartTimer
 from schemas.event import Event
@@ -12,8 +14,8 @@ from schemas.references import References
 from schemas.state import Customer, PaymentMethod
 from schemas.stripe.payment_method import StripePaymentMethod
 from schemas.timer import TimerDue, timer_event_type
-from schemas.version import is_tie
-from streams.rules import timers
+from schemas.version import Version
+from streams.rules import same_second, timers
 from streams.rules.customers.account import customer_or_blank, save_customer_and_derived
 from streams.rules.customers.default_method import with_default, without_default
 from streams.rules.mails import mail
@@ -98,7 +100,7 @@ def change(event: MethodEvent, known: Known) -> Change:
     if before is not None and event.version < before.version:
         is_late = is_older(event.version, before.version)
         effects.append(NoteStale(f"{method.id} {'already has a newer version' if is_late else 'is detached'}"))
-    if before is not None and _is_tie(before, event):
+    if before is not None and _is_undecided(before, row, event):
         effects.append(ask_stripe(event, f"/v1/payment_methods/{method.id}", method.id, row.customer_id))
     customer = customer_or_blank(known, event.account, row.customer_id) if row.customer_id is not None else None
     return Change(row, customer, effects)
@@ -156,19 +158,32 @@ def _customer_id(event: MethodEvent) -> str | None:
     return event.object.customer or event.customer_id
 
 
-def _is_tie(before: PaymentMethod, event: MethodEvent) -> bool:
+def _is_undecided(before: PaymentMethod, row: PaymentMethod, event: MethodEvent) -> bool:
     """Whether Stripe must settle the order. Only for payment methods, because Stripe has retired sources."""
-    is_method_tie = event.type.startswith("payment_method.") and is_tie(before.version, event.version)
-    return is_method_tie and any(getattr(before, name) != getattr(event.object, name) for name in _STRIPE_FIELDS)
+    is_method = event.type.startswith("payment_method.")
+    return is_method and row.newest != before.newest and same_second.is_undecided(row.newest.get("tied", ()))
 
 
 def _updated(row: PaymentMethod, event: MethodEvent) -> PaymentMethod:
     method = event.object
     row = replace(row, customer_id=row.customer_id or _customer_id(event))  # a method never moves to another customer
-    if event.version <= row.version:
+    new = {"version": event.version, "previous": _previous(event), "facts": _shown(method)}
+    found = same_second.settled(row.newest, row.version, _shown(row), new)
+    if found is None:
         return row
-    fields = {name: getattr(method, name) for name in _STRIPE_FIELDS}
-    return replace(row, **fields, detached_at=event.at if event.terminal else None, version=event.version)
+    latest, newest = found
+    detached_at = event.at if event.terminal else None
+    return replace(row, **latest["facts"], detached_at=detached_at, newest=newest, version=Version(latest["version"]))
+
+
+def _shown(method: PaymentMethod | StripePaymentMethod) -> dict[str, Any]:
+    return {name: getattr(method, name) for name in _STRIPE_FIELDS}
+
+
+def _previous(event: MethodEvent) -> dict[str, Any]:
+    """What the update replaced, under the names of columns. A source has the values at its top level."""
+    parts = event.previous.get(event.object.type or "", event.previous)
+    return {name: parts[name] for name in _STRIPE_FIELDS if name in parts} if isinstance(parts, Mapping) else {}
 
 
 def _timer_key(account: str, method_id: str) -> str:

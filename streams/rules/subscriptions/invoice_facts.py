@@ -78,12 +78,30 @@ def first_failed_at(row: Subscription, invoice_id: str) -> datetime:
     return datetime.fromisoformat(row.invoices[invoice_id]["first"])
 
 
+def latest_failed_at(row: Subscription) -> datetime | None:
+    """Returns when the latest invoice first failed, or became due; None if it is not owed."""
+    latest = latest_of(row)
+    return _owed_since(row.invoices[latest]) if latest is not None and owed(row) == latest else None
+
+
+def failing_since(row: Subscription) -> datetime | None:
+    """Returns when payments began to fail: the first failure since the last period that was paid. None without one."""
+    paid_until = max((fact["created"] for fact in row.invoices.values() if "paid" in fact), default=0)
+    periods = [fact for fact in row.invoices.values() if fact["reason"] in _CYCLES and fact["created"] > paid_until]
+    failed = [_owed_since(fact) for id_, fact in row.invoices.items() if fact in periods and _is_owed(row, id_, fact)]
+    return min(failed, default=None) or row.payment_failed_at
+
+
 def latest_of(row: Subscription) -> str | None:
     """Returns the subscription's latest invoice; if Stripe has named none, the newest one that begins a period."""
     if row.latest_invoice is not None:
         return row.latest_invoice
     cycles = [id_ for id_, fact in row.invoices.items() if fact["reason"] in _CYCLES]
     return max(cycles, key=lambda id_: (row.invoices[id_]["created"], id_), default=None)
+
+
+def _owed_since(fact: Fact) -> datetime:
+    return datetime.fromisoformat(max(fact["first"], fact["due"] or ""))
 
 
 def _is_owed(row: Subscription, id_: str, fact: Fact) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -61,6 +62,45 @@ def test_B8_a_past_due_subscription_gives_access_for_the_grace_time(make: Stripe
         assert organization.access_changes_at == organization.access_until
         after = organization.access_after
         assert (after["has_access"], after["plan"], after["reason"]) == (False, "free", "grace_ended")
+
+
+def in_every_order(*events: Json) -> Iterator[RulesWorld]:
+    for order in itertools.permutations(events):
+        yield RulesWorld().apply(*order)
+
+
+def test_B8_the_grace_time_of_an_overdue_invoice_begins_when_it_is_due(make: StripeEvents) -> None:
+    """Nothing was declined: the customer pays by hand and is late. A later update does not move it."""
+    overdue = updated(make, NOW + 20 * DAY, {"status": "active"}, status="past_due")
+    later = updated(make, NOW + 22 * DAY, {"metadata": {}}, status="past_due")
+    for world in in_every_order(subscribed(make), overdue, later):
+        assert world.organization().access_until == at(NOW + 20 * DAY) + GRACE
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_B8_a_further_failed_period_does_not_begin_the_grace_time_again(make: StripeEvents, is_named: bool) -> None:
+    """Also if the update that says when the subscription became past due never arrived."""
+    previous = {"status": "active"} if is_named else {}
+    events = [
+        failed(make, NOW + DAY),
+        updated(make, NOW + DAY, previous, status="past_due"),
+        updated(make, NOW + 31 * DAY, {"latest_invoice": "in_1"}, status="past_due", latest_invoice="in_2"),
+        failed(make, NOW + 31 * DAY, "in_2"),
+    ]
+    for world in in_every_order(subscribed(make), *events):
+        assert world.organization().access_until == at(NOW + DAY) + GRACE
+
+
+def test_B8_a_recovery_ends_the_grace_time(make: StripeEvents) -> None:
+    """The next one begins with the next failure, although the older invoice was written off and is still listed."""
+    events = [
+        failed(make, NOW + DAY),
+        updated(make, NOW + DAY, {"status": "active"}, status="past_due"),
+        updated(make, NOW + 20 * DAY, {"status": "past_due"}, status="active"),
+        updated(make, NOW + 31 * DAY, {"status": "active"}, status="past_due", latest_invoice="in_2"),
+    ]
+    for world in in_every_order(subscribed(make), *events):
+        assert world.organization().access_until == at(NOW + 31 * DAY) + GRACE
 
 
 def test_B8_another_subscription_remains_after_the_grace_time(make: StripeEvents) -> None:
@@ -145,3 +185,33 @@ def test_C1_a_voided_invoice_that_was_never_paid_is_not_paid(make: StripeEvents)
     assert world.organization().billing_status is None
     paid = make.event("invoice.paid", make.invoice("in_0", status="paid", created=NOW), NOW)
     assert RulesWorld().apply(subscribed(make), paid, voided).organization().billing_status == "paid"
+
+
+def test_B7_a_list_of_items_that_is_cut_does_not_take_the_plan(make: StripeEvents) -> None:
+    """A list in an event may have only the first items. One that shows the plan's item counts, also if it is cut."""
+
+    def with_items(when: int, *prices: Price) -> Json:
+        items = [make.subscription(price=price)["items"]["data"][0] for price in prices]
+        listed = {"object": "list", "data": items, "has_more": True, "url": "/v1/subscription_items"}
+        return updated(make, when, {"metadata": {}}, items=listed)
+
+    add_ons = with_items(NOW + DAY, *(Price(f"price_add_on_{number}", 100) for number in range(10)))
+    for world in in_every_order(subscribed(make), add_ons, with_items(NOW + 2 * DAY, TEAM)):
+        assert world.subscription().plan == "team"
+    for world in in_every_order(subscribed(make), add_ons):
+        assert (world.subscription().plan, world.organization().plan) == ("pro", "pro")
+    row = RulesWorld().apply(add_ons).subscription()
+    assert (row.plan, len(row.items)) == (None, 10)
+
+
+@pytest.mark.parametrize(("period", "reminders"), [(1, 0), (2, 1)])
+def test_B9_no_renewal_is_announced_of_the_period_in_which_it_ends(
+    make: StripeEvents, period: int, reminders: int
+) -> None:
+    """Flexible billing ends with `cancel_at` alone. An end in a later period renews before."""
+    ends = updated(make, NOW + DAY, {"cancel_at": None}, cancel_at=NOW + period * 30 * DAY)
+    upcoming = make.event(
+        "invoice.upcoming", make.invoice(None, status="draft", next_attempt=NOW + 30 * DAY), NOW + 23 * DAY
+    )
+    world = RulesWorld().apply(subscribed(make), ends, upcoming)
+    assert world.templates().count("renewal-reminder") == reminders

@@ -1,0 +1,255 @@
+"""Events of one object and one second: their previous attributes decide, in any order and with any ids (D2)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from local.stripe import payments as pay
+from local.stripe.builder import Json, Price, StripeEvents
+from streams.rules import same_second
+from tests.kits.paymentkit import PatientWorld
+from tests.kits.rulekit import DAY, MAKERS, NOW
+
+pytestmark = pytest.mark.parametrize("make", MAKERS, ids=["old", "new"])
+
+TEAM = Price("price_team", 4900)
+
+
+def arrivals(*events: Json) -> Iterator[list[Json]]:
+    """Each order of the events with each order of their ids. The first event is an older one and keeps its id."""
+    first, *tied = events
+    for ids in itertools.permutations([f"evt_{number}" for number in range(len(tied))]):
+        named = [event | {"id": id_} for event, id_ in zip(tied, ids, strict=True)]
+        for order in itertools.permutations([first, *named]):
+            yield [*order, order[0]]
+
+
+def check_calls(world: PatientWorld, updates: Sequence[Any]) -> None:
+    """Stripe is only asked while the update in the middle of a chain is missing."""
+    assert len(updates) > 2 or world.calls == {}
+
+
+def customer(make: StripeEvents, kind: str, previous: Mapping[str, Any] | None = None, **more: Any) -> Json:
+    at = NOW if kind == "created" else NOW + DAY
+    return make.event(f"customer.{kind}", make.customer(created=NOW, **more), at, previous=previous)
+
+
+def subscription(make: StripeEvents, kind: str, previous: Mapping[str, Any] | None = None, **more: Any) -> Json:
+    at = NOW if kind == "created" else NOW + DAY
+    made = make.subscription(**{"start": NOW, "status": "active", **more})
+    return make.event(f"customer.subscription.{kind}", made, at, previous=previous)
+
+
+def default(method: str | None) -> Json:
+    return {"invoice_settings": {"default_payment_method": method}}
+
+
+def address(**parts: str) -> Json:
+    return {"city": "Ulm", "country": "DE", "line1": None, "line2": None, "postal_code": "89073", "state": None} | parts
+
+
+NAMES: Sequence[tuple[str, list[tuple[Json, Json]], Any]] = [
+    ("email", [({"email": "a@x.io"}, {"email": "b@x.io"}), ({"email": "b@x.io"}, {"email": "c@x.io"})], "c@x.io"),
+    ("email", [({"email": None}, {"email": "b@x.io"}), ({"email": "b@x.io"}, {"email": "c@x.io"})], "c@x.io"),
+    (
+        "email",
+        [({"name": "A"}, {"email": "a@x.io", "name": "B"}), ({"email": "a@x.io"}, {"name": "B"})],
+        "jane@example.com",
+    ),
+    ("name", [({"name": "A"}, {"name": "B"}), ({"name": "B"}, {"name": "C"}), ({"name": "C"}, {"name": "D"})], "D"),
+    (
+        "locale",
+        [
+            ({"preferred_locales": []}, {"preferred_locales": ["de"]}),
+            ({"name": "A"}, {"name": "B", "preferred_locales": ["de"]}),
+        ],
+        "de",
+    ),
+    (
+        "address",
+        [
+            ({"address": None}, {"address": address()}),
+            ({"address": {"city": "Ulm"}}, {"address": address(city="Bonn")}),
+        ],
+        {"city": "Bonn", "country": "DE", "postal_code": "89073"},
+    ),
+    ("default_payment_method", [(default(None), default("pm_a")), (default("pm_a"), default("pm_b"))], "pm_b"),
+    ("last_default", [(default(None), default("pm_a")), (default("pm_a"), default("pm_b"))], "pm_b"),
+    (
+        "user_id",
+        [
+            ({"metadata": {"userId": None}}, {"metadata": {"userId": "u_1"}}),
+            ({"metadata": {"userId": "u_1"}}, {"metadata": {"userId": "u_2"}}),
+        ],
+        "u_2",
+    ),
+]
+
+
+@pytest.mark.parametrize(("column", "updates", "last"), NAMES)
+def test_D2_the_latest_value_of_a_customer(
+    make: StripeEvents, column: str, updates: list[tuple[Json, Json]], last: Any
+) -> None:
+    made = [customer(make, "updated", previous, **{"name": "A", **shown}) for previous, shown in updates]
+    for order in arrivals(customer(make, "created", name="A"), *made):
+        world = PatientWorld().apply(*order)
+        assert getattr(world.customer(), column) == last, [event["id"] for event in order]
+        check_calls(world, updates)
+
+
+def test_D2_the_latest_user_of_a_subscription(make: StripeEvents) -> None:
+    links = [(None, "u_1"), ("u_1", "u_2")]
+    made = [
+        subscription(make, "updated", {"metadata": {"userId": former}}, metadata={"userId": user})
+        for former, user in links
+    ]
+    for order in arrivals(subscription(make, "created"), *made):
+        world = PatientWorld().apply(*order)
+        assert (world.customer().user_id, world.admins()) == ("u_2", ["u_2"])
+
+
+UPDATES: Sequence[tuple[str, list[tuple[Json, Json]], Any]] = [
+    (
+        "status",
+        [
+            ({"status": "incomplete"}, {"status": "active"}),
+            ({"status": "active"}, {"status": "past_due"}),
+            ({"status": "past_due"}, {"status": "active", "latest_invoice": "in_2"}),
+        ],
+        "active",
+    ),
+    (
+        "status",
+        [({"status": "active"}, {"status": "past_due"}), ({"status": "past_due"}, {"status": "unpaid"})],
+        "unpaid",
+    ),
+    (
+        "default_payment_method",
+        [
+            ({"default_payment_method": None}, {"default_payment_method": "pm_a"}),
+            ({"default_payment_method": "pm_a"}, {"default_payment_method": "pm_b"}),
+        ],
+        "pm_b",
+    ),
+    (
+        "pause_collection",
+        [
+            ({"pause_collection": None}, {"pause_collection": {"behavior": "void", "resumes_at": None}}),
+            (
+                {"pause_collection": {"behavior": "void"}},
+                {"pause_collection": {"behavior": "keep_as_draft", "resumes_at": None}},
+            ),
+        ],
+        "keep_as_draft",
+    ),
+    (
+        "cancel_at",
+        [
+            ({"cancel_at": None}, {"cancel_at": NOW + 9 * DAY}),
+            ({"pending_update": None}, {"cancel_at": NOW + 9 * DAY, "pending_update": {"expires_at": NOW + 2 * DAY}}),
+        ],
+        NOW + 9 * DAY,
+    ),
+    (
+        "pending_update",
+        [
+            ({"latest_invoice": "in_0"}, {"latest_invoice": "in_1"}),
+            (
+                {"pending_update": None, "latest_invoice": "in_1"},
+                {"latest_invoice": "in_2", "pending_update": {"expires_at": NOW + 2 * DAY}},
+            ),
+        ],
+        True,
+    ),
+]
+
+
+@pytest.mark.parametrize(("column", "updates", "last"), UPDATES)
+def test_D2_the_latest_value_of_a_subscription(
+    make: StripeEvents, column: str, updates: list[tuple[Json, Json]], last: Any
+) -> None:
+    made = [subscription(make, "updated", previous, **shown) for previous, shown in updates]
+    for order in arrivals(subscription(make, "created", status="incomplete"), *made):
+        world = PatientWorld().apply(*order)
+        value = getattr(world.subscription(), column)
+        assert (int(value.timestamp()) if column == "cancel_at" else value) == last, [event["id"] for event in order]
+        check_calls(world, updates)
+
+
+def test_D2_the_latest_price_of_three(make: StripeEvents) -> None:
+    pro, starter = Price("price_pro", 2900), Price("price_starter", 900)
+    changes = [(pro, starter), (starter, TEAM)]
+    made = [subscription(make, "updated", make.price_change(former), price=price) for former, price in changes]
+    for order in arrivals(subscription(make, "created", price=pro), *made):
+        assert PatientWorld().apply(*order).subscription().plan == "team"
+
+
+def test_D2_a_change_and_its_reversal_are_settled_by_stripe(make: StripeEvents) -> None:
+    """Each of the two replaced what the other shows, so the events do not say which came first."""
+    pause = {"behavior": "void", "resumes_at": None}
+    made = [
+        subscription(make, "updated", {"pause_collection": None}, pause_collection=pause),
+        subscription(make, "updated", {"pause_collection": pause}, pause_collection=None),
+    ]
+    for order in arrivals(subscription(make, "created"), *made):
+        calls = PatientWorld().apply(*order).calls.values()
+        assert [call.path for call in calls] == ["/v1/subscriptions/sub_1"]
+
+
+def test_D2_the_latest_state_of_a_dispute(make: StripeEvents) -> None:
+    due, moved = NOW + 9 * DAY, NOW + 12 * DAY
+    changes: list[tuple[Json, str]] = [
+        ({"evidence_details": {"due_by": due}}, "needs_response"),
+        ({"status": "needs_response"}, "under_review"),
+    ]
+    opened = make.event("charge.dispute.created", pay.dispute(make, created=NOW, due_by=due), NOW)
+    updates = []
+    for previous, status in changes:
+        made = pay.dispute(make, created=NOW, due_by=moved, status=status)
+        updates.append(make.event("charge.dispute.updated", made, NOW + DAY, previous=previous))
+    for order in arrivals(opened, *updates):
+        world = PatientWorld().apply(*order)
+        row = world.dispute()
+        assert (row.status, int(row.due_by.timestamp()) if row.due_by else None) == ("under_review", moved)
+        assert world.calls == {}
+
+
+def test_D2_the_latest_expiry_of_a_card(make: StripeEvents) -> None:
+    attached = make.event("payment_method.attached", pay.payment_method(make, expiry=(2027, 1)), NOW)
+    changes = [((2027, 1), (2028, 1)), ((2028, 1), (2030, 6))]
+    updates = [
+        make.event(
+            "payment_method.updated",
+            pay.payment_method(make, expiry=after),
+            NOW + DAY,
+            previous={"card": {"exp_year": former[0], **({"exp_month": former[1]} if former[1] != after[1] else {})}},
+        )
+        for former, after in changes
+    ]
+    for order in arrivals(attached, *updates):
+        world = PatientWorld().apply(*order)
+        row = world.payment_method()
+        assert (row.exp_year, row.exp_month) == (2030, 6)
+        assert [call.method for call in world.calls.values()] == ["POST"]
+
+
+def snapshot(number: int, previous: Json, facts: Json) -> Json:
+    return {"version": f"0:1:50:evt_{number}", "previous": previous, "facts": facts}
+
+
+def test_D2_a_missing_update_leaves_its_neighbours_in_their_order(make: StripeEvents) -> None:  # once for both shapes
+    """a → b, (b → c missing), c → d, d → e: nothing replaced e, and nothing replaced b."""
+    changes = ((7, "a", "b"), (5, "c", "d"), (3, "d", "e"))
+    first, third, fourth = (snapshot(number, {"name": former}, {"name": name}) for number, former, name in changes)
+    assert same_second.is_undecided([first, third, fourth])
+    assert not same_second.is_undecided([third, fourth])
+    assert same_second.latest_of([third, fourth]) == fourth
+
+
+def test_D2_updates_that_show_the_same_are_no_tie(make: StripeEvents) -> None:  # once for both shapes
+    tied = [snapshot(1, {}, {"name": "a"}), snapshot(2, {"email": None}, {"name": "a"})]
+    assert not same_second.is_undecided(tied)
