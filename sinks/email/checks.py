@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.mail import OPERATOR_MAILS
 from schemas.payment_facts import PAID
+from schemas.recovery_facts import has_recovered_from
 from schemas.state import Payment, PaymentMethod, Subscription
 from schemas.statuses import SubscriptionStatus
 from schemas.stripe.dispute import UNDER_REVIEW
@@ -275,7 +276,11 @@ async def _no_longer_owed(payment: Payment, present: Present) -> str | None:
     if payment.amount_remaining == 0:
         return "nothing remains to be paid of the invoice"
     subscription = await present.subscription(payment.subscription_id)
-    return ENDED_REASON if subscription is not None and subscription.status in ENDED else None
+    if subscription is None:
+        return None
+    if payment.invoice_id is not None and has_recovered_from(subscription, payment.invoice_id):
+        return "the subscription is active again"
+    return ENDED_REASON if subscription.status in ENDED else None
 
 
 def _remaining(payment: Payment) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from schemas.effects import Effect, FinishTimer
 from schemas.event import Event
 from schemas.known import Known
+from schemas.recovery_facts import has_recovered_from
 from schemas.references import References
 from schemas.state import Subscription
 from schemas.statuses import PaymentStatus, SubscriptionStatus
@@ -70,7 +71,7 @@ def on_dunning_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
     if payment is None or payment.status is not PaymentStatus.FAILED or payment.closed_at is not None:
         return [done]
     row = known.subscription(event.account, payment.subscription_id) if payment.subscription_id else None
-    if row is not None and row.status in ENDED:
+    if row is not None and (row.status in ENDED or has_recovered_from(row, due.subject)):
         return [done]
     customer = customer_or_blank(known, event.account, due.customer or "")
     if customer.deleted_at is not None:

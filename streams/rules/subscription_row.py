@@ -37,6 +37,7 @@ ENDED = frozenset({SubscriptionStatus.CANCELED, SubscriptionStatus.INCOMPLETE_EX
 NEVER_BEGUN = frozenset({SubscriptionStatus.INCOMPLETE, SubscriptionStatus.INCOMPLETE_EXPIRED})
 """The first payment is pending, or it never arrived."""
 
+_NONE = {"version": UNSEEN}
 _UNPAID = frozenset({SubscriptionStatus.PAST_DUE, SubscriptionStatus.UNPAID})
 
 _FACTS = (
@@ -92,7 +93,7 @@ def apply_subscription_event(row: Subscription, event: Event[StripeSubscription]
     """The row after a `customer.subscription.*` event."""
     new_version = version_of(event)
     row = _with_stripe_status(row)
-    status_change = _status_change(row.newest, event)
+    history = _history(row.newest, event)
     items = _items_of(event)
     if event.object.has_more_items and config.plan_of_price(_price_of(items, config)) is None:
         # The item that decides the plan may be left out. The items of any event that shows it overrule these.
@@ -109,12 +110,12 @@ def apply_subscription_event(row: Subscription, event: Event[StripeSubscription]
             changes |= {**_columns(snapshot["facts"]), "version": new_version, "newest": newest}
         if items and new_version > row.items_version:
             changes |= {"items": items, "items_version": new_version}
-    changes["newest"] = {**changes.get("newest", row.newest), **status_change}
+    changes["newest"] = {**changes.get("newest", row.newest), **history}
+    before = _price_of(_plain(previous_items(event.previous)), config)
     if row.first_version == UNSEEN or event.version < row.first_version:
-        changes |= {"first_price_id": _price_of(items, config) or row.first_price_id, "first_version": event.version}
+        first = before or _price_of(items, config) or row.first_price_id
+        changes |= {"first_price_id": first, "first_version": event.version}
     if items and (price := _price_of(items, config)) is not None:
-        former = main_item(_plain(previous_items(event.previous)), config)
-        before = former["price"] if former is not None else None
         changes["price_changes"] = price_changes.with_price(row.price_changes, event.created, price, before)
     return with_derived(replace(row, **changes), config)
 
@@ -286,14 +287,16 @@ def _has_begun(one: same_second.Snapshot) -> bool:
     return bool(one["facts"]["stripe_status"] != SubscriptionStatus.INCOMPLETE)
 
 
-def _status_change(newest: Mapping[str, Any], event: Event[StripeSubscription]) -> dict[str, Any]:
-    """The newest change of status that any event's previous attributes name: its version and the new status."""
-    stored: Mapping[str, Any] = newest.get("changed", {})
+def _history(newest: Mapping[str, Any], event: Event[StripeSubscription]) -> dict[str, Any]:
+    """What `newest` keeps of older events: the newest change of status, and the newest event of an unpaid invoice."""
     status, version_ = status_of(event), version_of(event)
-    is_change = "status" in event.previous and event.previous["status"] != status
-    if is_change and version_ > stored.get("version", UNSEEN):
-        return {"changed": {"version": version_, "status": str(status)}}
-    return {"changed": stored} if stored else {}
+    facts: dict[str, Any] = {}
+    if "status" in event.previous and event.previous["status"] != status:
+        facts["changed"] = {"version": version_, "status": str(status)}
+    if status in _UNPAID:
+        facts["unpaid"] = {"version": version_, "invoice": event.object.latest_invoice}
+    stored = {name: newest[name] for name in ("changed", "unpaid") if name in newest}
+    return {**stored, **{name: new for name, new in facts.items() if version_ > stored.get(name, _NONE)["version"]}}
 
 
 def _columns(facts: Mapping[str, Any]) -> dict[str, Any]:

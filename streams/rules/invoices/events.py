@@ -6,6 +6,7 @@ from schemas.effects import Effect, NoteStale
 from schemas.errors import RuleViolated
 from schemas.event import Event
 from schemas.known import Known
+from schemas.recovery_facts import has_recovered_from
 from schemas.references import References
 from schemas.state import Customer, Subscription
 from schemas.statuses import LinkKind
@@ -93,7 +94,7 @@ def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
         return effects
     # Also after an end: the reminder checks the state when it fires, so the order of the two events does not matter.
     effects += dunning.reminders(known, event, customer, before, payment)
-    is_over = customer.deleted_at is not None or (row is not None and row.status in ENDED)
+    is_over = customer.deleted_at is not None or (row is not None and is_over_for(row, invoice))
     notice = None if is_stale or is_over else dunning.notice(known, event, customer)
     return effects + ([notice] if notice is not None else [])
 
@@ -163,6 +164,11 @@ def on_upcoming(event: InvoiceEvent, known: Known) -> list[Effect]:
     }
     key = f"renewal:{event.id}"
     return [*effects, mail("renewal-reminder", key, customer, data, recipient=invoice.customer_email)]
+
+
+def is_over_for(row: Subscription, invoice: StripeInvoice) -> bool:
+    """Whether nothing is asked for: the subscription has ended, or recovered from this invoice."""
+    return row.status in ENDED or has_recovered_from(row, _id(invoice))
 
 
 def _renews(row: Subscription) -> bool:

@@ -10,7 +10,6 @@ from streams.rules.customers.account import save_customer_and_derived
 from streams.rules.invoices import events
 from streams.rules.mails import iso, mail, money, stripe_link
 from streams.rules.payments.row import PAID
-from streams.rules.subscription_row import ENDED
 
 
 @events.stream.on("invoice.overdue", model=StripeInvoice, refer=events.refer, rank=20)
@@ -29,7 +28,7 @@ def on_overdue(event: Event[StripeInvoice], known: Known) -> list[Effect]:
         return [*effects, NoteStale(f"{invoice.id} is {'paid' if before.status in PAID else 'closed'}")]
     remaining = invoice.remaining_amount if before is None else before.amount_remaining
     remaining = invoice.remaining_amount if remaining is None else remaining
-    is_over = customer.deleted_at is not None or (row is not None and row.status in ENDED)
+    is_over = customer.deleted_at is not None or (row is not None and events.is_over_for(row, invoice))
     if invoice.collection_method != SEND_INVOICE or remaining <= 0 or is_over:
         return effects
     data = {

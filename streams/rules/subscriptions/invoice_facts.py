@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from schemas.event import Event
+from schemas.recovery_facts import has_recovered_from
 from schemas.state import Subscription
 from schemas.stripe.invoice import FIRST_INVOICE, SEND_INVOICE, StripeInvoice
 
@@ -65,7 +66,7 @@ def owed(row: Subscription) -> str | None:
     """Returns the failed invoice that is owed, the latest one first; None if no failed invoice is owed.
 
     Nothing is owed yet before the due date of an invoice that is paid by hand. The invoice of an update that waits for
-    its payment is never owed: the update is dropped with it.
+    its payment is never owed: the update is dropped with it. Nor is the one from which the subscription has recovered.
     """
     owing = [id_ for id_, fact in row.invoices.items() if _is_owed(row, id_, fact)]
     latest = latest_of(row)
@@ -106,6 +107,8 @@ def _owed_since(fact: Fact) -> datetime:
 
 def _is_owed(row: Subscription, id_: str, fact: Fact) -> bool:
     if "failed" not in fact or (fact["due"] is not None and fact["last"] < fact["due"]):
+        return False
+    if has_recovered_from(row, id_):
         return False
     return not (row.pending_update and fact["reason"] == UPDATE_INVOICE and id_ == row.latest_invoice)
 

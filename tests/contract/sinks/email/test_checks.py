@@ -42,6 +42,13 @@ ACTIVE = Subscription(
     currency="eur",
 )
 CANCELED = replace(ACTIVE, status=SubscriptionStatus.CANCELED)
+RECOVERED = replace(
+    ACTIVE,
+    latest_invoice="in_1",
+    newest={"unpaid": {"version": version(int(FAILED_AT.timestamp()), 50, "evt_3"), "invoice": "in_1"}},
+    version=version(int(NOW.timestamp()), 50, "evt_4"),
+)
+"""Stripe says that it is active again with the invoice that had failed. The invoice's own event is missing."""
 TRIAL_END = NOW + timedelta(days=2, hours=3)
 TRIALING = replace(ACTIVE, status=SubscriptionStatus.TRIALING, trial_end=TRIAL_END)
 UNPAID = Payment(
