@@ -146,6 +146,7 @@ async def test_dunning_has_the_present_amount_reason_and_names(desk: Desk, templ
         ((ACTIVE, replace(UNPAID, status=PaymentStatus.REFUNDED)), "the invoice has been paid"),
         ((ACTIVE, replace(UNPAID, closed_at=NOW)), "the invoice has been closed"),
         ((ACTIVE, replace(UNPAID, amount_remaining=0)), "nothing remains to be paid of the invoice"),
+        ((RECOVERED, UNPAID), "the subscription is active again"),
         ((CANCELED, UNPAID), "the subscription has ended"),
         ((replace(CUSTOMER, deleted_at=NOW), ACTIVE, UNPAID), "the customer has been deleted"),
     ],
