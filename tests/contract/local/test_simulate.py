@@ -31,6 +31,8 @@ class Receiver:
 
     url: str = ""
     events: list[dict[str, object]] = field(default_factory=list)
+    arrived: list[float] = field(default_factory=list)
+    """When each event arrived, in seconds of the monotonic clock."""
     unavailable: int = 0
     """Requests that it still answers with 503."""
     refuses: str = ""
@@ -48,6 +50,7 @@ class Receiver:
         if event["type"] == self.refuses:
             return web.Response(status=400, text="not that")
         self.events.append(event)
+        self.arrived.append(time.monotonic())
         return web.Response()
 
 
@@ -91,6 +94,30 @@ async def test_duplicates_and_an_outage_are_counted() -> None:
     assert statistics.posted == len(receiver.events) == statistics.events - statistics.lost + statistics.duplicates
 
 
+async def test_with_a_speed_no_event_arrives_before_its_time() -> None:
+    speed = 30_000_000  # four months in a third of a second
+    async with receiving() as receiver:
+        started = time.monotonic()
+        statistics = await _simulation(receiver.url, speed=speed).run()
+    created = [int(str(event["created"])) for event in receiver.events]
+    waits = [(at - min(created)) / speed for at in created]
+    assert max(waits) > 0.2
+    assert all(arrived - started >= wait for arrived, wait in zip(receiver.arrived, waits, strict=True))
+    assert statistics.seconds >= max(waits)
+
+
+async def test_an_outage_loses_what_happens_within_four_days_and_nothing_else() -> None:
+    async with receiving() as receiver:
+        simulation = _simulation(receiver.url, trouble=Trouble(outages=1))
+        statistics = await simulation.run()
+    arrived = {str(event["id"]) for event in receiver.events}
+    lost = [one.created for one in simulation.company.stripe.events() if one.id not in arrived]
+    assert len(lost) == statistics.lost > 0
+    assert max(lost) - min(lost) < Trouble().outage_s
+    inside = [event for event in receiver.events if min(lost) <= int(str(event["created"])) <= max(lost)]
+    assert inside == []
+
+
 async def test_a_refused_event_is_counted_and_not_sent_again() -> None:
     async with receiving(refuses="invoice.paid") as receiver:
         statistics = await _simulation(receiver.url).run()
@@ -115,6 +142,16 @@ async def test_the_command_posts_to_any_endpoint_and_prints_statistics() -> None
     printed = orjson.loads(done.stdout)
     assert printed["posted"] == len(receiver.events) > printed["events"] > 0
     assert SECRET not in done.stdout + done.stderr
+
+
+async def test_the_command_loses_what_falls_into_an_outage_at_a_speed() -> None:
+    async with receiving() as receiver:
+        arguments = ("--to", receiver.url, "--customers", "5", "--months", "3", "--outage", "--speed", "1e8", "--json")
+        done = await asyncio.to_thread(_billing, *arguments, BILLING_WEBHOOK_SECRET=SECRET)
+    assert done.returncode == 0, done.stderr
+    printed = orjson.loads(done.stdout)
+    assert printed["posted"] == len(receiver.events) == printed["events"] - printed["lost"]
+    assert printed["lost"] > 0
 
 
 def test_a_live_key_refuses_it() -> None:
