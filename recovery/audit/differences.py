@@ -79,7 +79,9 @@ def repair_of(found: Difference, account: str, window_from: datetime) -> str:
             return f"billing dead replay --id {id_}"
         case Cause.NOT_YET_APPLIED | Cause.CHANGED_MEANWHILE | Cause.OF_OBJECTS:
             return again
-        case Cause.UNKNOWN_TO_STRIPE | Cause.UNREADABLE | Cause.INCOMPLETE:
+        case Cause.UNKNOWN_TO_STRIPE:  # changes nothing: docs/runbook.md has the reasons
+            return f"billing event {id_}" if found.kind is Kind.EVENT else f"billing find {id_}"
+        case Cause.UNREADABLE | Cause.INCOMPLETE:
             return f"billing event {id_}" if found.kind is Kind.EVENT else ""
     if found.kind is Kind.EVENT:
         return f"billing replay {id_}"

@@ -21,6 +21,9 @@ RowsOf = Callable[[type[Row]], Iterable[Any]]
 Expected = Mapping[str, Any]
 """By column: the value, or a tuple of the values that are right."""
 
+COMPARED: Counter[str] = Counter()
+"""How often each column has been compared in this process, by `Kind column`."""
+
 WITH_ACCESS = ("active", "trialing", "past_due")
 
 
@@ -56,6 +59,7 @@ def _differing(name: str, row: Any, expected: Expected) -> Iterator[str]:
     for column, value in expected.items():
         if not hasattr(row, column):
             continue  # a column that this version of the tables does not have
+        COMPARED[f"{type(row).__name__} {column}"] += 1
         is_ = getattr(row, column)
         allowed = value if isinstance(value, tuple) else (value,)
         if is_ not in allowed:
@@ -106,6 +110,11 @@ def _subscriptions(books: Books, config: Config) -> Iterator[tuple[str, Expected
                 "canceled_at": _moment(one["canceled_at"]),
                 "ended_at": _moment(one["ended_at"]),
                 "latest_invoice": one["latest_invoice"],
+                "default_payment_method": one["default_payment_method"],
+                "pending_update": one["pending_update"] is not None,
+                "pause_collection": (one["pause_collection"] or {}).get("behavior"),
+                "resumes_at": _moment((one["pause_collection"] or {}).get("resumes_at")),
+                "cancellation_reason": one["cancellation_details"]["reason"],
             },
         )
 
@@ -136,8 +145,22 @@ def _organizations(books: Books, config: Config) -> Iterator[tuple[str, Expected
         largest = max(plans, key=order.index) if plans else None
         yield (
             customer["id"],
-            {"plan": (largest,) if giving else FREE_PLAN, "status": _status(own), "billing_email": customer["email"]},
+            {
+                "plan": (largest,) if giving else FREE_PLAN,
+                "status": _status(own),
+                "billing_email": customer["email"],
+                "has_access": bool(giving),
+                "next_billing_at": min((end for one in giving if (end := _renewal(one)) is not None), default=None),
+            },
         )
+
+
+def _renewal(subscription: Json) -> datetime | None:
+    """When the subscription renews next; None if it ends with its period, or its collection is paused."""
+    end = min(item["current_period_end"] for item in subscription["items"]["data"])
+    ends = subscription["cancel_at"] is not None and subscription["cancel_at"] <= end
+    is_over = subscription["cancel_at_period_end"] or ends or subscription["pause_collection"] is not None
+    return None if is_over else _moment(end)
 
 
 def _status(own: Sequence[Json]) -> str:
@@ -217,7 +240,7 @@ def _of_invoice(row: Payment | None, invoice: Json, books: Books) -> Iterator[st
             expected |= {"amount": invoice["amount_paid"], "paid_at": _moment(invoice["status_transitions"]["paid_at"])}
             expected |= _outcome(charges, "succeeded", books)
         case "open":
-            expected |= {"status": ("failed", "pending")}
+            expected |= {"status": ("failed", "pending"), "amount_remaining": (invoice["amount_remaining"], None)}
             expected["subscription_id"] = (invoice["_subscription"], None)  # not known before an event of the invoice
         case _:
             # A part that was paid before may have been returned since.

@@ -43,6 +43,17 @@ async def kit(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> A
         yield opened
 
 
+async def _rows_of(kit: AuditKit, subscription_id: str) -> list[dict[str, Any]]:
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(
+        kit.desk.settings.database_url.get_secret_value(), timeout=10
+    )
+    try:
+        query = "SELECT * FROM billing.subscriptions WHERE subscription_id = $1"
+        return [dict(row) for row in await connection.fetch(query, subscription_id, timeout=10)]
+    finally:
+        await connection.close()
+
+
 async def _do(kit: AuditKit, query: str, *arguments: object) -> None:
     """Change what is stored. The query must change exactly one row."""
     connection: asyncpg.Connection[Any] = await asyncpg.connect(
@@ -134,6 +145,11 @@ async def test_D11_every_difference_is_found_named_and_repaired(kit: AuditKit, t
     assert [(one.id, one.cause) for one in report.differences] == [(forgotten["id"], Cause.UNKNOWN_TO_STRIPE)], (
         report.differences
     )
+    before = await _rows_of(kit, forgotten["id"])
+    (repair,) = {one.repair for one in report.differences}
+    ended = await kit.billing(tmp_path, repair)
+    assert (ended.exit_code, forgotten["id"] in ended.stdout) == (0, True), (repair, ended.stdout, ended.stderr)
+    assert await _rows_of(kit, forgotten["id"]) == before  # naming it is the repair: the row is kept
     kit.books.objects["subscription"][forgotten["id"]] = forgotten
     assert (await kit.audit()).agrees
 
