@@ -94,13 +94,23 @@ class Organization:
     access_until: datetime | None = None
     """When the grace time of a failed payment ends. From then on, `access_after` applies."""
     access_after: Mapping[str, Any] = field(default_factory=dict)
-    """Plan, limits, has_access, reason and changes_at from `access_until` on."""
+    """Plan, limits, has_access, reason and changes_at from `access_until` on. If further grace times end later, `then`
+    is a list of the same with `until` (ISO 8601)."""
     next_billing_at: datetime | None = None
     cancelled_at: datetime | None = None
 
     @property
     def key(self) -> Key:
         return (self.organization_id,)
+
+    @property
+    def access_steps(self) -> list[tuple[datetime, dict[str, Any]]]:
+        """What applies from the end of each grace time on, in order."""
+        if self.access_until is None:
+            return []
+        first = {name: value for name, value in self.access_after.items() if name != "then"}
+        later = [dict(step) for step in self.access_after.get("then", ())]
+        return [(self.access_until, first), *((datetime.fromisoformat(step.pop("until")), step) for step in later)]
 
     @staticmethod
     def id_of(account: str, customer_id: str) -> str:

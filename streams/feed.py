@@ -199,20 +199,20 @@ def _of_timer(event: Event[Any], outcome: Outcome, known: Known) -> Iterator[Cha
         return
     due: TimerDue = event.object
     row = known.find(Organization, (due.subject,))
-    if row is None or row.access_until is None or row.access_until.replace(microsecond=0) != due.due_at:
+    if row is None:
         return
-    facts = AccessFacts(
-        user_id=_user_of(known, row.account, row.customer_id), organization_id=row.organization_id, **row.access_after
-    )
-    yield Change("access.changed", row.account, row.customer_id, row.organization_id, facts)
+    user_id = _user_of(known, row.account, row.customer_id)
+    for at, after in row.access_steps:
+        if at.replace(microsecond=0) == due.due_at:
+            facts = AccessFacts(user_id=user_id, organization_id=row.organization_id, **after)
+            yield Change("access.changed", row.account, row.customer_id, row.organization_id, facts)
 
 
 def _ends_of_grace(written: Written) -> Iterator[StartTimer]:
     for old, new in written:
-        if not isinstance(new, Organization) or new.access_until is None:
-            continue
-        if not isinstance(old, Organization) or old.access_until != new.access_until:
-            yield _end_of_grace(new, new.access_until)
+        if isinstance(new, Organization):
+            known = {at for at, _ in old.access_steps} if isinstance(old, Organization) else set()
+            yield from (_end_of_grace(new, at) for at, _ in new.access_steps if at not in known)
 
 
 def _end_of_grace(row: Organization, at: datetime) -> StartTimer:

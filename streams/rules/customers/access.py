@@ -39,7 +39,10 @@ RANK = {status: at for at, status in enumerate(BEST_FIRST)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What a customer may use. `until` is the end of a grace time; from then on, `after` applies."""
+    """What a customer may use. `until` is the end of a grace time; from then on, `after` applies.
+
+    If several subscriptions are past due, `after` has a list `then`: what applies from the end of each later one.
+    """
 
     plan: str | None
     limits: Mapping[str, int]
@@ -55,13 +58,18 @@ def derive_access(config: Config, customer: Customer, subscriptions: Sequence[Su
     """Returns the access of a customer with at least one subscription."""
     if customer.deleted_at is not None:
         return _none(config, CUSTOMER_DELETED)
-    access = _derived(config, subscriptions, ended=None)
-    grace = [end for row in subscriptions if (end := grace_end(row, config)) is not None]
-    for end in sorted(grace):
+    access = last = _derived(config, subscriptions, ended=None)
+    steps: list[tuple[datetime, Access]] = []
+    for end in sorted({end for row in subscriptions if (end := grace_end(row, config)) is not None}):
         after = _derived(config, subscriptions, ended=end)
-        if _facts(after) != _facts(access):
-            return Access(**_facts(access), until=end, after=_json(after))
-    return access
+        if _facts(after) != _facts(last):
+            steps.append((end, after))
+            last = after
+    if not steps:
+        return access
+    (until, after), *later = steps
+    then = [{"until": end.isoformat(), **_json(one)} for end, one in later]
+    return Access(**_facts(access), until=until, after={**_json(after), **({"then": then} if then else {})})
 
 
 def gives_access(row: Subscription) -> bool:

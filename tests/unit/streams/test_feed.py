@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from local.stripe import payments as pay
-from local.stripe.builder import ApiShape, Json, Price, StripeEvents
+from local.stripe.builder import PRO, ApiShape, Json, Price, StripeEvents
 from schemas.feed_message import AccessFacts, ChangeMessage
 from schemas.settings import Config
 from schemas.state import Organization, Payment
@@ -153,6 +153,23 @@ def test_F3_the_end_of_the_grace_time_is_reported_though_no_event_arrives() -> N
     now.apply(timer_event(timer))
     assert types(now) == ["access.changed"]
     assert (last_access(now)["has_access"], last_access(now)["reason"]) == (False, "grace_ended")
+
+
+def test_F3_the_end_of_each_grace_time_is_reported() -> None:
+    """Two subscriptions are past due: first the larger plan ends, then all access."""
+    now = world()
+    for day, id_, price in ((0, "sub_1", Price("price_team", 9900)), (4, "sub_2", PRO)):
+        for type_, status in (("created", "active"), ("updated", "past_due")):
+            made = MAKE.subscription(id_, start=NOW, status=status, price=price)
+            previous = {"status": "active"} if type_ == "updated" else None
+            now.apply(MAKE.event(f"customer.subscription.{type_}", made, NOW + day * DAY, previous=previous))
+    timers = [timer for timer in now.pending().values() if timer.kind == "access-ends"]
+    reported = []
+    for timer in sorted(timers, key=lambda timer: timer.due_at):
+        now.notifications.clear()
+        now.apply(timer_event(timer))
+        reported += [(order.data["plan"], order.data["has_access"]) for order in now.notifications.values()]
+    assert reported == [("pro", True), ("free", False)]
 
 
 def test_F3_a_grace_time_that_ended_by_payment_is_not_reported() -> None:

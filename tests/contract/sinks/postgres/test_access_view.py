@@ -64,6 +64,21 @@ async def test_B8_the_view_has_the_access_of_now(store: Store, database: SecretS
     assert await ask(database, version) == second > first
 
 
+async def test_B8_the_view_knows_the_end_of_each_grace_time(store: Store, database: SecretStr) -> None:
+    """Two subscriptions are past due: the larger plan ends first, then the smaller, and no event arrives in between."""
+    smaller = {**AFTER, "plan": "starter", "has_access": True, "reason": "past_due"}
+    version = "SELECT version FROM billing.access WHERE customer_id = 'cus_1'"
+    versions: list[int] = []
+    times = ((1, 2, "(pro,t,past_due)"), (-1, 2, "(starter,t,past_due)"), (-2, -1, "(free,f,grace_ended)"))
+    for first, second, seen in times:
+        then = [{"until": (NOW + timedelta(days=second)).isoformat(), **AFTER}]
+        after = {**smaller, "then": then}
+        await _save(store, replace(ORGANIZATION, access_until=NOW + timedelta(days=first), access_after=after))
+        assert await ask(database, VIEW) == seen
+        versions.append(await ask(database, version))
+    assert versions == sorted(set(versions))
+
+
 async def test_B7_a_price_in_no_plan_is_counted(store: Store, database: SecretStr) -> None:
     registry = CollectorRegistry()
     gauges = StoreGauges(registry)

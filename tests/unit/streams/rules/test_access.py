@@ -111,6 +111,17 @@ def test_B8_another_subscription_remains_after_the_grace_time(make: StripeEvents
     assert organization.access_after["has_access"]
 
 
+def test_B8_each_grace_time_ends_on_its_own(make: StripeEvents) -> None:
+    """The larger plan's ends first, then the smaller one's."""
+    first = updated(make, NOW + DAY, {"status": "active"}, status="past_due", price=TEAM)
+    second = updated(make, NOW + 4 * DAY, {"status": "active"}, "sub_2", status="past_due")
+    for world in in_every_order(subscribed(make, price=TEAM), subscribed(make, "sub_2"), first, second):
+        organization = world.organization()
+        assert organization.plan == "team"
+        steps = [(when, after["plan"], after["has_access"]) for when, after in organization.access_steps]
+        assert steps == [(at(NOW + DAY) + GRACE, "pro", True), (at(NOW + 4 * DAY) + GRACE, "free", False)]
+
+
 def test_B8_without_a_grace_time_the_access_ends_at_the_failure(make: StripeEvents) -> None:
     config = CONFIG.model_copy(update={"access": Access(past_due_grace_days=0)})
     organization = RulesWorld(config).apply(subscribed(make), failed(make, NOW + DAY)).organization()
