@@ -17,10 +17,14 @@ from schemas.payment_facts import PAID, derived, earliest, earliest_steps
 from schemas.state import Payment
 from schemas.stripe.checkout_session import CheckoutSession
 from schemas.stripe.invoice import StripeInvoice
-from schemas.version import version
+from schemas.version import UNSEEN, Version, version
+from streams.rules import same_second
 from streams.rules.precedence import weak
 
 __all__ = ["PAID"]
+
+_OWED = {"due": "amount_due", "remaining": "amount_remaining"}
+"""Fields of `owed` and of the invoice."""
 
 
 def invoice_paid(row: Payment, event: Event[StripeInvoice], customer_id: str | None) -> Payment:
@@ -112,16 +116,19 @@ def _failed(row: Payment, event: Event[Any], amount: int, currency: str, reason:
 
 def _with_owed(row: Payment, event: Event[StripeInvoice]) -> Payment:
     """The row with what the invoice owes, from the newest of its events."""
-    if event.version <= row.owed.get("version", ""):
-        return row
-    invoice = event.object
-    owed = {
-        "due": invoice.amount_due,
-        "remaining": invoice.remaining_amount,
-        "at": event.created,
+    invoice, owed = event.object, row.owed
+    new = {
         "version": event.version,
+        "previous": {ours: event.previous[theirs] for ours, theirs in _OWED.items() if theirs in event.previous},
+        "facts": {"due": invoice.amount_due, "remaining": invoice.remaining_amount},
     }
-    return replace(row, owed=owed)
+    entry = {name: owed[name] for name in ("previous", "tied") if name in owed}
+    stored = {name: owed.get(name) for name in _OWED}
+    found = same_second.settled(entry, Version(owed.get("version", UNSEEN)), stored, new)
+    if found is None:
+        return row
+    latest, entry = found
+    return replace(row, owed={**latest["facts"], "at": event.created, "version": latest["version"], **entry})
 
 
 def _of_invoice(row: Payment, invoice: StripeInvoice, customer_id: str | None) -> Payment:

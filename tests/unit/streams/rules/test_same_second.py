@@ -237,6 +237,22 @@ def test_D2_the_latest_expiry_of_a_card(make: StripeEvents) -> None:
         assert [call.method for call in world.calls.values()] == ["POST"]
 
 
+def test_D2_what_an_invoice_owes_after_two_credit_notes(make: StripeEvents) -> None:
+    changes = ((2900, 2000), (2000, 1500))
+    updates = [
+        make.event(
+            "invoice.updated",
+            make.invoice(amount=amount, created=NOW),
+            NOW + DAY,
+            previous={"amount_due": former, "amount_remaining": former},
+        )
+        for former, amount in changes
+    ]
+    failed = make.event("invoice.payment_failed", make.invoice(created=NOW), NOW)
+    for order in arrivals(failed, *updates):
+        assert PatientWorld().apply(*order).payment().amount_remaining == 1500
+
+
 def snapshot(number: int, previous: Json, facts: Json) -> Json:
     return {"version": f"0:1:50:evt_{number}", "previous": previous, "facts": facts}
 
