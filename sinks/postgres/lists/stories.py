@@ -67,8 +67,12 @@ def _of_subscription(row: Found) -> list[Fact]:
         at = row["ended_at"] or row["payment_failed_at"] or row["canceled_at"]
         since = f" since {at:%Y-%m-%d}" if at is not None else ""
     facts = [Fact(f"{row['subscription_id']} is {status}{since}", _level_of(status), event_of(row["status_version"]))]
-    if row["cancel_at_period_end"] and row["current_period_end"] is not None:
-        facts.append(Fact(f"{row['subscription_id']} ends on {row['current_period_end']:%Y-%m-%d}", Level.WAIT))
+    ends_at = row["cancel_at"] or (row["current_period_end"] if row["cancel_at_period_end"] else None)
+    if ends_at is not None and row["ended_at"] is None:
+        facts.append(Fact(f"{row['subscription_id']} ends on {ends_at:%Y-%m-%d}", Level.WAIT))
+    if row["pause_collection"] is not None:
+        until = f" until {row['resumes_at']:%Y-%m-%d}" if row["resumes_at"] is not None else ""
+        facts.append(Fact(f"the collection of {row['subscription_id']} is paused{until}", Level.WAIT))
     if row["plan"] is None and row["price_id"]:
         facts.append(Fact(f"its price {row['price_id']} is in no plan of the config", Level.BAD))
     return facts

@@ -19,7 +19,10 @@ SUBSCRIPTION: dict[str, Any] = {
     "ended_at": None,
     "payment_failed_at": None,
     "canceled_at": None,
+    "cancel_at": None,
     "cancel_at_period_end": False,
+    "pause_collection": None,
+    "resumes_at": None,
     "current_period_end": NOW,
 }
 PAYMENT: dict[str, Any] = {
@@ -93,6 +96,12 @@ def test_the_chain_leads_from_the_verdict_to_the_dead_event_that_may_restore_acc
         ({"subscriptions": []}, "no subscription is stored"),
         ({"subscriptions": [SUBSCRIPTION | {"plan": None}]}, "its price price_pro is in no plan of the config"),
         ({"subscriptions": [SUBSCRIPTION | {"cancel_at_period_end": True}]}, "sub_1 ends on 2026-11-09"),
+        ({"subscriptions": [SUBSCRIPTION | {"cancel_at": NOW + timedelta(days=3)}]}, "sub_1 ends on 2026-11-12"),
+        ({"subscriptions": [SUBSCRIPTION | {"pause_collection": "void"}]}, "the collection of sub_1 is paused"),
+        (
+            {"subscriptions": [SUBSCRIPTION | {"pause_collection": "void", "resumes_at": NOW}]},
+            "the collection of sub_1 is paused until 2026-11-09",
+        ),
         ({"payments": [PAYMENT | {"lost_at": NOW}]}, "given up on 2026-11-09"),
         (
             {"events": [{"event_id": "evt_w", "type": "invoice.paid", "outcome": "waiting", "reason": "no sub_9"}]},
