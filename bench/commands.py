@@ -8,14 +8,14 @@ import time
 from collections.abc import Mapping
 
 from bench.figures import Figures
-from bench.place import Place
+from bench.place import BenchServers
 from bench.processes import ROOT, RunFailed, billing
 
 HELP, LOOKUP = "billing --help", "first line of a lookup"
 _WITHIN_S = 60.0
 
 
-async def commands(place: Place, figures: Figures, rounds: int) -> None:
+async def commands(place: BenchServers, figures: Figures, rounds: int) -> None:
     """Measure each command in turns, so that a slow moment of the machine hits both. Raises RunFailed."""
     environment = (await place.site("commands")).environment()
     for _ in range(rounds):

@@ -14,7 +14,7 @@ from bench.drain import MEMORY
 from bench.figures import Figures, Ratio
 from bench.ledger import fill
 from bench.load import CUSTOMERS
-from bench.place import Place, Site
+from bench.place import BenchServers, Site
 from bench.processes import answers, billing, cpu_seconds, measured, running
 from console.app import ROUTES
 from console.web import addresses
@@ -58,7 +58,7 @@ EXAMPLES = {
 }
 
 
-async def console(place: Place, figures: Figures, rounds: int, ledger: int) -> None:
+async def console(place: BenchServers, figures: Figures, rounds: int, ledger: int) -> None:
     """Fill a database with `ledger` events and measure the pages. Raises RunFailed, TooLate."""
     site = await place.site("console")
     await fill(site.settings.database_url, ledger)
@@ -104,7 +104,7 @@ async def _opened(browser: aiohttp.ClientSession, address: str) -> tuple[float, 
     return quantiles(times, n=20)[18], size
 
 
-async def price(place: Place, figures: Figures, rounds: int, events: int) -> None:
+async def price(place: BenchServers, figures: Figures, rounds: int, events: int) -> None:
     """Apply the same events with and without the console's data, one after the other in each round."""
     for number in range(rounds):
         variants = [MEMORY, WITHOUT_INDEXES, WITHOUT_CHANGES]

@@ -12,7 +12,7 @@ import asyncpg
 
 from bench.figures import Figures, Ratio
 from bench.load import CUSTOMERS, Load, produce
-from bench.place import Place, Site
+from bench.place import BenchServers, Site
 from bench.processes import answers, billing, cpu_seconds, measured, resident_mb, running
 from eventlog.lag import lag_of
 from local.stack.ports import free_port
@@ -49,7 +49,7 @@ class Drained:
     worker_mb: float
 
 
-async def worker_drain(place: Place, figures: Figures, rounds: int, events: int) -> None:
+async def worker_drain(place: BenchServers, figures: Figures, rounds: int, events: int) -> None:
     """Measure the worker in each round, then each of its limits on the same topic."""
     for _ in range(rounds):
         load = Load(events)
@@ -78,7 +78,7 @@ async def worker_drain(place: Place, figures: Figures, rounds: int, events: int)
     ]
 
 
-async def backlogs(place: Place, figures: Figures, sizes: list[int]) -> None:
+async def backlogs(place: BenchServers, figures: Figures, sizes: list[int]) -> None:
     """Measure the cost of one event for backlogs of several sizes: it should not depend on the size."""
     for size in sizes:
         load = Load(size)
@@ -95,7 +95,7 @@ async def backlogs(place: Place, figures: Figures, sizes: list[int]) -> None:
         figures.ratios.append(Ratio(f"backlog of {most:,}: drained", f"backlog of {least:,}: drained"))
 
 
-async def filled(place: Place, load: Load, name: str = "drain") -> Site:
+async def filled(place: BenchServers, load: Load, name: str = "drain") -> Site:
     """Return a site with the load on its topic and an empty database."""
     site = await place.site(name)
     await asyncio.to_thread(produce, site.settings, load)
@@ -114,7 +114,7 @@ def worker_of(site: Site, name: str = WORKER, **more: str) -> Iterator[subproces
         yield process
 
 
-async def drain(place: Place, site: Site, load: Load) -> Drained:
+async def drain(place: BenchServers, site: Site, load: Load) -> Drained:
     """Run one worker from its start to the end of the backlog. Raises RunFailed, TooLate."""
     settings, log = site.settings, site.folder / "worker.log"
     group = group_of(settings.topic_prefix, frozenset())

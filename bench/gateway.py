@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bench.figures import Figures, Ratio, percentiles
 from bench.load import Json, Load
-from bench.place import SECRET, Place, Site
+from bench.place import SECRET, BenchServers, Site
 from bench.posting import post_all, requests_of
 from bench.processes import answers, billing, measured, running
 from local.stack.ports import free_port, is_free
@@ -23,7 +23,7 @@ LIMIT = "verify, then produce"
 """What one core could do that verifies a request and then produces its record: 1 / (1 / one rate + 1 / the other)."""
 
 
-async def gateway(place: Place, figures: Figures, rounds: int, requests: int) -> None:
+async def gateway(place: BenchServers, figures: Figures, rounds: int, requests: int) -> None:
     """Measure every combination once in each round.
 
     A single connection gets a quarter of the requests, so that it takes about as long as the others.
@@ -55,7 +55,7 @@ async def gateway(place: Place, figures: Figures, rounds: int, requests: int) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class BenchServer:
     """The port a server listens on, and the id of its (first) process."""
 
     port: int
@@ -63,7 +63,7 @@ class Server:
 
 
 @contextmanager
-def gateway_of(site: Site, processes: int = 1) -> Iterator[Server]:
+def gateway_of(site: Site, processes: int = 1) -> Iterator[BenchServer]:
     """Run `billing gateway`; enter the block when it is ready."""
     port, ops_port = free_port(), free_port()
     environment = site.environment(
@@ -78,11 +78,11 @@ def gateway_of(site: Site, processes: int = 1) -> Iterator[Server]:
             lambda: answers(f"http://127.0.0.1:{ops_port}/readyz"), "the gateway", within_s=30, process=process, log=log
         )
         time.sleep(1)  # /readyz answers for one process only; give the second time to listen too
-        yield Server(port, process.pid)
+        yield BenchServer(port, process.pid)
 
 
 @contextmanager
-def _verify_only(site: Site, processes: int) -> Iterator[Server]:
+def _verify_only(site: Site, processes: int) -> Iterator[BenchServer]:
     port, log = free_port(), site.folder / "verify-only.log"
     with ExitStack() as stack:
         for _ in range(processes):
@@ -90,7 +90,7 @@ def _verify_only(site: Site, processes: int) -> Iterator[Server]:
             process = stack.enter_context(running(command, site.environment(), log))
         wait_until(lambda: not is_free(port), "the app that only verifies", within_s=30, process=process, log=log)
         time.sleep(1)
-        yield Server(port, process.pid)
+        yield BenchServer(port, process.pid)
 
 
 async def _post(figures: Figures, name: str, at: str, port: int, events: list[Json], connections: int) -> float:

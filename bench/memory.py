@@ -8,7 +8,7 @@ import time
 from bench.drain import worker_of
 from bench.figures import Figures
 from bench.known import make_known, make_known_singly
-from bench.place import Place, Site
+from bench.place import BenchServers, Site
 from bench.processes import resident_mb
 
 RATES = (1.0, 10.0, 100.0)
@@ -18,7 +18,7 @@ _SINGLE_SHARE = 10
 """Pages of one id are measured with a tenth of the ids, because a million would take two minutes."""
 
 
-async def memory(place: Place, figures: Figures, counts: list[int]) -> None:
+async def memory(place: BenchServers, figures: Figures, counts: list[int]) -> None:
     """Start one worker that owns all partitions for each count of known ids, and measure its memory and start.
 
     Then the same with ids from slow traffic, and with pages of one id as version 0.1.0 wrote them.

@@ -71,7 +71,7 @@ class Site:
 
 
 @dataclass(slots=True)
-class Place:
+class BenchServers:
     """The running servers. Use it in a `with` statement; at the end it stops them and deletes all files."""
 
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="billing-bench-")))

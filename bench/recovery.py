@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from bench.drain import filled, worker_of
 from bench.figures import Figures
 from bench.load import Load
-from bench.place import Place, Site
+from bench.place import BenchServers, Site
 from eventlog.lag import GroupPositions
 from local.waiting import wait_until
 from streams.faust.app import group_of
@@ -19,7 +19,7 @@ KILLED_AND_RESTARTED = "the same with a member id, restarted at once"
 _WITHIN_S = 90.0
 
 
-async def recovery(place: Place, figures: Figures, rounds: int, events: int) -> None:
+async def recovery(place: BenchServers, figures: Figures, rounds: int, events: int) -> None:
     """Measure the seconds from kill -9 until every partition with a backlog has committed again.
 
     Once the worker stays away; once it has a member id and starts again at once, as a supervisor does it.

@@ -19,7 +19,7 @@ from bench.drain import worker_of
 from bench.figures import Figures, Ratio, percentiles
 from bench.gateway import gateway_of
 from bench.load import Load
-from bench.place import SECRET, Place, Site
+from bench.place import SECRET, BenchServers, Site
 from bench.posting import Posted, post_all, requests_of
 from bench.processes import answers, billing, cpu_seconds, running
 from local.stack.ports import free_port, is_free
@@ -49,7 +49,7 @@ class Rival:
     sends: bool = False
 
 
-async def rivals(place: Place, figures: Figures, rounds: int, events: int) -> None:
+async def rivals(place: BenchServers, figures: Figures, rounds: int, events: int) -> None:
     """Measure the three in turns in each round. Raises RunFailed, NotAccepted, TooLate."""
     for _ in range(rounds):
         site = await place.site("hand")
@@ -66,7 +66,7 @@ async def rivals(place: Place, figures: Figures, rounds: int, events: int) -> No
     ]
 
 
-async def _measure(place: Place, figures: Figures, name: str, site: Site, rival: Rival, events: int) -> None:
+async def _measure(place: BenchServers, figures: Figures, name: str, site: Site, rival: Rival, events: int) -> None:
     connection = await asyncpg.connect(site.settings.database_url.get_secret_value())
     is_ours = name != BY_HAND
     try:

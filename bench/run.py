@@ -14,14 +14,14 @@ from bench.figures import Figures
 from bench.gateway import gateway
 from bench.goals import GOALS
 from bench.memory import memory
-from bench.place import Place
+from bench.place import BenchServers
 from bench.recovery import recovery
 from bench.rivals import rivals
 from bench.whole import whole
 from bench.years import years
 
 
-class Part(StrEnum):
+class BenchPart(StrEnum):
     COMMANDS = "commands"
     GATEWAY = "gateway"
     WORKER = "worker"
@@ -39,8 +39,12 @@ class Part(StrEnum):
     """What the console's data costs the worker."""
 
 
-BY_DEFAULT = tuple(part for part in Part if part not in (Part.GOALS, Part.YEARS, Part.CONSOLE, Part.PRICE))
-OF_GOALS = frozenset({Part.GATEWAY, Part.WORKER, Part.WHOLE, Part.RECOVERY, Part.RIVALS, Part.YEARS})
+BY_DEFAULT = tuple(
+    part for part in BenchPart if part not in (BenchPart.GOALS, BenchPart.YEARS, BenchPart.CONSOLE, BenchPart.PRICE)
+)
+OF_GOALS = frozenset(
+    {BenchPart.GATEWAY, BenchPart.WORKER, BenchPart.WHOLE, BenchPart.RECOVERY, BenchPart.RIVALS, BenchPart.YEARS}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +84,23 @@ YARDSTICK = "one core, a loop in Python"
 Say = Callable[[str], None]
 
 
-async def measure(place: Place, parts: list[Part], rounds: int, size: Size, say: Say) -> Figures:
-    """Run the parts in the order of `Part`. Raises RunFailed, NotAccepted."""
+async def measure(place: BenchServers, parts: list[BenchPart], rounds: int, size: Size, say: Say) -> Figures:
+    """Run the parts in the order of `BenchPart`. Raises RunFailed, NotAccepted."""
     figures = Figures()
-    if Part.GOALS in parts:
+    if BenchPart.GOALS in parts:
         parts, figures.goals = [*parts, *OF_GOALS], GOALS
-    todo: dict[Part, Callable[[], Awaitable[None]]] = {
-        Part.COMMANDS: lambda: commands(place, figures, max(rounds, _COMMAND_ROUNDS)),
-        Part.GATEWAY: lambda: gateway(place, figures, rounds, size.requests),
-        Part.WORKER: lambda: worker_drain(place, figures, rounds, size.drained),
-        Part.WHOLE: lambda: whole(place, figures, rounds, size.posted),
-        Part.COST: lambda: backlogs(place, figures, list(size.backlogs)),
-        Part.MEMORY: lambda: memory(place, figures, list(size.known)),
-        Part.RECOVERY: lambda: recovery(place, figures, rounds, size.recovery_backlog),
-        Part.RIVALS: lambda: rivals(place, figures, rounds, size.rivals),
-        Part.YEARS: lambda: years(place, figures, rounds, size.ledger),
-        Part.CONSOLE: lambda: console(place, figures, rounds, size.ledger),
-        Part.PRICE: lambda: price(place, figures, rounds, size.rivals),
+    todo: dict[BenchPart, Callable[[], Awaitable[None]]] = {
+        BenchPart.COMMANDS: lambda: commands(place, figures, max(rounds, _COMMAND_ROUNDS)),
+        BenchPart.GATEWAY: lambda: gateway(place, figures, rounds, size.requests),
+        BenchPart.WORKER: lambda: worker_drain(place, figures, rounds, size.drained),
+        BenchPart.WHOLE: lambda: whole(place, figures, rounds, size.posted),
+        BenchPart.COST: lambda: backlogs(place, figures, list(size.backlogs)),
+        BenchPart.MEMORY: lambda: memory(place, figures, list(size.known)),
+        BenchPart.RECOVERY: lambda: recovery(place, figures, rounds, size.recovery_backlog),
+        BenchPart.RIVALS: lambda: rivals(place, figures, rounds, size.rivals),
+        BenchPart.YEARS: lambda: years(place, figures, rounds, size.ledger),
+        BenchPart.CONSOLE: lambda: console(place, figures, rounds, size.ledger),
+        BenchPart.PRICE: lambda: price(place, figures, rounds, size.rivals),
     }
     for part, run in todo.items():
         if part in parts:

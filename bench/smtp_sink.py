@@ -9,7 +9,7 @@ import sys
 import uvloop
 
 
-class Session(asyncio.Protocol):
+class SmtpConversation(asyncio.Protocol):
     """One conversation. Commands may be pipelined."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ async def main(port: int) -> None:
     """Serve on loopback until SIGTERM."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    async with await loop.create_server(Session, "127.0.0.1", port):
+    async with await loop.create_server(SmtpConversation, "127.0.0.1", port):
         await stop.wait()
 
 

@@ -10,7 +10,7 @@ from bench.drain import worker_of
 from bench.figures import Figures, percentiles
 from bench.gateway import gateway_of
 from bench.load import Json, Load
-from bench.place import Place, Site
+from bench.place import BenchServers, Site
 from bench.posting import Posted, post_all, requests_of
 from bench.processes import cpu_seconds
 from local.waiting import eventually
@@ -24,14 +24,14 @@ SELECT event_id, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS a
 """
 
 
-async def whole(place: Place, figures: Figures, rounds: int, events: int) -> None:
+async def whole(place: BenchServers, figures: Figures, rounds: int, events: int) -> None:
     """Saturate one gateway and one worker in each round, then load a fresh pair with half of the rate reached."""
     for _ in range(rounds):
         per_s = await _round(place, figures, SATURATION, events, None)
         await _round(place, figures, HALF, min(events, int(per_s / 2 * 20)), per_s / 2)
 
 
-async def _round(place: Place, figures: Figures, name: str, events: int, per_s: float | None) -> float:
+async def _round(place: BenchServers, figures: Figures, name: str, events: int, per_s: float | None) -> float:
     """Return events per second, from the first request to the last commit."""
     site = await place.site("whole")
     load = list(Load(events).bodies())

@@ -11,7 +11,7 @@ from bench.drain import drain, filled
 from bench.figures import Figures, Ratio
 from bench.ledger import EVENTS, FINISHED, PLAIN, SPECIAL, TIMERS, fill
 from bench.load import Load, produce
-from bench.place import Place
+from bench.place import BenchServers
 from bench.processes import measured
 
 DRAINED = 20_000
@@ -41,7 +41,7 @@ def event_of(customer: str) -> str:
     return f"an event of the customer {customer!r}"
 
 
-async def years(place: Place, figures: Figures, rounds: int, ledger: int) -> None:
+async def years(place: BenchServers, figures: Figures, rounds: int, ledger: int) -> None:
     """Fill a database with `ledger` events, then measure each round beside an empty one. Raises RunFailed, TooLate."""
     site = await place.site("years")
     began = time.perf_counter()

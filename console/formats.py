@@ -188,9 +188,9 @@ def as_json(value: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    from console.reads import Failed
+    from console.reads import PanelFailure
 
-    if isinstance(value, Failed):
+    if isinstance(value, PanelFailure):
         return {"error": value.error}
     if isinstance(value, Decimal):
         return str(value)

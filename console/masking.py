@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from console.reads import Failed
+from console.reads import PanelFailure
 
 HIDDEN = "•••"
 
@@ -30,7 +30,7 @@ _ADDRESS = re.compile(r"[^\s@<>\"'(),;:=]+@[^\s@<>\"'(),;:=]+")
 
 def masked(value: Any) -> Any:
     """Returns a copy without personal data. Texts lose the e-mail addresses in them; contents become None."""
-    if is_dataclass(value) and not isinstance(value, type | Failed):
+    if is_dataclass(value) and not isinstance(value, type | PanelFailure):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, Mapping):
         is_person = not _OF_A_PERSON.isdisjoint(value)

@@ -34,7 +34,7 @@ FAILURES = (StoreUnavailable, StoreRefused, LogUnavailable, ServiceUnavailable, 
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class PanelFailure:
     """The reason why a panel has no figures. Templates show it with a link to the runbook; JSON as `error`."""
 
     error: str
@@ -88,15 +88,15 @@ class Reads:
 
 
 async def panels(named: Mapping[str, Awaitable[Any]]) -> dict[str, Any]:
-    """Awaits all panels together. The value of a panel that failed is `Failed`. A bug is raised."""
+    """Awaits all panels together. The value of a panel that failed is `PanelFailure`. A bug is raised."""
     found = await asyncio.gather(*(_panel(name, work) for name, work in named.items()))
     return dict(zip(named, found, strict=True))
 
 
-async def _panel(name: str, work: Awaitable[T]) -> T | Failed:
+async def _panel(name: str, work: Awaitable[T]) -> T | PanelFailure:
     try:
         async with asyncio.timeout(PANEL_S):
             return await work
     except FAILURES as error:
         log.warning("console.panel_failed", action="console.panel_failed", panel=name, error=str(error))
-        return Failed(str(error) or f"no answer within {PANEL_S:.0f} s")
+        return PanelFailure(str(error) or f"no answer within {PANEL_S:.0f} s")

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from console import charts, formats
 from console.access import Action
 from console.masking import masked
-from console.reads import Failed
+from console.reads import PanelFailure
 from console.web import Console, Context, Page
 
 _FOLDER = Path(__file__).parent / "templates"
@@ -61,7 +61,7 @@ def _environment() -> Environment:
         pretty=formats.pretty_json,
         value=formats.value,
     )
-    environment.tests["failed"] = lambda value: isinstance(value, Failed)
+    environment.tests["failed"] = lambda value: isinstance(value, PanelFailure)
     environment.globals.update(charts=charts, stripe_url=formats.stripe_url, url_of=formats.url_of, utc=formats.utc)
     return environment
 

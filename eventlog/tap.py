@@ -35,7 +35,7 @@ class Output(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RecordFilter:
     """Which records are shown. An empty field matches every record. Values are not decoded for this."""
 
     types: Sequence[str] = ()
@@ -56,7 +56,7 @@ class Wanted:
 
 def copy(
     tail: LogTail,
-    wanted: Wanted,
+    wanted: RecordFilter,
     output: Output,
     *,
     follow: bool,
@@ -88,7 +88,7 @@ def copy(
     return written
 
 
-def _tapped(message: Message, wanted: Wanted) -> Tapped | None:
+def _tapped(message: Message, wanted: RecordFilter) -> Tapped | None:
     headers = decode_headers(headers_of(message))
     key = (message.key() or b"").decode("utf-8", "replace")
     if not wanted.includes(key, headers):

@@ -23,7 +23,7 @@ DAY_MS = 24 * 3600 * 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DescribedTopic:
     """A topic as the brokers describe it. `config` is None if this user may not read it (DescribeConfigs)."""
 
     name: str
@@ -46,7 +46,7 @@ class Needs:
     replicas: int = 1
 
 
-def differences(found: Found, needs: Needs) -> list[str]:
+def differences(found: DescribedTopic, needs: Needs) -> list[str]:
     """Returns `topic: setting is value, wanted value` for each setting that is not as needed."""
     lines: list[str] = []
 
@@ -85,7 +85,7 @@ def _compare_retention(config: Mapping[str, str], needs: Needs, differs: Callabl
 
 
 def _compare_in_sync(
-    found: Found, config: Mapping[str, str], needs: Needs, differs: Callable[[str, object, str], None]
+    found: DescribedTopic, config: Mapping[str, str], needs: Needs, differs: Callable[[str, object, str], None]
 ) -> None:
     in_sync = _number(config, "min.insync.replicas")
     if in_sync is None:
@@ -105,11 +105,11 @@ def _number(config: Mapping[str, str], name: str) -> int | None:
         return None
 
 
-def describe(access: KafkaAccess, names: Iterable[str], *, with_config: bool = True) -> dict[str, Found]:
+def describe(access: KafkaAccess, names: Iterable[str], *, with_config: bool = True) -> dict[str, DescribedTopic]:
     """Returns the topics that exist, by name. Blocks. Raises LogUnavailable."""
     admin = client.admin(access)
     wanted = list(names)
-    found: dict[str, Found] = {}
+    found: dict[str, DescribedTopic] = {}
     listed = client.cluster_metadata(admin, access).topics
     present = [name for name in wanted if name in listed and listed[name].error is None]
     if not present:
@@ -125,7 +125,7 @@ def describe(access: KafkaAccess, names: Iterable[str], *, with_config: bool = T
                 raise
             config = _config(admin, access, name) if with_config else None
         replicas = min((len(partition.replicas) for partition in topic.partitions), default=0)
-        found[name] = Found(name, str(topic.topic_id), len(topic.partitions), replicas, config)
+        found[name] = DescribedTopic(name, str(topic.topic_id), len(topic.partitions), replicas, config)
     return found
 
 

@@ -40,7 +40,7 @@ class TopicsUnusable(BillingError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedTopic:
     """The settings that one topic should have."""
 
     name: str
@@ -73,12 +73,12 @@ class Wanted:
         )
 
 
-def wanted_topics(settings: Settings, *, with_changes: bool = False) -> tuple[Wanted, ...]:
+def wanted_topics(settings: Settings, *, with_changes: bool = False) -> tuple[WantedTopic, ...]:
     """Returns the events topic, the dead-letter topic and, if asked, the topic of changes of these settings."""
-    changes = Wanted(settings.changes_topic, CHANGES_KEPT_DAYS, MAX_RECORD_BYTES)
+    changes = WantedTopic(settings.changes_topic, CHANGES_KEPT_DAYS, MAX_RECORD_BYTES)
     return (
-        Wanted(settings.events_topic, EVENTS_KEPT_DAYS, MAX_RECORD_BYTES),
-        Wanted(settings.dead_topic, DEAD_KEPT_DAYS, MAX_DEAD_LETTER_BYTES),
+        WantedTopic(settings.events_topic, EVENTS_KEPT_DAYS, MAX_RECORD_BYTES),
+        WantedTopic(settings.dead_topic, DEAD_KEPT_DAYS, MAX_DEAD_LETTER_BYTES),
         *((changes,) if with_changes else ()),
     )
 
@@ -123,7 +123,7 @@ def ensure_topics(settings: Settings, *, with_changes: bool = False, timeout_s: 
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class TopicComparison:
     """The existing topics, compared with what is needed."""
 
     differences: list[str]
@@ -134,7 +134,7 @@ class Compared:
 
 def compare_settings(
     settings: Settings, *, erase_after_days: int = EVENTS_KEPT_DAYS + 2, changelogs: tuple[str, ...] = ()
-) -> Compared:
+) -> TopicComparison:
     """Compares the settings of the existing topics. Blocks. Raises LogUnavailable."""
     wanted = {
         topic.name: topic.needs(settings.replication_factor, erase_after_days)
@@ -143,7 +143,7 @@ def compare_settings(
     wanted |= {name: Needs(cleanup="compact", replicas=settings.replication_factor) for name in changelogs}
     found = describe(settings.kafka, wanted)
     lines = [line for name, needs in wanted.items() if name in found for line in differences(found[name], needs)]
-    return Compared(lines, [name for name in wanted if name in found and found[name].config is None])
+    return TopicComparison(lines, [name for name in wanted if name in found and found[name].config is None])
 
 
 def check_partitions(settings: Settings, changelogs: tuple[str, ...]) -> int:

@@ -18,7 +18,7 @@ from local.stack.kafka import EmbeddedKafka, OtherBrokers
 from local.stack.kafka_jars import KafkaNotFetched
 from local.stack.ports import NoFreePort, is_free, kept_port
 from local.stack.postgres import EmbeddedPostgres
-from local.stack.process import Process, ServerNotReady, end_leftovers
+from local.stack.process import ChildProcess, ServerNotReady, end_leftovers
 from local.stack.supervisor import Child, Supervisor
 from local.state_dir import AlreadyRunning, Claim, ForeignDirectory, link_secret, own_config, write_env
 from schemas.environment import CLOCK_OFFSET
@@ -204,7 +204,7 @@ class System:
         """Send SIGCONT to a process."""
         self._process(name).resume()
 
-    def _process(self, name: str) -> Process:
+    def _process(self, name: str) -> ChildProcess:
         return self._supervisor.processes[name]
 
     def _config_path(self) -> Path:

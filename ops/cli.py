@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 
-class Entry(NamedTuple):
+class CommandEntry(NamedTuple):
     """Where a command is, and the first sentence of its own help, for `billing --help`."""
 
     place: str
@@ -25,128 +25,134 @@ class Entry(NamedTuple):
 
 # In the order of --help: run the whole system, single processes, set-up, queries, repairs.
 COMMANDS = {
-    "up": Entry(
+    "up": CommandEntry(
         "ops.commands.up:up",
         "Run the whole system on this machine: Kafka, Postgres, mailbox, gateway, workers, and all other processes.",
     ),
-    "down": Entry("ops.commands.up:down", "Stop the system that runs in this state directory."),
-    "demo": Entry(
+    "down": CommandEntry("ops.commands.up:down", "Stop the system that runs in this state directory."),
+    "demo": CommandEntry(
         "ops.commands.demo:demo", "Start the whole system on this machine and send the signed events of a story to it."
     ),
-    "gateway": Entry(
+    "gateway": CommandEntry(
         "ops.commands.gateway:gateway",
         "Receive Stripe's webhooks, verify their signatures, and append the events to the log.",
     ),
-    "worker": Entry(
+    "worker": CommandEntry(
         "ops.commands.worker:worker",
         "Apply events: read them from the log, decide by the rules, and write the results to Postgres.",
     ),
-    "dispatcher": Entry(
+    "dispatcher": CommandEntry(
         "ops.commands.dispatcher:dispatcher",
         "Send queued e-mails and notifications, write and delete exports, and make queued calls to Stripe.",
     ),
-    "scheduler": Entry(
+    "scheduler": CommandEntry(
         "ops.commands.scheduler:scheduler", "Append due timers to the log: reminders, dunning steps, waiting events."
     ),
-    "console": Entry(
+    "console": CommandEntry(
         "ops.commands.console:app",
         "Serve the operator's console: events, customers, failures and their repair, in a browser.",
     ),
-    "analytics": Entry("ops.commands.analytics:app", "Keep the figures of MRR, payments and recoveries up to date."),
-    "doctor": Entry(
+    "analytics": CommandEntry(
+        "ops.commands.analytics:app", "Keep the figures of MRR, payments and recoveries up to date."
+    ),
+    "doctor": CommandEntry(
         "ops.commands.doctor:doctor",
         "Check config, secrets, mails, schedules, Kafka, Postgres, the mail server and Stripe.",
     ),
-    "migrate": Entry(
+    "migrate": CommandEntry(
         "ops.commands.migrate:migrate", "Create or migrate the tables of the database for this version of the code."
     ),
-    "adopt": Entry("ops.commands.adopt:adopt", "Give the worker's consumer group to this database."),
-    "topics": Entry("ops.commands.topics:topics", "Create the topics, or check the existing ones."),
-    "trigger": Entry("ops.commands.trigger:trigger", "Create a test event, sign it, and post it to the gateway."),
-    "simulate": Entry(
+    "adopt": CommandEntry("ops.commands.adopt:adopt", "Give the worker's consumer group to this database."),
+    "topics": CommandEntry("ops.commands.topics:topics", "Create the topics, or check the existing ones."),
+    "trigger": CommandEntry(
+        "ops.commands.trigger:trigger", "Create a test event, sign it, and post it to the gateway."
+    ),
+    "simulate": CommandEntry(
         "ops.commands.simulate:simulate", "Simulate months of billing and post the events as Stripe does."
     ),
-    "event": Entry(
+    "event": CommandEntry(
         "ops.commands.event:event",
         "Show one event: its verdict, the rows and outbox entries it wrote, and what to do next.",
     ),
-    "customer": Entry(
+    "customer": CommandEntry(
         "ops.commands.event:customer",
         "Show one customer: why they have access or not, state, payments, timers, e-mails and latest events.",
     ),
-    "find": Entry(
+    "find": CommandEntry(
         "ops.commands.find:find",
         "Find what has this id, key, e-mail address, message id or place on the log, or a name that begins so.",
     ),
-    "status": Entry(
+    "status": CommandEntry(
         "ops.commands.status:status", "Show what needs attention, the worst first, then the queues and the schedules."
     ),
-    "mrr": Entry(
+    "mrr": CommandEntry(
         "ops.commands.mrr:mrr",
         "Show MRR and its movements, ARR, revenue at risk, recovery of failed payments, and payments.",
     ),
-    "tap": Entry("ops.commands.tap:tap", "Print the records of the log, one JSON object per line."),
-    "contract": Entry(
+    "tap": CommandEntry("ops.commands.tap:tap", "Print the records of the log, one JSON object per line."),
+    "contract": CommandEntry(
         "ops.commands.contract:contract",
         "Print the contract of the log's records as AsyncAPI, or check or write its files.",
     ),
-    "reconcile": Entry(
+    "reconcile": CommandEntry(
         "ops.commands.reconcile:reconcile", "Find events at Stripe that never arrived, and append them to the log."
     ),
-    "import": Entry(
+    "import": CommandEntry(
         "ops.commands.import_:import_",
         "Import customers, default cards, subscriptions, invoices and disputes from Stripe, through the log.",
     ),
-    "shadow": Entry(
+    "shadow": CommandEntry(
         "ops.commands.shadow:app",
         "Run the whole system beside an old handler without sending anything, compare, and switch.",
     ),
-    "plugin": Entry(
+    "plugin": CommandEntry(
         "ops.commands.plugin:app",
         "List the plugins of the config, and test one.",
     ),
-    "plans": Entry(
+    "plans": CommandEntry(
         "ops.commands.plans:app",
         "Compare what customers have with the plans of the config, and bring a changed config to them.",
     ),
-    "audit": Entry(
+    "audit": CommandEntry(
         "ops.commands.audit:audit",
         "Compare events, subscriptions, payments, refunds and daily totals with Stripe.",
     ),
-    "rebuild": Entry(
+    "rebuild": CommandEntry(
         "ops.commands.rebuild:rebuild", "Apply the whole log to an empty database with the rules of this version."
     ),
-    "diff": Entry(
+    "diff": CommandEntry(
         "ops.commands.diff:diff",
         "Compare every row that is derived from the log with the database that `billing rebuild` filled.",
     ),
-    "dead": Entry("ops.commands.dead:app", "List, show, replay or discard dead letters."),
-    "replay": Entry(
+    "dead": CommandEntry("ops.commands.dead:app", "List, show, replay or discard dead letters."),
+    "replay": CommandEntry(
         "ops.commands.replay:replay",
         "Append stored events to the log again, with their original key and source=replay.",
     ),
-    "brake": Entry("ops.commands.brake:app", "List and release workers that stopped because too many events died."),
-    "mail": Entry(
+    "brake": CommandEntry(
+        "ops.commands.brake:app", "List and release workers that stopped because too many events died."
+    ),
+    "mail": CommandEntry(
         "ops.commands.mail:app", "List the e-mails in the outbox, requeue failed ones, or preview the templates."
     ),
-    "calls": Entry("ops.commands.calls:app", "List the calls to Stripe's API, and requeue failed ones."),
-    "feed": Entry(
+    "calls": CommandEntry("ops.commands.calls:app", "List the calls to Stripe's API, and requeue failed ones."),
+    "feed": CommandEntry(
         "ops.commands.feed:app",
         "Show the receivers of notifications, list and requeue notifications, and enable a disabled receiver.",
     ),
-    "exports": Entry(
+    "exports": CommandEntry(
         "ops.commands.exports:app", "List the orders of export archives, requeue failed ones, and end links."
     ),
-    "erase": Entry("ops.commands.erase:erase", "Erase personal data at the request of the person."),
-    "export": Entry(
+    "erase": CommandEntry("ops.commands.erase:erase", "Erase personal data at the request of the person."),
+    "export": CommandEntry(
         "ops.commands.export:export",
         "Write everything that is stored on a person: a ZIP with JSON for programs and CSV for people.",
     ),
-    "prune": Entry(
+    "prune": CommandEntry(
         "ops.commands.prune:prune",
         "End what only grows: payloads of settled events, contents of settled mails, timers and calls, closed letters.",
     ),
-    "bench": Entry(
+    "bench": CommandEntry(
         "ops.commands.bench:bench",
         "Measure throughput and CPU cost of gateway and worker, compared with the limit of each component.",
     ),

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from schemas.retention import Retention
 from sinks.postgres import audited
-from sinks.postgres.audit_log import AuditEntry, Role
+from sinks.postgres.audit_log import ActorRole, AuditEntry
 from sinks.postgres.pool import SessionTimeouts, connect
 from sinks.postgres.prune import ACTION, Age, count_due, prune
 
@@ -31,7 +31,7 @@ async def run(
     retention: Retention,
     *,
     by: str,
-    role: Role = Role.CLI,
+    role: ActorRole = ActorRole.CLI,
     older_than: timedelta | None = None,
     dry_run: bool = False,
     say: Callable[[int, int | None], None] | None = None,

@@ -15,7 +15,7 @@ import structlog
 
 from recovery.audit.audit import AnotherAudit, AuditAsked, AuditReport
 from recovery.audit.wiring import run as audit
-from recovery.reconcile.events import AnotherIsAtIt, Asked
+from recovery.reconcile.events import AnotherIsAtIt, ReconcileRequest
 from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.wiring import run as reconcile
 from schemas.asked_checks import AUDIT, CHECKS, RECONCILE_DRY, AskedCheck
@@ -85,7 +85,7 @@ class AskedChecks:
             wanted = AuditAsked(since=since, scope=f"console {job.action_key}", settle_s=self.settle_s)
             audits = await audit(self.settings, self.config, wanted, [], all_accounts=everywhere, most=0)
             return audited(audits)
-        wished = Asked(since=since, dry_run=job.action == RECONCILE_DRY)
+        wished = ReconcileRequest(since=since, dry_run=job.action == RECONCILE_DRY)
         return reconciled(await reconcile(self.settings, self.config, wished, [], all_accounts=everywhere))
 
 

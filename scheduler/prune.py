@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from recovery.pruning import run
 from scheduler.repeated import RepeatedTask
-from sinks.postgres.audit_log import Role
+from sinks.postgres.audit_log import ActorRole
 from sinks.postgres.pool import reading
 from sinks.postgres.prune import ACTION
 from sinks.postgres.tables import audit_log
@@ -35,6 +35,6 @@ class PruneSchedule(RepeatedTask):
         return begun + self.every + jitter - self.clock() if begun is not None else timedelta(0)
 
     async def work(self) -> timedelta:
-        done = await run(self.settings.database_url, self.config.retention, by="scheduler", role=Role.SCHEDULE)
+        done = await run(self.settings.database_url, self.config.retention, by="scheduler", role=ActorRole.SCHEDULE)
         PRUNED.inc(sum(done.values()))
         return self.done()

@@ -7,14 +7,14 @@ from datetime import timedelta
 import structlog
 from prometheus_client import Counter, Gauge
 
-from recovery.reconcile.events import AnotherIsAtIt, Asked
+from recovery.reconcile.events import AnotherIsAtIt, ReconcileRequest
 from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.runs import awaited_since, last_end
 from recovery.reconcile.wiring import reconciler
 from recovery.stripe_lists import accounts_asked
 from recovery.window import DEFAULT
 from scheduler.repeated import RepeatedTask, TurnTaken
-from sinks.postgres.audit_log import AuditEntry, Role
+from sinks.postgres.audit_log import ActorRole, AuditEntry
 from sinks.postgres.audited import recorded
 from sinks.postgres.pool import reading
 from sinks.postgres.positions import gap_of, gap_repaired
@@ -50,13 +50,15 @@ class ReconcileSchedule(RepeatedTask):
         return ended + self.every + jitter - self.clock()
 
     async def work(self) -> timedelta:
-        asked, gap = Asked(), await gap_of(self.settings.database_url)
+        asked, gap = ReconcileRequest(), await gap_of(self.settings.database_url)
         if gap is not None:
             log.warning("reconcile.gap", action="reconcile.gap", since=gap.since.isoformat())
-            asked = Asked(since=min(gap.since - BEFORE_GAP, self.clock() - DEFAULT))
+            asked = ReconcileRequest(since=min(gap.since - BEFORE_GAP, self.clock() - DEFAULT))
         async with reconciler(self.settings, self.config, clock=self.clock) as wired:
             accounts = await accounts_asked(wired.lists, [], all_accounts=self.has_connect)
-            entry = AuditEntry(who="schedule", role=Role.SCHEDULE, action="reconcile", filter={"accounts": accounts})
+            entry = AuditEntry(
+                who="schedule", role=ActorRole.SCHEDULE, action="reconcile", filter={"accounts": accounts}
+            )
             try:
                 async with recorded(self.settings.database_url, entry, refused=(AnotherIsAtIt,)) as noted:
                     reports = await wired.run(asked, accounts)

@@ -14,7 +14,7 @@ from recovery.replay.letters import ReplayReport, replay_letters
 from schemas.errors import BillingError
 from schemas.rate import RateLimit
 from schemas.settings import Settings
-from sinks.postgres.audit_log import AuditEntry, Role
+from sinks.postgres.audit_log import ActorRole, AuditEntry
 from sinks.postgres.audited import recorded
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter
 
@@ -58,7 +58,7 @@ class RetryFailed:
                 log.info("failed.replayed", action="failed.replayed", events=report.replayed, gone=report.gone)
 
     async def _replay(self, letters: DeadLetterIndex, found: list[IndexedLetter]) -> ReplayReport:
-        entry = AuditEntry(who=BY, role=Role.SCHEDULE, action="dead.replay", filter={"failed_within": "24 h"})
+        entry = AuditEntry(who=BY, role=ActorRole.SCHEDULE, action="dead.replay", filter={"failed_within": "24 h"})
         async with recorded(self.settings.database_url, entry) as noted:
             report = await replay_letters(self.settings, letters, found, RateLimit(_PER_SECOND), BY)
             noted.count = report.replayed

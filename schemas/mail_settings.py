@@ -28,7 +28,7 @@ Lines = Annotated[str, AfterValidator(_lines), Field(max_length=1000)]
 """A few lines of text."""
 
 
-class Brand(BaseModel):
+class MailLook(BaseModel):
     """How mails look: logo, colour, and the lines below each of them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,7 +66,7 @@ class Mail(BaseModel):
     """No mail is sent because of an event from before this time (with a time zone)."""
     send_test_mode: bool = False
     """Whether mails of test-mode events are sent: test data may contain addresses of real people."""
-    brand: Brand = Brand()
+    brand: MailLook = MailLook()
     templates: Path | None = None
     """A folder with wordings and languages of one's own (docs/mails.md), relative to the config's folder."""
     customer_portal: bool = False

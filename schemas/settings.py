@@ -109,7 +109,7 @@ class Rules(_Frozen):
         return self
 
 
-class Access(_Frozen):
+class AccessPolicy(_Frozen):
     """Which subscriptions give access (behaviours.md B8)."""
 
     past_due_grace_days: int = Field(14, ge=0, le=365)
@@ -126,7 +126,7 @@ class Config(_Frozen):
     """Networks (CIDR) of the proxies in front of the gateway. Only from them `X-Forwarded-For` is read."""
     plans: dict[str, Plan] = Field(default_factory=dict)
     """From small to large, in the order of the file."""
-    access: Access = Access()
+    access: AccessPolicy = AccessPolicy()
     console: ConsoleConfig = ConsoleConfig()
     mail: Mail = Mail()
     feed: Feed = Feed()

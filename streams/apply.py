@@ -37,7 +37,7 @@ from streams.rules.registry import Rule
 
 
 @dataclass(slots=True)
-class Outcome:
+class EventOutcome:
     """The effects of one event other than rows and timers: entries to queue, an erasure, the reason if stale."""
 
     orders: list[Order] = field(default_factory=list)
@@ -117,13 +117,13 @@ def _check_customers(effects: Iterable[Effect], reach: Reach) -> None:
 
 def apply(
     effects: Iterable[Effect], event: Event[Any], known: Known, *, taken_over_at: datetime | None = None
-) -> Outcome:
+) -> EventOutcome:
     """Writes the effects' rows and timers into `known`; returns the other effects.
 
     `taken_over_at` is set for an imported object: timers that were due by then are stored as cancelled, so that no
     later event starts them either.
     """
-    outcome, rows = Outcome(), Before(known)
+    outcome, rows = EventOutcome(), Before(known)
     for ordered in effects:
         effect = without_personal_data(ordered, known)
         if isinstance(effect, Order):

@@ -20,7 +20,7 @@ from schemas.state import Customer, Key, Organization, Payment, Row, Subscriptio
 from schemas.statuses import PaymentStatus
 from schemas.timer import TimerDue, timer_event_type
 from schemas.version import UNSEEN
-from streams.apply import Outcome
+from streams.apply import EventOutcome
 from streams.rules.invoices.dunning import invoice_of
 from streams.rules.reminders import ACCESS_ENDS
 from streams.rules.subscription_row import ENDED
@@ -41,7 +41,7 @@ _REPORTED = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class StateChange:
     """One change, before it is addressed. `subject` is the id of what has changed."""
 
     type: str
@@ -53,7 +53,7 @@ class Change:
     """Identifies the change if it may be ordered by several events; otherwise the event does."""
 
 
-def notifications(event: Event[Any], outcome: Outcome, known: Known, *, is_imported: bool = False) -> list[Effect]:
+def notifications(event: Event[Any], outcome: EventOutcome, known: Known, *, is_imported: bool = False) -> list[Effect]:
     """Returns the notifications of an event whose effects are applied, and timers for those that need no event.
 
     An imported object is no change: the application knows it already.
@@ -72,7 +72,7 @@ def notifications(event: Event[Any], outcome: Outcome, known: Known, *, is_impor
     return [*timers, *(order for change in changes for order in _addressed(change, event, known))]
 
 
-def _addressed(change: Change, event: Event[Any], known: Known) -> Iterator[QueueNotification]:
+def _addressed(change: StateChange, event: Event[Any], known: Known) -> Iterator[QueueNotification]:
     message_id = derived_id("msg", change.once or event.id, change.type, change.subject)
     for destination in known.config.feed.receivers(change.type):
         yield QueueNotification(
@@ -87,7 +87,7 @@ def _addressed(change: Change, event: Event[Any], known: Known) -> Iterator[Queu
         )
 
 
-def _of_rows(written: Written, known: Known) -> Iterator[Change]:
+def _of_rows(written: Written, known: Known) -> Iterator[StateChange]:
     merged = [old for old, new in written if isinstance(old, Payment) and new is None]
     relinked = dict(_relinked(written))
     for old, new in written:
@@ -118,7 +118,7 @@ def _relinked(written: Written) -> Iterator[tuple[Key, str | None]]:
             yield (Organization.id_of(old.account, old.customer_id),), old.user_id
 
 
-def _access(row: Organization, known: Known, *, previous_user_id: str | None = None) -> Change:
+def _access(row: Organization, known: Known, *, previous_user_id: str | None = None) -> StateChange:
     facts = AccessFacts(
         user_id=_user_of(known, row.account, row.customer_id),
         organization_id=row.organization_id,
@@ -129,10 +129,10 @@ def _access(row: Organization, known: Known, *, previous_user_id: str | None = N
         changes_at=row.access_changes_at,
         previous_user_id=previous_user_id,
     )
-    return Change("access.changed", row.account, row.customer_id, row.organization_id, facts)
+    return StateChange("access.changed", row.account, row.customer_id, row.organization_id, facts)
 
 
-def _of_subscription(old: Subscription | None, new: Subscription, known: Known) -> Iterator[Change]:
+def _of_subscription(old: Subscription | None, new: Subscription, known: Known) -> Iterator[StateChange]:
     """A row without a version has no subscription object yet: its invoice or checkout came first."""
     if new.version == UNSEEN or not _differ(old, new, _SUBSCRIPTION):
         return
@@ -144,10 +144,10 @@ def _of_subscription(old: Subscription | None, new: Subscription, known: Known) 
         **{name: getattr(new, name) for name in _SUBSCRIPTION},
     )
     type_ = "subscription.ended" if has_ended else "subscription.created" if is_new else "subscription.updated"
-    yield Change(type_, new.account, new.customer_id, new.subscription_id, facts)
+    yield StateChange(type_, new.account, new.customer_id, new.subscription_id, facts)
 
 
-def _of_payment(old: Payment | None, new: Payment, known: Known) -> Iterator[Change]:
+def _of_payment(old: Payment | None, new: Payment, known: Known) -> Iterator[StateChange]:
     facts = PaymentFacts(
         user_id=_user_of(known, new.account, new.customer_id),
         payment_id=new.payment_id,
@@ -173,24 +173,24 @@ def _of_payment(old: Payment | None, new: Payment, known: Known) -> Iterator[Cha
     if new.fulfilled_at is not None and was.fulfilled_at is None:
         types.append("payment.fulfilled")
     for type_ in dict.fromkeys(types):
-        yield Change(type_, new.account, new.customer_id, new.payment_id, facts)
+        yield StateChange(type_, new.account, new.customer_id, new.payment_id, facts)
 
 
-def _of_plugins(announced: Sequence[Announce]) -> Iterator[Change]:
+def _of_plugins(announced: Sequence[Announce]) -> Iterator[StateChange]:
     for one in announced:
-        yield Change(one.type, one.account, one.customer_id, one.subject, one.data, once=one.once)
+        yield StateChange(one.type, one.account, one.customer_id, one.subject, one.data, once=one.once)
 
 
-def _of_steps(orders: Sequence[Order], known: Known) -> Iterator[Change]:
+def _of_steps(orders: Sequence[Order], known: Known) -> Iterator[StateChange]:
     """The steps of dunning that are reached now: their mails are ordered now, whether or not they are sent."""
     for order in orders:
         if isinstance(order, QueueEmail) and (invoice_id := invoice_of(order)) is not None:
             user_id = _user_of(known, order.account, order.customer_id)
             facts = DunningFacts(user_id=user_id, invoice_id=invoice_id, step=order.template)
-            yield Change("dunning.step", order.account, order.customer_id, invoice_id, facts, once=order.key)
+            yield StateChange("dunning.step", order.account, order.customer_id, invoice_id, facts, once=order.key)
 
 
-def _of_timer(event: Event[Any], outcome: Outcome, known: Known) -> Iterator[Change]:
+def _of_timer(event: Event[Any], outcome: EventOutcome, known: Known) -> Iterator[StateChange]:
     """The end of a grace time: no row changes, because the row says what applies from then on.
 
     A timer that was cancelled or moved has written nothing.
@@ -205,7 +205,7 @@ def _of_timer(event: Event[Any], outcome: Outcome, known: Known) -> Iterator[Cha
     for at, after in row.access_steps:
         if at.replace(microsecond=0) == due.due_at:
             facts = AccessFacts(user_id=user_id, organization_id=row.organization_id, **after)
-            yield Change("access.changed", row.account, row.customer_id, row.organization_id, facts)
+            yield StateChange("access.changed", row.account, row.customer_id, row.organization_id, facts)
 
 
 def _ends_of_grace(written: Written) -> Iterator[StartTimer]:

@@ -45,7 +45,7 @@ class Item:
     written: list[tuple[Row | None, Row | None]] = field(default_factory=list)
     """Each row that the event wrote, before and after."""
     customer_id: str | None = None
-    """The customer id of the first row it wrote (`Outcome.customer_id`), or of a stored object that it names."""
+    """The customer id of the first row it wrote (`EventOutcome.customer_id`), or of a stored object that it names."""
     is_barred: bool = False
     """Whether the ledger must not keep the payload: it belongs to a customer who is erased (behaviours.md B6)."""
 

@@ -10,7 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class CollectedSpan:
     """One span as it arrived. Ids are hex digits, `parent` is empty for the first of a trace."""
 
     service: str
@@ -26,14 +26,14 @@ class Collector:
     """Keeps all spans that arrive at `url`."""
 
     url: str = ""
-    spans: list[Span] = field(default_factory=list)
+    spans: list[CollectedSpan] = field(default_factory=list)
 
     def app(self) -> web.Application:
         app = web.Application()
         app.router.add_post("/v1/traces", self._take)
         return app
 
-    def traces(self) -> dict[str, list[Span]]:
+    def traces(self) -> dict[str, list[CollectedSpan]]:
         """The spans by trace."""
         found = defaultdict(list)
         for span in self.spans:
@@ -50,5 +50,5 @@ class Collector:
                         pair.key: getattr(pair.value, str(pair.value.WhichOneof("value"))) for pair in span.attributes
                     }
                     ids = (span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex())
-                    self.spans.append(Span(resource["service.name"], span.name, *ids, attributes))
+                    self.spans.append(CollectedSpan(resource["service.name"], span.name, *ids, attributes))
         return web.Response()

@@ -14,7 +14,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from local.stack.mailbox import MAX_MESSAGE_BYTES, content_of, parse
 
 
-class Fault(Enum):
+class MailboxFault(Enum):
     """What goes wrong, once per `fail_next`."""
 
     REFUSE_CONNECTION = auto()
@@ -36,7 +36,7 @@ class FaultyMailbox:
         self.messages: list[EmailMessage] = []
         self.recipients: list[list[str]] = []
         """The recipients of the SMTP envelope, one list per message."""
-        self.met: list[Fault] = []
+        self.met: list[MailboxFault] = []
         """Faults that have occurred, in order."""
         self.rejected_recipients: set[str] = set()
         """Addresses that are always refused with 550."""
@@ -46,7 +46,7 @@ class FaultyMailbox:
         self.helo_names: list[str] = []
         """The names that clients gave in EHLO."""
         self.port = 0
-        self._faults: deque[Fault] = deque()
+        self._faults: deque[MailboxFault] = deque()
         self._arrived = asyncio.Condition()
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.BaseTransport] = set()
@@ -56,7 +56,7 @@ class FaultyMailbox:
         """smtp://127.0.0.1:port."""
         return f"smtp://127.0.0.1:{self.port}"
 
-    def fail_next(self, fault: Fault, times: int = 1) -> None:
+    def fail_next(self, fault: MailboxFault, times: int = 1) -> None:
         """Let `fault` occur for the next `times` clients that reach its step. Faults occur in call order."""
         self._faults.extend([fault] * times)
 
@@ -92,11 +92,11 @@ class FaultyMailbox:
         await self.stop()
 
     def _session(self) -> asyncio.BaseProtocol:
-        if self._meets(Fault.REFUSE_CONNECTION):
+        if self._meets(MailboxFault.REFUSE_CONNECTION):
             return _Refusal()
         return _TrackedSMTP(_Handler(self), self._open)
 
-    def _meets(self, *faults: Fault) -> Fault | None:
+    def _meets(self, *faults: MailboxFault) -> MailboxFault | None:
         if self._faults and self._faults[0] in faults:
             self.met.append(self._faults[0])
             return self._faults.popleft()
@@ -154,7 +154,7 @@ class _Handler:
     async def handle_RCPT(
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
     ) -> str:
-        if address in self._mailbox.rejected_recipients or self._mailbox._meets(Fault.REJECT_RECIPIENT):
+        if address in self._mailbox.rejected_recipients or self._mailbox._meets(MailboxFault.REJECT_RECIPIENT):
             return "550 5.1.1 no such mailbox"
         answer = self._mailbox.rcpt_answers.get(address, self._mailbox.rcpt_answer_to_all)
         if answer is not None:
@@ -163,12 +163,12 @@ class _Handler:
         return "250 2.1.5 ok"
 
     async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> str:
-        match self._mailbox._meets(Fault.TRY_LATER, Fault.HANG, Fault.DIE_AFTER_DATA):
-            case Fault.TRY_LATER:
+        match self._mailbox._meets(MailboxFault.TRY_LATER, MailboxFault.HANG, MailboxFault.DIE_AFTER_DATA):
+            case MailboxFault.TRY_LATER:
                 return "451 4.3.0 try again later"
-            case Fault.HANG:
+            case MailboxFault.HANG:
                 await asyncio.Event().wait()  # ends when the connection does: aiosmtpd cancels it
-            case Fault.DIE_AFTER_DATA:
+            case MailboxFault.DIE_AFTER_DATA:
                 await self._mailbox._keep(envelope)
                 if isinstance(server.transport, asyncio.Transport):
                     server.transport.abort()

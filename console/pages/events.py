@@ -21,7 +21,7 @@ from eventlog.lookup import RecordLookup
 from schemas.errors import LogUnavailable
 from sinks.postgres import queries
 from sinks.postgres.lists import Found, events, row, stories
-from sinks.postgres.lists.events import EventFilter, Place
+from sinks.postgres.lists.events import EventFilter, ListPosition
 from sinks.postgres.outboxes import BY_TABLE
 
 OPENS_ON = timedelta(hours=24)
@@ -42,7 +42,7 @@ async def listing(context: Context) -> Answer:
         livemode=livemode,
         since=since,
         until=params.time(query, "until"),
-        before=Place(*found_place) if found_place else None,
+        before=ListPosition(*found_place) if found_place else None,
     )
     found = await panels({"page": context.console.reads.ask(lambda connection: events.listed(connection, wanted))})
     listed = found["page"]

@@ -14,7 +14,7 @@ from console.oidc_errors import ProviderUnavailable, SignInRefused, TooManySignI
 from console.pages.session import begun, own_path, record, sign_in_form
 from console.reads import FAILURES
 from console.web import Answer, Console, Context, Redirect, get
-from sinks.postgres.audit_log import Outcome
+from sinks.postgres.audit_log import ActionOutcome
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +62,7 @@ async def callback(context: Context) -> Answer:
     except SignInRefused as error:
         log.warning("console.sign_in_refused", action="console.sign_in_refused", peer=context.peer, reason=str(error))
         if error.who is not None:
-            await record(context, Person(error.who, context.person.role), "sign-in", Outcome.REFUSED)
+            await record(context, Person(error.who, context.person.role), "sign-in", ActionOutcome.REFUSED)
         response = sign_in_form(context, str(error), 403)
     except TooManySignIns:
         return sign_in_form(context, _BUSY, 429)

@@ -21,7 +21,7 @@ from console.reads import panels
 from console.reveals import page_of
 from console.web import Answer, Console, Context, Page, Redirect, get, post
 from sinks.email.message import Composer, QueuedMail, RecipientUnknown, UnsendableMail
-from sinks.email.outbox import Outbox as MailOutbox
+from sinks.email.outbox import MailOutbox
 from sinks.email.samples import SAMPLES
 from sinks.exports.orders import ExportOrders
 from sinks.feed.notifications import Notifications

@@ -11,7 +11,7 @@ import aiohttp
 
 from console import formats
 from console.access import Action
-from console.reads import Failed, panels
+from console.reads import PanelFailure, panels
 from console.web import Answer, Console, Context, Page, get
 from sinks.postgres.lists import Found, events, overview
 
@@ -35,7 +35,7 @@ def facts_of(found: Mapping[str, Any]) -> list[dict[str, str]]:
 
     def known(name: str) -> Any:
         value = found.get(name)
-        if isinstance(value, Failed):
+        if isinstance(value, PanelFailure):
             add(0, BAD, f"{name.replace('_', ' ')}: {value.error}", "/")
             return None
         return value
@@ -162,7 +162,7 @@ async def page(context: Context) -> Answer:
     rate = found["rate"]
     data = {
         "facts": facts,
-        "minutes": by_minute(rate, now) if not isinstance(rate, Failed) else rate,
+        "minutes": by_minute(rate, now) if not isinstance(rate, PanelFailure) else rate,
         **{name: found.get(name) for name in (
             "latency", "letters", "waiting", "outboxes", "lag", "processes", "runs", "compared", "money", "blocked"
         )},

@@ -15,7 +15,7 @@ from console.reads import FAILURES
 from console.reveals import page_of
 from console.tries import TooManyTries
 from console.web import Answer, Context, Redirect, get, post
-from sinks.postgres.audit_log import AuditEntry, Outcome
+from sinks.postgres.audit_log import ActionOutcome, AuditEntry
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +53,7 @@ async def sign_in(context: Context) -> Answer:
         return render.bare(context.console, "away.j2", status=503, reason=str(error))
     if session is None:
         if context.console.sign_in.is_user(name):  # a name that is no user's may be anything, in any number
-            await record(context, Person(name, context.person.role), "sign-in", Outcome.REFUSED)
+            await record(context, Person(name, context.person.role), "sign-in", ActionOutcome.REFUSED)
         else:
             log.warning("console.unknown_name", action="console.unknown_name", peer=context.peer)
         return sign_in_form(context, _WRONG, 403)
@@ -75,7 +75,7 @@ async def reveal(context: Context) -> Answer:
     """Shows the personal data of one page to this person for fifteen minutes, and records that."""
     path = own_path(str((await context.form()).get("page", "/")))
     page = page_of(path)
-    await record(context, context.person, "reveal", Outcome.DONE, target=page)
+    await record(context, context.person, "reveal", ActionOutcome.DONE, target=page)
     context.console.reveals.open(context.person.who, page)
     return Redirect(path)
 
@@ -104,7 +104,7 @@ async def begun(context: Context, session: str, to: str) -> web.Response:
     person = await console.sign_in.find(session)
     if person is None:
         raise NotFound("the session ended at once")
-    await record(context, person, "sign-in", Outcome.DONE)
+    await record(context, person, "sign-in", ActionOutcome.DONE)
     response = web.Response(status=303, headers={"Location": to})
     response.set_cookie(
         console.cookie,
@@ -133,7 +133,7 @@ def sign_in_form(context: Context, problem: str | None, status: int) -> web.Resp
     )
 
 
-async def record(context: Context, person: Person, action: str, outcome: Outcome, *, target: str = "") -> None:
+async def record(context: Context, person: Person, action: str, outcome: ActionOutcome, *, target: str = "") -> None:
     """Writes a row of the audit log. Raises StoreUnavailable, and Refused for a name that is too long."""
     if len(person.who) > MOST_CHARACTERS:
         raise Refused("the name is too long")

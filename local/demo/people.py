@@ -32,7 +32,7 @@ class TimeLeap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class DemoStep:
     """One delivery. `outcome` is the expected outcome in the ledger, None if the ledger must not have the event.
 
     `mails` are the templates that the event queues. `fires` are timers that it sets and that are due at once.
@@ -57,7 +57,7 @@ class Step:
 
 
 @dataclass(slots=True)
-class Person:
+class DemoPerson:
     """A customer with new ids, so that the story can run again on the same database."""
 
     name: str
@@ -80,7 +80,7 @@ class Person:
     def subscription_id(self) -> str:
         return f"sub_{self.short}{self.run}"
 
-    def created(self, at: int) -> Step:
+    def created(self, at: int) -> DemoStep:
         return self.step("signs up", "customer.created", self.customer(at), at)
 
     def customer(self, at: int) -> Json:
@@ -101,9 +101,11 @@ class Person:
             **more,
         )
 
-    def step(self, what: str, type_: str, obj: Json, at: int, *, previous: Json | None = None, **expected: Any) -> Step:
+    def step(
+        self, what: str, type_: str, obj: Json, at: int, *, previous: Json | None = None, **expected: Any
+    ) -> DemoStep:
         event = self.make.event(type_, obj, at, previous=previous)
-        return Step(who=self.short, what=what, event=event, customer_id=self.customer_id, **expected)
+        return DemoStep(who=self.short, what=what, event=event, customer_id=self.customer_id, **expected)
 
     def due(self, kind: str, what: str, at: int, *mails: str) -> Due:
         return Due(who=self.short, customer_id=self.customer_id, kind=kind, what=what, at=at, mails=mails)

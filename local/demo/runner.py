@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from eventlog.lag import lag_of
 from local.demo import queries as demo_queries
-from local.demo.people import Due, Step, TimeLeap
+from local.demo.people import DemoStep, Due, TimeLeap
 from local.demo.story import OVERTAKEN, TOO_LATE
 from local.stack.mailbox import read_mailbox
 from local.stripe.post import post
@@ -57,7 +57,7 @@ class DemoReport:
     surprises: list[str]
 
 
-async def run_story(system: System, steps: list[Step | TimeLeap], say: Callable[[str], None]) -> DemoReport:
+async def run_story(system: System, steps: list[DemoStep | TimeLeap], say: Callable[[str], None]) -> DemoReport:
     """Send the steps in order. Each waits for the verdict of the step before it, so that its own changes are visible.
 
     Raises TooLate.
@@ -79,7 +79,7 @@ async def run_story(system: System, steps: list[Step | TimeLeap], say: Callable[
         ]
         surprises = [f"{result.who}, {result.what}: {what}" for result in results for what in result.surprises]
         surprises += await _mail_surprises(system, results, connection)
-    repeated = sum(isinstance(step, Step) and step.is_again for step in steps)
+    repeated = sum(isinstance(step, DemoStep) and step.is_again for step in steps)
     if known != repeated:
         surprises.append(f"{repeated} duplicates were sent, the worker recognized {known:.0f}")
     return DemoReport(results, letters, _figures(results, int(known)), surprises)
@@ -96,13 +96,13 @@ class _StoryRunner:
     fired: set[str] = field(default_factory=set)
     """Event ids of the timers that are reported already."""
 
-    async def run(self, step: Step | TimeLeap) -> None:
+    async def run(self, step: DemoStep | TimeLeap) -> None:
         if isinstance(step, TimeLeap):
             await self._wait(step)
         else:
             await self._send(step)
 
-    async def _send(self, step: Step) -> None:
+    async def _send(self, step: DemoStep) -> None:
         self.customers[step.customer_id] = step.who
         before = await _facts(self.connection, step.customer_id)
         secret = SecretStr("whsec_of_an_attacker")

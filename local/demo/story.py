@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from local.demo.people import Due, Person, Step, TimeLeap
+from local.demo.people import DemoPerson, DemoStep, Due, TimeLeap
 from local.stripe import payments as pay
 from local.stripe.builder import DAY_S, MONTH_S, ApiShape, Json, Price, StripeEvents
 
@@ -30,17 +30,17 @@ OVERTAKEN = frozenset(
 
 
 @dataclass(slots=True)
-class Story:
+class DemoStory:
     """The steps of today and of later days (by day), and the timers that fire in between."""
 
     now: int
-    steps: list[Step] = field(default_factory=list)
-    later: dict[int, list[Step]] = field(default_factory=lambda: {3: [], 15: [], 32: []})
+    steps: list[DemoStep] = field(default_factory=list)
+    later: dict[int, list[DemoStep]] = field(default_factory=lambda: {3: [], 15: [], 32: []})
     timers: list[Due] = field(default_factory=list)
 
-    def all_steps(self) -> list[Step | TimeLeap]:
+    def all_steps(self) -> list[DemoStep | TimeLeap]:
         """Return all steps in order, with a time leap before those of each later day."""
-        found: list[Step | TimeLeap] = [*self.steps]
+        found: list[DemoStep | TimeLeap] = [*self.steps]
         before = self.now
         for days, steps in self.later.items():
             until = self.now + days * DAY_S
@@ -50,9 +50,9 @@ class Story:
         return found
 
 
-def story(now: int) -> list[Step | TimeLeap]:
+def story(now: int) -> list[DemoStep | TimeLeap]:
     """Return the story. `now` is in seconds since the epoch; events range from a month before it to a month after."""
-    story = Story(now)
+    story = DemoStory(now)
     story.steps += [*_ada(now), *_ben(now)]
     for add_to in (_cleo, _dana, _emil, _finn):
         add_to(story, now)
@@ -60,9 +60,9 @@ def story(now: int) -> list[Step | TimeLeap]:
     return story.all_steps()
 
 
-def _ada(now: int) -> Sequence[Step]:
+def _ada(now: int) -> Sequence[DemoStep]:
     """A trial that becomes a paid subscription and is upgraded."""
-    ada = Person("Ada Lovelace", StripeEvents())
+    ada = DemoPerson("Ada Lovelace", StripeEvents())
     start, trial_end = now - 16 * DAY_S, now - 2 * DAY_S
     trial: Json = {"status": "trialing", "trial_start": start, "trial_end": trial_end, "end": trial_end}
     paid = ada.invoice(1, STARTER, trial_end, status="paid")
@@ -116,9 +116,9 @@ def _ada(now: int) -> Sequence[Step]:
     ]
 
 
-def _ben(now: int) -> Sequence[Step]:
+def _ben(now: int) -> Sequence[DemoStep]:
     """A payment that is declined twice and then succeeds. These events have the older API shape."""
-    ben = Person("Ben Franklin", StripeEvents(ApiShape.OLD))
+    ben = DemoPerson("Ben Franklin", StripeEvents(ApiShape.OLD))
     start = now - MONTH_S - DAY_S
     due = start + MONTH_S
     past_due = ben.subscription(PRO, due, created=start, status="past_due")
@@ -179,9 +179,9 @@ def _ben(now: int) -> Sequence[Step]:
     ]
 
 
-def _cleo(story: Story, now: int) -> None:
+def _cleo(story: DemoStory, now: int) -> None:
     """A customer who cancels and is erased later."""
-    cleo = Person("Cleo Patra", StripeEvents())
+    cleo = DemoPerson("Cleo Patra", StripeEvents())
     start = now - 20 * DAY_S
     gone = cleo.subscription(STARTER, start, status="canceled", canceled_at=now - 60, ended_at=now - 60)
     story.timers += [
@@ -214,16 +214,16 @@ def _cleo(story: Story, now: int) -> None:
     ]
 
 
-def _dana(story: Story, now: int) -> None:
+def _dana(story: DemoStory, now: int) -> None:
     """A card that is always declined: every dunning step, then an uncollectible invoice."""
-    dana = Person("Dana Debtor", StripeEvents())
+    dana = DemoPerson("Dana Debtor", StripeEvents())
     start = now - MONTH_S
 
-    def declined(attempt: int, at: int, what: str, mail: str, retry: int | None) -> Step:
+    def declined(attempt: int, at: int, what: str, mail: str, retry: int | None) -> DemoStep:
         invoice = dana.invoice(1, PRO, now - 90, attempts=attempt, next_attempt=retry)
         return dana.step(what, "invoice.payment_failed", invoice, at, mails=(mail,))
 
-    def reported(status: str, at: int, what: str, before: str) -> Step:
+    def reported(status: str, at: int, what: str, before: str) -> DemoStep:
         object_ = dana.subscription(PRO, now - 90, created=start, status=status)
         return dana.step(what, "customer.subscription.updated", object_, at, previous={"status": before})
 
@@ -248,9 +248,9 @@ def _dana(story: Story, now: int) -> None:
     ]
 
 
-def _emil(story: Story, now: int) -> None:
+def _emil(story: DemoStory, now: int) -> None:
     """A card that expires, with two reminders before."""
-    emil = Person("Emil Expiring", StripeEvents())
+    emil = DemoPerson("Emil Expiring", StripeEvents())
     year, month = _first_month_after(now + 8 * DAY_S)
     expiry = int(datetime(year, month, 1, tzinfo=UTC).timestamp())
     good_until = (year, month - 1) if month > 1 else (year - 1, 12)
@@ -269,9 +269,9 @@ def _emil(story: Story, now: int) -> None:
     ]
 
 
-def _finn(story: Story, now: int) -> None:
+def _finn(story: DemoStory, now: int) -> None:
     """A payment that is disputed and on hold until the dispute is won."""
-    finn = Person("Finn Fraud", StripeEvents(ApiShape.OLD))
+    finn = DemoPerson("Finn Fraud", StripeEvents(ApiShape.OLD))
     paid = finn.invoice(1, STARTER, now - DAY_S, status="paid")
     due_by = now + 4 * DAY_S
 
@@ -305,12 +305,12 @@ def _first_month_after(moment: int) -> tuple[int, int]:
     return (at.year + 1, 1) if at.month == 12 else (at.year, at.month + 1)
 
 
-def _trouble(now: int) -> Sequence[Step]:
+def _trouble(now: int) -> Sequence[DemoStep]:
     """Deliveries that the gateway must refuse, a dead event, and a type without a rule."""
-    eve = Person("Eve Dropper", StripeEvents())
+    eve = DemoPerson("Eve Dropper", StripeEvents())
     broken = eve.subscription(STARTER, now - 30, status="on_fire")
     return [
-        Step(
+        DemoStep(
             who="Eve",
             customer_id=eve.customer_id,
             what="a forged signature",
@@ -319,7 +319,7 @@ def _trouble(now: int) -> Sequence[Step]:
             answer=400,
             is_forged=True,
         ),
-        Step(
+        DemoStep(
             who="Eve",
             customer_id=eve.customer_id,
             what="a live event in a test-mode system",

@@ -11,13 +11,13 @@ from typing import Any
 import orjson
 from pydantic import SecretStr
 
-from local.demo.people import Step, TimeLeap
+from local.demo.people import DemoStep, TimeLeap
 from local.stripe.builder import Json
 from local.stripe.simulator.books import StripeEvent
 from local.stripe.simulator.server import StripeServer
 from local.stripe.simulator.stripe import SimulatedStripe
 from recovery.audit.audit import AuditAsked, AuditReport
-from recovery.audit.differences import Cause, Difference, Kind
+from recovery.audit.differences import AuditDifference, Cause, Kind
 from recovery.audit.wiring import auditor
 from schemas.settings import Config, Settings
 
@@ -26,14 +26,14 @@ _KINDS = ("customer", "invoice", "subscription")
 
 
 async def audit_story(
-    env: Mapping[str, str], config: Config, kept: Path, steps: Sequence[Step | TimeLeap]
+    env: Mapping[str, str], config: Config, kept: Path, steps: Sequence[DemoStep | TimeLeap]
 ) -> tuple[AuditReport, list[str]]:
     """Audit a system, of which `env` has the settings, against the story's Stripe.
 
     Returns the report, and what is not as the story has it. The events of earlier runs on the same database are kept in
     the file `kept`, and are part of that Stripe. Raises StoreUnavailable, LogUnavailable, ApiTrouble.
     """
-    sent = [step for step in steps if isinstance(step, Step) and step.answer == 200 and not step.is_again]
+    sent = [step for step in steps if isinstance(step, DemoStep) and step.answer == 200 and not step.is_again]
     dead = {step.event["id"] for step in sent if step.outcome == "dead"}
     events = _with_earlier(kept, [step.event for step in sent], dead)
     async with _stripe(events) as server:
@@ -59,7 +59,7 @@ def _surprises(report: AuditReport, own: set[str], dead: set[str]) -> list[str]:
     if report.trouble:
         return [f"the audit stopped: {report.trouble}"]
     found = [one for one in report.differences if one.id in own]
-    expected = [Difference(Kind.EVENT, id_, {}, Cause.DEAD) for id_ in sorted(dead)]
+    expected = [AuditDifference(Kind.EVENT, id_, {}, Cause.DEAD) for id_ in sorted(dead)]
     names = [{f"{one.kind} {one.id}: {one.cause}" for one in some} for some in (found, expected)]
     return [f"the audit found {name}" for name in sorted(names[0] - names[1])] + [
         f"the audit did not find {name}" for name in sorted(names[1] - names[0])

@@ -11,7 +11,7 @@ from pathlib import Path
 from local.stack.kafka_jars import fetch_jars
 from local.stack.kafka_node import Node
 from local.stack.kafka_security import SecureListeners
-from local.stack.process import Process
+from local.stack.process import ChildProcess
 from schemas.errors import BillingError
 
 BROKERS = (1, 3)
@@ -49,7 +49,7 @@ class EmbeddedKafka:
         self.state_dir = state_dir.absolute()
         self._say = say
         self.nodes = _nodes(self.state_dir, brokers, port, secure)
-        self.processes: list[Process] = []
+        self.processes: list[ChildProcess] = []
         """The processes of the brokers in order; empty before the start."""
 
     @property
@@ -65,7 +65,7 @@ class EmbeddedKafka:
         for node, process in zip(self.nodes, self.spawn(), strict=True):
             process.wait_until(node.answers, timeout=_START_TIMEOUT)
 
-    def spawn(self) -> list[Process]:
+    def spawn(self) -> list[ChildProcess]:
         """Start without waiting. Call `start` afterwards to wait."""
         if not self.processes:
             self.processes = self._prepare()
@@ -83,7 +83,7 @@ class EmbeddedKafka:
         for process in self.processes:
             process.kill()
 
-    def _prepare(self) -> list[Process]:
+    def _prepare(self) -> list[ChildProcess]:
         self._check_brokers()
         class_path = ":".join(map(str, fetch_jars(self._say)))
         cluster_id = self._cluster_id()

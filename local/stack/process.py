@@ -31,7 +31,7 @@ class ServerNotReady(BillingError):
     """A server exited or was not ready in time; the message ends with the last lines of its log."""
 
 
-class Process:
+class ChildProcess:
     """A child in its own session, with `STATE_DIR/logs/NAME.log` and `STATE_DIR/run/NAME.pid`.
 
     `wanted` is true after `spawn` and false after `stop`. A child that is wanted and not alive has died.

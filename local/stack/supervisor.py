@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from local.stack.process import Process, ServerNotReady
+from local.stack.process import ChildProcess, ServerNotReady
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 15.0
@@ -44,7 +44,7 @@ class Child:
 
 @dataclass
 class _Watch:
-    process: Process
+    process: ChildProcess
     is_ours: bool
     """Whether the supervisor started it and stops it."""
     pause: float = FIRST_PAUSE
@@ -64,20 +64,20 @@ class Supervisor:
         self._thread: threading.Thread | None = None
 
     @property
-    def processes(self) -> dict[str, Process]:
+    def processes(self) -> dict[str, ChildProcess]:
         """The watched processes by name, in the order of their start."""
         return {name: watch.process for name, watch in self._watches.items()}
 
-    def run(self, child: Child) -> Process:
+    def run(self, child: Child) -> ChildProcess:
         """Start and watch a child without waiting until it is ready. Raises ServerNotReady if its port is in use."""
-        process = Process(
+        process = ChildProcess(
             child.name, child.argv, state_dir=self._state_dir, env=child.env, cwd=child.cwd, port=child.port
         )
         self._add(_Watch(process, is_ours=True, born=time.monotonic()))
         process.spawn()
         return process
 
-    def watch(self, process: Process) -> None:
+    def watch(self, process: ChildProcess) -> None:
         """Restart this process whenever it is wanted and dead. The caller stops it, after `stop` of the supervisor."""
         self._add(_Watch(process, is_ours=False, born=time.monotonic()))
 

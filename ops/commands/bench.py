@@ -40,17 +40,17 @@ def bench(
     part does not exist or a package is missing.
     """
     try:
-        from bench.place import Place
+        from bench.place import BenchServers
         from bench.posting import NotAccepted
         from bench.processes import RunFailed
-        from bench.run import BY_DEFAULT, Part, Size, measure
+        from bench.run import BY_DEFAULT, BenchPart, Size, measure
         from local.waiting import TooLate
     except ModuleNotFoundError as error:
         refuse("bench", f"needs 'billing-stream[local]': {error}")
     try:
-        chosen = [Part(part) for part in parts or BY_DEFAULT]
+        chosen = [BenchPart(part) for part in parts or BY_DEFAULT]
     except ValueError as error:
-        refuse("bench", f"{error}; valid parts are {', '.join(Part)}")
+        refuse("bench", f"{error}; valid parts are {', '.join(BenchPart)}")
     size = Size().shrunk(shrink)
     if ledger is not None:
         size = replace(size, ledger=ledger)
@@ -59,7 +59,7 @@ def bench(
     def report(line: str) -> None:
         note(f"{time.monotonic() - begun:7.1f} s  {line}")
 
-    with exits("bench", no=(RunFailed, NotAccepted, TooLate)), Place() as place:
+    with exits("bench", no=(RunFailed, NotAccepted, TooLate)), BenchServers() as place:
         figures = uvloop.run(measure(place, chosen, rounds, size, report))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(figures.document(), indent=2) + "\n")

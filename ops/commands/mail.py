@@ -17,7 +17,7 @@ from ops.commands.terminal import Column, exits, fail, note, refuse, run_or_exit
 from schemas.settings import Mail, load_config
 from sinks.email.addresses import UnusableAddress
 from sinks.email.message import UnsendableMail
-from sinks.email.outbox import Outbox
+from sinks.email.outbox import MailOutbox
 from sinks.email.preview import sample_config, serve_previews, write_previews
 from sinks.email.template_check import UnusableTemplates, check_templates
 from sinks.outbox.claims import Depth
@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 
 MAILS = OutboxCommand(
-    claims=Outbox,
+    claims=MailOutbox,
     noun="mail",
     columns=(
         Column("key"),
@@ -76,7 +76,7 @@ def ls(
     """
     wanted = None if every or status is None else status.value
 
-    async def ask(outbox: Outbox) -> tuple[Sequence[dict[str, Any]], int, Depth, Sequence[PresentOutage]]:
+    async def ask(outbox: MailOutbox) -> tuple[Sequence[dict[str, Any]], int, Depth, Sequence[PresentOutage]]:
         found, total = await outbox.listed(status=wanted, kind=template, customer_id=customer, limit=limit)
         return found, total, await outbox.depth(), await outbox.outages()
 

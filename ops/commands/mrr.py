@@ -37,7 +37,7 @@ class By(StrEnum):
     DAY = "day"
 
 
-class Listed(StrEnum):
+class MrrPart(StrEnum):
     """What can be printed alone: a table of figures, or the list behind a figure."""
 
     MRR = "mrr"
@@ -65,7 +65,7 @@ def mrr(
         typer.Option("--since", formats=["%Y-%m-%d"], help="First day (UTC) that counts; with --by month its month."),
     ] = None,
     only: Annotated[
-        Listed | None, typer.Option("--only", help="One table of figures, or the list of customers behind one.")
+        MrrPart | None, typer.Option("--only", help="One table of figures, or the list of customers behind one.")
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="With --only: print CSV.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -77,17 +77,17 @@ def mrr(
     Amounts are in minor units, times in UTC. Exits 2 if a setting is missing, 3 if the database does not answer.
     """
     if as_csv and only is None:
-        refuse("mrr", f"--csv needs --only: {', '.join(Listed)}")
+        refuse("mrr", f"--csv needs --only: {', '.join(MrrPart)}")
     _refuse_what_does_not_apply(only, by, mode, since)
     settings = database_or_exit("mrr")
     scope = Scope(account, mode.livemode if mode is not None else None, since.date() if since is not None else None)
 
     async def answer() -> dict[str, list[dict[str, Any]]]:
         async with reading(settings.database_url) as connection:
-            if only is Listed.FAILED_INVOICES:
+            if only is MrrPart.FAILED_INVOICES:
                 rows = await money.failed_invoices(connection, account=account, since=scope.since, most=MOST_LISTED + 1)
                 return {str(only): rows}
-            if only is Listed.CUSTOMERS_AT_RISK:
+            if only is MrrPart.CUSTOMERS_AT_RISK:
                 rows = await money.customers_at_risk(
                     connection, account=account, livemode=scope.livemode, since=scope.since, most=MOST_LISTED + 1
                 )
@@ -96,7 +96,7 @@ def mrr(
             return found if only is None else {str(only): found[only]}
 
     found = run_or_exit("mrr", answer)
-    if only in (Listed.FAILED_INVOICES, Listed.CUSTOMERS_AT_RISK) and len(found[only]) > MOST_LISTED:
+    if only in (MrrPart.FAILED_INVOICES, MrrPart.CUSTOMERS_AT_RISK) and len(found[only]) > MOST_LISTED:
         note(f"billing mrr: only the first {MOST_LISTED} rows: --account or --since selects")
         del found[only][MOST_LISTED:]
     if as_csv:
@@ -107,13 +107,13 @@ def mrr(
         _show(found)
 
 
-def _refuse_what_does_not_apply(only: Listed | None, by: By | None, mode: Mode | None, since: datetime | None) -> None:
+def _refuse_what_does_not_apply(only: MrrPart | None, by: By | None, mode: Mode | None, since: datetime | None) -> None:
     """Exits 2 for an option that would change nothing in what is printed."""
-    if by is not None and only not in (None, Listed.MRR):
+    if by is not None and only not in (None, MrrPart.MRR):
         refuse("mrr", f"--by does not apply to --only {only}")
-    if since is not None and only is Listed.RATES:
+    if since is not None and only is MrrPart.RATES:
         refuse("mrr", "--since does not apply to --only rates: they are today's")
-    if mode is not None and only is Listed.FAILED_INVOICES:
+    if mode is not None and only is MrrPart.FAILED_INVOICES:
         refuse("mrr", "--mode does not apply to --only failed-invoices: stored invoices are all of the system's mode")
 
 

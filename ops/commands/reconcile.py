@@ -23,7 +23,7 @@ from ops.commands.terminal import (
 )
 from ops.commands.times import moment_of, span_of
 from ops.runtime.exit_codes import ExitCode
-from recovery.reconcile.events import AnotherIsAtIt, Asked
+from recovery.reconcile.events import AnotherIsAtIt, ReconcileRequest
 from recovery.reconcile.objects import DriftReport
 from recovery.reconcile.refetch import path_of
 from recovery.reconcile.report import ReconcileReport
@@ -94,7 +94,7 @@ def reconcile(
     settings, config = settings_and_config(command)
     now = utc_now()
     try:
-        asked = Asked(
+        asked = ReconcileRequest(
             since=moment_of(since, now) if since else None,
             until=moment_of(until, now) if until else None,
             types=tuple(type_ or ()),

@@ -26,7 +26,7 @@ from ops.commands.terminal import (
 from ops.commands.times import moment_of
 from ops.runtime.exit_codes import ExitCode
 from recovery.shadow import switch
-from recovery.shadow.comparison import FIELDS, KEYS, Compared, Mapped, compare
+from recovery.shadow.comparison import FIELDS, KEYS, Mapped, ShadowComparison, compare
 from recovery.shadow.sources import SourceUnreadable, of_csv, of_table
 from recovery.shadow.switch import Held, NotInShadow
 from schemas.database_settings import DatabaseSettings
@@ -111,7 +111,7 @@ def report(
         refuse(command, f"--column: name what to compare; {mapped.key} has {', '.join(FIELDS[mapped.key])}")
     settings = database_or_exit(command)
 
-    async def work() -> tuple[Held, Compared | None]:
+    async def work() -> tuple[Held, ShadowComparison | None]:
         found = await switch.held(settings.database_url, begin_at, outboxes=listed, limit=limit)
         if not is_compared:
             return found, None
@@ -217,7 +217,7 @@ def _show_held(held: Held) -> None:
             )
 
 
-def _show_compared(compared: Compared) -> None:
+def _show_compared(compared: ShadowComparison) -> None:
     say()
     more = {"without a key": compared.without_key, "repeated keys": compared.repeated}
     counts = {
@@ -237,7 +237,7 @@ def _show_compared(compared: Compared) -> None:
     say("the states agree" if not compared.differing else f"{compared.differing} rows differ")
 
 
-def _plain(held: Held, compared: Compared | None) -> dict[str, Any]:
+def _plain(held: Held, compared: ShadowComparison | None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "is_on": held.period.is_on,
         "began_at": held.period.began_at,

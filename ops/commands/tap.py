@@ -13,7 +13,7 @@ import orjson
 import typer
 
 from eventlog.tail import FROM_NOW, FROM_START, Begin, LogTail
-from eventlog.tap import Output, Tapped, Wanted, copy
+from eventlog.tap import Output, RecordFilter, Tapped, copy
 from ops.commands.terminal import drop_output, exits, note, refuse, settings_or_exit, start_logging, write_lines
 from ops.commands.times import moment_of
 from ops.runtime.printable import to_json
@@ -62,7 +62,7 @@ def tap(
     """
     should_follow = parquet is None if follow is None else follow
     begin = _begin(since, from_start=from_start, follows=should_follow)
-    wanted = Wanted(type_ or (), customer or (), [str(name) for name in source or ()], account or ())
+    wanted = RecordFilter(type_ or (), customer or (), [str(name) for name in source or ()], account or ())
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -95,7 +95,7 @@ def tap(
         drop_output()  # the reader has closed the pipe
 
 
-class Lines:
+class JsonLines:
     """Writes JSON lines to stdout and flushes after each batch. A value that is not JSON is written under `text`."""
 
     def write(self, records: Sequence[Tapped]) -> None:
@@ -123,7 +123,7 @@ def _line(record: Tapped) -> str:
 def _output(parquet: Path | None) -> Output:
     """Return the output. Raises InvalidSettings if the file cannot be written or pyarrow is not installed."""
     if parquet is None:
-        return Lines()
+        return JsonLines()
     try:
         from ops.commands.tap_parquet import ParquetFile  # imported only with --parquet: pyarrow is optional
     except ImportError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from ops.doctor.findings import Found, Situation, failed, ok, skipped, warning
+from ops.doctor.findings import CheckResult, Situation, failed, ok, skipped, warning
 from sinks.postgres import shadow
 from sinks.postgres.failures import classified
 from sinks.postgres.imports import ImportRows
@@ -17,7 +17,7 @@ _IS_MIGRATED = "SELECT to_regclass('billing.shadow') IS NOT NULL AND to_regclass
 _BEGAN = "SELECT min(created_at) FROM billing.database_identity"
 
 
-async def check_adoption(situation: Situation) -> Sequence[Found]:
+async def check_adoption(situation: Situation) -> Sequence[CheckResult]:
     session = await connect(situation.settings.database_url, application="billing-doctor")
     try:
         with classified():
@@ -29,7 +29,7 @@ async def check_adoption(situation: Situation) -> Sequence[Found]:
         session.terminate()
 
 
-async def _shadow(session: Session) -> Found:
+async def _shadow(session: Session) -> CheckResult:
     found = await shadow.state(session)
     if found is None or not found.is_on:
         return ok("shadow mode is off")
@@ -37,7 +37,7 @@ async def _shadow(session: Session) -> Found:
     return warning(f"shadow mode is on since {found.began_at:%Y-%m-%d %H:%M} UTC: nothing leaves the system", remedy)
 
 
-async def _import(session: Session, situation: Situation, began: datetime | None) -> list[Found]:
+async def _import(session: Session, situation: Situation, began: datetime | None) -> list[CheckResult]:
     row = await ImportRows(session).find("")
     if row is not None and row.ended_at is None:
         remedy = "run `billing import` again: it continues within a day"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.endpoints import webhook_endpoints
-from ops.doctor.findings import Found, Situation, failed, ok, warning
+from ops.doctor.findings import CheckResult, Situation, failed, ok, warning
 from schemas.feed_secrets import feed_secrets
 from schemas.process_settings import start_warnings
 from schemas.settings import Mode
@@ -14,7 +14,7 @@ from sinks.email.message import Composer
 from sinks.email.template_check import UnusableTemplates, check_templates
 
 
-async def check_config(situation: Situation) -> Sequence[Found]:
+async def check_config(situation: Situation) -> Sequence[CheckResult]:
     settings, config = situation.settings, situation.config
     found = [ok(f"{settings.config_path}: {config.mode} mode, {len(config.plans)} plans")]
     if not any(plan.prices for plan in config.plans.values()):
@@ -23,7 +23,7 @@ async def check_config(situation: Situation) -> Sequence[Found]:
     return [*found, *(warning(line, "correct the environment of this process") for line in start_warnings(settings))]
 
 
-async def check_secrets(situation: Situation) -> Sequence[Found]:
+async def check_secrets(situation: Situation) -> Sequence[CheckResult]:
     settings, config = situation.settings, situation.config
     endpoints = webhook_endpoints(config)
     secrets = sum(len(endpoint.secrets) for endpoint in endpoints.values())
@@ -36,7 +36,7 @@ async def check_secrets(situation: Situation) -> Sequence[Found]:
     return found
 
 
-async def check_mails(situation: Situation) -> Sequence[Found]:
+async def check_mails(situation: Situation) -> Sequence[CheckResult]:
     mail = situation.config.mail
     try:
         composer = Composer(mail)
@@ -64,7 +64,7 @@ async def check_mails(situation: Situation) -> Sequence[Found]:
     return found
 
 
-async def check_schedules(situation: Situation) -> Sequence[Found]:
+async def check_schedules(situation: Situation) -> Sequence[CheckResult]:
     settings = situation.settings
     schedules = {
         "reconcile": (settings.reconcile_pause_s, "BILLING_RECONCILE_EVERY_S", "events that never arrive stay unknown"),

@@ -42,7 +42,7 @@ class Situation:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CheckResult:
     """What a check returns, before it has the check's name."""
 
     status: Status
@@ -50,20 +50,20 @@ class Found:
     remedy: str = ""
 
 
-def ok(text: str) -> Found:
-    return Found(Status.OK, text)
+def ok(text: str) -> CheckResult:
+    return CheckResult(Status.OK, text)
 
 
-def warning(text: str, remedy: str) -> Found:
-    return Found(Status.WARNING, text, remedy)
+def warning(text: str, remedy: str) -> CheckResult:
+    return CheckResult(Status.WARNING, text, remedy)
 
 
-def failed(text: str, remedy: str) -> Found:
-    return Found(Status.FAILED, text, remedy)
+def failed(text: str, remedy: str) -> CheckResult:
+    return CheckResult(Status.FAILED, text, remedy)
 
 
-def skipped(text: str, remedy: str = "") -> Found:
-    return Found(Status.SKIPPED, text, remedy)
+def skipped(text: str, remedy: str = "") -> CheckResult:
+    return CheckResult(Status.SKIPPED, text, remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Check:
     """One check. `remedy` is shown if it does not answer in time or ends with an error that it did not expect."""
 
     name: str
-    run: Callable[[Situation], Awaitable[Sequence[Found]]]
+    run: Callable[[Situation], Awaitable[Sequence[CheckResult]]]
     remedy: str
 
 

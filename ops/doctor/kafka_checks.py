@@ -11,19 +11,19 @@ from confluent_kafka.admin._acl import AclOperation
 
 from eventlog import client
 from eventlog.groups import Groups
-from eventlog.topics import Compared, changelog_of, compare_settings, wanted_topics
-from ops.doctor.findings import Found, Situation, failed, ok, warning
+from eventlog.topics import TopicComparison, changelog_of, compare_settings, wanted_topics
+from ops.doctor.findings import CheckResult, Situation, failed, ok, warning
 from schemas.settings import Config, Settings
 
 _ANSWER_S = 8.0
 _NEEDED = {AclOperation.DESCRIBE: "Describe", AclOperation.READ: "Read", AclOperation.WRITE: "Write"}
 
 
-async def check_kafka(situation: Situation) -> Sequence[Found]:
+async def check_kafka(situation: Situation) -> Sequence[CheckResult]:
     return await asyncio.to_thread(_check, situation.settings, situation.config)
 
 
-def _check(settings: Settings, config: Config) -> list[Found]:
+def _check(settings: Settings, config: Config) -> list[CheckResult]:
     admin = client.admin(settings.kafka)
     cluster = client.cluster_metadata(admin, settings.kafka, within_s=_ANSWER_S)
     brokers = len(cluster.brokers)
@@ -47,7 +47,7 @@ def _check(settings: Settings, config: Config) -> list[Found]:
     return [*found, *_rights(admin, settings, existing)]
 
 
-def settings_findings(compared: Compared) -> list[Found]:
+def settings_findings(compared: TopicComparison) -> list[CheckResult]:
     """Returns a finding for each topic setting that does not fit, and one for topics whose settings are not known."""
     remedy = "change it with Kafka's tools: docs/runbook.md, A topic was changed"
     found = [failed(line, remedy) for line in compared.differences]
@@ -57,7 +57,7 @@ def settings_findings(compared: Compared) -> list[Found]:
     return found or [ok("the settings of the topics fit")]
 
 
-def _rights(admin: AdminClient, settings: Settings, topics: Sequence[str]) -> list[Found]:
+def _rights(admin: AdminClient, settings: Settings, topics: Sequence[str]) -> list[CheckResult]:
     """The operations that the brokers allow this user, without trying any of them."""
     if not topics:
         return []

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ops.doctor.findings import Found, Situation, failed, ok, warning
+from ops.doctor.findings import CheckResult, Situation, failed, ok, warning
 from schemas.database_url import DatabaseUrl
 from schemas.settings import Mode
 from sinks.postgres.failures import classified
@@ -37,7 +37,7 @@ _OLDEST_MAJOR = 14
 _MOST_SKEW_S = 30.0
 
 
-async def check_postgres(situation: Situation) -> Sequence[Found]:
+async def check_postgres(situation: Situation) -> Sequence[CheckResult]:
     url = situation.settings.database_url
     session = await connect(url, application="billing-doctor")
     try:
@@ -47,7 +47,7 @@ async def check_postgres(situation: Situation) -> Sequence[Found]:
         session.terminate()
 
 
-async def _check(session: Session, situation: Situation) -> list[Found]:
+async def _check(session: Session, situation: Situation) -> list[CheckResult]:
     url = DatabaseUrl.of(situation.settings.database_url)
     found = [_server(session, url)]
     if session.per_transaction is not None and situation.settings.database_direct_url is None:
@@ -64,7 +64,7 @@ async def _check(session: Session, situation: Situation) -> list[Found]:
     return [*found, *await _contents(session, situation.config.mode)]
 
 
-def _server(session: Session, url: DatabaseUrl) -> Found:
+def _server(session: Session, url: DatabaseUrl) -> CheckResult:
     version = session.get_server_version()
     tls = "TLS" if session.has_tls else "no TLS"
     pooler = "a pooler that shares sessions" if session.per_transaction is not None else "its own sessions"
@@ -74,7 +74,7 @@ def _server(session: Session, url: DatabaseUrl) -> Found:
     return ok(text)
 
 
-def shared_sessions_finding(*, has_key: bool) -> Found:
+def shared_sessions_finding(*, has_key: bool) -> CheckResult:
     """Says what cannot work behind a pooler that shares sessions, without a direct URL. `has_key`: of Stripe."""
     remedy = "set BILLING_DATABASE_DIRECT_URL to an address without a pooler: docs/operations.md, Postgres"
     if has_key:
@@ -82,7 +82,7 @@ def shared_sessions_finding(*, has_key: bool) -> Found:
     return warning("the pooler shares sessions: commands such as replay and dead can't run", remedy)
 
 
-def rights_finding(tables: Iterable[Mapping[str, Any]], prefix: str) -> Found:
+def rights_finding(tables: Iterable[Mapping[str, Any]], prefix: str) -> CheckResult:
     """Compares this user's rights (rows of HELD) with those of the role for commands (sinks/postgres/roles.py)."""
     lacking = [
         f"{table['name']} ({', '.join(missing)})"
@@ -98,7 +98,7 @@ def rights_finding(tables: Iterable[Mapping[str, Any]], prefix: str) -> Found:
     )
 
 
-def _revision(found: str | None) -> Found:
+def _revision(found: str | None) -> CheckResult:
     newest = newest_revision()
     if found == newest:
         return ok(f"its tables are at revision {newest}")
@@ -108,7 +108,7 @@ def _revision(found: str | None) -> Found:
     return warning(f"its tables are at revision {found}, newer than this version's {newest}", remedy)
 
 
-async def _contents(session: Session, mode: Mode) -> list[Found]:
+async def _contents(session: Session, mode: Mode) -> list[CheckResult]:
     """What the tables say. Called only with a schema of which at least these tables exist."""
     found = []
     recorded = await session.fetchval(_MODE)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ops.doctor.findings import Found, Situation, failed, ok, warning
+from ops.doctor.findings import CheckResult, Situation, failed, ok, warning
 from sinks.email.addresses import UnusableAddress
 from sinks.email.message import Composer
 from sinks.email.smtp import InvalidSmtpUrl, MailNotTaken, SmtpLink, helo_name, parse_smtp_url
 
 
-async def check_smtp(situation: Situation) -> Sequence[Found]:
+async def check_smtp(situation: Situation) -> Sequence[CheckResult]:
     settings = situation.settings
     try:
         server = parse_smtp_url(settings.smtp_url.get_secret_value(), allow_plaintext=settings.smtp_allow_plaintext)

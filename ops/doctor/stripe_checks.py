@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway.endpoints import DEFAULT
-from ops.doctor.findings import Found, Situation, failed, ok, skipped, warning
+from ops.doctor.findings import CheckResult, Situation, failed, ok, skipped, warning
 from schemas.plugin_registry import own_event_types
 from schemas.settings import Config
 from sinks.stripe_api.api import Refusal, Request, StripeApi
@@ -39,7 +39,7 @@ def event_types() -> list[str]:
     return sorted(type_ for type_ in RULES.keys() - own_event_types() if not type_.startswith(_OURS))
 
 
-async def check_stripe(situation: Situation) -> Sequence[Found]:
+async def check_stripe(situation: Situation) -> Sequence[CheckResult]:
     settings, config = situation.settings, situation.config
     if settings.stripe_api_key is None:
         return [skipped(NO_KEY, KEY_REMEDY)]
@@ -52,7 +52,7 @@ async def check_stripe(situation: Situation) -> Sequence[Found]:
         await api.close()
 
 
-async def _rights(api: StripeApi) -> tuple[list[Found], set[str]]:
+async def _rights(api: StripeApi) -> tuple[list[CheckResult], set[str]]:
     """Reads one object of each list. Returns the findings and the lists that may be read. Raises ApiTrouble."""
     lacking, readable, skew = [], set(), 0.0
     for path, right in READ.items():
@@ -75,7 +75,7 @@ async def _rights(api: StripeApi) -> tuple[list[Found], set[str]]:
     return found, readable
 
 
-async def _prices(api: StripeApi, config: Config, readable: set[str]) -> list[Found]:
+async def _prices(api: StripeApi, config: Config, readable: set[str]) -> list[CheckResult]:
     if "/v1/prices" not in readable:
         return [skipped("prices of the plans")]
     found = []
@@ -104,7 +104,7 @@ async def _prices(api: StripeApi, config: Config, readable: set[str]) -> list[Fo
     return found or [ok(f"all {len(plan_of)} prices of the plans are active, and every active price has a plan")]
 
 
-async def _endpoints(api: StripeApi, situation: Situation, readable: set[str]) -> list[Found]:
+async def _endpoints(api: StripeApi, situation: Situation, readable: set[str]) -> list[CheckResult]:
     if "/v1/webhook_endpoints" not in readable:
         return [skipped("webhook endpoints")]
     present = await _all(api, "/v1/webhook_endpoints", {})
@@ -122,7 +122,9 @@ def stripe_endpoints(config: Config) -> list[str]:
     return [name for name, endpoint in config.endpoints.items() if not endpoint.own_events]
 
 
-def endpoint_findings(name: str, here: Sequence[Mapping[str, Any]], public: str, needed: Iterable[str]) -> list[Found]:
+def endpoint_findings(
+    name: str, here: Sequence[Mapping[str, Any]], public: str, needed: Iterable[str]
+) -> list[CheckResult]:
     """Returns the findings on one endpoint of the config. `here` are those at Stripe with its path."""
     url = f"{public.rstrip('/')}/webhooks/stripe/{name}"
     if not here:

@@ -28,7 +28,7 @@ from sinks.email.delivery import MailSender
 from sinks.email.dispatcher import Dispatcher
 from sinks.email.message import Composer
 from sinks.email.metrics import MailMetrics
-from sinks.email.outbox import Outbox
+from sinks.email.outbox import MailOutbox
 from sinks.email.smtp import InvalidSmtpUrl, SmtpLink, SmtpServer, helo_name, parse_smtp_url
 from sinks.email.template_check import UnusableTemplates, check_templates
 from sinks.email.truth import MailTruth
@@ -44,8 +44,7 @@ from sinks.outbox.claims import new_claimer
 from sinks.outbox.loop import OutboxLoop
 from sinks.outbox.wakeup import listen
 from sinks.postgres.gauges import StoreGauges
-from sinks.postgres.outboxes import EMAILS, EXPORTS, NOTIFICATIONS, STRIPE_CALLS
-from sinks.postgres.outboxes import Outbox as DeclaredOutbox
+from sinks.postgres.outboxes import EMAILS, EXPORTS, NOTIFICATIONS, STRIPE_CALLS, Outbox
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey, parse_base, parse_key
 from sinks.stripe_calls.caller import Caller
@@ -141,7 +140,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 @asynccontextmanager
-async def _woken(settings: Settings, outbox: DeclaredOutbox, loop: L) -> AsyncIterator[L]:
+async def _woken(settings: Settings, outbox: Outbox, loop: L) -> AsyncIterator[L]:
     """Yield the loop, which Postgres wakes inside the block when rows of the outbox are queued."""
     listener = asyncio.create_task(listen(settings.database_url, outbox.channel, loop.wake))
     try:
@@ -154,7 +153,7 @@ async def _woken(settings: Settings, outbox: DeclaredOutbox, loop: L) -> AsyncIt
 async def mail_dispatcher(
     settings: Settings, config: Config, server: SmtpServer, composer: Composer, metrics: MailMetrics, claimer: str
 ) -> AsyncIterator[Dispatcher]:
-    outbox = await Outbox.connect(settings.database_url, claimer=claimer, pool_size=SENDERS + 1)
+    outbox = await MailOutbox.connect(settings.database_url, claimer=claimer, pool_size=SENDERS + 1)
     name = helo_name(settings.smtp_helo_name, composer.sender.domain)
     senders = [MailSender(composer, SmtpLink(server, helo_name=name)) for _ in range(SENDERS)]
     dispatch = Dispatcher(outbox, senders, metrics, clock=utc_now, truth=MailTruth(config.mail))

@@ -36,7 +36,7 @@ def configure_logging(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
         render = [structlog.processors.format_exc_info, _printable_values, plain]
-    lines = Lines()
+    lines = LogLines()
     atexit.register(lines.flush)
     structlog.configure(
         processors=[*([] if traces is None else [traces]), *shared, *render],
@@ -56,7 +56,7 @@ def configure_logging(
     root.setLevel(level.upper())
 
 
-class Lines(io.TextIOBase):
+class LogLines(io.TextIOBase):
     """A stream that batches log lines.
 
     Lines up to level info that are logged on an event loop are written together in the loop's next turn: with one

@@ -18,16 +18,15 @@ from typing import Any
 import structlog
 
 from recovery.audit.books import AuditBooks, DayTotal, links_of
-from recovery.audit.compare import Compared, Window, compared
-from recovery.audit.differences import PATHS, Cause, Difference, Kind, repair_of
-from recovery.audit.runs import KEPT_DAYS, AuditRuns, Findings, Run
+from recovery.audit.compare import AuditWindow, ComparedObject, compared
+from recovery.audit.differences import PATHS, AuditDifference, Cause, Kind, repair_of
+from recovery.audit.runs import KEPT_DAYS, AuditRun, AuditRuns, PageFindings
 from recovery.imports.coverage import is_covered
-from recovery.window import GRACE, KEPT, slices
-from recovery.window import Window as Slices
+from recovery.window import GRACE, KEPT, Window, slices
 from schemas.errors import BillingError, ServiceUnavailable
 from schemas.settings import Config
 from sinks.stripe_api.api import ApiTrouble, Refusal
-from sinks.stripe_api.listing import Lists, Page
+from sinks.stripe_api.listing import ListPage, Lists
 from streams.rules.catalog import rule_of
 
 log = structlog.get_logger(__name__)
@@ -77,7 +76,7 @@ class AuditReport:
     events_since: datetime | None = None
     """Stripe lists events for 30 days. Set if the window begins earlier."""
     totals: list[DayTotal] = field(default_factory=list)
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[AuditDifference] = field(default_factory=list)
     """At most as many as were asked for."""
     differing: int = 0
     trouble: str | None = None
@@ -151,12 +150,12 @@ class Auditor:
 @dataclass(frozen=True, slots=True)
 class _AuditRun:
     auditor: Auditor
-    run: Run
+    run: AuditRun
     settle_s: float
 
     @property
-    def window(self) -> Window:
-        return Window(self.run.window_from, self.run.window_until)
+    def window(self) -> AuditWindow:
+        return AuditWindow(self.run.window_from, self.run.window_until)
 
     async def work(self) -> list[DayTotal]:
         """Do the phases from where the run is. Raises ApiTrouble, StoreUnavailable, LogUnavailable."""
@@ -164,7 +163,7 @@ class _AuditRun:
         for phase in PHASES[PHASES.index(run.phase) :]:
             if phase != run.phase:
                 run.phase, run.cursor = phase, ""
-                await self.auditor.runs.advance(run, Findings())
+                await self.auditor.runs.advance(run, PageFindings())
             if phase == _EVENTS:
                 await self._events()
             elif phase == _CHECK:
@@ -181,8 +180,8 @@ class _AuditRun:
         covered = await books.covered_until(run.account)
         first = max(run.window_from, self.auditor.clock() - KEPT).replace(microsecond=0)
         start = max(datetime.fromisoformat(run.cursor), first) if run.cursor else first
-        async for part in slices(self.auditor.lists, Slices(start, run.window_until), run.account, {}):
-            findings = Findings()
+        async for part in slices(self.auditor.lists, Window(start, run.window_until), run.account, {}):
+            findings = PageFindings()
             outcomes = await books.outcomes([event.id for event in part.events])
             for event in part.events:
                 type_ = event.object.get("type")
@@ -195,7 +194,7 @@ class _AuditRun:
                     subject = item.get("id") if isinstance(item, dict) else None
                     fields = {"outcome": [type_, outcomes.get(event.id)]}
                     findings.differences.append(
-                        self._named(Difference(Kind.EVENT, event.id, fields, cause, str(subject or "")))
+                        self._named(AuditDifference(Kind.EVENT, event.id, fields, cause, str(subject or "")))
                     )
             unsent = await books.unsent(
                 run.account,
@@ -205,7 +204,7 @@ class _AuditRun:
                 livemode=self.auditor.lists.mode.livemode,
             )
             findings.differences += [
-                self._named(Difference(Kind.EVENT, id_, {"outcome": [None, type_]}, Cause.UNKNOWN_TO_STRIPE))
+                self._named(AuditDifference(Kind.EVENT, id_, {"outcome": [None, type_]}, Cause.UNKNOWN_TO_STRIPE))
                 for id_, type_ in unsent.items()
             ]
             run.cursor = part.end.isoformat()
@@ -218,7 +217,7 @@ class _AuditRun:
         run, name = self.run, _LISTED[kind]
         async with aclosing(self._pages(kind)) as pages:
             async for page in pages:
-                findings = Findings()
+                findings = PageFindings()
                 items = [item.object for item in page.items]
                 rows = await self.auditor.books.rows(kind, run.account, items)
                 for item in items:
@@ -229,10 +228,10 @@ class _AuditRun:
                 await self.auditor.runs.advance(run, findings)
         if kind is not Kind.CHARGE:
             unlisted = await self.auditor.books.unlisted(kind, run)
-            found = [Difference(kind, id_, {"listed": [False, True]}) for id_ in unlisted]
-            await self.auditor.runs.advance(run, Findings(found))
+            found = [AuditDifference(kind, id_, {"listed": [False, True]}) for id_ in unlisted]
+            await self.auditor.runs.advance(run, PageFindings(found))
 
-    async def _pages(self, kind: Kind) -> AsyncGenerator[Page]:
+    async def _pages(self, kind: Kind) -> AsyncGenerator[ListPage]:
         run = self.run
         if kind is Kind.SUBSCRIPTION:
             params: dict[str, Any] = {"status": "all"}
@@ -251,15 +250,15 @@ class _AuditRun:
             async for page in self.auditor.lists.pages(PATHS[kind], params, run.account):
                 yield page
 
-    def _note(self, findings: Findings, kind: Kind, id_: str, result: Compared) -> None:
+    def _note(self, findings: PageFindings, kind: Kind, id_: str, result: ComparedObject) -> None:
         findings.seen.append((kind, id_, result.money))
         if result.fields:
             cause = result.cause or Cause.UNEXPLAINED
-            findings.differences.append(self._named(Difference(kind, id_, result.fields, cause)))
+            findings.differences.append(self._named(AuditDifference(kind, id_, result.fields, cause)))
         else:
             findings.agreeing.append((kind, id_))
 
-    def _named(self, found: Difference) -> Difference:
+    def _named(self, found: AuditDifference) -> AuditDifference:
         return replace(found, repair=repair_of(found, self.run.account, self.run.window_from))
 
     # -- what differs is read again --------------------------------------------------------------------------------
@@ -271,7 +270,7 @@ class _AuditRun:
         waiting = await asyncio.to_thread(self.auditor.on_the_way)
         kind, _, id_ = run.cursor.partition("/")
         while found := await runs.differences(run, (kind, id_), _AT_ONCE):
-            findings = Findings()
+            findings = PageFindings()
             await self._check_events([one for one in found if one.kind is Kind.EVENT], waiting, findings)
             for one in found:
                 if one.kind in PATHS:
@@ -280,7 +279,9 @@ class _AuditRun:
             run.cursor = f"{kind}/{id_}"
             await runs.advance(run, findings)
 
-    async def _check_events(self, found: Sequence[Difference], waiting: frozenset[str], findings: Findings) -> None:
+    async def _check_events(
+        self, found: Sequence[AuditDifference], waiting: frozenset[str], findings: PageFindings
+    ) -> None:
         outcomes = await self.auditor.books.outcomes([one.id for one in found])
         for one in found:
             if one.cause is Cause.UNKNOWN_TO_STRIPE:
@@ -292,7 +293,7 @@ class _AuditRun:
                 fields = {"outcome": [one.fields["outcome"][0], outcomes.get(one.id)]}
                 findings.differences.append(self._named(replace(one, cause=cause, fields=fields)))
 
-    async def _check_object(self, found: Difference, findings: Findings) -> None:
+    async def _check_object(self, found: AuditDifference, findings: PageFindings) -> None:
         account = self.run.account
         try:
             answer = await self.auditor.lists.get(f"{PATHS[found.kind]}/{found.id}", account)
@@ -309,14 +310,16 @@ class _AuditRun:
             return
         row = (await self.auditor.books.rows(found.kind, account, [item])).get(found.id)
         result = compared(found.kind, item, row, self.window, self.auditor.config)
-        checked = Findings()
+        checked = PageFindings()
         self._note(checked, found.kind, found.id, result)
         findings.seen += checked.seen
         findings.agreeing += checked.agreeing
         for one in checked.differences:
             findings.differences.append(await self._explained(found, one, item, result))
 
-    async def _explained(self, before: Difference, now: Difference, item: Any, result: Compared) -> Difference:
+    async def _explained(
+        self, before: AuditDifference, now: AuditDifference, item: Any, result: ComparedObject
+    ) -> AuditDifference:
         """Return the difference with its cause, as far as events, ledger and Stripe show it."""
         if result.cause is not None:
             return now
@@ -339,7 +342,7 @@ class _AuditRun:
     async def _totals(self) -> list[DayTotal]:
         totals = await self.auditor.books.totals(self.run, self.window)
         kinds = await self.auditor.runs.kinds(self.run)
-        findings = Findings()
+        findings = PageFindings()
         for total in totals:
             id_ = f"{total.what} {total.day} {total.currency}"
             if total.stripe == total.ours:
@@ -347,7 +350,7 @@ class _AuditRun:
                 continue
             of = Kind.INVOICE if total.what == "paid" else Kind.REFUND
             cause = Cause.OF_OBJECTS if of in kinds else Cause.UNEXPLAINED
-            found = Difference(Kind.TOTAL, id_, {"amount": [total.stripe, total.ours]}, cause)
+            found = AuditDifference(Kind.TOTAL, id_, {"amount": [total.stripe, total.ours]}, cause)
             findings.differences.append(self._named(found))
         await self.auditor.runs.advance(self.run, findings)
         return totals
@@ -365,5 +368,5 @@ def _cause_of_event(outcome: str | None, *, is_waiting: bool) -> Cause | None:
     return None
 
 
-def _stripes(found: Difference) -> dict[str, Any]:
+def _stripes(found: AuditDifference) -> dict[str, Any]:
     return {name: both[0] for name, both in found.fields.items()}

@@ -10,9 +10,9 @@ from typing import Any
 import asyncpg
 import orjson
 
-from recovery.audit.compare import PAID_STATUSES, Window
+from recovery.audit.compare import PAID_STATUSES, AuditWindow
 from recovery.audit.differences import Kind
-from recovery.audit.runs import Run
+from recovery.audit.runs import AuditRun
 from sinks.postgres.failures import classified
 from sinks.postgres.imports import covered_until
 
@@ -120,12 +120,12 @@ class AuditBooks:
         found = {id_: next((linked[link] for link in its if link in linked), None) for id_, its in links.items()}
         return {id_: row for id_, row in found.items() if row is not None}
 
-    async def unlisted(self, kind: Kind, run: Run) -> list[str]:
+    async def unlisted(self, kind: Kind, run: AuditRun) -> list[str]:
         """Return the ids of rows that Stripe did not list: of payments and refunds only those of the window."""
         arguments = (run.run_id, run.account, run.window_from, run.window_until, PAID_STATUSES)
         return [row["id"] for row in await self._fetch(_UNLISTED[kind], *arguments)]
 
-    async def totals(self, run: Run, window: Window) -> list[DayTotal]:
+    async def totals(self, run: AuditRun, window: AuditWindow) -> list[DayTotal]:
         """Return the money that was paid for invoices and that was refunded, per currency and day."""
         found: dict[tuple[str, date, str], tuple[int, int]] = {}
         for row in await self._fetch(_STRIPE_TOTALS, run.run_id):

@@ -29,7 +29,7 @@ MISSING: Fields = {"row": ["exists", "missing"]}
 
 
 @dataclass(frozen=True, slots=True)
-class Money:
+class AuditedMoney:
     """What an object adds to a total: minor units at Stripe (`amount`) and in the table (`ours`), on a day in UTC."""
 
     day: date
@@ -39,17 +39,17 @@ class Money:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ComparedObject:
     """The result for one object. No `fields`: it agrees."""
 
     fields: Fields = field(default_factory=dict)
     cause: Cause | None = None
     """Set if the object itself shows the cause."""
-    money: Money | None = None
+    money: AuditedMoney | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class AuditWindow:
     """The audited time [start, end), in UTC."""
 
     start: datetime
@@ -59,7 +59,7 @@ class Window:
         return moment is not None and self.start <= moment < self.end
 
 
-def compared(kind: Kind, item: Json, row: Row | None, window: Window, config: Config) -> Compared:
+def compared(kind: Kind, item: Json, row: Row | None, window: AuditWindow, config: Config) -> ComparedObject:
     """Compare one object of `kind` with its row, None if there is none."""
     try:
         match kind:
@@ -74,7 +74,7 @@ def compared(kind: Kind, item: Json, row: Row | None, window: Window, config: Co
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         at = ".".join(map(str, first["loc"]))
-        return Compared({"object": [f"{at}: {first['msg']}" if at else first["msg"], None]}, Cause.UNREADABLE)
+        return ComparedObject({"object": [f"{at}: {first['msg']}" if at else first["msg"], None]}, Cause.UNREADABLE)
     raise ValueError(f"{kind} is not an object of Stripe")
 
 
@@ -96,10 +96,12 @@ def _items(items: Any) -> list[str]:
     return sorted(f"{item['price']} x {item['quantity']}" for item in items if item.get("price") is not None)
 
 
-def _subscription(subscription: StripeSubscription, row: Row | None, window: Window, config: Config) -> Compared:
+def _subscription(
+    subscription: StripeSubscription, row: Row | None, window: AuditWindow, config: Config
+) -> ComparedObject:
     if row is None:
         is_new = subscription.created is not None and subscription.created >= window.end
-        return Compared() if is_new else Compared(MISSING)
+        return ComparedObject() if is_new else ComparedObject(MISSING)
     items: list[dict[str, Any]] = [{"price": item.price, "quantity": item.quantity} for item in subscription.items]
     theirs = {
         "customer_id": subscription.customer,
@@ -121,22 +123,22 @@ def _subscription(subscription: StripeSubscription, row: Row | None, window: Win
     if not found and prices and row["plan"] is None and subscription.status not in _ENDED:
         plans = [plan for price in prices if (plan := config.plan_of_price(price)) is not None]
         named = max(plans, key=config.size_of_plan) if plans else f"no plan has {', '.join(prices)}"
-        return Compared({"plan": [named, None]}, Cause.UNKNOWN_PRICE)
-    return Compared(found, cause)
+        return ComparedObject({"plan": [named, None]}, Cause.UNKNOWN_PRICE)
+    return ComparedObject(found, cause)
 
 
-def _invoice(invoice: StripeInvoice, row: Row | None, window: Window) -> Compared:
+def _invoice(invoice: StripeInvoice, row: Row | None, window: AuditWindow) -> ComparedObject:
     is_paid = invoice.status == "paid"
     is_paid_in_window = is_paid and window.has(invoice.paid_at)
     if not window.has(invoice.created) and not is_paid_in_window:
-        return Compared()
+        return ComparedObject()
     if is_paid and invoice.paid_at is not None and invoice.paid_at >= window.end:
-        return Compared()  # of the next audit
+        return ComparedObject()  # of the next audit
     money = None
     if is_paid_in_window and invoice.paid_at is not None:
-        money = Money(invoice.paid_at.astimezone(UTC).date(), invoice.currency, invoice.paid_amount, 0)
+        money = AuditedMoney(invoice.paid_at.astimezone(UTC).date(), invoice.currency, invoice.paid_amount, 0)
     if row is None:  # an invoice needs no row before it is paid
-        return Compared(MISSING if is_paid else {}, money=money)
+        return ComparedObject(MISSING if is_paid else {}, money=money)
     if is_paid:
         theirs: dict[str, Any] = {"paid": True, "amount": invoice.paid_amount, "currency": invoice.currency}
         if invoice.paid_at is not None:
@@ -146,34 +148,34 @@ def _invoice(invoice: StripeInvoice, row: Row | None, window: Window) -> Compare
     else:
         theirs = {"paid": False, "currency": invoice.currency}
     ours = {**row, "paid": row["status"] in PAID, "closed": row["status"] in _CLOSED}
-    return Compared(_differing(theirs, ours), money=money)
+    return ComparedObject(_differing(theirs, ours), money=money)
 
 
-def _charge(charge: StripeCharge, item: Json, row: Row | None) -> Compared:
+def _charge(charge: StripeCharge, item: Json, row: Row | None) -> ComparedObject:
     """Compare a payment without invoice. Charges of invoices are compared as invoices."""
     is_paid = item.get("status") == "succeeded" and item.get("captured") is not False
     if row is None or row["invoice_id"] is not None or not is_paid:
-        return Compared()
+        return ComparedObject()
     theirs: dict[str, Any] = {"paid": True, "currency": charge.currency}
     if row["charge_id"] == charge.id and row["checkout_session_id"] is not None:
         theirs["amount"] = item.get("amount_captured", item.get("amount"))
-    return Compared(_differing(theirs, {**row, "paid": row["status"] in PAID}))
+    return ComparedObject(_differing(theirs, {**row, "paid": row["status"] in PAID}))
 
 
-def _refund(refund: StripeRefund, item: Json, row: Row | None) -> Compared:
+def _refund(refund: StripeRefund, item: Json, row: Row | None) -> ComparedObject:
     if refund.charge is None and refund.payment_intent is None:
-        return Compared()  # the return of a cash balance belongs to no payment
+        return ComparedObject()  # the return of a cash balance belongs to no payment
     is_lost = refund.status in LOST
     amount = 0 if is_lost else refund.amount
     ours = _refunded(refund, row)
     money = None
     if isinstance(item.get("created"), int):
         day = datetime.fromtimestamp(item["created"], UTC).date()
-        money = Money(day, refund.currency, amount, ours or 0)
+        money = AuditedMoney(day, refund.currency, amount, ours or 0)
     if ours is None:
-        return Compared({} if is_lost else MISSING, money=money)
+        return ComparedObject({} if is_lost else MISSING, money=money)
     theirs = {"amount": amount, "currency": refund.currency}
-    return Compared(_differing(theirs, {"amount": ours, "currency": (row or {})["currency"]}), money=money)
+    return ComparedObject(_differing(theirs, {"amount": ours, "currency": (row or {})["currency"]}), money=money)
 
 
 def _refunded(refund: StripeRefund, row: Row | None) -> int | None:

@@ -55,7 +55,7 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class AuditDifference:
     """One object, event or total that differs. `fields` is empty if there is nothing on one of the sides to show."""
 
     kind: Kind
@@ -67,7 +67,7 @@ class Difference:
     repair: str = field(default="", compare=False)
 
 
-def repair_of(found: Difference, account: str, window_from: datetime) -> str:
+def repair_of(found: AuditDifference, account: str, window_from: datetime) -> str:
     """Return the command that repairs the difference, or what an operator has to do before the next audit."""
     of_account = f" --account {shlex.quote(account)}" if account else ""
     id_ = shlex.quote(found.id)

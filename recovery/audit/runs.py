@@ -14,8 +14,8 @@ from typing import Any
 import asyncpg
 import orjson
 
-from recovery.audit.compare import Money
-from recovery.audit.differences import Cause, Difference, Kind
+from recovery.audit.compare import AuditedMoney
+from recovery.audit.differences import AuditDifference, Cause, Kind
 from sinks.postgres.failures import classified
 
 LOCK_ID = 0x6175646974  # "audit"
@@ -65,7 +65,7 @@ WHERE run_id = $1 AND kind = 'event' AND subject = ANY($2::text[]) ORDER BY obje
 
 
 @dataclass(slots=True)
-class Run:
+class AuditRun:
     """One row of `billing.audits`. Times are UTC."""
 
     run_id: int
@@ -79,13 +79,13 @@ class Run:
 
 
 @dataclass(slots=True)
-class Findings:
+class PageFindings:
     """What one page adds to a run."""
 
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[AuditDifference] = field(default_factory=list)
     agreeing: list[tuple[Kind, str]] = field(default_factory=list)
     """What differed before and does not differ any more."""
-    seen: list[tuple[Kind, str, Money | None]] = field(default_factory=list)
+    seen: list[tuple[Kind, str, AuditedMoney | None]] = field(default_factory=list)
 
 
 class AuditRuns:
@@ -99,20 +99,22 @@ class AuditRuns:
         with classified():
             return bool(await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_ID))
 
-    async def interrupted(self, account: str, scope: str, since: datetime) -> Run | None:
+    async def interrupted(self, account: str, scope: str, since: datetime) -> AuditRun | None:
         """Return the newest unfinished run of this account and scope that began at `since` or later."""
         with classified():
             found = await self._connection.fetchrow(_OPEN, account, scope, since)
         return _run(found) if found is not None else None
 
-    async def begin(self, account: str, scope: str, start: datetime, end: datetime, now: datetime, phase: str) -> Run:
+    async def begin(
+        self, account: str, scope: str, start: datetime, end: datetime, now: datetime, phase: str
+    ) -> AuditRun:
         with classified():
             found = await self._connection.fetchrow(_BEGIN, account, scope, start, end, now, phase)
         if found is None:
             raise LookupError("INSERT … RETURNING gave no row")
         return _run(found)
 
-    async def advance(self, run: Run, findings: Findings) -> None:
+    async def advance(self, run: AuditRun, findings: PageFindings) -> None:
         """Store what a page added, and the run's phase, cursor and counts."""
         with classified():
             async with self._connection.transaction():
@@ -135,12 +137,14 @@ class AuditRuns:
                 )
                 await self._connection.execute(_ADVANCE, run.run_id, run.phase, run.cursor, _json(run.counts))
 
-    async def differences(self, run: Run, after: tuple[str, str] = ("", ""), most: int = 100) -> list[Difference]:
+    async def differences(
+        self, run: AuditRun, after: tuple[str, str] = ("", ""), most: int = 100
+    ) -> list[AuditDifference]:
         """Return differences in the order of kind and id, after the given one."""
         with classified():
             found = await self._connection.fetch(_DIFFERENCES, run.run_id, *after, most)
         return [
-            Difference(
+            AuditDifference(
                 Kind(row["kind"]),
                 row["object_id"],
                 orjson.loads(row["fields"]),
@@ -151,24 +155,26 @@ class AuditRuns:
             for row in found
         ]
 
-    async def count(self, run: Run) -> int:
+    async def count(self, run: AuditRun) -> int:
         with classified():
             query = "SELECT count(*) FROM billing.audit_differences WHERE run_id = $1"
             return int(await self._connection.fetchval(query, run.run_id))
 
-    async def kinds(self, run: Run) -> set[str]:
+    async def kinds(self, run: AuditRun) -> set[str]:
         """Return the kinds of which something differs."""
         with classified():
             query = "SELECT DISTINCT kind FROM billing.audit_differences WHERE run_id = $1"
             return {row["kind"] for row in await self._connection.fetch(query, run.run_id)}
 
-    async def event_difference(self, run: Run, subjects: Sequence[str]) -> tuple[Cause, str] | None:
+    async def event_difference(self, run: AuditRun, subjects: Sequence[str]) -> tuple[Cause, str] | None:
         """Return the cause and the repair of an event about one of these objects that differs, None if none does."""
         with classified():
             found = await self._connection.fetchrow(_OF_SUBJECT, run.run_id, list(subjects))
         return (Cause(found["cause"]), found["repair"]) if found is not None else None
 
-    async def end(self, run: Run, now: datetime, totals: Sequence[Mapping[str, Any]], forget_before: datetime) -> None:
+    async def end(
+        self, run: AuditRun, now: datetime, totals: Sequence[Mapping[str, Any]], forget_before: datetime
+    ) -> None:
         """Store the result, and delete the runs before `forget_before`."""
         with classified():
             async with self._connection.transaction():
@@ -177,14 +183,14 @@ class AuditRuns:
                 for statement in _FORGET[1:]:
                     await self._connection.execute(statement.replace("$2", "$1"), forget_before)
 
-    async def fail(self, run: Run, reason: str) -> None:
+    async def fail(self, run: AuditRun, reason: str) -> None:
         """Record the reason of a failure. The run stays open and can be resumed."""
         with classified():
             await self._connection.execute(_FAILED, run.run_id, reason)
 
 
-def _run(found: asyncpg.Record) -> Run:
-    return Run(**{**dict(found), "counts": orjson.loads(found["counts"])})
+def _run(found: asyncpg.Record) -> AuditRun:
+    return AuditRun(**{**dict(found), "counts": orjson.loads(found["counts"])})
 
 
 def _json(value: object) -> str:

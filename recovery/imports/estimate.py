@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sinks.stripe_api.listing import Lists, Page
+from sinks.stripe_api.listing import ListPage, Lists
 
 _FIRST = 1_293_840_000
 """2011-01-01: there is no older object at Stripe."""
@@ -29,11 +29,11 @@ class Estimate:
     began_at: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, oldest: int, first: Page) -> Estimate:
+    def of(cls, oldest: int, first: ListPage) -> Estimate:
         newest = _created(first, 0) or int(first.as_of.timestamp())
         return cls(min(oldest, newest), newest, newest)
 
-    def add(self, page: Page) -> None:
+    def add(self, page: ListPage) -> None:
         self.reached = min(self.reached, _created(page, -1) or self.reached)
 
     @property
@@ -62,6 +62,6 @@ async def oldest(lists: Lists, path: str, params: Mapping[str, Any], account: st
     return low
 
 
-def _created(page: Page, at: int) -> int | None:
+def _created(page: ListPage, at: int) -> int | None:
     created = page.items[at].object.get("created") if page.items else None
     return created if type(created) is int else None

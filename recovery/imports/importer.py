@@ -29,7 +29,7 @@ from schemas.errors import BillingError
 from schemas.record import MAX_RECORD_BYTES
 from sinks.postgres.imports import ImportRow, ImportRows
 from sinks.stripe_api.api import ApiTrouble, Refusal
-from sinks.stripe_api.listing import Lists, Page
+from sinks.stripe_api.listing import ListPage, Lists
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class AnotherImport(BillingError):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ImportedList:
     """One list at Stripe. `is_recent`: only what was created since the import's `since`."""
 
     name: str
@@ -62,12 +62,12 @@ class Part:
 
 
 PARTS = (
-    Part(CUSTOMERS, "/v1/customers", {"expand": ["data.invoice_settings.default_payment_method"]}),
-    Part("subscriptions", "/v1/subscriptions", {"status": "all", "expand": ["data.default_payment_method"]}),
-    Part("open invoices", "/v1/invoices", {"status": "open", "expand": ["data.payments"]}),
-    Part("recent invoices", "/v1/invoices", {"expand": ["data.payments"]}, is_recent=True),
-    Part(REFUNDS, "/v1/refunds", {"expand": ["data.charge"]}, is_recent=True),
-    Part("disputes", "/v1/disputes", {}),
+    ImportedList(CUSTOMERS, "/v1/customers", {"expand": ["data.invoice_settings.default_payment_method"]}),
+    ImportedList("subscriptions", "/v1/subscriptions", {"status": "all", "expand": ["data.default_payment_method"]}),
+    ImportedList("open invoices", "/v1/invoices", {"status": "open", "expand": ["data.payments"]}),
+    ImportedList("recent invoices", "/v1/invoices", {"expand": ["data.payments"]}, is_recent=True),
+    ImportedList(REFUNDS, "/v1/refunds", {"expand": ["data.charge"]}, is_recent=True),
+    ImportedList("disputes", "/v1/disputes", {}),
 )
 """In the order in which they are read: what refers to something comes after it."""
 _NAMES = [part.name for part in PARTS]
@@ -159,7 +159,7 @@ class _Run:
     prices: Prices
     said_at: float = field(default_factory=time.monotonic)
 
-    async def read(self, part: Part, after: str | None) -> None:
+    async def read(self, part: ImportedList, after: str | None) -> None:
         """Read one part to its end, beginning after this object."""
         lists, account, since = self.importer.lists, self.importer.account, int(self.row.since.timestamp())
         params = part.params | ({"created": {"gte": since}} if part.is_recent else {})
@@ -188,7 +188,7 @@ class _Run:
             if not page.has_more:
                 return
 
-    def _say(self, part: Part, page: Page, estimate: Estimate | None) -> None:
+    def _say(self, part: ImportedList, page: ListPage, estimate: Estimate | None) -> None:
         if estimate is not None:
             estimate.add(page)
         read = self.report.read[part.name]
@@ -199,7 +199,7 @@ class _Run:
             left_s = estimate.left_s() if estimate is not None and page.has_more else None
             log.info("import.progress", action="import.progress", part=part.name, read=read, about=about, left_s=left_s)
 
-    async def _append(self, part: Part, page: Page) -> None:
+    async def _append(self, part: ImportedList, page: ListPage) -> None:
         entries: list[Entry] = []
         charges: set[str] = set()
         for item in page.items:
@@ -215,7 +215,7 @@ class _Run:
             await append(self.importer.event_log, entries)
             self.report.appended += len(entries)
 
-    async def _objects(self, part: Part, text: str) -> list[dict[str, Any]]:
+    async def _objects(self, part: ImportedList, text: str) -> list[dict[str, Any]]:
         """Return the listed object as its events have it, and the objects that came with it."""
         obj: dict[str, Any] = orjson.loads(text)
         if part.name == REFUNDS:
@@ -238,7 +238,7 @@ class _Run:
             found = await self.importer.lists.one(f"{path}/{found}", self.importer.account)
         return found if isinstance(found, dict) else None
 
-    def _entries(self, obj: dict[str, Any], page: Page) -> list[Entry]:
+    def _entries(self, obj: dict[str, Any], page: ListPage) -> list[Entry]:
         own = self.importer
         return entries_of(
             obj, page, account=own.account, livemode=own.lists.mode.livemode, now=own.clock(),

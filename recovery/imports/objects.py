@@ -21,7 +21,7 @@ from schemas.record import IMPORT_PREFIX, Source
 from schemas.refetch import TYPES, refetched_event
 from schemas.state import derived_id
 from schemas.stripe.refund import LOST
-from sinks.stripe_api.listing import Page
+from sinks.stripe_api.listing import ListPage
 
 _INVOICES = {
     "paid": ("invoice.paid", "paid_at"),
@@ -34,7 +34,7 @@ Object = Mapping[str, Any]
 
 
 def entries_of(
-    obj: Object, page: Page, *, account: str, livemode: bool, now: datetime, began_at: datetime
+    obj: Object, page: ListPage, *, account: str, livemode: bool, now: datetime, began_at: datetime
 ) -> list[Entry]:
     """Returns the records of one object: none for a draft, two for a subscription that has ended.
 
@@ -88,7 +88,7 @@ def _first_time(*times: object) -> int | None:
 def _entry(
     obj: Object,
     dated: tuple[str, int | None],
-    page: Page,
+    page: ListPage,
     account: str,
     *,
     livemode: bool,

@@ -106,7 +106,7 @@ class NotRebuilt(BillingError):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class RowDifference:
     """A row that differs. `columns` contains (live, rebuilt) per column.
 
     If only one database has the row, `columns` is empty and `only_in` is `live` or `rebuilt`.
@@ -126,7 +126,7 @@ class DatabaseDiff:
     """Number of compared rows by table."""
     different: Counter[str] = field(default_factory=Counter)
     excused: dict[str, Counter[str]] = field(default_factory=dict)
-    differences: list[Difference] = field(default_factory=list)
+    differences: list[RowDifference] = field(default_factory=list)
     """The first MOST."""
     removed: dict[int, int] = field(default_factory=dict)
     """How many offsets retention had removed before the rebuild, by partition."""
@@ -231,22 +231,27 @@ async def _compare(
         found.rows[name] += 1
         if other is None or (one is not None and one[0] < other[0]):
             assert one is not None  # noqa: S101  # for the type checker: the loop's condition
-            _note(found, excuses, table, Difference(name, one[0], {}, "live"), one[1], None)
+            _note(found, excuses, table, RowDifference(name, one[0], {}, "live"), one[1], None)
             one = await anext(ours, None)
         elif one is None or other[0] < one[0]:
-            _note(found, excuses, table, Difference(name, other[0], {}, "rebuilt"), None, other[1])
+            _note(found, excuses, table, RowDifference(name, other[0], {}, "rebuilt"), None, other[1])
             other = await anext(theirs, None)
         else:
             columns = _differing(names, one[1], other[1])
             if columns and all(_is_pruned(name, one[1]) for name in columns):
                 found.excused.setdefault(PRUNED, Counter())[name] += 1
             elif columns:
-                _note(found, excuses, table, Difference(name, one[0], columns), one[1], other[1])
+                _note(found, excuses, table, RowDifference(name, one[0], columns), one[1], other[1])
             one, other = await anext(ours, None), await anext(theirs, None)
 
 
 def _note(
-    found: DatabaseDiff, excuses: Excuses, table: Table, difference: Difference, live: Row | None, rebuilt: Row | None
+    found: DatabaseDiff,
+    excuses: Excuses,
+    table: Table,
+    difference: RowDifference,
+    live: Row | None,
+    rebuilt: Row | None,
 ) -> None:
     reason = excuses.of_row(table, live, is_live=True) if live is not None else None
     if live is None and rebuilt is not None and excuses.is_deleted(table, rebuilt):

@@ -77,7 +77,7 @@ async def run(
         await store.close()
 
 
-async def _settle(reapplier: LogReapplier, note: runs.Note) -> None:
+async def _settle(reapplier: LogReapplier, note: runs.CurrentRebuild) -> None:
     """Process the waiting events until no more of them can be settled. In production, timers trigger this."""
     is_last_look = False
     while waiting := [_record(row) for row in await note.waiting()]:

@@ -48,7 +48,7 @@ async def prepare(url: SecretStr) -> None:
                 raise NotEmpty(f"the database is not empty: table {table.name} has rows")
 
 
-class Note:
+class CurrentRebuild:
     """The row of the current rebuild."""
 
     def __init__(self, connection: asyncpg.Connection[asyncpg.Record], rebuild_id: int, topic: str) -> None:
@@ -69,12 +69,12 @@ class Note:
 @asynccontextmanager
 async def noted(
     url: SecretStr, topic: str, started: datetime, offsets: Mapping[str, tuple[int, int]]
-) -> AsyncIterator[Note]:
+) -> AsyncIterator[CurrentRebuild]:
     """Insert the row of a rebuild and yield it. `offsets`: [first, next) by partition. Raises StoreUnavailable."""
     connection = await connect(url, application="billing-rebuild")
     try:
         with classified():
             rebuild_id = await connection.fetchval(_BEGIN, topic, started, orjson.dumps(dict(offsets)).decode())
-        yield Note(connection, rebuild_id, topic)
+        yield CurrentRebuild(connection, rebuild_id, topic)
     finally:
         connection.terminate()

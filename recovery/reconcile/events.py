@@ -20,7 +20,7 @@ from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from recovery.imports.coverage import is_covered
 from recovery.reconcile.report import ReconcileReport, moment
-from recovery.reconcile.runs import Run, Runs
+from recovery.reconcile.runs import ReconcileRun, Runs
 from recovery.window import GRACE, MOST, Slice, Window, slices, window_of
 from schemas.errors import BillingError, LogUnavailable, ServiceUnavailable
 from schemas.ordering import account_of
@@ -42,7 +42,7 @@ class AnotherIsAtIt(BillingError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ReconcileRequest:
     """What to reconcile. Times are UTC; None is the default (window.py)."""
 
     since: datetime | None = None
@@ -76,7 +76,7 @@ class Reconciler:
     clock: Callable[[], datetime]
     most: int = MOST
 
-    async def run(self, asked: Asked, accounts: Sequence[str]) -> list[ReconcileReport]:
+    async def run(self, asked: ReconcileRequest, accounts: Sequence[str]) -> list[ReconcileReport]:
         """Reconcile one account after another; '' is the platform's own.
 
         Errors of Stripe or Kafka are in the account's report, and the run continues with the next account. Raises
@@ -88,7 +88,7 @@ class Reconciler:
         waiting = await asyncio.to_thread(self.on_the_way)
         return [await self._account(asked, account, waiting) for account in accounts]
 
-    async def _account(self, asked: Asked, account: str, waiting: frozenset[str]) -> ReconcileReport:
+    async def _account(self, asked: ReconcileRequest, account: str, waiting: frozenset[str]) -> ReconcileReport:
         now = self.clock()
         ended = await self.runs.newest(account, asked.scope, ended=True)
         settled_until = ended.window_until if ended is not None else None
@@ -114,7 +114,9 @@ class Reconciler:
         _log(report, is_dry=run is None)
         return report
 
-    async def _begin(self, asked: Asked, window: Window, report: ReconcileReport, now: datetime) -> Run:
+    async def _begin(
+        self, asked: ReconcileRequest, window: Window, report: ReconcileReport, now: datetime
+    ) -> ReconcileRun:
         """Return the interrupted run if it can be resumed in this window, else begin a new one."""
         left = await self.runs.newest(report.account, asked.scope, ended=False)
         ended = await self.runs.newest(report.account, asked.scope, ended=True)

@@ -33,7 +33,7 @@ from schemas.stripe.subscription import StripeSubscription
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import connect
 from sinks.stripe_api.api import ApiTrouble
-from sinks.stripe_api.listing import Listed, Lists, Page
+from sinks.stripe_api.listing import Listed, ListPage, Lists
 
 _SUBSCRIPTIONS = """
 SELECT subscription_id AS id, customer_id, status, current_period_end, cancel_at, cancel_at_period_end,
@@ -65,7 +65,7 @@ class Drift:
     missing: bool
     repairable: bool
     stripe: Listed = field(repr=False)
-    page: Page = field(repr=False)
+    page: ListPage = field(repr=False)
     """The page that listed the object, without its items."""
 
 
@@ -199,7 +199,7 @@ def _created(version: str) -> int:
     return int(version.split(":")[1]) if version else 0
 
 
-def _compared(kind: str, account: str, item: Listed, page: Page, row: Facts | None) -> Drift | None:
+def _compared(kind: str, account: str, item: Listed, page: ListPage, row: Facts | None) -> Drift | None:
     if kind == "subscription":
         subscription = StripeSubscription.model_validate(item.object)
         theirs: Facts = {

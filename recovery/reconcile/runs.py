@@ -42,7 +42,7 @@ _FAILED = "UPDATE billing.reconciliations SET last_error = $2 WHERE run_id = $1"
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ReconcileRun:
     """One row of `billing.reconciliations`. Times are UTC."""
 
     run_id: int
@@ -79,27 +79,27 @@ class Runs:
         """Return the time before which events need not have arrived: an import read what they changed."""
         return await covered_until(self._connection, account)
 
-    async def newest(self, account: str, scope: str, *, ended: bool) -> Run | None:
+    async def newest(self, account: str, scope: str, *, ended: bool) -> ReconcileRun | None:
         """Return the run with the latest cursor among the completed (`ended`) or the other runs, or None."""
         with classified():
             found = await self._connection.fetchrow(_NEWEST, account, scope, ended)
-        return Run(**dict(found)) if found is not None else None
+        return ReconcileRun(**dict(found)) if found is not None else None
 
-    async def begin(self, account: str, scope: str, now: datetime, start: datetime, end: datetime) -> Run:
+    async def begin(self, account: str, scope: str, now: datetime, start: datetime, end: datetime) -> ReconcileRun:
         with classified():
             found = await self._connection.fetchrow(_BEGIN, account, scope, now, start, end)
         if found is None:
             raise LookupError("INSERT … RETURNING gave no row")
-        return Run(**dict(found))
+        return ReconcileRun(**dict(found))
 
-    async def advance(self, run: Run, cursor: datetime, until: datetime, counts: Mapping[str, Any]) -> None:
+    async def advance(self, run: ReconcileRun, cursor: datetime, until: datetime, counts: Mapping[str, Any]) -> None:
         """Record that all events created before `cursor` have been processed."""
         await self._execute(_ADVANCE, run.run_id, cursor, until, orjson.dumps(dict(counts)).decode())
 
-    async def end(self, run: Run, now: datetime) -> None:
+    async def end(self, run: ReconcileRun, now: datetime) -> None:
         await self._execute(_END, run.run_id, now)
 
-    async def fail(self, run: Run, reason: str) -> None:
+    async def fail(self, run: ReconcileRun, reason: str) -> None:
         """Record the reason of a failure. The run stays open and can be resumed."""
         await self._execute(_FAILED, run.run_id, reason)
 

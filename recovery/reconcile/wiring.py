@@ -10,7 +10,7 @@ from functools import partial
 
 from eventlog.append import EventAppender
 from eventlog.backlog import ids_on_the_way
-from recovery.reconcile.events import Asked, Reconciler
+from recovery.reconcile.events import Reconciler, ReconcileRequest
 from recovery.reconcile.objects import DriftReport, ObjectComparison, repair
 from recovery.reconcile.refetch import refetch
 from recovery.reconcile.report import ReconcileReport
@@ -50,7 +50,7 @@ async def logging(settings: Settings) -> AsyncIterator[EventAppender]:
 
 
 async def run(
-    settings: Settings, config: Config, asked: Asked, accounts: list[str], *, all_accounts: bool
+    settings: Settings, config: Config, asked: ReconcileRequest, accounts: list[str], *, all_accounts: bool
 ) -> list[ReconcileReport]:
     """Find events that never arrived and append them to the log (see Reconciler).
 
@@ -63,7 +63,7 @@ async def run(
 async def compare(
     settings: Settings,
     config: Config,
-    asked: Asked,
+    asked: ReconcileRequest,
     accounts: list[str],
     *,
     all_accounts: bool,

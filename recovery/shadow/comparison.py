@@ -84,7 +84,7 @@ class Differing:
 
 
 @dataclass(slots=True)
-class Compared:
+class ShadowComparison:
     """The result. `differences` are the first ones, `by_field` counts all of them."""
 
     rows: int = 0
@@ -100,9 +100,9 @@ class Compared:
         return self.rows - self.same
 
 
-async def compare(url: SecretStr, source: AsyncIterator[list[Row]], mapped: Mapped, *, most: int) -> Compared:
+async def compare(url: SecretStr, source: AsyncIterator[list[Row]], mapped: Mapped, *, most: int) -> ShadowComparison:
     """Compare the rows of `source` with this system's. Keeps the first `most` differences. Raises StoreUnavailable."""
-    result = Compared()
+    result = ShadowComparison()
     session = await connect(
         url, application="billing-shadow", own_session=True, bounds=SessionTimeouts(statement_s=_STATEMENT_S)
     )
@@ -117,7 +117,7 @@ async def compare(url: SecretStr, source: AsyncIterator[list[Row]], mapped: Mapp
     return result
 
 
-async def _put(session: Session, rows: list[Row], mapped: Mapped, result: Compared) -> None:
+async def _put(session: Session, rows: list[Row], mapped: Mapped, result: ShadowComparison) -> None:
     keys, data = [], []
     for row in rows:
         key = (row[mapped.key_column] or "").strip()
@@ -131,7 +131,7 @@ async def _put(session: Session, rows: list[Row], mapped: Mapped, result: Compar
     result.repeated += len(keys) - int(str(done).rpartition(" ")[2])
 
 
-async def _join(session: Session, mapped: Mapped, result: Compared, most: int) -> None:
+async def _join(session: Session, mapped: Mapped, result: ShadowComparison, most: int) -> None:
     # ruff: noqa: S608 - constants, and an account that was checked
     ours = KEYS[mapped.key].replace("{account}", mapped.account.replace("'", "''"))
     query = f"""
@@ -143,7 +143,7 @@ ORDER BY 1"""
                 _judge(dict(row), mapped, result, most)
 
 
-def _judge(row: Mapping[str, Any], mapped: Mapped, result: Compared, most: int) -> None:
+def _judge(row: Mapping[str, Any], mapped: Mapped, result: ShadowComparison, most: int) -> None:
     result.rows += 1
     found: Differing | None = None
     if row["old"] is None:

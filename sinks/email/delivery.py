@@ -13,7 +13,7 @@ from schemas.timing import Timetable
 from sinks.email.message import ComposedMail, Composer, QueuedMail, RecipientUnknown, UnsendableMail
 from sinks.email.outbox import RECIPIENT_UNKNOWN
 from sinks.email.smtp import ConnectionLost, Deferred, MailRefused, RefusedForAll, ServerUnavailable, SmtpLink
-from sinks.outbox.verdicts import Done, Failed, NotTried, NotYet, Refused, RetryAt, Verdict, Withheld
+from sinks.outbox.verdicts import Done, Failed, NotTried, NotYet, RetryAt, RowRefused, Verdict, Withheld
 from sinks.postgres.tables import HELD
 
 log = structlog.get_logger(__name__)
@@ -52,7 +52,7 @@ class MailSender:
             return NotTried(str(error))
         except RefusedForAll as error:
             verdict = self._later(mail, str(error)) if error.may_pass else Failed(str(error))
-            return Refused(reason=str(error), subject=recipient, verdict=verdict)
+            return RowRefused(reason=str(error), subject=recipient, verdict=verdict)
         except MailRefused as error:
             return Failed(str(error))
         except Deferred as error:

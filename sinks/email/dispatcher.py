@@ -16,7 +16,7 @@ from schemas.timing import Clock
 from sinks.email.delivery import UNKNOWN_RECIPIENT_ASKED_AFTER, MailSender
 from sinks.email.message import QueuedMail
 from sinks.email.metrics import MailMetrics
-from sinks.email.outbox import Outbox
+from sinks.email.outbox import MailOutbox
 from sinks.outbox import loop
 from sinks.outbox.loop import OutboxLoop
 from sinks.outbox.truth import Truth
@@ -24,7 +24,7 @@ from sinks.outbox.verdicts import Done, NotYet, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Pace(loop.Pace):
+class MailPace(loop.LoopPace):
     """Intervals and limits of the loop, in seconds of real time."""
 
     claim_size: int = 4
@@ -44,17 +44,17 @@ class Dispatcher(OutboxLoop[QueuedMail]):
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: MailOutbox,
         senders: Sequence[MailSender],
         metrics: MailMetrics,
         *,
         clock: Clock,
         truth: Truth[QueuedMail] | None,
-        pace: Pace | None = None,
+        pace: MailPace | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         """Each sender is one lane. `truth` is checked before each mail (sinks/email/truth.py)."""
-        self._pace: Pace = pace or Pace()
+        self._pace: MailPace = pace or MailPace()
         super().__init__(
             outbox,
             metrics,

@@ -28,7 +28,7 @@ LEFT JOIN billing.customers c USING (account, customer_id) WHERE m.email_key = $
 """
 
 
-class Outbox(Claims[QueuedMail]):
+class MailOutbox(Claims[QueuedMail]):
     """The mail outbox as one dispatcher uses it. Every method raises StoreUnavailable if Postgres does not answer."""
 
     application = "billing-mail"

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from schemas.errors import BillingError
 from schemas.mail import MAILS, OPERATOR_MAILS, OPTIONAL_MAILS, MailData, UnknownTemplate, one_line
-from schemas.mail_settings import Brand as BrandSettings
+from schemas.mail_settings import MailLook
 from schemas.plugin_registry import installed
 from schemas.settings import Mail as MailConfig
 from sinks.email.localize import Words, choose_locale
@@ -53,7 +53,7 @@ class Brand:
 
     product: str
     app_url: str
-    look: BrandSettings = field(default_factory=BrandSettings)
+    look: MailLook = field(default_factory=MailLook)
 
 
 class Templates:

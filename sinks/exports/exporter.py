@@ -21,7 +21,7 @@ from schemas.timing import Clock, Timetable
 from sinks.exports.archive import write_archive
 from sinks.exports.orders import CLAIM, ExportOrder, ExportOrders
 from sinks.exports.storage import Storage
-from sinks.outbox.loop import OutboxLoop, Pace
+from sinks.outbox.loop import LoopPace, OutboxLoop
 from sinks.outbox.metrics import LoopMetrics
 from sinks.outbox.verdicts import Done, Failed, RetryAt, Verdict, Withheld
 from sinks.postgres.outboxes import EXPORTS
@@ -51,10 +51,10 @@ class Exporter(OutboxLoop[ExportOrder]):
         *,
         clock: Clock,
         registry: CollectorRegistry | None = None,
-        pace: Pace | None = None,
+        pace: LoopPace | None = None,
     ) -> None:
         metrics = LoopMetrics(EXPORTS, registry or CollectorRegistry(), noun="export orders")
-        super().__init__(orders, metrics, clock=clock, pace=pace or Pace(stuck_s=_WORK_S + 300.0), lanes=1)
+        super().__init__(orders, metrics, clock=clock, pace=pace or LoopPace(stuck_s=_WORK_S + 300.0), lanes=1)
         self._storage = storage
 
     async def deliver(self, row: ExportOrder, _lane: int) -> Verdict:

@@ -18,7 +18,7 @@ from sinks.feed.metrics import FeedMetrics
 from sinks.feed.notifications import Notifications, QueuedNotification
 from sinks.feed.pauses import Pauses
 from sinks.feed.poster import Poster
-from sinks.outbox.loop import OutboxLoop, Pace
+from sinks.outbox.loop import LoopPace, OutboxLoop
 from sinks.outbox.verdicts import Failed, Verdict
 
 log = structlog.get_logger(__name__)
@@ -44,11 +44,11 @@ class FeedDispatcher(OutboxLoop[QueuedNotification]):
         clock: Callable[[], datetime],
         disable_after: timedelta,
         ahead: Callable[[], timedelta] = timedelta,
-        pace: Pace | None = None,
+        pace: LoopPace | None = None,
         lanes: int = LANES,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        super().__init__(notifications, metrics, clock=clock, pace=pace or Pace(), lanes=lanes, chance=chance)
+        super().__init__(notifications, metrics, clock=clock, pace=pace or LoopPace(), lanes=lanes, chance=chance)
         self._posters = posters
         self._feed_metrics = metrics
         self._disable_after = disable_after

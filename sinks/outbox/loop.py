@@ -31,7 +31,7 @@ from sinks.outbox.outage import Outage
 from sinks.outbox.refusals import HOLD, RUN, Refusals, answer_of, held_reason, was_refused_before
 from sinks.outbox.report import reported
 from sinks.outbox.truth import Truth
-from sinks.outbox.verdicts import Done, Failed, NotTried, NotYet, Refused, RetryAt, Verdict, Withheld
+from sinks.outbox.verdicts import Done, Failed, NotTried, NotYet, RetryAt, RowRefused, Verdict, Withheld
 from sinks.postgres.tables import HELD
 
 log = structlog.get_logger(__name__)
@@ -40,7 +40,7 @@ _AT_ONCE = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class LoopPace:
     """Intervals and limits of the loop, in seconds of real time."""
 
     poll_s: float = 3.0
@@ -76,7 +76,7 @@ class OutboxLoop(ABC, Generic[R]):
         metrics: LoopMetrics,
         *,
         clock: Callable[[], datetime],
-        pace: Pace,
+        pace: LoopPace,
         lanes: int,
         address: str = "",
         chance: Callable[[], float] = random.random,
@@ -236,7 +236,7 @@ class OutboxLoop(ABC, Generic[R]):
         started = time.perf_counter()
         verdict = await self._verdict(row, lane)
         seconds = time.perf_counter() - started
-        if isinstance(verdict, Refused):
+        if isinstance(verdict, RowRefused):
             verdict = self._judge(row, verdict)
         kept = await self._store(row, verdict)
         if (more := self.settled(row, verdict, seconds)) is not None:
@@ -263,7 +263,7 @@ class OutboxLoop(ABC, Generic[R]):
             return await self.hold(row, lane)
         return await self.deliver(row, lane)
 
-    def _judge(self, row: R, refused: Refused) -> Verdict:
+    def _judge(self, row: R, refused: RowRefused) -> Verdict:
         """Decide whether a refusal is about the row or about us (refusals.py)."""
         if self._refusals.add(refused.reason, refused.subject):
             reason = f"{RUN} different ones in a row were refused with: {answer_of(refused.reason)}"
@@ -296,7 +296,7 @@ class OutboxLoop(ABC, Generic[R]):
                 if verdict.reason is not None:
                     self._begin_outage(verdict.reason, verdict.at_least)
                 return await self._claims.give_back(row, _AT_ONCE, verdict.reason)
-            case Refused():
+            case RowRefused():
                 raise AssertionError("judged before")
             case _:
                 assert_never(verdict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import assert_never
 
-from sinks.outbox.verdicts import Done, Failed, NotTried, NotYet, Refused, RetryAt, Verdict, Withheld
+from sinks.outbox.verdicts import Done, Failed, NotTried, NotYet, RetryAt, RowRefused, Verdict, Withheld
 
 
 def reported(verdict: Verdict, now: datetime, done: str) -> tuple[str, str, dict[str, object]]:
@@ -26,7 +26,7 @@ def reported(verdict: Verdict, now: datetime, done: str) -> tuple[str, str, dict
             return "withheld", "info", {"reason": verdict.reason}
         case NotTried():
             return "given_back", "warning", {"reason": verdict.reason}
-        case Refused():
+        case RowRefused():
             raise AssertionError("judged before")
         case _:
             assert_never(verdict)

@@ -53,7 +53,7 @@ class Withheld:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class RowRefused:
     """The other side refuses the row with an answer that may be about us, and not about this row (refusals.py)."""
 
     reason: str
@@ -75,4 +75,4 @@ class NotTried:
     at_least: timedelta = timedelta(0)
 
 
-Verdict = Done | RetryAt | NotYet | Failed | Withheld | Refused | NotTried
+Verdict = Done | RetryAt | NotYet | Failed | Withheld | RowRefused | NotTried

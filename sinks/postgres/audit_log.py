@@ -43,14 +43,14 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING entry_id
 """
 
 
-class Role(StrEnum):
+class ActorRole(StrEnum):
     """In which capacity somebody acted. The console adds the roles of its users as they are (a plain text)."""
 
     CLI = "cli"
     SCHEDULE = "schedule"
 
 
-class Outcome(StrEnum):
+class ActionOutcome(StrEnum):
     """How an action ended. One that is still `begun` was killed, or is running."""
 
     BEGUN = "begun"
@@ -66,13 +66,13 @@ class AuditEntry:
     who: str
     """The operator, or the name of the schedule."""
     action: str
-    role: str = Role.CLI
+    role: str = ActorRole.CLI
     target: str = ""
     filter: Mapping[str, Any] = field(default_factory=dict)
     """What selected the rows, by option; values that JSON can hold, dates as text."""
     count: int | None = None
     """How many rows, events or objects it changed; None if that is not known yet."""
-    outcome: Outcome = Outcome.DONE
+    outcome: ActionOutcome = ActionOutcome.DONE
     reason: str | None = None
     """Why, in the operator's words. Why it failed follows after a semicolon."""
     peer: str | None = None
@@ -110,7 +110,12 @@ async def record_in(connection: AsyncConnection, entry: AuditEntry) -> int:
 
 
 async def complete_in(
-    connection: AsyncConnection, entry_id: int, outcome: Outcome, *, count: int | None = None, note: str | None = None
+    connection: AsyncConnection,
+    entry_id: int,
+    outcome: ActionOutcome,
+    *,
+    count: int | None = None,
+    note: str | None = None,
 ) -> None:
     """Sets how an action that was recorded as `begun` ended. `note` says why it failed, after the operator's reason.
 

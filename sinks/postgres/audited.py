@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from schemas.errors import StoreUnavailable
-from sinks.postgres.audit_log import AuditEntry, Outcome, complete_in, record_in
+from sinks.postgres.audit_log import ActionOutcome, AuditEntry, complete_in, record_in
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import make_engine
 
@@ -45,20 +45,20 @@ async def recorded(
     engine = make_engine(url, application="billing-audit")
     with classified():
         async with engine.begin() as connection:
-            entry_id = await record_in(connection, replace(entry, outcome=Outcome.BEGUN))
+            entry_id = await record_in(connection, replace(entry, outcome=ActionOutcome.BEGUN))
     noted = Noted()
     try:
         yield noted
     except BaseException as error:
         noted.trouble = f"{type(error).__name__}: {error}"
-        outcome = Outcome.REFUSED if isinstance(error, refused) else Outcome.FAILED
+        outcome = ActionOutcome.REFUSED if isinstance(error, refused) else ActionOutcome.FAILED
         with suppress(StoreUnavailable):  # the block's own error says more; the entry stays `begun`
             await _complete(engine, entry_id, noted, outcome)
         raise
-    await _complete(engine, entry_id, noted, Outcome.DONE if noted.trouble is None else Outcome.FAILED)
+    await _complete(engine, entry_id, noted, ActionOutcome.DONE if noted.trouble is None else ActionOutcome.FAILED)
 
 
-async def _complete(engine: AsyncEngine, entry_id: int, noted: Noted, outcome: Outcome) -> None:
+async def _complete(engine: AsyncEngine, entry_id: int, noted: Noted, outcome: ActionOutcome) -> None:
     with classified():
         async with engine.begin() as connection:
             await complete_in(connection, entry_id, outcome, count=noted.count, note=noted.trouble)

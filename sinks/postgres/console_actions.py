@@ -12,7 +12,7 @@ from sqlalchemy import Select, Update, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from schemas.errors import BillingError
-from sinks.postgres.audit_log import AuditEntry, Outcome, cleaned, complete_in, record_in, without_addresses
+from sinks.postgres.audit_log import ActionOutcome, AuditEntry, cleaned, complete_in, record_in, without_addresses
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import SessionTimeouts, make_engine
 from sinks.postgres.tables import console_actions
@@ -86,7 +86,7 @@ class ConsoleActions:
                     return False
                 if job is None:
                     return True
-                entry_id = await record_in(connection, replace(entry, outcome=Outcome.BEGUN))
+                entry_id = await record_in(connection, replace(entry, outcome=ActionOutcome.BEGUN))
                 await connection.execute(
                     update(console_actions).where(c.action_key == key).values(audit_entry=entry_id)
                 )
@@ -100,7 +100,7 @@ class ConsoleActions:
 
     async def fail(self, key: str, entry: AuditEntry, note: str) -> None:
         """Stores that an action failed that is not a job, and records `entry` as failed in the same transaction."""
-        failed = replace(entry, outcome=Outcome.FAILED, reason="; ".join(filter(None, (entry.reason, note))))
+        failed = replace(entry, outcome=ActionOutcome.FAILED, reason="; ".join(filter(None, (entry.reason, note))))
         with classified():
             async with self._engine.begin() as connection:
                 if (await connection.execute(_ended(key, "failed", {}, note))).rowcount:
@@ -121,7 +121,7 @@ class ConsoleActions:
         """Stores how a job ended, and completes its row of the audit log. Raises JobLost."""
         c = console_actions.c
         changed = _ended(key, status, result, note).where(c.owner == owner).returning(c.audit_entry)
-        outcome = Outcome.FAILED if status == "failed" else Outcome.DONE
+        outcome = ActionOutcome.FAILED if status == "failed" else ActionOutcome.DONE
         with classified():
             async with self._engine.begin() as connection:
                 found = (await connection.execute(changed)).one_or_none()

@@ -40,7 +40,7 @@ class Age(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PruneStep:
     """What is pruned in one table, the oldest first. `where` names the table as `t`; $1 is the age (an interval).
 
     `order` is the column that ages. With what `where` says about the contents it is an index of its own wherever rows
@@ -74,8 +74,8 @@ def _delete(table: str) -> tuple[str, ...]:
     return (f"DELETE FROM billing.{table} WHERE ctid = ANY($1::text[]::tid[])",)  # noqa: S608  # only constants from code
 
 
-STEPS: tuple[Step, ...] = (
-    Step(
+STEPS: tuple[PruneStep, ...] = (
+    PruneStep(
         name="payloads",
         table="events",
         age=Age.CONTENTS,
@@ -93,7 +93,7 @@ STEPS: tuple[Step, ...] = (
         key="event_id",
     ),
     # A mail without a customer is one to a guest or to the operators. A failed one is not sent so long afterwards.
-    Step(
+    PruneStep(
         name="contents of mails",
         table="emails",
         age=Age.CONTENTS,
@@ -107,7 +107,7 @@ STEPS: tuple[Step, ...] = (
         ),
         key="email_key",
     ),
-    Step(
+    PruneStep(
         name="contents of timers",
         table="timers",
         age=Age.CONTENTS,
@@ -116,7 +116,7 @@ STEPS: tuple[Step, ...] = (
         work=("UPDATE billing.timers SET data = '{}' WHERE timer_key = ANY($1::text[])",),
         key="timer_key",
     ),
-    Step(
+    PruneStep(
         name="contents of calls",
         table="stripe_calls",
         age=Age.CONTENTS,
@@ -127,7 +127,7 @@ STEPS: tuple[Step, ...] = (
         work=("UPDATE billing.stripe_calls SET params = '{}' WHERE call_key = ANY($1::text[])",),
         key="call_key",
     ),
-    Step(
+    PruneStep(
         name="contents of notifications",
         table="notifications",
         age=Age.CONTENTS,
@@ -138,7 +138,7 @@ STEPS: tuple[Step, ...] = (
         work=("UPDATE billing.notifications SET data = '{}' WHERE notification_key = ANY($1::text[])",),
         key="notification_key",
     ),
-    Step(
+    PruneStep(
         name="closed dead letters",
         table="dead_letters",
         age=Age.RECORDS,
@@ -146,7 +146,7 @@ STEPS: tuple[Step, ...] = (
         where="t.status IN ('resolved', 'discarded') AND t.last_failed_at < now() - $1::interval",
         work=_delete("dead_letters"),
     ),
-    Step(
+    PruneStep(
         name="deleted exports",
         table="exports",
         age=Age.RECORDS,
@@ -155,7 +155,7 @@ STEPS: tuple[Step, ...] = (
         work=_delete("exports"),
     ),
     # The newest run of each account and scope is where the next one begins.
-    Step(
+    PruneStep(
         name="old reconciliations",
         table="reconciliations",
         age=Age.RECORDS,
@@ -166,7 +166,7 @@ STEPS: tuple[Step, ...] = (
         ),
         work=_delete("reconciliations"),
     ),
-    Step(
+    PruneStep(
         name="differences of old audits",
         table="audit_differences",
         age=Age.RECORDS,
@@ -178,7 +178,7 @@ STEPS: tuple[Step, ...] = (
         ),
         work=_delete("audit_differences"),
     ),
-    Step(
+    PruneStep(
         name="old audits",
         table="audits",
         age=Age.RECORDS,
@@ -189,7 +189,7 @@ STEPS: tuple[Step, ...] = (
         ),
         work=_delete("audits"),
     ),
-    Step(
+    PruneStep(
         name="actions of the console",
         table="console_actions",
         age=Age.RECORDS,
@@ -241,7 +241,7 @@ async def prune(
     return done
 
 
-async def _batch(connection: asyncpg.Connection[asyncpg.Record], step: Step, age: timedelta) -> int:
+async def _batch(connection: asyncpg.Connection[asyncpg.Record], step: PruneStep, age: timedelta) -> int:
     with classified():
         async with connection.transaction():
             keys = [row[0] for row in await connection.fetch(step.batch, age)]

@@ -24,7 +24,7 @@ _NOBODYS = {"alembic_version", "database_identity", "audit_log"}
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class DatabaseRole:
     """A group of the database. `name` follows the prefix. `reads_all` adds SELECT on every table of `billing`."""
 
     name: str
@@ -81,12 +81,12 @@ _PRUNED = {step.table: (SELECT, UPDATE, DELETE) if step.key == "ctid" else (SELE
 }
 """What `billing prune` needs: whole rows are deleted by their place, contents by key."""
 
-OPERATOR = Role(
+OPERATOR = DatabaseRole(
     "operator", "the other commands of billing", reads_all=True, writes_all=True, figures=ALL, tables=_NOTED
 )
 
 ROLES = (
-    Role(
+    DatabaseRole(
         "worker",
         "billing worker",
         reads_all=True,
@@ -94,7 +94,7 @@ ROLES = (
         | _NOTED
         | {table.name: ALL for table in tables.metadata.sorted_tables if table.name not in _NOT_THE_WORKERS},
     ),
-    Role(
+    DatabaseRole(
         "dispatcher",
         "billing dispatcher: reads what mails and exports contain, and marks what it has sent",
         reads_all=True,
@@ -103,7 +103,7 @@ ROLES = (
         | {"outages": ALL, "feed_destinations": _SENT, "shadow": _SENT}
         | {outbox.name: _SENT for outbox in OUTBOXES},
     ),
-    Role(
+    DatabaseRole(
         "scheduler",
         "billing scheduler: timers, reconciliation, audits, replay of failed events, and pruning",
         tables=_PRUNED
@@ -125,12 +125,12 @@ ROLES = (
             "console_actions": (SELECT, UPDATE, DELETE),  # what people ask for in the console; old ones are pruned
         },
     ),
-    Role(
+    DatabaseRole(
         "gateway",
         "billing gateway: the links in mails",
         tables={"exports": (SELECT,), "unsubscribed": (INSERT,)},
     ),
-    Role(
+    DatabaseRole(
         "console",
         "billing console: reads everything, and repairs what a person confirms",
         reads_all=True,
@@ -140,9 +140,11 @@ ROLES = (
         | {"console_sessions": ALL, "console_actions": (SELECT, INSERT, UPDATE)}
         | dict.fromkeys(("dead_letters", "brakes", "timers", *(outbox.name for outbox in OUTBOXES)), (SELECT, UPDATE)),
     ),
-    Role("analytics", "billing analytics", figures=ALL, tables={"alembic_version": (SELECT,), "shadow": (SELECT,)}),
+    DatabaseRole(
+        "analytics", "billing analytics", figures=ALL, tables={"alembic_version": (SELECT,), "shadow": (SELECT,)}
+    ),
     OPERATOR,
-    Role("reader", "dashboards and questions", reads_all=True, figures=(SELECT,)),
+    DatabaseRole("reader", "dashboards and questions", reads_all=True, figures=(SELECT,)),
 )
 
 _EXISTING = "SELECT rolname FROM pg_roles WHERE rolname = ANY($1::text[])"

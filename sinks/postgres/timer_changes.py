@@ -21,7 +21,7 @@ from schemas.errors import BillingError
 from schemas.state import Timer
 from schemas.statuses import TimerStatus
 from schemas.timer import RETRY
-from sinks.postgres.audit_log import AuditEntry, Outcome, complete_in, record_in
+from sinks.postgres.audit_log import ActionOutcome, AuditEntry, complete_in, record_in
 from sinks.postgres.failures import classified
 from sinks.postgres.outboxes import TIMERS_CHANNEL
 from sinks.postgres.pool import SessionTimeouts, make_engine
@@ -76,7 +76,7 @@ class TimerChanges:
                 found = (await connection.execute(query)).mappings().one_or_none()
                 if found is not None and found["kind"] != RETRY:
                     # What is appended cannot be rolled back, so it is recorded before.
-                    begun = await record_in(connection, replace(entry, outcome=Outcome.BEGUN))
+                    begun = await record_in(connection, replace(entry, outcome=ActionOutcome.BEGUN))
         if found is None:
             return False
         if begun is None:
@@ -85,13 +85,13 @@ class TimerChanges:
             # No row is locked while Kafka is waited for. The worker may end the timer before it is marked here.
             await append(Timer(**{str(name): value for name, value in found.items()}))
         except BillingError as error:
-            await self._complete(begun, Outcome.FAILED, 0, str(error))
+            await self._complete(begun, ActionOutcome.FAILED, 0, str(error))
             raise
         with classified():
             async with self._engine.begin() as connection:
                 await connection.execute(update(timers).where(is_as_seen).values(status=TimerStatus.FIRED))
                 await connection.execute(select(func.pg_notify(TIMERS_CHANNEL, "")))
-                await complete_in(connection, begun, Outcome.DONE, count=1)
+                await complete_in(connection, begun, ActionOutcome.DONE, count=1)
         return True
 
     async def _make_due(self, is_as_seen: ColumnElement[bool], entry: AuditEntry) -> bool:
@@ -104,7 +104,7 @@ class TimerChanges:
                 await record_in(connection, replace(entry, count=1))
                 return True
 
-    async def _complete(self, entry_id: int, outcome: Outcome, count: int, note: str) -> None:
+    async def _complete(self, entry_id: int, outcome: ActionOutcome, count: int, note: str) -> None:
         with classified():
             async with self._engine.begin() as connection:
                 await complete_in(connection, entry_id, outcome, count=count, note=note)

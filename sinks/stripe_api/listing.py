@@ -53,7 +53,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ListPage:
     """One page. `as_of`, `request_id` and `api_version` are those of the response (sinks/stripe_api/api.py)."""
 
     items: list[Listed]
@@ -80,7 +80,7 @@ class Lists:
         self._timetable = timetable
         self._chance = chance
 
-    async def pages(self, path: str, params: Mapping[str, Any], account: str = "") -> AsyncIterator[Page]:
+    async def pages(self, path: str, params: Mapping[str, Any], account: str = "") -> AsyncIterator[ListPage]:
         """Yield the pages of the list, newest objects first. Objects that were already returned are left out.
 
         `account` is a connected account, '' for the platform's own. Raises ApiTrouble.
@@ -94,21 +94,21 @@ class Lists:
             seen.update(item.id for item in fresh)
             if has_more and not fresh:
                 raise ListingBroken(f"{path}: a page has no new objects, but has_more is true")
-            yield Page(fresh, has_more, answer.as_of, answer.request_id, answer.api_version)
+            yield ListPage(fresh, has_more, answer.as_of, answer.request_id, answer.api_version)
             if not has_more:
                 return
             after = {"starting_after": items[-1].id}
 
     async def page(
         self, path: str, params: Mapping[str, Any], account: str = "", *, after: str | None = None, limit: int = PAGE
-    ) -> Page:
+    ) -> ListPage:
         """Return the page after the object `after`, by default the first; nothing is remembered. Raises ApiTrouble."""
         start = {"starting_after": after} if after is not None else {}
         answer = await self._get(Request("GET", path, account, params={**params, "limit": limit, **start}))
         items, has_more = split(answer.text)
         if has_more and (not items or items[-1].id == after):
             raise ListingBroken(f"{path}: a page has no new objects, but has_more is true")
-        return Page(items, has_more, answer.as_of, answer.request_id, answer.api_version)
+        return ListPage(items, has_more, answer.as_of, answer.request_id, answer.api_version)
 
     async def one(self, path: str, account: str = "") -> dict[str, Any]:
         """Return a single object, within the same limit and with the same retries. Raises ApiTrouble."""

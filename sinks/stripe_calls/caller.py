@@ -27,7 +27,7 @@ from schemas.record import Source
 from schemas.refetch import NoEventForObject, refetched_event
 from schemas.settings import Mode
 from schemas.timing import Timetable
-from sinks.outbox.verdicts import Done, Failed, NotTried, Refused, RetryAt, Verdict
+from sinks.outbox.verdicts import Done, Failed, NotTried, RetryAt, RowRefused, Verdict
 from sinks.stripe_api.api import ApiResponse, NoAnswer, Refusal, Request, StripeApi, Unreachable
 from sinks.stripe_calls.calls import QueuedCall
 
@@ -121,7 +121,7 @@ class Caller:
                 return Failed(str(error))  # this account disconnected; other calls can continue
             case 401 | 403:  # the key has lost a right, or this one object may not be used
                 later = self._later(call, str(error))
-                return Refused(reason=str(error), subject=call.path, verdict=later)
+                return RowRefused(reason=str(error), subject=call.path, verdict=later)
             case 409 | 429:
                 return self._later(call, str(error), error.retry_after)
         if error.status >= 500 or error.should_retry:

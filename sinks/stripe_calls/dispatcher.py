@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from sinks.outbox.loop import OutboxLoop, Pace
+from sinks.outbox.loop import LoopPace, OutboxLoop
 from sinks.outbox.verdicts import Done, NotTried, Verdict
 from sinks.stripe_calls.caller import Caller
 from sinks.stripe_calls.calls import Calls, QueuedCall
@@ -35,12 +35,14 @@ class CallDispatcher(OutboxLoop[QueuedCall]):
         metrics: CallMetrics,
         *,
         clock: Callable[[], datetime],
-        pace: Pace | None = None,
+        pace: LoopPace | None = None,
         lanes: int = LANES,
         chance: Callable[[], float] = random.random,
     ) -> None:
         address = caller.address if caller is not None else ""
-        super().__init__(calls, metrics, clock=clock, pace=pace or Pace(), lanes=lanes, address=address, chance=chance)
+        super().__init__(
+            calls, metrics, clock=clock, pace=pace or LoopPace(), lanes=lanes, address=address, chance=chance
+        )
         self._caller = caller
         self._call_metrics = metrics
         metrics.enabled.set(caller is not None)

@@ -19,19 +19,19 @@ from schemas.effects import Effect
 from schemas.event import Event
 from schemas.known import Known
 from tests.chaos.notes_worker import stream_of
-from tests.kits.notes import Note, notes
+from tests.kits.notes import NoteObject, notes
 
 _SOUND = notes.rules["note.written"]
 
 
-def raises(event: Event[Note], known: Known) -> list[Effect]:
+def raises(event: Event[NoteObject], known: Known) -> list[Effect]:
     """Fails as if a field had been renamed."""
     if event.object.user != "well":
         raise AttributeError("'Note' object has no attribute 'usr'")
     return _SOUND.decide(event, known)
 
 
-def blocks(event: Event[Note], known: Known) -> list[Effect]:
+def blocks(event: Event[NoteObject], known: Known) -> list[Effect]:
     """Wait for an event that is never set."""
     if event.object.text == "block":
         threading.Event().wait()

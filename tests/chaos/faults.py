@@ -14,14 +14,14 @@ import asyncpg
 
 from tests.chaos.postbox import Postbox
 from tests.chaos.small_disk import NoSmallDisk, SmallDisk
-from tests.faulty_mailbox import Fault
+from tests.faulty_mailbox import MailboxFault
 from tests.kits.systemkit import RiggedSystem
 
 SESSION_TIMEOUT_S = 6
 """Session timeout of the workers in a chaos run. The allowed minimum, because each death lasts that long."""
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     KILL_WORKER = "kill -9 worker"
     KILL_WORKERS = "kill -9 all workers"
     KILL_GATEWAY = "kill -9 gateway"
@@ -43,7 +43,7 @@ class Kind(StrEnum):
     SMTP_DIES = "mail server takes a mail and dies"
 
 
-WORKER_DEATHS = (Kind.KILL_WORKER, Kind.KILL_WORKERS, Kind.ZOMBIE)
+WORKER_DEATHS = (FaultKind.KILL_WORKER, FaultKind.KILL_WORKERS, FaultKind.ZOMBIE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class Planned:
     """A fault to inject once `at` deliveries are answered 200."""
 
     at: int
-    kind: Kind
+    kind: FaultKind
     seed: int
 
 
-def schedule(seed: int, deliveries: int, count: int, kinds: Sequence[Kind] = tuple(Kind)) -> list[Planned]:
+def schedule(seed: int, deliveries: int, count: int, kinds: Sequence[FaultKind] = tuple(FaultKind)) -> list[Planned]:
     """`count` faults spread over the run. Each kind occurs once before any occurs twice."""
     chance = random.Random(seed + 2)
-    chosen: list[Kind] = []
+    chosen: list[FaultKind] = []
     while len(chosen) < count:
         chosen += chance.sample(kinds, len(kinds))
     span = 0.85 * deliveries / max(1, count)
@@ -84,39 +84,45 @@ class Faults:
         workers = self._named("worker-")
         worker = chance.choice(workers)
         match planned.kind:
-            case Kind.KILL_WORKER:
+            case FaultKind.KILL_WORKER:
                 await self._kill(worker)
-            case Kind.KILL_WORKERS:
+            case FaultKind.KILL_WORKERS:
                 await asyncio.gather(*map(self._kill, workers))
-            case Kind.KILL_GATEWAY | Kind.KILL_DISPATCHER | Kind.KILL_SCHEDULER | Kind.KILL_POSTGRES | Kind.KILL_KAFKA:
+            case (
+                FaultKind.KILL_GATEWAY
+                | FaultKind.KILL_DISPATCHER
+                | FaultKind.KILL_SCHEDULER
+                | FaultKind.KILL_POSTGRES
+                | FaultKind.KILL_KAFKA
+            ):
                 await self._kill(planned.kind.rpartition(" ")[2])
-            case Kind.STOP_POSTGRES:
+            case FaultKind.STOP_POSTGRES:
                 await self._without_postgres(self._keep_fault)
-            case Kind.KILL_WORKER_WITHOUT_POSTGRES:
+            case FaultKind.KILL_WORKER_WITHOUT_POSTGRES:
                 await self._without_postgres(lambda: self._kill(worker), self._keep_fault)
-            case Kind.RESTART_WORKER:
+            case FaultKind.RESTART_WORKER:
                 await self._restart(worker)
-            case Kind.MOVE_ALL:
+            case FaultKind.MOVE_ALL:
                 await self._move_all(worker, [name for name in workers if name != worker])
-            case Kind.ROLLING_RESTART:
+            case FaultKind.ROLLING_RESTART:
                 for name in (*workers, "gateway", "dispatcher", "scheduler"):
                     await self._restart(name)
-            case Kind.ZOMBIE:
+            case FaultKind.ZOMBIE:
                 self.system.pause(worker)
                 await asyncio.sleep(SESSION_TIMEOUT_S + 4)  # the pause is the fault
                 self.system.resume(worker)
-            case Kind.DISK_FULL:
+            case FaultKind.DISK_FULL:
                 await self._without_space()
-            case Kind.NO_CONNECTIONS:
+            case FaultKind.NO_CONNECTIONS:
                 await self._without_connections()
-            case Kind.SMTP_REFUSES:
-                self.postbox.fail_next(Fault.REFUSE_CONNECTION, 4)
-            case Kind.SMTP_DEFERS:
-                self.postbox.fail_next(Fault.TRY_LATER, 4)
-            case Kind.SMTP_HANGS:
-                self.postbox.fail_next(Fault.HANG, 2)
-            case Kind.SMTP_DIES:
-                self.postbox.fail_next(Fault.DIE_AFTER_DATA, 4)
+            case FaultKind.SMTP_REFUSES:
+                self.postbox.fail_next(MailboxFault.REFUSE_CONNECTION, 4)
+            case FaultKind.SMTP_DEFERS:
+                self.postbox.fail_next(MailboxFault.TRY_LATER, 4)
+            case FaultKind.SMTP_HANGS:
+                self.postbox.fail_next(MailboxFault.HANG, 2)
+            case FaultKind.SMTP_DIES:
+                self.postbox.fail_next(MailboxFault.DIE_AFTER_DATA, 4)
 
     def _named(self, prefix: str) -> list[str]:
         return [name for name in self.system.parts if name.startswith(prefix)]
@@ -180,12 +186,12 @@ class Faults:
                 taken.append(await asyncpg.connect(self.system.postgres.url, timeout=10))
 
 
-def kinds_named(words: str) -> list[Kind]:
+def kinds_named(words: str) -> list[FaultKind]:
     """The kinds with names that contain any of the comma-separated texts. Raises ValueError if a text matches none."""
-    found: list[Kind] = []
+    found: list[FaultKind] = []
     for word in words.split(","):
-        matching = [kind for kind in Kind if re.search(re.escape(word.strip()), kind)]
+        matching = [kind for kind in FaultKind if re.search(re.escape(word.strip()), kind)]
         if not matching:
-            raise ValueError(f"no fault is called {word!r}; there are: {', '.join(Kind)}")
+            raise ValueError(f"no fault is called {word!r}; there are: {', '.join(FaultKind)}")
         found += matching
     return list(dict.fromkeys(found))

@@ -40,7 +40,7 @@ _NO_BRAKE = {"BILLING_BRAKE_RUN": "1000000000", "BILLING_BRAKE_LEAST": "10000000
 
 
 @dataclass
-class Figures:
+class FuzzFigures:
     """What a run counted. Answers are by status; 0: the connection was closed without one."""
 
     hostile: Counter[int] = field(default_factory=Counter)
@@ -101,7 +101,7 @@ class Lane:
 async def run(system: RiggedSystem, requests: int, odd: int, lanes: int, seed: int, say: Callable[[str], None]) -> int:
     """Send everything, wait until it is settled, and report. Return the number of failed checks."""
     port = int(system.gateway_url.rpartition(":")[2])
-    figures, chance = Figures(), random.Random(seed)  # for tests
+    figures, chance = FuzzFigures(), random.Random(seed)  # for tests
     before = {name: pid for name, pid in system.children.items() if name in _PROCESSES}
     kinds = ["odd"] * odd + ["hostile"] * (requests - odd)
     chance.shuffle(kinds)
@@ -119,7 +119,7 @@ async def run(system: RiggedSystem, requests: int, odd: int, lanes: int, seed: i
     return _report(figures, before, after, unsettled, took, say)
 
 
-async def _lane(port: int, work: Iterator[tuple[int, str]], figures: Figures, chance: random.Random) -> None:
+async def _lane(port: int, work: Iterator[tuple[int, str]], figures: FuzzFigures, chance: random.Random) -> None:
     lane = Lane(port)
     for number, kind in work:
         if kind == "odd":
@@ -133,7 +133,7 @@ async def _lane(port: int, work: Iterator[tuple[int, str]], figures: Figures, ch
     await lane.close()
 
 
-async def _good(port: int, figures: Figures, done: asyncio.Event) -> None:
+async def _good(port: int, figures: FuzzFigures, done: asyncio.Event) -> None:
     lane, number = Lane(port), 0
     while not done.is_set():
         number += 1
@@ -149,7 +149,7 @@ async def _good(port: int, figures: Figures, done: asyncio.Event) -> None:
     await lane.close()
 
 
-async def _watch(figures: Figures, pids: dict[str, int], total: int, done: asyncio.Event) -> None:
+async def _watch(figures: FuzzFigures, pids: dict[str, int], total: int, done: asyncio.Event) -> None:
     """Note the memory of each process after each tenth of the requests."""
     tenth = 1
     while not done.is_set():
@@ -162,7 +162,7 @@ async def _watch(figures: Figures, pids: dict[str, int], total: int, done: async
             await asyncio.wait_for(done.wait(), 0.2)
 
 
-async def _unsettled(system: RiggedSystem, figures: Figures) -> int:
+async def _unsettled(system: RiggedSystem, figures: FuzzFigures) -> int:
     """Wait until each accepted event has a row in the ledger. Return how many have none at the end."""
     missing = set(figures.accepted)
 
@@ -176,7 +176,7 @@ async def _unsettled(system: RiggedSystem, figures: Figures) -> int:
 
 
 def _report(
-    figures: Figures,
+    figures: FuzzFigures,
     before: dict[str, int],
     after: dict[str, int | None],
     unsettled: int,

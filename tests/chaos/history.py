@@ -30,7 +30,7 @@ _DUPLICATE_WITHIN = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class PostedEvent:
     """One event to post."""
 
     event_id: str
@@ -260,10 +260,10 @@ def in_order(seed: int, events: int, customers: int, now: int) -> list[list[Json
     return lives
 
 
-def deliveries(seed: int, lives: list[list[Json]]) -> list[Delivery]:
+def deliveries(seed: int, lives: list[list[Json]]) -> list[PostedEvent]:
     """The deliveries: customers interleaved, some events late, some sent twice."""
     chance = random.Random(seed + 1)
-    placed: list[tuple[float, Delivery]] = []
+    placed: list[tuple[float, PostedEvent]] = []
     for life in lives:
         late = [
             place + (chance.uniform(0, _FARTHEST) if chance.random() < SHUFFLED else 0) for place in range(len(life))
@@ -280,8 +280,8 @@ def deliveries(seed: int, lives: list[list[Json]]) -> list[Delivery]:
     return [sent for _, sent in sorted(placed + again, key=lambda pair: pair[0])]
 
 
-def _delivery(event: Json) -> Delivery:
-    return Delivery(event["id"], orjson.dumps(event), is_poison="spoilt" in event)
+def _delivery(event: Json) -> PostedEvent:
+    return PostedEvent(event["id"], orjson.dumps(event), is_poison="spoilt" in event)
 
 
 def _with_some_malformed(events: list[Json], chance: random.Random) -> list[Json]:

@@ -10,7 +10,7 @@ from aiosmtpd.smtp import Envelope
 
 from local.stack.mailbox import content_of, store
 from tests.chaos.checker import id_of
-from tests.faulty_mailbox import Fault, FaultyMailbox
+from tests.faulty_mailbox import FaultyMailbox, MailboxFault
 
 
 class Postbox(FaultyMailbox):
@@ -29,7 +29,7 @@ class Postbox(FaultyMailbox):
     async def _keep(self, envelope: Envelope) -> None:
         content = content_of(envelope)
         # The caller has just taken the fault for this message, if any, off the queue.
-        if self.met and self.met[-1] is Fault.DIE_AFTER_DATA and len(self.met) > self._dead:
+        if self.met and self.met[-1] is MailboxFault.DIE_AFTER_DATA and len(self.met) > self._dead:
             self._dead = len(self.met)
             self.cut_off[id_of(content)] += 1
         await asyncio.to_thread(store, self.folder, content)

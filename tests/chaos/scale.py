@@ -22,9 +22,9 @@ from pathlib import Path
 from local.stripe.builder import Json
 from tests.chaos import log
 from tests.chaos.ending import TOPIC, Ending, Verdict, settings_with
-from tests.chaos.history import Delivery, deliveries, in_order
+from tests.chaos.history import PostedEvent, deliveries, in_order
 from tests.chaos.postbox import Postbox
-from tests.chaos.standstill import Longest, Step, longest_between, standstills
+from tests.chaos.standstill import LaneEvent, Longest, longest_between, standstills
 from tests.chaos.traffic import Traffic
 from tests.kits.systemkit import RiggedSystem, fetch, running_system
 from tests.waiting import eventually
@@ -44,7 +44,7 @@ _REST_RATE = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ScalePlan:
     """Parameters of a run. After each change the load goes on for `hold_s` seconds at `rate` deliveries a second."""
 
     seed: int
@@ -68,7 +68,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class GroupChange:
     """A change of the group: its name, its time (seconds since the epoch) and its duration."""
 
     name: str
@@ -77,9 +77,9 @@ class Change:
 
 
 @dataclass(slots=True)
-class Report:
-    plan: Plan
-    changes: list[tuple[Change, Longest]]
+class ScaleReport:
+    plan: ScalePlan
+    changes: list[tuple[GroupChange, Longest]]
     verdict: Verdict
     troubles: Counter[str]
     seconds: float
@@ -104,7 +104,7 @@ class Report:
         )
 
 
-async def run(plan: Plan, folder: Path, say: Say) -> Report:
+async def run(plan: ScalePlan, folder: Path, say: Say) -> ScaleReport:
     """Do the whole run in an empty folder. Raises TimeoutError, Refused, ServerNotReady."""
     lives = in_order(plan.seed, plan.deliveries, plan.customers, int(time.time()))
     sent = deliveries(plan.seed, lives)
@@ -125,13 +125,13 @@ async def run(plan: Plan, folder: Path, say: Say) -> Report:
 
 @dataclass(slots=True)
 class _Run:
-    plan: Plan
+    plan: ScalePlan
     system: RiggedSystem
     say: Say
     ending: Ending
-    changes: list[Change] = field(default_factory=list)
+    changes: list[GroupChange] = field(default_factory=list)
 
-    async def report(self, lives: list[list[Json]], sent: list[Delivery]) -> Report:
+    async def report(self, lives: list[list[Json]], sent: list[PostedEvent]) -> ScaleReport:
         secret = self.system.config.endpoints["default"].secrets[0]
         traffic = Traffic(self.system.url_of("default"), secret, self.plan.rate)
         begun = time.monotonic()
@@ -149,7 +149,7 @@ class _Run:
         await self.ending.become_quiet()
         still = standstills(await _steps(self.system, OWN if self.plan.own_group else ""))
         ends = [*(change.at for change in self.changes[1:]), ended]
-        return Report(
+        return ScaleReport(
             plan=self.plan,
             changes=[
                 (change, longest_between(still, change.at, end)) for change, end in zip(self.changes, ends, strict=True)
@@ -183,7 +183,7 @@ class _Run:
         at, begun = time.time(), time.monotonic()
         await change()
         took = time.monotonic() - begun
-        self.changes.append(Change(name, at, took))
+        self.changes.append(GroupChange(name, at, took))
         self.say(f"{name}: {took:.1f} s")
         await asyncio.wait([flow], timeout=self.plan.hold_s)
         if flow.done():
@@ -244,9 +244,9 @@ WHERE source = 'stripe' AND NOT EXISTS (SELECT FROM billing.timers WHERE kind = 
 """Leaves out events that waited for a reference: they are applied late although the partition did not pause."""
 
 
-async def _steps(system: RiggedSystem, own: str) -> list[Step]:
+async def _steps(system: RiggedSystem, own: str) -> list[LaneEvent]:
     rows = await fetch(system, _STEPS, own)
-    return [Step((row["partition"], row["own"]), row["received_at"], row["applied_at"]) for row in rows]
+    return [LaneEvent((row["partition"], row["own"]), row["received_at"], row["applied_at"]) for row in rows]
 
 
 def main(argv: list[str]) -> int:
@@ -268,7 +268,7 @@ def main(argv: list[str]) -> int:
     asked = parser.parse_args(argv)
     if asked.kill_broker and asked.brokers == 1:
         parser.error("--kill-broker needs --brokers 3")
-    plan = Plan(
+    plan = ScalePlan(
         seed=asked.seed,
         workers=[int(count) for count in asked.workers.split(",")],
         hold_s=asked.hold,

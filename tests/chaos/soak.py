@@ -23,8 +23,8 @@ from local.stripe.builder import Json
 from tests.chaos import log
 from tests.chaos.aftermath import Aftermath, run_aftermath
 from tests.chaos.ending import TOPIC, Ending, Verdict, settings_with
-from tests.chaos.faults import SESSION_TIMEOUT_S, Faults, Kind, Planned, kinds_named, schedule
-from tests.chaos.history import Delivery, deliveries, in_order
+from tests.chaos.faults import SESSION_TIMEOUT_S, FaultKind, Faults, Planned, kinds_named, schedule
+from tests.chaos.history import PostedEvent, deliveries, in_order
 from tests.chaos.postbox import Postbox
 from tests.chaos.small_disk import NoSmallDisk, SmallDisk, small_disk
 from tests.chaos.traffic import Traffic
@@ -41,14 +41,14 @@ class NotRecovered(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class SoakPlan:
     """Parameters of a run. `events` are distinct; a tenth more are posted as duplicates. `rate` is per second."""
 
     seed: int
     events: int
     customers: int
     faults: int
-    kinds: Sequence[Kind] = tuple(Kind)
+    kinds: Sequence[FaultKind] = tuple(FaultKind)
     workers: int = 3
     rate: float = 70.0
     pause_s: float = 20.0
@@ -59,10 +59,10 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Report:
-    plan: Plan
+class SoakReport:
+    plan: SoakPlan
     verdict: Verdict
-    recoveries: dict[Kind, list[float]]
+    recoveries: dict[FaultKind, list[float]]
     """Seconds from the start of each fault until later records were applied and committed in every partition."""
     troubles: Counter[str]
     seconds: float
@@ -86,7 +86,7 @@ class Report:
         return "\n".join([*lines, *(self.aftermath.lines() if self.aftermath else ())])
 
 
-async def run(plan: Plan, folder: Path, say: Say) -> Report:
+async def run(plan: SoakPlan, folder: Path, say: Say) -> SoakReport:
     """Do the whole run in an empty folder. Raises NotRecovered, TimeoutError, Refused, NoSmallDisk."""
     lives = in_order(plan.seed, plan.events, plan.customers, int(time.time()))
     sent = deliveries(plan.seed, lives)
@@ -95,7 +95,7 @@ async def run(plan: Plan, folder: Path, say: Say) -> Report:
             "BILLING_SESSION_TIMEOUT_S": str(SESSION_TIMEOUT_S),
             "BILLING_BATCH_SIZE": "100",
         }
-        with _disk_of_kafka(folder) if Kind.DISK_FULL in plan.kinds else nullcontext() as disk:
+        with _disk_of_kafka(folder) if FaultKind.DISK_FULL in plan.kinds else nullcontext() as disk:
             begun = running_system(folder / "state", workers=plan.workers, settings=settings, say=say)
             system = await asyncio.to_thread(begun.__enter__)
             try:
@@ -122,15 +122,15 @@ def _disk_of_kafka(folder: Path) -> Iterator[SmallDisk]:
 
 @dataclass(slots=True)
 class _Run:
-    plan: Plan
+    plan: SoakPlan
     system: RiggedSystem
     postbox: Postbox
     say: Say
     ending: Ending
     disk: SmallDisk | None
-    recoveries: dict[Kind, list[float]] = field(default_factory=lambda: defaultdict(list))
+    recoveries: dict[FaultKind, list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    async def report(self, lives: list[list[Json]], sent: list[Delivery]) -> Report:
+    async def report(self, lives: list[list[Json]], sent: list[PostedEvent]) -> SoakReport:
         secret = self.system.config.endpoints["default"].secrets[0]
         traffic = Traffic(self.system.url_of("default"), secret, self.plan.rate)
         begun = time.monotonic()
@@ -142,7 +142,7 @@ class _Run:
         begun = time.monotonic()
         await self.ending.become_quiet()
         self.say(f"all quiet after {time.monotonic() - begun:.0f} s; checking")
-        return Report(
+        return SoakReport(
             plan=self.plan,
             verdict=await self.ending.judge(traffic.accepted, lives),
             recoveries=dict(self.recoveries),
@@ -199,14 +199,14 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--events", type=int, default=50_000)
     parser.add_argument("--customers", type=int, default=2_000)
-    parser.add_argument("--faults", type=int, default=2 * len(Kind))
+    parser.add_argument("--faults", type=int, default=2 * len(FaultKind))
     parser.add_argument(
-        "--only", type=kinds_named, default=list(Kind), help="parts of the faults' names, comma-separated"
+        "--only", type=kinds_named, default=list(FaultKind), help="parts of the faults' names, comma-separated"
     )
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--rate", type=float, default=70.0, help="deliveries a second")
     asked = parser.parse_args(argv)
-    plan = Plan(
+    plan = SoakPlan(
         seed=asked.seed,
         events=asked.events,
         customers=asked.customers,

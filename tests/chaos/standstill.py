@@ -11,7 +11,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LaneEvent:
     """One event of a lane (a partition of one group): when it was received and applied, in seconds since the epoch."""
 
     lane: Hashable
@@ -31,15 +31,15 @@ class Standstill:
         return self.until - self.since
 
 
-def standstills(steps: Iterable[Step]) -> dict[Hashable, list[Standstill]]:
+def standstills(steps: Iterable[LaneEvent]) -> dict[Hashable, list[Standstill]]:
     """Standstills by lane, in order: the times between two applications in which an unapplied event was waiting."""
-    lanes: dict[Hashable, list[Step]] = defaultdict(list)
+    lanes: dict[Hashable, list[LaneEvent]] = defaultdict(list)
     for step in steps:
         lanes[step.lane].append(step)
     return {lane: list(_of_lane(taken)) for lane, taken in lanes.items()}
 
 
-def _of_lane(steps: list[Step]) -> Iterable[Standstill]:
+def _of_lane(steps: list[LaneEvent]) -> Iterable[Standstill]:
     steps = sorted(steps, key=lambda step: step.applied_at)
     # From the end: the earliest arrival among the events that are not applied yet.
     waiting = list(accumulate((step.received_at for step in reversed(steps)), min))[::-1]

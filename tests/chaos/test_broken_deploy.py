@@ -35,7 +35,7 @@ async def rig(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_pa
 
 
 @contextmanager
-def _worker(rig: ReplayKit, rule: str, **settings: str) -> Iterator[clikit.Running]:
+def _worker(rig: ReplayKit, rule: str, **settings: str) -> Iterator[clikit.ForkedProcess]:
     env = {
         **os.environ,
         "BILLING_KAFKA_BOOTSTRAP": rig.settings.kafka_bootstrap,
@@ -55,7 +55,7 @@ def _worker(rig: ReplayKit, rule: str, **settings: str) -> Iterator[clikit.Runni
         yield process
 
 
-async def _until(condition: Callable[[], object], process: clikit.Running, log: Path) -> None:
+async def _until(condition: Callable[[], object], process: clikit.ForkedProcess, log: Path) -> None:
     """Waits for a condition that blocks the thread."""
     await eventually(lambda: asyncio.to_thread(condition), process=process, log=log)
 

@@ -104,7 +104,7 @@ def _env(bootstrap: str, url: str, prefix: str, folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _worker(env: dict[str, str], point: str, nth: int) -> Iterator[clikit.Running]:
+def _worker(env: dict[str, str], point: str, nth: int) -> Iterator[clikit.ForkedProcess]:
     log = Path(env["BILLING_STATE_DIR"]) / "worker.log"
     with clikit.running([point, str(nth)], env, log, module="tests.chaos.notes_worker") as process:
         yield process

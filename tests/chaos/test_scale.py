@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.scale import Plan, run
+from tests.chaos.scale import ScalePlan, run
 
 pytestmark = [pytest.mark.chaos, pytest.mark.e2e]
 
-PLAN = Plan(seed=20261126, customers=100, workers=(1, 2, 1), hold_s=2.0, rate=50.0, kill_worker=True)
+PLAN = ScalePlan(seed=20261126, customers=100, workers=(1, 2, 1), hold_s=2.0, rate=50.0, kill_worker=True)
 
 
 async def test_workers_come_and_go_and_nothing_is_lost(tmp_path: Path) -> None:

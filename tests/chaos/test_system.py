@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.faults import Kind
-from tests.chaos.soak import Plan, run
+from tests.chaos.faults import FaultKind
+from tests.chaos.soak import SoakPlan, run
 
 pytestmark = [pytest.mark.chaos, pytest.mark.e2e]
 
-PLAN = Plan(
+PLAN = SoakPlan(
     seed=20261123,
     events=4_000,
     customers=200,
     faults=4,
-    kinds=(Kind.KILL_WORKER, Kind.KILL_GATEWAY, Kind.STOP_POSTGRES, Kind.KILL_DISPATCHER),
+    kinds=(FaultKind.KILL_WORKER, FaultKind.KILL_GATEWAY, FaultKind.STOP_POSTGRES, FaultKind.KILL_DISPATCHER),
     workers=2,
     rate=150.0,
     overlapping=True,

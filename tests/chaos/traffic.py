@@ -11,12 +11,12 @@ import aiohttp
 from pydantic import SecretStr
 
 from local.stripe.post import post
-from tests.chaos.history import Delivery
+from tests.chaos.history import PostedEvent
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 2.0
 
 
-class Refused(Exception):
+class EventRefused(Exception):
     """The gateway answered 4xx to a valid event."""
 
 
@@ -35,7 +35,7 @@ class Traffic:
     troubles: Counter[str] = field(default_factory=Counter)
     """Answers other than 200 and broken connections, by kind."""
 
-    async def run(self, deliveries: Sequence[Delivery]) -> None:
+    async def run(self, deliveries: Sequence[PostedEvent]) -> None:
         """Return when all are answered 200. Raises Refused."""
         queue = iter(deliveries)
         loop = asyncio.get_running_loop()
@@ -47,7 +47,7 @@ class Traffic:
 
     _next_at: float = 0.0
 
-    async def _post_all(self, session: aiohttp.ClientSession, queue: Iterator[Delivery]) -> None:
+    async def _post_all(self, session: aiohttp.ClientSession, queue: Iterator[PostedEvent]) -> None:
         loop = asyncio.get_running_loop()
         for delivery in queue:
             # Deliveries delayed by an outage are not all sent at once: Stripe spreads its retries too.
@@ -55,7 +55,7 @@ class Traffic:
             await asyncio.sleep(self._next_at - loop.time())
             await self._deliver(session, delivery)
 
-    async def _deliver(self, session: aiohttp.ClientSession, delivery: Delivery) -> None:
+    async def _deliver(self, session: aiohttp.ClientSession, delivery: PostedEvent) -> None:
         pause = _FIRST_PAUSE_S
         while True:
             try:
@@ -68,7 +68,7 @@ class Traffic:
                     self.answered += 1
                     return
                 if answer.status < 500:
-                    raise Refused(f"{delivery.event_id}: {answer.status} {answer.reason}")
+                    raise EventRefused(f"{delivery.event_id}: {answer.status} {answer.reason}")
                 self.troubles[str(answer.status)] += 1
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_S)

@@ -25,7 +25,7 @@ from tests.kits import clikit
 from tests.kits.gatewaykit import (
     FORGED,
     SECRET,
-    Load,
+    PostingLoad,
     assert_all_stored_in_order,
     create_topics,
     event,
@@ -110,7 +110,7 @@ def own_kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
         kafka.stop()
 
 
-def answered(load: Load, count: int, within_s: float = 40) -> None:
+def answered(load: PostingLoad, count: int, within_s: float = 40) -> None:
     """Wait until `count` more requests are answered 200."""
     goal = load.count(200) + count
     wait_until(lambda: load.count(200) >= goal, within_s=within_s, what=f"{count} more answered 200")
@@ -128,7 +128,7 @@ def test_T31_a_webhook_secret_is_rotated_without_a_restart_and_without_a_400(top
             return post(gateway.port, body, signed(body, secret)).status
 
         assert (status(SECRET), status(new)) == (200, 400)
-        with Load(gateway.port, connections=2) as load:
+        with PostingLoad(gateway.port, connections=2) as load:
             file.write_bytes(new + b"\n" + SECRET + b"\n")
             gateway.popen.send_signal(signal.SIGHUP)
             wait_until(lambda: status(new) == 200, within_s=20, what="the new secret")
@@ -150,7 +150,7 @@ def test_a_dead_broker_costs_503_and_nothing_else(own_kafka: EmbeddedKafka, tmp_
     the outage is answered 503 within 5 s, memory stays flat, and the gateway recovers without a restart."""
     settings = create_topics(own_kafka.bootstrap, "outage")
     connections = 32
-    with running(tmp_path, settings) as gateway, Load(gateway.port, connections) as load:
+    with running(tmp_path, settings) as gateway, PostingLoad(gateway.port, connections) as load:
         answered(load, 2000)
         rss_before = gateway.rss
         own_kafka.kill()
@@ -182,7 +182,7 @@ def test_a_fatal_producer_error_is_survived(kafka_bootstrap: str, topic_prefix: 
     admin.create_topics([NewTopic(topic, 4, 1, config={"max.message.bytes": "100000"})])[topic].result(20)
     own: dict[str, str | int | float | bool] = {"enable.gapless.guarantee": True, "compression.type": "none"}
     own["batch.size"] = 50_000  # otherwise small records could share a batch with the large one and fail with it
-    with serving(kafka_bootstrap, topic, overrides=own) as served, Load(served.port, 16) as load:
+    with serving(kafka_bootstrap, topic, overrides=own) as served, PostingLoad(served.port, 16) as load:
         answered(load, 300)
         large = event(pad=200_000)
         assert post(served.port, large, signed(large)).status in (413, 503)
@@ -201,7 +201,7 @@ def test_a_fatal_producer_error_is_survived(kafka_bootstrap: str, topic_prefix: 
 
 def test_sigterm_under_load_loses_nothing(topics: Settings, tmp_path: Path) -> None:
     """Requests in flight finish, the producer is flushed, and the exit code is 0 (A6)."""
-    with running(tmp_path, topics) as gateway, Load(gateway.port) as load:
+    with running(tmp_path, topics) as gateway, PostingLoad(gateway.port) as load:
         answered(load, 1000)
         gateway.popen.send_signal(signal.SIGTERM)
         assert gateway.wait() == 0
@@ -231,7 +231,7 @@ def test_T38_after_sigterm_it_is_not_ready_and_accepts_until_the_pause_ends(topi
 
 def test_kill_9_under_load_loses_nothing(topics: Settings, tmp_path: Path) -> None:
     """Events are stored before they are answered 200."""
-    with running(tmp_path, topics) as gateway, Load(gateway.port) as load:
+    with running(tmp_path, topics) as gateway, PostingLoad(gateway.port) as load:
         answered(load, 1000)
         gateway.popen.kill()
         assert gateway.wait() == -signal.SIGKILL
@@ -241,7 +241,7 @@ def test_kill_9_under_load_loses_nothing(topics: Settings, tmp_path: Path) -> No
 
 def test_several_processes_share_a_port(topics: Settings, tmp_path: Path) -> None:
     """Connections are spread over the processes, metrics cover all of them, SIGTERM ends all, and no event is lost."""
-    with running(tmp_path, topics, BILLING_GATEWAY_PROCESSES="2") as gateway, Load(gateway.port, 24) as load:
+    with running(tmp_path, topics, BILLING_GATEWAY_PROCESSES="2") as gateway, PostingLoad(gateway.port, 24) as load:
         children = [psutil.Process(line["pid"]) for line in gateway.logged("gateway.listening")]
         answered(load, 500)
         load.stop()

@@ -76,7 +76,7 @@ class Containers:
         return {**system, **given, **self.extra, "BILLING_STATE_DIR": str(self.folder / name)}
 
     @contextmanager
-    def running(self, name: str, **extra: str) -> Iterator[clikit.Running]:
+    def running(self, name: str, **extra: str) -> Iterator[clikit.ForkedProcess]:
         env = self.environment(name) | {"BILLING_OPS_PORT": str(free_port())} | extra
         with clikit.running([name], env, self.log(name)) as process:
             yield process

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.e2e
 
 
 @contextmanager
-def _scheduler(env: dict[str, str], log: Path) -> Iterator[clikit.Running]:
+def _scheduler(env: dict[str, str], log: Path) -> Iterator[clikit.ForkedProcess]:
     with clikit.running(["scheduler"], env, log) as process:
         yield process
 

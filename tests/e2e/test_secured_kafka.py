@@ -87,7 +87,7 @@ def is_json(line: str) -> bool:
 
 
 @contextmanager
-def process(env: dict[str, str], name: str, log: Path) -> Iterator[clikit.Running]:
+def process(env: dict[str, str], name: str, log: Path) -> Iterator[clikit.ForkedProcess]:
     with clikit.running([name], env, log) as running:
         yield running
     assert_clean(log.read_text())

@@ -35,7 +35,7 @@ def worker_env(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_p
 
 
 @contextmanager
-def _worker(env: dict[str, str], log: Path) -> Iterator[clikit.Running]:
+def _worker(env: dict[str, str], log: Path) -> Iterator[clikit.ForkedProcess]:
     with clikit.running([], env, log, module="tests.e2e.errands_worker") as process:
         yield process
 

@@ -39,7 +39,7 @@ def _forking() -> ForkServerContext:
 _CONTEXT = _forking()
 
 
-class Running:
+class ForkedProcess:
     """A forked process, with the part of `subprocess.Popen` that tests use."""
 
     def __init__(self, process: ForkServerProcess) -> None:
@@ -75,7 +75,7 @@ class Running:
 
 def start(
     words: Sequence[str], env: Mapping[str, str], stdout: Path, stderr: Path, *, module: str = _CLI, cwd: Path = ROOT
-) -> Running:
+) -> ForkedProcess:
     """Start `billing …`, or another module as `python -m` would. Its outputs are appended to the files.
 
     `env` is added to this process's environment without its BILLING_ variables. The caller ends the process.
@@ -86,13 +86,13 @@ def start(
         target=_run, args=(module, list(words), clean | dict(env), cwd, stdout, stderr), name=" ".join([name, *words])
     )
     process.start()
-    return Running(process)
+    return ForkedProcess(process)
 
 
 @contextmanager
 def running(
     words: Sequence[str], env: Mapping[str, str], log: Path, *, module: str = _CLI, cwd: Path = ROOT
-) -> Iterator[Running]:
+) -> Iterator[ForkedProcess]:
     """A process that writes to `log`. After the block it is terminated, and killed if it has not ended in 20 s."""
     process = start(words, env, log, log, module=module, cwd=cwd)
     try:

@@ -43,7 +43,7 @@ FORGED = b"whsec_ThatTheGatewayDoesNotKnow012345"
 
 
 @dataclass(frozen=True)
-class Answer:
+class GatewayAnswer:
     """One HTTP response and the time until it arrived."""
 
     status: int
@@ -80,7 +80,7 @@ def config(**endpoints: Endpoint) -> Config:
     return Config(endpoints=usual | endpoints)
 
 
-def send(port: int, request: bytes, *, timeout: float = 30.0) -> Answer:
+def send(port: int, request: bytes, *, timeout: float = 30.0) -> GatewayAnswer:
     """Send raw bytes and return the response, for requests that no HTTP library would send."""
     started = time.monotonic()
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as sock:
@@ -88,7 +88,7 @@ def send(port: int, request: bytes, *, timeout: float = 30.0) -> Answer:
         response = http.client.HTTPResponse(sock)
         response.begin()
         body = response.read()
-        return Answer(response.status, body, time.monotonic() - started, dict(response.getheaders()))
+        return GatewayAnswer(response.status, body, time.monotonic() - started, dict(response.getheaders()))
 
 
 def post(
@@ -98,7 +98,7 @@ def post(
     *,
     path: str = "/webhooks/stripe",
     extra: tuple[bytes, ...] = (),
-) -> Answer:
+) -> GatewayAnswer:
     """POST a body with a signature header (no header if None) and `extra` raw header lines."""
     head = [f"POST {path} HTTP/1.1".encode(), b"Host: gateway", b"Content-Length: %d" % len(body), *extra]
     if signature is not None:
@@ -107,7 +107,7 @@ def post(
     return send(port, b"\r\n".join(head) + b"\r\n\r\n" + body)
 
 
-def get(port: int, path: str) -> Answer:
+def get(port: int, path: str) -> GatewayAnswer:
     """GET a page."""
     return send(port, f"GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n".encode())
 
@@ -229,7 +229,7 @@ class Shot:
     seconds: float
 
 
-class Load:
+class PostingLoad:
     """Connections that post events one after another until `stop`. Each has its own customer."""
 
     def __init__(self, port: int, connections: int = 16, pad: int = 1500) -> None:
@@ -240,7 +240,7 @@ class Load:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: uvloop.run(self._run()), name="load")
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> PostingLoad:
         self._thread.start()
         return self
 
@@ -295,7 +295,7 @@ class Load:
             writer.close()
 
 
-def assert_all_stored_in_order(load: Load, records: list[Message]) -> None:
+def assert_all_stored_in_order(load: PostingLoad, records: list[Message]) -> None:
     """Check that each event with a 200 is in the topic, in order of the responses per customer."""
     place: dict[str, tuple[int, int]] = {}
     for message in records:

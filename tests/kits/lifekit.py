@@ -11,7 +11,7 @@ import orjson
 
 from local.stripe.builder import ApiShape, Json
 from local.stripe.simulator.books import DAY_S, AccountSettings, Books, StripeEvent
-from local.stripe.simulator.lives import Life, Step, random_steps
+from local.stripe.simulator.lives import Life, LifeStep, random_steps
 from local.stripe.simulator.prices import PLANS
 from local.stripe.simulator.render import rendered
 from local.stripe.simulator.stripe import SimulatedStripe
@@ -40,7 +40,7 @@ CONFIG = Config(
 class Course:
     """A life and how its events are delivered. `order` decides shapes, disorder, duplicates and losses."""
 
-    steps: Sequence[Step]
+    steps: Sequence[LifeStep]
     settings: AccountSettings = field(default_factory=AccountSettings)
     shape: str = "new"
     """`old`, `new`, or `mixed`: two endpoints of different API versions."""

@@ -15,10 +15,10 @@ from pydantic import SecretStr
 
 from schemas.settings import Mail
 from sinks.email.delivery import MailSender
-from sinks.email.dispatcher import Dispatcher, Pace
+from sinks.email.dispatcher import Dispatcher, MailPace
 from sinks.email.message import Composer, QueuedMail
 from sinks.email.metrics import MailMetrics
-from sinks.email.outbox import Outbox
+from sinks.email.outbox import MailOutbox
 from sinks.email.samples import SAMPLES
 from sinks.email.smtp import SmtpLink, parse_smtp_url
 from sinks.email.truth import MailTruth
@@ -30,7 +30,7 @@ from tests.waiting import eventually, row_with
 CONFIG = Mail(
     sender="Acme <billing@example.com>", operator="ops@example.com", product="Acme", app_url="https://app.example.com"
 )
-QUICK = Pace(poll_s=0.05, store_pause_s=0.05, finish_s=5.0)
+QUICK = MailPace(poll_s=0.05, store_pause_s=0.05, finish_s=5.0)
 
 
 @dataclass
@@ -97,8 +97,8 @@ class MailOutboxKit:
         await eventually(are_so)
 
     @asynccontextmanager
-    async def outbox(self, claimer: str = "other", ahead: Ahead | None = None) -> AsyncIterator[Outbox]:
-        opened = await Outbox.connect(self.url, claimer=claimer, ahead=ahead or self.clock.ahead)
+    async def outbox(self, claimer: str = "other", ahead: Ahead | None = None) -> AsyncIterator[MailOutbox]:
+        opened = await MailOutbox.connect(self.url, claimer=claimer, ahead=ahead or self.clock.ahead)
         try:
             yield opened
         finally:
@@ -114,7 +114,7 @@ class MailOutboxKit:
         config: Mail = CONFIG,
         checks: Mapping[str, Truth[QueuedMail]] | None = None,
         metrics: MailMetrics | None = None,
-        pace: Pace = QUICK,
+        pace: MailPace = QUICK,
         step_timeout_s: float = 0.5,
         is_real_time: bool = False,
         local_clock_ahead: timedelta = timedelta(0),

@@ -21,7 +21,7 @@ from schemas.state import User
 from streams.rules.registry import Stream
 
 
-class Note(BaseModel):
+class NoteObject(BaseModel):
     """`trouble` selects how the rule fails: `rule`, `bug`, `stale`, or empty for success."""
 
     user: str
@@ -32,8 +32,8 @@ class Note(BaseModel):
 notes = Stream("notes")
 
 
-@notes.on("note.written", model=Note, refer=lambda event: References(users={("", event.object.user)}))
-def on_note(event: Event[Note], known: Known) -> list[Effect]:
+@notes.on("note.written", model=NoteObject, refer=lambda event: References(users={("", event.object.user)}))
+def on_note(event: Event[NoteObject], known: Known) -> list[Effect]:
     """Append the note's text, or the event's id if there is none, to the user's trail, and queue one mail."""
     if event.object.trouble == "rule":
         raise RuleViolated("this note is not allowed")

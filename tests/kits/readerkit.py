@@ -28,7 +28,7 @@ from analytics.recount import recount as recount_figures
 from eventlog import client
 from eventlog.lag import lag_of
 from eventlog.topics import ensure_topics
-from local.demo.people import Step
+from local.demo.people import DemoStep
 from local.demo.story import story
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
@@ -49,7 +49,7 @@ class Log:
 
     env: dict[str, str]
     settings: Settings
-    steps: list[Step]
+    steps: list[DemoStep]
     records: int
 
     def billing(self, *words: str, code: int = 0) -> str:
@@ -87,7 +87,7 @@ def open_log(kafka_bootstrap: str, postgres_url: str, folder: Path) -> Iterator[
     asyncio.run(execute(postgres_url, f"CREATE DATABASE {name}"))
     asyncio.run(migrate(settings.database_url))
     ensure_topics(settings)
-    answered = (step for step in story(int(time.time())) if isinstance(step, Step))
+    answered = (step for step in story(int(time.time())) if isinstance(step, DemoStep))
     steps = [step for step in answered if step.answer == 200 and step.who in BY_HAND]
     steps = [again for n, step in enumerate(steps) for again in [step] * (2 if n % 3 == 0 else 1)]
     produce(settings, steps)
@@ -95,7 +95,7 @@ def open_log(kafka_bootstrap: str, postgres_url: str, folder: Path) -> Iterator[
     asyncio.run(execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
-def produce(settings: Settings, steps: list[Step]) -> None:
+def produce(settings: Settings, steps: list[DemoStep]) -> None:
     producer = client.producer(settings.kafka, client_id="test")
     for step in steps:
         event = step.event

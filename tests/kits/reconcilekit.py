@@ -24,7 +24,7 @@ from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.entry import Entry
 from eventlog.topics import ensure_topics
 from local.stripe.builder import StripeEvents
-from recovery.reconcile.events import Asked, Reconciler
+from recovery.reconcile.events import Reconciler, ReconcileRequest
 from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.runs import Runs
 from schemas.kafka_access import KafkaAccess
@@ -103,7 +103,7 @@ class ReconcileKit:
     async def run(self, *accounts: str, **asked: Any) -> list[ReconcileReport]:
         wired = await self.reconciler()
         try:
-            return await wired.run(Asked(**asked), accounts or [""])
+            return await wired.run(ReconcileRequest(**asked), accounts or [""])
         finally:
             wired.runs.close()
 

@@ -15,7 +15,7 @@ from sinks.postgres.roles import ROLES
 
 
 @dataclass
-class Server:
+class RoleDatabase:
     """A migrated database with the roles of one test."""
 
     connection: asyncpg.Connection[asyncpg.Record]
@@ -36,14 +36,14 @@ class Server:
 
 
 @asynccontextmanager
-async def open_server(database: SecretStr) -> AsyncIterator[Server]:
+async def open_server(database: SecretStr) -> AsyncIterator[RoleDatabase]:
     """Create the roles, and drop them when the block ends."""
     prefix = f"t{uuid.uuid4().hex[:10]}"
     migrated = await migrate(database, role_prefix=prefix, creates_roles=True)
     assert sorted(migrated.roles) == sorted(f"{prefix}_{role.name}" for role in ROLES)
     connection = await asyncpg.connect(database.get_secret_value(), timeout=10)
     try:
-        yield Server(connection, prefix)
+        yield RoleDatabase(connection, prefix)
     finally:
         for role in ROLES:
             await connection.execute(f'DROP OWNED BY "{prefix}_{role.name}"')

@@ -26,7 +26,7 @@ from eventlog.append import EventAppender
 from schemas.kafka_access import KafkaAccess
 from schemas.rate import RateLimit
 from schemas.record import decode_headers
-from sinks.outbox.loop import Pace
+from sinks.outbox.loop import LoopPace
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey, parse_key
 from sinks.stripe_calls.caller import Caller
@@ -39,10 +39,10 @@ from tests.waiting import eventually, row_with
 
 TEST_KEY = "sk_test_51QwertyuiopAsdfghjklZxcvbnm"
 LIVE_KEY = "rk_live_51QwertyuiopAsdfghjklZxcvbnm"
-QUICK = Pace(poll_s=0.05, store_pause_s=0.05, finish_s=5.0)
+QUICK = LoopPace(poll_s=0.05, store_pause_s=0.05, finish_s=5.0)
 
 
-class Fault(Enum):
+class StripeFault(Enum):
     """What goes wrong, once per `fail_next`."""
 
     RATE_LIMIT = auto()
@@ -67,14 +67,14 @@ class Fault(Enum):
     """The request takes effect, and the connection is cut before the response."""
 
 
-_ERRORS: dict[Fault, tuple[int, dict[str, str], dict[str, str]]] = {
-    Fault.RATE_LIMIT: (429, {"type": "invalid_request_error", "code": "rate_limit"}, {"Retry-After": "7"}),
-    Fault.SERVER_ERROR: (500, {"type": "api_error"}, {}),
-    Fault.IN_USE: (409, {"type": "idempotency_error", "code": "idempotency_key_in_use"}, {}),
-    Fault.BAD_REQUEST: (400, {"type": "invalid_request_error", "code": "resource_missing", "param": "pm"}, {}),
-    Fault.UNAUTHORIZED: (401, {"type": "invalid_request_error", "code": "api_key_expired"}, {}),
-    Fault.FORBIDDEN: (403, {"type": "invalid_request_error", "code": "more_permissions_required"}, {}),
-    Fault.ACCOUNT_GONE: (403, {"type": "invalid_request_error", "code": "account_invalid"}, {}),
+_ERRORS: dict[StripeFault, tuple[int, dict[str, str], dict[str, str]]] = {
+    StripeFault.RATE_LIMIT: (429, {"type": "invalid_request_error", "code": "rate_limit"}, {"Retry-After": "7"}),
+    StripeFault.SERVER_ERROR: (500, {"type": "api_error"}, {}),
+    StripeFault.IN_USE: (409, {"type": "idempotency_error", "code": "idempotency_key_in_use"}, {}),
+    StripeFault.BAD_REQUEST: (400, {"type": "invalid_request_error", "code": "resource_missing", "param": "pm"}, {}),
+    StripeFault.UNAUTHORIZED: (401, {"type": "invalid_request_error", "code": "api_key_expired"}, {}),
+    StripeFault.FORBIDDEN: (403, {"type": "invalid_request_error", "code": "more_permissions_required"}, {}),
+    StripeFault.ACCOUNT_GONE: (403, {"type": "invalid_request_error", "code": "account_invalid"}, {}),
 }
 
 
@@ -90,7 +90,7 @@ class Seen:
     authorization: str
 
 
-class StripeServer:
+class FakeStripeServer:
     """The fake Stripe on a free loopback port: `async with StripeServer() as stripe:`."""
 
     def __init__(self, key: str = TEST_KEY) -> None:
@@ -102,7 +102,7 @@ class StripeServer:
         """The objects that a GET returns, by id."""
         self.ahead_s = 0.0
         """Seconds by which Stripe's clock is ahead of the local one."""
-        self._faults: deque[Fault] = deque()
+        self._faults: deque[StripeFault] = deque()
         self._answers: dict[str, tuple[int, bytes]] = {}
         self._runner: web.AppRunner | None = None
         self._port = 0
@@ -111,7 +111,7 @@ class StripeServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
-    def fail_next(self, fault: Fault, times: int = 1) -> None:
+    def fail_next(self, fault: StripeFault, times: int = 1) -> None:
         self._faults.extend([fault] * times)
 
     async def start(self) -> None:
@@ -129,7 +129,7 @@ class StripeServer:
             await self._runner.cleanup()
             self._runner = None
 
-    async def __aenter__(self) -> StripeServer:
+    async def __aenter__(self) -> FakeStripeServer:
         await self.start()
         return self
 
@@ -148,18 +148,18 @@ class StripeServer:
         )
         self.requests.append(seen)
         fault = self._faults.popleft() if self._faults else None
-        if fault is Fault.HANG:
+        if fault is StripeFault.HANG:
             await asyncio.sleep(3600)
-        if fault is Fault.BAD_GATEWAY:
+        if fault is StripeFault.BAD_GATEWAY:
             return web.Response(status=502, text="<html>bad gateway</html>", content_type="text/html")
         if fault in _ERRORS:
             status, error, headers = _ERRORS[fault]
             answer = {"error": {**error, "message": f"No good: {fault.name}, {self.key}"}}
             return self._answer(status, orjson.dumps(answer), headers)
-        if fault is Fault.DROP:
+        if fault is StripeFault.DROP:
             return _dropped(request)
         status, body = self._do(seen)
-        return _dropped(request) if fault is Fault.DROP_AFTER else self._answer(status, body, {})
+        return _dropped(request) if fault is StripeFault.DROP_AFTER else self._answer(status, body, {})
 
     def _do(self, seen: Seen) -> tuple[int, bytes]:
         if seen.authorization != f"Bearer {self.key}":
@@ -207,7 +207,7 @@ class CallOutboxKit:
 
     url: SecretStr
     connection: asyncpg.Connection[asyncpg.Record]
-    stripe: StripeServer
+    stripe: FakeStripeServer
     event_log: EventAppender
     clock: Clock = field(default_factory=Clock)
 
@@ -270,7 +270,7 @@ class CallOutboxKit:
         lanes: int = 2,
         total_s: float = 1.0,
         per_second: float = 1000.0,
-        pace: Pace = QUICK,
+        pace: LoopPace = QUICK,
         registry: CollectorRegistry | None = None,
         local_clock_ahead: timedelta = timedelta(0),
     ) -> AsyncIterator[CallDispatcher]:
@@ -299,7 +299,7 @@ class CallOutboxKit:
 
 
 @asynccontextmanager
-async def open_kit(url: SecretStr, stripe: StripeServer, event_log: EventAppender) -> AsyncIterator[CallOutboxKit]:
+async def open_kit(url: SecretStr, stripe: FakeStripeServer, event_log: EventAppender) -> AsyncIterator[CallOutboxKit]:
     connection = await asyncpg.connect(url.get_secret_value())
     try:
         yield CallOutboxKit(url, connection, stripe, event_log)
@@ -341,7 +341,7 @@ def records(bootstrap: str, topic: str, partitions: int = 3) -> list[LogRecord]:
 
 
 def open_desk(
-    database: SecretStr, stripe: StripeServer, bootstrap: str, topic: str
+    database: SecretStr, stripe: FakeStripeServer, bootstrap: str, topic: str
 ) -> AbstractAsyncContextManager[CallOutboxKit]:
     """The outbox of calls, with a log at `bootstrap`."""
     return open_kit(database, stripe, EventAppender(KafkaAccess(bootstrap), topic, client_id="test-stripe-calls"))

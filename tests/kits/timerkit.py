@@ -58,7 +58,7 @@ class Errand(BaseModel):
     due_at: AwareDatetime | None = None
 
 
-class Answer(BaseModel):
+class ReferringTimer(BaseModel):
     """Refers to a user who must be stored already."""
 
     user: str
@@ -105,13 +105,13 @@ def on_errand_due(event: Event[TimerDue], known: Known) -> list[Effect]:
     return [FinishTimer(event.object.timer_key), _noted(event.object.subject, event.type, known)]
 
 
-@errands.on("user.came", model=Answer, refer=lambda event: References(users={("", event.object.user)}))
-def on_came(event: Event[Answer], known: Known) -> list[Effect]:
+@errands.on("user.came", model=ReferringTimer, refer=lambda event: References(users={("", event.object.user)}))
+def on_came(event: Event[ReferringTimer], known: Known) -> list[Effect]:
     return [_noted(event.object.user, event.id, known)]
 
 
-@errands.on("user.answered", model=Answer, refer=lambda event: References(users={("", event.object.user)}))
-def on_answered(event: Event[Answer], known: Known) -> list[Effect]:
+@errands.on("user.answered", model=ReferringTimer, refer=lambda event: References(users={("", event.object.user)}))
+def on_answered(event: Event[ReferringTimer], known: Known) -> list[Effect]:
     if known.user("", event.object.user) is None:
         raise NotKnownYet(f"user {event.object.user}")
     return [_noted(event.object.user, event.id, known)]

@@ -42,7 +42,7 @@ def environment(rig: ReplayKit, **settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_worker(rig: ReplayKit, **settings: str) -> Iterator[clikit.Running]:
+def running_worker(rig: ReplayKit, **settings: str) -> Iterator[clikit.ForkedProcess]:
     log, env = rig.settings.state_dir / "worker.log", environment(rig, **settings)
     with clikit.running(["sound"], env, log, module="tests.chaos.broken_worker") as process:
         yield process

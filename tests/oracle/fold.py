@@ -31,7 +31,7 @@ _UNFORESEEN = "Unforeseen"
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class FoldedEvent:
     """The result of one event: its outcome as in the ledger, and the log position where it was decided."""
 
     envelope: EventSummary
@@ -48,7 +48,7 @@ class Fold:
 
     config: Config
     rules: Mapping[str, Rule]
-    ledger: dict[str, Judged] = field(default_factory=dict)
+    ledger: dict[str, FoldedEvent] = field(default_factory=dict)
     """Results by event id."""
     orders: dict[Outbox, dict[str, tuple[EventSummary, Order]]] = field(
         default_factory=lambda: {outbox: {} for outbox in OUTBOXES}
@@ -125,7 +125,7 @@ class Fold:
         self._judge(envelope, "applied" if outcome.stale is None else "stale", record)
 
     def _judge(self, envelope: EventSummary, outcome: str, record: Record, error_class: str = "") -> None:
-        self.ledger[envelope.id] = Judged(envelope, outcome, record.partition, record.offset, error_class)
+        self.ledger[envelope.id] = FoldedEvent(envelope, outcome, record.partition, record.offset, error_class)
 
     def _note_fired(self, decoded: Decoded, record: Record) -> None:
         """Mark the timer as fired: its event is in the log. This does not depend on a rule for it."""

@@ -21,7 +21,7 @@ NEVER_BEGUN = ("incomplete", "incomplete_expired")
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class StripePerson:
     """A user of the product with all their customers, oldest first."""
 
     user: str
@@ -40,13 +40,13 @@ def runs(subscription: Json) -> bool:
     return subscription["status"] not in (*ENDED, *NEVER_BEGUN)
 
 
-def people(books: Books) -> list[Person]:
+def people(books: Books) -> list[StripePerson]:
     found: dict[str, list[Json]] = defaultdict(list)
     for customer in books.all("customer"):
         one = {**_last_seen(books, customer["id"]), "deleted": True} if customer.get("deleted") else customer
         if "userId" in one["metadata"]:
             found[one["metadata"]["userId"]].append(one)
-    return [Person(user, sorted(own, key=lambda one: one["created"])) for user, own in found.items()]
+    return [StripePerson(user, sorted(own, key=lambda one: one["created"])) for user, own in found.items()]
 
 
 def _last_seen(books: Books, customer_id: str) -> Json:

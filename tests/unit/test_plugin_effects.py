@@ -29,7 +29,7 @@ from schemas.state import Customer, Timer
 from schemas.statuses import TimerStatus
 from schemas.timer import TimerDue, timer_event
 from schemas.verdict import Dead
-from streams.apply import Outcome, apply, decide, decide_more
+from streams.apply import EventOutcome, apply, decide, decide_more
 from streams.decode import decode
 from streams.item import Item
 from streams.process import Processor
@@ -62,7 +62,7 @@ def _plugin(type_: str, effects: Sequence[Effect], **given: Any) -> Plugin:
     return plugin
 
 
-def _applied(event: dict[str, Any], known: Known) -> Outcome:
+def _applied(event: dict[str, Any], known: Known) -> EventOutcome:
     """Applies the event as the worker does."""
     decoded = decode(orjson.dumps(event), RULES)
     assert decoded.event is not None

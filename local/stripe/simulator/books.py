@@ -39,7 +39,7 @@ SINCE_BASIL = ("invoice_payment.",)
 """Event types that older API versions do not have."""
 
 
-class Clock:
+class SimulatedClock:
     """A test clock, in seconds since the epoch. Tasks of one second run in the order in which they were set."""
 
     def __init__(self, now: int) -> None:
@@ -114,7 +114,7 @@ class AccountSettings:
 class Books:
     """The objects of one account. `account` is '' for the platform's own."""
 
-    clock: Clock
+    clock: SimulatedClock
     account: str = ""
     seed: str = "0"
     settings: AccountSettings = field(default_factory=AccountSettings)

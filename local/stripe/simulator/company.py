@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from local.stripe.simulator.books import DAY_S, StripeEvent
-from local.stripe.simulator.lives import PAUSES_S, Life, Step, random_steps
+from local.stripe.simulator.lives import PAUSES_S, Life, LifeStep, random_steps
 from local.stripe.simulator.stripe import SimulatedStripe
 
 MONTH_S = 30 * DAY_S
@@ -55,7 +55,7 @@ class Company:
                 self._plan(life, moment, step)
                 moment += self._chance.choice(PAUSES_S)
 
-    def _plan(self, life: Life, moment: int, step: Step) -> None:
+    def _plan(self, life: Life, moment: int, step: LifeStep) -> None:
         if moment < self.until and step.name != "wait":
             self.stripe.clock.at(moment, lambda: life.take(step))
 

@@ -30,7 +30,7 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DeliveryAttempt:
     """One attempt: when it arrives in the simulated time, and which event."""
 
     at: int
@@ -38,14 +38,14 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    deliveries: list[Delivery]
+class DeliveryPlan:
+    deliveries: list[DeliveryAttempt]
     """In the order of arrival."""
     lost: list[StripeEvent]
     """What fell into an outage: Stripe lists it with `delivery_success=false`."""
 
 
-def plan_delivery(events: Sequence[StripeEvent], trouble: Trouble, seed: str) -> Plan:
+def plan_delivery(events: Sequence[StripeEvent], trouble: Trouble, seed: str) -> DeliveryPlan:
     """Returns the same plan for the same events, trouble and seed."""
     chance = random.Random(f"{seed}/delivery")  # noqa: S311  # a simulation
     outages = _outages(events, trouble, chance)
@@ -55,13 +55,13 @@ def plan_delivery(events: Sequence[StripeEvent], trouble: Trouble, seed: str) ->
             lost.append(event)
             continue
         late = chance.randrange(1, DISORDER_S) if chance.random() < trouble.disorder else 0
-        deliveries.append(Delivery(event.created + late, event))
+        deliveries.append(DeliveryAttempt(event.created + late, event))
         if chance.random() < trouble.duplicates:
-            deliveries.append(Delivery(event.created + late + chance.randrange(DISORDER_S), event))
-    return Plan(sorted(deliveries, key=lambda one: one.at), lost)
+            deliveries.append(DeliveryAttempt(event.created + late + chance.randrange(DISORDER_S), event))
+    return DeliveryPlan(sorted(deliveries, key=lambda one: one.at), lost)
 
 
-def by_second(deliveries: Sequence[Delivery]) -> Iterator[tuple[int, list[Delivery]]]:
+def by_second(deliveries: Sequence[DeliveryAttempt]) -> Iterator[tuple[int, list[DeliveryAttempt]]]:
     """What arrives at the same moment, moment by moment."""
     for at, group in groupby(deliveries, key=lambda one: one.at):
         yield at, list(group)

@@ -17,7 +17,7 @@ PAUSES_S = (0, 0, 1, HOUR_S, DAY_S, 4 * DAY_S, 9 * DAY_S, 31 * DAY_S, 62 * DAY_S
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LifeStep:
     """A step, and the number that decides what it leaves open. The same step in the same state does the same."""
 
     name: str
@@ -27,14 +27,14 @@ class Step:
 class Life(MoneySteps, SubscriptionSteps):
     """One person and what happens to them."""
 
-    def live(self, steps: Iterable[Step]) -> Life:
+    def live(self, steps: Iterable[LifeStep]) -> Life:
         """Takes one step after another, with a pause after each."""
         for step in steps:
             self.take(step)
             self.stripe.clock.advance(self.random.choice(PAUSES_S))
         return self
 
-    def take(self, step: Step) -> None:
+    def take(self, step: LifeStep) -> None:
         self.random = random.Random(step.choice)  # noqa: S311  # a simulation
         self.steps[step.name] += STEPS[step.name](self)
 
@@ -66,9 +66,9 @@ WEIGHTS = {
 """How often a random life takes a step, 1 unless it is named here."""
 
 
-def random_steps(chance: random.Random, count: int) -> list[Step]:
+def random_steps(chance: random.Random, count: int) -> list[LifeStep]:
     """A beginning and `count` further steps."""
     names = list(STEPS)
     begin = chance.choice(["subscribe", "subscribe", "subscribe_by_hand", "buy"])
     chosen = [begin, *chance.choices(names, [WEIGHTS.get(name, 1) for name in names], k=count)]
-    return [Step(name, chance.randrange(2**16)) for name in chosen]
+    return [LifeStep(name, chance.randrange(2**16)) for name in chosen]

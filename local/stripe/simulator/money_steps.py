@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from local.stripe.simulator import checkout, collection, credits, customers, disputes, endings, invoices
 from local.stripe.simulator.books import DAY_S
-from local.stripe.simulator.person import Person
+from local.stripe.simulator.person import SimulatedPerson
 from local.stripe.simulator.refunds import refund, refundable
 
 
-class MoneySteps(Person):
+class MoneySteps(SimulatedPerson):
     def buy(self) -> bool:
         """As a customer, as a guest, or as a new customer who never subscribes."""
         customer = self.customer() if self.chance(0.8) else None

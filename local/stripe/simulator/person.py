@@ -16,7 +16,7 @@ RUNNING = ("active", "past_due", "unpaid", "trialing")
 
 
 @dataclass(repr=False)
-class Person:
+class SimulatedPerson:
     """`random` decides what a step leaves open; each step has its own."""
 
     stripe: SimulatedStripe

@@ -18,7 +18,7 @@ from local.stripe.builder import ApiShape
 from local.stripe.post import post
 from local.stripe.simulator.books import StripeEvent
 from local.stripe.simulator.company import Company
-from local.stripe.simulator.delivery import Delivery, Trouble, plan_delivery
+from local.stripe.simulator.delivery import DeliveryAttempt, Trouble, plan_delivery
 from local.stripe.simulator.prices import PLANS
 from schemas.errors import ServiceUnavailable
 from schemas.ordering import ordering_key
@@ -99,7 +99,7 @@ class Simulation:
             statuses=Counter(one["status"] for one in subscriptions),
         )
 
-    def _lanes(self, deliveries: Iterable[Delivery]) -> list[list[tuple[int, bytes]]]:
+    def _lanes(self, deliveries: Iterable[DeliveryAttempt]) -> list[list[tuple[int, bytes]]]:
         """The bodies by customer, so that one customer's events keep the order of the plan."""
         lanes: list[list[tuple[int, bytes]]] = [[] for _ in range(LANES)]
         for delivery in deliveries:

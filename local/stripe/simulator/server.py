@@ -34,7 +34,7 @@ class Fault(StrEnum):
 
 
 @dataclass(slots=True)
-class Asked:
+class ApiRequest:
     """One request."""
 
     method: str
@@ -59,7 +59,7 @@ class StripeServer:
     """From this request on (the first is 0), every one is refused for good."""
     slow_s: float = 0.5
     retry_after_s: int = 1
-    requests: list[Asked] = field(default_factory=list)
+    requests: list[ApiRequest] = field(default_factory=list)
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
     """The `Date` of the answers, by which a client knows how fresh they are."""
     _answers: dict[str, tuple[int, Json]] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class StripeServer:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         form = {name: str(value) for name, value in (await request.post()).items()}
         account = request.headers.get("Stripe-Account", "")
-        asked = Asked(request.method, request.path, account, dict(request.query), form)
+        asked = ApiRequest(request.method, request.path, account, dict(request.query), form)
         self.requests.append(asked)
         if self.refuse_from is not None and len(self.requests) > self.refuse_from:
             return self._answer(
@@ -113,7 +113,7 @@ class StripeServer:
             status, body = error.status, error.body
         return self._answer(status, body)
 
-    def _act(self, asked: Asked, request: web.Request) -> tuple[int, Json]:
+    def _act(self, asked: ApiRequest, request: web.Request) -> tuple[int, Json]:
         if request.headers.get("Authorization") != f"Bearer {self.key}":
             raise ApiError(401, "Invalid API Key provided")
         if asked.account not in self.stripe.accounts:
@@ -129,7 +129,7 @@ class StripeServer:
             self._answers[key] = 200, api.post(path, asked.form)
         return self._answers[key]
 
-    def _get(self, api: Api, path: str, asked: Asked) -> Json:
+    def _get(self, api: Api, path: str, asked: ApiRequest) -> Json:
         resource, _, id_ = path.partition("/")
         if path == "accounts":
             accounts = [account for account in self.stripe.accounts if account]

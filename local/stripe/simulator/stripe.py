@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from local.stripe.simulator.books import AccountSettings, Books, Clock, StripeEvent
+from local.stripe.simulator.books import AccountSettings, Books, SimulatedClock, StripeEvent
 from local.stripe.simulator.changes import on_pending_paid
 from local.stripe.simulator.endings import on_gave_up
 from local.stripe.simulator.renewals import plan
@@ -19,11 +19,11 @@ class SimulatedStripe:
     now: int
     seed: str = "0"
     settings: AccountSettings = field(default_factory=AccountSettings)
-    clock: Clock = field(init=False)
+    clock: SimulatedClock = field(init=False)
     accounts: dict[str, Books] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.clock = Clock(self.now)
+        self.clock = SimulatedClock(self.now)
         self.open_account("")
 
     def open_account(self, account: str) -> Books:

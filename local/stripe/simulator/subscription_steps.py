@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from local.stripe.simulator import changes, checkout, customers, endings
 from local.stripe.simulator.books import DAY_S
-from local.stripe.simulator.person import Person
+from local.stripe.simulator.person import SimulatedPerson
 from local.stripe.simulator.prices import ADD_ONS, PLAN_PRICES, PRICES
 from local.stripe.simulator.renewals import resume
 from local.stripe.simulator.subscriptions import create_subscription, items_of, period_of
 
 
-class SubscriptionSteps(Person):
+class SubscriptionSteps(SimulatedPerson):
     def _items(self) -> tuple[list[tuple[str, int]], str]:
         price = self.random.choice(PLAN_PRICES)
         chosen = PRICES[price]

@@ -15,7 +15,7 @@ _COLUMNS = """event_id, type, stream, customer_id, account, livemode, created, r
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ListPosition:
     """A place in the list: rows after it were processed earlier."""
 
     at: datetime
@@ -36,7 +36,7 @@ class EventFilter:
     livemode: bool | None = None
     since: datetime | None = None
     until: datetime | None = None
-    before: Place | None = None
+    before: ListPosition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class EventPage:
     """One page. `next` is where the next page starts. `is_cut`: the search stopped there before the page was full."""
 
     events: list[Found]
-    next: Place | None
+    next: ListPosition | None
     is_cut: bool = False
 
 
@@ -168,5 +168,5 @@ def _like(pattern: str) -> str:
     return escaped.replace("*", "%")
 
 
-def _place(found: Found) -> Place:
-    return Place(found["applied_at"], found["event_id"])
+def _place(found: Found) -> ListPosition:
+    return ListPosition(found["applied_at"], found["event_id"])

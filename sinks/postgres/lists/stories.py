@@ -27,7 +27,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class StoryLink:
     """One link of a chain. `event_id` is the event that the fact comes from, None if it is derived."""
 
     text: str
@@ -35,7 +35,7 @@ class Fact:
     event_id: str | None = None
 
 
-def access_chain(found: Found) -> list[Fact]:
+def access_chain(found: Found) -> list[StoryLink]:
     """Returns why the customer has access or not, from the verdict down to what is missing.
 
     `found` is queries.customer_overview with `access` (the row of the view) and `dead_letters` (the open ones).
@@ -44,7 +44,7 @@ def access_chain(found: Found) -> list[Fact]:
     for subscription in found["subscriptions"]:
         chain += _of_subscription(subscription)
     if not found["subscriptions"]:
-        chain.append(Fact("no subscription is stored", Level.BAD))
+        chain.append(StoryLink("no subscription is stored", Level.BAD))
     for payment in found["payments"]:
         if payment["status"] == "failed":
             chain += _of_failed_payment(payment, found["emails"])
@@ -52,29 +52,31 @@ def access_chain(found: Found) -> list[Fact]:
     return [*chain, *_unsettled(found["events"], found["dead_letters"], has_access=has_access)]
 
 
-def _verdict(access: Found | None) -> Fact:
+def _verdict(access: Found | None) -> StoryLink:
     if not access:
-        return Fact("no organization is stored: no event has made one", Level.WAIT)
+        return StoryLink("no organization is stored: no event has made one", Level.WAIT)
     reason = access.get("reason") or access.get("access_reason") or "no subscription gives any"
     if access["has_access"]:
-        return Fact(f"has access by plan {access['plan'] or '(unknown)'}: {reason}", Level.OK)
-    return Fact(f"has no access: {reason}", Level.BAD)
+        return StoryLink(f"has access by plan {access['plan'] or '(unknown)'}: {reason}", Level.OK)
+    return StoryLink(f"has no access: {reason}", Level.BAD)
 
 
-def _of_subscription(row: Found) -> list[Fact]:
+def _of_subscription(row: Found) -> list[StoryLink]:
     status, since = row["status"], ""
     if status not in _GIVES_ACCESS:
         at = row["ended_at"] or row["payment_failed_at"] or row["canceled_at"]
         since = f" since {at:%Y-%m-%d}" if at is not None else ""
-    facts = [Fact(f"{row['subscription_id']} is {status}{since}", _level_of(status), event_of(row["status_version"]))]
+    facts = [
+        StoryLink(f"{row['subscription_id']} is {status}{since}", _level_of(status), event_of(row["status_version"]))
+    ]
     ends_at = row["cancel_at"] or (row["current_period_end"] if row["cancel_at_period_end"] else None)
     if ends_at is not None and row["ended_at"] is None:
-        facts.append(Fact(f"{row['subscription_id']} ends on {ends_at:%Y-%m-%d}", Level.WAIT))
+        facts.append(StoryLink(f"{row['subscription_id']} ends on {ends_at:%Y-%m-%d}", Level.WAIT))
     if row["pause_collection"] is not None:
         until = f" until {row['resumes_at']:%Y-%m-%d}" if row["resumes_at"] is not None else ""
-        facts.append(Fact(f"the collection of {row['subscription_id']} is paused{until}", Level.WAIT))
+        facts.append(StoryLink(f"the collection of {row['subscription_id']} is paused{until}", Level.WAIT))
     if row["plan"] is None and row["price_id"]:
-        facts.append(Fact(f"its price {row['price_id']} is in no plan of the config", Level.BAD))
+        facts.append(StoryLink(f"its price {row['price_id']} is in no plan of the config", Level.BAD))
     return facts
 
 
@@ -82,16 +84,16 @@ def _level_of(status: str) -> Level:
     return Level.OK if status in _GIVES_ACCESS else Level.WAIT if status == "past_due" else Level.BAD
 
 
-def _of_failed_payment(payment: Found, emails: Sequence[Found]) -> list[Fact]:
+def _of_failed_payment(payment: Found, emails: Sequence[Found]) -> list[StoryLink]:
     name = payment["invoice_id"] or payment["payment_id"]
     reason = f" ({payment['failure_reason']})" if payment["failure_reason"] else ""
     amount = f"{payment['amount']} {payment['currency']} in minor units"
     event = event_of(payment["failure_version"])
-    facts = [Fact(f"{name} over {amount} failed {payment['attempt_count']} times{reason}", Level.BAD, event)]
+    facts = [StoryLink(f"{name} over {amount} failed {payment['attempt_count']} times{reason}", Level.BAD, event)]
     steps = sorted(payment["dunning_steps"].items(), key=lambda step: str(step[1]))
-    facts += [Fact(f"{step} on {str(at)[:10]}{_mail_of(step, name, emails)}") for step, at in steps]
+    facts += [StoryLink(f"{step} on {str(at)[:10]}{_mail_of(step, name, emails)}") for step, at in steps]
     if payment["lost_at"] is not None:
-        facts.append(Fact(f"given up on {payment['lost_at']:%Y-%m-%d}", Level.BAD))
+        facts.append(StoryLink(f"given up on {payment['lost_at']:%Y-%m-%d}", Level.BAD))
     return facts
 
 
@@ -102,7 +104,7 @@ def _mail_of(template: str, subject: str, emails: Sequence[Found]) -> str:
     return ""
 
 
-def _unsettled(events: Sequence[Found], letters: Sequence[Found], *, has_access: bool) -> list[Fact]:
+def _unsettled(events: Sequence[Found], letters: Sequence[Found], *, has_access: bool) -> list[StoryLink]:
     facts = []
     for letter in letters:
         if letter["status"] == "open":
@@ -110,12 +112,12 @@ def _unsettled(events: Sequence[Found], letters: Sequence[Found], *, has_access:
             text = (
                 f"{letter['event_id']} ({letter['type']}) is dead: {letter['error_class']}: {letter['message']}{would}"
             )
-            facts.append(Fact(text, Level.BAD, letter["event_id"]))
+            facts.append(StoryLink(text, Level.BAD, letter["event_id"]))
     for event in events:
         if event["outcome"] == "waiting":
             text = f"{event['event_id']} ({event['type']}) waits: {event['reason']}"
-            facts.append(Fact(text, Level.WAIT, event["event_id"]))
-    return facts or [Fact("nothing of this customer is waiting or dead", Level.OK)]
+            facts.append(StoryLink(text, Level.WAIT, event["event_id"]))
+    return facts or [StoryLink("nothing of this customer is waiting or dead", Level.OK)]
 
 
 def may_restore(type_: str | None) -> bool:

@@ -32,7 +32,7 @@ MethodEvent = Event[StripePaymentMethod]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class MethodChange:
     """The row after an event of a payment method, the effects so far, and the customer before the event."""
 
     row: PaymentMethod
@@ -90,7 +90,7 @@ def on_detached(event: MethodEvent, known: Known) -> list[Effect]:
     return detach(event, known)
 
 
-def change(event: MethodEvent, known: Known) -> Change:
+def change(event: MethodEvent, known: Known) -> MethodChange:
     """Applies an event to its row and sets the expiry timers."""
     method = event.object
     before = known.payment_method(event.account, method.id)
@@ -103,7 +103,7 @@ def change(event: MethodEvent, known: Known) -> Change:
     if before is not None and _is_undecided(before, row, event):
         effects.append(ask_stripe(event, f"/v1/payment_methods/{method.id}", method.id, row.customer_id))
     customer = customer_or_blank(known, event.account, row.customer_id) if row.customer_id is not None else None
-    return Change(row, customer, effects)
+    return MethodChange(row, customer, effects)
 
 
 def detach(event: MethodEvent, known: Known) -> list[Effect]:

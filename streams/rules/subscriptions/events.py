@@ -52,7 +52,7 @@ SubscriptionEvent = Event[StripeSubscription]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class SubscriptionChange:
     """The rows before and after a subscription event, with the effects that all such events share."""
 
     before: Subscription | None
@@ -144,7 +144,7 @@ def _customer_id(event: SubscriptionEvent) -> str:
     return customer_id
 
 
-def _change(event: SubscriptionEvent, known: Known) -> Change:
+def _change(event: SubscriptionEvent, known: Known) -> SubscriptionChange:
     """Applies an event to its row and its customer, with the effects of the change of state, whatever brought it.
 
     A late event is noted as stale (D2).
@@ -166,7 +166,7 @@ def _change(event: SubscriptionEvent, known: Known) -> Change:
     if before is not None and not is_tied and version_of(event) < before.version:
         is_late = is_older(version_of(event), before.version)
         effects.append(NoteStale(f"{subscription.id} {'already has a newer version' if is_late else 'has ended'}"))
-    return Change(before, after, customer, effects)
+    return SubscriptionChange(before, after, customer, effects)
 
 
 def _ended(event: SubscriptionEvent, known: Known, row: Subscription, customer: Customer) -> list[Effect]:
@@ -201,7 +201,7 @@ def _ended(event: SubscriptionEvent, known: Known, row: Subscription, customer: 
     return [*waiting, export, *mails]
 
 
-def _has_begun(event: SubscriptionEvent, change: Change) -> bool:
+def _has_begun(event: SubscriptionEvent, change: SubscriptionChange) -> bool:
     """Whether this update is the one after the first payment, by its previous attributes or by the row."""
     if event.object.status in NEVER_BEGUN:
         return False
@@ -225,7 +225,7 @@ def _has_begun(event: SubscriptionEvent, change: Change) -> bool:
     )
 
 
-def _welcome(known: Known, change: Change) -> list[Effect]:
+def _welcome(known: Known, change: SubscriptionChange) -> list[Effect]:
     subscriptions = subscriptions_with(known, change.customer, change.after)
     organization = derive_organization(known.config, change.customer, subscriptions).name
     return [*welcome(known.config, change.customer, change.after, organization, to=None)]

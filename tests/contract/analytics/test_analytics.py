@@ -24,7 +24,7 @@ from analytics.facts import fact_of, is_counted
 from analytics.queries import Scope, figures
 from analytics.store import FigureStore, FigureTransaction
 from analytics.tables import metadata
-from local.demo.people import Step
+from local.demo.people import DemoStep
 from local.demo.story import story
 from local.stripe.builder import Json
 from schemas.csv_text import csv_text
@@ -52,7 +52,7 @@ def delivery(event: Json) -> Delivery:
     return Delivery(event["type"], orjson.dumps(event))
 
 
-DELIVERIES = [delivery(step.event) for step in story(BEGIN) if isinstance(step, Step)]
+DELIVERIES = [delivery(step.event) for step in story(BEGIN) if isinstance(step, DemoStep)]
 
 
 @pytest.fixture

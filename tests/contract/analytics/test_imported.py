@@ -19,7 +19,7 @@ from local.stripe.simulator.lists import Api
 from local.stripe.simulator.prices import PRICES, shown
 from recovery.imports.objects import entries_of
 from schemas.figures import Figure
-from sinks.stripe_api.listing import Page
+from sinks.stripe_api.listing import ListPage
 from tests.contract.analytics.test_analytics import Delivery, rows
 from tests.kits.auditkit import CONFIG
 
@@ -32,7 +32,7 @@ def history() -> list[Delivery]:
     company.begin()
     company.live_until(END - 3 * MONTH_S)
     read_at = datetime.fromtimestamp(company.stripe.clock.now, UTC)
-    api, page = Api(company.stripe.books, ApiShape.NEW, set()), Page([], False, read_at, None, str(ApiShape.NEW))
+    api, page = Api(company.stripe.books, ApiShape.NEW, set()), ListPage([], False, read_at, None, str(ApiShape.NEW))
     objects: list[Json] = []
     for resource, more in (("subscriptions", {"status": "all"}), ("invoices", {})):
         objects += api.list(resource, {"limit": "100", **more})["data"]

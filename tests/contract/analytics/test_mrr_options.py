@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from analytics.queries import Scope, figures
-from ops.commands.mrr import MOST_LISTED, By, Listed
+from ops.commands.mrr import MOST_LISTED, By, MrrPart
 from sinks.postgres.lists import money
 from sinks.postgres.pool import reading
 from tests.kits.clikit import billing
@@ -94,10 +94,10 @@ async def test_G52_a_list_that_is_cut_says_so(database: SecretStr) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("--only", Listed.CUSTOMERS_AT_RISK, "--by", By.PLAN),
-        ("--only", Listed.RATES, "--by", By.PLAN),
-        ("--only", Listed.RATES, "--since", "2026-01-01"),
-        ("--only", Listed.FAILED_INVOICES, "--mode", "live"),
+        ("--only", MrrPart.CUSTOMERS_AT_RISK, "--by", By.PLAN),
+        ("--only", MrrPart.RATES, "--by", By.PLAN),
+        ("--only", MrrPart.RATES, "--since", "2026-01-01"),
+        ("--only", MrrPart.FAILED_INVOICES, "--mode", "live"),
     ],
 )
 def test_G52_an_option_that_does_not_apply_is_refused(words: tuple[str, ...]) -> None:

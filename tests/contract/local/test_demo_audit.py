@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from local.demo.people import Step, TimeLeap
+from local.demo.people import DemoStep, TimeLeap
 from local.demo.story import story
 from local.demo.stripe import audit_story
 from recovery.audit.differences import Cause, Kind
@@ -41,7 +41,7 @@ async def test_D11_the_demo_ends_with_an_audit(
     async with open_kit(kafka_bootstrap, database, topic_prefix) as desk:
         for run in (1, 2):
             steps = story(int(time.time()) - 1)
-            sent = [step for step in steps if isinstance(step, Step) and step.answer == 200]
+            sent = [step for step in steps if isinstance(step, DemoStep) and step.answer == 200]
             await processed(desk, [record(step.event, Source.STRIPE) for step in sent], CONFIG)
             report, surprises = await audit_story(env, CONFIG, kept, steps)
             assert surprises == []

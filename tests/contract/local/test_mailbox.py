@@ -14,8 +14,8 @@ import pytest
 
 from local.stack.mailbox import read_mailbox
 from local.stack.ports import free_port, is_free
-from local.stack.process import Process
-from tests.faulty_mailbox import Fault, FaultyMailbox
+from local.stack.process import ChildProcess
+from tests.faulty_mailbox import FaultyMailbox, MailboxFault
 from tests.paths import ROOT
 
 
@@ -36,7 +36,7 @@ def kept_mail(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     """The mailbox process of `billing up`: its port and its directory."""
     port, folder = free_port(), tmp_path / "mail"
     command = [sys.executable, "-m", "local.stack.mailbox", "--port", str(port), "--dir", str(folder)]
-    process = Process("mailbox", command, state_dir=tmp_path, cwd=ROOT)
+    process = ChildProcess("mailbox", command, state_dir=tmp_path, cwd=ROOT)
     process.spawn()
     process.wait_until(lambda: not is_free(port), timeout=15)
     yield port, folder
@@ -59,7 +59,7 @@ async def test_each_accepted_message_is_one_file(kept_mail: tuple[int, Path]) ->
 
 async def test_faults_are_met_in_order_and_then_mail_flows(mailbox: FaultyMailbox) -> None:
     """421, 550, 451 and then a normal delivery; only the last message is kept."""
-    for fault in (Fault.REFUSE_CONNECTION, Fault.REJECT_RECIPIENT, Fault.TRY_LATER):
+    for fault in (MailboxFault.REFUSE_CONNECTION, MailboxFault.REJECT_RECIPIENT, MailboxFault.TRY_LATER):
         mailbox.fail_next(fault)
     with pytest.raises(aiosmtplib.SMTPConnectError):
         await _send(mailbox.port, "refused")
@@ -75,7 +75,7 @@ async def test_faults_are_met_in_order_and_then_mail_flows(mailbox: FaultyMailbo
 
 async def test_a_server_that_dies_after_data_has_kept_the_message(mailbox: FaultyMailbox) -> None:
     """The client gets no answer, but the message is stored: the client cannot know."""
-    mailbox.fail_next(Fault.DIE_AFTER_DATA)
+    mailbox.fail_next(MailboxFault.DIE_AFTER_DATA)
     with pytest.raises(aiosmtplib.SMTPServerDisconnected):
         await _send(mailbox.port, "delivered and denied")
     assert [message["Subject"] for message in mailbox.messages] == ["delivered and denied"]
@@ -83,7 +83,7 @@ async def test_a_server_that_dies_after_data_has_kept_the_message(mailbox: Fault
 
 async def test_a_server_that_hangs_is_left_to_the_clients_timeout(mailbox: FaultyMailbox) -> None:
     """HANG never answers, and stopping the mailbox does not wait for it."""
-    mailbox.fail_next(Fault.HANG)
+    mailbox.fail_next(MailboxFault.HANG)
     with pytest.raises(aiosmtplib.SMTPTimeoutError):
         await _send(mailbox.port, "unanswered", timeout=0.5)
     async with asyncio.timeout(5):

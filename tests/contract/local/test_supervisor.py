@@ -14,7 +14,7 @@ import pytest
 
 from local.stack import process as process_module
 from local.stack.ports import free_port
-from local.stack.process import Process, ServerNotReady, end_leftovers
+from local.stack.process import ChildProcess, ServerNotReady, end_leftovers
 from local.stack.supervisor import Child, Supervisor
 from tests.paths import ROOT
 from tests.waiting import wait_until
@@ -87,7 +87,7 @@ def test_a_stopped_child_stays_down(supervisor: Supervisor, lines: list[str]) ->
 
 def test_stop_kills_a_child_that_ignores_sigterm(tmp_path: Path) -> None:
     """SIGTERM first; after the grace, SIGKILL."""
-    process = Process("stubborn", _STUBBORN, state_dir=tmp_path)
+    process = ChildProcess("stubborn", _STUBBORN, state_dir=tmp_path)
     process.spawn()
     process.wait_until(lambda: "up" in process.tail(), timeout=10)
     process.stop(grace=0.3)
@@ -114,9 +114,9 @@ def test_nothing_outlives_its_owner(tmp_path: Path, number: signal.Signals) -> N
 
 def test_leftovers_are_found_and_strangers_are_spared(tmp_path: Path) -> None:
     """A pid file counts only if the process has that start time and this STATE_DIR in its environment."""
-    ours = Process("ours", _SLEEPER, state_dir=tmp_path)
+    ours = ChildProcess("ours", _SLEEPER, state_dir=tmp_path)
     ours.spawn()
-    other = Process("other", _SLEEPER, state_dir=tmp_path / "elsewhere")
+    other = ChildProcess("other", _SLEEPER, state_dir=tmp_path / "elsewhere")
     other.spawn()
     ours_pid = ours.pid
     assert ours_pid is not None
@@ -141,7 +141,7 @@ def test_a_taken_port_is_reported_before_anything_starts(supervisor: Supervisor)
 def test_a_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond its limit a log is moved to another name, and the child continues in the same file."""
     monkeypatch.setattr(process_module, "LOG_LIMIT", 1000)
-    talker = Process(
+    talker = ChildProcess(
         "talker",
         [sys.executable, "-c", "import time\nwhile True: print('x' * 99, flush=True); time.sleep(0.001)"],
         state_dir=tmp_path,

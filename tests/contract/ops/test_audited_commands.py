@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from ops.cli import command_line
 from ops.runtime.operator import operator
 from schemas.errors import StoreUnavailable
-from sinks.email.outbox import Outbox
+from sinks.email.outbox import MailOutbox
 from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.audited import recorded
 from sinks.postgres.brakes import Brakes
@@ -122,7 +122,7 @@ async def test_an_action_that_is_rolled_back_leaves_no_entry(database: SecretStr
         "VALUES ('m_1', 'evt_1', 'win-back', 'failed', now(), now())",
     )
     await ask(database, "ALTER TABLE billing.audit_log ADD CONSTRAINT broken CHECK (action <> 'mail.requeue')")
-    outbox = await Outbox.connect(database, claimer="test", pool_size=1)
+    outbox = await MailOutbox.connect(database, claimer="test", pool_size=1)
     entry = AuditEntry(who="jane", action="mail.requeue")
     with pytest.raises(Exception, match="check constraint"):
         await outbox.requeue(keys=["m_1"], entry=entry)

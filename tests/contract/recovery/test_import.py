@@ -26,7 +26,7 @@ from recovery.audit.differences import Cause, Kind
 from recovery.imports.coverage import is_covered
 from recovery.imports.objects import entries_of
 from schemas.figures import Movement
-from sinks.stripe_api.listing import Page
+from sinks.stripe_api.listing import ListPage
 from tests.kits.auditkit import CONFIG, AuditKit, open_audit
 from tests.kits.drillkit import UNREAD
 from tests.kits.reconcilekit import NOW, ReconcileKit
@@ -289,7 +289,7 @@ def mrr(entries: Any) -> dict[datetime, int]:
 
 
 def entries(obj: Json, shape: str) -> Any:
-    return entries_of(obj, Page([], False, NOW, "req_1", shape), account="", livemode=False, now=NOW, began_at=NOW)
+    return entries_of(obj, ListPage([], False, NOW, "req_1", shape), account="", livemode=False, now=NOW, began_at=NOW)
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=str)

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from eventlog.backlog import ids_on_the_way
 from local.stripe.simulator.books import Json, StripeEvent
 from local.stripe.simulator.server import Fault
-from recovery.reconcile.events import Asked, Reconciler
+from recovery.reconcile.events import Reconciler, ReconcileRequest
 from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.runs import Runs
 from schemas.rate import RateLimit
@@ -51,7 +51,7 @@ async def _reconcile(kit: AuditKit) -> ReconcileReport:
         most=60,
     )
     try:
-        (report,) = await reconciler.run(Asked(since=datetime.now(UTC) - WITHIN), [""])
+        (report,) = await reconciler.run(ReconcileRequest(since=datetime.now(UTC) - WITHIN), [""])
         return report
     finally:
         runs.close()

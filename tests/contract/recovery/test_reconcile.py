@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from eventlog.backlog import BacklogTooLong, ids_on_the_way
 from eventlog.entry import Entry
 from local.stripe.builder import StripeEvents
-from recovery.reconcile.events import AnotherIsAtIt, Asked
+from recovery.reconcile.events import AnotherIsAtIt, ReconcileRequest
 from recovery.stripe_lists import connected_accounts
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
@@ -97,7 +97,7 @@ async def test_errors_are_retried_and_repeated_events_count_once(desk: Reconcile
     desk.stripe.faults.extend(["ok", "429", "500", "drop", "ok", "html", "500", "ok", "hang", "ok"])
     wired = await desk.reconciler(total_s=0.5, most=400)
     try:
-        (report,) = await wired.run(Asked(), [""])
+        (report,) = await wired.run(ReconcileRequest(), [""])
     finally:
         wired.runs.close()
     assert (report.missing, report.fed, report.trouble) == (700, 700, None)
@@ -112,7 +112,7 @@ async def test_a_lasting_error_ends_the_run_and_the_next_one_resumes_it(desk: Re
     wired = await desk.reconciler(most=200)
     desk.stripe.faults.extend(["ok"] * 12 + ["500"] * 4)
     try:
-        (report,) = await wired.run(Asked(), [""])
+        (report,) = await wired.run(ReconcileRequest(), [""])
     finally:
         wired.runs.close()
     assert report.trouble is not None
@@ -155,7 +155,9 @@ async def test_two_at_once_do_it_once(desk: ReconcileKit) -> None:
     desk.stripe.add_events(*events(500))
     desk.stripe.slow_s = 0.02
     one, other = await desk.reconciler(), await desk.reconciler()
-    ended = await asyncio.gather(*(wired.run(Asked(), [""]) for wired in (one, other)), return_exceptions=True)
+    ended = await asyncio.gather(
+        *(wired.run(ReconcileRequest(), [""]) for wired in (one, other)), return_exceptions=True
+    )
     one.runs.close()
     other.runs.close()
     assert Counter(type(end).__name__ for end in ended) == {"list": 1, "AnotherIsAtIt": 1}
@@ -172,7 +174,7 @@ async def test_each_connected_account_is_asked_in_its_name(desk: ReconcileKit) -
 
     wired = await desk.reconciler()
     accounts = await connected_accounts(wired.lists)
-    reports = await wired.run(Asked(), ["", *accounts, "acct_gone"])
+    reports = await wired.run(ReconcileRequest(), ["", *accounts, "acct_gone"])
     wired.runs.close()
 
     assert accounts == ["acct_2", "acct_1"]

@@ -19,7 +19,7 @@ from schemas.effects import CallStripe, QueueEmail
 from schemas.settings import Config, Mail, Settings
 from schemas.state import Customer, Organization, Subscription
 from schemas.statuses import SubscriptionStatus
-from sinks.email.outbox import Outbox as Emails
+from sinks.email.outbox import MailOutbox
 from sinks.email.samples import SAMPLES
 from sinks.exports.orders import ExportOrders
 from sinks.feed.notifications import Notifications
@@ -34,10 +34,10 @@ from tests.kits.clikit import billing
 from tests.kits.outboxkit import sample_row
 from tests.kits.shadowkit import settle
 from tests.kits.storekit import known
-from tests.kits.stripekit import TEST_KEY, StripeServer
+from tests.kits.stripekit import TEST_KEY, FakeStripeServer
 from tests.paths import ROOT
 
-CLAIMS: tuple[type[Claims[Any]], ...] = (Emails, Calls, ExportOrders, Notifications)
+CLAIMS: tuple[type[Claims[Any]], ...] = (MailOutbox, Calls, ExportOrders, Notifications)
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Rig:
     config: Config
     store: Store
     mailbox: FaultyMailbox
-    stripe: StripeServer
+    stripe: FakeStripeServer
     connection: asyncpg.Connection[asyncpg.Record]
 
     async def queue(self, *rows: Any) -> None:
@@ -83,7 +83,7 @@ class Rig:
 @pytest.fixture
 async def rig(kafka_bootstrap: str, database: SecretStr, topic_prefix: str, tmp_path: Path) -> AsyncIterator[Rig]:
     config = Config(mail=Mail(sender="Acme <billing@example.com>", send_test_mode=True))
-    async with FaultyMailbox() as mailbox, StripeServer() as stripe:
+    async with FaultyMailbox() as mailbox, FakeStripeServer() as stripe:
         settings = Settings(
             kafka_bootstrap=kafka_bootstrap, database_url=database, config_path=tmp_path / "unused",
             topic_prefix=topic_prefix, partitions=3, smtp_url=SecretStr(mailbox.url), state_dir=tmp_path,
@@ -210,7 +210,7 @@ async def test_a_row_that_the_switch_could_not_see_yet_is_not_held_after_it(rig:
     """It was queued and claimed while the transaction of the switch was running."""
     await rig.billing("shadow", "begin")
     await rig.mail("receipt")
-    claims = await Emails.connect(rig.settings.database_url, claimer="slow")
+    claims = await MailOutbox.connect(rig.settings.database_url, claimer="slow")
     (row,) = await claims.claim(10)
     assert row.is_shadow
     await rig.connection.execute("UPDATE billing.shadow SET ended_at = now()")

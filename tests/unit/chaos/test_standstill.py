@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tests.chaos.standstill import Longest, Standstill, Step, longest_between, standstills
+from tests.chaos.standstill import LaneEvent, Longest, Standstill, longest_between, standstills
 
 
 def _found(*steps: tuple[float, float]) -> list[Standstill]:
-    return standstills(Step("lane", received, applied) for received, applied in steps).get("lane", [])
+    return standstills(LaneEvent("lane", received, applied) for received, applied in steps).get("lane", [])
 
 
 def test_an_idle_lane_has_no_standstill() -> None:

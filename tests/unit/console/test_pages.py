@@ -17,7 +17,7 @@ from console.pages.overview import by_minute, facts_of
 from console.pages.session import own_path
 from console.pages.story import timeline_of
 from console.pages.timers import by_day
-from console.reads import Failed
+from console.reads import PanelFailure
 from schemas.settings import DEFAULT_DUNNING
 from sinks.postgres.dead_letter_index import LetterFilter
 from sinks.postgres.outboxes import BY_TABLE
@@ -38,7 +38,7 @@ CALM: dict[str, Any] = {
 }
 BRAKE = {"holds": True, "consumer_group": "billing.worker", "tripped_at": NOW, "message": "50 died"}
 WORSE: list[tuple[str, Any, str]] = [
-    ("letters", Failed("no answer"), "letters: no answer"),
+    ("letters", PanelFailure("no answer"), "letters: no answer"),
     ("brakes", [BRAKE], "The brake holds billing.worker"),
     ("letters", {"open": 12, "more": False, "groups": 2, "since": NOW}, "12 dead letters in 2 groups"),
     ("letters", {"open": 10_000, "more": True, "groups": 2, "since": NOW}, "10,000+ dead letters in 2 groups"),
@@ -52,7 +52,7 @@ WORSE: list[tuple[str, Any, str]] = [
 
 def test_all_is_well_only_if_everything_is_known() -> None:
     assert facts_of(CALM) == []
-    assert facts_of(CALM | {"lag": Failed("no broker answers")})
+    assert facts_of(CALM | {"lag": PanelFailure("no broker answers")})
 
 
 @pytest.mark.parametrize(("panel", "value", "text"), WORSE)

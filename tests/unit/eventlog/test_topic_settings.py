@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from eventlog.topic_settings import DAY_MS, Found, Needs, differences
+from eventlog.topic_settings import DAY_MS, DescribedTopic, Needs, differences
 
 _EVENTS = Needs(cleanup="delete", max_bytes=2_000_000, least_days=7, most_days=28, replicas=3)
 _GOOD = {
@@ -16,8 +16,8 @@ _GOOD = {
 }
 
 
-def _found(changes: dict[str, str], replicas: int = 3) -> Found:
-    return Found("billing.events", "id", 12, replicas, _GOOD | changes)
+def _found(changes: dict[str, str], replicas: int = 3) -> DescribedTopic:
+    return DescribedTopic("billing.events", "id", 12, replicas, _GOOD | changes)
 
 
 def test_T18_a_topic_as_billing_topics_makes_it_fits() -> None:

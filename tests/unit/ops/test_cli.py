@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from ops.cli import COMMANDS, Entry
+from ops.cli import COMMANDS, CommandEntry
 from ops.runtime import version as version_module
 from tests.paths import ROOT
 
@@ -35,7 +35,7 @@ def _python(code: str) -> str:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_table_has_the_first_sentence_of_each_command(name: str) -> None:
-    entry: Entry = COMMANDS[name]
+    entry: CommandEntry = COMMANDS[name]
     module, _, attribute = entry.place.partition(":")
     command = getattr(import_module(module), attribute)
     if isinstance(command, typer.Typer):

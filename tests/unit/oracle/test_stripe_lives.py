@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from local.stripe.simulator.books import AccountSettings
-from local.stripe.simulator.lives import STEPS, WEIGHTS, Step
+from local.stripe.simulator.lives import STEPS, WEIGHTS, LifeStep
 from tests.kits.lifekit import Course, differences, open_disagreements
 
 SLOW = (HealthCheck.too_slow,)
@@ -33,7 +33,7 @@ def courses(draw: Callable[[st.SearchStrategy[Any]], Any], deliveries: tuple[str
     first, rest = draw(st.tuples(begin, st.lists(st.sampled_from(NAMES), min_size=2, max_size=14)))
     choices = draw(st.lists(st.integers(0, 2**16), min_size=len(rest) + 1, max_size=len(rest) + 1))
     return Course(
-        tuple(Step(name, choice) for name, choice in zip([first, *rest], choices, strict=True)),
+        tuple(LifeStep(name, choice) for name, choice in zip([first, *rest], choices, strict=True)),
         AccountSettings(
             after_retries=draw(st.sampled_from(["cancel", "unpaid", "past_due"])),
             unpaid_invoice=draw(st.sampled_from(["open", "uncollectible"])),

@@ -9,16 +9,16 @@ from typing import Any, cast
 import pytest
 
 from recovery.imports.estimate import Estimate, oldest
-from sinks.stripe_api.listing import Listed, Lists, Page
+from sinks.stripe_api.listing import Listed, ListPage, Lists
 
 NOW = 1_790_000_000
 DAY = 86_400
 AS_OF = datetime.fromtimestamp(NOW, UTC)
 
 
-def page(*created: int, more: bool = True) -> Page:
+def page(*created: int, more: bool = True) -> ListPage:
     items = [Listed({"id": f"cus_{at}", "created": at}, "") for at in created]
-    return Page(items, more, AS_OF, None, None)
+    return ListPage(items, more, AS_OF, None, None)
 
 
 def test_the_number_follows_from_the_time_that_was_read() -> None:
@@ -46,7 +46,7 @@ class Older:
         self.first = first
         self.asked = 0
 
-    async def page(self, _path: str, params: Mapping[str, Any], _account: str, *, limit: int) -> Page:
+    async def page(self, _path: str, params: Mapping[str, Any], _account: str, *, limit: int) -> ListPage:
         self.asked += 1
         assert (limit, params["status"]) == (1, "all")
         return page(self.first) if self.first < params["created"]["lt"] else page()

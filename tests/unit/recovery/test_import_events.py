@@ -10,7 +10,7 @@ import pytest
 
 from recovery.imports.coverage import is_covered
 from recovery.imports.objects import entries_of
-from sinks.stripe_api.listing import Page
+from sinks.stripe_api.listing import ListPage
 
 BEGAN = datetime(2026, 11, 23, 9, tzinfo=UTC)
 SUBSCRIPTION = {"id": "sub_1", "object": "subscription", "status": "active", "ended_at": None}
@@ -19,7 +19,7 @@ PAID = {"id": "in_1", "object": "invoice", "status": "paid", "status_transitions
 
 
 def ids(obj: dict[str, Any], began_at: datetime, read_at: datetime) -> list[str]:
-    page = Page([], False, read_at, "req_1", "2025-03-31.basil")
+    page = ListPage([], False, read_at, "req_1", "2025-03-31.basil")
     made = entries_of(obj, page, account="", livemode=False, now=read_at, began_at=began_at)
     return [orjson.loads(entry.value)["id"] for entry in made]
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from schemas.settings import Mail
 from sinks.email.delivery import TRIES
 from sinks.email.metrics import MailMetrics
-from tests.faulty_mailbox import Fault, FaultyMailbox
+from tests.faulty_mailbox import FaultyMailbox, MailboxFault
 from tests.kits.mailkit import CONFIG, MailOutboxKit, open_kit
 from tests.waiting import eventually
 
@@ -41,7 +41,7 @@ async def test_a_mail_is_sent_once(desk: MailOutboxKit, mailbox: FaultyMailbox) 
 
 async def test_a_mail_deferred_is_tried_again_after_its_pause(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
     """451: it is sent at the time of the back-off table, not before."""
-    mailbox.fail_next(Fault.TRY_LATER)
+    mailbox.fail_next(MailboxFault.TRY_LATER)
     await desk.queue("a")
     async with desk.dispatcher(mailbox):
         row = await desk.until("a", status="queued", attempts=1)
@@ -59,7 +59,7 @@ async def test_a_mail_deferred_is_tried_again_after_its_pause(desk: MailOutboxKi
 
 async def test_after_the_last_try_a_mail_has_failed(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
     """A server that always defers is given up after the last try."""
-    mailbox.fail_next(Fault.TRY_LATER, times=TRIES)
+    mailbox.fail_next(MailboxFault.TRY_LATER, times=TRIES)
     await desk.queue("a")
     async with desk.dispatcher(mailbox):
         for attempt in range(1, TRIES):
@@ -83,7 +83,7 @@ async def test_a_refused_mail_fails_at_once(desk: MailOutboxKit, mailbox: Faulty
 
 async def test_a_hanging_server_is_disconnected(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
     """The mail is retried over another connection; other mails are not delayed."""
-    mailbox.fail_next(Fault.HANG)
+    mailbox.fail_next(MailboxFault.HANG)
     await desk.queue("a")
     async with desk.dispatcher(mailbox, senders=1):
         row = await desk.until("a", status="queued", attempts=1)
@@ -125,7 +125,7 @@ async def test_a_server_that_is_down_costs_no_mail_a_try(desk: MailOutboxKit, ma
 
 async def test_a_server_that_closes_down_in_the_greeting_is_down(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
     """421 is about the server, not about a mail."""
-    mailbox.fail_next(Fault.REFUSE_CONNECTION, times=2)
+    mailbox.fail_next(MailboxFault.REFUSE_CONNECTION, times=2)
     await desk.queue("a")
     async with desk.dispatcher(mailbox, senders=1):
 
@@ -134,7 +134,7 @@ async def test_a_server_that_closes_down_in_the_greeting_is_down(desk: MailOutbo
             return bool((await desk.row("a"))["status"] == "sent")
 
         await eventually(is_sent)
-    assert mailbox.met == [Fault.REFUSE_CONNECTION] * 2
+    assert mailbox.met == [MailboxFault.REFUSE_CONNECTION] * 2
     assert (await desk.row("a"))["attempts"] == 1
 
 
@@ -142,7 +142,7 @@ async def test_a_server_that_takes_a_mail_and_dies_gets_it_twice_at_most(
     desk: MailOutboxKit, mailbox: FaultyMailbox
 ) -> None:
     """The client cannot know that it was accepted. Both copies have one Message-ID, so the receiver can drop one."""
-    mailbox.fail_next(Fault.DIE_AFTER_DATA)
+    mailbox.fail_next(MailboxFault.DIE_AFTER_DATA)
     await desk.queue("a")
     async with desk.dispatcher(mailbox):
         await desk.until("a", status="queued", attempts=1)
@@ -328,13 +328,13 @@ async def test_stopping_finishes_the_current_mail_and_releases_the_others(
     desk: MailOutboxKit, mailbox: FaultyMailbox
 ) -> None:
     """No mail stays `sending`, and mails that were not tried lose no try."""
-    mailbox.fail_next(Fault.HANG)
+    mailbox.fail_next(MailboxFault.HANG)
     for number in range(4):
         await desk.queue(f"m{number}")
     async with desk.dispatcher(mailbox, senders=1) as dispatcher:
 
         async def hangs() -> bool:
-            return mailbox.met == [Fault.HANG]
+            return mailbox.met == [MailboxFault.HANG]
 
         await eventually(hangs)
         dispatcher.stop()

@@ -20,10 +20,10 @@ from pydantic import SecretStr
 
 from local.stack.ports import free_port
 from schemas.mail import LANGUAGES, MAILS
-from sinks.email.dispatcher import Pace
+from sinks.email.dispatcher import MailPace
 from sinks.outbox.wakeup import listen
 from sinks.postgres.outboxes import EMAILS
-from tests.faulty_mailbox import Fault, FaultyMailbox
+from tests.faulty_mailbox import FaultyMailbox, MailboxFault
 from tests.kits.mailkit import MailOutboxKit, open_kit
 from tests.waiting import eventually
 
@@ -133,12 +133,12 @@ async def test_the_mail_of_a_killed_process_is_sent_once(
     desk: MailOutboxKit, mailbox: FaultyMailbox, config: Path
 ) -> None:
     """kill -9 during an SMTP session: the mail is sent once its claim has expired, and only once."""
-    mailbox.fail_next(Fault.HANG)
+    mailbox.fail_next(MailboxFault.HANG)
     await desk.queue("a")
     async with _process("dispatcher", env=_environment(desk, mailbox, config)) as process:
 
         async def hangs() -> bool:
-            return mailbox.met == [Fault.HANG]
+            return mailbox.met == [MailboxFault.HANG]
 
         await eventually(hangs)
         process.kill()
@@ -153,7 +153,7 @@ async def test_the_mail_of_a_killed_process_is_sent_once(
 
 async def test_a_notification_ends_the_wait(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
     """With a poll interval of a minute, a mail is still sent at once."""
-    lazy = Pace(poll_s=60.0)
+    lazy = MailPace(poll_s=60.0)
     async with desk.dispatcher(mailbox, senders=1, pace=lazy) as dispatcher:
         listening = asyncio.create_task(listen(desk.url, EMAILS.channel, dispatcher.wake))
         try:

@@ -13,7 +13,7 @@ from sinks.email.delivery import TRIES
 from sinks.email.metrics import MailMetrics
 from sinks.email.smtp import SmtpLink, helo_name, parse_smtp_url
 from sinks.outbox.refusals import answer_of
-from tests.faulty_mailbox import Fault, FaultyMailbox
+from tests.faulty_mailbox import FaultyMailbox, MailboxFault
 from tests.kits.mailkit import MailOutboxKit, open_kit
 from tests.waiting import eventually
 
@@ -127,7 +127,7 @@ async def test_D8_the_mails_of_one_customer_leave_in_the_order_in_which_they_wer
     desk: MailOutboxKit, mailbox: FaultyMailbox
 ) -> None:
     """Four lanes, 100 customers with 3 mails each. A later mail waits for the retry of an earlier one."""
-    mailbox.fail_next(Fault.TRY_LATER, times=3)
+    mailbox.fail_next(MailboxFault.TRY_LATER, times=3)
     for customer in range(100):
         for number in range(3):
             await desk.queue(

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from schemas.ordering import guest_key
 from sinks.postgres import audit_log
-from sinks.postgres.audit_log import AuditEntry, Outcome, Role
+from sinks.postgres.audit_log import ActionOutcome, ActorRole, AuditEntry
 from sinks.postgres.pool import Session, connect, make_engine
 
 JANE = "Jane.Doe@Example.com"
@@ -50,14 +50,14 @@ async def test_an_entry_is_written_in_the_transaction_of_its_action_and_without_
 
 async def test_an_action_outside_postgres_is_begun_and_then_completed(database: SecretStr) -> None:
     session, engine = await connect(database, application="test"), make_engine(database, application="test")
-    begun = AuditEntry(who="nightly", role=Role.SCHEDULE, action="replay", outcome=Outcome.BEGUN)
+    begun = AuditEntry(who="nightly", role=ActorRole.SCHEDULE, action="replay", outcome=ActionOutcome.BEGUN)
     async with engine.begin() as connection:
         entry_id = await audit_log.record_in(connection, begun)
     assert [(row["outcome"], row["count"]) for row in await rows(session)] == [("begun", None)]
     async with engine.begin() as connection:
-        await audit_log.complete_in(connection, entry_id, Outcome.DONE, count=12)
+        await audit_log.complete_in(connection, entry_id, ActionOutcome.DONE, count=12)
         entry_id = await audit_log.record_in(connection, begun)
-        await audit_log.complete_in(connection, entry_id, Outcome.FAILED, count=1, note=f"no answer for {JANE}")
+        await audit_log.complete_in(connection, entry_id, ActionOutcome.FAILED, count=1, note=f"no answer for {JANE}")
     await engine.dispose()
     done, failed = await rows(session)
     assert (done["outcome"], done["count"], done["reason"]) == ("done", 12, None)
@@ -69,9 +69,9 @@ async def test_a_failure_is_added_to_the_operators_reason(database: SecretStr) -
     session, engine = await connect(database, application="test"), make_engine(database, application="test")
     async with engine.begin() as connection:
         for reason in ("ticket 4711", "", "x" * 2000):
-            entry = AuditEntry(who="sam", action="replay", outcome=Outcome.BEGUN, reason=reason)
+            entry = AuditEntry(who="sam", action="replay", outcome=ActionOutcome.BEGUN, reason=reason)
             entry_id = await audit_log.record_in(connection, entry)
-            await audit_log.complete_in(connection, entry_id, Outcome.FAILED, note="y" * 5000)
+            await audit_log.complete_in(connection, entry_id, ActionOutcome.FAILED, note="y" * 5000)
     await engine.dispose()
     why = "y" * 2000
     assert [row["reason"] for row in await rows(session)] == [f"ticket 4711; {why}", why, f"{'x' * 2000}; {why}"]

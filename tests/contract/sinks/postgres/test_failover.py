@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from analytics.store import FigureStore
 from scheduler.due_timers import DueTimers
 from schemas.errors import StoreRefused, StoreUnavailable
-from sinks.email.outbox import Outbox
+from sinks.email.outbox import MailOutbox
 from sinks.exports.orders import ExportOrders
 from sinks.postgres import pool
 from sinks.postgres.pool import Session, make_pool
@@ -32,7 +32,7 @@ async def _store(url: SecretStr) -> tuple[Work, Close]:
 
 
 async def _mails(url: SecretStr) -> tuple[Work, Close]:
-    outbox = await Outbox.connect(url, claimer="a", pool_size=2)
+    outbox = await MailOutbox.connect(url, claimer="a", pool_size=2)
     return lambda: outbox.claim(1), outbox.close
 
 

@@ -16,7 +16,7 @@ from scheduler.due_timers import DueTimers
 from schemas.database_url import DatabaseUrl, Pooler
 from schemas.references import References
 from schemas.settings import Config, InvalidSettings, Settings
-from sinks.email.outbox import Outbox
+from sinks.email.outbox import MailOutbox
 from sinks.outbox import wakeup
 from sinks.postgres.brakes import Brakes
 from sinks.postgres.dead_letter_index import DeadLetterIndex, LetterFilter
@@ -49,7 +49,7 @@ async def test_every_kind_of_connection_works(pooled: DatabaseUrl) -> None:
         assert await work.seen(["evt_1"]) == {}
         assert await work.load(References(customers={("", "cus_1")})) == []
     await store.close()
-    outbox = await Outbox.connect(pooled, claimer="a")
+    outbox = await MailOutbox.connect(pooled, claimer="a")
     assert await outbox.claim(5) == []
     await outbox.close()
     async with reading(pooled) as connection:

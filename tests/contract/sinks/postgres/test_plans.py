@@ -25,7 +25,7 @@ from schemas.console_settings import Role
 from schemas.figures import Owner
 from schemas.references import References
 from schemas.settings import Config
-from sinks.email.outbox import Outbox
+from sinks.email.outbox import MailOutbox
 from sinks.exports.archive import write_archive
 from sinks.exports.orders import ExportOrders
 from sinks.feed.notifications import Notifications
@@ -43,7 +43,7 @@ from sinks.postgres.lists import (
     overview,
     samples,
 )
-from sinks.postgres.lists.events import EventFilter, Place
+from sinks.postgres.lists.events import EventFilter, ListPosition
 from sinks.postgres.pool import connect, make_pool, reading
 from sinks.postgres.prune import Age
 from sinks.postgres.rows import ErasureRow, Flush
@@ -167,7 +167,7 @@ async def _lists(url: SecretStr) -> None:
         EventFilter(type="invoice.*", outcome="dead", since=day),
         EventFilter(outcome="waiting", since=day),
         EventFilter(customer="cus_7"),
-        EventFilter(before=Place(day, "evt_1440")),
+        EventFilter(before=ListPosition(day, "evt_1440")),
     ):
         async with reading(url) as connection:
             await events.listed(connection, wanted)
@@ -339,7 +339,7 @@ _WORK: dict[str, Callable[[SecretStr], Awaitable[None]]] = {
     "notifications": _claims(Notifications),
     "prune": _prune,
     "figures": _figures,
-    "mail": _claims(Outbox),
+    "mail": _claims(MailOutbox),
     "calls": _claims(Calls),
     "export orders": _orders,
     "dead letters": _letters,

@@ -25,12 +25,12 @@ import recovery
 import scheduler
 import sinks
 import streams
-from sinks.email.outbox import Outbox
+from sinks.email.outbox import MailOutbox
 from sinks.exports.orders import ExportOrders
 from sinks.feed.notifications import Notifications
 from sinks.outbox.claims import Claims
 from sinks.stripe_calls.calls import Calls
-from tests.kits.rolekit import Server, open_server
+from tests.kits.rolekit import RoleDatabase, open_server
 
 WORKER, DISPATCHER, SCHEDULER, GATEWAY = ("worker",), ("dispatcher",), ("scheduler",), ("gateway",)
 CONSOLE, ANALYTICS, OPERATOR = ("console",), ("analytics",), ("operator",)
@@ -95,12 +95,12 @@ PARTS = {
 }
 """Templates and parts of statements."""
 
-CLAIMS: tuple[type[Claims[Any]], ...] = (Outbox, Calls, ExportOrders, Notifications)
+CLAIMS: tuple[type[Claims[Any]], ...] = (MailOutbox, Calls, ExportOrders, Notifications)
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b[\s\S]*\bbilling\.")
 
 
 @pytest.fixture
-async def server(database: SecretStr) -> AsyncIterator[Server]:
+async def server(database: SecretStr) -> AsyncIterator[RoleDatabase]:
     async with open_server(database) as opened:
         yield opened
 
@@ -119,7 +119,7 @@ def _statements() -> Iterator[tuple[str, str, str]]:
                         yield found.name, name, text
 
 
-async def test_T31_each_role_may_run_the_statements_of_its_modules(server: Server) -> None:
+async def test_T31_each_role_may_run_the_statements_of_its_modules(server: RoleDatabase) -> None:
     found = list(_statements())
     names = {module for module, _, _ in found} | {f"{module}.{name}" for module, name, _ in found}
     assert {module for module, _, _ in found} - RUN_BY.keys() == set(), "say which process runs it"
@@ -136,7 +136,7 @@ async def test_T31_each_role_may_run_the_statements_of_its_modules(server: Serve
     assert parts == PARTS
 
 
-async def test_T31_dispatcher_operator_and_console_may_use_each_outbox(server: Server) -> None:
+async def test_T31_dispatcher_operator_and_console_may_use_each_outbox(server: RoleDatabase) -> None:
     assert {claims.queue.outbox.name for claims in Claims.__subclasses__()} == {c.queue.outbox.name for c in CLAIMS}
     for claims in CLAIMS:
         sql, outbox = claims._sql, claims.queue.outbox
@@ -156,6 +156,6 @@ async def test_T31_dispatcher_operator_and_console_may_use_each_outbox(server: S
                 assert not await _refusal(server, role, statement), f"{role}: {outbox.name}: {statement}"
 
 
-async def _refusal(server: Server, role: str, statement: str) -> str:
+async def _refusal(server: RoleDatabase, role: str, statement: str) -> str:
     statement = re.sub(r"(?<!:):[a-z]\w*", "NULL", statement)  # SQLAlchemy's parameters
     return await server.run(role, f"EXPLAIN (GENERIC_PLAN) {statement}")

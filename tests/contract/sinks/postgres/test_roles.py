@@ -14,11 +14,11 @@ from sinks.postgres import tables
 from sinks.postgres.migration import migrate
 from sinks.postgres.prune import STEPS
 from sinks.postgres.roles import ROLES, UPDATED
-from tests.kits.rolekit import Server, open_server
+from tests.kits.rolekit import RoleDatabase, open_server
 
 
 @pytest.fixture
-async def server(database: SecretStr) -> AsyncIterator[Server]:
+async def server(database: SecretStr) -> AsyncIterator[RoleDatabase]:
     async with open_server(database) as opened:
         yield opened
 
@@ -101,7 +101,7 @@ _NEVER = [
 ]
 
 
-async def test_T31_each_role_may_do_its_work_and_nothing_else(server: Server) -> None:
+async def test_T31_each_role_may_do_its_work_and_nothing_else(server: RoleDatabase) -> None:
     assert _ALLOWED.keys() == _REFUSED.keys() == {role.name for role in ROLES}
     for role, statements in _ALLOWED.items():
         for statement in statements:
@@ -112,7 +112,7 @@ async def test_T31_each_role_may_do_its_work_and_nothing_else(server: Server) ->
 
 
 async def test_T31_a_role_that_acts_notes_how_it_ended_and_never_who_did_it(
-    server: Server, database: SecretStr
+    server: RoleDatabase, database: SecretStr
 ) -> None:
     acting = [role.name for role in ROLES if "UPDATE" in role.privileges("audit_log")]
     assert acting == ["worker", "dispatcher", "scheduler", "console", "operator"]
@@ -125,7 +125,7 @@ async def test_T31_a_role_that_acts_notes_how_it_ended_and_never_who_did_it(
         assert await server.run(role, "UPDATE billing.audit_log SET who = 'another'")
 
 
-async def test_T31_doctor_asks_for_the_rights_of_the_operator_and_no_more(server: Server) -> None:
+async def test_T31_doctor_asks_for_the_rights_of_the_operator_and_no_more(server: RoleDatabase) -> None:
     for role in ROLES:
         async with server.connection.transaction():
             await server.connection.execute(f'SET LOCAL ROLE "{server.prefix}_{role.name}"')
@@ -144,7 +144,7 @@ async def test_T31_doctor_asks_for_the_rights_of_the_operator_and_no_more(server
         assert found.text == f"this user lacks rights of {name} on emails (UPDATE), facts (UPDATE)"
 
 
-async def test_T31_the_roles_name_every_table(server: Server) -> None:
+async def test_T31_the_roles_name_every_table(server: RoleDatabase) -> None:
     rows = await server.connection.fetch(
         "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'billing'::regnamespace"
     )
@@ -155,7 +155,7 @@ async def test_T31_the_roles_name_every_table(server: Server) -> None:
 
 
 async def test_T31_a_later_migration_grants_new_tables_and_takes_back_what_was_granted_by_hand(
-    server: Server, database: SecretStr
+    server: RoleDatabase, database: SecretStr
 ) -> None:
     await server.connection.execute(f'REVOKE SELECT ON billing.exports FROM "{server.prefix}_gateway"')
     await server.connection.execute(f'GRANT SELECT ON billing.customers TO "{server.prefix}_gateway"')

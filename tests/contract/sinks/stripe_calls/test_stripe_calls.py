@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from sinks.outbox.loop import Pace
+from sinks.outbox.loop import LoopPace
 from sinks.outbox.wakeup import listen
 from sinks.postgres.outboxes import STRIPE_CALLS
 from sinks.stripe_calls.caller import TRIES
@@ -23,13 +23,13 @@ from tests.kits.stripekit import (
     QUICK,
     TEST_KEY,
     CallOutboxKit,
-    Fault,
-    StripeServer,
+    FakeStripeServer,
+    StripeFault,
 )
 from tests.waiting import eventually
 
 
-async def test_a_default_payment_method_is_set_once(desk: CallOutboxKit, stripe: StripeServer) -> None:
+async def test_a_default_payment_method_is_set_once(desk: CallOutboxKit, stripe: FakeStripeServer) -> None:
     """With the key of the row, its account, and Stripe's form of nested parameters."""
     await desk.queue("a", account="acct_7")
     async with desk.dispatcher():
@@ -44,7 +44,7 @@ async def test_a_default_payment_method_is_set_once(desk: CallOutboxKit, stripe:
     assert (row["attempts"], row["claimed_by"], row["last_error"]) == (1, None, None)
 
 
-async def test_two_dispatchers_call_once_per_key(desk: CallOutboxKit, stripe: StripeServer) -> None:
+async def test_two_dispatchers_call_once_per_key(desk: CallOutboxKit, stripe: FakeStripeServer) -> None:
     for number in range(40):
         await desk.queue(f"c{number:02d}")
     async with desk.dispatcher(claimer="one"), desk.dispatcher(claimer="two"):
@@ -55,15 +55,15 @@ async def test_two_dispatchers_call_once_per_key(desk: CallOutboxKit, stripe: St
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        (Fault.SERVER_ERROR, "HTTP 500 api_error: No good: SERVER_ERROR, [key]"),
-        (Fault.IN_USE, "HTTP 409 idempotency_key_in_use: No good: IN_USE, [key]"),
-        (Fault.BAD_GATEWAY, "HTTP 502 without a Stripe error object"),
-        (Fault.HANG, "no response within 0.3 s"),
-        (Fault.DROP, "the connection broke: ServerDisconnectedError"),
+        (StripeFault.SERVER_ERROR, "HTTP 500 api_error: No good: SERVER_ERROR, [key]"),
+        (StripeFault.IN_USE, "HTTP 409 idempotency_key_in_use: No good: IN_USE, [key]"),
+        (StripeFault.BAD_GATEWAY, "HTTP 502 without a Stripe error object"),
+        (StripeFault.HANG, "no response within 0.3 s"),
+        (StripeFault.DROP, "the connection broke: ServerDisconnectedError"),
     ],
 )
 async def test_transient_errors_are_retried(
-    desk: CallOutboxKit, stripe: StripeServer, fault: Fault, reason: str
+    desk: CallOutboxKit, stripe: FakeStripeServer, fault: StripeFault, reason: str
 ) -> None:
     """Not before its pause, with the same idempotency key, and then it is done."""
     stripe.fail_next(fault)
@@ -81,9 +81,9 @@ async def test_transient_errors_are_retried(
     assert len(stripe.done) == 2
 
 
-async def test_after_the_last_try_a_call_has_failed(desk: CallOutboxKit, stripe: StripeServer) -> None:
+async def test_after_the_last_try_a_call_has_failed(desk: CallOutboxKit, stripe: FakeStripeServer) -> None:
     """Within half a day, because Stripe keeps an idempotency key for at least one day."""
-    stripe.fail_next(Fault.SERVER_ERROR, times=TRIES)
+    stripe.fail_next(StripeFault.SERVER_ERROR, times=TRIES)
     await desk.queue("a")
     began = desk.clock.now
     async with desk.dispatcher():
@@ -96,10 +96,10 @@ async def test_after_the_last_try_a_call_has_failed(desk: CallOutboxKit, stripe:
 
 
 async def test_a_rate_limit_pauses_all_calls_for_as_long_as_stripe_says(
-    desk: CallOutboxKit, stripe: StripeServer
+    desk: CallOutboxKit, stripe: FakeStripeServer
 ) -> None:
     """Retry-After: 7. No call loses a try for it."""
-    stripe.fail_next(Fault.RATE_LIMIT)
+    stripe.fail_next(StripeFault.RATE_LIMIT)
     await desk.queue("a")
     async with desk.dispatcher(lanes=1) as running:
         await eventually(lambda: running.trouble() is not None)
@@ -114,9 +114,9 @@ async def test_a_rate_limit_pauses_all_calls_for_as_long_as_stripe_says(
     assert [(await desk.row(key))["attempts"] for key in ("a", "b")] == [1, 1]
 
 
-async def test_a_refused_call_fails_with_the_message_of_stripe(desk: CallOutboxKit, stripe: StripeServer) -> None:
+async def test_a_refused_call_fails_with_the_message_of_stripe(desk: CallOutboxKit, stripe: FakeStripeServer) -> None:
     """400 is permanent. Other calls continue, and an operator may requeue it."""
-    stripe.fail_next(Fault.BAD_REQUEST)
+    stripe.fail_next(StripeFault.BAD_REQUEST)
     await desk.queue("a")
     async with desk.dispatcher():
         row = await desk.until("a", status="failed")
@@ -131,8 +131,10 @@ async def test_a_refused_call_fails_with_the_message_of_stripe(desk: CallOutboxK
     assert row["last_error"] == "HTTP 400 resource_missing: No good: BAD_REQUEST, [key]"
 
 
-@pytest.mark.parametrize("fault", [Fault.UNAUTHORIZED, Fault.FORBIDDEN])
-async def test_a_refused_key_pauses_all_calls(desk: CallOutboxKit, stripe: StripeServer, fault: Fault) -> None:
+@pytest.mark.parametrize("fault", [StripeFault.UNAUTHORIZED, StripeFault.FORBIDDEN])
+async def test_a_refused_key_pauses_all_calls(
+    desk: CallOutboxKit, stripe: FakeStripeServer, fault: StripeFault
+) -> None:
     """401, 403 for all: none fails, /readyz shows the reason, and one call at a time checks if the key works again."""
     stripe.fail_next(fault, times=9)
     for number in range(6):
@@ -158,8 +160,8 @@ async def test_a_refused_key_pauses_all_calls(desk: CallOutboxKit, stripe: Strip
     assert [(await desk.row(f"c{number}"))["attempts"] for number in range(6)] == [1] * 6
 
 
-async def test_a_disconnected_account_pauses_no_other_account(desk: CallOutboxKit, stripe: StripeServer) -> None:
-    stripe.fail_next(Fault.ACCOUNT_GONE)
+async def test_a_disconnected_account_pauses_no_other_account(desk: CallOutboxKit, stripe: FakeStripeServer) -> None:
+    stripe.fail_next(StripeFault.ACCOUNT_GONE)
     await desk.queue("a", account="acct_gone")
     async with desk.dispatcher() as running:
         row = await desk.until("a", status="failed")
@@ -167,7 +169,7 @@ async def test_a_disconnected_account_pauses_no_other_account(desk: CallOutboxKi
     assert "account_invalid" in row["last_error"]
 
 
-async def test_an_unreachable_stripe_costs_no_call_a_try(desk: CallOutboxKit, stripe: StripeServer) -> None:
+async def test_an_unreachable_stripe_costs_no_call_a_try(desk: CallOutboxKit, stripe: FakeStripeServer) -> None:
     await stripe.stop()
     await desk.queue("a")
     async with desk.dispatcher() as running:
@@ -190,7 +192,7 @@ async def test_an_unreachable_stripe_costs_no_call_a_try(desk: CallOutboxKit, st
     ],
 )
 async def test_a_key_of_the_wrong_mode_is_never_sent(
-    desk: CallOutboxKit, stripe: StripeServer, key: str, livemode: bool, reason: str
+    desk: CallOutboxKit, stripe: FakeStripeServer, key: str, livemode: bool, reason: str
 ) -> None:
     stripe.key = key
     await desk.queue("a", livemode=livemode)
@@ -202,7 +204,7 @@ async def test_a_key_of_the_wrong_mode_is_never_sent(
     assert [seen.idempotency_key for seen in stripe.requests] == ["b"]
 
 
-async def test_a_path_that_leads_elsewhere_is_never_sent(desk: CallOutboxKit, stripe: StripeServer) -> None:
+async def test_a_path_that_leads_elsewhere_is_never_sent(desk: CallOutboxKit, stripe: FakeStripeServer) -> None:
     """Ids are external text; they must not select another object or host."""
     for number, path in enumerate(["/v1/customers/../charges", "//other.example/v1/x", "/v1/customers/cus_1?expand=x"]):
         await desk.queue(f"c{number}", path=path)
@@ -211,13 +213,15 @@ async def test_a_path_that_leads_elsewhere_is_never_sent(desk: CallOutboxKit, st
     assert stripe.requests == []
 
 
-async def test_dying_between_the_call_and_its_mark_repeats_the_key(desk: CallOutboxKit, stripe: StripeServer) -> None:
+async def test_dying_between_the_call_and_its_mark_repeats_the_key(
+    desk: CallOutboxKit, stripe: FakeStripeServer
+) -> None:
     """Stripe made the change but the result was not stored. The next try repeats the key, and Stripe does it once."""
     await desk.queue("a")
     dying = await Calls.connect(desk.url, claimer="dying", ahead=desk.clock.ahead)
     assert [call.key for call in await dying.claim(1)] == ["a"]
     await dying.close()
-    stripe.fail_next(Fault.DROP_AFTER)
+    stripe.fail_next(StripeFault.DROP_AFTER)
     async with desk.dispatcher() as running:
         await _a_few_passes(running)
         assert stripe.requests == []  # the claim is still valid
@@ -230,10 +234,10 @@ async def test_dying_between_the_call_and_its_mark_repeats_the_key(desk: CallOut
 
 
 async def test_a_call_tried_before_stripe_forgot_its_key_is_not_repeated(
-    desk: CallOutboxKit, stripe: StripeServer
+    desk: CallOutboxKit, stripe: FakeStripeServer
 ) -> None:
     """After a day of downtime the result of a first try is unknown: it is not repeated. A call never tried is sent."""
-    stripe.fail_next(Fault.HANG)
+    stripe.fail_next(StripeFault.HANG)
     await desk.queue("a")
     async with desk.dispatcher(total_s=0.2):
         await desk.until("a", status="queued", attempts=1)
@@ -245,9 +249,11 @@ async def test_a_call_tried_before_stripe_forgot_its_key_is_not_repeated(
     assert "tried" in row["last_error"]
 
 
-async def test_one_customers_cards_are_set_in_the_order_they_came(desk: CallOutboxKit, stripe: StripeServer) -> None:
+async def test_one_customers_cards_are_set_in_the_order_they_came(
+    desk: CallOutboxKit, stripe: FakeStripeServer
+) -> None:
     """The first call is retried later; it must not overwrite the second."""
-    stripe.fail_next(Fault.SERVER_ERROR)
+    stripe.fail_next(StripeFault.SERVER_ERROR)
     await desk.queue("z-first", customer_id="cus_1")
     async with desk.dispatcher() as running:
         await desk.until("z-first", status="queued", attempts=1)
@@ -260,9 +266,9 @@ async def test_one_customers_cards_are_set_in_the_order_they_came(desk: CallOutb
     assert [seen.idempotency_key for seen in stripe.done] == ["other", "z-first", "a-second"]
 
 
-async def test_a_notification_wakes_the_dispatcher(desk: CallOutboxKit, stripe: StripeServer) -> None:
+async def test_a_notification_wakes_the_dispatcher(desk: CallOutboxKit, stripe: FakeStripeServer) -> None:
     """The poll interval is a minute."""
-    async with desk.dispatcher(pace=Pace(poll_s=60.0)) as running:
+    async with desk.dispatcher(pace=LoopPace(poll_s=60.0)) as running:
         listening = asyncio.create_task(listen(desk.url, STRIPE_CALLS.channel, running.wake))
         try:
             await eventually(lambda: running.outbox_trouble() is None)
@@ -291,11 +297,17 @@ async def test_without_a_key_calls_stay_queued_and_are_counted(desk: CallOutboxK
 
 
 async def test_the_key_is_shown_nowhere(
-    desk: CallOutboxKit, stripe: StripeServer, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    desk: CallOutboxKit, stripe: FakeStripeServer, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Not in logs at any level and not in a row, even if Stripe's answer repeats it."""
     caplog.set_level("DEBUG")
-    for fault in (Fault.BAD_REQUEST, Fault.UNAUTHORIZED, Fault.SERVER_ERROR, Fault.HANG, Fault.BAD_GATEWAY):
+    for fault in (
+        StripeFault.BAD_REQUEST,
+        StripeFault.UNAUTHORIZED,
+        StripeFault.SERVER_ERROR,
+        StripeFault.HANG,
+        StripeFault.BAD_GATEWAY,
+    ):
         stripe.fail_next(fault)
     await desk.queue("a")
     async with desk.dispatcher(lanes=1, total_s=0.2):
@@ -326,9 +338,9 @@ async def _a_few_passes(running: CallDispatcher) -> None:
         await eventually(have_begun)
 
 
-@pytest.mark.parametrize("fault", [Fault.UNAUTHORIZED, Fault.FORBIDDEN])
+@pytest.mark.parametrize("fault", [StripeFault.UNAUTHORIZED, StripeFault.FORBIDDEN])
 async def test_D8_one_refused_call_among_twenty_pauses_no_other(
-    desk: CallOutboxKit, stripe: StripeServer, fault: Fault
+    desk: CallOutboxKit, stripe: FakeStripeServer, fault: StripeFault
 ) -> None:
     stripe.fail_next(fault)
     for number in range(20):
@@ -345,7 +357,7 @@ async def test_D8_one_refused_call_among_twenty_pauses_no_other(
 
 
 async def test_D8_dispatchers_whose_clocks_differ_make_each_call_once(
-    desk: CallOutboxKit, stripe: StripeServer
+    desk: CallOutboxKit, stripe: FakeStripeServer
 ) -> None:
     """The local clock of a dispatcher measures pauses only; claims are Postgres' own."""
     for number in range(20):

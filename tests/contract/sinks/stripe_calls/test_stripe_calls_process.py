@@ -20,14 +20,14 @@ from eventlog.append import EventAppender
 from local.stack.ports import free_port
 from schemas.kafka_access import KafkaAccess
 from tests.kits import clikit
-from tests.kits.stripekit import TEST_KEY, CallOutboxKit, Fault, StripeServer, open_kit
+from tests.kits.stripekit import TEST_KEY, CallOutboxKit, FakeStripeServer, StripeFault, open_kit
 from tests.waiting import eventually
 
 
 @pytest.fixture
 async def desk(database: SecretStr) -> AsyncIterator[CallOutboxKit]:
     async with (
-        StripeServer() as stripe,
+        FakeStripeServer() as stripe,
         open_kit(database, stripe, EventAppender(KafkaAccess("127.0.0.1:1"), "none", client_id="test")) as opened,
     ):
         opened.clock.now = datetime.now(UTC)  # processes use the real clock
@@ -72,7 +72,7 @@ async def _get(port: int, path: str) -> tuple[int, str]:
 async def test_the_process_calls_reports_and_stops(desk: CallOutboxKit, env: dict[str, str]) -> None:
     """/readyz reports a refused key; no log line, metric or argument contains the key; exit code 0 on SIGTERM."""
     port = free_port()
-    desk.stripe.fail_next(Fault.BAD_REQUEST)
+    desk.stripe.fail_next(StripeFault.BAD_REQUEST)
     await desk.queue("bad")
     process = await _start("dispatcher", env=env | {"BILLING_OPS_PORT": str(port)})
     try:

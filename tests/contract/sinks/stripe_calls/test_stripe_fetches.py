@@ -15,7 +15,7 @@ from schemas.state import derived_id
 from tests.kits.rulekit import NOW, RulesWorld
 from tests.kits.stripekit import (
     CallOutboxKit,
-    StripeServer,
+    FakeStripeServer,
     open_desk,
     records,
 )
@@ -32,7 +32,7 @@ SUBSCRIPTION = {
 
 
 async def test_a_refetch_reaches_the_log_once(
-    logged_desk: CallOutboxKit, stripe: StripeServer, kafka_bootstrap: str, topic: str
+    logged_desk: CallOutboxKit, stripe: FakeStripeServer, kafka_bootstrap: str, topic: str
 ) -> None:
     """As an event of that customer, with an id derived from the call and the time of Stripe's clock."""
     desk = logged_desk
@@ -63,7 +63,7 @@ async def test_a_refetch_reaches_the_log_once(
 
 
 async def test_the_address_of_a_customer_without_events_arrives_through_the_log(
-    logged_desk: CallOutboxKit, stripe: StripeServer, kafka_bootstrap: str, topic: str
+    logged_desk: CallOutboxKit, stripe: FakeStripeServer, kafka_bootstrap: str, topic: str
 ) -> None:
     """The customer's own later events take precedence over it."""
     desk, make = logged_desk, StripeEvents()
@@ -86,7 +86,7 @@ async def test_the_address_of_a_customer_without_events_arrives_through_the_log(
 
 
 async def test_a_refetch_that_dies_before_its_mark_doubles_nothing(
-    logged_desk: CallOutboxKit, stripe: StripeServer, kafka_bootstrap: str, topic: str
+    logged_desk: CallOutboxKit, stripe: FakeStripeServer, kafka_bootstrap: str, topic: str
 ) -> None:
     """The event is appended a second time with the same id, which the ledger recognises."""
     desk = logged_desk
@@ -103,7 +103,7 @@ async def test_a_refetch_that_dies_before_its_mark_doubles_nothing(
     assert len({record.event["id"] for record in found}) == 1
 
 
-async def test_an_answer_of_the_tied_second_is_not_used(logged_desk: CallOutboxKit, stripe: StripeServer) -> None:
+async def test_an_answer_of_the_tied_second_is_not_used(logged_desk: CallOutboxKit, stripe: FakeStripeServer) -> None:
     """It would be another event of the same second, so Stripe is asked again in a later second of its clock."""
     desk = logged_desk
     stripe.objects["sub_1"] = SUBSCRIPTION
@@ -120,7 +120,7 @@ async def test_an_answer_of_the_tied_second_is_not_used(logged_desk: CallOutboxK
         await desk.until("tie", status="done", attempts=2)
 
 
-async def test_a_fetched_object_without_an_event_type_fails(desk: CallOutboxKit, stripe: StripeServer) -> None:
+async def test_a_fetched_object_without_an_event_type_fails(desk: CallOutboxKit, stripe: FakeStripeServer) -> None:
     stripe.objects["bt_1"] = {"id": "bt_1", "object": "balance_transaction"}
     await desk.queue_get("a", path="/v1/balance_transactions/bt_1", purpose="fetch")
     async with desk.dispatcher():
@@ -129,7 +129,7 @@ async def test_a_fetched_object_without_an_event_type_fails(desk: CallOutboxKit,
 
 
 async def test_a_log_that_is_down_costs_no_call_a_try(
-    database: SecretStr, stripe: StripeServer, monkeypatch: pytest.MonkeyPatch
+    database: SecretStr, stripe: FakeStripeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stripe has answered but Kafka accepts nothing: all calls pause."""
     monkeypatch.setattr("eventlog.append._DELIVERY_TIMEOUT_S", 1)

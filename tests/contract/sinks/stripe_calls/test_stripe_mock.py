@@ -20,7 +20,7 @@ from schemas.settings import Mode
 from schemas.stripe.subscription import StripeSubscription
 from sinks.stripe_api.api import Refusal, Request, StripeApi
 from sinks.stripe_api.key import ApiKey
-from tests.kits.stripekit import CallOutboxKit, StripeServer, make_topic, open_kit, records
+from tests.kits.stripekit import CallOutboxKit, FakeStripeServer, make_topic, open_kit, records
 from tests.waiting import eventually
 
 STRIPE_MOCK = shutil.which("stripe-mock")
@@ -28,7 +28,7 @@ STRIPE_MOCK = shutil.which("stripe-mock")
 pytestmark = pytest.mark.skipif(STRIPE_MOCK is None, reason="stripe-mock is not on the PATH")
 
 
-class StripeMock(StripeServer):
+class StripeMock(FakeStripeServer):
     """The stripe-mock program in place of our own server; tests use only its address."""
 
     async def start(self) -> None:

@@ -8,10 +8,9 @@ import orjson
 import pytest
 
 from local.stripe.simulator.company import Company
-from local.stripe.simulator.delivery import DISORDER_S, Plan, Trouble, plan_delivery
+from local.stripe.simulator.delivery import DISORDER_S, DeliveryPlan, Trouble, plan_delivery
 from local.stripe.simulator.run import prices_of, renamed
-from schemas.settings import Config
-from schemas.settings import Plan as ConfiguredPlan
+from schemas.settings import Config, Plan
 
 UNTIL = 1_790_000_000
 
@@ -23,7 +22,7 @@ def company() -> Company:
     return company
 
 
-def _plan(company: Company, trouble: Trouble, seed: str = "1") -> Plan:
+def _plan(company: Company, trouble: Trouble, seed: str = "1") -> DeliveryPlan:
     return plan_delivery(company.stripe.events(), trouble, seed)
 
 
@@ -67,9 +66,9 @@ def test_a_company_lives_up_to_its_end_and_no_further(company: Company) -> None:
 
 def test_prices_are_named_as_in_the_config() -> None:
     plans = {
-        "free": ConfiguredPlan(name="Free"),
-        "small": ConfiguredPlan(name="Small", prices=("price_s",)),
-        "large": ConfiguredPlan(name="Large", prices=("price_l", "price_l2")),
+        "free": Plan(name="Free"),
+        "small": Plan(name="Small", prices=("price_s",)),
+        "large": Plan(name="Large", prices=("price_l", "price_l2")),
     }
     prices = prices_of(Config(plans=plans))
     assert (prices["price_pro"], prices["price_team"]) == ("price_s", "price_l")

@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka.admin._acl import AclOperation
 
 from ops.doctor.checks import CHECKS
-from ops.doctor.findings import Check, Found, Situation, Status, ok, run_checks
+from ops.doctor.findings import Check, CheckResult, Situation, Status, ok, run_checks
 from ops.doctor.kafka_checks import missing_rights
 from ops.doctor.stripe_checks import READ, endpoint_findings, event_types, stripe_endpoints
 from schemas.errors import StoreUnavailable
@@ -24,20 +24,20 @@ NOWHERE = cast("Situation", None)
 NEEDED = ["invoice.paid", "customer.created"]
 
 
-async def _hangs(_: Situation) -> Sequence[Found]:
+async def _hangs(_: Situation) -> Sequence[CheckResult]:
     await asyncio.Event().wait()
     return []
 
 
-async def _breaks(_: Situation) -> Sequence[Found]:
+async def _breaks(_: Situation) -> Sequence[CheckResult]:
     raise KeyError("x")
 
 
-async def _is_away(_: Situation) -> Sequence[Found]:
+async def _is_away(_: Situation) -> Sequence[CheckResult]:
     raise StoreUnavailable("no answer from Postgres")
 
 
-async def _works(_: Situation) -> Sequence[Found]:
+async def _works(_: Situation) -> Sequence[CheckResult]:
     return [ok("fine")]
 
 

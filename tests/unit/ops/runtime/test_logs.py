@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from ops.runtime.logs import Lines
+from ops.runtime.logs import LogLines
 from tests.paths import ROOT
 
 TURN = """
@@ -50,7 +50,7 @@ def stderr() -> _Recorder:
 
 
 def test_one_loop_iteration_is_one_write(stderr: _Recorder) -> None:
-    lines = Lines(stderr)
+    lines = LogLines(stderr)
 
     async def two_iterations() -> None:
         lines.info("1")
@@ -64,7 +64,7 @@ def test_one_loop_iteration_is_one_write(stderr: _Recorder) -> None:
 
 
 def test_a_warning_is_written_at_once_after_earlier_lines(stderr: _Recorder) -> None:
-    lines = Lines(stderr)
+    lines = LogLines(stderr)
 
     async def one_iteration() -> None:
         lines.info("1")
@@ -75,7 +75,7 @@ def test_a_warning_is_written_at_once_after_earlier_lines(stderr: _Recorder) -> 
 
 
 def test_without_a_loop_each_line_is_written_at_once(stderr: _Recorder) -> None:
-    lines = Lines(stderr)
+    lines = LogLines(stderr)
     lines.info("1")
     lines.info("2")
     assert stderr.writes == ["1\n", "2\n"]
@@ -83,7 +83,7 @@ def test_without_a_loop_each_line_is_written_at_once(stderr: _Recorder) -> None:
 
 def test_a_stopped_loop_loses_no_line(stderr: _Recorder) -> None:
     """The last iteration may never run, so the next line or the end of the process writes all lines."""
-    lines = Lines(stderr)
+    lines = LogLines(stderr)
 
     async def ends() -> None:
         lines.info("1")
@@ -117,7 +117,7 @@ def test_lines_go_to_the_stderr_of_the_moment(monkeypatch: pytest.MonkeyPatch) -
     """A command that a test has called in this process may have configured logging while stderr was another file."""
     first, second = io.StringIO(), io.StringIO()
     monkeypatch.setattr("sys.stderr", first)
-    lines = Lines()
+    lines = LogLines()
     first.close()
     monkeypatch.setattr("sys.stderr", second)
     lines.error("a line")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from schemas.mail import LANGUAGES, MAILS, read_mail
-from schemas.mail_settings import Brand
+from schemas.mail_settings import MailLook
 from schemas.settings import InvalidSettings, Mail, load_config
 from sinks.email.message import Composer, UnsendableMail
 from sinks.email.plain_text import plain_text
@@ -161,7 +161,7 @@ def test_F4_a_wording_without_a_subject_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("locale", sorted(LANGUAGES))
 @pytest.mark.parametrize("template", sorted(MAILS))
 def test_F4_each_mail_has_logo_colour_address_and_footer(template: str, locale: str) -> None:
-    brand = Brand(
+    brand = MailLook(
         logo_url="https://cdn.example.com/logo.png", accent="#ffcc00", address="Acme Inc\n1 Main <St>", footer="HRB 12"
     )
     mail = _render(Mail(product="Acme", brand=brand), template, locale)

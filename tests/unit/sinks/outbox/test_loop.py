@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from schemas.timing import utc_now
 from sinks.feed.metrics import FeedMetrics
-from sinks.outbox.loop import OutboxLoop, Pace
+from sinks.outbox.loop import LoopPace, OutboxLoop
 from sinks.outbox.verdicts import Done, Verdict
 
 
@@ -23,7 +23,7 @@ class _Loop(OutboxLoop[Any]):
 
     def __init__(self, error: BaseException | None) -> None:
         no_claims: Any = None  # no turn gets that far
-        super().__init__(no_claims, FeedMetrics(CollectorRegistry(), ()), clock=utc_now, pace=Pace(0.01), lanes=2)
+        super().__init__(no_claims, FeedMetrics(CollectorRegistry(), ()), clock=utc_now, pace=LoopPace(0.01), lanes=2)
         self._error = error
 
     async def turn(self, _lane: int) -> bool:

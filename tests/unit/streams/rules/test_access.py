@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from local.stripe.builder import PRO, Json, Price, StripeEvents
-from schemas.settings import Access
+from schemas.settings import AccessPolicy
 from tests.kits.rulekit import CONFIG, DAY, MAKERS, NOW, RulesWorld, at
 
 TEAM = Price("price_team", 9900)
@@ -123,7 +123,7 @@ def test_B8_each_grace_time_ends_on_its_own(make: StripeEvents) -> None:
 
 
 def test_B8_without_a_grace_time_the_access_ends_at_the_failure(make: StripeEvents) -> None:
-    config = CONFIG.model_copy(update={"access": Access(past_due_grace_days=0)})
+    config = CONFIG.model_copy(update={"access": AccessPolicy(past_due_grace_days=0)})
     organization = RulesWorld(config).apply(subscribed(make), failed(make, NOW + DAY)).organization()
     assert (organization.access_until, organization.access_after["has_access"]) == (at(NOW + DAY), False)
 
