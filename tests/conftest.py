@@ -1,4 +1,4 @@
-"""Shared fixtures: `kafka_bootstrap` and `postgres_url` per session, `database_url` and `topic_prefix` per test.
+"""Shared fixtures: `kafka_bootstrap` and `postgres_url` per session; a database and `topic_prefix` per test.
 
 A server starts when the first test requests it, so unit tests run in memory.
 """
@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -23,6 +24,9 @@ from eventlog import client
 from schemas.kafka_access import KafkaAccess
 from tests import services
 from tests.faulty_mailbox import FaultyMailbox
+
+if TYPE_CHECKING:
+    from tests.databases import MigratedDatabases
 
 # Slow execution on a loaded machine must not fail a test. The examples are the same in every run, so that a run says
 # something about the change; BILLING_RANDOM_EXAMPLES=1 (make soak) draws others.
@@ -101,6 +105,24 @@ def database_url(postgres_url: str) -> Iterator[str]:
     _run(_execute(postgres_url, f"CREATE DATABASE {name}"))
     yield urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
     _run(_execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture(scope="session")
+def migrated_databases(postgres_url: str) -> Iterator[MigratedDatabases]:
+    """The databases of this process that have all tables."""
+    from tests.databases import MigratedDatabases  # only sessions with a database pay for these imports
+
+    databases = MigratedDatabases(postgres_url)
+    yield databases
+    databases.close()
+
+
+@pytest.fixture
+def migrated_url(migrated_databases: MigratedDatabases) -> Iterator[str]:
+    """URL of a database for this test, with all tables, all empty."""
+    url = migrated_databases.lend()
+    yield url
+    migrated_databases.take_back(url)
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from ops.doctor.findings import CheckResult, Situation, failed, ok, warning
 from schemas.database_url import DatabaseUrl
 from schemas.settings import Mode
 from sinks.postgres.failures import classified
-from sinks.postgres.migration import is_known, newest_revision
 from sinks.postgres.pool import Session, connect
+from sinks.postgres.revisions import is_known, newest_revision
 from sinks.postgres.roles import OPERATOR
 
 _HAS_TABLES = "SELECT to_regclass('billing.alembic_version') IS NOT NULL"

@@ -39,9 +39,7 @@ from sinks.exports.orders import ExportOrders
 from sinks.exports.reader import ExportReader
 from sinks.exports.storage import Storage, check_exports
 from sinks.outbox.claims import new_claimer
-from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import parse_base, parse_key
-from sinks.stripe_api.portal import PortalApi
 
 log = structlog.get_logger(__name__)
 
@@ -265,6 +263,10 @@ async def _portal(settings: Settings, config: Config) -> AsyncIterator[Portal | 
         return
     if settings.portal_api_key is None:
         raise InvalidSettings("BILLING_PORTAL_API_KEY: mail.customer_portal needs a Stripe key that opens portals")
+    # Stripe's library takes a tenth of a second to load: only a gateway that opens portals does.
+    from sinks.stripe_api.api import StripeApi
+    from sinks.stripe_api.portal import PortalApi
+
     key = parse_key(settings.portal_api_key, mode=config.mode, name="BILLING_PORTAL_API_KEY")
     api = StripeApi(key, parse_base(settings.stripe_api_base), total_s=ANSWER_WITHIN_S)
     try:

@@ -14,8 +14,9 @@ from sqlalchemy import exists, select
 
 from schemas.errors import BillingError
 from sinks.postgres.failures import classified
-from sinks.postgres.migration import migrate, newest_revision, revision
+from sinks.postgres.migration import migrate, revision
 from sinks.postgres.pool import connect, reading
+from sinks.postgres.revisions import newest_revision
 from sinks.postgres.tables import backfills, database_identity, metadata
 
 _BEGIN = "INSERT INTO billing.rebuilds (topic, started_at, offsets) VALUES ($1, $2, $3) RETURNING rebuild_id"

@@ -12,7 +12,6 @@ import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from asyncpg import DeadlockDetectedError, LockNotAvailableError
 from pydantic import SecretStr
 from sqlalchemy import Connection, text
@@ -25,6 +24,7 @@ from sinks.postgres.backfill import Backfill, run_backfills
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import Session, SessionTimeouts, TlsRefused, make_engine
 from sinks.postgres.positions import identify
+from sinks.postgres.revisions import newest_revision
 from sinks.postgres.roles import grant
 from sinks.postgres.tables import metadata
 
@@ -131,19 +131,6 @@ async def revision(connection: AsyncConnection) -> str | None:
     """Returns the revision of the database, or None if it has none."""
     with classified():
         return await connection.run_sync(_revision)
-
-
-def newest_revision() -> str:
-    """Returns the revision that this code expects."""
-    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
-    if head is None:
-        raise LookupError("the package contains no revision")
-    return head
-
-
-def is_known(found: str) -> bool:
-    """Returns whether this code has that revision; a newer version's is not known."""
-    return found in {script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()}
 
 
 async def _connected(engine: AsyncEngine, wait_s: float) -> AsyncConnection:

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from schemas.database_url import DatabaseUrl
 from schemas.errors import StoreUnavailable
 from sinks.postgres.failures import classified
-from sinks.postgres.migration import is_known, newest_revision
 from sinks.postgres.pool import Session, TlsRefused, connect
+from sinks.postgres.revisions import is_known, newest_revision
 
 log = structlog.get_logger(__name__)
 

@@ -18,7 +18,6 @@ from pydantic import SecretStr
 from eventlog import client
 from eventlog.topics import ensure_topics
 from schemas.settings import Settings
-from tests.databases import create_tables
 from tests.kits import clikit
 from tests.kits.notes import note_body, note_headers
 from tests.waiting import wait_until
@@ -30,17 +29,16 @@ CRASHES = (("after-commit", 2), ("before-commit", 2), ("after-mark", 2), ("in-ru
 
 
 async def test_killed_between_any_two_steps_everything_is_applied_once_and_in_order(
-    kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path
+    kafka_bootstrap: str, migrated_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    env = _env(kafka_bootstrap, database_url, topic_prefix, tmp_path)
+    env = _env(kafka_bootstrap, migrated_url, topic_prefix, tmp_path)
     settings = Settings(
         kafka_bootstrap=kafka_bootstrap,
-        database_url=SecretStr(database_url),
+        database_url=SecretStr(migrated_url),
         config_path=tmp_path / "config.toml",
         topic_prefix=topic_prefix,
         partitions=PARTITIONS,
     )
-    await create_tables(settings.database_url.get_secret_value())
     ensure_topics(settings)
     expected, poison = _produce(settings, random.Random(SEED))
 
@@ -52,7 +50,7 @@ async def test_killed_between_any_two_steps_everything_is_applied_once_and_in_or
         wait_until(lambda: _lag(settings) == 0, "the group to have read all", within_s=90, process=process)
 
     assert deaths == [-signal.SIGKILL] * len(CRASHES)
-    connection = await asyncpg.connect(database_url)
+    connection = await asyncpg.connect(migrated_url)
     trails = {row["user_id"]: row["email"].split(",") for row in await connection.fetch("select * from billing.users")}
     counted = await connection.fetch("select outcome, count(*) as events from billing.events group by outcome")
     outcomes = {row["outcome"]: row["events"] for row in counted}

@@ -8,13 +8,12 @@ import pytest
 from pydantic import SecretStr
 
 from sinks.postgres.store import Store
-from tests.databases import create_tables
 
 
 @pytest.fixture
-async def database(database_url: str) -> SecretStr:
+def database(migrated_url: str) -> SecretStr:
     """Address of a database with all tables, all empty."""
-    return await create_tables(database_url)
+    return SecretStr(migrated_url)
 
 
 @pytest.fixture

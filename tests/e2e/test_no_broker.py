@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import create_tables
 from tests.kits import clikit
 from tests.kits.gatewaykit import SECRET
 from tests.waiting import wait_until
@@ -25,13 +24,12 @@ WAIT_FOR_THE_BROKER = ("gateway", "dispatcher", "scheduler")
 
 
 @pytest.fixture
-async def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
+async def environment(migrated_url: str, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "config.toml").write_text(CONFIG)
-    await create_tables(database_url)
     return {
         "PATH": "/usr/bin:/bin",
         "BILLING_KAFKA_BOOTSTRAP": "127.0.0.1:1",
-        "BILLING_DATABASE_URL": database_url,
+        "BILLING_DATABASE_URL": migrated_url,
         "BILLING_CONFIG": str(tmp_path / "config.toml"),
         "BILLING_STATE_DIR": str(tmp_path),
         "BILLING_GATEWAY_PORT": "0",

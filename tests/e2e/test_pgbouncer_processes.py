@@ -17,7 +17,6 @@ from eventlog.entry import Entry
 from local.stripe.builder import StripeEvents
 from schemas.kafka_access import KafkaAccess
 from schemas.record import Source
-from tests.databases import create_tables
 from tests.faulty_mailbox import FaultyMailbox
 from tests.kits import clikit
 from tests.kits.pgbouncerkit import needs_pgbouncer, pgbouncer
@@ -52,13 +51,12 @@ def _entries(now: int) -> list[Entry]:
 
 
 async def test_all_mails_are_sent_through_one_server_session(
-    kafka_bootstrap: str, database_url: str, topic_prefix: str, mailbox: FaultyMailbox, tmp_path: Path
+    kafka_bootstrap: str, migrated_url: str, topic_prefix: str, mailbox: FaultyMailbox, tmp_path: Path
 ) -> None:
-    await create_tables(database_url)
     (tmp_path / "config.toml").write_text(CONFIG)
     names = ("worker", "dispatcher", "scheduler")
     with ExitStack() as running:
-        pooled = running.enter_context(pgbouncer(database_url, "transaction", sessions=1))
+        pooled = running.enter_context(pgbouncer(migrated_url, "transaction", sessions=1))
         env = {
             **os.environ,
             "BILLING_KAFKA_BOOTSTRAP": kafka_bootstrap,
@@ -75,7 +73,7 @@ async def test_all_mails_are_sent_through_one_server_session(
         appender = EventAppender(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.events", client_id="test")
         await appender.append(_entries(int(time.time())))
         await asyncio.to_thread(appender.close)
-        url = SecretStr(database_url)
+        url = SecretStr(migrated_url)
 
         async def is_done() -> bool:
             applied = await ask(url, "SELECT count(*) FROM billing.events WHERE outcome = 'applied'")

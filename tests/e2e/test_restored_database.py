@@ -37,8 +37,8 @@ from tests.kits.workerkit import (
 
 
 @pytest.fixture
-async def rig(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[ReplayKit]:
-    async with open_rig(kafka_bootstrap, database_url, topic_prefix, tmp_path) as made:
+async def rig(kafka_bootstrap: str, migrated_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[ReplayKit]:
+    async with open_rig(kafka_bootstrap, migrated_url, topic_prefix, tmp_path) as made:
         yield made
 
 

@@ -15,7 +15,6 @@ from pydantic import SecretStr
 
 from local.stack.ports import free_port
 from schemas.settings import Config
-from tests.databases import create_tables
 from tests.kits import clikit
 from tests.kits.timerkit import TimerKit, errand
 from tests.waiting import eventually
@@ -50,10 +49,9 @@ async def _answer(port: int, path: str) -> tuple[int, str]:
 
 
 async def test_it_fires_shows_it_and_ends_on_sigterm(
-    kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path
+    kafka_bootstrap: str, migrated_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    await create_tables(database_url)
-    rig = await TimerKit.open(kafka_bootstrap, SecretStr(database_url), topic_prefix, 1, Config())
+    rig = await TimerKit.open(kafka_bootstrap, SecretStr(migrated_url), topic_prefix, 1, Config())
     port, log = free_port(), tmp_path / "scheduler.log"
 
     async def ready() -> object:
@@ -63,7 +61,7 @@ async def test_it_fires_shows_it_and_ends_on_sigterm(
         return await rig.statuses() == {"errand:a": "fired"}
 
     try:
-        with _scheduler(_env(kafka_bootstrap, database_url, topic_prefix, port, tmp_path), log) as process:
+        with _scheduler(_env(kafka_bootstrap, migrated_url, topic_prefix, port, tmp_path), log) as process:
             await eventually(ready, within_s=30)
             await rig.start(errand("a", datetime.now(UTC)))
             await eventually(fired, within_s=20)

@@ -36,8 +36,8 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-async def rig(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[ReplayKit]:
-    async with open_rig(kafka_bootstrap, database_url, topic_prefix, tmp_path) as made:
+async def rig(kafka_bootstrap: str, migrated_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[ReplayKit]:
+    async with open_rig(kafka_bootstrap, migrated_url, topic_prefix, tmp_path) as made:
         yield made
 
 

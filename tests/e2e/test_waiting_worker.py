@@ -12,7 +12,6 @@ import pytest
 from pydantic import SecretStr
 
 from schemas.settings import Config
-from tests.databases import create_tables
 from tests.kits import clikit
 from tests.kits.timerkit import TimerKit
 from tests.waiting import eventually
@@ -21,12 +20,12 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-def worker_env(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path) -> dict[str, str]:
+def worker_env(kafka_bootstrap: str, migrated_url: str, topic_prefix: str, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "config.toml").write_text("")
     return {
         **os.environ,
         "BILLING_KAFKA_BOOTSTRAP": kafka_bootstrap,
-        "BILLING_DATABASE_URL": database_url,
+        "BILLING_DATABASE_URL": migrated_url,
         "BILLING_CONFIG": str(tmp_path / "config.toml"),
         "BILLING_TOPIC_PREFIX": topic_prefix,
         "BILLING_STATE_DIR": str(tmp_path),
@@ -41,10 +40,9 @@ def _worker(env: dict[str, str], log: Path) -> Iterator[clikit.ForkedProcess]:
 
 
 async def test_it_waits_comes_back_and_is_applied(
-    kafka_bootstrap: str, database_url: str, topic_prefix: str, worker_env: dict[str, str], tmp_path: Path
+    kafka_bootstrap: str, migrated_url: str, topic_prefix: str, worker_env: dict[str, str], tmp_path: Path
 ) -> None:
-    await create_tables(database_url)
-    rig = await TimerKit.open(kafka_bootstrap, SecretStr(database_url), topic_prefix, 1, Config())
+    rig = await TimerKit.open(kafka_bootstrap, SecretStr(migrated_url), topic_prefix, 1, Config())
     log = tmp_path / "worker.log"
     try:
         with _worker(worker_env, log) as worker:

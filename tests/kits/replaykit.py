@@ -25,7 +25,6 @@ from schemas.verdict import Verdict
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, LetterFilter
 from sinks.postgres.store import Store
 from streams.process import Processor
-from tests.databases import create_tables
 from tests.kits.ends import read_to_end
 from tests.kits.notes import note_body, note_headers, notes
 
@@ -108,7 +107,6 @@ async def open_kit(bootstrap: str, url: str, prefix: str, settings: dict[str, An
     made = Settings(
         kafka_bootstrap=bootstrap, database_url=SecretStr(url), topic_prefix=prefix, partitions=2, **settings
     )
-    await create_tables(made.database_url.get_secret_value())
     await asyncio.to_thread(ensure_topics, made)
     store = await Store.connect(made.database_url, pool_size=2)
     dead_letters = DeadLetterPublisher(KafkaAccess(bootstrap), made.dead_topic)

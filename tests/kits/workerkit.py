@@ -19,11 +19,11 @@ WITHIN_S = 90.0
 
 
 @asynccontextmanager
-async def open_rig(bootstrap: str, database_url: str, prefix: str, tmp_path: Path) -> AsyncIterator[ReplayKit]:
+async def open_rig(bootstrap: str, url: str, prefix: str, tmp_path: Path) -> AsyncIterator[ReplayKit]:
     """Topics with two partitions and a migrated database, without a worker."""
     (tmp_path / "config.toml").write_text("")
     settings = {"config_path": tmp_path / "config.toml", "state_dir": tmp_path}
-    async with open_kit(bootstrap, database_url, prefix, settings) as made:
+    async with open_kit(bootstrap, url, prefix, settings) as made:
         await made.processor.store.close()
         yield made
 

@@ -29,11 +29,11 @@ async def anyone(settings: Settings) -> AsyncIterator[Browser]:
 
 
 @pytest.fixture
-async def rig(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[ReplayKit]:
+async def rig(kafka_bootstrap: str, migrated_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[ReplayKit]:
     """A worker of notes, for drills with dead letters."""
     (tmp_path / "config.toml").write_text("")
     settings = {"config_path": tmp_path / "config.toml", "state_dir": tmp_path}
-    async with open_kit(kafka_bootstrap, database_url, topic_prefix, settings) as made:
+    async with open_kit(kafka_bootstrap, migrated_url, topic_prefix, settings) as made:
         patient = Brake(Limits(run=10**6, least=10**6))  # the drills are about the letters, not about the brake
         made.processor = replace(made.processor, brake=patient)
         yield made

@@ -22,7 +22,6 @@ from sinks.postgres.audited import recorded
 from sinks.postgres.brakes import Brakes
 from sinks.postgres.rows import DeadLetterRow, Flush, OutboxRow
 from sinks.postgres.store import Store
-from tests.databases import create_tables
 from tests.kits.storekit import NOW, ask, email_row, known, write
 
 Billing = Callable[..., Result]
@@ -57,10 +56,9 @@ async def entries(url: SecretStr) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def filled(database_url: str) -> SecretStr:
+def filled(migrated_url: str) -> SecretStr:
     async def fill() -> SecretStr:
-        url = SecretStr(database_url)
-        await create_tables(database_url)
+        url = SecretStr(migrated_url)
         store = await Store.connect(url, pool_size=1)
         mails: list[OutboxRow] = [email_row(f"m_{n}", status="failed") for n in range(3)]
         await write(store, Flush(known(), outbox=mails, dead_letters=[LETTER]))

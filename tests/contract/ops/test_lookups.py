@@ -20,7 +20,6 @@ from schemas.timing import utc_now
 from schemas.version import Version
 from sinks.postgres.rows import DeadLetterRow, Flush
 from sinks.postgres.store import Store
-from tests.databases import create_tables
 from tests.kits.storekit import NOW, ask, email_row, known, ledger_row, write
 
 Billing = Callable[..., Result]
@@ -91,10 +90,9 @@ FLUSH = Flush(
 
 
 @pytest.fixture
-def filled(database_url: str) -> SecretStr:
+def filled(migrated_url: str) -> SecretStr:
     async def fill() -> SecretStr:
-        url = SecretStr(database_url)
-        await create_tables(database_url)
+        url = SecretStr(migrated_url)
         store = await Store.connect(url, pool_size=1)
         await write(store, FLUSH)
         await store.close()

@@ -29,10 +29,10 @@ MAKE = StripeEvents()
 
 
 @pytest.fixture
-async def rig(kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[ReplayKit]:
+async def rig(kafka_bootstrap: str, migrated_url: str, topic_prefix: str, tmp_path: Path) -> AsyncIterator[ReplayKit]:
     (tmp_path / "config.toml").write_text("")
     settings = {"config_path": tmp_path / "config.toml", "state_dir": tmp_path}
-    async with open_kit(kafka_bootstrap, database_url, topic_prefix, settings) as made:
+    async with open_kit(kafka_bootstrap, migrated_url, topic_prefix, settings) as made:
         yield made
 
 

@@ -13,9 +13,9 @@ from tests.kits.workerkit import open_rig, send
 
 
 async def test_T15_T16_positions_of_an_earlier_topic_do_not_hide_unread_events(
-    kafka_bootstrap: str, database_url: str, topic_prefix: str, tmp_path: Path
+    kafka_bootstrap: str, migrated_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    async with open_rig(kafka_bootstrap, database_url, topic_prefix, tmp_path) as rig:
+    async with open_rig(kafka_bootstrap, migrated_url, topic_prefix, tmp_path) as rig:
         topic, group = rig.settings.events_topic, f"{topic_prefix}.worker"
         send(rig, range(20))
         rig.producer.flush(15)

@@ -20,7 +20,6 @@ from sinks.postgres.loading import SHAPES
 from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.catalog import RULES
-from tests.databases import create_tables
 from tests.field.harness import CONFIG, NOW, FieldCase, FieldMail, Json, Played, due, record, registered, steps
 
 
@@ -67,10 +66,9 @@ class StoredWorld:
 
 
 @pytest.fixture
-async def world(database_url: str, kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[StoredWorld]:
-    await create_tables(database_url)
-    store = await Store.connect(SecretStr(database_url), pool_size=1)
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(database_url, timeout=10)
+async def world(migrated_url: str, kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[StoredWorld]:
+    store = await Store.connect(SecretStr(migrated_url), pool_size=1)
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(migrated_url, timeout=10)
     letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
     processor = Processor(
         store=store,

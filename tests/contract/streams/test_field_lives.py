@@ -18,21 +18,19 @@ from sinks.postgres.loading import SHAPES
 from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.catalog import RULES
-from tests.databases import create_tables
 from tests.field.harness import CONFIG, record
 from tests.field.lives import lives, seen
 from tests.kits.storekit import loaded
 
 
-async def test_the_store_ends_as_stripe_does(database_url: str, kafka_bootstrap: str, topic_prefix: str) -> None:
-    await create_tables(database_url)
-    store = await Store.connect(SecretStr(database_url), pool_size=1)
+async def test_the_store_ends_as_stripe_does(migrated_url: str, kafka_bootstrap: str, topic_prefix: str) -> None:
+    store = await Store.connect(SecretStr(migrated_url), pool_size=1)
     letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
     processor = Processor(
         store=store, dead_letters=letters, rules=RULES, config=CONFIG, group="test.worker", code_version="1",
         clock=lambda: datetime.now(UTC),
     )  # fmt: skip
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(database_url, timeout=10)
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(migrated_url, timeout=10)
     tables = [*(shape.table.fullname for shape in SHAPES.values()), "billing.events", "billing.emails"]
     references = References(
         customers={("", "cus_1")}, payments={("", "in_1")}, users={("", "user_1")}, subscriptions={("", "sub_1")}

@@ -35,7 +35,6 @@ from sinks.postgres.loading import SHAPES
 from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.catalog import RULES
-from tests.databases import create_tables
 from tests.kits.rulekit import CONFIG, mail_counts
 from tests.unit.streams.rules import test_histories as subscriptions
 from tests.unit.streams.rules import test_payment_histories as payments
@@ -94,7 +93,6 @@ class HistoryRunner:
 
     def __init__(self, url: str, bootstrap: str, topic: str) -> None:
         self._runner = asyncio.Runner()
-        self._runner.run(create_tables(url))
         self._store = self._runner.run(Store.connect(SecretStr(url), pool_size=1))
         self._connection: asyncpg.Connection[Any] = self._runner.run(asyncpg.connect(url, timeout=10))
         self._letters = DeadLetterPublisher(KafkaAccess(bootstrap), topic)
@@ -180,8 +178,8 @@ class HistoryRunner:
 
 
 @pytest.fixture
-def bench(database_url: str, kafka_bootstrap: str, topic_prefix: str) -> Iterator[HistoryRunner]:
-    opened = HistoryRunner(database_url, kafka_bootstrap, f"{topic_prefix}.dead")
+def bench(migrated_url: str, kafka_bootstrap: str, topic_prefix: str) -> Iterator[HistoryRunner]:
+    opened = HistoryRunner(migrated_url, kafka_bootstrap, f"{topic_prefix}.dead")
     yield opened
     opened.close()
 

@@ -29,7 +29,6 @@ from streams.brake import Brake, BrakeTripped, Limits
 from streams.item import Attempt
 from streams.positions import Positions
 from streams.process import Processor
-from tests.databases import create_tables
 from tests.kits.ends import end_of, read_to_end
 from tests.kits.notes import note_body, note_headers, notes
 
@@ -75,12 +74,11 @@ class ProcessorKit:
 
 
 @pytest.fixture
-async def bench(kafka_bootstrap: str, database_url: str, topic_prefix: str) -> AsyncIterator[ProcessorKit]:
-    await create_tables(database_url)
+async def bench(kafka_bootstrap: str, migrated_url: str, topic_prefix: str) -> AsyncIterator[ProcessorKit]:
     admin = client.admin(KafkaAccess(kafka_bootstrap))
     for creation in admin.create_topics([NewTopic(f"{topic_prefix}.dead", 1, 1)]).values():
         creation.result(timeout=15)
-    store = await Store.connect(SecretStr(database_url), pool_size=2)
+    store = await Store.connect(SecretStr(migrated_url), pool_size=2)
     dead_letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
     yield ProcessorKit(
         Processor(
@@ -91,7 +89,7 @@ async def bench(kafka_bootstrap: str, database_url: str, topic_prefix: str) -> A
             group="test.worker",
             code_version="1",
         ),
-        database_url,
+        migrated_url,
         kafka_bootstrap,
         topic_prefix,
     )

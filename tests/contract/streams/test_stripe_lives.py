@@ -24,7 +24,6 @@ from sinks.postgres.loading import SHAPES
 from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.catalog import RULES
-from tests.databases import create_tables
 from tests.field.harness import record
 from tests.kits.lifekit import CONFIG, Course, is_sent, open_disagreements
 from tests.oracle.stripe_books import disagreements
@@ -35,9 +34,8 @@ AT_ONCE = 50
 
 
 @pytest.fixture
-async def processor(database_url: str, kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[Processor]:
-    await create_tables(database_url)
-    store = await Store.connect(SecretStr(database_url), pool_size=1)
+async def processor(migrated_url: str, kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[Processor]:
+    store = await Store.connect(SecretStr(migrated_url), pool_size=1)
     letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
     yield Processor(
         store=store,
@@ -63,8 +61,8 @@ def _course(number: int) -> Course:
     )
 
 
-async def test_the_stored_tables_equal_stripes_objects(processor: Processor, database_url: str) -> None:
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(database_url, timeout=10)
+async def test_the_stored_tables_equal_stripes_objects(processor: Processor, migrated_url: str) -> None:
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(migrated_url, timeout=10)
     try:
         for number in range(LIVES):
             course = _course(number)

@@ -22,7 +22,6 @@ from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.catalog import RULES
 from streams.withholding import IMPORTED
-from tests.databases import create_tables
 from tests.kits.rulekit import CONFIG, DAY, NOW, at
 
 MAKE = StripeEvents()
@@ -59,15 +58,14 @@ class Kit:
 
 
 @pytest.fixture
-async def kit(kafka_bootstrap: str, database_url: str, topic_prefix: str) -> AsyncIterator[Kit]:
-    await create_tables(database_url)
-    store = await Store.connect(SecretStr(database_url), pool_size=2)
+async def kit(kafka_bootstrap: str, migrated_url: str, topic_prefix: str) -> AsyncIterator[Kit]:
+    store = await Store.connect(SecretStr(migrated_url), pool_size=2)
     letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
     processor = Processor(
         store=store, dead_letters=letters, rules=RULES, config=CONFIG, group="test.worker", code_version="1",
         clock=lambda: at(NOW),
     )  # fmt: skip
-    yield Kit(processor, database_url)
+    yield Kit(processor, migrated_url)
     letters.close()
     await store.close()
 

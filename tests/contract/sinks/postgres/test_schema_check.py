@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 
 from local.stack.ports import free_port
 from schemas.settings import InvalidSettings
-from sinks.postgres.migration import migrate, newest_revision
+from sinks.postgres.migration import migrate
+from sinks.postgres.revisions import newest_revision
 from sinks.postgres.schema_check import SchemaCheck
 from tests.kits.storekit import ask
 

@@ -20,8 +20,9 @@ from typer.testing import CliRunner, Result
 from local.stack.ports import free_port
 from ops.cli import command_line
 from schemas.errors import StoreUnavailable
-from sinks.postgres.migration import Migrated, migrate, newest_revision, revision
+from sinks.postgres.migration import Migrated, migrate, revision
 from sinks.postgres.pool import make_engine, reading
+from sinks.postgres.revisions import newest_revision
 from sinks.postgres.tables import metadata
 from tests.kits.storekit import ask
 

@@ -19,7 +19,6 @@ from sinks.postgres import queries
 from sinks.postgres.pool import reading
 from sinks.postgres.rows import DeadLetterRow, Flush
 from sinks.postgres.store import Store
-from tests.databases import create_tables
 from tests.kits.storekit import NOW, email_row, known, ledger_row, write
 
 Billing = Callable[..., Result]
@@ -72,10 +71,9 @@ FLUSH = Flush(
 
 
 @pytest.fixture
-def filled(database_url: str) -> SecretStr:
+def filled(migrated_url: str) -> SecretStr:
     async def fill() -> SecretStr:
-        url = SecretStr(database_url)
-        await create_tables(url.get_secret_value())
+        url = SecretStr(migrated_url)
         store = await Store.connect(url, pool_size=1)
         await write(store, FLUSH)
         await store.close()

@@ -6,7 +6,10 @@ import ast
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 
+from sinks.postgres import revisions
+from sinks.postgres.migration import alembic_config
 from sinks.postgres.migrations import versions
 from tests.paths import ROOT
 
@@ -128,3 +131,12 @@ def test_connections_are_made_in_one_place() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in makers
     }
     assert found == {"sinks/postgres/pool.py"}
+
+
+def test_the_names_of_the_files_are_the_chain_of_revisions() -> None:
+    """A process compares revisions by these names, without Alembic."""
+    chain = [script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions()]
+    assert revisions.revisions() == tuple(reversed(chain))
+    assert revisions.newest_revision() == chain[0]
+    assert revisions.is_known("0001")
+    assert not revisions.is_known("9999")
