@@ -21,21 +21,11 @@ from console.reads import panels
 from console.reveals import page_of
 from console.web import Answer, Console, Context, Page, Redirect, get, post
 from sinks.email.message import Composer, QueuedMail, RecipientUnknown, UnsendableMail
-from sinks.email.outbox import MailOutbox
 from sinks.email.samples import SAMPLES
-from sinks.exports.orders import ExportOrders
-from sinks.feed.notifications import Notifications
-from sinks.outbox.claims import Claims
+from sinks.outbox.claims import claims_of
 from sinks.postgres.lists import PAGE, Found, outboxes, overview
-from sinks.postgres.outboxes import BY_TABLE, EMAILS, EXPORTS, NOTIFICATIONS, OUTBOXES, STRIPE_CALLS
-from sinks.stripe_calls.calls import Calls
+from sinks.postgres.outboxes import BY_TABLE, EMAILS, OUTBOXES
 
-CLAIMS: Mapping[str, type[Claims[Any]]] = {
-    EMAILS.name: MailOutbox,
-    STRIPE_CALLS.name: Calls,
-    EXPORTS.name: ExportOrders,
-    NOTIFICATIONS.name: Notifications,
-}
 MOST_AT_ONCE = 100_000
 
 PREVIEW_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'self'; sandbox"
@@ -200,7 +190,7 @@ async def _requeue(context: Context, name: str, form_key: str, chosen: Chosen, *
     filter_ = {"kind": chosen.kind} if chosen.kind else {}
 
     async def work() -> Mapping[str, Any]:
-        claims = await CLAIMS[name].connect(
+        claims = await claims_of(BY_TABLE[name]).connect(
             console.settings.database_url, claimer=_claimer(person), pool_size=1, application="billing-console"
         )
         try:

@@ -26,6 +26,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import asyncpg
@@ -36,6 +37,7 @@ from sinks.outbox.statements import Queue, Statements
 from sinks.postgres import audit_log
 from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.failures import classified
+from sinks.postgres.outboxes import Outbox
 from sinks.postgres.pool import make_pool
 from sinks.postgres.tables import HELD
 
@@ -85,6 +87,13 @@ class Depth:
     open: int
     oldest_due_s: float
     oldest_queued_at: datetime | None = None
+
+
+def claims_of(outbox: Outbox) -> type[Claims[Any]]:
+    """Returns the claims that the outbox declares."""
+    module, _, name = outbox.claims.partition(":")
+    found: type[Claims[Any]] = getattr(import_module(module), name)
+    return found
 
 
 def new_claimer() -> str:

@@ -48,6 +48,8 @@ class Outbox:
     """The status of a claimed row."""
     done: str
     """The status of a delivered row."""
+    claims: str
+    """The subclass of sinks.outbox.claims.Claims that claims its rows, as `module:name`: it is above this module."""
     channel: str
     """The NOTIFY channel, notified when rows are queued."""
     kind: str | None
@@ -162,6 +164,7 @@ EMAILS = Outbox(
     to_row=_email_row,
     busy="sending",
     done="sent",
+    claims="sinks.email.outbox:MailOutbox",
     channel="billing_emails",
     kind="template",
     command="mail",
@@ -177,6 +180,7 @@ STRIPE_CALLS = Outbox(
     to_row=_call_row,
     busy="calling",
     done="done",
+    claims="sinks.stripe_calls.calls:Calls",
     channel="billing_stripe_calls",
     kind="purpose",
     command="calls",
@@ -193,6 +197,7 @@ EXPORTS = Outbox(
     to_row=_export_row,
     busy="working",
     done="done",
+    claims="sinks.exports.orders:ExportOrders",
     channel="billing_exports",
     kind=None,
     since="requested_at",
@@ -217,6 +222,7 @@ NOTIFICATIONS = Outbox(
     to_row=_notification_row,
     busy="sending",
     done="sent",
+    claims="sinks.feed.notifications:Notifications",
     channel="billing_notifications",
     kind="type",
     command="feed",

@@ -21,14 +21,11 @@ from schemas.state import Customer, Organization, Subscription
 from schemas.statuses import SubscriptionStatus
 from sinks.email.outbox import MailOutbox
 from sinks.email.samples import SAMPLES
-from sinks.exports.orders import ExportOrders
-from sinks.feed.notifications import Notifications
-from sinks.outbox.claims import Claims
+from sinks.outbox.claims import claims_of
 from sinks.postgres.outboxes import EMAILS, NOTIFICATIONS, OUTBOXES, STRIPE_CALLS, Origin
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
 from sinks.postgres.tables import HELD
-from sinks.stripe_calls.calls import Calls
 from tests.faulty_mailbox import FaultyMailbox
 from tests.kits.clikit import billing
 from tests.kits.outboxkit import sample_row
@@ -36,8 +33,6 @@ from tests.kits.shadowkit import settle
 from tests.kits.storekit import known
 from tests.kits.stripekit import TEST_KEY, FakeStripeServer
 from tests.paths import ROOT
-
-CLAIMS: tuple[type[Claims[Any]], ...] = (MailOutbox, Calls, ExportOrders, Notifications)
 
 
 @dataclass
@@ -186,8 +181,8 @@ async def test_what_a_dispatcher_had_claimed_does_not_leave_after_the_switch(rig
             await rig.queue(sample_row(outbox))
     await rig.mail("receipt")
     claimed = []
-    for kind in CLAIMS:
-        claims = await kind.connect(rig.settings.database_url, claimer="killed")
+    for outbox in OUTBOXES:
+        claims = await claims_of(outbox).connect(rig.settings.database_url, claimer="killed")
         claimed += [(claims, row) for row in await claims.claim(10)]
     assert len(claimed) == len(OUTBOXES)
 

@@ -12,7 +12,6 @@ from console.jobs import filter_from_json, filter_to_json
 from console.masking import masked
 from console.pages.dead import fragment_of
 from console.pages.money import board, by_currency
-from console.pages.outboxes import CLAIMS
 from console.pages.overview import by_minute, facts_of
 from console.pages.session import own_path
 from console.pages.story import timeline_of
@@ -182,10 +181,6 @@ def test_a_job_replays_only_what_had_failed_before_it_began() -> None:
     assert (found.types, found.error, found.since) == (wanted.types, wanted.error, wanted.since)
     assert found.until == NOW
     assert found.statuses == ("open",)
-
-
-def test_every_outbox_can_be_requeued() -> None:
-    assert CLAIMS.keys() == BY_TABLE.keys()
 
 
 def test_a_timeline_is_in_the_order_of_time() -> None:

@@ -10,7 +10,6 @@ import importlib
 import pkgutil
 import re
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import asyncpg
 import pytest
@@ -25,11 +24,8 @@ import recovery
 import scheduler
 import sinks
 import streams
-from sinks.email.outbox import MailOutbox
-from sinks.exports.orders import ExportOrders
-from sinks.feed.notifications import Notifications
-from sinks.outbox.claims import Claims
-from sinks.stripe_calls.calls import Calls
+from sinks.outbox.claims import claims_of
+from sinks.postgres.outboxes import OUTBOXES
 from tests.kits.rolekit import RoleDatabase, open_server
 
 WORKER, DISPATCHER, SCHEDULER, GATEWAY = ("worker",), ("dispatcher",), ("scheduler",), ("gateway",)
@@ -95,7 +91,6 @@ PARTS = {
 }
 """Templates and parts of statements."""
 
-CLAIMS: tuple[type[Claims[Any]], ...] = (MailOutbox, Calls, ExportOrders, Notifications)
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b[\s\S]*\bbilling\.")
 
 
@@ -137,9 +132,8 @@ async def test_T31_each_role_may_run_the_statements_of_its_modules(server: RoleD
 
 
 async def test_T31_dispatcher_operator_and_console_may_use_each_outbox(server: RoleDatabase) -> None:
-    assert {claims.queue.outbox.name for claims in Claims.__subclasses__()} == {c.queue.outbox.name for c in CLAIMS}
-    for claims in CLAIMS:
-        sql, outbox = claims._sql, claims.queue.outbox
+    for outbox in OUTBOXES:
+        sql = claims_of(outbox)._sql
         repairs = [sql.list, sql.count, sql.depth, sql.requeue, sql.discard]
         work = [
             sql.has_due,

@@ -11,11 +11,10 @@ import pytest
 import typer
 from sqlalchemy import CheckConstraint
 
-from console.pages.outboxes import CLAIMS
 from ops.cli import COMMANDS
 from ops.processes import dispatcher
 from schemas.effects import Order
-from sinks.outbox.claims import Claims
+from sinks.outbox.claims import Claims, claims_of
 from sinks.postgres import tables
 from sinks.postgres.outboxes import BY_TABLE, OUTBOXES, Outbox
 from sinks.postgres.rows import OutboxRow
@@ -72,8 +71,10 @@ def test_the_dispatcher_delivers_the_rows_of_each_outbox() -> None:
     assert {one.queue.outbox for one in known} == set(OUTBOXES), "start its loop in ops/processes/dispatcher.py"
 
 
-def test_the_console_requeues_the_rows_of_each_outbox() -> None:
-    assert CLAIMS.keys() == BY_TABLE.keys(), "name its claims in console/pages/outboxes.py"
+@EACH
+def test_the_declared_claims_of_an_outbox_claim_its_rows(outbox: Outbox) -> None:
+    """The console requeues with them."""
+    assert claims_of(outbox).queue.outbox is outbox
 
 
 @EACH
