@@ -42,8 +42,8 @@ from schemas.storable import reason_text
 from schemas.timer import retry_key
 from schemas.timing import Clock
 from schemas.verdict import SETTLED, Applied, Dead, Duplicate, Ignored, Stale, Verdict, Waiting
-from sinks.postgres.outboxes import BY_EFFECT
-from sinks.postgres.rows import DeadLetterRow, ErasureRow, Flush, OutboxRow
+from sinks.postgres.outboxes import BY_EFFECT, OutboxRow
+from sinks.postgres.rows import DeadLetterRow, ErasureRow, Flush
 from sinks.postgres.store import Store, Transaction
 from streams.apply import apply, decide, decide_more
 from streams.barring import bar, find_erased, owned

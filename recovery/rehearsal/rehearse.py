@@ -22,7 +22,8 @@ from schemas.record import Record, record_of
 from schemas.settings import Config, Settings
 from schemas.verdict import SETTLED
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter
-from sinks.postgres.rows import EmailRow, ExportRow, LedgerRow, OutboxRow, StripeCallRow
+from sinks.postgres.outboxes import EmailRow, ExportRow, OutboxRow, StripeCallRow
+from sinks.postgres.rows import LedgerRow
 from streams.brake import Brake
 from streams.letters import NoDeadLetters
 from streams.process import Processor

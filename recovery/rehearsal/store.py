@@ -17,9 +17,9 @@ from schemas.references import References
 from schemas.state import ROW_TYPES, Key, Row
 from sinks.postgres import loading
 from sinks.postgres.failures import classified
-from sinks.postgres.outboxes import BY_ROW, OUTBOXES
+from sinks.postgres.outboxes import BY_ROW, OUTBOXES, OutboxRow
 from sinks.postgres.pool import SessionTimeouts, connect
-from sinks.postgres.rows import Flush, LedgerRow, OutboxRow
+from sinks.postgres.rows import Flush, LedgerRow
 from sinks.postgres.store import Store, Transaction
 
 _BOUNDS = SessionTimeouts(statement_s=30.0, lock_s=1.0, idle_in_transaction_s=600.0)

@@ -1,5 +1,7 @@
 """The registry of outboxes: rows that a batch's transaction queues, and that a dispatcher delivers to another system.
 
+The times of a row are UTC. The dispatcher writes the columns that its class does not have.
+
 Everything that handles outboxes loops over OUTBOXES: the store, the rebuild and its comparison, erasure, personal data,
 claims, operators' queries and the tests' oracle. tests/contract/sinks/postgres/test_outboxes.py checks that each table
 with the status `suppressed` is declared here, and that nothing which an outbox needs is missing.
@@ -15,9 +17,9 @@ from typing import Any
 from sqlalchemy import Table
 
 from schemas.effects import FIND_RECIPIENT, CallStripe, OrderExport, QueueEmail, QueueNotification
+from schemas.fast_row import value
 from schemas.state import Organization
 from sinks.postgres import tables
-from sinks.postgres.rows import EmailRow, ExportRow, NotificationRow, StripeCallRow
 
 TIMERS_CHANNEL = "billing_timers"
 """The NOTIFY channel of due timers. Timers are not an outbox: they return to the log."""
@@ -32,6 +34,83 @@ class Origin:
 
     event_id: str
     livemode: bool
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class EmailRow:
+    """An e-mail to send. The dispatcher writes the columns about its delivery."""
+
+    email_key: str
+    event_id: str
+    account: str
+    customer_id: str | None
+    template: str
+    recipient: str | None
+    locale: str | None
+    livemode: bool
+    data: Mapping[str, Any]
+    queued_at: datetime
+    next_attempt_at: datetime
+    status: str = "queued"
+    last_error: str | None = None
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class StripeCallRow:
+    """A call of Stripe's API to make. The dispatcher writes the columns about its result."""
+
+    call_key: str
+    event_id: str
+    account: str
+    customer_id: str | None
+    livemode: bool
+    method: str
+    path: str
+    params: Mapping[str, Any]
+    purpose: str
+    queued_at: datetime
+    next_attempt_at: datetime
+    status: str = "queued"
+    last_error: str | None = None
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class ExportRow:
+    """An export to make. sinks/exports writes the columns about its result."""
+
+    export_key: str
+    event_id: str
+    account: str
+    customer_id: str
+    organization_id: str
+    requested_at: datetime
+    next_attempt_at: datetime
+    expires_at: datetime
+    status: str = "queued"
+    last_error: str | None = None
+
+
+@value(frozen=True, slots=True, kw_only=True)
+class NotificationRow:
+    """A change to send to one destination. Postgres sets its version, the dispatcher the columns about its delivery."""
+
+    notification_key: str
+    event_id: str
+    account: str
+    customer_id: str | None
+    destination: str
+    message_id: str
+    type: str
+    livemode: bool
+    occurred_at: datetime
+    data: Mapping[str, Any]
+    queued_at: datetime
+    next_attempt_at: datetime
+    status: str = "queued"
+    last_error: str | None = None
+
+
+OutboxRow = EmailRow | StripeCallRow | ExportRow | NotificationRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

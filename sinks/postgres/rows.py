@@ -10,6 +10,7 @@ from typing import Any
 from schemas.fast_row import value
 from schemas.known import Known
 from schemas.state import Customer
+from sinks.postgres.outboxes import OutboxRow
 
 
 @value(frozen=True, slots=True)
@@ -40,44 +41,6 @@ class LedgerRow:
 
 
 @value(frozen=True, slots=True, kw_only=True)
-class EmailRow:
-    """An e-mail to send. The dispatcher writes the columns about its delivery."""
-
-    email_key: str
-    event_id: str
-    account: str
-    customer_id: str | None
-    template: str
-    recipient: str | None
-    locale: str | None
-    livemode: bool
-    data: Mapping[str, Any]
-    queued_at: datetime
-    next_attempt_at: datetime
-    status: str = "queued"
-    last_error: str | None = None
-
-
-@value(frozen=True, slots=True, kw_only=True)
-class StripeCallRow:
-    """A call of Stripe's API to make. The dispatcher writes the columns about its result."""
-
-    call_key: str
-    event_id: str
-    account: str
-    customer_id: str | None
-    livemode: bool
-    method: str
-    path: str
-    params: Mapping[str, Any]
-    purpose: str
-    queued_at: datetime
-    next_attempt_at: datetime
-    status: str = "queued"
-    last_error: str | None = None
-
-
-@value(frozen=True, slots=True, kw_only=True)
 class DeadLetterRow:
     """The index entry of a dead letter; the letter itself is in the topic. Operators and replays change its status.
 
@@ -104,42 +67,6 @@ class DeadLetterRow:
     dead_offset: int | None = None
     replay_of: str | None = None
     """The dead letter (topic/partition/offset) that was replayed, if this event died again after a replay."""
-
-
-@value(frozen=True, slots=True, kw_only=True)
-class ExportRow:
-    """An export to make. sinks/exports writes the columns about its result."""
-
-    export_key: str
-    event_id: str
-    account: str
-    customer_id: str
-    organization_id: str
-    requested_at: datetime
-    next_attempt_at: datetime
-    expires_at: datetime
-    status: str = "queued"
-    last_error: str | None = None
-
-
-@value(frozen=True, slots=True, kw_only=True)
-class NotificationRow:
-    """A change to send to one destination. Postgres sets its version, the dispatcher the columns about its delivery."""
-
-    notification_key: str
-    event_id: str
-    account: str
-    customer_id: str | None
-    destination: str
-    message_id: str
-    type: str
-    livemode: bool
-    occurred_at: datetime
-    data: Mapping[str, Any]
-    queued_at: datetime
-    next_attempt_at: datetime
-    status: str = "queued"
-    last_error: str | None = None
 
 
 @value(frozen=True, slots=True, kw_only=True)
@@ -185,9 +112,6 @@ class Erased:
     """The customer id of a payment or a card."""
     customers: Mapping[tuple[str, str], Customer]
     """Only customers who were erased, whether or not they have returned; only the columns about that are set."""
-
-
-OutboxRow = EmailRow | StripeCallRow | ExportRow | NotificationRow
 
 
 @dataclass(slots=True)

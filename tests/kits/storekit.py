@@ -13,7 +13,8 @@ from schemas.known import Known
 from schemas.references import References
 from schemas.settings import Config
 from schemas.state import Row
-from sinks.postgres.rows import EmailRow, Flush, LedgerRow
+from sinks.postgres.outboxes import EmailRow
+from sinks.postgres.rows import Flush, LedgerRow
 from sinks.postgres.store import Store
 from tests.waiting import eventually
 

@@ -20,7 +20,8 @@ from sinks.email.outbox import MailOutbox
 from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.audited import recorded
 from sinks.postgres.brakes import Brakes
-from sinks.postgres.rows import DeadLetterRow, Flush, OutboxRow
+from sinks.postgres.outboxes import OutboxRow
+from sinks.postgres.rows import DeadLetterRow, Flush
 from sinks.postgres.store import Store
 from tests.kits.storekit import NOW, ask, email_row, known, write
 

@@ -30,8 +30,8 @@ from schemas.state import (
     Timer,
     User,
 )
-from sinks.postgres.outboxes import EMAILS, STRIPE_CALLS
-from sinks.postgres.rows import DeadLetterRow, Flush, StripeCallRow
+from sinks.postgres.outboxes import EMAILS, STRIPE_CALLS, StripeCallRow
+from sinks.postgres.rows import DeadLetterRow, Flush
 from sinks.postgres.store import Store
 from sinks.postgres.tables import STATE_TABLES
 from tests.kits.storekit import NOW, ask, email_row, known, ledger_row, write

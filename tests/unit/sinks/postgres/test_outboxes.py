@@ -16,8 +16,7 @@ from ops.processes import dispatcher
 from schemas.effects import Order
 from sinks.outbox.claims import Claims, claims_of
 from sinks.postgres import tables
-from sinks.postgres.outboxes import BY_TABLE, OUTBOXES, Outbox
-from sinks.postgres.rows import OutboxRow
+from sinks.postgres.outboxes import BY_TABLE, OUTBOXES, Outbox, OutboxRow
 from tests.kits.outboxkit import sample_row
 
 ROOT = Path(__file__).parents[4]
