@@ -10,18 +10,16 @@ from typing import Any
 
 from ops.runtime.operator import operator
 from sinks.postgres.audit_log import AuditEntry
+from sinks.postgres.outboxes import OUTBOXES
 
 ACTING: Mapping[str, str] = {
     "dead replay": "dead.replay",
     "dead discard": "dead.discard",
     "replay": "replay",
     "brake release": "brake.release",
-    "mail requeue": "mail.requeue",
+    **{f"{outbox.command} requeue": f"{outbox.command}.requeue" for outbox in OUTBOXES},
     "mail discard": "mail.discard",
-    "calls requeue": "calls.requeue",
-    "exports requeue": "exports.requeue",
     "exports revoke": "exports.revoke",
-    "feed requeue": "feed.requeue",
     "feed enable": "feed.enable",
     "console link": "console.link",
     "reconcile": "reconcile",
@@ -44,8 +42,9 @@ ACTING: Mapping[str, str] = {
 READING = frozenset(
     {
         *("event", "customer", "find", "status", "doctor", "mrr", "tap", "contract", "audit", "bench"),
-        *("dead ls", "dead show", "brake ls", "mail ls", "mail show", "mail preview", "calls ls", "exports ls"),
-        *("plans check", "shadow report", "feed status", "feed ls", "feed secret", "console hash-password"),
+        *("dead ls", "dead show", "brake ls", "mail show", "mail preview"),
+        *(f"{outbox.command} ls" for outbox in OUTBOXES),
+        *("plans check", "shadow report", "feed status", "feed secret", "console hash-password"),
         *("plugin ls", "plugin test"),
     }
 )

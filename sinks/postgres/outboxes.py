@@ -19,7 +19,7 @@ from sqlalchemy import Table
 from schemas.effects import FIND_RECIPIENT, CallStripe, OrderExport, QueueEmail, QueueNotification
 from schemas.fast_row import value
 from schemas.state import Organization
-from sinks.postgres import tables
+from sinks.postgres.tables import outboxes as tables
 
 TIMERS_CHANNEL = "billing_timers"
 """The NOTIFY channel of due timers. Timers are not an outbox: they return to the log."""
