@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -143,9 +144,11 @@ class System:
         secret = _test_secret(self.config)
         begun = time.monotonic()
         self._say("Starting Kafka, PostgreSQL and the mailbox")
-        for broker in self.kafka.spawn():  # Kafka takes longest, so the rest starts while it does
+        with ThreadPoolExecutor(1) as beside:  # Kafka takes longest, so the rest starts while it does
+            spawned = beside.submit(self.kafka.spawn)
+            self.postgres.start()
+        for broker in spawned.result():
             self._supervisor.watch(broker)
-        self.postgres.start()
         if self.postgres.process is not None:
             self._supervisor.watch(self.postgres.process)
         mailboxes = [] if self.has_foreign_mail_server else [self._mailbox()]
@@ -178,10 +181,10 @@ class System:
         self._say(f"Console, signs in once: {self.console_url}")
 
     def stop(self) -> None:
-        """Stop every process, in reverse order. Kills processes that do not stop in time."""
+        """Stop every process, the servers last. Kills processes that do not stop in time."""
         self._supervisor.stop()
-        self.kafka.stop()
-        self.postgres.stop()
+        with ThreadPoolExecutor() as together:
+            list(together.map(lambda server: server.stop(), (self.kafka, self.postgres)))
         self._claim.drop()
 
     def move_clock(self, days: int) -> None:
@@ -254,7 +257,7 @@ class System:
     def _mailbox(self) -> Child:
         port = kept_port(self.state_dir, "mailbox")
         argv = [sys.executable, "-m", "local.stack.mailbox", "--port", str(port), "--dir", str(self.mailbox_dir)]
-        return Child("mailbox", argv, cwd=_ROOT, port=port, ready=lambda: not is_free(port))
+        return Child("mailbox", argv, cwd=_ROOT, port=port, ready=lambda: not is_free(port), is_server=True)
 
     def _gateway(self) -> Child:
         port, ops_port = (kept_port(self.state_dir, name) for name in ("gateway", "gateway-ops"))

@@ -7,7 +7,8 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -40,6 +41,8 @@ class Child:
     cwd: Path | None = None
     port: int | None = None
     """The loopback port that the program listens on. It must be free at the start."""
+    is_server: bool = False
+    """Whether the others use it, so that it is stopped after them."""
 
 
 @dataclass
@@ -47,6 +50,7 @@ class _Watch:
     process: ChildProcess
     is_ours: bool
     """Whether the supervisor started it and stops it."""
+    is_server: bool = False
     pause: float = FIRST_PAUSE
     born: float = 0.0
     due: float | None = None
@@ -73,7 +77,7 @@ class Supervisor:
         process = ChildProcess(
             child.name, child.argv, state_dir=self._state_dir, env=child.env, cwd=child.cwd, port=child.port
         )
-        self._add(_Watch(process, is_ours=True, born=time.monotonic()))
+        self._add(_Watch(process, is_ours=True, is_server=child.is_server, born=time.monotonic()))
         process.spawn()
         return process
 
@@ -108,14 +112,17 @@ class Supervisor:
         return reason if reason.startswith(HELD) and set(failing) <= _WAITS_FOR_THE_BRAKE else None
 
     def stop(self) -> None:
-        """Stop the children that this supervisor started, in reverse order. Kills those that do not stop in time."""
+        """Stop the children that this supervisor started, together, then the servers among them.
+
+        Kills those that do not stop in time.
+        """
         self._stop_requested.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        for watch in reversed(self._watches.values()):
-            if watch.is_ours:
-                watch.process.stop()
+        ours = [watch for watch in self._watches.values() if watch.is_ours]
+        for is_server in (False, True):
+            _stop_together(watch.process for watch in ours if watch.is_server == is_server)
 
     def __enter__(self) -> Supervisor:
         return self
@@ -148,6 +155,12 @@ class Supervisor:
                 watch.due = now + watch.pause
                 self._say(f"{error}; retrying in {watch.pause:g} s")
                 watch.pause = min(watch.pause * 2, LONGEST_PAUSE)
+
+
+def _stop_together(processes: Iterable[ChildProcess]) -> None:
+    """Each waits for its own connections to end, so that one after the other they take the sum of these waits."""
+    with ThreadPoolExecutor() as together:
+        list(together.map(ChildProcess.stop, processes))
 
 
 def _end(returncode: int) -> str:

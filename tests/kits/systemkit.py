@@ -42,7 +42,10 @@ limits = { seats = 50, projects = 500 }
 
 
 class RiggedSystem(System):
-    """The system of `billing up`. `settings` are added to the environment of its processes."""
+    """The system of `billing up`. `settings` are added to the environment of its processes.
+
+    `prepare` is called with the system when its database and topics are there, before its processes start.
+    """
 
     def __init__(
         self,
@@ -52,9 +55,11 @@ class RiggedSystem(System):
         settings: Mapping[str, str],
         *,
         brokers: int = 1,
+        prepare: Callable[[System], None] | None = None,
     ) -> None:
         super().__init__(state_dir, workers, say, brokers=brokers)
         self._extra = dict(settings)
+        self._prepare = prepare
 
     def terminate(self, name: str) -> None:
         """Stop the process with SIGTERM and wait for its end. It stays down until `start_again`."""
@@ -91,6 +96,11 @@ class RiggedSystem(System):
     def _environment(self, secret: str) -> dict[str, str]:
         return super()._environment(secret) | self._extra
 
+    def _run(self, command: str, *options: str) -> None:
+        super()._run(command, *options)
+        if command == "topics" and self._prepare is not None:
+            self._prepare(self)
+
 
 @contextmanager
 def running_system(
@@ -100,11 +110,12 @@ def running_system(
     brokers: int = 1,
     settings: Mapping[str, str] | None = None,
     say: Callable[[str], None] | None = None,
+    prepare: Callable[[System], None] | None = None,
 ) -> Iterator[RiggedSystem]:
     """Run a system in `folder` with the four endpoints of CONFIG. It and its children have stopped after the block."""
     make_private(folder)
     write_private(folder / "config.toml", CONFIG)
-    system = RiggedSystem(folder, workers, say or (lambda _: None), settings or {}, brokers=brokers)
+    system = RiggedSystem(folder, workers, say or (lambda _: None), settings or {}, brokers=brokers, prepare=prepare)
     try:
         system.start()
         yield system
