@@ -13,9 +13,11 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import CodeType
 
 from babel import Locale
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2 import BytecodeCache, Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2.bccache import Bucket
 
 from schemas.errors import BillingError
 from schemas.mail import MAILS, OPERATOR_MAILS, OPTIONAL_MAILS, MailData, UnknownTemplate, one_line
@@ -27,6 +29,8 @@ from sinks.email.plain_text import plain_text
 
 BUILT_IN = Path(__file__).parent / "templates"
 _COLUMNS = 72
+_MOST_COMPILED = 1000
+"""Files. The built-in ones are a tenth of it."""
 _BLANK_LINES = re.compile(r"\n{3,}")
 _FAULTS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What a wording can raise for data that it does not expect."""
@@ -188,8 +192,32 @@ def readable_on(colour: str) -> str:
     return "#111827" if luminance > _DARK_TEXT_ABOVE else "#ffffff"
 
 
+class _Compiled(BytecodeCache):
+    """The compiled files of every `Templates` of this process. A file with another content is compiled again."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, tuple[str, CodeType]] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        checksum, code = self._codes.get(bucket.key, ("", None))
+        if checksum == bucket.checksum:
+            bucket.code = code
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        if bucket.code is None:
+            return
+        if len(self._codes) >= _MOST_COMPILED:
+            self._codes.clear()
+        self._codes[bucket.key] = (bucket.checksum, bucket.code)
+
+
+_COMPILED = {True: _Compiled(), False: _Compiled()}
+"""By whether HTML is escaped: the compiled code differs."""
+
+
 def _environment(folders: Sequence[Path], *, autoescape: bool) -> Environment:
     environment = Environment(
+        bytecode_cache=_COMPILED[autoescape],
         loader=FileSystemLoader(folders),
         autoescape=autoescape,  # noqa: S701 - off only for text/plain output
         undefined=StrictUndefined,
