@@ -1,4 +1,4 @@
-"""One class name stands for one thing, so a reader who knows it from one module is not misled in another.
+"""One class name is used for one thing, so a reader who knows it from one module is not misled in another.
 
 Counted are the public classes at the top of the product's modules and of what tests share. A test file's own helpers
 and private classes are read where they are defined, and may repeat a name.
@@ -33,7 +33,7 @@ def repeated_names(root: Path, files: Iterable[Path]) -> dict[str, list[str]]:
     return {name: places for name, places in found.items() if len(places) > 1}
 
 
-def test_no_class_name_stands_for_two_things() -> None:
+def test_no_class_name_is_used_for_two_things() -> None:
     repeated = repeated_names(ROOT, python_files(ROOT))
     assert {name: places for name, places in repeated.items() if name not in ONE_THING_IN_TWO_PLACES} == {}
     assert ONE_THING_IN_TWO_PLACES.keys() <= repeated.keys(), "a listed name is unique now: remove it from the list"

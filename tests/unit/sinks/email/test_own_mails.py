@@ -44,6 +44,14 @@ def test_F4_one_wording_in_one_language_is_replaced(tmp_path: Path) -> None:
     assert _render(config, "payment-failed", "en") == _render(Mail(), "payment-failed", "en")
 
 
+def test_F4_a_changed_file_is_compiled_again(tmp_path: Path) -> None:
+    """All composers of a process share what is compiled."""
+    for subject in ("Thanks", "Many thanks"):
+        config = _write(tmp_path, "en/payment-receipt.j2", subject, "{% call p() %}{{ product }}{% endcall %}")
+        mail = _render(config.model_copy(update={"product": "A & B"}), "payment-receipt", "en")
+        assert (mail.subject, "A &amp; B" in mail.html, "A & B" in mail.text) == (subject, True, True)
+
+
 def test_F4_a_folder_adds_a_language(tmp_path: Path) -> None:
     """A mail that the new language lacks is sent in the next language that the reader prefers."""
     words = Path("sinks/email/templates/en/words.j2")
