@@ -33,7 +33,7 @@ _LEFT_WITHIN_S = 1.0
 _OWN = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp)'"
 # Object ids and row versions (xmin) of the catalog: any change of the schema, of a privilege or of a setting shows, and
 # so do statistics, on which plans depend. TRUNCATE changes none of them.
-_SCHEMA = f"""
+SCHEMA = f"""
     WITH names AS (SELECT * FROM pg_namespace AS n WHERE {_OWN}),
     own AS (SELECT c.* FROM pg_class AS c JOIN names AS n ON n.oid = c.relnamespace),
     here AS (SELECT * FROM pg_database WHERE datname = current_database()),
@@ -141,7 +141,12 @@ class MigratedDatabases:
         try:
             written = [row[0] for row in await connection.fetch(_WRITTEN)]
             rows = {table: await _contents(connection, table) for table in written}
-            return _Lent(name, await connection.fetchval(_SCHEMA), rows, dict(await connection.fetch(_SEQUENCES)))
+            return _Lent(
+                name,
+                await connection.fetchval(SCHEMA),
+                rows,
+                {row[0]: row[1] for row in await connection.fetch(_SEQUENCES)},
+            )
         finally:
             await connection.close(timeout=5)
 
@@ -153,7 +158,7 @@ class MigratedDatabases:
         except asyncpg.PostgresError:  # the test dropped or closed it
             return False
         try:
-            if await connection.fetchval(_SCHEMA) != lent.schema:
+            if await connection.fetchval(SCHEMA) != lent.schema:
                 return False
             await _empty(connection, lent)
             return {table: await _contents(connection, table) for table in lent.rows} == lent.rows

@@ -7,26 +7,30 @@ from collections.abc import Iterator
 import asyncpg
 import pytest
 
-from tests.databases import MigratedDatabases
+from tests.databases import SCHEMA, MigratedDatabases
 
-_ROWS = (
-    "INSERT INTO billing.organizations (organization_id, name) VALUES ('org_1', 'Acme')",
-    "INSERT INTO billing.users (user_id, email) VALUES ('usr_1', 'ada@example.com')",
+USER = "INSERT INTO billing.users (user_id, email) VALUES ('usr_1', 'ada@example.com')"
+NEXT_ENTRY = "SELECT nextval(pg_get_serial_sequence('billing.audit_log', 'entry_id'))"
+LEFT_OVERS = (
+    "ALTER TABLE billing.users ALTER COLUMN email SET DEFAULT ''",
+    "ALTER TABLE billing.users ADD COLUMN left_over int",
+    "ALTER TABLE billing.users ADD CONSTRAINT left_over CHECK (true)",
+    "ALTER TABLE billing.users RENAME TO left_over",
+    "ALTER TABLE billing.notifications DISABLE TRIGGER ALL",
+    "ALTER INDEX billing.users_pkey RENAME TO left_over",
+    "CREATE INDEX left_over ON billing.users (email)",
+    "DROP INDEX billing.emails_due",
+    "CREATE TABLE left_over (id int)",
+    "CREATE VIEW left_over AS SELECT 1 AS one",
+    "CREATE FUNCTION left_over() RETURNS int LANGUAGE sql RETURN 1",
+    "CREATE OR REPLACE FUNCTION billing.number_notification() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN END'",
+    "CREATE SCHEMA left_over",
+    "GRANT SELECT ON billing.users TO pg_monitor",
+    "GRANT USAGE ON SCHEMA billing TO pg_monitor",
+    "GRANT CONNECT ON DATABASE {database} TO pg_monitor",
+    "ALTER DATABASE {database} SET statement_timeout = '1s'",
+    "ANALYZE billing.users",
 )
-_LEFT_OVERS = {
-    "column": "ALTER TABLE billing.users ALTER COLUMN email SET DEFAULT ''",
-    "index": "CREATE INDEX left_over ON billing.users (email)",
-    "dropped index": "DROP INDEX billing.{index}",
-    "table": "CREATE TABLE left_over (id int)",
-    "view": "CREATE VIEW left_over AS SELECT 1",
-    "function": "CREATE FUNCTION left_over() RETURNS int LANGUAGE sql RETURN 1",
-    "trigger": "ALTER TABLE billing.users DISABLE TRIGGER ALL",
-    "constraint": "ALTER TABLE billing.users ADD CONSTRAINT left_over CHECK (true)",
-    "privilege": "GRANT SELECT ON billing.users TO pg_monitor",
-    "setting": "ALTER DATABASE {database} SET statement_timeout = '1s'",
-    "statistics": "ANALYZE billing.users",
-    "revision": "UPDATE billing.alembic_version SET version_num = 'r0000'",
-}
 
 
 @pytest.fixture
@@ -39,42 +43,54 @@ def databases(postgres_url: str) -> Iterator[MigratedDatabases]:
 async def test_rows_and_numbers_are_gone_in_the_next_test(databases: MigratedDatabases) -> None:
     url = databases.lend()
     connection = await asyncpg.connect(url)
-    for statement in _ROWS:
-        await connection.execute(statement)
-    first = await connection.fetchval(_NEXT_ENTRY)
+    await connection.execute(USER)
+    first = await connection.fetchval(NEXT_ENTRY)
     await connection.close()
     databases.take_back(url)
 
     assert databases.lend() == url
     connection = await asyncpg.connect(url)
-    assert await connection.fetchval("SELECT count(*) FROM billing.users") == 0
-    assert await connection.fetchval("SELECT count(*) FROM billing.organizations") == 0
-    assert await connection.fetchval("SELECT count(*) FROM billing.alembic_version") == 1
-    assert await connection.fetchval(_NEXT_ENTRY) == first
-    await connection.close()
+    try:
+        assert await connection.fetchval("SELECT count(*) FROM billing.users") == 0
+        assert await connection.fetchval("SELECT count(*) FROM billing.alembic_version") == 1
+        assert await connection.fetchval(NEXT_ENTRY) == first
+    finally:
+        await connection.close()
 
 
-_NEXT_ENTRY = "SELECT nextval(pg_get_serial_sequence('billing.audit_log', 'entry_id'))"
+async def test_each_change_that_is_not_of_rows_shows(migrated_url: str) -> None:
+    """A database that a test has changed so is dropped."""
+    connection = await asyncpg.connect(migrated_url)
+    try:
+        await connection.execute(USER)
+        before, unseen = await connection.fetchval(SCHEMA), []
+        for statement in LEFT_OVERS:
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute(statement.format(database=migrated_url.rpartition("/")[2]))
+            unseen += [statement] if await connection.fetchval(SCHEMA) == before else []
+            await transaction.rollback()
+        assert unseen == []
+        await connection.execute("TRUNCATE billing.users")
+        assert await connection.fetchval(SCHEMA) == before
+    finally:
+        await connection.close()
 
 
-@pytest.mark.parametrize("what", _LEFT_OVERS)
-async def test_a_database_that_a_test_has_changed_is_not_lent_again(databases: MigratedDatabases, what: str) -> None:
-    url = databases.lend()
+async def test_a_database_in_which_more_has_changed_than_rows_is_not_lent_again(databases: MigratedDatabases) -> None:
+    """The schema, what the migrations stored, or a session that is still open."""
+    lent = set()
+    for statement in ("CREATE TABLE left_over (id int)", "UPDATE billing.alembic_version SET version_num = '0000'"):
+        lent.add(url := databases.lend())
+        connection = await asyncpg.connect(url)
+        await connection.execute(statement)
+        await connection.close()
+        databases.take_back(url)
+    lent.add(url := databases.lend())
     connection = await asyncpg.connect(url)
-    await connection.execute(_ROWS[1])
-    index = await connection.fetchval(
-        "SELECT indexname FROM pg_indexes WHERE tablename = 'users' AND indexname !~ 'pk|pkey'"
-    )
-    statement = _LEFT_OVERS[what].format(database=url.rpartition("/")[2], index=index)
-    await connection.execute(statement)
-    await connection.close()
-    databases.take_back(url)
-    assert databases.lend() != url
-
-
-async def test_a_database_with_a_session_is_not_lent_again(databases: MigratedDatabases) -> None:
-    url = databases.lend()
-    connection = await asyncpg.connect(url)
-    databases.take_back(url)
-    assert databases.lend() != url
-    connection.terminate()
+    try:
+        databases.take_back(url)
+        assert databases.lend() not in lent
+        assert len(lent) == 3
+    finally:
+        connection.terminate()
