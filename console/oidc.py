@@ -48,7 +48,7 @@ _AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class SignInAttempt:
     """One sign-in that a browser has begun."""
 
     state: str
@@ -57,7 +57,7 @@ class Attempt:
     next: str
 
     @classmethod
-    def begin(cls, to: str) -> Attempt:
+    def begin(cls, to: str) -> SignInAttempt:
         """Returns a new one that leads to the page `to`, or to the overview if its path is very long."""
         state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
         return cls(state, nonce, verifier, to if len(to) <= _MOST_NEXT_CHARACTERS else "/")
@@ -67,7 +67,7 @@ class Attempt:
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
-    def of_cookie(cls, value: str) -> Attempt | None:
+    def of_cookie(cls, value: str) -> SignInAttempt | None:
         """Returns the sign-in of a cookie, None if it is not one that this console has set."""
         try:
             text = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode()
@@ -111,7 +111,7 @@ class OidcSignIn:
     def name(self) -> str:
         return self._config.name
 
-    async def url_for(self, attempt: Attempt) -> str:
+    async def url_for(self, attempt: SignInAttempt) -> str:
         """Returns the provider's page at which a sign-in goes on. Raises ProviderUnavailable, TooManySignIns."""
         async with self._place():
             document = await self._discovered()
@@ -129,7 +129,7 @@ class OidcSignIn:
         separator = "&" if "?" in document.authorization_endpoint else "?"
         return f"{document.authorization_endpoint}{separator}{urlencode(asked)}"
 
-    async def person(self, attempt: Attempt | None, query: Mapping[str, str]) -> Person:
+    async def person(self, attempt: SignInAttempt | None, query: Mapping[str, str]) -> Person:
         """Returns whom a callback signs in. Raises SignInRefused, ProviderUnavailable, TooManySignIns."""
         if attempt is None or not hmac.compare_digest(attempt.state.encode(), query.get("state", "").encode()):
             raise SignInRefused("This sign-in was begun in another browser, or too long ago. Begin again.")

@@ -23,7 +23,7 @@ _BUSY = "Many people are signing in. Try again in a moment."
 
 async def begin(context: Context) -> Answer:
     """Sends the browser to the provider."""
-    from console.oidc import LASTS_S, Attempt
+    from console.oidc import LASTS_S, SignInAttempt
 
     console = context.console
     if console.oidc is None:
@@ -32,7 +32,7 @@ async def begin(context: Context) -> Answer:
         context.request.host != urlsplit(console.base).netloc
     ):  # the provider answers to the base, and so must the cookie
         return Redirect(f"{console.base}{context.request.rel_url.raw_path_qs}")
-    attempt = Attempt.begin(own_path(context.query.get("next", "/")))
+    attempt = SignInAttempt.begin(own_path(context.query.get("next", "/")))
     try:
         url = await console.oidc.url_for(attempt)
     except ProviderUnavailable as error:
@@ -49,12 +49,12 @@ async def begin(context: Context) -> Answer:
 
 async def callback(context: Context) -> Answer:
     """Signs the person in whom the provider names, or says why not."""
-    from console.oidc import Attempt
+    from console.oidc import SignInAttempt
 
     console = context.console
     if console.oidc is None:
         raise web.HTTPNotFound
-    attempt = Attempt.of_cookie(context.request.cookies.get(_cookie(console), ""))
+    attempt = SignInAttempt.of_cookie(context.request.cookies.get(_cookie(console), ""))
     try:
         person = await console.oidc.person(attempt, context.query)
         session = await console.sign_in.begin(person)

@@ -12,7 +12,7 @@ import pytest
 from joserfc import jwk
 
 from console.id_tokens import LEEWAY_S, Expected, InvalidToken, UnknownKey, key_set, verified
-from console.oidc import Attempt, person_of, read_document
+from console.oidc import SignInAttempt, person_of, read_document
 from console.oidc_errors import ProviderUnavailable, SignInRefused
 from schemas.console_settings import ConsoleOidc, Role
 from tests.kits.oidckit import new_key, signed
@@ -170,9 +170,9 @@ def test_a_provider_without_tls_or_with_another_name_is_not_used(changed: dict[s
 
 
 def test_a_sign_in_is_read_from_its_cookie_only() -> None:
-    begun = Attempt.begin("/events?type=invoice.*")
-    assert Attempt.of_cookie(begun.as_cookie()) == begun
-    assert Attempt.begin("/" + "x" * 2000).next == "/"
+    begun = SignInAttempt.begin("/events?type=invoice.*")
+    assert SignInAttempt.of_cookie(begun.as_cookie()) == begun
+    assert SignInAttempt.begin("/" + "x" * 2000).next == "/"
     for broken in (
         "",
         "x",
@@ -182,7 +182,7 @@ def test_a_sign_in_is_read_from_its_cookie_only() -> None:
         part(["a", "b", "c"]),
         "\N{SNOWMAN}",
     ):
-        assert Attempt.of_cookie(broken) is None
+        assert SignInAttempt.of_cookie(broken) is None
 
 
 @pytest.mark.parametrize(
