@@ -1,7 +1,7 @@
 """One class name is used for one thing, so a reader who knows it from one module is not misled in another.
 
-Counted are the public classes at the top of the product's modules and of what tests share. A test file's own helpers
-and private classes are read where they are defined, and may repeat a name.
+Counted are the public classes at the top of the product's modules and of tests/kits. Private classes and what single
+tests define are read where they are defined, and may repeat a name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def repeated_names(root: Path, files: Iterable[Path]) -> dict[str, list[str]]:
     for path in files:
         place = path.relative_to(root)
         # An example is a package of its own.
-        if path.name.startswith("test_") or place.parts[0] == "examples":
+        if place.parts[0] == "examples" or (place.parts[0] == "tests" and place.parts[1] != "kits"):
             continue
         for name in _CLASS.findall(path.read_text(encoding="utf-8")):
             found[name].append(str(place))
@@ -40,7 +40,8 @@ def test_no_class_name_is_used_for_two_things() -> None:
 
 
 def test_a_repeated_name_is_found(tmp_path: Path) -> None:
-    for name, text in {"a.py": "class Page:\n", "b.py": "class Page(str):\n", "test_c.py": "class Page:\n"}.items():
+    (tmp_path / "tests").mkdir()
+    for name, text in {"a.py": "class Page:\n", "b.py": "class Page(str):\n", "tests/c.py": "class Page:\n"}.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "d.py").write_text("class _Page:\n    class Page: ...\n")
-    assert repeated_names(tmp_path, sorted(tmp_path.iterdir())) == {"Page": ["a.py", "b.py"]}
+    assert repeated_names(tmp_path, sorted(tmp_path.rglob("*.py"))) == {"Page": ["a.py", "b.py"]}
