@@ -97,13 +97,14 @@ _SPECIAL = (
     (
         OPEN_TIMERS,
         """billing.timers (timer_key, account, customer_id, kind, subject, due_at, status, event_id)
-        SELECT 't_timers_' || n, '', 'cus_timers0', 'dunning', 's' || n, now() + interval '9 days', 'pending',
-            'evt_x'""",
+        SELECT 't_timers_' || n, '', 'cus_timers0', 'dunning-reminder', 'in_timers_' || n,
+            now() + interval '9 days', 'pending', 'evt_x'""",
     ),
     (
         FINISHED_TIMERS,
         """billing.timers (timer_key, account, customer_id, kind, subject, due_at, status, event_id)
-        SELECT 't_finished_' || n, '', 'cus_finished0', 'dunning', 's' || n, {age}, 'done', 'evt_x'""",
+        SELECT 't_finished_' || n, '', 'cus_finished0', 'dunning-reminder', 'in_finished_' || n, {age},
+            'done', 'evt_x'""",
     ),
     (
         OWN_EVENTS,

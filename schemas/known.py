@@ -139,11 +139,19 @@ class Known:
             self._reach.timer(timer_key)
         return self.find(Timer, (timer_key,))
 
-    def timers_of(self, account: str, customer_id: str) -> list[Timer]:
-        """Returns the customer's open timers, ordered by key. Closed ones are not loaded with a customer."""
+    def timers_of(self, account: str, customer_id: str, kind: str = "", subject: str = "") -> list[Timer]:
+        """Returns the customer's open timers of this kind and subject, ordered by key. A rule has to name the kind.
+
+        '' means any. Closed timers are not loaded with a customer.
+        """
         if self._reach is not None:
-            self._reach.customer((account, customer_id), "the timers of")
-        return sorted((row for row in self._of(Timer, account, customer_id) if row.is_open), key=lambda row: row.key)
+            self._reach.timers((account, customer_id), kind, subject)
+        found = (
+            row
+            for row in self._of(Timer, account, customer_id)
+            if row.is_open and kind in ("", row.kind) and subject in ("", row.subject)
+        )
+        return sorted(found, key=lambda row: row.key)
 
     # -- for streams/apply.py and streams/process.py -------------------------------------------------------------
 

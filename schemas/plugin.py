@@ -60,11 +60,12 @@ class PluginRule:
         return self.owner.name
 
     def references(self, event: Event[Any]) -> References:
-        """Returns the rows that `refer` names, and always the event's customer, and the timer of a timer's event.
+        """Returns the rows that `refer` names, and always the event's customer, the plugin's open timers of a loaded
+        customer, and the timer of a timer's event.
 
         So an effect about them is decided on what is stored: whether the customer is erased, whether the timer is open.
         """
-        found = References()
+        found = References(timers_of={(f"{self.plugin}*", "")})
         found.update([self.refer(event)])
         if event.customer_id is not None:
             found.customers.add((event.account, event.customer_id))

@@ -6,6 +6,7 @@ them would decide differently in another batch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -31,6 +32,8 @@ R = TypeVar("R", bound=Row)
 
 PAYMENT_IDS = ("invoice_id", "checkout_session_id", "charge_id", "payment_intent_id")
 """The columns of a payment by which events refer to it."""
+_FIRST_WORD = re.compile("[a-z0-9]*")
+"""Of a timer's kind: the name of the plugin that it belongs to, if any (schemas/plugin_names.py)."""
 
 
 class Rows(Protocol):
@@ -114,11 +117,32 @@ class Reach:
             raise _missing("disputes", ref, "dispute")
 
     def timer(self, key: str) -> None:
-        """A customer brings open timers along. A key that is not found could be that of a closed one."""
+        """A customer brings the open timers of `timers_of` along. A key that is not found could be of a closed one."""
         if key not in self._references.timers:
             row = self._rows.find(Timer, (key,))
-            if row is None or not row.is_open or not row.customer_id or not self._has((row.account, row.customer_id)):
+            if row is None or not row.is_open or not row.customer_id:
                 raise _missing("timers", key, "timer")
+            if not self._names_timers(row.kind, row.subject) or not self._has((row.account, row.customer_id)):
+                raise _missing("timers", key, "timer")
+
+    def timers(self, customer: Ref, kind: str, subject: str) -> None:
+        """Checks a look at all of a customer's open timers of this kind and subject."""
+        self.customer(customer, "the timers of")
+        if not self._names_timers(kind, subject):
+            raise _missing("timers_of", (kind, subject), "the timers of")
+
+    def started(self, key: str, customer: Ref, kind: str, subject: str) -> None:
+        """Checks a timer that the event starts: an open one with this key must be loaded, so that it can be moved."""
+        if key in self._references.timers:
+            return
+        if not self._names_timers(kind, subject) or not self._has(customer):
+            raise _missing("timers", key, "timer")
+
+    def _names_timers(self, kind: str, subject: str) -> bool:
+        named = self._references.timers_of
+        if (kind, subject) in named or (kind, "") in named:
+            return True
+        return (f"{_FIRST_WORD.match(kind)[0]}*", "") in named  # type: ignore[index]  # it also matches ''
 
     def row(self, row: Row) -> None:
         """Checks a row that the event saves or removes: the store must know whether it is new."""

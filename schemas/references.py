@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 
 Ref = tuple[str, str]
 """(account, Stripe id)"""
+TimersOf = tuple[str, str]
+"""(kind, subject) of timers. The subject '' means any, and the kind `acme*` each of the plugin acme."""
 
 
 @dataclass(slots=True)
 class References:
     """Sets of (account, id).
 
-    Loading a customer also loads its organization, user, memberships, subscriptions, payment methods and open timers.
+    Loading a customer also loads its organization, user, memberships, subscriptions and payment methods, and those of
+    its open timers that `timers_of` names: a customer may have hundreds, and an event is about few.
     Loading a user also loads the customers that are linked to it, with their subscriptions.
     Loading a subscription or a payment also loads its customer with all of these. Loading a payment also loads its
     links and disputes.
@@ -27,6 +30,8 @@ class References:
     disputes: set[Ref] = field(default_factory=set)
     timers: set[str] = field(default_factory=set)
     """By timer key."""
+    timers_of: set[TimersOf] = field(default_factory=set)
+    """The open timers of the loaded customers that the rule reads, starts or cancels."""
     users: set[Ref] = field(default_factory=set)
 
     def update(self, others: Iterable[References]) -> None:
@@ -37,4 +42,5 @@ class References:
             self.payment_methods |= other.payment_methods
             self.disputes |= other.disputes
             self.timers |= other.timers
+            self.timers_of |= other.timers_of
             self.users |= other.users

@@ -95,13 +95,16 @@ def decide_more(more: Iterable[tuple[PluginRule, Event[Any]]], known: Known) -> 
 
 
 def _check(effects: Iterable[Effect], reach: Reach) -> None:
-    """Checks the rows that effects write. A timer may be started without being loaded: the store keeps a closed one."""
+    """Checks the rows that effects write: what is stored of them must be loaded."""
     for effect in effects:
         match effect:
             case Save(row) | Remove(row):
                 reach.row(row)
+            case StartTimer():
+                reach.started(effect.key, (effect.account, effect.customer_id), effect.kind, effect.subject)
             case CancelTimers():
-                reach.customer((effect.account, effect.customer_id), "the timers of")
+                for kind in effect.kinds:
+                    reach.timers((effect.account, effect.customer_id), kind, effect.subject)
             case FinishTimer(key):
                 reach.timer(key)
             case _:
@@ -182,9 +185,8 @@ def _start(effect: StartTimer, event: Event[Any], known: Known, rows: Before, ta
 
 
 def _cancel(effect: CancelTimers, known: Known, rows: Before) -> None:
-    for timer in known.timers_of(effect.account, effect.customer_id):
-        is_meant = timer.kind in effect.kinds and effect.subject in ("", timer.subject)
-        if is_meant:
+    for kind in effect.kinds:
+        for timer in known.timers_of(effect.account, effect.customer_id, kind, effect.subject):
             rows.save(replace(timer, status=TimerStatus.CANCELLED))
 
 

@@ -16,6 +16,8 @@ from schemas.event import Event
 from schemas.feed_message import AccessFacts, DunningFacts, Facts, PaymentFacts, SubscriptionFacts, facts_json
 from schemas.known import Known
 from schemas.payment_facts import derived, ids_of, joined
+from schemas.references import TimersOf
+from schemas.settings import Config
 from schemas.state import Customer, Key, Organization, Payment, Row, Subscription, derived_id
 from schemas.statuses import PaymentStatus
 from schemas.timer import TimerDue, timer_event_type
@@ -51,6 +53,11 @@ class StateChange:
     facts: Facts | Mapping[str, Any]
     once: str = ""
     """Identifies the change if it may be ordered by several events; otherwise the event does."""
+
+
+def timers_of_feed(config: Config) -> set[TimersOf]:
+    """Returns the open timers that `notifications` may start, for References."""
+    return {(ACCESS_ENDS, "")} if config.feed.is_on else set()
 
 
 def notifications(event: Event[Any], outcome: EventOutcome, known: Known, *, is_imported: bool = False) -> list[Effect]:

@@ -49,7 +49,7 @@ from streams.apply import apply, decide, decide_more
 from streams.barring import bar, find_erased, owned
 from streams.brake import Brake, BrakeTripped
 from streams.decode import check_mode, decode, describe
-from streams.feed import notifications
+from streams.feed import notifications, timers_of_feed
 from streams.flush import bare_ledger_row, ledger_row, origin_of, revived_id
 from streams.item import Attempt, Item, id_of, is_unread, judged_for_brake
 from streams.letters import (
@@ -190,7 +190,7 @@ class Processor:
             here.add(event_id)
 
     async def _load(self, items: Sequence[Item], transaction: Transaction) -> Known:
-        references = References()
+        references = References(timers_of=timers_of_feed(self.config))
         for item in items:
             if item.verdict is None and item.decoded and item.decoded.rule and item.decoded.event:
                 item.references = item.decoded.rule.refer(item.decoded.event)

@@ -141,7 +141,9 @@ QUERIES: dict[type[Any], str] = {
         Timer,
         f"(SELECT o.timer_key FROM {_refs(1)} "  # noqa: S608  # as above
         f"JOIN billing.timers o ON o.account = r.account AND o.customer_id = r.id "
-        f"AND o.status IN {OPEN_TIMER_STATUSES} UNION SELECT {texts(3)})",
+        f"AND o.status IN {OPEN_TIMER_STATUSES} AND (o.kind = ANY(ARRAY(SELECT {texts(3)})) "
+        f"OR substring(o.kind FROM '^[a-z0-9]*') || '*' = ANY(ARRAY(SELECT {texts(3)})) "
+        f"OR (o.kind, o.subject) IN (SELECT * FROM {_pairs_in(4)})) UNION SELECT {texts(6)})",
         # A customer may have hundreds of open timers, and an event changes few. The store locks those it writes.
         is_locked=False,
     ),
@@ -199,12 +201,19 @@ async def load(connection: Connection, refs: References, *, queries: Mapping[typ
     plan = [
         (PaymentMethod, bool(customers or refs.payment_methods), [*_pairs(customers), *_pairs(refs.payment_methods)]),
         (Dispute, bool(disputes), [*_pairs(disputes)]),
-        (Timer, bool(customers or refs.timers), [*_pairs(customers), sorted(refs.timers)]),
+        (Timer, bool(refs.timers or (customers and refs.timers_of)), _timers(customers, refs)),
     ]
     for kind, is_reached, arguments in plan:
         if is_reached:
             stored += await _rows(connection, queries[kind], kind, *arguments)
     return stored
+
+
+def _timers(customers: Iterable[Ref], refs: References) -> list[Iterable[str]]:
+    """Returns the arguments of the query of timers: customers, kinds, pairs of kind and subject, keys."""
+    kinds = sorted({kind for kind, subject in refs.timers_of if not subject})
+    named = {(kind, subject) for kind, subject in refs.timers_of if subject}
+    return [*_pairs(customers), kinds, *_pairs(named), sorted(refs.timers)]
 
 
 async def _linked(connection: Connection, users: Iterable[Ref], *, besides: set[Ref]) -> list[Customer]:

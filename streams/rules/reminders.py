@@ -17,7 +17,7 @@ from schemas.timer import TimerDue, timer_event_type
 from streams.rules import timers
 from streams.rules.customers import events as customer_events
 from streams.rules.customers.account import customer_or_blank, is_in_use_by_another
-from streams.rules.customers.cancellation import DISPUTED, WIN_BACK, leaves_later
+from streams.rules.customers.cancellation import DISPUTED, WIN_BACK, leaves_later, refer_leaving
 from streams.rules.invoices import dunning
 from streams.rules.invoices import events as invoice_events
 from streams.rules.mails import days_until, iso, mail, money, plan_name_of
@@ -90,7 +90,7 @@ def on_access_ends(event: Event[TimerDue], known: Known) -> list[Effect]:
     return [FinishTimer(event.object.timer_key)] if timers.is_due(event, known) else []
 
 
-@subscription_events.stream.on(timer_event_type(WIN_BACK), model=TimerDue, refer=timers.refer)
+@subscription_events.stream.on(timer_event_type(WIN_BACK), model=TimerDue, refer=refer_leaving)
 def on_win_back(event: Event[TimerDue], known: Known) -> list[Effect]:
     """B4. Sends the mail unless the customer returned, was deleted, disputed, or kept another subscription longer.
 

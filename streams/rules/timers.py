@@ -16,7 +16,7 @@ from schemas.timer import TimerDue
 
 
 def refer(event: Event[TimerDue]) -> References:
-    """Names the timer and its customer, which loads all the customer's open timers."""
+    """Names the timer and its customer."""
     customer = event.object.customer
     return References(
         timers={event.object.timer_key}, customers={(event.account, customer)} if customer is not None else set()

@@ -83,6 +83,7 @@ def test_F5_a_rule_without_refer_cancels_and_finishes_timers(known: Known) -> No
         decoded = decode(orjson.dumps(OWN), RULES)
         (more,) = decoded.more
         assert more[0].references(more[1]).customers == {("", "cus_1")}
+        assert more[0].references(more[1]).timers_of == {("acme*", "")}
         _applied(OWN, known)
     assert known.find(Timer, ("acme:1",)) == replace(OPEN, status=TimerStatus.CANCELLED)
     due = timer_event(OPEN)

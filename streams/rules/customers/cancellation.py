@@ -11,17 +11,21 @@ from datetime import datetime, timedelta
 from schemas.effects import CancelTimers, Effect, OrderExport, StartTimer
 from schemas.event import Event
 from schemas.known import Known
+from schemas.references import References
 from schemas.state import Subscription, derived_id
 from schemas.statuses import TimerStatus
 from schemas.stripe.customer import StripeCustomer
 from schemas.stripe.subscription import StripeSubscription
 from schemas.timer import TimerDue
+from streams.rules import timers
 from streams.rules.precedence import SUBSCRIPTION_CREATED, rank_of, seconds_of
 from streams.rules.subscription_row import NEVER_BEGUN
 
 WIN_BACK = "win-back"
 ERASE = "erase"
 KINDS = (WIN_BACK, ERASE)
+TIMERS_OF = frozenset((kind, "") for kind in KINDS)
+"""Those of all of a customer's subscriptions, for References: which of them began later decides."""
 
 DISPUTED = "payment_disputed"
 NOT_BY_CHOICE = frozenset({"payment_failed", DISPUTED})
@@ -47,10 +51,10 @@ def after_cancellation(
     if any((began := _began(row)) is not None and began >= int(ended_at.timestamp()) for row in others):
         return []
     rules = known.config.rules
-    timers: list[Effect] = []
+    waiting: list[Effect] = []
     if ended_at + timedelta(days=rules.win_back_after_days) > event.at:
-        timers.append(_timer(event, ended_at, customer_id, event.object.id, WIN_BACK, rules.win_back_after_days))
-    return [*timers, _timer(event, ended_at, customer_id, event.object.id, ERASE, rules.erase_after_days)]
+        waiting.append(_timer(event, ended_at, customer_id, event.object.id, WIN_BACK, rules.win_back_after_days))
+    return [*waiting, _timer(event, ended_at, customer_id, event.object.id, ERASE, rules.erase_after_days)]
 
 
 def after_deletion(known: Known, event: Event[StripeCustomer], customer_id: str) -> StartTimer:
@@ -79,9 +83,9 @@ def after_return(known: Known, event: Event[StripeSubscription], row: Subscripti
         return []
     ended = {
         timer.subject
-        for timer in known.timers_of(row.account, row.customer_id)
-        if timer.kind in KINDS
-        and timer.status is TimerStatus.PENDING
+        for kind in KINDS
+        for timer in known.timers_of(row.account, row.customer_id, kind)
+        if timer.status is TimerStatus.PENDING
         and timer.subject not in (row.subscription_id, row.customer_id)  # a customer deleted at Stripe cannot return
         and int(timer.data["left_at"]) <= began
     }
@@ -91,12 +95,19 @@ def after_return(known: Known, event: Event[StripeSubscription], row: Subscripti
     ]
 
 
+def refer_leaving(event: Event[TimerDue]) -> References:
+    """Names what `leaves_later` reads: the timer, its customer, and the customer's open timers of its kind."""
+    references = timers.refer(event)
+    references.timers_of.add((event.object.kind, ""))
+    return references
+
+
 def leaves_later(known: Known, event: Event[TimerDue], customer_id: str) -> bool:
     """Whether the customer has an open timer of this kind that is due later: that one decides then."""
     due = event.object
     return any(
-        timer.kind == due.kind and (timer.due_at.replace(microsecond=0), timer.timer_key) > (due.due_at, due.timer_key)
-        for timer in known.timers_of(event.account, customer_id)
+        (timer.due_at.replace(microsecond=0), timer.timer_key) > (due.due_at, due.timer_key)
+        for timer in known.timers_of(event.account, customer_id, due.kind)
     )
 
 

@@ -106,7 +106,7 @@ def on_erasure_requested(event: Event[ErasureRequested], known: Known) -> list[E
     return erasure.erase_on_request(known, event)
 
 
-@stream.on(timer_event_type(cancellation.ERASE), model=TimerDue, refer=timers.refer)
+@stream.on(timer_event_type(cancellation.ERASE), model=TimerDue, refer=cancellation.refer_leaving)
 def on_erase_due(event: Event[TimerDue], known: Known) -> list[Effect]:
     """B6. Erases nothing while a subscription is running or another one ended later."""
     if event.object.customer is None or not timers.is_due(event, known):

@@ -90,7 +90,10 @@ def reminders(
     invoice = event.object
     is_first = before is None or before.first_failed_at is None
     is_newest = after.version == event.version
-    open_timers = {timer.timer_key: timer for timer in known.timers_of(event.account, customer.customer_id)}
+    open_timers = {
+        timer.timer_key: timer
+        for timer in known.timers_of(event.account, customer.customer_id, DUNNING_REMINDER, invoice.id or "")
+    }
     effects: list[Effect] = []
     for step in known.config.rules.dunning:
         if step.after_days is None or after.first_failed_at is None:
@@ -122,8 +125,8 @@ def reminders(
 def stop(known: Known, account: str, customer_id: str, invoice_id: str) -> list[Effect]:
     """Cancels the pending timers of an invoice that was paid or closed (behaviours.md C1, C3)."""
     is_pending = any(
-        timer.kind == DUNNING_REMINDER and timer.subject == invoice_id and timer.status is TimerStatus.PENDING
-        for timer in known.timers_of(account, customer_id)
+        timer.status is TimerStatus.PENDING
+        for timer in known.timers_of(account, customer_id, DUNNING_REMINDER, invoice_id)
     )
     if not is_pending:
         return []

@@ -32,6 +32,7 @@ def refer(event: InvoiceEvent) -> References:
         customers={(event.account, customer_id)} if customer_id else set(),
         subscriptions={(event.account, invoice.subscription)} if invoice.subscription else set(),
         payments=refs(event.account, _payment_ids(event)) if invoice.id else set(),
+        timers_of={(dunning.DUNNING_REMINDER, invoice.id)} if invoice.id else set(),
     )
 
 

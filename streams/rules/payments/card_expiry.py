@@ -44,11 +44,7 @@ def remind(known: Known, row: PaymentMethod, card: StripePaymentMethod) -> list[
     is_current = (row.exp_year, row.exp_month) == (card.exp_year, card.exp_month)
     effects: list[Effect] = []
     if row.customer_id is not None:
-        present = {
-            timer.timer_key
-            for timer in known.timers_of(row.account, row.customer_id)
-            if timer.kind == CARD_EXPIRING and timer.subject == row.payment_method_id
-        }
+        present = known.timers_of(row.account, row.customer_id, CARD_EXPIRING, row.payment_method_id)
         if present and not wanted:
             effects.append(
                 CancelTimers(

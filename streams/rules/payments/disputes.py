@@ -48,6 +48,7 @@ def refer(event: DisputeEvent) -> References:
         payments=refs(event.account, _ids(dispute.charge, dispute.payment_intent)),
         disputes={(event.account, dispute.id)},
         timers={_link_key(event.account, dispute.id), _due_key(event.account, dispute.id, _deadline(event))},
+        timers_of={(DISPUTE_DUE, dispute.id)},
     )
 
 
@@ -87,6 +88,7 @@ def on_changed(event: DisputeEvent, known: Known) -> list[Effect]:
 def refer_timer(event: Event[TimerDue]) -> References:
     references, data = timers.refer(event), event.object.data
     references.disputes.add((event.account, event.object.subject))
+    references.timers_of.add((DISPUTE_DUE, event.object.subject))
     references.payments |= refs(event.account, _ids(data.get("charge"), data.get("payment_intent")))
     return references
 

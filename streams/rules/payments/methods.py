@@ -50,6 +50,7 @@ def refer(event: MethodEvent) -> References:
         customers={(event.account, customer_id)} if customer_id else set(),
         payment_methods={(event.account, method.id)},
         timers=card_expiry.timer_keys(event.account, method) | {_timer_key(event.account, method.id)},
+        timers_of={(card_expiry.CARD_EXPIRING, method.id)},
     )
 
 

@@ -75,6 +75,7 @@ def refer(event: SubscriptionEvent) -> References:
         customers={(event.account, _customer_id(event))},
         subscriptions={(event.account, subscription.id)},
         timers=timers,
+        timers_of=set(cancellation.TIMERS_OF),
         users={(event.account, subscription.user_id)} if subscription.user_id else set(),
     )
 

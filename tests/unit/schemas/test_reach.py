@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from local.stripe.builder import ApiShape, StripeEvents
-from schemas.effects import CancelTimers, Effect, FinishTimer, Remove, Save
+from schemas.effects import CancelTimers, Effect, FinishTimer, Remove, Save, StartTimer
 from schemas.errors import NotKnownYet, NotReferred
 from schemas.event import Event
 from schemas.fast_row import replace
@@ -63,7 +63,8 @@ READS: dict[str, tuple[Callable[[Known], object], References]] = {
     "payment methods": (lambda k: k.payment_methods_of("", "cus_1"), References(customers={("", "cus_1")})),
     "dispute": (lambda k: k.dispute("", "dp_1"), References(disputes={("", "dp_1")})),
     "timer": (lambda k: k.timer("t"), References(timers={"t"})),
-    "timers": (lambda k: k.timers_of("", "cus_1"), References(customers={("", "cus_1")})),
+    "timers": (lambda k: k.timers_of("", "cus_1", "k", "s"), References({("", "cus_1")}, timers_of={("k", "s")})),
+    "timers of a kind": (lambda k: k.timers_of("", "cus_1", "k"), References({("", "cus_1")}, timers_of={("k", "")})),
 }
 
 
@@ -97,10 +98,10 @@ def test_outside_a_decision_every_row_can_be_read(what: str) -> None:
 @pytest.mark.parametrize(
     "references",
     [
-        References(subscriptions={("", "sub_1")}),
-        References(payments={("", "ch_1")}),
-        References(payment_methods={("", "pm_1")}),
-        References(disputes={("", "dp_1")}),
+        References(subscriptions={("", "sub_1")}, timers_of={("k", "")}),
+        References(payments={("", "ch_1")}, timers_of={("k", "")}),
+        References(payment_methods={("", "pm_1")}, timers_of={("k", "")}),
+        References(disputes={("", "dp_1")}, timers_of={("k", "s")}),
         References(timers={"t"}),
     ],
     ids=["subscription", "payment", "payment method", "dispute", "timer"],
@@ -113,6 +114,27 @@ def test_a_named_row_brings_its_customer_with_all_rows(references: References) -
     assert known.timer("t")
     with pytest.raises(NotReferred, match="cus_2"):
         known.customer("", "cus_2")
+
+
+@pytest.mark.parametrize("named", [("k", "another"), ("another", ""), ("another", "s"), ("ka*", "")])
+def test_timers_that_are_not_named_do_not_come_with_their_customer(named: tuple[str, str]) -> None:
+    """At most they are loaded for another event of the batch."""
+    known = limited(References(customers={("", "cus_1")}, timers_of={named}), *ROWS)
+    reads = (
+        lambda: known.timer("t"),
+        lambda: known.timers_of("", "cus_1", "k", "s"),
+        lambda: known.timers_of("", "cus_1"),
+    )
+    for read_timers in reads:
+        with pytest.raises(NotReferred, match="timer"):
+            read_timers()
+
+
+def test_all_subjects_of_a_kind_are_read_only_if_all_are_named() -> None:
+    known = limited(References(customers={("", "cus_1")}, timers_of={("k", "s")}), *ROWS)
+    assert known.timers_of("", "cus_1", "k", "s") == [OPEN]
+    with pytest.raises(NotReferred, match="timers_of"):
+        known.timers_of("", "cus_1", "k")
 
 
 def test_a_payment_is_found_by_any_of_its_ids() -> None:
@@ -140,8 +162,8 @@ def test_a_link_brings_the_other_ids_of_its_payment_even_before_the_payment_has_
 
 def test_a_closed_timer_does_not_come_with_its_customer() -> None:
     closed = replace(OPEN, status=TimerStatus.DONE)
-    known = limited(References(customers={("", "cus_1")}), closed)
-    assert known.timers_of("", "cus_1") == []
+    known = limited(References(customers={("", "cus_1")}, timers_of={("k", "")}), closed)
+    assert known.timers_of("", "cus_1", "k") == []
     with pytest.raises(NotReferred, match="timer 't'"):
         known.timer("t")
 
@@ -150,6 +172,7 @@ WRITES: list[Effect] = [
     *(Save(row) for row in ROWS if not isinstance(row, Timer)),
     Remove(Membership(organization_id=ORGANIZATION, user_id="ada")),
     CancelTimers(account="", customer_id="cus_1", kinds=("k",)),
+    StartTimer(key="t", account="", customer_id="cus_1", kind="k", subject="s", due_at=DUE),
     FinishTimer("t"),
 ]
 

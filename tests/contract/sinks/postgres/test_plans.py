@@ -98,6 +98,7 @@ async def _store(url: SecretStr) -> None:
                 customers={("", f"cus_{n}") for n in range(1, 200)},
                 payments={("", f"in_{n}") for n in range(1, 200)},
                 timers={"t_1", "t_2"},
+                timers_of={("k", ""), ("l", "s"), ("acme*", "")},
             )
         )
     await store.close()

@@ -90,23 +90,42 @@ async def peopled(store: Store) -> Store:
     return store
 
 
+ALL = {("k", "")}
+
 REFERENCES: dict[str, tuple[References, list[Row]]] = {
-    "customer": (References(customers={REF}), []),
-    "subscription": (References(subscriptions={("", "sub_cus_1")}), []),
-    "payment by invoice": (References(payments={("", "in_1")}), [PAYMENT]),
-    "payment by checkout session": (References(payments={("", "cs_1")}), [PAYMENT]),
-    "payment by charge": (References(payments={("", "ch_1")}), [PAYMENT]),
-    "payment by payment intent": (References(payments={("", "pi_1")}), [PAYMENT]),
-    "payment method": (References(payment_methods={("", "pm_cus_1")}), []),
-    "dispute": (References(disputes={("", "dp_1")}), [DISPUTE]),
-    "timer that is done": (References(timers={"done"}), [DONE]),
-    "user besides": (References(customers={REF}, users={("", "usr_stranger"), ("", "usr_nobody")}), [STRANGER]),
+    "customer": (References(customers={REF}, timers_of=ALL), []),
+    "subscription": (References(subscriptions={("", "sub_cus_1")}, timers_of=ALL), []),
+    "payment by invoice": (References(payments={("", "in_1")}, timers_of=ALL), [PAYMENT]),
+    "payment by checkout session": (References(payments={("", "cs_1")}, timers_of=ALL), [PAYMENT]),
+    "payment by charge": (References(payments={("", "ch_1")}, timers_of=ALL), [PAYMENT]),
+    "payment by payment intent": (References(payments={("", "pi_1")}, timers_of=ALL), [PAYMENT]),
+    "payment method": (References(payment_methods={("", "pm_cus_1")}, timers_of=ALL), []),
+    "dispute": (References(disputes={("", "dp_1")}, timers_of=ALL), [DISPUTE]),
+    "timer that is done": (References(timers={"done"}, timers_of=ALL), [DONE]),
+    "user besides": (
+        References(customers={REF}, users={("", "usr_stranger"), ("", "usr_nobody")}, timers_of=ALL),
+        [STRANGER],
+    ),
     "several ways at once": (
         References(
-            customers={REF}, subscriptions={("", "sub_cus_1")}, payments={("", "in_1"), ("", "ch_1")}, timers={"done"}
+            customers={REF},
+            subscriptions={("", "sub_cus_1")},
+            payments={("", "in_1"), ("", "ch_1")},
+            timers={"done"},
+            timers_of=ALL,
         ),
         [PAYMENT, DONE],
     ),
+}
+
+
+MORE = {
+    "user": References(users={("", "usr_stranger")}),
+    "open timer": References(timers={"pending_cus_1"}, timers_of=ALL),
+    "no timers": References(customers={REF}),
+    "timers of a subject": References(customers={REF}, timers_of={("k", "s")}),
+    "timers of others": References(customers={REF}, timers_of={("k", "another"), ("another", "s"), ("a*", "")}),
+    "nothing": References(),
 }
 
 
@@ -118,15 +137,10 @@ async def test_a_reference_loads_the_whole_customer(peopled: Store, what: str) -
     assert sorted(map(repr, rows)) == sorted(map(repr, [*MINE.values(), *besides]))
 
 
-@pytest.mark.parametrize("what", [*REFERENCES, "user", "open timer", "nothing"])
+@pytest.mark.parametrize("what", [*REFERENCES, *MORE])
 async def test_a_rule_may_use_exactly_the_rows_that_its_references_load(peopled: Store, what: str) -> None:
     """`Reach` checks the reads of a rule without asking the store. Both must agree on every row."""
-    more = {
-        "user": References(users={("", "usr_stranger")}),
-        "open timer": References(timers={"pending_cus_1"}),
-        "nothing": References(),
-    }
-    refs = more[what] if what in more else REFERENCES[what][0]
+    refs = MORE[what] if what in MORE else REFERENCES[what][0]
     others = [*_household("cus_2").values(), *_household("cus_1", "acct_1").values()]
     everything: list[Row] = [*MINE.values(), PAYMENT, DISPUTE, DONE, STRANGER, *others]
     reach = Reach(refs, known(*everything))
@@ -229,7 +243,7 @@ _ASKED: dict[str, tuple[str, list[list[str]]]] = {
     "Payment": (loading.QUERIES[Payment], [_IDS, *_PAIRS]),
     "PaymentMethod": (loading.QUERIES[PaymentMethod], _PAIRS * 2),
     "Dispute": (loading.QUERIES[Dispute], _PAIRS),
-    "Timer": (loading.QUERIES[Timer], [*_PAIRS, _IDS]),
+    "Timer": (loading.QUERIES[Timer], [*_PAIRS, ["k"], *_PAIRS, _IDS]),
 }
 
 
@@ -272,7 +286,7 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 async def test_timers_are_locked_only_where_they_change(peopled: Store, database: SecretStr) -> None:
     """A customer may have hundreds. The scheduler can mark those that the batch only reads."""
-    refs = References(customers={REF})
+    refs = References(customers={REF}, timers_of=ALL)
     async with peopled.transaction([]) as work:
         rows = await work.load(refs)
         timer = next(row for row in rows if isinstance(row, Timer) and row.status is TimerStatus.PENDING)
@@ -285,7 +299,7 @@ async def test_timers_are_locked_only_where_they_change(peopled: Store, database
 
 async def test_a_timer_that_fired_meanwhile_is_a_conflict(peopled: Store, database: SecretStr) -> None:
     """The batch has decided on the pending timer, so it decides again."""
-    rows = await loaded(peopled, References(customers={REF}))
+    rows = await loaded(peopled, References(customers={REF}, timers_of=ALL))
     timer = next(row for row in rows if isinstance(row, Timer) and row.status is TimerStatus.PENDING)
     view = known(stored=tuple(rows))
     view.save(replace(timer, status=TimerStatus.CANCELLED))

@@ -70,6 +70,13 @@ def test_a_rule_without_its_refer_fails(type_: str) -> None:
 
 
 @pytest.mark.parametrize("type_", sorted(EXAMPLES))
+def test_a_rule_names_timers_that_a_customer_may_have_hundreds_of_by_their_subject(type_: str) -> None:
+    """Each open invoice, card and dispute has its own. All of a kind are read only where they are few."""
+    event, rule = read(example(type_, NOW, MAKERS[0]))
+    assert {kind for kind, subject in rule.refer(event).timers_of if not subject} <= {"win-back", "erase"}
+
+
+@pytest.mark.parametrize("type_", sorted(EXAMPLES))
 def test_both_shapes_read_as_the_same_object(type_: str) -> None:
     """Rules never see an API version. The only differences are fields without a substitute in the new shape."""
     left_out = {"invoice.": {"charges", "payment_intents"}, "charge.": {"invoice"}}
