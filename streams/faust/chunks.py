@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import faust
@@ -28,63 +27,12 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from streams.faust.sensor import REMOVED
+from streams.faust.spans import AckedChain, Chunk, Span, cut
 
 structured = structlog.get_logger(__name__)
 
 _GAP_RETRIES = 3
 """Times to seek back to missing offsets before they are treated as removed from the log."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Offsets of one partition: the read position before the chunk, and the one after it."""
-
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """One or more fetched records (aiokafka's), in offset order within each partition."""
-
-    records: Sequence[Any]
-    spans: Mapping[TP, Span]
-
-    @property
-    def partitions(self) -> frozenset[int]:
-        return frozenset(tp.partition for tp in self.spans)
-
-
-class AckedChain:
-    """The offset up to which a partition is acked without a gap: the offset that may be committed.
-
-    A span acked after a gap never counts. So the offsets of a lost chunk stay uncommitted, and the watchdog ends the
-    worker.
-    """
-
-    def __init__(self) -> None:
-        self._ends: dict[TP, int] = {}
-
-    def begin(self, spans: Mapping[TP, Span]) -> None:
-        """Starts the chain of each partition that has none yet, with spans that are about to be delivered."""
-        for tp, span in spans.items():
-            self._ends.setdefault(tp, span.start)
-
-    def ack(self, spans: Mapping[TP, Span]) -> None:
-        for tp, span in spans.items():
-            end = self._ends.get(tp)
-            if end is not None and span.start <= end:
-                self._ends[tp] = max(end, span.end)
-
-    def end(self, tp: TP) -> int | None:
-        return self._ends.get(tp)
-
-    def forget(self, partitions: Iterable[TP]) -> None:
-        for tp in partitions:
-            self._ends.pop(tp, None)
-
-    def __iter__(self) -> Iterator[TP]:
-        return iter(list(self._ends))
 
 
 Resume = Callable[[str, Mapping[int, int | None], Mapping[int, int], Mapping[int, int]], Awaitable[Mapping[int, int]]]
@@ -95,6 +43,7 @@ class ChunkConsumer(Consumer):
     """Delivers records of the agents' topics as chunks. `ack` of a chunk's message acks the whole chunk."""
 
     transport: ChunkTransport
+    _thread: FetchingThread
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -119,6 +68,8 @@ class ChunkConsumer(Consumer):
         """Faust's loop, but by chunk. Pauses after a small chunk, so that the next ones do not get even smaller."""
         try:
             while not (self.should_stop or fetcher.should_stop):
+                if not self.flow_active:  # here, so that missed records are sought before the first fetch, not after it
+                    await self.wait(self.can_resume_flow)  # type: ignore[arg-type]  # as in Faust: any event will do
                 if 0 < await self._deliver_next() < self.transport.chunk_size / 2:
                     await self.sleep(self.transport.pause_s)
         except self.consumer_stopped_errors:
@@ -158,7 +109,7 @@ class ChunkConsumer(Consumer):
     async def _return_to_skipped(self) -> None:
         while self._skipped and not self._seeking:
             tp = self._skipped.pop()
-            if tp in self.assignment() and (start := self._read_offset[tp]) is not None:
+            if (start := self._read_offset[tp]) is not None:
                 await self._seek(tp, start)
 
     async def _return_to_missed(self) -> None:
@@ -171,8 +122,9 @@ class ChunkConsumer(Consumer):
         recovered = cast("TableManager", self.app.tables).recovery.active_offsets
         while self._missed and self.flow_active:
             tp = self._missed.pop()
-            if tp in recovered and tp in self.assignment():
-                await self._seek(tp, max(recovered[tp] or 0, 0))
+            if tp in recovered:
+                last = recovered[tp]
+                await self._seek(tp, 0 if last is None else last + 1)
 
     async def _seek_back(self) -> None:
         """Seeks during a rebalance. It may fail, because Faust seeks again at the end of the rebalance."""
@@ -250,6 +202,12 @@ class ChunkConsumer(Consumer):
             reason="Kafka's retention deleted them before they were read: billing reconcile fetches them from Stripe",
         )
 
+    async def _seek(self, partition: TP, offset: int) -> None:
+        """Seeks in the thread of aiokafka's client, which is not safe to use from two: a fetch that runs would fail, or
+        move the position on after the seek. Does nothing for a partition that was revoked meanwhile.
+        """
+        await self._thread.call_thread(self._thread.seek_if_assigned, partition, offset)
+
     async def perform_seek(self) -> None:
         """Seeks to the committed offsets, or to the log's start if there is none (Faust would not seek then)."""
         self._moves += 1
@@ -314,6 +272,14 @@ class ChunkConsumer(Consumer):
             del self._gap_retries[tp]
         await super().on_partitions_revoked(revoked)
 
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Begins new chains. A recovery that a rebalance interrupted resumes the flow: a chunk that was delivered since
+        the revocation has begun a chain that its ack, of an older generation, never continues.
+        """
+        self._moves += 1
+        self._chain.forget(self._chain)
+        await super().on_partitions_assigned(assigned, generation_id)
+
     def _filter_tps_with_pending_acks(self, topics: Iterable[Any] | None = None) -> Iterator[TP]:
         return (tp for tp in self._chain if topics is None or tp in topics or tp.topic in topics)
 
@@ -346,30 +312,18 @@ class ChunkTransport(Transport):
         """Called with topic and partition when Kafka has deleted unread records, before the next chunk."""
 
 
-def cut(fetched: Mapping[TP, Sequence[Any]], size: int) -> Iterator[dict[TP, Sequence[Any]]]:
-    """Yields chunks of about `size` records, of whole partitions where possible, so that they can run in parallel."""
-    chunk: dict[TP, Sequence[Any]] = {}
-    room = size
-    for tp, records in fetched.items():
-        if len(records) > room and room < size / 2:
-            yield chunk
-            chunk, room = {}, size
-        for at in range(0, len(records), size):
-            chunk[tp] = records[at : at + size]
-            room -= len(chunk[tp])
-            if room <= 0:
-                yield chunk
-                chunk, room = {}, size
-    if chunk:
-        yield chunk
-
-
 _WAIT_MS = 100
 """Longest wait of a fetch, in milliseconds. An idle worker sends each broker ten small requests per second."""
 
 
 class FetchingThread(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread with a shorter fetch wait."""
+
+    async def seek_if_assigned(self, partition: TP, offset: int) -> None:
+        """Runs in the thread, where the assignment cannot change between the check and the seek."""
+        consumer = self._ensure_consumer()
+        if partition in consumer.assignment():
+            consumer.seek(partition, offset)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)

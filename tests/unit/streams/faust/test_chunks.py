@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from pydantic import SecretStr
 
 from schemas.settings import Settings
 from streams.faust.app import create_app
-from streams.faust.chunks import AckedChain, Chunk, ChunkConsumer, Span, cut
+from streams.faust.chunks import ChunkConsumer, FetchingThread
+from streams.faust.spans import AckedChain, Chunk, Span, cut
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class Unconnected(ChunkConsumer):
 
 async def consumer_in(folder: Path, kind: type[Unconnected] = Unconnected) -> Unconnected:
     async def no_callback(*_: Any) -> None:
-        raise AssertionError
+        """Faust's part of a rebalance."""
 
     settings = Settings(
         state_dir=folder,
@@ -269,3 +271,61 @@ async def test_changelog_records_that_a_stopped_flow_met_are_read_again(tmp_path
     assert sought == [(changelog, 0)]
     await consumer._deliver_next()
     assert len(sought) == 1
+
+
+async def test_missed_changelog_records_are_sought_before_the_next_fetch(tmp_path: Path) -> None:
+    """After that fetch the recovery would have later records, and drop the missed ones as known."""
+    changelog = TP("billing.worker-seen-changelog", 7)
+    steps: list[object] = []
+
+    class Fetching(Unconnected):
+        async def _seek(self, partition: TP, offset: int) -> None:
+            steps.append((partition.partition, offset))
+
+        async def _wait_next_records(self, *_: Any, **__: Any) -> Any:
+            steps.append("fetch")
+            self._stopped.set()
+            return {}, None
+
+    consumer = await consumer_in(tmp_path, Fetching)
+    steps.clear()
+    recovered: Any = consumer.app.tables
+    recovered.recovery.active_offsets[changelog] = 4
+    consumer._missed.add(changelog)
+    consumer.stop_flow()
+    draining = asyncio.create_task(consumer._drain_messages(Service()))
+    await asyncio.sleep(0)
+    assert steps == [], "the flow is stopped"
+    consumer.resume_flow()
+    await asyncio.wait_for(draining, 30)
+    assert steps == [(7, 5), "fetch"]
+
+
+async def test_a_chunk_between_revocation_and_assignment_blocks_no_later_commit(tmp_path: Path) -> None:
+    """Its ack is of the previous generation. The partition may come back later, with another worker's commits."""
+    consumer = await consumer_in(tmp_path)
+    await consumer._deliver(fetch_of({0: 30}))
+    await consumer.on_partitions_assigned({tp(0)}, 2)
+    assert list(consumer._chain) == []
+    spans = {tp(0): Span(90, 100)}
+    consumer._chain.begin(spans)
+    consumer._chain.ack(spans)
+    assert consumer._new_offset(tp(0)) == 100
+
+
+async def test_a_seek_of_a_revoked_partition_does_nothing() -> None:
+    """aiokafka would raise, and the error would end the worker."""
+    sought: list[tuple[TP, int]] = []
+
+    class Client:
+        def assignment(self) -> set[TP]:
+            return {tp(0)}
+
+        def seek(self, partition: TP, offset: int) -> None:
+            sought.append((partition, offset))
+
+    thread: Any = object.__new__(FetchingThread)
+    thread._consumer = Client()
+    for partition in (0, 1):
+        await thread.seek_if_assigned(tp(partition), 5)
+    assert sought == [(tp(0), 5)]

@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry, Counter
 from schemas.errors import StoreUnavailable
 from schemas.record import Record
 from streams.faust import consume as module
-from streams.faust.chunks import Chunk, Span
 from streams.faust.consume import EXIT_CANNOT_GO_ON, BatchRetry, consume
+from streams.faust.spans import Chunk, Span
 from tests.paths import ROOT
 
 
