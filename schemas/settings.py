@@ -259,6 +259,8 @@ class Settings(DatabaseSettings, KafkaSettings, GatewaySettings, ConsoleSettings
     ledger. About 0.1 kB of memory per event."""
     batch_size: int = Field(500, ge=1, le=10_000)
     batch_within_s: float = Field(0.05, gt=0, le=10)
+    """The longest pause, in seconds, in which a consumer collects events after a small batch. It ends earlier once the
+    batches in flight are committed, but not within its first 30 %."""
     code_version: str = ""
     """Identifies this build in dead letters and for the brake (a tag, a commit); by default the package's version and a
     digest of its files and rules, so it changes with the code."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import faust
@@ -58,6 +59,10 @@ class ChunkConsumer(Consumer):
         """Partitions whose records were fetched during a seek. After it they are read from where it ended."""
         self._missed: set[TP] = set()
         """Changelog partitions of which records were fetched while the flow was stopped, see `_return_to_missed`."""
+        self._in_flight = 0
+        """Chunks of the present assignment that were handed over and are not acked. It only shortens pauses."""
+        self._landed = asyncio.Event()
+        """Set when none is in flight any more."""
         self._moves = 0
         """Counts changes of the read position (seek, rebalance). A chunk in delivery during a change may be lost."""
 
@@ -65,16 +70,30 @@ class ChunkConsumer(Consumer):
         return FetchingThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _drain_messages(self, fetcher: Any) -> None:
-        """Faust's loop, but by chunk. Pauses after a small chunk, so that the next ones do not get even smaller."""
+        """Faust's loop, but by chunk."""
         try:
             while not (self.should_stop or fetcher.should_stop):
                 if not self.flow_active:  # here, so that missed records are sought before the first fetch, not after it
                     await self.wait(self.can_resume_flow)  # type: ignore[arg-type]  # as in Faust: any event will do
                 if 0 < await self._deliver_next() < self.transport.chunk_size / 2:
-                    await self.sleep(self.transport.pause_s)
+                    await self._pause()
         except self.consumer_stopped_errors:
             if not self.transport.app.should_stop:
                 raise
+
+    async def _pause(self) -> None:
+        """Waits after a small chunk, so that the next ones do not get even smaller and cost more.
+
+        At least a part of the transport's pause, and until the chunks in flight are acked, since a chunk of the same
+        partitions would wait for them anyway; but never longer than the pause. So a quick machine adds little delay,
+        and a busy one makes larger chunks.
+        """
+        least = self.transport.pause_s * self.transport.least_pause
+        await self.sleep(least)
+        if self._in_flight:
+            self._landed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._landed.wait(), self.transport.pause_s - least)
 
     async def _deliver_next(self) -> int:
         """Delivers the fetched records; returns how many of them belong to the agents' topics."""
@@ -161,6 +180,7 @@ class ChunkConsumer(Consumer):
         message = self._to_message(next(iter(spans)), chunk[-1])
         message.value = Chunk(chunk, spans)  # type: ignore[assignment]  # bytes to Faust, which only carries it here
         # A rebalance suspends the flow and empties the queue; after it, all uncommitted records are read again.
+        self._in_flight += 1
         moves, handing_over = self._moves, asyncio.ensure_future(self._hand_over(message))
         await self.wait_first(handing_over, self.suspend_flow.wait())
         if handing_over.done() and not handing_over.cancelled() and self._moves == moves:
@@ -263,6 +283,9 @@ class ChunkConsumer(Consumer):
         if message.generation_id != self.app.consumer_generation_id:
             return False
         self._chain.ack(chunk.spans)
+        self._in_flight = max(0, self._in_flight - 1)
+        if not self._in_flight:
+            self._landed.set()
         return True
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
@@ -277,6 +300,7 @@ class ChunkConsumer(Consumer):
         the revocation has begun a chain that its ack, of an older generation, never continues.
         """
         self._moves += 1
+        self._in_flight = 0
         self._chain.forget(self._chain)
         await super().on_partitions_assigned(assigned, generation_id)
 
@@ -298,9 +322,13 @@ class ChunkConsumer(Consumer):
 
 
 class ChunkTransport(Transport):
-    """Faust's transport with `ChunkConsumer`. After less than half of `chunk_size` records it pauses `pause_s` s."""
+    """Faust's transport with `ChunkConsumer`. After less than half of `chunk_size` records it pauses up to `pause_s`
+    seconds.
+    """
 
     Consumer = ChunkConsumer
+    least_pause = 0.3
+    """The shortest pause, as a part of the longest."""
 
     def __init__(self, app: faust.App, chunk_size: int, pause_s: float) -> None:
         super().__init__(app.conf.broker_consumer, app)

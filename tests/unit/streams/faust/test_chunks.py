@@ -114,6 +114,7 @@ class Unconnected(ChunkConsumer):
     """A consumer without a broker: it starts at offset 0 of partition 0 and records the delivered chunks."""
 
     chunks: list[Chunk]
+    handed_over: list[ConsumerMessage]
     interrupted = False
 
     def _new_consumer_thread(self) -> Any:
@@ -135,11 +136,14 @@ class Unconnected(ChunkConsumer):
         return tp.topic == "billing.events"
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
-        return ConsumerMessage(tp.topic, tp.partition, record.offset, 0.0, 0, [], None, None, None, tp=tp)
+        message = ConsumerMessage(tp.topic, tp.partition, record.offset, 0.0, 0, [], None, None, None, tp=tp)
+        message.generation_id = self.app.consumer_generation_id
+        return message
 
     async def _hand_over(self, message: ConsumerMessage) -> None:
         chunk: Any = message.value
         self.chunks.append(chunk)
+        self.handed_over.append(message)
         if self.interrupted:
             await self.perform_seek()
 
@@ -155,7 +159,7 @@ async def consumer_in(folder: Path, kind: type[Unconnected] = Unconnected) -> Un
         config_path=folder / "config.toml",
     )
     consumer = kind(create_app(settings, "test.worker", 1).transport, no_callback, no_callback, no_callback)
-    consumer.chunks = []
+    consumer.chunks, consumer.handed_over = [], []
     await consumer.perform_seek()
     return consumer
 
@@ -329,3 +333,42 @@ async def test_a_seek_of_a_revoked_partition_does_nothing() -> None:
     for partition in (0, 1):
         await thread.seek_if_assigned(tp(partition), 5)
     assert sought == [(tp(0), 5)]
+
+
+class Waking(Unconnected):
+    """Sleeps no time, and notes for how long it would have slept."""
+
+    slept: list[float]
+
+    async def sleep(self, n: Any, *_: Any, **__: Any) -> None:
+        self.slept.append(n)
+
+
+async def test_a_pause_ends_with_the_chunks_in_flight(tmp_path: Path) -> None:
+    """A minute is never over in this test: only the ack can end the pause."""
+    consumer = await consumer_in(tmp_path, Waking)
+    assert isinstance(consumer, Waking)
+    consumer.slept, consumer.transport.pause_s = [], 60.0
+    await consumer._pause()
+    assert consumer.slept == [60.0 * consumer.transport.least_pause], "nothing in flight"
+    messages = []
+    for start in (0, 30):
+        await consumer._deliver({tp(0): [Offset(0, start + at) for at in range(30)]})
+        messages.append(consumer.handed_over[-1])
+    pausing = asyncio.create_task(consumer._pause())
+    for message in messages:
+        await asyncio.sleep(0)
+        assert not pausing.done(), "chunks are in flight"
+        consumer.ack(message)
+    await asyncio.wait_for(pausing, 30)
+
+
+async def test_a_pause_is_bounded_and_chunks_lost_in_a_rebalance_do_not_prolong_the_next_ones(tmp_path: Path) -> None:
+    consumer = await consumer_in(tmp_path, Waking)
+    assert isinstance(consumer, Waking)
+    consumer.slept, consumer.transport.pause_s = [], 0.01
+    await consumer._deliver(fetch_of({0: 30}))
+    await asyncio.wait_for(consumer._pause(), 30)
+    consumer.transport.pause_s = 60.0
+    await consumer.on_partitions_assigned({tp(0)}, 2)
+    await asyncio.wait_for(consumer._pause(), 30)
