@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Set
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -18,22 +17,19 @@ import orjson
 from pydantic import SecretStr
 from sqlalchemy import Table, Text
 
+from recovery.rebuild.excuses import PRUNED, Excuses, Owner, Row
 from schemas.errors import BillingError
-from schemas.state import Organization, User
 from schemas.timer import RETRY
 from sinks.postgres import tables
 from sinks.postgres.failures import classified
 from sinks.postgres.outboxes import BY_TABLE, OUTBOXES
 from sinks.postgres.pool import SessionTimeouts, connect
-from sinks.postgres.prune import ACTION, STEPS, Age
 
 MOST = 1000
 """Maximum number of differences that are listed."""
 _AHEAD = 500
 """Rows fetched at once from each database."""
 
-Owner = tuple[str, str | None]
-Row = dict[str, Any]
 
 _LEFT_OUT: Mapping[str, Set[str]] = {
     # An event that waited may have been settled by another one of its deliveries.
@@ -62,43 +58,7 @@ COMPARED: tuple[Table, ...] = (
 # Only an event's first dead letter is compared; others depend on batching.
 _EARLIER_LETTER = """billing.dead_letters e WHERE e.event_id = t.event_id
     AND (e.topic, e."partition", e."offset") < (t.topic, t."partition", t."offset")"""
-_EXCUSED_OWNERS = """
-SELECT DISTINCT e.account, e.customer_id,
-    CASE WHEN e."offset" < r.first THEN $4 WHEN e."offset" >= r.next THEN $5 ELSE $6 END AS reason
-FROM billing.events e LEFT JOIN unnest($1::int[], $2::bigint[], $3::bigint[]) AS r (partition, first, next)
-    ON r.partition = e."partition"
-WHERE e."offset" < r.first OR e."offset" >= r.next OR e.outcome = 'waiting'
-    OR (e.outcome = 'dead' AND EXISTS (
-        SELECT FROM billing.dead_letters d WHERE d.event_id = e.event_id AND d.error_class = 'NeverKnown'))
-"""
-_USERS = "SELECT account, customer_id, user_id FROM billing.customers WHERE user_id IS NOT NULL"
-# A link names no customer, but events of its objects do. `expanded` objects have an id, others are one.
-_OBJECTS = """
-SELECT DISTINCT e.account, e.customer_id, i.id
-FROM unnest($1::text[], $2::text[]) AS o (account, customer_id)
-JOIN billing.events e ON e.account = o.account AND e.customer_id IS NOT DISTINCT FROM o.customer_id
-CROSS JOIN LATERAL (SELECT e.payload #> '{data,object}') AS p (object)
-CROSS JOIN LATERAL (VALUES (p.object->>'id'), (p.object->>'charge'), (p.object#>>'{charge,id}'),
-    (p.object->>'latest_charge'), (p.object#>>'{latest_charge,id}'), (p.object->>'payment_intent'),
-    (p.object#>>'{payment_intent,id}'), (p.object->>'invoice'), (p.object#>>'{invoice,id}'),
-    (p.object#>>'{payment,charge}'), (p.object#>>'{payment,payment_intent}'),
-    (p.object#>>'{payment_details,order_reference}')) AS i (id)
-WHERE i.id IS NOT NULL
-"""
-# Rows that `billing prune` deletes whole, and the column that ages. A rebuilt row has the time of its record.
-_DELETED_AFTER: Mapping[str, str] = {step.table: step.order for step in STEPS if step.age is Age.RECORDS}
-_DELETED_BEFORE = """
-SELECT max(at - (filter ->> $2)::interval) FROM billing.audit_log
-WHERE action = $1 AND filter ->> $2 IS NOT NULL AND outcome <> 'refused'
-"""
 _REBUILD = "SELECT offsets, ended_at FROM billing.rebuilds ORDER BY rebuild_id DESC LIMIT 1"
-
-REMOVED, LATER, WAITS, PRUNED = (
-    "of events that retention has removed from the log",
-    "of events that came after the rebuild",
-    "of events that wait, or waited too long",
-    "that billing prune has deleted, or whose contents it has ended",
-)
 
 
 class NotRebuilt(BillingError):
@@ -135,66 +95,42 @@ class DatabaseDiff:
     def is_equal(self) -> bool:
         return not self.different.total()
 
+    def add(self, difference: RowDifference, reason: str | None) -> None:
+        """Count a difference, as excused if there is a reason."""
+        if reason is not None:
+            self.excused.setdefault(reason, Counter())[difference.table] += 1
+            return
+        self.different[difference.table] += 1
+        if len(self.differences) < MOST:
+            self.differences.append(difference)
+
 
 @dataclass(slots=True)
-class Excuses:
-    """Owners of rows that may differ: customers with events that the rebuild could not read or live has not settled."""
+class _Undecided:
+    """Differences of the ledger until all of it is read: then it is known which customers have an excuse."""
 
-    stretches: Mapping[int, tuple[int, int]]
-    owners: dict[Owner, str]
-    organizations: dict[str, str]
-    users: dict[tuple[str, str], str]
-    objects: dict[tuple[str, str], str]
-    """By account and Stripe id: the objects that the owners' events name."""
-    deleted_before: datetime | None = None
-    """Rows older than this may be missing in the live database: `billing prune` has deleted some."""
+    counts: Counter[tuple[Owner, ...]] = field(default_factory=Counter)
+    """By the customers of the row in both databases."""
+    listed: dict[tuple[Owner, ...], list[RowDifference]] = field(default_factory=dict)
+    """The first MOST of each."""
 
-    @classmethod
-    async def of(cls, live: asyncpg.Connection[asyncpg.Record], stretches: Mapping[int, tuple[int, int]]) -> Excuses:
-        firsts, ends = [first for first, _ in stretches.values()], [end for _, end in stretches.values()]
-        found = await live.fetch(_EXCUSED_OWNERS, list(stretches), firsts, ends, REMOVED, LATER, WAITS)
-        owners = {(row["account"], row["customer_id"]): row["reason"] for row in found}
-        named = {(account, id_): reason for (account, id_), reason in owners.items() if id_ is not None}
-        users = {(owner[0], User.id_of(*owner)): reason for owner, reason in named.items()}
-        for row in await live.fetch(_USERS) if named else ():
-            if reason := named.get((row["account"], row["customer_id"])):
-                users[row["account"], row["user_id"]] = reason
-        organizations = {Organization.id_of(*owner): reason for owner, reason in named.items()}
-        lists = [account for account, _ in owners], [customer_id for _, customer_id in owners]
-        objects = {
-            (row["account"], row["id"]): owners[row["account"], row["customer_id"]]
-            for row in (await live.fetch(_OBJECTS, *lists) if owners else ())
-        }
-        deleted_before = await live.fetchval(_DELETED_BEFORE, ACTION, str(Age.RECORDS))
-        return cls(stretches, owners, organizations, users, objects, deleted_before)
+    def add(self, difference: RowDifference, *rows: Row | None) -> None:
+        owners = tuple((row["account"], row["customer_id"]) for row in rows if row is not None)
+        self.counts[owners] += 1
+        of_owners = self.listed.setdefault(owners, [])
+        if len(of_owners) < MOST:
+            of_owners.append(difference)
 
-    def of_row(self, table: Table, row: Row, *, is_live: bool) -> str | None:
-        """Return why this row may differ, or None."""
-        if table is tables.users:
-            return self.users.get((row["account"], row["user_id"]))
-        if table is tables.memberships:
-            return self.organizations.get(row["organization_id"])
-        if table is tables.payment_links:
-            return self.objects.get((row["account"], row["stripe_id"]))
-        if (row.get("outcome") == "waiting" and is_live) or row.get("error_class") == "NeverKnown":
-            return WAITS
-        if table in (tables.events, tables.dead_letters) and is_live:
-            return self._of_position(row["partition"], row["offset"]) or self._of_owner(row)
-        return self._of_owner(row)
-
-    def is_deleted(self, table: Table, rebuilt: Row) -> bool:
-        """Return whether a row that only the rebuilt database has is old enough to have been pruned."""
-        aged = _DELETED_AFTER.get(table.name)
-        return aged is not None and self.deleted_before is not None and bool(rebuilt[aged] < self.deleted_before)
-
-    def _of_owner(self, row: Row) -> str | None:
-        return self.owners.get((row["account"], row["customer_id"]))
-
-    def _of_position(self, partition: int | None, offset: int | None) -> str | None:
-        stretch = self.stretches.get(-1 if partition is None else partition)
-        if stretch is None or offset is None:
-            return LATER
-        return REMOVED if offset < stretch[0] else LATER if offset >= stretch[1] else None
+    def decide(self, excuses: Excuses, found: DatabaseDiff) -> None:
+        kept: list[RowDifference] = []
+        for owners, count in self.counts.items():
+            reason = next((excuses.owners[owner] for owner in owners if owner in excuses.owners), None)
+            if reason is not None:
+                found.excused.setdefault(reason, Counter())["events"] += count
+            else:
+                found.different["events"] += count
+                kept += self.listed[owners]
+        found.differences += sorted(kept, key=lambda one: one.key)[: MOST - len(found.differences)]
 
 
 async def compare(
@@ -212,7 +148,11 @@ async def compare(
         found = DatabaseDiff(removed={number: first for number, (first, _) in stretches.items() if first})
         excuses = await Excuses.of(live, stretches)
         for table in COMPARED:
-            await _compare(table, live, rebuilt, excuses, found)
+            undecided = _Undecided() if table is tables.events else None
+            await _compare(table, live, rebuilt, excuses, found, undecided)
+            if undecided is not None:
+                await excuses.complete()
+                undecided.decide(excuses, found)
     return found
 
 
@@ -222,48 +162,52 @@ async def _compare(
     rebuilt: asyncpg.Connection[asyncpg.Record],
     excuses: Excuses,
     found: DatabaseDiff,
+    undecided: _Undecided | None,
 ) -> None:
-    """Compare one table by reading both databases in key order."""
+    """Compare one table by reading both databases in key order. `undecided` is given for the ledger."""
     names, name = _compared_names(table), str(table.name)  # a str subclass, which orjson rejects as a key
     ours, theirs = _rows(table, live), _rows(table, rebuilt)
     one, other = await anext(ours, None), await anext(theirs, None)
     while one is not None or other is not None:
         found.rows[name] += 1
+        if undecided is not None and one is not None and (other is None or one[0] <= other[0]):
+            excuses.note_event(one[1])
         if other is None or (one is not None and one[0] < other[0]):
             assert one is not None  # noqa: S101  # for the type checker: the loop's condition
-            _note(found, excuses, table, RowDifference(name, one[0], {}, "live"), one[1], None)
+            await _note(found, excuses, table, RowDifference(name, one[0], {}, "live"), one[1], None, undecided)
             one = await anext(ours, None)
         elif one is None or other[0] < one[0]:
-            _note(found, excuses, table, RowDifference(name, other[0], {}, "rebuilt"), None, other[1])
+            await _note(found, excuses, table, RowDifference(name, other[0], {}, "rebuilt"), None, other[1], undecided)
             other = await anext(theirs, None)
         else:
             columns = _differing(names, one[1], other[1])
             if columns and all(_is_pruned(name, one[1]) for name in columns):
                 found.excused.setdefault(PRUNED, Counter())[name] += 1
             elif columns:
-                _note(found, excuses, table, RowDifference(name, one[0], columns), one[1], other[1])
+                await _note(found, excuses, table, RowDifference(name, one[0], columns), one[1], other[1], undecided)
             one, other = await anext(ours, None), await anext(theirs, None)
 
 
-def _note(
+async def _note(
     found: DatabaseDiff,
     excuses: Excuses,
     table: Table,
     difference: RowDifference,
     live: Row | None,
     rebuilt: Row | None,
+    undecided: _Undecided | None,
 ) -> None:
+    if table is tables.payment_links:
+        await excuses.find_objects()
     reason = excuses.of_row(table, live, is_live=True) if live is not None else None
     if live is None and rebuilt is not None and excuses.is_deleted(table, rebuilt):
         reason = PRUNED
     if reason is None and rebuilt is not None:
         reason = excuses.of_row(table, rebuilt, is_live=False)
-    if reason is not None:
-        found.excused.setdefault(reason, Counter())[difference.table] += 1
-        return
-    found.different[difference.table] += 1
-    if len(found.differences) < MOST:
-        found.differences.append(difference)
+    if reason is None and undecided is not None:
+        undecided.add(difference, live, rebuilt)
+    else:
+        found.add(difference, reason)
 
 
 def _differing(names: list[str], one: Row, other: Row) -> dict[str, tuple[Any, Any]]:

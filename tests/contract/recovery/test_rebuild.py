@@ -29,7 +29,7 @@ from eventlog.topics import ensure_topics
 from local.stripe import payments
 from local.stripe.builder import ApiShape, StripeEvents
 from recovery.rebuild import comparison, rebuild
-from recovery.rebuild.comparison import LATER, PRUNED, REMOVED, WAITS
+from recovery.rebuild.excuses import LATER, PRUNED, REMOVED, WAITS
 from recovery.rebuild.runs import NotEmpty
 from scheduler.due_timers import DueTimers
 from scheduler.timers import Scheduler

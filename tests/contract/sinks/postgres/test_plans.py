@@ -20,6 +20,7 @@ from analytics.book import Book
 from analytics.store import FigureStore
 from console.app import ROUTES
 from console.web import addresses
+from recovery.rebuild.excuses import Excuses
 from scheduler.due_timers import DueTimers
 from schemas.console_settings import Role
 from schemas.figures import Owner
@@ -286,6 +287,17 @@ async def _prune(url: SecretStr) -> None:
     await connection.close()
 
 
+async def _excuses(url: SecretStr) -> None:
+    """What `billing diff` asks for besides the rows that it compares."""
+    connection = await connect(url, application="test")
+    excuses = await Excuses.of(connection, {0: (5, 9)})
+    excuses.note_event({"account": "", "customer_id": "cus_7", "partition": 0, "offset": 1})
+    await excuses.complete()
+    await excuses.find_objects()
+    assert excuses.owners.keys() == {("", "cus_7")}
+    await connection.close()
+
+
 async def _figures(url: SecretStr) -> None:
     store = await FigureStore.connect(url)
     book, owner = Book(store, Config(), tail_most=4, tail_kept=2), Owner("", True, "cus_7")
@@ -339,6 +351,7 @@ _WORK: dict[str, Callable[[SecretStr], Awaitable[None]]] = {
     "pages": _pages,
     "notifications": _claims(Notifications),
     "prune": _prune,
+    "excuses": _excuses,
     "figures": _figures,
     "mail": _claims(MailOutbox),
     "calls": _claims(Calls),
