@@ -21,9 +21,10 @@ from local.stack.ports import free_port
 from ops.cli import command_line
 from schemas.errors import StoreUnavailable
 from sinks.postgres.migration import Migrated, migrate, revision
+from sinks.postgres.outboxes import OUTBOXES
 from sinks.postgres.pool import make_engine, reading
 from sinks.postgres.revisions import newest_revision
-from sinks.postgres.tables import metadata
+from sinks.postgres.tables import STATE_TABLES, dead_letters, events, metadata
 from tests.kits.storekit import ask
 
 Billing = Callable[..., Result]
@@ -84,6 +85,20 @@ async def test_the_checks_list_the_same_values(database: SecretStr) -> None:
         await connection.run_sync(metadata.create_all)
     await engine.dispose()
     assert sorted(await ask(database, query)) == sorted(migrated)
+
+
+async def test_no_big_table_waits_for_a_fifth_of_its_rows_before_a_vacuum(database: SecretStr) -> None:
+    """Postgres' default is 0.2 of the rows. A new table of state or an outbox takes part."""
+    query = (
+        "SELECT array_agg(c.relname::text) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, "
+        "unnest(c.reloptions) AS o WHERE n.nspname = ANY($1) AND o LIKE $2 AND split_part(o, '=', 2)::float <= 0.05"
+    )
+    schemas = ["billing", "analytics"]
+    updated = set(await ask(database, query, schemas, "autovacuum_vacuum_scale_factor=%"))
+    added_to = set(await ask(database, query, schemas, "autovacuum_vacuum_insert_scale_factor=%"))
+    big = {table.name for table in (*STATE_TABLES.values(), events, dead_letters, *(one.table for one in OUTBOXES))}
+    assert big - updated - added_to == set()
+    assert {"events", "emails", "payments", "facts"} <= updated & added_to
 
 
 async def test_payloads_are_compressed_with_lz4_if_the_server_has_it(database: SecretStr) -> None:
