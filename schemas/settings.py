@@ -42,6 +42,8 @@ from schemas.plugin_registry import load as load_plugins
 from schemas.retention import Retention
 
 FREE_PLAN = "free"
+NAMED_SESSION_S = 10.0
+"""The session timeout of a worker with a name, in seconds: its supervisor has that long to restart it."""
 
 
 class InvalidSettings(BillingError):
@@ -247,9 +249,9 @@ class Settings(DatabaseSettings, KafkaSettings, GatewaySettings, ConsoleSettings
     """An OTLP/HTTP collector for traces, such as http://collector:4318/v1/traces; empty: no traces."""
     traces_ratio: float = Field(1.0, ge=0, le=1)
     """The share of events that are traced, the same events in each process."""
-    session_timeout_s: float = Field(10.0, ge=6, le=300)
-    """Seconds without a heartbeat after which a worker's partitions move to others. Brokers refuse
-    less than 6 by default."""
+    session_timeout_s: float | None = Field(None, ge=6, le=300)
+    """Seconds without a heartbeat after which a worker's partitions move to others, by default 6, or 10 with a
+    `member_id`. Brokers refuse less than 6 by default."""
     member_id: str = ""
     """A name of the worker that is unique in its group and stable over restarts (Kafka's group.instance.id). A worker
     that restarts within the session timeout continues with its partitions at once. Empty: the partitions wait for the
@@ -284,6 +286,12 @@ class Settings(DatabaseSettings, KafkaSettings, GatewaySettings, ConsoleSettings
     def link_secrets(self) -> tuple[bytes, ...]:
         """Returns the secrets that verify links, the one that signs first; none without BILLING_LINK_SECRET."""
         return link_secrets(self.link_secret.get_secret_value()) if self.link_secret is not None else ()
+
+    @property
+    def session_s(self) -> float:
+        """Returns the session timeout. A thread of its own sends heartbeats every 0.5 s, so 6 s are twelve of them, and
+        an event loop that stalls for longer misses none (tests/chaos/test_broken_deploy.py)."""
+        return self.session_timeout_s or (NAMED_SESSION_S if self.member_id else 6.0)
 
     @property
     def reconcile_pause_s(self) -> float:

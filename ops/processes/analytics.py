@@ -49,7 +49,7 @@ async def run(settings: Settings, config: Config) -> None:
             places,
             settings.events_topic,
             limit_s=settings.stuck_after_s,
-            join_s=2 * settings.session_timeout_s,
+            join_s=2 * settings.session_s,
             identity=identity,
             topic_id=topic_id,
         )

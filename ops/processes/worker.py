@@ -145,7 +145,7 @@ async def run(
             places,
             settings.events_topic,
             limit_s=settings.stuck_after_s,
-            join_s=2 * settings.session_timeout_s,
+            join_s=2 * settings.session_s,
             identity=identity,
             topic_id=topic_id,
             seen=seen,

@@ -26,7 +26,7 @@ from eventlog.topics import TopicsUnusable, changelog_of, partition_counts
 from recovery.repartition.order import KeyOrder
 from schemas.errors import LogUnavailable
 from schemas.record import Record
-from schemas.settings import InvalidSettings, Settings
+from schemas.settings import NAMED_SESSION_S, InvalidSettings, Settings
 from sinks.postgres.positions import Position
 from sinks.postgres.store import Store
 
@@ -93,7 +93,7 @@ class Repartition:
     # -- is everything stopped? ------------------------------------------------------------------------------------
 
     def _refuse_while_running(self, groups: list[str]) -> None:
-        deadline = time.monotonic() + self._settings.session_timeout_s + _EMPTY_S
+        deadline = time.monotonic() + max(self._settings.session_s, NAMED_SESSION_S) + _EMPTY_S
         while running := self._groups.members(groups):
             if time.monotonic() > deadline:
                 names = ", ".join(f"{name} ({count})" for name, count in running.items())

@@ -59,7 +59,7 @@ def create_app(settings: Settings, group: str, partitions: int) -> App:
         value_serializer="raw",
         consumer_auto_offset_reset="earliest",  # `latest` loses records from before the group's first commit
         broker_commit_interval=1.0,
-        broker_session_timeout=settings.session_timeout_s,  # a dead worker's partitions move after this long
+        broker_session_timeout=settings.session_s,  # a dead worker's partitions move after this long
         consumer_group_instance_id=settings.member_id or None,
         broker_heartbeat_interval=_HEARTBEAT_S,
         # Bytes per partition: one fetch then returns chunks of several partitions, which are processed in parallel.

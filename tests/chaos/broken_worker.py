@@ -1,7 +1,7 @@
-"""`billing worker` on the notes stream with a rule that fails on purpose: `broken_worker.py raises|blocks|sound`.
+"""`billing worker` on the notes stream with a rule that fails on purpose, or `sound`: `broken_worker.py raises`.
 
 `raises` fails on every note except those of user `well`, as after a bad deploy. `blocks` never returns from a note
-with the text `block`, and blocks the event loop. `sound` does neither.
+with the text `block`, and blocks the event loop; `stalls` blocks it for ten seconds, busy. `sound` does none of this.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import uvloop
@@ -21,6 +22,7 @@ from schemas.known import Known
 from tests.chaos.notes_worker import stream_of
 from tests.kits.notes import NoteObject, notes
 
+STALL_S = 10.0
 _SOUND = notes.rules["note.written"]
 
 
@@ -38,8 +40,16 @@ def blocks(event: Event[NoteObject], known: Known) -> list[Effect]:
     return _SOUND.decide(event, known)
 
 
+def stalls(event: Event[NoteObject], known: Known) -> list[Effect]:
+    """Compute for ten seconds, as a regular expression on unlucky text might."""
+    until = time.monotonic() + STALL_S
+    while event.object.text == "block" and time.monotonic() < until:
+        pass
+    return _SOUND.decide(event, known)
+
+
 if __name__ == "__main__":
-    decide = {"raises": raises, "blocks": blocks, "sound": _SOUND.decide}[sys.argv[1]]
+    decide = {"raises": raises, "blocks": blocks, "stalls": stalls, "sound": _SOUND.decide}[sys.argv[1]]
     notes.rules["note.written"] = replace(_SOUND, decide=decide)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(*settings_and_config("worker"), frozenset(), rules=notes.rules, stream_of=stream_of))

@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from eventlog import client
 from eventlog.lag import lag_of
 from local.stack.ports import free_port
 from ops.runtime.exit_codes import ExitCode
@@ -149,6 +150,31 @@ async def test_a_stuck_worker_ends_itself_and_logs_where_it_hangs(rig: ReplayKit
             log=log,
         )
     assert await rig.trails() == {"u1": "evt_1,block,evt_3"}
+
+
+async def test_a_worker_whose_loop_stalls_for_ten_seconds_keeps_its_partitions(rig: ReplayKit) -> None:
+    """Longer than the session of six seconds: a thread of its own sends the heartbeats. So the timeout can be short."""
+    log, group = rig.settings.state_dir / "worker.log", f"{rig.settings.topic_prefix}.worker"
+    rig.send("evt_1")
+    with _worker(rig, "stalls") as worker:
+        await _until(lambda: _is_read(rig, group), worker, log)
+        before = await asyncio.to_thread(_members, rig, group)
+        rig.send("evt_2", text="block")
+        rig.send("evt_3")
+        await _until(lambda: _is_read(rig, group), worker, log)
+        assert await asyncio.to_thread(_members, rig, group) == before, "the same member: no rebalance"
+        assert len(before) == 1
+    rows = await rig.rows(
+        "SELECT extract(epoch FROM max(applied_at) - min(applied_at))::float8 AS s FROM billing.events"
+    )
+    assert rows[0]["s"] > 6.0, "it was stalled for longer than the session"
+    assert await rig.trails() == {"u1": "evt_1,block,evt_3"}
+
+
+def _members(rig: ReplayKit, group: str) -> set[str]:
+    """The ids of the group's members. The broker gives a member another id when it joins again after its session."""
+    described = client.admin(rig.settings.kafka).describe_consumer_groups([group])[group].result(timeout=15)
+    return {member.member_id for member in described.members}
 
 
 def _is_read(rig: ReplayKit, group: str) -> bool:
