@@ -6,10 +6,11 @@ events have overwritten the rows. Fields that only order events are left out: th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from operator import attrgetter
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from schemas.known import Known
 from schemas.state import ROW_TYPES, Customer, Dispute, Key, Organization, PaymentMethod, Row, Subscription, Timer, User
@@ -46,9 +47,19 @@ def _is_shown(kind: type[Any], name: str) -> bool:
     return not is_version and name not in _BOOKKEEPING.get(kind, ())
 
 
+def _is_object(hint: object) -> bool:
+    """Whether a column holds JSON objects. A column of a list of them does not."""
+    options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return any(get_origin(one) is Mapping for one in options)
+
+
 COLUMNS_SHOWN = {kind: tuple(f.name for f in fields(kind) if _is_shown(kind, f.name)) for kind in ROW_TYPES}
 """The columns of each row that a change shows."""
-_VALUES = {kind: attrgetter(*names) for kind, names in COLUMNS_SHOWN.items()}
+_VALUES: Mapping[type[Any], Callable[[Any], tuple[Any, ...]]] = {
+    kind: attrgetter(*names) for kind, names in COLUMNS_SHOWN.items()
+}
+_JSON = {kind: frozenset(name for name, hint in get_type_hints(kind).items() if _is_object(hint)) for kind in ROW_TYPES}
+"""The columns that hold JSON objects."""
 
 
 class Before:
@@ -92,7 +103,7 @@ def _change(before: Row | None, after: Row | None, customer_id: str | None) -> C
     if row is None:
         return None
     kind = type(row)
-    differing = dict(_fields(kind, before, after))
+    differing = _fields(kind, before, after)
     if kind in _PERSONAL and not _is_of(row, customer_id):
         differing = {name: both for name, both in differing.items() if name.split(".")[0] not in _PERSONAL[kind]}
     if not differing:
@@ -107,24 +118,27 @@ def _is_of(row: Row, customer_id: str | None) -> bool:
     return owner is not None and owner == customer_id
 
 
-def _fields(kind: type[Row], before: Row | None, after: Row | None) -> Iterator[tuple[str, list[Any]]]:
+def _fields(kind: type[Row], before: Row | None, after: Row | None) -> dict[str, list[Any]]:
+    """Returns the columns that differ. A row that is created or removed shows those that are not empty."""
     names, values = COLUMNS_SHOWN[kind], _VALUES[kind]
-    old: Sequence[Any] = values(before) if before is not None else (None,) * len(names)
-    new: Sequence[Any] = values(after) if after is not None else (None,) * len(names)
-    for name, one, other in zip(names, old, new, strict=True):
-        if one == other or (before is None and _is_empty(other)) or (after is None and _is_empty(one)):
-            continue
-        if isinstance(one or other, Mapping):
-            yield from _parts(name, one or {}, other or {})
-        else:
-            yield name, [one, other]
+    if before is not None and after is not None:
+        both = zip(names, values(before), values(after), strict=True)
+        found = {name: [one, other] for name, one, other in both if one is not other and one != other}
+    elif after is not None:
+        found = {name: [None, other] for name, other in zip(names, values(after), strict=True) if other}
+    else:
+        found = {name: [one, None] for name, one in zip(names, values(before), strict=True) if one}
+    if _JSON[kind].isdisjoint(found):
+        return found
+    return dict(part for name, (one, other) in found.items() for part in _parts(kind, name, one, other))
 
 
-def _parts(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+def _parts(kind: type[Row], name: str, one: Any, other: Any) -> Iterator[tuple[str, list[Any]]]:
+    """Yields the column, or if it is a JSON object, the fields of it that differ."""
+    if name not in _JSON[kind]:
+        yield name, [one, other]
+        return
+    one, other = one or {}, other or {}
     for key in {**one, **other}:
         if one.get(key) != other.get(key):
             yield f"{name}.{key}", [one.get(key), other.get(key)]
-
-
-def _is_empty(field: object) -> bool:
-    return field is None or field is False or field in ("", 0) or field == {} or field == []

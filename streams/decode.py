@@ -57,8 +57,9 @@ def decode(value: bytes | None, rules: Mapping[str, Rule]) -> Decoded:
     raw = _parse(value)
     if value is not None and not has_no_nul(value) and _contains_nul(raw):
         raise MalformedEvent("contains U+0000, which Postgres cannot store in text")
-    envelope = _envelope(raw)
-    _check_ids(raw)
+    account, customer_id = account_of(raw), customer_id_of(raw)
+    envelope = _envelope(raw, account, customer_id)
+    _check_ids(raw, envelope, account, customer_id)
     rule = rules.get(envelope.type) if raw.get("object") == "event" else None
     if rule is None:
         return Decoded(envelope, None, None)
@@ -80,7 +81,8 @@ def check_mode(decoded: Decoded, mode: Mode) -> None:
 def describe(value: bytes | None) -> EventSummary | None:
     """Returns the summary of a record that `decode` rejects; None if it has no id or type. Never raises."""
     try:
-        return _envelope(_parse(value))
+        raw = _parse(value)
+        return _envelope(raw, account_of(raw), customer_id_of(raw))
     except MalformedEvent:
         return None
 
@@ -115,18 +117,17 @@ def _contains_nul(value: object) -> bool:
     return False
 
 
-def _envelope(raw: dict[str, Any]) -> EventSummary:
+def _envelope(raw: dict[str, Any], account: str | None, customer_id: str | None) -> EventSummary:
     event_id, type_ = raw.get("id"), raw.get("type")
     if not (isinstance(event_id, str) and event_id):
         raise MalformedEvent("id: not a string")
     if not (isinstance(type_, str) and type_):
         raise MalformedEvent("type: not a string")
     api_version = raw.get("api_version")
-    customer_id = customer_id_of(raw)
     return EventSummary(
         id=bounded(event_id),
         type=bounded(type_),
-        account=bounded(account_of(raw) or ""),
+        account=bounded(account or ""),
         livemode=raw.get("livemode") in (True, "true"),  # old Connect samples contain the string
         created=_time(raw.get("created")),
         api_version=api_version if isinstance(api_version, str) and is_storable(api_version) else None,
@@ -136,11 +137,15 @@ def _envelope(raw: dict[str, Any]) -> EventSummary:
     )
 
 
-def _check_ids(raw: dict[str, Any]) -> None:
+def _check_ids(raw: dict[str, Any], envelope: EventSummary, account: str | None, customer_id: str | None) -> None:
     """Raises MalformedEvent for an id that only its digest could represent: rules would mix it up with the digest."""
-    ids = {"id": raw["id"], "type": raw["type"], "account": account_of(raw), "customer": customer_id_of(raw)}
-    for name, text in ids.items():
-        if text is not None and not is_storable(text):
+    for name, text, kept in (
+        ("id", raw["id"], envelope.id),
+        ("type", raw["type"], envelope.type),
+        ("account", account or "", envelope.account),
+        ("customer", customer_id, envelope.customer_id),
+    ):
+        if text != kept:
             raise MalformedEvent(f"{name}: not printable, or over {MAX_ID_BYTES} bytes")
 
 

@@ -39,7 +39,7 @@ def derive_organization(config: Config, customer: Customer, subscriptions: Seque
         organization_id=Organization.id_of(customer.account, customer.customer_id),
         account=customer.account,
         customer_id=customer.customer_id,
-        name=customer.name or f"Organization {_first(subscriptions).subscription_id}",
+        name=organization_name(customer, subscriptions),
         billing_email=customer.email,
         status=status,
         billing_status=_billing_status(subscriptions),
@@ -53,6 +53,10 @@ def derive_organization(config: Config, customer: Customer, subscriptions: Seque
         next_billing_at=min(renewals, default=None) if access.has_access else None,
         cancelled_at=_cancelled_at(customer, subscriptions) if status is OrganizationStatus.CANCELLED else None,
     )
+
+
+def organization_name(customer: Customer, subscriptions: Sequence[Subscription]) -> str:
+    return customer.name or f"Organization {_first(subscriptions).subscription_id}"
 
 
 def _status(customer: Customer, subscriptions: Sequence[Subscription]) -> OrganizationStatus:

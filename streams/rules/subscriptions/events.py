@@ -23,7 +23,7 @@ from streams.rules.customers.account import (
     save_customer_and_derived,
     subscriptions_with,
 )
-from streams.rules.customers.organization import derive_organization
+from streams.rules.customers.organization import organization_name
 from streams.rules.mails import DAY_S, days_until, iso, mail, plan_name_of, welcome
 from streams.rules.precedence import (
     SUBSCRIPTION_CREATED,
@@ -228,5 +228,5 @@ def _has_begun(event: SubscriptionEvent, change: SubscriptionChange) -> bool:
 
 def _welcome(known: Known, change: SubscriptionChange) -> list[Effect]:
     subscriptions = subscriptions_with(known, change.customer, change.after)
-    organization = derive_organization(known.config, change.customer, subscriptions).name
-    return [*welcome(known.config, change.customer, change.after, organization, to=None)]
+    name = organization_name(change.customer, subscriptions)
+    return [*welcome(known.config, change.customer, change.after, name, to=None)]

@@ -114,3 +114,20 @@ def test_each_change_names_its_table() -> None:
     from schemas import changes as module
 
     assert named == module.TABLE_NAMES
+
+
+def test_a_list_of_objects_is_one_field_and_an_object_is_one_for_each_of_its_own() -> None:
+    """The items of a subscription are a list; the limits of an organization an object."""
+    before = Subscription(account="", subscription_id="sub_1", customer_id="cus_1", items=[{"price": "price_a"}])
+    after = replace(before, items=[{"price": "price_b"}])
+    (change,) = changes_of([(before, after)], "cus_1")
+    assert change["fields"] == {"items": [[{"price": "price_a"}], [{"price": "price_b"}]]}
+    organization = Organization(
+        organization_id="org_1", account="", customer_id="cus_1", name="A", limits={"seats": 1, "a": 2}
+    )
+    (change,) = changes_of([(organization, replace(organization, limits={"seats": 5, "a": 2}))], "cus_1")
+    assert change["fields"] == {"limits.seats": [1, 5]}
+    (created,) = changes_of([(None, organization)], "cus_1")
+    assert {"limits.seats": [None, 1], "limits.a": [None, 2]}.items() <= created["fields"].items()
+    (removed,) = changes_of([(organization, None)], "cus_1")
+    assert {"limits.seats": [1, None], "limits.a": [2, None]}.items() <= removed["fields"].items()
