@@ -142,7 +142,7 @@ class Book:
             return None  # it changes what was before
         lost = {
             id_
-            for moment in timeline(tail, self.config, before.standings)
+            for moment in timeline(tail, self.config, before.standings, since=before.until)
             for id_, standing in moment.standings.items()
             if standing.status in LOST
         }

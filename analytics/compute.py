@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from analytics.invoices import payments, recoveries, totals
 from analytics.running import Running
-from analytics.timeline import Moment, Standing, in_order, timeline
-from schemas.figures import Fact, Figure, Movement, MovementKind, Owner, PaymentFigure, Risk, RiskOutcome
+from analytics.timeline import EARNING, Moment, Standing, in_order, timeline
+from schemas.figures import Fact, Figure, Movement, MovementKind, Owner, PaymentFigure, Risk, RiskOutcome, Usage
 from schemas.settings import Config
 from schemas.statuses import SubscriptionStatus as Status
 
@@ -42,28 +42,37 @@ def figures_since(before: Running, tail: Sequence[Fact], touched: Sequence[Fact]
     `tail` (at least one) are all facts of one owner later than `before`; `touched` are all facts, of any time, of the
     invoices, purchases and charges whose figures are wanted. Both must be in order (timeline.in_order).
     """
-    owner, moments = tail[0].of, list(timeline(tail, config, before.standings))
+    owner, moments = tail[0].of, list(timeline(tail, config, before.standings, since=before.until))
     return [
         *movements(owner, moments, before),
         *risks(owner, moments, before),
         *recoveries(owner, touched, before.after(moments), config),
         *payments(owner, touched),
+        *usage(owner, moments[-1].standings),
     ]
 
 
 def movements(owner: Owner, moments: Sequence[Moment], start: Running) -> list[Movement]:
-    """Returns the change of MRR in each second, by currency and plan. Changes that add up to 0 in a second are omitted.
+    """Returns the change of MRR in each second, by currency and plan. Changes of 0, before discounts too, are omitted.
 
     All subscriptions of the owner count together, separately for each currency. So a second subscription is an
     expansion, and a subscription that starts after all others ended is a reactivation.
     """
     found: list[Movement] = []
-    before: ByPlan = _mrr(start.standings)
+    standings = start.standings
+    before, listed_before = _mrr(standings), _list_mrr(standings)
     earned = set(start.earned)
     for moment in moments:
-        after = _mrr(moment.standings)
-        for currency in sorted({currency for currency, _ in before.keys() | after.keys()}):
-            kind = _kind(_total(before, currency), _total(after, currency), has_earned=currency in earned)
+        after, listed = _mrr(moment.standings), _list_mrr(moment.standings)
+        keys = before.keys() | after.keys() | listed_before.keys() | listed.keys()
+        for currency in sorted({currency for currency, _ in keys}):
+            totals_ = _total(before, currency), _total(after, currency)
+            kind = _kind(*totals_, has_earned=currency in earned)
+            if not any(totals_):  # nothing is paid, as with a discount of 100 %
+                is_more = _total(listed, currency) >= _total(listed_before, currency)
+                kind = MovementKind.EXPANSION if is_more else MovementKind.CONTRACTION
+            elif (paused := _pause(standings, moment.standings, currency)) and currency in earned:
+                kind = paused
             found += [
                 Movement(
                     account=owner.account,
@@ -74,14 +83,38 @@ def movements(owner: Owner, moments: Sequence[Moment], start: Running) -> list[M
                     plan=plan,
                     kind=kind,
                     amount=change,
+                    list_amount=list_change,
                     day=moment.at.date(),
                 )
-                for plan in sorted({plan for at, plan in before.keys() | after.keys() if at == currency})
-                if (change := after.get((currency, plan), 0) - before.get((currency, plan), 0))
+                for plan in sorted({plan for at, plan in keys if at == currency})
+                if any(
+                    (
+                        change := after.get((currency, plan), 0) - before.get((currency, plan), 0),
+                        list_change := listed.get((currency, plan), 0) - listed_before.get((currency, plan), 0),
+                    )
+                )
             ]
         earned |= {currency for currency, _ in after}
-        before = after
+        before, listed_before, standings = after, listed, moment.standings
     return found
+
+
+def usage(owner: Owner, standings: Mapping[str, Standing]) -> list[Usage]:
+    """Returns what the newest paid invoice of each earning subscription has billed by usage and by tiers."""
+    return [
+        Usage(
+            account=owner.account,
+            livemode=owner.livemode,
+            owner=owner.owner,
+            subscription_id=id_,
+            currency=standing.currency,
+            amount=billed[0],
+            invoice_id=billed[1],
+            at=datetime.fromtimestamp(billed[2], UTC),
+        )
+        for id_, standing in standings.items()
+        if standing.status in EARNING and standing.currency and (billed := standing.said.get("billed"))
+    ]
 
 
 def risks(owner: Owner, moments: Sequence[Moment], start: Running) -> list[Risk]:
@@ -127,11 +160,31 @@ def _ended(risk: Risk, standing: Standing, moment: Moment) -> Risk:
 
 
 def _mrr(standings: Mapping[str, Standing]) -> ByPlan:
+    return _sums((standing.currency, standing.earns) for standing in standings.values())
+
+
+def _list_mrr(standings: Mapping[str, Standing]) -> ByPlan:
+    return _sums((standing.currency, standing.lists) for standing in standings.values())
+
+
+def _sums(amounts: Iterable[tuple[str | None, Mapping[str, int]]]) -> ByPlan:
     found: dict[tuple[str, str], int] = defaultdict(int)
-    for standing in standings.values():
-        for plan, amount in standing.earns.items():
-            found[standing.currency or "", plan] += amount
+    for currency, by_plan in amounts:
+        for plan, amount in by_plan.items():
+            found[currency or "", plan] += amount
     return dict(found)
+
+
+def _pause(before: Mapping[str, Standing], after: Mapping[str, Standing], currency: str) -> MovementKind | None:
+    """Returns whether the larger part of a second's change is that subscriptions were paused, or resumed."""
+    changes: dict[MovementKind | None, int] = defaultdict(int)
+    for id_, now in after.items():
+        was = before.get(id_, Standing())
+        change = sum(sign * sum(one.earns.values()) for one, sign in ((now, 1), (was, -1)) if one.currency == currency)
+        kind = MovementKind.PAUSE if now.status is Status.PAUSED else None
+        changes[MovementKind.RESUME if was.status is Status.PAUSED else kind] += change
+    largest = max(changes, key=lambda kind: abs(changes[kind]), default=None)
+    return largest if largest is not None and changes[largest] else None
 
 
 def _total(mrr: ByPlan, currency: str) -> int:

@@ -2,12 +2,16 @@
 
 Contents of `Fact.data` by kind:
 - subscription: `{status, currency, rates: [[price id, MRR as an exact fraction], …]}`; `was`, the status before,
-  if it changed it (same_second.py); `since` if it was imported (imported.py)
+  if it changed it (same_second.py); `since` if it was imported (imported.py). If there are any: `discounts`, their ids,
+  and `item_discounts`, by price; `terms`, a list (schemas/stripe/discount.py); `per_month`, invoices a month if not 1;
+  `usage`, the ids of prices that are billed by usage or tiers
 - invoice: the fields of Stripe's invoice that are needed, in a form that schemas/stripe/invoice.py reads, and `billed`
-  if it was imported: what its lines say about the past (imported.py)
+  if it was imported: what its lines say about the past (imported.py). Of a paid one also `discounted`: amounts before
+  and off, by discount, and `by_price`: what was billed, by price
 - purchase: `{currency, amount, invoice}`
 - refund: `{currency, amount, before}`: the sum of the charge's refunds, now and before this event if it says so;
   `{currency, amount, is_failed}` for one that failed after the charge counted it
+- discount: `{terms, own, has_ended}`: a list; the ids of the customer's own discounts, None if it is not about them
 """
 
 from __future__ import annotations
@@ -21,16 +25,17 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from analytics.rates import TooMuchMoney, monthly_rate
+from analytics.rates import TooMuchMoney, invoices_a_month, monthly_rate
 from schemas.errors import MalformedEvent
 from schemas.figures import Fact, FactKind
 from schemas.ordering import ordering_key
 from schemas.record import IMPORT_PREFIX
 from schemas.statuses import SubscriptionStatus
-from schemas.stripe.billed_lines import billed_lines
+from schemas.stripe.billed_lines import billed_by_price, billed_lines, discounted
 from schemas.stripe.billed_subscription import BilledSubscription
 from schemas.stripe.charge import StripeCharge
 from schemas.stripe.checkout_session import CheckoutSession
+from schemas.stripe.discount import discounts_of, terms_of
 from schemas.stripe.fields import child
 from schemas.stripe.invoice import StripeInvoice
 from schemas.stripe.refund import LOST, StripeRefund
@@ -44,6 +49,7 @@ FactData = tuple[str, Mapping[str, Any]]
 _PREFIX = "customer.subscription."
 _CREATED_TYPE = "customer.subscription.created"
 _ENDED_TYPE = "customer.subscription.deleted"
+_CUSTOMER_TYPES = ("customer.created", "customer.updated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +135,13 @@ def _earns_since(obj: Mapping[str, Any], *, until: datetime) -> datetime:
 
 
 def _happened_at(envelope: EventSummary, obj: Mapping[str, Any]) -> datetime:
-    """When the fact became true. An imported subscription that has ended earned from its start until its end."""
-    if not _is_imported(envelope.id) or not envelope.type.startswith(_PREFIX) or not _has_ended(obj):
+    """When the fact became true. An imported subscription that has ended earned from its start until its end, and an
+    imported customer has had the discount since it began."""
+    if not _is_imported(envelope.id):
+        return _created(envelope)
+    if envelope.type in _CUSTOMER_TYPES and (began := _whole(child(obj, "discount").get("start"))) is not None:
+        return min(datetime.fromtimestamp(began, UTC), _created(envelope))
+    if not envelope.type.startswith(_PREFIX) or not _has_ended(obj):
         return _created(envelope)
     if envelope.type != _CREATED_TYPE:
         return datetime.fromtimestamp(_whole(obj.get("ended_at")) or 0, UTC)
@@ -164,8 +175,47 @@ def _subscription(type_: str, obj: Mapping[str, Any], previous: Mapping[str, Any
         status = SubscriptionStatus.PAUSED
     rates = [[item.price_id, str(monthly_rate(item))] for item in subscription.items]
     was = previous.get("status")
-    changed = {"was": was} if isinstance(was, str) else {}
-    return subscription.id, {"status": str(status), "currency": subscription.currency, "rates": rates} | changed
+    changed: dict[str, Any] = {"was": was} if isinstance(was, str) else {}
+    said = {"status": str(status), "currency": subscription.currency, "rates": rates}
+    per_month = str(invoices_a_month(subscription.items[0])) if subscription.items else "1"
+    extra = {
+        "discounts": [*subscription.discounts],
+        "item_discounts": {item.price_id: [*item.discounts] for item in subscription.items if item.discounts},
+        "terms": [*subscription.terms],
+        "per_month": per_month if per_month != "1" else None,
+        "usage": [item.price_id for item in subscription.items if item.is_usage],
+    }
+    return subscription.id, said | changed | {name: value for name, value in extra.items() if value}
+
+
+def _discount(type_: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) -> FactData:
+    terms = terms_of(obj)
+    if terms is None:
+        raise ValueError("a discount without an id and an owner")
+    has_ended = type_ == "customer.discount.deleted"
+    is_own = all(obj.get(name) is None for name in ("subscription", "subscription_item", "invoice", "invoice_item"))
+    own = ([] if has_ended else [terms["id"]]) if is_own else None
+    return terms["id"], {"terms": [terms], "own": own, "has_ended": has_ended}
+
+
+def _customer(_type: str, obj: Mapping[str, Any], previous: Mapping[str, Any]) -> FactData | None:
+    """Their discount, if the event is about it, or says what was before the other events arrived."""
+    id_ = obj.get("id")
+    if not isinstance(id_, str):
+        raise ValueError("id: not a text")  # noqa: TRY004  # fact_of expects a ValueError about the content
+    if obj.get("discount") is None and "discount" not in previous:
+        return None
+    own, terms = discounts_of({"discount": obj.get("discount")})
+    return id_, {"terms": terms, "own": own}
+
+
+def _paid_invoice(type_: str, obj: Mapping[str, Any], previous: Mapping[str, Any]) -> FactData | None:
+    found = _invoice(type_, obj, previous)
+    if found is None:
+        return None
+    invoice_id, data = found
+    extra = {"discounted": discounted(obj), "by_price": billed_by_price(obj, data["subscription"])}
+    return invoice_id, {**data, **{name: value for name, value in extra.items() if value}}
 
 
 def _invoice(_type: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) -> FactData | None:
@@ -222,8 +272,14 @@ TELLERS: dict[str, FactReader] = {
         for type_ in RULES
         if type_.startswith(_PREFIX)
     },
-    "invoice.paid": FactReader(FactKind.INVOICE_PAID, RULES["invoice.paid"].rank, _invoice),
-    "invoice.payment_succeeded": FactReader(FactKind.INVOICE_PAID, RULES["invoice.paid"].rank, _invoice),
+    # Before what is said about subscriptions in the same second.
+    "customer.created": FactReader(FactKind.DISCOUNT, 1, _customer),
+    "customer.updated": FactReader(FactKind.DISCOUNT, 1, _customer),
+    "customer.discount.created": FactReader(FactKind.DISCOUNT, 2, _discount),
+    "customer.discount.updated": FactReader(FactKind.DISCOUNT, 2, _discount),
+    "customer.discount.deleted": FactReader(FactKind.DISCOUNT, 3, _discount),
+    "invoice.paid": FactReader(FactKind.INVOICE_PAID, RULES["invoice.paid"].rank, _paid_invoice),
+    "invoice.payment_succeeded": FactReader(FactKind.INVOICE_PAID, RULES["invoice.paid"].rank, _paid_invoice),
     "invoice.payment_failed": FactReader(FactKind.INVOICE_FAILED, RULES["invoice.payment_failed"].rank, _invoice),
     "invoice.voided": FactReader(FactKind.INVOICE_GIVEN_UP, SUBSCRIPTION_DELETED, _invoice),
     "invoice.marked_uncollectible": FactReader(FactKind.INVOICE_GIVEN_UP, SUBSCRIPTION_DELETED, _invoice),

@@ -41,6 +41,12 @@ def monthly_rate(item: BilledItem) -> Fraction:
     return rate
 
 
+def invoices_a_month(item: BilledItem) -> Fraction:
+    """Returns how often a month the item is billed, exactly; 1 if its price does not recur."""
+    per_month = _PER_MONTH.get(item.interval or "")
+    return Fraction(1) if per_month is None else per_month / item.interval_count
+
+
 def _billed(item: BilledItem) -> int:
     if item.divide_by is None:
         return item.quantity

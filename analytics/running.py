@@ -34,7 +34,7 @@ MOST_SUBSCRIPTIONS = 500
 MOST_PERIODS = 1000
 """Bounds on the size of one checkpoint. An owner with more has none, and all its facts are read at each update."""
 
-_FORMAT = 2
+_FORMAT = 3
 """Part of `fingerprint`: a change of the computation or of the stored form adds 1, and old checkpoints end."""
 
 Period = tuple[datetime, datetime | None]
@@ -52,13 +52,15 @@ class Running:
     """Since when each subscription that is past due has been so."""
     lost: Mapping[str, tuple[Period, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """When each subscription had a status in LOST, earliest first."""
+    until: datetime | None = None
+    """The last moment; None before the first."""
 
     def after(self, moments: Iterable[Moment]) -> Running:
         """Returns the state after these moments, which all come later than those before."""
-        standings, earned = self.standings, set(self.earned)
+        standings, earned, until = self.standings, set(self.earned), self.until
         at_risk, lost = dict(self.at_risk), {id_: list(periods) for id_, periods in self.lost.items()}
         for moment in moments:
-            standings = moment.standings
+            standings, until = moment.standings, moment.at
             for id_, standing in standings.items():
                 if standing.earns:
                     earned.add(standing.currency or "")
@@ -72,9 +74,8 @@ class Running:
                     lost[id_] = [*periods, (moment.at, None)]
                 elif was_lost and not is_lost:
                     periods[-1] = (periods[-1][0], moment.at)
-        return Running(
-            standings, frozenset(earned), at_risk, {id_: tuple(periods) for id_, periods in lost.items() if periods}
-        )
+        lost_periods = {id_: tuple(periods) for id_, periods in lost.items() if periods}
+        return Running(standings, frozenset(earned), at_risk, lost_periods, until)
 
     def lost_at(self, subscription_id: str, since: datetime) -> datetime | None:
         """Returns the first second from `since` on in which the subscription was lost, or None."""
@@ -115,7 +116,7 @@ def checkpoint(
     folded = list(takewhile(lambda fact: fact.created < since, tail))
     if not folded or any(is_imported(fact) for fact in tail[len(folded) :]):
         return None  # an imported fact says how it was before, so it is folded with all others of its import
-    after = running.after(timeline(folded, config, running.standings))
+    after = running.after(timeline(folded, config, running.standings, since=running.until, until=since))
     if len(after.standings) > MOST_SUBSCRIPTIONS or sum(map(len, after.lost.values())) > MOST_PERIODS:
         return None
     return Checkpoint(
@@ -133,8 +134,8 @@ def running_of(stored: Checkpoint) -> Running:
     state = stored.state
     return Running(
         {
-            id_: Standing(Status(status) if status else None, currency, rates)
-            for id_, (status, currency, rates) in state["standings"].items()
+            id_: Standing(Status(status) if status else None, currency, rates, listed, said)
+            for id_, (status, currency, rates, listed, said) in state["standings"].items()
         },
         frozenset(state["earned"]),
         {id_: datetime.fromisoformat(since) for id_, since in state["at_risk"].items()},
@@ -142,6 +143,7 @@ def running_of(stored: Checkpoint) -> Running:
             id_: tuple((datetime.fromisoformat(a), datetime.fromisoformat(b) if b else None) for a, b in periods)
             for id_, periods in state["lost"].items()
         },
+        datetime.fromisoformat(state["until"]),
     )
 
 
@@ -158,10 +160,11 @@ def fingerprint(config: Config) -> str:
 def _packed(running: Running) -> dict[str, Any]:
     return {
         "standings": {
-            id_: [standing.status, standing.currency, dict(standing.rates)]
+            id_: [standing.status, standing.currency, dict(standing.rates), dict(standing.listed), dict(standing.said)]
             for id_, standing in running.standings.items()
         },
         "earned": sorted(running.earned),
+        "until": running.until.isoformat() if running.until else None,
         "at_risk": {id_: since.isoformat() for id_, since in running.at_risk.items()},
         "lost": {
             id_: [[begins.isoformat(), ends.isoformat() if ends else None] for begins, ends in periods]

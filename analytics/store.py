@@ -28,6 +28,7 @@ from schemas.figures import (
     PaymentFigure,
     Recovery,
     Risk,
+    Usage,
 )
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, make_pool
@@ -83,6 +84,7 @@ WHERE t.kind <> 'subscription'
 _SINCE: dict[type[Figure], str] = {
     Movement: "t.at >= $4",
     Risk: "(t.ended_at IS NULL OR t.ended_at >= $4)",
+    Usage: "$4::timestamptz IS NOT NULL",  # all of them: one for each living subscription
 }
 _ABOUT: dict[type[Figure], str] = {
     Recovery: "t.invoice_id = ANY($4::text[])",

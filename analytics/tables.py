@@ -57,6 +57,7 @@ movements = Table(
     text("plan", key=True),
     text("kind", null=False),
     _money("amount"),
+    Column("list_amount", BigInteger),
     Column("day", Date, nullable=False),
     Index("movements_day", "day"),
     one_of("kind", *figures.MovementKind),
@@ -116,6 +117,17 @@ payment_totals = Table(
     *(_money(name) for name in ("payments", "amount", "unpaid", "unpaid_amount", "refunded")),
 )
 
+usage = Table(
+    "usage",
+    metadata,
+    *_owner(),
+    text("subscription_id", key=True),
+    text("currency", null=False),
+    _money("amount"),
+    text("invoice_id", null=False),
+    time("at", null=False),
+)
+
 # What the older facts of an owner with many of them add up to (running.py). Every row can be computed again.
 checkpoints = Table(
     "checkpoints",
@@ -132,4 +144,5 @@ FIGURE_TABLES: dict[type[figures.Figure], Table] = {
     figures.Recovery: recoveries,
     figures.PaymentFigure: payments,
     figures.PaymentTotal: payment_totals,
+    figures.Usage: usage,
 }

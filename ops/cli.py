@@ -87,7 +87,7 @@ COMMANDS = {
     ),
     "mrr": CommandEntry(
         "ops.commands.mrr:mrr",
-        "Show MRR and its movements, ARR, revenue at risk, recovery of failed payments, and payments.",
+        "Show MRR and its movements, ARR, cohorts, usage, revenue at risk, recovery of failed payments, and payments.",
     ),
     "tap": CommandEntry("ops.commands.tap:tap", "Print the records of the log, one JSON object per line."),
     "contract": CommandEntry(

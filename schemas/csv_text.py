@@ -7,6 +7,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import orjson
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -24,4 +26,6 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 def _cell(value: Any) -> Any:
     if isinstance(value, list):
         return " ".join(map(str, value))
+    if isinstance(value, dict):
+        return orjson.dumps(value).decode()
     return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value

@@ -26,6 +26,8 @@ class FactKind(StrEnum):
     """A paid one-time checkout. `subject` is the session's id."""
     REFUND = "refund"
     """The sum of all refunds of a charge. `subject` is the charge's id."""
+    DISCOUNT = "discount"
+    """What a discount deducts, or which discounts a customer has. `subject` is its id or the customer's."""
 
 
 class Owner(NamedTuple):
@@ -61,13 +63,17 @@ class MovementKind(StrEnum):
     CONTRACTION = "contraction"
     CHURN = "churn"
     REACTIVATION = "reactivation"
+    PAUSE = "pause"
+    """Collection is paused, or the subscription is. It is no churn: the customer has not left."""
+    RESUME = "resume"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Movement:
     """The change of an owner's MRR in one plan within one second. All rows of that second have the kind of their sum.
 
-    The MRR at any time is the sum of `amount` up to that time, by plan, currency, customer or kind.
+    The MRR at any time is the sum of `amount` up to that time, by plan, currency, customer or kind. `list_amount` is
+    the change before discounts; None in rows of versions without discounts, where `amount` is that.
     """
 
     account: str
@@ -78,6 +84,7 @@ class Movement:
     plan: str
     kind: MovementKind
     amount: int
+    list_amount: int | None
     day: date
 
 
@@ -164,8 +171,22 @@ class PaymentTotal:
     refunded: int
 
 
-Figure = Movement | Risk | Recovery | PaymentFigure | PaymentTotal
-FIGURE_TYPES: tuple[type[Figure], ...] = (Movement, Risk, Recovery, PaymentFigure, PaymentTotal)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What the newest paid invoice of a living subscription billed by usage and by tiers, which is no MRR."""
+
+    account: str
+    livemode: bool
+    owner: str
+    subscription_id: str
+    currency: str
+    amount: int
+    invoice_id: str
+    at: datetime
+
+
+Figure = Movement | Risk | Recovery | PaymentFigure | PaymentTotal | Usage
+FIGURE_TYPES: tuple[type[Figure], ...] = (Movement, Risk, Recovery, PaymentFigure, PaymentTotal, Usage)
 """In the order in which they are written."""
 
 FIGURE_KEYS: Mapping[type[Figure], tuple[str, ...]] = {
@@ -174,4 +195,5 @@ FIGURE_KEYS: Mapping[type[Figure], tuple[str, ...]] = {
     Recovery: ("account", "livemode", "owner", "invoice_id"),
     PaymentFigure: ("account", "livemode", "owner", "subject", "at"),
     PaymentTotal: ("account", "livemode", "owner", "currency"),
+    Usage: ("account", "livemode", "owner", "subscription_id"),
 }

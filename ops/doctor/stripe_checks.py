@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from analytics.facts import TELLERS
 from gateway.endpoints import DEFAULT
 from ops.doctor.findings import CheckResult, Situation, failed, ok, skipped, warning
 from schemas.plugin_registry import own_event_types
@@ -35,8 +36,8 @@ KEY_REMEDY = "set it: without it there is no reconciliation, no audit, no import
 
 
 def event_types() -> list[str]:
-    """Returns the types of Stripe's events that a rule applies: what an endpoint has to send."""
-    return sorted(type_ for type_ in RULES.keys() - own_event_types() if not type_.startswith(_OURS))
+    """Returns the types of Stripe's events that a rule applies or a figure counts: what an endpoint has to send."""
+    return sorted(type_ for type_ in (RULES.keys() | TELLERS.keys()) - own_event_types() if not type_.startswith(_OURS))
 
 
 async def check_stripe(situation: Situation) -> Sequence[CheckResult]:

@@ -39,6 +39,8 @@ _LARGEST = MAX_RECORD_BYTES - 65_536
 """Largest event in bytes. Leaves room for the record's key and headers."""
 _GONE = (400, 404)
 """Stripe's answers if the object after which a page should begin does not exist any more."""
+_NOT_EXPANDED = (400, 403)
+"""Stripe's answers if the key may not read coupons. Then discounts are known by what events and invoices say."""
 _SAID_EVERY_S = 10.0
 """Pause between two lines in the log about the progress."""
 
@@ -62,8 +64,16 @@ class ImportedList:
 
 
 PARTS = (
-    ImportedList(CUSTOMERS, "/v1/customers", {"expand": ["data.invoice_settings.default_payment_method"]}),
-    ImportedList("subscriptions", "/v1/subscriptions", {"status": "all", "expand": ["data.default_payment_method"]}),
+    ImportedList(
+        CUSTOMERS,
+        "/v1/customers",
+        {"expand": ["data.invoice_settings.default_payment_method", "data.discount.source.coupon"]},
+    ),
+    ImportedList(
+        "subscriptions",
+        "/v1/subscriptions",
+        {"status": "all", "expand": ["data.default_payment_method", "data.discounts.source.coupon"]},
+    ),
     ImportedList("open invoices", "/v1/invoices", {"status": "open", "expand": ["data.payments"]}),
     ImportedList("recent invoices", "/v1/invoices", {"expand": ["data.payments"]}, is_recent=True),
     ImportedList(REFUNDS, "/v1/refunds", {"expand": ["data.charge"]}, is_recent=True),
@@ -169,6 +179,10 @@ class _Run:
             try:
                 page = await lists.page(part.path, params, account, after=after)
             except Refusal as error:
+                if after is None and error.status in _NOT_EXPANDED and _without_discounts(params) != params:
+                    log.warning("import.no_discounts", action="import.no_discounts", part=part.name, error=str(error))
+                    params = _without_discounts(params)
+                    continue
                 if after is None or is_repeated or error.status not in _GONE:
                     raise
                 # Stripe has deleted the object at which it continues. What is read again makes the same events.
@@ -244,6 +258,11 @@ class _Run:
             obj, page, account=own.account, livemode=own.lists.mode.livemode, now=own.clock(),
             began_at=self.row.started_at,
         )  # fmt: skip
+
+
+def _without_discounts(params: dict[str, Any]) -> dict[str, Any]:
+    expand = [path for path in params.get("expand", ()) if "discount" not in path]
+    return {**params, "expand": expand} if "expand" in params else params
 
 
 def _is_known_charge(obj: dict[str, Any], charges: set[str]) -> bool:

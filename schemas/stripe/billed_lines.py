@@ -54,6 +54,59 @@ def billed_lines(invoice: Mapping[str, Any], subscription: str | None) -> list[B
     return _without_partial(list(found.values()))
 
 
+def discounted(invoice: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Returns the amounts before and off, in minor units, of the lines that each discount is deducted from, by id."""
+    found: dict[str, list[int]] = {}
+    for line in listed(invoice, "lines"):
+        amount = line.get("amount")
+        for id_, off in _discounts(line):
+            if type(amount) is int and amount > 0:
+                before = found.setdefault(id_, [0, 0])
+                before[0] += amount
+                before[1] += off
+    return found
+
+
+def billed_by_price(invoice: Mapping[str, Any], subscription: str | None) -> dict[str, int]:
+    """Returns what an invoice bills after discounts, in minor units, by price, without prorations.
+
+    Empty without a subscription, and if the invoice leaves lines out.
+    """
+    found: dict[str, int] = {}
+    if subscription is None or child(invoice, "lines").get("has_more") is True:
+        return found
+    for line in listed(invoice, "lines"):
+        details = child(child(line, "parent"), "subscription_item_details")
+        price, amount = _price_id(line), line.get("amount")
+        own = first(details.get("subscription"), line.get("subscription"), subscription)
+        is_proration = first(details.get("proration"), line.get("proration"), False) is True
+        if price is not None and type(amount) is int and own == subscription and not is_proration:
+            found[price] = found.get(price, 0) + amount - sum(off for _, off in _discounts(line))
+    return found
+
+
+def _discounts(line: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """Returns the ids of a line's discounts with the amounts off. Discounts in another form say nothing."""
+    found = line.get("discount_amounts")
+    return [
+        (id_, one["amount"])
+        for one in (found if isinstance(found, list) else ())
+        if isinstance(one, Mapping) and type(one.get("amount")) is int
+        and isinstance(id_ := _id(one.get("discount")), str)
+    ]  # fmt: skip
+
+
+def _price_id(line: Mapping[str, Any]) -> str | None:
+    price = line.get("price") or line.get("plan")
+    details = child(child(line, "pricing"), "price_details")
+    found = first(_id(price), _id(details.get("price")))
+    return found if isinstance(found, str) else None
+
+
+def _id(named: Any) -> Any:
+    return named.get("id") if isinstance(named, Mapping) else named
+
+
 def _without_partial(lines: Sequence[BilledLine]) -> list[BilledLine]:
     """Periods of one invoice start together; a metered item is billed for the past period and says nothing."""
     starts = [line.start for line in lines if line.is_whole]

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from schemas.statuses import SubscriptionStatus
+from schemas.stripe.discount import Terms, discounts_of
 from schemas.stripe.fields import (
     Currency,
     ExpandableId,
@@ -44,6 +45,10 @@ class BilledItem(StripeObject):
     """`transform_quantity`: whether a package that is begun counts."""
     interval: Text = None
     interval_count: Annotated[int, Field(strict=True, ge=1, lt=10_000)] = 1
+    is_usage: bool = False
+    """Whether Stripe bills it by usage or by tiers, so that only its invoices have the amount."""
+    discounts: tuple[str, ...] = ()
+    """Ids of the item's own discounts, in order."""
 
 
 class BilledSubscription(StripeObject):
@@ -54,6 +59,9 @@ class BilledSubscription(StripeObject):
     is_collecting: bool = True
     """False while `pause_collection` is set: its invoices are not collected."""
     items: tuple[BilledItem, ...] = ()
+    discounts: tuple[str, ...] = ()
+    """Ids of the subscription's discounts, in order; `terms` has what is known about them and those of the items."""
+    terms: tuple[Terms, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -64,6 +72,8 @@ class BilledSubscription(StripeObject):
         items = listed(raw, "items") or ([raw] if raw.get("plan") else [])
         prices = [_price(item) for item in items]
         currency = first(raw.get("currency"), *(price.get("currency") for price in prices))
+        discounts, terms = discounts_of(raw)
+        of_items = [discounts_of(item) for item in items if item is not raw]
         return {
             "id": raw.get("id"),
             "customer": raw.get("customer"),
@@ -71,6 +81,8 @@ class BilledSubscription(StripeObject):
             "currency": currency,
             "is_collecting": raw.get("pause_collection") is None,
             "items": [billed_item(item, price, currency) for item, price in zip(items, prices, strict=True)],
+            "discounts": discounts,
+            "terms": [*terms, *(one for _, known in of_items for one in known)],
         }
 
 
@@ -84,16 +96,18 @@ def billed_item(item: Mapping[str, Any], price: Mapping[str, Any], currency: Any
     recurring = child(price, "recurring")
     usage = first(recurring.get("usage_type"), price.get("usage_type"))
     priced = in_currency(price, currency)
-    is_counted = usage != "metered" and first(priced.get("billing_scheme"), price.get("billing_scheme")) != "tiered"
+    is_usage = usage == "metered" or first(priced.get("billing_scheme"), price.get("billing_scheme")) == "tiered"
     packages = packages_of(price)
     return {
         "price_id": price.get("id"),
-        "unit_amount": _unit_amount(priced) if is_counted else None,
+        "unit_amount": None if is_usage else _unit_amount(priced),
         "quantity": first(item.get("quantity"), 1),
         "divide_by": packages.get("divide_by"),
         "is_rounded_up": packages.get("round") == "up",
         "interval": first(recurring.get("interval"), price.get("interval")),
         "interval_count": first(recurring.get("interval_count"), price.get("interval_count"), 1),
+        "is_usage": is_usage,
+        "discounts": discounts_of(item)[0] if item.get("object") == "subscription_item" else (),
     }
 
 

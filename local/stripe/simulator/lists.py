@@ -143,7 +143,8 @@ class Api:
             *outer, name = path.split(".")
             holder = found
             for step in outer:
-                holder = holder.get(step) or {}
+                inner = holder.get(step)
+                holder = inner if isinstance(inner, dict) else {}  # discounts are no objects here
             if path == "payments" and found["object"] == "invoice":
                 own = [self._shown(one) for one in parts.get(found["id"], [])]
                 holder[name] = listing(own, f"/v1/invoice_payments?invoice={found['id']}")

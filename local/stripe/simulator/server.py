@@ -57,6 +57,8 @@ class StripeServer:
     """For the next requests, one each."""
     refuse_from: int | None = None
     """From this request on (the first is 0), every one is refused for good."""
+    unreadable: str | None = None
+    """A name that may not be expanded, as with a restricted key without the right to read it."""
     slow_s: float = 0.5
     retry_after_s: int = 1
     requests: list[ApiRequest] = field(default_factory=list)
@@ -118,6 +120,9 @@ class StripeServer:
             raise ApiError(401, "Invalid API Key provided")
         if asked.account not in self.stripe.accounts:
             raise ApiError(403, f"The key has no access to account '{asked.account}'", "account_invalid")
+        expanded = " ".join(value for name, value in asked.query.items() if name.startswith("expand["))
+        if self.unreadable is not None and self.unreadable in expanded:
+            raise ApiError(403, f"This key may not read what expands {self.unreadable}")
         api = Api(self.stripe.accounts[asked.account], self.shape, self.undelivered)
         path = request.match_info["path"]
         if asked.method != "POST":

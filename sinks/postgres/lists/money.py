@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,14 +13,19 @@ MOST_CARDS = 200
 
 
 async def failed_invoices(
-    connection: AsyncConnection, *, account: str | None = None, since: date | None = None, most: int = MOST_CARDS
+    connection: AsyncConnection,
+    *,
+    account: str | None = None,
+    since: date | None = None,
+    until: date | None = None,
+    most: int = MOST_CARDS,
 ) -> list[Found]:
     """Returns invoices whose payment has failed and not been recovered or lost: amount, steps, timers, last mail, MRR.
 
-    Those of one account, if it is given, that first failed on the day `since` (UTC) or later. The largest amount first,
-    at most `most`.
+    Those of one account, if it is given, that first failed on the day `since` (UTC) or later, up to the day `until`.
+    The largest amount first, at most `most`.
     """
-    where, values = _where(account=account, began=("first_failed_at", since))
+    where, values = _where(account=account, began=("first_failed_at", since, until))
     return await rows(
         connection,
         f"""SELECT p.payment_id, p.account, p.invoice_id, p.customer_id, p.subscription_id,
@@ -134,6 +139,8 @@ async def movements_by_month(connection: AsyncConnection, *, months: int = 12) -
                  coalesce(sum(amount) FILTER (WHERE kind = 'new'), 0)::bigint AS new,
                  coalesce(sum(amount) FILTER (WHERE kind = 'expansion'), 0)::bigint AS expansion,
                  coalesce(sum(amount) FILTER (WHERE kind = 'reactivation'), 0)::bigint AS reactivation,
+                 coalesce(sum(amount) FILTER (WHERE kind = 'pause'), 0)::bigint AS pause,
+                 coalesce(sum(amount) FILTER (WHERE kind = 'resume'), 0)::bigint AS resume,
                  coalesce(sum(amount) FILTER (WHERE kind = 'contraction'), 0)::bigint AS contraction,
                  coalesce(sum(amount) FILTER (WHERE kind = 'churn'), 0)::bigint AS churn,
                  sum(amount)::bigint AS net
@@ -191,13 +198,15 @@ async def customers_at_risk(
     account: str | None = None,
     livemode: bool | None = None,
     since: date | None = None,
+    until: date | None = None,
     most: int = PAGE,
 ) -> list[Found]:
     """Returns subscriptions that are past due, by the MRR that they may cost: at most `most`.
 
-    Those of one account and mode, if they are given, that have been past due since the day `since` (UTC) or later.
+    Those of one account and mode, if they are given, that have been past due since the day `since` (UTC) or later,
+    up to the day `until`.
     """
-    where, values = _where(account=account, livemode=livemode, began=("began_at", since))
+    where, values = _where(account=account, livemode=livemode, began=("began_at", since, until))
     return await rows(
         connection,
         f"""SELECT r.account, r.livemode, r.owner AS customer_id, r.subscription_id, r.mrr, r.currency, r.began_at,
@@ -209,15 +218,41 @@ async def customers_at_risk(
     )
 
 
+async def moved(
+    connection: AsyncConnection,
+    *,
+    account: str = "",
+    livemode: bool | None = None,
+    since: date | None = None,
+    until: date | None = None,
+    most: int = PAGE,
+) -> list[Found]:
+    """Returns the movements of MRR from the day `since` (UTC) to the day `until`, the latest first, at most `most`."""
+    where, values = _where(account=account, livemode=livemode, began=("at", since, until))
+    return await rows(
+        connection,
+        f"""SELECT m.livemode, m.at, m.owner AS customer_id, c.email AS customer_email, c.name AS customer_name, m.kind,
+               m.plan, m.currency, m.amount, coalesce(m.list_amount, m.amount) AS list_amount
+        FROM (SELECT * FROM analytics.movements WHERE true{where} ORDER BY at DESC, owner, plan LIMIT :most) m
+        LEFT JOIN billing.customers c ON c.account = m.account AND c.customer_id = m.owner
+        ORDER BY m.at DESC, m.owner, m.plan""",  # noqa: S608 - constants
+        values | {"most": most},
+    )
+
+
 def _where(
-    *, account: str | None, began: tuple[str, date | None], livemode: bool | None = None
+    *, account: str | None, began: tuple[str, date | None, date | None], livemode: bool | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """Returns further conditions and their values. `began` is a column and the first day (UTC) that counts."""
-    column, since = began
+    """Returns further conditions and their values. `began` is a column and the first and last day (UTC) that count."""
+    column, since, until = began
     found: dict[str, tuple[str, Any]] = {
         "account": ("account = :account", account),
         "livemode": ("livemode = :livemode", livemode),
         "since": (f"{column} >= CAST(:since AS timestamptz)", since and datetime.combine(since, time(), UTC)),
+        "until": (
+            f"{column} < CAST(:until AS timestamptz)",
+            until and datetime.combine(until + timedelta(days=1), time(), UTC),
+        ),
     }
     given = {name: (condition, value) for name, (condition, value) in found.items() if value is not None}
     return (

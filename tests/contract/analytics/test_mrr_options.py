@@ -88,7 +88,7 @@ async def test_G52_a_list_that_is_cut_says_so(database: SecretStr) -> None:
     env = {"BILLING_DATABASE_URL": database.get_secret_value()}
     done = await asyncio.to_thread(billing, ["mrr", "--only", "failed-invoices", "--csv"], env)
     assert (done.returncode, len(list(csv.DictReader(io.StringIO(done.stdout))))) == (0, MOST_LISTED)
-    assert done.stderr == f"billing mrr: only the first {MOST_LISTED} rows: --account or --since selects\n"
+    assert done.stderr == f"billing mrr: only the first {MOST_LISTED} rows: --account, --since or --until selects\n"
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,13 @@ async def test_an_import_that_leaves_something_out_covers_nothing(kit: AuditKit,
     assert (row["covers_until"], row["ended_at"] is None) == (None, False)
 
 
+async def test_a_key_that_may_not_read_coupons_imports_without_discounts(kit: AuditKit, tmp_path: Path) -> None:
+    kit.server.unreadable = "discount"
+    report = await imported(kit, tmp_path)
+    assert report["read"]["subscriptions"] == len(kit.books.all("subscription"))
+    assert report["read"]["default cards"] > 0  # the rest is expanded
+
+
 async def test_events_that_arrive_meanwhile_win(kit: AuditKit, tmp_path: Path) -> None:
     """A subscription changes after it was read and before its import is applied; another one before it was read."""
     one, other = [sub for sub in kit.books.all("subscription") if sub["status"] == "active"][:2]
@@ -303,6 +310,24 @@ def test_mrr_is_dated_by_the_real_start(make: Any, ended: bool) -> None:
     assert list(found) == [datetime.fromtimestamp(at, UTC) for at in ([start, end] if ended else [start])]
     assert found[datetime.fromtimestamp(start, UTC)] > 0
     assert list(found.values())[-1] == (0 if ended else found[datetime.fromtimestamp(start, UTC)])
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=str)
+@pytest.mark.parametrize("kind", ["subscription", "customer"])
+def test_G53_an_imported_discount_counts_since_it_began(make: Any, kind: str) -> None:
+    start = 1_750_000_000
+    coupon = {"id": "co_1", "object": "coupon", "percent_off": 50, "duration": "forever"}
+    given = {"id": "di_1", "object": "discount", "customer": "cus_1", "start": start + 86_400, "end": None,
+             "source": {"type": "coupon", "coupon": coupon}}  # fmt: skip
+    own = {"discounts": [given]} if kind == "subscription" else {}
+    customer = make.customer("cus_1") | ({"discount": given} if kind == "customer" else {})
+    objects = [customer, make.subscription(customer="cus_1", start=start, **own)]
+    found = mrr([entry for obj in objects for entry in entries(obj, str(make.shape))])
+    listed = found[datetime.fromtimestamp(start, UTC)]
+    assert found == {
+        datetime.fromtimestamp(start, UTC): listed,
+        datetime.fromtimestamp(start + 86_400, UTC): listed // 2,
+    }
 
 
 DAY = 86_400

@@ -86,8 +86,8 @@ def test_movements_of_one_customer_from_start_to_end() -> None:
         (30 * DAY, "expansion", "team", 3000),
         (40 * DAY, "contraction", "basic", 1000),
         (40 * DAY, "contraction", "team", -6000),
-        (60 * DAY, "churn", "basic", -1000),
-        (70 * DAY, "reactivation", "basic", 1000),
+        (60 * DAY, "pause", "basic", -1000),
+        (70 * DAY, "resume", "basic", 1000),
         (80 * DAY, "churn", "basic", -1000),
     ]
 
@@ -101,8 +101,8 @@ def test_collection_paused_is_paused() -> None:
     pause: dict[str, Any] = {"pause_collection": {"behavior": "void", "resumes_at": None}}
     assert moves(subscribed(0), subscribed(5, **pause), subscribed(9)) == [
         (0, "new", "basic", 1000),
-        (5, "churn", "basic", -1000),
-        (9, "reactivation", "basic", 1000),
+        (5, "pause", "basic", -1000),
+        (9, "resume", "basic", 1000),
     ]
 
 
