@@ -228,15 +228,22 @@ async def moved(
     most: int = PAGE,
 ) -> list[Found]:
     """Returns the movements of MRR from the day `since` (UTC) to the day `until`, the latest first, at most `most`."""
-    where, values = _where(account=account, livemode=livemode, began=("at", since, until))
+    found: dict[str, tuple[str, Any]] = {
+        "account": ("account = :account", account),
+        "livemode": ("livemode = :livemode", livemode),
+        "since": ("day >= :since", since),
+        "until": ("day <= :until", until),
+    }
+    given = {name: (condition, value) for name, (condition, value) in found.items() if value is not None}
+    where = " AND ".join(condition for condition, _ in given.values())
     return await rows(
         connection,
         f"""SELECT m.livemode, m.at, m.owner AS customer_id, c.email AS customer_email, c.name AS customer_name, m.kind,
                m.plan, m.currency, m.amount, coalesce(m.list_amount, m.amount) AS list_amount
-        FROM (SELECT * FROM analytics.movements WHERE true{where} ORDER BY at DESC, owner, plan LIMIT :most) m
+        FROM (SELECT * FROM analytics.movements WHERE {where} ORDER BY day DESC, at DESC, owner, plan LIMIT :most) m
         LEFT JOIN billing.customers c ON c.account = m.account AND c.customer_id = m.owner
         ORDER BY m.at DESC, m.owner, m.plan""",  # noqa: S608 - constants
-        values | {"most": most},
+        {name: value for name, (_, value) in given.items()} | {"most": most},
     )
 
 

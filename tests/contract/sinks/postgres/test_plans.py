@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import io
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +200,7 @@ async def _money(url: SecretStr) -> None:
         await money.expiring_cards(connection, NOW)
         await money.ended_invoices(connection, NOW - timedelta(days=1))
         await money.movements(connection, month="2026-01")
+        await money.moved(connection, since=date(2026, 1, 1), until=date(2026, 1, 31))
 
 
 async def _checks(url: SecretStr) -> None:
