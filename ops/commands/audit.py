@@ -85,7 +85,7 @@ def audit(
 def show_reports(reports: list[AuditReport], *, as_json: bool) -> None:
     """Print the reports; the last line of each account is its verdict."""
     if as_json:
-        say_json([_plain(report) for report in reports])
+        say_json(plain_reports(reports))
         return
     for report in reports:
         resumed = ", resumed" if report.is_resumed else ""
@@ -122,6 +122,11 @@ def _show_differences(report: AuditReport) -> None:
     names = ("kind", "id", "field", "Stripe", "table", "cause", "repair")
     show_rows([Column(name) for name in names], rows, title="differences")
     say_cut(len(report.differences), report.differing, as_json=False)
+
+
+def plain_reports(reports: list[AuditReport]) -> list[dict[str, Any]]:
+    """Return the reports as values for JSON."""
+    return [_plain(report) for report in reports]
 
 
 def _plain(report: AuditReport) -> dict[str, Any]:

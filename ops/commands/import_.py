@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Any
 
 import typer
 
 from ops.commands.accounts import is_account
 from ops.commands.acting import entry_for
+from ops.commands.audit import plain_reports, show_reports
 from ops.commands.terminal import (
     exits,
+    note,
     progress,
     refuse,
     run_or_exit,
@@ -20,14 +23,22 @@ from ops.commands.terminal import (
     settings_and_config,
     show_pairs,
 )
-from ops.commands.times import moment_of
+from ops.commands.times import moment_of, span_of
 from ops.runtime.exit_codes import ExitCode
+from recovery.audit.audit import AnotherAudit, AuditAsked, AuditReport
+from recovery.audit.wiring import run as run_audit
+from recovery.imports.applied import wait_until_applied
 from recovery.imports.importer import AnotherImport, ImportReport, Progress
 from recovery.imports.wiring import importer
 from recovery.stripe_lists import key_and_base
+from recovery.window import KEPT
+from schemas.settings import Config, Settings
 from schemas.timing import utc_now
 from sinks.postgres.audited import recorded
 from sinks.stripe_api.api import ApiTrouble
+
+MOST_DIFFERENCES = 100
+"""Differences that are shown of each account. `billing audit --limit` shows more."""
 
 
 def import_(
@@ -39,6 +50,12 @@ def import_(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin again instead of continuing an interrupted import.")
     ] = False,
+    audits: Annotated[
+        bool, typer.Option("--audit/--no-audit", help="Wait for the workers, then compare with Stripe.")
+    ] = True,
+    wait: Annotated[
+        float, typer.Option(min=1, max=86_400, help="Seconds without progress of the workers after which it gives up.")
+    ] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Import customers, default cards, subscriptions, invoices and disputes from Stripe, through the log.
@@ -50,8 +67,12 @@ def import_(
     continues where it was, within a day. Events about these objects from before the first import need not have arrived,
     if it read at least the last 30 days and all objects fit: `billing audit` does not miss them.
 
-    Exits 0 if everything was appended, 1 if an object does not fit into the log or Stripe refuses a request, 2 if a
-    setting is invalid, 3 if Stripe or Kafka does not answer (run it again).
+    It ends with that audit of the last 30 days, once the workers have applied everything: "the books agree", or the
+    differences with cause and repair.
+
+    Exits 0 if the books agree (with --no-audit: if everything was appended), 1 if they do not, if the workers do not
+    apply it, if an object does not fit into the log or Stripe refuses a request, 2 if a setting is invalid, 3 if Stripe
+    or Kafka does not answer (run it again).
     """
     command = "import"
     settings, config = settings_and_config(command)
@@ -74,9 +95,42 @@ def import_(
                 return report
 
     report = run_or_exit(command, work, no=(ApiTrouble, AnotherImport))
-    _show(report, as_json=as_json)
-    if report.too_large:
+    if not as_json:
+        _show(report)
+    reports = _audit(settings, config, account, wait, report.since) if audits else None
+    if as_json:
+        say_json(_plain(report) | {"audit": plain_reports(reports) if reports is not None else None})
+    elif reports is not None:
+        show_reports(reports, as_json=False)
+    elif audits:
+        note(f"the workers have not applied it within {wait:g} s. When they have: billing audit --since 30d")
+    if any(one.is_unavailable for one in reports or ()):
+        raise typer.Exit(ExitCode.UNAVAILABLE)
+    agrees = reports is not None and all(one.agrees for one in reports)
+    if report.too_large or (audits and not agrees):
         raise typer.Exit(ExitCode.NO)
+
+
+def _audit(
+    settings: Settings, config: Config, account: str, wait: float, imported_since: datetime | None
+) -> list[AuditReport] | None:
+    """Returns the audit of what was imported, of the last 30 days at most; None if the workers have not applied it."""
+    command = "import"
+
+    async def work() -> list[AuditReport] | None:
+        with progress("applied") as bar:
+            if not await wait_until_applied(settings, idle_s=wait, say=bar):
+                return None
+        now = utc_now()
+        since = max(now - KEPT, imported_since or now - KEPT)
+        # What is as young as the import may still be in flight.
+        asked = AuditAsked(
+            since=since, until=None, scope=f"import {now:%F %T}", grace=span_of("5m"), settle_s=30.0, fresh=True
+        )
+        named = [account] if account else []
+        return await run_audit(settings, config, asked, named, all_accounts=False, most=MOST_DIFFERENCES)
+
+    return run_or_exit(command, work, no=(ApiTrouble, AnotherAudit))
 
 
 @contextmanager
@@ -96,15 +150,15 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
         yield say_progress
 
 
-def _show(report: ImportReport, *, as_json: bool) -> None:
-    if as_json:
-        found = {"read": dict(report.read), "appended": report.appended, "too_large": report.too_large}
-        say_json(found | {"resumed_at": report.resumed_at})
-        return
+def _plain(report: ImportReport) -> dict[str, Any]:
+    counts = {"read": dict(report.read), "appended": report.appended, "too_large": report.too_large}
+    return counts | {"resumed_at": report.resumed_at}
+
+
+def _show(report: ImportReport) -> None:
     if report.resumed_at is not None:
         say(f"continued at {report.resumed_at}")
     show_pairs(dict(report.read))
     say(f"{report.appended} events appended; the workers apply them")
-    say(f"when they have: billing audit --since {report.since:%Y-%m-%d}" if report.since else "")
     if report.too_large:
         say(f"{report.too_large} objects are too large for the log")

@@ -1,6 +1,7 @@
 """Reads an account's objects from Stripe page by page and appends them to the log (behaviours.md F1).
 
 customers with their default cards ─▶ subscriptions ─▶ invoices: open, recent ─▶ recent refunds ─▶ disputes
+    ─▶ past events about what these objects do not show, of the last 30 days (Stripe lists no older ones)
 
 Only one page is in memory. After each page its end is stored in `billing.imports`, so an interrupted import continues
 there. A page that is read twice makes the same events, and the ledger drops what it has.
@@ -20,6 +21,7 @@ import structlog
 
 from eventlog.append import EventAppender
 from eventlog.entry import Entry
+from recovery.imports.coverage import past_types
 from recovery.imports.estimate import Estimate, oldest
 from recovery.imports.objects import entries_of, is_lost_refund
 from recovery.imports.prices import Prices
@@ -44,7 +46,7 @@ _NOT_EXPANDED = (400, 403)
 _SAID_EVERY_S = 10.0
 """Pause between two lines in the log about the progress."""
 
-CUSTOMERS, REFUNDS = "customers", "recent refunds"
+CUSTOMERS, REFUNDS, PAST = "customers", "recent refunds", "past events"
 _COUNTED = ("appended", "too_large")
 """Counts of events, beside those of objects by part."""
 
@@ -78,6 +80,7 @@ PARTS = (
     ImportedList("recent invoices", "/v1/invoices", {"expand": ["data.payments"]}, is_recent=True),
     ImportedList(REFUNDS, "/v1/refunds", {"expand": ["data.charge"]}, is_recent=True),
     ImportedList("disputes", "/v1/disputes", {}),
+    ImportedList(PAST, "/v1/events", {}, is_recent=True),
 )
 """In the order in which they are read: what refers to something comes after it."""
 _NAMES = [part.name for part in PARTS]
@@ -147,7 +150,9 @@ class Importer:
             first = await self.lists.page(PARTS[0].path, {}, self.account, limit=1)
             row = await self.rows.begin(self.account, since, first.as_of, _NAMES[0])
         report = ImportReport.of(row, is_resumed=is_resumed)
-        running = _Run(self, row, report, say, Prices(self.lists, self.account))
+        # Events from after the first import arrive, or are found by reconciliation, and are mailed about.
+        past_until = row.covers_until or row.started_at
+        running = _Run(self, row, report, say, Prices(self.lists, self.account), past_until)
         try:
             for part in PARTS[_NAMES.index(row.part) :]:
                 await running.read(part, row.after if part.name == row.part else None)
@@ -167,12 +172,15 @@ class _Run:
     report: ImportReport
     say: Callable[[Progress], None]
     prices: Prices
+    past_until: datetime
     said_at: float = field(default_factory=time.monotonic)
 
     async def read(self, part: ImportedList, after: str | None) -> None:
         """Read one part to its end, beginning after this object."""
         lists, account, since = self.importer.lists, self.importer.account, int(self.row.since.timestamp())
         params = part.params | ({"created": {"gte": since}} if part.is_recent else {})
+        if part.name == PAST:
+            params |= {"types": past_types(), "created": {"gte": since, "lt": int(self.past_until.timestamp())}}
         estimate: Estimate | None = None
         is_repeated = False
         while True:

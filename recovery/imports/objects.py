@@ -45,6 +45,8 @@ def entries_of(
     """
     made: list[tuple[str, int | None]] = []
     match obj.get("object"):
+        case "event":
+            return [_past(obj, account, livemode=livemode, now=now)]
         case "invoice":
             found = _of_invoice(obj)
             made = [found] if found is not None else []
@@ -58,6 +60,16 @@ def entries_of(
         case kind:
             made = [(TYPES[str(kind)], None)]
     return [_entry(obj, one, page, account, livemode=livemode, now=now, began_at=began_at) for one in made]
+
+
+def _past(event: Object, account: str, *, livemode: bool, now: datetime) -> Entry:
+    """Returns the record of an event as it happened. Its id is Stripe's, so one that has arrived is dropped."""
+    # An event fetched with the header Stripe-Account lacks `account`; in a webhook it has this field.
+    own = dict(event) | ({"account": account} if account else {})
+    return Entry.of(
+        own, source=Source.IMPORT, received_at=now, livemode=livemode, account=account,
+        api_version=event.get("api_version"),
+    )  # fmt: skip
 
 
 def is_lost_refund(refund: Object) -> bool:

@@ -11,8 +11,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+from confluent_kafka import TopicPartition
 from pydantic import SecretStr
 
+from eventlog import client
 from eventlog.backlog import ids_on_the_way
 from eventlog.dead_letters import DeadLetterPublisher
 from local.stripe.simulator.books import Books, Json
@@ -69,6 +71,22 @@ class AuditKit:
     async def process_log(self) -> None:
         """Process the whole log as the worker does."""
         await processed(self.desk, await asyncio.to_thread(self.desk.records), self.config)
+
+    async def commit_all(self) -> None:
+        """Commit the whole log as the worker's group does after it has processed it."""
+        await asyncio.to_thread(self._commit_all)
+
+    def _commit_all(self) -> None:
+        settings = self.desk.settings
+        consumer = client.consumer(settings.kafka, group=f"{settings.topic_prefix}.worker")
+        topic = settings.events_topic
+        try:
+            listed = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+            ends = [consumer.get_watermark_offsets(TopicPartition(topic, at), timeout=10)[1] for at in listed]
+            offsets = [TopicPartition(topic, at, end) for at, end in zip(listed, ends, strict=True)]
+            consumer.commit(offsets=offsets, asynchronous=False)
+        finally:
+            consumer.close()
 
     async def audit(self, *, total_s: float = 5.0, ahead: timedelta = timedelta(0), **asked: object) -> AuditReport:
         """Audit the last 29 days, with a clock that is `ahead`."""

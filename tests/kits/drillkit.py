@@ -45,11 +45,6 @@ from tests.kits.shadowkit import settle
 DAY_S = 86_400
 MONTH_S = 30 * DAY_S
 WEEK = 7
-UNREAD = (
-    "checkout.session.completed", "checkout.session.expired", "payment_intent.succeeded", "payment_intent.canceled",
-    "payment_intent.payment_failed", "charge.succeeded", "charge.failed",
-)  # fmt: skip
-"""Types of events that an import makes not unnecessary, as far as the simulated business has them."""
 TROUBLE = Trouble(duplicates=0.05, disorder=0.05)
 
 
