@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 import orjson
 import structlog
@@ -61,6 +62,14 @@ _MAX_HEAD_BYTES = 64 * 1024
 """Bytes of all headers together: proxies add some to Stripe's, and a few may be long."""
 
 
+class ShadowState(Protocol):
+    """Whether the system runs in shadow mode, and a text about it for operators."""
+
+    @property
+    def is_on(self) -> bool: ...
+    def note(self) -> str: ...
+
+
 @dataclass(slots=True)
 class Gateway:
     """The dependencies of the handlers. `create_app` builds it once; `use` replaces the endpoints."""
@@ -75,6 +84,8 @@ class Gateway:
     """Set when the process stops soon: not ready, and each answer closes its connection."""
     is_traced: bool = False
     """Whether records get the header `traceparent`."""
+    shadow: ShadowState | None = None
+    """Whether the system runs in shadow mode; None without a database, from which the gateway could know it."""
 
     def use(self, endpoints: Mapping[str, WebhookEndpoint]) -> None:
         """Makes later requests use these endpoints."""
@@ -85,6 +96,13 @@ class Gateway:
         """Sets the gauges of records and bytes in flight. Called periodically; one call per request would cost more."""
         self.metrics.in_flight.set(self.publisher.in_flight)
         self.metrics.body_bytes.set(self.bodies.held)
+        if self.shadow is not None:
+            self.metrics.shadow.set(self.shadow.is_on)
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What /readyz and the log say beside the health."""
+        return {"shadow": self.shadow.note() if self.shadow is not None else "unknown: no BILLING_DATABASE_URL"}
 
 
 GATEWAY = web.AppKey("gateway", Gateway)
@@ -99,6 +117,7 @@ def create_app(
     links: Links | None = None,
     clients: Clients | None = None,
     is_traced: bool = False,
+    shadow: ShadowState | None = None,
 ) -> web.Application:
     """Returns the application. It starts the publisher at startup and closes it after the last request has ended.
 
@@ -107,7 +126,9 @@ def create_app(
     metrics.expect(endpoints)
     app = web.Application(middlewares=[_edge])
     bodies = Bodies(bounds or BodyBounds())
-    app[GATEWAY] = Gateway(endpoints, publisher, bodies, metrics, clients or Clients(), is_traced=is_traced)
+    app[GATEWAY] = Gateway(
+        endpoints, publisher, bodies, metrics, clients or Clients(), is_traced=is_traced, shadow=shadow
+    )
     app.cleanup_ctx.append(_publishing)
     app.add_routes(
         [

@@ -59,6 +59,12 @@ class GatewayMetrics:
             "Fatal errors after which the Kafka producer was replaced.",
             registry=self.registry,
         )
+        self.shadow = Gauge(
+            "billing_gateway_shadow",
+            "1 in shadow mode: events are stored, and nothing leaves the system; 0 otherwise, or if not known.",
+            registry=self.registry,
+            multiprocess_mode="max",
+        )
         self.malformed_http = Counter(
             "billing_gateway_malformed_http",
             "Requests that were not valid HTTP or exceeded its limits; they never reached an endpoint.",

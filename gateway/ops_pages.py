@@ -30,7 +30,10 @@ async def _livez(request: web.Request) -> web.Response:
 
 async def _readyz(request: web.Request) -> web.Response:
     """Handles `GET /readyz`: 200 if an event posted now would be stored, otherwise 503 with the reason."""
-    reason, about = await _unready(request.app[GATEWAY]), request.app[_ABOUT]
+    gateway = request.app[GATEWAY]
+    reason = await _unready(gateway)
+    process = request.app[_ABOUT]
+    about: dict[str, object] = {**process, "notes": gateway.notes}
     if reason is not None:
         return answer(503, {"ready": False, "reason": reason, **about})
     return answer(200, {"ready": True, **about})

@@ -59,6 +59,7 @@ COMMANDS = {
         "ops.commands.doctor:doctor",
         "Check config, secrets, mails, schedules, Kafka, Postgres, the mail server and Stripe.",
     ),
+    "config": CommandEntry("ops.commands.config:app", "Check the config and the environment."),
     "migrate": CommandEntry(
         "ops.commands.migrate:migrate", "Create or migrate the tables of the database for this version of the code."
     ),

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -39,6 +39,7 @@ from sinks.exports.orders import ExportOrders
 from sinks.exports.reader import ExportReader
 from sinks.exports.storage import Storage, check_exports
 from sinks.outbox.claims import new_claimer
+from sinks.postgres.shadow_watch import ShadowWatch
 from sinks.stripe_api.key import parse_base, parse_key
 
 log = structlog.get_logger(__name__)
@@ -102,7 +103,10 @@ async def _serve(
         metrics = GatewayMetrics()
         publisher = Publisher(settings.kafka, settings.events_topic, metrics)
         clients = Clients(networks(config.trusted_proxies, "BILLING_CONFIG: trusted_proxies"))
-        app = create_app(found, publisher, metrics, links=served, clients=clients, is_traced=bool(settings.traces_url))
+        shadow = ShadowWatch(settings.database_url) if settings.database_url.get_secret_value() else None
+        app = create_app(
+            found, publisher, metrics, links=served, clients=clients, is_traced=bool(settings.traces_url), shadow=shadow
+        )
         runner = create_runner(app, keep_alive_s=settings.gateway_keep_alive_s)
         process.on_stop(runner.cleanup)
         await runner.setup()
@@ -125,6 +129,8 @@ async def _serve(
         if is_child:
             # Becomes readable only when the parent has ended.
             loop.add_reader(sys.stdin.fileno(), parent_ended)
+        if shadow is not None:
+            process.on_stop(await _watch(shadow))
         listener = await loop.create_server(first_head_in_time(server), sock=sock, backlog=BACKLOG)
         host, port = sock.getsockname()[:2]
         log.info(
@@ -135,6 +141,7 @@ async def _serve(
             endpoints=sorted(found),
             topic=settings.events_topic,
             pid=os.getpid(),
+            **app[GATEWAY].notes,
         )
         reload = EndpointReload(app[GATEWAY], settings.config_path, config)
         loop.add_signal_handler(signal.SIGHUP, reload.reload)
@@ -151,6 +158,18 @@ async def _serve(
             await asyncio.wait_for(hurry.wait(), settings.gateway_drain_s)
         listener.close()
     return ExitCode.DONE
+
+
+async def _watch(shadow: ShadowWatch) -> Callable[[], Awaitable[object]]:
+    """Read the shadow mode now and at intervals; returns what ends it. Events are accepted whatever Postgres does."""
+    watching = asyncio.create_task(shadow.run())
+    await asyncio.wait({asyncio.create_task(shadow.first_look.wait())}, timeout=_SHADOW_KNOWN_WITHIN_S)
+
+    async def stop() -> None:
+        watching.cancel()
+        await asyncio.wait({watching})
+
+    return stop
 
 
 async def _serve_ops_pages(settings: Settings, app: web.Application, process: Process, *, shares_port: bool) -> None:
@@ -224,6 +243,8 @@ async def _start_child(sock: socket.socket, extra: dict[str, str]) -> asyncio.su
 
 
 _GATEWAY_CONNECTIONS = 4
+_SHADOW_KNOWN_WITHIN_S = 2.0
+"""The start line waits so long for Postgres to say whether shadow mode is on."""
 
 
 @asynccontextmanager

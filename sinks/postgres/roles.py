@@ -128,7 +128,7 @@ ROLES = (
     DatabaseRole(
         "gateway",
         "billing gateway: the links in mails",
-        tables={"exports": (SELECT,), "unsubscribed": (INSERT,)},
+        tables={"exports": (SELECT,), "unsubscribed": (INSERT,), "shadow": (SELECT,)},
     ),
     DatabaseRole(
         "console",

@@ -23,10 +23,19 @@ class ShadowWatch:
     def __init__(self, url: SecretStr) -> None:
         self._url = url
         self._found: Shadow | None = None
+        self.first_look = asyncio.Event()
+        """Set once the state is known."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether shadow mode was on when it was last read."""
+        return self._found is not None and self._found.is_on
 
     def note(self) -> str:
         """Return a text for operators."""
-        if self._found is not None and self._found.is_on:
+        if not self.first_look.is_set():
+            return "unknown: the database has not answered yet"
+        if self._found is not None and self.is_on:
             return f"on since {self._found.began_at:%Y-%m-%d %H:%M} UTC: nothing leaves the system"
         return "off"
 
@@ -37,9 +46,10 @@ class ShadowWatch:
             found = await shadow.state(session)
         finally:
             session.terminate()
-        was_on = self._found is not None and self._found.is_on
+        was_on = self.is_on
         self._found = found
-        if was_on != (found is not None and found.is_on):
+        self.first_look.set()
+        if was_on != self.is_on:
             log.warning(f"shadow mode is {self.note()}", action="shadow.ended" if was_on else "shadow.on")
 
     async def run(self) -> None:
