@@ -83,3 +83,28 @@ def with_items(items: Iterable[tuple[Price, int]]) -> Mapping[str, Any]:
     """The `items` field of a subscription, from pairs of price and quantity."""
     data = [make.subscription(price=price, quantity=quantity)["items"]["data"][0] for price, quantity in items]
     return {"items": {"object": "list", "data": data}}
+
+
+def discounted() -> list[Json]:
+    """Two customers: one with a discount that ends between two events, one with a metered price."""
+    coupon = {"id": "co_1", "object": "coupon", "percent_off": 30, "duration": "repeating"}
+    given = {"id": "di_1", "object": "discount", "customer": "cus_cut", "subscription": "sub_cut", "start": BEGIN,
+             "end": BEGIN + 400, "coupon": coupon}  # fmt: skip
+    cut = make.subscription("sub_cut", customer="cus_cut", status="active", start=BEGIN, discounts=["di_1"])
+    used = make.subscription("sub_used", customer="cus_used", status="active", start=BEGIN)
+    used["items"]["data"][0]["price"]["recurring"]["usage_type"] = "metered"
+
+    def invoices(name: str) -> list[Json]:
+        return [
+            make.event("invoice.paid", make.invoice(f"in_{name}_{at}", customer=f"cus_{name}", status="paid",
+                       subscription=f"sub_{name}", created=BEGIN + at), BEGIN + at)
+            for at in range(0, 800, 70)
+        ]  # fmt: skip
+
+    return [
+        make.event("customer.discount.created", given, BEGIN),
+        make.event("customer.subscription.created", cut, BEGIN),
+        make.event("customer.subscription.created", used, BEGIN),
+        *invoices("cut"),
+        *invoices("used"),
+    ]
