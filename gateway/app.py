@@ -26,6 +26,7 @@ from gateway.bodies import Bodies, BodyBounds, BodyRefused
 from gateway.clients import Clients
 from gateway.endpoints import DEFAULT, WebhookEndpoint
 from gateway.envelope import Envelope, NotAnEvent, read_event
+from gateway.last_refusals import LastRefusals
 from gateway.mail_links import Links
 from gateway.metrics import GatewayMetrics
 from gateway.publisher import NotStored, Publisher, RecordTooLarge
@@ -80,6 +81,7 @@ class Gateway:
     metrics: GatewayMetrics
     clients: Clients = field(default_factory=Clients)
     refusal_log: RefusalLog = field(default_factory=RefusalLog)
+    last_refusals: LastRefusals = field(default_factory=LastRefusals)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process stops soon: not ready, and each answer closes its connection."""
     is_traced: bool = False
@@ -345,6 +347,7 @@ def _refuse(gateway: Gateway, refused: RequestRefused, started: float, facts: di
     unavailable = refused.status >= 500
     facts |= {"outcome": refused.outcome, "status": refused.status, "reason": refused.log_reason}
     client = str(facts["peer"]) if facts.get("peer") else None
+    gateway.last_refusals.add(facts)
     # A refusal with an event id had a valid signature: each of these has its line.
     if "event_id" in facts or gateway.refusal_log.admits(refused.outcome, client):
         _log("webhook.unavailable" if unavailable else "webhook.refused", logging.WARNING, started, facts)

@@ -19,6 +19,7 @@ def create_ops_app(app: web.Application) -> web.Application:
     pages[GATEWAY] = app[GATEWAY]
     pages[_ABOUT] = about_this_process()
     pages.add_routes([web.get("/livez", _livez), web.get("/readyz", _readyz), web.get("/metrics", _metrics)])
+    pages.add_routes([web.get("/refusals", _refusals)])
     return pages
 
 
@@ -41,6 +42,11 @@ async def _readyz(request: web.Request) -> web.Response:
 
 async def _unready(gateway: Gateway) -> str | None:
     return "stopping" if gateway.draining.is_set() else await gateway.publisher.unready_reason()
+
+
+async def _refusals(request: web.Request) -> web.Response:
+    """Handles `GET /refusals`: the newest refused requests of this process, without their content."""
+    return answer(200, {"refusals": request.app[GATEWAY].last_refusals.rows()})
 
 
 async def _metrics(request: web.Request) -> web.Response:

@@ -160,7 +160,8 @@ class System:
         self.kafka.start()
         self._run("topics", "--warn")
         self._say(f"Kafka on {self.kafka.bootstrap}, PostgreSQL on 127.0.0.1:{self.postgres.port}")
-        self._say(f"Starting gateway, {self._workers} worker(s), dispatcher, scheduler and console")
+        analytics = ", analytics" if self._analytics else ""
+        self._say(f"Starting gateway, {self._workers} worker(s), dispatcher, scheduler{analytics} and console")
         children = [
             self._gateway(),
             *map(self._worker, range(1, self._workers + 1)),

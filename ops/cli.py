@@ -79,6 +79,10 @@ COMMANDS = {
         "ops.commands.event:customer",
         "Show one customer: why they have access or not, state, payments, timers, e-mails and latest events.",
     ),
+    "refusals": CommandEntry(
+        "ops.commands.refusals:refusals",
+        "Show the newest webhook requests that the gateway refused, with the reason and, if it was signed, the event.",
+    ),
     "find": CommandEntry(
         "ops.commands.find:find",
         "Find what has this id, key, e-mail address, message id or place on the log, or a name that begins so.",

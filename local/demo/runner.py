@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from analytics.queries import Scope, figures
 from eventlog.lag import lag_of
 from local.demo import queries as demo_queries
 from local.demo.people import DemoStep, Due, TimeLeap
@@ -26,7 +27,7 @@ from schemas.kafka_access import KafkaAccess
 from schemas.mail import Money
 from sinks.email.localize import FALLBACK, format_money
 from sinks.postgres import queries
-from sinks.postgres.pool import make_engine
+from sinks.postgres.pool import make_engine, reading
 
 
 @dataclass(slots=True)
@@ -83,6 +84,14 @@ async def run_story(system: System, steps: list[DemoStep | TimeLeap], say: Calla
     if known != repeated:
         surprises.append(f"{repeated} duplicates were sent, the worker recognized {known:.0f}")
     return DemoReport(results, letters, _figures(results, int(known)), surprises)
+
+
+async def mrr_of(system: System) -> dict[str, list[dict[str, Any]]]:
+    """Return MRR and its rates once analytics has read the whole log. Raises TooLate."""
+    await eventually(lambda: _is_all_read(system, "analytics"), "analytics to read the whole log")
+    async with reading(SecretStr(system.env["BILLING_DATABASE_URL"])) as connection:
+        found = await figures(connection, Scope(), "currency")
+    return {name: found[name] for name in ("mrr", "rates")}
 
 
 @dataclass(slots=True)
@@ -249,9 +258,9 @@ async def _mail_surprises(system: System, results: list[StepResult], connection:
     return surprises
 
 
-async def _is_all_read(system: System) -> bool:
+async def _is_all_read(system: System, group: str = "worker") -> bool:
     access, prefix = KafkaAccess(system.env["BILLING_KAFKA_BOOTSTRAP"]), system.env["BILLING_TOPIC_PREFIX"]
-    lag = await asyncio.to_thread(lag_of, access, f"{prefix}.worker", f"{prefix}.events")
+    lag = await asyncio.to_thread(lag_of, access, f"{prefix}.{group}", f"{prefix}.events")
     return lag is not None and not any(lag.values())
 
 

@@ -41,7 +41,7 @@ ACTING: Mapping[str, str] = {
 
 READING = frozenset(
     {
-        *("config", "config check"),
+        *("config", "config check", "refusals"),
         *("event", "customer", "find", "status", "doctor", "mrr", "tap", "contract", "audit", "bench"),
         *("dead ls", "dead show", "brake ls", "mail show", "mail preview"),
         *(f"{outbox.command} ls" for outbox in OUTBOXES),

@@ -12,12 +12,13 @@ from typing import Annotated
 
 import typer
 
-from local.demo.runner import DemoReport, StepResult, run_story
+from local.demo.runner import DemoReport, StepResult, mrr_of, run_story
 from local.demo.story import story
 from local.demo.stripe import audit_story
 from local.system import NOT_STARTED, System, stop_on_exit
 from local.waiting import TooLate
 from ops.commands.audit import show_reports
+from ops.commands.mrr import show_figures
 from ops.commands.terminal import Column, exits, is_terminal, run_or_exit, say, show_rows
 from ops.runtime.exit_codes import ExitCode
 from recovery.audit.audit import AnotherAudit
@@ -49,7 +50,7 @@ def demo(
             *(["--once"] if once else []),
         ]
         os.execve(sys.executable, command, {**os.environ, "STATE_DIR": str(state_dir)})  # noqa: S606  # ourselves
-    system = System(state_dir, 1, say)
+    system = System(state_dir, 1, say, analytics=True)
     with stop_on_exit(system):
         with exits("demo", no=NOT_STARTED):
             system.start()
@@ -67,6 +68,9 @@ def demo(
         say()
         say("billing audit, with a Stripe that has the story's objects and never had a status on_fire:")
         show_reports([audit], as_json=False)
+        say()
+        say("billing mrr, from what analytics has read meanwhile:")
+        show_figures(run_or_exit("demo", lambda: mrr_of(system), no=(TooLate,)))
         if stays:
             say()
             say("The system keeps running; Ctrl-C stops all of it.")

@@ -134,7 +134,7 @@ def mrr(
     elif as_json:
         say_json(found)
     else:
-        _show(found)
+        show_figures(found)
 
 
 async def _listed(connection: Any, only: MrrPart | None, scope: Scope) -> list[dict[str, Any]]:
@@ -177,7 +177,8 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     note(f"{len(rows)} rows written to {path}")
 
 
-def _show(found: dict[str, list[dict[str, Any]]]) -> None:
+def show_figures(found: dict[str, list[dict[str, Any]]]) -> None:
+    """Print the tables that have rows."""
     if not any(found.values()):
         say("No figures yet. Is `billing analytics` running?")
     for name, rows in found.items():

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from gateway.bodies import BodyBounds
 from schemas.settings import Endpoint
+from tests.kits.clikit import billing
 from tests.kits.gatewaykit import (
     CONNECT_SECRET,
     FORGED,
@@ -116,7 +117,8 @@ def test_everything_else_is_refused_and_nothing_is_produced(gateway: Served, kaf
     """Forged, stale, future, oversized, no event, wrong mode, wrong endpoint: each is 4xx, counted, and not stored."""
     before = len(read_topic(kafka_bootstrap, topic))
     now = int(time.time())
-    body, junk, wrong_mode = event(), b"\xff\xfe not json", event(livemode=True)
+    body, junk = event(), b"\xff\xfe not json"
+    wrong_mode = event(livemode=True, event_id="evt_wrong_mode")
     too_large = event(pad=LIMIT)
     fenced, connect, nowhere = (f"/webhooks/stripe/{name}" for name in ("fenced", "connect", "nowhere"))
     of_account = event(account="acct_1")
@@ -152,6 +154,20 @@ def test_everything_else_is_refused_and_nothing_is_produced(gateway: Served, kaf
     assert 'endpoint="nowhere"' not in page  # labels never contain text from callers
     assert "whsec" not in page
     assert len(read_topic(kafka_bootstrap, topic)) == before
+
+    # "Stripe says that the endpoint fails": one event is looked up by its id, a wrong secret by endpoint and time.
+    url = f"http://127.0.0.1:{gateway.ops_port}"
+    found = billing(["refusals", json.loads(wrong_mode)["id"], "--url", url, "--json"], {})
+    (refused,) = json.loads(found.stdout)
+    assert (found.returncode, refused["outcome"], refused["type"]) == (0, "mode_mismatch", "invoice.paid")
+    every = billing(["refusals", "--json"], {"BILLING_GATEWAY_OPS_URL": url})
+    rows = json.loads(every.stdout)
+    assert {row["outcome"] for row in rows} >= {outcome for _, outcome, _ in cases}
+    assert [row["at"] for row in rows] == sorted((row["at"] for row in rows), reverse=True)
+    assert "whsec" not in every.stdout
+    assert billing(["refusals", "evt_none", "--url", url], {}).returncode == 1
+    assert billing(["refusals"], {}).returncode == 2
+    assert billing(["refusals", "--url", "http://127.0.0.1:1"], {}).returncode == 3
 
 
 def test_a_compressed_body_is_judged_as_sent(gateway: Served, kafka_bootstrap: str, topic: str) -> None:
