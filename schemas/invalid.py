@@ -12,5 +12,10 @@ def one_line(error: ValidationError, name: Callable[[tuple[int | str, ...]], str
     # its message names them.
     found = error.errors(include_input=False, include_url=False)
     return "; ".join(
-        f"{name(e['loc'])}: {e['msg']}" if e["loc"] else e["msg"].removeprefix("Value error, ") for e in found
+        f"{name(e['loc'])} is not set"
+        if e["type"] == "missing"
+        else f"{name(e['loc'])}: {e['msg']}"
+        if e["loc"]
+        else e["msg"].removeprefix("Value error, ")
+        for e in found
     )

@@ -152,7 +152,7 @@ def _after(text: str, key: str) -> str:
 
 
 def _message(error: Mapping[str, Any]) -> str:
-    return str(error["msg"]).removeprefix("Value error, ")
+    return "is not set" if error["type"] == "missing" else str(error["msg"]).removeprefix("Value error, ")
 
 
 def _remedy(error: Mapping[str, Any]) -> str:

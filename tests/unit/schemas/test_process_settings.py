@@ -45,5 +45,5 @@ def test_T31_a_gateway_without_links_needs_no_database(environment: pytest.Monke
     environment.setenv("BILLING_LINK_SECRET", LINK_SECRET)
     with pytest.raises(InvalidSettings, match="BILLING_DATABASE_URL: needed to serve the links"):
         load_process_settings("gateway")
-    with pytest.raises(InvalidSettings, match="BILLING_DATABASE_URL: Field required"):
+    with pytest.raises(InvalidSettings, match="BILLING_DATABASE_URL is not set"):
         load_process_settings("worker")

@@ -181,7 +181,7 @@ def test_the_command_names_a_missing_setting_and_exits_2(billing: Billing, monke
     monkeypatch.delenv("BILLING_DATABASE_URL")
     ended = billing("migrate")
     assert ended.exit_code == 2
-    assert ended.stderr == "billing migrate: BILLING_DATABASE_URL: Field required\n"
+    assert ended.stderr == "billing migrate: BILLING_DATABASE_URL is not set\n"
 
 
 def test_the_command_exits_3_with_one_line_if_no_server_answers(
