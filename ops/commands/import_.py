@@ -160,5 +160,8 @@ def _show(report: ImportReport) -> None:
         say(f"continued at {report.resumed_at}")
     show_pairs(dict(report.read))
     say(f"{report.appended} events appended; the workers apply them")
+    if report.since is not None:
+        say(f"MRR of past months follows the invoices paid since {report.since:%Y-%m-%d}: what none shows is not known")
+        say("    docs/analytics.md, What an import cannot know")
     if report.too_large:
         say(f"{report.too_large} objects are too large for the log")
