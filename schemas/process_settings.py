@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, Self
 
-from pydantic import SecretStr, model_validator
+from pydantic import AliasChoices, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from schemas.environment import FILE_SUFFIX, unknown_variables
@@ -45,6 +46,21 @@ class WithoutDatabase(Settings):
                 "database_url", "BILLING_DATABASE_URL: needed to serve the links that BILLING_LINK_SECRET signs"
             )
         return self
+
+
+class LogOnly(WithoutDatabase):
+    """Settings of a command that reads only the log: it needs no database and no config."""
+
+    config_path: Path = Field(Path(), validation_alias=AliasChoices("BILLING_CONFIG", "config_path"))
+
+    @model_validator(mode="after")
+    def _links_need_a_database(self) -> Self:
+        return self
+
+
+def load_log_settings() -> Settings:
+    """Reads the environment for a command that reads only the log. Raises InvalidSettings."""
+    return load(LogOnly)
 
 
 def load_process_settings(process: str) -> Settings:

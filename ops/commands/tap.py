@@ -14,7 +14,7 @@ import typer
 
 from eventlog.tail import FROM_NOW, FROM_START, Begin, LogTail
 from eventlog.tap import Output, RecordFilter, Tapped, copy
-from ops.commands.terminal import drop_output, exits, note, refuse, settings_or_exit, start_logging, write_lines
+from ops.commands.terminal import drop_output, exits, log_or_exit, note, refuse, start_logging, write_lines
 from ops.commands.times import moment_of
 from ops.runtime.printable import to_json
 from schemas.record import Source
@@ -66,7 +66,7 @@ def tap(
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    settings = settings_or_exit("tap")
+    settings = log_or_exit("tap")
     start_logging(settings)
     try:
         with exits("tap"):

@@ -19,7 +19,7 @@ import typer
 from ops.runtime.exit_codes import EXPECTED, ExitCode, exit_code_of
 from ops.runtime.printable import error_line, printable, printable_lines, to_json
 from schemas.database_settings import DatabaseSettings
-from schemas.process_settings import SECRETS, load_process_settings
+from schemas.process_settings import SECRETS, load_log_settings, load_process_settings
 from schemas.settings import Config, Settings, load_config, load_database_settings, load_settings
 
 T = TypeVar("T")
@@ -37,6 +37,12 @@ def settings_or_exit(command: str) -> Settings:
     """Load the settings. Exits 2 with one line if one is missing or invalid."""
     with exits(command):
         return load_settings()
+
+
+def log_or_exit(command: str) -> Settings:
+    """Load the settings of a command that reads only the log. Exits 2 with one line if one is missing or invalid."""
+    with exits(command):
+        return load_log_settings()
 
 
 def database_or_exit(command: str) -> DatabaseSettings:

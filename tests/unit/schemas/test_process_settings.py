@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.process_settings import SECRETS, load_process_settings, unused_secrets
+from schemas.process_settings import SECRETS, load_log_settings, load_process_settings, unused_secrets
 from schemas.settings import InvalidSettings, secret_variables
 from tests.unit.schemas.test_settings import environment as environment  # a fixture
 
@@ -47,3 +47,13 @@ def test_T31_a_gateway_without_links_needs_no_database(environment: pytest.Monke
         load_process_settings("gateway")
     with pytest.raises(InvalidSettings, match="BILLING_DATABASE_URL is not set"):
         load_process_settings("worker")
+
+
+def test_G50_a_command_that_reads_only_the_log_needs_no_database_and_no_config(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("BILLING_DATABASE_URL")
+    environment.delenv("BILLING_CONFIG")
+    environment.setenv("BILLING_LINK_SECRET", LINK_SECRET)
+    assert load_log_settings().events_topic
+    environment.delenv("BILLING_KAFKA_BOOTSTRAP")
+    with pytest.raises(InvalidSettings, match=r"^BILLING_KAFKA_BOOTSTRAP is not set$"):
+        load_log_settings()
