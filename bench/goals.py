@@ -7,6 +7,7 @@ from bench.drain import WORKER
 from bench.figures import Goal
 from bench.gateway import CONNECTIONS, LIMIT
 from bench.ledger import EVENTS, PLAIN, TIMERS
+from bench.mails import ALONE
 from bench.recovery import KILLED, KILLED_AND_RESTARTED
 from bench.rivals import BY_HAND, MAIL, QUEUED, SENT
 from bench.whole import HALF
@@ -32,6 +33,7 @@ GOALS = (
     ),
     Goal("worker", WORKER, at_least=0.7, of="stock Faust, decodes only"),
     Goal("a mail, CPU ms in the dispatcher", MAIL, at_most=0.4),
+    Goal("a mail, CPU ms in the dispatcher alone", ALONE, at_most=0.4),
     Goal("half load, p50 to the commit, ms", f"{HALF}: p50 to committed", at_most=60),
     Goal("half load, p99 to the commit, ms", f"{HALF}: p99 to committed", at_most=150),
     Goal("Postgres, CPU ms for each event", f"{WORKER}: postgres", at_most=0.15),

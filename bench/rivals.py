@@ -19,9 +19,10 @@ from bench.drain import worker_of
 from bench.figures import Figures, Ratio, percentiles
 from bench.gateway import gateway_of
 from bench.load import Load
+from bench.mails import dispatcher_of
 from bench.place import SECRET, BenchServers, Site
 from bench.posting import Posted, post_all, requests_of
-from bench.processes import answers, billing, cpu_seconds, running
+from bench.processes import cpu_seconds, running
 from local.stack.ports import free_port, is_free
 from local.waiting import eventually, wait_until
 
@@ -131,22 +132,5 @@ def _ours(site: Site, *, sends: bool) -> Iterator[Rival]:
         server = stack.enter_context(gateway_of(site))
         processes["gateway"] = server.pid
         if sends:
-            processes |= stack.enter_context(_dispatcher(site))
+            processes |= stack.enter_context(dispatcher_of(site))
         yield Rival(server.port, processes, sends)
-
-
-@contextmanager
-def _dispatcher(site: Site) -> Iterator[dict[str, int]]:
-    smtp_port, ops_port, log = free_port(), free_port(), site.folder / "dispatcher.log"
-    environment = site.environment(
-        BILLING_SMTP_URL=f"smtp://127.0.0.1:{smtp_port}",
-        BILLING_OPS_PORT=str(ops_port),
-        BILLING_STATE_DIR=str(site.folder / "dispatcher"),
-    )
-    sink = [sys.executable, "-m", "bench.smtp_sink", str(smtp_port)]
-    with running(sink, site.environment(), log) as smtp:
-        wait_until(lambda: not is_free(smtp_port), "the SMTP server", within_s=30, process=smtp, log=log)
-        with running(billing("dispatcher"), environment, log) as process:
-            url = f"http://127.0.0.1:{ops_port}/readyz"
-            wait_until(lambda: answers(url), "the dispatcher", within_s=30, process=process, log=log)
-            yield {"dispatcher": process.pid, "SMTP server": smtp.pid}

@@ -13,6 +13,7 @@ from bench.drain import backlogs, worker_drain
 from bench.figures import Figures
 from bench.gateway import gateway
 from bench.goals import GOALS
+from bench.mails import mails
 from bench.memory import memory
 from bench.place import BenchServers
 from bench.recovery import recovery
@@ -26,6 +27,7 @@ class BenchPart(StrEnum):
     GATEWAY = "gateway"
     WORKER = "worker"
     WHOLE = "whole"
+    MAILS = "mails"
     COST = "cost"
     MEMORY = "memory"
     RECOVERY = "recovery"
@@ -43,7 +45,15 @@ BY_DEFAULT = tuple(
     part for part in BenchPart if part not in (BenchPart.GOALS, BenchPart.YEARS, BenchPart.CONSOLE, BenchPart.PRICE)
 )
 OF_GOALS = frozenset(
-    {BenchPart.GATEWAY, BenchPart.WORKER, BenchPart.WHOLE, BenchPart.RECOVERY, BenchPart.RIVALS, BenchPart.YEARS}
+    {
+        BenchPart.GATEWAY,
+        BenchPart.WORKER,
+        BenchPart.WHOLE,
+        BenchPart.MAILS,
+        BenchPart.RECOVERY,
+        BenchPart.RIVALS,
+        BenchPart.YEARS,
+    }
 )
 
 
@@ -54,6 +64,7 @@ class Size:
     requests: int = 6_000
     drained: int = 200_000
     posted: int = 40_000
+    mails: int = 10_000
     backlogs: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     known: tuple[int, ...] = (0, 1_000_000, 5_000_000)
     recovery_backlog: int = 200_000
@@ -67,6 +78,7 @@ class Size:
             self.requests // by,
             self.drained // by,
             self.posted // by,
+            self.mails // by,
             tuple(count // by for count in self.backlogs),
             tuple(count // by for count in self.known),
             max(self.recovery_backlog // by, _LEAST_BACKLOG),
@@ -94,6 +106,7 @@ async def measure(place: BenchServers, parts: list[BenchPart], rounds: int, size
         BenchPart.GATEWAY: lambda: gateway(place, figures, rounds, size.requests),
         BenchPart.WORKER: lambda: worker_drain(place, figures, rounds, size.drained),
         BenchPart.WHOLE: lambda: whole(place, figures, rounds, size.posted),
+        BenchPart.MAILS: lambda: mails(place, figures, rounds, size.mails),
         BenchPart.COST: lambda: backlogs(place, figures, list(size.backlogs)),
         BenchPart.MEMORY: lambda: memory(place, figures, list(size.known)),
         BenchPart.RECOVERY: lambda: recovery(place, figures, rounds, size.recovery_backlog),

@@ -18,9 +18,9 @@ def bench(
     parts: Annotated[
         list[str] | None,
         typer.Argument(
-            help="commands, gateway, worker, whole, cost, memory, recovery, rivals. Default: all of these. goals: all "
-            "that have a goal, with the table of goals. years: a database with years of data. console: its pages "
-            "there. price: what its data costs the worker."
+            help="commands, gateway, worker, whole, mails, cost, memory, recovery, rivals. Default: all of these. "
+            "goals: all that have a goal, with the table of goals. years: a database with years of data. console: its "
+            "pages there. price: what its data costs the worker."
         ),
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Number of rounds; the median is reported.")] = 3,

@@ -7,9 +7,9 @@ data that is true now. The subject of a mail is in its key, `kind:account:subjec
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from schemas.mail import OPERATOR_MAILS
 from schemas.payment_facts import PAID
@@ -19,12 +19,9 @@ from schemas.statuses import SubscriptionStatus
 from schemas.stripe.dispute import UNDER_REVIEW
 from schemas.version import seconds_of
 from sinks.email.message import QueuedMail
-from sinks.email.present import ENDED, Present
-from sinks.outbox.truth import Answer, Truth
+from sinks.email.present import ENDED, Present, Question
+from sinks.outbox.truth import Answer
 from sinks.outbox.verdicts import NotYet, Withheld
-
-if TYPE_CHECKING:
-    from sinks.outbox.truth import Connection
 
 VALID_FOR = timedelta(days=14)
 """A mail about a state is withheld this long after it was queued, whatever the rows say."""
@@ -46,22 +43,24 @@ LAST_CARD_STEP = 7
 WITH_ACCESS = frozenset({SubscriptionStatus.ACTIVE, SubscriptionStatus.TRIALING, SubscriptionStatus.PAST_DUE})
 """Statuses in which a failed payment has not yet cost the access."""
 
+MailCheck = Callable[[QueuedMail, Present], Coroutine[Question[Any], Any, Answer]]
+"""Decides about one mail. It waits for nothing but answers of `Present`."""
+
 ENDED_REASON = "the subscription has ended"
 ACCOUNT_LEFT = "the connected account has left the application"
 
 
-async def fact(mail: QueuedMail, connection: Connection) -> Answer:
+async def fact(_mail: QueuedMail, present: Present) -> Answer:
     """The check of a mail to a customer about what has happened (FACT_MAILS): it stays true, and it is ours to send."""
-    if await Present(connection, mail.account, mail.customer_id).has_account_left():
+    if await present.has_account_left():
         return Withheld(ACCOUNT_LEFT)
     return None
 
 
-def check(decide: Callable[[QueuedMail, Present], Awaitable[Answer]], *, customer: bool = True) -> Truth[QueuedMail]:
+def check(decide: MailCheck, *, customer: bool = True) -> MailCheck:
     """Make a check from its decision. With `customer`, mails to a customer deleted at Stripe are withheld first."""
 
-    async def checked(mail: QueuedMail, connection: Connection) -> Answer:
-        present = Present(connection, mail.account, mail.customer_id)
+    async def checked(mail: QueuedMail, present: Present) -> Answer:
         if mail.age > VALID_FOR:
             return Withheld(f"it was queued more than {VALID_FOR.days} days ago")
         if mail.template not in OPERATOR_MAILS and await present.has_account_left():
@@ -232,7 +231,7 @@ async def _welcome(mail: QueuedMail, present: Present) -> Answer:
     return data
 
 
-CHECKS: Mapping[str, Truth[QueuedMail]] = {
+CHECKS: Mapping[str, MailCheck] = {
     "subscription-welcome": check(_welcome, customer=False),
     "subscription-canceled": check(_canceled, customer=False),
     "payment-failed": check(_dunning),

@@ -17,18 +17,20 @@ from sinks.email.delivery import UNKNOWN_RECIPIENT_ASKED_AFTER, MailSender
 from sinks.email.message import QueuedMail
 from sinks.email.metrics import MailMetrics
 from sinks.email.outbox import MailOutbox
-from sinks.outbox import loop
 from sinks.outbox.loop import OutboxLoop
+from sinks.outbox.pace import LoopPace
 from sinks.outbox.truth import Truth
 from sinks.outbox.verdicts import Done, NotYet, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class MailPace(loop.LoopPace):
+class MailPace(LoopPace):
     """Intervals and limits of the loop, in seconds of real time."""
 
     claim_size: int = 4
     """Mails per claim: 4 mails of at most 120 s each end before the claim's 10 minutes."""
+    largest_claim: int = 32
+    """Of a lane whose claims take less than a second. Mails that come too near to the claim's end are given back."""
     close_idle_s: float = 30.0
     """An SMTP connection that has been idle this long is closed."""
 

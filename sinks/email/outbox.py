@@ -45,7 +45,7 @@ class MailOutbox(Claims[QueuedMail]):
         may_claim=in_order(
             EMAILS, "true", "earlier.last_error IS DISTINCT FROM '" + RECIPIENT_UNKNOWN.replace("'", "''") + "'"
         ),
-        on_done=", sent_at = now() + $5::interval",
+        on_done=", sent_at = now() + $2::interval",
     )
 
     async def ask_for_customer(self, mail: QueuedMail) -> None:

@@ -14,19 +14,19 @@ if it ends the connection.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import re
 import socket
 import time
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
 
 from schemas.database_url import is_local
 from schemas.errors import BillingError
+from sinks.email.conversation import Broken, Conversation, Refused, Reply
 from sinks.email.message import ComposedMail
 
 CONNECT_TIMEOUT_S = 10.0
@@ -164,6 +164,7 @@ class SmtpLink:
         self._step_timeout_s = step_timeout_s
         self._letter_timeout_s = letter_timeout_s
         self._client: aiosmtplib.SMTP | None = None
+        self._conversation: Conversation | None = None
         self._used_at = 0.0
 
     @property
@@ -178,16 +179,15 @@ class SmtpLink:
     @property
     def idle_s(self) -> float:
         """Seconds since the open connection was last used; 0 without one."""
-        return time.monotonic() - self._used_at if self._client is not None else 0.0
+        return time.monotonic() - self._used_at if self._conversation is not None else 0.0
 
     async def ensure(self) -> None:
         """Make sure that a responding connection is open. Raises ServerUnavailable."""
-        client = self._client
-        if client is not None and client.is_connected:
+        conversation = self._conversation
+        if conversation is not None and conversation.is_usable:
             if self.idle_s < CHECK_AFTER_IDLE_S:
                 return
-            with contextlib.suppress(aiosmtplib.SMTPException):  # any error: reconnect below
-                await client.noop(timeout=self._connect_timeout_s)
+            if await conversation.is_alive(self._connect_timeout_s):
                 self._used_at = time.monotonic()
                 return
         self.drop()
@@ -195,29 +195,19 @@ class SmtpLink:
 
     async def send(self, mail: ComposedMail, sender: str) -> None:
         """Return once the server has accepted the mail. Raises a MailNotTaken; see the tree above."""
-        client = self._client
-        if client is None:
+        conversation = self._conversation
+        if conversation is None:
             raise ConnectionLost("not connected")
+        if mail.needs_utf8 and not conversation.takes_utf8:
+            raise MailRefused("the mail server does not accept non-ASCII addresses (SMTPUTF8)")
         try:
-            async with asyncio.timeout(self._letter_timeout_s):
-                await client.sendmail(
-                    sender,
-                    [mail.recipient.addr_spec],
-                    mail.content,
-                    mail_options=["SMTPUTF8"] if mail.needs_utf8 else [],
-                )
-        except aiosmtplib.SMTPRecipientsRefused as error:
-            raise self._answer(error.recipients[0]) from None
-        except aiosmtplib.SMTPSenderRefused as error:
-            # The recipient is not at fault. An operator can allow this sender on the server, so it may pass later.
-            raise self._answer(error, is_about_sender=True) from None
-        except aiosmtplib.SMTPResponseException as error:
-            raise self._answer(error) from None
-        except aiosmtplib.SMTPNotSupported:
-            raise MailRefused("the mail server does not accept non-ASCII addresses (SMTPUTF8)") from None
-        except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+            await conversation.send(mail, sender, within_s=self._letter_timeout_s)
+        except Refused as error:
+            # The recipient is not at fault for the answer to MAIL. An operator can allow this sender on the server.
+            raise self._answer(error.reply, is_about_sender=error.is_about_sender) from None
+        except Broken as error:
             self.drop()
-            raise ConnectionLost(_describe(error)) from None
+            raise ConnectionLost(str(error)[:_LONGEST_REPLY]) from None
         except asyncio.CancelledError:
             self.drop()  # the SMTP dialog is incomplete, so the connection cannot be reused
             raise
@@ -225,16 +215,17 @@ class SmtpLink:
 
     async def close(self) -> None:
         """Send QUIT, wait for the reply for 2 seconds at most, and close the connection."""
-        client, self._client = self._client, None
-        if client is not None and client.is_connected:
-            try:
-                await client.quit(timeout=2.0)
-            except (aiosmtplib.SMTPException, OSError, TimeoutError):
-                client.close()
+        conversation, self._conversation = self._conversation, None
+        if conversation is not None and conversation.is_usable:
+            await conversation.quit(2.0)
+        self.drop()
 
     def drop(self) -> None:
         """Close the connection without QUIT."""
+        conversation, self._conversation = self._conversation, None
         client, self._client = self._client, None
+        if conversation is not None:
+            conversation.close()
         if client is not None:
             client.close()
 
@@ -256,27 +247,32 @@ class SmtpLink:
         except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
             client.close()
             raise ServerUnavailable(_describe(error)) from None
+        if client.transport is None:
+            raise ServerUnavailable("the server has closed the connection after EHLO")
+        extensions = frozenset(client.esmtp_extensions)
+        transport = cast("asyncio.Transport", client.transport)
+        self._conversation = Conversation(transport, extensions, step_timeout_s=self._step_timeout_s)
         self._client = client
         self._used_at = time.monotonic()
 
-    def _answer(self, error: aiosmtplib.SMTPResponseException, *, is_about_sender: bool = False) -> MailNotTaken:
-        if error.code in _ENDS_CONNECTION:
+    def _answer(self, reply: Reply, *, is_about_sender: bool = False) -> MailNotTaken:
+        if reply.code in _ENDS_CONNECTION:
             self.drop()
         self._used_at = time.monotonic()
-        reason = _reply(error)
-        if error.code not in _ENDS_CONNECTION and not 500 <= error.code < 600:
+        reason = _shown(reply.code, reply.text)
+        if reply.code not in _ENDS_CONNECTION and not 500 <= reply.code < 600:
             return Deferred(reason)
-        if not is_about_sender and _is_about_the_mail(error):
+        if not is_about_sender and _is_about_the_mail(reply):
             return MailRefused(reason)
-        may_pass = is_about_sender or error.code in _MAY_PASS or "relay" in error.message.lower()
+        may_pass = is_about_sender or reply.code in _MAY_PASS or "relay" in reply.text.lower()
         return RefusedForAll(reason, may_pass=may_pass)
 
 
-def _is_about_the_mail(error: aiosmtplib.SMTPResponseException) -> bool:
+def _is_about_the_mail(reply: Reply) -> bool:
     """Whether a 5xx names the recipient, their mailbox or the content as the cause (RFC 3463)."""
-    enhanced = _ENHANCED.match(error.message)
+    enhanced = _ENHANCED.match(reply.text)
     if enhanced is None:
-        return error.code in _ABOUT_THE_MAIL
+        return reply.code in _ABOUT_THE_MAIL
     subject, detail = enhanced.groups()
     return (subject in "126" and (subject, detail) not in _SENDER_SUBJECTS) or (subject, detail) in (
         ("3", "4"),
@@ -284,14 +280,14 @@ def _is_about_the_mail(error: aiosmtplib.SMTPResponseException) -> bool:
     )
 
 
-def _reply(error: aiosmtplib.SMTPResponseException) -> str:
-    text = " ".join(error.message.encode("utf-8", "replace").decode().replace("\0", "").split())
-    return f"{error.code} {text}"[:_LONGEST_REPLY]
+def _shown(code: int, message: str) -> str:
+    text = " ".join(message.encode("utf-8", "replace").decode().replace("\0", "").split())
+    return f"{code} {text}"[:_LONGEST_REPLY]
 
 
 def _describe(error: BaseException) -> str:
     if isinstance(error, aiosmtplib.SMTPResponseException):
-        return _reply(error)
+        return _shown(error.code, error.message)
     return f"{type(error).__name__}: {error}".removesuffix(": ")[:_LONGEST_REPLY]
 
 

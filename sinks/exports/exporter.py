@@ -21,8 +21,9 @@ from schemas.timing import Clock, Timetable
 from sinks.exports.archive import write_archive
 from sinks.exports.orders import CLAIM, ExportOrder, ExportOrders
 from sinks.exports.storage import Storage
-from sinks.outbox.loop import LoopPace, OutboxLoop
+from sinks.outbox.loop import OutboxLoop
 from sinks.outbox.metrics import LoopMetrics
+from sinks.outbox.pace import LoopPace
 from sinks.outbox.verdicts import Done, Failed, RetryAt, Verdict, Withheld
 from sinks.postgres.outboxes import EXPORTS
 

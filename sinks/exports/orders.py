@@ -74,7 +74,7 @@ class ExportOrders(Claims[ExportOrder]):
         # An order keeps the archive name of its first claim, so the next try overwrites a file left by a crash.
         on_claim=f"status = CASE WHEN {_IS_WANTED} THEN 'working' ELSE 'expired' END, "
         f"location = CASE WHEN {_IS_WANTED} THEN coalesce(o.location, $5) ELSE o.location END",
-        on_done=", done_at = now() + $5::interval, next_attempt_at = expires_at, attempts = 0",
+        on_done=", done_at = now() + $2::interval, next_attempt_at = o.expires_at, attempts = 0",
     )
 
     async def revoke(self, keys: Sequence[str], *, entry: AuditEntry | None = None) -> list[str]:

@@ -18,7 +18,8 @@ from sinks.feed.metrics import FeedMetrics
 from sinks.feed.notifications import Notifications, QueuedNotification
 from sinks.feed.pauses import Pauses
 from sinks.feed.poster import Poster
-from sinks.outbox.loop import LoopPace, OutboxLoop
+from sinks.outbox.loop import OutboxLoop
+from sinks.outbox.pace import LoopPace
 from sinks.outbox.verdicts import Failed, Verdict
 
 log = structlog.get_logger(__name__)

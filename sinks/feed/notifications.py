@@ -67,7 +67,7 @@ class Notifications(Claims[QueuedNotification]):
         "status, attempts, occurred_at, queued_at, next_attempt_at, sent_at, last_error",
         read="SELECT claimed.*, claimed_at - queued_at AS age FROM claimed",
         may_claim=_IN_ORDER,
-        on_done=", sent_at = now() + $5::interval",
+        on_done=", sent_at = now() + $2::interval",
         on_requeue=", queued_at = now() + $4::interval",  # resets the age limit of its tries (answers.py)
     )
     paused: Callable[[], Sequence[str]] = staticmethod(lambda: ())

@@ -22,7 +22,7 @@ import secrets
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -30,9 +30,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import asyncpg
+import orjson
 from pydantic import SecretStr
 
 from sinks.outbox import outages
+from sinks.outbox.marks import Marks
 from sinks.outbox.statements import Queue, Statements
 from sinks.postgres import audit_log
 from sinks.postgres.audit_log import AuditEntry
@@ -79,6 +81,9 @@ class Claimed(Protocol):
 
 C = TypeVar("C", bound=Claimed)
 
+_Kind = tuple[str | None, tuple[str, ...]]
+"""What a delivery stores: the new status, if it is not the usual one, and the names of the columns."""
+
 
 @dataclass(frozen=True, slots=True)
 class Depth:
@@ -107,9 +112,11 @@ class Claims(ABC, Generic[C]):
     queue: ClassVar[Queue]
     application: ClassVar[str]
     _sql: ClassVar[Statements]
+    _key: ClassVar[str]
+    """The column of the key."""
 
     def __init_subclass__(cls) -> None:
-        cls._sql = Statements(cls.queue)
+        cls._sql, cls._key = Statements(cls.queue), cls.queue.outbox.key
 
     def __init__(self, pool: asyncpg.Pool, claimer: str, *, claim: timedelta | None = None, ahead: Ahead = not_ahead):
         self._pool = pool
@@ -117,6 +124,7 @@ class Claims(ABC, Generic[C]):
         self._claim = claim or self.queue.claim
         self._ahead = ahead
         self.is_shadow = False
+        self._marks: Marks[_Kind, Mapping[str, object]] = Marks(self._mark)
 
     @classmethod
     async def connect(
@@ -175,7 +183,8 @@ class Claims(ABC, Generic[C]):
 
         If it was lost, another dispatcher may deliver the row as well.
         """
-        return await self._settle(row, self._sql.done(status, columns), self._ahead(), *columns.values())
+        mark = {self._key: row.key, "attempts": row.attempts, "status": row.status, **columns}
+        return await self._marks.add((status, tuple(columns)), row.key, mark)
 
     async def retry(self, row: C, after: timedelta, error: str) -> bool:
         """Queue the row again, due `after` this time. The try counts. Returns False if the claim was lost."""
@@ -267,6 +276,14 @@ class Claims(ABC, Generic[C]):
         async with self.connection() as connection:
             return await outages.present(connection, self.queue.outbox.name)
 
+    async def _mark(self, kind: _Kind, rows: Collection[Mapping[str, object]]) -> Collection[str]:
+        """Mark rows as delivered; return the keys of those whose claim was not lost."""
+        statement = self._sql.done(*kind)
+        with classified():
+            values = orjson.dumps([*rows]).decode()
+            found = await self._pool.fetch(statement, self.claimer, self._ahead(), values)
+        return {row["key"] for row in found}
+
     async def _settle(self, row: C, statement: str, *values: object) -> bool:
         """Update a claimed row; return False if the claim was lost. `values` are the parameters from $5."""
         with classified():
@@ -283,7 +300,7 @@ class Claims(ABC, Generic[C]):
     def _claimed(self, row: asyncpg.Record, deadline: float) -> dict[str, Any]:
         """Returns the fields that a claimed row of every outbox has, by name."""
         names = ("event_id", "account", "customer_id", "attempts", "last_error", "is_shadow")
-        key = {"key": row[self.queue.outbox.key], "now": row["claimed_at"], "deadline": deadline}
+        key = {"key": row[self._key], "now": row["claimed_at"], "deadline": deadline}
         return key | {name: row[name] for name in names}
 
 

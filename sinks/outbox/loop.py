@@ -16,7 +16,6 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar, assert_never
@@ -25,32 +24,20 @@ import structlog
 
 from schemas.errors import StoreUnavailable
 from sinks.outbox import outages
+from sinks.outbox.claim_size import ClaimSize
 from sinks.outbox.claims import Claimed, Claims
 from sinks.outbox.metrics import LoopMetrics
 from sinks.outbox.outage import Outage
+from sinks.outbox.pace import LoopPace
 from sinks.outbox.refusals import HOLD, RUN, Refusals, answer_of, held_reason, was_refused_before
 from sinks.outbox.report import reported
-from sinks.outbox.truth import Truth
+from sinks.outbox.truth import Answer, Answers, Truth
 from sinks.outbox.verdicts import Done, Failed, NotTried, NotYet, RetryAt, RowRefused, Verdict, Withheld
 from sinks.postgres.tables import HELD
 
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = timedelta(0)
-
-
-@dataclass(frozen=True, slots=True)
-class LoopPace:
-    """Intervals and limits of the loop, in seconds of real time."""
-
-    poll_s: float = 3.0
-    store_pause_s: float = 2.0
-    finish_s: float = 30.0
-    """After `stop`, time for rows being delivered to finish."""
-    stuck_s: float = 900.0
-    """A lane without progress for this long counts as stuck. A try and storing its result take at most one claim."""
-    claim_size: int = 1
-    """Rows per claim. All of them must end within the claim's duration."""
 
 
 R = TypeVar("R", bound=Claimed)
@@ -94,6 +81,7 @@ class OutboxLoop(ABC, Generic[R]):
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._turns = [time.monotonic()] * lanes
+        self._sizes = [ClaimSize(pace.claim_size, pace.largest_claim) for _ in range(lanes)]
         self._store_trouble: str | None = "the outbox has not been read yet"
 
     def wake(self) -> None:
@@ -211,30 +199,42 @@ class OutboxLoop(ABC, Generic[R]):
         """Claim and deliver one batch. Returns whether to continue without a pause. Raises StoreUnavailable."""
         if self._outage.is_pausing or (self._outage.is_on and lane != 0):  # during an outage, only lane 0 checks
             return False
-        has_due = await self._claims.has_due()
+        size = self._sizes[lane]
+        has_due = size.is_full or await self._claims.has_due()
         self._looked()
         if not has_due:
             return False
         if not self._claims.is_shadow and (reason := await self.reach(lane)) is not None:
+            size.interrupted()
             self._begin_outage(reason)
             return False
         if self._outage.is_on and not self._outage.is_refusal and self.reach_is_proof:
             self._end_outage()
-        rows = await self._claims.claim(1 if self._outage.is_on else self._pace.claim_size)
-        is_busy = bool(rows)
-        while rows and not self._stopping.is_set() and not self._outage.is_pausing:
-            self._turns[lane] = time.monotonic()
-            await self._deliver(rows.pop(0), lane)
+        began = time.monotonic()
+        rows = await self._claims.claim(1 if self._outage.is_on else size.size)
+        claimed = len(rows)
+        size.interrupted()
+        await self._deliver_all(rows, lane)
         for row in rows:
             await self._claims.give_back(row, _AT_ONCE, None)
-        return is_busy and not self._outage.is_on
+        if not rows and not self._outage.is_on:
+            size.delivered(claimed, time.monotonic() - began)
+        return claimed > 0 and not self._outage.is_on
+
+    async def _deliver_all(self, rows: list[R], lane: int) -> None:
+        """Deliver the rows of a claim in order until a stop or a pause. What is not tried stays in `rows`."""
+        answers = Answers(self._truth, self._claims) if self._truth is not None else None
+        while rows and not self._stopping.is_set() and not self._outage.is_pausing:
+            self._turns[lane] = time.monotonic()
+            answer = await answers.next(rows) if answers is not None else None
+            await self._deliver(rows.pop(0), answer, lane)
 
     reach_is_proof: ClassVar[bool] = False
     """Whether a successful `reach` ends an outage. Otherwise only a delivery does."""
 
-    async def _deliver(self, row: R, lane: int) -> None:
+    async def _deliver(self, row: R, answer: Answer | Exception, lane: int) -> None:
         started = time.perf_counter()
-        verdict = await self._verdict(row, lane)
+        verdict = await self._verdict(row, answer, lane)
         seconds = time.perf_counter() - started
         if isinstance(verdict, RowRefused):
             verdict = self._judge(row, verdict)
@@ -244,21 +244,15 @@ class OutboxLoop(ABC, Generic[R]):
         expected = None if kept else await self.lost(row, verdict)
         self._report(row, verdict, seconds, kept=kept, expected=expected)
 
-    async def _verdict(self, row: R, lane: int) -> Verdict:
-        if self._truth is not None:
-            try:
-                async with self._claims.connection() as connection:
-                    answer = await self._truth(row, connection)
-            except StoreUnavailable:
-                raise
-            except Exception as error:
-                # A bug triggered by this row's data. The row fails, which an operator sees; others continue.
-                log.exception("a row cannot be checked", action=f"{self.action}.check_failed", key=row.key)
-                return Failed(f"cannot be checked: {type(error).__name__}")
-            if isinstance(answer, Withheld | NotYet):
-                return answer
-            if answer is not None:
-                row = self.with_data(row, answer)
+    async def _verdict(self, row: R, answer: Answer | Exception, lane: int) -> Verdict:
+        if isinstance(answer, Exception):
+            # A bug triggered by this row's data. The row fails, which an operator sees; others continue.
+            log.error("a row cannot be checked", action=f"{self.action}.check_failed", key=row.key, exc_info=answer)
+            return Failed(f"cannot be checked: {type(answer).__name__}")
+        if isinstance(answer, Withheld | NotYet):
+            return answer
+        if answer is not None:
+            row = self.with_data(row, answer)
         if row.is_shadow and self.leaves(row):
             return await self.hold(row, lane)
         return await self.deliver(row, lane)

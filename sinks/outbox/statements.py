@@ -30,7 +30,7 @@ class Queue:
     on_claim: str = ""
     """Assignments of a claim, if not the status `busy`. $1 is the clock's offset, from $5 the claim's own values."""
     on_done: str = ""
-    """Additional assignments of a delivery, each starting with a comma; $5 is the clock's offset."""
+    """Additional assignments of a delivery, each starting with a comma; $2 is the clock's offset."""
     on_requeue: str = ""
     """Additional assignments of a requeue, each starting with a comma; $4 is the clock's offset."""
 
@@ -102,12 +102,20 @@ RETURNING o.{key} AS key"""
         self.discard = chosen.format("status IN ('queued', 'failed')", "status = 'withheld', last_error = $4")
 
     def done(self, status: str | None, columns: Iterable[str]) -> str:
-        """A statement that marks a row as delivered; values of `columns` start at $6."""
-        final = status or self._q.outbox.done
+        """A statement that marks rows as delivered, and returns the keys of those whose claim was still held.
+
+        $1 is the claimer, $2 the clock's offset, $3 the rows as JSON: key, attempts, status, and values of `columns`.
+        """
+        table, key, final = self._q.outbox.table.fullname, self._q.outbox.key, status or self._q.outbox.done
         extra = self._q.on_done if final == self._q.outbox.done else ""
-        # $5 has to appear in the statement, also where no column uses the clock.
-        checked = "last_error = CASE WHEN $5::interval IS NULL THEN last_error END"
-        return self._settle.format(f"status = '{final}', {checked}{extra}{_assigned(columns, 6)}")
+        values = "".join(f', "{name}" = mark."{name}"' for name in columns)
+        # $2 has to appear in the statement, also where no column uses the clock.
+        checked = "last_error = CASE WHEN $2::interval IS NULL THEN o.last_error END"
+        return f"""
+UPDATE {table} o SET claimed_by = NULL, status = '{final}', {checked}{extra}{values}
+FROM json_populate_recordset(NULL::{table}, $3::json) mark
+WHERE o.{key} = mark.{key} AND o.claimed_by = $1 AND o.attempts = mark.attempts AND o.status = mark.status
+RETURNING o.{key} AS key"""
 
     def closed(self, status: str, columns: Iterable[str]) -> str:
         """A statement that closes a row without delivering it; $5 is the reason, values of `columns` start at $6."""

@@ -16,7 +16,6 @@ from datetime import datetime
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_type_hints
 
-import asyncpg
 import orjson
 from sqlalchemy import Column, DateTime, Table, Text
 from sqlalchemy.dialects import postgresql
@@ -90,8 +89,8 @@ class RowShape(Generic[R]):
             columns[at] = as_texts(columns[at])
         return columns
 
-    def row(self, record: asyncpg.Record) -> R:
-        """Converts a record of the columns in `selected` into the dataclass."""
+    def row(self, record: Iterable[Any]) -> R:
+        """Converts a record, or the values, of the columns in `selected` into the dataclass."""
         values: dict[str, Any] = dict(zip(self.names, record, strict=True))
         for name, decode in self._decoders:
             values[name] = decode(values[name])

@@ -58,7 +58,7 @@ class Calls(Claims[QueuedCall]):
         read="SELECT claimed.*, claimed_at - queued_at AS age, e.created AS event_created "
         "FROM claimed LEFT JOIN billing.events e USING (event_id)",
         may_claim=in_order(STRIPE_CALLS, "o.method = 'POST'", "earlier.method = 'POST'"),
-        on_done=", done_at = now() + $5::interval",
+        on_done=", done_at = now() + $2::interval",
         on_requeue=", queued_at = now() + $4::interval",  # resets the age limit of its tries (caller.py, TOO_LATE)
     )
 

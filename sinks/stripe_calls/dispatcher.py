@@ -10,7 +10,8 @@ import random
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from sinks.outbox.loop import LoopPace, OutboxLoop
+from sinks.outbox.loop import OutboxLoop
+from sinks.outbox.pace import LoopPace
 from sinks.outbox.verdicts import Done, NotTried, Verdict
 from sinks.stripe_calls.caller import Caller
 from sinks.stripe_calls.calls import Calls, QueuedCall

@@ -14,16 +14,16 @@ import orjson
 from pydantic import SecretStr
 
 from schemas.settings import Mail
+from sinks.email.checks import MailCheck
 from sinks.email.delivery import MailSender
 from sinks.email.dispatcher import Dispatcher, MailPace
-from sinks.email.message import Composer, QueuedMail
+from sinks.email.message import Composer
 from sinks.email.metrics import MailMetrics
 from sinks.email.outbox import MailOutbox
 from sinks.email.samples import SAMPLES
 from sinks.email.smtp import SmtpLink, parse_smtp_url
 from sinks.email.truth import MailTruth
 from sinks.outbox.claims import Ahead, not_ahead
-from sinks.outbox.truth import Truth
 from tests.faulty_mailbox import FaultyMailbox
 from tests.waiting import eventually, row_with
 
@@ -112,7 +112,7 @@ class MailOutboxKit:
         claimer: str = "one",
         senders: int = 2,
         config: Mail = CONFIG,
-        checks: Mapping[str, Truth[QueuedMail]] | None = None,
+        checks: Mapping[str, MailCheck] | None = None,
         metrics: MailMetrics | None = None,
         pace: MailPace = QUICK,
         step_timeout_s: float = 0.5,

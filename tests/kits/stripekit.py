@@ -26,7 +26,7 @@ from eventlog.append import EventAppender
 from schemas.kafka_access import KafkaAccess
 from schemas.rate import RateLimit
 from schemas.record import decode_headers
-from sinks.outbox.loop import LoopPace
+from sinks.outbox.pace import LoopPace
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey, parse_key
 from sinks.stripe_calls.caller import Caller

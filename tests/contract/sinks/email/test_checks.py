@@ -105,7 +105,9 @@ class Desk:
             customer_name="Jane New",
             organization="Doe Ltd",
         )
-        answer = await MailTruth(CONFIG)(mail, self.connection)  # type: ignore[arg-type]  # a pool's connection has the same methods
+        (answer,) = await MailTruth(CONFIG)([mail], self.connection)  # type: ignore[arg-type]  # a pool's connection has the same methods
+        if isinstance(answer, Exception):
+            raise answer
         if isinstance(answer, dict):
             read_mail(template, answer)
         return answer

@@ -24,6 +24,7 @@ import recovery
 import scheduler
 import sinks
 import streams
+from sinks.email.present import Query
 from sinks.outbox.claims import claims_of
 from sinks.postgres.outboxes import OUTBOXES
 from tests.kits.rolekit import RoleDatabase, open_server
@@ -109,7 +110,8 @@ def _statements() -> Iterator[tuple[str, str, str]]:
             module = importlib.import_module(found.name)
             for name, value in vars(module).items():
                 values = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
-                for text in values:
+                for one in values:
+                    text = one.statement if isinstance(one, Query) else one
                     if isinstance(text, str) and _STATEMENT.match(text):
                         yield found.name, name, text
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from sinks.outbox.loop import LoopPace
+from sinks.outbox.pace import LoopPace
 from sinks.outbox.wakeup import listen
 from sinks.postgres.outboxes import STRIPE_CALLS
 from sinks.stripe_calls.caller import TRIES

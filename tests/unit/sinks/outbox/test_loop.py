@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from schemas.timing import utc_now
 from sinks.feed.metrics import FeedMetrics
-from sinks.outbox.loop import LoopPace, OutboxLoop
+from sinks.outbox.loop import OutboxLoop
+from sinks.outbox.pace import LoopPace
 from sinks.outbox.verdicts import Done, Verdict
 
 
