@@ -44,6 +44,9 @@ LANGUAGES = frozenset({"de", "en", "es", "fr", "pt"})
 
 def one_line(text: str) -> str:
     """Removes control and format characters, reduces white space to single spaces, and cuts the text."""
+    spaced = text.replace("\xa0", " ")
+    if spaced.isprintable():  # then it has no such characters, and no other white space
+        return " ".join(spaced.split())[:LONGEST_LINE]
     kept = (
         c if not c.isspace() else " "
         for c in text
@@ -66,7 +69,7 @@ def _web_link(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("not an http or https link")
-    if any(c.isspace() or not c.isprintable() for c in url):
+    if " " in url or not url.isprintable():  # other white space is not printable
         raise ValueError("a link with white space or control characters")
     return url
 

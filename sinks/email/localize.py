@@ -11,7 +11,7 @@ import copy
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import lru_cache
 
@@ -73,6 +73,11 @@ def format_money(money: Money, locale: Locale) -> str:
     return _LETTER_NEXT_TO_DIGIT.sub("\xa0", str(pattern.apply(value, locale, currency=code, currency_digits=False)))
 
 
+@lru_cache(maxsize=4096)
+def _long_date(day: date, locale: Locale) -> str:
+    return format_date(day, "long", locale=locale)
+
+
 @dataclass(frozen=True, slots=True)
 class Words:
     """The formatting functions that templates call. `money`, `day` and `moment` return None for None."""
@@ -93,7 +98,7 @@ class Words:
 
     def day(self, at: datetime | None) -> str | None:
         """The date in UTC, in the locale's long form."""
-        return format_date(at.astimezone(UTC), "long", locale=self.locale) if at is not None else None
+        return _long_date(at.astimezone(UTC).date(), self.locale) if at is not None else None
 
     def moment(self, at: datetime | None) -> str | None:
         """Date and time in UTC, in the locale's long form, which names the zone."""

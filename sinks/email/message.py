@@ -114,6 +114,8 @@ class Composer:
         self._operator = read_mailbox(config.operator)
         self._reply_to = read_mailbox(config.reply_to) if config.reply_to else None
         self._templates = Templates.of(config)
+        self._sender_shown = self._sender.shown
+        self._reply_to_shown = self._reply_to.shown if self._reply_to is not None else None
 
     @property
     def sender(self) -> Mailbox:
@@ -144,19 +146,28 @@ class Composer:
         if mail.livemode and (found := _LOCAL_LINK.search(rendered.html) or _LOCAL_LINK.search(rendered.text)):
             raise UnsendableMail(f"a link to this machine: {found[0]}")
         key = message_id(mail.key, self._sender.domain)
-        headers: list[tuple[str, str | Address]] = [
-            ("From", self._sender.header),
-            ("To", recipient.header),
+        headers: list[tuple[str, str]] = [
+            ("From", self._sender_shown),
+            ("To", recipient.shown),
             ("Subject", rendered.subject),
             ("Date", format_datetime(now)),
             ("Message-ID", key),
             ("Auto-Submitted", "auto-generated"),
         ]
-        if self._reply_to is not None and mail.template not in OPERATOR_MAILS:
-            headers.append(("Reply-To", self._reply_to.header))
+        if self._reply_to_shown is not None and mail.template not in OPERATOR_MAILS:
+            headers.append(("Reply-To", self._reply_to_shown))
         if mail.template in OPTIONAL_MAILS:
             headers += self._unsubscribe_headers(unsubscribe)
-        return ComposedMail(_content(headers, rendered, key, recipient), key, recipient)
+        return ComposedMail(self._content(headers, rendered, key, recipient), key, recipient)
+
+    def _content(self, headers: Sequence[tuple[str, str]], rendered: Rendered, key: str, recipient: Mailbox) -> bytes:
+        """The bytes of the message, by the quick way if every header is short and ASCII."""
+        quick = mail_bytes(headers, rendered, f"=_{key.strip('<>').partition('@')[0]}")
+        if quick is not None:
+            return quick
+        addresses = {"From": self._sender, "To": recipient, "Reply-To": self._reply_to}
+        found = {name: mailbox.header for name, mailbox in addresses.items() if mailbox is not None}
+        return slow_content([(name, found.get(name, value)) for name, value in headers], rendered, recipient)
 
     def _recipient(self, mail: QueuedMail) -> Mailbox:
         for_operator = mail.template in OPERATOR_MAILS
@@ -208,14 +219,6 @@ class Composer:
             ("List-Unsubscribe", f"<{link}>, {by_mail}"),
             ("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"),
         ]
-
-
-def _content(headers: Sequence[tuple[str, str | Address]], rendered: Rendered, key: str, recipient: Mailbox) -> bytes:
-    """The bytes of the message, by the quick way if every header is short and ASCII."""
-    boundary = f"=_{key.strip('<>').partition('@')[0]}"
-    plain = [(name, str(value)) for name, value in headers]
-    quick = mail_bytes(plain, rendered.text, rendered.html, boundary)
-    return slow_content(headers, rendered, recipient) if quick is None else quick
 
 
 def slow_content(headers: Sequence[tuple[str, str | Address]], rendered: Rendered, recipient: Mailbox) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from binascii import b2a_qp
 from collections.abc import Iterable
 from string import ascii_letters, digits
+from typing import Protocol
 
 LONGEST_LINE = 300
 """Header lines up to here are not folded, though 78 columns are usual: a long subject stays on one line."""
@@ -19,7 +20,16 @@ _WORD = 55
 """Most characters inside an encoded word: the line of the subject's first one has 76 then (RFC 2047, 2)."""
 
 
-def mail_bytes(headers: Iterable[tuple[str, str]], text: str, html: str, boundary: str) -> bytes | None:
+class Written(Protocol):
+    """A mail's two versions, in quoted-printable lines."""
+
+    @property
+    def encoded_text(self) -> bytes: ...
+    @property
+    def encoded_html(self) -> bytes: ...
+
+
+def mail_bytes(headers: Iterable[tuple[str, str]], written: Written, boundary: str) -> bytes | None:
     """Return the mail, all lines ending with CRLF, all bytes ASCII.
 
     Return None if a header other than the subject is not ASCII, or if one is long.
@@ -39,12 +49,12 @@ def mail_bytes(headers: Iterable[tuple[str, str]], text: str, html: str, boundar
         [*lines, "MIME-Version: 1.0", f'Content-Type: multipart/alternative; boundary="{boundary}"', "", ""]
     )
     parts = [head.encode()]
-    for subtype, content in (("plain", text), ("html", html)):
+    for subtype, content in (("plain", written.encoded_text), ("html", written.encoded_html)):
         # Quoted-printable keeps lines short and ASCII, so no server extension is needed for the body.
         parts += [
             f'--{boundary}\r\nContent-Type: text/{subtype}; charset="utf-8"\r\n'
             "Content-Transfer-Encoding: quoted-printable\r\n\r\n".encode(),
-            b2a_qp(b"\r\n".join([*content.encode().splitlines(), b""])),
+            content,
             b"\r\n",
         ]
     parts.append(f"--{boundary}--\r\n".encode())
@@ -54,12 +64,31 @@ def mail_bytes(headers: Iterable[tuple[str, str]], text: str, html: str, boundar
 def encoded(text: str) -> str:
     """Return text as encoded words of RFC 2047, one on each line. No character is split."""
     words = [""]
-    for character in text:
-        shown = _ENCODED.get(character) or "".join(f"={byte:02X}" for byte in character.encode())
+    for shown in map(_ENCODED.__getitem__, text):
         if len(words[-1]) + len(shown) > _WORD:
             words.append("")
         words[-1] += shown
     return "\r\n ".join(f"=?utf-8?q?{word}?=" for word in words)
 
 
-_ENCODED = {character: character for character in ascii_letters + digits} | {" ": "_"}
+def quoted_printable(text: str) -> bytes:
+    """Return the text in quoted-printable, each line by itself. All lines end with CRLF, also the last one."""
+    content = text.encode()
+    if b"\r" in content:
+        content = b"\n".join(content.splitlines())
+    if content and not content.endswith(b"\n"):
+        content += b"\n"
+    return b2a_qp(content.replace(b"\n", b"\r\n"))
+
+
+class _Encoded(dict[str, str]):
+    """Each character inside an encoded word. Those that are not ASCII are added when they occur, up to a limit."""
+
+    def __missing__(self, character: str) -> str:
+        shown = "".join(f"={byte:02X}" for byte in character.encode())
+        if len(self) < 1000:
+            self[character] = shown
+        return shown
+
+
+_ENCODED = _Encoded({character: character for character in ascii_letters + digits} | {" ": "_"})

@@ -9,14 +9,14 @@ NAME.txt.j2, or made from the HTML.
 from __future__ import annotations
 
 import re
-import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType
+from typing import Any
 
 from babel import Locale
-from jinja2 import BytecodeCache, Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError
+from jinja2 import BytecodeCache, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError
 from jinja2.bccache import Bucket
 
 from schemas.errors import BillingError
@@ -25,7 +25,9 @@ from schemas.mail_settings import MailLook
 from schemas.plugin_registry import installed
 from schemas.settings import Mail as MailConfig
 from sinks.email.localize import Words, choose_locale
+from sinks.email.mime import quoted_printable
 from sinks.email.plain_text import plain_text
+from sinks.email.skeletons import EncodedLines, NotPlain, Shape, Slots, WordingEnvironment, filling, shape_of, slotted
 
 BUILT_IN = Path(__file__).parent / "templates"
 _COLUMNS = 72
@@ -34,6 +36,8 @@ _MOST_COMPILED = 1000
 _BLANK_LINES = re.compile(r"\n{3,}")
 _FAULTS = (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What a wording can raise for data that it does not expect."""
+_SKELETONS = 2000
+"""Shapes of mails that are kept, each of about 10 kB. Numbers are part of a shape, so there is no end of them."""
 _DARK_TEXT_ABOVE = 0.36
 """The relative luminance above which black text on a colour is easier to read than white."""
 
@@ -49,6 +53,39 @@ class Rendered:
     subject: str
     html: str
     text: str
+    _html_lines: bytes | None = field(default=None, compare=False, repr=False)
+    _text_lines: bytes | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def encoded_html(self) -> bytes:
+        """The HTML in quoted-printable lines."""
+        return quoted_printable(self.html) if self._html_lines is None else self._html_lines
+
+    @property
+    def encoded_text(self) -> bytes:
+        """The plain text in quoted-printable lines."""
+        return quoted_printable(self.text) if self._text_lines is None else self._text_lines
+
+
+class Skeleton:
+    """A mail with slots for the values in which the mails of its shape differ."""
+
+    def __init__(self, rendered: Rendered, slots: Slots) -> None:
+        """Raises NotPlain."""
+        self._subject, self._text = slots.parts(rendered.subject), slots.parts(rendered.text)
+        self._html = slots.parts(rendered.html, is_html=True)
+        self._html_lines, self._text_lines = EncodedLines(self._html), EncodedLines(self._text)
+
+    def filled(self, values: Mapping[str, Any], words: Words) -> Rendered:
+        """Return the mail of these values. Raises UnknownCurrency."""
+        in_html, in_text = self._html.texts(values, words), self._text.texts(values, words)
+        return Rendered(
+            self._subject.filled(values, words),
+            self._html.joined(in_html),
+            self._text.joined(in_text),
+            self._html_lines.filled(in_html),
+            self._text_lines.filled(in_text),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +108,7 @@ class Templates:
         self._text = _environment(self.folders, autoescape=False)
         self._languages: dict[str, frozenset[str]] = {}
         self._places: dict[str, int] = {}
+        self._skeletons: dict[tuple[str, str, Shape], Skeleton | None] = {}
 
     @classmethod
     def of(cls, config: MailConfig) -> Templates:
@@ -112,16 +150,49 @@ class Templates:
             raise RenderingFailed(f"{locale.language}/{template}: {one_line(str(error))}") from None
 
     def _render(self, template: str, data: MailData, locale: Locale, unsubscribe_url: str | None) -> Rendered:
-        values = self._values(template, data, locale, unsubscribe_url)
+        extra = {"unsubscribe_url": unsubscribe_url}
+        if (skeleton := self._skeleton(template, data, locale, extra)) is not None:
+            words = Words(locale, is_for_operator=template in OPERATOR_MAILS)
+            return skeleton.filled(filling(data, extra), words)
+        # Field by field, not model_dump(): `words.money` wants Money, not a dict.
+        values = {field: getattr(data, field) for field in type(data).model_fields} | extra
+        return self._rendered(template, locale, values)
+
+    def _skeleton(
+        self, template: str, data: MailData, locale: Locale, extra: Mapping[str, str | None]
+    ) -> Skeleton | None:
+        """Return the mail with slots, None if a slot would change it. Made once for each shape."""
+        shape = shape_of(data, extra) if self._text.is_plain and self._html.is_plain else None
+        if shape is None:
+            return None
+        key = (template, str(locale), shape)
+        if key not in self._skeletons:
+            if len(self._skeletons) >= _SKELETONS:
+                self._skeletons.clear()
+            slots = self._text.slots = self._html.slots = Slots(
+                Words(locale, is_for_operator=template in OPERATOR_MAILS)
+            )
+            try:
+                rendered = self._rendered(template, locale, slotted(slots, data, extra, shape) | {"words": slots.words})
+                is_plain = self._text.is_plain and self._html.is_plain
+                self._skeletons[key] = Skeleton(rendered, slots) if is_plain else None
+            except (NotPlain, *_FAULTS):  # a fault of the wording itself is found again without slots
+                self._skeletons[key] = None
+            finally:
+                self._text.slots = self._html.slots = None
+        return self._skeletons[key]
+
+    def _rendered(self, template: str, locale: Locale, fields: Mapping[str, object]) -> Rendered:
+        values = self._values(template, fields, locale)
         name = f"{locale.language}/{template}"
         both, html_file, text_file = f"{name}.j2", f"{name}.html.j2", f"{name}.txt.j2"
         is_html = self._place(html_file) < self._place(both)
         source = self._text.get_template(html_file if is_html else both)
         heading = "".join(source.blocks.get("subject", _nothing)(source.new_context(values)))
-        subject = values["subject"] = one_line(heading)
+        subject = values["subject"] = self._text.changed(heading, one_line)
         # The heading keeps its no-break spaces, so an amount and its currency stay on one line; the Subject header
         # gets plain spaces.
-        values["heading"] = "\xa0".join(map(one_line, heading.split("\xa0")))
+        values["heading"] = self._text.changed(heading, _with_no_break_spaces)
         in_text = values | {"layout": "layout.txt.j2", "pieces": "pieces.txt.j2"}
         in_html = values | {"layout": "layout.html.j2", "pieces": "pieces.html.j2"}
         html = self._html.get_template(html_file if is_html else both).render(in_html)
@@ -130,8 +201,8 @@ class Templates:
         elif self._place(text_file) < len(self.folders):
             text = self._text.get_template(text_file).render(in_text)
         else:
-            text = plain_text(html)
-        return Rendered(subject=subject, html=html, text=_BLANK_LINES.sub("\n\n", text).strip() + "\n")
+            text = str(self._text.changed(html, plain_text))
+        return Rendered(subject=str(subject), html=html, text=_BLANK_LINES.sub("\n\n", text).strip() + "\n")
 
     def _place(self, file: str) -> int:
         """The position of the first folder that has the file; the number of folders if none has."""
@@ -139,23 +210,21 @@ class Templates:
             self._places[file] = place_of(self.folders, file)
         return self._places[file]
 
-    def _values(self, template: str, data: MailData, locale: Locale, unsubscribe_url: str | None) -> dict[str, object]:
-        # Field by field, not model_dump(): `words.money` wants Money, not a dict.
-        values: dict[str, object] = {field: getattr(data, field) for field in type(data).model_fields}
+    def _values(self, template: str, fields: Mapping[str, object], locale: Locale) -> dict[str, object]:
+        values = dict(fields)
         if "link" in values:
             values["link_url"] = values.pop("link")  # templates use the name `link` for a piece
         look = self._brand.look
         return {
             "name": None,
             "organization": None,
-            **values,
             "words": Words(locale, is_for_operator=template in OPERATOR_MAILS),
+            **values,
             "language": locale.language,
             "product": self._brand.product,
             "app_url": self._brand.app_url,
             "for_operator": template in OPERATOR_MAILS,
             "is_optional": template in OPTIONAL_MAILS,
-            "unsubscribe_url": unsubscribe_url,
             "logo_url": look.logo_url,
             "logo_width": look.logo_width,
             "accent": look.accent,
@@ -196,38 +265,63 @@ class _Compiled(BytecodeCache):
     """The compiled files of every `Templates` of this process. A file with another content is compiled again."""
 
     def __init__(self) -> None:
-        self._codes: dict[str, tuple[str, CodeType]] = {}
+        self._codes: dict[str, tuple[str, CodeType, bool]] = {}
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        checksum, code = self._codes.get(bucket.key, ("", None))
+        checksum, code, is_plain = self._codes.get(bucket.key, ("", None, False))
         if checksum == bucket.checksum:
             bucket.code = code
+            _wordings(bucket).has_read(is_plain=is_plain)
 
     def dump_bytecode(self, bucket: Bucket) -> None:
         if bucket.code is None:
             return
         if len(self._codes) >= _MOST_COMPILED:
             self._codes.clear()
-        self._codes[bucket.key] = (bucket.checksum, bucket.code)
+        self._codes[bucket.key] = (bucket.checksum, bucket.code, _wordings(bucket).last_is_plain)
+
+
+def _wordings(bucket: Bucket) -> WordingEnvironment:
+    environment = bucket.environment
+    if not isinstance(environment, WordingEnvironment):
+        raise TypeError("the cache is only for wordings")
+    return environment
 
 
 _COMPILED = {True: _Compiled(), False: _Compiled()}
 """By whether HTML is escaped: the compiled code differs."""
 
 
-def _environment(folders: Sequence[Path], *, autoescape: bool) -> Environment:
-    environment = Environment(
+def _environment(folders: Sequence[Path], *, autoescape: bool) -> WordingEnvironment:
+    environment = WordingEnvironment(
         bytecode_cache=_COMPILED[autoescape],
         loader=FileSystemLoader(folders),
-        autoescape=autoescape,  # noqa: S701 - off only for text/plain output
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
     )
-    environment.filters["wrap"] = _wrap
+    environment.defer("wrap", wrapped)
+    for name in ("capitalize", "urlencode"):
+        environment.defer(name, environment.filters[name])
     return environment
 
 
-def _wrap(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), _COLUMNS, break_long_words=False, break_on_hyphens=False)
+def _with_no_break_spaces(heading: str) -> str:
+    return "\xa0".join(map(one_line, heading.split("\xa0")))
+
+
+def wrapped(text: str) -> str:
+    """Return the text in lines of at most 72 characters. A longer word has a line of its own."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        if not line:
+            line = word
+        elif len(line) + 1 + len(word) <= _COLUMNS:
+            line += " " + word
+        else:
+            lines.append(line)
+            line = word
+    return "\n".join([*lines, line])

@@ -13,6 +13,7 @@ import pytest
 from schemas.settings import Mail
 from sinks.email.message import Composer, QueuedMail, RecipientUnknown, UnsendableMail
 from sinks.email.mime import mail_bytes
+from sinks.email.rendering import Rendered
 from sinks.email.samples import SAMPLES
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -175,7 +176,7 @@ def test_the_quick_way_writes_the_message_of_the_standard_library(
 def test_odd_content_survives_the_quick_way() -> None:
     """Long lines, blanks at the end of a line, dots, other line ends, and text that looks like a part."""
     text = "a" * 200 + "\n.\n..x  \n--=_b\n=_b€ \u2028\x0c 名\r\nFrom me\n\tend\t"
-    raw = mail_bytes([("Subject", "s"), ("To", "a@example.com")], text, f"<p>{text}</p>", "=_b")
+    raw = mail_bytes([("Subject", "s"), ("To", "a@example.com")], Rendered("s", f"<p>{text}</p>", text), "=_b")
     assert raw is not None
     assert raw.isascii()
     assert all(len(line) <= 76 for line in raw.partition(b"\r\n\r\n")[2].split(b"\r\n"))
@@ -190,7 +191,7 @@ def test_odd_content_survives_the_quick_way() -> None:
 
 @pytest.mark.parametrize("subject", ["Receipt for €19.99", "名" * 90, "a_b=c?d " * 12 + "é", "=?utf-8?q?x?= é"])
 def test_a_subject_is_encoded_in_short_lines(subject: str) -> None:
-    raw = mail_bytes([("To", "a@example.com"), ("Subject", subject)], "t", "h", "=_b")
+    raw = mail_bytes([("To", "a@example.com"), ("Subject", subject)], Rendered("s", "h", "t"), "=_b")
     assert raw is not None
     assert raw.isascii()
     assert all(len(line) <= 76 for line in raw.split(b"\r\n"))
@@ -202,4 +203,4 @@ def test_a_subject_is_encoded_in_short_lines(subject: str) -> None:
     [("To", "Café <a@example.com>"), ("Subject", "a" * 300), ("Subject", "two\r\nBcc: b@example.com")],
 )
 def test_a_header_that_needs_more_is_left_to_the_standard_library(header: tuple[str, str]) -> None:
-    assert mail_bytes([header], "t", "h", "=_b") is None
+    assert mail_bytes([header], Rendered("s", "h", "t"), "=_b") is None
