@@ -30,7 +30,7 @@ class Reply(NamedTuple):
     text: str
 
 
-class Refused(Exception):
+class NegativeReply(Exception):
     """The server has refused a mail with this reply. `is_about_sender`: it was the reply to MAIL."""
 
     def __init__(self, reply: Reply, *, is_about_sender: bool = False) -> None:
@@ -70,7 +70,7 @@ class Conversation(asyncio.Protocol):
         return self._trouble is None and not self._transport.is_closing()
 
     async def send(self, mail: ComposedMail, sender: str, *, within_s: float) -> None:
-        """Return once the server has accepted the mail. Raises Refused, and Broken if that is not known."""
+        """Return once the server has accepted the mail. Raises NegativeReply, and Broken if that is not known."""
         latest = self._loop.time() + within_s
         content = ready(mail.content)
         options = (f" SIZE={len(content)}" if self._takes_size else "") + (" SMTPUTF8" if mail.needs_utf8 else "")
@@ -79,16 +79,16 @@ class Conversation(asyncio.Protocol):
             self._say(from_ + to, replies=2)
             first = await self._reply(latest)
             if first.code != _OK:
-                raise await self._drained(Refused(first, is_about_sender=True), latest)
+                raise await self._drained(NegativeReply(first, is_about_sender=True), latest)
         elif (first := await self._ask(from_, latest)).code != _OK:
-            raise await self._reset(Refused(first, is_about_sender=True), latest)
+            raise await self._reset(NegativeReply(first, is_about_sender=True), latest)
         second = await self._reply(latest) if self._is_pipelining else await self._ask(to, latest)
         if second.code not in (_OK, _WILL_FORWARD):
-            raise await self._reset(Refused(second), latest)
+            raise await self._reset(NegativeReply(second), latest)
         for sent, wanted in ((b"DATA\r\n", _GO_ON), (content + b".\r\n", _OK)):
             reply = await self._ask(sent, latest)
             if reply.code != wanted:
-                raise await self._reset(Refused(reply), latest)
+                raise await self._reset(NegativeReply(reply), latest)
 
     async def is_alive(self, within_s: float) -> bool:
         """Ask with NOOP whether the server still responds."""
@@ -113,7 +113,7 @@ class Conversation(asyncio.Protocol):
         self._say(command, replies=1)
         return await self._reply(latest)
 
-    async def _drained(self, refused: Refused, latest: float) -> Refused:
+    async def _drained(self, refused: NegativeReply, latest: float) -> NegativeReply:
         """Read the reply to the RCPT that was sent together with a refused MAIL, then reset."""
         try:
             await self._reply(latest)
@@ -121,7 +121,7 @@ class Conversation(asyncio.Protocol):
             return refused
         return await self._reset(refused, latest)
 
-    async def _reset(self, refused: Refused, latest: float) -> Refused:
+    async def _reset(self, refused: NegativeReply, latest: float) -> NegativeReply:
         """End the refused mail on the server. A server that does not reply loses its connection, not the refusal."""
         with contextlib.suppress(Broken):  # the connection is unusable then
             await self._ask(b"RSET\r\n", latest)

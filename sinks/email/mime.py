@@ -20,7 +20,7 @@ _WORD = 55
 """Most characters inside an encoded word: the line of the subject's first one has 76 then (RFC 2047, 2)."""
 
 
-class Written(Protocol):
+class EncodedMail(Protocol):
     """A mail's two versions, in quoted-printable lines."""
 
     @property
@@ -29,7 +29,7 @@ class Written(Protocol):
     def encoded_html(self) -> bytes: ...
 
 
-def mail_bytes(headers: Iterable[tuple[str, str]], written: Written, boundary: str) -> bytes | None:
+def mail_bytes(headers: Iterable[tuple[str, str]], written: EncodedMail, boundary: str) -> bytes | None:
     """Return the mail, all lines ending with CRLF, all bytes ASCII.
 
     Return None if a header other than the subject is not ASCII, or if one is long.

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType
-from typing import Any
 
 from babel import Locale
 from jinja2 import BytecodeCache, FileSystemLoader, StrictUndefined, TemplateError, TemplateSyntaxError
@@ -27,7 +26,17 @@ from schemas.settings import Mail as MailConfig
 from sinks.email.localize import Words, choose_locale
 from sinks.email.mime import quoted_printable
 from sinks.email.plain_text import plain_text
-from sinks.email.skeletons import EncodedLines, NotPlain, Shape, Slots, WordingEnvironment, filling, shape_of, slotted
+from sinks.email.skeletons import (
+    EncodedLines,
+    NotPlain,
+    Shape,
+    Slots,
+    SlotValues,
+    WordingEnvironment,
+    filling,
+    shape_of,
+    slotted,
+)
 
 BUILT_IN = Path(__file__).parent / "templates"
 _COLUMNS = 72
@@ -76,7 +85,7 @@ class Skeleton:
         self._html = slots.parts(rendered.html, is_html=True)
         self._html_lines, self._text_lines = EncodedLines(self._html), EncodedLines(self._text)
 
-    def filled(self, values: Mapping[str, Any], words: Words) -> Rendered:
+    def filled(self, values: SlotValues, words: Words) -> Rendered:
         """Return the mail of these values. Raises UnknownCurrency."""
         in_html, in_text = self._html.texts(values, words), self._text.texts(values, words)
         return Rendered(

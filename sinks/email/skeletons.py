@@ -27,6 +27,8 @@ from sinks.email.mime import quoted_printable
 
 _MARK = re.compile("\ue000Ab(\\d+)\ue001")
 _SIGNS = frozenset("\ue000\ue001")
+_WORTH_A_PIECE = 300
+"""Characters of lines without slots from which it is quicker to encode them once than with the lines around them."""
 _PLAIN_FILTERS = frozenset({"trim", "wrap", "capitalize", "urlencode"})
 """Texts with slots have no white space at their ends. What the others do is done when a slot is filled."""
 _PLAIN_TESTS = frozenset({"none", "defined", "undefined"})
@@ -117,8 +119,10 @@ class _Opaque(_Comparable):
     __html__ = __str__
 
 
-Fill = Callable[[Mapping[str, Any], Words], str]
-"""Returns the text of a slot: from the values of a mail's fields, and the words of its locale."""
+SlotValues = dict[str, Any]
+"""The values of a mail's fields by name, and texts of them that have been formatted once."""
+Fill = Callable[[SlotValues, Words], str]
+"""Returns the text of a slot: from the values of a mail, and the words of its locale."""
 
 
 class Slots:
@@ -162,7 +166,7 @@ class Parts:
     fills: Sequence[Fill]
     is_html: bool = False
 
-    def texts(self, values: Mapping[str, Any], words: Words) -> list[str]:
+    def texts(self, values: SlotValues, words: Words) -> list[str]:
         """Return the texts of the slots, escaped in HTML."""
         texts = [fill(values, words) for fill in self.fills]
         return [escape(text) for text in texts] if self.is_html else texts
@@ -170,38 +174,35 @@ class Parts:
     def joined(self, texts: Sequence[str]) -> str:
         return _joined(self.constant, texts)
 
-    def filled(self, values: Mapping[str, Any], words: Words) -> str:
+    def filled(self, values: SlotValues, words: Words) -> str:
         return _joined(self.constant, self.texts(values, words))
 
 
 class EncodedLines:
-    """A text with slots in quoted-printable. Lines without slots are encoded once."""
+    """A text with slots in quoted-printable. Long runs of lines without slots are encoded once."""
 
     def __init__(self, parts: Parts) -> None:
-        self._lines: list[bytes | tuple[Sequence[str], int]] = []
-        line, first = [""], 0  # the parts of the present line, and the number of its first slot
+        self._pieces: list[tuple[bytes, Sequence[str], int]] = []
+        """Encoded lines, then the constant parts of lines with slots, and the number of the first of these slots."""
+        done, lines, first = b"", [""], 0
         for at, constant in enumerate(parts.constant):
             if at:
-                line.append("")
-            begin, newline, rest = constant.partition("\n")
-            line[-1] += begin + newline
-            if newline:
-                self._add(line, first)
-                whole, newline, end = rest.rpartition("\n")
-                self._add([whole + newline], at)
-                line, first = [end], at
-        self._add(line, first)
-
-    def _add(self, line: Sequence[str], first: int) -> None:
-        self._lines.append((line, first) if len(line) > 1 else quoted_printable(line[0]))
+                lines.append("")
+            begin, end = constant.find("\n") + 1, constant.rfind("\n") + 1
+            if end - begin < _WORTH_A_PIECE:
+                lines[-1] += constant
+                continue
+            lines[-1] += constant[:begin]
+            self._pieces.append((done, lines, first))
+            done, lines, first = quoted_printable(constant[begin:end]), [constant[end:]], at
+        self._pieces.append((done, lines, first))
 
     def filled(self, texts: Sequence[str]) -> bytes:
-        return b"".join(
-            line
-            if isinstance(line, bytes)
-            else quoted_printable(_joined(line[0], texts[line[1] : line[1] + len(line[0]) - 1]))
-            for line in self._lines
-        )
+        written: list[bytes] = []
+        for done, lines, first in self._pieces:
+            slots = len(lines) - 1
+            written += (done, quoted_printable(_joined(lines, texts[first : first + slots]) if slots else lines[0]))
+        return b"".join(written)
 
 
 def _joined(constant: Sequence[str], texts: Sequence[str]) -> str:
@@ -237,8 +238,14 @@ class _SlotWords:
             return None
         if not isinstance(value, _Opaque):
             raise NotPlain
-        field = value.field
-        return self._slots.of(lambda values, words: getattr(words, name)(values[field]))
+        field, key = value.field, f"{name} {value.field}"
+
+        def fill(values: SlotValues, words: Words) -> str:
+            if (text := values.get(key)) is None:
+                text = values[key] = getattr(words, name)(values[field])
+            return str(text)
+
+        return self._slots.of(fill)
 
 
 Shape = tuple[Any, ...]
@@ -278,7 +285,7 @@ def slotted(slots: Slots, data: MailData, extra: Mapping[str, str | None], shape
     return values | {name: text if text is None else slots.field(name) for name, text in extra.items()}
 
 
-def filling(data: MailData, extra: Mapping[str, str | None]) -> Mapping[str, Any]:
+def filling(data: MailData, extra: Mapping[str, str | None]) -> SlotValues:
     """Return the values by which the slots of a mail are filled."""
     return {**data.__dict__, **extra}
 

@@ -26,7 +26,7 @@ import aiosmtplib
 
 from schemas.database_url import is_local
 from schemas.errors import BillingError
-from sinks.email.conversation import Broken, Conversation, Refused, Reply
+from sinks.email.conversation import Broken, Conversation, NegativeReply, Reply
 from sinks.email.message import ComposedMail
 
 CONNECT_TIMEOUT_S = 10.0
@@ -202,7 +202,7 @@ class SmtpLink:
             raise MailRefused("the mail server does not accept non-ASCII addresses (SMTPUTF8)")
         try:
             await conversation.send(mail, sender, within_s=self._letter_timeout_s)
-        except Refused as error:
+        except NegativeReply as error:
             # The recipient is not at fault for the answer to MAIL. An operator can allow this sender on the server.
             raise self._answer(error.reply, is_about_sender=error.is_about_sender) from None
         except Broken as error:

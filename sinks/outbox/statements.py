@@ -40,6 +40,7 @@ class Statements:
 
     def __init__(self, q: Queue) -> None:
         self._q = q
+        self._done: dict[tuple[str | None, tuple[str, ...]], str] = {}
         table, key, busy = q.outbox.table.fullname, q.outbox.key, q.outbox.busy
         since = q.outbox.since
         is_open = f"status IN ('queued', '{busy}')"
@@ -101,12 +102,17 @@ RETURNING o.{key} AS key"""
         )
         self.discard = chosen.format("status IN ('queued', 'failed')", "status = 'withheld', last_error = $4")
 
-    def done(self, status: str | None, columns: Iterable[str]) -> str:
+    def done(self, status: str | None, columns: tuple[str, ...]) -> str:
         """A statement that marks rows as delivered, and returns the keys of those whose claim was still held.
 
         $1 is the claimer, $2 the clock's offset, $3 the rows as JSON: key, attempts, status, and values of `columns`.
         """
-        table, key, final = self._q.outbox.table.fullname, self._q.outbox.key, status or self._q.outbox.done
+        if (status, columns) not in self._done:
+            self._done[status, columns] = self._mark(status or self._q.outbox.done, columns)
+        return self._done[status, columns]
+
+    def _mark(self, final: str, columns: Iterable[str]) -> str:
+        table, key = self._q.outbox.table.fullname, self._q.outbox.key
         extra = self._q.on_done if final == self._q.outbox.done else ""
         values = "".join(f', "{name}" = mark."{name}"' for name in columns)
         # $2 has to appear in the statement, also where no column uses the clock.
