@@ -79,7 +79,7 @@ def _local(local: str) -> str:
     if len(local.encode()) > _LONGEST_LOCAL:
         raise UnusableAddress("the part before the @ is too long")
     # Quoted local parts are legal, but in practice they are only used in attacks.
-    if not _ATOM.issuperset(local if local.isascii() else filter(str.isascii, local)):
+    if not _ATOM.issuperset(local if local.isascii() else [c for c in local if c.isascii()]):
         raise UnusableAddress("the part before the @ contains invalid characters")
     if local.startswith(".") or local.endswith(".") or ".." in local:
         raise UnusableAddress("the part before the @ has a misplaced dot")

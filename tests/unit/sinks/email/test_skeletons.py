@@ -119,7 +119,7 @@ def test_a_wording_of_ones_own_may_do_what_it_likes_with_a_value(wording: str, t
     quick, plain = Templates.of(config), Templates.of(config)
     plain._text.is_plain = False
     for name in ("Ada Lovelace", "x", "<b> & co"):
-        data = SAMPLES["payment-receipt"] | {"name": name, "organization": "x"}
+        data = {**SAMPLES["payment-receipt"], "name": name, "organization": "x"}
         mail = ("payment-receipt", "en", read_mail("payment-receipt", data))
         assert _tried(quick, *mail) == _tried(plain, *mail)
         assert _tried(Templates.of(config), *mail) == _tried(plain, *mail), "also if its files are compiled already"
@@ -136,7 +136,7 @@ def test_the_number_of_skeletons_is_limited(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sinks.email.rendering._SKELETONS", 3)
     templates = Templates.of(CONFIG)
     for number in range(10):
-        data = SAMPLES["trial-ending"] | {"days_left": number}
+        data = {**SAMPLES["trial-ending"], "days_left": number}
         text = rendered(templates, "trial-ending", "en", read_mail("trial-ending", data)).text
         assert str(number) in text
         assert len(templates._skeletons) <= 3
@@ -145,7 +145,7 @@ def test_the_number_of_skeletons_is_limited(monkeypatch: pytest.MonkeyPatch) -> 
 @given(st.lists(st.text(alphabet="ab=é\n .\t"), min_size=1), st.lists(st.text(alphabet="ab=é\n .\t")), st.booleans())
 def test_lines_are_encoded_as_the_whole_is(constant: list[str], texts: list[str], is_html: bool) -> None:
     count = min(len(constant) - 1, len(texts))
-    fills = [lambda values, _, at=at: values[at] for at in range(count)]  # type: ignore[misc]  # the default binds the value
+    fills = [lambda values, _, at=at: values[at] for at in range(count)]
     parts = Parts(constant[: count + 1], fills, is_html)
     filled = parts.texts(texts, None)  # type: ignore[arg-type]  # the fills above take them from the list
     assert EncodedLines(parts).filled(filled) == quoted_printable(parts.joined(filled))
