@@ -51,8 +51,10 @@ class MailSender:
         except ServerUnavailable as error:
             return NotTried(str(error))
         except RefusedForAll as error:
-            verdict = self._later(mail, str(error)) if error.may_pass else Failed(str(error))
-            return RowRefused(reason=str(error), subject=recipient, verdict=verdict)
+            later = self._later(mail, str(error))
+            verdict = later if error.may_pass else Failed(str(error))
+            domain = composed.recipient.domain
+            return RowRefused(reason=str(error), subject=recipient, verdict=verdict, later=later, group=domain)
         except MailRefused as error:
             return Failed(str(error))
         except Deferred as error:
@@ -62,6 +64,7 @@ class MailSender:
         return Done(
             columns={"message_id": composed.message_id, "recipient": recipient},
             details={"to": composed.recipient.masked, "message_id": composed.message_id},
+            group=composed.recipient.domain,
         )
 
     def hold(self, mail: QueuedMail) -> Verdict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import asyncpg
@@ -44,7 +45,8 @@ class MailOutbox(Claims[QueuedMail]):
         # The mails of one customer leave in the order in which they were queued.
         may_claim=in_order(
             EMAILS, "true", "earlier.last_error IS DISTINCT FROM '" + RECIPIENT_UNKNOWN.replace("'", "''") + "'"
-        ),
+        )
+        + " AND o.template <> ALL($5::text[])",
         on_done=", sent_at = now() + $2::interval",
     )
 
@@ -73,6 +75,9 @@ class MailOutbox(Claims[QueuedMail]):
         with classified():
             row = await self._pool.fetchrow(_SHOW, key)
         return dict(row) | {"data": orjson.loads(row["data"])} if row is not None else None
+
+    def _claim_values(self, avoid: Collection[str]) -> Sequence[object]:
+        return (list(avoid),)
 
     def _read(self, row: asyncpg.Record, deadline: float) -> QueuedMail:
         return QueuedMail(

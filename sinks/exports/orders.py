@@ -10,7 +10,7 @@ A failed deletion keeps the status `expired` and moves `next_attempt_at`. The re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -98,7 +98,7 @@ class ExportOrders(Claims[ExportOrder]):
         values = dict(row)
         return StoredExport(status=ExportStatus(values.pop("status")), **values)
 
-    def _claim_values(self) -> Sequence[object]:
+    def _claim_values(self, avoid: Collection[str]) -> Sequence[object]:  # noqa: ARG002  # exports have no kinds
         return (new_name(),)  # one name: orders are claimed one at a time
 
     def _read(self, row: asyncpg.Record, deadline: float) -> ExportOrder:

@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 LANES = 8
 """Concurrent requests. A receiver that is away is paused, so it does not take them all for long."""
+_FEWEST = 2
+"""Requests to one receiver at once, where there are others. With few receivers each has its part of the lanes."""
 
 
 class FeedDispatcher(OutboxLoop[QueuedNotification]):
@@ -55,7 +57,8 @@ class FeedDispatcher(OutboxLoop[QueuedNotification]):
         self._disable_after = disable_after
         self._ahead = ahead
         self._chance = chance
-        self._pauses = Pauses(chance)
+        at_once = max(_FEWEST, lanes // len(posters)) if len(posters) > 1 else None
+        self._pauses = Pauses(chance, at_once=at_once)
         self._answers: dict[str, Answer] = {}
         notifications.paused = self._pauses.paused
 

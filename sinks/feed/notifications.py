@@ -6,7 +6,7 @@ for a retry, and `version` says which is newer. The topic of changes keeps the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -73,7 +73,7 @@ class Notifications(Claims[QueuedNotification]):
     paused: Callable[[], Sequence[str]] = staticmethod(lambda: ())
     """Returns the destinations whose rows are not claimed now."""
 
-    def _claim_values(self) -> Sequence[object]:
+    def _claim_values(self, avoid: Collection[str]) -> Sequence[object]:  # noqa: ARG002  # a destination is paused by itself
         return (list(self.paused()),)
 
     def _read(self, row: asyncpg.Record, deadline: float) -> QueuedNotification:

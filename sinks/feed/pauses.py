@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from schemas.timing import pause_while_down
@@ -15,9 +16,14 @@ _RUN = 3
 class Pauses:
     """The receivers that this dispatcher sends nothing to at present. After a pause, one notification checks."""
 
-    def __init__(self, chance: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, chance: Callable[[], float], clock: Callable[[], float] = time.monotonic, *, at_once: int | None = None
+    ) -> None:
+        """`at_once` limits the requests to one receiver, so that a slow one leaves lanes to the others."""
         self._chance = chance
         self._clock = clock
+        self._at_once = at_once
+        self._running: Counter[str] = Counter()
         self._failures: dict[str, int] = {}
         self._until: dict[str, float] = {}
         self._checking: set[str] = set()
@@ -25,16 +31,19 @@ class Pauses:
     def paused(self) -> list[str]:
         """Returns the receivers to which nothing is sent now."""
         now = self._clock()
-        return [name for name, until in self._until.items() if now < until or name in self._checking]
+        busy = [name for name, count in self._running.items() if self._at_once is not None and count >= self._at_once]
+        return [*busy, *(name for name, until in self._until.items() if now < until or name in self._checking)]
 
     def begin(self, name: str) -> None:
         """A notification to this receiver is being sent."""
+        self._running[name] += 1
         if name in self._until:
             self._checking.add(name)
 
     def end(self, name: str, answer: Answer) -> None:
         """The receiver has answered, or not."""
         self._checking.discard(name)
+        self._running[name] -= 1
         if answer.is_accepted:
             self._failures.pop(name, None)
             self._until.pop(name, None)

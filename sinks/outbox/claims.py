@@ -169,12 +169,15 @@ class Claims(ABC, Generic[C]):
         self.is_shadow = found is not None and found["is_shadow"]
         return found is not None and found["due"]
 
-    async def claim(self, limit: int) -> list[C]:
-        """Claim up to `limit` due rows for the claim's duration. Each claim counts as a try."""
+    async def claim(self, limit: int, *, avoid: Collection[str] = ()) -> list[C]:
+        """Claim up to `limit` due rows for the claim's duration. Each claim counts as a try.
+
+        `avoid` are kinds of rows that mails and calls leave for another claim.
+        """
         deadline = time.monotonic() + self._claim.total_seconds()  # before the statement, so never too late
         with classified():
             rows = await self._pool.fetch(
-                self._sql.claim, self._ahead(), limit, self.claimer, self._claim, *self._claim_values()
+                self._sql.claim, self._ahead(), limit, self.claimer, self._claim, *self._claim_values(avoid)
             )
         return [self._read(row, deadline) for row in rows]
 
@@ -290,7 +293,7 @@ class Claims(ABC, Generic[C]):
             done = await self._pool.execute(statement, row.key, self.claimer, row.attempts, row.status, *values)
         return str(done) == "UPDATE 1"
 
-    def _claim_values(self) -> Sequence[object]:
+    def _claim_values(self, avoid: Collection[str]) -> Sequence[object]:  # noqa: ARG002  # for outboxes of several kinds
         """Further parameters of the claim's statement, from $5."""
         return ()
 

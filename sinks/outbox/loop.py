@@ -211,7 +211,7 @@ class OutboxLoop(ABC, Generic[R]):
         if self._outage.is_on and not self._outage.is_refusal and self.reach_is_proof:
             self._end_outage()
         began = time.monotonic()
-        rows = await self._claims.claim(1 if self._outage.is_on else size.size)
+        rows = await self._claim(size.size)
         claimed = len(rows)
         size.interrupted()
         await self._deliver_all(rows, lane)
@@ -220,6 +220,12 @@ class OutboxLoop(ABC, Generic[R]):
         if not rows and not self._outage.is_on:
             size.delivered(claimed, time.monotonic() - began)
         return claimed > 0 and not self._outage.is_on
+
+    async def _claim(self, size: int) -> list[R]:
+        """Claim rows; during an outage one. After refusals one of another kind, since it may be accepted."""
+        if self._outage.is_refusal and (rows := await self._claims.claim(1, avoid=self._refusals.kinds)):
+            return rows
+        return await self._claims.claim(1 if self._outage.is_on else size)
 
     async def _deliver_all(self, rows: list[R], lane: int) -> None:
         """Deliver the rows of a claim in order until a stop or a pause. What is not tried stays in `rows`."""
@@ -259,20 +265,21 @@ class OutboxLoop(ABC, Generic[R]):
 
     def _judge(self, row: R, refused: RowRefused) -> Verdict:
         """Decide whether a refusal is about the row or about us (refusals.py)."""
-        if self._refusals.add(refused.reason, refused.subject):
+        if self._refusals.add(refused.reason, refused.subject, refused.group, self.kind(row)):
             reason = f"{RUN} different ones in a row were refused with: {answer_of(refused.reason)}"
             self._begin_outage(reason, is_refusal=True)
             return NotYet(_AT_ONCE, held_reason(refused.reason), outcome="given_back")
         if not was_refused_before(row.last_error, refused.reason):
             return NotYet(HOLD, held_reason(refused.reason), outcome="held")
-        return refused.verdict
+        is_about_row = self._refusals.is_about_the_row(refused.reason, refused.subject, refused.group)
+        return refused.verdict if is_about_row else refused.later
 
     async def _store(self, row: R, verdict: Verdict) -> bool:
         match verdict:
             case Done():
-                self._refusals.accepted()
-                self._end_outage()
-                self._outage.succeeded()
+                if self._refusals.accepted(verdict.group) or not self._outage.is_refusal:
+                    self._end_outage()
+                    self._outage.succeeded()
                 mark = partial(self._claims.done, row, verdict.columns, verdict.status)
                 return await self._insist(mark, row)
             case RetryAt():

@@ -17,6 +17,8 @@ class Done:
     """The row's new status, if it is not the outbox's status for delivered rows."""
     outcome: str | None = None
     """The outcome in logs and metrics, if it is not that status."""
+    group: str = ""
+    """What the row belongs to, as in RowRefused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,10 @@ class RowRefused:
     """What was refused: a recipient, an object."""
     verdict: RetryAt | Failed
     """The verdict if the answer is about this row."""
+    later: RetryAt | Failed
+    """The verdict as long as nothing shows whether it is about this row or about us."""
+    group: str = ""
+    """What the subject belongs to: a recipient's domain, a resource."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class Caller:
             log.exception("a call cannot be made", action="stripe.call_impossible", key=call.key)
             return Failed(f"cannot be made: {type(error).__name__}")
         if call.method == "POST":
-            return _done(answer)
+            return _done(call, answer)
         return await self._take_in(call, answer)
 
     def _objection(self, call: QueuedCall) -> str | None:
@@ -121,7 +121,8 @@ class Caller:
                 return Failed(str(error))  # this account disconnected; other calls can continue
             case 401 | 403:  # the key has lost a right, or this one object may not be used
                 later = self._later(call, str(error))
-                return RowRefused(reason=str(error), subject=call.path, verdict=later)
+                group = resource_of(call.path)
+                return RowRefused(reason=str(error), subject=call.path, verdict=later, later=later, group=group)
             case 409 | 429:
                 return self._later(call, str(error), error.retry_after)
         if error.status >= 500 or error.should_retry:
@@ -147,12 +148,18 @@ class Caller:
                 await self._event_log.append([entry])
         except LogUnavailable as error:
             return NotTried(str(error))
-        return _done(answer, event_id)
+        return _done(call, answer, event_id)
 
 
-def _done(answer: ApiResponse, event_id: str | None = None) -> Done:
+def resource_of(path: str) -> str:
+    """Returns the resource of a path: a restricted key has each right for one (`/v1/charges/ch_1`: charges)."""
+    return path.split("/")[2]
+
+
+def _done(call: QueuedCall, answer: ApiResponse, event_id: str | None = None) -> Done:
     """`event_id` is the id of the event on the log that holds the response to a GET."""
-    return Done(details={"request_id": answer.request_id, "answer_event_id": event_id})
+    details = {"request_id": answer.request_id, "answer_event_id": event_id}
+    return Done(details=details, group=resource_of(call.path))
 
 
 def answer_entry(call: QueuedCall, answer: ApiResponse, now: datetime) -> tuple[Entry, str]:

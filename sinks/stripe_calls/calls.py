@@ -6,7 +6,7 @@ not claimed. Otherwise the retry of an older "set default card" after a 500 woul
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -57,10 +57,14 @@ class Calls(Claims[QueuedCall]):
         "queued_at, next_attempt_at, done_at, last_error",
         read="SELECT claimed.*, claimed_at - queued_at AS age, e.created AS event_created "
         "FROM claimed LEFT JOIN billing.events e USING (event_id)",
-        may_claim=in_order(STRIPE_CALLS, "o.method = 'POST'", "earlier.method = 'POST'"),
+        may_claim=in_order(STRIPE_CALLS, "o.method = 'POST'", "earlier.method = 'POST'")
+        + " AND o.purpose <> ALL($5::text[])",
         on_done=", done_at = now() + $2::interval",
         on_requeue=", queued_at = now() + $4::interval",  # resets the age limit of its tries (caller.py, TOO_LATE)
     )
+
+    def _claim_values(self, avoid: Collection[str]) -> Sequence[object]:
+        return (list(avoid),)
 
     def _read(self, row: asyncpg.Record, deadline: float) -> QueuedCall:
         return QueuedCall(

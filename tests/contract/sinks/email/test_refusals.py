@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from sinks.email.delivery import TRIES
+from sinks.email.dispatcher import Dispatcher
 from sinks.email.metrics import MailMetrics
 from sinks.email.smtp import SmtpLink, helo_name, parse_smtp_url
 from sinks.outbox.refusals import answer_of
@@ -113,6 +114,43 @@ async def test_D8_true_bounces_among_other_mails_fail_without_a_pause(
         await eventually(have_failed)
         assert {(await desk.row(key))["attempts"] for key in ("m03", "m04", "m05")} == {1}
         assert (dispatcher._outage.failures, dispatcher.trouble()) == (0, None)
+
+
+async def test_D8_one_mails_wording_does_not_delay_the_others(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """Forty mails of one template are refused as spam, and receipts are queued after them."""
+    start = desk.clock.now
+    for number in range(40):
+        mailbox.rcpt_answers[f"s{number:02d}@example.com"] = "554 5.7.1 looks like spam"
+        await desk.queue(f"s{number:02d}", template="churn-survey")
+    for number in range(10):
+        await desk.queue(f"r{number:02d}", queued_at=desk.clock.now + timedelta(seconds=1))
+    async with desk.dispatcher(mailbox, senders=4):
+        await until_sent(desk, 10, seconds=1)
+        receipts = [row for row in await desk.rows() if row["template"] == "payment-receipt"]
+        assert max(row["sent_at"] for row in receipts) - start < timedelta(seconds=60)
+    assert len(mailbox.messages) == 10
+
+
+async def test_D8_a_restart_while_all_mails_are_refused_fails_none(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
+    """Nor does a relay that accepts only mails to the team."""
+    for number in range(12):
+        mailbox.rcpt_answers[f"m{number:02d}@d{number:02d}.example"] = RELAY
+        await desk.queue(f"m{number:02d}", recipient=f"m{number:02d}@d{number:02d}.example")
+    for restart in range(3):
+        await desk.queue(f"op{restart}", template="operator-alert", recipient=None)
+        async with desk.dispatcher(mailbox, senders=4, claimer=f"run{restart}") as dispatcher:
+
+            async def has_paused_often(dispatcher: Dispatcher = dispatcher) -> bool:
+                desk.clock.move(seconds=20)
+                return dispatcher._outage.failures >= 3
+
+            await eventually(has_paused_often)
+            await until_sent(desk, restart + 1, seconds=5)
+            assert dispatcher.trouble() is not None
+    assert {row["status"] for row in await desk.rows() if row["email_key"].startswith("m")} <= {"queued", "sending"}
+    mailbox.rcpt_answers.clear()
+    async with desk.dispatcher(mailbox, senders=4, claimer="last"):
+        await until_sent(desk, 15, seconds=60)
 
 
 async def test_D8_requeued_mails_can_be_chosen_by_the_answer(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
