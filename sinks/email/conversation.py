@@ -15,6 +15,7 @@ import re
 from collections import deque
 from typing import NamedTuple
 
+from schemas.errors import BillingError
 from sinks.email.message import ComposedMail
 
 _LONGEST_REPLY = 32_768
@@ -30,7 +31,7 @@ class Reply(NamedTuple):
     text: str
 
 
-class NegativeReply(Exception):
+class NegativeReply(BillingError):
     """The server has refused a mail with this reply. `is_about_sender`: it was the reply to MAIL."""
 
     def __init__(self, reply: Reply, *, is_about_sender: bool = False) -> None:
@@ -39,7 +40,7 @@ class NegativeReply(Exception):
         self.is_about_sender = is_about_sender
 
 
-class Broken(Exception):
+class Broken(BillingError):
     """The connection broke, the server did not reply in time, or it spoke no SMTP."""
 
 

@@ -21,6 +21,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from jinja2 import Environment, nodes
 from markupsafe import Markup, escape
 
+from schemas.errors import BillingError
 from schemas.mail import MailData, Money
 from sinks.email.localize import Words
 from sinks.email.mime import quoted_printable
@@ -41,7 +42,7 @@ _PLAIN_NODES = (
 """What a wording may consist of. A slot in a place where it cannot be used raises an exception there."""
 
 
-class NotPlain(Exception):
+class NotPlain(BillingError):
     """A wording does more with a value than to write it."""
 
 
