@@ -205,7 +205,8 @@ class Subscription:
     price_changes: Mapping[str, Any] = field(default_factory=dict)
     """The prices that it has had, in order (streams/rules/subscriptions/price_changes.py)."""
     newest: Mapping[str, Any] = field(default_factory=dict)
-    """What orders events of the second of `version` (streams/rules/same_second.py), and its newest change of status."""
+    """What orders events of the second of `version` (streams/rules/same_second.py), and what is kept of its unpaid time
+    (streams/rules/subscriptions/status_history.py)."""
     version: Version = UNSEEN
     first_version: Version = UNSEEN
     items_version: Version = UNSEEN

@@ -28,8 +28,8 @@ from schemas.stripe.invoice import FIRST_INVOICE, StripeInvoice
 from schemas.stripe.subscription import StripeSubscription, previous_items, previous_values
 from schemas.version import UNSEEN, Version, is_tie, version
 from streams.rules import same_second
-from streams.rules.precedence import WEAK, time_of, weak
-from streams.rules.subscriptions import invoice_facts, price_changes
+from streams.rules.precedence import WEAK, weak
+from streams.rules.subscriptions import invoice_facts, price_changes, status_history
 
 ENDED = frozenset({SubscriptionStatus.CANCELED, SubscriptionStatus.INCOMPLETE_EXPIRED})
 """Final statuses: a subscription with the same id never leaves them."""
@@ -37,7 +37,6 @@ ENDED = frozenset({SubscriptionStatus.CANCELED, SubscriptionStatus.INCOMPLETE_EX
 NEVER_BEGUN = frozenset({SubscriptionStatus.INCOMPLETE, SubscriptionStatus.INCOMPLETE_EXPIRED})
 """The first payment is pending, or it never arrived."""
 
-_NONE = {"version": UNSEEN}
 _UNPAID = frozenset({SubscriptionStatus.PAST_DUE, SubscriptionStatus.UNPAID})
 
 _FACTS = (
@@ -93,7 +92,7 @@ def apply_subscription_event(row: Subscription, event: Event[StripeSubscription]
     """The row after a `customer.subscription.*` event."""
     new_version = version_of(event)
     row = _with_stripe_status(row)
-    history = _history(row.newest, event)
+    history = status_history.with_event(row, event, status_of(event), new_version)
     items = _items_of(event)
     if event.object.has_more_items and config.plan_of_price(_price_of(items, config)) is None:
         # The item that decides the plan may be left out. The items of any event that shows it overrule these.
@@ -147,16 +146,6 @@ def apply_invoice_failed(
 ) -> Subscription:
     """The row after a failed payment. `is_settled`: the invoice is known to be paid."""
     return _after_invoice(row, event, invoice_facts.failed(row, event, is_settled=is_settled), config)
-
-
-def past_due_since(row: Subscription) -> datetime | None:
-    """Returns when the subscription became past due (UTC): its latest invoice failed, or Stripe changed its status."""
-    changed = row.newest.get("changed", {})
-    if row.stripe_status is SubscriptionStatus.PAST_DUE and changed.get("status") == SubscriptionStatus.PAST_DUE:
-        since = time_of(Version(changed["version"]))
-        failed = invoice_facts.latest_failed_at(row)
-        return since if failed is None else min(since, failed)
-    return invoice_facts.failing_since(row)
 
 
 def plan_bought(row: Subscription, config: Config) -> str | None:
@@ -285,18 +274,6 @@ def _shown(one: same_second.Snapshot) -> dict[str, Any]:
 
 def _has_begun(one: same_second.Snapshot) -> bool:
     return bool(one["facts"]["stripe_status"] != SubscriptionStatus.INCOMPLETE)
-
-
-def _history(newest: Mapping[str, Any], event: Event[StripeSubscription]) -> dict[str, Any]:
-    """What `newest` keeps of older events: the newest change of status, and the newest event of an unpaid invoice."""
-    status, version_ = status_of(event), version_of(event)
-    facts: dict[str, Any] = {}
-    if "status" in event.previous and event.previous["status"] != status:
-        facts["changed"] = {"version": version_, "status": str(status)}
-    if status in _UNPAID:
-        facts["unpaid"] = {"version": version_, "invoice": event.object.latest_invoice}
-    stored = {name: newest[name] for name in ("changed", "unpaid") if name in newest}
-    return {**stored, **{name: new for name, new in facts.items() if version_ > stored.get(name, _NONE)["version"]}}
 
 
 def _columns(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from schemas.settings import FREE_PLAN, Config
 from schemas.state import Customer, Subscription
 from schemas.statuses import SubscriptionStatus
-from streams.rules.subscription_row import past_due_since
+from streams.rules.subscriptions.status_history import past_due_since
 
 CUSTOMER_DELETED = "customer_deleted"
 COLLECTION_PAUSED = "collection_paused"

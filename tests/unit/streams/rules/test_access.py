@@ -91,6 +91,14 @@ def test_B8_a_further_failed_period_does_not_begin_the_grace_time_again(make: St
         assert world.organization().access_until == at(NOW + DAY) + GRACE
 
 
+def test_B8_the_grace_time_begins_with_what_a_fetch_shows(make: StripeEvents) -> None:
+    """Without previous attributes, and without an invoice that failed: since the first object after the last active."""
+    events = [updated(make, NOW + day * DAY, status=status) for day, status in ((5, "past_due"), (6, "active"))]
+    events += [updated(make, NOW + day * DAY, status="past_due") for day in (20, 22)]
+    for world in in_every_order(subscribed(make), *events):
+        assert world.organization().access_until == at(NOW + 20 * DAY) + GRACE
+
+
 def test_B8_a_recovery_ends_the_grace_time(make: StripeEvents) -> None:
     """The next one begins with the next failure, although the older invoice was written off and is still listed."""
     events = [
