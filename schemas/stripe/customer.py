@@ -57,9 +57,13 @@ def previous_values(previous: Mapping[str, Any], after: StripeCustomer) -> dict[
     settings = previous.get("invoice_settings")
     if isinstance(settings, Mapping) and "default_payment_method" in settings:
         values["default_payment_method"] = _id_of(settings["default_payment_method"])
-    elif "default_source" in previous:
+    elif "default_source" in previous and not (after.default_payment_method or "").startswith(_PAYMENT_METHOD):
         values["default_payment_method"] = _id_of(previous["default_source"])
     return values
+
+
+_PAYMENT_METHOD = "pm_"
+"""Ids of payment methods. One of them as the default comes before any default source."""
 
 
 def _id_of(value: object) -> object:

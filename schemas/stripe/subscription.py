@@ -161,6 +161,8 @@ def previous_values(previous: Mapping[str, Any]) -> dict[str, Any]:
         values["prices"] = sorted(item.price for item in items if item.price is not None)
         if len(items) == 1 and items[0].quantity is not None:
             values["quantity"] = items[0].quantity
+    if isinstance(previous.get("quantity"), int):  # of the only item, in older API versions
+        values.setdefault("quantity", previous["quantity"])
     return values
 
 

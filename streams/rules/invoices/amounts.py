@@ -17,7 +17,7 @@ from streams.rules.payments.matching import match, named, refs
 from streams.rules.payments.row import invoice_changed
 
 INVOICE_UPDATED = 25
-"""Before the failure of the same second, whose event has the newer amounts."""
+"""Before the failure of the same second. What the invoice owes is ordered by previous attributes instead."""
 
 _AMOUNTS = {"amount_due", "amount_remaining", "amount_paid"}
 

@@ -78,9 +78,10 @@ def on_attached(event: MethodEvent, known: Known) -> list[Effect]:
     return [*effects, call]
 
 
-@stream.on("payment_method.updated", model=StripePaymentMethod, refer=refer, rank=50)
-@stream.on("payment_method.automatically_updated", model=StripePaymentMethod, refer=refer, rank=51)
-@stream.on("payment_method.card_automatically_updated", model=StripePaymentMethod, refer=refer, rank=52)
+@stream.on(
+    "payment_method.updated", "payment_method.automatically_updated", "payment_method.card_automatically_updated",
+    model=StripePaymentMethod, refer=refer, rank=50,
+)  # fmt: skip
 def on_updated(event: MethodEvent, known: Known) -> list[Effect]:
     """C7. `card_automatically_updated` is the former name of `automatically_updated`."""
     return change(event, known).with_customer(known)

@@ -19,7 +19,7 @@ from schemas.stripe.checkout_session import CheckoutSession
 from schemas.stripe.invoice import StripeInvoice
 from schemas.version import UNSEEN, Version, version
 from streams.rules import same_second
-from streams.rules.precedence import weak
+from streams.rules.precedence import INVOICE_FAILED, weak
 
 __all__ = ["PAID"]
 
@@ -115,10 +115,13 @@ def _failed(row: Payment, event: Event[Any], amount: int, currency: str, reason:
 
 
 def _with_owed(row: Payment, event: Event[StripeInvoice]) -> Payment:
-    """The row with what the invoice owes, from the newest of its events."""
+    """The row with what the invoice owes, from the newest of its events.
+
+    Within one second the amounts that an event replaced decide, whatever the types: a credit note may follow a failure.
+    """
     invoice, owed = event.object, row.owed
     new = {
-        "version": event.version,
+        "version": version(event.created, INVOICE_FAILED, event.id),
         "previous": {ours: event.previous[theirs] for ours, theirs in _OWED.items() if theirs in event.previous},
         "facts": {"due": invoice.amount_due, "remaining": invoice.remaining_amount},
     }

@@ -112,7 +112,7 @@ def on_deleted(event: SubscriptionEvent, known: Known) -> list[Effect]:
     return _change(event, known).effects
 
 
-@stream.on("customer.subscription.trial_will_end", model=StripeSubscription, refer=refer, rank=45)
+@stream.on("customer.subscription.trial_will_end", model=StripeSubscription, refer=refer, rank=SUBSCRIPTION_UPDATED)
 def on_trial_will_end(event: SubscriptionEvent, known: Known) -> list[Effect]:
     """B5. Stripe also sends this event when a trial is ended immediately; then no mail is sent."""
     change = _change(event, known)
@@ -129,12 +129,15 @@ def on_trial_will_end(event: SubscriptionEvent, known: Known) -> list[Effect]:
     return [*change.effects, mail("trial-ending", key, change.customer, data)]
 
 
-@stream.on("customer.subscription.pending_update_expired", model=StripeSubscription, refer=refer, rank=47)
-@stream.on("customer.subscription.pending_update_applied", model=StripeSubscription, refer=refer, rank=48)
-@stream.on("customer.subscription.paused", model=StripeSubscription, refer=refer, rank=55)
-@stream.on("customer.subscription.resumed", model=StripeSubscription, refer=refer, rank=56)
+@stream.on(
+    "customer.subscription.pending_update_expired",
+    "customer.subscription.pending_update_applied",
+    "customer.subscription.paused",
+    "customer.subscription.resumed",
+    model=StripeSubscription, refer=refer, rank=SUBSCRIPTION_UPDATED,
+)  # fmt: skip
 def on_recorded(event: SubscriptionEvent, known: Known) -> list[Effect]:
-    """B5. Stripe sends an `updated` with each of these. Their ranks differ, so that the pair is not a tie."""
+    """B5. Stripe sends an `updated` with each of these, which shows the same. So they are ordered like updates (D2)."""
     return _change(event, known).effects
 
 

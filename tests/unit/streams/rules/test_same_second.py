@@ -180,6 +180,26 @@ def test_D2_the_latest_value_of_a_subscription(
         check_calls(world, updates)
 
 
+def test_D2_a_companion_of_an_update_is_ordered_with_it(make: StripeEvents) -> None:
+    """A subscription is resumed and given a trial in one second. `resumed` belongs to the first of the two updates."""
+    trial = {"status": "trialing", "trial_end": NOW + 9 * DAY}
+    made = [
+        subscription(make, "updated", {"status": "paused"}),
+        subscription(make, "resumed"),
+        subscription(make, "updated", {"status": "active", "trial_end": None}, **trial),
+    ]
+    for order in arrivals(subscription(make, "created", status="paused"), *made):
+        assert PatientWorld().apply(*order).subscription().status == "trialing", [event["id"] for event in order]
+
+
+def test_D2_a_quantity_that_only_the_subscription_names(make: StripeEvents) -> None:
+    made = [
+        subscription(make, "updated", {"quantity": former}, quantity=quantity) for former, quantity in ((5, 7), (7, 2))
+    ]
+    for order in arrivals(subscription(make, "created", quantity=5), *made):
+        assert PatientWorld().apply(*order).subscription().quantity == 2
+
+
 def test_D2_the_latest_price_of_three(make: StripeEvents) -> None:
     pro, starter = Price("price_pro", 2900), Price("price_starter", 900)
     changes = [(pro, starter), (starter, TEAM)]
@@ -251,6 +271,21 @@ def test_D2_what_an_invoice_owes_after_two_credit_notes(make: StripeEvents) -> N
     failed = make.event("invoice.payment_failed", make.invoice(created=NOW), NOW)
     for order in arrivals(failed, *updates):
         assert PatientWorld().apply(*order).payment().amount_remaining == 1500
+
+
+def test_D2_what_an_invoice_owes_after_a_failure_and_a_credit_note(make: StripeEvents) -> None:
+    """Within one second. A failure after a part was paid shows what is left, and so does the update before it."""
+    earlier = make.event("invoice.payment_failed", make.invoice(created=NOW), NOW)
+    update = make.event(
+        "invoice.updated",
+        make.invoice(created=NOW, amount=2000),
+        NOW + DAY,
+        previous={"amount_due": 2900, "amount_remaining": 2900},
+    )
+    for amount in (2000, 2900):
+        failure = make.event("invoice.payment_failed", make.invoice(created=NOW, amount=amount), NOW + DAY)
+        for order in arrivals(earlier, failure, update):
+            assert PatientWorld().apply(*order).payment().amount_remaining == 2000
 
 
 def snapshot(number: int, previous: Json, facts: Json) -> Json:
