@@ -81,6 +81,8 @@ class OutboxLoop(ABC, Generic[R]):
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._turns = [time.monotonic()] * lanes
+        self._rows: list[list[R]] = [[] for _ in range(lanes)]
+        """The rows that each lane has claimed and not tried."""
         self._sizes = [ClaimSize(pace.claim_size, pace.largest_claim) for _ in range(lanes)]
         self._store_trouble: str | None = "the outbox has not been read yet"
 
@@ -197,6 +199,7 @@ class OutboxLoop(ABC, Generic[R]):
 
     async def turn(self, lane: int) -> bool:
         """Claim and deliver one batch. Returns whether to continue without a pause. Raises StoreUnavailable."""
+        await self._give_back(lane)
         if self._outage.is_pausing or (self._outage.is_on and lane != 0):  # during an outage, only lane 0 checks
             return False
         size = self._sizes[lane]
@@ -211,14 +214,14 @@ class OutboxLoop(ABC, Generic[R]):
         if self._outage.is_on and not self._outage.is_refusal and self.reach_is_proof:
             self._end_outage()
         began = time.monotonic()
-        rows = await self._claim(size.size)
-        claimed = len(rows)
-        size.interrupted()
+        rows = self._rows[lane] = await self._claim(size.size)
+        claimed, size.is_full = len(rows), False
         await self._deliver_all(rows, lane)
-        for row in rows:
-            await self._claims.give_back(row, _AT_ONCE, None)
-        if not rows and not self._outage.is_on:
+        if rows or self._outage.is_on:
+            size.interrupted()
+        else:
             size.delivered(claimed, time.monotonic() - began)
+        await self._give_back(lane)
         return claimed > 0 and not self._outage.is_on
 
     async def _claim(self, size: int) -> list[R]:
@@ -234,6 +237,13 @@ class OutboxLoop(ABC, Generic[R]):
             self._turns[lane] = time.monotonic()
             answer = await answers.next(rows) if answers is not None else None
             await self._deliver(rows.pop(0), answer, lane)
+
+    async def _give_back(self, lane: int) -> None:
+        """Release what the lane has not tried: after a stop or a pause, or after Postgres was away during a claim."""
+        rows = self._rows[lane]
+        while rows:
+            await self._claims.give_back(rows[0], _AT_ONCE, None)
+            del rows[0]
 
     reach_is_proof: ClassVar[bool] = False
     """Whether a successful `reach` ends an outage. Otherwise only a delivery does."""
@@ -314,12 +324,8 @@ class OutboxLoop(ABC, Generic[R]):
                 self._store_trouble = str(error)
                 if time.monotonic() >= row.deadline:
                     raise
-                log.warning(
-                    "cannot store the result of a delivered row, retrying",
-                    action=f"{self.action}.mark_failed",
-                    key=row.key,
-                    error=str(error),
-                )
+                action = f"{self.action}.mark_failed"
+                log.warning("cannot store a delivery, trying again", action=action, key=row.key, error=str(error))
                 await asyncio.sleep(self._pace.store_pause_s)
 
     def _report(self, row: R, verdict: Verdict, seconds: float, *, kept: bool, expected: str | None) -> None:
@@ -346,12 +352,9 @@ class OutboxLoop(ABC, Generic[R]):
             return
         self._metrics.paused.set(1)
         self._metrics.refused.set(is_refusal)
+        action, failures, pause_s = self.down_action, self._outage.failures, round(pause.total_seconds(), 1)
         log.warning(
-            "nothing can be delivered, pausing",
-            action=self.down_action,
-            reason=reason,
-            failures=self._outage.failures,
-            pause_s=round(pause.total_seconds(), 1),
+            "nothing can be delivered, pausing", action=action, reason=reason, failures=failures, pause_s=pause_s
         )
 
     def _end_outage(self) -> None:

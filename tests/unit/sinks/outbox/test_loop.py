@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from schemas.errors import StoreUnavailable
 from schemas.timing import utc_now
+from sinks.email.outbox import MailOutbox
 from sinks.feed.metrics import FeedMetrics
+from sinks.outbox.claim_size import ClaimSize
 from sinks.outbox.loop import OutboxLoop
 from sinks.outbox.pace import LoopPace
-from sinks.outbox.verdicts import Done, Verdict
+from sinks.outbox.verdicts import Done, RetryAt, Verdict
 
 
 class _Loop(OutboxLoop[Any]):
@@ -50,3 +56,81 @@ async def test_F5_a_cancelled_lane_is_an_error_and_not_the_end_of_the_work() -> 
     with pytest.raises(ZeroDivisionError):
         await asyncio.wait_for(_Loop(ZeroDivisionError()).run(), 60)
     await asyncio.wait_for(_Loop(None).run(), 60)
+
+
+@dataclass
+class _Row:
+    key: str
+    deadline: float = math.inf
+    attempts: int = 1
+    status: str = "busy"
+    last_error: str | None = None
+    is_shadow: bool = False
+    now: datetime = field(default_factory=utc_now)
+
+
+class _Claims:
+    """An outbox of so many rows. `away_at` is the key whose result cannot be stored at first."""
+
+    queue, is_shadow, claimer = MailOutbox.queue, False, "one"
+
+    def __init__(self, rows: int, away_at: str = "") -> None:
+        self.due = [_Row(str(number)) for number in range(rows)]
+        self.away_at = away_at
+        self.sizes: list[int] = []
+        self.given_back: list[str] = []
+        self.retried: list[str] = []
+
+    async def has_due(self) -> bool:
+        return bool(self.due)
+
+    async def claim(self, limit: int, **_: object) -> list[_Row]:
+        self.sizes.append(limit)
+        claimed, self.due = self.due[:limit], self.due[limit:]
+        return claimed
+
+    async def retry(self, row: _Row, *_: object) -> bool:
+        if row.key == self.away_at:
+            self.away_at = ""
+            raise StoreUnavailable("away")
+        self.retried.append(row.key)
+        return True
+
+    async def give_back(self, row: _Row, *_: object) -> bool:
+        self.given_back.append(row.key)
+        return True
+
+
+class _Retrying(_Loop):
+    """Delivers rows until none is due."""
+
+    def __init__(self, claims: Any) -> None:
+        super().__init__(None)
+        self._claims = claims
+        self._sizes = [ClaimSize(4, 32)]
+
+    async def deliver(self, _row: Any, _lane: int) -> Verdict:
+        return RetryAt(timedelta(0), "later")
+
+    async def turn(self, lane: int) -> bool:
+        return await OutboxLoop.turn(self, lane)
+
+
+async def test_claims_of_a_quick_lane_grow() -> None:
+    claims = _Claims(4 + 8 + 16 + 32 + 32 + 3)
+    lane = _Retrying(claims)
+    while await lane.turn(0):
+        pass
+    assert claims.sizes == [4, 8, 16, 32, 32, 32]
+    assert len(claims.retried) == 95
+
+
+async def test_rows_of_a_claim_during_which_postgres_was_away_are_given_back() -> None:
+    """They do not wait for the end of the claim. The row whose result was not stored does: it may have been sent."""
+    claims = _Claims(4, away_at="1")
+    lane = _Retrying(claims)
+    with pytest.raises(StoreUnavailable):
+        await lane.turn(0)
+    assert claims.given_back == []
+    assert not await lane.turn(0)
+    assert (claims.retried, claims.given_back) == (["0"], ["2", "3"])
