@@ -183,6 +183,8 @@ class ChunkConsumer(Consumer):
         self._in_flight += 1
         moves, handing_over = self._moves, asyncio.ensure_future(self._hand_over(message))
         await self.wait_first(handing_over, self.suspend_flow.wait())
+        if not handing_over.done() or handing_over.cancelled():
+            self._in_flight -= 1
         if handing_over.done() and not handing_over.cancelled() and self._moves == moves:
             self._read_offset.update({tp: span.end for tp, span in spans.items()})
         elif not (self.suspend_flow.is_set() or self.should_stop):  # a seek during delivery may have missed this fetch

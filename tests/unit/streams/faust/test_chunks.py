@@ -372,3 +372,20 @@ async def test_a_pause_is_bounded_and_chunks_lost_in_a_rebalance_do_not_prolong_
     consumer.transport.pause_s = 60.0
     await consumer.on_partitions_assigned({tp(0)}, 2)
     await asyncio.wait_for(consumer._pause(), 30)
+
+
+async def test_a_chunk_that_was_not_handed_over_prolongs_no_pause(tmp_path: Path) -> None:
+    """The queue was full when the flow was suspended."""
+
+    class Full(Waking):
+        async def _hand_over(self, message: ConsumerMessage) -> None:
+            self.stop_flow()
+            await asyncio.sleep(60)
+            await super()._hand_over(message)
+
+    consumer = await consumer_in(tmp_path, Full)
+    assert isinstance(consumer, Full)
+    consumer.slept, consumer.transport.pause_s = [], 60.0
+    await asyncio.wait_for(consumer._deliver(fetch_of({0: 30})), 30)
+    await asyncio.wait_for(consumer._pause(), 30)
+    assert consumer.slept == [60.0 * consumer.transport.least_pause]
