@@ -65,6 +65,24 @@ def _name_or_none(text: str | None) -> str | None:
     return None if name is None or len(name) > _LONGEST_NAME or _LINK.search(_INITIAL.sub("", name)) else name
 
 
+_BRANDS = {
+    "amex": "American Express",
+    "cartes_bancaires": "Cartes Bancaires",
+    "diners": "Diners Club",
+    "eftpos_au": "eftpos",
+    "jcb": "JCB",
+    "unionpay": "UnionPay",
+}
+"""Stripe's names of brands that do not only lack a capital. `unknown` is one, too."""
+
+
+def _brand_or_none(text: str | None) -> str | None:
+    brand = _one_line_or_none(text)
+    if brand is None or brand.lower() == "unknown":
+        return None
+    return _BRANDS.get(brand, brand[:1].upper() + brand[1:])
+
+
 def _web_link(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -78,6 +96,8 @@ Line = Annotated[str, AfterValidator(one_line), Field(min_length=1)]
 OptionalLine = Annotated[str | None, AfterValidator(_one_line_or_none)]
 Name = Annotated[str | None, AfterValidator(_name_or_none)]
 """The name of a customer or an organization."""
+CardBrand = Annotated[str | None, AfterValidator(_brand_or_none)]
+"""A card's brand, as its owner knows it."""
 Link = Annotated[str, AfterValidator(_web_link)]
 Interval = Literal["day", "week", "month", "year"]
 """Stripe's `price.recurring.interval`."""
@@ -111,6 +131,8 @@ class SubscriptionWelcome(CustomerMail):
     interval: Interval | None = None
     interval_count: int = Field(1, ge=1)
     price: Money | None = None
+    """The price of one unit."""
+    quantity: int | None = None
     trial_end: AwareDatetime | None = None
 
 
@@ -121,7 +143,9 @@ class PlanChanged(CustomerMail):
     """The price of one unit."""
     previous_price: Money | None = None
     interval: Interval | None = None
+    interval_count: int = Field(1, ge=1)
     previous_interval: Interval | None = None
+    previous_interval_count: int = Field(1, ge=1)
     quantity: int | None = None
     previous_quantity: int | None = None
     """None if it is not known."""
@@ -150,6 +174,13 @@ class TrialEnding(CustomerMail):
     days_left: int = Field(ge=0)
     will_end: bool = False
     """Whether the subscription ends with the trial, so that nothing is charged."""
+    after: Literal["charged", "invoiced", "free", "method_missing", "ends", "pauses"] | None = "charged"
+    """What follows: `ends` and `pauses` if no payment method is added until then. None: the collection is paused."""
+    price: Money | None = None
+    """The price of one unit after the trial."""
+    interval: Interval | None = None
+    interval_count: int = Field(1, ge=1)
+    quantity: int | None = None
 
 
 class PaymentReceipt(CustomerMail):
@@ -159,6 +190,8 @@ class PaymentReceipt(CustomerMail):
     hosted_url: Link | None = None
     pdf_url: Link | None = None
     plan: OptionalLine = None
+    tax: Money | None = None
+    """The tax in the amount."""
 
 
 class PaymentProblem(CustomerMail):
@@ -173,7 +206,11 @@ class PaymentProblem(CustomerMail):
     attempt: int = Field(ge=0)
     reason: OptionalLine = None
     keeps_access: bool = True
-    """Whether the subscription still gives access when the mail is sent."""
+    """Whether the invoice is one of a subscription, and the customer still has access when the mail is sent."""
+    is_given_up: bool | None = None
+    """Whether Stripe will not try again. None: by `next_attempt_at`."""
+    is_sent: bool = False
+    """Whether the customer pays the invoice by hand (`send_invoice`)."""
 
 
 class PaymentActionRequired(CustomerMail):
@@ -202,12 +239,17 @@ class RenewalReminder(CustomerMail):
     is_sent: bool = False
     """Whether the invoice is sent to the customer (`send_invoice`) and not charged."""
     due_at: AwareDatetime | None = None
+    is_after_trial: bool = False
+    """Whether the subscription is in its trial, so that this is its first payment."""
+    has_method: bool = True
+    """False: it is known that there is no payment method to charge."""
     subscription_id: OptionalLine = None
-    """For the check before sending. Not shown."""
+    billed: tuple[str, ...] | None = None
+    """`price:quantity` of what is billed. Both are for the check before sending. Not shown."""
 
 
 class CardExpiring(CustomerMail):
-    brand: OptionalLine = None
+    brand: CardBrand = None
     last4: OptionalLine = None
     exp_month: int = Field(ge=1, le=12)
     exp_year: int = Field(ge=2000, le=9999)
@@ -216,8 +258,10 @@ class CardExpiring(CustomerMail):
 
 
 class PaymentMethodDetached(CustomerMail):
-    brand: OptionalLine = None
+    brand: CardBrand = None
     last4: OptionalLine = None
+    type: OptionalLine = None
+    """Stripe's type of payment method. None: a card."""
     update_url: Link
 
 
@@ -281,7 +325,7 @@ OPERATOR_MAILS = {"operator-alert", "dispute-opened", "dispute-due", "dispute-lo
 DUNNING_MAILS = frozenset(name for name, model in MAILS.items() if model is PaymentProblem)
 """The templates that a step of the dunning sequence can send."""
 
-FACT_MAILS = frozenset({"payment-receipt", "plan-changed", "operator-alert", "dispute-opened", "dispute-lost"})
+FACT_MAILS = frozenset({"payment-receipt", "operator-alert", "dispute-opened", "dispute-lost"})
 """Mails that say what has happened, which stays true. Others are checked before sending (sinks/email/checks.py)."""
 
 OPTIONAL_MAILS = {"churn-survey", "win-back"}

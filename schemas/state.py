@@ -195,6 +195,10 @@ class Subscription:
     pause_collection: str | None = None
     """How Stripe treats its invoices while the collection is paused; None if it is not paused."""
     resumes_at: datetime | None = None
+    collection_method: str | None = None
+    """`charge_automatically` or `send_invoice`. None: no event since revision 0035 has named it."""
+    trial_end_behavior: str | None = None
+    """What happens if the trial ends without a payment method: `create_invoice`, `pause` or `cancel`."""
     failed_invoice: str | None = None
     """The invoice to which `payment_failed_at` and `payment_attempts` belong."""
     payment_failed_at: datetime | None = None
@@ -215,6 +219,13 @@ class Subscription:
     billing_version: Version = UNSEEN
     """The version of the newest invoice event."""
     checkout_version: Version = UNSEEN
+
+    @property
+    def price_of_unit(self) -> int | None:
+        """Minor units for one unit and period. None for usage, for packages of units, and if it is not known."""
+        item: Mapping[str, Any] = next((item for item in self.items if item["price"] == self.price_id), {})
+        is_other = item.get("usage_type") == "metered" or item.get("divide_by") is not None
+        return None if is_other or self.currency is None else self.unit_amount
 
     @property
     def key(self) -> Key:

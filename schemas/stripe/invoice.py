@@ -47,6 +47,9 @@ class StripeInvoice(StripeObject):
     amount_due: Amount
     amount_paid: Amount | None = None
     amount_remaining: Amount | None = None
+    total: int | None = None
+    tax: int | None = None
+    """The tax in `total`, included in the prices or added to them. None: the event does not say."""
     status: Text = None
     attempt_count: Count = 0
     next_payment_attempt: Moment | None = None
@@ -63,6 +66,9 @@ class StripeInvoice(StripeObject):
     """Start of the period that the subscription's line bills."""
     bills_subscription: bool = False
     """Whether a line of the subscription costs something. False during a trial, even if other items are billed."""
+
+    billed: tuple[str, ...] | None = None
+    """`price:quantity` of the lines that bill a whole period. None: the event leaves lines out."""
 
     @model_validator(mode="before")
     @classmethod
@@ -86,9 +92,12 @@ class StripeInvoice(StripeObject):
             "payment_intents": _named(
                 raw.get("payment_intent"), *(payment.get("payment_intent") for payment in payments)
             ),
+            "total": _amount_or_none(raw.get("total")),
+            "tax": _tax(raw),
             "customer_address": address_of(raw, "customer_address"),
             "failure_reason": _failure_reason(raw),
             "period_start": child(own_lines[-1], "period").get("start") if own_lines else None,
+            "billed": None if child(raw, "lines").get("has_more") is True else _billed(own_lines),
             "bills_subscription": _bills_subscription(raw, lines, own_lines),
         }
 
@@ -103,6 +112,11 @@ class StripeInvoice(StripeObject):
         if self.amount_remaining is not None:
             return self.amount_remaining
         return self.amount_due - (self.amount_paid or 0)
+
+    @property
+    def is_paid_in_full(self) -> bool:
+        """Whether what was paid is the invoice's total: no credit balance or earlier invoice is part of it."""
+        return self.total is not None and self.total == self.paid_amount
 
     @property
     def is_draft(self) -> bool:
@@ -144,12 +158,42 @@ def _bills_subscription(raw: Mapping[str, Any], lines: Sequence[Any], own_lines:
     return not is_complete and _is_positive(raw.get("amount_due"))
 
 
+def _tax(raw: Mapping[str, Any]) -> int | None:
+    """Returns the sum of the taxes: `total_taxes` since 2025-03-31 (basil), `tax` or `total_tax_amounts` before."""
+    if raw.get("tax") is not None:
+        return _amount_or_none(raw["tax"])
+    taxes = first(raw.get("total_taxes"), raw.get("total_tax_amounts"))
+    if not isinstance(taxes, list) or not taxes:
+        return None
+    amounts = [_amount_or_none(tax.get("amount")) if isinstance(tax, Mapping) else None for tax in taxes]
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if len(known) == len(amounts) else None
+
+
+def _amount_or_none(value: object) -> int | None:
+    """Returns minor units that only a receipt shows. An odd value is no reason to refuse the invoice."""
+    return value if type(value) is int and abs(value) < 2**53 else None
+
+
 def _is_positive(amount: object) -> bool:
     return isinstance(amount, int) and amount > 0
 
 
 def _is_subscription_line(line: Mapping[str, Any]) -> bool:
     return line.get("type") == "subscription" or child(line, "parent").get("type") == "subscription_item_details"
+
+
+def _billed(lines: Sequence[Mapping[str, Any]]) -> tuple[str, ...] | None:
+    found: list[str] = []
+    for line in lines:
+        details, pricing = child(child(line, "parent"), "subscription_item_details"), child(line, "pricing")
+        if first(details.get("proration"), line.get("proration"), False) is True:
+            continue
+        price = first(child(pricing, "price_details").get("price"), child(line, "price").get("id"))
+        if not isinstance(price, str):
+            return None
+        found.append(f"{price}:{line.get('quantity')}")
+    return tuple(found) or None
 
 
 def _subscription_of_line(line: Mapping[str, Any]) -> Any:

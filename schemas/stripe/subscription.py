@@ -81,6 +81,10 @@ class StripeSubscription(StripeObject):
     """The behavior of its invoices while the collection is paused: keep_as_draft, mark_uncollectible or void."""
     resumes_at: Moment | None = None
     """When the collection resumes."""
+    collection_method: Text = None
+    """`charge_automatically` or `send_invoice`."""
+    trial_end_behavior: Text = None
+    """What Stripe does when a trial ends without a payment method: create_invoice, pause or cancel."""
     user_id: Text = None
     """`metadata.userId`"""
 
@@ -106,6 +110,7 @@ class StripeSubscription(StripeObject):
             "cancellation_reason": child(raw, "cancellation_details").get("reason"),
             "pause_collection": pause.get("behavior"),
             "resumes_at": pause.get("resumes_at"),
+            "trial_end_behavior": child(child(raw, "trial_settings"), "end_behavior").get("missing_payment_method"),
             "user_id": child(raw, "metadata").get("userId"),
         }
 
@@ -120,6 +125,7 @@ _AS_SENT = (
     "cancel_at",
     "canceled_at",
     "ended_at",
+    "collection_method",
 )
 
 _COMPARED = (

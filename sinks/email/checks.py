@@ -8,18 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Coroutine, Mapping
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from schemas.mail import OPERATOR_MAILS
 from schemas.payment_facts import PAID
 from schemas.recovery_facts import has_recovered_from
-from schemas.state import Payment, PaymentMethod, Subscription
+from schemas.state import Payment
 from schemas.statuses import SubscriptionStatus
 from schemas.stripe.dispute import UNDER_REVIEW
 from schemas.version import seconds_of
+from sinks.email.charging import (
+    after_trial,
+    bills_items,
+    charges_again,
+    ends_by,
+    expiry_of,
+    is_charged_to,
+    lacks_method,
+)
 from sinks.email.message import QueuedMail
-from sinks.email.present import ENDED, Present, Question
+from sinks.email.present import ENDED, NOT_LIVING, Present, Question
 from sinks.outbox.truth import Answer
 from sinks.outbox.verdicts import NotYet, Withheld
 
@@ -37,41 +47,41 @@ WELCOME_WAIT, WELCOME_PAUSE = timedelta(minutes=2), timedelta(seconds=5)
 ARCHIVE_WAIT, ARCHIVE_PAUSE = timedelta(minutes=1), timedelta(seconds=2)
 """How long a cancellation mail waits for the archive that it links."""
 
+FIRST_NOTICE = "payment-failed"
+
 LAST_CARD_STEP = 7
 """Days before a card's expiry of the last notice. Until then the earlier one is sent (streams/rules/payments)."""
 
-WITH_ACCESS = frozenset({SubscriptionStatus.ACTIVE, SubscriptionStatus.TRIALING, SubscriptionStatus.PAST_DUE})
-"""Statuses in which a failed payment has not yet cost the access."""
-
-MailCheck = Callable[[QueuedMail, Present], Coroutine[Question[Any], Any, Answer]]
-"""Decides about one mail. It waits for nothing but answers of `Present`."""
+SUPERSEDED_AFTER = timedelta(days=1)
+"""A notice that is this late is withheld if a later step of its invoice has been reached: that one says more."""
 
 ENDED_REASON = "the subscription has ended"
 ACCOUNT_LEFT = "the connected account has left the application"
 
 
-async def fact(_mail: QueuedMail, present: Present) -> Answer:
-    """The check of a mail to a customer about what has happened (FACT_MAILS): it stays true, and it is ours to send."""
-    if await present.has_account_left():
-        return Withheld(ACCOUNT_LEFT)
-    return None
+MailCheck = Callable[[QueuedMail, Present], Coroutine[Question[Any], Any, Answer]]
+"""Decides about one mail. It waits for nothing but answers of `Present`."""
 
 
-def check(decide: MailCheck, *, customer: bool = True) -> MailCheck:
-    """Make a check from its decision. With `customer`, mails to a customer deleted at Stripe are withheld first."""
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The check of one template. `stays_true`: what the mail says happened, so that it never becomes too old."""
 
-    async def checked(mail: QueuedMail, present: Present) -> Answer:
-        if mail.age > VALID_FOR:
+    decide: MailCheck
+    is_for_deleted: bool = False
+    """Whether it also leaves to a customer who was deleted at Stripe."""
+    stays_true: bool = False
+
+    async def __call__(self, mail: QueuedMail, present: Present) -> Answer:
+        if not self.stays_true and mail.age > VALID_FOR:
             return Withheld(f"it was queued more than {VALID_FOR.days} days ago")
         if mail.template not in OPERATOR_MAILS and await present.has_account_left():
             return Withheld(ACCOUNT_LEFT)
-        if customer:
+        if not self.is_for_deleted:
             row = await present.customer()
             if row is not None and row.deleted_at is not None:
                 return Withheld("the customer has been deleted")
-        return await decide(mail, present)
-
-    return checked
+        return await self.decide(mail, present)
 
 
 async def _dunning(mail: QueuedMail, present: Present) -> Answer:
@@ -80,13 +90,15 @@ async def _dunning(mail: QueuedMail, present: Present) -> Answer:
         return Withheld("the invoice is not stored")
     if (why := await _no_longer_owed(payment, present)) is not None:
         return Withheld(why)
+    if (why := _superseded(mail, payment)) is not None:
+        return Withheld(why)
     reason = _reason(mail, payment)
     if reason is None and mail.age < REASON_WAIT:
         return NotYet(REASON_PAUSE, "waits for the decline reason")
     data = dict(mail.data) | _remaining(payment) | {"reason": reason}
     data["attempt"] = max(int(mail.data.get("attempt", 1)), payment.attempt_count)
-    subscription = await present.subscription(payment.subscription_id)
-    data["keeps_access"] = subscription is None or subscription.status in WITH_ACCESS
+    data["keeps_access"] = payment.subscription_id is not None and await present.has_access(mail.now)
+    data["is_given_up"] = mail.data.get("next_attempt_at") is None
     if (at := moment(mail.data.get("next_attempt_at"))) is not None and at <= mail.now:
         data["next_attempt_at"] = None
     return data
@@ -113,9 +125,17 @@ async def _renewal(mail: QueuedMail, present: Present) -> Answer:
         return Withheld(ENDED_REASON)
     if subscription.pause_collection is not None or subscription.status is SubscriptionStatus.PAUSED:
         return Withheld("the collection of payments is paused")
-    if _ends_by(subscription, renews_at):
+    if subscription.status is SubscriptionStatus.UNPAID:
+        return Withheld("Stripe does not collect the invoices of an unpaid subscription")
+    if ends_by(subscription, renews_at):
         return Withheld("the subscription will not renew")
-    return None
+    if (billed := mail.data.get("billed")) is not None and not bills_items(subscription, billed):
+        return Withheld("the price or the quantity has changed since, and so has the amount")
+    lacks = lacks_method(subscription, await present.customer(), await present.payment_methods())
+    return dict(mail.data) | {
+        "is_after_trial": subscription.status is SubscriptionStatus.TRIALING,
+        "has_method": not lacks,
+    }
 
 
 async def _trial(mail: QueuedMail, present: Present) -> Answer:
@@ -127,8 +147,12 @@ async def _trial(mail: QueuedMail, present: Present) -> Answer:
         return Withheld("the trial's end has been moved")
     if subscription.trial_end <= mail.now:
         return Withheld("the trial is over")
-    days_left = _days(subscription.trial_end, mail.now)
-    return dict(mail.data) | {"days_left": days_left, "will_end": _ends_by(subscription, subscription.trial_end)}
+    after = after_trial(subscription, await present.customer(), await present.payment_methods())
+    return dict(mail.data) | {
+        "days_left": _days(subscription.trial_end, mail.now),
+        "will_end": ends_by(subscription, subscription.trial_end),
+        "after": after,
+    }
 
 
 async def _card(mail: QueuedMail, present: Present) -> Answer:
@@ -138,16 +162,15 @@ async def _card(mail: QueuedMail, present: Present) -> Answer:
         return Withheld("the card has been removed")
     if (row.exp_year, row.exp_month) != (mail.data.get("exp_year"), mail.data.get("exp_month")):
         return Withheld("the card has been renewed")
-    expiry = _expiry(row)
+    expiry = expiry_of(row)
     if expiry is None or expiry <= mail.now:
         return Withheld("the card has expired")
-    customer = await present.customer()
-    default = customer.default_payment_method if customer is not None else None
-    if default is not None and default != row.payment_method_id:
-        return Withheld("the card has been replaced")
-    if default is None and any(
-        other.key != row.key and other.detached_at is None for other in await present.payment_methods()
-    ):
+    running = await present.subscriptions()
+    charged = [one for one in running if charges_again(one, expiry)]
+    if not charged:
+        return Withheld("no subscription will be charged to the card")
+    customer, methods = await present.customer(), await present.payment_methods()
+    if not any(is_charged_to(row.payment_method_id, one, customer, methods) for one in charged):
         return Withheld("the card has been replaced")
     days_left = _days(expiry, mail.now)
     if parts[-1] != str(LAST_CARD_STEP) and days_left <= LAST_CARD_STEP:
@@ -155,16 +178,27 @@ async def _card(mail: QueuedMail, present: Present) -> Answer:
     return dict(mail.data) | {"days_left": days_left}
 
 
-async def _method_detached(mail: QueuedMail, present: Present) -> Answer:  # noqa: ARG001  # all decisions have one signature
+async def _method_detached(mail: QueuedMail, present: Present) -> Answer:
+    """Without a method only if a running subscription needs one: it renews, is charged, and has none of its own."""
     customer = await present.customer()
     if customer is not None and customer.default_payment_method is not None:
         return Withheld("another payment method has been added")
+    charged = [one for one in await present.subscriptions() if charges_again(one)]
+    if not charged:
+        return Withheld("no subscription will be charged")
+    if all(one.default_payment_method not in (None, subject_of(mail)) for one in charged):
+        return Withheld("each subscription has a payment method of its own")
     return None
 
 
-async def _no_more(mail: QueuedMail, present: Present) -> Answer:  # noqa: ARG001  # as above
-    """The mail depends on the customer and its age only, which `check` has read."""
+async def _always(mail: QueuedMail, present: Present) -> Answer:  # noqa: ARG001  # all decisions have one signature
     return None
+
+
+async def _changed(mail: QueuedMail, present: Present) -> Answer:
+    """An earlier plan stays a fact, because the mail about the next change follows it. An end does not."""
+    row = await present.subscription(subject_of(mail))
+    return Withheld(ENDED_REASON) if row is not None and row.status in ENDED else None
 
 
 async def _not_erased(mail: QueuedMail, present: Present) -> Answer:  # noqa: ARG001  # as above
@@ -177,6 +211,9 @@ async def _not_erased(mail: QueuedMail, present: Present) -> Answer:  # noqa: AR
 async def _left(mail: QueuedMail, present: Present) -> Answer:  # noqa: ARG001  # as above
     if await present.has_living_subscription():
         return Withheld("the customer has come back")
+    customer = await present.customer()
+    if customer is not None and customer.is_erased:
+        return Withheld("the customer has been erased")
     return None
 
 
@@ -186,7 +223,7 @@ async def _canceled(mail: QueuedMail, present: Present) -> Answer:
     if data.get("reason") == "customer_deleted" and await present.has_mail_of_cancellation():
         return Withheld("the mail about the subscription's end has the export's link")
     if data.get("erase_at") is not None:
-        erased_at = await present.erased_at()
+        erased_at = None if await present.has_living_subscription() else await present.erased_at()
         data["erase_at"] = erased_at.isoformat() if erased_at is not None else None
     if (export_id := data.get("export_id")) is None:
         return data
@@ -221,37 +258,45 @@ async def _welcome(mail: QueuedMail, present: Present) -> Answer:
     is_complete = row is not None and row.stripe_status is not None
     if row is None or not is_complete:
         return NotYet(WELCOME_PAUSE, "waits for the subscription's event") if mail.age < WELCOME_WAIT else None
+    if row.status in NOT_LIVING:
+        return Withheld(ENDED_REASON if row.status in ENDED else "the subscription has not begun")
     data = dict(mail.data)
     if data.get("interval") is None and row.interval is not None:
         data |= {"interval": row.interval, "interval_count": row.interval_count or 1}
-    if data.get("price") is None and row.unit_amount is not None and row.currency is not None:
-        data["price"] = {"amount": row.unit_amount, "currency": row.currency}
+    if data.get("price") is None and (price := row.price_of_unit) is not None:
+        data["price"] = {"amount": price, "currency": row.currency}
+    if data.get("quantity") is None:
+        data["quantity"] = row.quantity
     is_in_trial = row.trial_end is not None and row.trial_end > mail.now
     data["trial_end"] = row.trial_end.isoformat() if row.trial_end is not None and is_in_trial else None
     return data
 
 
+FACT = Check(_always, is_for_deleted=True, stays_true=True)
+"""The check of a mail to a customer about what has happened: it stays true, and it is ours to send."""
+
 CHECKS: Mapping[str, MailCheck] = {
-    "subscription-welcome": check(_welcome, customer=False),
-    "subscription-canceled": check(_canceled, customer=False),
-    "payment-failed": check(_dunning),
-    "payment-reminder": check(_dunning),
-    "payment-urgent": check(_dunning),
-    "payment-final": check(_dunning),
-    "payment-action-required": check(_action_required),
-    "invoice-overdue": check(_action_required),
-    "renewal-reminder": check(_renewal),
-    "trial-ending": check(_trial),
-    "trial-reminder": check(_trial),
-    "card-expiring": check(_card),
-    "payment-method-detached": check(_method_detached),
-    "churn-survey": check(_no_more),
-    "win-back": check(_left),
-    "dispute-due": check(_dispute, customer=False),
+    "subscription-welcome": Check(_welcome),
+    "plan-changed": Check(_changed),
+    "subscription-canceled": Check(_canceled, is_for_deleted=True),
+    "payment-failed": Check(_dunning),
+    "payment-reminder": Check(_dunning),
+    "payment-urgent": Check(_dunning),
+    "payment-final": Check(_dunning),
+    "payment-action-required": Check(_action_required),
+    "invoice-overdue": Check(_action_required),
+    "renewal-reminder": Check(_renewal),
+    "trial-ending": Check(_trial),
+    "trial-reminder": Check(_trial),
+    "card-expiring": Check(_card),
+    "payment-method-detached": Check(_method_detached),
+    "churn-survey": Check(_left),
+    "win-back": Check(_left),
+    "dispute-due": Check(_dispute, is_for_deleted=True),
 }
 """Checks by template."""
 
-OF_PLUGIN = check(_not_erased)
+OF_PLUGIN = Check(_not_erased)
 """The check of a plugin's mail to a customer. What else it claims, only the plugin knows."""
 
 
@@ -298,19 +343,18 @@ def _reason(mail: QueuedMail, payment: Payment) -> str | None:
     return own if int(mail.data.get("attempt", 1)) >= payment.attempt_count else None
 
 
-def _ends_by(subscription: Subscription, at: datetime | None) -> bool:
-    """Whether the subscription is set to end by this time, or at the end of its period."""
-    if subscription.cancel_at_period_end:
-        return True
-    return subscription.cancel_at is not None and (at is None or subscription.cancel_at <= at)
-
-
-def _expiry(row: PaymentMethod) -> datetime | None:
-    """The first moment (UTC) at which the card is no longer valid."""
-    if row.exp_year is None or row.exp_month is None:
+def _superseded(mail: QueuedMail, payment: Payment) -> str | None:
+    """Return why a later notice takes this one's place, or None."""
+    steps = payment.dunning_steps
+    due_at = moment(mail.data.get("due_at")) if mail.data.get("is_sent") else None
+    if due_at is not None and due_at > mail.now and mail.template != FIRST_NOTICE:
+        return "the invoice is not due yet"
+    own = steps.get(mail.template)
+    if own is None or mail.age < SUPERSEDED_AFTER:
         return None
-    is_december = row.exp_month == 12  # the last month
-    return datetime(row.exp_year + is_december, 1 if is_december else row.exp_month + 1, 1, tzinfo=UTC)
+    later = [at for name, at in steps.items() if name != mail.template and at > own]
+    is_reached = any(datetime.fromisoformat(at) <= mail.now for at in later)
+    return "a later notice of this invoice is due as well" if is_reached else None
 
 
 def _days(at: datetime, now: datetime) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from schemas.state import Customer, Dispute, Payment, PaymentMethod, Row, Subscription
+from schemas.state import Customer, Dispute, Organization, Payment, PaymentMethod, Row, Subscription
 from schemas.statuses import SubscriptionStatus
 from sinks.outbox.truth import Answer
 from sinks.postgres.loading import SHAPES
@@ -159,6 +159,16 @@ _METHODS = Query(
     "WHERE t.account = k.a AND t.customer_id = k.b",
     _rows_of(PaymentMethod),
 )
+_SUBSCRIPTIONS = Query(
+    f"SELECT {SHAPES[Subscription].selected} FROM billing.subscriptions AS t "
+    "WHERE t.account = k.a AND t.customer_id = k.b",
+    _rows_of(Subscription),
+)
+_ORGANIZATION = Query(
+    f"SELECT {SHAPES[Organization].selected} FROM billing.organizations AS t "
+    "WHERE t.account = k.a AND t.customer_id = k.b",
+    _row_of(Organization),
+)
 _ERASURE: Query[datetime | None] = Query(
     f"""
 SELECT max(due_at) FROM billing.timers
@@ -213,6 +223,13 @@ class Present:
     async def payment(self, invoice_id: str) -> Payment | None:
         """Return the payment of an invoice."""
         return await _ask(_PAYMENT, self.account, invoice_id, Payment.id_of(self.account, invoice_id))
+
+    async def subscriptions(self) -> list[Subscription]:
+        """Return the customer's subscriptions, running or ended."""
+        return await _ask(_SUBSCRIPTIONS, self.account, self.customer_id)
+
+    async def organization(self) -> Organization | None:
+        return await _ask(_ORGANIZATION, self.account, self.customer_id)
 
     async def has_living_subscription(self) -> bool:
         """Whether the customer, or another Stripe customer of the same user, has a subscription that runs."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from schemas.mail import BUILT_IN_MAILS, FACT_MAILS, OPERATOR_MAILS, OPTIONAL_MAILS
 from schemas.settings import Mail as MailConfig
-from sinks.email.checks import CHECKS, OF_PLUGIN, MailCheck, fact
+from sinks.email.checks import CHECKS, FACT, OF_PLUGIN, MailCheck
 from sinks.email.message import QueuedMail
 from sinks.email.present import Present, answers
 from sinks.outbox.truth import Answer
@@ -56,4 +56,4 @@ def _default_check(template: str) -> MailCheck | None:
         return None
     if template not in BUILT_IN_MAILS:
         return OF_PLUGIN
-    return fact if template in FACT_MAILS else None
+    return FACT if template in FACT_MAILS else None

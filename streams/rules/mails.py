@@ -52,9 +52,8 @@ def iso(moment: datetime | None) -> str | None:
 
 def price_of(row: Subscription) -> dict[str, Any] | None:
     """The price of one unit for one period; None if the price is not a single amount."""
-    if row.unit_amount is None or row.currency is None:
-        return None
-    return money(row.unit_amount, row.currency)
+    amount = row.price_of_unit
+    return money(amount, row.currency) if amount is not None and row.currency is not None else None
 
 
 def plan_name(config: Config, plan_id: str | None, price_name: str | None = None) -> str | None:
@@ -88,6 +87,7 @@ def welcome(
         "interval": row.interval,
         "interval_count": row.interval_count or 1,
         "price": price_of(row),
+        "quantity": row.quantity,
         "trial_end": iso(row.trial_end),
         "organization": organization,
     }

@@ -24,6 +24,7 @@ from streams.rules.mails import days_until, iso, mail, money, plan_name_of
 from streams.rules.precedence import time_of
 from streams.rules.subscription_row import ENDED, NEVER_BEGUN
 from streams.rules.subscriptions import events as subscription_events
+from streams.rules.subscriptions import trial
 from streams.rules.subscriptions.trial import TRIAL_REMINDER
 
 ACCESS_ENDS = "access-ends"
@@ -50,11 +51,7 @@ def on_trial_reminder(event: Event[TimerDue], known: Known) -> list[Effect]:
     now = max(event.at, time_of(row.version))
     if row.trial_end is None or row.trial_end <= now:
         return [done]
-    data = {
-        "plan": plan_name_of(known.config, row),
-        "trial_end": iso(row.trial_end),
-        "days_left": days_until(row.trial_end, now),
-    }
+    data = trial.data(known, row, row.trial_end, days_until(row.trial_end, now))
     customer = customer_or_blank(known, event.account, row.customer_id)
     key = f"{TRIAL_REMINDER}:{row.subscription_id}:{int(row.trial_end.timestamp())}"
     return [done, mail("trial-reminder", key, customer, data)]

@@ -53,6 +53,8 @@ _FACTS = (
     "ended_at",
     "pause_collection",
     "resumes_at",
+    "collection_method",
+    "trial_end_behavior",
 )
 """Columns with the name of their field."""
 

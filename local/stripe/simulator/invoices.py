@@ -101,6 +101,7 @@ def create_draft(
         },
         "subtotal": subtotal,
         "total": total,
+        "total_taxes": [],
         "_charge": None,
         "_intent": None,
         "_subscription": subscription_id,

@@ -95,6 +95,7 @@ def _old_invoice(obj: Json) -> Json:
         "payment_intent": obj.get("_intent"),
         "subscription": obj.get("_subscription"),
         "tax": None,
+        "total_tax_amounts": [],
     }
 
 

@@ -118,6 +118,8 @@ subscriptions = Table(
     time("ended_at"),
     text("pause_collection"),
     time("resumes_at"),
+    text("collection_method"),
+    text("trial_end_behavior"),
     text("failed_invoice"),
     time("payment_failed_at"),
     count("payment_attempts"),

@@ -77,6 +77,7 @@ def problem(known: Known, invoice: StripeInvoice) -> dict[str, Any]:
         "update_url": known.config.mail.update_payment_url,
         "attempt": max(1, invoice.attempt_count),
         "reason": invoice.failure_reason,
+        "is_sent": invoice.collection_method == SEND_INVOICE,
     }
 
 

@@ -14,7 +14,7 @@ from schemas.stripe.invoice import FIRST_INVOICE, SEND_INVOICE, StripeInvoice
 from streams.rules.customers.access import ends_with_period
 from streams.rules.customers.account import customer_or_blank, returned, save_customer_and_derived, with_weak_profile
 from streams.rules.invoices import dunning
-from streams.rules.mails import iso, mail, money, plan_name_of, stripe_link
+from streams.rules.mails import iso, mail, money, plan_name, plan_name_of, stripe_link
 from streams.rules.payments.matching import Match, match, named, refs
 from streams.rules.payments.row import PAID, invoice_closed, invoice_failed, invoice_paid
 from streams.rules.precedence import INVOICE_CLOSED, INVOICE_FAILED, INVOICE_PAID
@@ -56,7 +56,8 @@ def on_paid(event: InvoiceEvent, known: Known) -> list[Effect]:
             "paid_at": iso(invoice.paid_at or event.at),
             "hosted_url": stripe_link(known.config, invoice.hosted_invoice_url),
             "pdf_url": stripe_link(known.config, invoice.invoice_pdf),
-            "plan": plan_name_of(known.config, row),
+            "plan": _plan_billed(known, invoice, row),
+            "tax": money(invoice.tax, invoice.currency) if invoice.tax and invoice.is_paid_in_full else None,
         }
         key = f"receipt:{invoice.id}"
         effects.append(mail("payment-receipt", key, customer, receipt, recipient=invoice.customer_email))
@@ -160,8 +161,9 @@ def on_upcoming(event: InvoiceEvent, known: Known) -> list[Effect]:
         "renews_at": iso(renews_at),
         "is_sent": is_sent,
         "due_at": iso(invoice.due_date) if is_sent else None,
-        "plan": plan_name_of(known.config, row),
+        "plan": _plan_billed(known, invoice, row),
         "subscription_id": invoice.subscription,
+        "billed": invoice.billed,
     }
     key = f"renewal:{event.id}"
     return [*effects, mail("renewal-reminder", key, customer, data, recipient=invoice.customer_email)]
@@ -170,6 +172,14 @@ def on_upcoming(event: InvoiceEvent, known: Known) -> list[Effect]:
 def is_over_for(row: Subscription, invoice: StripeInvoice) -> bool:
     """Whether nothing is asked for: the subscription has ended, or recovered from this invoice."""
     return row.status in ENDED or has_recovered_from(row, _id(invoice))
+
+
+def _plan_billed(known: Known, invoice: StripeInvoice, row: Subscription | None) -> str | None:
+    """The name of the plan that the invoice bills, whatever the subscription has now; else that of its row."""
+    plans = {known.config.plan_of_price(line.rpartition(":")[0]) for line in invoice.billed or ()}
+    billed = max(plans, key=known.config.size_of_plan, default=None)
+    is_chosen = row is not None and row.checkout_plan in known.config.plans  # at a checkout, in place of the price's
+    return plan_name_of(known.config, row) if billed is None or is_chosen else plan_name(known.config, billed)
 
 
 def _renews(row: Subscription) -> bool:

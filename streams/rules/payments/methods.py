@@ -152,7 +152,12 @@ def on_no_method_left(event: Event[TimerDue], known: Known) -> list[Effect]:
         return [done]
     if customer.default_payment_method is not None or customer.last_default != row.payment_method_id:
         return [done]
-    data = {"brand": row.brand, "last4": row.last4, "update_url": known.config.mail.update_payment_url}
+    data = {
+        "brand": row.brand,
+        "last4": row.last4,
+        "type": row.type,
+        "update_url": known.config.mail.update_payment_url,
+    }
     return [done, mail("payment-method-detached", f"method-detached:{row.payment_method_id}", customer, data)]
 
 

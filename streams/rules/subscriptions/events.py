@@ -120,11 +120,7 @@ def on_trial_will_end(event: SubscriptionEvent, known: Known) -> list[Effect]:
     is_over = change.after.status is not SubscriptionStatus.TRIALING
     if subscription.trial_end is None or not trial.is_in_trial(event) or is_over:
         return change.effects
-    data = {
-        "plan": plan_name_of(known.config, change.after),
-        "trial_end": iso(subscription.trial_end),
-        "days_left": days_until(subscription.trial_end, event.at),
-    }
+    data = trial.data(known, change.after, subscription.trial_end, days_until(subscription.trial_end, event.at))
     key = f"trial-ending:{subscription.id}:{int(subscription.trial_end.timestamp())}"
     return [*change.effects, mail("trial-ending", key, change.customer, data)]
 
@@ -199,7 +195,7 @@ def _ended(event: SubscriptionEvent, known: Known, row: Subscription, customer: 
         "update_url": config.mail.update_payment_url,
     }
     mails = [mail("subscription-canceled", f"canceled:{row.subscription_id}", customer, canceled)]
-    if row.cancellation_reason not in cancellation.NOT_BY_CHOICE:
+    if row.cancellation_reason not in cancellation.NOT_BY_CHOICE:  # withheld from who uses another one
         survey = {"survey_url": config.mail.survey_url}
         mails.append(mail("churn-survey", f"survey:{row.subscription_id}", customer, survey))
     return [*waiting, export, *mails]

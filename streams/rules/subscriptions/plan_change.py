@@ -40,7 +40,9 @@ def mails(
         "price": price_of(row),
         "previous_price": _price(former, row),
         "interval": row.interval,
+        "interval_count": row.interval_count or 1,
         "previous_interval": former.get("interval"),
+        "previous_interval_count": former.get("interval_count") or 1,
         "quantity": row.quantity,
         "previous_quantity": former.get("quantity"),
     }
@@ -50,15 +52,18 @@ def mails(
 def _stored(row: Subscription) -> dict[str, Any]:
     return {
         "price": row.price_id,
-        "unit_amount": row.unit_amount,
+        "unit_amount": row.price_of_unit,
         "currency": row.currency,
         "interval": row.interval,
+        "interval_count": row.interval_count,
         "quantity": row.quantity,
     }
 
 
 def _price(former: Mapping[str, Any], row: Subscription) -> dict[str, Any] | None:
     """The former price of one unit, if it is in the subscription's currency."""
+    if former.get("usage_type") == "metered" or former.get("divide_by") is not None:
+        return None
     amount, currency = former.get("unit_amount"), former.get("currency")
     return money(amount, currency) if amount is not None and currency == row.currency and currency else None
 

@@ -7,12 +7,15 @@ still in that trial. So the timers do not depend on the order of the events.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from schemas.effects import StartTimer
 from schemas.event import Event
 from schemas.known import Known
+from schemas.state import Subscription
 from schemas.statuses import SubscriptionStatus
 from schemas.stripe.subscription import StripeSubscription
+from streams.rules.mails import iso, plan_name_of, price_of
 
 TRIAL_REMINDER = "trial-reminder"
 
@@ -47,3 +50,16 @@ def is_in_trial(event: Event[StripeSubscription]) -> bool:
     subscription = event.object
     is_trialing = subscription.status is SubscriptionStatus.TRIALING and not event.terminal
     return is_trialing and subscription.trial_end is not None and subscription.trial_end > event.at
+
+
+def data(known: Known, row: Subscription, trial_end: datetime, days_left: int) -> dict[str, Any]:
+    """The data of both mails about a trial's end: what it costs from then on."""
+    return {
+        "plan": plan_name_of(known.config, row),
+        "trial_end": iso(trial_end),
+        "days_left": days_left,
+        "price": price_of(row),
+        "interval": row.interval,
+        "interval_count": row.interval_count or 1,
+        "quantity": row.quantity,
+    }

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from schemas.mail import MAILS, OPERATOR_MAILS, CustomerMail, read_mail
 from schemas.plugin import Plugin
 from schemas.plugin_registry import installed_for
-from schemas.state import Customer, Dispute, Payment, PaymentMethod, Row, Subscription
+from schemas.state import Customer, Dispute, Organization, Payment, PaymentMethod, Row, Subscription
 from schemas.statuses import PaymentStatus, SubscriptionStatus
 from schemas.version import version
 from sinks.email.checks import ARCHIVE_WAIT, CHECKS, REASON_WAIT, VALID_FOR, WELCOME_WAIT
@@ -244,7 +244,8 @@ async def test_a_renewal_is_announced_until_its_date(desk: Desk) -> None:
     await desk.store(ACTIVE)
     key, past = "renewal::evt_9", (NOW - timedelta(days=1)).isoformat()
     data = await desk.data("renewal-reminder", key, subscription_id="sub_1")
-    assert data == {**SAMPLES["renewal-reminder"], "subscription_id": "sub_1", **NAMES}
+    found = {"subscription_id": "sub_1", "is_after_trial": False, "has_method": True}
+    assert data == {**SAMPLES["renewal-reminder"], **found, **NAMES}
     assert await desk.reason("renewal-reminder", key, renews_at=past) == "the renewal date has passed"
 
 
@@ -254,8 +255,11 @@ async def test_a_renewal_is_announced_until_its_date(desk: Desk) -> None:
         ((), 7, "the card has been removed"),
         ((replace(CARD, detached_at=NOW),), 7, "the card has been removed"),
         ((replace(CARD, exp_year=2029),), 7, "the card has been renewed"),
-        ((replace(CUSTOMER, default_payment_method="pm_2"), CARD), 7, "the card has been replaced"),
-        ((CARD, replace(CARD, payment_method_id="pm_2")), 7, "the card has been replaced"),
+        ((ACTIVE, replace(CUSTOMER, default_payment_method="pm_2"), CARD), 7, "the card has been replaced"),
+        ((ACTIVE, CARD, replace(CARD, payment_method_id="pm_2")), 7, "the card has been replaced"),
+        ((CARD,), 7, "no subscription will be charged to the card"),
+        ((CANCELED, CARD), 7, "no subscription will be charged to the card"),
+        ((replace(ACTIVE, cancel_at_period_end=True), CARD), 7, "no subscription will be charged to the card"),
     ],
 )
 async def test_a_card_that_is_not_in_use_is_not_announced(
@@ -265,9 +269,41 @@ async def test_a_card_that_is_not_in_use_is_not_announced(
     assert await desk.reason("card-expiring", f"card-expiring::pm_1:2026-12:{step}") == reason
 
 
+async def test_the_card_of_the_subscription_is_announced_behind_another_default(desk: Desk) -> None:
+    """69, C6: the subscription's own card is what Stripe charges."""
+    customer = replace(CUSTOMER, default_payment_method="pm_2")
+    await desk.store(customer, replace(ACTIVE, default_payment_method="pm_1"), CARD)
+    assert (await desk.data("card-expiring", "card-expiring::pm_1:2026-12:30", exp_month=12))["days_left"] == 35
+
+
+async def test_who_pays_by_hand_is_not_pressed_before_the_due_date(desk: Desk) -> None:
+    """C3, 30: a card that was mistyped on the invoice's page costs nothing yet."""
+    await desk.store(CUSTOMER, ACTIVE, UNPAID)
+    due: dict[str, Any] = {"is_sent": True, "due_at": (NOW + timedelta(days=9)).isoformat()}
+    assert await desk.reason("payment-urgent", "dunning::in_1:payment-urgent", **due) == "the invoice is not due yet"
+    assert await desk.data("payment-failed", "dunning::in_1:payment-failed", **due)
+    due["due_at"] = NOW.isoformat()
+    assert await desk.data("payment-urgent", "dunning::in_1:payment-urgent", **due)
+
+
+async def test_access_is_that_of_the_organization_when_the_notice_leaves(desk: Desk) -> None:
+    """C3: a notice promises access only for an invoice of a subscription, and not after the grace time."""
+    row = Organization(organization_id="org_1", account="", customer_id="cus_1", name="Doe Ltd", has_access=True)
+    soon = NOW + timedelta(hours=1)
+    await desk.store(CUSTOMER, ACTIVE, UNPAID, replace(row, access_until=soon, access_after={"has_access": False}))
+    key = "dunning::in_1:payment-failed"
+    assert (await desk.data("payment-failed", key))["keeps_access"] is True
+    await desk.connection.execute("UPDATE billing.organizations SET access_until = $1", NOW)
+    assert (await desk.data("payment-failed", key))["keeps_access"] is False
+    await desk.connection.execute("UPDATE billing.organizations SET access_until = NULL")
+    await desk.connection.execute("UPDATE billing.payments SET subscription_id = NULL")
+    assert (await desk.data("payment-failed", key))["keeps_access"] is False
+
+
 async def test_two_steps_of_a_card_that_are_due_together_become_one_mail(desk: Desk) -> None:
     """G7, C6: the mail that is left names the present distance; after the expiry there is none."""
-    await desk.store(CUSTOMER, replace(CARD, exp_month=11), replace(CARD, payment_method_id="pm_0", detached_at=NOW))
+    other = replace(CARD, payment_method_id="pm_0", detached_at=NOW)
+    await desk.store(CUSTOMER, ACTIVE, replace(CARD, exp_month=11), other)
     first, last = (f"card-expiring::pm_1:2026-11:{step}" for step in (30, 7))
     assert "is due as well" in await desk.reason("card-expiring", first, exp_month=11)
     assert (await desk.data("card-expiring", last, exp_month=11, days_left=7))["days_left"] == 4

@@ -38,7 +38,7 @@ def prices(world: RulesWorld) -> list[Any]:
 def test_C16_the_amount_is_that_of_the_subscriptions_currency(make: StripeEvents) -> None:
     world, row = stored(make, priced(make, currency_options={"usd": {"unit_amount": 2200}}))
     assert (row.unit_amount, row.currency) == (2200, "usd")
-    assert prices(world) == [{"amount": 2200, "currency": "usd"}]
+    assert prices(world) == [{"amount": 2200, "currency": "usd"}] * 2  # welcome, and the trial's end
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def test_C1_both_types_make_one_payment_and_one_receipt(make: StripeEvents) -> N
             "hosted_url": "https://invoice.stripe.com/i/acct_1/in_1",
             "pdf_url": "https://invoice.stripe.com/i/acct_1/in_1/pdf",
             "plan": "Pro",
+            "tax": None,
         }
 
 
@@ -187,6 +188,7 @@ def test_C3_the_notice_contains_the_data_of_the_attempt(make: StripeEvents) -> N
         "hosted_url": "https://invoice.stripe.com/i/acct_1/in_1",
         "update_url": CONFIG.mail.update_payment_url,
         "attempt": 1,
+        "is_sent": False,
         "reason": None,
     }
 
@@ -332,6 +334,7 @@ def test_C5_a_renewal_reminder_per_event(make: StripeEvents) -> None:
         "due_at": None,
         "plan": "Pro",
         "subscription_id": "sub_1",
+        "billed": ("price_pro:1",),
     }
     later = make.event("invoice.upcoming", make.invoice(None, status="draft"), NOW + 300 * DAY)
     assert world.apply(later).templates().count("renewal-reminder") == 2

@@ -57,6 +57,10 @@ def test_B1_the_trial_reminder_contains_the_days_left(make: StripeEvents) -> Non
         "plan": "Pro",
         "trial_end": at(NOW + TRIAL).isoformat(),
         "days_left": 7,
+        "price": {"amount": 2900, "currency": "eur"},
+        "interval": "month",
+        "interval_count": 1,
+        "quantity": 1,
     }
     assert statuses(world, "trial-reminder") == [TimerStatus.DONE]
 

@@ -64,6 +64,7 @@ def test_B1_one_welcome_with_plan_and_interval(make: StripeEvents) -> None:
         "interval": "month",
         "interval_count": 1,
         "price": {"amount": 2900, "currency": "eur"},
+        "quantity": 1,
         "trial_end": None,
         "organization": "Organization sub_1",
     }
@@ -142,7 +143,9 @@ def test_B3_a_plan_change_is_mailed_once_and_moves_the_limits(make: StripeEvents
         "price": {"amount": 9900, "currency": "eur"},
         "previous_price": {"amount": 2900, "currency": "eur"},
         "interval": "month",
+        "interval_count": 1,
         "previous_interval": "month",
+        "previous_interval_count": 1,
         "quantity": 1,
         "previous_quantity": None,
     }
@@ -252,8 +255,15 @@ def test_B5_one_mail_with_the_days_left(make: StripeEvents) -> None:
     event = make.event("customer.subscription.trial_will_end", subscription, NOW)
     world = RulesWorld().apply(event, event)
     assert world.data("trial-ending") == {
-        "name": None, "plan": "Pro", "trial_end": at(end).isoformat(), "days_left": 3,
-    }  # fmt: skip
+        "name": None,
+        "plan": "Pro",
+        "trial_end": at(end).isoformat(),
+        "days_left": 3,
+        "price": {"amount": 2900, "currency": "eur"},
+        "interval": "month",
+        "interval_count": 1,
+        "quantity": 1,
+    }
 
 
 def test_B5_a_trial_that_has_ended_is_not_announced(make: StripeEvents) -> None:
