@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from recovery.audit.books import AuditBooks, DayTotal, links_of
-from recovery.audit.compare import AuditWindow, ComparedObject, compared
+from recovery.audit.compare import MISSING, AuditWindow, ComparedObject, compared
 from recovery.audit.differences import PATHS, AuditDifference, Cause, Kind, repair_of
 from recovery.audit.runs import KEPT_DAYS, AuditRun, AuditRuns, PageFindings
 from recovery.imports.coverage import is_covered
@@ -41,6 +41,8 @@ _EVENTS, _CHECK, _TOTALS = "events", "check", "totals"
 PHASES = (_EVENTS, *_LISTED.values(), _CHECK, _TOTALS)
 _AT_ONCE = 50
 _GONE = 404
+_OF_THIS_OBJECT = (400, 402, 410, 422)
+"""Refusals that say nothing about other objects, so the run goes on. A key without the right (401, 403) ends it."""
 
 
 class AnotherAudit(BillingError):
@@ -298,8 +300,16 @@ class _AuditRun:
         try:
             answer = await self.auditor.lists.get(f"{PATHS[found.kind]}/{found.id}", account)
         except Refusal as error:
+            if error.status in _OF_THIS_OBJECT:
+                refused = {"object": [f"Stripe refuses to show it: {error}", None]}
+                findings.differences.append(self._named(replace(found, fields=refused, cause=Cause.UNREADABLE)))
+                return
             if error.status != _GONE:
                 raise
+            findings.seen.append((found.kind, found.id, None))  # what was listed of it counts no more
+            if found.fields == MISSING:  # deleted since it was listed, and never stored
+                findings.agreeing.append((found.kind, found.id))
+                return
             gone = replace(found, fields={"known": [False, True]}, cause=Cause.UNKNOWN_TO_STRIPE)
             findings.differences.append(self._named(gone))
             return

@@ -24,6 +24,8 @@ Json = Mapping[str, Any]
 Row = Mapping[str, Any]
 
 _ENDED = ("canceled", "incomplete_expired")
+_LATEST = 253_402_300_800
+"""The year 10000, in epoch seconds: no date is later."""
 _CLOSED = ("closed", "refunded", "lost")
 MISSING: Fields = {"row": ["exists", "missing"]}
 
@@ -169,8 +171,9 @@ def _refund(refund: StripeRefund, item: Json, row: Row | None) -> ComparedObject
     amount = 0 if is_lost else refund.amount
     ours = _refunded(refund, row)
     money = None
-    if isinstance(item.get("created"), int):
-        day = datetime.fromtimestamp(item["created"], UTC).date()
+    created = item.get("created")
+    if type(created) is int and 0 <= created < _LATEST:
+        day = datetime.fromtimestamp(created, UTC).date()
         money = AuditedMoney(day, refund.currency, amount, ours or 0)
     if ours is None:
         return ComparedObject({} if is_lost else MISSING, money=money)

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from eventlog.dead_letters import DeadLetterPublisher
 from local.stripe.simulator.books import Json
+from local.stripe.simulator.lists import Api, ApiError
 from local.stripe.simulator.refunds import refund, refundable
 from local.stripe.simulator.server import Fault
 from recovery.audit.differences import Cause, Kind
@@ -237,6 +238,37 @@ async def test_D11_what_cannot_be_read_is_said_and_kept(kit: AuditKit) -> None:
         invoice["id"]: Cause.UNREADABLE,
     }
     assert report.trouble is None
+
+
+async def test_D11_one_object_that_is_refused_or_gone_does_not_end_the_run(
+    kit: AuditKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Listed, and then not to be had: refused as such, or deleted before it was ever stored."""
+    refused = next(one["id"] for one in kit.books.all("subscription") if one["status"] == "active")
+    gone = kit.newest("invoice", status="paid")["id"]
+    await _do(kit, "UPDATE billing.subscriptions SET status = 'past_due' WHERE subscription_id = $1", refused)
+    await _do(kit, "DELETE FROM billing.payments WHERE invoice_id = $1", gone)
+    retrieve = Api.retrieve
+
+    def odd(api: Api, resource: str, id_: str) -> Json:
+        if id_ == refused:
+            raise ApiError(400, "This subscription cannot be shown in this version")
+        if id_ == gone:
+            raise ApiError(404, "No such invoice", "resource_missing")
+        return retrieve(api, resource, id_)
+
+    monkeypatch.setattr(Api, "retrieve", odd)
+    report = await kit.audit()
+    assert (report.trouble, [(one.id, one.cause) for one in report.differences]) == (
+        None,
+        [(refused, Cause.UNREADABLE)],
+    )
+    monkeypatch.undo()
+    report = await kit.audit()
+    assert {one.id: one.cause for one in report.differences if one.kind is not Kind.TOTAL} == {
+        refused: Cause.UNEXPLAINED,
+        gone: Cause.UNEXPLAINED,
+    }
 
 
 async def test_D11_an_event_that_stripe_never_sent_is_found(kit: AuditKit) -> None:

@@ -1,0 +1,58 @@
+"""Objects of Stripe that an audit cannot read: said, and nothing of them is guessed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from local.stripe import payments as pay
+from local.stripe.builder import StripeEvents
+from recovery.audit.compare import MISSING, AuditWindow, compared
+from recovery.audit.differences import Cause, Kind
+from schemas.settings import Config, Plan
+
+MAKE = StripeEvents()
+WINDOW = AuditWindow(datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
+CREATED = int(datetime(2026, 6, 1, tzinfo=UTC).timestamp())
+CONFIG = Config(plans={"pro": Plan(name="Pro", prices=("price_pro",))})
+
+
+@pytest.mark.parametrize(
+    ("kind", "item"),
+    [
+        (Kind.SUBSCRIPTION, MAKE.subscription(status="on_holiday")),
+        (Kind.SUBSCRIPTION, MAKE.subscription() | {"current_period_end": "soon", "items": None, "plan": "price_pro"}),
+        (Kind.SUBSCRIPTION, MAKE.subscription() | {"created": 10**30}),
+        (Kind.SUBSCRIPTION, MAKE.subscription() | {"items": {"data": "none"}, "cancel_at": -1.5}),
+        (Kind.INVOICE, MAKE.invoice(status="paid", created=CREATED) | {"amount_paid": "12.00"}),
+        (Kind.INVOICE, MAKE.invoice(status="paid", created=CREATED) | {"currency": "moon"}),
+        (Kind.INVOICE, MAKE.invoice(status="paid", created=CREATED) | {"amount_due": None}),
+        (Kind.INVOICE, MAKE.invoice(status="paid", created=CREATED) | {"status_transitions": {"paid_at": 10**30}}),
+        (Kind.CHARGE, pay.charge(MAKE) | {"amount": True}),
+        (Kind.REFUND, pay.refund(MAKE) | {"amount": None}),
+        (Kind.REFUND, {"id": "re_1"}),
+    ],
+)
+def test_D11_an_object_that_cannot_be_read_is_named(kind: Kind, item: dict[str, Any]) -> None:
+    found = compared(kind, item, None, WINDOW, CONFIG)
+    assert (found.cause, found.money) == (Cause.UNREADABLE, None)
+    assert found.fields["object"][0]
+
+
+@pytest.mark.parametrize("created", [10**30, -5, "now", None, True, 1.5])
+def test_D11_a_refund_without_a_usable_time_counts_on_no_day(created: object) -> None:
+    item = pay.refund(MAKE) | {"created": created}
+    assert compared(Kind.REFUND, item, None, WINDOW, CONFIG).money is None
+
+
+@pytest.mark.parametrize("key", ["tax", "total", "total_taxes", "total_tax_amounts"])
+@pytest.mark.parametrize("odd", [None, "odd", -1, 10**30, [], [None], {}, {"data": None}])
+def test_D11_odd_values_of_what_is_not_compared_hide_nothing(key: str, odd: object) -> None:
+    """An invoice is compared although its tax cannot be read."""
+    item = MAKE.invoice(status="paid", created=CREATED) | {key: odd}
+    found = compared(Kind.INVOICE, item, None, WINDOW, CONFIG)
+    assert (found.fields, found.cause) == (MISSING, None)
+    assert found.money is not None
+    assert found.money.amount == 2900
