@@ -30,7 +30,7 @@ async def test_F4_the_preview_shows_each_mail_and_reads_a_changed_wording_again(
         assert all(f'href="/{name}/' in page for name in SAMPLES)
         assert all(f"/{language}" in page for language in ("de", "en", "es", "fr", "pt"))
         status, page = await read("win-back/fr/html")
-        assert (status, "Votre formule Team" in page) == (200, True)
+        assert (status, "Votre abonnement Team" in page) == (200, True)
 
         (tmp_path / "fr").mkdir()
         wording = tmp_path / "fr" / "win-back.j2"
