@@ -42,6 +42,9 @@ _MINOR_UNITS = {
 }
 
 
+_FIRST_OF_MONTH = {"fr": "1er", "pt": "1º"}
+
+
 class UnknownCurrency(BillingError):
     """The currency code is unknown, so the number of decimals of its amounts is unknown."""
 
@@ -98,13 +101,22 @@ class Words:
 
     def day(self, at: datetime | None) -> str | None:
         """The date in UTC, in the locale's long form."""
-        return _long_date(at.astimezone(UTC).date(), self.locale) if at is not None else None
+        if at is None:
+            return None
+        return self._with_ordinal(at, _long_date(at.astimezone(UTC).date(), self.locale))
 
     def moment(self, at: datetime | None) -> str | None:
         """Date and time in UTC, in the locale's long form, which names the zone."""
         if at is None:
             return None
-        return format_datetime(at.astimezone(UTC), "long", locale=self.locale, tzinfo=UTC)
+        text = format_datetime(at.astimezone(UTC), "long", locale=self.locale, tzinfo=UTC)
+        return self._with_ordinal(at, text)
+
+    def _with_ordinal(self, at: datetime, text: str) -> str:
+        """The first of a month as French and Portuguese write it, which CLDR's pattern does not."""
+        ordinal = _FIRST_OF_MONTH.get(self.locale.language)
+        is_first = at.astimezone(UTC).day == 1 and text.startswith("1 ")
+        return f"{ordinal}{text[1:]}" if is_first and ordinal is not None else text
 
     def month(self, year: int, month: int) -> str:
         """A card's expiry month: `11/2027`."""

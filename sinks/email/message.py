@@ -129,8 +129,9 @@ class Composer:
         """
         recipient = self._recipient(mail)
         unsubscribe = self._unsubscribe_link(mail)
+        # The customer may have chosen another language since the mail was queued.
         reader_locale = None if mail.template in OPERATOR_MAILS else mail.customer_locale
-        locales = (mail.locale, reader_locale, self._config.default_locale)
+        locales = (reader_locale, mail.locale, self._config.default_locale)
         try:
             data = self._with_export_link(read_mail(mail.template, mail.data, strict=False), now)
             data = self._with_portal_link(data, mail, now)

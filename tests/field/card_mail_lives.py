@@ -135,6 +135,18 @@ def receipts() -> list[MailLife]:
             {"payment-receipt": ["to: new@example.com", "Reçu de 29,00"]},
         ),
         MailLife(
+            "a receipt to somebody who has chosen another language since",
+            2,
+            [
+                begun(),
+                customer(0, "created", preferred_locales=["de"]),
+                paid(0),
+                customer(1, "updated", {"preferred_locales": ["de"]}, preferred_locales=["es"]),
+            ],
+            {**WELCOME, "payment-receipt": 1},
+            {"payment-receipt": ["Recibo de 29,00"]},
+        ),
+        MailLife(
             "a second event of the same upcoming invoice",
             25,
             [begun(), upcoming(22), upcoming(23)],

@@ -191,7 +191,7 @@ def renewals() -> list[MailLife]:
             25,
             [customer(0, "created"), begun(), upcoming(23)],
             {**WELCOME, "renewal-reminder": 1},
-            {"renewal-reminder": ["There is no payment method to charge"]},
+            {"renewal-reminder": ["There is no payment method on file"]},
             {"renewal-reminder": ["There is nothing to do"]},
         ),
     ]
@@ -212,7 +212,7 @@ def trials() -> list[MailLife]:
             [trial(), customer(0, "created"), method(0, "attached", expiry=(2030, 1)), soon],
             both_notices,
             says("payment method is charged", "€29.00", "monthly"),
-            says("no payment method"),
+            says("no payment method on file"),
         ),
         MailLife(
             "trial that was converted early",
@@ -248,7 +248,7 @@ def trials() -> list[MailLife]:
             12,
             [customer(0, "created"), trial(), soon],
             both_notices,
-            says("there is no payment method yet: please add one"),
+            says("There is no payment method on file yet: please add one"),
             says("your payment method is charged"),
         ),
         MailLife(

@@ -109,9 +109,10 @@ def test_non_ascii_subjects_are_preserved() -> None:
 
 
 def test_the_customers_locale_is_used_then_the_configured_one() -> None:
-    """The locale of the row has priority."""
+    """The customer's present locale has priority over that of the row, which is as old as the mail."""
     assert "Zahlungsbeleg" in _compose(queued_sample(customer_locale="de-CH"))["Subject"]
-    assert "Receipt" in _compose(queued_sample(locale="en-GB", customer_locale="de"))["Subject"]
+    assert "Zahlungsbeleg" in _compose(queued_sample(locale="en-GB", customer_locale="de"))["Subject"]
+    assert "Zahlungsbeleg" in _compose(queued_sample(locale="de"))["Subject"]
     assert "Zahlungsbeleg" in _compose(queued_sample(), CONFIG.model_copy(update={"default_locale": "de"}))["Subject"]
 
 

@@ -203,3 +203,13 @@ def test_B3_a_changed_plan_names_price_interval_and_seats_before_and_after() -> 
     mail = _render("plan-changed", SAMPLES["plan-changed"])
     for text in ("Scale", "Team", "1,188.00", "49.00", "yearly", "monthly", "Seats: 7", "Seats before: 5"):
         assert text in mail.text, text
+
+
+def test_French_and_Portuguese_write_the_first_of_a_month_as_an_ordinal() -> None:
+    data = {**SAMPLES["renewal-reminder"], "renews_at": "2026-12-01T00:00:00Z"}
+    days = {"fr": "1er décembre 2026", "pt": "1º de dezembro de 2026", "es": "1 de diciembre", "de": "1. Dezember"}
+    for locale, day in days.items():
+        assert day in _render("renewal-reminder", data, locale).text
+    later = _render("renewal-reminder", {**data, "renews_at": "2026-12-11T00:00:00Z"}, "fr").text
+    assert "11 décembre 2026" in later
+    assert "Montant\xa0: 49,00\xa0€" in later
