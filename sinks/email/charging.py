@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
-from schemas.state import Customer, PaymentMethod, Subscription
+from schemas.state import Customer, Organization, PaymentMethod, Subscription
 from schemas.statuses import SubscriptionStatus
 from schemas.stripe.invoice import SEND_INVOICE
 from schemas.version import UNSEEN
@@ -86,3 +86,9 @@ def expiry_of(row: PaymentMethod) -> datetime | None:
         return None
     is_december = row.exp_month == 12  # the last month
     return datetime(row.exp_year + is_december, 1 if is_december else row.exp_month + 1, 1, tzinfo=UTC)
+
+
+def has_access_at(row: Organization, now: datetime) -> bool:
+    """Whether the organization has access at this time (UTC): the last grace time that is over decides."""
+    over = [step for at, step in row.access_steps if at <= now]
+    return bool(over[-1]["has_access"]) if over else row.has_access

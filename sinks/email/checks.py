@@ -64,7 +64,7 @@ MailCheck = Callable[[QueuedMail, Present], Coroutine[Question[Any], Any, Answer
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class TemplateCheck:
     """The check of one template. `stays_true`: what the mail says happened, so that it never becomes too old."""
 
     decide: MailCheck
@@ -272,31 +272,31 @@ async def _welcome(mail: QueuedMail, present: Present) -> Answer:
     return data
 
 
-FACT = Check(_always, is_for_deleted=True, stays_true=True)
+FACT = TemplateCheck(_always, is_for_deleted=True, stays_true=True)
 """The check of a mail to a customer about what has happened: it stays true, and it is ours to send."""
 
 CHECKS: Mapping[str, MailCheck] = {
-    "subscription-welcome": Check(_welcome),
-    "plan-changed": Check(_changed),
-    "subscription-canceled": Check(_canceled, is_for_deleted=True),
-    "payment-failed": Check(_dunning),
-    "payment-reminder": Check(_dunning),
-    "payment-urgent": Check(_dunning),
-    "payment-final": Check(_dunning),
-    "payment-action-required": Check(_action_required),
-    "invoice-overdue": Check(_action_required),
-    "renewal-reminder": Check(_renewal),
-    "trial-ending": Check(_trial),
-    "trial-reminder": Check(_trial),
-    "card-expiring": Check(_card),
-    "payment-method-detached": Check(_method_detached),
-    "churn-survey": Check(_left),
-    "win-back": Check(_left),
-    "dispute-due": Check(_dispute, is_for_deleted=True),
+    "subscription-welcome": TemplateCheck(_welcome),
+    "plan-changed": TemplateCheck(_changed),
+    "subscription-canceled": TemplateCheck(_canceled, is_for_deleted=True),
+    "payment-failed": TemplateCheck(_dunning),
+    "payment-reminder": TemplateCheck(_dunning),
+    "payment-urgent": TemplateCheck(_dunning),
+    "payment-final": TemplateCheck(_dunning),
+    "payment-action-required": TemplateCheck(_action_required),
+    "invoice-overdue": TemplateCheck(_action_required),
+    "renewal-reminder": TemplateCheck(_renewal),
+    "trial-ending": TemplateCheck(_trial),
+    "trial-reminder": TemplateCheck(_trial),
+    "card-expiring": TemplateCheck(_card),
+    "payment-method-detached": TemplateCheck(_method_detached),
+    "churn-survey": TemplateCheck(_left),
+    "win-back": TemplateCheck(_left),
+    "dispute-due": TemplateCheck(_dispute, is_for_deleted=True),
 }
 """Checks by template."""
 
-OF_PLUGIN = Check(_not_erased)
+OF_PLUGIN = TemplateCheck(_not_erased)
 """The check of a plugin's mail to a customer. What else it claims, only the plugin knows."""
 
 

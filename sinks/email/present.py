@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from schemas.state import Customer, Dispute, Organization, Payment, PaymentMethod, Row, Subscription
 from schemas.statuses import SubscriptionStatus
+from sinks.email.charging import has_access_at
 from sinks.outbox.truth import Answer
 from sinks.postgres.loading import SHAPES
 from sinks.postgres.statements import as_texts, texts
@@ -228,8 +229,10 @@ class Present:
         """Return the customer's subscriptions, running or ended."""
         return await _ask(_SUBSCRIPTIONS, self.account, self.customer_id)
 
-    async def organization(self) -> Organization | None:
-        return await _ask(_ORGANIZATION, self.account, self.customer_id)
+    async def has_access(self, now: datetime) -> bool:
+        """Whether the customer has access at this time, as in the view `billing.access`."""
+        row = await _ask(_ORGANIZATION, self.account, self.customer_id)
+        return row is not None and has_access_at(row, now)
 
     async def has_living_subscription(self) -> bool:
         """Whether the customer, or another Stripe customer of the same user, has a subscription that runs."""

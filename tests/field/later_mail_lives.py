@@ -22,7 +22,7 @@ PAST_DUE = sub(1, "past_due", previous={"status": "active"})
 
 
 def dunning() -> list[MailLife]:
-    tries = [failed(1), PAST_DUE, failed(4, 2), failed(9, 3), failed(14, 4)]
+    tries = [failed(1), PAST_DUE, failed(3, 2), failed(6, 3), failed(9, 4)]
     return [
         MailLife(
             "first decline",
@@ -99,7 +99,7 @@ def dunning() -> list[MailLife]:
         ),
         MailLife(
             "four declines",
-            15,
+            10,
             [begun(), *tries],
             {**WELCOME, "payment-failed": 1, "payment-reminder": 1, "payment-urgent": 1, "payment-final": 1},
             {
@@ -110,7 +110,7 @@ def dunning() -> list[MailLife]:
         ),
         MailLife(
             "last retry announced, and its date has passed",
-            18,
+            13,
             [begun(), *tries],
             {**WELCOME, "payment-failed": 1, "payment-reminder": 1, "payment-urgent": 1, "payment-final": 1},
             {"payment-final": ["This is our last notice"]},

@@ -15,6 +15,7 @@ from schemas.mail import OPERATOR_MAILS
 from schemas.settings import Mail
 from schemas.state import Customer, Dispute, Organization, Payment, PaymentMethod, Subscription, Timer
 from schemas.statuses import TimerStatus
+from sinks.email.charging import has_access_at
 from sinks.email.checks import CHECKS, FACT
 from sinks.email.message import Composer, QueuedMail, RecipientUnknown, UnsendableMail
 from sinks.email.present import NOT_LIVING, Present
@@ -100,10 +101,7 @@ class MemoryPresent(Present):
 
     async def has_access(self, now: datetime) -> bool:
         row: Organization | None = self._world.known.organization(self.account, self.customer_id)
-        if row is None:
-            return False
-        is_over = row.access_until is not None and row.access_until <= now
-        return bool(row.access_after["has_access"]) if is_over else row.has_access
+        return row is not None and has_access_at(row, now)
 
     async def has_living_subscription(self) -> bool:
         known, own = self._world.known, await self.customer()

@@ -278,19 +278,17 @@ async def test_the_card_of_the_subscription_is_announced_behind_another_default(
 
 async def test_who_pays_by_hand_is_not_pressed_before_the_due_date(desk: Desk) -> None:
     """C3, 30: a card that was mistyped on the invoice's page costs nothing yet."""
-    await desk.store(CUSTOMER, ACTIVE, UNPAID)
     due: dict[str, Any] = {"is_sent": True, "due_at": (NOW + timedelta(days=9)).isoformat()}
+    await desk.store(ACTIVE, UNPAID)
     assert await desk.reason("payment-urgent", "dunning::in_1:payment-urgent", **due) == "the invoice is not due yet"
     assert await desk.data("payment-failed", "dunning::in_1:payment-failed", **due)
-    due["due_at"] = NOW.isoformat()
-    assert await desk.data("payment-urgent", "dunning::in_1:payment-urgent", **due)
+    assert await desk.data("payment-urgent", "dunning::in_1:payment-urgent", **due | {"due_at": NOW.isoformat()})
 
 
 async def test_access_is_that_of_the_organization_when_the_notice_leaves(desk: Desk) -> None:
     """C3: a notice promises access only for an invoice of a subscription, and not after the grace time."""
     row = Organization(organization_id="org_1", account="", customer_id="cus_1", name="Doe Ltd", has_access=True)
-    soon = NOW + timedelta(hours=1)
-    await desk.store(CUSTOMER, ACTIVE, UNPAID, replace(row, access_until=soon, access_after={"has_access": False}))
+    await desk.store(ACTIVE, UNPAID, replace(row, access_until=NOW + VALID_FOR, access_after={"has_access": False}))
     key = "dunning::in_1:payment-failed"
     assert (await desk.data("payment-failed", key))["keeps_access"] is True
     await desk.connection.execute("UPDATE billing.organizations SET access_until = $1", NOW)
