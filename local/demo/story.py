@@ -21,6 +21,7 @@ OVERTAKEN = frozenset(
     {
         ("Ben", "payment-failed"),  # he pays some steps later
         ("Ben", "payment-urgent"),
+        ("Cleo", "subscription-welcome"),  # she cancels two steps later
         ("Dana", "payment-final"),  # Stripe closes the invoice in the next step
         ("Emil", "card-expiring"),  # depends on the days that are left of this month
         ("Finn", "dispute-due"),  # he wins the dispute in one of the next steps
@@ -249,7 +250,7 @@ def _dana(story: DemoStory, now: int) -> None:
 
 
 def _emil(story: DemoStory, now: int) -> None:
-    """A card that expires, with two reminders before."""
+    """A card that will be charged after a long trial, and expires before, with two reminders."""
     emil = DemoPerson("Emil Expiring", StripeEvents())
     year, month = _first_month_after(now + 8 * DAY_S)
     expiry = int(datetime(year, month, 1, tzinfo=UTC).timestamp())
@@ -261,10 +262,13 @@ def _emil(story: DemoStory, now: int) -> None:
         emil.due("card-expiring", f"{days} days before his card expires", expiry - days * DAY_S, "card-expiring")
         for days in (30, 7)
     ]
+    trial = emil.subscription(STARTER, now - 40, status="trialing", trial_end=now + 60 * DAY_S)
+    welcome = ("subscription-welcome",)
     overdue = tuple(timer for timer in steps if timer.at <= now)
     story.timers += steps
     story.steps += [
-        emil.created(now - 41),
+        emil.created(now - 42),
+        emil.step("begins a trial", "customer.subscription.created", trial, now - 41, mails=welcome),
         emil.step("adds a card", "payment_method.attached", card, now - 40, fires=overdue),
     ]
 
