@@ -1,14 +1,15 @@
 """Extracts the fact from one record of `billing.events`. Most event types have none.
 
 Contents of `Fact.data` by kind:
-- subscription: `{status, currency, rates: [[price id, MRR as an exact fraction], …]}`; `was`, the status before,
-  if it changed it (same_second.py); `since` if it was imported (imported.py). If there are any: `discounts`, their ids,
-  and `item_discounts`, by price; `terms`, a list (schemas/stripe/discount.py); `per_month`, invoices a month if not 1;
-  `usage`, the ids of prices that are billed by usage or tiers
+- subscription: `{status, currency, rates: [[price id, MRR as an exact fraction], …]}`; `latest`, its latest invoice;
+  `was`, the status before, if it changed it (same_second.py); `since` if it was imported (imported.py). If there are
+  any: `discounts`, their ids, and `item_discounts`, by price; `terms`, a list (schemas/stripe/discount.py);
+  `per_month`, invoices a month if not 1; `usage`, the ids of prices that are billed by usage or tiers
 - invoice: the fields of Stripe's invoice that are needed, in a form that schemas/stripe/invoice.py reads, and `billed`
   if it was imported: what its lines say about the past (imported.py). Of a paid one also `discounted`: amounts before
   and off, by discount, and `by_price`: what was billed, by price
-- purchase: `{currency, amount, invoice}`
+- purchase: `{currency, amount, invoice}`; of one that is captured later, under its payment intent: with `is_pending`
+  by its checkout, with `is_captured` by the intent
 - refund: `{currency, amount, before}`: the sum of the charge's refunds, now and before this event if it says so;
   `{currency, amount, is_failed}` for one that failed after the charge counted it
 - discount: `{terms, own, has_ended}`: a list; the ids of the customer's own discounts, None if it is not about them
@@ -38,6 +39,7 @@ from schemas.stripe.checkout_session import CheckoutSession
 from schemas.stripe.discount import discounts_of, terms_of
 from schemas.stripe.fields import child
 from schemas.stripe.invoice import StripeInvoice
+from schemas.stripe.payment_intent import StripePaymentIntent
 from schemas.stripe.refund import LOST, StripeRefund
 from streams.decode import EventSummary, decode
 from streams.rules.catalog import RULES
@@ -46,6 +48,7 @@ from streams.rules.precedence import SUBSCRIPTION_DELETED
 FactData = tuple[str, Mapping[str, Any]]
 """The subject and the data of a fact."""
 
+_BY_INTENT = frozenset({"is_pending", "is_captured"})
 _PREFIX = "customer.subscription."
 _CREATED_TYPE = "customer.subscription.created"
 _ENDED_TYPE = "customer.subscription.deleted"
@@ -88,7 +91,8 @@ def fact_of(value: bytes | None) -> Fact | None:
         event_id=envelope.id,
         account=envelope.account,
         livemode=envelope.livemode,
-        owner=envelope.customer_id or _digest(ordering_key(raw)),
+        # A guest's checkout has an address, and its intent has none: they meet under the intent's id.
+        owner=envelope.customer_id or _digest(ordering_key(raw) if _BY_INTENT.isdisjoint(data) else subject),
         kind=reader.kind,
         subject=subject,
         created=_happened_at(envelope, obj),
@@ -177,6 +181,7 @@ def _subscription(type_: str, obj: Mapping[str, Any], previous: Mapping[str, Any
     was = previous.get("status")
     changed: dict[str, Any] = {"was": was} if isinstance(was, str) else {}
     said = {"status": str(status), "currency": subscription.currency, "rates": rates}
+    said |= {"latest": subscription.latest_invoice} if subscription.latest_invoice is not None else {}
     per_month = str(invoices_a_month(subscription.items[0])) if subscription.items else "1"
     extra = {
         "discounts": [*subscription.discounts],
@@ -241,13 +246,23 @@ def _invoice(_type: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) -
 
 def _purchase(_type: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) -> FactData | None:
     session = CheckoutSession.model_validate(obj)
-    if session.mode != "payment" or not session.is_paid or not session.amount_total or session.currency is None:
+    if session.mode != "payment" or not session.amount_total or session.currency is None:
         return None
-    return session.id, {
-        "currency": session.currency,
-        "amount": session.amount_total,
-        "invoice": session.invoice,
-    }
+    data = {"currency": session.currency, "amount": session.amount_total, "invoice": session.invoice}
+    if session.creates_invoice and session.invoice is None:
+        return None  # its invoice, which it does not name yet, has facts of its own
+    if session.is_paid:
+        return session.id, data
+    return (session.payment_intent, {**data, "is_pending": True}) if session.payment_intent is not None else None
+
+
+def _captured(_type: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) -> FactData | None:
+    """Nothing else reports that a purchase with manual capture is paid. It counts with its checkout only."""
+    intent = StripePaymentIntent.model_validate(obj)
+    amount = intent.amount if intent.amount_received is None else intent.amount_received
+    if not intent.is_captured_manually or intent.invoice is not None or not amount:
+        return None
+    return intent.id, {"currency": intent.currency, "amount": amount, "invoice": None, "is_captured": True}
 
 
 def _failed_refund(type_: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) -> FactData | None:
@@ -285,6 +300,7 @@ TELLERS: dict[str, FactReader] = {
     "invoice.marked_uncollectible": FactReader(FactKind.INVOICE_GIVEN_UP, SUBSCRIPTION_DELETED, _invoice),
     "checkout.session.completed": FactReader(FactKind.PURCHASE, 50, _purchase),
     "checkout.session.async_payment_succeeded": FactReader(FactKind.PURCHASE, 50, _purchase),
+    "payment_intent.succeeded": FactReader(FactKind.PURCHASE, 50, _captured),
     "charge.refunded": FactReader(FactKind.REFUND, 50, _refund),
     "refund.failed": FactReader(FactKind.REFUND, 60, _failed_refund),
     "refund.updated": FactReader(FactKind.REFUND, 50, _failed_refund),

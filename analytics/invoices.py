@@ -78,8 +78,12 @@ def payments(owner: Owner, facts: Sequence[Fact]) -> list[PaymentFigure]:
             add(PaymentKind.FAILED, invoice_id, newest.at, newest.invoice.currency, newest.invoice.amount_due)
     purchases = {fact.subject: fact for fact in reversed(facts) if fact.kind is FactKind.PURCHASE}
     invoiced = {fact.subject for fact in facts if fact.kind is FactKind.PURCHASE and _is_counted(fact, by_invoice)}
-    for fact in purchases.values():  # the first fact of each: the event type that comes later repeats the purchase
-        if fact.subject in invoiced:
+    pending = {fact.subject for fact in facts if fact.kind is FactKind.PURCHASE and fact.data.get("is_pending")}
+    captured = {fact.subject: fact for fact in reversed(facts) if fact.data.get("is_captured")}
+    for first in purchases.values():  # the first fact of each: the event type that comes later repeats the purchase
+        fact = captured.get(first.subject, first)
+        is_open = (fact.subject in pending) != (fact.subject in captured)  # not captured, or of no checkout
+        if fact.subject in invoiced or is_open:
             continue
         add(PaymentKind.PURCHASE, fact.subject, fact.created, fact.data["currency"], fact.data["amount"])
     refunded: dict[str, dict[datetime, Fact]] = defaultdict(dict)

@@ -145,7 +145,7 @@ def _apply(standings: dict[str, Standing], fact: Fact, config: Config) -> None:
             _note(standings, discounts.after_discount(_owner(standings), fact.data, _second(fact)))
         case FactKind.INVOICE_PAID | FactKind.INVOICE_FAILED:
             invoice = StripeInvoice.model_validate(fact.data)
-            if invoice.subscription is not None and invoice.bills_subscription:
+            if invoice.subscription is not None and invoice.bills_subscription and _is_latest(standings, invoice):
                 before = standings[invoice.subscription]
                 status = _after_invoice(before.status, fact.kind, invoice)
                 standings[invoice.subscription] = replace(before, status=status)
@@ -153,6 +153,13 @@ def _apply(standings: dict[str, Standing], fact: Fact, config: Config) -> None:
                 _apply_lines(standings, invoice, fact)
         case FactKind.INVOICE_GIVEN_UP | FactKind.PURCHASE | FactKind.REFUND:
             pass
+
+
+def _is_latest(standings: Mapping[str, Standing], invoice: StripeInvoice) -> bool:
+    """Whether the invoice can change the status: an unpaid one of before, or an extra one, does not (C1, C2)."""
+    standing = standings.get(invoice.subscription or "")
+    latest = standing.said.get("latest") if standing is not None else None
+    return latest is None or latest == invoice.id
 
 
 def _apply_lines(standings: dict[str, Standing], invoice: StripeInvoice, fact: Fact) -> None:
@@ -180,7 +187,7 @@ def _second(fact: Fact) -> int:
     return int(fact.created.timestamp())
 
 
-_SAID = ("rates", "discounts", "item_discounts", "per_month", "usage")
+_SAID = ("latest", "rates", "discounts", "item_discounts", "per_month", "usage")
 
 
 def _standing_of(fact: Fact, before: Standing, config: Config) -> Standing:

@@ -54,6 +54,7 @@ class BilledItem(StripeObject):
 class BilledSubscription(StripeObject):
     id: Id
     customer: ExpandableId | None = None
+    latest_invoice: ExpandableId | None = None
     status: SubscriptionStatus
     currency: Currency | None = None
     is_collecting: bool = True
@@ -77,6 +78,7 @@ class BilledSubscription(StripeObject):
         return {
             "id": raw.get("id"),
             "customer": raw.get("customer"),
+            "latest_invoice": raw.get("latest_invoice"),
             "status": raw.get("status"),
             "currency": currency,
             "is_collecting": raw.get("pause_collection") is None,

@@ -19,6 +19,7 @@ ANY_PLAN = Config(plans={"pro": Plan(name="Pro")})
 @pytest.mark.parametrize(
     ("number", "mrr", "paid", "refunded"),
     [
+        ("01", {"eur": 0}, 4000, 0),
         ("15", {"eur": 2000}, 2000, 300),
         ("16", {"eur": 2000}, 2000, 0),
         ("25", {}, 1800, 0),
@@ -27,6 +28,7 @@ ANY_PLAN = Config(plans={"pro": Plan(name="Pro")})
         ("66", {"eur": 2000}, 2000, 600),
         ("67", {"eur": 3167}, 0, 0),
         ("68", {"eur": 20_000}, 20_000, 0),
+        ("99", {}, 6000, 0),
     ],
 )
 def test_E2_figures_of(number: str, mrr: dict[str, int], paid: int, refunded: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 from analytics.facts import TELLERS, fact_of, is_counted
 from local.stripe.builder import StripeEvents
 from local.stripe.events import EXAMPLES, example
+from local.stripe.payments import payment_intent
 from schemas.errors import MalformedEvent
 from schemas.figures import Fact, PaymentFigure, Recovery
 from tests.kits.analyticskit import BEGIN, DAY, fact, figures, invoiced, make, moment, subscribed
@@ -77,8 +78,27 @@ def test_a_purchase_counts_once_when_it_is_paid() -> None:
         fact_of(session(5, "completed", "paid")),
         fact_of(session(9, "async_payment_succeeded", "paid")),
     ]
-    assert facts[0] is None
+    assert paid(*filter(None, facts[:1])) == []
     assert paid(*filter(None, reversed(facts))) == [("purchase", "cs_test_1", moment(5), 700)]
+
+
+def test_a_purchase_that_is_captured_later_counts_at_its_capture() -> None:
+    """99: its checkout ends unpaid. An intent of no checkout is none of our purchases."""
+    session = make.checkout_session(mode="payment", payment_status="unpaid", amount=700, payment_intent="pi_1")
+    open_one = fact(make.event("checkout.session.completed", session, BEGIN))
+
+    def captured(intent: str, capture: str = "manual") -> Fact | None:
+        made = payment_intent(make, intent, invoice=None, amount=600)
+        made |= {"amount_received": 600, "capture_method": capture}
+        return fact_of(orjson.dumps(make.event("payment_intent.succeeded", made, BEGIN + 5)))
+
+    one, other = captured("pi_1"), captured("pi_2")
+    assert one is not None
+    assert other is not None
+    assert captured("pi_1", "automatic") is None
+    assert paid(open_one) == paid(other, open_one) == []
+    for order in ([open_one, one], [one, open_one, one]):
+        assert paid(*order) == [("purchase", "pi_1", moment(5), 600)]
 
 
 def test_refunds_of_a_charge_are_the_steps_of_their_sum() -> None:

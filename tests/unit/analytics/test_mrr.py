@@ -175,6 +175,16 @@ def test_the_shapes_before_and_since_basil_give_the_same_figures() -> None:
     assert oldest == found[0]
 
 
+def test_only_the_latest_invoice_moves_the_status() -> None:
+    """01, 108: MRR follows the subscription's row. An older invoice that is paid leaves it unpaid."""
+    unpaid = [subscribed(0, latest_invoice="in_1"), subscribed(9, status="unpaid", latest_invoice="in_2")]
+    lost = [(0, "new", "basic", 1000), (9, "churn", "basic", -1000)]
+    assert moves(*unpaid, invoiced(20, "paid", "in_1")) == lost
+    assert moves(*unpaid, invoiced(20, "paid", "in_2")) == [*lost, (20, "reactivation", "basic", 1000)]
+    extra = [subscribed(0, latest_invoice="in_1"), invoiced(5, "payment_failed", "in_9")]
+    assert figures(extra, Risk) == []
+
+
 def test_past_due_is_revenue_at_risk_until_it_is_paid_or_lost() -> None:
     at_risk = [subscribed(0), invoiced(10, "payment_failed"), subscribed(11, status="past_due")]
 
