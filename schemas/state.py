@@ -196,7 +196,7 @@ class Subscription:
     """How Stripe treats its invoices while the collection is paused; None if it is not paused."""
     resumes_at: datetime | None = None
     collection_method: str | None = None
-    """`charge_automatically` or `send_invoice`. None: no event since revision 0035 has named it."""
+    """`charge_automatically` or `send_invoice`. None: no event since revision 0037 has named it."""
     trial_end_behavior: str | None = None
     """What happens if the trial ends without a payment method: `create_invoice`, `pause` or `cancel`."""
     failed_invoice: str | None = None
