@@ -27,7 +27,8 @@ PANEL_S = 6.0
 KEPT_S, FAILED_S = 30.0, 5.0
 """Seconds for which a query of a whole table is not repeated, and one that failed is not tried again."""
 
-_AT_ONCE = 8
+_AT_ONCE, _KEPT_CONNECTIONS = 8, 4
+"""Queries at once, and the connections that stay open between pages."""
 
 FAILURES = (StoreUnavailable, StoreRefused, LogUnavailable, ServiceUnavailable, TimeoutError)
 """What makes one panel fail and leaves the others."""
@@ -55,9 +56,13 @@ class Reads:
 
     def __init__(self, url: SecretStr) -> None:
         bounds = SessionTimeouts(statement_s=STATEMENT_S, lock_s=1.0, idle_in_transaction_s=10.0)
-        self._engine = make_engine(url, application="billing-console", bounds=bounds)
+        self._engine = make_engine(url, application="billing-console", bounds=bounds, keeps=_KEPT_CONNECTIONS)
         self._free = asyncio.Semaphore(_AT_ONCE)
         self._kept: dict[str, Kept] = {}
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._engine.dispose()
 
     async def ask(self, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Returns the query's result. Raises StoreUnavailable, also if a statement takes too long."""

@@ -45,6 +45,7 @@ async def run(settings: Settings, config: Config) -> None:
         )
         if process.stopping.is_set():
             return
+        process.on_stop(console.reads.close)
         process.on_stop(console.lag.close)
         process.on_stop(console.jobs.close)
         process.on_stop(console.actions.close)

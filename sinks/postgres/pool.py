@@ -222,12 +222,23 @@ async def connect(
         )
 
 
+_KEPT_S = 600
+"""Seconds after which a kept connection is replaced, so that no process holds an old primary after a failover."""
+
+
 def make_engine(
-    url: SecretStr, *, application: str, bounds: SessionTimeouts | None = None, own_session: bool = False
+    url: SecretStr,
+    *,
+    application: str,
+    bounds: SessionTimeouts | None = None,
+    own_session: bool = False,
+    keeps: int = 0,
 ) -> AsyncEngine:
     """Returns a SQLAlchemy engine over asyncpg, for code outside the hot path. It connects on first use.
 
-    `own_session` is needed for everything outside a transaction, as in `connect`.
+    `own_session` is needed for everything outside a transaction, as in `connect`. `keeps` is the number of connections
+    that stay open between uses, until `dispose`: a new one costs more than a small query. One that broke meanwhile is
+    replaced.
     """
     dsn(url)
 
@@ -249,7 +260,11 @@ def make_engine(
             "prepared_statement_name_func": lambda: "",
             "prepared_statement_cache_size": 0,
         },
-        poolclass=NullPool,
+        **(
+            {"pool_size": keeps, "max_overflow": -1, "pool_pre_ping": True, "pool_recycle": _KEPT_S}
+            if keeps
+            else {"poolclass": NullPool}
+        ),
     )
 
 

@@ -114,3 +114,4 @@ async def serving(
             await console.jobs.close()
             await console.actions.close()
             await console.lag.close()
+            await console.reads.close()
