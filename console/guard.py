@@ -54,6 +54,9 @@ async def safe(request: web.Request, handler: _Next) -> web.StreamResponse:
             response = await handler(request)
         except web.HTTPException as error:
             response = _not_served(request, error)
+        except Exception:  # a bug: its page has the headers, too, and says where its traceback is
+            log.exception("console.bug", action="console.bug", method=request.method, path=request.path)
+            response = render.bare(console, "bug.j2", status=500)
     if not response.prepared:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)

@@ -138,12 +138,18 @@ def replay_headers(original: Headers, replay_of: str) -> Headers:
 
 
 def kept_entry(event: KeptEvent, replay_of: str = "") -> Entry | None:
-    """Return a log entry made from the ledger's copy of an event, or None if the ledger has no payload."""
+    """Return a log entry made from the ledger's copy of an event, or None if the ledger has no copy of all of it.
+
+    What dies while it is decoded may be anything: its copy need not be an event.
+    """
     if event.payload is None:
         return None
     value = event.payload.encode()
+    copy = orjson.loads(value)
+    if not isinstance(copy, dict) or not all(isinstance(copy.get(name), str) for name in ("id", "type")):
+        return None
     entry = Entry.of(
-        orjson.loads(value),
+        copy,
         value,
         source=Source.REPLAY,
         received_at=event.received_at or datetime.now(UTC),

@@ -222,6 +222,20 @@ async def test_each_answer_has_the_headers(anyone: Browser) -> None:
         assert headers["Server"] == "billing"
 
 
+async def test_a_bug_has_a_page_with_the_headers(anyone: Browser, capfd: pytest.CaptureFixture[str]) -> None:
+    async def broken() -> None:
+        raise ZeroDivisionError("of a test")
+
+    vars(anyone.console.lag)["data"] = broken
+    answer = await (await anyone.signed_in(Role.VIEWER)).get("/lag")
+    assert answer.status == 500
+    text = await answer.text()
+    assert "This page has a bug" in text
+    assert "ZeroDivisionError" not in text
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert "ZeroDivisionError" in capfd.readouterr().out
+
+
 def test_beyond_loopback_people_must_sign_in(settings: Settings) -> None:
     public = settings.model_copy(update={"console_host": "0.0.0.0"})
     with pytest.raises(InvalidSettings, match=r"console\.users"):

@@ -172,3 +172,17 @@ async def test_each_event_is_rehearsed_on_what_the_one_before_it_left(
     assert change["fields"]["status"] == ["trialing", "active"]
     assert found.people == 1
     assert await rig.rows("SELECT * FROM billing.subscriptions") == []
+
+
+async def test_a_letter_whose_copy_is_no_event_is_not_rehearsed(rig: ReplayKit) -> None:
+    """Its bytes are gone from the topic, and what the ledger has of it was never an event."""
+    for n, payload in enumerate(("{}", '{"id": "evt_1"}', '{"id": 1, "type": "note.written"}', "[]", "null")):
+        await rig.rows(
+            f"""WITH letter AS (INSERT INTO billing.dead_letters (consumer_group, topic, partition, "offset", event_id,
+                stage, error_class, message, first_failed_at, last_failed_at)
+            VALUES ('g', 't', 0, {n}, 'evt_{n}', 'decode', 'MalformedEvent', 'm', now(), now()))
+            INSERT INTO billing.events (event_id, type, stream, received_at, outcome, partition, "offset", payload)
+            VALUES ('evt_{n}', '', '', now(), 'dead', 0, {n}, '{payload}') RETURNING 1"""
+        )
+    found = await rehearse_open(rig, mended())
+    assert (found.outcomes, sorted(found.gone)) == ({}, [f"evt_{n}" for n in range(5)])
