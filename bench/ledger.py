@@ -20,7 +20,8 @@ _TABLES: tuple[tuple[float, str], ...] = (
             outcome, partition, "offset", attempts, payload)
         SELECT 'evt_year_' || n, 'invoice.paid', 'invoices', 'cus_year_' || n % {customers}, '', false, {age}, {age},
             {age}, CASE WHEN n % 1000 = 0 THEN 'dead' ELSE 'applied' END, n % 12, n, 1,
-            jsonb_build_object('id', 'evt_year_' || n, 'reference', repeat(md5(n::text), 16))""",
+            jsonb_build_object('id', 'evt_year_' || n, 'type', 'invoice.paid',
+                'reference', repeat(md5(n::text), 16))""",
     ),
     (
         0.4,

@@ -38,11 +38,15 @@ def up_down(
     losses: Sequence[str],
     *,
     label: str,
-    open_row: int | None = None,
+    name: str,
+    open_name: str = "",
     width: int = 720,
     height: int = 220,
 ) -> Markup:
-    """Returns gains above and losses below a line, one column per row. `open_row` can change: hatched."""
+    """Returns gains above and losses below a line, one column per row, named by the row's `name`.
+
+    The column of `open_name` can change: hatched.
+    """
     up = max((sum(max(row[key], 0) for key in gains) for row in rows), default=0)
     down = max((sum(max(-row[key], 0) for key in losses) for row in rows), default=0)
     if not up + down:
@@ -62,13 +66,15 @@ def up_down(
             size = max(-row[key], 0) * unit
             shapes += [_rect(x, y, bar, size, f"c-{key}")] if size else []
             y += size
-        if at == open_row:
+        if row[name] == open_name:
             shapes.append(_rect(x, 0, bar, height, "hatch"))
+        if at % (1 + len(rows) // 13) == 0:  # with more columns the names would overlap
+            shapes.append(_text(x + bar / 2, height + 14, str(row[name]), "scale middle"))
     hatch = Markup(
         '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
         '<rect class="hatch-line" width="2" height="6"/></pattern></defs>'
     )
-    return _svg(width, height, label, [hatch, *shapes, _line(0, zero, width, zero)])
+    return _svg(width, height + 18, label, [hatch, *shapes, _line(0, zero, width, zero)])
 
 
 def line(points: Sequence[float], *, label: str, width: int = 720, height: int = 64) -> Markup:

@@ -172,6 +172,8 @@ def value(given: Any, name: str, fields: Mapping[str, Any], currency: str | None
         return money(given, currencies[-1] if currencies else currency)
     if isinstance(given, str) and _TIME.match(given):
         return f"{given[:19].replace('T', ' ')} UTC"
+    if name.endswith(".at") and isinstance(given, int):
+        return clock(datetime.fromtimestamp(given, UTC)) + " UTC"
     if isinstance(given, bool):
         return "yes" if given else "no"
     return pretty_json(given) if isinstance(given, dict | list) else str(given)

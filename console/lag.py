@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ log = structlog.get_logger(__name__)
 
 _KEEP_S = 3600.0
 _EVERY_S = 15.0
-_FRESH_S = 3.0
+_FRESH_S, _SHOWN_S = 3.0, 20.0
+"""Seconds after which a page causes a new reading, and for which it shows the last one instead of waiting for Kafka."""
+
 _TIMEOUT_S = 4.0
 
 
@@ -66,12 +69,22 @@ class Lag:
 
         The clients are for one thread. So there is one reading at a time, which goes on if its caller is cancelled.
         """
+        if not self._is_reading() and self._last is not None and self._age() < _FRESH_S:
+            return self._last[1]
+        return await asyncio.shield(self._begin())
+
+    def _is_reading(self) -> bool:
+        return self._reading is not None and not self._reading.done()
+
+    def _age(self) -> float:
+        return time.monotonic() - self._last[0] if self._last is not None else math.inf
+
+    def _begin(self) -> asyncio.Task[list[Behind]]:
+        """Returns the reading that is running, or begins one."""
         if self._reading is None or self._reading.done():
-            if self._last is not None and time.monotonic() - self._last[0] < _FRESH_S:
-                return self._last[1]
             self._reading = asyncio.create_task(self._note())
             self._reading.add_done_callback(_retrieved)
-        return await asyncio.shield(self._reading)
+        return self._reading
 
     async def _note(self) -> list[Behind]:
         found = await asyncio.to_thread(self._read)
@@ -83,8 +96,14 @@ class Lag:
         return found
 
     async def data(self) -> list[dict[str, Any]]:
-        """Returns the partitions for a page. Raises LogUnavailable."""
-        found, rates = await self.read(), self.rates()
+        """Returns the partitions for a page, as they were at most 20 seconds ago. Raises LogUnavailable."""
+        if self._last is not None and self._age() < _SHOWN_S:
+            if self._age() >= _FRESH_S:
+                self._begin()
+            found = self._last[1]
+        else:
+            found = await self.read()
+        rates = self.rates()
         return [
             {"partition": one.partition, "committed": one.committed, "end": one.end, "records": one.records,
              "seconds": one.seconds, "owner": one.owner, "per_second": rates.get(one.partition)}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin._group import MemberDescription
 
 from eventlog import client
 from schemas.errors import LogUnavailable
@@ -42,12 +43,12 @@ class Groups:
         return {name: count for name, count in counts.items() if count}
 
     def owners(self, group: str, topic: str) -> dict[int, str]:
-        """Returns the member that reads each partition, as `client id (host)`. Partitions without one are left out."""
+        """Returns the member that reads each partition, as `name (host)`. Partitions without one are left out."""
         with client.log_errors(self._access, f"group {group}"):
             described = self._admin.describe_consumer_groups([group], request_timeout=client.TIMEOUT_S)[group]
             members = described.result(client.TIMEOUT_S + 1).members
         return {
-            place.partition: f"{member.client_id} ({member.host.lstrip('/')})"
+            place.partition: f"{_name(member)} ({member.host.lstrip('/')})"
             for member in members
             if member.assignment is not None
             for place in member.assignment.topic_partitions
@@ -84,6 +85,11 @@ class Groups:
             for place in found.result(client.TIMEOUT_S + 1).topic_partitions or []:
                 if place.error is not None:
                     raise LogUnavailable(f"group {group}: {place.error.str()}")
+
+
+def _name(member: MemberDescription) -> str:
+    """The member id that BILLING_MEMBER_ID gave, else the client id with the end of what the brokers added to it."""
+    return str(member.group_instance_id or f"{member.client_id} …{member.member_id[-6:]}")
 
 
 _NO_COORDINATOR = (

@@ -60,7 +60,7 @@ def facts_of(found: Mapping[str, Any]) -> list[dict[str, str]]:
             add(
                 5,
                 WARN,
-                f"{name}: the oldest is due since {formats.duration(outbox['late_s'])}",
+                f"{name}: the oldest has been due for {formats.duration(outbox['late_s'])}",
                 f"{where}?status=queued",
             )
     for outage in known("outages") or ():

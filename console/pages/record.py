@@ -87,7 +87,7 @@ async def settings(context: Context) -> Answer:
         ],
         "rules": console.config.rules.model_dump(mode="json"),
         "access": console.config.access.model_dump(mode="json"),
-        "people": [{"who": name, "role": user.role.label} for name, user in console.config.console.users.items()],
+        "people": people_shown(console.config),
         **found,
     }
     return Page("settings.j2", "Settings in force", data)
@@ -104,6 +104,8 @@ def settings_shown(given: Settings) -> list[dict[str, str]]:
             text = ""
         elif name == "kafka_config":  # may contain any property of librdkafka, passwords too
             text = ", ".join(pair.partition("=")[0] for pair in str(value).split(","))
+        elif isinstance(value, bool):
+            text = str(value).lower()
         else:
             text = _USER_OF_URL.sub("://\N{HORIZONTAL ELLIPSIS}@", str(getattr(value, "value", value)))
         is_default = not field.is_required() and value == field.default
@@ -117,6 +119,20 @@ def plans_shown(config: Config) -> list[dict[str, Any]]:
         {"id": plan_id, "name": plan.name, "prices": list(plan.prices), "limits": plan.limits}
         for plan_id, plan in config.plans.items()
     ]
+
+
+def people_shown(config: Config) -> list[dict[str, str]]:
+    """Returns who may sign in, by password, by proxy and by the OpenID provider: `who`, `by`, `role`."""
+    console = config.console
+    found = [{"who": name, "by": "password", "role": user.role.label} for name, user in console.users.items()]
+    for by, given in (
+        ("proxy", console.proxy),
+        (f"OpenID: {console.oidc.issuer}" if console.oidc else "", console.oidc),
+    ):
+        if given is not None:
+            found += [{"who": name, "by": by, "role": role.label} for name, role in given.users.items()]
+            found += [{"who": f"group {name}", "by": by, "role": role.label} for name, role in given.groups.items()]
+    return found
 
 
 async def _audit(connection: AsyncConnection, filters: dict[str, str], before: int) -> list[Found]:

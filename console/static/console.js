@@ -14,6 +14,11 @@
   };
   $("[data-theme-switch]")?.addEventListener("click", switchTheme);
 
+  // -- on a phone the pages are in one row: the present one is scrolled into view
+  const current = $(".side [aria-current]");
+  const bar = $(".side");
+  if (current && bar.scrollWidth > bar.clientWidth) bar.scrollLeft = current.offsetLeft - bar.clientWidth / 3;
+
   // -- times: relative, or as a date in UTC or in the local zone; the other form is the title
   const choice = $("[data-times]");
   const zone = { timeZoneName: "short", year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit" };

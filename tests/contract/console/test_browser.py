@@ -204,6 +204,25 @@ async def test_the_keyboard_alone_is_enough(anyone: Browser, store: Store) -> No
         assert chromium.wrong == []
 
 
+async def test_times_are_relative_or_dates_with_their_zone(anyone: Browser, store: Store) -> None:
+    await _filled(store)
+    async with window(anyone, Role.VIEWER) as chromium:
+        page = await chromium.page()
+        await page.goto("/events")
+        first = page.locator("td time").first
+        assert "ago" in str(await first.text_content())
+        await page.locator("details.me summary").click()
+        await page.locator("[data-times]").select_option("utc")
+        assert str(await first.text_content()).endswith(" UTC")
+        assert "ago" in str(await first.get_attribute("title"))
+        await page.goto("/events/evt_1")
+        assert str(await page.locator(".timeline time").first.text_content()).endswith(" UTC")
+        await page.locator("details.me summary").click()
+        await page.locator("[data-times]").select_option("relative")
+        assert "ago" in str(await page.locator(".timeline time").first.text_content())
+        assert chromium.wrong == []
+
+
 async def test_eight_windows_share_one_stream_and_each_shows_what_is_new(anyone: Browser, store: Store) -> None:
     await _filled(store)
     async with window(anyone, Role.VIEWER) as chromium:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -15,6 +16,7 @@ from pydantic import SecretStr
 from console.access import Action
 from console.app import ROUTES
 from console.lag import Lag
+from eventlog import client
 from eventlog.lookup import RecordLookup
 from schemas.console_settings import Role
 from schemas.known import Known
@@ -32,6 +34,7 @@ from sinks.postgres.store import Store
 from tests.kits.consolekit import Browser, console_settings, serving
 from tests.kits.replaykit import ReplayKit
 from tests.kits.storekit import ask, email_row, known, ledger_row, write
+from tests.waiting import eventually
 
 _FIRST = Version("1")
 EXACT = 9_007_199_254_740_993
@@ -305,4 +308,44 @@ async def test_between_two_readings_of_the_lag_no_record_is_fetched(
         assert [(one.records, one.seconds is not None) for one in found if one.records] == [(1, True)]
         assert [one.is_fetching for one in made] == [False]
     finally:
+        await lag.close()
+
+
+async def test_a_month_without_movements_is_shown_with_its_mrr(anyone: Browser, database: SecretStr) -> None:
+    await ask(
+        database,
+        """INSERT INTO analytics.movements (account, livemode, owner, currency, at, plan, kind, amount, day)
+        SELECT '', true, 'cus_1', 'eur', at, 'pro', kind, amount, (at AT TIME ZONE 'UTC')::date
+        FROM (VALUES ('new', 4900, 3), ('churn', -4900, 1)) AS v (kind, amount, ago),
+             LATERAL (SELECT (date_trunc('month', now() AT TIME ZONE 'UTC') - make_interval(months => ago))
+                      AT TIME ZONE 'UTC' AS at) moment RETURNING 1""",
+    )
+    finance = await anyone.signed_in(Role.FINANCE)
+    (series,) = (await finance.json("/revenue?months=12"))["series"]
+    months = series["months"]
+    assert [(month["net"], month["mrr"]) for month in months] == [(4900, 4900), (0, 4900), (-4900, 0), (0, 0)]
+    assert months[-1]["month"] == f"{utc_now():%Y-%m}"
+    assert len((await finance.json("/revenue?months=2"))["series"][0]["months"]) == 2
+    page = await finance.page("/revenue?months=12")
+    assert all(month["month"] in page for month in months)
+
+
+async def test_the_reader_of_each_partition_is_named(rig: ReplayKit) -> None:
+    rig.send("evt_1")
+    lag, settings = Lag(rig.settings), rig.settings
+    worker = client.consumer(settings.kafka, group=lag.group, properties={"group.instance.id": "worker-7"})
+    try:
+        assert {one.owner for one in await lag.read()} == {""}, "no one reads"
+        worker.subscribe([settings.events_topic])
+
+        async def is_assigned() -> bool:
+            await asyncio.to_thread(worker.poll, 0.2)
+            return bool(worker.assignment())
+
+        await eventually(is_assigned, "the assignment")
+        later = Lag(settings)  # what was read is kept for seconds
+        assert {one.owner for one in await later.read()} == {"worker-7 (127.0.0.1)"}
+        await later.close()
+    finally:
+        worker.close()
         await lag.close()

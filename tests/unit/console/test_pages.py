@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from console import charts, formats, passwords
 from console.jobs import filter_from_json, filter_to_json
@@ -13,11 +14,13 @@ from console.masking import masked
 from console.pages.dead import fragment_of
 from console.pages.money import board, by_currency
 from console.pages.overview import by_minute, facts_of
+from console.pages.record import people_shown
 from console.pages.session import own_path
 from console.pages.story import timeline_of
-from console.pages.timers import by_day
+from console.pages.timers import by_day, mails_by_day
 from console.reads import PanelFailure
-from schemas.settings import DEFAULT_DUNNING
+from schemas.console_settings import ConsoleConfig, ConsoleOidc, ConsoleProxy, ConsoleUser, Role
+from schemas.settings import DEFAULT_DUNNING, Config
 from sinks.postgres.dead_letter_index import LetterFilter
 from sinks.postgres.outboxes import BY_TABLE
 
@@ -43,7 +46,12 @@ WORSE: list[tuple[str, Any, str]] = [
     ("letters", {"open": 10_000, "more": True, "groups": 2, "since": NOW}, "10,000+ dead letters in 2 groups"),
     ("lag", [{"partition": 4, "records": 900, "seconds": 180.0}], "behind on partition 4"),
     ("outboxes", [{"outbox": "emails", "command": "mail", "failed": 2, "open": 0, "late_s": None}], "2 emails failed"),
-    ("outboxes", [{"outbox": "emails", "command": "mail", "failed": 0, "open": 9, "late_s": 900.0}], "is due since"),
+    (
+        "outboxes",
+        [{"outbox": "emails", "command": "mail", "failed": 0, "open": 9, "late_s": 900.0}],
+        "has been due for 15",
+    ),
+    ("compared", {"at": NOW, "who": "ada", "count": 3}, "3 rows of the state differ"),
     ("late_timers", {"timers": 1, "since": NOW}, "1 timer due and not fired"),
     ("waiting", {"events": 3, "since": NOW}, "3 events waiting"),
 ]
@@ -205,4 +213,47 @@ def test_charts_say_when_there_is_nothing_to_draw() -> None:
     assert "Nothing to draw" in charts.stacked([], ["a"], label="x")
     assert "Nothing to draw" in charts.line([1.0], label="x")
     assert charts.spark([1.0], label="x").startswith("<svg")
-    assert "style=" not in charts.up_down([{"a": 5, "b": -2}], ["a"], ["b"], label="x", open_row=0)
+    months = [{"month": "2026-10", "a": 5, "b": -2}, {"month": "2026-11", "a": 1, "b": 0}]
+    drawn = charts.up_down(months, ["a"], ["b"], label="x", name="month", open_name="2026-11")
+    assert "style=" not in drawn
+    assert ">2026-10</text>" in drawn
+    assert drawn.count('class="hatch"') == 1
+
+
+def test_an_amount_has_the_currency_of_its_row_or_of_the_event() -> None:
+    changed = {"amount": [None, 4900], "currency": [None, "eur"]}
+    assert formats.value(4900, "amount", changed, "usd") == "EUR\u00a049.00"
+    assert formats.value(4900, "amount", {"amount": [100, 4900]}, "jpy") == "JPY\u00a04,900"
+    assert formats.value(4900, "amount", {"amount": [100, 4900]}) == "4,900 (minor units)"
+    assert formats.value(2, "attempt_count", {}) == "2"
+    assert formats.value(1_795_681_398, "owed.at", {}) == "2026-11-26 08:23:18 UTC"
+    assert formats.value("2026-11-28T12:00:00+00:00", "paid_at", {}) == "2026-11-28 12:00:00 UTC"
+
+
+def test_each_customer_of_a_day_is_named_once() -> None:
+    day, next_day = NOW.date(), NOW.date() + timedelta(days=1)
+    timers = [
+        {"day": on, "account": "", "customer_id": who, "kind": kind}
+        for on, who, kind in ((day, "a", "win-back"), (day, "a", "trial-reminder"), (day, "b", "win-back"),
+                              (next_day, "a", "win-back"))
+    ]  # fmt: skip
+    found = mails_by_day(timers)
+    assert [(row["day"], row["mails"], [one["customer_id"] for one in row["customers"]]) for row in found] == [
+        (day, 3, ["a", "b"]),
+        (next_day, 1, ["a"]),
+    ]
+
+
+def test_who_may_sign_in_is_shown_without_secrets() -> None:
+    console = ConsoleConfig(
+        users={"ada": ConsoleUser(password=SecretStr(passwords.hash_of("correct horse")), role=Role.ADMIN)},
+        proxy=ConsoleProxy(networks=("10.0.0.0/8",), users={"grace": Role.VIEWER}),
+        oidc=ConsoleOidc(issuer="https://login.example.com", client_id="c", groups={"ops": Role.OPERATOR}),
+    )
+    shown = people_shown(Config(console=console))
+    assert [(one["who"], one["role"]) for one in shown] == [
+        ("ada", "admin"),
+        ("grace", "viewer"),
+        ("group ops", "operator"),
+    ]
+    assert "scrypt" not in str(shown)

@@ -52,6 +52,36 @@ async def test_a_reading_whose_page_has_gone_is_not_joined_by_another_thread(tmp
     await lag.close()
 
 
+async def test_a_page_shows_the_last_reading_while_the_next_one_is_under_way(tmp_path: Path) -> None:
+    lag = SlowLag(tmp_path)
+    lag.go_on.set()
+    assert len(await lag.data()) == 1
+    lag.go_on.clear()
+    assert lag._last is not None
+    lag._last = (time.monotonic() - 10.0, lag._last[1])
+    for _ in range(3):
+        async with asyncio.timeout(10):
+            assert len(await lag.data()) == 1
+    lag._last = (time.monotonic() - 30.0, lag._last[1])
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await lag.data()
+    lag.go_on.set()
+    await lag.close()
+    assert (lag.reads, lag.most) == (2, 1)
+
+
+def test_the_rate_of_each_partition_is_of_the_last_minutes(tmp_path: Path) -> None:
+    lag = SlowLag(tmp_path)
+    assert (lag.rates(), lag.per_second()) == ({}, None)
+    now = time.monotonic()
+    for ago, committed in ((900.0, {0: 0, 1: 0}), (200.0, {0: 100, 1: 0}), (0.0, {0: 500, 1: 10, 2: 7})):
+        lag._history.append((now - ago, committed, 0))
+    assert lag.rates() == {0: 2.0, 1: 0.05, 2: 0.0}
+    assert lag.per_second() == 2.05
+    assert lag.eta_s(41) == 20.0
+
+
 async def test_pages_share_a_query_of_a_whole_table_and_its_failure() -> None:
     reads, asked, all_wait = Reads(NOWHERE), 0, asyncio.Event()
 
