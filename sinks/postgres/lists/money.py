@@ -152,12 +152,13 @@ async def movements_by_month(connection: AsyncConnection, *, months: int = 12) -
                        CROSS JOIN LATERAL generate_series(first::timestamp, last::timestamp, interval '1 month') m),
         running AS (
           SELECT livemode, currency, began, coalesce(b.new, 0) AS new, coalesce(b.expansion, 0) AS expansion,
-                 coalesce(b.reactivation, 0) AS reactivation, coalesce(b.contraction, 0) AS contraction,
+                 coalesce(b.reactivation, 0) AS reactivation, coalesce(b.pause, 0) AS pause,
+                 coalesce(b.resume, 0) AS resume, coalesce(b.contraction, 0) AS contraction,
                  coalesce(b.churn, 0) AS churn, coalesce(b.net, 0) AS net,
                  (sum(coalesce(b.net, 0)) OVER (PARTITION BY livemode, currency ORDER BY began))::bigint AS mrr
           FROM each_month LEFT JOIN by_month b USING (livemode, currency, began))
-        SELECT livemode, currency, to_char(began, 'YYYY-MM') AS month, new, expansion, reactivation, contraction,
-               churn, net, mrr
+        SELECT livemode, currency, to_char(began, 'YYYY-MM') AS month, new, expansion, reactivation, pause, resume,
+               contraction, churn, net, mrr
         FROM running
         WHERE began > (SELECT began FROM now_began) - make_interval(months => :months)
         ORDER BY livemode DESC, currency, running.began""",
