@@ -17,7 +17,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test unit services services-stop chart-tools docs-tools docs sbom image check bench soak drill scale fuzz
+.PHONY: help install demo up down test unit services services-stop chart-tools docs-tools docs sbom image pin-images check bench soak drill scale fuzz
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ image: ## Build the container image with its version and commit (IMAGE=billing-s
 	  --build-arg BUILD="$$(git describe --tags --always --dirty)" \
 	  --build-arg REVISION="$$(git rev-parse HEAD)" \
 	  --build-arg CREATED="$$(git show -s --format=%cI HEAD)" .
+
+pin-images: ## Pin the images of Dockerfile and compose file to the digests of their tags (needs docker)
+	sh deploy/pin-images.sh
 
 check: $(STAMP) ## Check lint, format, types, imports and the contract
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from functools import cache
 
 from console import passwords
 from console.tries import Tries
+from gateway.clients import group_of
 from schemas.console_settings import ConsoleConfig, ConsoleProxy, Role
 from schemas.errors import StoreUnavailable
 from sinks.postgres.console_sessions import ConsoleSessions, StoredSession
@@ -68,10 +69,13 @@ class SignIn:
     async def with_password(self, name: str, password: str, *, peer: str) -> str | None:
         """Returns a session's token, None if name or password is wrong. Raises StoreUnavailable, TooManyTries.
 
+        Tries are limited per IPv4 address, and per /64 network of IPv6 addresses.
+
         An unknown name takes as long as a wrong password. A password longer than any is not counted as a try.
         """
         if len(password) > passwords.MOST_CHARACTERS:
             return None
+        peer = group_of(peer)
         user = self._config.users.get(name)
         hashed = user.password.get_secret_value() if user is not None else _no_one()
         async with self._tries.reserved(peer, name):

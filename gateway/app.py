@@ -23,7 +23,7 @@ from aiohttp.typedefs import Handler
 
 from gateway import refusals
 from gateway.bodies import Bodies, BodyBounds, BodyRefused
-from gateway.clients import Clients
+from gateway.clients import Clients, group_of
 from gateway.endpoints import DEFAULT, WebhookEndpoint
 from gateway.envelope import Envelope, NotAnEvent, read_event
 from gateway.last_refusals import LastRefusals
@@ -34,6 +34,7 @@ from gateway.refusal_log import RefusalLog
 from gateway.refusals import RequestRefused
 from gateway.signature import SignatureVerdict, check_header, verify
 from schemas.http_server import hide_versions
+from schemas.internal_events import is_internal
 from schemas.plugin import OWN_ID
 from schemas.plugin_registry import own_event_types
 from schemas.record import RecordHeaders, Source
@@ -231,15 +232,16 @@ async def receive(request: web.Request) -> web.Response:
         received_at = datetime.now(UTC)
         # Stripe sends one such header. Two are refused: joined they have two timestamps, which is not allowed.
         signature = ",".join(request.headers.getall(SIGNATURE_HEADER, []))
+        group = group_of(client)
         early = check_header(signature, now=received_at.timestamp())
         if isinstance(early, SignatureVerdict):
             raise refusals.of_signature(early)
-        body = await gateway.bodies.read(request, client or "")
+        body = await gateway.bodies.read(request, group)
         try:
             facts["bytes"] = len(body)
             await _take(gateway, endpoint, signature, body, received_at, facts)
         finally:
-            gateway.bodies.release(body, client or "")
+            gateway.bodies.release(body, group)
         outcome = "accepted"
         response = answer(200, {"received": True})
         _log("webhook.accepted", logging.INFO, started, facts)
@@ -278,6 +280,8 @@ async def _take(
         raise refusals.mode_mismatch(endpoint.mode)
     if event.account and not endpoint.connect:
         raise refusals.connected_account()
+    if is_internal(event.event_id, event.type):
+        raise refusals.internal_event()
     is_own = event.type in own_event_types() and event.event_id.startswith(OWN_ID)
     if is_own is not endpoint.own_events:
         raise refusals.wrong_kind_of_event(endpoint.own_events)
@@ -346,7 +350,7 @@ def _stop_reading(request: web.Request, response: web.Response) -> None:
 def _refuse(gateway: Gateway, refused: RequestRefused, started: float, facts: dict[str, object]) -> web.Response:
     unavailable = refused.status >= 500
     facts |= {"outcome": refused.outcome, "status": refused.status, "reason": refused.log_reason}
-    client = str(facts["peer"]) if facts.get("peer") else None
+    client = group_of(str(facts["peer"])) if facts.get("peer") else None
     gateway.last_refusals.add(facts)
     # A refusal with an event id had a valid signature: each of these has its line.
     if "event_id" in facts or gateway.refusal_log.admits(refused.outcome, client):

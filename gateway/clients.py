@@ -54,6 +54,17 @@ class Clients:
         return peer
 
 
+def group_of(address: str | None) -> str:
+    """Returns what is limited together: an IPv4 address, or the /64 network of an IPv6 one, which is one customer's.
+
+    '' for no address.
+    """
+    parsed = _parse(address or "")
+    if isinstance(parsed, IPv6Address):
+        return str(IPv6Network((int(parsed) >> 64 << 64, 64)))
+    return str(parsed) if parsed is not None else address or ""
+
+
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
     if found := _WITH_PORT.fullmatch(text):
         text = found["v4"] or found["v6"]

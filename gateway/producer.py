@@ -8,7 +8,9 @@ batch; this module 1,650 / 6,150 on the same busy machine.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -30,6 +32,7 @@ DeliveryReport = tuple[T, KafkaError | None]
 _POLL_S = 0.1
 _PROBE_S = 2.0
 _CLOSE_S = 2.0
+_TROUBLE_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class ProducerLine(Generic[T]):
         self._on_fatal = on_fatal
         self._reports: list[DeliveryReport[T]] = []
         self._fatal: str | None = None
+        self._troubles: dict[str, tuple[float, int]] = {}
+        """By error: when it was logged, and how often it was left out since."""
         self._stop = threading.Event()
         self._producer = client.producer(
             config.access, client_id="billing-gateway", properties=config.properties(), on_error=self._note_error
@@ -114,7 +119,17 @@ class ProducerLine(Generic[T]):
             self._fatal = error.name()
         else:
             # For example brokers that are down. librdkafka retries by itself, and its own log has the details.
-            log.warning("kafka trouble", action="kafka.trouble", error=error.name())
+            self._log_trouble(error.name())
+
+    def _log_trouble(self, name: str) -> None:
+        """Logs an error once in `_TROUBLE_EVERY_S`, and how many it left out: librdkafka has one per connection."""
+        now = time.monotonic()
+        logged_at, left_out = self._troubles.get(name, (-math.inf, 0))
+        if now - logged_at < _TROUBLE_EVERY_S:
+            self._troubles[name] = (logged_at, left_out + 1)
+            return
+        self._troubles[name] = (now, 0)
+        log.warning("kafka trouble", action="kafka.trouble", error=name, left_out=left_out)
 
     def _poll(self) -> None:
         is_fatal_reported = False

@@ -81,6 +81,10 @@ def wrong_kind_of_event(takes_own: bool) -> RequestRefused:
     return RequestRefused(400, "wrong_kind_of_event", reason)
 
 
+def internal_event() -> RequestRefused:
+    return RequestRefused(400, "internal_event", "only this system's own processes make such events")
+
+
 def record_too_large() -> RequestRefused:
     return RequestRefused(413, "record_too_large", "the event is larger than can be stored")
 

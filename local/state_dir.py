@@ -47,6 +47,8 @@ send_test_mode = true  # mails go to the mailbox in this directory
 
 _PRIVATE = 0o077
 """The access that is taken from the group and from others."""
+_OURS = ("ports.json", "config.toml", "kafka-cluster-id", "run/up.lock")
+"""Files of a state directory, also of an earlier version: one of them tells it from any other directory."""
 
 
 class AlreadyRunning(BillingError):
@@ -54,7 +56,7 @@ class AlreadyRunning(BillingError):
 
 
 class ForeignDirectory(BillingError):
-    """The state directory belongs to another user, who could read and change what is written there."""
+    """The directory belongs to another user, who could read and change what is written there, or has another use."""
 
 
 class Claim:
@@ -125,8 +127,8 @@ def make_private(state_dir: Path, say: Callable[[str], None] = lambda _: None) -
     """Make the directory accessible for its owner only: it contains customers' mails, logs and data.
 
     It is created with the parents that are missing, or closed if it exists, and `say` is called with a line about that.
-    A directory that is meant for all users (/tmp) stays as it is. Raises ForeignDirectory if it belongs to another
-    user; root may use it, and it stays as it is.
+    A directory that is meant for all users (/tmp) stays as it is. Raises ForeignDirectory if it belongs to another user
+    (root may use it, and it stays as it is), or if it is open and holds other files: closing /var/lib ends a machine.
     """
     before = os.umask(_PRIVATE)
     try:
@@ -138,6 +140,8 @@ def make_private(state_dir: Path, say: Callable[[str], None] = lambda _: None) -
         if os.geteuid() != 0:
             raise ForeignDirectory(f"{state_dir} belongs to another user; choose one of your own with --state-dir")
     elif found.st_mode & _PRIVATE and not found.st_mode & stat.S_ISVTX:
+        if any(state_dir.iterdir()) and not any((state_dir / name).exists() for name in _OURS):
+            raise ForeignDirectory(f"{state_dir} holds other files; choose an empty directory with --state-dir")
         state_dir.chmod(stat.S_IMODE(found.st_mode) & ~_PRIVATE)
         say(f"Closed {state_dir} to other users: it contains customers' data")
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pydantic import SecretStr
 
 from schemas.retention import Retention
+from sinks.payloads.archive import PayloadArchive
 from sinks.postgres import audited
 from sinks.postgres.audit_log import ActorRole, AuditEntry
 from sinks.postgres.pool import SessionTimeouts, connect
@@ -17,13 +18,17 @@ _BOUNDS = SessionTimeouts(statement_s=600.0, lock_s=3.0)
 
 
 def ages_of(retention: Retention, older_than: timedelta | None = None) -> dict[Age, timedelta | None]:
-    """Returns the two ages, None for what is kept. `older_than` replaces that of the contents."""
+    """Returns the ages, None for what is kept. `older_than` replaces that of the contents."""
 
     def age(days: int) -> timedelta | None:
         return timedelta(days=days) if days else None
 
     contents = older_than if older_than is not None else age(retention.contents_days)
-    return {Age.CONTENTS: contents, Age.RECORDS: age(retention.records_days)}
+    return {
+        Age.CONTENTS: contents,
+        Age.ARCHIVED: age(retention.archived_days),
+        Age.RECORDS: age(retention.records_days),
+    }
 
 
 async def run(
@@ -35,8 +40,12 @@ async def run(
     older_than: timedelta | None = None,
     dry_run: bool = False,
     say: Callable[[int, int | None], None] | None = None,
+    archive: PayloadArchive | None = None,
 ) -> dict[str, int]:
-    """Prunes, or counts what is due. Returns the rows of each step. Raises StoreUnavailable, InvalidSettings."""
+    """Prunes, or counts what is due. Returns the rows of each step.
+
+    With an archive, payloads are kept there. Raises StoreUnavailable, ArchiveAway, InvalidSettings.
+    """
     ages = ages_of(retention, older_than)
     connection = await connect(url, application="billing-prune", bounds=_BOUNDS)
     try:
@@ -51,6 +60,6 @@ async def run(
                 if say is not None:
                     say(rows, of)
 
-            return await prune(connection, ages, note)
+            return await prune(connection, ages, note, archive)
     finally:
         connection.terminate()

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 
 from recovery.pruning import run
 from scheduler.repeated import RepeatedTask
+from sinks.payloads.archive import PayloadArchive
 from sinks.postgres.audit_log import ActorRole
 from sinks.postgres.pool import reading
 from sinks.postgres.prune import ACTION
@@ -35,6 +36,12 @@ class PruneSchedule(RepeatedTask):
         return begun + self.every + jitter - self.clock() if begun is not None else timedelta(0)
 
     async def work(self) -> timedelta:
-        done = await run(self.settings.database_url, self.config.retention, by="scheduler", role=ActorRole.SCHEDULE)
+        done = await run(
+            self.settings.database_url,
+            self.config.retention,
+            by="scheduler",
+            role=ActorRole.SCHEDULE,
+            archive=PayloadArchive(self.settings.payloads_url),
+        )
         PRUNED.inc(sum(done.values()))
         return self.done()

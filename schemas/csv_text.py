@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import string
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_STARTS_A_FORMULA = ("=", "+", "-", "@")
+_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
+"""Characters without width, which spreadsheets skip and `strip` keeps."""
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -25,7 +29,20 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, list):
-        return " ".join(map(str, value))
+        return text_cell(" ".join(map(str, value)))
     if isinstance(value, dict):
         return orjson.dumps(value).decode()
-    return f"'{value}" if isinstance(value, str) and value[:1] in _FORMULA else value
+    return text_cell(value) if isinstance(value, str) else value
+
+
+def text_cell(text: str) -> str:
+    """Returns the text as a cell that no spreadsheet runs as a formula."""
+    return f"'{text}" if is_formula(text) else text
+
+
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet may run the text: its first visible character begins a formula, also in full width."""
+    if text.startswith(("\t", "\r")):
+        return True
+    normal = unicodedata.normalize("NFKC", text.lstrip(string.whitespace + _INVISIBLE + "\0"))
+    return normal.lstrip().lstrip(_INVISIBLE).lstrip().startswith(_STARTS_A_FORMULA)

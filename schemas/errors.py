@@ -47,7 +47,7 @@ class LogUnavailable(Transient):
 
 
 class ServiceUnavailable(BillingError):
-    """Stripe or the gateway can't be reached. For commands; an outbox retries such calls."""
+    """Stripe, the gateway or a store of files can't be reached. For commands; an outbox retries such calls."""
 
 
 class Conflict(Transient):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -166,13 +167,18 @@ _FIXED = frozenset(
 """Properties that durability, order, security or the logs rely on. They have settings of their own, or no choice."""
 
 
+_PROPERTY = re.compile(r"[a-z][a-z0-9._]{1,60}")
+
+
 def parse_kafka_config(text: str) -> dict[str, str]:
     """Returns the properties of `k=v,k=v`. Raises ValueError; the message names the property, not its value."""
     found: dict[str, str] = {}
     for pair in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = (part.strip() for part in pair.partition("="))
         if not name or not equals or not value:
-            raise ValueError(f"{name or 'an entry'} is not of the form name=value")
+            # Without the text: it may be a password without its name.
+            named = name if equals and _PROPERTY.fullmatch(name) else "an entry"
+            raise ValueError(f"{named} is not of the form name=value")
         if name in _FIXED or name.startswith(_FIXED_PREFIXES) or name.endswith("_cb"):
             raise ValueError(f"{name} cannot be set here: durability or security relies on it, or it has a setting")
         if name in found:

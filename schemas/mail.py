@@ -7,15 +7,15 @@ that templates need not do it. A link that is not http or https is an error.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from schemas.errors import BillingError
+from schemas.link_like import looks_like_link
 from schemas.plugin_registry import UnusablePlugin, follow
 
 if TYPE_CHECKING:
@@ -33,10 +33,6 @@ _JOINERS = frozenset("\u200c\u200d")
 """Format characters that words in some scripts, and emoji, need. Others are invisible or change the direction."""
 
 _LONGEST_NAME = 80
-_LINK = re.compile(r"://|@|\bwww\.|[\w-]\.[a-z]{2,}(?![\w.])", re.IGNORECASE | re.ASCII)
-"""What a mail program turns into a link or an address."""
-_INITIAL = re.compile(r"\b[A-Z]\.(?=[A-Z])")
-"""Initials without a space, such as J.R.Smith, are no link."""
 
 LANGUAGES = frozenset({"de", "en", "es", "fr", "pt"})
 """The languages that have built-in templates."""
@@ -62,7 +58,7 @@ def _one_line_or_none(text: str | None) -> str | None:
 def _name_or_none(text: str | None) -> str | None:
     """A name that people choose freely. None if it could carry a message or a link to whoever receives the mail."""
     name = _one_line_or_none(text)
-    return None if name is None or len(name) > _LONGEST_NAME or _LINK.search(_INITIAL.sub("", name)) else name
+    return None if name is None or len(name) > _LONGEST_NAME or looks_like_link(name) else name
 
 
 _BRANDS = {
@@ -99,8 +95,15 @@ Name = Annotated[str | None, AfterValidator(_name_or_none)]
 CardBrand = Annotated[str | None, AfterValidator(_brand_or_none)]
 """A card's brand, as its owner knows it."""
 Link = Annotated[str, AfterValidator(_web_link)]
-Interval = Literal["day", "week", "month", "year"]
-"""Stripe's `price.recurring.interval`."""
+_INTERVALS = ("day", "week", "month", "year")
+
+
+def _interval_or_none(given: object) -> object:
+    return given if given in _INTERVALS else None
+
+
+Interval = Annotated[Literal["day", "week", "month", "year"] | None, BeforeValidator(_interval_or_none)]
+"""Stripe's `price.recurring.interval`. One that the texts do not know is left out, as an unknown one is."""
 
 
 class Money(BaseModel):
@@ -128,7 +131,7 @@ class CustomerMail(MailData):
 
 class SubscriptionWelcome(CustomerMail):
     plan: Line
-    interval: Interval | None = None
+    interval: Interval = None
     interval_count: int = Field(1, ge=1)
     price: Money | None = None
     """The price of one unit."""
@@ -142,9 +145,9 @@ class PlanChanged(CustomerMail):
     price: Money | None = None
     """The price of one unit."""
     previous_price: Money | None = None
-    interval: Interval | None = None
+    interval: Interval = None
     interval_count: int = Field(1, ge=1)
-    previous_interval: Interval | None = None
+    previous_interval: Interval = None
     previous_interval_count: int = Field(1, ge=1)
     quantity: int | None = None
     previous_quantity: int | None = None

@@ -385,7 +385,7 @@ def load_config(path: Path) -> Config:
         raise InvalidSettings(f"BILLING_CONFIG: {path}: {error}") from None
     except FileNotFoundError:
         raise InvalidSettings(f"BILLING_CONFIG: no such file: {path}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidSettings(f"BILLING_CONFIG: {path}: {error}") from None
     except ValidationError as error:
         line = one_line(error, lambda loc: ".".join(map(str, loc)))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,6 +25,7 @@ from eventlog.threads import in_thread
 from recovery.rehearsal.rehearse import rehearse_letters
 from recovery.rehearsal.shapes import differences
 from recovery.replay.letters import read_letter
+from schemas.command_line import command
 from schemas.dead_letter import PREFIX
 from schemas.record import decode_headers
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, LetterFilter
@@ -70,7 +72,7 @@ async def letter(context: Context) -> Answer:
         lambda c: DeadLetterIndex(c).find(LetterFilter(ids=(event_id,), limit=_SAMPLE), newest_first=True)
     )
     if not found:
-        return Redirect(f"/events/{event_id}")
+        return Redirect(f"/events/{quote(event_id, safe='')}")
     named: dict[str, Any] = {"shape": console.reads.ask(lambda c: _shape(c, event_id))}
     if context.may(Action.REVEAL) and context.is_revealed:
         named["traceback"] = in_thread(_traceback, context, found[0])
@@ -102,7 +104,7 @@ async def rehearsal(context: Context) -> Answer:
         letters = await index.find(wanted)
         found = await rehearse_letters(console.settings, console.config, RULES, index, letters)
     filters = {name: value for name, value in context.query.items() if name in _FILTERS}
-    data = {"rehearsal": found, "filter": filters, "command": _command("replay", context.query) + " --dry-run"}
+    data = {"rehearsal": found, "filter": filters, "command": command_of("replay", context.query) + " --dry-run"}
     return Page("rehearsal.j2", "What a replay would do", data)
 
 
@@ -193,7 +195,7 @@ async def _form(context: Context, verb: str, title: str) -> Answer:
         # A replay is a job without a limit; a discard is one statement.
         **form_values(count if verb == "replay" else min(count, MOST_AT_ONCE), now),
         "left": 0 if verb == "replay" else max(0, count - MOST_AT_ONCE),
-        "command": _command(verb, context.query),
+        "command": command_of(verb, context.query),
     }
     return Page("dead_form.j2", title, data)
 
@@ -218,9 +220,9 @@ def _open_only(query: Mapping[str, str]) -> Mapping[str, str]:
 _FILTERS = frozenset({"id", "type", "customer", "error", "stream", "since", "until", "status"})
 
 
-def _command(verb: str, query: Mapping[str, str]) -> str:
-    options = [f'--{name} "{value}"' for name, value in query.items() if name in _FILTERS and name != "status"]
-    return " ".join([f"billing dead {verb}", *options])
+def command_of(verb: str, query: Mapping[str, str]) -> str:
+    options = {name: value for name, value in query.items() if name in _FILTERS and name != "status"}
+    return command(f"dead {verb}", **options)
 
 
 async def _shape(connection: AsyncConnection, event_id: str) -> dict[str, Any] | None:

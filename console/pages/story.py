@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from console import formats
+from schemas.command_line import command
 from schemas.timer import RETRY
 from sinks.postgres.outboxes import OUTBOXES
 
@@ -73,20 +74,20 @@ def next_steps(event_id: str, found: Found) -> list[dict[str, str]]:
                     else f"/outboxes/{outbox.name}?status=failed"
                 )
                 steps.append(
-                    {"what": f"Requeue {key}", "url": page, "command": f"billing {outbox.command} requeue {key}"}
+                    {"what": f"Requeue {key}", "url": page, "command": command(f"{outbox.command} requeue", key)}
                 )
     if any(letter["status"] == "open" for letter in letters):
         steps.append(
             {
                 "what": "Replay this event",
-                "url": f"/dead/replay?id={event_id}",
-                "command": f"billing dead replay --id {event_id}",
+                "url": f"/dead/replay?id={quote(event_id, safe='')}",
+                "command": command("dead replay", id=event_id),
             }
         )
     elif event is not None and event["outcome"] in ("dead", "waiting"):
         due = [timer["due_at"] for timer in found["timers"] if timer["kind"] == RETRY and timer["status"] == "pending"]
         what = f"It is retried at {due[0]:%Y-%m-%d %H:%M} UTC; to retry it now" if due else "Retry it"
-        steps.append({"what": what, "url": "", "command": f"billing replay {event_id}"})
+        steps.append({"what": what, "url": "", "command": command("replay", event_id)})
     return steps
 
 

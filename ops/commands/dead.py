@@ -32,6 +32,7 @@ from ops.commands.times import moment_of
 from ops.runtime.printable import to_json
 from recovery.rehearsal.shapes import differences
 from recovery.replay.letters import read_letter
+from schemas.command_line import command as suggested
 from schemas.database_settings import DatabaseSettings
 from schemas.record import decode_headers
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, LetterFilter
@@ -231,7 +232,7 @@ def show(
                     say(f"    {line}")  # indented, so that a stored text cannot look like another field
         say()
     _say_beside(beside)
-    say(f"After fixing the cause: billing dead replay --id {letter_id}")
+    say(f"After fixing the cause: {suggested('dead replay', id=letter_id)}")
 
 
 async def _beside(settings: DatabaseSettings, letter: Mapping[str, Any]) -> dict[str, Any]:

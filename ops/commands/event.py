@@ -25,8 +25,11 @@ from ops.commands.terminal import (
 )
 from ops.commands.times import moment_of
 from ops.runtime.printable import to_json
+from recovery.archived import archived_payload
+from schemas.command_line import command
 from schemas.database_settings import DatabaseSettings
 from schemas.timer import RETRY
+from sinks.payloads.archive import ArchiveAway, PayloadArchive
 from sinks.postgres import queries
 from sinks.postgres.lists.past import not_shown, undone
 from sinks.postgres.lists.samples import MOST_CHANGES, changes_kept_since, changes_since
@@ -69,18 +72,28 @@ def event(event_id: Annotated[str, typer.Argument(metavar="ID", help="evt_…")]
 
     Example: billing event evt_1NG8Du2eZvKYlo2CUI79vXWy --json
 
+    --json contains the payload, also one that billing prune has put into the archive (payload_place).
+
     Exits 1 if the event is not known, 2 if a setting is missing, 3 if the database does not answer.
     """
     settings = database_or_exit("event")
 
     async def ask() -> Found | None:
         async with reading(settings.database_url) as connection:
-            return await queries.event_overview(connection, event_id, settings.events_topic)
+            found = await queries.event_overview(connection, event_id, settings.events_topic)
+            if as_json and found is not None and found["event"] is not None and found["event"]["payload"] is None:
+                archive = PayloadArchive(settings.payloads_url)
+                try:
+                    found["event"]["payload"] = await archived_payload(connection, archive, found["event"])
+                except ArchiveAway as error:
+                    note(str(error))
+            return found
 
     found = run_or_exit("event", ask)
     if found is None:
-        fail("event", f"event {event_id} is not known; billing replay {event_id} looks for it on the log and at Stripe")
-    _show(found | {"not_done": not_done(found), "next": _next(event_id, found)}, as_json)
+        again = command("replay", event_id)
+        fail("event", f"event {event_id} is not known; {again} looks for it on the log and at Stripe")
+    _show(found | {"not_done": not_done(found), "next": next_commands(event_id, found)}, as_json)
 
 
 def customer(
@@ -180,23 +193,23 @@ def _next_of_customer(found: Found) -> list[str]:
     ]
 
 
-def _next(event_id: str, found: Found) -> list[str]:
+def next_commands(event_id: str, found: Found) -> list[str]:
     """Return the commands to run next: one for each failed, dead or waiting item."""
     row, letters = found["event"], found["dead_letters"]
     lines = [
-        f"billing {outbox.command} requeue {queued[outbox.key]}"
+        command(f"{outbox.command} requeue", queued[outbox.key])
         for outbox in OUTBOXES
         for queued in found[outbox.name]
         if queued["status"] == "failed"
     ]
     if any(letter["status"] == "open" for letter in letters):
-        lines += [f"billing dead show {event_id}", f"billing dead replay --id {event_id}"]
+        lines += [command("dead show", event_id), command("dead replay", id=event_id)]
     elif row is not None and row["outcome"] == "dead":
-        lines.append(f"billing dead replay --again --id {event_id}" if letters else f"billing replay {event_id}")
+        lines.append(command("dead replay --again", id=event_id) if letters else command("replay", event_id))
     if row is not None and row["outcome"] == "waiting":
         due = [timer["due_at"] for timer in found["timers"] if timer["kind"] == RETRY and timer["status"] == "pending"]
         when = f" before {due[0]:%F %T} UTC, when it is retried automatically" if due else ""
-        lines.append(f"billing replay {event_id}   # to retry it{when}")
+        lines.append(f"{command('replay', event_id)}   # to retry it{when}")
     return lines
 
 

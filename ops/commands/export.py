@@ -9,9 +9,10 @@ import typer
 
 from ops.commands.acting import entry_for
 from ops.commands.person import BOUNDS, Account, By, Json, Reason, Who, show_counts
-from ops.commands.terminal import database_or_exit, fail, refuse, run_or_exit, say, say_json
+from ops.commands.terminal import database_or_exit, exits, fail, refuse, run_or_exit, say, say_json
 from recovery.privacy.exporting import Exported, export_data
 from recovery.privacy.subjects import find_subjects
+from sinks.payloads.archive import PayloadArchive
 from sinks.postgres.pool import connect
 
 _COMMAND = "export"
@@ -32,8 +33,8 @@ def export(
 
     Example: billing export jane@example.com --reason "request 1042" --output /tmp
 
-    Only you can read the files. Payloads that were pruned or erased are not in them. Who, why and how many rows is in
-    billing.audit_log.
+    Only you can read the files. Payloads in the archive (BILLING_PAYLOADS_URL) are in them; those that were pruned
+    without it, or erased, are not. Who, why and how many rows is in billing.audit_log.
 
     Exits 1 if no one is found or a file exists already, 2 if an argument or setting is invalid, 3 if Postgres does not
     answer.
@@ -41,6 +42,8 @@ def export(
     if reason is None and not dry_run:
         refuse(_COMMAND, "give a --reason for the audit log, or use --dry-run")
     settings = database_or_exit(_COMMAND)
+    with exits(_COMMAND):
+        archive = PayloadArchive(settings.payloads_url)
 
     async def work() -> list[Exported]:
         connection = await connect(settings.database_url, application="billing-export", bounds=BOUNDS)
@@ -49,7 +52,7 @@ def export(
             folder = None if dry_run else output
             who_asks = entry_for("export", by).who
             return await export_data(
-                connection, subjects, folder, url=settings.database_url, by=who_asks, reason=reason or ""
+                connection, subjects, folder, archive, url=settings.database_url, by=who_asks, reason=reason or ""
             )
         finally:
             connection.terminate()

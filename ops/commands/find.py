@@ -19,6 +19,7 @@ from ops.commands.terminal import (
     settings_or_exit,
     show_rows,
 )
+from schemas.command_line import command
 from schemas.database_settings import DatabaseSettings
 from schemas.record import decode_headers
 from sinks.postgres.lists import find as look_up
@@ -83,13 +84,12 @@ def show_hits(hits: Sequence[Hit]) -> None:
 
 def next_of(hit: Hit) -> str:
     """Return the command that shows what was found, '' if none does."""
-    account = f" --account {hit.account}" if hit.account else ""
     match hit.kind:
         case "event":
-            return f"billing event {hit.id}"
+            return command("event", hit.id)
         case "mail":
-            return f"billing mail show {hit.id}"
+            return command("mail show", hit.id)
         case _ if hit.customer_id:
-            return f"billing customer {hit.customer_id}{account}"
+            return command("customer", hit.customer_id, account=hit.account)
         case _:
             return ""

@@ -22,6 +22,7 @@ from ops.commands.terminal import (
 from ops.commands.times import moment_of
 from recovery.pruning import run
 from schemas.settings import load_config
+from sinks.payloads.archive import PayloadArchive
 
 _COMMAND = "prune"
 
@@ -39,15 +40,17 @@ def prune(
     Example: billing prune --dry-run
              billing prune --older-than 400d
 
-    Ledger rows, amounts, statuses and keys stay, so nothing happens twice. A pruned event cannot be replayed from the
-    ledger. Works in batches while everything runs; if it is interrupted, the next run continues. The scheduler runs it
-    daily (BILLING_PRUNE_EVERY_S).
+    Ledger rows, amounts, statuses and keys stay, so nothing happens twice. With BILLING_PAYLOADS_URL, payloads are put
+    into files there first, from where `billing event` and `billing replay` read them. Otherwise a pruned event cannot
+    be replayed from the ledger. Works in batches while everything runs; if it is interrupted, the next run continues.
+    The scheduler runs it daily (BILLING_PRUNE_EVERY_S).
 
-    Exits 2 if an argument or setting is invalid, 3 if Postgres does not answer.
+    Exits 2 if an argument or setting is invalid, 3 if Postgres or the store of the files does not answer.
     """
     settings = settings_or_exit(_COMMAND)
     with exits(_COMMAND):
         config = load_config(settings.config_path)
+        archive = PayloadArchive(settings.payloads_url)
     age = _age(older_than) if older_than is not None else None
 
     async def work() -> dict[str, int]:
@@ -59,6 +62,7 @@ def prune(
                 older_than=age,
                 dry_run=dry_run,
                 say=bar,
+                archive=archive,
             )
 
     done = run_or_exit(_COMMAND, work)

@@ -43,6 +43,7 @@ from sinks.feed.poster import HandlerPoster, Poster, Receiver, TopicPoster, Webh
 from sinks.outbox.claims import new_claimer
 from sinks.outbox.loop import OutboxLoop
 from sinks.outbox.wakeup import listen
+from sinks.payloads.archive import PayloadArchive
 from sinks.postgres.gauges import StoreGauges
 from sinks.postgres.outboxes import EMAILS, EXPORTS, NOTIFICATIONS, STRIPE_CALLS, Outbox
 from sinks.stripe_api.api import StripeApi
@@ -169,9 +170,9 @@ async def exporter(
     settings: Settings, registry: CollectorRegistry, *, claimer: str, clock: Callable[[], datetime]
 ) -> AsyncIterator[Exporter]:
     """Yield an exporter to run inside the block. Raises InvalidSettings."""
-    storage = Storage(settings.exports_place)
+    storage, payloads = Storage(settings.exports_place), PayloadArchive(settings.payloads_url)
     orders = await ExportOrders.connect(settings.database_url, claimer=claimer, pool_size=2)
-    running = Exporter(orders, storage, clock=clock, registry=registry)
+    running = Exporter(orders, storage, payloads, clock=clock, registry=registry)
     try:
         async with _woken(settings, EXPORTS, running):
             yield running

@@ -25,6 +25,7 @@ from scheduler.retry_failed import RetryFailed
 from scheduler.timers import Scheduler
 from schemas.settings import Config, Settings
 from schemas.timing import utc_now
+from sinks.payloads.archive import PayloadArchive
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +82,7 @@ def _repeated(settings: Settings, config: Config) -> dict[str, RepeatedTask | No
     """Return the scheduled tasks, None for what is off. Raises InvalidSettings."""
     if settings.reconcile_pause_s or settings.audit_pause_s:
         key_and_base(settings, config)
+    PayloadArchive(settings.payloads_url)  # refuses an address that cannot be used
     pauses: dict[type[RepeatedTask], float] = {
         ReconcileSchedule: settings.reconcile_pause_s,
         AuditSchedule: settings.audit_pause_s,

@@ -25,6 +25,7 @@ from ops.runtime.exit_codes import CannotContinue, ExitCode
 from ops.runtime.operator import operator
 from ops.runtime.printable import error_line
 from schemas.errors import DatabaseBehind, StoreUnavailable
+from schemas.plugin_registry import installed
 from schemas.settings import Config, Settings
 from sinks.postgres.brakes import Brakes
 from sinks.postgres.positions import identity_of
@@ -86,7 +87,7 @@ async def run(
     if without:  # keeps the group of all streams, and so continues at its offsets
         streams = ALL_STREAMS - without
     app = create_app(settings, group, partitions)
-    code_version = settings.code_version or build_id(rules)
+    code_version = settings.code_version or build_id(rules, installed())
     brake = Brake(limits_of(settings))
     hold = BrakeGate(brakes=Brakes(settings.database_url), group=group, code_version=code_version)
     seen = SeenEvents(app, partitions, horizon_s=settings.seen_hours * 3600)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+from schemas.command_line import command
 
 Fields = Mapping[str, list[Any]]
 """By name: Stripe's value and the table's value, as JSON."""
@@ -69,20 +70,19 @@ class AuditDifference:
 
 def repair_of(found: AuditDifference, account: str, window_from: datetime) -> str:
     """Return the command that repairs the difference, or what an operator has to do before the next audit."""
-    of_account = f" --account {shlex.quote(account)}" if account else ""
-    id_ = shlex.quote(found.id)
-    again = f"billing audit --since {window_from:%Y-%m-%dT%H:%M:%S}{of_account}"
+    since = f"{window_from:%Y-%m-%dT%H:%M:%S}"
+    again = command("audit", since=since, account=account)
     match found.cause:
         case Cause.NEVER_ARRIVED if found.kind is Kind.EVENT:
-            return f"billing replay {id_} --from stripe{of_account}"
+            return command("replay", found.id, **{"from": "stripe", "account": account})
         case Cause.DEAD if found.kind is Kind.EVENT:
-            return f"billing dead replay --id {id_}"
+            return command("dead replay", id=found.id)
         case Cause.NOT_YET_APPLIED | Cause.CHANGED_MEANWHILE | Cause.OF_OBJECTS:
             return again
         case Cause.UNKNOWN_TO_STRIPE:  # changes nothing: docs/runbook.md has the reasons
-            return f"billing event {id_}" if found.kind is Kind.EVENT else f"billing find {id_}"
+            return command("event" if found.kind is Kind.EVENT else "find", found.id)
         case Cause.UNREADABLE | Cause.INCOMPLETE:
-            return f"billing event {id_}" if found.kind is Kind.EVENT else ""
+            return command("event", found.id) if found.kind is Kind.EVENT else ""
     if found.kind is Kind.EVENT:
-        return f"billing replay {id_}"
-    return again if found.kind is Kind.TOTAL else f"billing reconcile --object {id_}{of_account}"
+        return command("replay", found.id)
+    return again if found.kind is Kind.TOTAL else command("reconcile", object=found.id, account=account)

@@ -17,6 +17,7 @@ from recovery.privacy.subjects import CustomerSubject, Subjects, guest_name
 from schemas.ordering import GUEST
 from schemas.storable import bounded
 from sinks.exports.archive import write_archive, write_archive_of_guest
+from sinks.payloads.archive import PayloadArchive
 from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.audited import recorded
 from sinks.postgres.failures import classified
@@ -38,6 +39,7 @@ async def export_data(
     connection: asyncpg.Connection[asyncpg.Record],
     subjects: Subjects,
     folder: Path | None,
+    payloads: PayloadArchive,
     *,
     url: SecretStr,
     by: str,
@@ -47,7 +49,7 @@ async def export_data(
 
     The files are readable only for their owner. An existing file is not overwritten, and no part of an archive is left
     if it cannot be completed. Each archive is recorded in the audit log over a connection of its own to `url`.
-    Raises StoreUnavailable, OSError.
+    Raises StoreUnavailable, ArchiveAway, OSError.
     """
     whose: list[tuple[CustomerSubject | GuestData, str, str]] = [
         *((one, one.name.replace("/", "-"), one.name) for one in subjects.customers),
@@ -57,14 +59,14 @@ async def export_data(
     for one, stem, name in whose:
         if folder is None:
             with tempfile.TemporaryFile() as nothing:
-                found.append(Exported(name, None, await _write(connection, one, nothing)))
+                found.append(Exported(name, None, await _write(connection, one, nothing, payloads)))
             continue
         target = one.customer_id if isinstance(one, CustomerSubject) else f"export-{stem}"
         entry = AuditEntry(who=by, action=ACTION, target=target, filter={"account": one.account}, reason=reason)
         async with recorded(url, entry) as noted:
             path = folder / f"{bounded(f'export-{stem}')}.zip"
             with _new_file(path) as file:
-                counts = await _write(connection, one, file)
+                counts = await _write(connection, one, file, payloads)
             noted.count = sum(counts.values())
         found.append(Exported(name, path, counts))
     return found
@@ -88,14 +90,18 @@ def _new_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 async def _write(
-    connection: asyncpg.Connection[asyncpg.Record], whose: CustomerSubject | GuestData, file: IO[bytes]
+    connection: asyncpg.Connection[asyncpg.Record],
+    whose: CustomerSubject | GuestData,
+    file: IO[bytes],
+    payloads: PayloadArchive,
 ) -> dict[str, int]:
     with classified():
         if isinstance(whose, GuestData):
-            return await write_archive_of_guest(connection, file, whose)
+            return await write_archive_of_guest(connection, file, payloads, whose)
         return await write_archive(
             connection,
             file,
+            payloads,
             account=whose.account,
             customer_id=whose.customer_id,
             organization_id=whose.organization_id,

@@ -35,7 +35,10 @@ _LEFT_OUT: Mapping[str, Set[str]] = {
     # An event that waited may have been settled by another one of its deliveries.
     # `changes` depends on what was applied before: an event that was dead and replayed has another turn in a rebuild,
     # and the scheduler marks timers as fired in between.
-    "events": {"received_at", "applied_at", "attempts", "offset", "source", "payload_pruned_at", "changes"},
+    "events": {
+        *("received_at", "applied_at", "attempts", "offset", "source", "changes"),
+        *("payload_pruned_at", "payload_key", "payload_place"),
+    },
     **{outbox.name: outbox.not_compared for outbox in OUTBOXES},
     "organizations": {"access_version"},  # counts changes, and a rebuild may see fewer
     "erasures": {"erased_at", "counts", "kafka_until", "dead_letters_until"},
@@ -180,7 +183,7 @@ async def _compare(
             await _note(found, excuses, table, RowDifference(name, other[0], {}, "rebuilt"), None, other[1], undecided)
             other = await anext(theirs, None)
         else:
-            columns = _differing(names, one[1], other[1])
+            columns = differing(names, one[1], other[1])
             if columns and all(_is_pruned(name, one[1]) for name in columns):
                 found.excused.setdefault(PRUNED, Counter())[name] += 1
             elif columns:
@@ -210,15 +213,18 @@ async def _note(
         found.add(difference, reason)
 
 
-def _differing(names: list[str], one: Row, other: Row) -> dict[str, tuple[Any, Any]]:
+def differing(names: list[str], live: Row, rebuilt: Row) -> dict[str, tuple[Any, Any]]:
+    """Returns the values of the columns that differ, the live one first."""
     return {
-        name: (one[name], other[name]) for name in names if one[name] != other[name] and not _is_filled(name, other)
+        name: (live[name], rebuilt[name])
+        for name in names
+        if live[name] != rebuilt[name] and not _is_filled(name, live, rebuilt)
     }
 
 
-def _is_filled(name: str, rebuilt: Row) -> bool:
-    """Whether the dispatcher filled in the column: it stores a mail's recipient when it sends the mail."""
-    return name == "recipient" and rebuilt[name] is None
+def _is_filled(name: str, live: Row, rebuilt: Row) -> bool:
+    """Whether the dispatcher filled in the column: it stores a mail's recipient of that time when it sends it."""
+    return name == "recipient" and (rebuilt[name] is None or live.get("status") == "sent")
 
 
 def _is_pruned(name: str, live: Row) -> bool:

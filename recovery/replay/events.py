@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -26,6 +26,7 @@ from schemas.rate import RateLimit
 from schemas.record import Source
 from schemas.settings import InvalidSettings, Settings
 from schemas.verdict import SETTLED
+from sinks.payloads.archive import ArchiveAway, PayloadArchive
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, KeptEvent, LetterFilter
 from sinks.stripe_api.api import ApiTrouble, Refusal, Request, StripeApi
 from sinks.stripe_api.key import parse_base, parse_key
@@ -94,14 +95,19 @@ class EventReplay:
         if self.source is From.AUTO and left:
             await self._letters(left, report, rate, dry_run)
         entries: dict[str, Entry] = {}
+        away: dict[str, str] = {}
         if self.source in (From.AUTO, From.LEDGER):
             self._take(report, entries, "ledger", _from_ledger(kept, _open(left, report, entries)))
+            archived, away = await self._from_archive(kept, _open(left, report, entries))
+            self._take(report, entries, "archive", archived)
         if self.source in (From.AUTO, From.LOG) and (wanted := _open(left, report, entries)):
             self._take(report, entries, "log", await asyncio.to_thread(self._from_log, wanted))
         if wanted := _open(left, report, entries):
             await self._from_stripe(wanted, report, entries)
         for name, reason in report.missing.items():
-            if name in kept and (pruned_at := kept[name].payload_pruned_at) is not None:
+            if name in away:
+                report.missing[name] = f"{reason}; {away[name]}"
+            elif name in kept and (pruned_at := kept[name].payload_pruned_at) is not None:
                 report.missing[name] = f"{reason}; payload pruned at {pruned_at:%Y-%m-%d %H:%M} UTC"
         chosen = [entries[name] for name in left if name in entries]
         if dry_run:
@@ -123,6 +129,22 @@ class EventReplay:
         with RecordLookup(self.settings.kafka, self.settings.dead_topic) as topic:
             entries = (entry_of(topic, group) for group in letters_by_event(letters))
             return [entry for entry in entries if entry is not None]
+
+    async def _from_archive(
+        self, kept: dict[str, KeptEvent], names: list[str]
+    ) -> tuple[dict[str, Entry], dict[str, str]]:
+        """Returns entries of payloads in the archive by event id, and why others could not be read."""
+        archive, found, away = PayloadArchive(self.settings.payloads_url), dict[str, KeptEvent](), dict[str, str]()
+        for name in names:
+            one = kept.get(name)
+            if one is not None and one.payload_key is not None and one.payload_place is not None:
+                try:
+                    text = await archive.read(name, one.payload_place, one.payload_key)
+                except ArchiveAway as error:
+                    away[name] = str(error)
+                else:
+                    found[name] = replace(one, payload=text)
+        return _from_ledger(found, list(found)), away
 
     def _from_log(self, names: list[str]) -> dict[str, Entry]:
         with RecordLookup(self.settings.kafka, self.settings.events_topic) as log:

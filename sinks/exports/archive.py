@@ -12,8 +12,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-import string
-import unicodedata
 import zipfile
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
@@ -23,6 +21,8 @@ import orjson
 from sqlalchemy import Table
 from sqlalchemy.dialects.postgresql import JSONB
 
+from schemas.csv_text import text_cell
+from sinks.payloads.archive import PayloadArchive
 from sinks.postgres import tables
 from sinks.postgres.ownership import GuestData
 from sinks.postgres.personal_data import OF_GUEST, held_on_customers, rows_of
@@ -34,33 +34,43 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _ABOUT = "All that is held on this organization and its customer. Amounts are in minor units, times are in UTC."
-_NOT_EXPORTED = frozenset({"claimed_by", "location"})
-"""Columns with internal data: the owner of a claim, the file name of an archive."""
+_NOT_EXPORTED = frozenset({"claimed_by", "location", "payload_key", "payload_place"})
+"""Columns with internal data: the owner of a claim, the file name of an archive, where an archived payload is."""
+_PLACED = ("event_id", "payload_place", "payload_key")
 _ROWS_AT_ONCE = 200
 _BUFFER_BYTES = 256 * 1024
-_STARTS_A_FORMULA = ("=", "+", "-", "@")
-_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
-"""Characters without width, which spreadsheets skip and `strip` keeps."""
 
 
 async def write_archive(
-    connection: Connection, file: IO[bytes], *, account: str, customer_id: str, organization_id: str
+    connection: Connection,
+    file: IO[bytes],
+    payloads: PayloadArchive,
+    *,
+    account: str,
+    customer_id: str,
+    organization_id: str,
 ) -> dict[str, int]:
-    """Write the archive and return the number of rows per table. Raises the database driver's errors and OSError."""
+    """Write the archive and return the number of rows per table. What `payloads` keeps is read from there.
+
+    Raises the database driver's errors, OSError and ArchiveAway.
+    """
     whose = {"account": account, "customer_id": customer_id, "organization_id": organization_id}
     conditions = {str(table.name): rows_of(table) for table in held_on_customers()}
-    return await _write(connection, file, conditions, tuple(whose.values()), whose)
+    return await _write(connection, file, payloads, conditions, tuple(whose.values()), whose)
 
 
-async def write_archive_of_guest(connection: Connection, file: IO[bytes], guest: GuestData) -> dict[str, int]:
+async def write_archive_of_guest(
+    connection: Connection, file: IO[bytes], payloads: PayloadArchive, guest: GuestData
+) -> dict[str, int]:
     """Write the archive of somebody who bought without a customer. Returns and raises the same."""
     arguments = (guest.event_ids, guest.stripe_ids, guest.account)
-    return await _write(connection, file, OF_GUEST, arguments, {"account": guest.account, "guest": True})
+    return await _write(connection, file, payloads, OF_GUEST, arguments, {"account": guest.account, "guest": True})
 
 
 async def _write(
     connection: Connection,
     file: IO[bytes],
+    payloads: PayloadArchive,
     conditions: Mapping[str, str],
     arguments: tuple[object, ...],
     whose: Mapping[str, object],
@@ -72,7 +82,7 @@ async def _write(
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, condition in sorted(conditions.items()):
                 table = tables.metadata.tables[f"billing.{name}"]
-                counts[name] = await _write_table(connection, archive, table, condition, arguments, made_at)
+                counts[name] = await _write_table(connection, archive, payloads, table, condition, arguments, made_at)
             manifest = {
                 "format": FORMAT,
                 "about": _ABOUT,
@@ -88,6 +98,7 @@ async def _write(
 async def _write_table(
     connection: Connection,
     archive: zipfile.ZipFile,
+    payloads: PayloadArchive,
     table: Table,
     condition: str,
     arguments: tuple[object, ...],
@@ -104,7 +115,7 @@ async def _write_table(
 
     async def as_json() -> AsyncIterator[bytes]:
         nonlocal count
-        async for row in _rows(connection, table, condition, names, arguments):
+        async for row in _rows(connection, payloads, table, condition, names, arguments):
             values = {
                 name: orjson.Fragment(value) if name in json_columns and value is not None else value
                 for name, value in row.items()
@@ -115,7 +126,7 @@ async def _write_table(
 
     async def as_csv() -> AsyncIterator[bytes]:
         yield _csv_line(names)
-        async for row in _rows(connection, table, condition, names, arguments):
+        async for row in _rows(connection, payloads, table, condition, names, arguments):
             yield _csv_line(list(row.values()))
 
     await _write_file(archive, _entry(f"json/{table.name}.json", made_at), as_json())
@@ -124,13 +135,23 @@ async def _write_table(
 
 
 async def _rows(
-    connection: Connection, table: Table, condition: str, names: list[str], arguments: tuple[object, ...]
-) -> AsyncIterator[asyncpg.Record]:
-    listed = ", ".join(f't."{name}"' for name in names)
+    connection: Connection,
+    payloads: PayloadArchive,
+    table: Table,
+    condition: str,
+    names: list[str],
+    arguments: tuple[object, ...],
+) -> AsyncIterator[dict[str, Any]]:
+    read = dict.fromkeys([*names, *(_PLACED if table is tables.events else ())])
+    listed = ", ".join(f't."{name}"' for name in read)
     order = ", ".join(f't."{column.name}"' for column in table.primary_key)
     query = f"SELECT {listed} FROM {table.fullname} t WHERE {condition} ORDER BY {order}"  # noqa: S608  # names from our schema
     async for row in connection.cursor(query, *arguments, prefetch=_ROWS_AT_ONCE):
-        yield row
+        values = {name: row[name] for name in names}
+        if table is tables.events and row["payload_key"] is not None:
+            event_id, place, key = (row[name] for name in _PLACED)
+            values["payload"] = await payloads.read(event_id, place, key)
+        yield values
 
 
 async def _write_file(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, pieces: AsyncIterator[bytes]) -> None:
@@ -162,14 +183,4 @@ def _csv_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     # A text that a customer typed must not run as a formula when the file is opened in a spreadsheet.
-    if isinstance(value, str) and is_formula(value):
-        return f"'{value}"
-    return value
-
-
-def is_formula(text: str) -> bool:
-    """Whether a spreadsheet may run the text: its first visible character begins a formula, also in full width."""
-    if text.startswith(("\t", "\r")):
-        return True
-    normal = unicodedata.normalize("NFKC", text.lstrip(string.whitespace + _INVISIBLE + "\0"))
-    return normal.lstrip().lstrip(_INVISIBLE).lstrip().startswith(_STARTS_A_FORMULA)
+    return text_cell(value) if isinstance(value, str) else value

@@ -25,6 +25,7 @@ from sinks.outbox.loop import OutboxLoop
 from sinks.outbox.metrics import LoopMetrics
 from sinks.outbox.pace import LoopPace
 from sinks.outbox.verdicts import Done, Failed, RetryAt, Verdict, Withheld
+from sinks.payloads.archive import PayloadArchive
 from sinks.postgres.outboxes import EXPORTS
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ class Exporter(OutboxLoop[ExportOrder]):
         self,
         orders: ExportOrders,
         storage: Storage,
+        payloads: PayloadArchive,
         *,
         clock: Clock,
         registry: CollectorRegistry | None = None,
@@ -57,6 +59,7 @@ class Exporter(OutboxLoop[ExportOrder]):
         metrics = LoopMetrics(EXPORTS, registry or CollectorRegistry(), noun="export orders")
         super().__init__(orders, metrics, clock=clock, pace=pace or LoopPace(stuck_s=_WORK_S + 300.0), lanes=1)
         self._storage = storage
+        self._payloads = payloads
 
     async def deliver(self, row: ExportOrder, _lane: int) -> Verdict:
         try:
@@ -95,6 +98,7 @@ class Exporter(OutboxLoop[ExportOrder]):
                 await write_archive(
                     connection,
                     file,
+                    self._payloads,
                     account=order.account,
                     customer_id=order.customer_id,
                     organization_id=order.organization_id,

@@ -16,6 +16,7 @@ moves that clock, for local systems and tests.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
 import secrets
@@ -33,8 +34,10 @@ import asyncpg
 import orjson
 from pydantic import SecretStr
 
-from sinks.outbox import outages
+from schemas.errors import StoreUnavailable
+from sinks.outbox import outages, setback
 from sinks.outbox.marks import Marks
+from sinks.outbox.setback import Setback
 from sinks.outbox.statements import Queue, Statements
 from sinks.postgres import audit_log
 from sinks.postgres.audit_log import AuditEntry
@@ -125,6 +128,7 @@ class Claims(ABC, Generic[C]):
         self._ahead = ahead
         self.is_shadow = False
         self._marks: Marks[_Kind, Mapping[str, object]] = Marks(self._mark)
+        self._setback, self._reading_positions = Setback(), asyncio.Lock()
 
     @classmethod
     async def connect(
@@ -162,9 +166,14 @@ class Claims(ABC, Generic[C]):
     async def has_due(self) -> bool:
         """Return whether any row is due. `claim` may still return none: rows can be locked or not claimable yet.
 
-        Also notes whether shadow mode is on, in `is_shadow`.
+        Also notes whether shadow mode is on, in `is_shadow`. Raises StoreUnavailable if the database was restored and
+        no worker has noticed that yet (setback.py).
         """
         with classified():
+            async with self._reading_positions:  # in turn: what one lane has read later is not behind
+                is_behind = self._setback.is_in(map(dict, await self._pool.fetch(setback.READ)))
+            if is_behind:
+                raise StoreUnavailable(setback.REASON)
             found = await self._pool.fetchrow(self._sql.has_due, self._ahead())
         self.is_shadow = found is not None and found["is_shadow"]
         return found is not None and found["due"]

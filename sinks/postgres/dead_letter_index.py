@@ -137,6 +137,9 @@ class KeptEvent:
     offset: int | None
     payload_pruned_at: datetime | None
     """When `billing prune` ended the payload (UTC)."""
+    payload_place: str | None
+    payload_key: bytes | None = field(repr=False)
+    """Both for a payload in the archive (sinks/payloads/)."""
     payload: str | None = field(repr=False)
 
 

@@ -57,6 +57,8 @@ _CLEARED: dict[str, Mapping[str, str]] = {
     "events": {
         "payload": "NULL",
         "changes": "NULL",
+        "payload_key": "NULL",
+        "payload_place": "NULL",
         "reason": f"CASE WHEN t.outcome IN ('waiting', 'dead') THEN '{ERASED}' ELSE t.reason END",
         "outcome": "CASE WHEN t.outcome = 'waiting' THEN 'ignored' ELSE t.outcome END",
     },

@@ -70,7 +70,8 @@ WITHOUT_CUSTOMER = "t.customer_id IS NULL AND t.payload IS NOT NULL AND t.type N
 _OF_OWNED = (
     f"SELECT DISTINCT e.event_id FROM ROWS FROM ({texts(1)}, {texts(2)}) AS r (account, id) "  # noqa: S608  # only constants
     "JOIN billing.event_objects o ON o.account = r.account AND o.stripe_id = r.id "
-    "JOIN billing.events e ON e.event_id = o.event_id WHERE e.customer_id IS NULL AND e.payload IS NOT NULL"
+    "JOIN billing.events e ON e.event_id = o.event_id WHERE e.customer_id IS NULL "
+    "AND (e.payload IS NOT NULL OR e.payload_key IS NOT NULL)"
 )
 _ACCOUNTS_OF_GUEST = "SELECT DISTINCT account FROM billing.event_objects WHERE stripe_id = $1 ORDER BY 1"
 _EVENTS_OF_OBJECTS = (
@@ -85,6 +86,13 @@ _OBJECTS_OF_EVENTS = (
     "WHERE l.account = $1 AND l.stripe_id = ANY($3::text[]) AND p.customer_id IS NULL"
 )
 FORGET_GUESTS = f"DELETE FROM billing.event_objects WHERE event_id = ANY($1::text[]) AND stripe_id LIKE '{GUEST}%'"  # noqa: S608  # only constants
+
+"""Ends the digests of guests' addresses of the events in $1, by which their payloads are found."""
+FORGET_GUESTS_UNLESS_ARCHIVED = (
+    FORGET_GUESTS + " AND NOT EXISTS "
+    "(SELECT FROM billing.events e WHERE e.event_id = event_objects.event_id AND e.payload_key IS NOT NULL)"
+)
+"""Does the same, but for events whose payload is in the archive: an erasure has to find them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,11 +66,13 @@ _OTHERWISE = {
         "t.account = $1 AND t.payment_id IN "
         "(SELECT p.payment_id FROM billing.payments p WHERE p.account = $1 AND p.customer_id = $2)"
     ),
-    # A detached payment method has no customer id any more. The event that detached it has one.
+    # A detached payment method has no customer id any more. The event that detached it has one, and when its payload
+    # has ended, `object_owners` has it.
     "payment_methods": (
         "t.account = $1 AND t.payment_method_id IN (SELECT p.payment_method_id FROM billing.payment_methods p "
         "WHERE p.account = $1 AND p.customer_id = $2 UNION SELECT e.payload #>> '{data,object,id}' "
-        "FROM billing.events e WHERE e.account = $1 AND e.customer_id = $2 AND e.type LIKE 'payment_method.%')"
+        "FROM billing.events e WHERE e.account = $1 AND e.customer_id = $2 AND e.type LIKE 'payment_method.%' "
+        "UNION SELECT o.stripe_id FROM billing.object_owners o WHERE o.account = $1 AND o.customer_id = $2)"
     ),
 }
 

@@ -2,23 +2,26 @@
 
 Rows that make something happen once keep their keys: a ledger row, a mail, a timer, a call. Only their contents end.
 Before a payload goes, the objects that it names are noted with their customer (ownership.py), so that an export and an
-erasure still find everything. Each batch is a short transaction that waits for no lock; between two batches the server
-rests as long as the batch took.
+erasure still find everything. With an archive (sinks/payloads/) the payload is durable there before its batch is
+committed, and its key is in the ledger; a payload that cannot be archived stays. Each batch is a short transaction that
+waits for no lock; between two batches the server rests as long as the batch took.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from enum import StrEnum
+from typing import Protocol
 
 import asyncpg
 
+from schemas.payloads import KeptPayload
 from schemas.verdict import SETTLED
 from sinks.postgres.failures import classified
-from sinks.postgres.ownership import FORGET_GUESTS, KEEP_OWNERS_OF_EVENTS
+from sinks.postgres.ownership import FORGET_GUESTS, FORGET_GUESTS_UNLESS_ARCHIVED, KEEP_OWNERS_OF_EVENTS
 
 ACTION = "prune"
 """The action in the audit log."""
@@ -32,10 +35,21 @@ _LACKS_LETTER = (
 )
 
 
+class Archive(Protocol):
+    """What pruning needs of the archive of payloads (sinks/payloads/archive.py)."""
+
+    @property
+    def is_on(self) -> bool: ...
+    async def keep(self, day: date, payloads: Sequence[tuple[str, str]]) -> Sequence[KeptPayload]: ...
+    async def take_back(self, kept: Sequence[KeptPayload]) -> None: ...
+    async def delete_before(self, day: date) -> int: ...
+
+
 class Age(StrEnum):
-    """Which of the two ages of `[retention]` applies."""
+    """Which of the ages of `[retention]` applies."""
 
     CONTENTS = "contents"
+    ARCHIVED = "archived"
     RECORDS = "records"
 
 
@@ -55,6 +69,8 @@ class PruneStep:
     work: tuple[str, ...]
     """Statements on the rows of a batch. $1 has the values of `key`."""
     key: str = "ctid"
+    is_archived: bool = False
+    """Whether the payloads of a batch are put into the archive first, if there is one."""
 
     @property
     def count(self) -> str:
@@ -88,6 +104,19 @@ STEPS: tuple[PruneStep, ...] = (
             KEEP_OWNERS_OF_EVENTS,
             "UPDATE billing.events SET payload = NULL, changes = NULL, payload_pruned_at = now() "
             "WHERE event_id = ANY($1::text[])",
+            FORGET_GUESTS_UNLESS_ARCHIVED,
+        ),
+        key="event_id",
+        is_archived=True,
+    ),
+    PruneStep(
+        name="archived payloads",
+        table="events",
+        age=Age.ARCHIVED,
+        order="payload_pruned_at",
+        where="t.payload_key IS NOT NULL AND t.payload_pruned_at < now() - $1::interval",
+        work=(
+            "UPDATE billing.events SET payload_key = NULL, payload_place = NULL WHERE event_id = ANY($1::text[])",
             FORGET_GUESTS,
         ),
         key="event_id",
@@ -201,6 +230,13 @@ STEPS: tuple[PruneStep, ...] = (
 """In the order in which they run."""
 
 
+_PAYLOADS = "SELECT event_id, payload::text FROM billing.events WHERE event_id = ANY($1::text[])"
+_NOTE_KEYS = (
+    "UPDATE billing.events e SET payload_place = k.place, payload_key = k.key "
+    "FROM unnest($1::text[], $2::text[], $3::bytea[]) AS k (event_id, place, key) WHERE e.event_id = k.event_id"
+)
+
+
 async def count_due(
     connection: asyncpg.Connection[asyncpg.Record], ages: Mapping[Age, timedelta | None]
 ) -> dict[str, int]:
@@ -217,10 +253,12 @@ async def prune(
     connection: asyncpg.Connection[asyncpg.Record],
     ages: Mapping[Age, timedelta | None],
     say: Callable[[int, int | None], None] | None = None,
+    archive: Archive | None = None,
 ) -> dict[str, int]:
-    """Prunes what is due and returns the rows of each step. `say` gets the rows so far. Raises StoreUnavailable.
+    """Prunes what is due and returns the rows of each step. `say` gets the rows so far.
 
-    A run that is interrupted has committed its batches; the next one continues.
+    A run that is interrupted has committed its batches; the next one continues. Raises StoreUnavailable, and what the
+    archive raises.
     """
     done: dict[str, int] = {}
     loop = asyncio.get_running_loop()
@@ -231,20 +269,44 @@ async def prune(
         done[step.name] = 0
         while True:
             began = loop.time()
-            rows = await _batch(connection, step, age)
+            rows = await _batch(connection, step, age, archive if step.is_archived else None)
             if not rows:
                 break
             done[step.name] += rows
             if say is not None:
                 say(sum(done.values()), None)
             await asyncio.sleep(loop.time() - began)
+    if archive is not None and archive.is_on and (age := ages[Age.ARCHIVED]) is not None:
+        with classified():
+            day: date = await connection.fetchval("SELECT ((now() - $1::interval) AT TIME ZONE 'UTC')::date", age)
+        await archive.delete_before(day)
     return done
 
 
-async def _batch(connection: asyncpg.Connection[asyncpg.Record], step: PruneStep, age: timedelta) -> int:
+async def _batch(
+    connection: asyncpg.Connection[asyncpg.Record], step: PruneStep, age: timedelta, archive: Archive | None
+) -> int:
     with classified():
         async with connection.transaction():
             keys = [row[0] for row in await connection.fetch(step.batch, age)]
-            for statement in step.work if keys else ():
-                await connection.execute(statement, keys)
+            kept = await _archived(connection, keys, archive) if keys and archive is not None and archive.is_on else ()
+            try:
+                if kept:
+                    columns = zip(*((one.event_id, one.place, one.key) for one in kept), strict=True)
+                    await connection.execute(_NOTE_KEYS, *columns)
+                for statement in step.work if keys else ():
+                    await connection.execute(statement, keys)
+            except Exception:
+                # Not if the commit fails: it may have happened, and the keys would be stored without their file.
+                if kept and archive is not None:
+                    await archive.take_back(kept)
+                raise
     return len(keys)
+
+
+async def _archived(
+    connection: asyncpg.Connection[asyncpg.Record], keys: list[str], archive: Archive
+) -> Sequence[KeptPayload]:
+    day: date = await connection.fetchval("SELECT (now() AT TIME ZONE 'UTC')::date")
+    found = await connection.fetch(_PAYLOADS, keys)
+    return await archive.keep(day, [(row[0], row[1]) for row in found])

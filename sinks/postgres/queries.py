@@ -38,12 +38,20 @@ _ACCESS = table_of(
 )
 """The view of what each customer may use now."""
 
-_LEDGER_COLUMNS = [column for column in tables.events.c if column.name not in ("payload", "changes")]
+_LEDGER_COLUMNS = [column for column in tables.events.c if column.name not in ("payload", "changes", "payload_key")]
+_LEDGER_ROW = [column for column in tables.events.c if column.name != "payload_key"]
 
 
 async def ledger_row(connection: AsyncConnection, event_id: str) -> Found | None:
     """Returns the event's ledger row with `payload` decoded, or None if the event has no verdict yet."""
-    return await _one(connection, select(tables.events).where(tables.events.c.event_id == event_id))
+    return await _one(connection, select(*_LEDGER_ROW).where(tables.events.c.event_id == event_id))
+
+
+async def payload_key(connection: AsyncConnection, event_id: str) -> bytes | None:
+    """Returns the key of the event's archived payload (sinks/payloads/), None if it has none."""
+    c = tables.events.c
+    found: bytes | None = await connection.scalar(select(c.payload_key).where(c.event_id == event_id))
+    return found
 
 
 async def event_overview(connection: AsyncConnection, event_id: str, events_topic: str) -> Found | None:

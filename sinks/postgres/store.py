@@ -76,7 +76,10 @@ _RESOLVE_LETTERS = """
 UPDATE billing.dead_letters SET status = 'resolved', closed_at = now(), closed_by = coalesce(closed_by, 'worker')
 WHERE event_id = ANY($1::text[]) AND status IN ('open', 'replayed')
 """
-_BAR = "UPDATE billing.events SET payload = NULL, changes = NULL WHERE event_id = ANY($1::text[])"
+_BAR = (
+    "UPDATE billing.events SET payload = NULL, changes = NULL, payload_key = NULL, payload_place = NULL "
+    "WHERE event_id = ANY($1::text[])"
+)
 _QUEUES = {outbox: RowShape(outbox.table, outbox.row_type, [outbox.key]) for outbox in OUTBOXES}
 # Each key is queued only once, even after the row was delivered.
 _QUEUE = {outbox: shape.insert(f"({outbox.key}) DO NOTHING") for outbox, shape in _QUEUES.items()}

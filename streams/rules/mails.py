@@ -85,7 +85,7 @@ def welcome(
     data = {
         "plan": plan,
         "interval": row.interval,
-        "interval_count": row.interval_count or 1,
+        "interval_count": max(row.interval_count or 1, 1),
         "price": price_of(row),
         "quantity": row.quantity,
         "trial_end": iso(row.trial_end),

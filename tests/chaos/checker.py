@@ -24,6 +24,7 @@ from schemas.timer import RETRY
 from sinks.email.message import message_id
 from sinks.postgres.loading import SHAPES
 from sinks.postgres.outboxes import EMAILS, OUTBOXES, Origin, Outbox
+from sinks.postgres.positions import WITHHELD
 from streams.rules.catalog import stream_of
 from tests.chaos.withheld import is_justified
 from tests.oracle.fold import Fold
@@ -292,10 +293,12 @@ def _check_mails(findings: Findings, tables: Tables, post: Post) -> None:
     arrived = Counter(id_of(path.read_bytes()) for path in post.mailbox.glob("*.eml"))
     keys = {message_id(key, post.domain): key for key in tables.emails}
     findings.invented += [f"mail {id_}" for id_ in sorted(arrived.keys() - keys.keys())]
-    mails_withheld = 0
+    mails_withheld = after_a_restore = 0
     for id_, key in keys.items():
         row, times = tables.emails[key], arrived[id_]
-        if row["status"] == "withheld" and times <= row["attempts"] + post.cut_off[id_]:
+        if row["status"] == "withheld" and row["last_error"] == WITHHELD and times <= 1 + post.cut_off[id_]:
+            after_a_restore += 1
+        elif row["status"] == "withheld" and times <= row["attempts"] + post.cut_off[id_]:
             mails_withheld += 1
             findings.mails_in_the_window += times  # a try with an unknown result, before the facts changed
             if not is_justified(row | {"data": orjson.loads(row["data"])}, tables.state):
@@ -309,6 +312,7 @@ def _check_mails(findings: Findings, tables: Tables, post: Post) -> None:
     findings.counted |= {
         "mails queued": len(tables.emails),
         "mails withheld": mails_withheld,
+        "withheld after a restore": after_a_restore,
         "messages arrived": arrived.total(),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,11 +13,16 @@ from enum import StrEnum
 
 import asyncpg
 
+from eventlog.groups import Groups
+from local.stack.postgres import binary
+from schemas.kafka_access import KafkaAccess
+from tests.chaos import log
 from tests.chaos.postbox import Postbox
 from tests.chaos.small_disk import NoSmallDisk, SmallDisk
 from tests.faulty_mailbox import MailboxFault
 from tests.kits.systemkit import RiggedSystem
 
+EVENTS, WORKERS = "billing.events", "billing.worker"
 SESSION_TIMEOUT_S = 6
 """Session timeout of the workers in a chaos run. The allowed minimum, because each death lasts that long."""
 
@@ -41,6 +47,9 @@ class FaultKind(StrEnum):
     SMTP_DEFERS = "mail server defers"
     SMTP_HANGS = "mail server hangs"
     SMTP_DIES = "mail server takes a mail and dies"
+    RESTORE = "postgres restored from a dump"
+    FAILOVER = "failover to a replica without the last commits"
+    OFFSETS_TO_ZERO = "the group's offsets set to 0"
 
 
 WORKER_DEATHS = (FaultKind.KILL_WORKER, FaultKind.KILL_WORKERS, FaultKind.ZOMBIE)
@@ -123,6 +132,51 @@ class Faults:
                 self.postbox.fail_next(MailboxFault.HANG, 2)
             case FaultKind.SMTP_DIES:
                 self.postbox.fail_next(MailboxFault.DIE_AFTER_DATA, 4)
+            case FaultKind.RESTORE:
+                await self._restore()
+            case FaultKind.FAILOVER:
+                await self._fail_over()
+            case FaultKind.OFFSETS_TO_ZERO:
+                await self._read_all_again(workers)
+
+    async def _restore(self) -> None:
+        """Dump the database, go on, stop who uses it, restore the dump, and start the workers before the others."""
+        dump = self.system.state_dir / "dump"
+        url, workers, others = self.system.postgres.url, self._named("worker-"), ("dispatcher", "scheduler")
+        await _run(binary("pg_dump"), "--format=custom", f"--file={dump}", f"--dbname={url}")
+        await self._keep_fault()
+        await asyncio.gather(*(asyncio.to_thread(self.system.terminate, name) for name in (*workers, *others)))
+        await _run(binary("pg_restore"), "--clean", "--if-exists", "--exit-on-error", f"--dbname={url}", str(dump))
+        for name in workers:
+            await asyncio.to_thread(self.system.start_again, name)
+        for name in workers:
+            await asyncio.to_thread(self.system.wait_ready, name)
+        for name in others:
+            await asyncio.to_thread(self.system.start_again, name)
+
+    async def _fail_over(self) -> None:
+        """Replace the server's data by a copy that is `pause_s` old, while everything runs."""
+        data = self.system.state_dir / "postgres" / "data"
+        replica = data.with_name("replica")
+
+        async def copy() -> None:
+            await _run("cp", "--archive", str(data), str(replica))
+
+        async def promote() -> None:
+            await asyncio.to_thread(shutil.rmtree, data)
+            replica.rename(data)
+
+        await self._without_postgres(copy)
+        await self._keep_fault()
+        await self._without_postgres(promote)
+
+    async def _read_all_again(self, workers: Sequence[str]) -> None:
+        await asyncio.gather(*(asyncio.to_thread(self.system.terminate, name) for name in workers))
+        access = KafkaAccess(self.system.kafka.bootstrap)
+        ends = await asyncio.to_thread(log.ends, access.bootstrap, EVENTS)
+        await asyncio.to_thread(Groups(access).commit, WORKERS, EVENTS, dict.fromkeys(ends or {}, 0))
+        for name in workers:
+            await asyncio.to_thread(self.system.start_again, name)
 
     def _named(self, prefix: str) -> list[str]:
         return [name for name in self.system.parts if name.startswith(prefix)]
@@ -184,6 +238,14 @@ class Faults:
         with suppress(asyncpg.TooManyConnectionsError):
             while True:
                 taken.append(await asyncpg.connect(self.system.postgres.url, timeout=10))
+
+
+async def _run(*command: str) -> None:
+    """Run a program to its end. Raises RuntimeError with its errors."""
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    _, errors = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{command[0]}: {errors.decode(errors='replace')[-2000:]}")
 
 
 def kinds_named(words: str) -> list[FaultKind]:

@@ -35,6 +35,11 @@ ODD_VALUES: tuple[Callable[[random.Random], Any], ...] = (
     lambda _: "a@b.example\r\nBcc: c@d.example",
     lambda _: "=cmd|' /C calc'!A0",
     lambda _: "9999-99-99T99:99:99Z",
+    lambda r: r.choice(["", "  ", "-1", "1e5", "\u0661\u0662\u0663", str(10**30), "usd", "xxx", "2026-01-01"]),
+    lambda r: r.choice([2**64 - 1, 10**15, 253_402_300_800, -62_135_596_801, 4_102_444_801, 1.5]),
+    lambda r: r.choice([[None], [[]], [{}], {"data": None}, {"data": [None]}, {"data": {}}, {"object": "list"}]),
+    lambda r: r.choice([{"id": None}, {"id": 5}, {"id": ""}, {"id": "cus_1", "deleted": True}, {"": 1}]),
+    lambda _: "cus_1/../../x?y=%0d%0a",
     lambda r: chr(r.randrange(1, 0xD7FF)) * r.randrange(1, 40),
 )
 """What replaces a field. Lone surrogates and NaN are not JSON for orjson, and are written as text by `bodies`."""

@@ -210,6 +210,7 @@ async def test_T31_each_process_of_compose_does_its_work_with_its_own_login(
         assert not {name for name in environ if "STRIPE" in name or "SMTP" in name}
         assert "superuser" not in await _roles_of(superuser)
     assert not _refusals(containers)
+    assert not _personal_data(containers)
 
 
 async def _seen_in_the_console(containers: Containers) -> None:
@@ -277,6 +278,14 @@ async def _posted_all(url: str, secret: str, connect_secret: str) -> None:
 def _refusals(containers: Containers) -> list[str]:
     lines = [line for name in PROCESSES for line in containers.log(name).read_text(errors="replace").splitlines()]
     return [line for line in lines if "permission denied" in line or "42501" in line]
+
+
+def _personal_data(containers: Containers) -> list[str]:
+    """The lines of all processes with the customer's name or address, since logs outlive an erasure."""
+    lines = [line for name in PROCESSES for line in containers.log(name).read_text(errors="replace").splitlines()]
+    assert any("event.processed" in line for line in lines)
+    assert any("email.sent" in line for line in lines)
+    return [line for line in lines if re.search(r"jane\b|jane@", line, re.IGNORECASE)]
 
 
 async def _value(url: str, query: str) -> Any:

@@ -28,6 +28,7 @@ from schemas.verdict import Verdict
 from sinks.exports.exporter import Exporter
 from sinks.exports.orders import ExportOrders
 from sinks.exports.storage import Storage
+from sinks.payloads.archive import PayloadArchive
 from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.catalog import RULES
@@ -119,7 +120,7 @@ def _timer(row: Mapping[str, Any]) -> Any:
 
 @asynccontextmanager
 async def open_kit(
-    kafka_bootstrap: str, database: SecretStr, topic_prefix: str, tmp_path: Path
+    kafka_bootstrap: str, database: SecretStr, topic_prefix: str, tmp_path: Path, *, payloads: str = ""
 ) -> AsyncIterator[ErasureKit]:
     admin = client.admin(KafkaAccess(kafka_bootstrap))
     for creation in admin.create_topics([NewTopic(f"{topic_prefix}.dead", 1, 1)]).values():
@@ -143,7 +144,7 @@ async def open_kit(
             clock=lambda: now[0],
             kafka_keeps=KafkaKeeps(timedelta(days=29), timedelta(days=91)),
         ),
-        Exporter(orders, Storage(str(folder)), clock=lambda: now[0]),
+        Exporter(orders, Storage(str(folder)), PayloadArchive(payloads), clock=lambda: now[0]),
         folder,
         now,
     )

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 
 from eventlog import client
 from eventlog.topics import ensure_topics
-from gateway.app import create_app, create_runner, first_head_in_time
+from gateway.app import HEAD_WITHIN_S, KEEP_ALIVE_S, create_app, create_runner, first_head_in_time
 from gateway.bodies import BodyBounds
 from gateway.clients import Clients, networks
 from gateway.endpoints import webhook_endpoints
@@ -161,6 +161,8 @@ def serving(
     body_bounds: BodyBounds | None = None,
     bounds: PublishLimits | None = None,
     overrides: Mapping[str, str | int | float | bool] | None = None,
+    keep_alive_s: float = KEEP_ALIVE_S,
+    head_within_s: float = HEAD_WITHIN_S,
 ) -> Iterator[Served]:
     """Run the real app on a free port as `billing gateway` does, in a thread with its own event loop."""
     started: list[Served] = []
@@ -174,7 +176,7 @@ def serving(
         used = configured or config()
         clients = Clients(networks(used.trusted_proxies, "trusted_proxies"))
         app = create_app(webhook_endpoints(used), publisher, metrics, bounds=body_bounds, clients=clients)
-        runner = create_runner(app)
+        runner = create_runner(app, keep_alive_s=keep_alive_s)
         await runner.setup()
         ops = web.AppRunner(create_ops_app(app), access_log=None)
         await ops.setup()
@@ -185,7 +187,7 @@ def serving(
         try:
             server = runner.server
             assert server is not None
-            listener = await loop.create_server(first_head_in_time(server), "127.0.0.1", 0)
+            listener = await loop.create_server(first_head_in_time(server, head_within_s), "127.0.0.1", 0)
             started.append(Served(listener.sockets[0].getsockname()[1], ops.addresses[0][1], metrics, publisher))
             stop.append(lambda: loop.call_soon_threadsafe(stopping.set))
             ready.set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, Table
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Table
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -17,7 +17,8 @@ WITHOUT_CUSTOMER = " OR ".join(
 )
 """Condition of the types of events that may name a payment or a card, and not its customer."""
 
-# The ledger: one row per event with any outcome. Its primary key ensures that each event is applied once.
+# The ledger: one row per event with any outcome. Its primary key ensures that each event is applied once. An archived
+# payload is at `payload_place`, and only `payload_key` reads it: an erasure clears both (sinks/payloads/).
 events = Table(
     "events",
     metadata,
@@ -41,6 +42,8 @@ events = Table(
     json("payload", null=True),
     json("changes", null=True),
     time("payload_pruned_at"),
+    Column("payload_key", LargeBinary),
+    text("payload_place"),
     one_of("outcome", *OUTCOMES),
     Index("events_customer", "account", "customer_id", "created"),
     Index(
@@ -53,6 +56,7 @@ events = Table(
     Index("events_created", "created", postgresql_using="brin"),
     Index("events_applied", "applied_at", "event_id"),
     Index("events_with_payload", "applied_at", postgresql_where=sql("payload IS NOT NULL")),
+    Index("events_archived", "payload_pruned_at", postgresql_where=sql("payload_key IS NOT NULL")),
 )
 
 # Erasures: what was erased, when, and until when Kafka may still contain it. No personal data. Null in `kafka_until` or

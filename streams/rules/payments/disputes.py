@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schemas.effects import CancelTimers, Effect, FinishTimer, NoteStale, QueueEmail, Save, StartTimer
+from schemas.errors import RuleViolated
 from schemas.event import Event
 from schemas.fast_row import replace
 from schemas.known import Known
@@ -66,7 +67,8 @@ def on_changed(event: DisputeEvent, known: Known) -> list[Effect]:
     before = known.dispute(event.account, dispute.id)
     row = _updated(before or Dispute(account=event.account, dispute_id=dispute.id), event)
     effects: list[Effect] = []
-    ids = _ids(row.charge_id, row.payment_intent_id)
+    _check_same_payment(row, dispute)
+    ids = _ids(dispute.charge, dispute.payment_intent)
     found = match(known, event.account, ids) if ids else None
     if found is not None and found.row is not None:
         row, effects = _with_payment(row, found, found.row)
@@ -178,6 +180,15 @@ def _previous(event: DisputeEvent) -> dict[str, Any]:
     if isinstance(evidence, Mapping) and evidence.get("due_by"):
         previous["due_by"] = evidence["due_by"]
     return previous
+
+
+def _check_same_payment(row: Dispute, dispute: StripeDispute) -> None:
+    """Raises RuleViolated if the event names another payment than earlier events of the dispute, or none."""
+    pairs = ((row.charge_id, dispute.charge), (row.payment_intent_id, dispute.payment_intent))
+    if any(now is not None and now != before for before, now in pairs):
+        raise RuleViolated(f"{dispute.id} is about another charge or intent than before")
+    if all(now is None for _, now in pairs) and any(before is not None for before, _ in pairs):
+        raise RuleViolated(f"{dispute.id} names no charge and no intent, and did so before")
 
 
 def _with_payment(row: Dispute, found: Match, payment: Payment) -> tuple[Dispute, list[Effect]]:

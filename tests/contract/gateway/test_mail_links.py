@@ -34,6 +34,7 @@ from sinks.exports.exporter import Exporter
 from sinks.exports.orders import ExportOrders
 from sinks.exports.reader import ExportReader
 from sinks.exports.storage import Storage
+from sinks.payloads.archive import PayloadArchive
 from tests.faulty_mailbox import FaultyMailbox
 from tests.kits.gatewaykit import config, create_topics
 from tests.kits.mailkit import CONFIG, MailOutboxKit, open_kit
@@ -125,7 +126,7 @@ async def kit(
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
-        exporter = Exporter(orders, storage, clock=desk.clock)
+        exporter = Exporter(orders, storage, PayloadArchive(""), clock=desk.clock)
         yield MailLinkKit(f"http://127.0.0.1:{port}", desk, session, orders, exporter, folder, links)
         await runner.cleanup()
     await orders.close()

@@ -142,3 +142,15 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ForeignDirectory):
         make_private(tmp_path)
     assert _mode(tmp_path) == 0o1777
+
+
+def test_a_directory_with_another_use_is_not_closed(tmp_path: Path) -> None:
+    """`--state-dir /var/lib` by mistake, as root, would close it to every service of the machine."""
+    (tmp_path / "of-another-program").write_text("")
+    tmp_path.chmod(0o755)
+    with pytest.raises(ForeignDirectory, match="holds other files"):
+        make_private(tmp_path)
+    assert _mode(tmp_path) == 0o755
+    (tmp_path / "ports.json").write_text("{}")
+    make_private(tmp_path)
+    assert _mode(tmp_path) == 0o700

@@ -28,6 +28,7 @@ from schemas.errors import StoreUnavailable
 from schemas.ordering import guest_key
 from schemas.settings import Config, Plan
 from schemas.timing import utc_now
+from sinks.payloads.archive import PayloadArchive
 from sinks.postgres.ownership import guest_data
 from streams.process import Processor
 from streams.rules.catalog import RULES
@@ -272,7 +273,13 @@ async def test_B6_an_export_that_is_cut_off_leaves_no_file_and_says_why(office: 
         await holder.execute("LOCK TABLE billing.events, billing.customers IN ACCESS EXCLUSIVE MODE")
         writing = asyncio.create_task(
             export_data(
-                connection, Subjects([CustomerSubject("", "cus_1")]), tmp_path, url=url, by="sam", reason="ticket 1"
+                connection,
+                Subjects([CustomerSubject("", "cus_1")]),
+                tmp_path,
+                PayloadArchive(""),
+                url=url,
+                by="sam",
+                reason="ticket 1",
             )
         )
         await eventually(lambda: bool(begun()), "the archive is begun")

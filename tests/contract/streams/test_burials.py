@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import pytest
@@ -14,6 +14,9 @@ from schemas.verdict import Applied, Dead
 from streams.brake import Brake, Limits
 from streams.rules.catalog import RULES
 from tests.contract.streams.test_process import TOPIC, ProcessorKit, bench, note
+
+if TYPE_CHECKING:
+    from schemas.record import Headers
 
 __all__ = ["bench"]
 
@@ -52,6 +55,18 @@ def _records() -> list[Record]:
             valid = orjson.dumps(_event(next(numbers)))
             records.append(record_of(TOPIC, 0, len(records), b"k", valid, ((name, text),), 9.2e15))
             records.append(record_of(TOPIC, 0, len(records), b"k", b"{", ((name, text),), -9.2e15))
+    odd: tuple[tuple[tuple[str, bytes | None], ...], ...] = (
+        (("event_id", b"evt_a"), ("event_id", b"evt_b"), ("source", b"replay"), ("source", b"timer")),
+        (("event_id", None), ("source", None), ("received_at", None)),
+        (("x" * 5_000, b"v"), ("", b""), ("\u202e", b"\xff")),
+        tuple((f"h{number}", b"v") for number in range(300)),
+        (),
+    )
+    for headers in odd:
+        twice = b'{"id":"evt_x","id":"evt_twice_%d",' % next(numbers) + orjson.dumps(_event(0))[18:]
+        for key, content in ((None, None), (b"", b""), (b"\xff" * 9_000, twice), (b"k", b"[" * 900 + b"]" * 900)):
+            # The values of Kafka's headers may be null.
+            records.append(record_of(TOPIC, 0, len(records), key, content, cast("Headers", headers), 1.7e9))
     return records
 
 

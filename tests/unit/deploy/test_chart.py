@@ -202,6 +202,18 @@ def test_a_job_loads_its_settings_from_what_the_chart_gives_it(
     assert load_config(settings.config_path).mode is Mode.TEST
 
 
+def test_a_digest_decides_which_image_runs() -> None:
+    digest = "sha256:" + "ab" * 32
+    used = {
+        container["image"]
+        for pod in pods(rendered({**ALL, "image": {"tag": "1.2.3", "digest": digest}})).values()
+        for container in pod["containers"]
+    }
+    assert used == {f"billing-stream:1.2.3@{digest}"}
+    with pytest.raises(helm.HelmError, match="digest"):
+        rendered({**LEAST, "image": {"digest": "sha256:latest"}})
+
+
 def test_each_process_can_have_a_secret_of_its_own() -> None:
     values = {
         **LEAST,

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from structlog.testing import capture_logs
 
+from gateway.app import HEAD_WITHIN_S, KEEP_ALIVE_S
 from gateway.bodies import BodyBounds
+from gateway.producer import ProducerConfig, ProducerLine
 from gateway.publisher import PublishLimits
+from gateway.refusals import internal_event
+from schemas.gateway_settings import GatewaySettings
+from schemas.kafka_access import KafkaAccess
 from tests.kits.gatewaykit import FORGED, Served, event, get, post, serving, signed
 from tests.waiting import wait_until
 
@@ -43,6 +51,42 @@ def test_invalid_requests_are_refused_without_kafka(gateway: Served) -> None:
     assert post(gateway.port, b"{}", signed(b"{}")).status == 400
     assert time.monotonic() - started < 1
     assert gateway.publisher.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("type_", "event_id"),
+    [
+        ("timer.erase", "evt_1"),
+        ("timer.of-a-later-version", "tmr_1"),
+        ("erasure.requested", "ers_1"),
+        ("plans.applied", "pln_1"),
+        ("invoice.paid", "imp_1"),
+    ],
+)
+def test_events_of_the_systems_own_processes_do_not_come_through_this_door(
+    gateway: Served, type_: str, event_id: str
+) -> None:
+    """Whoever has a webhook secret could else write an audit entry under another person's name."""
+    body = event(type=type_, event_id=event_id)
+    refused = post(gateway.port, body, signed(body))
+    assert (refused.status, json.loads(refused.body)["error"]) == (400, internal_event().reason)
+
+
+async def test_trouble_with_kafka_has_few_lines() -> None:
+    """librdkafka reports each failed connection: some in a second, for as long as no broker answers."""
+    line = ProducerLine[int](
+        ProducerConfig(KafkaAccess(NOWHERE), 1, 1.0),
+        asyncio.get_running_loop(),
+        on_reports=lambda *_: None,
+        on_fatal=lambda *_: None,
+    )
+    try:
+        with capture_logs() as logs:
+            for _ in range(50):
+                line._log_trouble("_X")
+        assert [(entry["error"], entry["left_out"]) for entry in logs if entry.get("error") == "_X"] == [("_X", 0)]
+    finally:
+        line.close()
 
 
 def test_no_200_without_kafka_and_a_limit_on_waiting_requests(gateway: Served) -> None:
@@ -82,3 +126,26 @@ def test_it_stops_within_its_time_limit_with_records_queued() -> None:
         assert post(served.port, body, signed(body)).status == 503
         started = time.monotonic()
     assert time.monotonic() - started < 10
+
+
+def test_T39_an_idle_connection_may_wait_longer_than_a_first_head() -> None:
+    """A load balancer keeps connections for 60 s, and must be the first to close them."""
+    assert HEAD_WITHIN_S < 60 < KEEP_ALIVE_S == GatewaySettings.model_fields["gateway_keep_alive_s"].default
+    page = b"GET /livez HTTP/1.1\r\nHost: g\r\n\r\n"
+    with (
+        serving(NOWHERE, "t.events", keep_alive_s=60.0, head_within_s=0.5) as served,
+        socket.create_connection(("127.0.0.1", served.port), timeout=30) as kept,
+        socket.create_connection(("127.0.0.1", served.port), timeout=30) as silent,
+    ):
+        kept.sendall(page)
+        assert b" 200 " in kept.recv(4096)
+        assert silent.recv(1) == b""  # the time for a first head is over
+        kept.sendall(page)
+        assert b" 200 " in kept.recv(4096)
+    with (
+        serving(NOWHERE, "t.events", keep_alive_s=0.5, head_within_s=60.0) as served,
+        socket.create_connection(("127.0.0.1", served.port), timeout=30) as kept,
+    ):
+        kept.sendall(page)
+        assert b" 200 " in kept.recv(4096)
+        assert kept.recv(1) == b""

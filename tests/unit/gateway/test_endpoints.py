@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
+from gateway.clients import group_of
 from gateway.endpoints import webhook_endpoints
 from schemas.settings import Config, Endpoint, InvalidSettings
 
@@ -83,3 +84,20 @@ def test_who_may_post(networks: tuple[str, ...], peer: str | None, admitted: boo
     """The peer's address decides, in any form that the socket reports."""
     loaded = webhook_endpoints(Config(endpoints={"default": endpoint(allow_ips=networks)}))["default"]
     assert loaded.admits(peer) is admitted
+
+
+@pytest.mark.parametrize(
+    ("address", "group"),
+    [
+        ("198.51.100.7", "198.51.100.7"),
+        ("::ffff:198.51.100.7", "198.51.100.7"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::9", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("garbage", "garbage"),
+        (None, ""),
+    ],
+)
+def test_an_ipv6_network_is_one_client(address: str | None, group: str) -> None:
+    """Each of its 2**64 addresses would else have limits of its own."""
+    assert group_of(address) == group

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from schemas.plugin import Plugin
 from schemas.settings import Settings
 from streams import build
 from streams.rules.catalog import RULES
@@ -43,6 +45,45 @@ def test_a_rule_from_outside_the_packages_changes_the_id() -> None:
     ids = {build.build_id(RULES), build.build_id({**RULES, **notes.rules})}
     ids.add(build.build_id({**RULES, "note.written": replace(rule, decide=mended)}))
     assert len(ids) == 3
+
+
+def made_plugin(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Plugin:
+    """Writes a package with a rule, its helper and a mail, and imports its plugin."""
+    package = folder / "shoplugin"
+    (package / "inner").mkdir(parents=True)
+    for name in ("__init__.py", "inner/__init__.py"):
+        (package / name).write_text("")
+    (package / "inner" / "helper.py").write_text("LIMIT = 1\n")
+    (package / "inner" / "rules.py").write_text(
+        "from schemas.plugin import AnyObject, Plugin\nplugin = Plugin('shop')\n\n\n"
+        "@plugin.on('invoice.paid', model=AnyObject)\ndef on_paid(event, known):\n    return []\n"
+    )
+    (folder / "mails").mkdir()
+    (folder / "mails" / "shop-hello.j2").write_text("Hello")
+    monkeypatch.syspath_prepend(str(folder))
+    plugin: Plugin = importlib.import_module("shoplugin.inner.rules").plugin
+    return replace(plugin, templates=folder / "mails")
+
+
+def test_a_change_anywhere_in_a_plugin_changes_the_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a module that only its rules import: a fixed plugin has to pass the brake, too."""
+    plugin = made_plugin(tmp_path, monkeypatch)
+    ids = [build.build_id({}), build.build_id({}, [plugin])]
+    assert build.build_id({}, [plugin]) == ids[-1]
+    for changed in (
+        "shoplugin/inner/helper.py",
+        "shoplugin/inner/rules.py",
+        "shoplugin/__init__.py",
+        "mails/shop-hello.j2",
+    ):
+        file = tmp_path / changed
+        file.write_text(file.read_text() + "# fixed\n")
+        ids.append(build.build_id({}, [plugin]))
+    monkeypatch.setattr(build, "_versions", lambda name: f"{name} 2.0")
+    ids.append(build.build_id({}, [plugin]))
+    assert len(set(ids)) == len(ids) == 7
+    (tmp_path / "not-of-the-plugin.py").write_text("")
+    assert build.build_id({}, [plugin]) == ids[-1]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ app.kubernetes.io/component: {{ .process }}
 {{- end }}
 
 {{- define "billing.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ with .Values.image.digest }}@{{ . }}{{ end }}
 {{- end }}
 
 {{/* Settings without secrets, then the operator's secret: `secret` if given, else the shared one. `process` and `of` are empty

@@ -31,6 +31,7 @@ from sinks.exports.archive import write_archive
 from sinks.exports.orders import ExportOrders
 from sinks.feed.notifications import Notifications
 from sinks.outbox.claims import Claims
+from sinks.payloads.archive import PayloadArchive
 from sinks.postgres import prune, queries, tables
 from sinks.postgres.dead_letter_index import DeadLetterIndex, LetterFilter
 from sinks.postgres.gauges import COUNTS
@@ -125,7 +126,9 @@ async def _erasure(url: SecretStr) -> None:
 async def _export(url: SecretStr) -> None:
     pool = await make_pool(url, application="test", max_size=1)
     async with pool.acquire() as connection:
-        await write_archive(connection, io.BytesIO(), account="", customer_id="cus_7", organization_id="org_7")
+        await write_archive(
+            connection, io.BytesIO(), PayloadArchive(""), account="", customer_id="cus_7", organization_id="org_7"
+        )
     await pool.close()
 
 
@@ -138,6 +141,7 @@ async def _event(url: SecretStr) -> None:
         await queries.effects_of_event(connection, event)
         await queries.dead_letters_of_event(connection, "evt_77")
         await queries.event_overview(connection, "evt_77", "t")
+        await queries.payload_key(connection, "evt_77")
         await queries.emails_of_event(connection, "evt_77")
         due = {"type": "timer.dunning", "payload": {"data": {"object": {"subject": "in_77"}}}}
         assert await queries.subject_of_timer(connection, event | due)

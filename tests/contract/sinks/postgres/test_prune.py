@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from local.stripe.builder import Json, StripeEvents
-from local.stripe.payments import charge, dispute
+from local.stripe.payments import charge, dispute, payment_method
 from recovery.pruning import run
 from schemas.errors import StoreRefused
 from schemas.retention import Retention
@@ -21,7 +21,7 @@ from schemas.verdict import Applied, Duplicate
 from sinks.postgres.lists import samples
 from sinks.postgres.pool import reading
 from sinks.postgres.prune import Age, count_due
-from tests.kits.erasurekit import JANE, ErasureKit, history, left, open_kit
+from tests.kits.erasurekit import JANE, LAST4, ErasureKit, history, left, open_kit
 from tests.kits.rulekit import NOW
 
 MAKE = StripeEvents()
@@ -138,6 +138,27 @@ async def test_T27_after_the_payloads_are_pruned_an_erasure_still_finds_what_nam
     disputed = dispute(MAKE, "dp_alone", charge="ch_alone", payment_intent=None, evidence=JANE)
     late = MAKE.event("charge.dispute.created", disputed, int(rig.now[0].timestamp()))
     assert await rig.process(late, left(MAKE, int(rig.now[0].timestamp()))) == [Applied(), Applied()]
+    rig.now[0] = utc_now()
+    await rig.process(await rig.due("erase::sub_1"))
+    assert await rig.found() == {}
+
+
+async def test_T27_after_the_payloads_are_pruned_an_erasure_still_finds_a_card_that_was_detached(
+    rig: ErasureKit,
+) -> None:
+    """Only the event that detached it said whose it was."""
+    rig.now[0] = utc_now() - timedelta(days=400)
+    card = payment_method(MAKE, "pm_old", last4=LAST4)
+    detached = MAKE.event("payment_method.detached", card | {"customer": None}, NOW + 9, previous={"customer": "cus_1"})
+    await rig.process(*history(MAKE), detached)
+    rig.now[0] = utc_now() - timedelta(days=35)
+    await rig.process(left(MAKE, int(rig.now[0].timestamp())))
+    await prune(rig)
+    (card_row,) = await rig.rows(
+        "SELECT customer_id, last4 FROM billing.payment_methods WHERE last4 IS NOT NULL "
+        "AND payment_method_id = 'pm_old'"
+    )
+    assert card_row["last4"] == LAST4
     rig.now[0] = utc_now()
     await rig.process(await rig.due("erase::sub_1"))
     assert await rig.found() == {}

@@ -58,6 +58,7 @@ RUN_BY = {
     "sinks.exports.orders._FIND": GATEWAY,
     "sinks.feed.receivers": (*DISPATCHER, *OPERATOR),
     "sinks.outbox.outages": (*DISPATCHER, *OPERATOR),
+    "sinks.outbox.setback": DISPATCHER,
     "sinks.postgres.access_backfill": OWNER,
     "sinks.postgres.audit_log": (*WORKER, *DISPATCHER, *SCHEDULER, *CONSOLE, *OPERATOR),
     "sinks.postgres.backfill": OWNER,

@@ -143,6 +143,14 @@ def test_a_name_cannot_break_a_line() -> None:
         "www.evil.example",
         "evil.example/x",
         "Call evil@mail.example",
+        "Call +1 (900) 555-0100",
+        "10.0.0.7/x",
+        "evil\uff0eexample",
+        "evil\u3002example",
+        "ev\u2024il\uff61example",
+        "пример.рф",
+        "evil.中国",
+        "xn--e1afmkfd.xn--p1ai",
         "x" * 300,
     ],
 )
@@ -156,7 +164,8 @@ def test_a_name_that_carries_a_message_or_a_link_is_left_out(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "Jane Doe", "J.R.Smith", "Doe & Söhne GmbH", "Νίκος", "Иван Петров", "محمد علي", "दीपक", "王小明", "김민준",
+        "Jane Doe", "J.R.Smith", "Dr. Müller", "4711 GmbH & Co. KG", "1-800-Flowers", "Doe & Söhne GmbH", "И.И.Иванов",
+        "ดร.สมชาย", "Νίκος", "Иван Петров", "محمد علي", "दीपक", "王小明", "김민준",
         "さくら", "ชัยวัฒน์", "נועה", "\u0646\u06cc\u0645\u200c\u0641\u0631",
     ],
 )  # fmt: skip

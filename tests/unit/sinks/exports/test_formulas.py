@@ -1,12 +1,14 @@
-"""The CSV files of an export run no formula in a spreadsheet (trust T43)."""
+"""The CSV files of exports and figures run no formula in a spreadsheet (trust T43)."""
 
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 
 import pytest
 
-from sinks.exports.archive import is_formula
+from schemas.csv_text import csv_text, is_formula
 
 STARTS = "=+-@" + "\uff1d\uff0b\uff0d\uff20"
 """ASCII and full width."""
@@ -15,7 +17,10 @@ LEADS = ("", " ", "  ", "\n", "\r", "\t", "\r\n ", "\u3000", "\u00a0", "\u200b",
 
 @pytest.mark.parametrize(("lead", "start"), list(itertools.product(LEADS, STARTS)))
 def test_the_first_visible_character_decides(lead: str, start: str) -> None:
-    assert is_formula(f"{lead}{start}cmd|' /C calc'!A0")
+    text = f"{lead}{start}cmd|' /C calc'!A0"
+    assert is_formula(text)
+    (row,) = csv.DictReader(io.StringIO(csv_text([{"name": text}]), newline=""))
+    assert row == {"name": f"'{text}"}
 
 
 @pytest.mark.parametrize("text", ["", "Ada", " Ada", "a=b", "1-2", "'=1", "\u3000Ada", "jane@example.com"])

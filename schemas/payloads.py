@@ -1,0 +1,14 @@
+"""A payload that `billing prune` has put into the archive (sinks/payloads/)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPayload:
+    """Where the payload of an event is, and the key that reads it, for its ledger row."""
+
+    event_id: str
+    place: str
+    key: bytes = field(repr=False)
