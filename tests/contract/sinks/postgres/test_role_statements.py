@@ -44,6 +44,7 @@ RUN_BY = {
     "recovery.privacy.erasing": OPERATOR,
     "recovery.privacy.subjects": OPERATOR,
     "recovery.rebuild.comparison": OPERATOR,
+    "recovery.rebuild.excuses": OPERATOR,
     "recovery.rebuild.runs": OWNER,
     "recovery.rebuild.suppressing_store": OWNER,
     "recovery.rehearsal.store": (*CONSOLE, *OPERATOR),
