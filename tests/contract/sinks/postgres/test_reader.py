@@ -19,6 +19,7 @@ TYPES = {
     "bigint": "bigint",
     "integer": "integer",
     "jsonb": "json",
+    "bytea": "bytes",
 }
 _COLUMN = re.compile(r"^\| `(\w+)` \| (\w+)(, key)? \| .+ \|$", re.MULTILINE)
 _STATEMENTS = re.compile(r"```sql\n(.*?)```", re.DOTALL)
