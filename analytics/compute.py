@@ -14,7 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from analytics.invoices import payments, recoveries, totals
-from analytics.running import Running
+from analytics.running import LOST, Running
 from analytics.timeline import EARNING, Moment, Standing, in_order, timeline
 from schemas.figures import Fact, Figure, Movement, MovementKind, Owner, PaymentFigure, Risk, RiskOutcome, Usage
 from schemas.settings import Config
@@ -56,7 +56,8 @@ def movements(owner: Owner, moments: Sequence[Moment], start: Running) -> list[M
     """Returns the change of MRR in each second, by currency and plan. Changes of 0, before discounts too, are omitted.
 
     All subscriptions of the owner count together, separately for each currency. So a second subscription is an
-    expansion, and a subscription that starts after all others ended is a reactivation.
+    expansion, and a subscription that starts after all others ended is a reactivation. One that ends while it is
+    paused changes no MRR, but is churn if it was the last.
     """
     found: list[Movement] = []
     standings = start.standings
@@ -64,11 +65,15 @@ def movements(owner: Owner, moments: Sequence[Moment], start: Running) -> list[M
     earned = set(start.earned)
     for moment in moments:
         after, listed = _mrr(moment.standings), _list_mrr(moment.standings)
-        keys = before.keys() | after.keys() | listed_before.keys() | listed.keys()
+        lost = _paused_lost(standings, moment.standings)
+        keys = before.keys() | after.keys() | listed_before.keys() | listed.keys() | lost.keys()
         for currency in sorted({currency for currency, _ in keys}):
             totals_ = _total(before, currency), _total(after, currency)
             kind = _kind(*totals_, has_earned=currency in earned)
-            if not any(totals_):  # nothing is paid, as with a discount of 100 %
+            if _total(lost, currency) and totals_[0] == totals_[1]:
+                has_left = not totals_[1] and not _is_paused(moment.standings, currency)
+                kind = MovementKind.CHURN if has_left else MovementKind.CONTRACTION
+            elif not any(totals_):  # nothing is paid, as with a discount of 100 %
                 is_more = _total(listed, currency) >= _total(listed_before, currency)
                 kind = MovementKind.EXPANSION if is_more else MovementKind.CONTRACTION
             elif (paused := _pause(standings, moment.standings, currency)) and currency in earned:
@@ -84,6 +89,7 @@ def movements(owner: Owner, moments: Sequence[Moment], start: Running) -> list[M
                     kind=kind,
                     amount=change,
                     list_amount=list_change,
+                    paused_lost=lost_now,
                     day=moment.at.date(),
                 )
                 for plan in sorted({plan for at, plan in keys if at == currency})
@@ -91,6 +97,7 @@ def movements(owner: Owner, moments: Sequence[Moment], start: Running) -> list[M
                     (
                         change := after.get((currency, plan), 0) - before.get((currency, plan), 0),
                         list_change := listed.get((currency, plan), 0) - listed_before.get((currency, plan), 0),
+                        lost_now := lost.get((currency, plan), 0),
                     )
                 )
             ]
@@ -118,7 +125,10 @@ def usage(owner: Owner, standings: Mapping[str, Standing]) -> list[Usage]:
 
 
 def risks(owner: Owner, moments: Sequence[Moment], start: Running) -> list[Risk]:
-    """Returns each period in which a subscription was past due, and how it ended, if not before `start`."""
+    """Returns each period in which a subscription was past due, and how it ended, if not before `start`.
+
+    A pause neither recovers nor loses it: the period goes on.
+    """
     found: list[Risk] = []
     ids = {id_: None for moment in moments for id_ in moment.standings}
     for subscription_id in ids:
@@ -128,7 +138,7 @@ def risks(owner: Owner, moments: Sequence[Moment], start: Running) -> list[Risk]
             open_one = _risk(owner, subscription_id, standing, RiskOutcome.OPEN, began_at=since)
         for moment in moments:
             standing = moment.standings.get(subscription_id, Standing())
-            if standing.status is Status.PAST_DUE:
+            if standing.status is Status.PAST_DUE or (open_one is not None and standing.status is Status.PAUSED):
                 began_at = open_one.began_at if open_one else moment.at
                 open_one = _risk(owner, subscription_id, standing, RiskOutcome.OPEN, began_at=began_at)
             elif open_one is not None:
@@ -147,7 +157,7 @@ def _risk(owner: Owner, subscription_id: str, standing: Standing, outcome: RiskO
         subscription_id=subscription_id,
         began_at=began_at,
         currency=standing.currency or "",
-        mrr=standing.mrr,
+        mrr=sum(standing.rates.values()),
         outcome=outcome,
         ended_at=None,
     )
@@ -165,6 +175,22 @@ def _mrr(standings: Mapping[str, Standing]) -> ByPlan:
 
 def _list_mrr(standings: Mapping[str, Standing]) -> ByPlan:
     return _sums((standing.currency, standing.lists) for standing in standings.values())
+
+
+def _paused_lost(before: Mapping[str, Standing], after: Mapping[str, Standing]) -> ByPlan:
+    """Returns what the subscriptions that have ended while they were paused had earned before, as negative amounts."""
+    ended = [was for id_, was in before.items() if was.status is Status.PAUSED and after[id_].status in LOST]
+    return _sums(
+        (was.currency, {plan: -amount for plan, amount in was.said.get("paused", {}).items()}) for was in ended
+    )
+
+
+def _is_paused(standings: Mapping[str, Standing], currency: str) -> bool:
+    """Whether a subscription that has earned is paused, so that the customer may come back to it."""
+    return any(
+        one.status is Status.PAUSED and one.currency == currency and one.said.get("paused")
+        for one in standings.values()
+    )
 
 
 def _sums(amounts: Iterable[tuple[str | None, Mapping[str, int]]]) -> ByPlan:

@@ -12,7 +12,8 @@ Contents of `Fact.data` by kind:
   by its checkout, with `is_captured` by the intent
 - refund: `{currency, amount, before}`: the sum of the charge's refunds, now and before this event if it says so;
   `{currency, amount, is_failed}` for one that failed after the charge counted it
-- discount: `{terms, own, has_ended}`: a list; the ids of the customer's own discounts, None if it is not about them
+- discount: `{terms, own, has_ended}`: a list; the ids of the customer's own discounts, None if it does not say them;
+  if it has ended, it is not one of them any more
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ _PREFIX = "customer.subscription."
 _CREATED_TYPE = "customer.subscription.created"
 _ENDED_TYPE = "customer.subscription.deleted"
 _CUSTOMER_TYPES = ("customer.created", "customer.updated")
+_NOT_THE_CUSTOMERS = ("subscription", "subscription_item", "invoice", "invoice_item", "checkout_session")
+"""A discount that names one of these is not the customer's own, which counts for all subscriptions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +201,7 @@ def _discount(type_: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) 
     if terms is None:
         raise ValueError("a discount without an id and an owner")
     has_ended = type_ == "customer.discount.deleted"
-    is_own = all(obj.get(name) is None for name in ("subscription", "subscription_item", "invoice", "invoice_item"))
-    own = ([] if has_ended else [terms["id"]]) if is_own else None
+    own = [terms["id"]] if not has_ended and all(obj.get(name) is None for name in _NOT_THE_CUSTOMERS) else None
     return terms["id"], {"terms": [terms], "own": own, "has_ended": has_ended}
 
 

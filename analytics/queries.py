@@ -11,6 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sinks.postgres.failures import classified
 
+_PAUSED_CHURN = "paused_churn"
+"""Of customers who left while they were paused: their MRR, which the pause has taken out before. It is no part of the
+sum of movements."""
+
 # `@kinds`, `@where`, `@mrr` and the like are placeholders for SQL that the statements share.
 _KINDS = ("new", "expansion", "contraction", "churn", "reactivation", "pause", "resume")
 _MRR_SUMS = "sum(amount)::bigint AS mrr, sum(coalesce(list_amount, amount))::bigint AS list_mrr"
@@ -20,8 +24,10 @@ _WHERE = "WHERE account = :account AND (CAST(:livemode AS boolean) IS NULL OR li
 
 
 def _kind_sums(condition: str) -> str:
+    sums = [("amount", kind, kind) for kind in _KINDS] + [("paused_lost", "churn", _PAUSED_CHURN)]
     return ", ".join(
-        f"coalesce(sum(amount) FILTER (WHERE kind = '{kind}'{condition}), 0)::bigint AS {kind}" for kind in _KINDS
+        f"coalesce(sum({column}) FILTER (WHERE kind = '{kind}'{condition}), 0)::bigint AS {name}"
+        for column, kind, name in sums
     )
 
 
@@ -57,7 +63,7 @@ FROM analytics.movements @where AND @until
 GROUP BY livemode, currency, owner ORDER BY livemode, currency, mrr DESC, owner""",
     "month": """
 SELECT livemode, currency, month, mrr, list_mrr, @kind_names,
-       round(-100.0 * churn / nullif(mrr - net, 0), 2)::text AS churn_percent
+       round(-100.0 * (churn + paused_churn) / nullif(mrr - net, 0), 2)::text AS churn_percent
 FROM (
     SELECT livemode, currency, to_char(month, 'YYYY-MM') AS month, coalesce(sum(amount), 0)::bigint AS net,
            (sum(coalesce(sum(amount), 0)) OVER so_far)::bigint AS mrr,
@@ -72,7 +78,8 @@ FROM (
         FROM analytics.movements @where AND @until GROUP BY livemode, currency
     ) AS series
     LEFT JOIN (
-        SELECT livemode, currency, date_trunc('month', day::timestamp) AS month, kind, amount, list_amount
+        SELECT livemode, currency, date_trunc('month', day::timestamp) AS month, kind, amount, list_amount,
+               paused_lost
         FROM analytics.movements @where AND @until
     ) AS moved USING (livemode, currency, month)
     GROUP BY livemode, currency, month
@@ -208,7 +215,7 @@ async def figures(connection: AsyncConnection, scope: Scope, by: str) -> dict[st
 def _completed(statement: str, column: str) -> str:
     """Returns the statement with its placeholders replaced. `column` is the day that is compared."""
     parts = {
-        "@kind_names": ", ".join(_KINDS),
+        "@kind_names": ", ".join((*_KINDS, _PAUSED_CHURN)),
         "@all_kinds": _kind_sums(""),
         "@own_kinds": _kind_sums(" AND NOT is_move AND @since"),
         "@kinds": _kind_sums(" AND @since"),

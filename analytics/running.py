@@ -34,7 +34,7 @@ MOST_SUBSCRIPTIONS = 500
 MOST_PERIODS = 1000
 """Bounds on the size of one checkpoint. An owner with more has none, and all its facts are read at each update."""
 
-_FORMAT = 4
+_FORMAT = 5
 """Part of `fingerprint`: a change of the computation or of the stored form adds 1, and old checkpoints end."""
 
 Period = tuple[datetime, datetime | None]
@@ -49,7 +49,7 @@ class Running:
     earned: frozenset[str] = frozenset()
     """Currencies in which the owner has had MRR."""
     at_risk: Mapping[str, datetime] = field(default_factory=lambda: MappingProxyType({}))
-    """Since when each subscription that is past due has been so."""
+    """Since when each subscription that is past due, or has been paused meanwhile, has been so."""
     lost: Mapping[str, tuple[Period, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """When each subscription had a status in LOST, earliest first."""
     until: datetime | None = None
@@ -66,7 +66,7 @@ class Running:
                     earned.add(standing.currency or "")
                 if standing.status is Status.PAST_DUE:
                     at_risk.setdefault(id_, moment.at)
-                else:
+                elif standing.status is not Status.PAUSED:  # compute.risks
                     at_risk.pop(id_, None)
                 periods = lost.get(id_, [])
                 is_lost, was_lost = standing.status in LOST, bool(periods) and periods[-1][1] is None

@@ -58,6 +58,7 @@ movements = Table(
     text("kind", null=False),
     _money("amount"),
     Column("list_amount", BigInteger),
+    Column("paused_lost", BigInteger),
     Column("day", Date, nullable=False),
     Index("movements_day", "day"),
     one_of("kind", *figures.MovementKind),

@@ -50,7 +50,8 @@ class Standing:
     """As `rates`, before discounts."""
     said: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     """The keys of the newest fact that the rates are computed from, and `billed`: [usage in minor units, invoice id,
-    seconds since the epoch] of its newest paid invoice. Of OWNER: discounts.py."""
+    seconds since the epoch] of its newest paid invoice, and `paused`: the MRR by plan that it had before its pause. Of
+    OWNER: discounts.py."""
 
     @property
     def earns(self) -> Mapping[str, int]:
@@ -165,7 +166,7 @@ def _is_latest(standings: Mapping[str, Standing], invoice: StripeInvoice) -> boo
 def _apply_lines(standings: dict[str, Standing], invoice: StripeInvoice, fact: Fact) -> None:
     """Applies what a paid invoice deducts by discounts, and what it bills by usage."""
     if found := fact.data.get("discounted"):
-        _note(standings, discounts.after_invoice(_owner(standings), found))
+        _note(standings, discounts.after_invoice(_owner(standings), fact.subject, found))
     standing = standings.get(invoice.subscription or "")
     billed = fact.data.get("by_price", {})
     if standing is None or not any(price in billed for price in standing.said.get("usage", ())):
@@ -196,7 +197,10 @@ def _standing_of(fact: Fact, before: Standing, config: Config) -> Standing:
     said = {name: fact.data[name] for name in _SAID if name in fact.data}
     if "billed" in before.said:
         said["billed"] = before.said["billed"]
-    return Standing(Status(fact.data["status"]), currency, listed, listed, said)
+    status = Status(fact.data["status"])
+    if status is Status.PAUSED and (paused := before.earns or before.said.get("paused")):
+        said["paused"] = dict(paused)
+    return Standing(status, currency, listed, listed, said)
 
 
 def _by_plan(rates: Iterable[tuple[str, Fraction]], config: Config) -> dict[str, int]:

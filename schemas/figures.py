@@ -64,7 +64,7 @@ class MovementKind(StrEnum):
     CHURN = "churn"
     REACTIVATION = "reactivation"
     PAUSE = "pause"
-    """Collection is paused, or the subscription is. It is no churn: the customer has not left."""
+    """Collection is paused, or the subscription is. It is no churn: the customer has not left yet."""
     RESUME = "resume"
 
 
@@ -73,7 +73,9 @@ class Movement:
     """The change of an owner's MRR in one plan within one second. All rows of that second have the kind of their sum.
 
     The MRR at any time is the sum of `amount` up to that time, by plan, currency, customer or kind. `list_amount` is
-    the change before discounts; None in rows of versions without discounts, where `amount` is that.
+    the change before discounts; None in rows of versions without discounts, where `amount` is that. `paused_lost` is
+    the MRR, negative, of subscriptions that ended in this second while they were paused: the pause has taken it out of
+    `amount` before. None in rows of versions without it.
     """
 
     account: str
@@ -85,6 +87,7 @@ class Movement:
     kind: MovementKind
     amount: int
     list_amount: int | None
+    paused_lost: int | None
     day: date
 
 

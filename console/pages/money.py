@@ -117,7 +117,9 @@ def by_currency(movements: Sequence[Found]) -> list[dict[str, Any]]:
         for month in months:
             before = month["mrr"] - month["net"]
             month["quick_ratio"] = money.quick_ratio(month)
-            month["churn_rate"] = round(-month["churn"] / before * 100, 1) if before > 0 else None
+            month["churn_rate"] = (
+                round(-(month["churn"] + month["paused_churn"]) / before * 100, 1) if before > 0 else None
+            )
     return [{"livemode": key[0], "currency": key[1], "months": months} for key, months in series.items()]
 
 

@@ -30,14 +30,14 @@ from sinks.postgres.pool import reading
 
 _KINDS = ("new", "expansion", "contraction", "churn", "reactivation", "pause", "resume")
 AMOUNTS: dict[str, tuple[str, ...]] = {
-    "mrr": ("mrr", "list_mrr", *_KINDS, "moved_in", "moved_out"),
+    "mrr": ("mrr", "list_mrr", *_KINDS, "paused_churn", "moved_in", "moved_out"),
     "rates": ("mrr", "arr", "arpu"),
     "cohorts": ("first_mrr", "mrr"),
     "usage": ("amount",),
     "risk": ("at_risk", "recovered", "lost"),
     "recovery": ("recovered_amount", "lost_amount"),
     "payments": ("amount", "unpaid_amount", "refunded"),
-    "movements": ("amount", "list_amount"),
+    "movements": ("amount", "list_amount", "paused_lost"),
     "failed-invoices": ("amount",),
     "customers-at-risk": ("mrr",),
 }

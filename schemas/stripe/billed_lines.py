@@ -55,15 +55,20 @@ def billed_lines(invoice: Mapping[str, Any], subscription: str | None) -> list[B
 
 
 def discounted(invoice: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Returns the amounts before and off, in minor units, of the lines that each discount is deducted from, by id."""
+    """Returns the amounts before and off, in minor units, of the lines that each discount is deducted from, by id.
+
+    Discounts of a line follow each other: the amount before one is what those before it have left.
+    """
     found: dict[str, list[int]] = {}
     for line in listed(invoice, "lines"):
-        amount = line.get("amount")
+        left = line.get("amount")
+        if type(left) is not int or left <= 0:
+            continue
         for id_, off in _discounts(line):
-            if type(amount) is int and amount > 0:
-                before = found.setdefault(id_, [0, 0])
-                before[0] += amount
-                before[1] += off
+            sums = found.setdefault(id_, [0, 0])
+            sums[0] += left
+            sums[1] += off
+            left -= off
     return found
 
 

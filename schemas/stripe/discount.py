@@ -31,6 +31,9 @@ def discounts_of(obj: Mapping[str, Any]) -> tuple[list[str], list[Terms]]:
         elif isinstance(one, Mapping) and (terms := terms_of(one)) is not None:
             ids.append(terms["id"])
             known.append(terms)
+    one = obj.get("discount")  # the versions that list ids may contain the first of them in full here
+    if isinstance(one, Mapping) and found is named and (terms := terms_of(one)) is not None:
+        known += [terms] if terms["id"] in ids and all(terms["id"] != other["id"] for other in known) else []
     return ids, known
 
 

@@ -143,6 +143,7 @@ async def movements_by_month(connection: AsyncConnection, *, months: int = 12) -
                  coalesce(sum(amount) FILTER (WHERE kind = 'resume'), 0)::bigint AS resume,
                  coalesce(sum(amount) FILTER (WHERE kind = 'contraction'), 0)::bigint AS contraction,
                  coalesce(sum(amount) FILTER (WHERE kind = 'churn'), 0)::bigint AS churn,
+                 coalesce(sum(paused_lost) FILTER (WHERE kind = 'churn'), 0)::bigint AS paused_churn,
                  sum(amount)::bigint AS net
           FROM analytics.movements WHERE account = '' GROUP BY livemode, currency, began),
         now_began AS (SELECT date_trunc('month', now() AT TIME ZONE 'UTC')::date AS began),
@@ -154,11 +155,11 @@ async def movements_by_month(connection: AsyncConnection, *, months: int = 12) -
           SELECT livemode, currency, began, coalesce(b.new, 0) AS new, coalesce(b.expansion, 0) AS expansion,
                  coalesce(b.reactivation, 0) AS reactivation, coalesce(b.pause, 0) AS pause,
                  coalesce(b.resume, 0) AS resume, coalesce(b.contraction, 0) AS contraction,
-                 coalesce(b.churn, 0) AS churn, coalesce(b.net, 0) AS net,
+                 coalesce(b.churn, 0) AS churn, coalesce(b.paused_churn, 0) AS paused_churn, coalesce(b.net, 0) AS net,
                  (sum(coalesce(b.net, 0)) OVER (PARTITION BY livemode, currency ORDER BY began))::bigint AS mrr
           FROM each_month LEFT JOIN by_month b USING (livemode, currency, began))
         SELECT livemode, currency, to_char(began, 'YYYY-MM') AS month, new, expansion, reactivation, pause, resume,
-               contraction, churn, net, mrr
+               contraction, churn, paused_churn, net, mrr
         FROM running
         WHERE began > (SELECT began FROM now_began) - make_interval(months => :months)
         ORDER BY livemode DESC, currency, running.began""",
@@ -183,7 +184,8 @@ async def movements(
             values[name] = value
     return await rows(
         connection,
-        f"""SELECT m.account, m.livemode, m.owner AS customer_id, m.at, m.kind, m.plan, m.currency, m.amount, f.events
+        f"""SELECT m.account, m.livemode, m.owner AS customer_id, m.at, m.kind, m.plan, m.currency, m.amount,
+               m.paused_lost, f.events
         FROM (SELECT * FROM analytics.movements WHERE {" AND ".join(parts)} ORDER BY abs(amount) DESC LIMIT 200) m
         LEFT JOIN LATERAL (SELECT array_agg(event_id ORDER BY rank) AS events FROM analytics.facts f
             WHERE f.account = m.account AND f.livemode = m.livemode AND f.owner = m.owner AND f.created = m.at) f
@@ -240,7 +242,8 @@ async def moved(
     return await rows(
         connection,
         f"""SELECT m.livemode, m.at, m.owner AS customer_id, c.email AS customer_email, c.name AS customer_name, m.kind,
-               m.plan, m.currency, m.amount, coalesce(m.list_amount, m.amount) AS list_amount
+               m.plan, m.currency, m.amount, coalesce(m.list_amount, m.amount) AS list_amount,
+               coalesce(m.paused_lost, 0) AS paused_lost
         FROM (SELECT * FROM analytics.movements WHERE {where} ORDER BY day DESC, at DESC, owner, plan LIMIT :most) m
         LEFT JOIN billing.customers c ON c.account = m.account AND c.customer_id = m.owner
         ORDER BY m.at DESC, m.owner, m.plan""",  # noqa: S608 - constants
@@ -271,5 +274,5 @@ def _where(
 
 def quick_ratio(month: dict[str, Any]) -> float | None:
     """Returns gained MRR by lost MRR of one month, None without losses."""
-    lost = -(month["contraction"] + month["churn"])
+    lost = -(month["contraction"] + month["churn"] + month["paused_churn"])
     return round((month["new"] + month["expansion"] + month["reactivation"]) / lost, 2) if lost > 0 else None

@@ -138,6 +138,22 @@ async def test_G56_each_table_is_written_with_typed_columns(only: MrrPart, fille
             )
 
 
+async def test_G58_who_leaves_while_paused_is_churn_of_that_month(filled: SecretStr) -> None:
+    """cus_2 has paused in March. Its end moves no MRR, and is in the churn of April."""
+    await ask(
+        filled,
+        """INSERT INTO analytics.movements
+            (account, livemode, owner, currency, at, plan, kind, amount, list_amount, paused_lost, day)
+        VALUES ('', false, 'cus_2', 'eur', '2026-04-01', 'starter', 'churn', 0, 0, -950, '2026-04-01') RETURNING 1""",
+    )
+    months = {row["month"]: row for row in (await _figures(filled, "month"))["mrr"] if row["currency"] == "eur"}
+    april, march = months["2026-04"], months["2026-03"]
+    assert (march["pause"], march["paused_churn"], march["mrr"]) == (-950, 0, 1900)
+    assert (april["churn"], april["paused_churn"], april["mrr"], april["churn_percent"]) == (0, -950, 1900, "50.00")
+    for by in (By.CURRENCY, By.PLAN, By.CUSTOMER, By.DAY):
+        assert sum(row["paused_churn"] for row in (await _figures(filled, by))["mrr"]) == -950, by
+
+
 @pytest.mark.parametrize("by", By)
 async def test_G57_people_read_amounts_with_their_currency(by: By, filled: SecretStr) -> None:
     env = {"BILLING_DATABASE_URL": filled.get_secret_value(), "COLUMNS": "250"}

@@ -19,6 +19,7 @@ from console.lag import Lag
 from eventlog import client
 from eventlog.lookup import RecordLookup
 from schemas.console_settings import Role
+from schemas.figures import MovementKind
 from schemas.known import Known
 from schemas.settings import Config, Settings
 from schemas.state import Customer
@@ -328,6 +329,29 @@ async def test_a_month_without_movements_is_shown_with_its_mrr(anyone: Browser, 
     assert len((await finance.json("/revenue?months=2"))["series"][0]["months"]) == 2
     page = await finance.page("/revenue?months=12")
     assert all(month["month"] in page for month in months)
+
+
+async def test_movements_of_every_kind_are_shown(anyone: Browser, database: SecretStr) -> None:
+    """Also the MRR of customers who left while they were paused, which no sum of movements has."""
+    kinds = ", ".join(f"('{kind}', {at})" for at, kind in enumerate(MovementKind, 1))
+    await ask(
+        database,
+        f"""INSERT INTO analytics.movements
+            (account, livemode, owner, currency, at, plan, kind, amount, paused_lost, day)
+        SELECT '', true, 'cus_' || number, 'eur', now(), 'pro', kind, number * 1100,
+            CASE kind WHEN 'churn' THEN -7700 END, (now() AT TIME ZONE 'UTC')::date
+        FROM (VALUES {kinds}) AS v (kind, number) RETURNING 1""",
+    )
+    finance = await anyone.signed_in(Role.FINANCE)
+    (series,) = (await finance.json("/revenue"))["series"]
+    found = series["months"][-1]
+    assert {kind: found[kind] for kind in MovementKind} == {kind: 1100 * at for at, kind in enumerate(MovementKind, 1)}
+    assert found["paused_churn"] == -7700
+    page, listed = await finance.page("/revenue"), await finance.page(f"/revenue/movements?month={found['month']}")
+    for at, kind in enumerate(MovementKind, 1):
+        assert f"kind={kind}" in page
+        assert all(f"{11 * at}.00" in each for each in (page, listed))
+    assert all("77.00" in each for each in (page, listed))
 
 
 async def test_the_reader_of_each_partition_is_named(rig: ReplayKit) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from analytics.compute import BEGINNING, figures_of, figures_since
 from analytics.running import checkpoint, fingerprint, running_of
 from analytics.timeline import in_order
 from local.stripe.builder import Json
-from schemas.figures import Fact, Movement, Usage
+from schemas.figures import Fact, Movement, Risk, Usage
 from tests.kits.analyticskit import (
     BASIC,
     BEGIN,
@@ -142,10 +144,61 @@ def test_G53_without_the_coupon_invoices_say_what_recurs() -> None:
     assert mrr_of(named, *invoices, subscribed(62 * DAY)) == 1000
 
 
-def _discounted_invoice(seconds: int, id_: str, amount: int, off: int) -> Fact:
+def test_G53_one_invoice_in_several_events_does_not_prove_that_a_discount_recurs() -> None:
+    """Stripe sends invoice.paid and invoice.payment_succeeded, and an import reports the invoice again."""
+    named = subscribed(0, discounts=["di_1"])
+    first = [
+        _discounted_invoice(DAY, "in_1", 1000, 250),
+        _discounted_invoice(DAY, "in_1", 1000, 250, type_="invoice.payment_succeeded"),
+        replace(_discounted_invoice(DAY, "in_1", 1000, 250), event_id="imp_1"),
+    ]
+    assert mrr_of(named, *first) == 1000
+    assert mrr_of(named, *first, _discounted_invoice(31 * DAY, "in_2", 1000, 250)) == 750
+
+
+def test_G53_of_coupons_that_follow_each_other_each_deducts_from_what_is_left() -> None:
+    named = subscribed(0, discounts=["di_1", "di_2"])
+    invoices = [
+        _discounted_invoice(at * DAY, f"in_{at}", 1000, 500, more=[{"amount": 250, "discount": "di_2"}])
+        for at in (1, 31)
+    ]
+    assert mrr_of(named, *invoices) == 250
+
+
+def test_G53_a_full_discount_beside_ids_is_read() -> None:
+    """Versions that list ids in `discounts` may have the first of them in full in `discount`."""
+    assert mrr_of(subscribed(0, discount=discount(HALF), discounts=["di_1"])) == 500
+    assert mrr_of(subscribed(0, discount=discount(HALF), discounts=[discount(HALF)])) == 500
+    other = discount({"percent_off": 20, "duration": "forever"}, "di_2")
+    assert mrr_of(subscribed(0, discount=discount(HALF), discounts=[other])) == 800
+
+
+def test_G53_a_customers_discount_that_is_exchanged_within_a_second() -> None:
+    old, new = (discount({"percent_off": off, "duration": "forever"}, f"di_{off}") for off in (50, 20))
+    facts = [said(0, "created", old), subscribed(1)]
+    assert mrr_of(*facts, said(9, "created", new), said(9, "deleted", old)) == 800
+    assert mrr_of(*facts, said(9, "created", new), said(9, "deleted", old), said(19, "deleted", new)) == 1000
+    of_checkout = discount(HALF, "di_cs", checkout_session="cs_1")
+    assert mrr_of(said(0, "created", of_checkout), subscribed(1)) == 1000
+
+
+def test_G53_a_subscriptions_discount_that_is_over_does_not_hide_the_customers() -> None:
+    own = said(0, "created", discount({"percent_off": 20, "duration": "forever"}, "di_c"))
+    once, ended = discount({"percent_off": 50, "duration": "once"}), discount(HALF, end=DAY)
+    assert mrr_of(own, subscribed(1, discounts=[once])) == 800
+    assert moves(own, subscribed(1, discounts=[ended]), subscribed(2 * DAY, discounts=[ended])) == [
+        (1, "new", "basic", 500),
+        (DAY, "expansion", "basic", 300),
+    ]
+    assert mrr_of(own, subscribed(1, discounts=[once, discount(HALF, "di_2")])) == 500
+
+
+def _discounted_invoice(
+    seconds: int, id_: str, amount: int, off: int, *, type_: str = "invoice.paid", more: Sequence[Json] = ()
+) -> Fact:
     obj = make.invoice(id_, price=BASIC, status="paid", created=BEGIN + seconds)
-    obj["lines"]["data"][0] |= {"amount": amount, "discount_amounts": [{"amount": off, "discount": "di_1"}]}
-    return fact(make.event("invoice.paid", obj, BEGIN + seconds))
+    obj["lines"]["data"][0] |= {"amount": amount, "discount_amounts": [{"amount": off, "discount": "di_1"}, *more]}
+    return fact(make.event(type_, obj, BEGIN + seconds))
 
 
 def test_G53_facts_in_any_order_and_from_a_checkpoint_give_the_same() -> None:
@@ -158,7 +211,13 @@ def test_G53_facts_in_any_order_and_from_a_checkpoint_give_the_same() -> None:
         subscribed(60 * DAY, TEAM),
     ]
     want = [row for row in figures_of(facts, CONFIG) if isinstance(row, Movement)]
-    assert [(row.at.timestamp() - BEGIN, row.amount) for row in want][1] == (40 * DAY, 500)
+    # The subscription's own discount ends, and then the customer's counts.
+    assert [(row.at.timestamp() - BEGIN, row.amount) for row in want][1:] == [
+        (40 * DAY, 300),
+        (50 * DAY, -800),
+        (50 * DAY, 2400),
+        (70 * DAY, 600),
+    ]
     random.Random(1).shuffle(facts)  # a fixed order
     assert [row for row in figures_of(facts, CONFIG) if isinstance(row, Movement)] == want
     ordered = in_order(facts)
@@ -209,3 +268,38 @@ def test_G58_a_pause_is_no_churn_and_a_trial_that_was_paused_is_new() -> None:
         (0, "new", "basic", 1000),
         (5, "churn", "basic", -1000),
     ]
+
+
+def test_G58_who_leaves_while_paused_has_left() -> None:
+    """The pause has taken the MRR out, so the end changes none: it is churn by what was paused."""
+    pause: dict[str, Any] = {"pause_collection": {"behavior": "void", "resumes_at": None}}
+    ended = subscribed(9, type_="deleted", status="canceled")
+    assert _lost(subscribed(0), subscribed(5, **pause), ended) == [(0, "new", 0), (5, "pause", 0), (9, "churn", -1000)]
+    assert _lost(subscribed(0), subscribed(5, **pause), subscribed(6, TEAM, **pause), ended)[-1] == (9, "churn", -1000)
+    assert _lost(subscribed(0), subscribed(5, **pause), subscribed(7), ended)[-1] == (9, "churn", 0)
+    assert _lost(subscribed(0, status="trialing"), subscribed(5, status="paused"), ended) == []
+    other = subscribed(0, TEAM, id_="sub_2")
+    assert _lost(subscribed(0), other, subscribed(5, **pause), ended)[-1] == (9, "contraction", -1000)
+    paused = subscribed(6, TEAM, id_="sub_2", **pause)  # the customer may still come back to it
+    assert _lost(subscribed(0), other, subscribed(5, **pause), paused, ended)[-1] == (9, "contraction", -1000)
+
+
+def _lost(*facts: Fact) -> list[tuple[int, str, int | None]]:
+    """(seconds after BEGIN, kind, MRR lost while paused) of each movement. Checkpoints give the same."""
+    rows = [row for row in figures_of(facts, CONFIG) if isinstance(row, Movement)]
+    ordered = in_order(facts)
+    stored = checkpoint(ordered[0].of, BEGINNING, ordered, CONFIG, keep=1, made_by="")
+    assert stored is not None
+    later = figures_since(running_of(stored), ordered[-1:], ordered[-1:], CONFIG)
+    assert [row for row in later if isinstance(row, Movement)] == [row for row in rows if row.at >= stored.since]
+    return [(int(row.at.timestamp()) - BEGIN, str(row.kind), row.paused_lost) for row in rows]
+
+
+def test_G58_a_pause_neither_recovers_nor_loses_what_is_past_due() -> None:
+    pause: dict[str, Any] = {"status": "past_due", "pause_collection": {"behavior": "void", "resumes_at": None}}
+    facts = [subscribed(0), subscribed(2, status="past_due"), subscribed(5, **pause)]
+    ends = {"open": [], "recovered": [subscribed(9)], "lost": [subscribed(9, type_="deleted", status="canceled")]}
+    for outcome, more in ends.items():
+        (risk,) = figures([*facts, *more], Risk)
+        assert isinstance(risk, Risk)
+        assert (str(risk.outcome), risk.mrr, int(risk.began_at.timestamp()) - BEGIN) == (outcome, 1000, 2)

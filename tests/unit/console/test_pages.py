@@ -164,7 +164,7 @@ def test_an_invoice_is_in_the_latest_step_that_it_has_reached() -> None:
 
 def test_currencies_are_never_added_up() -> None:
     month = {"livemode": True, "month": "2026-11", "new": 100, "expansion": 0, "reactivation": 0, "contraction": -20,
-             "churn": -30, "net": 50, "mrr": 150}  # fmt: skip
+             "churn": -20, "paused_churn": -10, "net": 50, "mrr": 150}  # fmt: skip
     series = by_currency([month | {"currency": "eur"}, month | {"currency": "usd"}, month | {"currency": "eur"}])
     assert [(one["currency"], len(one["months"])) for one in series] == [("eur", 2), ("usd", 1)]
     assert series[0]["months"][0]["quick_ratio"] == 2.0
