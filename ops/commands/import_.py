@@ -97,7 +97,12 @@ def import_(
     report = run_or_exit(command, work, no=(ApiTrouble, AnotherImport))
     if not as_json:
         _show(report)
-    reports = _audit(settings, config, account, wait, report.since) if audits else None
+    try:
+        reports = _audit(settings, config, account, wait, report.since) if audits else None
+    except typer.Exit:  # the import itself is complete
+        if as_json:
+            say_json(_plain(report) | {"audit": None})
+        raise
     if as_json:
         say_json(_plain(report) | {"audit": plain_reports(reports) if reports is not None else None})
     elif reports is not None:
@@ -152,7 +157,7 @@ def _bars() -> Iterator[Callable[[Progress], None]]:
 
 def _plain(report: ImportReport) -> dict[str, Any]:
     counts = {"read": dict(report.read), "appended": report.appended, "too_large": report.too_large}
-    return counts | {"resumed_at": report.resumed_at}
+    return counts | {"without_discounts": report.without_discounts, "resumed_at": report.resumed_at}
 
 
 def _show(report: ImportReport) -> None:
@@ -163,5 +168,8 @@ def _show(report: ImportReport) -> None:
     if report.since is not None:
         say(f"MRR of past months follows the invoices paid since {report.since:%Y-%m-%d}: what none shows is not known")
         say("    docs/analytics.md, What an import cannot know")
+    if report.without_discounts:
+        say(f"{report.without_discounts} customers and subscriptions were read without coupons: MRR lacks discounts")
+        say("    give the key the right Read on Coupons, and import again")
     if report.too_large:
         say(f"{report.too_large} objects are too large for the log")

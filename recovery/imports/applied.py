@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 
 from eventlog.lag import GroupPositions
+from schemas.errors import LogUnavailable
 from schemas.settings import Settings
 
 _PAUSE_S = 1.0
 
 
 async def wait_until_applied(settings: Settings, *, idle_s: float, say: Callable[[int, int], None]) -> bool:
-    """Return whether the workers have applied all that is on the log now.
+    """Return whether the workers have applied all that is on the log now. Raises LogUnavailable if it is not read.
 
     False if they make no progress for `idle_s` seconds: they do not run, or something holds them. `say` gets the number
     of applied records and of all that were waited for.
@@ -36,6 +37,8 @@ async def wait_until_applied(settings: Settings, *, idle_s: float, say: Callable
                 if left == 0:
                     return True
             if time.monotonic() - moved_at > idle_s:
+                if found is None:
+                    raise LogUnavailable(f"Kafka has not said within {idle_s:g} s what the workers have applied")
                 return False
             await asyncio.sleep(_PAUSE_S)
     finally:

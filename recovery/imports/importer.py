@@ -42,13 +42,14 @@ _LARGEST = MAX_RECORD_BYTES - 65_536
 _GONE = (400, 404)
 """Stripe's answers if the object after which a page should begin does not exist any more."""
 _NOT_EXPANDED = (400, 403)
-"""Stripe's answers if the key may not read coupons. Then discounts are known by what events and invoices say."""
+"""Stripe's answers if the key may not read coupons. Then discounts are known by what events and invoices say. The first
+of them may also be about the object after which a page should begin."""
 _SAID_EVERY_S = 10.0
 """Pause between two lines in the log about the progress."""
 
 CUSTOMERS, REFUNDS, PAST = "customers", "recent refunds", "past events"
-_COUNTED = ("appended", "too_large")
-"""Counts of events, beside those of objects by part."""
+_COUNTED = ("appended", "too_large", "without_discounts")
+"""Counts beside those of objects by part."""
 
 
 class AnotherImport(BillingError):
@@ -88,24 +89,35 @@ _NAMES = [part.name for part in PARTS]
 
 @dataclass(slots=True)
 class ImportReport:
-    """`read` is the number of objects by part, `appended` that of events, `too_large` of objects that do not fit."""
+    """`read` is the number of objects by part, `appended` that of events, `too_large` of objects that do not fit.
+
+    `without_discounts` is the number of customers and subscriptions that were read without their coupons.
+    """
 
     read: Counter[str] = field(default_factory=Counter)
     appended: int = 0
     too_large: int = 0
+    without_discounts: int = 0
     resumed_at: str | None = None
     """The part at which an interrupted import continued. The counts are those of the whole import."""
     since: datetime | None = None
 
     @property
     def counts(self) -> dict[str, int]:
-        return {**self.read, "appended": self.appended, "too_large": self.too_large}
+        return {**self.read, **{name: getattr(self, name) for name in _COUNTED}}
 
     @classmethod
     def of(cls, row: ImportRow, *, is_resumed: bool) -> ImportReport:
         read = Counter({name: count for name, count in row.counts.items() if name not in _COUNTED})
-        appended, too_large = (row.counts.get(name, 0) for name in _COUNTED)
-        return cls(read, appended, too_large, row.part if is_resumed else None, row.since)
+        counted = {name: row.counts.get(name, 0) for name in _COUNTED}
+        return cls(
+            read=read,
+            appended=counted["appended"],
+            too_large=counted["too_large"],
+            without_discounts=counted["without_discounts"],
+            resumed_at=row.part if is_resumed else None,
+            since=row.since,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,16 +190,17 @@ class _Run:
     async def read(self, part: ImportedList, after: str | None) -> None:
         """Read one part to its end, beginning after this object."""
         lists, account, since = self.importer.lists, self.importer.account, int(self.row.since.timestamp())
-        params = part.params | ({"created": {"gte": since}} if part.is_recent else {})
+        whole = part.params | ({"created": {"gte": since}} if part.is_recent else {})
         if part.name == PAST:
-            params |= {"types": past_types(), "created": {"gte": since, "lt": int(self.past_until.timestamp())}}
+            whole |= {"types": past_types(), "created": {"gte": since, "lt": int(self.past_until.timestamp())}}
+        params = whole
         estimate: Estimate | None = None
         is_repeated = False
         while True:
             try:
                 page = await lists.page(part.path, params, account, after=after)
             except Refusal as error:
-                if after is None and error.status in _NOT_EXPANDED and _without_discounts(params) != params:
+                if error.status in _NOT_EXPANDED and _without_discounts(params) != params:
                     log.warning("import.no_discounts", action="import.no_discounts", part=part.name, error=str(error))
                     params = _without_discounts(params)
                     continue
@@ -195,8 +208,11 @@ class _Run:
                     raise
                 # Stripe has deleted the object at which it continues. What is read again makes the same events.
                 log.warning("import.part_repeated", action="import.part_repeated", part=part.name, after=after)
-                after, self.report.read[part.name], is_repeated = None, 0, True
+                after, params, is_repeated = None, whole, True
+                self.report.read[part.name] = 0
                 continue
+            if params != whole:
+                self.report.without_discounts += len(page.items)
             await self._append(part, page)
             after = page.items[-1].id if page.has_more else None
             following = _NAMES[min(_NAMES.index(part.name) + (not page.has_more), len(_NAMES) - 1)]

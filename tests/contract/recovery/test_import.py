@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,15 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
+from eventlog.lag import GroupPositions
+from local.stack.ports import free_port
 from local.stripe.builder import Json
 from local.stripe.simulator.server import Fault
 from recovery.audit.differences import Cause, Kind
+from recovery.audit.runs import LOCK_ID
+from recovery.imports.applied import wait_until_applied
 from recovery.imports.coverage import is_covered
+from schemas.errors import LogUnavailable
 from tests.kits.auditkit import AuditKit, open_audit
 from tests.kits.reconcilekit import NOW, ReconcileKit
 
@@ -147,6 +153,59 @@ async def test_a_key_that_may_not_read_coupons_imports_without_discounts(kit: Au
     report = await imported(kit, tmp_path)
     assert report["read"]["subscriptions"] == len(kit.books.all("subscription"))
     assert report["read"]["default cards"] > 0  # the rest is expanded
+    assert report["without_discounts"] == report["read"]["customers"] + report["read"]["subscriptions"]
+    said = await kit.billing(tmp_path, "billing import --no-audit")
+    assert "customers and subscriptions were read without coupons" in said.stdout
+    assert "Read on Coupons" in said.stdout
+
+
+async def test_a_key_without_coupons_resumes_and_a_deleted_object_costs_no_discounts(
+    kit: AuditKit, tmp_path: Path
+) -> None:
+    kit.server.unreadable = "discount"
+    kit.server.refuse_from = len(kit.server.requests) + 4  # the first page is asked for twice, then a probe
+    assert (await kit.billing(tmp_path, "billing import --no-audit")).exit_code == 1
+    kit.server.refuse_from = None
+    (row,) = await rows(kit.desk, "SELECT part, after FROM billing.imports")
+    assert (row["part"], row["after"] is None) == ("customers", False)
+    rest = await imported(kit, tmp_path)
+    assert rest["resumed_at"] == "customers"
+    assert rest["without_discounts"] == rest["read"]["customers"] + rest["read"]["subscriptions"]
+
+    kit.server.unreadable = None
+    deleted = "UPDATE billing.imports SET ended_at = NULL, part = 'customers', after = 'cus_gone', counts = '{}'"
+    await change(kit, deleted)
+    first = len(kit.server.requests)
+    again = await imported(kit, tmp_path)
+    assert (again["resumed_at"], again["without_discounts"]) == ("customers", 0)
+    kinds = [any("discount" in value for value in asked.query.values()) for asked in kit.server.requests[first:]]
+    assert kinds[:3] == [True, False, True]  # once without discounts, then the whole part with them
+
+
+async def test_kafka_that_does_not_say_what_is_applied_is_away(kit: AuditKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is no answer of the workers, so the command exits 3 and not 1."""
+    monkeypatch.setattr("recovery.imports.applied.GroupPositions", partial(GroupPositions, timeout_s=0.2))
+    away = kit.desk.settings.model_copy(update={"kafka_bootstrap": f"127.0.0.1:{free_port()}"})
+    with pytest.raises(LogUnavailable):
+        await wait_until_applied(away, idle_s=0.1, say=lambda _done, _all: None)
+
+
+async def test_an_import_whose_audit_does_not_run_is_printed(kit: AuditKit, tmp_path: Path) -> None:
+    importing = asyncio.create_task(kit.billing(tmp_path, "billing import --json --since 400d"))
+    while not await rows(kit.desk, "SELECT FROM billing.imports WHERE ended_at IS NOT NULL"):
+        assert not importing.done()
+        await asyncio.sleep(0.1)
+    other = await asyncpg.connect(kit.desk.settings.database_url.get_secret_value())
+    try:
+        await other.execute("SELECT pg_advisory_lock($1)", LOCK_ID)
+        await kit.process_log()
+        await kit.commit_all()
+        ended = await importing
+    finally:
+        other.terminate()
+    report = orjson.loads(ended.stdout.splitlines()[-1])
+    assert (ended.exit_code, report["audit"], report["appended"] > 0) == (1, None, True), ended
+    assert "another audit" in ended.stderr
 
 
 async def test_events_that_arrive_meanwhile_win(kit: AuditKit, tmp_path: Path) -> None:
