@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ops.commands.terminal import Column, say, say_json, show_rows
-from ops.doctor.config_problems import problems_of_environment, problems_of_file
+from ops.doctor.config_problems import problems_of_environment, problems_of_file, valid_settings
 from ops.runtime.exit_codes import ExitCode
 
 app = typer.Typer(help="Check the config and the environment.", no_args_is_help=True)
@@ -37,11 +37,12 @@ def check(
 
     Exits 0 if every process would take it (there may be warnings), 2 if not.
     """
-    found = [] if file is not None else problems_of_environment()
-    if file is None and (named := os.environ.get("BILLING_CONFIG")):
+    is_whole = file is None
+    found = problems_of_environment() if is_whole else []
+    if is_whole and (named := os.environ.get("BILLING_CONFIG")):
         file = Path(named)
     if file is not None:
-        found += problems_of_file(file)
+        found += problems_of_file(file, valid_settings() if is_whole else None)
     if as_json:
         for problem in found:
             say_json(asdict(problem))
@@ -58,4 +59,5 @@ def check(
             say(f"{wrong} problem{'s' if wrong > 1 else ''}")
         raise typer.Exit(ExitCode.USAGE)
     if not as_json:
-        say(f"{file}: no problem")
+        warnings = f", {len(found)} warning{'s' if len(found) > 1 else ''}" if found else ""
+        say(f"{file}: no problem{warnings}")

@@ -17,7 +17,7 @@ from local.stack.kafka import BROKERS
 from local.stack.process import end_leftovers
 from local.state_dir import Claim, make_private, open_private
 from local.system import END_SIGNALS, NOT_STARTED, System, stop_on_exit
-from ops.commands.terminal import exits, fail, say
+from ops.commands.terminal import exits, fail, is_terminal, say
 
 _DETACH_TIMEOUT = 600.0
 _STOP_TIMEOUT = 90.0
@@ -71,7 +71,9 @@ def up(
             if system.has_foreign_mail_server
             else f"Mails are in {system.mailbox_dir}"
         )
-        say(f"{mails}, logs in {state_dir / 'logs'}; Ctrl-C stops the system")
+        # With --detach the output is a file, and there is no one to press keys.
+        stops = "Ctrl-C" if is_terminal() else f"`billing down --state-dir {state_dir}`"
+        say(f"{mails}, logs in {state_dir / 'logs'}; {stops} stops the system")
         for number in END_SIGNALS:
             signal.signal(number, lambda *_: stop.set())
         stop.wait()

@@ -17,21 +17,29 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from console.app import check_settings as check_console
 from gateway.clients import networks
 from gateway.endpoints import webhook_endpoints
+from ops.processes.dispatcher import check_portal_links, check_public_url, mail_server
+from ops.processes.gateway import portal_key
 from schemas.environment import InvalidEnvironment, secrets_from_files, unknown_variables
 from schemas.errors import BillingError
 from schemas.feed_secrets import feed_secrets
 from schemas.plugin_registry import UnusablePlugin, install, load
-from schemas.settings import Config, InvalidSettings, Settings, secret_variables, variables
+from schemas.settings import Config, InvalidSettings, Settings, load_settings, secret_variables, variables
 from sinks.email.addresses import UnusableAddress
 from sinks.email.message import Composer
 from sinks.email.template_check import UnusableTemplates, check_templates
+from sinks.exports.storage import check_exports
+from sinks.stripe_api.key import parse_base, parse_key
 
 ENVIRONMENT = "environment"
 EXAMPLE = "config.example.toml shows each key with its values"
 _MOST_ROUNDS = 50
 """Each round leaves out at least one part of the file, so this is never reached by a file that people write."""
+
+Place = tuple[str, ...]
+"""A key of the file with its tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +81,11 @@ def problems_of_environment(environment: Mapping[str, str] = os.environ) -> list
     return found
 
 
-def problems_of_file(path: Path) -> list[Problem]:
-    """Returns what is wrong with a config, in the order of its checks; [] if every process would take it."""
+def problems_of_file(path: Path, settings: Settings | None = None) -> list[Problem]:
+    """Returns what is wrong with a config, in the order of its checks; [] if every process would take it.
+
+    With `settings`, which are valid by themselves, also what processes refuse of them when they start.
+    """
     try:
         given = tomllib.loads(path.read_bytes().decode())
     except FileNotFoundError:
@@ -92,28 +103,66 @@ def problems_of_file(path: Path) -> list[Problem]:
     except UnusablePlugin as error:
         found.append(Problem(str(path), "plugins", str(error), "install the package, or remove its name"))
         given = {name: value for name, value in given.items() if name != "plugins"}
-    config, invalid = _validated(given, path)
+    config, invalid, left_out = _validated(given, path)
     found += invalid
     if config is not None:
-        found += [Problem(str(path), key, text, remedy) for key, text, remedy in _uses(config)]
+        used = [*_uses(config), *(_starts(settings, config) if settings is not None else ())]
+        found += [
+            Problem(ENVIRONMENT if key.startswith("BILLING_") else str(path), key, text, remedy)
+            for key, text, remedy in used
+            if not any(f"{'.'.join(place)}.".startswith(f"{key}.") for place in left_out)  # its part was wrong before
+        ]
     return list(dict.fromkeys(found))
 
 
-def _validated(given: dict[str, Any], path: Path) -> tuple[Config | None, list[Problem]]:
-    """Returns the config of the parts that are valid, and the problems of the others."""
+def valid_settings() -> Settings | None:
+    """Returns the settings of the environment, None if one is not valid: problems_of_environment reports it."""
+    try:
+        return load_settings()
+    except InvalidSettings:
+        return None
+
+
+def _validated(given: dict[str, Any], path: Path) -> tuple[Config | None, list[Problem], set[Place]]:
+    """Returns the config of the parts that are valid, the problems of the others, and the places that it lacks."""
     found: list[Problem] = []
+    left_out: set[Place] = set()
     for _ in range(_MOST_ROUNDS):
-        try:
-            return Config.model_validate(given, context={"folder": path.absolute().parent}), found
-        except ValidationError as error:
-            errors = error.errors(include_input=False, include_url=False)
-        for one in errors:
-            key = ".".join(str(part) for part in one["loc"])
-            found.append(Problem(str(path), key, _message(one), _remedy(one)))
-        if any(not one["loc"] for one in errors):
-            break  # a rule over several tables: nothing single can be left out
-        given = _without(given, [tuple(one["loc"]) for one in errors])
-    return None, found
+        config, errors = _tried_config(given, path)
+        if config is not None:
+            return config, found, left_out
+        places = [_place(one) for one in errors]
+        for place, one in zip(places, errors, strict=True):
+            if one["type"] != "missing" or place not in left_out:  # else it was wrong, and is reported
+                found.append(Problem(str(path), ".".join(place), _message(one), _remedy(one)))
+        # Without a required key its table is no table. A rule over several tables holds without one of them.
+        missing = [one["type"] == "missing" for one in errors]
+        wrong = [place[:-1] if lacks else place for place, lacks in zip(places, missing, strict=True)]
+        if () in places:
+            message = _message(errors[places.index(())])
+            wrong += [(name,) for name in given if not _says(_without(given, [(name,)]), path, message)][:1]
+        left_out |= {*wrong, *places} - {()}
+        rest = _without(given, [place for place in wrong if place])
+        if rest == given:
+            break
+        given = rest
+    return None, found, left_out
+
+
+def _tried_config(given: dict[str, Any], path: Path) -> tuple[Config | None, list[Mapping[str, Any]]]:
+    try:
+        return Config.model_validate(given, context={"folder": path.absolute().parent}), []
+    except ValidationError as error:
+        return None, [*error.errors(include_input=False, include_url=False)]
+
+
+def _place(error: Mapping[str, Any]) -> Place:
+    return tuple(str(part) for part in error["loc"])
+
+
+def _says(given: dict[str, Any], path: Path, message: str) -> bool:
+    """Whether this content breaks the rule over several tables that has this message."""
+    return any(not one["loc"] and _message(one) == message for one in _tried_config(given, path)[1])
 
 
 def _uses(config: Config) -> Iterator[tuple[str, str, str]]:
@@ -136,6 +185,26 @@ def _uses(config: Config) -> Iterator[tuple[str, str, str]]:
     )
     if not any(plan.prices for plan in config.plans.values()):
         yield "plans", "no plan has a price, so no customer would have a plan", "list the prices in [plans.NAME]"
+
+
+def _starts(settings: Settings, config: Config) -> Iterator[tuple[str, str, str]]:
+    """Yields key, problem and remedy of what processes refuse when they start."""
+    checks: dict[str, Callable[[], object]] = {
+        "BILLING_SMTP_URL": partial(mail_server, settings),
+        "mail.customer_portal": partial(check_portal_links, settings, config),
+        "BILLING_PUBLIC_URL": partial(check_public_url, settings, config),
+        "BILLING_STRIPE_API_BASE": partial(parse_base, settings.stripe_api_base),
+        "BILLING_EXPORTS_URL": partial(check_exports, settings),
+        "console": partial(check_console, settings, config),
+    }
+    if settings.stripe_api_key is not None:
+        checks["BILLING_STRIPE_API_KEY"] = partial(parse_key, settings.stripe_api_key, mode=config.mode)
+    if config.mail.customer_portal:
+        checks["BILLING_PORTAL_API_KEY"] = partial(portal_key, settings, config)
+    for key, check in checks.items():
+        for name, text, remedy in _tried(key, check, "correct it: docs/operations.md"):
+            variable, separator, rest = text.partition(": ")  # a check may be about several variables
+            yield (variable, rest, remedy) if separator and variable.startswith("BILLING_") else (name, text, remedy)
 
 
 def _tried(key: str, check: Callable[[], object], remedy: str) -> Iterator[tuple[str, str, str]]:
@@ -179,13 +248,13 @@ def _keys_at(loc: list[str]) -> list[str]:
     return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
 
 
-def _without(given: dict[str, Any], places: list[tuple[int | str, ...]]) -> dict[str, Any]:
+def _without(given: dict[str, Any], places: list[Place]) -> dict[str, Any]:
     """Returns the file's content without these keys; without the whole key, if the place is inside of a list."""
     left = dict(given)
     for first, *rest in places:
-        value = left.get(str(first))
-        if rest and isinstance(value, dict) and str(rest[0]) in value:
-            left[str(first)] = _without(value, [tuple(rest)])
+        value = left.get(first)
+        if rest and isinstance(value, dict) and rest[0] in value:
+            left[first] = _without(value, [tuple(rest)])
         else:
-            left.pop(str(first), None)
+            left.pop(first, None)
     return left

@@ -62,15 +62,10 @@ SENDERS = 4
 
 def mail_parts(settings: Settings, config: Config) -> tuple[SmtpServer, Composer]:
     """Return the mail server and the composer of mails. Raises InvalidSettings."""
-    try:
-        server = parse_smtp_url(settings.smtp_url.get_secret_value(), allow_plaintext=settings.smtp_allow_plaintext)
-    except InvalidSmtpUrl as error:
-        raise InvalidSettings(f"BILLING_SMTP_URL: {error}") from None
+    server = mail_server(settings)
+    check_portal_links(settings, config)
+    check_public_url(settings, config)
     secret = next(iter(settings.link_secrets), None)
-    if config.mail.customer_portal and secret is None:
-        raise InvalidSettings("mail.customer_portal: needs BILLING_LINK_SECRET for dispatcher and gateway")
-    if config.mode.livemode and settings.public_url and is_local(urlsplit(settings.public_url).hostname or ""):
-        raise InvalidSettings("BILLING_PUBLIC_URL: customers cannot open links to this machine")
     try:
         check_templates(config.mail)
         return server, Composer(config.mail, link_secret=secret, public_url=settings.public_url or None)
@@ -78,6 +73,26 @@ def mail_parts(settings: Settings, config: Config) -> tuple[SmtpServer, Composer
         raise InvalidSettings(f"BILLING_CONFIG: mail.sender, mail.operator or mail.reply_to: {error}") from None
     except UnusableTemplates as error:
         raise InvalidSettings(f"mail.templates: {error}") from None
+
+
+def mail_server(settings: Settings) -> SmtpServer:
+    """Return the mail server. Raises InvalidSettings."""
+    try:
+        return parse_smtp_url(settings.smtp_url.get_secret_value(), allow_plaintext=settings.smtp_allow_plaintext)
+    except InvalidSmtpUrl as error:
+        raise InvalidSettings(f"BILLING_SMTP_URL: {error}") from None
+
+
+def check_portal_links(settings: Settings, config: Config) -> None:
+    """Raise InvalidSettings if links to customer portals cannot be signed."""
+    if config.mail.customer_portal and settings.link_secret is None:
+        raise InvalidSettings("mail.customer_portal: needs BILLING_LINK_SECRET for dispatcher and gateway")
+
+
+def check_public_url(settings: Settings, config: Config) -> None:
+    """Raise InvalidSettings if mails of live mode would have links to this machine."""
+    if config.mode.livemode and settings.public_url and is_local(urlsplit(settings.public_url).hostname or ""):
+        raise InvalidSettings("BILLING_PUBLIC_URL: customers cannot open links to this machine")
 
 
 async def run(settings: Settings, config: Config, server: SmtpServer, composer: Composer) -> None:

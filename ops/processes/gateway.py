@@ -40,7 +40,7 @@ from sinks.exports.reader import ExportReader
 from sinks.exports.storage import Storage, check_exports
 from sinks.outbox.claims import new_claimer
 from sinks.postgres.shadow_watch import ShadowWatch
-from sinks.stripe_api.key import parse_base, parse_key
+from sinks.stripe_api.key import ApiKey, parse_base, parse_key
 
 log = structlog.get_logger(__name__)
 
@@ -275,6 +275,13 @@ async def links(settings: Settings, config: Config) -> AsyncIterator[Links | Non
         await orders.close()
 
 
+def portal_key(settings: Settings, config: Config) -> ApiKey:
+    """Return the key that opens customer portals. Raises InvalidSettings."""
+    if settings.portal_api_key is None:
+        raise InvalidSettings("BILLING_PORTAL_API_KEY: mail.customer_portal needs a Stripe key that opens portals")
+    return parse_key(settings.portal_api_key, mode=config.mode, name="BILLING_PORTAL_API_KEY")
+
+
 @asynccontextmanager
 async def _portal(settings: Settings, config: Config) -> AsyncIterator[Portal | None]:
     """Yield what opens customer portals, None if the config does not use them. Raises InvalidSettings."""
@@ -282,13 +289,11 @@ async def _portal(settings: Settings, config: Config) -> AsyncIterator[Portal | 
     if not mail.customer_portal:
         yield None
         return
-    if settings.portal_api_key is None:
-        raise InvalidSettings("BILLING_PORTAL_API_KEY: mail.customer_portal needs a Stripe key that opens portals")
+    key = portal_key(settings, config)
     # Stripe's library takes a tenth of a second to load: only a gateway that opens portals does.
     from sinks.stripe_api.api import StripeApi
     from sinks.stripe_api.portal import PortalApi
 
-    key = parse_key(settings.portal_api_key, mode=config.mode, name="BILLING_PORTAL_API_KEY")
     api = StripeApi(key, parse_base(settings.stripe_api_base), total_s=ANSWER_WITHIN_S)
     try:
         sessions = PortalApi(api, mail.app_url, mail.portal_configuration)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.doctor.config_problems import problems_of_environment, problems_of_file
+from ops.doctor.config_problems import problems_of_environment, problems_of_file, valid_settings
 from tests.paths import ROOT
 
 SECRET = "whsec_" + "Q7b2mZx9LkPq4TnR8sVw1Yc6Df3Gh5Jj"
@@ -102,3 +102,73 @@ def test_the_environment_is_checked_completely(monkeypatch: pytest.MonkeyPatch, 
         "BILLING_OPS_PORT", "BILLING_LINK_SECRET", "BILLING_SMTP_URL", "BILLING_DATABASE_URL", "BILLING_CONFIG",
     }  # fmt: skip
     assert not [value for value in ("sk_live_hidden", "short") if value in "".join(map(str, found.values()))]
+
+
+GOOD = f"""
+[endpoints.default]
+secrets = ["{SECRET}"]
+[plans.pro]
+name = "Pro"
+prices = ["price_1"]
+[mail]
+sender = "Acme <billing@acme.test>"
+"""
+LINKS = "".join(
+    f'{name} = "https://acme.test"\n' for name in ("app_url", "update_payment_url", "survey_url", "return_url")
+)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key", "said"),
+    [
+        ("[plans.free]\nname = 7", "plans.free.name", 1),  # a wrong required key is not missing, too
+        ("[plans.free]\nprices = []", "plans.free.name", 1),
+        ("[[rules.dunning]]\nattempts = [1]", "rules.dunning", 1),
+        ('[plans.other]\nname = "Other"\nprices = ["price_1"]', "", 1),  # a rule over several tables
+    ],
+)
+def test_a_part_that_is_wrong_is_reported_once_and_the_rest_is_checked(
+    file: Path, wrong: str, key: str, said: int
+) -> None:
+    file.write_text(f"{GOOD.replace('Acme <billing@acme.test>', 'not an address')}\n{wrong}")
+    found = [one.key for one in problems_of_file(file)]
+    assert len([one for one in found if one.startswith(key) and one != "mail"]) == said, found
+    assert "mail" in found
+    assert len(found) == said + 1, found
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "key"),
+    [
+        ("SMTP_URL", "http://mail.example.com", "BILLING_SMTP_URL"),
+        ("SMTP_URL", "smtp://mail.example.com", "BILLING_SMTP_URL"),  # unencrypted
+        ("STRIPE_API_KEY", "hidden", "BILLING_STRIPE_API_KEY"),
+        ("STRIPE_API_KEY", "sk_test_hidden", "BILLING_STRIPE_API_KEY"),  # of the other mode
+        ("STRIPE_API_BASE", "http://stripe.example.com", "BILLING_STRIPE_API_BASE"),
+        ("PUBLIC_URL", "http://localhost:8080", "BILLING_PUBLIC_URL"),
+        ("EXPORTS_URL", "nothing://hidden", "BILLING_EXPORTS_URL"),
+        ("CONSOLE_HOST", "0.0.0.0", "BILLING_CONSOLE_HOST"),
+        ("LINK_SECRET", "", "mail.customer_portal"),
+        ("PORTAL_API_KEY", "", "BILLING_PORTAL_API_KEY"),
+        ("PORTAL_API_KEY", "rk_test_hidden", "BILLING_PORTAL_API_KEY"),
+    ],
+)
+def test_what_a_process_refuses_when_it_starts_is_found(
+    file: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, key: str
+) -> None:
+    portal = "customer_portal = true" if "portal" in key.lower() else ""
+    file.write_text(f'mode = "live"\n{GOOD}{portal}\n{LINKS}')
+    given = {
+        "KAFKA_BOOTSTRAP": "127.0.0.1:9092", "DATABASE_URL": "postgresql://b@127.0.0.1/b", "CONFIG": str(file),
+        "LINK_SECRET": "Q7b2mZx9LkPq4TnR8sVw1Yc6Df3Gh5Jj", "PORTAL_API_KEY": "rk_live_1",
+    }  # fmt: skip
+    for name, text in given.items():
+        monkeypatch.setenv(f"BILLING_{name}", text)
+    assert problems_of_file(file, valid_settings()) == []
+    monkeypatch.setenv(f"BILLING_{variable}", value)
+    assert valid_settings() is not None
+    (problem,) = problems_of_file(file, valid_settings())
+    assert problem.key == key
+    assert problem.file == ("environment" if key.startswith("BILLING_") else str(file))
+    assert problem.text
+    assert "hidden" not in str(problem)
