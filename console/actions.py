@@ -63,36 +63,46 @@ class Actions:
         filter: Mapping[str, Any] | None = None,
         reason: str | None = None,
         peer: str | None = None,
+        begun: Callable[[], int | None] = lambda: None,
     ) -> str:
         """Performs `work` once for this key and stores its result. Returns the path of the result page. Raises Refused.
 
         The record is written before the work, so that work which a crash interrupted is visible as running. An expected
         error becomes the result; a bug is raised, and the record keeps that it failed. The work writes its own row of
-        the audit log in its transaction; a failure is written here.
+        the audit log in its transaction; a failure is written here. `begun` returns the id of the row that the work has
+        begun itself, if it has: a failure completes that one.
         """
         entry = AuditEntry(
             who=person.who, role=person.role.label, action=f"console.{action}", target=target, filter=filter or {},
             reason=reason, peer=peer,
         )  # fmt: skip
         if await self.records.begin(check_key(key), entry):
+
+            async def fail(note: str) -> None:
+                row = begun()
+                await self._end(key, lambda: self.records.fail(key, entry, note, row))
+
             try:
                 async with asyncio.timeout(LONGEST_S):
                     result = await work()
             except TimeoutError:
                 note = f"no answer within {LONGEST_S:.0f} s, so the result is not known: see the audit log"
-                await self._end(key, entry, note=note)
+                await fail(note)
             except (BillingError, ServiceUnavailable) as error:
-                await self._end(key, entry, note=str(error) or type(error).__name__)
+                await fail(str(error) or type(error).__name__)
             except BaseException as error:
-                await self._end(key, entry, note=f"unexpected: {type(error).__name__}")
+                await fail(f"unexpected: {type(error).__name__}")
                 raise
             else:
-                await self._end(key, entry, result)
+                await self._end(key, lambda: self.records.end(key, "done", result))
         return f"/jobs/{key}"
 
     async def ask(self, key: str, entry: AuditEntry) -> str:
-        """Asks the scheduler for a job, once for this key. Returns the path of its page. Raises Refused."""
-        await self.records.begin(check_key(key), entry, job=Job(None, None))
+        """Asks the scheduler for a job, once for this key. Returns the path of its page.
+
+        Raises Refused, and OpenJob if a job with the same target is open.
+        """
+        await self.records.begin(check_key(key), entry, job=Job(None, None), is_only=True)
         return f"/jobs/{key}"
 
     async def find(self, key: str) -> Performed | None:
@@ -109,24 +119,19 @@ class Actions:
             task.cancel()
         await asyncio.gather(*self._ending, return_exceptions=True)
 
-    async def _end(
-        self, key: str, entry: AuditEntry, result: Mapping[str, Any] | None = None, *, note: str | None = None
-    ) -> None:
+    async def _end(self, key: str, store: Callable[[], Awaitable[None]]) -> None:
         """Stores how the action ended; after a while in the background, so that the browser need not wait."""
-        task = asyncio.create_task(self._stored(key, entry, result, note))
+        task = asyncio.create_task(self._stored(key, store))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
         await asyncio.wait({task}, timeout=_WAIT_S)
 
-    async def _stored(self, key: str, entry: AuditEntry, result: Mapping[str, Any] | None, note: str | None) -> None:
+    async def _stored(self, key: str, store: Callable[[], Awaitable[None]]) -> None:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + _STORED_WITHIN_S
         while loop.time() < ends_at:
             try:
-                if result is None:
-                    await self.records.fail(key, entry, note or "")
-                else:
-                    await self.records.end(key, "done", result)
+                await store()
             except (BillingError, ServiceUnavailable) as error:
                 log.warning("console.action_retry", action="console.action_retry", key=key, error=str(error))
                 await asyncio.sleep(_RETRY_S)

@@ -56,7 +56,10 @@ async def safe(request: web.Request, handler: _Next) -> web.StreamResponse:
             response = _not_served(request, error)
         except Exception:  # a bug: its page has the headers, too, and says where its traceback is
             log.exception("console.bug", action="console.bug", method=request.method, path=request.path)
-            response = render.bare(console, "bug.j2", status=500)
+            if _wants_json(request):
+                response = web.json_response({"error": "This is a bug: see console.bug in the log."}, status=500)
+            else:
+                response = render.bare(console, "bug.j2", status=500)
     if not response.prepared:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
@@ -92,7 +95,7 @@ def protected(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
         try:
             person = await person_of(request, console)
         except StoreUnavailable as error:
-            return render.bare(console, "away.j2", status=503, reason=str(error))
+            return _away(request, error)
         if person is None:
             return _sign_in_first(request)
         context = Context(request, console, person)
@@ -114,7 +117,13 @@ def protected(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
 
     async def open_to_all(request: web.Request) -> web.StreamResponse:
         console = request.app[CONSOLE]
-        return _sent_openly(await route.handler(Context(request, console, _ANYONE)))
+        try:
+            return _sent_openly(await route.handler(Context(request, console, _ANYONE)))
+        except (NotFound, Refused) as error:
+            return web.json_response({"error": str(error)}, status=404 if isinstance(error, NotFound) else 400)
+        except FAILURES as error:
+            log.warning("console.page_failed", action="console.page_failed", path=route.path, error=str(error))
+            return _away(request, error)
 
     return handle if LEAST_ROLE[route.action] is not None else open_to_all
 
@@ -135,6 +144,19 @@ async def person_of(request: web.Request, console: Console) -> Person | None:
     if person is not None:
         request[PERSON] = person
     return person
+
+
+def _wants_json(request: web.Request) -> bool:
+    accepted = request.headers.get("Accept", "")
+    return "application/json" in accepted and "text/html" not in accepted
+
+
+def _away(request: web.Request, error: Exception) -> web.StreamResponse:
+    """Returns that Postgres does not answer, to a person of whom nothing is known."""
+    reason = str(error) or type(error).__name__
+    if _wants_json(request):
+        return web.json_response({"error": reason}, status=503)
+    return render.bare(request.app[CONSOLE], "away.j2", status=503, reason=reason)
 
 
 def _sign_in_first(request: web.Request) -> web.StreamResponse:

@@ -29,6 +29,7 @@ from console.id_tokens import Expected, InvalidToken, UnknownKey, key_set, verif
 from console.identity import BY_OIDC, Person, role_of
 from console.oidc_errors import ProviderUnavailable, SignInRefused, TooManySignIns
 from console.params import MOST_CHARACTERS
+from console.tries import LinesOfPeers, Shares
 from schemas.console_settings import ConsoleOidc, is_https_or_loopback
 
 CALLBACK = "/sign-in/oidc/callback"
@@ -44,7 +45,7 @@ _TIMEOUT_S, _WHOLE_S = 10.0, 20.0
 _MOST_BYTES = 512 * 1024
 _MOST_CODE_CHARACTERS = 4096
 _MOST_NEXT_CHARACTERS = 1500
-_AT_ONCE = 8
+_AT_ONCE, _AT_ONCE_OF_A_PEER = 8, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +107,23 @@ class OidcSignIn:
         self._keys_at = 0.0
         self._turn = asyncio.Lock()
         self._busy = 0
+        self._shares = Shares(_AT_ONCE_OF_A_PEER)
+        self._lines = LinesOfPeers()
+
+    def may_log(self, peer: str) -> bool:
+        """Returns whether one more log line may be written for this address."""
+        return self._lines.may_write(peer)
 
     @property
     def name(self) -> str:
         return self._config.name
 
-    async def url_for(self, attempt: SignInAttempt) -> str:
-        """Returns the provider's page at which a sign-in goes on. Raises ProviderUnavailable, TooManySignIns."""
-        async with self._place():
+    async def url_for(self, attempt: SignInAttempt, *, peer: str) -> str:
+        """Returns the provider's page at which a sign-in goes on. `peer` is the browser's address.
+
+        Raises ProviderUnavailable, TooManySignIns, and TooManyTries if this peer has its part of the places.
+        """
+        async with self._place(peer):
             document = await self._discovered()
         challenge = base64.urlsafe_b64encode(hashlib.sha256(attempt.verifier.encode()).digest()).decode().rstrip("=")
         asked = {
@@ -129,11 +139,11 @@ class OidcSignIn:
         separator = "&" if "?" in document.authorization_endpoint else "?"
         return f"{document.authorization_endpoint}{separator}{urlencode(asked)}"
 
-    async def person(self, attempt: SignInAttempt | None, query: Mapping[str, str]) -> Person:
-        """Returns whom a callback signs in. Raises SignInRefused, ProviderUnavailable, TooManySignIns."""
+    async def person(self, attempt: SignInAttempt | None, query: Mapping[str, str], *, peer: str) -> Person:
+        """Returns whom a callback signs in. Raises SignInRefused, and what `url_for` raises."""
         if attempt is None or not hmac.compare_digest(attempt.state.encode(), query.get("state", "").encode()):
             raise SignInRefused("This sign-in was begun in another browser, or too long ago. Begin again.")
-        async with self._place():
+        async with self._place(peer):
             document = await self._discovered()
             named = query.get("iss")
             if named != self._config.issuer and (named is not None or document.names_itself):
@@ -151,18 +161,19 @@ class OidcSignIn:
         return person_of(self._config, claims)
 
     @asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """One of the few sign-ins that may ask the provider at once, for a limited time."""
+    async def _place(self, peer: str) -> AsyncIterator[None]:
+        """One of the few sign-ins that may ask the provider at once, for a limited time. A peer has a part of them."""
         if self._busy >= _AT_ONCE:
             raise TooManySignIns
-        self._busy += 1
-        try:
-            async with asyncio.timeout(_WHOLE_S):
-                yield
-        except TimeoutError:
-            raise ProviderUnavailable(f"the provider does not answer within {_WHOLE_S:.0f} s") from None
-        finally:
-            self._busy -= 1
+        with self._shares.reserved(peer):
+            self._busy += 1
+            try:
+                async with asyncio.timeout(_WHOLE_S):
+                    yield
+            except TimeoutError:
+                raise ProviderUnavailable(f"the provider does not answer within {_WHOLE_S:.0f} s") from None
+            finally:
+                self._busy -= 1
 
     async def _claims(self, document: Document, token: str, nonce: str) -> dict[str, Any]:
         expected = Expected(self._config.issuer, self._config.client_id, nonce, document.algorithms)

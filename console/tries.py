@@ -11,8 +11,8 @@ import asyncio
 import ipaddress
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Generic, TypeVar
 
 from schemas.errors import BillingError
@@ -21,6 +21,7 @@ MOST_WRONG, MOST_WRONG_OF_A_PEER, WITHIN_S = 10, 30, 60.0
 HASHES_AT_ONCE = 2
 MOST_WAITING, MOST_OF_A_PEER = 32, 8
 MOST_KEPT = 10_000
+MOST_LINES = 10
 
 
 Key = TypeVar("Key")
@@ -102,6 +103,44 @@ class Tries:
         peer = peer_of(address)
         self._by_name.take_back((peer, name))
         self._by_peer.take_back(peer)
+
+
+class Shares:
+    """Gives each peer a part of what few may do at once, so that one peer does not use up all of it."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._busy: Counter[str] = Counter()
+
+    @contextmanager
+    def reserved(self, address: str) -> Iterator[None]:
+        """Takes one place of the peer. Raises TooManyTries, at once, if it has `most`."""
+        peer = peer_of(address)
+        if self._busy[peer] >= self._most:
+            raise TooManyTries
+        self._busy[peer] += 1
+        try:
+            yield
+        finally:
+            self._busy[peer] -= 1
+            self._busy = +self._busy
+
+
+class LinesOfPeers:
+    """Limits how many log lines the requests of one peer write in a minute: anybody can send requests."""
+
+    def __init__(self, most: int = MOST_LINES, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = most
+        self._clock = clock
+        self._written = Recent[str]()
+
+    def may_write(self, address: str) -> bool:
+        """Returns whether one more line may be written for this peer, and counts it then."""
+        now, peer = self._clock(), peer_of(address)
+        if self._written.count(peer, now) >= self._most:
+            return False
+        self._written.add(peer, now)
+        return True
 
 
 def peer_of(address: str) -> str:

@@ -61,6 +61,15 @@ def window_of(
     return Window(start.replace(microsecond=0), max(end, start).replace(microsecond=0))
 
 
+def is_joined(window: Window, now: datetime, settled_until: datetime | None) -> bool:
+    """Return whether a run over the window leaves no gap after `settled_until`, the end of the last complete run.
+
+    Without one, the first window begins 24 hours ago. What Stripe does not list any more is no gap.
+    """
+    due = settled_until if settled_until is not None else now - DEFAULT
+    return window.start <= max(due, now - KEPT)
+
+
 async def slices(
     lists: Lists, window: Window, account: str, params: Mapping[str, Any], *, most: int = MOST
 ) -> AsyncIterator[Slice]:

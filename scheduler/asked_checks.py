@@ -7,19 +7,20 @@ A job that no process works on is taken within seconds. It continues where it st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
+from recovery.audit import wiring as auditing
 from recovery.audit.audit import AnotherAudit, AuditAsked, AuditReport
-from recovery.audit.wiring import run as audit
 from recovery.reconcile.events import AnotherIsAtIt, ReconcileRequest
 from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.wiring import run as reconcile
+from scheduler.check_progress import AuditProgress, ReconcileProgress
 from schemas.asked_checks import AUDIT, CHECKS, RECONCILE_DRY, AskedCheck
-from schemas.errors import BillingError, LogUnavailable, StoreUnavailable
+from schemas.errors import BillingError, LogUnavailable, ServiceUnavailable, StoreRefused, StoreUnavailable
 from schemas.settings import Config, InvalidSettings, Settings
 from sinks.postgres.console_actions import ConsoleActions, JobLost, Performed
 from sinks.postgres.owned_job import OwnedJob, new_owner
@@ -30,17 +31,13 @@ LOOK_S = 5.0
 STOP_S = 2.0
 """Seconds between two looks for new jobs, and for whether a running one is to stop."""
 
-_SHOWN = 20
-"""Missing events that a result names."""
+OUTAGE_S, AGAIN_S = 900.0, 15.0
+"""Seconds for which a check waits for a Stripe that does not answer, and before it asks again."""
 
+NOTED_S = 1.0
+"""Seconds between two notes of progress, unless something was appended: that is noted at once."""
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """How a check ended. `count` is what the audit log counts: events appended, or differences."""
-
-    result: dict[str, Any]
-    count: int
-    trouble: str | None = None
+Reports = Sequence[AuditReport | ReconcileReport]
 
 
 @dataclass
@@ -66,7 +63,12 @@ class AskedChecks:
             try:
                 await self.turn()
             except (BillingError, OSError) as error:
+                self.last = f"{type(error).__name__}: {error}"
                 log.warning("check.retry_later", action="check.retry_later", error=str(error))
+            except Exception as error:
+                # A bug must not end all checks that are asked for later.
+                self.last = f"{type(error).__name__}, see check.bug in the log"
+                log.exception("check.bug", action="check.bug")
             await asyncio.sleep(LOOK_S)
 
     async def turn(self) -> None:
@@ -77,17 +79,6 @@ class AskedChecks:
                 run = CheckRun(self, OwnedJob(self.records, job.action_key, owner))
                 await run.job.run(run.work(), run.fail)
 
-    async def check(self, job: Performed) -> Checked:
-        """Does what a job asks for. Raises what reconcile and audit raise, such as AnotherIsAtIt."""
-        asked = AskedCheck.of_filter(job.filter)
-        since, everywhere = asked.since(job.at), asked.all_accounts
-        if job.action == AUDIT:
-            wanted = AuditAsked(since=since, scope=f"console {job.action_key}", settle_s=self.settle_s)
-            audits = await audit(self.settings, self.config, wanted, [], all_accounts=everywhere, most=0)
-            return audited(audits)
-        wished = ReconcileRequest(since=since, dry_run=job.action == RECONCILE_DRY)
-        return reconciled(await reconcile(self.settings, self.config, wished, [], all_accounts=everywhere))
-
 
 class CheckRun:
     """One run of a job. Its methods raise JobLost once another process owns it."""
@@ -95,36 +86,121 @@ class CheckRun:
     def __init__(self, checks: AskedChecks, job: OwnedJob) -> None:
         self._checks = checks
         self.job = job
+        self._progress: AuditProgress | ReconcileProgress | None = None
+        self._noted = (0.0, 0)
+        self._away_since: float | None = None
+        self._audits = ""
+        """The scope of this job's audits, '' if it has none."""
 
     async def work(self) -> None:
-        """Works until the job ends. An outage makes it wait, and so does another check; its page shows why."""
+        """Works until the job ends. An outage makes it wait, and so does another check; its page shows why.
+
+        An outage of Stripe is waited for as long as OUTAGE_S.
+        """
         while (found := await self.job.read()) is not None:
+            if self._progress is None:
+                self._audits = f"console {found.action_key}" if found.action == AUDIT else ""
+                self._progress = _progress_of(found)
             if found.wanted == "stop":
-                await self._end("stopped", Checked({}, 0))
+                await self._end("stopped", None)
                 return
+            self._progress.begin()
             try:
-                checked = await self._unless_stopped(self._checks.check(found))
+                reports = await self._unless_stopped(self._check(found, self._progress))
             except JobLost:
                 raise
             except (AnotherIsAtIt, AnotherAudit) as error:
-                await self.job.wait(f"{error}; this one begins after it", 0, {})
+                await self._wait(f"{error}; this one begins after it")
             except (StoreUnavailable, LogUnavailable) as error:
                 self.job.warn(error)
-                await self.job.wait(f"waits: {error}", 0, {})
+                await self._wait(f"waits: {error}")
+            except ServiceUnavailable as error:
+                if not await self._may_wait(str(error)):
+                    await self._end("failed", str(error))
+                    return
             except (BillingError, InvalidSettings) as error:
-                await self._end("failed", Checked({}, 0, str(error)))
+                await self._end("failed", str(error))
                 return
             else:
-                if checked is not None:
-                    await self._end("failed" if checked.trouble else "done", checked)
+                if reports is None:
+                    continue
+                trouble = _trouble(reports)
+                is_away = any(one.is_unavailable for one in reports)
+                if not is_away or not await self._may_wait(trouble or ""):
+                    await self._end("failed" if trouble else "done", trouble)
                     return
 
     async def fail(self, note: str) -> None:
         """Ends the job after a bug."""
-        await self._end("failed", Checked({}, 0, note))
+        await self._end("failed", note)
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, Checked]) -> Checked | None:
-        """Returns the result, or None once the job is to stop."""
+    async def _check(self, job: Performed, progress: AuditProgress | ReconcileProgress) -> Reports:
+        """Does what is left of the job. Raises what reconcile and audit raise, such as AnotherIsAtIt."""
+        asked, checks = AskedCheck.of_filter(job.filter), self._checks
+        since, everywhere = asked.since(job.at), asked.all_accounts
+        if isinstance(progress, AuditProgress):
+
+            async def audited(report: AuditReport) -> None:
+                progress.note(report)
+                if report.trouble is None:
+                    self._away_since = None
+                await self._note()
+
+            wanted = AuditAsked(since=since, scope=self._audits, settle_s=checks.settle_s)
+            return await auditing.run(
+                checks.settings, checks.config, wanted, [], all_accounts=everywhere, most=0,
+                complete=progress.complete, progress=audited,
+            )  # fmt: skip
+
+        async def reconciled(report: ReconcileReport, is_complete: bool) -> None:
+            progress.note(report, is_complete=is_complete)
+            if is_complete or (report.listed and not wished.dry_run):  # a dry run begins the account again
+                self._away_since = None
+            await self._note()
+
+        wished = ReconcileRequest(since=since, dry_run=job.action == RECONCILE_DRY)
+        return await reconcile(
+            checks.settings, checks.config, wished, [], all_accounts=everywhere,
+            complete=progress.complete, progress=reconciled,
+        )  # fmt: skip
+
+    async def _note(self) -> None:
+        """Stores the progress. Without it, the next run would count what it has appended as 0."""
+        if self._progress is None:
+            return
+        (at, count), now = self._noted, asyncio.get_running_loop().time()
+        if self._progress.count == count and now - at < NOTED_S:
+            return
+        await self.job.records.advance(self.job.key, self.job.owner, 0, self._progress.result)
+        self._noted = now, self._progress.count
+
+    async def _may_wait(self, trouble: str) -> bool:
+        """Waits before Stripe is asked again, and returns True, unless it has not answered for long."""
+        now = asyncio.get_running_loop().time()
+        self._away_since = self._away_since or now
+        if now - self._away_since >= OUTAGE_S:
+            return False
+        again = now + AGAIN_S
+        while asyncio.get_running_loop().time() < again and not await self._is_to_stop():
+            await self._wait(f"waits: {trouble}")
+        return True
+
+    async def _wait(self, note: str) -> None:
+        await self.job.wait(note, 0, self._progress.result if self._progress is not None else {})
+
+    async def _abandon(self, reason: str | None) -> None:
+        """Ends the audits that this job leaves unfinished: no other job resumes them."""
+        while self._audits:
+            try:
+                await auditing.abandon(self._checks.settings, self._audits, reason)
+            except (StoreUnavailable, StoreRefused) as error:
+                self.job.warn(error)
+                await self._wait(f"waits: {error}")
+            else:
+                return
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, Reports]) -> Reports | None:
+        """Returns what the work returns, or None once the job is to stop."""
         task = asyncio.create_task(work)
         try:
             while not task.done():
@@ -143,49 +219,21 @@ class CheckRun:
             self.job.warn(error)
             return False
 
-    async def _end(self, status: str, checked: Checked) -> None:
-        await self.job.end(status, checked.result, count=checked.count, note=checked.trouble)
+    async def _end(self, status: str, trouble: str | None) -> None:
+        if status != "done":
+            await self._abandon("stopped" if status == "stopped" else None)
+        result, count = (self._progress.result, self._progress.count) if self._progress is not None else ({}, 0)
+        await self.job.end(status, result, count=count, note=trouble)
         self._checks.last = f"{self.job.key}: {status}"
-        log.info("check.ended", action="check.ended", job=self.job.key, outcome=status, reason=checked.trouble)
+        log.info("check.ended", action="check.ended", job=self.job.key, outcome=status, reason=trouble)
 
 
-def reconciled(reports: list[ReconcileReport]) -> Checked:
-    """Returns the result of a reconciliation of some accounts."""
-    accounts = [
-        {
-            "account": one.account,
-            "from": one.window_from.isoformat(),
-            "until": one.window_until.isoformat(),
-            **one.counts,
-        }
-        for one in reports
-    ]
-    examples = [
-        {"event_id": each["event_id"], "type": each["type"], "created": each["created"].isoformat()}
-        for one in reports
-        for each in one.examples
-    ]
-    totals = {name: sum(one.counts[name] for one in reports) for name in ("listed", "on_the_way", "missing", "fed")}
-    result = {**totals, "accounts": accounts, "examples": examples[:_SHOWN]}
-    return Checked(result, totals["fed"], _trouble([(one.account, one.trouble) for one in reports]))
+def _progress_of(job: Performed) -> AuditProgress | ReconcileProgress:
+    if job.action == AUDIT:
+        return AuditProgress(job.result)
+    return ReconcileProgress(job.result, is_dry=job.action == RECONCILE_DRY)
 
 
-def audited(reports: list[AuditReport]) -> Checked:
-    """Returns the result of an audit of some accounts."""
-    accounts = [
-        {
-            "account": one.account, "run_id": one.run_id, "from": one.window_from.isoformat(),
-            "until": one.window_until.isoformat(), "compared": sum(one.counts.values()), "differences": one.differing,
-        }
-        for one in reports
-    ]  # fmt: skip
-    differences = sum(one.differing for one in reports)
-    result = {
-        "compared": sum(sum(one.counts.values()) for one in reports), "differences": differences, "accounts": accounts,
-    }  # fmt: skip
-    return Checked(result, differences, _trouble([(one.account, one.trouble) for one in reports]))
-
-
-def _trouble(found: list[tuple[str, str | None]]) -> str | None:
-    troubles = [f"{account or 'own account'}: {trouble}" for account, trouble in found if trouble]
+def _trouble(reports: Reports) -> str | None:
+    troubles = [f"{one.account or 'own account'}: {one.trouble}" for one in reports if one.trouble]
     return "; ".join(troubles[:3]) or None

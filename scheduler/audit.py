@@ -66,8 +66,9 @@ class AuditSchedule(RepeatedTask):
 
     async def work(self) -> timedelta:
         async with auditor(self.settings, self.config, clock=self.clock) as wired:
-            accounts = await accounts_asked(wired.lists, [], all_accounts=self.has_connect)
             try:
+                await wired.take_turn()
+                accounts = await accounts_asked(wired.lists, [], all_accounts=self.has_connect)
                 reports = await wired.run(AuditAsked(settle_s=self.settle_s), accounts, most=0)
             except AnotherAudit as error:
                 raise TurnTaken(str(error)) from None

@@ -42,3 +42,7 @@ class ExpiryWatch:
         except (LogUnavailable, InvalidSettings) as error:
             OLD_UNREAD.set(float("nan"))
             log.warning("expiry.unknown", action="expiry.unknown", error=str(error))
+        except Exception:
+            # A bug must not leave the last value in the gauge for good.
+            OLD_UNREAD.set(float("nan"))
+            log.exception("expiry.bug", action="expiry.bug")

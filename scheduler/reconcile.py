@@ -53,8 +53,12 @@ class ReconcileSchedule(RepeatedTask):
         asked, gap = ReconcileRequest(), await gap_of(self.settings.database_url)
         if gap is not None:
             log.warning("reconcile.gap", action="reconcile.gap", since=gap.since.isoformat())
-            asked = ReconcileRequest(since=min(gap.since - BEFORE_GAP, self.clock() - DEFAULT))
+            asked = ReconcileRequest(since=min(gap.since - BEFORE_GAP, self.clock() - DEFAULT), joins_on=True)
         async with reconciler(self.settings, self.config, clock=self.clock) as wired:
+            try:
+                await wired.take_turn(asked)
+            except AnotherIsAtIt as error:
+                raise TurnTaken(str(error)) from None
             accounts = await accounts_asked(wired.lists, [], all_accounts=self.has_connect)
             entry = AuditEntry(
                 who="schedule", role=ActorRole.SCHEDULE, action="reconcile", filter={"accounts": accounts}

@@ -52,6 +52,10 @@ class RetryFailed:
         except BillingError as error:
             self.last = f"{type(error).__name__}: {error}"
             log.warning("failed.retry_later", action="failed.retry_later", error=self.last)
+        except Exception as error:
+            # A bug in a retry must not end all later ones without a word.
+            self.last = f"{type(error).__name__}, see failed.bug in the log"
+            log.exception("failed.bug", action="failed.bug")
         else:
             self.last = f"{report.replayed} replayed at {datetime.now(UTC):%F %T}"
             if report.replayed or report.gone:

@@ -14,7 +14,9 @@ RECONCILE, RECONCILE_DRY, AUDIT = "reconcile", "reconcile, dry run", "audit"
 CHECKS = (RECONCILE, RECONCILE_DRY, AUDIT)
 """The actions of these jobs."""
 
-MOST_DAYS = 90
+MOST_DAYS: Mapping[str, int] = {RECONCILE: 30, RECONCILE_DRY: 30, AUDIT: 90}
+"""How many days back each may begin. Stripe lists events for 30 days, and objects without such a limit."""
+
 DAYS: Mapping[str, int] = {RECONCILE: 1, RECONCILE_DRY: 1, AUDIT: 7}
 """How many days back the window begins by default."""
 
@@ -25,6 +27,11 @@ class AskedCheck:
 
     days: int | None = None
     all_accounts: bool = False
+
+    def days_again(self, asked_at: datetime, now: datetime) -> int | None:
+        """Returns for how many days to ask now to begin no later than this check, as far as that is possible."""
+        since = self.since(asked_at)
+        return None if since is None else -((since - now) // timedelta(days=1))
 
     def since(self, asked_at: datetime) -> datetime | None:
         """Returns where the window begins, the same for each run of a job."""

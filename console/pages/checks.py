@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
+from urllib.parse import urlencode
 
 from console import params
 from console.access import Action
@@ -11,6 +14,7 @@ from console.errors import NotFound, Refused
 from console.reads import panels
 from console.web import Answer, Context, Page, Redirect, get, post
 from schemas.asked_checks import AUDIT, CHECKS, DAYS, MOST_DAYS, RECONCILE, RECONCILE_DRY, AskedCheck
+from sinks.postgres.console_actions import OpenJob, Performed
 from sinks.postgres.lists import checks, overview
 
 TITLES = {RECONCILE: "Reconcile now", AUDIT: "Audit now"}
@@ -37,11 +41,16 @@ async def form(context: Context) -> Answer:
     if kind not in TITLES:
         raise NotFound("This is neither reconcile nor audit.")
     last = await context.console.reads.ask(lambda c: checks.last_complete(c, kind))
+    query = context.query
+    days = params.whole(query, "days", default=0, least=1, most=MOST_DAYS[kind])
     data = {
         "kind": kind,
         "last": last,
-        "days": DAYS[kind],
-        "most_days": MOST_DAYS,
+        "days": days or (DAYS[AUDIT] if kind == AUDIT else ""),
+        "default_days": DAYS[kind],
+        "most_days": MOST_DAYS[kind],
+        "appends": params.text(query, "what") == "append",
+        "is_everywhere": params.text(query, "accounts") == "all",
         "has_connect": any(one.connect for one in context.console.config.endpoints.values()),
         "key": secrets.token_urlsafe(16),
     }
@@ -55,12 +64,27 @@ async def start(context: Context) -> Answer:
     action = RECONCILE_DRY if kind == RECONCILE and what == "look" else kind
     if kind not in TITLES or action not in CHECKS or (kind == RECONCILE and what not in ("look", "append")):
         raise Refused("The form is incomplete: open it again.")
-    days = params.whole(form, "days", default=0, least=1, most=MOST_DAYS)
+    days = params.whole(form, "days", default=0, least=1, most=MOST_DAYS[kind])
     if not days and kind == AUDIT:
-        raise Refused(f"days is a number from 1 to {MOST_DAYS}")
+        raise Refused(f"days is a number from 1 to {MOST_DAYS[kind]}")
     asked = AskedCheck(days or None, all_accounts=params.text(form, "accounts") == "all")
     entry = context.entry(action, filter=asked.as_filter(), reason=params.text(form, "reason"))
-    return Redirect(await context.console.actions.ask(form.get("key", ""), replace(entry, target=kind)))
+    try:
+        return Redirect(await context.console.actions.ask(form.get("key", ""), replace(entry, target=kind)))
+    except OpenJob as error:
+        return Page("problem.j2", "Not done", {"error": str(error), "link": f"/jobs/{error.key}"}, 409)
+
+
+def appending(job: Performed, now: datetime) -> str:
+    """Returns the form that appends what this look has found missing: over its days and accounts."""
+    asked = AskedCheck.of_filter(job.filter)
+    days = asked.days_again(job.at, now)
+    chosen: Mapping[str, object] = {
+        "what": "append",
+        **({"days": min(days, MOST_DAYS[RECONCILE])} if days is not None else {}),
+        **({"accounts": "all"} if asked.all_accounts else {}),
+    }
+    return f"/checks/{RECONCILE}?{urlencode(chosen)}"
 
 
 ROUTES = [

@@ -7,12 +7,11 @@ from urllib.parse import urlsplit
 import structlog
 from aiohttp import web
 
-from console import render
 from console.access import Action
 from console.identity import Person
 from console.oidc_errors import ProviderUnavailable, SignInRefused, TooManySignIns
 from console.pages.session import begun, own_path, record, sign_in_form
-from console.reads import FAILURES
+from console.tries import TooManyTries
 from console.web import Answer, Console, Context, Redirect, get
 from sinks.postgres.audit_log import ActionOutcome
 
@@ -34,10 +33,10 @@ async def begin(context: Context) -> Answer:
         return Redirect(f"{console.base}{context.request.rel_url.raw_path_qs}")
     attempt = SignInAttempt.begin(own_path(context.query.get("next", "/")))
     try:
-        url = await console.oidc.url_for(attempt)
+        url = await console.oidc.url_for(attempt, peer=context.peer or "")
     except ProviderUnavailable as error:
         return _unavailable(context, error)
-    except TooManySignIns:
+    except (TooManySignIns, TooManyTries):
         return sign_in_form(context, _BUSY, 429)
     response = web.Response(status=303, headers={"Location": url})
     response.set_cookie(
@@ -56,27 +55,30 @@ async def callback(context: Context) -> Answer:
         raise web.HTTPNotFound
     attempt = SignInAttempt.of_cookie(context.request.cookies.get(_cookie(console), ""))
     try:
-        person = await console.oidc.person(attempt, context.query)
+        person = await console.oidc.person(attempt, context.query, peer=context.peer or "")
         session = await console.sign_in.begin(person)
         response = await begun(context, session, own_path(attempt.next if attempt is not None else "/"))
     except SignInRefused as error:
-        log.warning("console.sign_in_refused", action="console.sign_in_refused", peer=context.peer, reason=str(error))
+        if console.oidc.may_log(context.peer or ""):
+            log.warning(
+                "console.sign_in_refused", action="console.sign_in_refused", peer=context.peer, reason=str(error)
+            )
         if error.who is not None:
             await record(context, Person(error.who, context.person.role), "sign-in", ActionOutcome.REFUSED)
         response = sign_in_form(context, str(error), 403)
-    except TooManySignIns:
+    except (TooManySignIns, TooManyTries):
         return sign_in_form(context, _BUSY, 429)
     except ProviderUnavailable as error:
         response = _unavailable(context, error)
-    except FAILURES as error:
-        return render.bare(console, "away.j2", status=503, reason=str(error))
     response.del_cookie(_cookie(console), path="/", secure=console.is_secure, httponly=True)
     return response
 
 
 def _unavailable(context: Context, error: ProviderUnavailable) -> web.Response:
-    log.warning("console.provider_away", action="console.provider_away", error=str(error))
-    name = context.console.oidc.name if context.console.oidc is not None else ""
+    oidc = context.console.oidc
+    if oidc is not None and oidc.may_log(context.peer or ""):
+        log.warning("console.provider_away", action="console.provider_away", error=str(error))
+    name = oidc.name if oidc is not None else ""
     return sign_in_form(context, f"Signing in with {name} does not work now: {error}.", 503)
 
 

@@ -13,6 +13,7 @@ from console import formats
 from console.access import Action
 from console.reads import PanelFailure, panels
 from console.web import Answer, Console, Context, Page, get
+from recovery.audit.results import runs_and_results
 from sinks.postgres.lists import Found, events, overview
 
 _PROBE_S = 2.0
@@ -144,7 +145,7 @@ async def page(context: Context) -> Answer:
         "outages": ask(overview.outages),
         "late_timers": ask(overview.late_timers),
         "unknown_prices": ask(overview.unknown_prices),
-        "runs": ask(overview.runs),
+        "runs": ask(runs_and_results),
         "compared": ask(overview.compared),
         "shadow": ask(overview.shadow),
         "lag": console.lag.data(),

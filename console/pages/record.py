@@ -13,9 +13,10 @@ from console import params
 from console.access import Action
 from console.errors import NotFound, Refused
 from console.jobs import ACTION as REPLAY_JOB
+from console.pages.checks import appending
 from console.reads import panels
 from console.web import Answer, Context, Page, Redirect, get, post
-from schemas.asked_checks import CHECKS
+from schemas.asked_checks import CHECKS, RECONCILE_DRY
 from schemas.settings import Config, Settings
 from sinks.postgres.lists import PAGE, Found, overview, row, rows
 
@@ -44,11 +45,10 @@ async def job(context: Context) -> Answer:
     outcome = None
     if found.action == REPLAY_JOB:
         outcome = (await panels({"outcome": console.reads.ask(lambda c: _outcome(c, found.who, found.at))}))["outcome"]
-    return Page(
-        "job.j2",
-        found.action.capitalize(),
-        {"job": asdict(found), "outcome": outcome, "is_check": found.action in CHECKS},
-    )
+    data = {"job": asdict(found), "outcome": outcome, "is_check": found.action in CHECKS}
+    if found.action == RECONCILE_DRY and found.status == "done":
+        data["appending"] = appending(found, console.clock())
+    return Page("job.j2", found.action.capitalize(), data)
 
 
 async def control(context: Context) -> Answer:

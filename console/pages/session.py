@@ -11,7 +11,6 @@ from console.assets import FOREVER
 from console.errors import NotFound, Refused
 from console.identity import Person
 from console.params import MOST_CHARACTERS
-from console.reads import FAILURES
 from console.reveals import page_of
 from console.tries import TooManyTries
 from console.web import Answer, Context, Redirect, get, post
@@ -26,10 +25,7 @@ async def sign_in_page(context: Context) -> Answer:
     """Shows the form, or uses the one-time token of a link."""
     console = context.console
     if token := context.query.get("token"):
-        try:
-            session = await console.sign_in.with_link(token)
-        except FAILURES as error:
-            return render.bare(console, "away.j2", status=503, reason=str(error))
+        session = await console.sign_in.with_link(token)
         if session is None:
             return sign_in_form(
                 context, "This link was used or has expired. `billing console link` prints a new one.", 403
@@ -49,8 +45,6 @@ async def sign_in(context: Context) -> Answer:
         session = await context.console.sign_in.with_password(name, password, peer=context.peer or "")
     except TooManyTries:
         return sign_in_form(context, "Too many wrong passwords. Try again in a minute.", 429)
-    except FAILURES as error:
-        return render.bare(context.console, "away.j2", status=503, reason=str(error))
     if session is None:
         if context.console.sign_in.is_user(name):  # a name that is no user's may be anything, in any number
             await record(context, Person(name, context.person.role), "sign-in", ActionOutcome.REFUSED)

@@ -107,15 +107,16 @@ async def fire(context: Context) -> Answer:
         finally:
             event_log.close()
 
+    changes = TimerChanges(console.settings.database_url, application="billing-console")
+
     async def work() -> Mapping[str, Any]:
-        changes = TimerChanges(console.settings.database_url, application="billing-console")
         entry = context.entry("timer.fire", target=key, filter=chosen, reason=reason)
         is_fired = await changes.fire(key, seen_due, entry, append)
         return {"changed": int(is_fired), "skipped": int(not is_fired)}
 
     path = await console.actions.perform(
         form.get("key", ""), context.person, "fire a timer", work, target=key, filter=chosen, reason=reason,
-        peer=context.peer,
+        peer=context.peer, begun=lambda: changes.begun,
     )  # fmt: skip
     return Redirect(path)
 

@@ -13,6 +13,7 @@ import typer
 from eventlog.lag import lag_of
 from ops.commands.terminal import Column, run_or_exit, say, say_json, settings_or_exit, show_rows
 from ops.runtime.exit_codes import ExitCode
+from recovery.audit.results import runs_and_results
 from schemas.errors import BillingError, ServiceUnavailable
 from schemas.settings import Settings
 from sinks.postgres.lists import overview
@@ -27,7 +28,7 @@ _PANELS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "outages": overview.outages,
     "late_timers": overview.late_timers,
     "unknown_prices": overview.unknown_prices,
-    "runs": overview.runs,
+    "runs": runs_and_results,
     "scheduled": overview.scheduled,
     "shadow": overview.shadow,
     "money_behind_failures": overview.money_behind_failures,

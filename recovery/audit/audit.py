@@ -9,7 +9,7 @@ differs then is reported. The position is stored after each page, so an interrup
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -89,6 +89,9 @@ class AuditReport:
         return self.trouble is None and not self.differing
 
 
+Progress = Callable[[AuditReport], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Auditor:
     """Audits one account after another. `on_the_way` returns the ids of events on the log that are not processed."""
@@ -100,14 +103,26 @@ class Auditor:
     on_the_way: Callable[[], frozenset[str]]
     clock: Callable[[], datetime]
 
-    async def run(self, asked: AuditAsked, accounts: Sequence[str], *, most: int = 1000) -> list[AuditReport]:
-        """Audit the accounts; '' is the platform's own. Errors of Stripe are in the account's report.
-
-        Raises AnotherAudit, StoreUnavailable, LogUnavailable.
-        """
+    async def take_turn(self) -> None:
+        """Begin to be the only audit; again does no harm. Raises AnotherAudit, StoreUnavailable."""
         if not await self.runs.take_turn():
             raise AnotherAudit("another audit is running")
-        return [await self._account(asked, account, most) for account in accounts]
+
+    async def run(
+        self, asked: AuditAsked, accounts: Sequence[str], *, most: int = 1000, progress: Progress | None = None
+    ) -> list[AuditReport]:
+        """Audit the accounts; '' is the platform's own. Errors of Stripe are in the account's report.
+
+        `progress` is called with the report of each account. Raises AnotherAudit, StoreUnavailable, LogUnavailable, and
+        what `progress` raises.
+        """
+        await self.take_turn()
+        reports = []
+        for account in accounts:
+            reports.append(report := await self._account(asked, account, most))
+            if progress is not None:
+                await progress(report)
+        return reports
 
     async def _account(self, asked: AuditAsked, account: str, most: int) -> AuditReport:
         now = self.clock()

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sinks.postgres import tables
+from sinks.postgres.lists import Found, overview
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,25 @@ class Results:
 
     ended_at: datetime
     differences: int
+
+
+async def runs_and_results(connection: AsyncConnection) -> Found:
+    """Return the newest runs, with the differences of the newest results instead of those of the newest audit.
+
+    The newest audit may be running, or cover less than one that has found differences. Before the first scheduled audit
+    has ended, the differences are those of the last one that has.
+    """
+    found = await overview.runs(connection)
+    if (audit := found["audit"]) is not None:
+        results = await audit_results(connection)
+        found["audit"] = audit | {"differences": results.differences if results else await _last(connection)}
+    return found
+
+
+async def _last(connection: AsyncConnection) -> int:
+    runs = tables.audits
+    newest = select(runs.c.differences).where(runs.c.ended_at.is_not(None)).order_by(runs.c.run_id.desc()).limit(1)
+    return int(await connection.scalar(newest) or 0)
 
 
 async def audit_results(connection: AsyncConnection) -> Results | None:

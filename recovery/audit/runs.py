@@ -37,6 +37,11 @@ UPDATE billing.audits SET ended_at = $2, totals = $3,
     differences = (SELECT count(*) FROM billing.audit_differences d WHERE d.run_id = $1) WHERE run_id = $1
 """
 _FAILED = "UPDATE billing.audits SET last_error = $2 WHERE run_id = $1"
+_ABANDONED = "UPDATE billing.audits SET last_error = coalesce($2, last_error) WHERE scope = $1 AND ended_at IS NULL"
+_FORGET_SCOPE = """
+DELETE FROM billing.audit_objects o USING billing.audits a
+WHERE o.run_id = a.run_id AND a.scope = $1 AND a.ended_at IS NULL
+"""
 _FORGET = (
     "DELETE FROM billing.audit_objects WHERE run_id = $1",
     "DELETE FROM billing.audit_objects o USING billing.audits a WHERE o.run_id = a.run_id AND a.started_at < $2",
@@ -182,6 +187,13 @@ class AuditRuns:
                 await self._connection.execute(_FORGET[0], run.run_id)
                 for statement in _FORGET[1:]:
                     await self._connection.execute(statement.replace("$2", "$1"), forget_before)
+
+    async def abandon(self, scope: str, reason: str | None) -> None:
+        """Delete what the unfinished runs of a scope have listed, and record the reason unless it is None."""
+        with classified():
+            async with self._connection.transaction():
+                await self._connection.execute(_FORGET_SCOPE, scope)
+                await self._connection.execute(_ABANDONED, scope, reason)
 
     async def fail(self, run: AuditRun, reason: str) -> None:
         """Record the reason of a failure. The run stays open and can be resumed."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
 
 from eventlog.backlog import ids_on_the_way
-from recovery.audit.audit import AuditAsked, Auditor, AuditReport
+from recovery.audit.audit import AuditAsked, Auditor, AuditReport, Progress
 from recovery.audit.books import AuditBooks
 from recovery.audit.runs import AuditRuns
 from recovery.stripe_lists import accounts_asked, listing
@@ -40,10 +40,34 @@ async def auditor(
 
 
 async def run(
-    settings: Settings, config: Config, asked: AuditAsked, accounts: list[str], *, all_accounts: bool, most: int
+    settings: Settings,
+    config: Config,
+    asked: AuditAsked,
+    accounts: list[str],
+    *,
+    all_accounts: bool,
+    most: int,
+    complete: Container[str] = (),
+    progress: Progress | None = None,
 ) -> list[AuditReport]:
-    """Audit the accounts (see Auditor). Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble,
-    AnotherAudit."""
+    """Audit the accounts (see Auditor), without the `complete` ones.
+
+    Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble, AnotherAudit.
+    """
     async with auditor(settings, config) as wired:
+        await wired.take_turn()  # before the accounts are listed: a run that has to wait asks Stripe for nothing
         named = await accounts_asked(wired.lists, accounts, all_accounts=all_accounts)
-        return await wired.run(asked, named, most=most)
+        left = [one for one in named if one not in complete]
+        return await wired.run(asked, left, most=most, progress=progress)
+
+
+async def abandon(settings: Settings, scope: str, reason: str | None) -> None:
+    """End the unfinished runs of a scope that is not asked for again, with the reason unless they failed by themselves.
+
+    Raises InvalidSettings, StoreUnavailable.
+    """
+    connection = await connect(settings.database_url, application="billing-audit", own_session=True)
+    try:
+        await AuditRuns(connection).abandon(scope, reason)
+    finally:
+        connection.terminate()

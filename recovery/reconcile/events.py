@@ -9,7 +9,7 @@ the appended events on the log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,7 +21,7 @@ from eventlog.entry import Entry
 from recovery.imports.coverage import is_covered
 from recovery.reconcile.report import ReconcileReport, moment
 from recovery.reconcile.runs import ReconcileRun, Runs
-from recovery.window import GRACE, MOST, Slice, Window, slices, window_of
+from recovery.window import GRACE, MOST, Slice, Window, is_joined, slices, window_of
 from schemas.errors import BillingError, LogUnavailable, ServiceUnavailable
 from schemas.ordering import account_of
 from schemas.record import MAX_RECORD_BYTES, Source
@@ -35,6 +35,16 @@ _AT_ONCE = 500
 _LARGEST = MAX_RECORD_BYTES - 65_536
 """Largest event in bytes. Leaves room for the record's key and headers."""
 _APPENDING = Timetable(first=timedelta(seconds=1), factor=2, tries=6)
+
+
+_NARROW = "since"
+
+Progress = Callable[[ReconcileReport, bool], Awaitable[None]]
+"""Is called after each slice, and with True once the account is complete."""
+
+
+async def no_progress(_report: ReconcileReport, _is_complete: bool) -> None:
+    """Stores nothing: the row of the run is all that a command needs."""
 
 
 class AnotherIsAtIt(BillingError):
@@ -52,6 +62,8 @@ class ReconcileRequest:
     """Only events that Stripe could not deliver to an endpoint."""
     dry_run: bool = False
     grace: timedelta = GRACE
+    joins_on: bool = False
+    """Begin before `since` if the last complete run ended earlier, so that no gap is left between both."""
 
     @property
     def params(self) -> dict[str, Any]:
@@ -63,6 +75,11 @@ class ReconcileRequest:
         """The run's filters as text, '' for all events. A run resumes only an interrupted run of the same scope."""
         parts = sorted(self.types) + ["undelivered"] * self.undelivered_only
         return " ".join(parts)
+
+    @property
+    def narrow_scope(self) -> str:
+        """The scope of a run that leaves a gap after the last complete one, so it does not settle what is before it."""
+        return f"{self.scope} {_NARROW}".lstrip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,31 +93,49 @@ class Reconciler:
     clock: Callable[[], datetime]
     most: int = MOST
 
-    async def run(self, asked: ReconcileRequest, accounts: Sequence[str]) -> list[ReconcileReport]:
-        """Reconcile one account after another; '' is the platform's own.
+    async def take_turn(self, asked: ReconcileRequest) -> None:
+        """Begin to be the only reconciliation, unless it is a dry run. Raises AnotherIsAtIt, StoreUnavailable.
 
-        Errors of Stripe or Kafka are in the account's report, and the run continues with the next account. Raises
-        AnotherIsAtIt, StoreUnavailable.
+        It does no harm to take the turn again that one has.
         """
         if not asked.dry_run and not await self.runs.take_turn():
             raise AnotherIsAtIt("another reconciliation is running")
+
+    async def run(
+        self, asked: ReconcileRequest, accounts: Sequence[str], *, progress: Progress = no_progress
+    ) -> list[ReconcileReport]:
+        """Reconcile one account after another; '' is the platform's own.
+
+        Errors of Stripe or Kafka are in the account's report, and the run continues with the next account. Raises
+        AnotherIsAtIt, StoreUnavailable, and what `progress` raises.
+        """
+        await self.take_turn(asked)
         # Read before the ledger: an event processed in between is found in the ledger.
         waiting = await asyncio.to_thread(self.on_the_way)
-        return [await self._account(asked, account, waiting) for account in accounts]
+        return [await self._account(asked, account, waiting, progress) for account in accounts]
 
-    async def _account(self, asked: ReconcileRequest, account: str, waiting: frozenset[str]) -> ReconcileReport:
+    async def _account(
+        self, asked: ReconcileRequest, account: str, waiting: frozenset[str], progress: Progress
+    ) -> ReconcileReport:
         now = self.clock()
         ended = await self.runs.newest(account, asked.scope, ended=True)
         settled_until = ended.window_until if ended is not None else None
-        window = window_of(now, since=asked.since, until=asked.until, settled_until=settled_until, grace=asked.grace)
+        since = asked.since
+        if since is not None and asked.joins_on and settled_until is not None:
+            since = min(since, settled_until)
+        window = window_of(now, since=since, until=asked.until, settled_until=settled_until, grace=asked.grace)
+        scope = asked.scope if is_joined(window, now, settled_until) else asked.narrow_scope
         # Events before an import would only repeat what it has read.
         covered = await self.runs.covered_until(account) if asked.since is None else None
         report = ReconcileReport(account, window.start, window.end)
-        run = None if asked.dry_run else await self._begin(asked, window, report, now)
+        run = None if asked.dry_run else await self._begin(scope, window, report, now)
         rest = Window(run.cursor, window.end) if run is not None and report.resumed_at is not None else window
+        await progress(report, False)
         try:
             async for part in slices(self.lists, rest, account, asked.params, most=self.most):
                 await self._settle(part, report, waiting, covered, is_dry=run is None)
+                # Before the cursor moves: if a slice is read again, its events are on the log and not appended again.
+                await progress(report, False)
                 if run is not None:
                     await self.runs.advance(run, part.end, window.end, report.counts)
         except (ApiTrouble, LogUnavailable) as error:
@@ -111,20 +146,19 @@ class Reconciler:
         else:
             if run is not None:
                 await self.runs.end(run, self.clock())
+            await progress(report, True)
         _log(report, is_dry=run is None)
         return report
 
-    async def _begin(
-        self, asked: ReconcileRequest, window: Window, report: ReconcileReport, now: datetime
-    ) -> ReconcileRun:
+    async def _begin(self, scope: str, window: Window, report: ReconcileReport, now: datetime) -> ReconcileRun:
         """Return the interrupted run if it can be resumed in this window, else begin a new one."""
-        left = await self.runs.newest(report.account, asked.scope, ended=False)
-        ended = await self.runs.newest(report.account, asked.scope, ended=True)
+        left = await self.runs.newest(report.account, scope, ended=False)
+        ended = await self.runs.newest(report.account, scope, ended=True)
         is_latest = left is not None and (ended is None or left.run_id > ended.run_id)
         if left is not None and is_latest and left.window_from <= window.start < left.cursor <= window.end:
             report.resumed_at = left.cursor
             return left
-        return await self.runs.begin(report.account, asked.scope, now, window.start, window.end)
+        return await self.runs.begin(report.account, scope, now, window.start, window.end)
 
     async def _settle(
         self,

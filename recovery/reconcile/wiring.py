@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
 
 from eventlog.append import EventAppender
 from eventlog.backlog import ids_on_the_way
-from recovery.reconcile.events import Reconciler, ReconcileRequest
+from recovery.reconcile.events import Progress, Reconciler, ReconcileRequest, no_progress
 from recovery.reconcile.objects import DriftReport, ObjectComparison, repair
 from recovery.reconcile.refetch import refetch
 from recovery.reconcile.report import ReconcileReport
@@ -50,14 +50,23 @@ async def logging(settings: Settings) -> AsyncIterator[EventAppender]:
 
 
 async def run(
-    settings: Settings, config: Config, asked: ReconcileRequest, accounts: list[str], *, all_accounts: bool
+    settings: Settings,
+    config: Config,
+    asked: ReconcileRequest,
+    accounts: list[str],
+    *,
+    all_accounts: bool,
+    complete: Container[str] = (),
+    progress: Progress = no_progress,
 ) -> list[ReconcileReport]:
-    """Find events that never arrived and append them to the log (see Reconciler).
+    """Find events that never arrived and append them to the log (see Reconciler). Leaves out `complete` accounts.
 
     Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble, AnotherIsAtIt.
     """
     async with reconciler(settings, config, clock=utc_now) as wired:
-        return await wired.run(asked, await accounts_asked(wired.lists, accounts, all_accounts=all_accounts))
+        await wired.take_turn(asked)  # before the accounts are listed: a run that has to wait asks Stripe for nothing
+        named = await accounts_asked(wired.lists, accounts, all_accounts=all_accounts)
+        return await wired.run(asked, [one for one in named if one not in complete], progress=progress)
 
 
 async def compare(

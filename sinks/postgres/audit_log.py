@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import func, insert, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.ordering import guest_key
@@ -126,6 +126,16 @@ async def complete_in(
     if note:
         values["reason"] = func.concat_ws("; ", func.nullif(c.reason, ""), without_addresses(note)[:_LONGEST_TEXT])
     await connection.execute(update(tables.audit_log).where(c.entry_id == entry_id).values(values))
+
+
+async def complete_begun_in(
+    connection: AsyncConnection, entry_id: int, outcome: ActionOutcome, *, count: int, note: str
+) -> None:
+    """Does the same as `complete_in`, unless it is stored already how the action ended."""
+    c = tables.audit_log.c
+    is_open = select(c.entry_id).where(c.entry_id == entry_id, c.outcome == str(ActionOutcome.BEGUN)).with_for_update()
+    if (await connection.execute(is_open)).one_or_none() is not None:
+        await complete_in(connection, entry_id, outcome, count=count, note=note)
 
 
 def without_addresses(text: str) -> str:

@@ -10,15 +10,36 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import Select, Update, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.errors import BillingError
-from sinks.postgres.audit_log import ActionOutcome, AuditEntry, cleaned, complete_in, record_in, without_addresses
+from sinks.postgres.audit_log import (
+    ActionOutcome,
+    AuditEntry,
+    cleaned,
+    complete_begun_in,
+    complete_in,
+    record_in,
+    without_addresses,
+)
 from sinks.postgres.failures import classified
 from sinks.postgres.pool import SessionTimeouts, make_engine
 from sinks.postgres.tables import console_actions
 
 SEEN_WITHIN = timedelta(seconds=30)
 """A job that was not seen for this long has lost its process."""
+
+
+_ASKING = 0x61736B6564  # "asked"
+"""The lock under which a job begins that may be the only one of its target."""
+
+
+class OpenJob(BillingError):
+    """A job of this kind has not ended yet. `key` is that job's."""
+
+    def __init__(self, target: str, key: str) -> None:
+        super().__init__(f"A job of this kind ({target}) is open already. Wait until it ends, or stop it.")
+        self.key = key
 
 
 class JobLost(BillingError):
@@ -65,8 +86,10 @@ class ConsoleActions:
         bounds = SessionTimeouts(statement_s=10.0, lock_s=3.0, idle_in_transaction_s=10.0)
         self._engine = make_engine(url, application=application, bounds=bounds)
 
-    async def begin(self, key: str, entry: AuditEntry, *, job: Job | None = None) -> bool:
+    async def begin(self, key: str, entry: AuditEntry, *, job: Job | None = None, is_only: bool = False) -> bool:
         """Stores that an action begins. Returns False if this key has a record already.
+
+        With `is_only`, raises OpenJob if a job with the same target is open.
 
         A job works outside this database, so its row of the audit log is begun here and completed by `end`. Other
         actions write theirs in their own transaction.
@@ -81,9 +104,13 @@ class ConsoleActions:
         c = console_actions.c
         with classified():
             async with self._engine.begin() as connection:
+                if is_only:
+                    await connection.execute(select(func.pg_advisory_xact_lock(_ASKING)))
                 done = await connection.execute(row.on_conflict_do_nothing().returning(c.action_key))
                 if done.one_or_none() is None:
                     return False
+                if is_only and (other := await _open_job(connection, columns["target"], key)) is not None:
+                    raise OpenJob(columns["target"], other)
                 if job is None:
                     return True
                 entry_id = await record_in(connection, replace(entry, outcome=ActionOutcome.BEGUN))
@@ -98,13 +125,21 @@ class ConsoleActions:
             async with self._engine.begin() as connection:
                 await connection.execute(_ended(key, status, result, None))
 
-    async def fail(self, key: str, entry: AuditEntry, note: str) -> None:
-        """Stores that an action failed that is not a job, and records `entry` as failed in the same transaction."""
+    async def fail(self, key: str, entry: AuditEntry, note: str, begun: int | None = None) -> None:
+        """Stores that an action failed that is not a job, and records `entry` as failed in the same transaction.
+
+        `begun` is the row of the audit log that the work itself has begun: that row is completed instead, if the work
+        could not do so.
+        """
         failed = replace(entry, outcome=ActionOutcome.FAILED, reason="; ".join(filter(None, (entry.reason, note))))
         with classified():
             async with self._engine.begin() as connection:
-                if (await connection.execute(_ended(key, "failed", {}, note))).rowcount:
+                if not (await connection.execute(_ended(key, "failed", {}, note))).rowcount:
+                    return
+                if begun is None:
                     await record_in(connection, failed)
+                else:
+                    await complete_begun_in(connection, begun, ActionOutcome.FAILED, count=0, note=note)
 
     async def end_lost(self, after: timedelta, note: str) -> int:
         """Ends actions that are not jobs and began so long ago, as failed. Returns how many."""
@@ -208,6 +243,14 @@ class ConsoleActions:
             async with self._engine.connect() as connection:
                 result = await connection.execute(query)
         return [Performed(**{field.name: row[field.name] for field in fields(Performed)}) for row in result.mappings()]
+
+
+async def _open_job(connection: AsyncConnection, target: str, but: str) -> str | None:
+    """Returns the key of the oldest job of the target that has not ended, except one."""
+    c = console_actions.c
+    is_open = (c.target == target) & c.audit_entry.is_not(None) & c.ended_at.is_(None) & (c.action_key != but)
+    found: str | None = await connection.scalar(select(c.action_key).where(is_open).order_by(c.at).limit(1))
+    return found
 
 
 def _ended(key: str, status: str, result: Mapping[str, Any], note: str | None) -> Update:

@@ -72,7 +72,12 @@ _SENT = (SELECT, INSERT, UPDATE)
 _NOTED = {"audit_log": (SELECT, INSERT, UPDATE)}
 """Each action's row, which no process can delete. Of its columns only those in UPDATED can be changed."""
 
-UPDATED: Mapping[str, tuple[str, ...]] = {"audit_log": ("outcome", "count", "reason")}
+UPDATED: Mapping[str, tuple[str, ...]] = {
+    "audit_log": ("outcome", "count", "reason"),
+    "console_actions": (
+        *("status", "wanted", "total", "done", "result", "note", "owner", "seen_at", "ended_at", "audit_entry"),
+    ),
+}
 """Tables of which UPDATE covers these columns only: how an action ended is added; who did what, and when, stays."""
 
 _PRUNED = {step.table: (SELECT, UPDATE, DELETE) if step.key == "ctid" else (SELECT, UPDATE) for step in STEPS} | {
@@ -122,7 +127,8 @@ ROLES = (
             "audits": ALL,
             "audit_differences": ALL,
             "audit_objects": ALL,
-            "console_actions": (SELECT, UPDATE, DELETE),  # what people ask for in the console; old ones are pruned
+            # What people ask for in the console: their progress is noted, see UPDATED. Old ones are pruned.
+            "console_actions": (SELECT, UPDATE, DELETE),
         },
     ),
     DatabaseRole(

@@ -14,18 +14,21 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields, replace
 from datetime import datetime
 
+import structlog
 from pydantic import SecretStr
 from sqlalchemy import ColumnElement, func, select, update
 
-from schemas.errors import BillingError
+from schemas.errors import BillingError, StoreRefused, StoreUnavailable
 from schemas.state import Timer
 from schemas.statuses import TimerStatus
 from schemas.timer import RETRY
-from sinks.postgres.audit_log import ActionOutcome, AuditEntry, complete_in, record_in
+from sinks.postgres.audit_log import ActionOutcome, AuditEntry, complete_begun_in, complete_in, record_in
 from sinks.postgres.failures import classified
 from sinks.postgres.outboxes import TIMERS_CHANNEL
 from sinks.postgres.pool import SessionTimeouts, make_engine
 from sinks.postgres.tables import timers
+
+log = structlog.get_logger(__name__)
 
 FIRED_EARLY = frozenset(
     {
@@ -54,11 +57,15 @@ def why_not(kind: str) -> str | None:
 
 
 class TimerChanges:
-    """Changes pending timers. Opens a connection per call. Methods raise StoreUnavailable."""
+    """Changes pending timers. Opens a connection per call. Methods raise StoreUnavailable.
+
+    `begun` is the row of the audit log of the last timer whose event was to be appended.
+    """
 
     def __init__(self, url: SecretStr, *, application: str) -> None:
         bounds = SessionTimeouts(statement_s=10.0, lock_s=3.0, idle_in_transaction_s=10.0)
         self._engine = make_engine(url, application=application, bounds=bounds)
+        self.begun: int | None = None
 
     async def fire(self, key: str, seen_due: datetime, entry: AuditEntry, append: Append) -> bool:
         """Fires the timer. Returns False if it is not pending, not due at `seen_due` any more, or of another kind.
@@ -81,17 +88,23 @@ class TimerChanges:
             return False
         if begun is None:
             return await self._make_due(is_as_seen, entry)
+        self.begun = begun
         try:
             # No row is locked while Kafka is waited for. The worker may end the timer before it is marked here.
             await append(Timer(**{str(name): value for name, value in found.items()}))
-        except BillingError as error:
-            await self._complete(begun, ActionOutcome.FAILED, 0, str(error))
+        except BaseException as error:  # also cancelled: the row must not stay begun
+            is_known = isinstance(error, BillingError)
+            await self._failed(begun, 0, str(error) if is_known else f"not known whether it was appended: {error!r}")
             raise
-        with classified():
-            async with self._engine.begin() as connection:
-                await connection.execute(update(timers).where(is_as_seen).values(status=TimerStatus.FIRED))
-                await connection.execute(select(func.pg_notify(TIMERS_CHANNEL, "")))
-                await complete_in(connection, begun, ActionOutcome.DONE, count=1)
+        try:
+            with classified():
+                async with self._engine.begin() as connection:
+                    await connection.execute(update(timers).where(is_as_seen).values(status=TimerStatus.FIRED))
+                    await connection.execute(select(func.pg_notify(TIMERS_CHANNEL, "")))
+                    await complete_in(connection, begun, ActionOutcome.DONE, count=1)
+        except BaseException as error:
+            await self._failed(begun, 1, f"its event is on the log, but the timer was not marked: {error!r}")
+            raise
         return True
 
     async def _make_due(self, is_as_seen: ColumnElement[bool], entry: AuditEntry) -> bool:
@@ -104,7 +117,11 @@ class TimerChanges:
                 await record_in(connection, replace(entry, count=1))
                 return True
 
-    async def _complete(self, entry_id: int, outcome: ActionOutcome, count: int, note: str) -> None:
-        with classified():
-            async with self._engine.begin() as connection:
-                await complete_in(connection, entry_id, outcome, count=count, note=note)
+    async def _failed(self, entry_id: int, count: int, note: str) -> None:
+        """Stores that it failed. If Postgres does not take that, who called `fire` may complete the row `begun`."""
+        try:
+            with classified():
+                async with self._engine.begin() as connection:
+                    await complete_begun_in(connection, entry_id, ActionOutcome.FAILED, count=count, note=note)
+        except (StoreUnavailable, StoreRefused) as error:
+            log.warning("timer.not_recorded", action="timer.not_recorded", entry=entry_id, error=str(error))

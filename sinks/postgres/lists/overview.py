@@ -90,7 +90,11 @@ async def shadow(connection: AsyncConnection) -> Found | None:
 
 
 async def runs(connection: AsyncConnection) -> Found:
-    """Returns the newest `reconciliation` and `audit` run, each None without one."""
+    """Returns the newest `reconciliation` and `audit` run, each None without one.
+
+    They say how the last run ended. Whether the books differ is in recovery/audit/results.py: the newest run may cover
+    less than one that has found differences.
+    """
     return {
         "reconciliation": await row(
             connection,

@@ -12,7 +12,9 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
+from console import actions
 from console.pages import dead
+from eventlog.append import EventAppender
 from schemas.console_settings import Role
 from schemas.errors import LogUnavailable
 from schemas.state import Timer
@@ -259,6 +261,38 @@ async def test_an_early_timer_is_recorded_before_its_event_is_on_the_log(rig: Re
     with pytest.raises(LogUnavailable):
         await changes.fire("win-back::x_1", due, entry, fails)
     assert await rig.rows(logged) == [{"outcome": "failed", "count": 0, "reason": "they asked; no broker"}]
+    assert await rig.rows("SELECT status FROM billing.timers") == [{"status": "pending"}]
+
+
+async def test_an_early_timer_that_fails_leaves_one_row_of_the_audit_log(
+    rig: ReplayKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka does not take the event, then does not answer in time."""
+    due = utc_now() + timedelta(days=3)
+    await _start_timer(rig, "win-back", due)
+    logged = (
+        "SELECT action, outcome, count, reason FROM billing.audit_log WHERE action LIKE 'console.%fire%' ORDER BY 1"
+    )
+
+    async def refuses(_log: EventAppender, _entries: Any) -> None:
+        raise LogUnavailable("no broker")
+
+    async def hangs(_log: EventAppender, _entries: Any) -> None:
+        await asyncio.sleep(3600)
+
+    async with serving(rig.settings) as anyone:
+        operator = await anyone.signed_in(Role.OPERATOR)
+        for append, reason in ((refuses, "no broker"), (hangs, "not known whether it was appended: CancelledError()")):
+            monkeypatch.setattr(EventAppender, "append", append)
+            if append is hangs:
+                monkeypatch.setattr(actions, "LONGEST_S", 4.0)
+            form = fields_of(await operator.page("/timers/fire?timer=win-back::x_1")) | {"reason": "they asked"}
+            done = (await operator.post("/timers/fire", form)).headers["Location"]
+            assert (await operator.json(done))["job"]["status"] == "failed"
+            assert await rig.rows(logged) == [
+                {"action": "console.timer.fire", "outcome": "failed", "count": 0, "reason": f"they asked; {reason}"}
+            ]
+            await rig.rows("DELETE FROM billing.audit_log RETURNING 1")
     assert await rig.rows("SELECT status FROM billing.timers") == [{"status": "pending"}]
 
 

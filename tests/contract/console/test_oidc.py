@@ -13,6 +13,7 @@ import pytest
 from aiohttp import ClientResponse
 from playwright.async_api import async_playwright
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from console import oidc
 from console.app import check_settings
@@ -175,6 +176,35 @@ async def test_a_provider_that_fails_is_named(rig: Rig) -> None:
     answer = await rig.called_back(cookies, url)
     assert answer.status == 503
     assert "Signing in with single sign-on does not work now" in await answer.text()
+
+
+async def test_a_sign_in_without_postgres_says_so_and_a_bug_answers_json(
+    rig: Rig, database: SecretStr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audit log cannot be written: whoever the provider refuses, and whoever it knows, sees that."""
+    await ask(database, "ALTER TABLE billing.audit_log RENAME TO away")
+    for person in ({"email": "eve@example.com", "email_verified": True}, rig.provider.person):
+        rig.provider.person = person
+        answer = await rig.signed_in()
+        assert answer.status == 503
+        assert "Postgres does not answer" in await answer.text()
+
+    async def broken(*_: Any, **__: Any) -> str:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(oidc.OidcSignIn, "url_for", broken)
+    answer = await rig.anyone.get("/sign-in/oidc", Accept="application/json")
+    assert (answer.status, answer.content_type) == (500, "application/json")
+    assert "console.bug" in (await answer.json())["error"]
+    answer = await rig.anyone.get("/sign-in/oidc", Accept="text/html")
+    assert (answer.status, answer.content_type) == (500, "text/html")
+
+
+async def test_refused_sign_ins_of_one_address_write_few_log_lines(rig: Rig) -> None:
+    with capture_logs() as lines:
+        for _ in range(15):
+            assert (await rig.anyone.get(f"{CALLBACK}?code=x&state=y")).status == 403
+    assert 0 < sum(line.get("action") == "console.sign_in_refused" for line in lines) <= 10
 
 
 async def test_a_session_ends_when_the_config_takes_the_role_away(rig: Rig) -> None:

@@ -18,6 +18,7 @@ from eventlog.entry import Entry
 from local.stripe.builder import StripeEvents
 from recovery.reconcile.events import AnotherIsAtIt, ReconcileRequest
 from recovery.stripe_lists import connected_accounts
+from recovery.window import DEFAULT, OVERLAP
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
 from tests.kits.reconcilekit import NOW, ReconcileKit, event, events, open_kit
@@ -225,3 +226,28 @@ async def test_the_command_reports_what_is_missing(desk: ReconcileKit, tmp_path:
     assert "customer.updated" in dry.stdout
     wrong = await desk.ask_billing(tmp_path, "reconcile", "--since", "yesterday")
     assert wrong.exit_code == 2
+
+
+async def test_a_run_that_leaves_a_gap_settles_nothing(desk: ReconcileKit) -> None:
+    """A run over less than what is due is no run until now: the next one begins where the last complete one ended."""
+    await desk.run(since=NOW - timedelta(days=7), until=NOW - timedelta(days=5))
+    before = [event(1, ago=timedelta(days=4)), event(2, ago=timedelta(days=2))]
+    desk.stripe.add_events(*before, event(3, ago=timedelta(hours=2)))
+    (narrow,) = await desk.run(since=NOW - timedelta(days=1))
+    assert narrow.fed == 1
+    await desk.run(since=NOW - timedelta(hours=3), types=("customer.updated",))
+    (rest,) = await desk.run()
+    assert rest.window_from == NOW - timedelta(days=5) - OVERLAP
+    assert (rest.fed, rest.on_the_way) == (2, 1)
+    (joined,) = await desk.run(since=NOW - timedelta(hours=1))
+    assert joined.missing == 0
+    (following,) = await desk.run()
+    assert following.window_from == NOW - DEFAULT
+    scopes = "SELECT string_agg(scope, ',' ORDER BY run_id) FROM billing.reconciliations"
+    assert await ask(desk.settings.database_url, scopes) == ",since,customer.updated since,,,"
+
+
+async def test_a_run_after_a_gap_in_the_log_joins_on_to_the_last_one(desk: ReconcileKit) -> None:
+    await desk.run(since=NOW - timedelta(days=7), until=NOW - timedelta(days=5))
+    (report,) = await desk.run(since=NOW - timedelta(days=2), joins_on=True)
+    assert report.window_from == NOW - timedelta(days=5)

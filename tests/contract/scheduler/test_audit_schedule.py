@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
-from recovery.audit.results import audit_results
+from recovery.audit.results import audit_results, runs_and_results
 from scheduler.audit import DIFFERENCES, AuditSchedule
 from sinks.postgres.pool import reading
 from tests.kits.auditkit import AuditKit, open_audit
@@ -112,8 +112,10 @@ async def test_D11_the_schedule_audits_and_shows_the_newest_result(kit: AuditKit
     assert (await kit.audit(since=datetime.now(UTC) - timedelta(days=1))).agrees
     async with reading(database) as connection:
         found = await audit_results(connection)
+        shown = await runs_and_results(connection)
     assert found is not None
     assert found.differences == 1, "an audit of one day does not replace one of seven"
+    assert shown["audit"]["differences"] == 1, "nor in the console and in billing status"
     assert (await kit.audit(ahead=timedelta(days=1, minutes=2))).agrees
     async with scheduled(kit, ahead=timedelta(days=1, minutes=10)):
         await has_ended(kit, 2, differences=0)

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import pytest
 
 from console import tries as tries_module
+from console.oidc import OidcSignIn, SignInAttempt
+from console.oidc_errors import ProviderUnavailable, TooManySignIns
 from console.tries import (
     HASHES_AT_ONCE,
     MOST_OF_A_PEER,
     MOST_WAITING,
     MOST_WRONG,
     MOST_WRONG_OF_A_PEER,
+    LinesOfPeers,
     Recent,
+    Shares,
     TooManyTries,
     Tries,
     peer_of,
 )
+from schemas.console_settings import ConsoleOidc, Role
 from tests.waiting import eventually
 
 
@@ -149,3 +155,55 @@ async def test_another_address_of_the_network_does_not_get_new_tries() -> None:
     with pytest.raises(TooManyTries):
         async with tries.reserved("2001:db8::ffff", "ada"):
             pass
+
+
+def test_a_peer_has_a_part_of_the_places_and_gives_them_back() -> None:
+    shares = Shares(2)
+    with shares.reserved("2001:db8::1"), shares.reserved("2001:db8::2"):
+        with pytest.raises(TooManyTries), shares.reserved("2001:db8::3"):
+            pass
+        with shares.reserved("192.0.2.7"):
+            pass
+    with shares.reserved("2001:db8::3"):
+        pass
+
+
+def test_a_peer_writes_so_many_lines_a_minute() -> None:
+    now = 0.0
+    lines = LinesOfPeers(2, lambda: now)
+    assert [lines.may_write("192.0.2.7") for _ in range(3)] == [True, True, False]
+    assert lines.may_write("192.0.2.8")
+    now = 61.0
+    assert lines.may_write("192.0.2.7")
+
+
+async def test_one_address_does_not_use_up_the_sign_ins_at_a_provider_that_hangs() -> None:
+    async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await released.wait()
+        finally:
+            writer.close()
+
+    released = asyncio.Event()
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    config = ConsoleOidc(issuer=f"http://127.0.0.1:{port}", client_id="x", users={"a@b.example": Role.ADMIN})
+    sign_in = OidcSignIn(config, None, "http://127.0.0.1:1")
+
+    async def begin(peer: str) -> str:
+        try:
+            return await sign_in.url_for(SignInAttempt.begin("/"), peer=peer)
+        except (TooManyTries, TooManySignIns):
+            return "refused"
+        except ProviderUnavailable:
+            return "away"
+
+    many = [asyncio.create_task(begin("192.0.2.7")) for _ in range(20)]
+    await asyncio.sleep(0)
+    other = asyncio.create_task(begin("192.0.2.8"))
+    await asyncio.sleep(0)
+    released.set()
+    found = Counter(await asyncio.gather(*many))
+    assert found["refused"] > 10
+    assert await other == "away"
+    server.close()

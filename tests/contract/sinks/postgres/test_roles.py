@@ -34,6 +34,8 @@ _ALLOWED = {
     "dispatcher": ["UPDATE billing.emails SET attempts = 1", "SELECT * FROM billing.payments"],
     "scheduler": [
         "UPDATE billing.timers SET status = 'done'",
+        "UPDATE billing.console_actions SET status = 'done', wanted = 'stop', total = 1, done = 1, result = '{}', "
+        "note = '', owner = 'x', seen_at = now(), ended_at = now(), audit_entry = 1",
         "SELECT * FROM billing.events",
         "SELECT * FROM billing.database_identity",
         *(step.batch.replace("$1", "'1 day'") for step in STEPS),
@@ -90,6 +92,10 @@ _NEVER = [
         f"UPDATE billing.audit_log SET {column.name} = {column.name}"
         for column in tables.audit_log.columns
         if column.name not in ("outcome", "count", "reason")
+    ),
+    *(
+        f"UPDATE billing.console_actions SET {column} = {column}"
+        for column in ("action_key", "at", "who", "role", "action", "target", "filter", "reason")
     ),
     "DELETE FROM billing.audit_log",
     "CREATE TABLE billing.mine (x int)",
