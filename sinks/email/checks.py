@@ -29,7 +29,7 @@ from sinks.email.charging import (
     lacks_method,
 )
 from sinks.email.message import QueuedMail
-from sinks.email.present import ENDED, NOT_LIVING, Present, Question
+from sinks.email.present import ENDED, Present, Question
 from sinks.outbox.truth import Answer
 from sinks.outbox.verdicts import NotYet, Withheld
 
@@ -43,6 +43,9 @@ REASON_WAIT, REASON_PAUSE = timedelta(seconds=5), timedelta(seconds=2)
 
 WELCOME_WAIT, WELCOME_PAUSE = timedelta(minutes=2), timedelta(seconds=5)
 """How long a welcome mail waits for the subscription's own event, if the checkout's event came first."""
+
+BEGIN_WAIT, BEGIN_PAUSE = timedelta(hours=24), timedelta(minutes=5)
+"""How long it waits while the first payment is pending: Stripe ends such a subscription after 23 hours."""
 
 ARCHIVE_WAIT, ARCHIVE_PAUSE = timedelta(minutes=1), timedelta(seconds=2)
 """How long a cancellation mail waits for the archive that it links."""
@@ -258,8 +261,13 @@ async def _welcome(mail: QueuedMail, present: Present) -> Answer:
     is_complete = row is not None and row.stripe_status is not None
     if row is None or not is_complete:
         return NotYet(WELCOME_PAUSE, "waits for the subscription's event") if mail.age < WELCOME_WAIT else None
-    if row.status in NOT_LIVING:
-        return Withheld(ENDED_REASON if row.status in ENDED else "the subscription has not begun")
+    if row.status in ENDED:
+        return Withheld(ENDED_REASON)
+    if row.status is SubscriptionStatus.INCOMPLETE:
+        # The checkout may come before the update that follows its payment. Nothing else queues this mail again.
+        if mail.age < BEGIN_WAIT:
+            return NotYet(WELCOME_PAUSE if mail.age < WELCOME_WAIT else BEGIN_PAUSE, "waits for the first payment")
+        return Withheld("the subscription has not begun")
     data = dict(mail.data)
     if data.get("interval") is None and row.interval is not None:
         data |= {"interval": row.interval, "interval_count": row.interval_count or 1}

@@ -18,7 +18,7 @@ from schemas.plugin_registry import installed_for
 from schemas.state import Customer, Dispute, Organization, Payment, PaymentMethod, Row, Subscription
 from schemas.statuses import PaymentStatus, SubscriptionStatus
 from schemas.version import version
-from sinks.email.checks import ARCHIVE_WAIT, CHECKS, REASON_WAIT, VALID_FOR, WELCOME_WAIT
+from sinks.email.checks import ARCHIVE_WAIT, BEGIN_WAIT, CHECKS, REASON_WAIT, VALID_FOR, WELCOME_WAIT
 from sinks.email.message import QueuedMail
 from sinks.email.samples import SAMPLES
 from sinks.email.truth import MailTruth
@@ -358,6 +358,17 @@ async def test_a_welcome_mail_is_completed_by_the_subscriptions_event(desk: Desk
     data = await desk.data("subscription-welcome", key, age=timedelta(0), **bare)
     assert (data["interval"], data["price"]) == ("year", {"amount": 29_000, "currency": "eur"})
     assert data["trial_end"] == TRIAL_END.isoformat()
+
+
+async def test_a_welcome_mail_waits_for_the_first_payment(desk: Desk) -> None:
+    """B2: the checkout may come before the update that follows its payment, and queues the only welcome mail."""
+    key = "welcome::sub_1"
+    await desk.store(replace(TRIALING, status=SubscriptionStatus.INCOMPLETE))
+    for age in (timedelta(0), timedelta(hours=23)):
+        assert isinstance(await desk.ask("subscription-welcome", key, age=age), NotYet)
+    assert await desk.reason("subscription-welcome", key, age=BEGIN_WAIT) == "the subscription has not begun"
+    await desk.store(TRIALING)
+    assert (await desk.data("subscription-welcome", key, age=timedelta(hours=23)))["trial_end"] == TRIAL_END.isoformat()
 
 
 @pytest.mark.parametrize("template", sorted(set(CHECKS) - {"subscription-welcome"}))
