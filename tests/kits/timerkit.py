@@ -69,7 +69,8 @@ errands = Stream("errands")
 
 
 def _refer(event: Event[Errand]) -> References:
-    return References(customers={(event.account, event.object.customer)})
+    o = event.object
+    return References(customers={(event.account, o.customer)}, timers_of={("errand", o.subject)})
 
 
 @errands.on("errand.planned", model=Errand, refer=_refer)
