@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin._group import MemberDescription
@@ -13,6 +14,14 @@ from schemas.errors import LogUnavailable
 from schemas.kafka_access import KafkaAccess
 
 _COORDINATOR_S = 30.0
+"""Seconds to find the coordinator: a broker that has just started does not coordinate any group for a while."""
+_NO_COORDINATOR = (
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR,
+)
+
+T = TypeVar("T")
 
 
 class Groups:
@@ -25,12 +34,15 @@ class Groups:
     def names(self, prefix: str) -> list[str]:
         """Returns the groups of workers and analytics that the brokers know, members or not."""
         with client.log_errors(self._access, "consumer groups"):
-            found = self._admin.list_consumer_groups(request_timeout=client.TIMEOUT_S).result(client.TIMEOUT_S + 1)
-            if found.errors:
-                raise KafkaException(found.errors[0].args[0])
-        names = (group.group_id for group in found.valid)
+            names = _once_coordinated(self._names)
         own = (f"{prefix}.worker", f"{prefix}.analytics")
         return sorted(name for name in names if name in own or name.startswith(f"{prefix}.worker."))
+
+    def _names(self) -> list[str]:
+        found = self._admin.list_consumer_groups(request_timeout=client.TIMEOUT_S).result(client.TIMEOUT_S + 1)
+        if found.errors:
+            raise KafkaException(found.errors[0])
+        return [group.group_id for group in found.valid]
 
     def members(self, names: Iterable[str]) -> dict[str, int]:
         """Returns the number of members of each group that has some."""
@@ -38,9 +50,12 @@ class Groups:
         if not wanted:
             return {}
         with client.log_errors(self._access, "consumer groups"):
-            described = self._admin.describe_consumer_groups(wanted, request_timeout=client.TIMEOUT_S)
-            counts = {name: len(future.result(client.TIMEOUT_S + 1).members) for name, future in described.items()}
+            counts = _once_coordinated(lambda: self._counts(wanted))
         return {name: count for name, count in counts.items() if count}
+
+    def _counts(self, names: list[str]) -> dict[str, int]:
+        described = self._admin.describe_consumer_groups(names, request_timeout=client.TIMEOUT_S)
+        return {name: len(future.result(client.TIMEOUT_S + 1).members) for name, future in described.items()}
 
     def owners(self, group: str, topic: str) -> dict[int, str]:
         """Returns the member that reads each partition, as `name (host)`. Partitions without one are left out."""
@@ -58,20 +73,15 @@ class Groups:
     def committed(self, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Returns the committed offsets by partition, without partitions in which nothing is committed yet."""
         wanted = [TopicPartition(topic, partition) for partition in partitions]
+        # Not by `list_consumer_group_offsets`: if the broker does not coordinate the group, for example because it has
+        # just started, librdkafka (its issue 5040) uses the consumer group of the admin client, which has none, and the
+        # process ends by SIGSEGV. A consumer that never subscribes finds the coordinator by itself.
         with client.log_errors(self._access, f"group {group}"):
-            request = ConsumerGroupTopicPartitions(group, wanted)
-            deadline = time.monotonic() + _COORDINATOR_S
-            while True:
-                future = self._admin.list_consumer_group_offsets([request], request_timeout=client.TIMEOUT_S)[group]
-                try:
-                    found = future.result(client.TIMEOUT_S + 1).topic_partitions or []
-                except KafkaException as error:
-                    # A broker that has just started does not coordinate any group for a while.
-                    if error.args[0].code() not in _NO_COORDINATOR or time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.3)
-                else:
-                    break
+            consumer = client.consumer(self._access, group=group)
+            try:
+                found = _once_coordinated(lambda: consumer.committed(wanted, timeout=client.TIMEOUT_S))
+            finally:
+                consumer.close()
         return {place.partition: place.offset for place in found if place.offset >= 0}
 
     def commit(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
@@ -87,13 +97,18 @@ class Groups:
                     raise LogUnavailable(f"group {group}: {place.error.str()}")
 
 
+def _once_coordinated(ask: Callable[[], T]) -> T:
+    """Asks again while the brokers answer that none of them coordinates the group."""
+    deadline = time.monotonic() + _COORDINATOR_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_COORDINATOR or time.monotonic() > deadline:
+                raise
+        time.sleep(0.3)
+
+
 def _name(member: MemberDescription) -> str:
     """The member id that BILLING_MEMBER_ID gave, else the client id with the end of what the brokers added to it."""
     return str(member.group_instance_id or f"{member.client_id} …{member.member_id[-6:]}")
-
-
-_NO_COORDINATOR = (
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.NOT_COORDINATOR,
-)

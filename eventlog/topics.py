@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException
@@ -106,9 +107,16 @@ def ensure_topics(settings: Settings, *, with_changes: bool = False, timeout_s: 
                     kind = TopicsUnusable if client.is_refused_topic(error) else LogUnavailable
                     raise kind(f"topic {name}: {client.cause_of(settings.kafka, error)}") from None
         created = {name: settings.partitions for name, state in outcome.items() if state == "created"}
-        present = (
-            _partition_counts(admin, settings, timeout_s) | created
-        )  # the broker's answer may be from before the creation
+        # The broker's answer may be from before the creation, by this process or by another.
+        deadline = time.monotonic() + timeout_s
+        present |= created
+        while not present.keys() >= outcome.keys():
+            if time.monotonic() > deadline:
+                raise LogUnavailable(
+                    f"topics {', '.join(outcome.keys() - present.keys())}: the brokers do not show them"
+                )
+            time.sleep(0.1)
+            present = _partition_counts(admin, settings, timeout_s) | created
     wrong = [
         f"{topic.name} has {present[topic.name]} partitions"
         for topic in wanted

@@ -26,6 +26,8 @@ _OUTSIDE = {"docs/examples/consumer.py"}
 
 CLOSED = KafkaAccess("127.0.0.1:1")
 
+_CRASHES = "list_consumer_group_offsets"
+
 
 def _sources() -> Iterator[Path]:
     for folder in ROOT.iterdir():
@@ -46,6 +48,12 @@ def test_clients_are_built_in_one_place() -> None:
     found = {str(path.relative_to(ROOT)): kinds for path in _sources() if (kinds := _kinds_called(path))}
     assert found.pop(_FACTORY) == _KINDS
     assert set(found) == _OUTSIDE
+
+
+def test_nothing_calls_what_ends_a_process_while_no_broker_coordinates_the_group() -> None:
+    """librdkafka's issue 5040: a SIGSEGV. `Groups.committed` reads the same with a consumer."""
+    found = [str(path.relative_to(ROOT)) for path in _sources() if f"{_CRASHES}(" in path.read_text()]
+    assert found == []
 
 
 def test_properties_cannot_replace_security_and_addresses() -> None:
