@@ -23,7 +23,7 @@ RUN if [ -n "$BUILD" ]; then printf '%s\n' "$BUILD" > ops/runtime/BUILD; fi && \
     /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM python:3.11-slim
-RUN useradd --system --uid 10001 --create-home billing && install -d -m 0700 -o billing /var/lib/billing
+RUN useradd --system --uid 10001 --create-home billing && install -d -m 0700 -o billing /var/lib/billing /var/lib/payloads
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 BILLING_STATE_DIR=/tmp/billing
 USER 10001

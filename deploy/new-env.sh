@@ -21,6 +21,7 @@ random() { od -An -vtx1 -N "$1" /dev/urandom | tr -d ' \n'; }
     echo "WEBHOOK_SECRET=whsec_$(random 24)"
     echo "STRIPE_API_KEY="
     echo "PORTAL_API_KEY="
+    echo "PAYLOADS_URL="
     if [ "$file" != .env ]; then
         echo "GATEWAY_PORT=8081"
         echo "CONSOLE_PORT=8901"

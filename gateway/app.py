@@ -282,8 +282,9 @@ async def _take(
         raise refusals.connected_account()
     if is_internal(event.event_id, event.type):
         raise refusals.internal_event()
-    is_own = event.type in own_event_types() and event.event_id.startswith(OWN_ID)
-    if is_own is not endpoint.own_events:
+    has_own_id = event.event_id.startswith(OWN_ID)
+    is_own = event.type in own_event_types() and has_own_id
+    if is_own is not endpoint.own_events or has_own_id is not is_own:
         raise refusals.wrong_kind_of_event(endpoint.own_events)
     headers = _headers(event, endpoint, received_at)
     if gateway.is_traced:

@@ -41,10 +41,12 @@ async def run(
     dry_run: bool = False,
     say: Callable[[int, int | None], None] | None = None,
     archive: PayloadArchive | None = None,
+    may_end_for_good: bool = False,
 ) -> dict[str, int]:
     """Prunes, or counts what is due. Returns the rows of each step.
 
-    With an archive, payloads are kept there. Raises StoreUnavailable, ArchiveAway, InvalidSettings.
+    With an archive, payloads are kept there. Without one they end, if they `may_end_for_good` or if no payload of this
+    database is archived. Raises StoreUnavailable, ArchiveAway, InvalidSettings.
     """
     ages = ages_of(retention, older_than)
     connection = await connect(url, application="billing-prune", bounds=_BOUNDS)
@@ -60,6 +62,6 @@ async def run(
                 if say is not None:
                     say(rows, of)
 
-            return await prune(connection, ages, note, archive)
+            return await prune(connection, ages, note, archive, may_end_for_good=may_end_for_good)
     finally:
         connection.terminate()

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import string
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
-_STARTS_A_FORMULA = ("=", "+", "-", "@")
-_INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
-"""Characters without width, which spreadsheets skip and `strip` keeps."""
+_FORMULA = frozenset("=+-@")
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -44,5 +41,10 @@ def is_formula(text: str) -> bool:
     """Whether a spreadsheet may run the text: its first visible character begins a formula, also in full width."""
     if text.startswith(("\t", "\r")):
         return True
-    normal = unicodedata.normalize("NFKC", text.lstrip(string.whitespace + _INVISIBLE + "\0"))
-    return normal.lstrip().lstrip(_INVISIBLE).lstrip().startswith(_STARTS_A_FORMULA)
+    first = next((one for one in unicodedata.normalize("NFKC", text) if not _is_skipped(one)), "")
+    return first in _FORMULA
+
+
+def _is_skipped(one: str) -> bool:
+    """Whether it is a blank, or has no width (Unicode's control and format characters)."""
+    return one.isspace() or unicodedata.category(one) in ("Cc", "Cf")

@@ -31,7 +31,7 @@ class DatabaseSettings(BaseSettings):
     """postgresql://user:password@host:port/database?sslmode=verify-full; several hosts as host:port,host:port. A
     remote host without sslmode gets sslmode=require."""
     payloads_url: str = ""
-    """Where `billing prune` archives payloads before it ends them, as an fsspec URL: a folder, s3://bucket/folder.
+    """Where `billing prune` archives payloads before it ends them, as an fsspec URL: a whole path, s3://bucket/folder.
     Empty: they are not archived. Scheduler, dispatcher, console and commands need the same value."""
     topic_prefix: str = "billing"
     """Prefix of the topics (`{prefix}.events`, `{prefix}.dead`) and of the names of the consumer groups."""

@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.state import derived_id
 
 ERASURE_REQUESTED = "erasure.requested"
+ERASURE_PREFIX = "ers"
+"""The first part of the ids of these events."""
 
 
 class ErasureRequested(BaseModel):
@@ -40,7 +42,7 @@ def erasure_event(
     """Returns the event of one customer. Its id has the time, so that each run of the command counts."""
     return {
         "object": "event",
-        "id": derived_id("ers", account, customer_id, at.isoformat()),
+        "id": derived_id(ERASURE_PREFIX, account, customer_id, at.isoformat()),
         "type": ERASURE_REQUESTED,
         "created": int(at.timestamp()),
         "livemode": livemode,

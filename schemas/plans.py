@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.state import derived_id
 
 PLANS_APPLIED = "plans.applied"
+PLANS_PREFIX = "pln"
+"""The first part of the ids of these events."""
 
 
 class PlansApplied(BaseModel):
@@ -31,7 +33,7 @@ def plans_event(account: str, customer_id: str, *, at: datetime, livemode: bool)
     """Returns the event of one customer. Its id has the time, so that each run of the command counts."""
     return {
         "object": "event",
-        "id": derived_id("pln", account, customer_id, at.isoformat()),
+        "id": derived_id(PLANS_PREFIX, account, customer_id, at.isoformat()),
         "type": PLANS_APPLIED,
         "created": int(at.timestamp()),
         "livemode": livemode,

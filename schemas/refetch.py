@@ -17,6 +17,8 @@ from typing import Any
 from schemas.errors import BillingError
 from schemas.state import derived_id
 
+REFETCH_PREFIX = "ref"
+"""The first part of the ids of these events."""
 TYPES = {
     "account": "account.updated",
     "charge": "charge.updated",
@@ -56,7 +58,7 @@ def refetched_event(
         raise NoEventForObject(f"no event type reports the state of {name}")
     return {
         "object": "event",
-        "id": derived_id("ref", call_key),
+        "id": derived_id(REFETCH_PREFIX, call_key),
         "type": types[kind],
         "created": int(at.timestamp()),
         "livemode": livemode,

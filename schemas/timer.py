@@ -18,6 +18,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from schemas.state import Timer, derived_id
 
+TIMER_PREFIX = "tmr"
+"""The first part of the ids of these events."""
 RETRY = "retry"
 """The kind of timer for a waiting event. When it is due, the scheduler appends the waiting event again."""
 
@@ -56,7 +58,7 @@ def timer_event(timer: Timer) -> dict[str, Any]:
     due_at = int(timer.due_at.timestamp())
     return {
         "object": "event",
-        "id": derived_id("tmr", timer.timer_key, timer.due_at.astimezone(UTC).isoformat()),
+        "id": derived_id(TIMER_PREFIX, timer.timer_key, timer.due_at.astimezone(UTC).isoformat()),
         "type": timer_event_type(timer.kind),
         "created": due_at,
         "livemode": timer.livemode,

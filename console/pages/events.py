@@ -14,11 +14,14 @@ from console import params
 from console.access import Action
 from console.errors import NotFound
 from console.pages.story import changes_of, next_steps, timeline_of
-from console.reads import panels
+from console.reads import PANEL_S, panels
 from console.reveals import page_of
 from console.web import Answer, Console, Context, Page, get
 from eventlog.lookup import RecordLookup
 from schemas.errors import LogUnavailable
+from schemas.payloads import ArchiveAway
+from schemas.settings import InvalidSettings
+from sinks.payloads.archive import PayloadArchive
 from sinks.postgres import queries
 from sinks.postgres.lists import Found, events, row, stories
 from sinks.postgres.lists.events import EventFilter, ListPosition
@@ -73,6 +76,9 @@ async def story(context: Context) -> Answer:
         text = await console.reads.ask(lambda connection: _payload_text(connection, event_id))
         near = (await panels({"near": console.reads.ask(lambda c: events.neighbours(c, event))}))["near"]
         payload = text if text is not None else payload
+    away = None
+    if event is not None and payload is None and context.may(Action.REVEAL) and context.is_revealed:
+        payload, away = await _archived_text(console, event)
     data = {
         "event": event,
         "event_id": event_id,
@@ -83,6 +89,7 @@ async def story(context: Context) -> Answer:
         "near": near,
         "next": next_steps(event_id, found),
         "payload": payload,
+        "away": away,
         "object_id": _of_object(payload, "id"),
         "currency": _of_object(payload, "currency"),
     }
@@ -132,6 +139,24 @@ async def _payload_text(connection: Any, event_id: str) -> str | None:
         {"event_id": event_id},
     )
     return found["payload"] if found else None
+
+
+async def _archived_text(console: Console, event: Found) -> tuple[str | None, str | None]:
+    """Returns the payload that is in the archive, as Postgres writes it, and why it cannot be read now."""
+    event_id, place = event["event_id"], event["payload_place"]
+    key = await console.reads.ask(lambda connection: queries.payload_key(connection, event_id)) if place else None
+    if key is None:
+        return None, None
+    try:
+        async with asyncio.timeout(PANEL_S):
+            kept = await PayloadArchive(console.settings.payloads_url).read(event_id, place, key)
+    except TimeoutError:
+        return None, "the archive of payloads does not answer"
+    except (ArchiveAway, InvalidSettings) as error:
+        return None, str(error)
+    query = "SELECT jsonb_pretty(CAST(:kept AS jsonb)) AS payload"
+    found = await console.reads.ask(lambda connection: row(connection, query, {"kept": kept}))
+    return (found["payload"] if found else None), None
 
 
 def _of_object(payload: str | None, name: str) -> str | None:

@@ -28,8 +28,9 @@ from ops.runtime.printable import to_json
 from recovery.archived import archived_payload
 from schemas.command_line import command
 from schemas.database_settings import DatabaseSettings
+from schemas.payloads import ArchiveAway
 from schemas.timer import RETRY
-from sinks.payloads.archive import ArchiveAway, PayloadArchive
+from sinks.payloads.archive import PayloadArchive
 from sinks.postgres import queries
 from sinks.postgres.lists.past import not_shown, undone
 from sinks.postgres.lists.samples import MOST_CHANGES, changes_kept_since, changes_since

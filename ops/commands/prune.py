@@ -33,6 +33,9 @@ def prune(
     ] = None,
     by: Annotated[str | None, typer.Option(help="Your name, for the audit log. Default: the system user.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; count what is due.")] = False,
+    without_archive: Annotated[
+        bool, typer.Option("--without-archive", help="End payloads for good, also where others are archived.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """End what only grows: payloads of settled events, contents of settled mails, timers and calls, closed letters.
@@ -42,7 +45,8 @@ def prune(
 
     Ledger rows, amounts, statuses and keys stay, so nothing happens twice. With BILLING_PAYLOADS_URL, payloads are put
     into files there first, from where `billing event` and `billing replay` read them. Otherwise a pruned event cannot
-    be replayed from the ledger. Works in batches while everything runs; if it is interrupted, the next run continues.
+    be replayed from the ledger; where others are archived, that needs --without-archive. Works in batches while
+    everything runs; if it is interrupted, the next run continues.
     The scheduler runs it daily (BILLING_PRUNE_EVERY_S).
 
     Exits 2 if an argument or setting is invalid, 3 if Postgres or the store of the files does not answer.
@@ -50,7 +54,7 @@ def prune(
     settings = settings_or_exit(_COMMAND)
     with exits(_COMMAND):
         config = load_config(settings.config_path)
-        archive = PayloadArchive(settings.payloads_url)
+        archive = None if without_archive else PayloadArchive(settings.payloads_url)
     age = _age(older_than) if older_than is not None else None
 
     async def work() -> dict[str, int]:
@@ -63,6 +67,7 @@ def prune(
                 dry_run=dry_run,
                 say=bar,
                 archive=archive,
+                may_end_for_good=without_archive,
             )
 
     done = run_or_exit(_COMMAND, work)

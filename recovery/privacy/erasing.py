@@ -19,7 +19,7 @@ import orjson
 from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from recovery.privacy.subjects import CustomerSubject, Subjects, guest_name
-from schemas.erasure import erasure_event
+from schemas.erasure import ERASURE_PREFIX, erasure_event
 from schemas.errors import ServiceUnavailable
 from schemas.ordering import GUEST
 from schemas.record import Source
@@ -157,7 +157,7 @@ class Eraser:
         owner = f"{GUEST}erased-{secrets.token_hex(8)}"
         owners = [ObjectOwnerRow(account=guest.account, stripe_id=id_, customer_id=owner) for id_ in guest.stripe_ids]
         row = ErasureRow(
-            event_id=derived_id("ers", guest.account, owner, now.isoformat()),
+            event_id=derived_id(ERASURE_PREFIX, guest.account, owner, now.isoformat()),
             account=guest.account,
             customer_id=owner,
             organization_id="",

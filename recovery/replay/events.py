@@ -22,11 +22,12 @@ from recovery.replay.letters import (
 )
 from schemas.errors import BillingError
 from schemas.ordering import account_of
+from schemas.payloads import ArchiveAway
 from schemas.rate import RateLimit
 from schemas.record import Source
 from schemas.settings import InvalidSettings, Settings
 from schemas.verdict import SETTLED
-from sinks.payloads.archive import ArchiveAway, PayloadArchive
+from sinks.payloads.archive import PayloadArchive
 from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, KeptEvent, LetterFilter
 from sinks.stripe_api.api import ApiTrouble, Refusal, Request, StripeApi
 from sinks.stripe_api.key import parse_base, parse_key

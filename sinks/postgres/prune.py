@@ -3,8 +3,8 @@
 Rows that make something happen once keep their keys: a ledger row, a mail, a timer, a call. Only their contents end.
 Before a payload goes, the objects that it names are noted with their customer (ownership.py), so that an export and an
 erasure still find everything. With an archive (sinks/payloads/) the payload is durable there before its batch is
-committed, and its key is in the ledger; a payload that cannot be archived stays. Each batch is a short transaction that
-waits for no lock; between two batches the server rests as long as the batch took.
+committed, and its key is in the ledger; a payload that cannot be archived stays, and all else is pruned. Each batch is
+a short transaction that waits for no lock; between two batches the server rests as long as the batch took.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from typing import Protocol
 
 import asyncpg
 
-from schemas.payloads import KeptPayload
+from schemas.payloads import ArchiveAway, KeptPayload
+from schemas.settings import InvalidSettings
 from schemas.verdict import SETTLED
 from sinks.postgres.failures import classified
 from sinks.postgres.ownership import FORGET_GUESTS, FORGET_GUESTS_UNLESS_ARCHIVED, KEEP_OWNERS_OF_EVENTS
+from sinks.postgres.positions import identity
 
 ACTION = "prune"
 """The action in the audit log."""
 BATCH = 1000
+SLICE_BYTES, _READ_AT_ONCE = 8 * 1024 * 1024, 8
+"""Payloads that are archived at once end at this size; the last ones that are read may exceed it by a few bodies."""
 
 _SETTLED = ", ".join(f"'{outcome}'" for outcome in SETTLED)
 # Not as NOT EXISTS: for that, Postgres reads all dead letters at each batch.
@@ -40,9 +44,9 @@ class Archive(Protocol):
 
     @property
     def is_on(self) -> bool: ...
-    async def keep(self, day: date, payloads: Sequence[tuple[str, str]]) -> Sequence[KeptPayload]: ...
+    async def keep(self, home: str, day: date, payloads: Sequence[tuple[str, str]]) -> Sequence[KeptPayload]: ...
     async def take_back(self, kept: Sequence[KeptPayload]) -> None: ...
-    async def delete_before(self, day: date) -> int: ...
+    async def delete_before(self, home: str, day: date) -> int: ...
 
 
 class Age(StrEnum):
@@ -114,7 +118,8 @@ STEPS: tuple[PruneStep, ...] = (
         table="events",
         age=Age.ARCHIVED,
         order="payload_pruned_at",
-        where="t.payload_key IS NOT NULL AND t.payload_pruned_at < now() - $1::interval",
+        # A payload that was stored again is not in the archive only, and its age starts again.
+        where="t.payload_key IS NOT NULL AND t.payload IS NULL AND t.payload_pruned_at < now() - $1::interval",
         work=(
             "UPDATE billing.events SET payload_key = NULL, payload_place = NULL WHERE event_id = ANY($1::text[])",
             FORGET_GUESTS,
@@ -235,6 +240,9 @@ _NOTE_KEYS = (
     "UPDATE billing.events e SET payload_place = k.place, payload_key = k.key "
     "FROM unnest($1::text[], $2::text[], $3::bytea[]) AS k (event_id, place, key) WHERE e.event_id = k.event_id"
 )
+_HAS_ARCHIVED = "SELECT EXISTS (SELECT FROM billing.events WHERE payload_key IS NOT NULL)"
+_TODAY = "SELECT (now() AT TIME ZONE 'UTC')::date"
+_LAST_DAY = "SELECT ((now() - $1::interval) AT TIME ZONE 'UTC')::date"
 
 
 async def count_due(
@@ -254,14 +262,24 @@ async def prune(
     ages: Mapping[Age, timedelta | None],
     say: Callable[[int, int | None], None] | None = None,
     archive: Archive | None = None,
+    *,
+    may_end_for_good: bool = False,
 ) -> dict[str, int]:
     """Prunes what is due and returns the rows of each step. `say` gets the rows so far.
 
-    A run that is interrupted has committed its batches; the next one continues. Raises StoreUnavailable, and what the
-    archive raises.
+    A run that is interrupted has committed its batches; the next one continues. If the archive fails, the other steps
+    are done before its error is raised. Without an archive, payloads of a database that has archived others end only if
+    they `may_end_for_good`. Raises StoreUnavailable, InvalidSettings, and what the archive raises.
     """
+    if archive is None or not archive.is_on:
+        archive = None
+        await _check_archive_is_not_missing(connection, may_end_for_good=may_end_for_good)
     done: dict[str, int] = {}
     loop = asyncio.get_running_loop()
+    away: ArchiveAway | None = None
+    # Before the first step: a file that goes at the end has no key that a step has kept.
+    ended = await _ended(connection, ages[Age.ARCHIVED]) if archive is not None else None
+    home = await _home(connection) if archive is not None else ""
     for step in STEPS:
         age = ages[step.age]
         if age is None:
@@ -269,44 +287,99 @@ async def prune(
         done[step.name] = 0
         while True:
             began = loop.time()
-            rows = await _batch(connection, step, age, archive if step.is_archived else None)
+            try:
+                rows = await _batch(connection, step, age, archive if step.is_archived else None, home)
+            except ArchiveAway as error:
+                away = error
+                break
             if not rows:
                 break
             done[step.name] += rows
             if say is not None:
                 say(sum(done.values()), None)
             await asyncio.sleep(loop.time() - began)
-    if archive is not None and archive.is_on and (age := ages[Age.ARCHIVED]) is not None:
-        with classified():
-            day: date = await connection.fetchval("SELECT ((now() - $1::interval) AT TIME ZONE 'UTC')::date", age)
-        await archive.delete_before(day)
+    if archive is not None and ended is not None:
+        try:
+            await archive.delete_before(home, ended)
+        except ArchiveAway as error:
+            away = away or error
+    if away is not None:
+        raise away
     return done
 
 
+async def _check_archive_is_not_missing(
+    connection: asyncpg.Connection[asyncpg.Record], *, may_end_for_good: bool
+) -> None:
+    with classified():
+        if not may_end_for_good and await connection.fetchval(_HAS_ARCHIVED):
+            raise InvalidSettings(
+                "BILLING_PAYLOADS_URL is not set here, and payloads of this database are archived: set it, "
+                "or prune with --without-archive, which ends payloads for good"
+            )
+
+
+async def _ended(connection: asyncpg.Connection[asyncpg.Record], age: timedelta | None) -> date | None:
+    """Returns the day before which archived files end, None if they are kept."""
+    if age is None:
+        return None
+    with classified():
+        day: date = await connection.fetchval(_LAST_DAY, age)
+    return day
+
+
+async def _home(connection: asyncpg.Connection[asyncpg.Record]) -> str:
+    """Returns the database's id, under which its files are: databases may share an address."""
+    with classified():
+        found = await identity(connection)
+    if found is None:
+        raise InvalidSettings("the database has no id: run billing migrate")
+    return found.database_id
+
+
 async def _batch(
-    connection: asyncpg.Connection[asyncpg.Record], step: PruneStep, age: timedelta, archive: Archive | None
+    connection: asyncpg.Connection[asyncpg.Record],
+    step: PruneStep,
+    age: timedelta,
+    archive: Archive | None,
+    home: str,
 ) -> int:
     with classified():
         async with connection.transaction():
             keys = [row[0] for row in await connection.fetch(step.batch, age)]
-            kept = await _archived(connection, keys, archive) if keys and archive is not None and archive.is_on else ()
+            kept: Sequence[KeptPayload] = ()
+            if keys and archive is not None:
+                payloads = await _slice(connection, keys)
+                keys = [event_id for event_id, _ in payloads]
+                kept = await archive.keep(home, await connection.fetchval(_TODAY), payloads)
             try:
                 if kept:
                     columns = zip(*((one.event_id, one.place, one.key) for one in kept), strict=True)
                     await connection.execute(_NOTE_KEYS, *columns)
                 for statement in step.work if keys else ():
                     await connection.execute(statement, keys)
-            except Exception:
+            except Exception as error:
                 # Not if the commit fails: it may have happened, and the keys would be stored without their file.
                 if kept and archive is not None:
-                    await archive.take_back(kept)
+                    await _take_back(archive, kept, error)
                 raise
     return len(keys)
 
 
-async def _archived(
-    connection: asyncpg.Connection[asyncpg.Record], keys: list[str], archive: Archive
-) -> Sequence[KeptPayload]:
-    day: date = await connection.fetchval("SELECT (now() AT TIME ZONE 'UTC')::date")
-    found = await connection.fetch(_PAYLOADS, keys)
-    return await archive.keep(day, [(row[0], row[1]) for row in found])
+async def _slice(connection: asyncpg.Connection[asyncpg.Record], keys: list[str]) -> list[tuple[str, str]]:
+    """Returns as many of these payloads as memory may hold at once, at least one. Others wait for the next batch."""
+    found, size = list[tuple[str, str]](), 0
+    async for row in connection.cursor(_PAYLOADS, keys, prefetch=_READ_AT_ONCE):
+        if size >= SLICE_BYTES:
+            break
+        found.append((row[0], row[1]))
+        size += len(row[1])
+    return found
+
+
+async def _take_back(archive: Archive, kept: Sequence[KeptPayload], error: Exception) -> None:
+    """Deletes the file of a batch that is rolled back. If that fails, too, the first error says so."""
+    try:
+        await archive.take_back(kept)
+    except ArchiveAway as away:
+        error.add_note(f"a file that no key reads is left: {away}")

@@ -37,6 +37,9 @@ _LEDGER = RowShape(tables.events, LedgerRow, ["event_id"])
 _LETTERS = RowShape(tables.dead_letters, DeadLetterRow, ["consumer_group", "topic", "partition", "offset"])
 
 
+_ARCHIVED = ("payload_key", "payload_place", "payload_pruned_at")
+
+
 def _overwrite(shape: RowShape[Any], **instead: str) -> str:
     """Returns DO UPDATE SET … with the new value of each column except the key. `instead` replaces values by column."""
     values = {name: f'excluded."{name}"' for name in shape.names if name not in shape.key} | instead
@@ -57,6 +60,8 @@ _WRITE_LEDGER = _LEDGER.insert(
         attempts="t.attempts + excluded.attempts",
         received_at="coalesce(t.received_at, excluded.received_at)",
         payload="coalesce(excluded.payload, t.payload)",
+        # A payload that is stored again is not in the archive any longer: its file is read by no key.
+        **{name: f"CASE WHEN excluded.payload IS NULL THEN t.{name} END" for name in _ARCHIVED},
     )
     + " WHERE t.outcome IN ('waiting', 'dead')"
 )

@@ -113,6 +113,26 @@ def test_compose_lets_only_those_write_archives_who_do(compose: dict[str, Any]) 
     }
 
 
+def test_compose_gives_the_archive_of_payloads_to_all_who_prune_or_read_it(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    given = {name for name, service in services.items() if "BILLING_PAYLOADS_URL" in service.get("environment", {})}
+    mounted = {
+        name: volume.partition(":")[2]
+        for name, service in services.items()
+        for volume in service.get("volumes", ())
+        if volume.startswith("payloads:")
+    }
+    assert given == mounted.keys()
+    assert mounted == {
+        "scheduler": "/var/lib/payloads",
+        "operator": "/var/lib/payloads",
+        "dispatcher": "/var/lib/payloads:ro",
+        "console": "/var/lib/payloads:ro",
+    }
+    assert "payloads" in compose["volumes"]
+    assert re.search(r"install -d -m 0700 -o billing .*/var/lib/payloads\b", (ROOT / "Dockerfile").read_text())
+
+
 def test_the_image_can_store_exports_where_the_docs_say() -> None:
     """`s3://` needs an optional package, which is in the lock file that the image is built from."""
     pages = (ROOT / "docs" / "kubernetes.md", ROOT / "docs" / "operations.md")

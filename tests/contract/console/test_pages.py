@@ -6,6 +6,7 @@ import asyncio
 import re
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -26,6 +27,7 @@ from schemas.state import Customer
 from schemas.timing import utc_now
 from schemas.version import Version
 from sinks.email.samples import SAMPLES
+from sinks.payloads.archive import PayloadArchive
 from sinks.postgres import queries
 from sinks.postgres.lists import events, outboxes
 from sinks.postgres.lists.events import EventFilter
@@ -80,6 +82,24 @@ async def test_a_search_that_stops_says_from_where_to_go_on(database: SecretStr,
         second = await events.listed(connection, EventFilter(type="nothing.*", before=first.next), look_at=100)
     assert not second.is_cut
     assert second.next is None
+
+
+async def test_an_archived_payload_is_shown_once_revealed(
+    anyone: Browser, store: Store, database: SecretStr, tmp_path: Path
+) -> None:
+    await _filled(store)
+    payload = orjson.dumps({"id": "evt_big", "data": {"object": {"id": "sub_1", "amount": EXACT}}}).decode()
+    folder = tmp_path / "payloads"
+    anyone.console.settings = anyone.console.settings.model_copy(update={"payloads_url": str(folder)})
+    (kept,) = await PayloadArchive(str(folder)).keep("db", utc_now().date(), [("evt_big", payload)])
+    pruned = "UPDATE billing.events SET payload = NULL, payload_pruned_at = now(), payload_key = $1, payload_place = $2"
+    await ask(database, f"{pruned} WHERE event_id = 'evt_big'", kept.key, kept.place)
+    support = await anyone.signed_in(Role.SUPPORT)
+    assert str(EXACT) not in await support.page("/events/evt_big")
+    assert (await support.post("/reveal", {"page": "/events/evt_big"})).status == 303
+    assert str(EXACT) in await support.page("/events/evt_big")
+    folder.rename(tmp_path / "moved")
+    assert "is in the archive and cannot be read now" in await support.page("/events/evt_big")
 
 
 async def test_a_payload_keeps_every_digit_and_is_hidden_until_it_is_revealed(

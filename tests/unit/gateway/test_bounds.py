@@ -18,6 +18,7 @@ from gateway.producer import ProducerConfig, ProducerLine
 from gateway.publisher import PublishLimits
 from gateway.refusals import internal_event
 from schemas.gateway_settings import GatewaySettings
+from schemas.internal_events import INTERNAL_PREFIXES
 from schemas.kafka_access import KafkaAccess
 from tests.kits.gatewaykit import FORGED, Served, event, get, post, serving, signed
 from tests.waiting import wait_until
@@ -60,7 +61,7 @@ def test_invalid_requests_are_refused_without_kafka(gateway: Served) -> None:
         ("timer.of-a-later-version", "tmr_1"),
         ("erasure.requested", "ers_1"),
         ("plans.applied", "pln_1"),
-        ("invoice.paid", "imp_1"),
+        *(("invoice.paid", f"{prefix}1") for prefix in INTERNAL_PREFIXES),
     ],
 )
 def test_events_of_the_systems_own_processes_do_not_come_through_this_door(

@@ -19,11 +19,12 @@ from local.stripe.payments import charge
 from recovery.archived import archived_payload
 from recovery.pruning import run
 from schemas.ordering import guest_key
-from schemas.payloads import KeptPayload
+from schemas.payloads import ArchiveAway, KeptPayload
 from schemas.retention import Retention
+from schemas.settings import InvalidSettings
 from schemas.timing import utc_now
 from sinks.exports.archive import write_archive
-from sinks.payloads.archive import ArchiveAway, PayloadArchive
+from sinks.payloads.archive import PayloadArchive
 from sinks.postgres import erasure, ownership
 from sinks.postgres.pool import reading
 from sinks.postgres.queries import ledger_row
@@ -137,8 +138,8 @@ class Failing(PayloadArchive):
         super().__init__(url)
         self._error = error
 
-    async def keep(self, day: date, payloads: Sequence[tuple[str, str]]) -> list[KeptPayload]:
-        await super().keep(day, payloads)
+    async def keep(self, home: str, day: date, payloads: Sequence[tuple[str, str]]) -> list[KeptPayload]:
+        await super().keep(home, day, payloads)
         raise self._error
 
 
@@ -148,9 +149,13 @@ async def test_T27_no_payload_ends_that_is_not_in_the_archive(
 ) -> None:
     await rig.process(*history(MAKE))
     before = await payloads(rig)
+    full = "SELECT FROM billing.emails WHERE data <> '{}'"
+    await rig.rows("UPDATE billing.emails SET status = 'withheld'")
+    assert await rig.rows(full) != []
     with pytest.raises(type(error)):
         await prune(rig, Failing(str(folder), error))
     assert await payloads(rig) == before
+    assert (await rig.rows(full) == []) is isinstance(error, ArchiveAway), "all else is pruned"
     assert await rig.rows("SELECT FROM billing.events WHERE payload_key IS NOT NULL") == []
     archive = PayloadArchive(str(folder))
     await prune(rig, archive)
@@ -175,10 +180,65 @@ async def test_T27_the_archive_ends_after_its_own_days(rig: ErasureKit, folder: 
     day = files_in(folder)[0].parent
     assert (await prune(rig, archive, archived_days=30))["archived payloads"] == 0
     await rig.rows("UPDATE billing.events SET payload_pruned_at = payload_pruned_at - interval '40 days'")
-    day.rename(folder / (date.fromisoformat(day.name) - timedelta(days=40)).isoformat())
+    day.rename(day.with_name((date.fromisoformat(day.name) - timedelta(days=40)).isoformat()))
     assert (await prune(rig, archive, archived_days=30))["archived payloads"] == kept > 0
     assert await archived(rig, archive) == {}
     assert files_in(folder) == []
+
+
+async def test_T27_without_the_address_nothing_ends_where_payloads_are_archived(rig: ErasureKit, folder: Path) -> None:
+    await rig.process(*history(MAKE))
+    await prune(rig, PayloadArchive(str(folder)))
+    later = MAKE.event("customer.updated", MAKE.customer("cus_1", email=JANE["email"], name=JANE["name"]), NOW + 9)
+    await rig.process(later)
+    with pytest.raises(InvalidSettings, match="--without-archive"):
+        await prune(rig, PayloadArchive(""))
+    assert later["id"] in await payloads(rig)
+    done = await run(SecretStr(rig.url), Retention(), by="sam", may_end_for_good=True)
+    assert done["payloads"] == 1
+    assert len(files_in(folder)) == 1
+
+
+async def test_T27_large_payloads_are_archived_in_slices(
+    rig: ErasureKit, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sinks.postgres.prune.SLICE_BYTES", 1)
+    await rig.process(*history(MAKE))
+    before = await payloads(rig)
+    archive = PayloadArchive(str(folder))
+    done = await prune(rig, archive)
+    assert await archived(rig, archive) | await payloads(rig) == before
+    assert len(files_in(folder)) == done["payloads"] > 1
+
+
+async def test_T27_a_payload_that_is_stored_again_is_archived_no_longer(rig: ErasureKit, folder: Path) -> None:
+    archive = PayloadArchive(str(folder))
+    event = MAKE.event("customer.updated", MAKE.customer("cus_1", email=JANE["email"], name=JANE["name"]), NOW)
+    await rig.process(event)
+    await prune(rig, archive)
+    await rig.rows("UPDATE billing.events SET outcome = 'dead'")
+    await rig.process(event)
+    (row,) = await rig.rows("SELECT payload, payload_key, payload_place, payload_pruned_at FROM billing.events")
+    assert orjson.loads(row.pop("payload"))["id"] == event["id"]
+    assert set(row.values()) == {None}
+
+
+async def test_T27_an_export_names_the_payloads_whose_file_is_lost(rig: ErasureKit, folder: Path) -> None:
+    archive = PayloadArchive(str(folder))
+    await rig.process(*history(MAKE))
+    await prune(rig, archive)
+    (gone,) = files_in(folder)
+    gone.unlink()
+    file, connection = io.BytesIO(), await asyncpg.connect(rig.url)
+    await write_archive(connection, file, archive, account="", customer_id="cus_1", organization_id="org_1")
+    with zipfile.ZipFile(file) as made:
+        manifest, events = orjson.loads(made.read("manifest.json")), orjson.loads(made.read("json/events.json"))
+    lost = [event["event_id"] for event in events if event["payload"] is None]
+    assert manifest["missing_payloads"] == lost != []
+    away = PayloadArchive(str(folder / "elsewhere"))  # a volume that is not mounted: the export is tried again
+    with pytest.raises(ArchiveAway):
+        await write_archive(connection, file, away, account="", customer_id="cus_1", organization_id="org_1")
+    await connection.close()
 
 
 def test_T27_the_json_of_a_customer_has_a_needle() -> None:

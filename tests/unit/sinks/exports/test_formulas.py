@@ -12,7 +12,22 @@ from schemas.csv_text import csv_text, is_formula
 
 STARTS = "=+-@" + "\uff1d\uff0b\uff0d\uff20"
 """ASCII and full width."""
-LEADS = ("", " ", "  ", "\n", "\r", "\t", "\r\n ", "\u3000", "\u00a0", "\u200b", "\ufeff", " \u200b\n")
+LEADS = (
+    "",
+    " ",
+    "  ",
+    "\n",
+    "\r",
+    "\t",
+    "\r\n ",
+    "\u3000",
+    "\u00a0",
+    "\u200b",
+    "\ufeff",
+    " \u200b\n",
+    "\u00a0\u200b\u00a0\u200b",
+    "\u2066\u00ad",
+)
 
 
 @pytest.mark.parametrize(("lead", "start"), list(itertools.product(LEADS, STARTS)))
