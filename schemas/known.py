@@ -139,10 +139,10 @@ class Known:
             self._reach.timer(timer_key)
         return self.find(Timer, (timer_key,))
 
-    def timers_of(self, account: str, customer_id: str, kind: str = "", subject: str = "") -> list[Timer]:
-        """Returns the customer's open timers of this kind and subject, ordered by key. A rule has to name the kind.
+    def timers_of(self, account: str, customer_id: str, kind: str, subject: str = "") -> list[Timer]:
+        """Returns the customer's open timers of this kind and subject, ordered by key.
 
-        '' means any. Closed timers are not loaded with a customer.
+        '' means any, but a rule has to name a kind. Closed timers are not loaded with a customer.
         """
         if self._reach is not None:
             self._reach.timers((account, customer_id), kind, subject)

@@ -132,8 +132,11 @@ class Reach:
             raise _missing("timers_of", (kind, subject), "the timers of")
 
     def started(self, key: str, customer: Ref, kind: str, subject: str) -> None:
-        """Checks a timer that the event starts: an open one with this key must be loaded, so that it can be moved."""
-        if key in self._references.timers:
+        """Checks a timer that the event starts: an open one with this key must be loaded, so that it can be moved.
+
+        One without a customer comes with no row. The store moves it all the same.
+        """
+        if key in self._references.timers or not customer[1]:
             return
         if not self._names_timers(kind, subject) or not self._has(customer):
             raise _missing("timers", key, "timer")

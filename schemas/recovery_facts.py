@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from schemas.state import Subscription
 from schemas.statuses import SubscriptionStatus
+from schemas.version import is_tie
 
 
 def has_recovered_from(row: Subscription, invoice_id: str) -> bool:
@@ -14,10 +15,8 @@ def has_recovered_from(row: Subscription, invoice_id: str) -> bool:
     """
     unpaid = row.newest.get("unpaid", {})
     failed: str = row.invoices.get(invoice_id, {}).get("failed", "")
-    is_latest = row.latest_invoice == invoice_id == unpaid.get("invoice")
-    return (
-        is_latest
-        and row.stripe_status is SubscriptionStatus.ACTIVE
-        and bool(unpaid["version"] < row.version)
-        and failed < row.version
-    )
+    if not row.latest_invoice == invoice_id == unpaid.get("invoice") or failed >= row.version:
+        return False
+    # Of two events of one second the row shows the later one, whatever their ids.
+    was_before = unpaid["version"] < row.version or is_tie(unpaid["version"], row.version)
+    return row.stripe_status is SubscriptionStatus.ACTIVE and was_before

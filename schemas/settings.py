@@ -289,8 +289,9 @@ class Settings(DatabaseSettings, KafkaSettings, GatewaySettings, ConsoleSettings
 
     @property
     def session_s(self) -> float:
-        """Returns the session timeout. A thread of its own sends heartbeats every 0.5 s, so 6 s are twelve of them, and
-        an event loop that stalls for longer misses none (tests/chaos/test_broken_deploy.py)."""
+        """Returns the session timeout. A thread of its own sends heartbeats every 0.5 s, so 6 s are twelve of them. An
+        event loop that stalls for longer misses none (tests/chaos/test_broken_deploy.py), unless the code keeps the
+        interpreter's lock: one long match of a regular expression does."""
         return self.session_timeout_s or (NAMED_SESSION_S if self.member_id else 6.0)
 
     @property

@@ -68,7 +68,9 @@ _WRITTEN = f"""
 """Tables that have, or had, rows since they were created or truncated."""
 _SEQUENCES = """
     SELECT format('%I.%I', schemaname, sequencename), last_value FROM pg_sequences WHERE last_value IS NOT NULL
+    ORDER BY 1
 """
+"""The last value of each sequence that has given one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ class MigratedDatabases:
 
     async def _created(self) -> _Lent:
         name = f"t_{uuid.uuid4().hex[:12]}"
-        await _copy(await self._admin(), self._server, name)
+        await copy_template(await self._admin(), self._server, name)
         connection = await asyncpg.connect(_on_server(self._server, name), timeout=10)
         try:
             written = [row[0] for row in await connection.fetch(_WRITTEN)]
@@ -145,7 +147,7 @@ class MigratedDatabases:
                 name,
                 await connection.fetchval(SCHEMA),
                 rows,
-                {row[0]: row[1] for row in await connection.fetch(_SEQUENCES)},
+                await _sequences(connection),
             )
         finally:
             await connection.close(timeout=5)
@@ -161,7 +163,8 @@ class MigratedDatabases:
             if await connection.fetchval(SCHEMA) != lent.schema:
                 return False
             await _empty(connection, lent)
-            return {table: await _contents(connection, table) for table in lent.rows} == lent.rows
+            rows = {table: await _contents(connection, table) for table in lent.rows}
+            return rows == lent.rows and await _sequences(connection) == lent.sequences
         finally:
             await connection.close(timeout=5)
 
@@ -185,13 +188,14 @@ async def create_tables(database_url: str) -> SecretStr:
     connection = await asyncpg.connect(_on_server(database_url, "postgres"), timeout=10)
     try:
         await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", timeout=_STATEMENT_S)
-        await _copy(connection, database_url, name)
+        await copy_template(connection, database_url, name)
     finally:
         await connection.close(timeout=5)
     return SecretStr(database_url)
 
 
-async def _copy(connection: asyncpg.Connection[Any], server_url: str, name: str) -> None:
+async def copy_template(connection: asyncpg.Connection[Any], server_url: str, name: str) -> None:
+    """Create the database as a copy of the template."""
     # A database cannot be copied while somebody is making or copying it.
     await connection.execute("SELECT pg_advisory_lock($1)", _TEMPLATE_LOCK, timeout=_STATEMENT_S)
     try:
@@ -213,14 +217,20 @@ async def _template(connection: asyncpg.Connection[Any], server_url: str) -> str
 
 
 async def _empty(connection: asyncpg.Connection[Any], lent: _Lent) -> None:
-    """Truncates the tables that were empty, and restarts their sequences."""
+    """Truncates the tables that were empty, and sets all sequences to what they were."""
     await connection.execute("SET session_replication_role = replica")  # no trigger of the schema fires
     if used := [table for (table,) in await connection.fetch(_WRITTEN) if table not in lent.rows]:
         await connection.execute(f"TRUNCATE {', '.join(used)} CASCADE")
-    for sequence, value in await connection.fetch(_SEQUENCES):
-        if lent.sequences.get(sequence) != value:
+    for sequence, value in (await _sequences(connection)).items():
+        if sequence not in lent.sequences:
             await connection.execute(f"ALTER SEQUENCE {sequence} RESTART")
+        elif lent.sequences[sequence] != value:
+            await connection.execute("SELECT setval($1::text::regclass, $2)", sequence, lent.sequences[sequence])
     await connection.execute("SELECT pg_stat_reset()")
+
+
+async def _sequences(connection: asyncpg.Connection[Any]) -> dict[str, int]:
+    return {row[0]: row[1] for row in await connection.fetch(_SEQUENCES)}
 
 
 async def _contents(connection: asyncpg.Connection[Any], table: str) -> str:

@@ -27,6 +27,8 @@ from sinks.postgres.pool import SessionTimeouts, connect
 
 MOST = 1000
 """Maximum number of differences that are listed."""
+MOST_HELD = 4 * MOST
+"""Maximum number of the ledger's differences that are held until it is known which of them have an excuse."""
 _AHEAD = 500
 """Rows fetched at once from each database."""
 
@@ -109,30 +111,43 @@ class DatabaseDiff:
 
 
 @dataclass(slots=True)
-class _Undecided:
+class Undecided:
     """Differences of the ledger until all of it is read: then it is known which customers have an excuse."""
 
     counts: Counter[tuple[Owner, ...]] = field(default_factory=Counter)
     """By the customers of the row in both databases."""
     listed: dict[tuple[Owner, ...], list[RowDifference]] = field(default_factory=dict)
-    """The first MOST of each."""
+    """The first ones of each: at most MOST, and fewer the more customers there are."""
+    _held: int = 0
+    _most_of_each: int = MOST
 
     def add(self, difference: RowDifference, *rows: Row | None) -> None:
         owners = tuple((row["account"], row["customer_id"]) for row in rows if row is not None)
         self.counts[owners] += 1
-        of_owners = self.listed.setdefault(owners, [])
-        if len(of_owners) < MOST:
-            of_owners.append(difference)
+        if len(self.listed.get(owners, ())) >= self._most_of_each:
+            return
+        self.listed.setdefault(owners, []).append(difference)
+        self._held += 1
+        if self._held > MOST_HELD:
+            self._halve()
 
-    def decide(self, excuses: Excuses, found: DatabaseDiff) -> None:
+    def _halve(self) -> None:
+        """Holds fewer of each customer, so that others have room; of the last customers none if each has one."""
+        self._most_of_each //= 2
+        for of_owners in self.listed.values():
+            del of_owners[max(1, self._most_of_each) :]
+        self._held = sum(map(len, self.listed.values()))
+
+    def decide(self, excused: Mapping[Owner, str], found: DatabaseDiff) -> None:
+        """Count each difference in `found`. `excused` has the reasons by customer."""
         kept: list[RowDifference] = []
         for owners, count in self.counts.items():
-            reason = next((excuses.owners[owner] for owner in owners if owner in excuses.owners), None)
+            reason = next((excused[owner] for owner in owners if owner in excused), None)
             if reason is not None:
                 found.excused.setdefault(reason, Counter())["events"] += count
             else:
                 found.different["events"] += count
-                kept += self.listed[owners]
+                kept += self.listed.get(owners, ())
         found.differences += sorted(kept, key=lambda one: one.key)[: MOST - len(found.differences)]
 
 
@@ -151,11 +166,11 @@ async def compare(
         found = DatabaseDiff(removed={number: first for number, (first, _) in stretches.items() if first})
         excuses = await Excuses.of(live, stretches)
         for table in COMPARED:
-            undecided = _Undecided() if table is tables.events else None
+            undecided = Undecided() if table is tables.events else None
             await _compare(table, live, rebuilt, excuses, found, undecided)
             if undecided is not None:
                 await excuses.complete()
-                undecided.decide(excuses, found)
+                undecided.decide(excuses.owners, found)
     return found
 
 
@@ -165,7 +180,7 @@ async def _compare(
     rebuilt: asyncpg.Connection[asyncpg.Record],
     excuses: Excuses,
     found: DatabaseDiff,
-    undecided: _Undecided | None,
+    undecided: Undecided | None,
 ) -> None:
     """Compare one table by reading both databases in key order. `undecided` is given for the ledger."""
     names, name = _compared_names(table), str(table.name)  # a str subclass, which orjson rejects as a key
@@ -198,7 +213,7 @@ async def _note(
     difference: RowDifference,
     live: Row | None,
     rebuilt: Row | None,
-    undecided: _Undecided | None,
+    undecided: Undecided | None,
 ) -> None:
     if table is tables.payment_links:
         await excuses.find_objects()

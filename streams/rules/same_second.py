@@ -5,7 +5,8 @@ object is the one that the update before it shows. So the latest update is the e
 update is missing, it is one that replaced nothing of another's.
 
 A row keeps, in its column `newest`, what later events of the same second need: `{"previous": {…}}` of the event of its
-version, or `{"tied": [{version, previous, facts}, …]}` once two events share that second. Values are JSON.
+version, or `{"tied": [{version, previous, facts}, …]}` once two events share that second. Values are JSON. An event's
+id says nothing about its time. So once there were more than MOST, those that are left cannot decide: `is_cut`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Snapshot = Mapping[str, Any]
 Shown = Callable[[Snapshot], Mapping[str, Any]]
 
 MOST = 8
-"""Maximum number of events of one second that are compared."""
+"""Maximum number of events of one second that are compared. If there were more, only Stripe knows the latest."""
 
 
 def facts_of(one: Snapshot) -> Mapping[str, Any]:
@@ -48,26 +49,38 @@ def settled(
 def tied_with(entry: Mapping[str, Any], stored: Snapshot, new: Snapshot) -> list[Snapshot]:
     """Returns the events of the second, in the order of their ids. `stored` is the row's only one so far."""
     tied = entry.get("tied") or [{**stored, "previous": entry.get("previous", {})}]
-    known = {one["version"]: one for one in (new, *tied)}
-    return [known[version] for version in sorted(known)][-MOST:]
+    return bounded({one["version"]: one for one in (new, *tied)})
+
+
+def bounded(known: Mapping[Version, Snapshot]) -> list[Snapshot]:
+    """Returns the events of one second in the order of their ids, at most MOST of them.
+
+    If some were left out, now or before, the first one has `is_cut`.
+    """
+    kept = [known[version] for version in sorted(known)][-MOST:]
+    if len(known) > len(kept) or any("is_cut" in one for one in known.values()):
+        kept[0] = {**kept[0], "is_cut": True}
+    return kept
 
 
 def latest_of(
     tied: Sequence[Snapshot], shown: Shown = facts_of, prefers: Callable[[Snapshot], bool] = lambda _: False
 ) -> Snapshot:
     """Returns the latest event; without evidence, a preferred one, then the one with the greatest id."""
-    return max(_candidates(tied, shown), key=lambda one: (prefers(one), one["version"]))
+    return max(candidates_of(tied, shown), key=lambda one: (prefers(one), one["version"]))
 
 
 def is_undecided(tied: Sequence[Snapshot], shown: Shown = facts_of) -> bool:
-    """Whether only Stripe knows which event is the latest, because those that may be differ."""
+    """Whether only Stripe knows which event is the latest: those that may be differ, or some were left out."""
     if not tied:
         return False
-    first, *others = _candidates(tied, shown)
+    if "is_cut" in tied[0]:
+        return True
+    first, *others = candidates_of(tied, shown)
     return any(other["facts"] != first["facts"] for other in others)
 
 
-def _candidates(tied: Sequence[Snapshot], shown: Shown) -> list[Snapshot]:
+def candidates_of(tied: Sequence[Snapshot], shown: Shown = facts_of) -> list[Snapshot]:
     """Returns the events that may be the latest one: all of them if they replaced each other in a circle."""
     states = [shown(one) for one in tied]
     if ends := _ends([one["previous"] for one in tied], states):

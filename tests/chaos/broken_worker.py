@@ -41,7 +41,7 @@ def blocks(event: Event[NoteObject], known: Known) -> list[Effect]:
 
 
 def stalls(event: Event[NoteObject], known: Known) -> list[Effect]:
-    """Compute for ten seconds, as a regular expression on unlucky text might."""
+    """Compute for ten seconds in Python. Other threads run in between, which one call of `re` would not allow."""
     until = time.monotonic() + STALL_S
     while event.object.text == "block" and time.monotonic() < until:
         pass

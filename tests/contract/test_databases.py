@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
+from tests import databases as test_databases
 from tests.databases import SCHEMA, MigratedDatabases
 
 USER = "INSERT INTO billing.users (user_id, email) VALUES ('usr_1', 'ada@example.com')"
@@ -94,3 +97,26 @@ async def test_a_database_in_which_more_has_changed_than_rows_is_not_lent_again(
         assert len(lent) == 3
     finally:
         connection.terminate()
+
+
+async def test_a_sequence_from_which_the_migrations_took_numbers_goes_on_after_them(
+    databases: MigratedDatabases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No migration does so yet; the template of this test has one that did."""
+    copy = test_databases.copy_template
+
+    async def copy_and_take_a_number(connection: Any, server_url: str, name: str) -> None:
+        await copy(connection, server_url, name)
+        copied = await asyncpg.connect(urlunsplit(urlsplit(server_url)._replace(path=f"/{name}")))
+        await copied.execute(NEXT_ENTRY)
+        await copied.close()
+
+    monkeypatch.setattr(test_databases, "copy_template", copy_and_take_a_number)
+    url, given = databases.lend(), []
+    for _ in range(2):
+        connection = await asyncpg.connect(url)
+        given += [await connection.fetchval(NEXT_ENTRY) for _ in range(2)]
+        await connection.close()
+        databases.take_back(url)
+        assert databases.lend() == url
+    assert given == [2, 3, 2, 3]

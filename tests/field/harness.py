@@ -99,7 +99,7 @@ class Played:
 
     def timers(self, customer_id: str, account: str = "") -> dict[str, Timer]:
         """The customer's pending timers by kind."""
-        timers = self.known.timers_of(account, customer_id)
+        timers = self.known.timers_of(account, customer_id, "")
         return {timer.kind: timer for timer in timers if timer.status is TimerStatus.PENDING}
 
     @property

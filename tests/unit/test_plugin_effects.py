@@ -132,6 +132,22 @@ def test_F5_an_effect_about_what_refer_does_not_name_is_refused(known: Known, ef
         _applied(OWN, known)
 
 
+def test_F5_a_plugin_starts_a_timer_that_is_about_no_customer() -> None:
+    """`refer` cannot name a customer that there is not. The timer's own event finishes it."""
+    start = StartTimer(key="acme:9", account="", customer_id="", kind="acme.call", subject="1", due_at=at(NOW))
+    known = Known(CONFIG)
+    with installed_for(_plugin("acme.made", [start])):
+        _applied(OWN, known)
+    started = known.find(Timer, ("acme:9",))
+    assert started is not None
+    assert started.is_open
+    with installed_for(_plugin("timer.acme.call", [FinishTimer("acme:9")], model=TimerDue)):
+        _applied(timer_event(started), known)
+    done = known.find(Timer, ("acme:9",))
+    assert done is not None
+    assert done.status is TimerStatus.DONE
+
+
 def test_B6_a_plugin_stores_nothing_about_an_erased_customer() -> None:
     with installed_for(_plugin("acme.made", [MAIL, START, NEWS])):
         outcome = _applied(OWN, known := Known(CONFIG, [ERASED]))

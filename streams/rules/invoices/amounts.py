@@ -12,7 +12,7 @@ from schemas.references import References
 from schemas.statuses import LinkKind
 from schemas.stripe.credit_note import StripeCreditNote
 from schemas.stripe.invoice import StripeInvoice
-from streams.rules.invoices.events import stream
+from streams.rules.invoices.events import ask_what_is_owed, stream
 from streams.rules.payments.matching import match, named, refs
 from streams.rules.payments.row import invoice_changed
 
@@ -58,12 +58,18 @@ def _refer_invoice(event: Event[StripeInvoice]) -> References:
 
 @stream.on("invoice.updated", model=StripeInvoice, refer=_refer_invoice, rank=INVOICE_UPDATED)
 def on_updated(event: Event[StripeInvoice], known: Known) -> list[Effect]:
-    """Keeps what an open invoice owes. Other changes of an invoice have events of their own."""
+    """Keeps what an open invoice owes. Other changes of an invoice have events of their own.
+
+    A fetched invoice replaced nothing. It shows what a known payment owes now, after a tie for instance.
+    """
     invoice = event.object
-    if invoice.id is None or invoice.status != "open" or not _AMOUNTS & event.previous.keys():
+    if invoice.id is None or invoice.status != "open" or (event.previous and not _AMOUNTS & event.previous.keys()):
         return []
     found = match(known, event.account, _ids(invoice))
-    return found.save(invoice_changed(found.row_or_blank, event, invoice.customer or event.customer_id))
+    if found.row is None and not event.previous:
+        return []
+    payment = invoice_changed(found.row_or_blank, event, invoice.customer or event.customer_id)
+    return found.save(payment) + ask_what_is_owed(event, found.row, payment)
 
 
 def _ids(invoice: StripeInvoice) -> dict[str, LinkKind]:

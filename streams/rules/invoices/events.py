@@ -8,7 +8,7 @@ from schemas.event import Event
 from schemas.known import Known
 from schemas.recovery_facts import has_recovered_from
 from schemas.references import References
-from schemas.state import Customer, Subscription
+from schemas.state import Customer, Payment, Subscription
 from schemas.statuses import LinkKind
 from schemas.stripe.invoice import FIRST_INVOICE, SEND_INVOICE, StripeInvoice
 from streams.rules.customers.access import ends_with_period
@@ -16,10 +16,11 @@ from streams.rules.customers.account import customer_or_blank, returned, save_cu
 from streams.rules.invoices import dunning
 from streams.rules.mails import iso, mail, money, plan_name, plan_name_of, stripe_link
 from streams.rules.payments.matching import Match, match, named, refs
-from streams.rules.payments.row import PAID, invoice_closed, invoice_failed, invoice_paid
+from streams.rules.payments.row import PAID, invoice_closed, invoice_failed, invoice_paid, is_owed_undecided
 from streams.rules.precedence import INVOICE_CLOSED, INVOICE_FAILED, INVOICE_PAID
 from streams.rules.registry import Stream
 from streams.rules.subscription_row import ENDED, apply_invoice_closed, apply_invoice_failed, apply_invoice_paid, blank
+from streams.rules.ties import ask_stripe
 
 stream = Stream("invoices")
 
@@ -86,6 +87,7 @@ def on_payment_failed(event: InvoiceEvent, known: Known) -> list[Effect]:
     is_stale = payment.version != event.version
     if is_stale:
         effects.append(NoteStale(f"{invoice.id} {'is paid' if payment.status in PAID else 'was tried again since'}"))
+    effects += ask_what_is_owed(event, before, payment)
     if customer is None:
         return effects
     row = subscription_of(event, known, customer)
@@ -167,6 +169,14 @@ def on_upcoming(event: InvoiceEvent, known: Known) -> list[Effect]:
     }
     key = f"renewal:{event.id}"
     return [*effects, mail("renewal-reminder", key, customer, data, recipient=invoice.customer_email)]
+
+
+def ask_what_is_owed(event: InvoiceEvent, before: Payment | None, after: Payment) -> list[Effect]:
+    """Asks Stripe for the invoice if the events of one second do not show what it owes (D2)."""
+    invoice_id = _id(event.object)
+    if not is_owed_undecided(before, after):
+        return []
+    return [ask_stripe(event, f"/v1/invoices/{invoice_id}", invoice_id, after.customer_id)]
 
 
 def is_over_for(row: Subscription, invoice: StripeInvoice) -> bool:

@@ -71,6 +71,13 @@ def invoice_changed(row: Payment, event: Event[StripeInvoice], customer_id: str 
     return derived(row)
 
 
+def is_owed_undecided(before: Payment | None, after: Payment) -> bool:
+    """Whether an event left open which of those of its second shows what the unpaid invoice owes."""
+    if before is None or after.owed == before.owed or after.status in PAID or after.closed_at is not None:
+        return False
+    return same_second.is_undecided(after.owed.get("tied", ()))
+
+
 def apply_checkout_payment(row: Payment, event: Event[CheckoutSession], amount: int, currency: str) -> Payment:
     """The row of a completed one-time checkout, paid or with its payment still pending (B2)."""
     row = _of_checkout(row, event)
@@ -118,10 +125,11 @@ def _with_owed(row: Payment, event: Event[StripeInvoice]) -> Payment:
     """The row with what the invoice owes, from the newest of its events.
 
     Within one second the amounts that an event replaced decide, whatever the types: a credit note may follow a failure.
+    Without such amounts it is the rank of the types, until Stripe has answered (`is_owed_undecided`).
     """
     invoice, owed = event.object, row.owed
     new = {
-        "version": version(event.created, INVOICE_FAILED, event.id),
+        "version": version(event.created, INVOICE_FAILED, f"{event.rank:02d}:{event.id}"),
         "previous": {ours: event.previous[theirs] for ours, theirs in _OWED.items() if theirs in event.previous},
         "facts": {"due": invoice.amount_due, "remaining": invoice.remaining_amount},
     }

@@ -175,7 +175,7 @@ def checkout_variants(played: Played) -> None:
 def an_inquiry_becomes_a_chargeback(played: Played) -> None:
     changes = [mail.data["change"] for mail in played.mails if mail.template == "dispute-opened"]
     assert changes == ["inquiry", "escalated"]
-    due = [timer.due_at for timer in played.known.timers_of("", "cus_fb90x") if timer.status is TimerStatus.PENDING]
+    due = [timer.due_at for timer in played.known.timers_of("", "cus_fb90x", "") if timer.status is TimerStatus.PENDING]
     assert datetime.fromtimestamp(1796670100 - 2 * 86400, UTC) in due
 
 

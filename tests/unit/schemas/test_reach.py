@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -123,7 +124,7 @@ def test_timers_that_are_not_named_do_not_come_with_their_customer(named: tuple[
     reads = (
         lambda: known.timer("t"),
         lambda: known.timers_of("", "cus_1", "k", "s"),
-        lambda: known.timers_of("", "cus_1"),
+        lambda: known.timers_of("", "cus_1", ""),
     )
     for read_timers in reads:
         with pytest.raises(NotReferred, match="timer"):
@@ -135,6 +136,11 @@ def test_all_subjects_of_a_kind_are_read_only_if_all_are_named() -> None:
     assert known.timers_of("", "cus_1", "k", "s") == [OPEN]
     with pytest.raises(NotReferred, match="timers_of"):
         known.timers_of("", "cus_1", "k")
+
+
+def test_the_kind_of_timers_has_no_default() -> None:
+    """A rule has to name it, and the type checker finds one that does not."""
+    assert inspect.signature(Known.timers_of).parameters["kind"].default is inspect.Parameter.empty
 
 
 def test_a_payment_is_found_by_any_of_its_ids() -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from local.stripe.builder import PRO, Json, Price, StripeEvents
+from schemas.fast_row import replace
 from schemas.settings import AccessPolicy
+from tests.examples import examples
 from tests.kits.rulekit import CONFIG, DAY, MAKERS, NOW, RulesWorld, at
 
 TEAM = Price("price_team", 9900)
@@ -65,8 +71,19 @@ def test_B8_a_past_due_subscription_gives_access_for_the_grace_time(make: Stripe
 
 
 def in_every_order(*events: Json) -> Iterator[RulesWorld]:
-    for order in itertools.permutations(events):
-        yield RulesWorld().apply(*order)
+    """Each order of arrival, also with the ids of the events of each second exchanged."""
+    seconds: dict[int, list[Json]] = {}
+    for event in events:
+        seconds.setdefault(event["created"], []).append(event)
+    groups = list(seconds.values())
+    for ids in itertools.product(*(itertools.permutations([one["id"] for one in group]) for group in groups)):
+        named = [
+            one | {"id": id_}
+            for group, names in zip(groups, ids, strict=True)
+            for one, id_ in zip(group, names, strict=True)
+        ]
+        for order in itertools.permutations(named):
+            yield RulesWorld().apply(*order)
 
 
 def test_B8_the_grace_time_of_an_overdue_invoice_begins_when_it_is_due(make: StripeEvents) -> None:
@@ -109,6 +126,108 @@ def test_B8_a_recovery_ends_the_grace_time(make: StripeEvents) -> None:
     ]
     for world in in_every_order(subscribed(make), *events):
         assert world.organization().access_until == at(NOW + 31 * DAY) + GRACE
+
+
+@pytest.mark.parametrize("later", [None, 22])
+def test_B8_the_grace_time_begins_in_a_second_with_other_changes(make: StripeEvents, later: int | None) -> None:
+    """The previous attributes say which of them came last, also after the subscription has a newer version."""
+    events = [
+        updated(make, NOW + 20 * DAY, {"latest_invoice": "in_0"}, latest_invoice="in_1"),
+        updated(make, NOW + 20 * DAY, {"status": "active"}, status="past_due", latest_invoice="in_1"),
+    ]
+    if later is not None:
+        events.append(updated(make, NOW + later * DAY, {"metadata": {}}, status="past_due", latest_invoice="in_1"))
+    for world in in_every_order(subscribed(make), *events):
+        assert world.organization().access_until == at(NOW + 20 * DAY) + GRACE
+
+
+def test_B8_a_recovery_and_a_failure_of_one_second(make: StripeEvents) -> None:
+    """The statuses of the second may have followed each other in a circle, but the next event shows how it ended."""
+    events = [
+        updated(make, NOW + 5 * DAY, {"status": "active"}, status="past_due"),
+        updated(make, NOW + 20 * DAY, {"status": "past_due"}, status="active"),
+        updated(make, NOW + 20 * DAY, {"status": "active"}, status="past_due"),
+        updated(make, NOW + 22 * DAY, {"metadata": {}}, status="past_due"),
+    ]
+    for world in in_every_order(*events):
+        assert world.organization().access_until == at(NOW + 20 * DAY) + GRACE
+
+
+def test_C3_a_recovery_within_the_second_of_the_failure_ends_it(make: StripeEvents) -> None:
+    """The update that shows it active is the later one, whatever the ids."""
+    events = [
+        failed(make, NOW + 20 * DAY),
+        updated(
+            make,
+            NOW + 20 * DAY,
+            {"status": "active", "latest_invoice": "in_0"},
+            status="past_due",
+            latest_invoice="in_1",
+        ),
+        updated(make, NOW + 20 * DAY, {"status": "past_due"}, latest_invoice="in_1"),
+    ]
+    for world in in_every_order(subscribed(make), *events):
+        assert (world.subscription().status, world.subscription().failed_invoice) == ("active", None)
+
+
+def test_B8_the_creation_comes_before_an_update_of_its_second(make: StripeEvents) -> None:
+    for world in in_every_order(subscribed(make), updated(make, NOW, status="past_due")):
+        assert world.organization().access_until == at(NOW) + GRACE
+
+
+def test_B8_many_objects_that_are_past_due_and_a_late_one_that_is_not(make: StripeEvents) -> None:
+    days = [*range(5, 14), *range(30, 36)]
+    events = [updated(make, NOW + day * DAY, {"metadata": {}}, status="past_due") for day in days]
+    active = updated(make, NOW + 20 * DAY, {"metadata": {}})
+    world = RulesWorld().apply(subscribed(make), *events, active)
+    assert world.organization().access_until == at(NOW + 30 * DAY) + GRACE
+
+
+def test_B8_what_a_row_kept_before_it_knew_the_events_of_a_second(make: StripeEvents) -> None:
+    """Entries of an earlier version: `other` is an event that is not past due, or the second of the change."""
+    ends = []
+    for rank, id_ in ((50, "evt_0"), (0, "")):
+        world = RulesWorld().apply(updated(make, NOW + 22 * DAY, {"metadata": {}}, status="past_due"))
+        row = world.subscription()
+        other = f"0:{NOW + 20 * DAY:012d}:{rank:02d}:{id_}"
+        since = [] if id_ else [f"0:{NOW + 20 * DAY:012d}:50:evt_1"]
+        world.known.save(replace(row, newest={"past_due": {"other": other, "since": [*since, row.version]}}))
+        for day in (23, 20):
+            world.apply(updated(make, NOW + day * DAY, {"metadata": {}}, status="past_due"))
+            ends.append(world.organization().access_until)
+    assert ends == [at(NOW + day * DAY) + GRACE for day in (22, 20, 20, 20)]
+
+
+@st.composite
+def lives(draw: Callable[[st.SearchStrategy[Any]], Any]) -> list[tuple[int, str, str]]:
+    """Seconds, and the statuses before and after each event; at last the subscription is past due."""
+    second, status = 0, "active"
+    life: list[tuple[int, str, str]] = []
+    for _ in range(draw(st.integers(1, 24))):
+        is_full = len(life) >= 8 and life[-8][0] == second
+        second += 1 if is_full else draw(st.sampled_from([0, 1, 1, 3]))
+        after = draw(st.sampled_from([status, status, "active", "past_due", "unpaid"]))
+        life.append((second, status, after))
+        status = after
+    return [*life, (second + 1, status, "past_due"), (second + 2, "past_due", "past_due")]
+
+
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=(HealthCheck.too_slow,))
+@given(life=lives(), chance=st.randoms(use_true_random=False))
+def test_B8_the_grace_time_is_the_same_in_every_order(
+    make: StripeEvents, life: list[tuple[int, str, str]], chance: random.Random
+) -> None:
+    """Events that share a second have any ids."""
+    events = [
+        updated(make, NOW + second * DAY, {"status": before} if before != after else {"metadata": {}}, status=after)
+        for second, before, after in life
+    ]
+    ids = chance.sample([event["id"] for event in events], len(events))
+    events = [event | {"id": id_} for event, id_ in zip(events, ids, strict=True)]
+    began = max(second for second, before, after in life if (before != "past_due") and after == "past_due")
+    expected = at(NOW + began * DAY) + GRACE
+    for order in (events, events[::-1], chance.sample(events, len(events)), chance.sample(events, len(events))):
+        assert RulesWorld().apply(*order).organization().access_until == expected
 
 
 def test_B8_another_subscription_remains_after_the_grace_time(make: StripeEvents) -> None:

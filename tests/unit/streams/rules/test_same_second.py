@@ -10,9 +10,10 @@ import pytest
 
 from local.stripe import payments as pay
 from local.stripe.builder import Json, Price, StripeEvents
+from schemas.refetch import refetched_event
 from streams.rules import same_second
 from tests.kits.paymentkit import PatientWorld
-from tests.kits.rulekit import DAY, MAKERS, NOW
+from tests.kits.rulekit import DAY, MAKERS, NOW, at
 
 pytestmark = pytest.mark.parametrize("make", MAKERS, ids=["old", "new"])
 
@@ -286,6 +287,98 @@ def test_D2_what_an_invoice_owes_after_a_failure_and_a_credit_note(make: StripeE
         failure = make.event("invoice.payment_failed", make.invoice(created=NOW, amount=amount), NOW + DAY)
         for order in arrivals(earlier, failure, update):
             assert PatientWorld().apply(*order).payment().amount_remaining == 2000
+
+
+def test_D2_the_rank_orders_what_an_invoice_owes_until_stripe_has_answered(make: StripeEvents) -> None:
+    """Nothing says whether the credit note came before the failure of its second."""
+    earlier = make.event("invoice.payment_failed", make.invoice(created=NOW), NOW)
+    update = make.event(
+        "invoice.updated",
+        make.invoice(created=NOW, amount=2000),
+        NOW + DAY,
+        previous={"amount_due": 2500, "amount_remaining": 2500},
+    )
+    failure = make.event("invoice.payment_failed", make.invoice(created=NOW, amount=1500), NOW + DAY)
+    for order in arrivals(earlier, failure, update):
+        world = PatientWorld().apply(*order)
+        assert world.payment().amount_remaining == 1500
+        (call,) = world.calls.values()
+        assert call.path == "/v1/invoices/in_1"
+        present = make.invoice(created=NOW, amount=2000)
+        answer = refetched_event(
+            call.key, present, at=at(NOW + 2 * DAY), account="", livemode=False,
+            api_version=earlier["api_version"], request_id=None,
+        )  # fmt: skip
+        assert world.apply(answer).payment().amount_remaining == 2000
+
+
+def test_D2_nothing_is_asked_about_an_invoice_that_is_paid(make: StripeEvents) -> None:
+    paid = make.event("invoice.paid", make.invoice(created=NOW, status="paid"), NOW + 2 * DAY)
+    failures = [
+        make.event("invoice.payment_failed", make.invoice(created=NOW, amount=amount), NOW + DAY)
+        for amount in (1500, 2000)
+    ]
+    for order in itertools.permutations(failures):
+        assert PatientWorld().apply(paid, *order).calls == {}
+
+
+def chain(make: StripeEvents, kind: str, length: int) -> list[Json]:
+    """An older event, and updates of one second, each of which begins with what the one before it shows."""
+    updates: list[Json] = []
+    for number in range(length):
+        match kind:
+            case "subscription":
+                former, method = (f"pm_{at}" for at in (number, number + 1))
+                previous: Json = {"default_payment_method": former}
+                updates.append(subscription(make, "updated", previous, default_payment_method=method))
+            case "customer":
+                updates.append(customer(make, "updated", {"name": f"n{number}"}, name=f"n{number + 1}"))
+            case "dispute":
+                due = NOW + (number + 9) * DAY
+                made = pay.dispute(make, created=NOW, due_by=due + DAY)
+                previous = {"evidence_details": {"due_by": due}}
+                updates.append(make.event("charge.dispute.updated", made, NOW + DAY, previous=previous))
+            case "payment method":
+                made = pay.payment_method(make, expiry=(2031 + number, 1))
+                previous = {"card": {"exp_year": 2030 + number}}
+                updates.append(make.event("payment_method.updated", made, NOW + DAY, previous=previous))
+            case _:
+                amount = 2900 - number
+                made = make.invoice(created=NOW, amount=amount - 1)
+                previous = {"amount_due": amount, "amount_remaining": amount}
+                updates.append(make.event("invoice.updated", made, NOW + DAY, previous=previous))
+    first = {
+        "subscription": lambda: subscription(make, "created"),
+        "customer": lambda: customer(make, "created", name="n0"),
+        "dispute": lambda: make.event("charge.dispute.created", pay.dispute(make, created=NOW, due_by=NOW), NOW),
+        "payment method": lambda: make.event("payment_method.attached", pay.payment_method(make), NOW),
+        "invoice": lambda: make.event("invoice.payment_failed", make.invoice(created=NOW), NOW),
+    }
+    return [first[kind](), *updates]
+
+
+@pytest.mark.parametrize("kind", ["subscription", "customer", "dispute", "payment method", "invoice"])
+def test_D2_more_updates_of_a_second_than_are_compared_are_settled_by_stripe(make: StripeEvents, kind: str) -> None:
+    """What is left of them can be a chain without a gap, but its end is not the latest update."""
+    for length in (same_second.MOST, same_second.MOST + 1):
+        first, *updates = chain(make, kind, length)
+        named = [event | {"id": f"evt_{length - number}"} for number, event in enumerate(updates)]
+        reversed_ = named[::-1]
+        for order in (named, reversed_, [*named[::2], *named[1::2]]):
+            asked = [call for call in PatientWorld().apply(first, *order).calls.values() if call.method == "GET"]
+            has_gaps = order is not named and order is not reversed_
+            assert len(asked) == int(length > same_second.MOST or has_gaps)
+
+
+def test_D2_what_was_left_out_is_remembered_in_any_order(make: StripeEvents) -> None:  # once for both shapes
+    events = [snapshot(number, {"name": number}, {"name": number - 1}) for number in range(1, 10)]
+    for order in (events, events[::-1], [*events[4:], *events[:4]]):
+        tied: list[Any] = [order[0]]
+        for event in order[1:]:
+            tied = same_second.tied_with({"tied": tied}, tied[0], event)
+        assert [one["version"] for one in tied] == [one["version"] for one in events[1:]]
+        assert same_second.is_undecided(tied)
+        assert not same_second.is_undecided(events[1:])
 
 
 def snapshot(number: int, previous: Json, facts: Json) -> Json:
