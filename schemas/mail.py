@@ -95,6 +95,10 @@ Name = Annotated[str | None, AfterValidator(_name_or_none)]
 CardBrand = Annotated[str | None, AfterValidator(_brand_or_none)]
 """A card's brand, as its owner knows it."""
 Link = Annotated[str, AfterValidator(_web_link)]
+_CHECKED = Field(exclude=True)
+CheckedId = Annotated[OptionalLine, _CHECKED]
+CheckedItems = Annotated[tuple[str, ...] | None, _CHECKED]
+"""Fields with `exclude` are for the check before sending. Templates do not get them."""
 _INTERVALS = ("day", "week", "month", "year")
 
 
@@ -178,7 +182,8 @@ class TrialEnding(CustomerMail):
     will_end: bool = False
     """Whether the subscription ends with the trial, so that nothing is charged."""
     after: Literal["charged", "invoiced", "free", "method_missing", "ends", "pauses"] | None = "charged"
-    """What follows: `ends` and `pauses` if no payment method is added until then. None: the collection is paused."""
+    """What follows: `ends` and `pauses` if no payment method is added until then. None: not known, as
+    while the collection is paused."""
     price: Money | None = None
     """The price of one unit after the trial."""
     interval: Interval | None = None
@@ -211,7 +216,7 @@ class PaymentProblem(CustomerMail):
     keeps_access: bool = True
     """Whether the invoice is one of a subscription, and the customer still has access when the mail is sent."""
     is_given_up: bool | None = None
-    """Whether Stripe will not try again. None: by `next_attempt_at`."""
+    """Whether Stripe has tried again and will not any more. None: by `next_attempt_at`."""
     is_sent: bool = False
     """Whether the customer pays the invoice by hand (`send_invoice`)."""
 
@@ -220,8 +225,7 @@ class PaymentActionRequired(CustomerMail):
     number: OptionalLine = None
     amount: Money
     hosted_url: Link
-    subscription_id: OptionalLine = None
-    """For the check before sending. Not shown."""
+    subscription_id: CheckedId = None
 
 
 class InvoiceOverdue(CustomerMail):
@@ -231,8 +235,7 @@ class InvoiceOverdue(CustomerMail):
     amount: Money
     due_at: AwareDatetime | None = None
     hosted_url: Link | None = None
-    subscription_id: OptionalLine = None
-    """For the check before sending. Not shown."""
+    subscription_id: CheckedId = None
 
 
 class RenewalReminder(CustomerMail):
@@ -246,9 +249,13 @@ class RenewalReminder(CustomerMail):
     """Whether the subscription is in its trial, so that this is its first payment."""
     has_method: bool = True
     """False: it is known that there is no payment method to charge."""
-    subscription_id: OptionalLine = None
-    billed: tuple[str, ...] | None = None
-    """`price:quantity` of what is billed. Both are for the check before sending. Not shown."""
+    subscription_id: CheckedId = None
+    billed: CheckedItems = None
+    """`price:quantity` of what is billed."""
+    announced_at: Annotated[AwareDatetime | None, _CHECKED] = None
+    """When Stripe announced the invoice (`created` of the event). None: the mail was queued by an older version."""
+    items: CheckedItems = None
+    """`price:quantity` of the subscription's items at that time. None: not known."""
 
 
 class CardExpiring(CustomerMail):

@@ -221,6 +221,11 @@ class Subscription:
     checkout_version: Version = UNSEEN
 
     @property
+    def item_quantities(self) -> list[str]:
+        """`price:quantity` of each item."""
+        return sorted(f"{item['price']}:{item['quantity']}" for item in self.items)
+
+    @property
     def price_of_unit(self) -> int | None:
         """Minor units for one unit and period. None for usage, for packages of units, and if it is not known."""
         item: Mapping[str, Any] = next((item for item in self.items if item["price"] == self.price_id), {})

@@ -231,7 +231,6 @@ async def _composed(console: Console, found: Found) -> tuple[EmailMessage | None
         customer_id=found["customer_id"], template=found["template"], recipient=found["recipient"],
         locale=found["locale"], livemode=found["livemode"], data=found["data"], attempts=found["attempts"], now=now,
         age=timedelta(0), customer_email=person.get("email"), customer_locale=person.get("locale"),
-        customer_name=person.get("name"),
     )  # fmt: skip
     try:
         return Composer(console.config.mail).compose(mail, now).message, None

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
 from schemas.state import Customer, Organization, PaymentMethod, Subscription
 from schemas.statuses import SubscriptionStatus
 from schemas.stripe.invoice import SEND_INVOICE
-from schemas.version import UNSEEN
+from schemas.version import UNSEEN, seconds_of
 
 CHARGED = frozenset({SubscriptionStatus.ACTIVE, SubscriptionStatus.TRIALING, SubscriptionStatus.PAST_DUE})
 """Statuses in which Stripe charges the next invoice. Those of an unpaid or paused subscription stay drafts."""
@@ -55,11 +55,16 @@ def lacks_method(subscription: Subscription, customer: Customer | None, methods:
 def after_trial(
     subscription: Subscription, customer: Customer | None, methods: Sequence[PaymentMethod]
 ) -> AfterTrial | None:
-    """Returns what happens when the trial ends; None if that is not known, because the collection is paused."""
+    """Returns what happens when the trial ends; None if that is not known.
+
+    It is not while the collection is paused, and before an event has named the collection method.
+    """
     if subscription.pause_collection is not None:
         return None
     if is_free(subscription):
         return "free"
+    if subscription.collection_method is None:
+        return None
     if subscription.collection_method == SEND_INVOICE:
         return "invoiced"
     if not lacks_method(subscription, customer, methods):
@@ -67,11 +72,39 @@ def after_trial(
     return {"cancel": "ends", "pause": "pauses"}.get(subscription.trial_end_behavior or "", "method_missing")  # type: ignore[return-value]  # the values are AfterTrial's
 
 
+def items_have_changed(
+    subscription: Subscription, billed: Sequence[str], announced_at: datetime, items_then: Sequence[str] | None
+) -> bool:
+    """Whether an announced invoice bills other items than the subscription has, because these have changed since.
+
+    They also differ without any change if a schedule changes the price with the renewal. `billed` and `items_then` are
+    `price:quantity`; `items_then` is None if the items at `announced_at` are not known.
+    """
+    if bills_items(subscription, billed) or subscription.item_quantities == items_then:
+        return False
+    seconds = seconds_of(subscription.items_version)
+    return seconds is None or seconds > announced_at.timestamp()
+
+
 def bills_items(subscription: Subscription, billed: Sequence[str]) -> bool:
-    """Whether `price:quantity` of an announced invoice are the subscription's items of now; usage has any quantity."""
-    licensed = {f"{item['price']}:{item['quantity']}" for item in subscription.items if item["usage_type"] != "metered"}
+    """Whether `price:quantity` of an announced invoice are the subscription's items of now; usage has any quantity.
+
+    Tiers of one price have a line each. Their quantities add up to the item's.
+    """
+    found = _quantities(billed)
+    licensed = _quantities(
+        f"{item['price']}:{item['quantity']}" for item in subscription.items if item["usage_type"] != "metered"
+    )
     prices = {item["price"] for item in subscription.items}
-    return not prices or (licensed <= set(billed) and {one.rpartition(":")[0] for one in billed} <= prices)
+    return not prices or (licensed.items() <= found.items() and found.keys() <= prices)
+
+
+def _quantities(items: Iterable[str]) -> dict[str, int]:
+    """The quantity by price."""
+    found: dict[str, int] = {}
+    for price, _, quantity in (item.rpartition(":") for item in items):
+        found[price] = found.get(price, 0) + (int(quantity) if quantity.isdecimal() else 0)
+    return found
 
 
 def is_free(subscription: Subscription) -> bool:

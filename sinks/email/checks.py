@@ -15,17 +15,17 @@ from typing import Any
 from schemas.mail import OPERATOR_MAILS
 from schemas.payment_facts import PAID
 from schemas.recovery_facts import has_recovered_from
-from schemas.state import Payment
+from schemas.state import Payment, Subscription
 from schemas.statuses import SubscriptionStatus
 from schemas.stripe.dispute import UNDER_REVIEW
 from schemas.version import seconds_of
 from sinks.email.charging import (
     after_trial,
-    bills_items,
     charges_again,
     ends_by,
     expiry_of,
     is_charged_to,
+    items_have_changed,
     lacks_method,
 )
 from sinks.email.message import QueuedMail
@@ -101,7 +101,7 @@ async def _dunning(mail: QueuedMail, present: Present) -> Answer:
     data = dict(mail.data) | _remaining(payment) | {"reason": reason}
     data["attempt"] = max(int(mail.data.get("attempt", 1)), payment.attempt_count)
     data["keeps_access"] = payment.subscription_id is not None and await present.has_access(mail.now)
-    data["is_given_up"] = mail.data.get("next_attempt_at") is None
+    data["is_given_up"] = _is_given_up(mail, payment)
     if (at := moment(mail.data.get("next_attempt_at"))) is not None and at <= mail.now:
         data["next_attempt_at"] = None
     return data
@@ -132,7 +132,7 @@ async def _renewal(mail: QueuedMail, present: Present) -> Answer:
         return Withheld("Stripe does not collect the invoices of an unpaid subscription")
     if ends_by(subscription, renews_at):
         return Withheld("the subscription will not renew")
-    if (billed := mail.data.get("billed")) is not None and not bills_items(subscription, billed):
+    if _has_changed(subscription, mail):
         return Withheld("the price or the quantity has changed since, and so has the amount")
     lacks = lacks_method(subscription, await present.customer(), await present.payment_methods())
     return dict(mail.data) | {
@@ -204,19 +204,9 @@ async def _changed(mail: QueuedMail, present: Present) -> Answer:
     return Withheld(ENDED_REASON) if row is not None and row.status in ENDED else None
 
 
-async def _not_erased(mail: QueuedMail, present: Present) -> Answer:  # noqa: ARG001  # as above
-    customer = await present.customer()
-    if customer is not None and customer.is_erased:
-        return Withheld("the customer has been erased")
-    return None
-
-
 async def _left(mail: QueuedMail, present: Present) -> Answer:  # noqa: ARG001  # as above
     if await present.has_living_subscription():
         return Withheld("the customer has come back")
-    customer = await present.customer()
-    if customer is not None and customer.is_erased:
-        return Withheld("the customer has been erased")
     return None
 
 
@@ -304,7 +294,7 @@ CHECKS: Mapping[str, MailCheck] = {
 }
 """Checks by template."""
 
-OF_PLUGIN = TemplateCheck(_not_erased)
+OF_PLUGIN = TemplateCheck(_always)
 """The check of a plugin's mail to a customer. What else it claims, only the plugin knows."""
 
 
@@ -349,6 +339,20 @@ def _reason(mail: QueuedMail, payment: Payment) -> str | None:
         return payment.failure_reason
     own: str | None = mail.data.get("reason")
     return own if int(mail.data.get("attempt", 1)) >= payment.attempt_count else None
+
+
+def _is_given_up(mail: QueuedMail, payment: Payment) -> bool:
+    """Whether Stripe has tried again, and plans no further try. It never plans one of an invoice that is sent."""
+    if mail.data.get("is_sent") or mail.data.get("next_attempt_at") is not None:
+        return False
+    return 1 < int(mail.data.get("attempt", 1)) >= payment.attempt_count
+
+
+def _has_changed(subscription: Subscription, mail: QueuedMail) -> bool:
+    """Whether a renewal's amount is out of date, because the subscription's items have changed since."""
+    billed = mail.data.get("billed")
+    announced_at = moment(mail.data.get("announced_at")) or mail.now - mail.age
+    return billed is not None and items_have_changed(subscription, billed, announced_at, mail.data.get("items"))
 
 
 def _superseded(mail: QueuedMail, payment: Payment) -> str | None:

@@ -92,12 +92,12 @@ class Conversation(asyncio.Protocol):
                 raise await self._reset(NegativeReply(reply), latest)
 
     async def is_alive(self, within_s: float) -> bool:
-        """Ask with NOOP whether the server still responds."""
+        """Ask with NOOP whether the server still responds, and not with 421, by which it ends the connection."""
         try:
-            await self._ask(b"NOOP\r\n", self._loop.time() + within_s)
+            reply = await self._ask(b"NOOP\r\n", self._loop.time() + within_s)
         except Broken:
             return False
-        return True
+        return reply.code == _OK
 
     async def quit(self, within_s: float) -> None:
         """Send QUIT, wait for the reply, and close the connection."""

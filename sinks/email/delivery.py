@@ -38,15 +38,17 @@ class MailSender:
     async def deliver(self, mail: QueuedMail) -> Verdict:
         """Send `mail` and return the verdict. Faults of the mail or of the mail server do not raise."""
         if mail.attempts > TRIES:
-            return Failed(f"{TRIES} tries ended without a result: the dispatcher stopped during each of them")
-        if time.monotonic() + self.link.letter_timeout_s > mail.deadline:
-            return NotTried()  # the claim could expire while the mail is being sent
+            return Failed(
+                f"{TRIES} tries are used up, and the last one has no result: dispatcher or Postgres stopped meanwhile"
+            )
         composed = self._compose(mail)
         if not isinstance(composed, ComposedMail):
             return composed
         recipient = composed.recipient.addr_spec
         try:
-            await self.link.ensure()
+            await self.link.ensure()  # may take as long as a connection
+            if time.monotonic() + self.link.letter_timeout_s > mail.deadline:
+                return NotTried()  # the claim could expire while the mail is being sent
             await self.link.send(composed, self._composer.sender.addr_spec)
         except ServerUnavailable as error:
             return NotTried(str(error))

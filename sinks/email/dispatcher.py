@@ -77,8 +77,8 @@ class Dispatcher(OutboxLoop[QueuedMail]):
     async def hold(self, row: QueuedMail, lane: int) -> Verdict:
         return self._senders[lane].hold(row)
 
-    def with_data(self, row: QueuedMail, data: Mapping[str, Any]) -> QueuedMail:
-        return replace(row, data=data)
+    def with_present(self, row: QueuedMail, present: Mapping[str, Any]) -> QueuedMail:
+        return replace(row, **present)
 
     async def reach(self, lane: int) -> str | None:
         return await self._senders[lane].reach()

@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from email import message_from_bytes
 from email.headerregistry import Address
@@ -50,10 +50,10 @@ class RecipientUnknown(BillingError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuedMail:
-    """One claimed row of `billing.emails`, with its customer's current address and locale.
+    """One claimed row of `billing.emails`. The check before sending adds its customer's address and locale (truth.py).
 
-    `attempts` includes the current try. `now` (UTC) is Postgres' time of the claim, `age` the time since the mail was
-    queued, `deadline` the time.monotonic() at which the claim expires.
+    `attempts` includes the current try. `now` (UTC) is Postgres' time, `age` the time since the mail was queued, both
+    at the claim, and then at the check. `deadline` is the time.monotonic() at which the claim expires.
     """
 
     key: str
@@ -75,11 +75,15 @@ class QueuedMail:
     """Whether shadow mode was on at the claim."""
     customer_email: str | None = None
     customer_locale: str | None = None
-    customer_name: str | None = None
-    organization: str | None = None
-    """The name of the customer's organization."""
-    is_stopped: bool = False
-    """Whether the customer has unsubscribed from mails of this template."""
+    clock: float | None = None
+    """The time.monotonic() of `now`. None: `now` stays as it is."""
+
+    def later(self, clock: float) -> QueuedMail:
+        """Return the mail at this time.monotonic()."""
+        if self.clock is None:
+            return self
+        passed = timedelta(seconds=max(clock - self.clock, 0.0))
+        return replace(self, now=self.now + passed, age=self.age + passed, clock=clock)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,20 @@ class Question(Generic[T]):
         return (yield self)
 
 
+@dataclass(frozen=True, slots=True)
+class Addressee:
+    """Whom a mail goes to."""
+
+    email: str | None = None
+    locale: str | None = None
+    name: str | None = None
+    organization: str | None = None
+    """The name of the customer's organization."""
+    has_unsubscribed: bool = False
+    """From mails of this template."""
+    is_erased: bool = False
+
+
 Check = Coroutine[Question[Any], Any, Answer]
 
 
@@ -187,6 +201,20 @@ SELECT EXISTS (SELECT 1 FROM billing.emails WHERE account = k.a AND customer_id 
     _value,
 )
 _EXPORT: Query[str | None] = Query("SELECT status FROM billing.exports WHERE export_key = k.a", _value, parts=1)
+# The condition of is_erased is that of `Customer.is_erased`.
+_ADDRESSEE: Query[Addressee] = Query(
+    """
+SELECT c.email, c.locale, c.name, o.name AS organization, EXISTS (
+        SELECT FROM billing.unsubscribed u WHERE u.account = k.a AND u.customer_id = k.b AND u.template = k.c
+    ) AS has_unsubscribed,
+    coalesce(c.erased_at >= coalesce(c.returned_at, c.erased_at), false) AS is_erased
+FROM (VALUES (1)) AS one LEFT JOIN billing.customers c ON c.account = k.a AND c.customer_id = k.b
+    LEFT JOIN billing.organizations o ON o.account = k.a AND o.customer_id = k.b
+LIMIT 1
+""",
+    lambda records: Addressee(*tuple(records[0])[1:]),
+    parts=3,
+)
 _CUSTOMER, _SUBSCRIPTION = _by_id(Customer), _by_id(Subscription)
 _METHOD, _DISPUTE = _by_id(PaymentMethod), _by_id(Dispute)
 
@@ -202,6 +230,10 @@ class Present:
     def __init__(self, account: str, customer_id: str | None) -> None:
         self.account = account
         self.customer_id = customer_id or ""
+
+    async def addressee(self, template: str) -> Addressee:
+        """Return the customer as the addressee of a mail."""
+        return await _ask(_ADDRESSEE, self.account, self.customer_id, template)
 
     async def customer(self) -> Customer | None:
         return await _ask(_CUSTOMER, self.account, self.customer_id)

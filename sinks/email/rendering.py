@@ -35,6 +35,7 @@ from sinks.email.skeletons import (
     WordingEnvironment,
     filling,
     shape_of,
+    shown_fields,
     slotted,
 )
 
@@ -164,7 +165,7 @@ class Templates:
             words = Words(locale, is_for_operator=template in OPERATOR_MAILS)
             return skeleton.filled(filling(data, extra), words)
         # Field by field, not model_dump(): `words.money` wants Money, not a dict.
-        values = {field: getattr(data, field) for field in type(data).model_fields} | extra
+        values = {name: getattr(data, name) for name in shown_fields(type(data))} | extra
         return self._rendered(template, locale, values)
 
     def _skeleton(
@@ -210,7 +211,7 @@ class Templates:
         elif self._place(text_file) < len(self.folders):
             text = self._text.get_template(text_file).render(in_text)
         else:
-            text = str(self._text.changed(html, plain_text))
+            text = str(self._text.changed(html, plain_text, is_html=True))
         return Rendered(subject=str(subject), html=html, text=_BLANK_LINES.sub("\n\n", text).strip() + "\n")
 
     def _place(self, file: str) -> int:

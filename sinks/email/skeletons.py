@@ -31,7 +31,8 @@ _SIGNS = frozenset("\ue000\ue001")
 _WORTH_A_PIECE = 300
 """Characters of lines without slots from which it is quicker to encode them once than with the lines around them."""
 _PLAIN_FILTERS = frozenset({"trim", "wrap", "capitalize", "urlencode"})
-"""Texts with slots have no white space at their ends. What the others do is done when a slot is filled."""
+"""Without arguments. Texts with slots have no white space at their ends, so `trim` changes nothing. What the others do
+is done when a slot is filled."""
 _PLAIN_TESTS = frozenset({"none", "defined", "undefined"})
 _PLAIN_NODES = (
     *(nodes.Template, nodes.Extends, nodes.Block, nodes.Import, nodes.FromImport, nodes.Output, nodes.TemplateData),
@@ -65,9 +66,12 @@ class WordingEnvironment(Environment):
         """Note a file that was compiled now or before."""
         self.is_plain = self.is_plain and is_plain
 
-    def changed(self, text: Slot | str, change: Callable[[Any], str]) -> Slot | str:
-        """Return the text as `change` changes it; a slot for the result if the text has slots. Raises NotPlain."""
-        return change(text) if self.slots is None else self.slots.changed(text, change)
+    def changed(self, text: Slot | str, change: Callable[[Any], str], *, is_html: bool = False) -> Slot | str:
+        """Return the text as `change` changes it; a slot for the result if the text has slots. Raises NotPlain.
+
+        `is_html`: `change` reads the text as HTML, so that it gets the values escaped.
+        """
+        return change(text) if self.slots is None else self.slots.changed(text, change, is_html=is_html)
 
     def defer(self, name: str, change: Callable[[Any], str]) -> None:
         """Set a filter that changes a text, also one with slots."""
@@ -76,7 +80,8 @@ class WordingEnvironment(Environment):
 
 def _is_plain(node: nodes.Node) -> bool:
     if isinstance(node, nodes.Filter):
-        return node.name in _PLAIN_FILTERS
+        has_arguments = bool(node.args or node.kwargs or node.dyn_args or node.dyn_kwargs)
+        return node.name in _PLAIN_FILTERS and not has_arguments
     return node.name in _PLAIN_TESTS if isinstance(node, nodes.Test) else isinstance(node, _PLAIN_NODES)
 
 
@@ -142,9 +147,9 @@ class Slots:
         slot.group = group
         return slot
 
-    def changed(self, text: Slot | str, change: Callable[[Any], str]) -> Slot | str:
+    def changed(self, text: Slot | str, change: Callable[[Any], str], *, is_html: bool = False) -> Slot | str:
         """Return the text as `change` changes it; a slot for the result if the text has slots. Raises NotPlain."""
-        parts = self.parts(str(text))
+        parts = self.parts(str(text), is_html=is_html)
         if not parts.fills:
             return change(text)
         if isinstance(text, Markup):  # its slots would be changed before they are escaped
@@ -297,9 +302,15 @@ def _is_clean(text: str) -> bool:
 
 
 @lru_cache(maxsize=256)
+def shown_fields(kind: type[MailData]) -> Sequence[str]:
+    """Return the fields that templates get: all but those for the check before sending (`exclude`)."""
+    return [name for name, field in kind.model_fields.items() if not field.exclude]
+
+
+@lru_cache(maxsize=256)
 def _fields(kind: type[MailData]) -> Sequence[tuple[str, bool]]:
-    """Return the fields of a mail's data, and whether one has a fixed set of words."""
-    return [(name, _has_literal(field.annotation)) for name, field in kind.model_fields.items()]
+    """Return the fields that templates get, and whether one has a fixed set of words."""
+    return [(name, _has_literal(kind.model_fields[name].annotation)) for name in shown_fields(kind)]
 
 
 def _has_literal(annotation: object) -> bool:

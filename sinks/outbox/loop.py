@@ -32,6 +32,7 @@ from sinks.outbox.pace import LoopPace
 from sinks.outbox.refusals import HOLD, RUN, Refusals, answer_of, held_reason, was_refused_before
 from sinks.outbox.report import reported
 from sinks.outbox.truth import Answer, Answers, Truth
+from sinks.outbox.untried import give_back, give_back_all
 from sinks.outbox.verdicts import Done, Failed, NotTried, NotYet, RetryAt, RowRefused, Verdict, Withheld
 from sinks.postgres.tables import HELD
 
@@ -129,6 +130,8 @@ class OutboxLoop(ABC, Generic[R]):
             for task in tasks:
                 task.cancel()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
+            action = f"{self.action}.not_given_back"
+            await give_back_all(self._claims, self._rows, within_s=self._pace.give_back_s, action=action)
             await self.close()
         for end in ended:
             if isinstance(end, Exception):
@@ -158,8 +161,8 @@ class OutboxLoop(ABC, Generic[R]):
         """Return the label by which metrics count the row."""
         return None
 
-    def with_data(self, row: R, _data: Mapping[str, Any]) -> R:
-        """Return the row with data that is true now, for outboxes with a check of truth."""
+    def with_present(self, row: R, _present: Mapping[str, Any]) -> R:
+        """Return the row with the values that are true now, for outboxes with a check of truth."""
         return row
 
     async def reach(self, _lane: int) -> str | None:
@@ -199,7 +202,7 @@ class OutboxLoop(ABC, Generic[R]):
 
     async def turn(self, lane: int) -> bool:
         """Claim and deliver one batch. Returns whether to continue without a pause. Raises StoreUnavailable."""
-        await self._give_back(lane)
+        await give_back(self._claims, self._rows[lane])  # after a stop or a pause, or if Postgres was away
         if self._outage.is_pausing or (self._outage.is_on and lane != 0):  # during an outage, only lane 0 checks
             return False
         size = self._sizes[lane]
@@ -221,7 +224,7 @@ class OutboxLoop(ABC, Generic[R]):
             size.interrupted()
         else:
             size.delivered(claimed, time.monotonic() - began)
-        await self._give_back(lane)
+        await give_back(self._claims, rows)
         return claimed > 0 and not self._outage.is_on
 
     async def _claim(self, size: int) -> list[R]:
@@ -237,13 +240,6 @@ class OutboxLoop(ABC, Generic[R]):
             self._turns[lane] = time.monotonic()
             answer = await answers.next(rows) if answers is not None else None
             await self._deliver(rows.pop(0), answer, lane)
-
-    async def _give_back(self, lane: int) -> None:
-        """Release what the lane has not tried: after a stop or a pause, or after Postgres was away during a claim."""
-        rows = self._rows[lane]
-        while rows:
-            await self._claims.give_back(rows[0], _AT_ONCE, None)
-            del rows[0]
 
     reach_is_proof: ClassVar[bool] = False
     """Whether a successful `reach` ends an outage. Otherwise only a delivery does."""
@@ -268,7 +264,7 @@ class OutboxLoop(ABC, Generic[R]):
         if isinstance(answer, Withheld | NotYet):
             return answer
         if answer is not None:
-            row = self.with_data(row, answer)
+            row = self.with_present(row, answer)
         if row.is_shadow and self.leaves(row):
             return await self.hold(row, lane)
         return await self.deliver(row, lane)

@@ -13,6 +13,8 @@ class LoopPace:
     store_pause_s: float = 2.0
     finish_s: float = 30.0
     """After `stop`, time for rows being delivered to finish."""
+    give_back_s: float = 5.0
+    """After that, time for releasing the rows that were not tried."""
     stuck_s: float = 900.0
     """A lane without progress for this long counts as stuck. A try and storing its result take at most one claim."""
     claim_size: int = 1

@@ -5,7 +5,7 @@ A check receives claimed rows and a connection to Postgres, and returns one answ
 - None: deliver the row as it is;
 - `Withheld(reason)`: do not deliver it. The row gets the status `withheld`, and the reason is stored and logged;
 - `NotYet(after, reason)`: ask again after this time, for a row that is incomplete for now;
-- a mapping: deliver the row with this data in place of the data that was queued;
+- a mapping: deliver the row with these values, by the name of its attribute, in place of those of the claim;
 - an exception: the row cannot be checked. It becomes `failed`, which an operator sees.
 
 It must not write. If it raises StoreUnavailable, the rows stay claimed and are tried again after their claim has

@@ -105,7 +105,9 @@ class Caller:
         if call.method not in ("GET", "POST") or _PATH.fullmatch(call.path) is None:
             return f"not a Stripe API call: {call.method:.10} {call.path:.100}"
         if call.attempts > TRIES:
-            return f"{TRIES} tries ended without a result: the dispatcher stopped during each of them"
+            return (
+                f"{TRIES} tries are used up, and the last one has no result: dispatcher or Postgres stopped meanwhile"
+            )
         if call.method == "POST" and call.attempts > 1 and call.age > TOO_LATE:
             return (
                 f"queued {call.age // timedelta(hours=1)} hours ago and tried: Stripe may have executed it, but "

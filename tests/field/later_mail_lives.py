@@ -158,6 +158,20 @@ def dunning() -> list[MailLife]:
             never={"payment-failed": ["We try again"]},
         ),
         MailLife(
+            "an invoice to be paid by hand, tried in vain after it is due",
+            41,
+            [
+                begun(collection_method="send_invoice"),
+                *(
+                    failed(day, attempts, retry=None, collection_method="send_invoice", due_date=NOW + 30 * DAY)
+                    for day, attempts in ((31, 1), (33, 2), (40, 4))
+                ),
+            ],
+            {**WELCOME, "payment-failed": 1, "payment-reminder": 1, "payment-urgent": 1, "payment-final": 1},
+            {"payment-urgent": ["The invoice is still not paid."], "payment-final": ["our last notice", "is unpaid"]},
+            {"payment-urgent": ["We have tried"], "payment-final": ["All attempts", "could not be collected"]},
+        ),
+        MailLife(
             "an overdue invoice that was paid in part",
             35,
             [

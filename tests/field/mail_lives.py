@@ -13,7 +13,7 @@ from typing import Any
 from local.stripe import payments as pay
 from local.stripe.builder import Json, Price
 from schemas.mail import DUNNING_MAILS
-from tests.field.lives import MAKE, PRO, STARTER, failed, inv, of, paid, sub
+from tests.field.lives import MAKE, PRO, failed, inv, of, paid, sub
 from tests.kits.rulekit import DAY, NOW
 
 PRO_YEAR = Price("price_pro_yearly", 29000, "eur", "year")
@@ -101,102 +101,6 @@ def quarterly(price: Price) -> Json:
     return found
 
 
-def renewals() -> list[MailLife]:
-    to_end: Json = {"cancel_at_period_end": True, "canceled_at": NOW + 24 * DAY, "cancel_at": NOW + 30 * DAY}
-    return [
-        MailLife("renewal of a running subscription", 25, [begun(), upcoming(23)], {**WELCOME, "renewal-reminder": 1}),
-        MailLife(
-            "renewal announced, then set to end with the period",
-            25,
-            [begun(), upcoming(23), sub(24, "active", previous={"cancel_at_period_end": False}, **to_end)],
-            WELCOME,
-        ),
-        MailLife(
-            "renewal announced, then set to end at the time of the renewal",
-            25,
-            [begun(), upcoming(23), sub(24, "active", previous={"cancel_at": None}, cancel_at=NOW + 30 * DAY)],
-            WELCOME,
-        ),
-        MailLife(
-            "renewal of a subscription that ends after another period",
-            25,
-            [begun(), upcoming(23), sub(24, "active", previous={"cancel_at": None}, cancel_at=NOW + 60 * DAY)],
-            {**WELCOME, "renewal-reminder": 1},
-        ),
-        MailLife(
-            "renewal announced for a price that has changed since",
-            25,
-            [begun(price=STARTER), upcoming(23, price=STARTER), sub(24, "active", previous=MAKE.price_change(STARTER))],
-            {**WELCOME, "plan-changed": 1},
-        ),
-        MailLife(
-            "renewal announced for a number of seats that has changed since",
-            25,
-            [begun(), upcoming(23), sub(24, "active", previous={"items": {}}, quantity=7)],
-            WELCOME,
-        ),
-        MailLife(
-            "renewal with metered usage",
-            25,
-            [
-                begun(items=with_items((Price("price_usage", 5), 0, "metered"), (PRO, 1, "licensed"))),
-                upcoming(23),
-            ],
-            {**WELCOME, "renewal-reminder": 1},
-        ),
-        MailLife(
-            "renewal of an unpaid subscription",
-            25,
-            [
-                begun(),
-                failed(1, attempts=4, retry=None),
-                sub(9, "unpaid", previous={"status": "past_due"}),
-                upcoming(23),
-            ],
-            {**WELCOME, "payment-final": 1, "payment-reminder": 1},
-            {"payment-final": ["we will not try again"]},
-            {"payment-final": ["keep your access"]},
-        ),
-        MailLife(
-            "renewal while the collection is paused",
-            25,
-            [
-                begun(),
-                upcoming(23),
-                sub(24, "active", previous={"pause_collection": None}, pause_collection={"behavior": "void"}),
-            ],
-            WELCOME,
-        ),
-        MailLife(
-            "first payment after a trial is no renewal",
-            5,
-            [trial(), upcoming(3, next_attempt=NOW + 14 * DAY)],
-            {**WELCOME, "renewal-reminder": 1},
-            {"renewal-reminder": ["Your subscription starts on", "Your free trial ends", "Starts on:"]},
-            {"renewal-reminder": ["renews"]},
-        ),
-        MailLife(
-            "renewal by an invoice that is sent",
-            25,
-            [
-                begun(collection_method="send_invoice"),
-                upcoming(23, collection_method="send_invoice", due_date=NOW + 60 * DAY),
-            ],
-            {**WELCOME, "renewal-reminder": 1},
-            {"renewal-reminder": ["We will send you an invoice, due on"]},
-            {"renewal-reminder": ["charged"]},
-        ),
-        MailLife(
-            "renewal without any payment method",
-            25,
-            [customer(0, "created"), begun(), upcoming(23)],
-            {**WELCOME, "renewal-reminder": 1},
-            {"renewal-reminder": ["There is no payment method on file"]},
-            {"renewal-reminder": ["There is nothing to do"]},
-        ),
-    ]
-
-
 def trials() -> list[MailLife]:
     both_notices = {**WELCOME, "trial-reminder": 1, "trial-ending": 1}
     both = ("trial-reminder", "trial-ending")
@@ -270,6 +174,13 @@ def trials() -> list[MailLife]:
             both_notices,
             says("we send you an invoice"),
             says("your payment method is charged"),
+        ),
+        MailLife(
+            "trial of which no event names the collection method",
+            12,
+            [trial(collection_method=None), trial("trial_will_end", 11, collection_method=None)],
+            both_notices,
+            never=says("is charged", "invoice", "After that"),
         ),
         MailLife(
             "trial of a free plan",

@@ -17,7 +17,7 @@ from schemas.settings import Mail
 from sinks.email.checks import MailCheck
 from sinks.email.delivery import MailSender
 from sinks.email.dispatcher import Dispatcher, MailPace
-from sinks.email.message import Composer
+from sinks.email.message import Composer, QueuedMail
 from sinks.email.metrics import MailMetrics
 from sinks.email.outbox import MailOutbox
 from sinks.email.samples import SAMPLES
@@ -31,6 +31,24 @@ CONFIG = Mail(
     sender="Acme <billing@example.com>", operator="ops@example.com", product="Acme", app_url="https://app.example.com"
 )
 QUICK = MailPace(poll_s=0.05, store_pause_s=0.05, finish_s=5.0)
+
+
+def queued_sample(template: str = "payment-receipt", **changes: Any) -> QueuedMail:
+    """A claimed mail with sample data."""
+    values: dict[str, Any] = {
+        "key": f"{template}/in_1",
+        "event_id": "evt_1",
+        "account": "",
+        "customer_id": "cus_1",
+        "template": template,
+        "recipient": "jane@example.com",
+        "locale": None,
+        "livemode": True,
+        "data": SAMPLES.get(template, {}),
+        "attempts": 1,
+        "now": datetime(2026, 11, 23, 9, 30, tzinfo=UTC),
+    }
+    return QueuedMail(**(values | changes))
 
 
 @dataclass

@@ -12,6 +12,7 @@ from local.stripe.builder import Json
 from tests.field import card_mail_lives as cards
 from tests.field import later_mail_lives as later
 from tests.field import mail_lives as first
+from tests.field import renewal_lives as renewal
 from tests.field.harness import CONFIG as PLANS
 from tests.field.mail_lives import MailLife
 from tests.kits.paymentkit import PatientWorld
@@ -21,7 +22,8 @@ from tests.kits.truthkit import MAIL, post
 CONFIG = PLANS.model_copy(update={"mail": MAIL})
 ORDERS = 8
 LIVES = [
-    *first.renewals(),
+    *renewal.renewals(),
+    *renewal.differing(),
     *first.trials(),
     *first.starts(),
     *later.dunning(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from schemas.effects import Effect, NoteStale
 from schemas.errors import RuleViolated
 from schemas.event import Event
@@ -11,6 +13,7 @@ from schemas.references import References
 from schemas.state import Customer, Payment, Subscription
 from schemas.statuses import LinkKind
 from schemas.stripe.invoice import FIRST_INVOICE, SEND_INVOICE, StripeInvoice
+from schemas.version import seconds_of
 from streams.rules.customers.access import ends_with_period
 from streams.rules.customers.account import customer_or_blank, returned, save_customer_and_derived, with_weak_profile
 from streams.rules.invoices import dunning
@@ -166,6 +169,8 @@ def on_upcoming(event: InvoiceEvent, known: Known) -> list[Effect]:
         "plan": _plan_billed(known, invoice, row),
         "subscription_id": invoice.subscription,
         "billed": invoice.billed,
+        "announced_at": iso(event.at),
+        "items": _items_at(row, event),
     }
     key = f"renewal:{event.id}"
     return [*effects, mail("renewal-reminder", key, customer, data, recipient=invoice.customer_email)]
@@ -190,6 +195,12 @@ def _plan_billed(known: Known, invoice: StripeInvoice, row: Subscription | None)
     billed = max(plans, key=known.config.size_of_plan, default=None)
     is_chosen = row is not None and row.checkout_plan in known.config.plans  # at a checkout, in place of the price's
     return plan_name_of(known.config, row) if billed is None or is_chosen else plan_name(known.config, billed)
+
+
+def _items_at(row: Subscription | None, event: InvoiceEvent) -> Sequence[str] | None:
+    """The subscription's items when the event was made; None if only later ones are known."""
+    seconds = seconds_of(row.items_version) if row is not None else None
+    return row.item_quantities if row is not None and seconds is not None and seconds <= event.created else None
 
 
 def _renews(row: Subscription) -> bool:

@@ -24,9 +24,8 @@ from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import ApiKey
 from sinks.stripe_api.portal import PortalApi
 from tests.contract.sinks.stripe_calls.test_stripe_mock import STRIPE_MOCK, StripeMock
-from tests.kits.mailkit import Clock
+from tests.kits.mailkit import Clock, queued_sample
 from tests.kits.simulatorkit import Scene
-from tests.unit.sinks.email.test_message import queued_sample
 
 SECRET = b"a secret of this test"
 BILLING_KEY = ApiKey(SecretStr(TEST_KEY), Mode.TEST)

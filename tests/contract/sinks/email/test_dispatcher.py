@@ -205,7 +205,7 @@ async def test_a_mail_that_kills_dispatchers_ends_as_failed(desk: MailOutboxKit,
     await desk.queue("a", attempts=TRIES)
     async with desk.dispatcher(mailbox):
         row = await desk.until("a", status="failed")
-    assert "the dispatcher stopped" in row["last_error"]
+    assert "the last one has no result" in row["last_error"]
 
 
 async def test_a_sent_mail_is_marked_as_soon_as_postgres_allows_it(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ from pydantic import SecretStr
 from sinks.email.message import QueuedMail
 from sinks.email.metrics import MailMetrics
 from sinks.email.present import Present
+from sinks.email.samples import SAMPLES
+from sinks.email.truth import MailTruth
 from sinks.outbox.truth import Answer
 from sinks.outbox.verdicts import Withheld
 from tests.faulty_mailbox import FaultyMailbox
@@ -106,3 +110,39 @@ async def test_a_check_that_fails_fails_its_mail_only(desk: MailOutboxKit, mailb
         row = await desk.until("a", status="failed")
         await desk.until("b", status="sent")
     assert row["last_error"] == "cannot be checked: LookupError"
+
+
+async def test_what_changes_after_the_claim_counts(desk: MailOutboxKit) -> None:
+    """59, G13: a mail at the end of a claim can leave minutes after it, and `now` is the time of leaving."""
+    await desk.connection.execute(
+        "INSERT INTO billing.customers (account, customer_id, email) VALUES ('', 'c', 'a@b.c')"
+    )
+    await desk.queue("a", customer_id="c")
+    await desk.queue("b", template="win-back", customer_id="c", queued_at=desk.clock.now + timedelta(seconds=1))
+    truth = MailTruth(CONFIG)
+    async with desk.outbox() as outbox:
+        claimed = await outbox.claim(1)
+        mails = [*claimed, replace(claimed[0], key="b", template="win-back", data=SAMPLES["win-back"])]
+
+        async def ask(seconds: float = 0.0) -> list[Any]:
+            moved = [replace(mail, clock=(mail.clock or 0.0) - seconds) for mail in mails]
+            async with outbox.connection() as connection:
+                return list(await truth(moved, connection))
+
+        await desk.connection.execute("UPDATE billing.customers SET email = 'new@b.c', locale = 'de', name = 'Ann'")
+        for answer in await ask(480):
+            assert (answer["customer_email"], answer["customer_locale"], answer["data"]["name"]) == (
+                "new@b.c",
+                "de",
+                "Ann",
+            )
+            assert answer["now"] - claimed[0].now == answer["age"] - claimed[0].age >= timedelta(seconds=480)
+        await desk.connection.execute("INSERT INTO billing.unsubscribed VALUES ('', 'c', 'win-back', now())")
+        receipt, win_back = await ask()
+        assert win_back == Withheld("the customer has unsubscribed from these mails")
+        assert receipt["customer_email"] == "new@b.c"
+        await desk.connection.execute("UPDATE billing.customers SET erased_at = now()")
+        assert await ask() == [Withheld("the customer has been erased")] * 2
+        await desk.connection.execute("UPDATE billing.customers SET returned_at = now() + interval '1 s'")
+        receipt, _ = await ask()
+        assert receipt["customer_email"] == "new@b.c"

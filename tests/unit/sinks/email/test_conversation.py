@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,8 @@ from hypothesis import strategies as st
 
 from sinks.email.addresses import read_address
 from sinks.email.conversation import ready
-from sinks.email.message import ComposedMail
+from sinks.email.delivery import MailSender
+from sinks.email.message import ComposedMail, Composer
 from sinks.email.smtp import (
     ConnectionLost,
     Deferred,
@@ -24,6 +27,8 @@ from sinks.email.smtp import (
     SmtpLink,
     parse_smtp_url,
 )
+from sinks.outbox.verdicts import NotTried
+from tests.kits.mailkit import CONFIG, queued_sample
 from tests.waiting import eventually
 
 SENDER = "billing@example.com"
@@ -48,6 +53,7 @@ class Server:
         self.packets: list[bytes] = []
         self.connections = 0
         self.closed = 0
+        self.greets_after_s = 0.0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -60,6 +66,7 @@ class Server:
             self.closed += 1
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(self.greets_after_s)
         await self._say(writer, "220 scripted")
         buffer, in_data = b"", False
         while data := await reader.read(65_536):
@@ -267,3 +274,30 @@ def test_no_content_ends_early_or_is_changed(content: bytes) -> None:
     undoubled = b"\r\n".join(line.removeprefix(b".") if line.startswith(b".") else line for line in lines) + b"\r\n"
     expected = re.sub(rb"\r\n|\r|\n", b"\r\n", content)
     assert undoubled == (expected if expected.endswith(b"\r\n") else expected + b"\r\n")
+
+
+async def test_D8_an_idle_connection_that_the_server_ends_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server answers NOOP with 421 before it closes an idle connection: the next mail needs a new one."""
+    monkeypatch.setattr("sinks.email.smtp.CHECK_AFTER_IDLE_S", 0.0)
+    ends = iter(["421 4.4.2 idle for too long"])
+
+    def script(command: str) -> str | None:
+        return next(ends, "") if command == "NOOP" else ""
+
+    async with opened(script) as (server, link):
+        await link.ensure()
+        await link.send(mail("a"), SENDER)
+        assert server.connections == 2
+        await link.ensure()
+        assert server.connections == 2, "250 keeps it"
+
+
+async def test_D8_the_claims_end_is_checked_after_the_connection() -> None:
+    """Connecting can take as long as is left: the claim must not expire while the mail is being sent."""
+    async with opened(pieces=None) as (server, link):
+        sender = MailSender(Composer(CONFIG), link)
+        await link.close()
+        server.greets_after_s = 0.5
+        queued = replace(queued_sample(), deadline=time.monotonic() + link.letter_timeout_s + 0.4)
+        assert await sender.deliver(queued) == NotTried()
+        assert not [command for command in server.commands if command.startswith("MAIL")]

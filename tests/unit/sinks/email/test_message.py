@@ -15,6 +15,7 @@ from sinks.email.message import Composer, QueuedMail, RecipientUnknown, Unsendab
 from sinks.email.mime import mail_bytes
 from sinks.email.rendering import Rendered
 from sinks.email.samples import SAMPLES
+from tests.kits.mailkit import queued_sample
 
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 CONFIG = Mail(
@@ -24,23 +25,6 @@ CONFIG = Mail(
     product="Acme",
     app_url="https://app.example.com",
 )
-
-
-def queued_sample(template: str = "payment-receipt", **changes: Any) -> QueuedMail:
-    values: dict[str, Any] = {
-        "key": f"{template}/in_1",
-        "event_id": "evt_1",
-        "account": "",
-        "customer_id": "cus_1",
-        "template": template,
-        "recipient": "jane@example.com",
-        "locale": None,
-        "livemode": True,
-        "data": SAMPLES.get(template, {}),
-        "attempts": 1,
-        "now": NOW,
-    }
-    return QueuedMail(**(values | changes))
 
 
 def _compose(mail: QueuedMail, config: Mail = CONFIG, link_secret: bytes | None = b"s") -> EmailMessage:

@@ -17,7 +17,8 @@ from sinks.email.preview import sample_mail
 from sinks.email.rendering import Rendered, Templates, readable_on
 from sinks.email.samples import SAMPLES
 from sinks.email.template_check import UnusableTemplates, check_templates
-from tests.unit.sinks.email.test_message import NOW, queued_sample
+from tests.kits.mailkit import queued_sample
+from tests.unit.sinks.email.test_message import NOW
 
 HEAD = "{% extends layout %}\n{% from pieces import p, facts, button, link, bullets with context %}\n"
 SHORT = "%s{%% block subject %%}%s{%% endblock %%}{%% block content %%}%s{%% endblock %%}"

@@ -17,7 +17,7 @@ from schemas.settings import Mail as MailConfig
 from sinks.email.mime import quoted_printable
 from sinks.email.rendering import Rendered, Templates, wrapped
 from sinks.email.samples import SAMPLES
-from sinks.email.skeletons import EncodedLines, Parts
+from sinks.email.skeletons import EncodedLines, Parts, shape_of
 from tests.kits.mailkit import CONFIG
 
 TEMPLATES = Templates.of(CONFIG)
@@ -104,6 +104,8 @@ ODD = (
     "{{ name == organization }}{{ name == name }}{{ subject == heading }}",
     "{{ subject | length }}",
     "{% filter upper %}{{ name }}{% endfilter %}",
+    "{{ name | trim('Ae') }}",
+    "{{ name | wrap(5) }}",
 )
 
 
@@ -123,6 +125,37 @@ def test_a_wording_of_ones_own_may_do_what_it_likes_with_a_value(wording: str, t
         mail = ("payment-receipt", "en", read_mail("payment-receipt", data))
         assert _tried(quick, *mail) == _tried(plain, *mail)
         assert _tried(Templates.of(config), *mail) == _tried(plain, *mail), "also if its files are compiled already"
+
+
+def test_a_text_made_from_html_has_the_values_as_they_are(tmp_path: Path) -> None:
+    """A name is no tag, and its signs are not read as HTML."""
+    (tmp_path / "en").mkdir()
+    (tmp_path / "en" / "payment-receipt.html.j2").write_text(
+        "<html><body><h1>{% block subject %}For {{ name }}{% endblock %}</h1>"
+        "<p>Hello {{ name }},<br>{{ plan }}: {{ words.money(amount) }}</p></body></html>"
+    )
+    config: MailConfig = CONFIG.model_copy(update={"templates": tmp_path})
+    quick, plain = Templates.of(config), Templates.of(config)
+    plain._text.is_plain = False
+    for value in ("Ada", "<style>", "<!--", "Pro <Team>", "A &lt; B", "x & y", "a" * 70):
+        data = read_mail("payment-receipt", {**SAMPLES["payment-receipt"], "name": value, "plan": value})
+        mail = ("payment-receipt", "en", data)
+        assert rendered(quick, *mail) == rendered(plain, *mail)
+        text = " ".join(rendered(quick, *mail).text.split())
+        assert text == f"For {value} Hello {value}, {value}: \u20ac49.00"
+    assert all(quick._skeletons.values())
+
+
+@pytest.mark.parametrize("template", sorted(set(MAILS) - {"operator-alert"}))
+def test_every_mail_has_a_shape_with_all_its_fields(template: str) -> None:
+    """Values that only the check before sending reads neither prevent a skeleton nor make a shape of their own."""
+    data = dict(SAMPLES[template])
+    checked = {name: field.annotation for name, field in MAILS[template].model_fields.items() if field.exclude}
+    values = {"billed": ("price_1:2",), "items": ("price_1:2",), "announced_at": datetime.now(UTC).isoformat()}
+    full = data | {name: values.get(name, "sub_1") for name in checked}
+    shape = shape_of(read_mail(template, full), {})
+    assert shape is not None
+    assert shape == shape_of(read_mail(template, data), {})
 
 
 def _tried(templates: Templates, template: str, language: str, data: MailData) -> Any:

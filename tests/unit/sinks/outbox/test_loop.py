@@ -134,3 +134,45 @@ async def test_rows_of_a_claim_during_which_postgres_was_away_are_given_back() -
     assert claims.given_back == []
     assert not await lane.turn(0)
     assert (claims.retried, claims.given_back) == (["0"], ["2", "3"])
+
+
+class _Ending(_Retrying):
+    """A lane that ends in the middle of a claim, as by a bug; or waits there until it is cancelled."""
+
+    def __init__(self, claims: Any, error: Exception | None) -> None:
+        super().__init__(claims)
+        self._error = error
+        self.is_delivering = asyncio.Event()
+
+    async def deliver(self, row: Any, _lane: int) -> Verdict:
+        if row.key == "1":
+            self.is_delivering.set()
+            if self._error is not None:
+                raise self._error
+            await asyncio.Event().wait()
+        return RetryAt(timedelta(0), "later")
+
+
+async def test_F5_what_a_lane_has_not_tried_is_given_back_however_it_ends() -> None:
+    """Otherwise these rows would wait for the claim's end and have lost a try. The row being delivered may be out."""
+    claims = _Claims(4)
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(_Ending(claims, ZeroDivisionError()).run(), 60)
+    assert (claims.retried, claims.given_back) == (["0"], ["2", "3"])
+    claims = _Claims(4)
+    loop = _Ending(claims, None)
+    running = asyncio.create_task(loop.run())
+    await asyncio.wait_for(loop.is_delivering.wait(), 60)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, 60)
+    assert (claims.retried, claims.given_back) == (["0"], ["2", "3"])
+
+
+async def test_F5_an_outbox_that_is_away_does_not_delay_the_end() -> None:
+    class _Away(_Claims):
+        async def give_back(self, row: _Row, *_: object) -> bool:
+            raise StoreUnavailable(f"away: {row.key}")
+
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(_Ending(_Away(4), ZeroDivisionError()).run(), 60)

@@ -335,6 +335,8 @@ def test_C5_a_renewal_reminder_per_event(make: StripeEvents) -> None:
         "plan": "Pro",
         "subscription_id": "sub_1",
         "billed": ("price_pro:1",),
+        "announced_at": at(NOW).isoformat(),
+        "items": ["price_pro:1"],
     }
     later = make.event("invoice.upcoming", make.invoice(None, status="draft"), NOW + 300 * DAY)
     assert world.apply(later).templates().count("renewal-reminder") == 2
