@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -15,7 +16,7 @@ _SHOWN = 20
 _COUNTS = ("listed", "on_the_way", "missing", "fed")
 
 
-class CheckProgress:
+class CheckProgress(ABC):
     """The accounts of one check with their counts, from the `stored` result of the runs before."""
 
     def __init__(self, stored: Mapping[str, Any]) -> None:
@@ -29,14 +30,14 @@ class CheckProgress:
         return frozenset(account for account, one in self._accounts.items() if one.get("complete"))
 
     @property
+    @abstractmethod
     def result(self) -> dict[str, Any]:
         """What the job's page shows, and what the next run begins from; {} before the first account."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def count(self) -> int:
         """What the audit log counts: events appended, or differences."""
-        raise NotImplementedError
 
     def begin(self) -> None:
         """Keeps what was counted, since a new run over the accounts that are left counts from 0."""
