@@ -44,9 +44,6 @@ REASON_WAIT, REASON_PAUSE = timedelta(seconds=5), timedelta(seconds=2)
 WELCOME_WAIT, WELCOME_PAUSE = timedelta(minutes=2), timedelta(seconds=5)
 """How long a welcome mail waits for the subscription's own event, if the checkout's event came first."""
 
-BEGIN_WAIT, BEGIN_PAUSE = timedelta(hours=24), timedelta(minutes=5)
-"""How long it waits while the first payment is pending: Stripe ends such a subscription after 23 hours."""
-
 ARCHIVE_WAIT, ARCHIVE_PAUSE = timedelta(minutes=1), timedelta(seconds=2)
 """How long a cancellation mail waits for the archive that it links."""
 
@@ -253,11 +250,7 @@ async def _welcome(mail: QueuedMail, present: Present) -> Answer:
         return NotYet(WELCOME_PAUSE, "waits for the subscription's event") if mail.age < WELCOME_WAIT else None
     if row.status in ENDED:
         return Withheld(ENDED_REASON)
-    if row.status is SubscriptionStatus.INCOMPLETE:
-        # The checkout may come before the update that follows its payment. Nothing else queues this mail again.
-        if mail.age < BEGIN_WAIT:
-            return NotYet(WELCOME_PAUSE if mail.age < WELCOME_WAIT else BEGIN_PAUSE, "waits for the first payment")
-        return Withheld("the subscription has not begun")
+    # A row that is incomplete is older than what queued this mail: a checkout that is complete, or a first payment.
     data = dict(mail.data)
     if data.get("interval") is None and row.interval is not None:
         data |= {"interval": row.interval, "interval_count": row.interval_count or 1}
