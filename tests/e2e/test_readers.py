@@ -172,7 +172,7 @@ def check_by_hand(log: Log) -> None:
         {
             "livemode": False, "currency": "eur", "mrr": 9800, "list_mrr": 9800,
             "new": 1900 + 4900 + 1900, "expansion": 3000, "contraction": 0, "churn": -1900, "reactivation": 0,
-            "pause": 0, "resume": 0,
+            "pause": 0, "resume": 0, "paused_churn": 0,
         }
     ]  # fmt: skip
     by_plan = {row["plan"]: (row["mrr"], row["new"], row["churn"]) for row in figures(log, "plan")["mrr"]}
