@@ -278,7 +278,7 @@ async def test_an_early_timer_that_fails_leaves_one_row_of_the_audit_log(
         raise LogUnavailable("no broker")
 
     async def hangs(_log: EventAppender, _entries: Any) -> None:
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
 
     async with serving(rig.settings) as anyone:
         operator = await anyone.signed_in(Role.OPERATOR)

@@ -29,6 +29,7 @@ from recovery.imports.coverage import is_covered
 from schemas.errors import LogUnavailable
 from tests.kits.auditkit import AuditKit, open_audit
 from tests.kits.reconcilekit import NOW, ReconcileKit
+from tests.waiting import eventually
 
 STATE = """
 SELECT subscription_id, s.status, s.plan, s.quantity, current_period_end, s.cancel_at_period_end, s.ended_at,
@@ -138,9 +139,8 @@ async def test_an_import_ends_with_the_audit_once_the_workers_have_applied_it(ki
 
     importing = asyncio.create_task(kit.billing(tmp_path, "billing import --json --since 400d"))
     is_over = "SELECT FROM billing.imports WHERE ended_at IS NOT NULL AND since < now() - '1y'::interval"
-    while not await rows(kit.desk, is_over):
-        assert not importing.done()
-        await asyncio.sleep(0.1)
+    await eventually(lambda: rows(kit.desk, is_over), "the import to have read all")
+    assert not importing.done()
     await kit.process_log()
     await kit.commit_all()
     ended = await importing
@@ -192,9 +192,9 @@ async def test_kafka_that_does_not_say_what_is_applied_is_away(kit: AuditKit, mo
 
 async def test_an_import_whose_audit_does_not_run_is_printed(kit: AuditKit, tmp_path: Path) -> None:
     importing = asyncio.create_task(kit.billing(tmp_path, "billing import --json --since 400d"))
-    while not await rows(kit.desk, "SELECT FROM billing.imports WHERE ended_at IS NOT NULL"):
-        assert not importing.done()
-        await asyncio.sleep(0.1)
+    is_over = "SELECT FROM billing.imports WHERE ended_at IS NOT NULL"
+    await eventually(lambda: rows(kit.desk, is_over), "the import to have read all")
+    assert not importing.done()
     other = await asyncpg.connect(kit.desk.settings.database_url.get_secret_value())
     try:
         await other.execute("SELECT pg_advisory_lock($1)", LOCK_ID)

@@ -260,7 +260,7 @@ async def test_any_event_is_replayed_from_where_it_is_stored(rig: ReplayKit) -> 
         "UPDATE billing.events SET outcome = 'waiting' WHERE event_id IN ('evt_waiting', 'evt_kept_nowhere')"
     )
     await rig.rows("UPDATE billing.events SET payload = NULL WHERE event_id = 'evt_kept_nowhere'")
-    names = ["evt_applied", "evt_dead", "evt_waiting", "evt_kept_nowhere", "evt_on_its_way", "evt_of_nobody"]
+    names = ["evt_applied", "evt_dead", "evt_waiting", "evt_kept_nowhere", "evt_on_its_way", "evt_unknown"]
 
     async with rig.letters() as letters:
         report = await EventReplay(rig.settings, letters, From.AUTO, "", "tester").run(
@@ -274,7 +274,7 @@ async def test_any_event_is_replayed_from_where_it_is_stored(rig: ReplayKit) -> 
         "evt_kept_nowhere": "log",
         "evt_on_its_way": "log",
     }
-    assert list(report.missing) == ["evt_of_nobody"]
+    assert list(report.missing) == ["evt_unknown"]
     again = [record for record in rig.records() if record.headers["source"] == "replay"]
     assert sorted(record.headers["event_id"] for record in again) == sorted(report.replayed)
     assert {record.key for record in again} == {b"cus_u1"}

@@ -61,7 +61,7 @@ class NothingSeen:
         """Is asked about nothing twice."""
 
 
-async def test_T9_malformed_events_of_one_connected_account_stop_nobody_else(bench: ProcessorKit) -> None:
+async def test_T9_malformed_events_of_one_connected_account_stop_no_other(bench: ProcessorKit) -> None:
     """With the limits that a worker has by default. Broken rules are another matter: they may be the code's fault.
 
     An error line names the account once, each time it is set aside.

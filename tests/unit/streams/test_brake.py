@@ -85,7 +85,7 @@ def test_the_reasons_are_a_sample_the_most_frequent_first() -> None:
     assert tripped.value.reasons == ("3 times RuleViolated: no", "1 times A: x")
 
 
-def test_T9_a_run_of_malformed_events_of_one_account_sets_it_aside_and_nobody_else_stops() -> None:
+def test_T9_a_run_of_malformed_events_of_one_account_sets_it_aside_and_no_other_account_stops() -> None:
     brake = Brake(LIMITS)
     pass_all(brake, judged(*[MALFORMED] * 60, account="acct_1"))
     assert brake.aside == {"acct_1"}

@@ -103,7 +103,7 @@ REFERENCES: dict[str, tuple[References, list[Row]]] = {
     "dispute": (References(disputes={("", "dp_1")}, timers_of=ALL), [DISPUTE]),
     "timer that is done": (References(timers={"done"}, timers_of=ALL), [DONE]),
     "user besides": (
-        References(customers={REF}, users={("", "usr_stranger"), ("", "usr_nobody")}, timers_of=ALL),
+        References(customers={REF}, users={("", "usr_stranger"), ("", "usr_missing")}, timers_of=ALL),
         [STRANGER],
     ),
     "several ways at once": (

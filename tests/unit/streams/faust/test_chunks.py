@@ -380,7 +380,7 @@ async def test_a_chunk_that_was_not_handed_over_prolongs_no_pause(tmp_path: Path
     class Full(Waking):
         async def _hand_over(self, message: ConsumerMessage) -> None:
             self.stop_flow()
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
             await super()._hand_over(message)
 
     consumer = await consumer_in(tmp_path, Full)
