@@ -19,6 +19,9 @@ EXAMPLE_CUSTOMER = "cus_1"
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,255}", re.ASCII)
 _CUSTOMER_ID = re.compile(r"cus_[A-Za-z0-9_]{1,200}", re.ASCII)
 _OF_CUSTOMER = re.compile(r"((?:si_|pi_)?(?:cus|sub|in|cs_test|ch|pi|pm|card|src|dp|re|si|issfr|inpay|user)_)([01])")
+_OF_A_PAYMENT = ("charge.refund", "refund.", "charge.dispute.")
+"""Beginnings of types whose objects name a charge and an intent, but no invoice."""
+_LINK = "payment_intent.succeeded"
 _ID_FIELDS = ("id", "customer", "subscription", "invoice", "charge", "payment_intent", "payment_method")
 
 
@@ -42,6 +45,16 @@ def make_event(
     event = example(type_, created, StripeEvents(shape))
     event["data"] = _renamed(event["data"], names, customer.removeprefix("cus_"))
     return with_changes(event, changes)
+
+
+def link_before(type_: str, created: int, config: Config, *, customer: str, shape: ApiShape) -> Json | None:
+    """Returns the event that Stripe has sent before one of this type: it says which invoice the payment is of.
+
+    None for other types, and for older API versions, whose charges name their invoice. Raises InvalidEvent.
+    """
+    if shape is not ApiShape.NEW or not type_.startswith(_OF_A_PAYMENT):
+        return None
+    return make_event(_LINK, created, config, customer=customer, shape=shape)
 
 
 def read_event(text: bytes, type_: str, created: int, *, shape: ApiShape, changes: Sequence[str] = ()) -> Json:

@@ -214,7 +214,9 @@ def show_pairs(row: Mapping[str, object], *, title: str = "") -> None:
 
 
 def _text(value: object) -> str:
-    return "" if value is None else printable(str(value))
+    if value is None:
+        return ""
+    return printable(to_json(value) if isinstance(value, dict | list) else str(value))
 
 
 def _least(column: Column, cells: Sequence[str]) -> int:

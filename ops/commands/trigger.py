@@ -12,8 +12,8 @@ from pydantic import SecretStr
 
 from local.stripe.builder import ApiShape
 from local.stripe.events import EXAMPLES
-from local.stripe.post import post_once
-from local.stripe.trigger import EXAMPLE_CUSTOMER, InvalidEvent, make_event, read_event
+from local.stripe.post import PostResult, post_once
+from local.stripe.trigger import EXAMPLE_CUSTOMER, InvalidEvent, link_before, make_event, read_event
 from ops.commands.terminal import exits, refuse, run_or_exit, say, say_json
 from ops.runtime.exit_codes import ExitCode
 from schemas.settings import Config, InvalidSettings, Mode, Settings, load_config, load_settings
@@ -45,6 +45,7 @@ def trigger(
     Example: billing trigger invoice.payment_failed --customer cus_42 --set amount_due=500
 
     Prices are those of the config's plans. The ids follow the customer's: a refund fits the invoice triggered before.
+    Before a refund or a dispute, the event payment_intent.succeeded is posted: it links their charge to the invoice.
 
     Exits 0 if the gateway accepted it, 1 if not, 2 if a setting is missing or the system is in live mode, 3 if the
     gateway does not answer.
@@ -63,14 +64,21 @@ def trigger(
             made = read_event(file.read_bytes(), type_, now, shape=shape, changes=changes)
         else:
             made = make_event(type_, now, config, customer=customer, shape=shape, changes=changes)
+        link = link_before(type_, now, config, customer=customer, shape=shape) if file is None else None
     except (InvalidEvent, OSError) as error:
         refuse("trigger", error)
-    event = orjson.dumps(made)
-    gateway = url or f"http://{settings.gateway_host}:{settings.gateway_port}"
-    answer = run_or_exit("trigger", lambda: post_once(f"{gateway}/webhooks/stripe/{endpoint}", event, secret))
+    target = f"{url or f'http://{settings.gateway_host}:{settings.gateway_port}'}/webhooks/stripe/{endpoint}"
+
+    async def post() -> PostResult:
+        if link is not None and (first := await post_once(target, orjson.dumps(link), secret)).status != 200:
+            return first
+        return await post_once(target, orjson.dumps(made), secret)
+
+    answer = run_or_exit("trigger", post)
     event_id = made["id"]
     if as_json:
-        say_json({"event_id": event_id, "status": answer.status, "reason": answer.reason})
+        linked = {"linked_by": link["id"]} if link is not None else {}
+        say_json({"event_id": event_id, "status": answer.status, "reason": answer.reason} | linked)
     else:
         say(f"{event_id}: {answer.status} {answer.reason}".rstrip())
     if answer.status != 200:

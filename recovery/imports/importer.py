@@ -48,8 +48,9 @@ _SAID_EVERY_S = 10.0
 """Pause between two lines in the log about the progress."""
 
 CUSTOMERS, REFUNDS, PAST = "customers", "recent refunds", "past events"
-_COUNTED = ("appended", "too_large", "without_discounts")
-"""Counts beside those of objects by part."""
+_COUNTED = ("appended", "too_large")
+_WITHOUT_DISCOUNTS = "without discounts: "
+"""Counts beside those of objects by part. The last one is also by part, whose name follows."""
 
 
 class AnotherImport(BillingError):
@@ -91,33 +92,41 @@ _NAMES = [part.name for part in PARTS]
 class ImportReport:
     """`read` is the number of objects by part, `appended` that of events, `too_large` of objects that do not fit.
 
-    `without_discounts` is the number of customers and subscriptions that were read without their coupons.
+    `bare` is the number of customers and of subscriptions that were read without their coupons.
     """
 
     read: Counter[str] = field(default_factory=Counter)
     appended: int = 0
     too_large: int = 0
-    without_discounts: int = 0
+    bare: Counter[str] = field(default_factory=Counter)
     resumed_at: str | None = None
     """The part at which an interrupted import continued. The counts are those of the whole import."""
     since: datetime | None = None
 
     @property
     def counts(self) -> dict[str, int]:
-        return {**self.read, **{name: getattr(self, name) for name in _COUNTED}}
+        bare = {f"{_WITHOUT_DISCOUNTS}{name}": count for name, count in self.bare.items()}
+        return {**self.read, **bare, **{name: getattr(self, name) for name in _COUNTED}}
+
+    @property
+    def without_discounts(self) -> int:
+        """The sum of `bare`."""
+        return self.bare.total()
+
+    def forget(self, part: str) -> None:
+        """Count this part from 0: it is read again from its start."""
+        self.read[part] = self.bare[part] = 0
 
     @classmethod
     def of(cls, row: ImportRow, *, is_resumed: bool) -> ImportReport:
-        read = Counter({name: count for name, count in row.counts.items() if name not in _COUNTED})
-        counted = {name: row.counts.get(name, 0) for name in _COUNTED}
-        return cls(
-            read=read,
-            appended=counted["appended"],
-            too_large=counted["too_large"],
-            without_discounts=counted["without_discounts"],
-            resumed_at=row.part if is_resumed else None,
-            since=row.since,
-        )
+        read, bare = Counter[str](), Counter[str]()
+        for name, count in row.counts.items():
+            if name.startswith(_WITHOUT_DISCOUNTS):
+                bare[name.removeprefix(_WITHOUT_DISCOUNTS)] = count
+            elif name not in _COUNTED:
+                read[name] = count
+        appended, too_large = (row.counts.get(name, 0) for name in _COUNTED)
+        return cls(read, appended, too_large, bare, row.part if is_resumed else None, row.since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,10 +218,10 @@ class _Run:
                 # Stripe has deleted the object at which it continues. What is read again makes the same events.
                 log.warning("import.part_repeated", action="import.part_repeated", part=part.name, after=after)
                 after, params, is_repeated = None, whole, True
-                self.report.read[part.name] = 0
+                self.report.forget(part.name)
                 continue
             if params != whole:
-                self.report.without_discounts += len(page.items)
+                self.report.bare[part.name] += len(page.items)
             await self._append(part, page)
             after = page.items[-1].id if page.has_more else None
             following = _NAMES[min(_NAMES.index(part.name) + (not page.has_more), len(_NAMES) - 1)]

@@ -77,14 +77,13 @@ WITH due AS (
             f"SELECT count(*) AS open, extract(epoch FROM now() + $1::interval - min(next_attempt_at)) AS late, "
             f"min({since}) AS since FROM {table} WHERE {is_open}"
         )
-        self.list = (
-            f"SELECT {q.listed} FROM {table} WHERE ($1::text IS NULL OR status = $1) AND {kind} "
-            f"AND ($3::text IS NULL OR customer_id = $3) ORDER BY {since} DESC, {key} LIMIT $4"
+        # An erasure marks what was open as failed. There is nothing left to deliver, so it is no failure to look at.
+        shown = (
+            f"($1::text IS NULL OR status = $1 AND (status <> 'failed' OR coalesce(last_error, '') <> '{ERASED}')) "
+            f"AND {kind} AND ($3::text IS NULL OR customer_id = $3)"
         )
-        self.count = (
-            f"SELECT count(*) FROM {table} WHERE ($1::text IS NULL OR status = $1) AND {kind} "
-            "AND ($3::text IS NULL OR customer_id = $3)"
-        )
+        self.list = f"SELECT {q.listed} FROM {table} WHERE {shown} ORDER BY {since} DESC, {key} LIMIT $4"
+        self.count = f"SELECT count(*) FROM {table} WHERE {shown}"
         chosen = f"""
 WITH chosen AS (
     SELECT {key} FROM {table} WHERE {{}} AND ($1::text[] IS NULL OR {key} = ANY($1)) AND {kind}

@@ -172,6 +172,11 @@ async def test_a_key_without_coupons_resumes_and_a_deleted_object_costs_no_disco
     assert rest["resumed_at"] == "customers"
     assert rest["without_discounts"] == rest["read"]["customers"] + rest["read"]["subscriptions"]
 
+    await change(kit, "UPDATE billing.imports SET ended_at = NULL, part = 'customers', after = 'cus_gone'")
+    again = await imported(kit, tmp_path)  # customers and what follows, from the start
+    assert again["read"]["customers"] == rest["read"]["customers"]
+    assert again["without_discounts"] == again["read"]["customers"] + again["read"]["subscriptions"]
+
     kit.server.unreadable = None
     deleted = "UPDATE billing.imports SET ended_at = NULL, part = 'customers', after = 'cus_gone', counts = '{}'"
     await change(kit, deleted)

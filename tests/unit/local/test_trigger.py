@@ -9,8 +9,10 @@ import pytest
 
 from local.stripe.builder import ApiShape, Json
 from local.stripe.events import EXAMPLES
-from local.stripe.trigger import InvalidEvent, example_prices, make_event, read_event
+from local.stripe.trigger import InvalidEvent, example_prices, link_before, make_event, read_event
 from schemas.settings import Config, Plan
+from schemas.state import Payment
+from tests.kits.paymentkit import PatientWorld
 
 CONFIG = Config(
     plans={
@@ -49,6 +51,28 @@ def test_refund_and_dispute_name_the_same_payment() -> None:
     assert refund["id"] == dispute["charge"] == "ch_42"
     assert '"pi_42"' in paid
     assert '"in_42"' in paid
+
+
+@pytest.mark.parametrize(
+    "type_", [type_ for type_ in EXAMPLES if type_.startswith(("charge.dispute", "charge.refunded", "refund."))]
+)
+def test_a_triggered_refund_or_dispute_finds_the_invoice_of_its_customer(type_: str) -> None:
+    """In the newer API version neither names the invoice, and a payment that is unknown would make it wait."""
+    world = PatientWorld(CONFIG)
+    for paid in ("customer.subscription.created", "invoice.paid"):
+        world.apply(_event(paid))
+    link = link_before(type_, 1_700_000_000, CONFIG, customer="cus_42", shape=ApiShape.NEW)
+    assert link is not None
+    for event in (link, _event(type_)):
+        world.apply(event)
+    (payment,) = world.rows(Payment)
+    assert (payment.invoice_id, payment.payment_intent_id) == ("in_42", "pi_42")
+    assert payment.disputes or payment.refunds or payment.refunded_amount == 2900
+
+
+def test_other_types_and_charges_that_name_their_invoice_need_no_link() -> None:
+    assert link_before("invoice.paid", 0, CONFIG, customer="cus_42", shape=ApiShape.NEW) is None
+    assert link_before("charge.refunded", 0, CONFIG, customer="cus_42", shape=ApiShape.OLD) is None
 
 
 def test_fields_can_be_set() -> None:

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from recovery.rebuild.comparison import COMPARED
 from recovery.rebuild.suppressing_store import SuppressingStore
 from schemas.state import Organization
+from sinks.outbox.claims import claims_of
 from sinks.postgres import queries
 from sinks.postgres.outboxes import OUTBOXES, Outbox
 from sinks.postgres.pool import reading
@@ -87,6 +88,13 @@ async def test_an_erasure_closes_and_clears_the_rows_of_every_outbox(store: Stor
         assert await status_of(database, outbox) not in ("queued", outbox.busy, outbox.done), outbox.name
         whole = await ask(database, f"SELECT string_agg(t::text, ' ') FROM {outbox.table.fullname} t")
         assert SECRET not in whole, outbox.name
+        claims = await claims_of(outbox).connect(database, claimer="operator", pool_size=1, application="billing-ops")
+        try:
+            failed, count = await claims.listed(status="failed", limit=1)
+            every, _ = await claims.listed(status=None)
+        finally:
+            await claims.close()
+        assert (len(failed), count, len(every)) == (0, 0, 1), f"{outbox.name}: nothing of it can be delivered again"
 
 
 async def test_an_event_and_a_customer_are_shown_with_the_rows_of_every_outbox(

@@ -99,6 +99,11 @@ def test_a_bug_keeps_its_traceback() -> None:
         raise ZeroDivisionError
 
 
+def test_structures_are_shown_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    show_pairs({"steps": {"payment-failed": "2026-10-11"}, "ids": ["a"], "none": None})
+    assert capsys.readouterr().out.split("\n")[:2] == ['steps  {"payment-failed":"2026-10-11"}', 'ids    ["a"]']
+
+
 def test_fail_prints_the_command_first(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit):
         fail("brake release", "the brake does not hold\nit")
