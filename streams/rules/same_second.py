@@ -64,10 +64,10 @@ def bounded(known: Mapping[Version, Snapshot]) -> list[Snapshot]:
 
 
 def latest_of(
-    tied: Sequence[Snapshot], shown: Shown = facts_of, prefers: Callable[[Snapshot], bool] = lambda _: False
+    tied: Sequence[Snapshot], shown: Shown = facts_of, is_likely: Callable[[Snapshot], tuple[bool, ...]] = lambda _: ()
 ) -> Snapshot:
-    """Returns the latest event; without evidence, a preferred one, then the one with the greatest id."""
-    return max(candidates_of(tied, shown), key=lambda one: (prefers(one), one["version"]))
+    """Returns the latest event; if several may be, the likeliest one, then the one with the greatest id."""
+    return max(candidates_of(tied, shown), key=lambda one: (is_likely(one), one["version"]))
 
 
 def is_undecided(tied: Sequence[Snapshot], shown: Shown = facts_of) -> bool:

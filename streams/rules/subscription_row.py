@@ -28,7 +28,7 @@ from schemas.stripe.invoice import FIRST_INVOICE, StripeInvoice
 from schemas.stripe.subscription import StripeSubscription, previous_items, previous_values
 from schemas.version import UNSEEN, Version, is_tie, version
 from streams.rules import same_second
-from streams.rules.precedence import WEAK, weak
+from streams.rules.precedence import WEAK, seconds_of, weak
 from streams.rules.subscriptions import invoice_facts, price_changes, status_history
 
 ENDED = frozenset({SubscriptionStatus.CANCELED, SubscriptionStatus.INCOMPLETE_EXPIRED})
@@ -103,8 +103,8 @@ def apply_subscription_event(row: Subscription, event: Event[StripeSubscription]
         items = []
     snapshot = _snapshot(event, items)
     changes: dict[str, Any] = {}
-    if is_tie(row.version, new_version):
-        row = _with_tied(row, same_second.tied_with(row.newest, _stored(row), snapshot))
+    if is_tie(row.version, new_version):  # with_derived settles it
+        row = replace(row, newest={"tied": same_second.tied_with(row.newest, _stored(row), snapshot)})
     else:
         if new_version > row.version:
             newest = {"previous": snapshot["previous"]}
@@ -177,6 +177,7 @@ def main_item(items: Sequence[Item], config: Config) -> Item | None:
 
 def with_derived(row: Subscription, config: Config) -> Subscription:
     """The row with its derived columns: price, status, failed invoice and plan. Nothing changes if they are current."""
+    row = _settled(row) if "tied" in row.newest else row
     changes: dict[str, Any] = {}
     item = main_item(row.items, config)
     if item is not None:
@@ -255,13 +256,31 @@ def _stored(row: Subscription) -> same_second.Snapshot:
     return {"version": row.version, "facts": facts}
 
 
-def _with_tied(row: Subscription, tied: list[same_second.Snapshot]) -> Subscription:
-    latest = same_second.latest_of(tied, _shown, _has_begun)
+def _settled(row: Subscription) -> Subscription:
+    """The row with what the latest event of its second shows. Its invoices may have shown since which one that is."""
+    tied: Sequence[same_second.Snapshot] = row.newest["tied"]
+
+    def is_likely(one: same_second.Snapshot) -> tuple[bool, ...]:
+        return not _is_refuted(row, one), bool(one["facts"]["stripe_status"] != SubscriptionStatus.INCOMPLETE)
+
+    latest = same_second.latest_of(tied, _shown, is_likely)
     changes: dict[str, Any] = {**_columns(latest["facts"]), "version": Version(latest["version"])}
     if naming := [one for one in tied if one["facts"]["items"]]:
-        latest = same_second.latest_of(naming, _shown, _has_begun)
+        latest = same_second.latest_of(naming, _shown, is_likely)
         changes |= {"items": latest["facts"]["items"], "items_version": Version(latest["version"])}
-    return replace(row, **changes, newest={"tied": tied})
+    return replace(row, **changes)
+
+
+def _is_refuted(row: Subscription, one: same_second.Snapshot) -> bool:
+    """Whether an event shows the subscription unpaid whose latest invoice was paid or voided by then: it is not last.
+
+    Of a change and its reversal within one second, that is the only evidence.
+    """
+    if one["facts"]["stripe_status"] not in _UNPAID:
+        return False
+    fact = row.invoices.get(one["facts"]["latest_invoice"] or "", {})
+    settled = Version(fact.get("paid") or fact.get("closed") or UNSEEN)
+    return settled != UNSEEN and seconds_of(settled) <= seconds_of(Version(one["version"]))
 
 
 def _shown(one: same_second.Snapshot) -> dict[str, Any]:
@@ -272,10 +291,6 @@ def _shown(one: same_second.Snapshot) -> dict[str, Any]:
         shown["prices"] = sorted(item["price"] for item in items if item["price"] is not None)
         shown["quantity"] = items[0]["quantity"] if len(items) == 1 else None
     return shown
-
-
-def _has_begun(one: same_second.Snapshot) -> bool:
-    return bool(one["facts"]["stripe_status"] != SubscriptionStatus.INCOMPLETE)
 
 
 def _columns(facts: Mapping[str, Any]) -> dict[str, Any]:

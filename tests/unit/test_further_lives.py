@@ -5,11 +5,26 @@ from __future__ import annotations
 import pytest
 
 from local.stripe.builder import ApiShape
-from tests.field.further import checkouts, disputes, endings, invoices, payments, plans, seconds, statuses
+from tests.field.further import (
+    beginnings,
+    checkouts,
+    disputes,
+    endings,
+    invoices,
+    payments,
+    people,
+    plans,
+    recoveries,
+    seconds,
+    statuses,
+)
 from tests.field.further.kit import Life, orders, play, seen
 
 ORDERS = 5
-MODULES = (statuses, endings, plans, seconds, invoices, payments, disputes, checkouts)
+MODULES = (
+    *(beginnings, statuses, recoveries, endings, plans, seconds),
+    *(invoices, payments, disputes, checkouts, people),
+)
 LIVES = [(shape, life) for shape in ApiShape for module in MODULES for life in module.lives(shape)]
 
 

@@ -5,7 +5,8 @@ In the column `newest`, beside what orders the events of its second (same_second
     past_due    `tied`: the statuses that the events of one second show, the last second in which the subscription was
                 not past due; `other`: that second, as a version; `since`: the versions of later events, which all show
                 it past due, and the second itself if it ended past due
-    unpaid      the newest event that shows it past due or unpaid: its version, and the latest `invoice` at that time
+    unpaid      the newest event that shows it past due or unpaid: its version, the latest `invoice` at that time, and
+                what orders it among others of its second
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from schemas.event import Event
 from schemas.state import Subscription
 from schemas.statuses import SubscriptionStatus
-from schemas.stripe.subscription import StripeSubscription
+from schemas.stripe.subscription import StripeSubscription, previous_values
 from schemas.version import UNSEEN, Version, version
 from streams.rules import same_second
 from streams.rules.precedence import rank_of, seconds_of, time_of
@@ -37,8 +38,8 @@ def with_event(
 ) -> dict[str, Any]:
     """Returns both entries after an event with this status; {} if there are none. `row` is the one before the event."""
     unpaid: Mapping[str, Any] = row.newest.get("unpaid", {})
-    if status in _UNPAID and new_version > unpaid.get("version", UNSEEN):
-        unpaid = {"version": new_version, "invoice": event.object.latest_invoice}
+    if status in _UNPAID:
+        unpaid = _with_unpaid(unpaid, event, new_version)
     past_due = row.newest.get("past_due", {})
     for one in [*_shown_by(row), _shown(new_version, status, event.previous)]:
         past_due = _with(past_due, one)
@@ -59,6 +60,21 @@ def past_due_since(row: Subscription) -> datetime | None:
     first = time_of(row.version if is_own_second or not since else Version(since[0]))
     failed = invoice_facts.latest_failed_at(row)
     return first if failed is None else min(first, failed)
+
+
+def _with_unpaid(unpaid: Entry, event: Event[StripeSubscription], new_version: Version) -> Entry:
+    previous, stored = previous_values(event.previous), Version(unpaid.get("version", UNSEEN))
+    new = {
+        "version": new_version,
+        "previous": {"invoice": previous["latest_invoice"]} if "latest_invoice" in previous else {},
+        "facts": {"invoice": event.object.latest_invoice},
+    }
+    entry = {name: unpaid[name] for name in ("previous", "tied") if name in unpaid}
+    found = same_second.settled(entry, stored, {"invoice": unpaid.get("invoice")}, new)
+    if found is None:
+        return unpaid
+    latest, entry = found
+    return {"version": latest["version"], **latest["facts"], **entry}
 
 
 def _shown(new_version: Version, status: str, previous: Mapping[str, Any]) -> same_second.Snapshot:

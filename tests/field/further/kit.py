@@ -114,6 +114,10 @@ class Maker:
         link = pay.invoice_payment(self.make, f"inpay_{number}", payment_intent=f"pi_{number}", **more)
         return self.of(at, "invoice_payment.paid", link)
 
+    def method(self, at: int, kind: str, id_: str = "pm_1", previous: Json | None = None, **more: Any) -> Json:
+        made = pay.payment_method(self.make, id_, created=NOW, **more)
+        return self.of(at, f"payment_method.{kind}", made, previous)
+
     def refund(self, at: int, kind: str, id_: str = "re_1", **more: Any) -> Json:
         return self.of(at, f"refund.{kind}", pay.refund(self.make, id_, **more))
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from local.stripe import payments as pay
-from local.stripe.builder import ApiShape
+from local.stripe.builder import ApiShape, Price
 from tests.field.further.kit import ALONE, HOUR, STARTER, Life, Maker
 from tests.kits.rulekit import DAY, NOW
+
+YEN = Price("price_pro_monthly", 5000, "jpy")
 
 
 def lives(shape: ApiShape) -> list[Life]:
@@ -242,5 +244,52 @@ def lives(shape: ApiShape) -> list[Life]:
                 m.charge(7 * DAY, "refunded", "ch_2", payment_intent="pi_2", amount=2000, refunded=2000),
             ],
             {"in_1.refunded_amount": 2900, "in_1.status": "refunded"},
+        ),
+        Life(
+            "three refunds within one second, one of which fails in it",
+            [
+                *[m.paid(DAY, **ALONE), m.part(DAY), m.charge(DAY, "succeeded")],
+                *[m.refund(2 * DAY, "created", f"re_{at}", amount=500 + 200 * at) for at in range(3)],
+                *[m.charge(2 * DAY, "refunded", refunded=amount) for amount in (500, 1200, 2100)],
+                m.refund(2 * DAY, "failed", "re_1", amount=700, status="failed"),
+            ],
+            {"in_1.refunded_amount": 1400, "in_1.status": "refunded"},
+        ),
+        Life(
+            "yen are refunded in two parts, one of which fails",
+            [
+                m.paid(DAY, price=YEN, **ALONE),
+                *[m.part(DAY), m.charge(DAY, "succeeded", amount=5000, currency="jpy")],
+                m.refund(2 * DAY, "created", amount=2000, currency="jpy"),
+                m.charge(2 * DAY, "refunded", amount=5000, currency="jpy", refunded=2000),
+                m.refund(3 * DAY, "created", "re_2", amount=1000, currency="jpy", status="pending"),
+                m.charge(3 * DAY, "refunded", amount=5000, currency="jpy", refunded=3000),
+                m.refund(5 * DAY, "failed", "re_2", amount=1000, currency="jpy", status="failed"),
+            ],
+            {"in_1.amount": 5000, "in_1.currency": "jpy", "in_1.refunded_amount": 2000},
+        ),
+        Life(
+            "refunded in part, and the rest is lost by a dispute",
+            [
+                *[m.paid(DAY, **ALONE), m.part(DAY), m.charge(DAY, "succeeded")],
+                *[m.charge(2 * DAY, "refunded", refunded=900), m.refund(2 * DAY, "created", amount=900)],
+                m.dispute(5 * DAY, "created", 5 * DAY, due=12 * DAY, amount=2000),
+                m.dispute(5 * DAY, "funds_withdrawn", 5 * DAY, due=12 * DAY, amount=2000),
+                m.dispute(20 * DAY, "closed", 5 * DAY, due=12 * DAY, amount=2000, status="lost"),
+            ],
+            {"in_1.status": "lost", "in_1.refunded_amount": 900, "in_1.on_hold": False, "dp_1.status": "lost"},
+            {"dispute-opened": 1, "dispute-lost": 1},
+        ),
+        Life(
+            "an inquiry ends because its charge is refunded",
+            [
+                *[m.paid(DAY, **ALONE), m.part(DAY), m.charge(DAY, "succeeded")],
+                m.dispute(5 * DAY, "created", 5 * DAY, due=12 * DAY, status="warning_needs_response"),
+                *[m.charge(6 * DAY, "refunded", refunded=2900), m.refund(6 * DAY, "created")],
+                m.dispute(6 * DAY, "closed", 5 * DAY, due=12 * DAY, status="charge_refunded"),
+            ],
+            {"in_1.status": "refunded", "in_1.on_hold": False, "dp_1.status": "charge_refunded"},
+            {"dispute-opened": 1, "dispute-lost": 0, "dispute-due": 0},
+            fires=(),
         ),
     ]
