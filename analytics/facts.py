@@ -2,8 +2,8 @@
 
 Contents of `Fact.data` by kind:
 - subscription: `{status, currency, rates: [[price id, MRR as an exact fraction], …]}`; `latest`, its latest invoice;
-  `was`, the status before, if it changed it (same_second.py); `since` if it was imported (imported.py). If there are
-  any: `discounts`, their ids, and `item_discounts`, by price; `terms`, a list (schemas/stripe/discount.py);
+  `was` and `rates_were`, what it replaced of them (same_second.py); `since` if it was imported (imported.py). If there
+  are any: `discounts`, their ids, and `item_discounts`, by price; `terms`, a list (schemas/stripe/discount.py);
   `per_month`, invoices a month if not 1; `usage`, the ids of prices that are billed by usage or tiers
 - invoice: the fields of Stripe's invoice that are needed, in a form that schemas/stripe/invoice.py reads, and `billed`
   if it was imported: what its lines say about the past (imported.py). Of a paid one also `discounted`: amounts before
@@ -38,7 +38,7 @@ from schemas.stripe.billed_subscription import BilledSubscription
 from schemas.stripe.charge import StripeCharge
 from schemas.stripe.checkout_session import CheckoutSession
 from schemas.stripe.discount import discounts_of, terms_of
-from schemas.stripe.fields import child
+from schemas.stripe.fields import child, listed
 from schemas.stripe.invoice import StripeInvoice
 from schemas.stripe.payment_intent import StripePaymentIntent
 from schemas.stripe.refund import LOST, StripeRefund
@@ -53,6 +53,8 @@ _BY_INTENT = frozenset({"is_pending", "is_captured"})
 _PREFIX = "customer.subscription."
 _CREATED_TYPE = "customer.subscription.created"
 _ENDED_TYPE = "customer.subscription.deleted"
+_COUNTED = frozenset({"status", "items", "plan", "quantity", "pause_collection"})
+"""Fields on which the MRR depends."""
 _CUSTOMER_TYPES = ("customer.created", "customer.updated")
 _NOT_THE_CUSTOMERS = ("subscription", "subscription_item", "invoice", "invoice_item", "checkout_session")
 """A discount that names one of these is not the customer's own, which counts for all subscriptions."""
@@ -177,13 +179,9 @@ def _digest(key: str) -> str:
 
 def _subscription(type_: str, obj: Mapping[str, Any], previous: Mapping[str, Any]) -> FactData:
     subscription = BilledSubscription.model_validate(obj)
-    status = SubscriptionStatus.CANCELED if type_ == _ENDED_TYPE else subscription.status
-    if not subscription.is_collecting and status in (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE):
-        status = SubscriptionStatus.PAUSED
-    rates = [[item.price_id, str(monthly_rate(item))] for item in subscription.items]
-    was = previous.get("status")
-    changed: dict[str, Any] = {"was": was} if isinstance(was, str) else {}
-    said = {"status": str(status), "currency": subscription.currency, "rates": rates}
+    said = _counted(type_, subscription)
+    changed = _replaced(type_, obj, previous, said) if _COUNTED & previous.keys() else {}
+    said = {**said, "currency": subscription.currency}
     said |= {"latest": subscription.latest_invoice} if subscription.latest_invoice is not None else {}
     per_month = str(invoices_a_month(subscription.items[0])) if subscription.items else "1"
     extra = {
@@ -194,6 +192,38 @@ def _subscription(type_: str, obj: Mapping[str, Any], previous: Mapping[str, Any
         "usage": [item.price_id for item in subscription.items if item.is_usage],
     }
     return subscription.id, said | changed | {name: value for name, value in extra.items() if value}
+
+
+def _counted(type_: str, subscription: BilledSubscription) -> dict[str, Any]:
+    status = SubscriptionStatus.CANCELED if type_ == _ENDED_TYPE else subscription.status
+    if not subscription.is_collecting and status in (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE):
+        status = SubscriptionStatus.PAUSED
+    return {
+        "status": str(status),
+        "rates": [[item.price_id, str(monthly_rate(item))] for item in subscription.items],
+    }
+
+
+def _replaced(
+    type_: str, obj: Mapping[str, Any], previous: Mapping[str, Any], said: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What an update replaced. Stripe does not promise the shape of these differences."""
+    try:
+        former = _counted(type_, BilledSubscription.model_validate({**obj, **previous, "items": _items(obj, previous)}))
+    except (ValueError, TooMuchMoney):  # pydantic's errors included
+        return {}
+    was = {"was": former["status"]} if former["status"] != said["status"] else {}
+    return was | ({"rates_were": former["rates"]} if sorted(former["rates"]) != sorted(said["rates"]) else {})
+
+
+def _items(obj: Mapping[str, Any], previous: Mapping[str, Any]) -> dict[str, Any]:
+    """The list of items before an update, which may name only what it changed of each."""
+    items, former = listed(obj, "items"), listed(previous, "items")
+    if len(former) == len(items):
+        former = [{**item, **one} for item, one in zip(items, former, strict=True)]
+    elif not former and len(items) == 1 and type(previous.get("quantity")) is int:
+        former = [{**items[0], "quantity": previous["quantity"]}]
+    return {"data": former or items}
 
 
 def _discount(type_: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) -> FactData:

@@ -34,7 +34,7 @@ MOST_SUBSCRIPTIONS = 500
 MOST_PERIODS = 1000
 """Bounds on the size of one checkpoint. An owner with more has none, and all its facts are read at each update."""
 
-_FORMAT = 5
+_FORMAT = 6
 """Part of `fingerprint`: a change of the computation or of the stored form adds 1, and old checkpoints end."""
 
 Period = tuple[datetime, datetime | None]

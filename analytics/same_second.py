@@ -1,41 +1,80 @@
 """Orders the changes of one subscription that Stripe reports within one second.
 
-Times have whole seconds, and these events have the same type. Each says which status it changed, so they form a chain:
-a change begins with the status at which the one before it ended.
+Times have whole seconds, and these events have the same type. Each says what it changed, so they form a trail: a change
+begins with the state at which the one before it ended, and the first one with that at the end of the second before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby, permutations
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 
 from schemas.figures import Fact, FactKind
 
-_MOST = 6
-"""Changes of one subscription in one second. More are left in the order of their ids."""
+State = tuple[str, tuple[tuple[str, str], ...]]
+"""A status and the rates by price, which may occur twice."""
 
 
-def chained(facts: Sequence[Fact]) -> list[Fact]:
-    """Returns the facts, which are sorted by second, rank and id, with each second's chains in order."""
+def chained(facts: Iterable[Fact], before: Mapping[str, State]) -> list[Fact]:
+    """Returns the facts of one second, which are sorted by rank and id, with the changes of each rank in order.
+
+    `before` has the states of the subscriptions, by id, at the end of the second before.
+    """
     found: list[Fact] = []
-    for _, together in groupby(facts, key=lambda fact: (fact.created, fact.rank)):
+    for _, together in groupby(facts, key=lambda fact: fact.rank):
         group = list(together)
-        if len(group) == 1:
-            found += group
-            continue
         for kind, subject in dict.fromkeys((fact.kind, fact.subject) for fact in group):
             same = [fact for fact in group if (fact.kind, fact.subject) == (kind, subject)]
-            found += _chain(same) if kind is FactKind.SUBSCRIPTION else same
+            is_ordered = kind is not FactKind.SUBSCRIPTION or len(same) == 1
+            found += same if is_ordered else _in_order(same, before.get(subject))
     return found
 
 
-def _chain(changes: Sequence[Fact]) -> Iterable[Fact]:
-    if not 1 < len(changes) <= _MOST or not any("was" in change.data for change in changes):
-        return changes
-    return max(permutations(changes), key=_links)  # of equal ones the first: in the order of the ids
+def _in_order(changes: Sequence[Fact], before: State | None) -> list[Fact]:
+    """Returns the changes as trails, which are several if some are missing. What nothing orders is ordered by id."""
+    leaving: dict[State, list[Fact]] = {}
+    for change in changes:
+        leaving.setdefault(_replaced(change), []).append(change)
+    found: list[Fact] = []
+    while any(leaving.values()):
+        left = [change for changes_ in leaving.values() for change in changes_]
+        found += _trail(_beginning(left, before), leaving)
+    return found
 
 
-def _links(changes: Sequence[Fact]) -> int:
-    """How often a change begins where the one before it ended."""
-    starts = [change.data.get("was", change.data["status"]) for change in changes[1:]]
-    return sum(before.data["status"] == start for before, start in zip(changes, starts, strict=False))
+def _beginning(changes: Sequence[Fact], before: State | None) -> State:
+    """Returns the state that more changes replaced than show, else that of the second before, else the first one's."""
+    replaced = [_replaced(change) for change in changes]
+    shown = [_shown(change) for change in changes]
+    for state in replaced:
+        if replaced.count(state) > shown.count(state):
+            return state
+    return before if before is not None and before in replaced else replaced[0]
+
+
+def _trail(beginning: State, leaving: Mapping[State, list[Fact]]) -> list[Fact]:
+    """Takes changes away, and returns them in an order in which each begins where one before it ended (Hierholzer)."""
+    path: list[tuple[State, Fact | None]] = [(beginning, None)]
+    found: list[Fact] = []
+    while path:
+        state, change = path[-1]
+        if leaving.get(state):
+            following = leaving[state].pop()  # the last one first, since the trail is found from its end
+            path.append((_shown(following), following))
+        else:
+            path.pop()
+            found += [change] if change is not None else []
+    return found[::-1]
+
+
+def state_of(status: str, rates: Iterable[Sequence[str]]) -> State:
+    return str(status), tuple(sorted((price, rate) for price, rate in rates))
+
+
+def _shown(change: Fact) -> State:
+    return state_of(change.data["status"], change.data["rates"])
+
+
+def _replaced(change: Fact) -> State:
+    data = change.data
+    return state_of(data.get("was", data["status"]), data.get("rates_were", data["rates"]))

@@ -8,7 +8,7 @@ as soon as a later fact is known.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -19,7 +19,7 @@ from typing import Any
 from analytics import discounts
 from analytics.imported import with_history
 from analytics.rates import rounded
-from analytics.same_second import chained
+from analytics.same_second import chained, state_of
 from schemas.figures import Fact, FactKind
 from schemas.settings import Config
 from schemas.statuses import SubscriptionStatus as Status
@@ -77,9 +77,9 @@ class Moment:
 
 
 def in_order(facts: Iterable[Fact]) -> list[Fact]:
-    """Returns the facts, one per event, sorted by second, rank, what a change says of the one before, and event id."""
+    """Returns the facts, one per event, sorted by second, rank and event id."""
     distinct = {fact.event_id: fact for fact in facts}
-    return chained(sorted(distinct.values(), key=lambda fact: (fact.created, fact.rank, fact.event_id)))
+    return sorted(distinct.values(), key=lambda fact: (fact.created, fact.rank, fact.event_id))
 
 
 def timeline(
@@ -98,13 +98,28 @@ def timeline(
     standings: dict[str, Standing] = defaultdict(Standing, before)
     for at, together in groupby(in_order(with_history(in_order(facts))), key=lambda fact: fact.created):
         yield from _turns(standings, since, at, config)
-        for fact in together:
+        for fact in _in_turn(list(together), standings):
             _apply(standings, fact, config)
         _price(standings, at, config)
         yield Moment(at, dict(standings))
         since = at
     if until is not None:
         yield from _turns(standings, since, until, config)
+
+
+def _in_turn(facts: Sequence[Fact], standings: Mapping[str, Standing]) -> Sequence[Fact]:
+    """Returns the facts of one second in the order in which they became true."""
+    if len(facts) == 1:
+        return facts
+    known = {id_: standings[id_] for fact in facts if (id_ := fact.subject) in standings}
+    return chained(
+        facts,
+        {
+            id_: state_of(standing.status, standing.said.get("rates", ()))
+            for id_, standing in known.items()
+            if standing.status is not None
+        },
+    )
 
 
 def _turns(standings: dict[str, Standing], since: datetime | None, at: datetime, config: Config) -> Iterator[Moment]:
