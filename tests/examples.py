@@ -1,6 +1,6 @@
 """How many examples the long property tests try.
 
-BILLING_EXAMPLES_TIMES multiplies the numbers (default 1, `make soak` 10): each run of the unit tests tries enough
+BILLING_EXAMPLES_TIMES multiplies the numbers (default 1, `make soak` 20): each run of the unit tests tries enough
 histories to notice a mistake in a rule, and the soak looks for the rare ones.
 """
 

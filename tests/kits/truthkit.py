@@ -6,15 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from email.message import EmailMessage
-from functools import partial
+from functools import lru_cache, partial
 
 from schemas.effects import QueueEmail
 from schemas.settings import Mail
 from schemas.state import Customer, Dispute, Organization, Payment, PaymentMethod, Subscription, Timer
 from schemas.statuses import TimerStatus
 from sinks.email.charging import has_access_at
-from sinks.email.message import Composer, QueuedMail, RecipientUnknown, UnsendableMail
+from sinks.email.message import ComposedMail, Composer, QueuedMail, RecipientUnknown, UnsendableMail
 from sinks.email.present import NOT_LIVING, Addressee, Present
 from sinks.email.truth import MailTruth
 from sinks.outbox.verdicts import NotYet, Withheld
@@ -39,7 +38,7 @@ ADDRESS = "unknown@example.com"
 """For a customer whose address no event has named."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Sent:
     """A mail that left."""
 
@@ -163,7 +162,7 @@ async def _post(world: RulesWorld, now: datetime, age: timedelta, only: Sequence
         except (RecipientUnknown, UnsendableMail) as error:
             found.kept[key] = f"{type(error).__name__}: {error}"
             continue
-        found.sent.append(_sent(order.template, composed.message))
+        found.sent.append(_sent(order.template, composed))
     return found
 
 
@@ -184,7 +183,10 @@ def _queued(order: QueueEmail, now: datetime, age: timedelta) -> QueuedMail:
     )
 
 
-def _sent(template: str, message: EmailMessage) -> Sent:
+@lru_cache(maxsize=512)
+def _sent(template: str, composed: ComposedMail) -> Sent:
+    """The orders of a life send equal mails, and parsing one takes longer than composing it."""
+    message = composed.message
     body = message.get_body(("plain",))
     assert body is not None
     return Sent(template, str(message["To"]), str(message["Subject"]), str(body.get_content()))

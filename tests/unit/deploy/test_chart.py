@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pickle
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +52,18 @@ PROXIED = Config(console=ConsoleConfig(proxy=ConsoleProxy(networks=["10.0.0.0/8"
 
 
 def rendered(values: dict[str, Any]) -> list[dict[str, Any]]:
-    chart = helm.Chart.load(str(CHART))
-    manifests = chart.render(values, name="billing", namespace="billing", is_install=True)
+    found: list[dict[str, Any]] = pickle.loads(_rendered(json.dumps(values, sort_keys=True)))
+    return found
+
+
+@cache
+def _rendered(values: str) -> bytes:
+    """The documents, pickled: each test gets its own copy. Rendering and parsing take much longer."""
+    manifests = helm.Chart.load(str(CHART)).render(
+        json.loads(values), name="billing", namespace="billing", is_install=True
+    )
     pages = [text for path, text in sorted(manifests.items()) if path.endswith(".yaml")]
-    return [document for text in pages for document in yaml.safe_load_all(text) if document]
+    return pickle.dumps([document for text in pages for document in yaml.safe_load_all(text) if document])
 
 
 def of_kind(found: list[dict[str, Any]], *kinds: str) -> dict[str, dict[str, Any]]:

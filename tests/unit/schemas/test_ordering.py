@@ -161,7 +161,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(20))
 @given(st.dictionaries(_NAMES, _JSON, max_size=8), st.dictionaries(_NAMES, _JSON, max_size=8), st.booleans())
 def test_any_object_has_one_key(junk: dict[str, Any], o: dict[str, Any], is_nested: bool) -> None:
     """The key is deterministic, bounded and encodable, and the function never raises, for values of any type."""

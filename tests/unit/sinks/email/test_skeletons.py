@@ -18,6 +18,7 @@ from sinks.email.mime import quoted_printable
 from sinks.email.rendering import Rendered, Templates, wrapped
 from sinks.email.samples import SAMPLES
 from sinks.email.skeletons import EncodedLines, Parts, shape_of
+from tests.examples import examples
 from tests.kits.mailkit import CONFIG
 
 TEMPLATES = Templates.of(CONFIG)
@@ -58,7 +59,7 @@ def rendered(templates: Templates, template: str, language: str, data: MailData)
     return templates.render(template, data, [language], unsubscribe_url=UNSUBSCRIBE)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(mails())
 def test_both_ways_have_the_same_result(mail: tuple[str, str, MailData]) -> None:
     filled, plain = rendered(TEMPLATES, *mail), rendered(ONE_BY_ONE, *mail)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from local.stripe.builder import PRO, Json, Price, StripeEvents
+from local.stripe.builder import PRO, ApiShape, Json, Price, StripeEvents
 from schemas.fast_row import replace
 from schemas.settings import AccessPolicy
 from tests.examples import examples
@@ -70,8 +70,11 @@ def test_B8_a_past_due_subscription_gives_access_for_the_grace_time(make: Stripe
         assert (after["has_access"], after["plan"], after["reason"]) == (False, "free", "grace_ended")
 
 
-def in_every_order(*events: Json) -> Iterator[RulesWorld]:
-    """Each order of arrival, also with the ids of the events of each second exchanged."""
+def in_every_order(make: StripeEvents, *events: Json) -> Iterator[RulesWorld]:
+    """Each order of arrival, also with the ids of the events of each second exchanged.
+
+    Of the older API shape only the first and the last order: both shapes are one value before a rule gets them.
+    """
     seconds: dict[int, list[Json]] = {}
     for event in events:
         seconds.setdefault(event["created"], []).append(event)
@@ -82,7 +85,8 @@ def in_every_order(*events: Json) -> Iterator[RulesWorld]:
             for group, names in zip(groups, ids, strict=True)
             for one, id_ in zip(group, names, strict=True)
         ]
-        for order in itertools.permutations(named):
+        every = list(itertools.permutations(named))
+        for order in every if make.shape is ApiShape.NEW else (every[0], every[-1]):
             yield RulesWorld().apply(*order)
 
 
@@ -90,7 +94,7 @@ def test_B8_the_grace_time_of_an_overdue_invoice_begins_when_it_is_due(make: Str
     """Nothing was declined: the customer pays by hand and is late. A later update does not move it."""
     overdue = updated(make, NOW + 20 * DAY, {"status": "active"}, status="past_due")
     later = updated(make, NOW + 22 * DAY, {"metadata": {}}, status="past_due")
-    for world in in_every_order(subscribed(make), overdue, later):
+    for world in in_every_order(make, subscribed(make), overdue, later):
         assert world.organization().access_until == at(NOW + 20 * DAY) + GRACE
 
 
@@ -104,7 +108,7 @@ def test_B8_a_further_failed_period_does_not_begin_the_grace_time_again(make: St
         updated(make, NOW + 31 * DAY, {"latest_invoice": "in_1"}, status="past_due", latest_invoice="in_2"),
         failed(make, NOW + 31 * DAY, "in_2"),
     ]
-    for world in in_every_order(subscribed(make), *events):
+    for world in in_every_order(make, subscribed(make), *events):
         assert world.organization().access_until == at(NOW + DAY) + GRACE
 
 
@@ -112,7 +116,7 @@ def test_B8_the_grace_time_begins_with_what_a_fetch_shows(make: StripeEvents) ->
     """Without previous attributes, and without an invoice that failed: since the first object after the last active."""
     events = [updated(make, NOW + day * DAY, status=status) for day, status in ((5, "past_due"), (6, "active"))]
     events += [updated(make, NOW + day * DAY, status="past_due") for day in (20, 22)]
-    for world in in_every_order(subscribed(make), *events):
+    for world in in_every_order(make, subscribed(make), *events):
         assert world.organization().access_until == at(NOW + 20 * DAY) + GRACE
 
 
@@ -124,7 +128,7 @@ def test_B8_a_recovery_ends_the_grace_time(make: StripeEvents) -> None:
         updated(make, NOW + 20 * DAY, {"status": "past_due"}, status="active"),
         updated(make, NOW + 31 * DAY, {"status": "active"}, status="past_due", latest_invoice="in_2"),
     ]
-    for world in in_every_order(subscribed(make), *events):
+    for world in in_every_order(make, subscribed(make), *events):
         assert world.organization().access_until == at(NOW + 31 * DAY) + GRACE
 
 
@@ -137,7 +141,7 @@ def test_B8_the_grace_time_begins_in_a_second_with_other_changes(make: StripeEve
     ]
     if later is not None:
         events.append(updated(make, NOW + later * DAY, {"metadata": {}}, status="past_due", latest_invoice="in_1"))
-    for world in in_every_order(subscribed(make), *events):
+    for world in in_every_order(make, subscribed(make), *events):
         assert world.organization().access_until == at(NOW + 20 * DAY) + GRACE
 
 
@@ -149,7 +153,7 @@ def test_B8_a_recovery_and_a_failure_of_one_second(make: StripeEvents) -> None:
         updated(make, NOW + 20 * DAY, {"status": "active"}, status="past_due"),
         updated(make, NOW + 22 * DAY, {"metadata": {}}, status="past_due"),
     ]
-    for world in in_every_order(*events):
+    for world in in_every_order(make, *events):
         assert world.organization().access_until == at(NOW + 20 * DAY) + GRACE
 
 
@@ -166,12 +170,12 @@ def test_C3_a_recovery_within_the_second_of_the_failure_ends_it(make: StripeEven
         ),
         updated(make, NOW + 20 * DAY, {"status": "past_due"}, latest_invoice="in_1"),
     ]
-    for world in in_every_order(subscribed(make), *events):
+    for world in in_every_order(make, subscribed(make), *events):
         assert (world.subscription().status, world.subscription().failed_invoice) == ("active", None)
 
 
 def test_B8_the_creation_comes_before_an_update_of_its_second(make: StripeEvents) -> None:
-    for world in in_every_order(subscribed(make), updated(make, NOW, status="past_due")):
+    for world in in_every_order(make, subscribed(make), updated(make, NOW, status="past_due")):
         assert world.organization().access_until == at(NOW) + GRACE
 
 
@@ -242,7 +246,7 @@ def test_B8_each_grace_time_ends_on_its_own(make: StripeEvents) -> None:
     """The larger plan's ends first, then the smaller one's."""
     first = updated(make, NOW + DAY, {"status": "active"}, status="past_due", price=TEAM)
     second = updated(make, NOW + 4 * DAY, {"status": "active"}, "sub_2", status="past_due")
-    for world in in_every_order(subscribed(make, price=TEAM), subscribed(make, "sub_2"), first, second):
+    for world in in_every_order(make, subscribed(make, price=TEAM), subscribed(make, "sub_2"), first, second):
         organization = world.organization()
         assert organization.plan == "team"
         steps = [(when, after["plan"], after["has_access"]) for when, after in organization.access_steps]
@@ -334,9 +338,9 @@ def test_B7_a_list_of_items_that_is_cut_does_not_take_the_plan(make: StripeEvent
         return updated(make, when, {"metadata": {}}, items=listed)
 
     add_ons = with_items(NOW + DAY, *(Price(f"price_add_on_{number}", 100) for number in range(10)))
-    for world in in_every_order(subscribed(make), add_ons, with_items(NOW + 2 * DAY, TEAM)):
+    for world in in_every_order(make, subscribed(make), add_ons, with_items(NOW + 2 * DAY, TEAM)):
         assert world.subscription().plan == "team"
-    for world in in_every_order(subscribed(make), add_ons):
+    for world in in_every_order(make, subscribed(make), add_ons):
         assert (world.subscription().plan, world.organization().plan) == ("pro", "pro")
     row = RulesWorld().apply(add_ons).subscription()
     assert (row.plan, len(row.items)) == (None, 10)

@@ -228,7 +228,7 @@ def deliveries(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Delivery:
     return Delivery(history, [history[at] for at in draw(st.permutations([*places, *again]))])
 
 
-@settings(max_examples=examples(400), deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=SLOW)
 @given(deliveries())
 def test_D2_every_order_ends_in_the_same_state_and_sends_no_more_mail(delivery: Delivery) -> None:
     ordered, other = RulesWorld().apply(*delivery.history), RulesWorld().apply(*delivery.delivered)
@@ -236,7 +236,7 @@ def test_D2_every_order_ends_in_the_same_state_and_sends_no_more_mail(delivery: 
     assert settled_mails(other, ordered) <= settled_mails(ordered, other)
 
 
-@settings(max_examples=examples(60), deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=SLOW)
 @given(deliveries())
 def test_D1_a_second_delivery_of_everything_changes_nothing(delivery: Delivery) -> None:
     """The rules are idempotent even without the ledger."""

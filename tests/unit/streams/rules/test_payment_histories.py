@@ -231,7 +231,7 @@ def _method_mails(world: PatientWorld) -> set[str]:
     return {key for key, email in world.emails.items() if email.template == "payment-method-detached"}
 
 
-@settings(max_examples=examples(160), deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=SLOW)
 @given(payments())
 def test_C8_C9_refunds_and_disputes_in_every_order(delivery: Delivery) -> None:
     world = _check(delivery, CONFIG)
@@ -247,7 +247,7 @@ def test_C8_C9_refunds_and_disputes_in_every_order(delivery: Delivery) -> None:
     assert row.failure_reason is None
 
 
-@settings(max_examples=examples(160), deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=SLOW)
 @given(methods(), st.booleans())
 def test_C6_C7_payment_methods_in_every_order(delivery: Delivery, is_default_set: bool) -> None:
     rules = Rules(set_default_payment_method=is_default_set)
@@ -259,7 +259,7 @@ def test_C6_C7_payment_methods_in_every_order(delivery: Delivery, is_default_set
     assert world.customer().default_payment_method in {*story.attached, None}
 
 
-@settings(max_examples=examples(50), deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=SLOW)
 @given(payments() | methods())
 def test_D1_a_second_delivery_of_everything_changes_nothing(delivery: Delivery) -> None:
     world = PatientWorld().apply(*delivery.history).fire(*AT_ONCE)
