@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from markupsafe import Markup
@@ -69,7 +70,7 @@ def up_down(
         if row[name] == open_name:
             shapes.append(_rect(x, 0, bar, height, "hatch"))
         if at % (1 + len(rows) // 13) == 0:  # with more columns the names would overlap
-            shapes.append(_text(x + bar / 2, height + 14, str(row[name]), "scale middle"))
+            shapes.append(_text(x + bar / 2, height + 14, _month(str(row[name]), is_first=at == 0), "scale middle"))
     hatch = Markup(
         '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
         '<rect class="hatch-line" width="2" height="6"/></pattern></defs>'
@@ -108,6 +109,15 @@ def spark(ages: Sequence[float], *, label: str, span_s: float = 86_400.0, bars: 
 def heat(count: int, most: int) -> str:
     """Returns the class of a cell's shade, 0 to 4."""
     return f"heat-{0 if not count else min(4, 1 + int(count / max(most, 1) * 3.999))}"
+
+
+def _month(name: str, *, is_first: bool) -> str:
+    """Returns `2026-11` as `Nov`, the first one and each January with the year: `Jan 2027`. Other names stay."""
+    try:
+        month = datetime.strptime(name, "%Y-%m").replace(tzinfo=UTC)
+    except ValueError:
+        return name
+    return f"{month:%b %Y}" if is_first or month.month == 1 else f"{month:%b}"
 
 
 def _svg(width: float, height: float, label: str, shapes: Sequence[Markup], kind: str = "chart") -> Markup:

@@ -24,6 +24,7 @@ _TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)$")
 _AMOUNTS = frozenset({"amount", "amount_remaining", "refunded_amount", "unit_amount"})
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+_YEAR_S, _YEARS_FROM_S = 31_557_600, 2 * 31_557_600
 
 OUTCOMES = {
     "applied": ("ok", "✓"),
@@ -69,6 +70,11 @@ def money(amount: int | None, currency: str | None) -> str:
     return f"{currency.upper()}\u00a0{Decimal(amount).scaleb(-decimals):,.{decimals}f}"
 
 
+def figure(amount: int | None, currency: str) -> str:
+    """Returns an amount in minor units as `money` does, without the currency: for a table that names it."""
+    return money(amount, currency).removeprefix(f"{currency.upper()}\u00a0")
+
+
 def duration(seconds: float | timedelta | None) -> str:
     """Returns seconds as text with the two largest units: `3 d 4 h`."""
     if seconds is None:
@@ -92,6 +98,8 @@ def relative(at: datetime, now: datetime) -> str:
     size, unit = next(((size, unit) for size, unit in _UNITS if abs(seconds) >= size), (1, "s"))
     if abs(seconds) < 1:
         return "now"
+    if abs(seconds) >= _YEARS_FROM_S:
+        size, unit = _YEAR_S, "y"
     count = int(abs(seconds) // size)
     return f"{count}\u00a0{unit} ago" if seconds > 0 else f"in {count}\u00a0{unit}"
 

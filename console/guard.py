@@ -120,7 +120,7 @@ def protected(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
         try:
             return _sent_openly(await route.handler(Context(request, console, _ANYONE)))
         except (NotFound, Refused) as error:
-            return web.json_response({"error": str(error)}, status=404 if isinstance(error, NotFound) else 400)
+            return _refused(request, error)
         except FAILURES as error:
             log.warning("console.page_failed", action="console.page_failed", path=route.path, error=str(error))
             return _away(request, error)
@@ -149,6 +149,14 @@ async def person_of(request: web.Request, console: Console) -> Person | None:
 def _wants_json(request: web.Request) -> bool:
     accepted = request.headers.get("Accept", "")
     return "application/json" in accepted and "text/html" not in accepted
+
+
+def _refused(request: web.Request, error: NotFound | Refused) -> web.StreamResponse:
+    """Returns why a request without a session is refused, as a page for a browser."""
+    status = 404 if isinstance(error, NotFound) else 400
+    if _wants_json(request):
+        return web.json_response({"error": str(error)}, status=status)
+    return render.bare(request.app[CONSOLE], "refused.j2", status=status, reason=str(error))
 
 
 def _away(request: web.Request, error: Exception) -> web.StreamResponse:

@@ -15,6 +15,7 @@ from console.access import Action
 from console.masking import masked
 from console.reads import PanelFailure
 from console.web import Console, Context, Page
+from sinks.postgres.outboxes import ERASED
 
 _FOLDER = Path(__file__).parent / "templates"
 
@@ -55,6 +56,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(
         money=formats.money,
+        figure=formats.figure,
         duration=formats.duration,
         badge=formats.badge,
         id=formats.link,
@@ -63,6 +65,7 @@ def _environment() -> Environment:
     )
     environment.tests["failed"] = lambda value: isinstance(value, PanelFailure)
     environment.globals.update(charts=charts, stripe_url=formats.stripe_url, url_of=formats.url_of, utc=formats.utc)
+    environment.globals["erased"] = ERASED
     return environment
 
 

@@ -21,6 +21,7 @@ from schemas.record import decode_headers
 from sinks.postgres import queries
 from sinks.postgres.lists import Found, find, row, samples, stories
 from sinks.postgres.lists.past import not_shown, undone
+from sinks.postgres.outboxes import ERASED
 
 _SHOWN = 100
 
@@ -57,7 +58,10 @@ async def page(context: Context) -> Answer:
         ),
         "timeline": timeline_of(found),
         "totals": found["totals"],
-        "chain": [asdict(fact) | {"url": _event(fact.event_id)} for fact in stories.access_chain(found | _known(more))],
+        "chain": [
+            asdict(fact) | {"url": _event(fact.event_id)}
+            for fact in stories.access_chain(found | _known(more), formats.money)
+        ],
         **more,
     }
     return Page("customer.j2", customer_id, data)
@@ -96,6 +100,7 @@ async def _at_a_moment(connection: AsyncConnection, account: str, customer_id: s
         "undone": len(changes),
         "not_shown": not_shown(present, changes),
         "kept_since": await samples.changes_kept_since(connection, account, customer_id),
+        "first_at": await samples.first_applied(connection, account, customer_id) if not state else None,
     }
 
 
@@ -139,7 +144,8 @@ def timeline_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         for event in found["events"]
     ] + [
         {"at": mail["sent_at"] or mail["queued_at"], "kind": "mails", "what": f"mail {mail['template']}",
-         "state": mail["status"], "detail": mail["last_error"] or "", "id": mail["email_key"],
+         "state": "erased" if mail["last_error"] == ERASED else mail["status"],
+         "detail": mail["last_error"] if mail["last_error"] != ERASED else "", "id": mail["email_key"],
          "url": f"/mails/{quote(mail['email_key'], safe='')}"}
         for mail in found["emails"]
     ]  # fmt: skip

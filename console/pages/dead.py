@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from console import params
@@ -23,7 +24,7 @@ from eventlog.entry import headers_of
 from eventlog.lookup import RecordLookup
 from eventlog.threads import in_thread
 from recovery.rehearsal.rehearse import rehearse_letters
-from recovery.rehearsal.shapes import differences
+from recovery.rehearsal.shapes import differences, failing_place, kind_at, values_at
 from recovery.replay.letters import read_letter
 from schemas.command_line import command
 from schemas.dead_letter import PREFIX
@@ -37,6 +38,7 @@ MOST_REHEARSED = 1000
 REHEARSAL_S = 30.0
 _SAMPLE = 20
 _LEAST_FRAGMENT = 8
+_LONGEST_VALUE = 120
 _TRACEBACK = f"{PREFIX}traceback"
 
 
@@ -73,8 +75,9 @@ async def letter(context: Context) -> Answer:
     )
     if not found:
         return Redirect(f"/events/{quote(event_id, safe='')}")
-    named: dict[str, Any] = {"shape": console.reads.ask(lambda c: _shape(c, event_id))}
-    if context.may(Action.REVEAL) and context.is_revealed:
+    may_see = context.may(Action.REVEAL) and context.is_revealed
+    named: dict[str, Any] = {"shape": console.reads.ask(lambda c: _shape(c, found[0], with_values=may_see))}
+    if may_see:
         named["traceback"] = in_thread(_traceback, context, found[0])
     more = {"traceback": None} | await panels(named)
     return Page("letter.j2", f"Dead letter of {event_id}", {"letters": found, "event_id": event_id, **more})
@@ -225,10 +228,15 @@ def command_of(verb: str, query: Mapping[str, str]) -> str:
     return command(f"dead {verb}", **options)
 
 
-async def _shape(connection: AsyncConnection, event_id: str) -> dict[str, Any] | None:
-    """Returns how the event's structure differs from the newest applied event of its type and API version."""
+async def _shape(connection: AsyncConnection, letter: IndexedLetter, *, with_values: bool) -> dict[str, Any] | None:
+    """Returns how the event's structure differs from the newest applied event of its type and API version.
+
+    `failing` is the place that the error names, with both values if the person may see them.
+    """
     dead_one = await row(
-        connection, "SELECT type, api_version, payload FROM billing.events WHERE event_id = :id", {"id": event_id}
+        connection,
+        "SELECT type, api_version, payload FROM billing.events WHERE event_id = :id",
+        {"id": letter.event_id},
     )
     if dead_one is None or dead_one["payload"] is None:
         return None
@@ -236,7 +244,23 @@ async def _shape(connection: AsyncConnection, event_id: str) -> dict[str, Any] |
     if good is None:
         return None
     found = differences(dead_one["payload"], good["payload"])
-    return {"good": good["event_id"], "differences": [asdict(one) for one in found]}
+    place = failing_place(letter.message)
+    failing = None
+    if place is not None:
+        both = dead_one["payload"], good["payload"]
+        failing = {
+            "path": place,
+            **{name: kind_at(one, place) for name, one in zip(("dead", "good"), both, strict=True)},
+            "values": [_short(values_at(one, place)) for one in both] if with_values else None,
+        }
+    rest = [asdict(one) for one in found if one.path != place]
+    return {"good": good["event_id"], "failing": failing, "differences": rest}
+
+
+def _short(values: list[Any]) -> str:
+    """Returns the first values as JSON, cut to what fits a cell."""
+    text = ", ".join(orjson.dumps(one).decode() for one in values[:3])
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def _traceback(context: Context, letter: IndexedLetter) -> str | None:

@@ -129,7 +129,7 @@ async def requeue_form(context: Context) -> Answer:
     now = context.console.clock()
     ask = context.console.reads.ask
     count = await ask(lambda c: outboxes.failed(c, name, kind=kind, until=now))
-    rows, _ = await ask(lambda c: outboxes.entries(c, name, status="failed", kind=kind, most=10))
+    rows, _ = await ask(lambda c: outboxes.entries(c, name, status="failed", kind=kind, but_erased=True, most=10))
     data = {
         "name": name, "kind": kind, "rows": rows,
         "key_column": BY_TABLE[name].key, "kind_column": BY_TABLE[name].kind, "since": BY_TABLE[name].since,

@@ -75,7 +75,8 @@ def facts_of(found: Mapping[str, Any]) -> list[dict[str, str]]:
         text = f"{waiting['events']:,} event{_s(waiting['events'])} waiting for something they refer to"
         add(7, WARN, text, "/events?outcome=waiting&since=all")
     if prices := known("unknown_prices"):
-        add(6, WARN, f"{len(prices)} price{_s(len(prices))} in no plan: {prices[0]['price_id']}", "/settings#plans")
+        names = ", ".join(price["price_id"] for price in prices[:3]) + (", …" if len(prices) > 3 else "")
+        add(6, WARN, f"{len(prices)} price{_s(len(prices))} in no plan: {names}", "/settings#plans")
     if (shadow := known("shadow")) and shadow["is_on"]:
         text = f"Shadow mode is on since {formats.clock(shadow['began_at'])} UTC: nothing leaves the system"
         add(5, WARN, text, "/mails?status=withheld")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ops.commands.amounts import amount_text
 from ops.commands.find import hits_of, show_hits
 from ops.commands.terminal import (
     Column,
@@ -33,7 +34,7 @@ from schemas.timer import RETRY
 from sinks.payloads.archive import PayloadArchive
 from sinks.postgres import queries
 from sinks.postgres.lists.past import not_shown, undone
-from sinks.postgres.lists.samples import MOST_CHANGES, changes_kept_since, changes_since
+from sinks.postgres.lists.samples import MOST_CHANGES, changes_kept_since, changes_since, first_applied
 from sinks.postgres.lists.stories import access_chain, not_done
 from sinks.postgres.outboxes import OUTBOXES
 from sinks.postgres.pool import reading
@@ -131,7 +132,7 @@ def customer(
     if at is not None:
         _show_past(settings, found, at, as_json=as_json)
         return
-    why = access_chain(found)
+    why = access_chain(found, amount_text)
     shown = {"why": [asdict(fact) for fact in why] if as_json else [fact.text for fact in why], **found}
     _show(shown | {"next": _next_of_customer(found)}, as_json)
 
@@ -144,13 +145,17 @@ def _show_past(settings: DatabaseSettings, found: Found, at: str, *, as_json: bo
         refuse("customer", problem)
     row = next(part for name in ("customer", "organization") if (part := found[name]) is not None)
 
-    async def ask() -> tuple[dict[str, dict[str, Found]], list[Found], datetime | None]:
+    async def ask() -> tuple[dict[str, dict[str, Found]], list[Found], datetime | None, datetime | None]:
         of = row["account"], row["customer_id"]
         async with reading(settings.database_url) as connection:
-            present = await queries.customer_state(connection, *of)
-            return present, await changes_since(connection, *of, moment), await changes_kept_since(connection, *of)
+            return (
+                await queries.customer_state(connection, *of),
+                await changes_since(connection, *of, moment),
+                await changes_kept_since(connection, *of),
+                await first_applied(connection, *of),
+            )
 
-    present, changes, kept_since = run_or_exit("customer", ask, no=(queries.TooManyRows,))
+    present, changes, kept_since, first_at = run_or_exit("customer", ask, no=(queries.TooManyRows,))
     if len(changes) == MOST_CHANGES:
         fail("customer", f"over {MOST_CHANGES} events have changed this customer since then: choose a later moment")
     state, hidden = undone(present, changes), not_shown(present, changes)
@@ -158,11 +163,14 @@ def _show_past(settings: DatabaseSettings, found: Found, at: str, *, as_json: bo
         shown_state = {"at": moment, "undone": len(changes), "kept_since": kept_since, "not_shown": hidden}
         say_json(shown_state | {"state": state})
         return
-    say(f"at {moment:%F %T} UTC, before {len(changes)} events")
+    say(f"at {moment:%F %T} UTC, before {len(changes)} later event{'' if len(changes) == 1 else 's'}")
     if hidden:
         note(f"later events also changed {', '.join(hidden)}, which are not shown here")
     if kept_since is not None and moment < kept_since:
         note(f"what events changed until {kept_since:%F %T} UTC is not kept: those changes are not undone")
+    if not state:
+        first = f": the first event was applied here at {first_at:%F %T} UTC" if first_at is not None else ""
+        say(f"nothing of this customer was stored then{first}")
     for table, rows in state.items():
         for key, fields in rows.items():
             say()

@@ -6,12 +6,14 @@ become an object, or is missing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 MOST = 100
 _MISSING = "missing"
+_NAMED = re.compile(r"([a-z_]\w*(?:\.\w+)+): ")
 _IGNORED = frozenset({"metadata"})
 """Objects whose keys people choose."""
 
@@ -41,6 +43,28 @@ def differences(dead: object, good: object) -> list[ShapeDifference]:
         if not any(path.startswith((f"{gap}.", f"{gap}[")) for gap in gaps):
             found.append(ShapeDifference(path, _named(here), _named(there)))
     return found[:MOST]
+
+
+def failing_place(message: str) -> str | None:
+    """Returns the place that an error's message begins with: `items.data[].price` of `items.data.0.price: …`."""
+    found = _NAMED.match(message)
+    return re.sub(r"\.\d+(?=\.|$)", "[]", found[1]) if found is not None else None
+
+
+def values_at(value: object, path: str) -> list[Any]:
+    """Returns what is at a place, such as `items.data[].price`, at most MOST values; [] if nothing is."""
+    found = [value]
+    for part in path.replace("[]", ".[]").split("."):
+        if part == "[]":
+            found = [inner for one in found if isinstance(one, list) for inner in one]
+        else:
+            found = [one[part] for one in found if isinstance(one, Mapping) and part in one]
+    return found[:MOST]
+
+
+def kind_at(value: object, path: str) -> str:
+    """Returns the kinds of values at a place, such as `text`, or `missing`."""
+    return _named(frozenset(_kind(one) for one in values_at(value, path)))
 
 
 def _fits(here: frozenset[str], there: frozenset[str]) -> bool:

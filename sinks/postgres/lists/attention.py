@@ -58,7 +58,8 @@ def concerns(panels: Mapping[str, Any], now: datetime) -> list[Concern]:
         found.append(Concern(6, f"{text}: is the scheduler running?", "billing scheduler"))
     found += _of_runs(known)
     if prices := known.get("unknown_prices"):
-        text = f"{_count(len(prices), 'price')} in no plan, such as {prices[0]['price_id']}"
+        names = ", ".join(price["price_id"] for price in prices[:3]) + (", …" if len(prices) > 3 else "")
+        text = f"{_count(len(prices), 'price')} in no plan: {names}"
         found.append(Concern(6, text, "billing plans check"))
     waiting = known.get("waiting")
     if waiting and waiting["events"] and waiting["since"] is not None and now - waiting["since"] > timedelta(hours=1):

@@ -42,12 +42,18 @@ async def counts(connection: AsyncConnection) -> dict[str, int]:
 
 
 async def money_of_groups(connection: AsyncConnection) -> list[Found]:
-    """Returns the MRR of customers with open letters by error class, stage, mode and currency."""
+    """Returns the MRR of customers with open letters by group (see `groups`), mode and currency.
+
+    A customer with letters in two groups counts in both.
+    """
     return await rows(
         connection,
-        """WITH blocked AS (SELECT DISTINCT error_class, stage, account, customer_id FROM billing.dead_letters
-                           WHERE status = 'open' AND customer_id IS NOT NULL)
-        SELECT b.error_class, b.stage, m.livemode, m.currency, sum(m.amount)::bigint AS mrr
+        f"""WITH blocked AS (
+          SELECT DISTINCT error_class, stage, {CAUSE} AS cause, account, customer_id
+          FROM (SELECT * FROM billing.dead_letters WHERE status = 'open' AND message <> 'erased'
+                ORDER BY last_failed_at DESC LIMIT 10000) newest
+          WHERE customer_id IS NOT NULL)
+        SELECT b.error_class, b.stage, b.cause, m.livemode, m.currency, sum(m.amount)::bigint AS mrr
         FROM blocked b JOIN analytics.movements m ON m.account = b.account AND m.owner = b.customer_id
-        GROUP BY 1, 2, 3, 4 HAVING sum(m.amount) <> 0 ORDER BY 1, 2, 3 DESC, 4""",
+        GROUP BY 1, 2, 3, 4, 5 HAVING sum(m.amount) <> 0 ORDER BY 1, 2, 3, 4 DESC, 5""",  # noqa: S608 - a constant
     )

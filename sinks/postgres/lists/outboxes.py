@@ -19,11 +19,14 @@ async def entries(
     *,
     status: str = "",
     kind: str = "",
+    but_erased: bool = False,
     before: tuple[datetime, str] | None = None,
     most: int = PAGE,
     look_at: int = MOST_LOOKED_AT,
 ) -> tuple[list[Found], tuple[datetime, str] | None]:
     """Returns rows of an outbox without their contents, the newest first, and where the next page starts.
+
+    `but_erased` leaves out what an erasure has emptied: it cannot be delivered.
 
     With a status or kind that no index finds, it looks at 200,000 rows. If the page is not full then, the next page
     starts where it stopped.
@@ -38,6 +41,9 @@ async def entries(
     if kind and outbox.kind is not None:
         chosen.append(f"{outbox.kind} = :kind")
         query["kind"] = kind
+    if but_erased:
+        chosen.append("coalesce(last_error, '') <> :erased")
+        query["erased"] = ERASED
     if before is not None:
         place = f"({outbox.since}, {outbox.key}) < (:before_at, :before_key)"
         query |= {"before_at": before[0], "before_key": before[1]}

@@ -40,6 +40,17 @@ async def changes_since(connection: AsyncConnection, account: str, customer_id: 
     )
 
 
+async def first_applied(connection: AsyncConnection, account: str, customer_id: str) -> datetime | None:
+    """Returns when the first event of this customer was applied here (UTC), None if none was."""
+    found = await row(
+        connection,
+        """SELECT min(applied_at) AS first FROM billing.events
+        WHERE account = :account AND customer_id = :customer AND outcome = 'applied'""",
+        {"account": account, "customer": customer_id},
+    )
+    return found["first"] if found is not None else None
+
+
 async def changes_kept_since(connection: AsyncConnection, account: str, customer_id: str) -> datetime | None:
     """Returns the newest moment (UTC) at which an event changed this customer whose changes were pruned or erased.
 

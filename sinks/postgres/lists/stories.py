@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -35,8 +35,10 @@ class StoryLink:
     event_id: str | None = None
 
 
-def access_chain(found: Found) -> list[StoryLink]:
+def access_chain(found: Found, money: Callable[[int, str], str]) -> list[StoryLink]:
     """Returns why the customer has access or not, from the verdict down to what is missing.
+
+    `money` formats an amount in minor units of a currency.
 
     `found` is queries.customer_overview with `access` (the row of the view) and `dead_letters` (the open ones).
     """
@@ -47,7 +49,7 @@ def access_chain(found: Found) -> list[StoryLink]:
         chain.append(StoryLink("no subscription is stored", Level.BAD))
     for payment in found["payments"]:
         if payment["status"] == "failed":
-            chain += _of_failed_payment(payment, found["emails"])
+            chain += _of_failed_payment(payment, found["emails"], money)
     has_access = bool((found.get("access") or found["organization"] or {}).get("has_access"))
     return [*chain, *_unsettled(found["events"], found["dead_letters"], has_access=has_access)]
 
@@ -84,12 +86,13 @@ def _level_of(status: str) -> Level:
     return Level.OK if status in _GIVES_ACCESS else Level.WAIT if status == "past_due" else Level.BAD
 
 
-def _of_failed_payment(payment: Found, emails: Sequence[Found]) -> list[StoryLink]:
+def _of_failed_payment(payment: Found, emails: Sequence[Found], money: Callable[[int, str], str]) -> list[StoryLink]:
     name = payment["invoice_id"] or payment["payment_id"]
     reason = f" ({payment['failure_reason']})" if payment["failure_reason"] else ""
-    amount = f"{payment['amount']} {payment['currency']} in minor units"
+    amount, tries = money(payment["amount"], payment["currency"]), payment["attempt_count"]
+    times = f" {tries} times" if tries > 1 else ""
     event = event_of(payment["failure_version"])
-    facts = [StoryLink(f"{name} over {amount} failed {payment['attempt_count']} times{reason}", Level.BAD, event)]
+    facts = [StoryLink(f"{name} over {amount} failed{times}{reason}", Level.BAD, event)]
     steps = sorted(payment["dunning_steps"].items(), key=lambda step: str(step[1]))
     facts += [StoryLink(f"{step} on {str(at)[:10]}{_mail_of(step, name, emails)}") for step, at in steps]
     if payment["lost_at"] is not None:

@@ -144,7 +144,7 @@ def test_the_commands_show_what_they_found(billing: Billing) -> None:
     assert one.exit_code == 0, one.output
     for text in (
         "access: has no access: unpaid",
-        "access: in_1 over 2900 eur in minor units failed 2 times (insufficient_funds)",
+        "access: in_1 over 29.00 EUR failed 2 times (insufficient_funds)",
         "access: evt_dead (invoice.paid) is dead: RuleViolated: in_7 has 3 lines; it may restore access",
         "dp_1",
         "needs_response",

@@ -216,8 +216,19 @@ def test_charts_say_when_there_is_nothing_to_draw() -> None:
     months = [{"month": "2026-10", "a": 5, "b": -2}, {"month": "2026-11", "a": 1, "b": 0}]
     drawn = charts.up_down(months, ["a"], ["b"], label="x", name="month", open_name="2026-11")
     assert "style=" not in drawn
-    assert ">2026-10</text>" in drawn
+    assert ">Oct 2026</text>" in drawn
+    assert ">Nov</text>" in drawn
     assert drawn.count('class="hatch"') == 1
+
+
+def test_a_time_that_is_years_away_is_in_years() -> None:
+    assert formats.relative(NOW + timedelta(days=729), NOW) == "in 729\u00a0d"
+    assert formats.relative(NOW + timedelta(days=2925), NOW) == "in 8\u00a0y"
+
+
+def test_a_figure_is_an_amount_without_its_currency() -> None:
+    assert [formats.figure(-245_200, "eur"), formats.figure(1000, "jpy")] == ["-2,452.00", "1,000"]
+    assert formats.figure(None, "eur") == formats.NONE
 
 
 def test_an_amount_has_the_currency_of_its_row_or_of_the_event() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from recovery.rehearsal.shapes import MOST, ShapeDifference, differences
+from recovery.rehearsal.shapes import MOST, ShapeDifference, differences, failing_place, kind_at, values_at
 
 
 def found(dead: object, good: object) -> list[tuple[str, str, str]]:
@@ -56,3 +56,25 @@ def test_a_deep_or_wide_event_has_an_end() -> None:
         deep = {"a": deep}
     assert len(differences(deep, {})) == 1
     assert len(differences({str(n): 1 for n in range(1000)}, {})) == MOST
+
+
+@pytest.mark.parametrize(
+    ("message", "place"),
+    [
+        ("data.object.status: Input should be 'open'", "data.object.status"),
+        ("data.object.items.data.0.price: Field required", "data.object.items.data[].price"),
+        ("data.object.lines.data.12: Input should be a valid dictionary", "data.object.lines.data[]"),
+        ("boom", None),
+        ("invoice in_1: no such customer", None),
+    ],
+)
+def test_the_place_that_an_error_names(message: str, place: str | None) -> None:
+    assert failing_place(message) == place
+
+
+def test_the_values_at_a_place() -> None:
+    event = {"data": {"lines": [{"price": "a"}, {}, {"price": None}]}}
+    assert values_at(event, "data.lines[].price") == ["a", None]
+    assert kind_at(event, "data.lines[].price") == "null or text"
+    assert kind_at(event, "data.lines[].amount") == "missing"
+    assert values_at({"list": [[1], [2]]}, "list[][]") == [1, 2]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ops.commands.amounts import amount_text
 from sinks.postgres.lists.stories import Level, access_chain, not_done, upcoming
 
 NOW = datetime(2026, 11, 9, 12, tzinfo=UTC)
@@ -53,7 +54,7 @@ def customer(**parts: Any) -> dict[str, Any]:
 
 
 def texts(found: dict[str, Any]) -> list[str]:
-    return [fact.text for fact in access_chain(found)]
+    return [fact.text for fact in access_chain(found, amount_text)]
 
 
 def test_a_customer_with_access_has_a_short_chain() -> None:
@@ -76,12 +77,12 @@ def test_the_chain_leads_from_the_verdict_to_the_dead_event_that_may_restore_acc
     assert texts(found) == [
         "has no access: unpaid",
         "sub_1 is unpaid since 2026-11-03",
-        "in_1 over 2900 eur in minor units failed 2 times (insufficient_funds)",
+        "in_1 over 29.00 EUR failed 2 times (insufficient_funds)",
         "payment-failed on 2026-11-03",
         "payment-reminder on 2026-11-06, mail withheld",
         "evt_paid (invoice.paid) is dead: Bug: boom; it may restore access",
     ]
-    facts = access_chain(found)
+    facts = access_chain(found, amount_text)
     assert [(fact.level, fact.event_id) for fact in facts if fact.event_id] == [
         (Level.BAD, "evt_life"),
         (Level.BAD, "evt_failed"),

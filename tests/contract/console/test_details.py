@@ -1,0 +1,114 @@
+"""What single pages say: the money of each group, the failing place of a letter, and what cannot be repaired."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import orjson
+from pydantic import SecretStr
+
+from schemas.console_settings import Role
+from schemas.state import Customer, Payment
+from schemas.statuses import PaymentStatus
+from schemas.timing import utc_now
+from schemas.version import Version
+from sinks.postgres.outboxes import ERASED
+from sinks.postgres.rows import DeadLetterRow, Flush
+from sinks.postgres.store import Store
+from tests.kits.consolekit import Browser
+from tests.kits.storekit import ask, email_row, known, ledger_row, write
+
+
+def _letter(at: int, customer: str, message: str, now: datetime) -> DeadLetterRow:
+    return DeadLetterRow(
+        consumer_group="g", topic="t", partition=0, offset=at, event_id=f"evt_{at}", type="invoice.paid",
+        stream="invoices", account="", customer_id=customer, stage="decode", error_class="MalformedEvent",
+        message=message, attempts=1, first_failed_at=now, last_failed_at=now, code_version="1",
+    )  # fmt: skip
+
+
+async def test_each_group_of_letters_has_its_own_money(anyone: Browser, store: Store, database: SecretStr) -> None:
+    """One class and stage, three causes: two customers pay, one has never paid."""
+    now, causes = utc_now(), ("amount_paid", "status", "currency")
+    letters = [_letter(at, f"cus_{at}", f"data.object.{name}: Input is wrong", now) for at, name in enumerate(causes)]
+    await write(store, Flush(known=known(), dead_letters=letters))
+    await ask(
+        database,
+        """INSERT INTO analytics.movements (account, livemode, owner, currency, at, plan, kind, amount, day)
+        SELECT '', true, 'cus_' || number, 'eur', now(), 'pro', 'new', amount, (now() AT TIME ZONE 'UTC')::date
+        FROM (VALUES (0, 2900), (1, 9900)) AS v (number, amount) RETURNING 1""",
+    )
+    finance = await anyone.signed_in(Role.FINANCE)
+    money = (await finance.json("/dead"))["money"]
+    assert [(one["cause"].split(":")[0], one["mrr"]) for one in money] == [
+        ("data.object.amount_paid", 2900),
+        ("data.object.status", 9900),
+    ]
+    page = await finance.page("/dead")
+    assert [page.count(f"EUR\u00a0{amount} of MRR") for amount in ("29.00", "99.00")] == [1, 1]
+
+
+async def test_a_letter_shows_first_the_place_that_its_error_names(anyone: Browser, store: Store) -> None:
+    """The types are the same, so the comparison of structures does not find it; the values are shown once revealed."""
+    now = utc_now()
+
+    def payload(event_id: str, status: str) -> str:
+        return orjson.dumps({"id": event_id, "data": {"object": {"id": "in_1", "status": status}}}).decode()
+
+    rows = [
+        ledger_row("evt_1", type="invoice.paid", outcome="dead", applied_at=now, payload=payload("evt_1", "odd-one")),
+        ledger_row("evt_2", type="invoice.paid", applied_at=now, payload=payload("evt_2", "a-good-one")),
+    ]
+    letter = _letter(1, "cus_1", "data.object.status: Input should be 'open' or 'paid'", now)
+    await write(store, Flush(ledger=rows, known=known(), dead_letters=[letter]))
+    support = await anyone.signed_in(Role.SUPPORT)
+    failing = (await support.json("/dead/letters/evt_1"))["shape"]["failing"]
+    assert failing == {"path": "data.object.status", "dead": "text", "good": "text", "values": None}
+    page = await support.page("/dead/letters/evt_1")
+    assert "odd-one" not in page
+    assert "a-good-one" not in page
+    assert (await support.post("/reveal", {"page": "/dead/letters/evt_1"})).status == 303
+    page = await support.page("/dead/letters/evt_1")
+    assert "odd-one" in page
+    assert "a-good-one" in page
+
+
+async def test_what_an_erasure_emptied_is_not_offered_again(anyone: Browser, store: Store, database: SecretStr) -> None:
+    mails = [email_row("a::1"), email_row("b::1")]
+    await write(store, Flush(known=known(), outbox=mails))
+    await ask(
+        database, f"UPDATE billing.emails SET status = 'failed', last_error = '{ERASED}' WHERE email_key = 'a::1'"
+    )
+    await ask(database, "UPDATE billing.emails SET status = 'failed', last_error = '550 no' WHERE email_key = 'b::1'")
+    operator = await anyone.signed_in(Role.OPERATOR)
+    assert "Queue it again" in await operator.page("/mails/b%3A%3A1")
+    erased = await operator.page("/mails/a%3A%3A1")
+    assert "Queue it again" not in erased
+    assert "failed</span>" not in erased
+    form = await operator.json("/outboxes/emails/requeue")
+    assert (form["count"], [row["email_key"] for row in form["rows"]]) == (1, ["b::1"])
+
+
+async def test_a_failed_payment_without_an_invoice_has_its_own_id_on_the_board(anyone: Browser, store: Store) -> None:
+    now = utc_now()
+    payment = Payment(
+        payment_id="pay_1", account="", customer_id="cus_1", amount=4900, currency="eur", status=PaymentStatus.FAILED,
+        attempt_count=0, first_failed_at=now - timedelta(days=3),
+    )  # fmt: skip
+    await write(store, Flush(known=known(payment)))
+    page = await (await anyone.signed_in(Role.FINANCE)).page("/dunning")
+    card = page[page.index('<article class="card">') : page.index("</article>")]
+    assert "pay_1" in card
+    assert "None" not in card
+    assert "0 tries" not in card
+
+
+async def test_a_moment_before_the_first_event_says_when_that_was(anyone: Browser, store: Store) -> None:
+    now = utc_now()
+    change = {"table": "customers", "did": "created", "key": "cus_1", "fields": {"name": [None, "Jane"]}}
+    row = ledger_row("evt_1", applied_at=now - timedelta(days=1), changes=[change])
+    jane = Customer(account="", customer_id="cus_1", name="Jane", profile_version=Version("1"))
+    await write(store, Flush(ledger=[row], known=known(jane)))
+    viewer, says = await anyone.signed_in(Role.VIEWER), "The first event was applied"
+    assert says in await viewer.page(f"/customers/cus_1/past?at={now - timedelta(days=2):%Y-%m-%dT%H:%M}")
+    assert says not in await viewer.page(f"/customers/cus_1/past?at={now - timedelta(hours=1):%Y-%m-%dT%H:%M}")
