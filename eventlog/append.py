@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from confluent_kafka import KafkaError, Message, Producer
 
@@ -25,13 +25,20 @@ class EventAppender:
         self._client_id = client_id
         self._producer = self._new_producer()
 
-    async def append(self, entries: Sequence[Entry]) -> None:
+    async def append(self, entries: Sequence[Entry], stored: Callable[[int], None] = lambda _: None) -> None:
         """Returns after all in-sync replicas have all entries. Entries with the same key keep their order.
+
+        `stored` is called with their number then, from a thread. A task that is cancelled meanwhile does not learn it
+        otherwise.
 
         Raises LogUnavailable if an entry is not confirmed within ten seconds. Entries may still be stored later.
         The caller may append all of them again: the ledger drops an event that it already has.
         """
-        await in_thread(self._append, entries)
+        await in_thread(self._append_and_note, entries, stored)
+
+    def _append_and_note(self, entries: Sequence[Entry], stored: Callable[[int], None]) -> None:
+        self._append(entries)
+        stored(len(entries))
 
     def _append(self, entries: Sequence[Entry]) -> None:
         stored = 0

@@ -20,10 +20,11 @@ from recovery.reconcile.report import ReconcileReport
 from recovery.reconcile.wiring import run as reconcile
 from scheduler.check_progress import AuditProgress, ReconcileProgress
 from schemas.asked_checks import AUDIT, CHECKS, RECONCILE_DRY, AskedCheck
-from schemas.errors import BillingError, LogUnavailable, ServiceUnavailable, StoreRefused, StoreUnavailable
+from schemas.errors import BillingError, LogUnavailable, StoreRefused, StoreUnavailable
 from schemas.settings import Config, InvalidSettings, Settings
 from sinks.postgres.console_actions import ConsoleActions, JobLost, Performed
 from sinks.postgres.owned_job import OwnedJob, new_owner
+from sinks.stripe_api.api import ApiTrouble
 
 log = structlog.get_logger(__name__)
 
@@ -31,8 +32,12 @@ LOOK_S = 5.0
 STOP_S = 2.0
 """Seconds between two looks for new jobs, and for whether a running one is to stop."""
 
-OUTAGE_S, AGAIN_S = 900.0, 15.0
-"""Seconds for which a check waits for a Stripe that does not answer, and before it asks again."""
+OUTAGE_S, AGAIN_S, MOST_AGAIN_S = 900.0, 15.0, 120.0
+"""Seconds for which a check waits for a Stripe that does not answer or refuses for a time (HTTP 429, 5xx), and the
+shortest and longest pause before it asks again: each pause is twice as long as the one before."""
+
+_NOTE_WITHIN_S = 5.0
+"""Seconds for which a check that is cancelled tries to store what it has counted."""
 
 NOTED_S = 1.0
 """Seconds between two notes of progress, unless something was appended: that is noted at once."""
@@ -89,6 +94,7 @@ class CheckRun:
         self._progress: AuditProgress | ReconcileProgress | None = None
         self._noted = (0.0, 0)
         self._away_since: float | None = None
+        self._pauses = 0
         self._audits = ""
         """The scope of this job's audits, '' if it has none."""
 
@@ -114,13 +120,11 @@ class CheckRun:
             except (StoreUnavailable, LogUnavailable) as error:
                 self.job.warn(error)
                 await self._wait(f"waits: {error}")
-            except ServiceUnavailable as error:
-                if not await self._may_wait(str(error)):
+            except (BillingError, InvalidSettings) as error:
+                is_temporary = isinstance(error, ApiTrouble) and error.is_temporary
+                if not is_temporary or not await self._may_wait(str(error)):
                     await self._end("failed", str(error))
                     return
-            except (BillingError, InvalidSettings) as error:
-                await self._end("failed", str(error))
-                return
             else:
                 if reports is None:
                     continue
@@ -143,7 +147,7 @@ class CheckRun:
             async def audited(report: AuditReport) -> None:
                 progress.note(report)
                 if report.trouble is None:
-                    self._away_since = None
+                    self._is_answered()
                 await self._note()
 
             wanted = AuditAsked(since=since, scope=self._audits, settle_s=checks.settle_s)
@@ -155,7 +159,7 @@ class CheckRun:
         async def reconciled(report: ReconcileReport, is_complete: bool) -> None:
             progress.note(report, is_complete=is_complete)
             if is_complete or (report.listed and not wished.dry_run):  # a dry run begins the account again
-                self._away_since = None
+                self._is_answered()
             await self._note()
 
         wished = ReconcileRequest(since=since, dry_run=job.action == RECONCILE_DRY)
@@ -180,10 +184,14 @@ class CheckRun:
         self._away_since = self._away_since or now
         if now - self._away_since >= OUTAGE_S:
             return False
-        again = now + AGAIN_S
+        again = now + min(AGAIN_S * 2**self._pauses, MOST_AGAIN_S)
+        self._pauses += 1
         while asyncio.get_running_loop().time() < again and not await self._is_to_stop():
             await self._wait(f"waits: {trouble}")
         return True
+
+    def _is_answered(self) -> None:
+        self._away_since, self._pauses = None, 0
 
     async def _wait(self, note: str) -> None:
         await self.job.wait(note, 0, self._progress.result if self._progress is not None else {})
@@ -208,9 +216,21 @@ class CheckRun:
                 if not task.done() and await self._is_to_stop():
                     return None
             return task.result()
+        except asyncio.CancelledError:
+            await _cancelled(task)
+            await self._note_at_last()
+            raise
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await _cancelled(task)
+
+    async def _note_at_last(self) -> None:
+        """Stores what was counted until the scheduler stopped: the next one finds it on the log and counts it as 0."""
+        self._noted = (0.0, -1)
+        try:
+            async with asyncio.timeout(_NOTE_WITHIN_S):
+                await self._note()
+        except (StoreUnavailable, StoreRefused, JobLost, TimeoutError) as error:
+            self.job.warn(error)
 
     async def _is_to_stop(self) -> bool:
         try:
@@ -226,6 +246,12 @@ class CheckRun:
         await self.job.end(status, result, count=count, note=trouble)
         self._checks.last = f"{self.job.key}: {status}"
         log.info("check.ended", action="check.ended", job=self.job.key, outcome=status, reason=trouble)
+
+
+async def _cancelled(task: asyncio.Task[Reports]) -> None:
+    """Cancels the work and waits until it has ended: what it is appending is on the log then, and counted."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _progress_of(job: Performed) -> AuditProgress | ReconcileProgress:

@@ -23,7 +23,7 @@ from recovery.audit.differences import PATHS, AuditDifference, Cause, Kind, repa
 from recovery.audit.runs import KEPT_DAYS, AuditRun, AuditRuns, PageFindings
 from recovery.imports.coverage import is_covered
 from recovery.window import GRACE, KEPT, Window, slices
-from schemas.errors import BillingError, ServiceUnavailable
+from schemas.errors import BillingError
 from schemas.settings import Config
 from sinks.stripe_api.api import ApiTrouble, Refusal
 from sinks.stripe_api.listing import ListPage, Lists
@@ -139,7 +139,7 @@ class Auditor:
             report.totals = await _AuditRun(self, run, asked.settle_s).work()
         except ApiTrouble as error:
             report.trouble = f"{type(error).__name__}: {error}"
-            report.is_unavailable = isinstance(error, ServiceUnavailable)
+            report.is_unavailable = error.is_temporary
             await self.runs.fail(run, report.trouble)
         else:
             plain = [

@@ -22,7 +22,7 @@ from recovery.imports.coverage import is_covered
 from recovery.reconcile.report import ReconcileReport, moment
 from recovery.reconcile.runs import ReconcileRun, Runs
 from recovery.window import GRACE, MOST, Slice, Window, is_joined, slices, window_of
-from schemas.errors import BillingError, LogUnavailable, ServiceUnavailable
+from schemas.errors import BillingError, LogUnavailable
 from schemas.ordering import account_of
 from schemas.record import MAX_RECORD_BYTES, Source
 from schemas.timing import Timetable
@@ -140,7 +140,7 @@ class Reconciler:
                     await self.runs.advance(run, part.end, window.end, report.counts)
         except (ApiTrouble, LogUnavailable) as error:
             report.trouble = f"{type(error).__name__}: {error}"
-            report.is_unavailable = isinstance(error, (ServiceUnavailable, LogUnavailable))
+            report.is_unavailable = isinstance(error, LogUnavailable) or error.is_temporary
             if run is not None:
                 await self.runs.fail(run, report.trouble)
         else:
@@ -189,8 +189,7 @@ class Reconciler:
                 entries.append(entry)
         if not is_dry:
             for first in range(0, len(entries), _AT_ONCE):
-                await append(self.event_log, entries[first : first + _AT_ONCE])
-                report.fed += len(entries[first : first + _AT_ONCE])
+                await append(self.event_log, entries[first : first + _AT_ONCE], report.note_fed)
 
     def _entry(self, event: Listed, account: str, now: datetime) -> tuple[Entry, datetime]:
         o = event.object
@@ -216,13 +215,18 @@ class Reconciler:
         return entry, created
 
 
-async def append(event_log: EventAppender, entries: Sequence[Entry]) -> None:
-    """Append the entries, retrying for about half a minute. Raises LogUnavailable."""
+async def append(
+    event_log: EventAppender, entries: Sequence[Entry], stored: Callable[[int], None] = lambda _: None
+) -> None:
+    """Append the entries, retrying for about half a minute. Raises LogUnavailable.
+
+    `stored` is called with their number once they are on the log, also if the task is cancelled meanwhile.
+    """
     tries = 0
     while True:
         tries += 1
         try:
-            return await event_log.append(entries)
+            return await event_log.append(entries, stored)
         except LogUnavailable:
             pause = _APPENDING.pause_after(tries, 0.5)
             if pause is None:

@@ -25,7 +25,6 @@ from pydantic import SecretStr, ValidationError
 from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from recovery.reconcile.events import append
-from schemas.errors import ServiceUnavailable
 from schemas.record import Source
 from schemas.refetch import refetched_event
 from schemas.stripe.invoice import StripeInvoice
@@ -136,7 +135,7 @@ class ObjectComparison:
                         found = []
         except ApiTrouble as error:
             report.trouble = f"{type(error).__name__}: {error}"
-            report.is_unavailable = isinstance(error, ServiceUnavailable)
+            report.is_unavailable = error.is_temporary
         await self._settle(found, report, settle_s, repair)
         progress(report)
         return report

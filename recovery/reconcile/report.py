@@ -52,6 +52,9 @@ class ReconcileReport:
         if len(self.examples) < SHOWN:
             self.examples.append({"event_id": event_id, "type": type_, "created": created})
 
+    def note_fed(self, count: int) -> None:
+        self.fed += count
+
     def plain(self) -> dict[str, Any]:
         """Return the report for JSON. (`asdict` cannot copy a Counter.)"""
         found = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -40,6 +40,11 @@ _LONGEST_MESSAGE = 300
 class ApiTrouble(BillingError):
     """The request did not succeed."""
 
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the same request can succeed later: Stripe did not answer, or not for reasons of the request."""
+        return isinstance(self, ServiceUnavailable)
+
 
 class Unreachable(ApiTrouble, ServiceUnavailable):
     """There was no connection to Stripe, so the request was not sent."""
@@ -61,6 +66,10 @@ class Refusal(ApiTrouble):
         self.should_retry = should_retry
         """Stripe's advice whether to retry (header Stripe-Should-Retry), None if absent."""
         self.retry_after = retry_after
+
+    @property
+    def is_temporary(self) -> bool:
+        return self.status in (409, 429) or self.status >= 500 or self.should_retry is True
 
 
 @dataclass(frozen=True, slots=True)

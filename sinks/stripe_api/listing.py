@@ -127,7 +127,7 @@ class Lists:
                 return await self._api.call(request)
             except ApiTrouble as error:
                 pause = self._timetable.pause_after(tries, self._chance())
-                if pause is None or not _is_temporary(error):
+                if pause is None or not error.is_temporary:
                     raise
                 wait = max(pause, error.retry_after) if isinstance(error, Refusal) else pause
                 log.warning(
@@ -192,11 +192,3 @@ def _skip(text: str, at: int) -> int:
     while text[at] in _BLANK:
         at += 1
     return at
-
-
-def _is_temporary(error: ApiTrouble) -> bool:
-    if isinstance(error, ListingBroken):
-        return False
-    if isinstance(error, Refusal):
-        return error.status in (409, 429) or error.status >= 500 or error.should_retry is True
-    return True

@@ -74,8 +74,7 @@ async def test_a_letter_shows_first_the_place_that_its_error_names(anyone: Brows
 
 
 async def test_what_an_erasure_emptied_is_not_offered_again(anyone: Browser, store: Store, database: SecretStr) -> None:
-    mails = [email_row("a::1"), email_row("b::1")]
-    await write(store, Flush(known=known(), outbox=mails))
+    await write(store, Flush(known=known(), outbox=[email_row("a::1"), email_row("b::1")]))
     await ask(
         database, f"UPDATE billing.emails SET status = 'failed', last_error = '{ERASED}' WHERE email_key = 'a::1'"
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,39 +22,14 @@ from schemas.settings import Config
 from schemas.timing import Timetable, utc_now
 from sinks.postgres import owned_job
 from sinks.postgres.audit_log import AuditEntry
-from sinks.postgres.console_actions import ConsoleActions, Job, Performed
+from sinks.postgres.console_actions import ConsoleActions, Job
 from sinks.stripe_api.listing import Lists
+from tests.kits.checkskit import FORM, Rig, stopped
 from tests.kits.consolekit import Browser, console_settings, ended, fields_of, serving
-from tests.kits.reconcilekit import ReconcileKit, events, open_kit
+from tests.kits.reconcilekit import events, open_kit
 from tests.kits.storekit import ask
 from tests.kits.stripelist import KEY
 from tests.waiting import eventually
-
-FORM = "a-key-of-a-form-1"
-
-
-@dataclass
-class Rig:
-    """A scheduler's part, and the Stripe that it asks."""
-
-    desk: ReconcileKit
-    checks: AskedChecks
-    records: ConsoleActions
-
-    async def asked(self, action: str, **filter: Any) -> None:
-        entry = AuditEntry(who="sam", role="operator", action=f"console.{action}", filter=filter)
-        assert await self.records.begin(FORM, entry, job=Job(None, None))
-
-    async def found(self) -> Performed:
-        job = await self.records.find(FORM)
-        assert job is not None
-        return job
-
-    async def logged(self) -> str:
-        url = self.desk.settings.database_url
-        return str(
-            await ask(url, "SELECT string_agg(outcome || ' ' || coalesce(count, -1), ',') FROM billing.audit_log")
-        )
 
 
 @pytest.fixture
@@ -123,7 +97,7 @@ async def test_a_check_that_cannot_be_done_ends_with_the_reason(
     assert (await rig.logged()).startswith("failed")
 
 
-async def test_a_check_waits_for_another_one_and_can_be_stopped(rig: Rig) -> None:
+async def test_a_check_waits_for_another_one_and_can_bestopped(rig: Rig) -> None:
     other = await Runs.connect(rig.desk.settings.database_url)
     assert await other.take_turn()
     await rig.asked(RECONCILE)
@@ -195,91 +169,36 @@ async def _asked(operator: Browser, chosen: dict[str, str]) -> str:
     return first
 
 
-async def _begun(rig: Rig, is_so: Callable[[Performed], bool], why: str) -> asyncio.Task[None]:
-    """Lets the scheduler work until the job's row is so."""
-    working = asyncio.create_task(rig.checks.turn())
-
-    async def has() -> bool:
-        return is_so(await rig.found())
-
-    await eventually(has, why)
-    return working
-
-
-async def _stopped(rig: Rig, working: asyncio.Task[None]) -> Performed:
-    assert await rig.records.want(FORM, "stop", AuditEntry(who="sam", role="operator", action="console.job.stop"))
-    await asyncio.wait_for(working, 60)
-    job = await rig.found()
-    assert job.status == "stopped"
-    return job
-
-
-async def test_what_was_appended_counts_after_a_stop_and_after_a_restart(rig: Rig, database: SecretStr) -> None:
-    """A scheduler that ends in the middle, one that goes on until a stop, and each event counted once."""
-    rig.desk.stripe.add_events(*events(40))
-    await rig.asked(RECONCILE)
-    rig.desk.stripe.hang_at = 3
-    first = await _begun(rig, lambda job: job.result.get("fed", 0) > 0, "a slice was appended")
-    first.cancel()
-    await asyncio.gather(first, return_exceptions=True)
-    appended = len(await rig.desk.ids())
-    assert 0 < appended < 40
-    await ask(database, "UPDATE billing.console_actions SET seen_at = now() - interval '31 s' RETURNING 1")
-    rig.desk.stripe.hang_at = len(rig.desk.stripe.requests) + 4
-    job = await _stopped(rig, await _begun(rig, lambda job: job.result["fed"] > appended, "one more slice"))
-    appended = len(await rig.desk.ids())
-    assert (job.result["fed"], appended < 40) == (appended, True)
-    assert sorted((await rig.logged()).split(",")) == ["done -1", f"done {appended}"]
-
-
-async def test_accounts_that_are_complete_are_not_read_again_after_a_restart(
-    rig: Rig, database: SecretStr, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("action", "fault", "named"),
+    [
+        (RECONCILE, "drop", "NoAnswer"),
+        (AUDIT, "500", "HTTP 500"),
+    ],
+)
+async def test_an_outage_of_stripe_is_waited_for_but_not_without_end(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, action: str, fault: str, named: str
 ) -> None:
-    monkeypatch.setattr(asked_checks, "NOTED_S", 0.0)
-    rig.desk.stripe.accounts = ["acct_1"]
-    rig.desk.stripe.add_events(*events(3))
-    rig.desk.stripe.add_events(*events(2, first=10), account="acct_1")
-    await rig.asked(RECONCILE, all_accounts=True)
-
-    def is_second(job: Performed) -> bool:
-        return any(one["account"] == "acct_1" for one in job.result.get("accounts", ()))
-
-    rig.desk.stripe.hang_at = 7  # after the list of accounts and five slices of the own account
-    first = await _begun(rig, is_second, "the second account was begun")
-    first.cancel()
-    await asyncio.gather(first, return_exceptions=True)
-    before = len(rig.desk.stripe.requests)
-    rig.desk.stripe.hang_at = None
-    await ask(database, "UPDATE billing.console_actions SET seen_at = now() - interval '31 s' RETURNING 1")
-    await rig.checks.turn()
-    job = await rig.found()
-    assert (job.status, job.result["fed"]) == ("done", 5)
-    assert {(account, path) for account, path, _ in rig.desk.stripe.requests[before:]} == {
-        ("", "/v1/accounts"),
-        ("acct_1", "/v1/events"),
-    }
-
-
-async def test_an_outage_of_stripe_is_waited_for_but_not_without_end(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = Timetable(first=timedelta(seconds=0.01), factor=2, tries=2)
     defaults = Lists.__init__.__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "timetable", quick)
     monkeypatch.setattr(asked_checks, "AGAIN_S", 0.01)
     rig.desk.stripe.add_events(*events(3))
-    rig.desk.stripe.faults.extend(["drop"] * 8)
-    await rig.asked(RECONCILE)
+    rig.desk.stripe.faults.extend([fault] * 8)
+    await rig.asked(action, days=1)
     await rig.checks.turn()
     assert (await rig.found()).status == "done"
     monkeypatch.setattr(asked_checks, "OUTAGE_S", 0.3)
-    rig.desk.stripe.faults.extend(["drop"] * 1000)
-    entry = AuditEntry(who="sam", role="operator", action=f"console.{RECONCILE}")
+    rig.desk.stripe.faults.extend([fault] * 1000)
+    entry = AuditEntry(who="sam", role="operator", action=f"console.{action}", filter={"days": 1})
     await rig.records.begin(f"{FORM}-next", entry, job=Job(None, None))
     await rig.checks.turn()
     job = await rig.records.find(f"{FORM}-next")
     assert job is not None
     assert job.status == "failed"
-    assert (job.note or "").startswith("own account: NoAnswer")
+    assert (job.note or "").startswith("own account: ")
+    assert named in (job.note or "")
 
 
 async def test_a_stopped_audit_is_no_open_run(rig: Rig, database: SecretStr) -> None:
@@ -297,7 +216,7 @@ async def test_a_stopped_audit_is_no_open_run(rig: Rig, database: SecretStr) -> 
         "INSERT INTO billing.audit_objects (run_id, kind, object_id) SELECT run_id, 'charge', 'ch_9' "
         "FROM billing.audits RETURNING 1",
     )
-    await _stopped(rig, working)
+    await stopped(rig, working)
     assert await ask(database, "SELECT last_error FROM billing.audits") == "stopped"
     assert await ask(database, "SELECT count(*) FROM billing.audit_objects") == 0
 

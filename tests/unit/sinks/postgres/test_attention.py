@@ -46,7 +46,7 @@ STATES: dict[str, tuple[dict[str, Any], str]] = {
         {"late_timers": {"timers": 1, "since": NOW}},
         "1 timer due since 2026-11-09 12:00 UTC and not fired: is the scheduler running?",
     ),
-    "prices": ({"unknown_prices": [{"price_id": "price_x"}]}, "1 price in no plan, such as price_x"),
+    "prices": ({"unknown_prices": [{"price_id": "price_x"}]}, "1 price in no plan: price_x"),
     "waiting": (
         {"waiting": {"events": 2, "since": NOW - timedelta(hours=2)}},
         "2 events waiting, the oldest since 2026-11-09 10:00 UTC",
