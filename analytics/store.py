@@ -31,7 +31,8 @@ from schemas.figures import (
     Usage,
 )
 from sinks.postgres.failures import classified
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, make_pool
+from sinks.postgres.planning import PLANNING
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, make_pool
 from sinks.postgres.statements import RowShape
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from schemas.statuses import TimerStatus
 from sinks.postgres.failures import classified
 from sinks.postgres.loading import SHAPES
 from sinks.postgres.outboxes import TIMERS_CHANNEL
+from sinks.postgres.planning import PLANNING
 from sinks.postgres.pool import NeedsDirectUrl, Session, SessionTimeouts, connect
 
 _TURN_ID = 0x74696D657273  # "timers"
@@ -108,9 +109,11 @@ class DueTimers:
         `wake` is called when timers were started or moved, and when the connection is lost.
         """
         try:
-            connection = await connect(url, application="billing-scheduler", bounds=bounds, own_session=True)
+            connection = await connect(
+                url, application="billing-scheduler", bounds=bounds, parameters=PLANNING, own_session=True
+            )
         except NeedsDirectUrl:  # a pooler shares sessions, so LISTEN has no effect: only polls find changed timers
-            return cls(await connect(url, application="billing-scheduler", bounds=bounds))
+            return cls(await connect(url, application="billing-scheduler", bounds=bounds, parameters=PLANNING))
         with classified():
             connection.add_termination_listener(lambda *_: wake())
             await connection.add_listener(TIMERS_CHANNEL, lambda *_: wake())

@@ -191,7 +191,11 @@ async def _requeue(context: Context, name: str, form_key: str, chosen: Chosen, *
 
     async def work() -> Mapping[str, Any]:
         claims = await claims_of(BY_TABLE[name]).connect(
-            console.settings.database_url, claimer=_claimer(person), pool_size=1, application="billing-console"
+            console.settings.database_url,
+            claimer=_claimer(person),
+            pool_size=1,
+            application="billing-console",
+            keeps_plans=False,
         )
         try:
             verb = f"{BY_TABLE[name].command}.requeue"

@@ -191,11 +191,12 @@ WHERE account = k.a AND customer_id = k.b AND kind = 'erase' AND status IN {OPEN
 """,
     _value,
 )
-# Stripe cancels the subscriptions of a customer who is deleted, and sends both events.
+# Stripe cancels the subscriptions of a customer who is deleted, and sends both events. With LIKE, Postgres might read
+# all cancellations by the primary key, in place of the customer's mails.
 _CANCELLATION: Query[bool] = Query(
     """
 SELECT EXISTS (SELECT 1 FROM billing.emails WHERE account = k.a AND customer_id = k.b
-    AND template = 'subscription-canceled' AND email_key LIKE 'canceled:%' AND status <> 'withheld'
+    AND template = 'subscription-canceled' AND split_part(email_key, ':', 1) = 'canceled' AND status <> 'withheld'
     AND queued_at > now() - interval '1 day')
 """,
     _value,

@@ -140,12 +140,15 @@ class Claims(ABC, Generic[C]):
         claim: timedelta | None = None,
         application: str | None = None,
         ahead: Ahead = not_ahead,
+        keeps_plans: bool = True,
     ) -> Self:
         """Create the pool. It connects on first use, so this works while the database is down.
 
-        `claimer` must be unique to this process: it identifies the owner of a claim.
+        `claimer` must be unique to this process: it identifies the owner of a claim. `keeps_plans` is for
+        dispatchers. An operator's list or requeue, whose conditions vary, is planned each time, for its values.
         """
-        pool = await make_pool(url, application=application or cls.application, max_size=pool_size)
+        application = application or cls.application
+        pool = await make_pool(url, application=application, max_size=pool_size, keeps_plans=keeps_plans)
         return cls(pool, claimer, claim=claim, ahead=ahead)
 
     async def close(self) -> None:

@@ -9,7 +9,9 @@ uses the direct URL.
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from schemas.database_url import Address, DatabaseUrl, InvalidDatabaseUrl, Poole
 from schemas.errors import StoreUnavailable
 from schemas.settings import InvalidSettings
 from sinks.postgres.failures import classified, is_about_the_session
+from sinks.postgres.planning import KEPT_PLANS, KEPT_S
 
 log = structlog.get_logger(__name__)
 
@@ -63,9 +66,9 @@ class SessionTimeouts:
             "timezone": "UTC",
             # Our SQL names the schema of each table. By default, a user named `billing` would search schema `billing`.
             "search_path": "public",
-            "statement_timeout": _milliseconds(self.statement_s),
-            "lock_timeout": _milliseconds(self.lock_s),
-            "idle_in_transaction_session_timeout": _milliseconds(self.idle_in_transaction_s),
+            "statement_timeout": f"{self.statement_s * 1000:.0f}",
+            "lock_timeout": f"{self.lock_s * 1000:.0f}",
+            "idle_in_transaction_session_timeout": f"{self.idle_in_transaction_s * 1000:.0f}",
         }
 
 
@@ -86,6 +89,7 @@ class Session(_AsyncpgConnection):
     """True after an error that a new session may not have: a read-only server, a changed role, a missing table."""
 
     on_unusable: Callable[[], None] | None = None
+    _planned_at = -math.inf
 
     @property
     def has_tls(self) -> bool:
@@ -96,6 +100,16 @@ class Session(_AsyncpgConnection):
     def get_reset_query(self) -> str:
         """Returns nothing to run on release: our statements leave nothing in a session, and RESET would undo SET."""
         return ""
+
+    async def renew_plans(self) -> None:
+        """Discards kept plans that are older than KEPT_S. With transaction pooling no statement has a kept plan."""
+        if self.per_transaction is None and time.monotonic() >= self._planned_at + KEPT_S:
+            self._planned_at = time.monotonic()
+            try:
+                await self.execute("DISCARD PLANS")
+            except BaseException:  # the pool would close the session, and wait for a server that does not answer
+                self.terminate()
+                raise
 
     async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
         with self._watched():
@@ -167,16 +181,18 @@ async def make_pool(
     min_size: int = 0,
     bounds: SessionTimeouts | None = None,
     parameters: Mapping[str, str] | None = None,
+    keeps_plans: bool = False,
 ) -> SessionPool:
     """Returns a pool. With `min_size` 0 it connects on first use, so this works while the server is down.
 
-    `parameters` are further settings of each session. Raises StoreUnavailable, InvalidSettings.
+    `parameters` are further settings of each session. `keeps_plans`: its statements are planned every few seconds, and
+    not each time (planning.py). Raises StoreUnavailable, InvalidSettings.
     """
     address, bounds = DatabaseUrl.of(url), bounds or SessionTimeouts()
     _address(address)
 
     async def connect_one(*_: object, **__: object) -> Session:
-        session = await _connect(address, application, bounds, parameters or {})
+        session = await _connect(address, application, bounds, parameters or (KEPT_PLANS if keeps_plans else {}))
         session.on_unusable = pool.mark_stale
         return session
 
@@ -189,7 +205,7 @@ async def make_pool(
         init_size=None,
         max_queries=50_000,
         max_inactive_connection_lifetime=300.0,
-        setup=None,
+        setup=(lambda session: session.renew_plans()) if keeps_plans else None,
         init=None,
         reset=None,
         loop=None,
@@ -382,18 +398,3 @@ async def _pooler(url: DatabaseUrl, address: Address, application: str, bounds: 
 
 def _assignments(verb: str, settings: Mapping[str, str]) -> str:
     return "; ".join(f"{verb} {name} = '{value}'" for name, value in settings.items())
-
-
-def _milliseconds(seconds: float) -> str:
-    return str(int(seconds * 1000))
-
-
-# The hot path finds rows only by key and index. With its defaults, the planner scans new tables completely: it caches a
-# plan made for an empty table, and before the first ANALYZE it assumes that a batch's 500 keys match most of the rows.
-PLANNING = {
-    "plan_cache_mode": "force_custom_plan",
-    "enable_seqscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "jit": "off",
-}

@@ -24,7 +24,8 @@ from sinks.postgres import loading, ownership, positions, tables
 from sinks.postgres.erasure import clear_events, count_state, erase
 from sinks.postgres.failures import DRIVER_ERRORS, classified
 from sinks.postgres.outboxes import OUTBOXES, TIMERS_CHANNEL
-from sinks.postgres.pool import CONNECT_TIMEOUT_S, PLANNING, SessionTimeouts, make_pool
+from sinks.postgres.planning import PLANNING
+from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, make_pool
 from sinks.postgres.positions import DatabaseIdentity, Position
 from sinks.postgres.rows import DeadLetterRow, Erased, Flush, LedgerRow
 from sinks.postgres.statements import RowShape, as_texts

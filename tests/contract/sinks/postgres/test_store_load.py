@@ -30,7 +30,7 @@ from schemas.state import (
 )
 from schemas.statuses import LinkKind, TimerStatus
 from sinks.postgres import loading
-from sinks.postgres.pool import PLANNING
+from sinks.postgres.planning import PLANNING
 from sinks.postgres.rows import Flush
 from sinks.postgres.statements import as_texts
 from sinks.postgres.store import Store
