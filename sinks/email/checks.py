@@ -77,10 +77,8 @@ class TemplateCheck:
             return Withheld(f"it was queued more than {VALID_FOR.days} days ago")
         if mail.template not in OPERATOR_MAILS and await present.has_account_left():
             return Withheld(ACCOUNT_LEFT)
-        if not self.is_for_deleted:
-            row = await present.customer()
-            if row is not None and row.deleted_at is not None:
-                return Withheld("the customer has been deleted")
+        if not self.is_for_deleted and (await present.addressee(mail.template)).is_deleted:
+            return Withheld("the customer has been deleted")
         return await self.decide(mail, present)
 
 

@@ -70,6 +70,8 @@ class Addressee:
     has_unsubscribed: bool = False
     """From mails of this template."""
     is_erased: bool = False
+    is_deleted: bool = False
+    """At Stripe."""
 
 
 Check = Coroutine[Question[Any], Any, Answer]
@@ -208,7 +210,8 @@ _ADDRESSEE: Query[Addressee] = Query(
 SELECT c.email, c.locale, c.name, o.name AS organization, EXISTS (
         SELECT FROM billing.unsubscribed u WHERE u.account = k.a AND u.customer_id = k.b AND u.template = k.c
     ) AS has_unsubscribed,
-    coalesce(c.erased_at >= coalesce(c.returned_at, c.erased_at), false) AS is_erased
+    coalesce(c.erased_at >= coalesce(c.returned_at, c.erased_at), false) AS is_erased,
+    c.deleted_at IS NOT NULL AS is_deleted
 FROM (VALUES (1)) AS one LEFT JOIN billing.customers c ON c.account = k.a AND c.customer_id = k.b
     LEFT JOIN billing.organizations o ON o.account = k.a AND o.customer_id = k.b
 LIMIT 1
@@ -231,10 +234,13 @@ class Present:
     def __init__(self, account: str, customer_id: str | None) -> None:
         self.account = account
         self.customer_id = customer_id or ""
+        self._addressee: Addressee | None = None
 
     async def addressee(self, template: str) -> Addressee:
-        """Return the customer as the addressee of a mail."""
-        return await _ask(_ADDRESSEE, self.account, self.customer_id, template)
+        """Return the customer as the addressee of the mail, whose template it is. Asked once."""
+        if self._addressee is None:
+            self._addressee = await _ask(_ADDRESSEE, self.account, self.customer_id, template)
+        return self._addressee
 
     async def customer(self) -> Customer | None:
         return await _ask(_CUSTOMER, self.account, self.customer_id)

@@ -127,7 +127,9 @@ class Claims(ABC, Generic[C]):
         self._claim = claim or self.queue.claim
         self._ahead = ahead
         self.is_shadow = False
-        self._marks: Marks[_Kind, Mapping[str, object]] = Marks(self._mark)
+        self.in_flight: Callable[[], int] = lambda: 0
+        """Returns the number of deliveries that have no result yet, for `done`."""
+        self._marks: Marks[_Kind, Mapping[str, object]] = Marks(self._mark, lambda: self.in_flight())
         self._setback, self._reading_positions = Setback(), asyncio.Lock()
 
     @classmethod

@@ -39,8 +39,6 @@ from sinks.postgres.tables import HELD
 log = structlog.get_logger(__name__)
 
 _AT_ONCE = timedelta(0)
-
-
 R = TypeVar("R", bound=Claimed)
 
 
@@ -82,6 +80,7 @@ class OutboxLoop(ABC, Generic[R]):
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._turns = [time.monotonic()] * lanes
+        self._delivering = 0
         self._rows: list[list[R]] = [[] for _ in range(lanes)]
         """The rows that each lane has claimed and not tried."""
         self._sizes = [ClaimSize(pace.claim_size, pace.largest_claim) for _ in range(lanes)]
@@ -114,6 +113,7 @@ class OutboxLoop(ABC, Generic[R]):
 
         The process then ends and is restarted.
         """
+        self._claims.in_flight = lambda: self._delivering
         lanes = [asyncio.create_task(self._go_on(lane)) for lane in range(len(self._turns))]
         watcher = asyncio.create_task(self._watch())
         stopped = asyncio.create_task(self._stopping.wait())
@@ -246,7 +246,11 @@ class OutboxLoop(ABC, Generic[R]):
 
     async def _deliver(self, row: R, answer: Answer | Exception, lane: int) -> None:
         started = time.perf_counter()
-        verdict = await self._verdict(row, answer, lane)
+        self._delivering += 1
+        try:
+            verdict = await self._verdict(row, answer, lane)
+        finally:
+            self._delivering -= 1
         seconds = time.perf_counter() - started
         if isinstance(verdict, RowRefused):
             verdict = self._judge(row, verdict)

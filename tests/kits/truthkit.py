@@ -80,7 +80,14 @@ class MemoryPresent(Present):
         if customer is None:
             return Addressee(ADDRESS, organization=name)
         address = customer.email or ADDRESS
-        return Addressee(address, customer.locale, customer.name, name, is_erased=customer.is_erased)
+        return Addressee(
+            address,
+            customer.locale,
+            customer.name,
+            name,
+            is_erased=customer.is_erased,
+            is_deleted=customer.deleted_at is not None,
+        )
 
     async def customer(self) -> Customer | None:
         return self._world.known.customer(self.account, self.customer_id)

@@ -29,8 +29,8 @@ class _Loop(OutboxLoop[Any]):
     service_check = None
 
     def __init__(self, error: BaseException | None) -> None:
-        no_claims: Any = None  # no turn gets that far
-        super().__init__(no_claims, FeedMetrics(CollectorRegistry(), ()), clock=utc_now, pace=LoopPace(0.01), lanes=2)
+        claims: Any = _Claims(0)
+        super().__init__(claims, FeedMetrics(CollectorRegistry(), ()), clock=utc_now, pace=LoopPace(0.01), lanes=2)
         self._error = error
 
     async def turn(self, _lane: int) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from schemas.errors import StoreRefused, StoreUnavailable
 from sinks.outbox import claim_size, truth
+from sinks.outbox import marks as marks_module
 from sinks.outbox.claim_size import ClaimSize
 from sinks.outbox.marks import Marks
 from sinks.outbox.truth import Answer, Answers
@@ -51,6 +52,25 @@ async def test_results_that_come_during_a_statement_are_the_next_one() -> None:
     store.may_go_on.set()
     assert await asyncio.gather(*tasks) == [True, True, False, True, True]
     assert store.statements == [["a"], ["b", "c", "d"], ["x"]]
+
+
+async def test_a_result_waits_for_those_of_deliveries_that_are_about_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(marks_module, "GATHER_S", 600.0)
+    store, in_flight = Store(), ["b", "c"]
+    store.may_go_on.set()
+    marks: Marks[str, str] = Marks(store, lambda: len(in_flight))
+    tasks = await add_all(marks, "a")
+    for _ in range(2):
+        tasks += await add_all(marks, in_flight.pop(0))
+    assert await asyncio.gather(*tasks) == [True] * 3
+    assert store.statements == [["a", "b", "c"]]
+
+
+async def test_a_result_does_not_wait_long_for_a_slow_delivery() -> None:
+    store = Store()
+    store.may_go_on.set()
+    marks: Marks[str, str] = Marks(store, lambda: 1)
+    assert await asyncio.wait_for(marks.add("sent", "a", "a"), 60)
 
 
 async def test_a_store_that_is_away_fails_all_results_of_the_statement_and_no_later_one() -> None:
