@@ -6,7 +6,8 @@ STAMP := $(VENV)/.installed
 STATE_DIR ?= .billing
 WORKERS ?= 1
 BROKERS ?= 1
-TESTERS ?= 2
+TESTERS ?= 4
+UNIT_TESTERS ?= 2
 HISTORIES ?= 1000
 LIVES ?= 10000
 DRILL ?= 2000
@@ -41,10 +42,10 @@ down: $(STAMP) ## Stop the system in STATE_DIR
 	@$(BIN)/billing down --state-dir $(STATE_DIR)
 
 test: $(STAMP) ## Run all tests (ARGS=… is passed to pytest)
-	$(BIN)/pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
+	$(BIN)/pytest -n $(TESTERS) --dist loadfile --durations=10 $(ARGS)
 
 unit: $(STAMP) ## The tests that need no server (ARGS=… goes to pytest)
-	$(BIN)/pytest -n $(TESTERS) --dist loadfile tests/unit $(ARGS)
+	$(BIN)/pytest -n $(UNIT_TESTERS) --dist loadfile tests/unit $(ARGS)
 
 services: $(STAMP) ## Keep a broker and a Postgres running for pytest (services-stop ends them)
 	@$(BIN)/python -m tests.services start

@@ -24,6 +24,7 @@ from eventlog import client
 from schemas.kafka_access import KafkaAccess
 from tests import services
 from tests.faulty_mailbox import FaultyMailbox
+from tests.order import place_of
 
 if TYPE_CHECKING:
     from tests.databases import MigratedDatabases
@@ -58,6 +59,11 @@ def pytest_configure(config: pytest.Config) -> None:
             folder = _session()[1]
             folder.mkdir(mode=0o700, exist_ok=True)
             services.note(folder, name, url)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    items.sort(key=lambda item: place_of(item.path))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

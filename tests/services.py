@@ -12,12 +12,17 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 LIFETIME_S = 12 * 3600
 _ANSWERS_WITHIN_S = 5.0
 NAMES = ("kafka", "postgres")
+USAGE = """usage: python -m tests.services start|stop
+
+start  keep a broker and a Postgres running for pytest, for at most twelve hours
+stop   end them"""
 
 
 def folder() -> Path:
@@ -59,12 +64,15 @@ def running(name: str) -> str | None:
         return None
 
 
-def main(action: str) -> int:
-    """Start or stop the servers. Starting again does nothing where they answer."""
+def main(words: Sequence[str]) -> int:
+    """Start or stop the servers. Starting again does nothing where they answer. Returns 2 for any other word."""
+    if list(words) not in (["start"], ["stop"]):
+        print(USAGE, file=sys.stderr)  # noqa: T201 - a command's output
+        return 0 if list(words) in (["-h"], ["--help"]) else 2
     from tests import stack  # the embedded servers' imports, only needed here
 
     place = folder()
-    if action == "stop":
+    if words[0] == "stop":
         stack.stop_all(place)
         return 0
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -79,4 +87,4 @@ def main(action: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))
