@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import tomllib
 import uuid
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, metadata
@@ -131,4 +131,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = ArgumentParser(description="Lists what an installation consists of: sbom.cdx.json and licenses.txt.")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the two files are written")
+    main(parser.parse_args().folder)

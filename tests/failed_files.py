@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from argparse import ArgumentParser
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -30,5 +30,13 @@ def to_run_again(report: Path, status: int) -> list[str]:
     return files
 
 
+def main() -> None:
+    parser = ArgumentParser(prog="python -m tests.failed_files", description="Prints the test files to run again.")
+    parser.add_argument("report", type=Path, metavar="REPORT", help="pytest's JUnit report (xunit1)")
+    parser.add_argument("status", type=int, metavar="STATUS", help="pytest's exit code")
+    given = parser.parse_args()
+    print("\n".join(to_run_again(given.report, given.status)))  # noqa: T201 - a command's output
+
+
 if __name__ == "__main__":
-    print("\n".join(to_run_again(Path(sys.argv[1]), int(sys.argv[2]))))  # noqa: T201 - a command's output
+    main()

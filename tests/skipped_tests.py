@@ -6,6 +6,7 @@ Exits 1 if a reason names a program that was promised: it is installed here, and
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,4 +35,8 @@ def main(report: Path, promised: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[1]), sys.argv[2:]))
+    parser = ArgumentParser(prog="python -m tests.skipped_tests", description="Lists the skipped tests by reason.")
+    parser.add_argument("report", type=Path, metavar="REPORT", help="pytest's JUnit report")
+    parser.add_argument("promised", nargs="*", metavar="PROMISED", help="a program whose tests may not be skipped")
+    given = parser.parse_args()
+    raise SystemExit(main(given.report, given.promised))

@@ -17,7 +17,6 @@ from pydantic import SecretStr
 from standardwebhooks.webhooks import Webhook
 
 from schemas.feed_settings import Destination
-from schemas.settings import Config
 from sinks.feed.dispatcher import FeedDispatcher
 from sinks.feed.metrics import FeedMetrics
 from sinks.feed.notifications import Notifications, QueuedNotification
@@ -73,10 +72,6 @@ class ReceiverServer:
 
 def destination(url: str, **changes: Any) -> Destination:
     return Destination.model_validate({"url": url, "secrets": [SECRET], "allow_networks": LOOPBACK} | changes)
-
-
-def config_with(**destinations: Destination) -> Config:
-    return Config.model_validate({"feed": {"destinations": destinations}})
 
 
 @dataclass

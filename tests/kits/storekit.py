@@ -14,7 +14,7 @@ from schemas.references import References
 from schemas.settings import Config
 from schemas.state import Row
 from sinks.postgres.outboxes import EmailRow
-from sinks.postgres.rows import Flush, LedgerRow
+from sinks.postgres.rows import DeadLetterRow, Flush, LedgerRow
 from sinks.postgres.store import Store
 from tests.waiting import eventually
 
@@ -40,6 +40,30 @@ _EVENT = LedgerRow(
     applied_at=NOW,
     payload='{"id": "evt_1"}',
 )
+
+
+_LETTER = DeadLetterRow(
+    consumer_group="worker",
+    topic="billing.events",
+    partition=3,
+    offset=41,
+    event_id="evt_dead",
+    type="invoice.paid",
+    stream="invoices",
+    account="",
+    customer_id="cus_1",
+    stage="decide",
+    error_class="RuleViolated",
+    message="no",
+    attempts=1,
+    first_failed_at=NOW,
+    last_failed_at=NOW,
+    code_version="1",
+)
+
+
+def dead_letter_row(**changes: Any) -> DeadLetterRow:
+    return replace(_LETTER, **changes)
 
 
 def ledger_row(event_id: str, **changes: Any) -> LedgerRow:

@@ -21,30 +21,13 @@ from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.audited import recorded
 from sinks.postgres.brakes import Brakes
 from sinks.postgres.outboxes import OutboxRow
-from sinks.postgres.rows import DeadLetterRow, Flush
+from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
-from tests.kits.storekit import NOW, ask, email_row, known, write
+from tests.kits.storekit import ask, dead_letter_row, email_row, known, write
 
 Billing = Callable[..., Result]
 
-LETTER = DeadLetterRow(
-    consumer_group="billing.worker",
-    topic="billing.events",
-    partition=3,
-    offset=41,
-    event_id="evt_dead",
-    type="invoice.paid",
-    stream="invoices",
-    account="",
-    customer_id="cus_1",
-    stage="decide",
-    error_class="RuleViolated",
-    message="no",
-    attempts=1,
-    first_failed_at=NOW,
-    last_failed_at=NOW,
-    code_version="1",
-)
+LETTER = dead_letter_row(consumer_group="billing.worker")
 
 
 async def entries(url: SecretStr) -> list[dict[str, Any]]:

@@ -18,9 +18,9 @@ from schemas.state import Customer, Dispute, Organization, Payment, PaymentLink,
 from schemas.statuses import LinkKind, PaymentStatus
 from schemas.timing import utc_now
 from schemas.version import Version
-from sinks.postgres.rows import DeadLetterRow, Flush
+from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
-from tests.kits.storekit import NOW, ask, email_row, known, ledger_row, write
+from tests.kits.storekit import ask, dead_letter_row, email_row, known, ledger_row, write
 
 Billing = Callable[..., Result]
 
@@ -28,26 +28,7 @@ CHANGES = [
     {"table": "subscriptions", "key": "sub_1", "did": "updated", "fields": {"status": ["active", "unpaid"]}},
     {"table": "timers", "key": "dunning:in_1", "did": "created", "fields": {"kind": [None, "dunning"]}},
 ]
-LETTER = DeadLetterRow(
-    consumer_group="worker",
-    topic="billing.events",
-    partition=3,
-    offset=41,
-    event_id="evt_dead",
-    type="invoice.paid",
-    stream="invoices",
-    account="",
-    customer_id="cus_1",
-    stage="decide",
-    error_class="RuleViolated",
-    message="in_7 has 3 lines",
-    attempts=1,
-    first_failed_at=NOW,
-    last_failed_at=NOW,
-    code_version="1",
-    dead_partition=0,
-    dead_offset=5,
-)
+LETTER = dead_letter_row(message="in_7 has 3 lines", dead_partition=0, dead_offset=5)
 PAYMENT = Payment(
     payment_id="pay_1",
     account="",

@@ -17,31 +17,14 @@ from ops.cli import command_line
 from schemas.state import Customer, Membership, Organization, Payment, Subscription, User
 from sinks.postgres import queries
 from sinks.postgres.pool import reading
-from sinks.postgres.rows import DeadLetterRow, Flush
+from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
-from tests.kits.storekit import NOW, email_row, known, ledger_row, write
+from tests.kits.storekit import NOW, dead_letter_row, email_row, known, ledger_row, write
 
 Billing = Callable[..., Result]
 
 ORGANIZATION_ID = Organization.id_of("", "cus_1")
-LETTER = DeadLetterRow(
-    consumer_group="worker",
-    topic="billing.events",
-    partition=3,
-    offset=41,
-    event_id="evt_2",
-    type="invoice.paid",
-    stream="invoices",
-    account="",
-    customer_id="cus_1",
-    stage="decide",
-    error_class="RuleViolated",
-    message="no such currency",
-    attempts=1,
-    first_failed_at=NOW,
-    last_failed_at=NOW,
-    code_version="1",
-)
+LETTER = dead_letter_row(event_id="evt_2", message="no such currency")
 FLUSH = Flush(
     known(
         Customer(account="", customer_id="cus_1", name="Ada \x1b[31mRed[/bold]", email="ada@example.com"),

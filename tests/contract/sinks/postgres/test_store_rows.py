@@ -31,10 +31,10 @@ from schemas.state import (
     User,
 )
 from sinks.postgres.outboxes import EMAILS, STRIPE_CALLS, StripeCallRow
-from sinks.postgres.rows import DeadLetterRow, Flush
+from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
 from sinks.postgres.tables import STATE_TABLES
-from tests.kits.storekit import NOW, ask, email_row, known, ledger_row, write
+from tests.kits.storekit import NOW, ask, dead_letter_row, email_row, known, ledger_row, write
 from tests.waiting import eventually
 
 # Contains every kind of character that SQL, JSON or arrays treat specially.
@@ -194,23 +194,12 @@ async def test_dispatchers_are_woken_only_when_there_is_something_new(store: Sto
 
 
 async def test_a_dead_letter_that_dies_again_is_open_again(store: Store, database: SecretStr) -> None:
-    letter = DeadLetterRow(
-        consumer_group="worker",
-        topic="billing.events",
-        partition=3,
+    letter = dead_letter_row(
         offset=8_000_000_000,
         event_id="evt_1",
-        type="invoice.paid",
-        stream="invoices",
-        account="",
         customer_id=None,
-        stage="decide",
-        error_class="RuleViolated",
         message="first",
         attempts=2,
-        first_failed_at=NOW,
-        last_failed_at=NOW,
-        code_version="1",
         dead_partition=3,
         dead_offset=1,
     )
