@@ -196,7 +196,7 @@ async def create_tables(database_url: str) -> SecretStr:
 
 async def copy_template(connection: asyncpg.Connection[Any], server_url: str, name: str) -> None:
     """Create the database as a copy of the template."""
-    # A database cannot be copied while somebody is making or copying it.
+    # A database cannot be copied while another process makes or copies it.
     await connection.execute("SELECT pg_advisory_lock($1)", _TEMPLATE_LOCK, timeout=_STATEMENT_S)
     try:
         template = await _template(connection, server_url)

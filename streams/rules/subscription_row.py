@@ -200,7 +200,7 @@ def rederived(row: Subscription, config: Config) -> Subscription:
 
 
 def _status(row: Subscription) -> tuple[SubscriptionStatus, Version]:
-    """Stripe's word, unless the latest invoice has newer facts."""
+    """Returns the status that Stripe reported, unless the latest invoice has newer facts."""
     latest = invoice_facts.latest_of(row)
     fact = row.invoices.get(latest, {}) if latest is not None else {}
     paid, failed = Version(fact.get("paid", "")), Version(fact.get("failed", ""))

@@ -50,7 +50,7 @@ def on_early_fraud_warning(event: Event[EarlyFraudWarning], known: Known) -> lis
 
 @stream.on("invoice.finalization_failed", model=UnfinalizedInvoice, refer=refer)
 def on_finalization_failed(event: Event[UnfinalizedInvoice], known: Known) -> list[Effect]:
-    """The customer cannot be billed until somebody corrects the cause, for example a missing address for the tax."""
+    """The customer cannot be billed until the cause is corrected, for example a missing address for the tax."""
     invoice = event.object
     lines = [
         f"Invoice: {invoice.id}",
