@@ -20,7 +20,8 @@ from tests.field.further import (
 )
 from tests.field.further.kit import Life, orders, play, seen
 
-ORDERS = 5
+ORDERS = {ApiShape.NEW: 5, ApiShape.OLD: 1}
+"""Random ones. Both shapes are one value before a rule gets them, so the older one needs fewer."""
 MODULES = (
     *(beginnings, statuses, recoveries, endings, plans, seconds),
     *(invoices, payments, disputes, checkouts, people),
@@ -30,7 +31,7 @@ LIVES = [(shape, life) for shape in ApiShape for module in MODULES for life in m
 
 @pytest.mark.parametrize(("shape", "life"), LIVES, ids=lambda value: getattr(value, "name", str(value)))
 def test_any_order_ends_as_stripe_does(shape: ApiShape, life: Life) -> None:  # names the test
-    for number, order in enumerate(orders(life, ORDERS)):
+    for number, order in enumerate(orders(life, ORDERS[shape])):
         for has_key in (False, True):
             if life.needs_key and not has_key:
                 continue

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from local.stripe import payments as pay
-from local.stripe.builder import Json, Price, StripeEvents
+from local.stripe.builder import ApiShape, Json, Price, StripeEvents
 from schemas.refetch import refetched_event
 from streams.rules import same_second
 from tests.kits.paymentkit import PatientWorld
@@ -20,12 +20,16 @@ pytestmark = pytest.mark.parametrize("make", MAKERS, ids=["old", "new"])
 TEAM = Price("price_team", 4900)
 
 
-def arrivals(*events: Json) -> Iterator[list[Json]]:
-    """Each order of the events with each order of their ids. The first event is an older one and keeps its id."""
+def arrivals(make: StripeEvents, *events: Json) -> Iterator[list[Json]]:
+    """Each order of the events with each order of their ids. The first event is an older one and keeps its id.
+
+    Of the older API shape only the first and the last order: both shapes are one value before a rule gets them.
+    """
     first, *tied = events
     for ids in itertools.permutations([f"evt_{number}" for number in range(len(tied))]):
         named = [event | {"id": id_} for event, id_ in zip(tied, ids, strict=True)]
-        for order in itertools.permutations([first, *named]):
+        every = list(itertools.permutations([first, *named]))
+        for order in every if make.shape is ApiShape.NEW else (every[0], every[-1]):
             yield [*order, order[0]]
 
 
@@ -96,7 +100,7 @@ def test_D2_the_latest_value_of_a_customer(
     make: StripeEvents, column: str, updates: list[tuple[Json, Json]], last: Any
 ) -> None:
     made = [customer(make, "updated", previous, **{"name": "A", **shown}) for previous, shown in updates]
-    for order in arrivals(customer(make, "created", name="A"), *made):
+    for order in arrivals(make, customer(make, "created", name="A"), *made):
         world = PatientWorld().apply(*order)
         assert getattr(world.customer(), column) == last, [event["id"] for event in order]
         check_calls(world, updates)
@@ -108,7 +112,7 @@ def test_D2_the_latest_user_of_a_subscription(make: StripeEvents) -> None:
         subscription(make, "updated", {"metadata": {"userId": former}}, metadata={"userId": user})
         for former, user in links
     ]
-    for order in arrivals(subscription(make, "created"), *made):
+    for order in arrivals(make, subscription(make, "created"), *made):
         world = PatientWorld().apply(*order)
         assert (world.customer().user_id, world.admins()) == ("u_2", ["u_2"])
 
@@ -174,7 +178,7 @@ def test_D2_the_latest_value_of_a_subscription(
     make: StripeEvents, column: str, updates: list[tuple[Json, Json]], last: Any
 ) -> None:
     made = [subscription(make, "updated", previous, **shown) for previous, shown in updates]
-    for order in arrivals(subscription(make, "created", status="incomplete"), *made):
+    for order in arrivals(make, subscription(make, "created", status="incomplete"), *made):
         world = PatientWorld().apply(*order)
         value = getattr(world.subscription(), column)
         assert (int(value.timestamp()) if column == "cancel_at" else value) == last, [event["id"] for event in order]
@@ -189,7 +193,7 @@ def test_D2_a_companion_of_an_update_is_ordered_with_it(make: StripeEvents) -> N
         subscription(make, "resumed"),
         subscription(make, "updated", {"status": "active", "trial_end": None}, **trial),
     ]
-    for order in arrivals(subscription(make, "created", status="paused"), *made):
+    for order in arrivals(make, subscription(make, "created", status="paused"), *made):
         assert PatientWorld().apply(*order).subscription().status == "trialing", [event["id"] for event in order]
 
 
@@ -197,7 +201,7 @@ def test_D2_a_quantity_that_only_the_subscription_names(make: StripeEvents) -> N
     made = [
         subscription(make, "updated", {"quantity": former}, quantity=quantity) for former, quantity in ((5, 7), (7, 2))
     ]
-    for order in arrivals(subscription(make, "created", quantity=5), *made):
+    for order in arrivals(make, subscription(make, "created", quantity=5), *made):
         assert PatientWorld().apply(*order).subscription().quantity == 2
 
 
@@ -205,7 +209,7 @@ def test_D2_the_latest_price_of_three(make: StripeEvents) -> None:
     pro, starter = Price("price_pro", 2900), Price("price_starter", 900)
     changes = [(pro, starter), (starter, TEAM)]
     made = [subscription(make, "updated", make.price_change(former), price=price) for former, price in changes]
-    for order in arrivals(subscription(make, "created", price=pro), *made):
+    for order in arrivals(make, subscription(make, "created", price=pro), *made):
         assert PatientWorld().apply(*order).subscription().plan == "team"
 
 
@@ -216,7 +220,7 @@ def test_D2_a_change_and_its_reversal_are_settled_by_stripe(make: StripeEvents) 
         subscription(make, "updated", {"pause_collection": None}, pause_collection=pause),
         subscription(make, "updated", {"pause_collection": pause}, pause_collection=None),
     ]
-    for order in arrivals(subscription(make, "created"), *made):
+    for order in arrivals(make, subscription(make, "created"), *made):
         calls = PatientWorld().apply(*order).calls.values()
         assert [call.path for call in calls] == ["/v1/subscriptions/sub_1"]
 
@@ -232,7 +236,7 @@ def test_D2_the_latest_state_of_a_dispute(make: StripeEvents) -> None:
     for previous, status in changes:
         made = pay.dispute(make, created=NOW, due_by=moved, status=status)
         updates.append(make.event("charge.dispute.updated", made, NOW + DAY, previous=previous))
-    for order in arrivals(opened, *updates):
+    for order in arrivals(make, opened, *updates):
         world = PatientWorld().apply(*order)
         row = world.dispute()
         assert (row.status, int(row.due_by.timestamp()) if row.due_by else None) == ("under_review", moved)
@@ -251,7 +255,7 @@ def test_D2_the_latest_expiry_of_a_card(make: StripeEvents) -> None:
         )
         for former, after in changes
     ]
-    for order in arrivals(attached, *updates):
+    for order in arrivals(make, attached, *updates):
         world = PatientWorld().apply(*order)
         row = world.payment_method()
         assert (row.exp_year, row.exp_month) == (2030, 6)
@@ -270,7 +274,7 @@ def test_D2_what_an_invoice_owes_after_two_credit_notes(make: StripeEvents) -> N
         for former, amount in changes
     ]
     failed = make.event("invoice.payment_failed", make.invoice(created=NOW), NOW)
-    for order in arrivals(failed, *updates):
+    for order in arrivals(make, failed, *updates):
         assert PatientWorld().apply(*order).payment().amount_remaining == 1500
 
 
@@ -285,7 +289,7 @@ def test_D2_what_an_invoice_owes_after_a_failure_and_a_credit_note(make: StripeE
     )
     for amount in (2000, 2900):
         failure = make.event("invoice.payment_failed", make.invoice(created=NOW, amount=amount), NOW + DAY)
-        for order in arrivals(earlier, failure, update):
+        for order in arrivals(make, earlier, failure, update):
             assert PatientWorld().apply(*order).payment().amount_remaining == 2000
 
 
@@ -299,7 +303,7 @@ def test_D2_the_rank_orders_what_an_invoice_owes_until_stripe_has_answered(make:
         previous={"amount_due": 2500, "amount_remaining": 2500},
     )
     failure = make.event("invoice.payment_failed", make.invoice(created=NOW, amount=1500), NOW + DAY)
-    for order in arrivals(earlier, failure, update):
+    for order in arrivals(make, earlier, failure, update):
         world = PatientWorld().apply(*order)
         assert world.payment().amount_remaining == 1500
         (call,) = world.calls.values()
