@@ -133,11 +133,14 @@ class MailOutboxKit:
         checks: Mapping[str, MailCheck] | None = None,
         metrics: MailMetrics | None = None,
         pace: MailPace = QUICK,
-        step_timeout_s: float = 0.5,
+        step_timeout_s: float = 20.0,
         is_real_time: bool = False,
         local_clock_ahead: timedelta = timedelta(0),
     ) -> AsyncIterator[Dispatcher]:
         """Run a dispatcher until the block ends. Its exceptions are raised at the end of the block.
+
+        `step_timeout_s` is short only where a server hangs: elsewhere a mail that a slow machine sends late would be
+        tried again at a later time of a clock that stands still.
 
         With `is_real_time` the outbox uses Postgres' clock as it is, and the process's own clock is ahead of it.
         """
@@ -147,7 +150,7 @@ class MailOutboxKit:
         mail_senders = [
             MailSender(
                 composer,
-                SmtpLink(server, connect_timeout_s=2.0, step_timeout_s=step_timeout_s, helo_name="test.example.com"),
+                SmtpLink(server, connect_timeout_s=20.0, step_timeout_s=step_timeout_s, helo_name="test.example.com"),
             )
             for _ in range(senders)
         ]

@@ -21,10 +21,7 @@ TEAM = Price("price_team", 4900)
 
 
 def arrivals(make: StripeEvents, *events: Json) -> Iterator[list[Json]]:
-    """Each order of the events with each order of their ids. The first event is an older one and keeps its id.
-
-    Of the older API shape only the first and the last order: both shapes are one value before a rule gets them.
-    """
+    """Each order of the events with each order of their ids; of the older API shape, two orders. The first is older."""
     first, *tied = events
     for ids in itertools.permutations([f"evt_{number}" for number in range(len(tied))]):
         named = [event | {"id": id_} for event, id_ in zip(tied, ids, strict=True)]
