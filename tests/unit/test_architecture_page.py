@@ -18,7 +18,7 @@ PACKAGES = sorted(
 )
 _NAME = re.compile(r"`(_?[A-Z][A-Za-z]*[a-z][A-Za-z]*|_?[A-Z]+_[A-Z_]+|test_\w+)`")
 _PLACEHOLDER = "BILLING_NAME"
-"""Stands for any setting."""
+"""A placeholder for any setting."""
 
 
 @pytest.mark.parametrize("package", [name for name in PACKAGES if name not in ("ops", "recovery", "sinks")])
