@@ -54,6 +54,11 @@ def read(event: Json) -> tuple[Event[Any], Rule]:
     return _read(orjson.dumps(event))
 
 
+def forget_events() -> None:
+    """Forgets the events that were read: for tests that change how they are read."""
+    _read.cache_clear()
+
+
 @lru_cache(maxsize=2048)
 def _read(content: bytes) -> tuple[Event[Any], Rule]:
     """Tests apply the same events in hundreds of orders. A rule that changed its event would differ between them."""
