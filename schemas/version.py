@@ -12,6 +12,7 @@ Version = NewType("Version", str)
 
 UNSEEN = Version("")
 """Older than any event."""
+_TERMINAL = "1"
 
 
 def version(created: int, rank: int, event_id: str, *, terminal: bool = False) -> Version:
@@ -30,5 +31,10 @@ def seconds_of(text: Version) -> int | None:
 
 
 def is_tie(one: Version, other: Version) -> bool:
-    """Returns whether two different events have the same second and rank, so that only Stripe knows the later one."""
-    return one != other and one.split(":", 3)[:3] == other.split(":", 3)[:3]
+    """Returns whether two different events have the same second and rank, so that the versions do not order them.
+
+    After a final state there are no ranks: an object that has ended may still be updated within that second.
+    """
+    first, second = one.split(":", 3), other.split(":", 3)
+    compared = 2 if first[0] == second[0] == _TERMINAL else 3
+    return one != other and first[:compared] == second[:compared]

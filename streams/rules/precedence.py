@@ -5,6 +5,8 @@ A row's columns form groups, and each group has the values of the greatest versi
     within one second      created < an invoice failed < closed < paid < updated < deleted      (rank)
     whatever the time      weak < partial < an event about the object itself < a terminal state
 
+After a terminal state, events of one second have no rank: an object that has ended may still be updated.
+
 A weak version comes from an event about another object: the address on an invoice, the status that a completed checkout
 implies. A partial version comes from an event that contains the whole object but changed other fields of it.
 """

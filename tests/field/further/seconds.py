@@ -316,4 +316,14 @@ def lives(shape: ApiShape) -> list[Life]:
             ],
             {"sub_1.plan": "pro"},
         ),
+        Life(
+            "one second: ended, and its own card removed",
+            [
+                m.sub(0, "active", "created", default_payment_method="pm_a"),
+                m.ended(DAY, default_payment_method="pm_a"),
+                m.sub(DAY, "canceled", previous={"default_payment_method": "pm_a"}, ended_at=NOW + DAY),
+            ],
+            {"sub_1.status": "canceled", "sub_1.default_payment_method": None, "sub_1.ended_at": DAY},
+            {"subscription-canceled": 1},
+        ),
     ]
