@@ -28,8 +28,8 @@ def ends_by(subscription: Subscription, at: datetime | None) -> bool:
 
 
 def charges_again(subscription: Subscription, by: datetime | None = None) -> bool:
-    """Whether an automatic payment is to come. `by`: not if the subscription ends before this time."""
-    if subscription.status not in CHARGED or subscription.collection_method == SEND_INVOICE:
+    """Whether an automatic payment is to come: none of a free plan. `by`: not if it ends before this time."""
+    if subscription.status not in CHARGED or subscription.collection_method == SEND_INVOICE or is_free(subscription):
         return False
     return not ends_by(subscription, by or subscription.current_period_end)
 

@@ -45,6 +45,18 @@ def cards() -> list[MailLife]:
             WELCOME,
         ),
         MailLife(
+            "the card of somebody with a free plan expires",
+            16,
+            [*first[:2], begun(price=Price("price_free", 0, "eur")), default(0, "pm_1", None)],
+            WELCOME,
+        ),
+        MailLife(
+            "the default is removed from a free plan",
+            3,
+            [*first[:2], begun(price=Price("price_free", 0, "eur")), method(2, "detached", expiry=(2027, 2))],
+            WELCOME,
+        ),
+        MailLife(
             "the card of somebody who pays invoices by hand",
             16,
             [customer(0, "created"), method(0, "attached"), begun(collection_method="send_invoice")],
