@@ -243,10 +243,13 @@ class _AuditRun:
                 run.counts[name] = run.counts.get(name, 0) + len(items)
                 run.cursor = items[-1]["id"] if items else run.cursor
                 await self.auditor.runs.advance(run, findings)
-        if kind is not Kind.CHARGE:
-            unlisted = await self.auditor.books.unlisted(kind, run)
-            found = [AuditDifference(kind, id_, {"listed": [False, True]}) for id_ in unlisted]
-            await self.auditor.runs.advance(run, PageFindings(found))
+        if kind is Kind.CHARGE:
+            twice = (await self.auditor.books.stored_twice(run)).items()
+            found = [AuditDifference(kind, id_, {"payments": [1, rows]}, Cause.STORED_TWICE) for id_, rows in twice]
+        else:
+            ids = await self.auditor.books.unlisted(kind, run)
+            found = [AuditDifference(kind, id_, {"listed": [False, True]}) for id_ in ids]
+        await self.auditor.runs.advance(run, PageFindings([self._named(one) for one in found]))
 
     async def _pages(self, kind: Kind) -> AsyncGenerator[ListPage]:
         run = self.run
@@ -290,7 +293,7 @@ class _AuditRun:
             findings = PageFindings()
             await self._check_events([one for one in found if one.kind is Kind.EVENT], waiting, findings)
             for one in found:
-                if one.kind in PATHS:
+                if one.kind in PATHS and one.cause is not Cause.STORED_TWICE:
                     await self._check_object(one, findings)
             kind, id_ = found[-1].kind, found[-1].id
             run.cursor = f"{kind}/{id_}"

@@ -26,7 +26,7 @@ WHERE created >= $1 AND created < $2 AND account = $3 AND livemode = $4 AND even
 """
 _SUBSCRIPTIONS = """
 SELECT subscription_id AS id, customer_id, status, items, plan, currency, current_period_start, current_period_end,
-    trial_end, cancel_at, cancel_at_period_end, canceled_at, ended_at, pause_collection
+    trial_end, cancel_at, cancel_at_period_end, canceled_at, ended_at, pause_collection, checkout_plan, first_price_id
 FROM billing.subscriptions WHERE account = $1 AND subscription_id = ANY($2::text[])
 """
 _PAYMENT = "p.invoice_id, p.checkout_session_id, p.charge_id, p.status, p.amount, p.currency, p.paid_at, p.refunds"
@@ -60,6 +60,11 @@ WHERE p.account = $2 AND p.refunds <> '{{}}' AND r.value ? 'version' AND $5::tex
     AND {_NOT_LISTED.format("refund", "r.key")}
 """,  # noqa: S608  # as above
 }
+_STORED_TWICE = """
+SELECT o.object_id AS id, array_agg(p.payment_id ORDER BY p.payment_id) AS payments FROM billing.audit_objects o
+JOIN billing.payments p ON p.account = $2 AND p.charge_id = o.object_id
+WHERE o.run_id = $1 AND o.kind = 'charge' GROUP BY o.object_id HAVING count(*) > 1
+"""
 _STRIPE_TOTALS = """
 SELECT kind, day, currency, sum(amount)::bigint AS stripe, sum(ours)::bigint AS ours
 FROM billing.audit_objects WHERE run_id = $1 AND day IS NOT NULL GROUP BY kind, day, currency
@@ -124,6 +129,11 @@ class AuditBooks:
         """Return the ids of rows that Stripe did not list: of payments and refunds only those of the window."""
         arguments = (run.run_id, run.account, run.window_from, run.window_until, PAID_STATUSES)
         return [row["id"] for row in await self._fetch(_UNLISTED[kind], *arguments)]
+
+    async def stored_twice(self, run: AuditRun) -> dict[str, list[str]]:
+        """Return the charges of the window that more than one payment has, with the ids of these payments."""
+        found = await self._fetch(_STORED_TWICE, run.run_id, run.account)
+        return {row["id"]: row["payments"] for row in found}
 
     async def totals(self, run: AuditRun, window: AuditWindow) -> list[DayTotal]:
         """Return the money that was paid for invoices and that was refunded, per currency and day."""

@@ -19,6 +19,7 @@ from schemas.stripe.charge import StripeCharge
 from schemas.stripe.invoice import StripeInvoice
 from schemas.stripe.refund import LOST, StripeRefund
 from schemas.stripe.subscription import StripeSubscription
+from streams.rules.subscription_row import main_item
 
 Json = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -121,12 +122,22 @@ def _subscription(
     }
     found = _differing(theirs, {**row, "items": _items(row["items"])})
     cause = Cause.INCOMPLETE if not items and "items" in found else None
-    prices = [item.price for item in subscription.items if item.price is not None]
-    if not found and prices and row["plan"] is None and subscription.status not in _ENDED:
-        plans = [plan for price in prices if (plan := config.plan_of_price(price)) is not None]
-        named = max(plans, key=config.size_of_plan) if plans else f"no plan has {', '.join(prices)}"
-        return ComparedObject({"plan": [named, None]}, Cause.UNKNOWN_PRICE)
-    return ComparedObject(found, cause)
+    return ComparedObject(found, cause) if found else _plan(subscription, row, config)
+
+
+def _plan(subscription: StripeSubscription, row: Row, config: Config) -> ComparedObject:
+    """Compare the plan with the one that the configuration has for the subscription now."""
+    item = main_item([item.model_dump() for item in subscription.items], config)
+    if item is None or subscription.status in _ENDED or subscription.has_more_items:
+        return ComparedObject()
+    price, stored = item["price"], row["plan"]
+    is_chosen = row["checkout_plan"] in config.plans and price == row["first_price_id"]
+    plan = row["checkout_plan"] if is_chosen else config.plan_of_price(price)
+    if stored is not None and plan in (stored, None):  # the price of a plan that was taken out of the configuration
+        return ComparedObject()
+    prices = ", ".join(sorted(one.price for one in subscription.items if one.price is not None))
+    cause = Cause.OTHER_PLAN if stored is not None else Cause.UNKNOWN_PRICE
+    return ComparedObject({"plan": [plan or f"no plan has {prices}", stored]}, cause)
 
 
 def _invoice(invoice: StripeInvoice, row: Row | None, window: AuditWindow) -> ComparedObject:

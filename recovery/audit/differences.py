@@ -44,6 +44,10 @@ class Cause(StrEnum):
     NOT_YET_APPLIED = "not yet applied"
     """The event is on the log, or waits for another event."""
     UNKNOWN_PRICE = "unknown price"
+    OTHER_PLAN = "another plan"
+    """The plans of the configuration have changed since the row was derived, or the row was changed."""
+    STORED_TWICE = "stored twice"
+    """Two payments have one charge."""
     CHANGED_MEANWHILE = "changed at Stripe meanwhile"
     UNKNOWN_TO_STRIPE = "Stripe does not know it"
     UNREADABLE = "unreadable"
@@ -79,7 +83,7 @@ def repair_of(found: AuditDifference, account: str, window_from: datetime) -> st
             return command("dead replay", id=found.id)
         case Cause.NOT_YET_APPLIED | Cause.CHANGED_MEANWHILE | Cause.OF_OBJECTS:
             return again
-        case Cause.UNKNOWN_TO_STRIPE:  # changes nothing: docs/runbook.md has the reasons
+        case Cause.UNKNOWN_TO_STRIPE | Cause.STORED_TWICE:  # changes nothing: docs/runbook.md has the reasons
             return command("event" if found.kind is Kind.EVENT else "find", found.id)
         case Cause.UNREADABLE | Cause.INCOMPLETE:
             return command("event", found.id) if found.kind is Kind.EVENT else ""

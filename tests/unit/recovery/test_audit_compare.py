@@ -12,6 +12,7 @@ from local.stripe.builder import StripeEvents
 from recovery.audit.compare import MISSING, AuditWindow, compared
 from recovery.audit.differences import Cause, Kind
 from schemas.settings import Config, Plan
+from schemas.stripe.subscription import StripeSubscription
 
 MAKE = StripeEvents()
 WINDOW = AuditWindow(datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
@@ -56,3 +57,38 @@ def test_D11_odd_values_of_what_is_not_compared_hide_nothing(key: str, odd: obje
     assert (found.fields, found.cause) == (MISSING, None)
     assert found.money is not None
     assert found.money.amount == 2900
+
+
+@pytest.mark.parametrize(
+    ("stored", "chosen", "first", "cause"),
+    [
+        pytest.param("pro", None, "price_pro", None, id="that of the price"),
+        pytest.param("team", None, "price_pro", Cause.OTHER_PLAN, id="another one"),
+        pytest.param(None, None, "price_pro", Cause.UNKNOWN_PRICE, id="none, although the price has one by now"),
+        pytest.param("team", "team", "price_pro", None, id="the one that was chosen at the checkout"),
+        pytest.param("pro", "team", "price_old", None, id="chosen at the checkout, and changed since"),
+        pytest.param("pro", "gone", "price_pro", None, id="chosen at the checkout, and unknown"),
+    ],
+)
+def test_D11_the_plan_is_the_one_that_the_configuration_has_now(
+    stored: str | None, chosen: str | None, first: str, cause: Cause | None
+) -> None:
+    item = MAKE.subscription(start=CREATED)
+    read = StripeSubscription.model_validate(item)
+    row = {
+        **{name: getattr(read, name) for name in ("currency", "current_period_start", "current_period_end")},
+        **dict.fromkeys(("trial_end", "cancel_at", "canceled_at", "ended_at", "pause_collection")),
+        "customer_id": "cus_1",
+        "status": "active",
+        "cancel_at_period_end": False,
+        "items": [{"price": "price_pro", "quantity": 1}],
+        "plan": stored,
+        "checkout_plan": chosen,
+        "first_price_id": first,
+    }
+    config = Config(plans={"pro": Plan(name="Pro", prices=("price_pro",)), "team": Plan(name="Team", prices=())})
+    found = compared(Kind.SUBSCRIPTION, item, row, WINDOW, config)
+    assert found.cause == cause
+    assert set(found.fields) == ({"plan"} if cause else set())
+    gone = compared(Kind.SUBSCRIPTION, item, {**row, "plan": "pro", "checkout_plan": None}, WINDOW, Config())
+    assert not gone.fields, "the price of a plan that was taken out of the configuration"
