@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.kits.lifekit import differences, numbered_course, open_disagreements
-from tests.kits.rulekit import forget_events
 from tests.oracle.mutations import MUTATIONS, Mutation
 
 LIVES = 1000
 FIRST = (108, 233)
 """The lives that find the two rarest mistakes are tried first: about two seconds less than in the order of numbers."""
-
-
-@pytest.fixture(autouse=True)
-def read_anew() -> Iterator[None]:
-    """Some mistakes change what is read of an event."""
-    forget_events()
-    yield
-    forget_events()
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
