@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,16 @@ def _start(site: Path, source: str) -> Config:
     (site / "tried_plugin.py").write_text(source)
     (site / "config.toml").write_text('plugins = ["tried"]\n')
     return load_config(site / "config.toml")
+
+
+def test_F5_the_plugin_in_the_docs_passes(site: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
+    (source,) = [code for code in re.findall(r"```python\n(.*?)```", page, re.S) if "Plugin(" in code]
+    config = _start(site, source.replace("orbit", "tried"))
+    (plugin,) = installed()
+    said: list[str] = []
+    check_plugin(plugin, config, said.append)
+    assert "1 decisions are the same" in said[1]
 
 
 def test_F5_a_plugin_of_the_config_is_installed(site: Path) -> None:
