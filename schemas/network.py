@@ -34,7 +34,8 @@ def is_reachable(address: Address, allowed: Iterable[IPv4Network | IPv6Network])
     target = _contained(address)
     if any(part in network for network in allowed for part in (address, target)):
         return True
-    return target.is_global and not target.is_multicast and not target.is_reserved
+    is_site_local = isinstance(target, IPv6Address) and target.is_site_local  # fec0::/10, which is no longer assigned
+    return target.is_global and not (target.is_multicast or target.is_reserved or is_site_local)
 
 
 def is_reachable_text(address: str, allowed: Iterable[IPv4Network | IPv6Network]) -> bool:
