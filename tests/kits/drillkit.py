@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +19,7 @@ from analytics.compute import figures_of
 from analytics.facts import fact_of, is_counted
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.entry import Entry
+from local.stripe.builder import ApiShape
 from local.stripe.simulator.books import Books, Json, StripeEvent
 from local.stripe.simulator.company import Company
 from local.stripe.simulator.delivery import Trouble, plan_delivery
@@ -163,8 +164,12 @@ class Drill:
         return _mrr((record.value for record in records if record.value is not None), months, self.config)
 
     def true_mrr(self, months: Sequence[datetime]) -> Mapping[str, list[int]]:
-        """The MRR as it was at these times: by all events of Stripe, in the order in which they happened."""
-        values = (orjson.dumps(event.render()) for event in self.books.events if is_counted(event.type))
+        """The MRR as it was at these times: by all events of Stripe, in the order in which they happened.
+
+        Discounts are rendered as before clover, with their coupons.
+        """
+        events = [event for event in self.books.events if is_counted(event.type)]
+        values = (orjson.dumps(event.render(_shape_with_coupon(event.type))) for event in events)
         return _mrr(values, months, self.config, in_turn=True)
 
     def changed_without_invoice(self) -> set[str]:
@@ -177,12 +182,28 @@ class Drill:
                     found.add(data["object"]["customer"])
         return found
 
+    def discounted_since(self, moment: datetime) -> set[str]:
+        """Customers with a later discount: its event only names the coupon, so invoices have to show it."""
+        return self._of_discounts("created", lambda at: at >= moment.timestamp())
+
+    def discounted_until(self, moment: datetime) -> set[str]:
+        """Customers with a discount that has ended before this time: no object shows it."""
+        return self._of_discounts("deleted", lambda at: at < moment.timestamp())
+
+    def _of_discounts(self, what: str, is_then: Callable[[int], bool]) -> set[str]:
+        events = [one for one in self.books.events if one.type == f"customer.discount.{what}" and is_then(one.created)]
+        return {event.render()["data"]["object"]["customer"] for event in events}
+
     def environment(self) -> dict[str, str]:
         more = {"BILLING_STRIPE_API_BASE": self.server.url, "BILLING_STRIPE_API_KEY": self.server.key}
         return self.desk.environment(self.folder) | more
 
     def _entry(self, event: StripeEvent) -> Entry:
         return Entry.of(event.render(), source=Source.STRIPE, received_at=self.now, livemode=False)
+
+
+def _shape_with_coupon(type_: str) -> ApiShape:
+    return ApiShape.OLD if type_.startswith("customer.discount.") else ApiShape.NEW
 
 
 def _place(record: Record) -> tuple[int, int]:

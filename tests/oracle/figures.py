@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -24,17 +24,30 @@ def figure_faults(
     events: Iterable[Json], subscriptions: Iterable[Subscription], payments: Iterable[Payment], config: Config
 ) -> list[str]:
     """Returns each difference between the figures of these events and the rows."""
-    by_owner: dict[Any, list[Fact]] = defaultdict(list)
-    for event in events:
-        if (fact := fact_of(orjson.dumps(event))) is not None:
-            by_owner[fact.of].append(fact)
-    standings: dict[str, Standing] = {}
+    by_owner = facts_by_owner(events)
+    standings = standings_of(by_owner, config)
     figures: list[PaymentFigure] = []
     for facts in by_owner.values():
-        for moment in timeline(facts, config):
-            standings.update(moment.standings)
         figures += [row for row in figures_of(facts, config) if isinstance(row, PaymentFigure)]
     return [*_of_subscriptions(standings, subscriptions), *_of_money(figures, payments)]
+
+
+def facts_by_owner(events: Iterable[Json]) -> Mapping[Any, Sequence[Fact]]:
+    """Returns the facts of these events by owner."""
+    found: dict[Any, list[Fact]] = defaultdict(list)
+    for event in events:
+        if (fact := fact_of(orjson.dumps(event))) is not None:
+            found[fact.of].append(fact)
+    return found
+
+
+def standings_of(by_owner: Mapping[Any, Sequence[Fact]], config: Config) -> dict[str, Standing]:
+    """Returns what each subscription earns after the last of its facts, by id."""
+    found: dict[str, Standing] = {}
+    for facts in by_owner.values():
+        for moment in timeline(facts, config):
+            found.update(moment.standings)
+    return found
 
 
 def _of_subscriptions(standings: Mapping[str, Standing], rows: Iterable[Subscription]) -> Iterator[str]:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from local.stripe.simulator.books import DAY_S, HOUR_S, Books, Json
 from local.stripe.simulator.collection import collect
+from local.stripe.simulator.discounts import in_force, left_of
 from local.stripe.simulator.invoices import UPDATE, finalize, line, void
+from local.stripe.simulator.periods import add_interval
 from local.stripe.simulator.prices import PRICES, amount_of, shown
 from local.stripe.simulator.renewals import advance_draft, plan
 from local.stripe.simulator.subscriptions import (
     FIRST_PAYMENT_S,
-    add_interval,
     change,
     draft_of,
     item,
@@ -54,7 +55,7 @@ def _collect(books: Books, invoice: Json) -> None:
 
 
 def _difference(books: Books, subscription: Json, price: str, quantity: int) -> list[Json]:
-    """Credit for the rest of the period at the old price, and its cost at the new one."""
+    """Credit for the rest of the period at the old price, and its cost at the new one, both after percentages."""
     start, end_at = period_of(subscription)
     old = items_of(subscription)[0]
     share = (
@@ -62,6 +63,7 @@ def _difference(books: Books, subscription: Json, price: str, quantity: int) -> 
     )
     before = amount_of(PRICES[old["price"]["id"]], old.get("quantity", 1), subscription["currency"])
     after = amount_of(PRICES[price], quantity, subscription["currency"])
+    share *= float(left_of(in_force(books.get("customer", subscription["customer"]), subscription)))
     more = {"item": old["id"], "subscription": subscription["id"], "proration": True}
     pairs = ((-round(before * share), old["price"]["id"]), (round(after * share), price))
     return [

@@ -20,6 +20,7 @@ def create_customer(books: Books, *, email: str | None, name: str | None, user: 
         "default_source": None,
         "delinquent": False,
         "description": None,
+        "discount": None,
         "email": email,
         "invoice_prefix": "SIM",
         "invoice_settings": {"custom_fields": None, "default_payment_method": None, "footer": None},

@@ -7,6 +7,7 @@ from typing import Any
 
 from local.stripe.simulator.books import DAY_S, Books, Json, freeze, listing
 from local.stripe.simulator.customers import add_to_balance
+from local.stripe.simulator.discounts import deduct, in_force, use
 from local.stripe.simulator.prices import PRICES, shown
 
 FIRST, CYCLE, UPDATE, MANUAL = "subscription_create", "subscription_cycle", "subscription_update", "manual"
@@ -31,6 +32,7 @@ def line(books: Books, amount: int, currency: str, period: tuple[int, int], **mo
         "currency": currency,
         "description": f"{more.get('quantity', 1)} x {price_id or 'item'}",
         "discount_amounts": [],
+        "discountable": not own["proration"],
         "livemode": False,
         "metadata": {},
         "parent": parent,
@@ -49,11 +51,16 @@ def create_draft(
     *,
     currency: str,
     subscription: Json | None = None,
-    percent_off: int = 0,
+    is_preview: bool = False,
 ) -> Json:
-    """A draft of the subscription's, or of the customer's alone. `percent_off` is a coupon."""
+    """A draft of the subscription's, or of the customer's alone, which has no discounts.
+
+    `is_preview`: it uses up no coupon.
+    """
+    discounts = in_force(customer, subscription) if subscription is not None else []
+    deducted = deduct(lines, discounts, currency)
     subtotal = sum(one["amount"] for one in lines)
-    total = subtotal - (subtotal * percent_off) // 100 if subtotal > 0 else subtotal
+    total = subtotal - sum(one["amount"] for one in deducted)
     subscription_id = subscription["id"] if subscription else None
     method = subscription["collection_method"] if subscription else "charge_automatically"
     details: Json = {"metadata": {}, "subscription": subscription_id}
@@ -75,7 +82,7 @@ def create_draft(
         "customer_email": customer["email"],
         "customer_name": customer["name"],
         "default_payment_method": None,
-        "discounts": [],
+        "discounts": [one["id"] for one in discounts],
         "due_date": None,
         "effective_at": None,
         "ending_balance": None,
@@ -101,6 +108,7 @@ def create_draft(
         },
         "subtotal": subtotal,
         "total": total,
+        "total_discount_amounts": deducted,
         "total_taxes": [],
         "_charge": None,
         "_intent": None,
@@ -108,6 +116,8 @@ def create_draft(
         "_days_until_due": subscription["days_until_due"] if subscription else None,
     }  # fmt: skip
     books.emit("invoice.created", books.add(invoice))
+    if not is_preview:
+        use(books, (subscription, customer), [one["discount"] for one in deducted])
     return invoice
 
 
@@ -187,8 +197,9 @@ def upcoming(books: Books, subscription: Json, lines: Sequence[Json], at: int) -
     draft_ids = books.counts["in"]
     events = len(books.events)
     draft = create_draft(
-        books, customer, lines, "upcoming", currency=subscription["currency"], subscription=subscription
-    )
+        books, customer, lines, "upcoming", currency=subscription["currency"], subscription=subscription,
+        is_preview=True,
+    )  # fmt: skip
     del books.events[events:], books.objects["invoice"][draft["id"]]
     books.owned["invoice", customer["id"]].pop()
     books.counts["in"] = draft_ids

@@ -11,6 +11,7 @@ import orjson
 from local.stripe.builder import ApiShape
 from local.stripe.simulator.books import Books, Json, StripeEvent, listing
 from local.stripe.simulator.customers import set_default
+from local.stripe.simulator.discounts import COUPONS
 from local.stripe.simulator.prices import PRICES, shown
 from local.stripe.simulator.render import rendered
 from schemas.errors import BillingError
@@ -82,6 +83,8 @@ class Api:
         kind = RESOURCES.get(resource)
         if resource == "prices":
             return _page(list(PRICES), lambda at: shown(list(PRICES.values())[at]), query, "/v1/prices")
+        if resource == "coupons":
+            return _page(list(COUPONS), lambda at: list(COUPONS.values())[at], query, "/v1/coupons")
         if kind is None:
             raise ApiError(404, f"Unrecognized request URL (GET: /v1/{resource}).")
         asked = _Filter(query)
@@ -108,6 +111,8 @@ class Api:
     def retrieve(self, resource: str, id_: str) -> Json:
         if resource == "prices" and id_ in PRICES:
             return shown(PRICES[id_])
+        if resource == "coupons" and id_ in COUPONS:
+            return COUPONS[id_]
         found = self._books.objects[RESOURCES[resource]].get(id_) if resource in RESOURCES else None
         if found is None:
             raise _missing(resource.removesuffix("s"), id_)
@@ -141,16 +146,27 @@ class Api:
         found = self._shown(obj)
         for path in paths:
             *outer, name = path.split(".")
+            if outer[:1] == ["discounts"]:
+                found["discounts"] = [self._discount(one) for one in obj["_discounts"]]
+                continue
             holder = found
             for step in outer:
                 inner = holder.get(step)
-                holder = inner if isinstance(inner, dict) else {}  # discounts are no objects here
+                holder = inner if isinstance(inner, dict) else {}
             if path == "payments" and found["object"] == "invoice":
                 own = [self._shown(one) for one in parts.get(found["id"], [])]
                 holder[name] = listing(own, f"/v1/invoice_payments?invoice={found['id']}")
-            elif isinstance(holder.get(name), str) and (named := self._books.find(holder[name])) is not None:
+            elif isinstance(holder.get(name), str) and (named := self._named(holder[name])) is not None:
                 holder[name] = self._shown(named)
         return found
+
+    def _named(self, id_: str) -> Json | None:
+        return COUPONS.get(id_) or self._books.find(id_)
+
+    def _discount(self, discount: Json) -> Json:
+        """A discount with its coupon."""
+        shown = self._shown(discount)
+        return shown | ({"source": shown["source"] | {"coupon": discount["_coupon"]}} if "source" in shown else {})
 
     def _customer(self, id_: str) -> Json:
         customer = self._books.objects["customer"].get(id_)

@@ -75,11 +75,27 @@ def _old_subscription(obj: Json) -> Json:
     ]
     obj.pop("billing_mode", None)
     quantity = only.get("quantity") if only else None
-    return obj | period | {"items": obj["items"] | {"data": shown}, "plan": plan, "quantity": quantity}
+    discounts = obj.get("_discounts", [])
+    discount = rendered(discounts[0], ApiShape.OLD) if discounts else None
+    own = {"items": obj["items"] | {"data": shown}, "plan": plan, "quantity": quantity, "discount": discount}
+    return obj | period | own
 
 
 def _new_subscription(obj: Json) -> Json:
     return obj | {"items": obj["items"] | {"data": [_public(item) for item in obj["items"]["data"]]}}
+
+
+def _old_discount(obj: Json) -> Json:
+    """Shows the coupon itself; since clover `source` names it."""
+    return {name: value for name, value in obj.items() if name != "source"} | {"coupon": dict(obj["_coupon"])}
+
+
+def _old_customer(obj: Json) -> Json:
+    return obj | {"discount": rendered(obj["discount"], ApiShape.OLD)} if obj.get("discount") else obj
+
+
+def _new_customer(obj: Json) -> Json:
+    return obj | {"discount": _public(obj["discount"])} if obj.get("discount") else obj
 
 
 _PERIOD = ("current_period_start", "current_period_end")
@@ -129,12 +145,15 @@ def _new_intent(obj: Json) -> Json:
 
 
 _OLD: Mapping[str, Callable[[Json], Json]] = {
+    "customer": _old_customer,
+    "discount": _old_discount,
     "subscription": _old_subscription,
     "invoice": _old_invoice,
     "charge": _old_charge,
     "payment_intent": _old_charge,
 }
 _NEW: Mapping[str, Callable[[Json], Json]] = {
+    "customer": _new_customer,
     "subscription": _new_subscription,
     "invoice": _new_invoice,
     "payment_intent": _new_intent,

@@ -7,8 +7,8 @@ from local.stripe.simulator.collection import collect
 from local.stripe.simulator.customers import method_for
 from local.stripe.simulator.endings import end
 from local.stripe.simulator.invoices import CYCLE, finalize, mark_uncollectible, upcoming, void
+from local.stripe.simulator.periods import add_interval
 from local.stripe.simulator.subscriptions import (
-    add_interval,
     change,
     draft_of,
     items_of,

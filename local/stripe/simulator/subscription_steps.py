@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from local.stripe.simulator import changes, checkout, customers, endings
 from local.stripe.simulator.books import DAY_S
+from local.stripe.simulator.discounts import COUPONS
 from local.stripe.simulator.person import SimulatedPerson
 from local.stripe.simulator.prices import ADD_ONS, PLAN_PRICES, PRICES
 from local.stripe.simulator.renewals import resume
@@ -20,6 +21,11 @@ class SubscriptionSteps(SimulatedPerson):
         if is_plain and self.chance(0.3):
             items.insert(self.random.choice([0, 1]), (self.random.choice(ADD_ONS), 1))
         return items, currency
+
+    def _coupon(self) -> str | None:
+        """Mostly none. Which one it is follows from the past, so that a life draws one number for it."""
+        chosen: str | None = self.random.choice([None, None, None, "some", "FREE"])
+        return [*COUPONS][self.books.counts["evt"] % len(COUPONS)] if chosen == "some" else chosen
 
     def subscribe(self) -> bool:
         """Through a checkout; sometimes as another customer of the same user."""
@@ -39,7 +45,7 @@ class SubscriptionSteps(SimulatedPerson):
             declined_first=declined,
             gives_up=self.chance(0.1),
             trial_days=self.random.choice([0, 0, 2, 14]),
-            percent_off=self.random.choice([0, 0, 0, 25, 100]),
+            coupon=self._coupon(),
             is_flexible=self.chance(),
             missing_method=self.random.choice(["create_invoice", "pause", "cancel"]),
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import calendar
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from local.stripe.simulator.books import DAY_S, HOUR_S, Books, Json, listing
 from local.stripe.simulator.collection import collect
+from local.stripe.simulator.discounts import PROMOTION_CODE, begin
 from local.stripe.simulator.invoices import FIRST, create_draft, finalize, line, void
+from local.stripe.simulator.periods import add_interval
 from local.stripe.simulator.prices import PRICES, amount_of, shown
 
 ENDED = ("canceled", "incomplete_expired")
@@ -27,13 +27,13 @@ def create_subscription(
     currency: str | None = None,
     collection: str = "charge_automatically",
     is_flexible: bool = True,
-    percent_off: int = 0,
+    coupon: str | None = None,
     pays_at_once: bool = True,
     shows_start: bool = True,
     missing_method: str = "create_invoice",
     **more: Any,
 ) -> Json:
-    """`items` are prices and quantities.
+    """`items` are prices and quantities; `coupon` is one of COUPONS.
 
     `pays_at_once` False: the customer is at a checkout and pays later, or never. `shows_start` False: the event of the
     creation comes after the first payment and already has its status, as for a subscription made through the API.
@@ -61,7 +61,7 @@ def create_subscription(
         "days_until_due": 30 if is_sent else None,
         "default_payment_method": None,
         "description": None,
-        "discounts": [f"di_{id_}"] if percent_off else [],
+        "discounts": [],
         "ended_at": None,
         "items": listing([], f"/v1/subscription_items?subscription={id_}"),
         "latest_invoice": None,
@@ -76,13 +76,16 @@ def create_subscription(
         "trial_end": trial_end,
         "trial_settings": {"end_behavior": {"missing_payment_method": missing_method}},
         "trial_start": books.now if trial_end else None,
-        "_percent_off": percent_off,
+        "_discounts": [],
         "_lines": [],
         "_unborn": True,
     } | more
     end = trial_end or add_interval(books.now, interval_of(items))
     set_items(books, subscription, [item(books, id_, price, quantity, (books.now, end)) for price, quantity in items])
     books.add(subscription)
+    if coupon is not None:
+        discount = begin(books, subscription, coupon, promotion_code=PROMOTION_CODE if coupon.endswith("3") else None)
+        subscription.update(discounts=[discount["id"]], _discounts=[discount])
     if shows_start or is_sent:
         _emit_creation(books, subscription)
     _bill_start(books, customer, subscription, pays_at_once=pays_at_once)
@@ -126,7 +129,6 @@ def draft_of(books: Books, subscription: Json, lines: list[Json], reason: str) -
         reason,
         currency=subscription["currency"],
         subscription=subscription,
-        percent_off=subscription["_percent_off"],
     )
 
 
@@ -197,15 +199,6 @@ def change(books: Books, subscription: Json, **changes: Any) -> None:
 
 def interval_of(items: Sequence[tuple[str, int]]) -> str:
     return str(PRICES[items[0][0]]["recurring"]["interval"])
-
-
-def add_interval(moment: int, interval: str, count: int = 1) -> int:
-    """The same day of a later month, or the month's last."""
-    at = datetime.fromtimestamp(moment, UTC)
-    months = at.month - 1 + count * (12 if interval == "year" else 1)
-    year, month = at.year + months // 12, months % 12 + 1
-    day = min(at.day, calendar.monthrange(year, month)[1])
-    return int(at.replace(year=year, month=month, day=day).timestamp())
 
 
 def _expire(books: Books, subscription: Json) -> None:

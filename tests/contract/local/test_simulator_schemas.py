@@ -34,7 +34,7 @@ UNREAD = {
     "dispute": "enhanced_eligibility_types evidence.enhanced_evidence evidence_details.enhanced_eligibility",
     "dispute.balance_transactions[]": "available_on balance_type fee fee_details net reporting_category status type",
     "invoice": "amount_paid_off_stripe amount_shipping automatic_tax default_tax_rates issuer payment_settings",
-    "invoice.lines.data[]": "discountable discounts subtotal",
+    "invoice.lines.data[]": "discounts subtotal",
     "subscription": "billing_schedules invoice_settings",
     "subscription_schedule": "billing_mode default_settings",
     "subscription_schedule.phases[]": (
