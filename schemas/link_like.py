@@ -1,4 +1,8 @@
-"""Finds what mail programs turn into a link in plain text, so that a name cannot carry one."""
+"""Finds what mail programs turn into a link in plain text, so that a name cannot carry one.
+
+A domain is letters, a dot and an ending of the Public Suffix List. People also write such texts without meaning a
+domain: titles (Dr.med.), forms of companies (Co.Ltd) and initials (J.Ng). Those stay, unless a path follows.
+"""
 
 from __future__ import annotations
 
@@ -6,192 +10,113 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+from publicsuffixlist import PSLFILE
 
 _LINK = re.compile(
-    r"://|@|\bwww\.|[\w-]\.[a-z]{2,}(?![a-z0-9])|\b\d{1,3}(?:\.\d{1,3}){3}\b|\d(?:[ ().+/-]{0,3}\d){6}",
+    r"://|@|\bwww\.|\\\\\w|\b(?:mailto|tel|sms|callto|skype|data|file|javascript|news):\S"
+    r"|\b\d{1,3}(?:\.\d{1,3}){3}\b|\d(?:[ ().+/-]{0,3}\d){6}",
     re.IGNORECASE,
 )
-"""An address, a domain, an IP address, or a telephone number."""
-_CODES = """
-xn--11b4c3d
-xn--1ck2e1b
-xn--1qqw23a
-xn--2scrj9c
-xn--30rr7y
-xn--3bst00m
-xn--3ds443g
-xn--3e0b707e
-xn--3hcrj9c
-xn--3pxu8k
-xn--42c2d9a
-xn--45br5cyl
-xn--45brj9c
-xn--45q11c
-xn--4dbrk0ce
-xn--4gbrim
-xn--54b7fta0cc
-xn--55qw42g
-xn--55qx5d
-xn--5su34j936bgsg
-xn--5tzm5g
-xn--6frz82g
-xn--6qq986b3xl
-xn--80adxhks
-xn--80ao21a
-xn--80aqecdr1a
-xn--80asehdb
-xn--80aswg
-xn--8y0a063a
-xn--90a3ac
-xn--90ae
-xn--90ais
-xn--9dbq2a
-xn--9et52u
-xn--9krt00a
-xn--b4w605ferd
-xn--bck1b9a5dre4c
-xn--c1avg
-xn--c2br7g
-xn--cck2b3b
-xn--cckwcxetd
-xn--cg4bki
-xn--clchc0ea0b2g2a9gcd
-xn--czr694b
-xn--czrs0t
-xn--czru2d
-xn--d1acj3b
-xn--d1alf
-xn--e1a4c
-xn--eckvdtc9d
-xn--efvy88h
-xn--fct429k
-xn--fhbei
-xn--fiq228c5hs
-xn--fiq64b
-xn--fiqs8s
-xn--fiqz9s
-xn--fjq720a
-xn--flw351e
-xn--fpcrj9c3d
-xn--fzc2c9e2c
-xn--fzys8d69uvgm
-xn--g2xx48c
-xn--gckr3f0f
-xn--gecrj9c
-xn--gk3at1e
-xn--h2breg3eve
-xn--h2brj9c
-xn--h2brj9c8c
-xn--hxt814e
-xn--i1b6b1a6a2e
-xn--imr513n
-xn--io0a7i
-xn--j1aef
-xn--j1amh
-xn--j6w193g
-xn--jlq480n2rg
-xn--jvr189m
-xn--kcrx77d1x4a
-xn--kprw13d
-xn--kpry57d
-xn--kput3i
-xn--l1acc
-xn--lgbbat1ad8j
-xn--mgb9awbf
-xn--mgba3a3ejt
-xn--mgba3a4f16a
-xn--mgba7c0bbn0a
-xn--mgbaam7a8h
-xn--mgbab2bd
-xn--mgbah1a3hjkrd
-xn--mgbai9azgqp6j
-xn--mgbayh7gpa
-xn--mgbbh1a
-xn--mgbbh1a71e
-xn--mgbc0a9azcg
-xn--mgbca7dzdo
-xn--mgbcpq6gpa1a
-xn--mgberp4a5d4ar
-xn--mgbgu82a
-xn--mgbi4ecexp
-xn--mgbpl2fh
-xn--mgbt3dhd
-xn--mgbtx2b
-xn--mgbx4cd0ab
-xn--mix891f
-xn--mk1bu44c
-xn--mxtq1m
-xn--ngbc5azd
-xn--ngbe9e0a
-xn--ngbrx
-xn--node
-xn--nqv7f
-xn--nqv7fs00ema
-xn--nyqy26a
-xn--o3cw4h
-xn--ogbpf8fl
-xn--otu796d
-xn--p1acf
-xn--p1ai
-xn--pgbs0dh
-xn--pssy2u
-xn--q7ce6a
-xn--q9jyb4c
-xn--qcka1pmc
-xn--qxa6a
-xn--qxam
-xn--rhqv96g
-xn--rovu88b
-xn--rvc1e0am3e
-xn--s9brj9c
-xn--ses554g
-xn--t60b56a
-xn--tckwe
-xn--tiq49xqyj
-xn--unup4y
-xn--vermgensberater-ctb
-xn--vermgensberatung-pwb
-xn--vhquv
-xn--vuq861b
-xn--w4r85el8fhu5dnra
-xn--w4rs40l
-xn--wgbh1c
-xn--wgbl6a
-xn--xhq521b
-xn--xkc2al3hye2a
-xn--xkc2dl3a5ee0h
-xn--y9a3aq
-xn--yfro4i67o
-xn--ygbi2ammx
-xn--zfr164b
-"""
-INTERNATIONAL = frozenset(_CODES.split())
-"""Endings of domains in other scripts, in Punycode. Other words after a dot are common in names: titles, initials."""
+"""An address, a scheme, a file server, an IP address, or a telephone number."""
 _DOTS = str.maketrans(dict.fromkeys("\u3002\uff61\uff0e\u2024\ufe52", "."))
 """Characters that browsers take for the dot of a domain."""
-_GENERIC = "com|net|org|edu|gov|info|biz|app|dev|xyz|top|site|online|shop|store|club|click|vip|icu"
-_INITIAL = re.compile(rf"\b[A-Z]\.(?=[A-Z])(?!(?i:[a-z]{{2}}|{_GENERIC})(?![a-zA-Z])|[\w-]+[/:?#])")
-"""Initials without a space, such as J.R.Smith, are no link. T.ME and X.COM, which end as domains do, are."""
+_INVISIBLE = dict.fromkeys(
+    [0x34F, 0x115F, 0x1160, 0x180B, 0x180C, 0x180D, 0x200C, 0x200D, 0x3164, *range(0xFE00, 0xFE10)]
+)
+"""Characters that are not displayed, and that domains do not have: joiners, fillers, variation selectors."""
+_DOTTED = re.compile(r"[^\s.,;!?()\[\]{}<>\"'|/\\:#]+(?:\.[^\s.,;!?()\[\]{}<>\"'|/\\:#]+)+")
+_PATH = re.compile(r"\.?[/:?#]\S")
+"""What makes a link of any letters with a dot before it."""
+_OF_PATH = re.compile(r"[a-z][a-z]+\Z", re.IGNORECASE)
+
+_RESERVED = frozenset(["corp", "example", "home", "internal", "invalid", "lan", "local", "localhost", "onion", "test"])
+"""Endings that are not public, but may be links in some networks, and those that examples use."""
+_SOLD = """
+com net org edu gov mil int info biz app dev xyz top site online shop store club click vip icu pro name mobi
+io me tv cc gg ws gd gl co ai
+"""
+_TITLES_AND_FORMS = """
+arch avv bc c capt col dent dipl dott dr drs dra esq fco fr gen geom h habil hc hon hr ing iur jr jud jur lic lt
+ma mag maj med mgr mr mrs ms mt mx nat oec ph phil pol prof rag rer rev sgt sig sr sra srta st sta ste vet wm
+ag bhd bros co corp gmbh inc kg llc llp ltd plc pte pty pvt sa sdn sp srl
+"""
+_NO_SURNAMES = frozenset(_SOLD.split())
+"""Endings after which initials and titles make a domain: x.com, t.me. Others are surnames, too: J.Ng, Dr.Kim."""
+_TITLES = frozenset(_TITLES_AND_FORMS.split())
+"""Abbreviations before or after a name, and forms of companies, which are often written without a space."""
+_PARTICLES = frozenset(["de", "do", "la"])
+"""Words before a surname that are also endings: J.de Vries."""
 
 
 def looks_like_link(text: str) -> bool:
     """Returns whether a mail program may turn a part of the text into a link."""
-    plain = unicodedata.normalize("NFKC", text.translate(_DOTS))
-    return bool(_LINK.search(_INITIAL.sub("", plain))) or any(
-        _punycode(label) in INTERNATIONAL for label in _endings(plain)
-    )
+    plain = unicodedata.normalize("NFKC", text.translate(_INVISIBLE).translate(_DOTS))
+    return bool(_LINK.search(plain)) or any(_is_domain(plain, found) for found in _DOTTED.finditer(plain))
 
 
-def _endings(text: str) -> Iterator[str]:
-    """Yields the letters after each dot. Those of some scripts contain marks, which are no `\\w`."""
-    for part in text.lower().split(".")[1:]:
-        label = "".join(itertools.takewhile(_is_of_label, part))
-        if label and not label.isascii():
-            yield label
+def _is_domain(text: str, found: re.Match[str]) -> bool:
+    labels, after = found.group().split("."), text[found.end() :]
+    has_path = _PATH.match(after) is not None
+    if has_path and _OF_PATH.fullmatch(labels[-1]):
+        return True
+    for at, label in enumerate(labels[1:], 1):
+        if not any(is_ending(one) for one in _ends(label)):
+            continue
+        rest = after if at == len(labels) - 1 else ""
+        if has_path or not _is_of_name(labels[:at], label, rest):
+            return True
+    return False
 
 
-def _is_of_label(one: str) -> bool:
-    return one == "-" or unicodedata.category(one)[0] in "LMN" or one == "\u200d"
+def _is_of_name(before: list[str], last: str, after: str) -> bool:
+    """Returns whether the label is a part of a name after titles or initials."""
+    lower = last.lower()
+    are_initials = all(map(_is_initial, before))
+    if lower in _NO_SURNAMES or not all(one.lower() in _TITLES or _is_initial(one) for one in before):
+        return False
+    if lower in _TITLES:
+        return not are_initials or last[0].isupper()
+    if lower in _PARTICLES and last.islower():
+        return are_initials and after[:1] == " " and after[1:2].isupper()
+    return last[0].isupper() and before[0].strip("-")[:1].isupper()  # domains are in small letters
+
+
+def _is_initial(label: str) -> bool:
+    """Returns whether it is J, -P or J-P."""
+    letters = label.removeprefix("-").split("-")
+    return all(len(one) == 1 and one.isupper() for one in letters)
+
+
+def _ends(label: str) -> Iterator[str]:
+    """Yields what may be the ending: the whole label, and its letters before a character of another script."""
+    yield label.lower()
+    script = _script(label[0])
+    start = "".join(itertools.takewhile(lambda one: _script(one) in (script, ""), label))
+    if start != label and not label[len(start)].isdigit():
+        yield start.lower()
+
+
+def _script(one: str) -> str:
+    """Returns the first word of the letter's name, which is its script; '' for marks, which belong to any."""
+    if unicodedata.category(one)[0] == "M":
+        return ""
+    return unicodedata.name(one, "?").split()[0].partition("-")[0]
+
+
+def is_ending(label: str) -> bool:
+    """Returns whether domains end so: letters in any script, or Punycode, without capitals."""
+    return label in _RESERVED or label in endings()
+
+
+@cache
+def endings() -> frozenset[str]:
+    """Returns all endings, also in Punycode. Read when the first name with a dot needs them: it takes 20 ms."""
+    lines = (line.strip() for line in Path(PSLFILE).read_text(encoding="utf-8").splitlines())
+    found = {line.lower().rpartition(".")[2] for line in lines if line and not line.startswith("//")}
+    return frozenset(found | {_punycode(one) for one in found if not one.isascii()})
 
 
 def _punycode(label: str) -> str:

@@ -52,9 +52,19 @@ env:
   {{- else if .root.Values.exports.url }}
   - {name: BILLING_EXPORTS_URL, value: {{ .root.Values.exports.url | quote }}}
   {{- end }}
+  {{- if include "billing.payloads" (dict "root" .root "command" (first ((.of | default dict).args | default (list .process)))) }}
+  - {name: BILLING_PAYLOADS_URL, value: {{ ternary "/var/lib/payloads" .root.Values.payloads.url (not (empty .root.Values.payloads.existingClaim)) | quote }}}
+  {{- end }}
   {{- end }}
 envFrom:
   - secretRef: {name: {{ .secret | default .root.Values.existingSecret }}}
+{{- end }}
+
+{{/* How a command (`.command`) uses the archive of payloads: write, read, or nothing. */}}
+{{- define "billing.payloads" -}}
+{{- if or .root.Values.payloads.existingClaim .root.Values.payloads.url }}
+{{- get (dict "scheduler" "write" "operator" "write" "dispatcher" "read" "console" "read") .command }}
+{{- end }}
 {{- end }}
 
 {{/* The operations addresses of the other processes, for the console's overview. */}}
