@@ -103,7 +103,7 @@ class BenchServers:
         """Apply the settings of a production server, and turn on commit timestamps to know when events committed."""
         if self._postgres is None:
             return
-        connection = await asyncpg.connect(self._postgres.url)
+        connection = await asyncpg.connect(self._postgres.superuser_url)
         try:
             for name, value in POSTGRES.items():
                 await connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")

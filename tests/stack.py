@@ -104,7 +104,7 @@ def _embedded_postgres(folder: Path) -> Iterator[str]:
     postgres = EmbeddedPostgres(folder / "postgres-state", durable=False)
     try:
         postgres.start()
-        yield postgres.url
+        yield postgres.superuser_url
     finally:
         postgres.stop()
 

