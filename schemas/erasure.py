@@ -6,6 +6,11 @@
 
 It has the format of a Stripe event, like a timer's (schemas/timer.py). It goes through the log, so it is applied in the
 order of the customer's events, and a rebuild erases at the same place.
+
+A guest has no state and no order, and is erased directly. The event `guest_erasure.requested` only records that on the
+log, so that a database without it (a restored backup, a rebuild) can be erased again:
+
+    {"data": {"object": {"object": "guest_erasure", "guest": "guest:…", "by": …, "reason": …}}, …}
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.state import derived_id
 
 ERASURE_REQUESTED = "erasure.requested"
+GUEST_ERASURE = "guest_erasure.requested"
 ERASURE_PREFIX = "ers"
 """The first part of the ids of these events."""
 
@@ -57,4 +63,20 @@ def erasure_event(
                 "even_if_running": even_if_running,
             }
         },
+    }
+
+
+def guest_erasure_event(
+    account: str, guest: str, *, by: str, reason: str, at: datetime, livemode: bool
+) -> dict[str, Any]:
+    """Returns the event of one guest, given by the digest of the address (schemas/ordering.py, guest_key)."""
+    return {
+        "object": "event",
+        "id": derived_id(ERASURE_PREFIX, account, guest, at.isoformat()),
+        "type": GUEST_ERASURE,
+        "created": int(at.timestamp()),
+        "livemode": livemode,
+        "api_version": None,
+        **({"account": account} if account else {}),
+        "data": {"object": {"object": "guest_erasure", "guest": guest, "by": by, "reason": reason}},
     }

@@ -7,7 +7,7 @@ an event of Stripe's with the id of a timer to come would keep that timer from f
 
 from __future__ import annotations
 
-from schemas.erasure import ERASURE_PREFIX, ERASURE_REQUESTED
+from schemas.erasure import ERASURE_PREFIX, ERASURE_REQUESTED, GUEST_ERASURE
 from schemas.plans import PLANS_APPLIED, PLANS_PREFIX
 from schemas.record import IMPORT_PREFIX
 from schemas.refetch import REFETCH_PREFIX
@@ -22,7 +22,7 @@ INTERNAL_PREFIXES = tuple(
 def is_internal(event_id: str, type_: str) -> bool:
     """Returns whether the event, or only its id, is that of a timer, a command, an import or a call's response."""
     return (
-        type_ in (ERASURE_REQUESTED, PLANS_APPLIED)
+        type_ in (ERASURE_REQUESTED, GUEST_ERASURE, PLANS_APPLIED)
         or type_.startswith(timer_event_type(""))
         or event_id.startswith(INTERNAL_PREFIXES)
     )

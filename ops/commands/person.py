@@ -12,7 +12,8 @@ from sinks.postgres.pool import SessionTimeouts
 
 BOUNDS = SessionTimeouts(statement_s=600.0)
 
-Who = Annotated[str, typer.Argument(help="Customer id (cus_…), user id, or e-mail address, also of a guest.")]
+WHO_HELP = "Customer id (cus_…), user id, or e-mail address, also of a guest."
+Who = Annotated[str, typer.Argument(help=WHO_HELP)]
 Reason = Annotated[str | None, typer.Option(help="Why, for the audit log. Addresses in it are replaced by a digest.")]
 Account = Annotated[
     str | None, typer.Option(help="Only this connected account (acct_…); '' for your own. Default: every one.")

@@ -1,7 +1,8 @@
 """Erases on request: customers through the log, guests directly.
 
 A customer's erasure is an event on the log (schemas/erasure.py), so that it is applied in the order of all others and a
-rebuild repeats it. A guest has no state and no order: one transaction erases what their purchases stored.
+rebuild repeats it. A guest has no state and no order: one transaction erases what their purchases stored. An event on
+the log records that first, so that `repeat` finds what a restored or rebuilt database lacks.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import asyncpg
 import orjson
@@ -19,19 +21,26 @@ import orjson
 from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from recovery.privacy.subjects import CustomerSubject, Subjects, guest_name
-from schemas.erasure import ERASURE_PREFIX, erasure_event
+from schemas.erasure import GUEST_ERASURE, erasure_event, guest_erasure_event
 from schemas.errors import ServiceUnavailable
 from schemas.ordering import GUEST
 from schemas.record import Source
-from schemas.state import derived_id
 from sinks.postgres import erasure, ownership
 from sinks.postgres.audit_log import without_addresses
 from sinks.postgres.failures import classified
-from sinks.postgres.ownership import GuestData
+from sinks.postgres.ownership import GuestData, guest_data
 from sinks.postgres.rows import ErasureRow, ObjectOwnerRow
 
 _POLL_S = 0.2
 _ERASED = "SELECT counts FROM billing.erasures WHERE event_id = $1"
+_NOT_REPEATED = """
+SELECT e.event_id, e.account, e.created, e.payload #>> '{data,object,guest}' AS guest,
+    e.payload #>> '{data,object,by}' AS by, e.payload #>> '{data,object,reason}' AS reason
+FROM billing.events e
+WHERE e.type = $1 AND e.outcome = 'ignored' AND e.payload #>> '{data,object,guest}' LIKE 'guest:%'
+    AND NOT EXISTS (SELECT FROM billing.erasures x WHERE x.event_id = e.event_id)
+ORDER BY e.created, e.event_id
+"""
 _VERDICT = "SELECT outcome, reason FROM billing.events WHERE event_id = $1 AND outcome <> 'waiting'"
 
 
@@ -56,7 +65,7 @@ class Erasure:
 
 @dataclass(slots=True)
 class Eraser:
-    """Counts and erases. `event_log` is needed only for customers."""
+    """Counts and erases. `event_log` is needed to erase, not to count and to repeat."""
 
     connection: asyncpg.Connection[asyncpg.Record]
     livemode: bool
@@ -88,21 +97,25 @@ class Eraser:
     async def erase(self, subjects: Subjects, *, by: str, reason: str, even_if_running: bool) -> list[Erasure]:
         """Erases all and returns what was changed. Raises StoreUnavailable, LogUnavailable, NotApplied.
 
-        Raises ValueError, before anything is erased, if there are customers and no `event_log`.
+        Raises ValueError, before anything is erased, without an `event_log`.
         """
-        if subjects.customers and self.event_log is None:
-            raise ValueError("a customer is erased through the log, and this Eraser has no event_log")
-        reason = without_addresses(reason)
+        if not subjects.is_empty and self.event_log is None:
+            raise ValueError("an erasure is on the log, and this Eraser has no event_log")
+        reason, at, key = without_addresses(reason), self.clock(), subjects.guest_key or ""
+        noted = [
+            guest_erasure_event(one.account, key, by=by, reason=reason, at=at, livemode=self.livemode)
+            for one in subjects.guests
+        ]
+        await self._append(noted, at)
         guests = [
-            await self._erase_guest(guest, subjects.guest_key or "", by=by, reason=reason) for guest in subjects.guests
+            await self._erase_guest(guest, key, str(event["id"]), by=by, reason=reason)
+            for guest, event in zip(subjects.guests, noted, strict=True)
         ]
         return [*await self._erase_customers(subjects.customers, by, reason, even_if_running), *guests]
 
     async def _erase_customers(
         self, customers: list[CustomerSubject], by: str, reason: str, even_if_running: bool
     ) -> list[Erasure]:
-        if not customers or self.event_log is None:
-            return []
         at = self.clock()
         events = [
             erasure_event(
@@ -116,6 +129,16 @@ class Eraser:
             )
             for one in customers
         ]
+        await self._append(events, at)
+        deadline = time.monotonic() + self.wait_s
+        return [
+            await self._applied(one.name, str(event["id"]), deadline)
+            for one, event in zip(customers, events, strict=True)
+        ]
+
+    async def _append(self, events: Sequence[Mapping[str, Any]], at: datetime) -> None:
+        if not events or self.event_log is None:
+            return
         await self.event_log.append(
             [
                 Entry.of(
@@ -128,11 +151,30 @@ class Eraser:
                 for event in events
             ]
         )
-        deadline = time.monotonic() + self.wait_s
-        return [
-            await self._applied(one.name, str(event["id"]), deadline)
-            for one, event in zip(customers, events, strict=True)
-        ]
+
+    async def repeat(self, *, is_dry: bool) -> list[Erasure]:
+        """Erases the guests again whose erasure is in the ledger, but was not carried out in this database.
+
+        Purchases that began after the erasure stay. Raises StoreUnavailable.
+        """
+        done = []
+        with classified():
+            noted = await self.connection.fetch(_NOT_REPEATED, GUEST_ERASURE)
+        for one in noted:
+            with classified():
+                found = await guest_data(self.connection, one["guest"], one["created"])
+            guest = next((data for data in found if data.account == one["account"]), None)
+            guest = guest or GuestData(one["account"], [], [])
+            if is_dry:
+                with classified():
+                    counts = await erasure.count_events(
+                        self.connection, guest.account, guest.event_ids, guest.stripe_ids, self._now
+                    )
+                done.append(Erasure(guest_name(guest), counts, one["event_id"]))
+            else:
+                by, reason = one["by"] or "unknown", f"repeated: {one['reason'] or ''}"
+                done.append(await self._erase_guest(guest, one["guest"], one["event_id"], by=by, reason=reason))
+        return done
 
     async def _applied(self, name: str, event_id: str, deadline: float) -> Erasure:
         while True:
@@ -150,14 +192,14 @@ class Eraser:
                 )
             await asyncio.sleep(_POLL_S)
 
-    async def _erase_guest(self, guest: GuestData, key: str, *, by: str, reason: str) -> Erasure:
+    async def _erase_guest(self, guest: GuestData, key: str, event_id: str, *, by: str, reason: str) -> Erasure:
         """In one transaction, with its record. Late events of these purchases store nothing personal either."""
         now = self.clock()
         # A random id: the digest of an address can be found again by whoever knows the address.
         owner = f"{GUEST}erased-{secrets.token_hex(8)}"
         owners = [ObjectOwnerRow(account=guest.account, stripe_id=id_, customer_id=owner) for id_ in guest.stripe_ids]
         row = ErasureRow(
-            event_id=derived_id(ERASURE_PREFIX, guest.account, owner, now.isoformat()),
+            event_id=event_id,
             account=guest.account,
             customer_id=owner,
             organization_id="",

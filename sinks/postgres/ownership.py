@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from schemas.ordering import GUEST
@@ -76,7 +77,8 @@ _OF_OWNED = (
 _ACCOUNTS_OF_GUEST = "SELECT DISTINCT account FROM billing.event_objects WHERE stripe_id = $1 ORDER BY 1"
 _EVENTS_OF_OBJECTS = (
     "SELECT DISTINCT o.event_id FROM billing.event_objects o JOIN billing.events e ON e.event_id = o.event_id "
-    "WHERE o.account = $1 AND o.stripe_id = ANY($2::text[]) AND e.customer_id IS NULL"
+    "WHERE o.account = $1 AND o.stripe_id = ANY($2::text[]) AND e.customer_id IS NULL "
+    "AND ($3::timestamptz IS NULL OR coalesce(e.created, e.received_at) <= $3)"
 )
 _OBJECTS_OF_EVENTS = (
     "SELECT o.stripe_id FROM billing.event_objects o WHERE o.account = $1 AND o.event_id = ANY($2::text[]) "  # noqa: S608  # only constants
@@ -116,17 +118,33 @@ async def keep_owners(connection: Connection, rows: Sequence[ObjectOwnerRow]) ->
     return [record[0] for record in await connection.fetch(_OF_OWNED, *lists)]
 
 
-async def guest_data(connection: Connection, key: str) -> list[GuestData]:
-    """Returns what belongs to the guest with this key, by account. Raises the driver's errors."""
+async def guest_data(connection: Connection, key: str, before: datetime | None = None) -> list[GuestData]:
+    """Returns what belongs to the guest with this key, by account. Raises the driver's errors.
+
+    With `before`, purchases that began later are left out, but not late events of those before.
+    """
     found = []
     for (account,) in await connection.fetch(_ACCOUNTS_OF_GUEST, key):
-        objects, events = {key}, set[str]()
-        while more := {row[0] for row in await connection.fetch(_EVENTS_OF_OBJECTS, account, sorted(objects))} - events:
-            events |= more  # both sets only grow, and the tables bound them
-            listed = sorted(events)
-            objects |= {row[0] for row in await connection.fetch(_OBJECTS_OF_EVENTS, account, listed, sorted(objects))}
+        events, objects = await _followed(connection, account, {key}, before)
+        if before is not None:
+            events, objects = await _followed(connection, account, objects - {key}, None)
         found.append(GuestData(account, sorted(events), sorted(objects - {key})))
     return [data for data in found if data.event_ids]
+
+
+async def _followed(
+    connection: Connection, account: str, objects: set[str], before: datetime | None
+) -> tuple[set[str], set[str]]:
+    """Returns the events that name the objects, what else these name, and so on: both sets only grow."""
+    objects, events = set(objects), set[str]()
+    while True:
+        rows = await connection.fetch(_EVENTS_OF_OBJECTS, account, sorted(objects), before)
+        more = {row[0] for row in rows} - events
+        if not more:
+            return events, objects
+        events |= more
+        named = await connection.fetch(_OBJECTS_OF_EVENTS, account, sorted(events), sorted(objects))
+        objects |= {row[0] for row in named}
 
 
 async def forget_guest(connection: Connection, event_ids: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from enum import StrEnum
 import asyncpg
 
 from eventlog.groups import Groups
-from local.stack.postgres import binary
+from local.stack.postgres_programs import binary
 from schemas.kafka_access import KafkaAccess
 from tests.chaos import log
 from tests.chaos.postbox import Postbox

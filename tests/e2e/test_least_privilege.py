@@ -27,7 +27,8 @@ from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 
 from local.stack.ports import free_port
-from local.stack.postgres import EmbeddedPostgres, binary
+from local.stack.postgres import EmbeddedPostgres
+from local.stack.postgres_programs import binary
 from local.stripe.events import EXAMPLES, example
 from local.stripe.post import PostResult, post
 from schemas.export_link import export_url
