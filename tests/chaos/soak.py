@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from local.state_dir import make_private
 from local.stripe.builder import Json
 from tests.chaos import log
 from tests.chaos.aftermath import Aftermath, run_aftermath
@@ -114,8 +115,9 @@ def _disk_of_kafka(folder: Path) -> Iterator[SmallDisk]:
     """Put the broker's log directory on a file system of its own. Raises NoSmallDisk."""
     with small_disk(folder / "small-disk") as disk:
         (disk.folder / "data").mkdir()
+        make_private(folder / "state")  # as `billing up` makes it: an open directory with other files is refused
         home = folder / "state" / "kafka"
-        home.mkdir(parents=True)
+        home.mkdir()
         (home / "data").symlink_to(disk.folder / "data")
         yield disk
 

@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from local.stack.ports import free_port
 from schemas.mail import LANGUAGES, MAILS
 from sinks.email.dispatcher import MailPace
+from sinks.outbox import setback
 from sinks.outbox.wakeup import listen
 from sinks.postgres.outboxes import EMAILS
 from tests.faulty_mailbox import FaultyMailbox, MailboxFault
@@ -127,6 +128,44 @@ async def test_the_process_sends_logs_and_stops(desk: MailOutboxKit, mailbox: Fa
     assert "jane.doe" not in err
     assert "F3A1C2D4" not in err
     assert (await desk.row("waiting"))["attempts"] == 0
+
+
+async def test_T11_nothing_leaves_a_database_that_was_restored_until_a_worker_has_noticed(
+    desk: MailOutboxKit, mailbox: FaultyMailbox, config: Path
+) -> None:
+    """A backup brings back earlier positions, and mails as queued that have left. All sessions are cut."""
+    port = free_port()
+    await desk.connection.execute(
+        "INSERT INTO billing.positions (consumer_group, topic, partition, next_offset, topic_id, updated_at) "
+        "SELECT 'billing.worker', 'billing.events', p, 40, 'topic', now() FROM generate_series(0, 11) p"
+    )
+    await desk.queue("receipt")
+    async with _process("dispatcher", env=_environment(desk, mailbox, config, BILLING_OPS_PORT=str(port))) as process:
+        await desk.until("receipt", status="sent")
+        async with desk.connection.transaction():
+            await desk.connection.execute("UPDATE billing.positions SET next_offset = 20 WHERE partition < 6")
+            await desk.connection.execute(
+                "UPDATE billing.emails SET status = 'queued', attempts = 0, sent_at = NULL, next_attempt_at = now()"
+            )
+            await desk.connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        await desk.queue("new")
+
+        async def waits() -> bool:
+            status, text = await _get(port, "/readyz")
+            return status == 503 and setback.REASON in text
+
+        await eventually(waits)
+        assert len(mailbox.messages) == 1
+        # What a worker does that notices: it withholds what may have left, and reads again.
+        async with desk.connection.transaction():
+            await desk.connection.execute("UPDATE billing.positions SET reread_until = 40 WHERE partition < 6")
+            await desk.connection.execute("UPDATE billing.emails SET status = 'withheld' WHERE email_key = 'receipt'")
+        await desk.until("new", status="sent")
+        assert process.returncode is None
+    assert [message["To"] for message in mailbox.messages] == ["receipt@example.com", "new@example.com"]
 
 
 async def test_the_mail_of_a_killed_process_is_sent_once(
