@@ -60,6 +60,7 @@ def test_invalid_requests_are_refused_without_kafka(gateway: Served) -> None:
         ("timer.erase", "evt_1"),
         ("timer.of-a-later-version", "tmr_1"),
         ("erasure.requested", "ers_1"),
+        ("guest_erasure.requested", "evt_1"),
         ("plans.applied", "pln_1"),
         *(("invoice.paid", f"{prefix}1") for prefix in INTERNAL_PREFIXES),
     ],

@@ -14,7 +14,7 @@ CLI_SECRET = "whsec_0a1b2c3d4e5f60718293a4b5c6d7e8f9"
 def system(folder: Path, **given: str) -> System:
     made = System(folder, 1, print, given={f"BILLING_{name}": value for name, value in given.items()})
     (folder / "postgres").mkdir(exist_ok=True)
-    (folder / "postgres" / "password").write_text("of a server that is not started")
+    (folder / "postgres" / "owner_password").write_text("of a server that is not started")
     made.env = made._environment("whsec_of_the_config")
     return made
 
