@@ -174,14 +174,19 @@ class Claims(ABC, Generic[C]):
         Also notes whether shadow mode is on, in `is_shadow`. Raises StoreUnavailable if the database was restored and
         no worker has noticed that yet (setback.py).
         """
+        await self.check_not_restored()
         with classified():
-            async with self._reading_positions:  # in turn: what one lane has read later is not behind
-                is_behind = self._setback.is_in(map(dict, await self._pool.fetch(setback.READ)))
-            if is_behind:
-                raise StoreUnavailable(setback.REASON)
             found = await self._pool.fetchrow(self._sql.has_due, self._ahead())
         self.is_shadow = found is not None and found["is_shadow"]
         return found is not None and found["due"]
+
+    async def check_not_restored(self) -> None:
+        """Raise StoreUnavailable if the database was restored and no worker has noticed that yet (setback.py)."""
+        with classified():
+            async with self._reading_positions:  # in turn: what one lane has read later is not behind
+                is_behind = self._setback.is_in(map(dict, await self._pool.fetch(setback.READ)))
+        if is_behind:
+            raise StoreUnavailable(setback.REASON)
 
     async def claim(self, limit: int, *, avoid: Collection[str] = ()) -> list[C]:
         """Claim up to `limit` due rows for the claim's duration. Each claim counts as a try.

