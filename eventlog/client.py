@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
@@ -73,6 +74,20 @@ def producer(
     callbacks = {} if on_error is None else {"error_cb": on_error}
     with _refused_properties():
         return Producer(merged_properties(access, defaults, properties) | callbacks, logger=_logger())
+
+
+_LONGEST_KEPT_MS = 1000 * 365 * 86_400_000
+"""1,000 years. Whoever sets more, for example the greatest number, means no limit, and a datetime cannot state it."""
+
+
+def kept_for(millis: int) -> timedelta | None:
+    """Returns the time of a topic's setting such as retention.ms, None for no limit."""
+    return timedelta(milliseconds=millis) if 0 <= millis <= _LONGEST_KEPT_MS else None
+
+
+def millis_of(moment: datetime) -> int:
+    """Returns Kafka's time of a moment, in milliseconds since 1970, 0 for earlier: brokers refuse negative times."""
+    return max(0, int(moment.timestamp() * 1000))
 
 
 def consumer(access: KafkaAccess, *, group: str, properties: Mapping[str, Property] | None = None) -> Consumer:

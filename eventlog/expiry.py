@@ -8,7 +8,7 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from eventlog import client
 from eventlog.groups import Groups
-from eventlog.topic_settings import UNLIMITED, describe
+from eventlog.topic_settings import describe
 from eventlog.topics import EVENTS_KEPT_DAYS
 from schemas.settings import Settings
 
@@ -19,7 +19,7 @@ def retention_of(settings: Settings) -> timedelta | None:
     kept = (found.config or {}).get("retention.ms") if found is not None else None
     if kept is None:
         return timedelta(days=EVENTS_KEPT_DAYS)
-    return None if int(kept) == UNLIMITED else timedelta(milliseconds=int(kept))
+    return client.kept_for(int(kept))
 
 
 def old_unread(settings: Settings, now: datetime) -> int:
@@ -30,7 +30,7 @@ def old_unread(settings: Settings, now: datetime) -> int:
     kept = retention_of(settings)
     if kept is None:
         return 0
-    half_ago = int((now - kept / 2).timestamp() * 1000)
+    half_ago = client.millis_of(now - kept / 2)
     groups, topic = Groups(settings.kafka), settings.events_topic
     reader = client.consumer(settings.kafka, group=f"{settings.topic_prefix}.worker")
     try:

@@ -145,7 +145,7 @@ class HistoryReader:
         }
         ends = {partition: high for partition, (_, high) in marks.items()}
         if until is not None:
-            at = int(until.timestamp() * 1000)
+            at = client.millis_of(until)
             starts = [TopicPartition(self._topic, partition, at) for partition in marks]
             for place in self._consumer.offsets_for_times(starts, timeout=client.TIMEOUT_S):
                 if place.offset >= 0:

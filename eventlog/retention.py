@@ -42,7 +42,7 @@ def longest_stay(values: dict[str, str | None]) -> timedelta | None:
     retention, segment = int(values.get("retention.ms") or -1), int(values.get("segment.ms") or 0)
     if retention < 0 or "delete" not in (values.get("cleanup.policy") or ""):
         return None
-    return timedelta(milliseconds=retention + segment)
+    return client.kept_for(retention + segment)
 
 
 def warn_if_endless(keeps: KafkaKeeps) -> str | None:

@@ -115,7 +115,7 @@ class LogTail:
 
     def _firsts(self, begin: Begin, ends: Mapping[int, tuple[int, int]]) -> dict[int, int]:
         if isinstance(begin, datetime):
-            millis = int(begin.timestamp() * 1000)
+            millis = client.millis_of(begin)
             starts = [TopicPartition(self._topic, partition, millis) for partition in ends]
             answers = self._consumer.offsets_for_times(starts, timeout=_TIMEOUT_S)
             return {at.partition: at.offset if at.offset >= 0 else ends[at.partition][1] for at in answers}

@@ -193,10 +193,19 @@ def main() -> None:
     """Entry point of the `billing` script."""
     sys.excepthook = _print_bug
     named = sys.argv[1:2]
+    if any(not _is_text(argument) for argument in sys.argv[1:]):
+        # Ids and addresses go to Kafka, Postgres and hashes, and none of them takes such bytes.
+        sys.stderr.write("billing: an argument is not UTF-8\n")
+        sys.exit(2)
     if named and named[0] in COMMANDS:
         command_line(named)()
     # A shell that completes a command line needs the options of each command.
     command_line(imports=any(name.endswith("_COMPLETE") for name in os.environ))()
+
+
+def _is_text(argument: str) -> bool:
+    """Returns whether it is text: Python keeps bytes of the command line that are not UTF-8 as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 def _listed() -> None:

@@ -116,3 +116,10 @@ def test_only_the_terminal_module_writes() -> None:
                 if called in _WRITES and owner.split(".")[0] in ("typer", "sys", "print", "click"):
                     found.append(f"{path.name}:{node.lineno} calls {owner}")
     assert found == []
+
+
+def test_an_argument_that_is_not_text_is_refused_in_one_line() -> None:
+    """A file name or a pasted id in another encoding; Kafka, Postgres and digests take UTF-8 only."""
+    command: list[str | bytes] = [sys.executable, "-m", "ops.cli", "customer", b"cus_\xff"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "billing: an argument is not UTF-8\n")
