@@ -16,6 +16,7 @@ from console.reads import FAILURES
 from console.web import CONSOLE, PERSON, Answer, Console, Context, Page, Redirect, Route
 from schemas.console_settings import LOOPBACK
 from schemas.errors import BillingError, StoreUnavailable
+from schemas.urls import parts_of
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +83,7 @@ def is_own_form(request: web.Request) -> bool:
     if site is not None:
         return site in ("same-origin", "none")
     origin = request.headers.get("Origin")
-    return origin is not None and urlsplit(origin).netloc == request.host
+    return origin is not None and parts_of(origin).netloc == request.host
 
 
 def protected(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
@@ -22,6 +21,7 @@ from gateway.pages import HEADERS, INCOMPLETE, answer, only
 from schemas.errors import ServiceUnavailable
 from schemas.portal_link import ForgedLink, PortalLink, PortalRefused, read_portal_token
 from schemas.timing import utc_now
+from schemas.urls import parts_of
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +108,7 @@ class Portal:
         return web.Response(status=303, headers=HEADERS | {"Location": url})
 
     def _is_of_stripe(self, url: str) -> bool:
-        parts = urlsplit(url)
+        parts = parts_of(url)
         host = parts.hostname or ""
         return parts.scheme == "https" and (host == "stripe.com" or host.endswith(".stripe.com") or host in self.hosts)
 

@@ -92,6 +92,8 @@ def problems_of_file(path: Path, settings: Settings | None = None) -> list[Probl
         return [Problem(str(path), "", "no such file", "copy config.example.toml")]
     except (OSError, UnicodeDecodeError) as error:
         return [Problem(str(path), "", getattr(error, "strerror", None) or "not UTF-8 text", "make it readable")]
+    except RecursionError:
+        return [Problem(str(path), "", "not TOML: nested too deeply", "correct it")]
     except tomllib.TOMLDecodeError as error:
         return [Problem(str(path), "", f"not TOML: {error}", "correct this line; texts need quotes")]
     found: list[Problem] = []

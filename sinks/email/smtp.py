@@ -20,12 +20,13 @@ import socket
 import time
 from dataclasses import dataclass, field
 from typing import Literal, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import aiosmtplib
 
 from schemas.database_url import is_local
 from schemas.errors import BillingError
+from schemas.urls import parts_of
 from sinks.email.conversation import Broken, Conversation, NegativeReply, Reply
 from sinks.email.message import ComposedMail
 
@@ -104,7 +105,7 @@ def parse_smtp_url(url: str, *, allow_plaintext: bool = False) -> SmtpServer:
     Without encryption only a server on this machine is accepted, since mails contain addresses, receipts and signed
     links. `allow_plaintext` also accepts others, but never with a password.
     """
-    parts = urlsplit(url)
+    parts = parts_of(url)
     if parts.scheme not in _SCHEMES:
         raise InvalidSmtpUrl(f"the scheme must be one of {', '.join(_SCHEMES)}")
     try:

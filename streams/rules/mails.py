@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from schemas.effects import QueueEmail
 from schemas.settings import Config
 from schemas.state import Customer, Subscription
+from schemas.urls import parts_of
 from streams.rules.subscription_row import main_item, plan_bought
 
 DAY_S = 86_400
@@ -39,7 +39,7 @@ def money(amount: int, currency: str) -> dict[str, Any]:
 
 def stripe_link(config: Config, url: str | None) -> str | None:
     """Returns a link to a page of Stripe; None for any other host, and for http."""
-    parts = urlsplit(url or "")
+    parts = parts_of(url or "")
     host = parts.hostname or ""
     is_known = host == "stripe.com" or host.endswith(".stripe.com") or host in config.mail.stripe_hosts
     return url if parts.scheme == "https" and is_known else None
