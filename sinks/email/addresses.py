@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from email.headerregistry import Address
-from email.utils import parseaddr
+from email.utils import getaddresses
 from functools import lru_cache
 
 import idna
@@ -69,8 +69,16 @@ def read_address(text: str) -> Mailbox:
 
 
 def read_mailbox(text: str) -> Mailbox:
-    """Parse `Name <local@domain>` or `local@domain`, the forms used in settings. Raises UnusableAddress."""
-    name, address = parseaddr(text)
+    """Parse `Name <local@domain>` or `local@domain`, the forms used in settings. Raises UnusableAddress.
+
+    A second address is refused: the first alone would get the mails of both.
+    """
+    if not text.isprintable():
+        raise UnusableAddress("the address has white space or control characters")
+    found_in_text = getaddresses([text])
+    if len(found_in_text) != 1:
+        raise UnusableAddress("it must be one address; a name with a comma needs quotes")
+    ((name, address),) = found_in_text
     found = read_address(address)
     return Mailbox(found.local, found.domain, one_line(name))
 

@@ -77,7 +77,7 @@ class RiggedSystem(System):
         self._supervisor.run(replace(child, argv=[*child.argv, *arguments]))
         return child.name
 
-    def wait_ready(self, name: str, within_s: float = 60.0) -> None:
+    def wait_ready(self, name: str, within_s: float = 120.0) -> None:
         """Wait until /readyz of a gateway, worker, dispatcher or scheduler reports ready. Raises ServerNotReady."""
         self._supervisor.wait_ready(Child(name, [], ready=f"{self.ops_url(name)}/readyz"), timeout=within_s)
 

@@ -84,3 +84,17 @@ def test_the_configuration_may_name_a_person() -> None:
 def test_logs_show_a_masked_address() -> None:
     """The masked form is enough to recognise a customer."""
     assert read_address("jane.doe@example.com").masked == "j***@example.com"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a@b.example, c@d.example", "a@b.example\r\nBcc: x@y.example", "A\n <a@b.example>", "Doe, J <a@b.example>"],
+)
+def test_a_setting_has_one_address_in_one_line(text: str) -> None:
+    with pytest.raises(UnusableAddress):
+        read_mailbox(text)
+
+
+def test_a_setting_may_have_a_name() -> None:
+    assert read_mailbox('"Doe, J" <a@b.example>').name == "Doe, J"
+    assert read_mailbox("Ünï <a@b.example>").name == "Ünï"
