@@ -219,8 +219,7 @@ class OutboxLoop(ABC, Generic[R]):
         began = time.monotonic()
         rows = self._rows[lane] = await self._claim(size.size)
         claimed, size.is_full = len(rows), False
-        if rows:  # read after the claim: rows of a database that was restored before it may have left already
-            await self._claims.check_not_restored()
+        await self._claims.check_not_restored()  # after the claim: these rows may have left before a restore
         await self._deliver_all(rows, lane)
         if rows or self._outage.is_on:
             size.interrupted()
