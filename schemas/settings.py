@@ -183,13 +183,18 @@ class Config(_Frozen):
 
     def plan_of_price(self, price_id: str | None) -> str | None:
         """Returns the plan's id, or None for a price that no plan names (kept as unknown, never guessed)."""
-        if price_id is None:
-            return None
-        return next((plan_id for plan_id, plan in self.plans.items() if price_id in plan.prices), None)
+        if price_id is not None:
+            for plan_id, plan in self.plans.items():
+                if price_id in plan.prices:
+                    return plan_id
+        return None
 
     def size_of_plan(self, plan_id: str | None) -> int:
         """Returns the plan's position in the config, where plans are listed from small to large; -1 if unknown."""
-        return next((at for at, known in enumerate(self.plans) if known == plan_id), -1)
+        for at, known in enumerate(self.plans):
+            if known == plan_id:
+                return at
+        return -1
 
     def limits_of_plan(self, plan_id: str | None) -> dict[str, int]:
         """Returns the plan's usage limits, {} for an unknown plan."""

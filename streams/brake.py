@@ -154,7 +154,7 @@ def counts_for_brake(verdict: Verdict) -> bool:
     """Whether a verdict is evidence about the code. NeverKnown is not: its cause is the sender or a time limit."""
     if isinstance(verdict, Dead):
         return verdict.error_class != NeverKnown.__name__
-    return isinstance(verdict, Applied | Stale | Waiting)
+    return isinstance(verdict, (Applied, Stale, Waiting))  # a tuple: `X | Y` would be built again for each event
 
 
 def _is_malformed(dead: Dead) -> bool:

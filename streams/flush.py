@@ -16,10 +16,14 @@ from sinks.postgres.rows import LedgerRow
 from streams.decode import describe, has_no_nul
 from streams.item import Attempt, Item, id_of
 
+_SETTLED = (Applied, Stale, Ignored)
+_WITH_REASON = (Applied, Stale, Dead, Waiting)
+"""Tuples, because isinstance would build `X | Y` again for each event."""
+
 
 def revived_id(item: Item) -> str | None:
     """The id of an event that was dead or waiting before and is settled now."""
-    if item.earlier_outcome and item.decoded and isinstance(item.verdict, Applied | Stale | Ignored):
+    if item.earlier_outcome and item.decoded and isinstance(item.verdict, _SETTLED):
         return item.decoded.envelope.id
     return None
 
@@ -62,7 +66,7 @@ def ledger_row(item: Item, attempt: Attempt, now: datetime, stream: str) -> Ledg
 
 
 def _reason(verdict: Verdict | None) -> str | None:
-    reason = verdict.reason if isinstance(verdict, Applied | Stale | Dead | Waiting) else None
+    reason = verdict.reason if isinstance(verdict, _WITH_REASON) else None
     return reason_text(reason) if reason is not None else None
 
 

@@ -147,10 +147,11 @@ class Processor:
                 if isinstance(item.verdict, Waiting):  # the missing object may come later in this batch
                     item.verdict = self._decide(item, known, now, attempt.number)
                 _update_retry_timer(item, known, now)
-            self.brake.check(judged_for_brake(items))
+            judged = judged_for_brake(items)
+            self.brake.check(judged)
             await self._write(items, known, transaction, attempt, until)
         self._applied(items, attempt)
-        self.brake.passed(judged_for_brake(items))
+        self.brake.passed(judged)
         return [item.verdict for item in items if item.verdict is not None]
 
     async def _now(self, transaction: Transaction) -> datetime:
@@ -217,11 +218,13 @@ class Processor:
             return dead(error, "decide")
         except Exception as error:  # noqa: BLE001  # a rule is pure, so every retry would raise the same
             return dead(error, "decide")
-        outcome = apply([*effects, *added], event, known, taken_over_at=taken_over_at(item))
-        changes = notifications(event, outcome, known, is_imported=is_imported(item))
-        queued = apply(changes, event, known, taken_over_at=taken_over_at(item))
-        item.orders, item.erase, item.customer_id = outcome.orders + queued.orders, outcome.erase, outcome.customer_id
-        item.written = outcome.written + queued.written
+        taken_over = taken_over_at(item)
+        outcome = apply([*effects, *added], event, known, taken_over_at=taken_over)
+        item.orders, item.erase, item.customer_id = outcome.orders, outcome.erase, outcome.customer_id
+        item.written = outcome.written
+        if changes := notifications(event, outcome, known, is_imported=taken_over is not None):
+            queued = apply(changes, event, known, taken_over_at=taken_over)
+            item.orders, item.written = item.orders + queued.orders, item.written + queued.written
         return Applied(outcome.remark) if outcome.stale is None else Stale(outcome.stale)
 
     def _effects(

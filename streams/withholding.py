@@ -13,15 +13,16 @@ from schemas.record import IMPORT_PREFIX, Source
 from schemas.settings import Mail
 from streams.item import Item
 
+_SOURCE, _PREFIX = str(Source.IMPORT), f"{IMPORT_PREFIX}_"
 IMPORTED = "imported: this happened before the system took over"
 
 
 def is_imported(item: Item) -> bool:
     """Whether `billing import` made the event. The source names it until a replay or a retry; the id always does."""
-    event = item.decoded.event if item.decoded else None
-    if item.record.headers.get("source") == Source.IMPORT:
+    if item.record.headers.get("source") == _SOURCE:
         return True
-    return event is not None and event.id.startswith(f"{IMPORT_PREFIX}_")
+    event = item.decoded.event if item.decoded else None
+    return event is not None and event.id.startswith(_PREFIX)
 
 
 def taken_over_at(item: Item) -> datetime | None:

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 from babel.numbers import list_currencies
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
+_MAPPING = (dict, Mapping)
+"""`dict` comes first: most values are dicts, and the check of an abstract type costs four times as much."""
 _INT64 = 2**63
 _LATEST = 253_402_300_799
 """The last second of the year 9999, the latest that `datetime` can represent."""
@@ -26,7 +28,7 @@ class StripeObject(BaseModel):
 
 
 def _expanded(value: object) -> object:
-    return value.get("id") if isinstance(value, Mapping) else value
+    return value.get("id") if isinstance(value, _MAPPING) else value
 
 
 def _moment(value: object) -> datetime:
@@ -76,7 +78,7 @@ def child(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = parent.get(name)
     if value is None:
         return {}
-    if not isinstance(value, Mapping):
+    if not isinstance(value, _MAPPING):
         raise ValueError(f"{name}: not an object")  # noqa: TRY004  # pydantic converts only ValueError into a ValidationError
     return value
 
@@ -86,7 +88,7 @@ def listed(parent: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     data = child(parent, name).get("data")
     if data is None:
         return []
-    if not isinstance(data, list) or not all(isinstance(item, Mapping) for item in data):
+    if not isinstance(data, list) or not all(isinstance(item, _MAPPING) for item in data):
         raise ValueError(f"{name}.data: not a list of objects")
     return data
 

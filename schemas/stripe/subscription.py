@@ -140,6 +140,8 @@ def previous_items(previous: Mapping[str, Any]) -> tuple[SubscriptionItem, ...]:
 
     Stripe does not promise the shape of these differences.
     """
+    if not previous:
+        return ()
     try:
         items = _items(previous)
         return tuple(SubscriptionItem.model_validate(_item(item, None)) for item in items if _price(item).get("id"))
@@ -152,6 +154,8 @@ def previous_values(previous: Mapping[str, Any]) -> dict[str, Any]:
 
     Times are seconds since the epoch; `prices` are the ids of the items' prices, in alphabetical order.
     """
+    if not previous:
+        return {}
     values = {name: previous[name] for name in _COMPARED if name in previous}
     for name in _COMPARED_IDS:
         if name in previous:

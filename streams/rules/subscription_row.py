@@ -15,8 +15,9 @@ the failed invoice are derived from the groups.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from schemas.event import Event
@@ -25,7 +26,7 @@ from schemas.settings import FREE_PLAN, Config
 from schemas.state import Subscription
 from schemas.statuses import SubscriptionStatus
 from schemas.stripe.invoice import FIRST_INVOICE, StripeInvoice
-from schemas.stripe.subscription import StripeSubscription, previous_items, previous_values
+from schemas.stripe.subscription import StripeSubscription, SubscriptionItem, previous_items, previous_values
 from schemas.version import UNSEEN, Version, is_tie, version
 from streams.rules import same_second
 from streams.rules.precedence import WEAK, seconds_of, weak
@@ -57,6 +58,7 @@ _FACTS = (
     "trial_end_behavior",
 )
 """Columns with the name of their field."""
+_FACTS_OF = attrgetter(*_FACTS)
 
 _TIMES = frozenset(
     {"current_period_start", "current_period_end", "trial_end", "cancel_at", "canceled_at", "ended_at", "resumes_at"}
@@ -92,31 +94,30 @@ def needs_stripe(row: Subscription) -> bool:
 
 def apply_subscription_event(row: Subscription, event: Event[StripeSubscription], config: Config) -> Subscription:
     """The row after a `customer.subscription.*` event."""
-    new_version = version_of(event)
+    status, new_version = status_of(event), version_of(event)
     row = _with_stripe_status(row)
-    history = status_history.with_event(row, event, status_of(event), new_version)
-    items = _items_of(event)
+    history = status_history.with_event(row, event, status, new_version)
+    items = plain_items(event.object.items)
     if event.object.has_more_items and config.plan_of_price(_price_of(items, config)) is None:
         # The item that decides the plan may be left out. The items of any event that shows it overrule these.
         if items and weak(new_version) > row.items_version:
             row = replace(row, items=items, items_version=weak(new_version))
         items = []
-    snapshot = _snapshot(event, items)
     changes: dict[str, Any] = {}
     if is_tie(row.version, new_version):  # with_derived settles it
-        row = replace(row, newest={"tied": same_second.tied_with(row.newest, _stored(row), snapshot)})
+        row = replace(row, newest={"tied": same_second.tied_with(row.newest, _stored(row), _snapshot(event, items))})
     else:
         if new_version > row.version:
-            newest = {"previous": snapshot["previous"]}
-            changes |= {**_columns(snapshot["facts"]), "version": new_version, "newest": newest}
+            changes = dict(zip(_FACTS, _FACTS_OF(event.object), strict=True))
+            newest = {"previous": previous_values(event.previous)}
+            changes |= {"stripe_status": status, "version": new_version, "newest": newest}
         if items and new_version > row.items_version:
             changes |= {"items": items, "items_version": new_version}
     changes["newest"] = {**changes.get("newest", row.newest), **history}
-    before = _price_of(_plain(previous_items(event.previous)), config)
+    price, before = _price_of(items, config), _price_of(plain_items(previous_items(event.previous)), config)
     if row.first_version == UNSEEN or event.version < row.first_version:
-        first = before or _price_of(items, config) or row.first_price_id
-        changes |= {"first_price_id": first, "first_version": event.version}
-    if items and (price := _price_of(items, config)) is not None:
+        changes |= {"first_price_id": before or price or row.first_price_id, "first_version": event.version}
+    if price is not None:
         changes["price_changes"] = price_changes.with_price(row.price_changes, event.created, price, before)
     return with_derived(replace(row, **changes), config)
 
@@ -169,6 +170,9 @@ def main_item(items: Sequence[Item], config: Config) -> Item | None:
     if not priced:
         return None
 
+    if len(priced) == 1:
+        return priced[0]
+
     def size(item: Item) -> tuple[int, bool]:
         return config.size_of_plan(config.plan_of_price(item["price"])), item["usage_type"] != "metered"
 
@@ -182,10 +186,11 @@ def with_derived(row: Subscription, config: Config) -> Subscription:
     item = main_item(row.items, config)
     if item is not None:
         changes |= {"price_id": item["price"], **{name: item[name] for name in _MAIN}}
-    status, status_version = _status(row)
-    changes |= {"status": status, "status_version": status_version}
     failed = invoice_facts.owed(row)
+    status, status_version = _status(row, failed)
     changes |= {
+        "status": status,
+        "status_version": status_version,
         "failed_invoice": failed,
         "payment_failed_at": invoice_facts.first_failed_at(row, failed) if failed else None,
         "payment_attempts": row.invoices[failed]["attempts"] if failed else 0,
@@ -199,12 +204,12 @@ def rederived(row: Subscription, config: Config) -> Subscription:
     return with_derived(_with_stripe_status(row), config)
 
 
-def _status(row: Subscription) -> tuple[SubscriptionStatus, Version]:
+def _status(row: Subscription, failed_invoice: str | None) -> tuple[SubscriptionStatus, Version]:
     """Returns the status that Stripe reported, unless the latest invoice has newer facts."""
     latest = invoice_facts.latest_of(row)
     fact = row.invoices.get(latest, {}) if latest is not None else {}
     paid, failed = Version(fact.get("paid", "")), Version(fact.get("failed", ""))
-    is_owed = bool(failed) and invoice_facts.owed(row) == latest
+    is_owed = bool(failed) and failed_invoice == latest
     said = row.stripe_status
     if said is None:
         return _status_unreported(row, fact, is_owed=is_owed)
@@ -298,12 +303,9 @@ def _columns(facts: Mapping[str, Any]) -> dict[str, Any]:
     return columns | {"stripe_status": SubscriptionStatus(facts["stripe_status"])}
 
 
-def _items_of(event: Event[StripeSubscription]) -> list[Item]:
-    return _plain(event.object.items)
-
-
-def _plain(items: Sequence[Any]) -> list[Item]:
-    return [item.model_dump() for item in items]
+def plain_items(items: Iterable[SubscriptionItem]) -> list[Item]:
+    """Returns the items as the column `items` has them. No field is a model, so `model_dump` has nothing to convert."""
+    return [dict(vars(item)) for item in items]
 
 
 def _price_of(items: Sequence[Item], config: Config) -> str | None:

@@ -11,7 +11,7 @@ from schemas.known import Known
 from schemas.state import Customer, Subscription
 from schemas.stripe.subscription import StripeSubscription, previous_items
 from streams.rules.mails import mail, money, plan_name, plan_name_of, price_of
-from streams.rules.subscription_row import NEVER_BEGUN, main_item
+from streams.rules.subscription_row import NEVER_BEGUN, main_item, plain_items
 from streams.rules.subscriptions import price_changes
 
 
@@ -20,10 +20,10 @@ def mails(
 ) -> list[QueueEmail]:
     """Returns the mail about the change that this event made or showed, if the row still has the new price."""
     config = known.config
-    item = main_item([item.model_dump() for item in event.object.items], config)
+    item = main_item(plain_items(event.object.items), config)
     if item is None or item["price"] != row.price_id or event.object.status in NEVER_BEGUN:
         return []
-    named = main_item([item.model_dump() for item in previous_items(event.previous)], config)
+    named = main_item(plain_items(previous_items(event.previous)), config)
     is_named = named is not None and named["price"] != row.price_id
     known_changes = price_changes.count(before.price_changes) if before is not None else 0
     changes = price_changes.count(row.price_changes)

@@ -41,9 +41,12 @@ def with_event(
     if status in _UNPAID:
         unpaid = _with_unpaid(unpaid, event, new_version)
     past_due = row.newest.get("past_due", {})
-    for one in [*_shown_by(row), _shown(new_version, status, event.previous)]:
-        past_due = _with(past_due, one)
-    return ({"unpaid": unpaid} if unpaid else {}) | ({"past_due": past_due} if _is_needed(past_due) else {})
+    shown = [*_shown_by(row), _shown(new_version, status, event.previous)]
+    if past_due or any(map(_names_past_due, shown)):  # of few events, and the entry costs a twentieth of deciding one
+        for one in shown:
+            past_due = _with(past_due, one)
+        past_due = past_due if _is_needed(past_due) else {}
+    return ({"unpaid": unpaid} if unpaid else {}) | ({"past_due": past_due} if past_due else {})
 
 
 def past_due_since(row: Subscription) -> datetime | None:
@@ -95,7 +98,11 @@ def _shown_by(row: Subscription) -> list[same_second.Snapshot]:
 
 
 def _is_needed(entry: Entry) -> bool:
-    return bool(entry["since"]) or any(_PAST_DUE in (_status(one), *one["previous"].values()) for one in entry["tied"])
+    return bool(entry["since"]) or any(map(_names_past_due, entry["tied"]))
+
+
+def _names_past_due(one: same_second.Snapshot) -> bool:
+    return _PAST_DUE in (_status(one), *one["previous"].values())
 
 
 def _with(entry: Entry, new: same_second.Snapshot) -> Entry:
