@@ -6,9 +6,8 @@ events have overwritten the rows. Fields that only order events are left out: th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
-from operator import attrgetter
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -55,9 +54,7 @@ def _is_object(hint: object) -> bool:
 
 COLUMNS_SHOWN = {kind: tuple(f.name for f in fields(kind) if _is_shown(kind, f.name)) for kind in ROW_TYPES}
 """The columns of each row that a change shows."""
-_VALUES: Mapping[type[Any], Callable[[Any], tuple[Any, ...]]] = {
-    kind: attrgetter(*names) for kind, names in COLUMNS_SHOWN.items()
-}
+_SHOWN = {kind: frozenset(names) for kind, names in COLUMNS_SHOWN.items()}
 _JSON = {kind: frozenset(name for name, hint in get_type_hints(kind).items() if _is_object(hint)) for kind in ROW_TYPES}
 """The columns that hold JSON objects."""
 
@@ -94,8 +91,11 @@ def changes_of(pairs: Iterable[tuple[Row | None, Row | None]], customer_id: str 
 
     `customer_id` is the customer of the event: personal data of any other is left out.
     """
-    found = (_change(before, after, customer_id) for before, after in pairs if before is not after)
-    return [change for change in found if change is not None]
+    return [
+        change
+        for before, after in pairs
+        if before is not after and (change := _change(before, after, customer_id)) is not None
+    ]
 
 
 def _change(before: Row | None, after: Row | None, customer_id: str | None) -> Change | None:
@@ -109,7 +109,7 @@ def _change(before: Row | None, after: Row | None, customer_id: str | None) -> C
     if not differing:
         return None
     did = "created" if before is None else "removed" if after is None else "updated"
-    key = "/".join(part for part in row.key if part)
+    key = "/".join(filter(None, row.key))
     return {"table": TABLE_NAMES[kind], "key": key, "did": did, "fields": differing}
 
 
@@ -120,14 +120,18 @@ def _is_of(row: Row, customer_id: str | None) -> bool:
 
 def _fields(kind: type[Row], before: Row | None, after: Row | None) -> dict[str, list[Any]]:
     """Returns the columns that differ. A row that is created or removed shows those that are not empty."""
-    names, values = COLUMNS_SHOWN[kind], _VALUES[kind]
-    if before is not None and after is not None:
-        both = zip(names, values(before), values(after), strict=True)
-        found = {name: [one, other] for name, one, other in both if one is not other and one != other}
-    elif after is not None:
-        found = {name: [None, other] for name, other in zip(names, values(after), strict=True) if other}
+    shown = _SHOWN[kind]
+    old: dict[str, Any] = vars(before) if before is not None else {}
+    new: dict[str, Any] = vars(after) if after is not None else {}
+    if old and new:
+        found = {
+            name: [one, other]
+            for name, other in new.items()
+            if (one := old[name]) is not other and one != other and name in shown
+        }
     else:
-        found = {name: [one, None] for name, one in zip(names, values(before), strict=True) if one}
+        found = {name: [None, other] for name, other in new.items() if other and name in shown}
+        found |= {name: [one, None] for name, one in old.items() if one and name in shown}
     if _JSON[kind].isdisjoint(found):
         return found
     return dict(part for name, (one, other) in found.items() for part in _parts(kind, name, one, other))

@@ -22,6 +22,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 
 from schemas.errors import StoreRefused
+from schemas.fast_row import values_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -48,7 +49,7 @@ class RowShape(Generic[R]):
         self.names = tuple(field.name for field in fields(row_type))
         self.arguments_named = tuple(f"{table.name}.{name}" for name in self.names)
         columns = [table.c[name] for name in self.names]
-        self._values: Callable[[R], tuple[Any, ...]] = attrgetter(*self.names)
+        self._values: Callable[[R], tuple[Any, ...]] = values_of(row_type, self.names)
         self._key_of: Callable[[R], Any] = attrgetter(*self.key)
         self._encoders = [(at, code) for at, column in enumerate(columns) if (code := _encoder(column))]
         self._as_json = [at for at, column in enumerate(columns) if isinstance(column.type, _AS_JSON)]
@@ -143,7 +144,8 @@ def _decoder(column: Column[Any], hint: object) -> Callable[[Any], object] | Non
 
 
 def _optional(kind: type[enum.Enum]) -> Callable[[Any], object]:
-    return lambda value: None if value is None else kind(value)
+    members = {member.value: member for member in kind}  # a call of the class takes seven times as long
+    return lambda value: None if value is None else members.get(value) or kind(value)
 
 
 def _unnested(column: Column[Any], at: int) -> str:

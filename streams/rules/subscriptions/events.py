@@ -149,7 +149,7 @@ def _change(event: SubscriptionEvent, known: Known) -> SubscriptionChange:
 
     A late event is noted as stale (D2).
     """
-    subscription, customer_id = event.object, _customer_id(event)
+    subscription, customer_id, new_version = event.object, _customer_id(event), version_of(event)
     before = known.subscription(event.account, subscription.id)
     after = apply_subscription_event(before or blank(event.account, subscription.id, customer_id), event, known.config)
     customer = link_user(customer_or_blank(known, event.account, customer_id), event, subscription.user_id)
@@ -160,11 +160,11 @@ def _change(event: SubscriptionEvent, known: Known) -> SubscriptionChange:
     effects += cancellation.after_return(known, event, after)
     if status_of(event) is SubscriptionStatus.CANCELED:
         effects += _ended(event, known, after, customer)
-    is_tied = before is not None and is_tie(before.version, version_of(event))
+    is_tied = before is not None and is_tie(before.version, new_version)
     if is_tied and needs_stripe(after):
         effects.append(ask_stripe(event, f"/v1/subscriptions/{event.object.id}", event.object.id, customer_id))
-    if before is not None and not is_tied and version_of(event) < before.version:
-        is_late = is_older(version_of(event), before.version)
+    if before is not None and not is_tied and new_version < before.version:
+        is_late = is_older(new_version, before.version)
         effects.append(NoteStale(f"{subscription.id} {'already has a newer version' if is_late else 'has ended'}"))
     return SubscriptionChange(before, after, customer, effects)
 
