@@ -169,7 +169,6 @@ def main_item(items: Sequence[Item], config: Config) -> Item | None:
     priced = [item for item in items if item["price"] is not None]
     if not priced:
         return None
-
     if len(priced) == 1:
         return priced[0]
 
