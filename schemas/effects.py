@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from schemas.fast_row import value
 from schemas.state import (
     Customer,
     Dispute,
@@ -23,7 +24,7 @@ SavedRow = Customer | Organization | User | Membership | Subscription | PaymentL
 """The rows that rules save. Timers are not among them: StartTimer, CancelTimers and FinishTimer change those."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Save:
     """Stores the row: a new one, or the new version of the stored row with the same key."""
 
@@ -37,7 +38,7 @@ class Remove:
     row: Membership | Payment
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class QueueEmail:
     """Queues one e-mail. `key` is unique without a time limit: a second order with the same key has no effect.
 

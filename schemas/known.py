@@ -202,19 +202,21 @@ class Known:
                 yield row
 
     def _put(self, row: Row) -> None:
-        previous = self._now[type(row)].get(row.key)
+        kind, key = type(row), row.key
+        rows = self._now[kind]
+        previous = rows.get(key)
         if previous is not None:
             self._unindex(previous)
-        self._now[type(row)][row.key] = row
+        rows[key] = row
         if isinstance(row, _OF_CUSTOMERS) and row.customer_id:
-            self._by_customer[type(row), row.account, row.customer_id][row.key] = None
+            self._by_customer[kind, row.account, row.customer_id][key] = None
         elif isinstance(row, Customer) and row.user_id is not None:
-            self._linked_to[row.account, row.user_id][row.key] = None
+            self._linked_to[row.account, row.user_id][key] = None
         elif isinstance(row, PaymentLink):
-            self._links_of[row.payment_id][row.key] = None
+            self._links_of[row.payment_id][key] = None
         elif isinstance(row, Payment):
             for named in _ids_in(row):
-                self._payment_by[named] = row.key
+                self._payment_by[named] = key
 
     def _unindex(self, row: Row) -> None:
         if isinstance(row, _OF_CUSTOMERS) and row.customer_id:

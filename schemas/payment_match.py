@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from schemas.effects import Effect, Remove, Save
-from schemas.fast_row import replace
+from schemas.fast_row import replace, value
 from schemas.known import Known
 from schemas.payment_facts import derived, ids_of, joined, payment_id_of, with_ids
 from schemas.state import Payment, PaymentLink
@@ -16,7 +15,7 @@ Ids = Mapping[str, LinkKind]
 """Stripe ids that are one payment, with their kinds."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Match:
     """The payment of an event: all its ids, and the row that its stored rows are together; None without one."""
 

@@ -7,10 +7,11 @@ subscriptions that give access, the one with the largest plan counts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any
 
+from schemas.fast_row import value
 from schemas.settings import FREE_PLAN, Config
 from schemas.state import Customer, Subscription
 from schemas.statuses import SubscriptionStatus
@@ -37,7 +38,7 @@ BEST_FIRST = (
 RANK = {status: at for at, status in enumerate(BEST_FIRST)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Access:
     """What a customer may use. `until` is the end of a grace time; from then on, `after` applies.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 from schemas.effects import Effect, NoteStale
 from schemas.errors import RuleViolated
 from schemas.event import Event
+from schemas.fast_row import value
 from schemas.known import Known
 from schemas.references import References
 from schemas.state import Customer, Subscription
@@ -51,7 +51,7 @@ stream = Stream("subscriptions")
 SubscriptionEvent = Event[StripeSubscription]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class SubscriptionChange:
     """The rows before and after a subscription event, with the effects that all such events share."""
 
