@@ -191,10 +191,7 @@ class Config(_Frozen):
 
     def size_of_plan(self, plan_id: str | None) -> int:
         """Returns the plan's position in the config, where plans are listed from small to large; -1 if unknown."""
-        for at, known in enumerate(self.plans):
-            if known == plan_id:
-                return at
-        return -1
+        return next((at for at, known in enumerate(self.plans) if known == plan_id), -1)
 
     def limits_of_plan(self, plan_id: str | None) -> dict[str, int]:
         """Returns the plan's usage limits, {} for an unknown plan."""

@@ -147,8 +147,7 @@ class Processor:
                 if isinstance(item.verdict, Waiting):  # the missing object may come later in this batch
                     item.verdict = self._decide(item, known, now, attempt.number)
                 _update_retry_timer(item, known, now)
-            judged = judged_for_brake(items)
-            self.brake.check(judged)
+            self.brake.check(judged := judged_for_brake(items))
             await self._write(items, known, transaction, attempt, until)
         self._applied(items, attempt)
         self.brake.passed(judged)
@@ -327,8 +326,7 @@ class Processor:
         return index_row(letter, place, item.record)
 
     def _stream_of(self, type_: str) -> str:
-        rule = self.rules.get(type_)
-        return rule.stream if rule else OTHER
+        return self.rules[type_].stream if type_ in self.rules else OTHER
 
     def _stream_of_item(self, item: Item) -> str:
         """Returns the stream of the item's type, also if the event cannot be decoded. A thin event has none."""
@@ -382,8 +380,7 @@ def _reached(items: Sequence[Item], attempt: Attempt) -> dict[str, dict[int, int
 
 
 def _is_reread(item: Item, until: Mapping[Place, int]) -> bool:
-    topic, partition, offset = item.place
-    return bool(item.orders) and offset < until.get((topic, partition), 0)
+    return bool(item.orders) and item.record.offset < until.get(item.place[:2], 0)
 
 
 def is_permanent(error: Transient, attempt: Attempt) -> bool:
