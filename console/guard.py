@@ -169,10 +169,13 @@ def _away(request: web.Request, error: Exception) -> web.StreamResponse:
 
 
 def _sign_in_first(request: web.Request) -> web.StreamResponse:
+    """Sends a browser to the sign-in, or at once to the provider if it was signed in before."""
+    console = request.app[CONSOLE]
     if request.method in _SAFE and "text/html" in request.headers.get("Accept", ""):
-        return web.Response(
-            status=303, headers={"Location": f"/sign-in?next={quote(request.rel_url.raw_path_qs, safe='')}"}
-        )
+        was_signed_in = console.cookie in request.cookies
+        is_renewed = console.oidc is not None and was_signed_in and not console.sign_in.has_users
+        to = f"{'/sign-in/oidc' if is_renewed else '/sign-in'}?next={quote(request.rel_url.raw_path_qs, safe='')}"
+        return web.Response(status=303, headers={"Location": to})
     return web.json_response({"error": "not signed in"}, status=401)
 
 

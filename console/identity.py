@@ -86,8 +86,13 @@ class SignIn:
         return await self._sessions.begin(name, user.role.label, self.lasts)
 
     async def begin(self, person: Person) -> str:
-        """Returns the token of a new session of a person who is known already. Raises StoreUnavailable."""
-        return await self._sessions.begin(person.who, person.role.label, self.lasts)
+        """Returns the token of a new session of a person whom the provider has named. Raises StoreUnavailable.
+
+        It is short: only the next sign-in shows that the provider has taken a group away.
+        """
+        oidc = self._config.oidc
+        lasts = min(self.lasts, timedelta(minutes=oidc.session_minutes)) if oidc is not None else self.lasts
+        return await self._sessions.begin(person.who, person.role.label, lasts)
 
     async def find(self, token: str) -> Person | None:
         """Returns the person of a cookie. Raises StoreUnavailable if the session was never seen before."""
@@ -120,7 +125,8 @@ class SignIn:
     def _still_has(self, session: StoredSession) -> bool:
         """Returns False if the config has since removed the user or changed the role. Links name no user of it.
 
-        The groups of a person are not stored: their session ends when no group has its role any more.
+        The groups of a person are not stored: their session ends when no group has its role any more, and by itself
+        after `session_minutes`.
         """
         if session.who.endswith(BY_LINK):
             return True

@@ -24,8 +24,9 @@ STATEMENT_S = 3.0
 PANEL_S = 6.0
 """Seconds after which a panel shows that it has no answer. Longer than a statement may take."""
 
-KEPT_S, FAILED_S = 30.0, 5.0
-"""Seconds for which a query of a whole table is not repeated, and one that failed is not tried again."""
+KEPT_S, STALE_S, FAILED_S = 30.0, 60.0, 5.0
+"""Seconds for which a query of a whole table is not repeated, for which its last result is then still shown while it is
+repeated, and for which one that failed is not tried again."""
 
 _AT_ONCE, _KEPT_CONNECTIONS = 8, 4
 """Queries at once, and the connections that stay open between pages."""
@@ -49,6 +50,11 @@ class Kept:
     value: Any = None
     error: Exception | None = None
     until: float = 0.0
+    renewal: asyncio.Task[None] | None = None
+
+    def is_stale(self, now: float) -> bool:
+        """Whether there is a result that may be shown although it has to be renewed."""
+        return self.error is None and 0.0 < self.until <= now < self.until + STALE_S
 
 
 class Reads:
@@ -62,6 +68,10 @@ class Reads:
 
     async def close(self) -> None:
         """Closes the connections."""
+        renewals = [kept.renewal for kept in self._kept.values() if kept.renewal is not None]
+        for renewal in renewals:
+            renewal.cancel()
+        await asyncio.gather(*renewals, return_exceptions=True)
         await self._engine.dispose()
 
     async def ask(self, query: Callable[[AsyncConnection], Awaitable[T]]) -> T:
@@ -73,23 +83,44 @@ class Reads:
                     return await query(connection)
 
     async def kept(self, name: str, query: Callable[[AsyncConnection], Awaitable[T]], *, lasts_s: float = KEPT_S) -> T:
-        """Returns the result of a query that reads a whole table, at most `lasts_s` old. Raises what `ask` raises.
+        """Returns the result of a query that reads many rows. Raises what `ask` raises.
 
-        Pages that ask at the same time wait for one query. `name` identifies the query.
+        It is at most `lasts_s` old, or up to a minute more for the first page after that, which does not wait for the
+        next result. Pages that ask at the same time cause one query. `name` identifies the query.
         """
         kept = self._kept.setdefault(name, Kept())
+        if kept.is_stale(time.monotonic()):
+            if kept.renewal is None or kept.renewal.done():
+                kept.renewal = asyncio.create_task(self._renew(name, kept, query, lasts_s))
+                kept.renewal.add_done_callback(_reported)
+        else:
+            await self._renew(name, kept, query, lasts_s)
+        if kept.error is not None:
+            raise kept.error
+        value: T = kept.value
+        return value
+
+    async def _renew(
+        self, name: str, kept: Kept, query: Callable[[AsyncConnection], Awaitable[Any]], lasts_s: float
+    ) -> None:
+        """Asks again unless the result is new enough. A failure is kept, too; a bug ends what is kept."""
         async with kept.turn:
-            now = time.monotonic()
-            if kept.until <= now:
-                try:
-                    kept.value, kept.error = await self.ask(query), None
-                    kept.until = time.monotonic() + lasts_s
-                except FAILURES as error:
-                    kept.error, kept.until = error, time.monotonic() + FAILED_S
-            if kept.error is not None:
-                raise kept.error
-            value: T = kept.value
-            return value
+            if kept.until > time.monotonic():
+                return
+            try:
+                kept.value, kept.error = await self.ask(query), None
+                kept.until = time.monotonic() + lasts_s
+            except FAILURES as error:
+                kept.error, kept.until = error, time.monotonic() + FAILED_S
+            except BaseException:
+                self._kept.pop(name, None)  # the next page asks itself, and shows the bug
+                raise
+
+
+def _reported(renewal: asyncio.Task[None]) -> None:
+    """Logs the bug that ended a renewal: no page waits for it."""
+    if not renewal.cancelled() and (bug := renewal.exception()) is not None:
+        log.error("console.bug", action="console.bug", exc_info=bug)
 
 
 async def panels(named: Mapping[str, Awaitable[Any]]) -> dict[str, Any]:

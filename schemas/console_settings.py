@@ -104,6 +104,9 @@ class ConsoleOidc(_Frozen):
     groups: dict[str, RoleName] = Field(default_factory=dict)
     """Role by the exact name of a group. The highest role counts. A person without a role is refused."""
 
+    session_minutes: float = Field(60.0, ge=5, le=1440)
+    """How long a sign-in counts. Then the provider is asked again: a person who has lost a group loses the role."""
+
     @field_validator("issuer")
     @classmethod
     def _is_an_issuer(cls, given: str) -> str:

@@ -6,6 +6,7 @@ the original record (behaviours.md D4, D6).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,6 +15,29 @@ from schemas.record import Headers
 PREFIX = "dead_"
 _TRACEBACK_BYTES = 16_384
 """Bytes kept of the end of a traceback. The last frames are the most useful, and a record has a size limit."""
+
+
+_FRAME = re.compile(r'^  File "(?P<path>[^"\n]+)", line (?P<line>\d+), in (?P<name>.+)$', re.MULTILINE)
+_LIBRARY = re.compile(
+    r"[/\\](?:site-packages|dist-packages|lib[/\\]python3[.\d]*)[/\\](?!(?:streams|schemas|sinks|eventlog)[/\\]|site-packages)"
+)
+"""A path of other people's code. Installed from a wheel, our own is among it."""
+
+_PARTS = 3
+
+
+def top_frame_of(traceback: str) -> str:
+    """Returns the innermost frame of our own code, as `streams/rules/invoices.py:120 in on_paid`.
+
+    The innermost frame of all, if there is no such frame; '' for a text without frames.
+    """
+    frames = list(_FRAME.finditer(traceback))
+    if not frames:
+        return ""
+    own = [frame for frame in frames if _LIBRARY.search(frame["path"]) is None]
+    frame = (own or frames)[-1]
+    path = "/".join(re.split(r"[/\\]", frame["path"])[-_PARTS:])
+    return f"{path}:{frame['line']} in {frame['name']}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

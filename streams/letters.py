@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from eventlog.dead_letters import RecordPosition
-from schemas.dead_letter import DeadLetter
+from schemas.dead_letter import DeadLetter, top_frame_of
 from schemas.errors import Poison, Unforeseen
 from schemas.fast_row import replace
 from schemas.record import Record
@@ -113,6 +113,7 @@ def index_row(letter: DeadLetter, place: RecordPosition, record: Record) -> Dead
         dead_partition=place.partition,
         dead_offset=place.offset,
         replay_of=bounded_or_none(record.headers.get("replay_of")),
+        top_frame=bounded(top_frame_of(letter.traceback)),
     )
 
 

@@ -66,6 +66,10 @@ async def callback(context: Context) -> Answer:
         if error.who is not None:
             await record(context, Person(error.who, context.person.role), "sign-in", ActionOutcome.REFUSED)
         response = sign_in_form(context, str(error), 403)
+        # The person may have a session from before the provider changed its mind.
+        if error.who is not None and (token := context.request.cookies.get(console.cookie)):
+            await console.sign_in.end(token)
+            response.del_cookie(console.cookie, path="/", secure=console.is_secure, httponly=True)
     except (TooManySignIns, TooManyTries):
         return sign_in_form(context, _BUSY, 429)
     except ProviderUnavailable as error:

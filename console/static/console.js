@@ -151,7 +151,8 @@
     if (!part) return;
     if (!document.hidden) {
       try {
-        const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+        const answer = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "manual" });
+        if (answer.type === "opaqueredirect") return location.reload(); // the session has ended: sign in, and return here
         if (answer.ok) {
           const page = new DOMParser().parseFromString(await answer.text(), "text/html");
           const focused = document.activeElement?.value;

@@ -173,7 +173,8 @@ def _show_groups(settings: DatabaseSettings, status: str, *, as_json: bool) -> N
             (
                 group["letters"],
                 group["customers"],
-                f"{group['error_class']} in {group['stage']}: {group['cause']}",
+                f"{group['error_class']} in {group['stage']}: {group['cause']}"
+                + (f" ({group['top_frame']})" if group["top_frame"] else ""),
                 f"{group['first_failed_at']:%Y-%m-%d %H:%M}",
                 f"{group['last_failed_at']:%Y-%m-%d %H:%M}",
                 group["sample"],

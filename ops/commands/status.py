@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from eventlog.lag import lag_of
+from ops.commands.amounts import amount_text
 from ops.commands.terminal import Column, run_or_exit, say, say_json, settings_or_exit, show_rows
 from ops.runtime.exit_codes import ExitCode
 from recovery.audit.results import runs_and_results
@@ -119,10 +120,9 @@ def _say(found: list[Concern], panels: dict[str, Any], schedules: list[dict[str,
         say(f"    {one.command}")
     for one in panels["money_behind_failures"]:
         mode = "live" if one["livemode"] else "test"
-        say(
-            f"{one['mrr']} {one['currency']} of MRR (minor units, {mode} mode) wait behind dead and waiting events of "
-            f"{one['customers']} customers"
-        )
+        people = f"{one['customers']} customer{'' if one['customers'] == 1 else 's'}"
+        mrr = amount_text(one["mrr"], one["currency"])
+        say(f"{mrr} of MRR ({mode} mode) wait behind dead and waiting events of {people}")
     say()
     show_rows(
         [Column("outbox"), Column("open", right=True), Column("failed", right=True), Column("late", right=True)],

@@ -45,7 +45,15 @@ _LEFT_OUT: Mapping[str, Set[str]] = {
     "organizations": {"access_version"},  # counts changes, and a rebuild may see fewer
     "erasures": {"erased_at", "counts", "kafka_until", "dead_letters_until"},
     "dead_letters": {
-        *("consumer_group", "attempts", "first_failed_at", "last_failed_at", "code_version", "dead_partition"),
+        *(
+            "consumer_group",
+            "attempts",
+            "first_failed_at",
+            "last_failed_at",
+            "code_version",
+            "top_frame",
+            "dead_partition",
+        ),
         *("dead_offset", "status", "closed_at", "closed_by", "replay_begun_at"),
     },
 }

@@ -80,6 +80,7 @@ class IndexedLetter:
     closed_by: str | None
     replay_of: str | None
     replay_begun_at: datetime | None
+    top_frame: str
     first_offset: int
 
     @property

@@ -67,6 +67,8 @@ class DeadLetterRow:
     dead_offset: int | None = None
     replay_of: str | None = None
     """The dead letter (topic/partition/offset) that was replayed, if this event died again after a replay."""
+    top_frame: str = ""
+    """The frame that raised the error, '' for an error that has no traceback because its message says all."""
 
 
 @value(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,10 @@ CAUSE = r"""regexp_replace(regexp_replace(message, '\m[a-z]{2,8}_[A-Za-z0-9_]*[0
 
 
 async def groups(connection: AsyncConnection, status: str = "open") -> list[Found]:
-    """Returns letters by cause, the largest group first: how many, customers, first and last failure, and a sample."""
+    """Returns letters by cause and raising frame, the largest group first: how many, customers, times, and a sample."""
     return await rows(
         connection,
-        f"""SELECT error_class, stage, {CAUSE} AS cause, count(*) AS letters,
+        f"""SELECT error_class, stage, {CAUSE} AS cause, top_frame, count(*) AS letters,
                count(DISTINCT (account, customer_id)) FILTER (WHERE customer_id IS NOT NULL) AS customers,
                min(first_failed_at) AS first_failed_at, max(last_failed_at) AS last_failed_at,
                array_agg(DISTINCT code_version) AS code_versions, array_agg(DISTINCT type) AS types,
@@ -24,7 +24,7 @@ async def groups(connection: AsyncConnection, status: str = "open") -> list[Foun
                array_agg(extract(epoch FROM now() - last_failed_at)::float ORDER BY last_failed_at) AS ages
         FROM (SELECT * FROM billing.dead_letters WHERE status = :status AND message <> 'erased'
               ORDER BY last_failed_at DESC LIMIT 10000) newest
-        GROUP BY error_class, stage, cause ORDER BY letters DESC, cause LIMIT 100""",  # noqa: S608 - a constant
+        GROUP BY error_class, stage, cause, top_frame ORDER BY letters DESC, cause, top_frame LIMIT 100""",  # noqa: S608 - a constant
         {"status": status},
     )
 
@@ -49,11 +49,11 @@ async def money_of_groups(connection: AsyncConnection) -> list[Found]:
     return await rows(
         connection,
         f"""WITH blocked AS (
-          SELECT DISTINCT error_class, stage, {CAUSE} AS cause, account, customer_id
+          SELECT DISTINCT error_class, stage, {CAUSE} AS cause, top_frame, account, customer_id
           FROM (SELECT * FROM billing.dead_letters WHERE status = 'open' AND message <> 'erased'
                 ORDER BY last_failed_at DESC LIMIT 10000) newest
           WHERE customer_id IS NOT NULL)
-        SELECT b.error_class, b.stage, b.cause, m.livemode, m.currency, sum(m.amount)::bigint AS mrr
+        SELECT b.error_class, b.stage, b.cause, b.top_frame, m.livemode, m.currency, sum(m.amount)::bigint AS mrr
         FROM blocked b JOIN analytics.movements m ON m.account = b.account AND m.owner = b.customer_id
-        GROUP BY 1, 2, 3, 4, 5 HAVING sum(m.amount) <> 0 ORDER BY 1, 2, 3, 4 DESC, 5""",  # noqa: S608 - a constant
+        GROUP BY 1, 2, 3, 4, 5, 6 HAVING sum(m.amount) <> 0 ORDER BY 1, 2, 3, 4, 5 DESC, 6""",  # noqa: S608 - a constant
     )

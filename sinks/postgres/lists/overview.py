@@ -33,9 +33,9 @@ async def letters(connection: AsyncConnection) -> Found | None:
     return await row(
         connection,
         f"""SELECT least(count(*), :most) AS open, count(*) > :most AS more,
-               count(DISTINCT (error_class, stage, {CAUSE})) AS groups, min(first_failed_at) AS since
-        FROM (SELECT error_class, stage, message, first_failed_at FROM billing.dead_letters WHERE status = 'open'
-              ORDER BY last_failed_at DESC LIMIT :most + 1) newest""",  # noqa: S608 - a constant
+               count(DISTINCT (error_class, stage, {CAUSE}, top_frame)) AS groups, min(first_failed_at) AS since
+        FROM (SELECT error_class, stage, message, top_frame, first_failed_at FROM billing.dead_letters
+              WHERE status = 'open' ORDER BY last_failed_at DESC LIMIT :most + 1) newest""",  # noqa: S608 - a constant
         {"most": MOST_LETTERS},
     )
 

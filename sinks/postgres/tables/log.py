@@ -125,6 +125,7 @@ dead_letters = Table(
     text("closed_by"),
     text("replay_of"),
     time("replay_begun_at"),
+    text("top_frame", default=""),
     Index("dead_letters_event", "event_id"),
     Index("dead_letters_customer", "account", "customer_id"),
     Index("dead_letters_failed", "last_failed_at"),

@@ -246,3 +246,28 @@ async def test_the_button_leads_through_the_provider_in_a_browser(rig: Rig) -> N
         await page.wait_for_url("**/timers")
         assert "ada@example.com (OpenID)" in await page.content()
         await chromium.close()
+
+
+async def test_a_person_taken_out_of_a_group_loses_the_role(rig: Rig, database: SecretStr) -> None:
+    """The sign-in ends by itself; the browser is sent to the provider, which knows the person, but not the group."""
+    rig.provider.person = {"email": "bo@example.com", "email_verified": True, "groups": ["billing-admins"]}
+    signed_in = await rig.signed_in()
+    bo, cookie = rig.person(signed_in), rig.anyone.console.cookie
+    assert "Role admin" in await bo.page("/events")
+    left = await ask(database, "SELECT extract(epoch FROM expires_at - now()) FROM billing.console_sessions")
+    assert 3500 < float(left) <= 3600
+    assert int(signed_in.cookies[cookie]["max-age"]) > 3600, "the browser keeps the cookie, so that it is sent on"
+
+    await ask(database, "UPDATE billing.console_sessions SET expires_at = now() - interval '1 s' RETURNING 1")
+    rig.anyone.console.sign_in._kept.clear()
+    again = await bo.get("/events?type=invoice.*")
+    assert (again.status, again.headers["Location"]) == (303, "/sign-in/oidc?next=%2Fevents%3Ftype%3Dinvoice.%2A")
+    renewed = await rig.signed_in()
+    assert renewed.status == 303
+    assert (await rig.anyone.get("/events")).headers["Location"] == "/sign-in?next=%2Fevents", "a new browser chooses"
+
+    rig.provider.person["groups"] = []
+    cookies, url = await rig.begun()
+    refused = await rig.called_back(cookies | {cookie: renewed.cookies[cookie].value}, url)
+    assert (refused.status, refused.cookies[cookie]["max-age"]) == (403, "0")
+    assert (await rig.person(renewed).get("/events")).status == 303, "the session of before has ended, too"

@@ -11,10 +11,11 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from console.lag import Behind, Lag
 from console.live import Live
-from console.reads import Reads
+from console.reads import STALE_S, Reads
 from console.reveals import page_of
 from schemas.errors import StoreUnavailable
 from schemas.timing import utc_now
@@ -103,6 +104,48 @@ async def test_pages_share_a_query_of_a_whole_table_and_its_failure() -> None:
     reads._kept["sum"].until = 0.0
     assert await asyncio.gather(*(reads.kept("sum", query) for _ in range(5))) == [2] * 5
     assert await reads.kept("another", query) == 3
+
+
+async def test_a_page_shows_the_last_sum_while_it_is_renewed() -> None:
+    """Only the first page ever, and one after a long pause, wait for the sum. A bug is shown by the next page."""
+    reads, asked, may_answer = Reads(NOWHERE), 0, asyncio.Event()
+
+    async def ask(_query: Any) -> int:
+        nonlocal asked
+        asked += 1
+        await may_answer.wait()
+        if asked == 3:
+            raise KeyError("a bug")
+        return asked
+
+    reads.ask = ask  # type: ignore[assignment,method-assign]  # the query is not what is tested
+    query = cast("Any", None)
+    may_answer.set()
+    assert await reads.kept("sum", query) == 1
+    may_answer.clear()
+    reads._kept["sum"].until = time.monotonic()
+    assert [await reads.kept("sum", query) for _ in range(3)] == [1, 1, 1]
+    may_answer.set()
+    renewal = reads._kept["sum"].renewal
+    assert renewal is not None
+    await renewal
+    assert (asked, await reads.kept("sum", query)) == (2, 2)
+    reads._kept["sum"].until = time.monotonic()
+    assert await reads.kept("sum", query) == 2
+    renewal = reads._kept["sum"].renewal
+    assert renewal is not None
+    with capture_logs() as lines:
+        await asyncio.wait({renewal})
+        await asyncio.sleep(0)
+    assert [line["action"] for line in lines] == ["console.bug"]
+    assert await reads.kept("sum", query) == 4
+    reads._kept["sum"].until = time.monotonic() - STALE_S
+    may_answer.clear()
+    waits = asyncio.create_task(reads.kept("sum", query))
+    await asyncio.sleep(0)
+    assert not waits.done()
+    may_answer.set()
+    assert await waits == 5
 
 
 async def test_what_changes_while_a_stream_is_written_is_sent_at_once() -> None:
