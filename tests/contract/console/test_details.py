@@ -19,11 +19,12 @@ from tests.kits.consolekit import Browser
 from tests.kits.storekit import ask, email_row, known, ledger_row, write
 
 
-def _letter(at: int, customer: str, message: str, now: datetime) -> DeadLetterRow:
+def _letter(at: int, customer: str, message: str, now: datetime, *, frame: str = "") -> DeadLetterRow:
     return DeadLetterRow(
         consumer_group="g", topic="t", partition=0, offset=at, event_id=f"evt_{at}", type="invoice.paid",
         stream="invoices", account="", customer_id=customer, stage="decode", error_class="MalformedEvent",
         message=message, attempts=1, first_failed_at=now, last_failed_at=now, code_version="1",
+        top_frame=frame,
     )  # fmt: skip
 
 
@@ -46,6 +47,19 @@ async def test_each_group_of_letters_has_its_own_money(anyone: Browser, store: S
     ]
     page = await finance.page("/dead")
     assert [page.count(f"EUR\u00a0{amount} of MRR") for amount in ("29.00", "99.00")] == [1, 1]
+
+
+async def test_one_message_from_two_places_of_the_code_is_two_groups(anyone: Browser, store: Store) -> None:
+    now, frames = utc_now(), ("streams/rules/a.py:7 in on_paid", "streams/rules/b.py:9 in on_paid")
+    letters = [_letter(at, "cus_1", "KeyError: 'plan'", now, frame=frame) for at, frame in enumerate(frames)]
+    await write(store, Flush(known=known(), dead_letters=letters))
+    viewer = await anyone.signed_in(Role.VIEWER)
+    assert [(one["top_frame"], one["letters"]) for one in (await viewer.json("/dead"))["groups"]] == [
+        (frame, 1) for frame in frames
+    ]
+    page = await viewer.page("/dead")
+    assert all(frame in page for frame in frames)
+    assert "2 dead letters in 2 groups" in await viewer.page("/")
 
 
 async def test_a_letter_shows_first_the_place_that_its_error_names(anyone: Browser, store: Store) -> None:
