@@ -154,6 +154,7 @@ async def _customer(url: SecretStr) -> None:
         await queries.disputes_of_customer(connection, "", "cus_7")
         await samples.changes_since(connection, "", "cus_7", NOW - timedelta(days=1))
         await samples.changes_kept_since(connection, "", "cus_7")
+        await samples.first_applied(connection, "", "cus_7")
         assert (await queries.customer_state(connection, "", "cus_7"))["customers"]
 
 
