@@ -34,7 +34,7 @@ _CHUNKS_AT_ONCE = 5
 """Chunks that are found at once. Letters that somebody discards meanwhile are still replayed, so it is not many."""
 
 _PAUSE_S = 1.0
-_FIELDS = ("ids", "types", "customer", "error", "stream", "since", "until")
+_FIELDS = ("ids", "types", "customer", "error", "frame", "stream", "since", "until")
 
 
 class ReplayJobs:
@@ -227,6 +227,7 @@ def filter_from_json(stored: Mapping[str, Any]) -> LetterFilter:
         types=tuple(stored.get("types", ())),
         customer=stored.get("customer"),
         error=stored.get("error"),
+        frame=stored.get("frame"),
         stream=stored.get("stream"),
         since=moment("since"),
         until=min(ends) if ends else None,

@@ -19,11 +19,12 @@ _TRACEBACK_BYTES = 16_384
 
 _FRAME = re.compile(r'^  File "(?P<path>[^"\n]+)", line (?P<line>\d+), in (?P<name>.+)$', re.MULTILINE)
 _LIBRARY = re.compile(
-    r"[/\\](?:site-packages|dist-packages|lib[/\\]python3[.\d]*)[/\\](?!(?:streams|schemas|sinks|eventlog)[/\\]|site-packages)"
+    r"^<|[/\\](?:(?:site|dist)-packages|lib(?:64)?[/\\]python3[.\d]*t?)[/\\]"
+    r"(?!(?:streams|schemas|sinks|eventlog)[/\\]|(?:site|dist)-packages[/\\])"
 )
-"""A path of other people's code. Installed from a wheel, our own is among it."""
+"""A path of other people's code, or of code that is in no file. Installed from a wheel, our own is among the former."""
 
-_PARTS = 3
+_PARTS, _LONGEST = 3, 200
 
 
 def top_frame_of(traceback: str) -> str:
@@ -37,7 +38,7 @@ def top_frame_of(traceback: str) -> str:
     own = [frame for frame in frames if _LIBRARY.search(frame["path"]) is None]
     frame = (own or frames)[-1]
     path = "/".join(re.split(r"[/\\]", frame["path"])[-_PARTS:])
-    return f"{path}:{frame['line']} in {frame['name']}"
+    return f"{path}:{frame['line']} in {frame['name']}"[:_LONGEST]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,7 +29,7 @@ from recovery.replay.letters import read_letter
 from schemas.command_line import command
 from schemas.dead_letter import PREFIX
 from schemas.record import decode_headers
-from sinks.postgres.dead_letter_index import DeadLetterIndex, IndexedLetter, LetterFilter
+from sinks.postgres.dead_letter_index import NO_FRAME, DeadLetterIndex, IndexedLetter, LetterFilter
 from sinks.postgres.lists import dead, row, samples
 from streams.rules.catalog import RULES
 
@@ -57,7 +57,10 @@ async def page(context: Context) -> Answer:
         named["money"] = context.console.reads.kept("money of groups", dead.money_of_groups)
     found = await panels(named)
     if isinstance(found["groups"], list):
-        found["groups"] = [group | {"fragment": fragment_of(group)} for group in found["groups"]]
+        found["groups"] = [
+            group | {"fragment": fragment_of(group), "frame": group["top_frame"] or NO_FRAME}
+            for group in found["groups"]
+        ]
     return Page(
         "dead.j2",
         "Dead letters",
@@ -165,6 +168,7 @@ def filter_of(query: Mapping[str, str], *, failed_before: datetime | None = None
         types=tuple(one for one in params.text(query, "type").split(",") if one),
         customer=params.text(query, "customer") or None,
         error=params.text(query, "error") or None,
+        frame=params.text(query, "frame") or None,
         stream=params.text(query, "stream") or None,
         since=params.time(query, "since"),
         until=min(ends) if ends else None,
@@ -220,7 +224,7 @@ def _open_only(query: Mapping[str, str]) -> Mapping[str, str]:
     return query
 
 
-_FILTERS = frozenset({"id", "type", "customer", "error", "stream", "since", "until", "status"})
+_FILTERS = frozenset({"id", "type", "customer", "error", "frame", "stream", "since", "until", "status"})
 
 
 def command_of(verb: str, query: Mapping[str, str]) -> str:

@@ -58,6 +58,7 @@ Ids = Annotated[
 Types = Annotated[list[str] | None, typer.Option("--type", help="Only events of this type. Repeatable.")]
 Customer = Annotated[str | None, typer.Option(help="Only events of this customer (cus_…).")]
 Error = Annotated[str | None, typer.Option(help="Only this error class, or messages that contain this text.")]
+Frame = Annotated[str | None, typer.Option(help="Only errors raised in this frame (see --groups); - is none.")]
 Stream = Annotated[str | None, typer.Option(help="Only events of this stream.")]
 Since = Annotated[
     str | None, typer.Option(help="Last failure at or after: 24h (ago), 7d (ago), or 2026-03-01T12:00 (UTC).")
@@ -75,6 +76,7 @@ def ls(
     types: Types = None,
     customer: Customer = None,
     error: Error = None,
+    frame: Frame = None,
     stream: Stream = None,
     since: Since = None,
     until: Until = None,
@@ -100,7 +102,7 @@ def ls(
     command = "dead ls"
     statuses = () if every else tuple(status or (LetterStatus.OPEN,))
     settings = database_or_exit(command)
-    wanted = _filter(command, settings, ids, types, customer, error, stream, since, until, statuses, limit)
+    wanted = _filter(command, settings, ids, types, customer, error, frame, stream, since, until, statuses, limit)
     if groups:
         _show_groups(settings, (statuses or (LetterStatus.OPEN,))[0], as_json=as_json)
         return
@@ -211,7 +213,7 @@ def show(
     """
     command = "dead show"
     settings = settings_or_exit(command)
-    wanted = _filter(command, settings, [letter_id], None, None, None, None, None, None, (), 100)
+    wanted = _filter(command, settings, [letter_id], None, None, None, None, None, None, None, (), 100)
 
     async def look(index: DeadLetterIndex) -> list[dict[str, Any]]:
         with RecordLookup(settings.kafka, settings.dead_topic) as topic:
@@ -270,6 +272,7 @@ def replay(
     types: Types = None,
     customer: Customer = None,
     error: Error = None,
+    frame: Frame = None,
     stream: Stream = None,
     since: Since = None,
     until: Until = None,
@@ -291,7 +294,7 @@ def replay(
     command = "dead replay"
     settings = settings_or_exit(command)
     statuses = (LetterStatus.OPEN, LetterStatus.REPLAYED, LetterStatus.DISCARDED) if again else (LetterStatus.OPEN,)
-    wanted = _filter(command, settings, ids, types, customer, error, stream, since, until, statuses, limit)
+    wanted = _filter(command, settings, ids, types, customer, error, frame, stream, since, until, statuses, limit)
     replay_matching(command, settings, wanted, rate=rate, by=by, dry_run=dry_run, as_json=as_json)
 
 
@@ -301,6 +304,7 @@ def discard(
     types: Types = None,
     customer: Customer = None,
     error: Error = None,
+    frame: Frame = None,
     stream: Stream = None,
     since: Since = None,
     until: Until = None,
@@ -316,7 +320,9 @@ def discard(
     """
     command = "dead discard"
     settings = database_or_exit(command)
-    wanted = _filter(command, settings, ids, types, customer, error, stream, since, until, (LetterStatus.OPEN,), limit)
+    wanted = _filter(
+        command, settings, ids, types, customer, error, frame, stream, since, until, (LetterStatus.OPEN,), limit
+    )
     if (wanted == LetterFilter(statuses=wanted.statuses, limit=limit)) != every:
         refuse(command, "select letters, or use --all")
     refuse_unknown(command, settings, wanted)
@@ -360,6 +366,7 @@ def _filter(
     types: list[str] | None,
     customer: str | None,
     error: str | None,
+    frame: str | None,
     stream: str | None,
     since: str | None,
     until: str | None,
@@ -376,6 +383,7 @@ def _filter(
             types=tuple(types or ()),
             customer=customer,
             error=error,
+            frame=frame,
             stream=stream,
             since=moment_of(since, now) if since else None,
             until=moment_of(until, now) if until else None,

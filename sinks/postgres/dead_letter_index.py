@@ -100,13 +100,18 @@ class IndexedLetter:
         return self.dead_partition, self.dead_offset
 
 
+NO_FRAME = "-"
+"""The name of no frame in a filter: an empty value there does not restrict the selection."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LetterFilter:
     """Selects letters. Empty fields do not restrict the selection.
 
     `since` and `until` (exclusive) compare with the time of the last failure. `places` are (partition, offset) in the
     dead-letter topic. `born_since` compares with the first failure of the event over all its letters, so an event that
-    keeps dying leaves that window after a while. `limit` None is no limit.
+    keeps dying leaves that window after a while. `frame` is compared as a whole; NO_FRAME selects letters without one.
+    `limit` None is no limit.
     """
 
     ids: tuple[str, ...] = ()
@@ -114,6 +119,7 @@ class LetterFilter:
     types: tuple[str, ...] = ()
     customer: str | None = None
     error: str | None = None
+    frame: str | None = None
     stream: str | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -334,6 +340,8 @@ def _matching(wanted: LetterFilter) -> ColumnElement[bool]:
     if wanted.error is not None:
         # Matches the name of the error class, or part of the message.
         narrowed.append(or_(c.error_class == wanted.error, c.message.contains(wanted.error, autoescape=True)))
+    if wanted.frame is not None:
+        narrowed.append(c.top_frame == ("" if wanted.frame == NO_FRAME else wanted.frame))
     if wanted.stream is not None:
         narrowed.append(c.stream == wanted.stream)
     if wanted.since is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
+from html import unescape
 
 import orjson
 from pydantic import SecretStr
@@ -60,6 +62,14 @@ async def test_one_message_from_two_places_of_the_code_is_two_groups(anyone: Bro
     page = await viewer.page("/dead")
     assert all(frame in page for frame in frames)
     assert "2 dead letters in 2 groups" in await viewer.page("/")
+    operator = await anyone.signed_in(Role.OPERATOR)
+    links = re.findall(r'href="(/dead/replay[^"]+)"', await operator.page("/dead"))
+    assert len(links) == 2
+    for link, frame in zip(links, frames, strict=True):
+        form = await operator.page(unescape(link))
+        assert "1 letter would be appended" in form
+        assert f"--frame &#39;{frame}&#39;" in form
+    assert "0 letters would be" in await operator.page("/dead/replay?frame=-"), "none has no frame"
 
 
 async def test_a_letter_shows_first_the_place_that_its_error_names(anyone: Browser, store: Store) -> None:

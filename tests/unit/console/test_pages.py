@@ -183,10 +183,11 @@ def test_a_group_is_selected_by_what_its_letters_share() -> None:
 
 
 def test_a_job_replays_only_what_had_failed_before_it_began() -> None:
-    wanted = LetterFilter(types=("invoice.paid",), error="x", since=NOW - timedelta(days=2))
+    wanted = LetterFilter(types=("invoice.paid",), error="x", frame="a.py:7 in b", since=NOW - timedelta(days=2))
     stored = filter_to_json(wanted) | {"failed_before": NOW.isoformat()}
     found = filter_from_json(stored)
-    assert (found.types, found.error, found.since) == (wanted.types, wanted.error, wanted.since)
+    assert (found.types, found.error, found.frame) == (wanted.types, wanted.error, wanted.frame)
+    assert found.since == wanted.since
     assert found.until == NOW
     assert found.statuses == ("open",)
 

@@ -27,10 +27,23 @@ def _fail() -> None:
             ("/v/lib/python3.11/site-packages/streams/apply.py", "/v/lib/python3.11/site-packages/pydantic/main.py"),
             "site-packages/streams/apply.py:1 in work",
         ),
+        (
+            ("/usr/lib/python3/dist-packages/streams/apply.py", "/usr/lib64/python3.13t/decimal.py"),
+            "dist-packages/streams/apply.py:1 in work",
+        ),
+        (("/srv/app/streams/apply.py", "<string>"), "app/streams/apply.py:1 in work"),
         (("/v/lib/python3.11/site-packages/pydantic/main.py",), "site-packages/pydantic/main.py:1 in work"),
         ((), ""),
     ],
-    ids=["a rule", "the standard library", "installed from a wheel", "a library alone", "no frame"],
+    ids=[
+        "a rule",
+        "the standard library",
+        "installed from a wheel",
+        "installed by a distribution",
+        "code in no file",
+        "a library alone",
+        "no frame",
+    ],
 )
 def test_the_innermost_frame_of_our_own_code_is_named(paths: tuple[str, ...], frame: str) -> None:
     assert top_frame_of(_of(*paths)) == frame

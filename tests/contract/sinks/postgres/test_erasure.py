@@ -81,11 +81,13 @@ async def test_B6_letters_of_events_that_name_no_customer_are_discarded(rig: Era
     nameless = {**dispute(make, "dp_9", charge="ch_1"), "id": None}
     dead = make.event("charge.dispute.created", nameless, NOW + 5, id_="evt_nameless")
     await rig.process(*history(make), of_intent, dead, left(make))
-    letters = "SELECT status FROM billing.dead_letters WHERE event_id = 'evt_nameless'"
-    assert await rig.rows(letters) == [{"status": "open"}]
+    letters = "SELECT status, top_frame FROM billing.dead_letters WHERE event_id = 'evt_nameless'"
+    frame = "a/b.py:1 in jo@example.com"
+    await rig.rows(f"UPDATE billing.dead_letters SET top_frame = '{frame}' WHERE event_id = 'evt_nameless' RETURNING 1")
+    assert await rig.rows(letters) == [{"status": "open", "top_frame": frame}]
     rig.now[0] = at(GONE)
     await rig.process(await rig.due("erase::sub_1"))
-    assert await rig.rows(letters) == [{"status": "discarded"}]
+    assert await rig.rows(letters) == [{"status": "discarded", "top_frame": ""}]
 
 
 async def test_B6_other_customers_keep_their_data(rig: ErasureKit, make: StripeEvents) -> None:
