@@ -18,7 +18,7 @@ from ops.commands.terminal import (
     settings_and_config,
     show_rows,
 )
-from ops.commands.times import moment_of, span_of
+from ops.commands.times import moment_of, second_text, span_of
 from ops.runtime.exit_codes import ExitCode
 from recovery.audit.audit import AnotherAudit, AuditAsked, AuditReport
 from recovery.audit.wiring import run
@@ -159,4 +159,4 @@ def _plain(report: AuditReport) -> dict[str, Any]:
 
 
 def _at(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}"
+    return second_text(moment)

@@ -10,6 +10,7 @@ import typer
 
 from ops.commands.acting import entry_for
 from ops.commands.terminal import database_or_exit, fail, run_or_exit, say, say_json
+from ops.commands.times import second_text
 from ops.runtime.printable import printable
 from sinks.postgres.brakes import Brakes
 
@@ -30,12 +31,12 @@ def ls(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON obje
             say_json(asdict(held))
             continue
         if held.released_at is not None:
-            end = f"released by {held.released_by} at {held.released_at:%F %T}"
+            end = f"released by {held.released_by} at {second_text(held.released_at)}"
         elif held.passed_at is not None:
-            end = f"passed by {held.passed_by} at {held.passed_at:%F %T}, holds only"
+            end = f"passed by {held.passed_by} at {second_text(held.passed_at)}, holds only"
         else:
             end = "HOLDS"
-        say(f"{held.consumer_group}  {end}  code {held.code_version}  {held.tripped_at:%F %T}  {held.message}")
+        say(f"{held.consumer_group}  {end}  code {held.code_version}  {second_text(held.tripped_at)}  {held.message}")
         for reason in held.reasons:
             say(f"    {printable(reason)}")
     if not found and not as_json:

@@ -9,6 +9,7 @@ import typer
 
 from ops.commands.outbox_rows import OutboxCommand
 from ops.commands.terminal import Column
+from ops.commands.times import minute_text
 from sinks.stripe_calls.calls import Calls
 
 app = typer.Typer(help="List the calls to Stripe's API, and requeue failed ones.", no_args_is_help=True)
@@ -31,7 +32,7 @@ CALLS = OutboxCommand(
         row["purpose"],
         row["status"],
         row["attempts"],
-        f"{row['queued_at']:%Y-%m-%d %H:%M}",
+        minute_text(row["queued_at"]),
         row["last_error"],
     ),
 )

@@ -28,7 +28,7 @@ from ops.commands.terminal import (
     settings_or_exit,
     show_rows,
 )
-from ops.commands.times import moment_of
+from ops.commands.times import minute_text, moment_of, second_text
 from ops.runtime.printable import to_json
 from recovery.rehearsal.shapes import differences
 from recovery.replay.letters import read_letter
@@ -136,7 +136,7 @@ def ls(
                     letter.customer_id,
                     letter.status,
                     f"{letter.error_class}: {letter.message}",
-                    f"{letter.last_failed_at:%Y-%m-%d %H:%M:%S}",
+                    second_text(letter.last_failed_at),
                     f"{settings.dead_topic}/{letter.dead_partition}/{letter.dead_offset}",
                 )
                 for letter in letters
@@ -177,8 +177,8 @@ def _show_groups(settings: DatabaseSettings, status: str, *, as_json: bool) -> N
                 group["customers"],
                 f"{group['error_class']} in {group['stage']}: {group['cause']}"
                 + (f" ({group['top_frame']})" if group["top_frame"] else ""),
-                f"{group['first_failed_at']:%Y-%m-%d %H:%M}",
-                f"{group['last_failed_at']:%Y-%m-%d %H:%M}",
+                minute_text(group["first_failed_at"]),
+                minute_text(group["last_failed_at"]),
                 group["sample"],
             )
             for group in found

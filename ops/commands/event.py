@@ -24,7 +24,7 @@ from ops.commands.terminal import (
     show_pairs,
     show_rows,
 )
-from ops.commands.times import moment_of
+from ops.commands.times import moment_of, second_text
 from ops.runtime.printable import to_json
 from recovery.archived import archived_payload
 from schemas.command_line import command
@@ -163,13 +163,13 @@ def _show_past(settings: DatabaseSettings, found: Found, at: str, *, as_json: bo
         shown_state = {"at": moment, "undone": len(changes), "kept_since": kept_since, "not_shown": hidden}
         say_json(shown_state | {"state": state})
         return
-    say(f"at {moment:%F %T} UTC, before {len(changes)} later event{'' if len(changes) == 1 else 's'}")
+    say(f"at {second_text(moment)}, before {len(changes)} later event{'' if len(changes) == 1 else 's'}")
     if hidden:
         note(f"later events also changed {', '.join(hidden)}, which are not shown here")
     if kept_since is not None and moment < kept_since:
-        note(f"what events changed until {kept_since:%F %T} UTC is not kept: those changes are not undone")
+        note(f"what events changed until {second_text(kept_since)} is not kept: those changes are not undone")
     if not state:
-        first = f": the first event was applied here at {first_at:%F %T} UTC" if first_at is not None else ""
+        first = f": the first event was applied here at {second_text(first_at)}" if first_at is not None else ""
         say(f"nothing of this customer was stored then{first}")
     for table, rows in state.items():
         for key, fields in rows.items():
@@ -217,7 +217,7 @@ def next_commands(event_id: str, found: Found) -> list[str]:
         lines.append(command("dead replay --again", id=event_id) if letters else command("replay", event_id))
     if row is not None and row["outcome"] == "waiting":
         due = [timer["due_at"] for timer in found["timers"] if timer["kind"] == RETRY and timer["status"] == "pending"]
-        when = f" before {due[0]:%F %T} UTC, when it is retried automatically" if due else ""
+        when = f" before {second_text(due[0])}, when it is retried automatically" if due else ""
         lines.append(f"{command('replay', event_id)}   # to retry it{when}")
     return lines
 

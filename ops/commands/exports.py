@@ -8,6 +8,7 @@ import typer
 
 from ops.commands.outbox_rows import OutboxCommand
 from ops.commands.terminal import Column
+from ops.commands.times import minute_text
 from schemas.export import ExportStatus
 from sinks.exports.orders import ExportOrders
 
@@ -30,8 +31,8 @@ ORDERS = OutboxCommand(
         row["customer_id"],
         row["status"],
         row["attempts"],
-        f"{row['requested_at']:%Y-%m-%d %H:%M}",
-        f"{row['expires_at']:%Y-%m-%d %H:%M}",
+        minute_text(row["requested_at"]),
+        minute_text(row["expires_at"]),
         row["last_error"],
     ),
 )

@@ -10,6 +10,7 @@ import typer
 from ops.commands.acting import entry_for
 from ops.commands.outbox_rows import OutboxCommand
 from ops.commands.terminal import Column, fail, say, say_json, settings_and_config, show_rows
+from ops.commands.times import minute_text
 from ops.runtime.exit_codes import ExitCode
 from schemas.feed_secrets import new_secret
 from sinks.feed import receivers
@@ -41,7 +42,7 @@ NOTIFICATIONS = OutboxCommand(
         row["version"],
         row["status"],
         row["attempts"],
-        f"{row['queued_at']:%Y-%m-%d %H:%M}",
+        minute_text(row["queued_at"]),
         row["last_error"],
     ),
 )
@@ -99,7 +100,7 @@ def status(as_json: _Json = False) -> None:
                     _word(state, named),
                     state.queued,
                     state.failed,
-                    f"{state.failing_since:%Y-%m-%d %H:%M}" if state.failing_since else None,
+                    minute_text(state.failing_since) if state.failing_since else None,
                     state.reason,
                 )
                 for state in states

@@ -14,6 +14,7 @@ import typer
 
 from ops.commands.outbox_rows import OutboxCommand
 from ops.commands.terminal import Column, exits, fail, note, refuse, run_or_exit, say, say_json
+from ops.commands.times import minute_text
 from schemas.settings import Mail, load_config
 from sinks.email.addresses import UnusableAddress
 from sinks.email.message import UnsendableMail
@@ -45,7 +46,7 @@ MAILS = OutboxCommand(
         row["status"],
         row["attempts"],
         row["recipient"],
-        f"{row['queued_at']:%Y-%m-%d %H:%M}",
+        minute_text(row["queued_at"]),
         row["last_error"],
     ),
 )
@@ -82,9 +83,9 @@ def ls(
 
     rows, total, depth, outages = MAILS.ask("mail ls", ask)
     if depth.oldest_queued_at is not None:
-        note(f"{depth.open} queued, the oldest since {depth.oldest_queued_at:%Y-%m-%d %H:%M} UTC")
+        note(f"{depth.open} queued, the oldest since {minute_text(depth.oldest_queued_at)}")
     for outage in outages:
-        note(f"mail server {outage.address} since {outage.since:%Y-%m-%d %H:%M} UTC: {outage.reason}")
+        note(f"mail server {outage.address} since {minute_text(outage.since)}: {outage.reason}")
     MAILS.show(rows, total, wanted=wanted, as_json=as_json)
 
 

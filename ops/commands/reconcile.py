@@ -21,7 +21,7 @@ from ops.commands.terminal import (
     show_pairs,
     show_rows,
 )
-from ops.commands.times import moment_of, span_of
+from ops.commands.times import moment_of, second_text, span_of
 from ops.runtime.exit_codes import ExitCode
 from recovery.reconcile.events import AnotherIsAtIt, ReconcileRequest
 from recovery.reconcile.objects import DriftReport
@@ -269,4 +269,4 @@ def _of(account: str) -> str:
 
 
 def _at(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}"
+    return second_text(moment)

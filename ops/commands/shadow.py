@@ -23,7 +23,7 @@ from ops.commands.terminal import (
     show_pairs,
     show_rows,
 )
-from ops.commands.times import moment_of
+from ops.commands.times import minute_text, moment_of
 from ops.runtime.exit_codes import ExitCode
 from recovery.shadow import switch
 from recovery.shadow.comparison import FIELDS, KEYS, Mapped, ShadowComparison, compare
@@ -164,7 +164,7 @@ def end(
     period, released = run_or_exit(
         command, lambda: switch.end(settings.database_url, begin_at, entry), no=(NotInShadow,)
     )
-    say(f"shadow mode is off; it was on since {period.began_at:%Y-%m-%d %H:%M} UTC")
+    say(f"shadow mode is off; it was on since {minute_text(period.began_at)}")
     if begin_at is not None:
         show_pairs({name: f"{count} released" for name, count in sorted(released.items())} or {"released": "nothing"})
 
@@ -193,9 +193,10 @@ def mapping_of(key: str, columns: Sequence[str], values: Sequence[str], account:
 
 
 def _show_held(held: Held) -> None:
-    state = "on" if held.period.is_on else f"off since {held.period.ended_at:%Y-%m-%d %H:%M} UTC"
-    say(f"shadow mode is {state}; it began {held.period.began_at:%Y-%m-%d %H:%M} UTC")
-    say(f"queued since {held.since:%Y-%m-%d %H:%M} UTC and not sent:")
+    ended_at = held.period.ended_at
+    state = "on" if ended_at is None else f"off since {minute_text(ended_at)}"
+    say(f"shadow mode is {state}; it began {minute_text(held.period.began_at)}")
+    say(f"queued since {minute_text(held.since)} and not sent:")
     names = (
         Column("outbox"),
         Column("kind"),
@@ -260,7 +261,7 @@ def _plain(held: Held, compared: ShadowComparison | None) -> dict[str, Any]:
 
 
 def _at(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M}"
+    return minute_text(moment)
 
 
 def _cell(value: object) -> object:

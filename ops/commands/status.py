@@ -13,6 +13,7 @@ import typer
 from eventlog.lag import lag_of
 from ops.commands.amounts import amount_text
 from ops.commands.terminal import Column, run_or_exit, say, say_json, settings_or_exit, show_rows
+from ops.commands.times import minute_text, second_text
 from ops.runtime.exit_codes import ExitCode
 from recovery.audit.results import runs_and_results
 from schemas.errors import BillingError, ServiceUnavailable
@@ -94,15 +95,15 @@ def _last(run: dict[str, Any] | None) -> str:
     if run is None:
         return "never ran"
     if run["ended_at"] is None:
-        return f"stopped: {run['last_error']}" if run["last_error"] else f"runs since {run['started_at']:%F %T}"
-    return f"ended {run['ended_at']:%F %T}"
+        return f"stopped: {run['last_error']}" if run["last_error"] else f"runs since {second_text(run['started_at'])}"
+    return f"ended {second_text(run['ended_at'])}"
 
 
 def _logged(entry: dict[str, Any] | None) -> str:
     """Return how a run ended that has only its entry in the audit log."""
     if entry is None:
         return "nothing in 60 days"
-    text = f"{entry['outcome']} {entry['at']:%F %T}"
+    text = f"{entry['outcome']} {second_text(entry['at'])}"
     if entry["reason"]:
         return f"{text}: {entry['reason']}"
     return text if entry["count"] is None else f"{text}, {entry['count']} rows"
@@ -111,7 +112,7 @@ def _logged(entry: dict[str, Any] | None) -> str:
 def _say(found: list[Concern], panels: dict[str, Any], schedules: list[dict[str, Any]]) -> None:
     shadow = panels["shadow"]
     if shadow is not None and shadow["is_on"]:
-        say(f"Shadow mode is on since {shadow['began_at']:%F %H:%M} UTC: nothing leaves the system.")
+        say(f"Shadow mode is on since {minute_text(shadow['began_at'])}: nothing leaves the system.")
         say("    billing shadow report")
     if not found:
         say("All is well.")
