@@ -1,4 +1,7 @@
-"""Measures end to end: from the time a request is due until its event is committed, at saturation and at half load."""
+"""Measures end to end: from the time a request is due until its event is committed, at saturation and at half load.
+
+Each gateway and worker is warmed up before it is measured.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from bench.load import Json, Load
 from bench.place import BenchServers, Site
 from bench.posting import Posted, post_all, requests_of
 from bench.processes import cpu_seconds
+from bench.warm_up import EVENTS, warm_up
 from local.waiting import eventually
 
 CONNECTIONS = 64
@@ -36,16 +40,18 @@ async def _round(place: BenchServers, figures: Figures, name: str, events: int, 
     site = await place.site("whole")
     load = list(Load(events).bodies())
     ids = {event["id"] for event in load}
-    before = {server: cpu_seconds(pid) for server, pid in place.servers.items()}
     with worker_of(site) as worker, gateway_of(site) as gateway:
+        warm = await warm_up(gateway.port, CONNECTIONS, min(EVENTS, events))
+        await _until_committed(site, warm)
+        before = {server: cpu_seconds(pid) for server, pid in place.servers.items()}
         idle = {"gateway": cpu_seconds(gateway.pid), "worker": cpu_seconds(worker.pid)}
         posted = await post_all(gateway.port, requests_of(load, "127.0.0.1"), CONNECTIONS, per_s)
-        await _until_committed(site, len(ids))
+        await _until_committed(site, warm + len(ids))
         spent = {"gateway": cpu_seconds(gateway.pid), "worker": cpu_seconds(worker.pid)}
-        spent = {name: seconds - idle[name] for name, seconds in spent.items()}
+        spent = {process: seconds - idle[process] for process, seconds in spent.items()}
     spent |= {server: cpu_seconds(pid) - before[server] for server, pid in place.servers.items()}
     committed = await _committed(site)
-    took = max(committed.values()) - posted.begun
+    took = max(committed[id_] for id_ in ids) - posted.begun
     figures.add(name, events / took, "events/s")
     for label, value in zip(("p50", "p95", "p99"), percentiles(_latencies(posted, load, committed)), strict=True):
         figures.add(f"{name}: {label} to committed", value, "ms")
