@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._metadata import ClusterMetadata
 
@@ -30,6 +30,7 @@ _PROBE_S = 3.0
 _SILENT = 0
 """librdkafka's log level for clients whose failures are reported by the caller."""
 
+_AGAIN_S = 0.1
 _LASTING = (KafkaError._AUTHENTICATION, KafkaError._SSL)
 _CONNECTION = (*_LASTING, KafkaError._RESOLVE, KafkaError._TRANSPORT)
 """Codes of errors that explain why no broker answers, most telling first."""
@@ -147,6 +148,22 @@ def partition_count(access: KafkaAccess, topic: str) -> int:
     if not found.partitions:
         raise InvalidSettings(f"there is no topic {topic}: run `billing topics` first")
     return len(found.partitions)
+
+
+_NO_LEADER = (KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.REPLICA_NOT_AVAILABLE)
+"""Codes of a partition whose leader has just changed, or is new: the brokers list a topic before they serve it."""
+
+
+def watermarks(consumer: Consumer, place: TopicPartition, *, within_s: float = TIMEOUT_S) -> tuple[int, int]:
+    """Returns the first offset and the end of a partition; asks again while it has no leader. Raises KafkaException."""
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            return consumer.get_watermark_offsets(place, timeout=max(0.1, deadline - time.monotonic()))
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_LEADER or time.monotonic() >= deadline:
+                raise
+        time.sleep(_AGAIN_S)
 
 
 _REFUSED_TOPIC = (

@@ -42,9 +42,7 @@ def old_unread(settings: Settings, now: datetime) -> int:
             firsts = {place.partition: place.offset for place in found if place.error is None}
             bounds: dict[int, tuple[int, int]] = {}
             for partition in firsts:
-                bounds[partition] = reader.get_watermark_offsets(
-                    TopicPartition(topic, partition), timeout=client.TIMEOUT_S
-                )
+                bounds[partition] = client.watermarks(reader, TopicPartition(topic, partition))
             if failed := [place.error for place in found if place.error is not None]:
                 raise KafkaException(failed[0])
     finally:

@@ -137,9 +137,7 @@ class HistoryReader:
         if found.error is not None:
             raise KafkaException(found.error)
         marks = {
-            partition: self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), timeout=client.TIMEOUT_S
-            )
+            partition: client.watermarks(self._consumer, TopicPartition(self._topic, partition))
             for partition in found.partitions
             if begin is None or partition in begin
         }

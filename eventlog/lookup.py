@@ -127,7 +127,7 @@ class RecordLookup:
 
     def _bounds(self, partition: int) -> tuple[int, int]:
         try:
-            return self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=_TIMEOUT_S)
+            return client.watermarks(self._consumer, TopicPartition(self.topic, partition), within_s=_TIMEOUT_S)
         except KafkaException as error:
             if error.args[0].code() in (KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART):
                 return 0, 0

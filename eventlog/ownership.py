@@ -33,7 +33,7 @@ def owner(access: KafkaAccess, group: str) -> str | None:
     try:
         with client.log_errors(access, f"topic {topic}"):
             place = TopicPartition(topic, 0, 0)
-            _, end = reader.get_watermark_offsets(place, timeout=_TIMEOUT_S)
+            _, end = client.watermarks(reader, place, within_s=_TIMEOUT_S)
             reader.assign([place])
             deadline = time.monotonic() + _TIMEOUT_S
             at = 0

@@ -105,7 +105,7 @@ class LogTail:
             if found.error is not None:
                 raise LogUnavailable(f"there is no topic {self._topic}: run `billing topics` first")
             places = [TopicPartition(self._topic, partition) for partition in found.partitions]
-            ends = {p.partition: self._consumer.get_watermark_offsets(p, timeout=_TIMEOUT_S) for p in places}
+            ends = {p.partition: client.watermarks(self._consumer, p, within_s=_TIMEOUT_S) for p in places}
             firsts = self._firsts(begin, ends)
             if self._group is not None:
                 for place in self._consumer.committed(places, timeout=_TIMEOUT_S):

@@ -6,9 +6,10 @@ import ast
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import cast
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from pydantic import SecretStr
 
 from eventlog import client
@@ -173,3 +174,29 @@ def test_an_entry_has_the_event_s_key_and_exact_body() -> None:
         ("endpoint", b""),
         ("received_at", b"2026-01-01T00:00:00.000000+00:00"),
     )
+
+
+class _WithoutLeader:
+    """A consumer of a partition that has no leader for some requests. No broker is made to be in that state."""
+
+    def __init__(self, requests: int, code: int = KafkaError.NOT_LEADER_FOR_PARTITION) -> None:
+        self.requests = requests
+        self.code = code
+
+    def get_watermark_offsets(self, _: TopicPartition, timeout: float) -> tuple[int, int]:
+        assert timeout > 0
+        if self.requests:
+            self.requests -= 1
+            raise KafkaException(KafkaError(self.code))
+        return 3, 7
+
+
+def test_a_new_partition_is_asked_again_until_it_has_a_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventlog.client._AGAIN_S", 0.0)
+    place = TopicPartition("t", 0)
+    assert client.watermarks(cast("Consumer", _WithoutLeader(2)), place) == (3, 7)
+    with pytest.raises(KafkaException):
+        client.watermarks(cast("Consumer", _WithoutLeader(1)), place, within_s=0.0)
+    unknown = _WithoutLeader(1, KafkaError.UNKNOWN_TOPIC_OR_PART)
+    with pytest.raises(KafkaException):
+        client.watermarks(cast("Consumer", unknown), place)
