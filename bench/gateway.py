@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from bench.figures import Figures, Ratio, percentiles
 from bench.load import Json, Load
 from bench.place import SECRET, BenchServers, Site
-from bench.posting import post_all, requests_of
+from bench.posting import NotAccepted, post_all, requests_of
 from bench.processes import answers, billing, measured, running
 from local.stack.ports import free_port, is_free
-from local.waiting import wait_until
+from local.waiting import end_of, wait_until
 
 CONNECTIONS = (1, 16, 64)
 PROCESSES = (1, 2)
@@ -78,7 +78,10 @@ def gateway_of(site: Site, processes: int = 1) -> Iterator[BenchServer]:
             lambda: answers(f"http://127.0.0.1:{ops_port}/readyz"), "the gateway", within_s=30, process=process, log=log
         )
         time.sleep(1)  # /readyz answers for one process only; give the second time to listen too
-        yield BenchServer(port, process.pid)
+        try:
+            yield BenchServer(port, process.pid)
+        except NotAccepted as error:  # the answer says less than the log, which ends with the benchmark
+            raise NotAccepted(f"{error}{end_of(log)}") from error
 
 
 @contextmanager

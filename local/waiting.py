@@ -76,16 +76,17 @@ async def eventually(
 
 def _check(deadline: float, what: str, within_s: float, process: Waited | None, log: Path | None) -> None:
     if process is not None and process.poll() is not None:
-        raise TooLate(f"the process ended with {process.returncode} before {what}{_end_of(log)}")
+        raise TooLate(f"the process ended with {process.returncode} before {what}{end_of(log)}")
     if time.monotonic() > deadline:
         raise TooLate(_late(what, within_s, log))
 
 
 def _late(what: str, within_s: float, log: Path | None) -> str:
-    return f"waited {within_s:.0f} s for {what}{_end_of(log)}"
+    return f"waited {within_s:.0f} s for {what}{end_of(log)}"
 
 
-def _end_of(log: Path | None) -> str:
+def end_of(log: Path | None) -> str:
+    """Returns a line feed and the last lines of the log; nothing if there is none."""
     if log is None or not log.exists():
         return ""
     return "\n" + log.read_bytes()[-_LOG_BYTES:].decode(errors="replace")

@@ -23,6 +23,7 @@ from schemas.statuses import TimerStatus
 from sinks.postgres import loading, ownership, positions, tables
 from sinks.postgres.erasure import clear_events, count_state, erase
 from sinks.postgres.failures import DRIVER_ERRORS, classified
+from sinks.postgres.new_tables import NewTables
 from sinks.postgres.outboxes import OUTBOXES, TIMERS_CHANNEL
 from sinks.postgres.planning import PLANNING
 from sinks.postgres.pool import CONNECT_TIMEOUT_S, SessionTimeouts, make_pool
@@ -104,6 +105,7 @@ class Store:
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
         self._pool = pool
+        self._new_tables = NewTables()
 
     @classmethod
     async def connect(cls, url: SecretStr, *, pool_size: int, bounds: SessionTimeouts | None = None) -> Store:
@@ -137,6 +139,7 @@ class Store:
         try:
             try:
                 with classified():
+                    await self._new_tables.analyze(connection)
                     await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
                     now = await connection.fetchval(_LOCK, sorted({_lock_id(*lock) for lock in locks}))
                 work = Transaction(connection, now)

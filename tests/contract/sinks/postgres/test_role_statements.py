@@ -72,6 +72,7 @@ RUN_BY = {
     "sinks.postgres.lists.find": (*CONSOLE, *OPERATOR, "reader"),
     "sinks.postgres.loading": WORKER,
     "sinks.postgres.mode_check": (*WORKER, *DISPATCHER, *SCHEDULER, *CONSOLE, *OPERATOR),
+    "sinks.postgres.new_tables": WORKER,
     "sinks.postgres.ownership": (*WORKER, *OPERATOR),
     "sinks.postgres.payment_backfill": (*WORKER, *OPERATOR),
     "sinks.postgres.personal_data": (*WORKER, *DISPATCHER, *OPERATOR),

@@ -203,7 +203,7 @@ async def test_missing_tables_are_transient(database_url: str) -> None:
     """A worker that starts before `billing migrate` waits; it dead-letters nothing."""
     store = await Store.connect(SecretStr(database_url), pool_size=1)
     try:
-        with pytest.raises(StoreUnavailable, match="42P01"):
+        with pytest.raises(StoreUnavailable, match="3F000"):
             await write(store, Flush(known(), [ledger_row("evt_1")]))
         await create_tables(database_url)
         await write(store, Flush(known(), [ledger_row("evt_1")]))
