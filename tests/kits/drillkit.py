@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,11 +32,12 @@ from recovery.imports.wiring import importer
 from scheduler.due_timers import DueTimers
 from scheduler.timers import Scheduler
 from schemas.figures import Fact, Movement
-from schemas.record import Record, Source
+from schemas.record import Source
 from schemas.settings import Config, Mail, Plan
-from schemas.verdict import Dead, Verdict
+from schemas.verdict import Dead
 from streams.process import Processor
 from streams.rules.catalog import RULES
+from tests.chaos.log import LogReader
 from tests.faulty_mailbox import FaultyMailbox
 from tests.kits.auditkit import AuditKit
 from tests.kits.clikit import billing
@@ -60,9 +62,13 @@ class Drill:
     receiver: ReceiverServer
     config: Config
     folder: Path
-    verdicts: list[Verdict] = field(default_factory=list)
+    log: LogReader
+    dead: list[Dead] = field(default_factory=list)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    """Of every record, by class."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each step has taken, in real time."""
     _delivered: int = 0
-    _read: set[tuple[int, int]] = field(default_factory=set)
 
     @property
     def books(self) -> Books:
@@ -71,6 +77,13 @@ class Drill:
     @property
     def now(self) -> datetime:
         return datetime.fromtimestamp(self.company.stripe.clock.now, UTC)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Add the time that the block takes to `seconds`."""
+        began = time.monotonic()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
 
     # -- the steps of docs/going-live.md ---------------------------------------------------------------------------
 
@@ -129,8 +142,7 @@ class Drill:
 
     async def process(self) -> None:
         """Apply the records of the log that were not applied yet, as the worker does."""
-        records = [one for one in await asyncio.to_thread(self.desk.records) if _place(one) not in self._read]
-        self._read |= {_place(one) for one in records}
+        records = await asyncio.to_thread(self.log.read)
         settings = self.desk.settings
         letters = DeadLetterPublisher(settings.kafka, settings.dead_topic)
         processor = Processor(
@@ -138,7 +150,10 @@ class Drill:
             group=f"{settings.topic_prefix}.worker", code_version="1", clock=lambda: self.now,
         )  # fmt: skip
         for first in range(0, len(records), 200):
-            self.verdicts += await processor.process(records[first : first + 200])
+            for verdict in await processor.process(records[first : first + 200]):
+                self.verdicts[type(verdict).__name__] += 1
+                if isinstance(verdict, Dead):
+                    self.dead.append(verdict)
         await asyncio.to_thread(letters.close)
 
     async def audit(self) -> AuditReport:
@@ -146,10 +161,6 @@ class Drill:
         return await kit.audit(grace=timedelta(seconds=30))
 
     # -- what is true ----------------------------------------------------------------------------------------------
-
-    @property
-    def dead(self) -> list[Verdict]:
-        return [verdict for verdict in self.verdicts if isinstance(verdict, Dead)]
 
     async def rows(self, query: str) -> list[dict[str, Any]]:
         connection = await asyncpg.connect(self.desk.settings.database_url.get_secret_value())
@@ -206,10 +217,6 @@ def _shape_with_coupon(type_: str) -> ApiShape:
     return ApiShape.OLD if type_.startswith("customer.discount.") else ApiShape.NEW
 
 
-def _place(record: Record) -> tuple[int, int]:
-    return record.partition, record.offset
-
-
 def _mrr(
     values: Iterable[bytes], moments: Sequence[datetime], config: Config, *, in_turn: bool = False
 ) -> dict[str, list[int]]:
@@ -259,7 +266,8 @@ async def open_drill(
         config = config.model_copy(
             update={"feed": config.feed.model_copy(update={"destinations": {"app": destination(receiver.url)}})}
         )
-        drill = Drill(company, server, desk, mailbox, receiver, config, folder)
+        log = LogReader(kafka_bootstrap, desk.settings.events_topic)
+        drill = Drill(company, server, desk, mailbox, receiver, config, folder, log)
         drill.begin_delivery()
         yield drill
 

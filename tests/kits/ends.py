@@ -1,4 +1,4 @@
-"""The end offset of a partition, also for a topic created a moment ago, and the records up to the ends."""
+"""The offsets of a partition, also for a topic created a moment ago, and the records up to the ends."""
 
 from __future__ import annotations
 
@@ -13,18 +13,26 @@ _NOT_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE
 """A broker returns these while it creates the partitions of a topic that the cluster has accepted."""
 
 
-def end_of(consumer: Consumer, place: TopicPartition) -> int:
-    """The offset of the partition's next record. Retries for 10 s while the topic is created. Raises KafkaException."""
+def marks_of(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    """The offsets of the partition's oldest and of its next record.
+
+    Retries for 10 s while the topic is created. Raises KafkaException.
+    """
     deadline = time.monotonic() + _TIMEOUT_S
     while True:
         try:
-            end: int = consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)[1]
+            low, high = consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
         except KafkaException as error:
             if error.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
         else:
-            return end
+            return low, high
+
+
+def end_of(consumer: Consumer, place: TopicPartition) -> int:
+    """The offset of the partition's next record, as `marks_of` reads it."""
+    return marks_of(consumer, place)[1]
 
 
 def read_to_end(consumer: Consumer, topic: str, starts: Mapping[int, int]) -> list[Message]:

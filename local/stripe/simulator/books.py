@@ -124,6 +124,8 @@ class Books:
     """Ids by `object` and the customer that an object was created for."""
     events: list[StripeEvent] = field(default_factory=list)
     """In the order in which they happened."""
+    event_places: dict[str, int] = field(default_factory=dict)
+    """Where an event is in `events`, by its id. Ids of events that were taken back stay: see `event_place`."""
     watchers: dict[str, Callable[[Json], None]] = field(default_factory=dict)
     """By the id of a payment intent: what to do once it has succeeded or failed."""
     hooks: dict[str, Callable[[Books, Json], None]] = field(default_factory=dict)
@@ -162,8 +164,14 @@ class Books:
         """Returns the object with this id, of any kind."""
         return next((kind[id_] for kind in self.objects.values() if id_ in kind), None)
 
+    def event_place(self, id_: str) -> int | None:
+        """Returns where the event with this id is in `events`, None if there is none."""
+        at = self.event_places.get(id_)
+        return at if at is not None and at < len(self.events) and self.events[at].id == id_ else None
+
     def emit(self, type_: str, obj: Json, before: bytes | None = None) -> None:
         event_id, request = self.new_id("evt"), self.new_id("req")
+        self.event_places[event_id] = len(self.events)
         self.events.append(StripeEvent(event_id, type_, self.now, self.account, orjson.dumps(obj), before, request))
 
     def notify(self, hook: str, invoice: Json) -> None:

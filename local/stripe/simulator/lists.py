@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 
 import orjson
 
@@ -33,6 +35,7 @@ RESOURCES = {
 
 MOST = 100
 DEFAULT_LIMIT = 10
+_NEVER = 2**62
 _PARAMETER = re.compile(r"(\w+)\[(\w*)\]")
 
 
@@ -55,23 +58,53 @@ class Api:
 
     def events(self, query: Mapping[str, str]) -> Json:
         """`type`, `types[]`, `created[…]`, `delivery_success`."""
-        asked = _Filter(query)
+        created = _Created(query)
         types = [value for name, value in query.items() if name == "type" or name.startswith("types[")]
-        found = [event for event in self._books.events if event.is_in(self._shape)]
-        if types:
-            found = [event for event in found if any(_is_type(event, type_) for type_ in types)]
-        if "delivery_success" in query:
-            is_delivered = query["delivery_success"] == "true"
-            found = [event for event in found if (event.id not in self._undelivered) is is_delivered]
-        # Newest first; of one second the later one first, as they were emitted.
-        found = [event for event in reversed(found) if asked.is_created(event.created)]
-        return _page([event.id for event in found], lambda at: self._event(found[at]), query, "/v1/events")
+        success = query.get("delivery_success")
+
+        def is_asked(event: StripeEvent) -> bool:
+            return (
+                event.is_in(self._shape)
+                and created.fits(event.created)
+                and (not types or any(_is_type(event, type_) for type_ in types))
+                and (success is None or (event.id not in self._undelivered) is (success == "true"))
+            )
+
+        limit = _limit(query)
+        all_, first, last = self._books.events, *self._between(query, is_asked)
+        places = range(first, last)
+        # Newest first; of one second the later one first, as they were emitted. Only what a page needs is looked at.
+        is_upwards = "ending_before" in query
+        fitting = (at for at in (places if is_upwards else reversed(places)) if is_asked(all_[at]))
+        found = list(islice(fitting, limit + 1))
+        page = found[:limit][::-1] if is_upwards else found[:limit]
+        return {
+            "object": "list", "data": [self._event(all_[at]) for at in page], "has_more": len(found) > limit,
+            "url": "/v1/events",
+        }  # fmt: skip
+
+    def _between(self, query: Mapping[str, str], is_asked: Callable[[StripeEvent], bool]) -> tuple[int, int]:
+        """The places of the events, first and end, among which a page begins: by time and by its neighbour."""
+        events, created = self._books.events, _Created(query)
+        first = bisect_left(events, created.earliest, key=_created)
+        last = bisect_right(events, created.latest, key=_created)
+        for name in ("starting_after", "ending_before"):
+            if name not in query:
+                continue
+            at = self._books.event_place(query[name])
+            if at is None or not is_asked(events[at]):
+                raise _no_such(query[name], name)
+            if name == "starting_after":
+                last = at
+            else:
+                first = at + 1
+        return first, last
 
     def event(self, id_: str) -> Json:
-        for event in self._books.events:
-            if event.id == id_:
-                return self._event(event)
-        raise _missing("event", id_)
+        at = self._books.event_place(id_)
+        if at is None:
+            raise _missing("event", id_)
+        return self._event(self._books.events[at])
 
     def _event(self, event: StripeEvent) -> Json:
         """An account that asks in its own name is not shown its name."""
@@ -87,8 +120,8 @@ class Api:
             return _page(list(COUPONS), lambda at: list(COUPONS.values())[at], query, "/v1/coupons")
         if kind is None:
             raise ApiError(404, f"Unrecognized request URL (GET: /v1/{resource}).")
-        asked = _Filter(query)
-        found = [one for one in self._books.all(kind) if asked.is_created(one.get("created", 0))]
+        created = _Created(query)
+        found = [one for one in self._books.all(kind) if created.fits(one.get("created", 0))]
         found = [one for one in found if _is_listed(kind, one, query)]
         for name in ("customer", "charge", "payment_intent", "subscription", "invoice"):
             if name in query:
@@ -178,33 +211,28 @@ class Api:
         return rendered(orjson.loads(orjson.dumps(obj)), self._shape)
 
 
-class _Filter:
-    """`created` and `created[gt|gte|lt|lte]`."""
+class _Created:
+    """`created` and `created[gt|gte|lt|lte]`, as the earliest and the latest second that fit."""
 
     def __init__(self, query: Mapping[str, str]) -> None:
-        self._bounds: list[Callable[[int], bool]] = []
+        self.earliest, self.latest = 0, _NEVER
         for name, value in query.items():
             found = _PARAMETER.fullmatch(name)
-            if found is not None and found[1] == "created":
-                self._bounds.append(_bound(found[2], int(value)))
-            elif name == "created":
-                self._bounds.append(_bound("", int(value)))
+            if name == "created" or (found is not None and found[1] == "created"):
+                self._narrow(found[2] if found is not None else "", int(value))
 
-    def is_created(self, moment: int) -> bool:
-        return all(is_within(moment) for is_within in self._bounds)
+    def fits(self, moment: int) -> bool:
+        return self.earliest <= moment <= self.latest
+
+    def _narrow(self, bound: str, limit: int) -> None:
+        if bound not in ("lt", "lte"):
+            self.earliest = max(self.earliest, limit + (bound == "gt"))
+        if bound not in ("gt", "gte"):
+            self.latest = min(self.latest, limit - (bound == "lt"))
 
 
-def _bound(name: str, limit: int) -> Callable[[int], bool]:
-    match name:
-        case "gt":
-            return lambda moment: moment > limit
-        case "gte":
-            return lambda moment: moment >= limit
-        case "lt":
-            return lambda moment: moment < limit
-        case "lte":
-            return lambda moment: moment <= limit
-    return lambda moment: moment == limit
+def _created(event: StripeEvent) -> int:
+    return event.created
 
 
 def _is_type(event: StripeEvent, asked: str) -> bool:
@@ -225,13 +253,11 @@ def _is_listed(kind: str, one: Json, query: Mapping[str, str]) -> bool:
 
 def _page(ids: list[str], show: Callable[[int], Json], query: Mapping[str, str], url: str) -> Json:
     """`limit`, `starting_after` and `ending_before` over a list that is newest first."""
-    limit = int(query.get("limit", DEFAULT_LIMIT))
-    if not 1 <= limit <= MOST:
-        raise ApiError(400, f"Invalid limit: must be between 1 and {MOST}", param="limit")
+    limit = _limit(query)
     start, end = 0, len(ids)
     for name in ("starting_after", "ending_before"):
         if name in query and query[name] not in ids:
-            raise ApiError(400, f"No such object: '{query[name]}'", "resource_missing", param=name)
+            raise _no_such(query[name], name)
     if "ending_before" in query:
         end = ids.index(query["ending_before"])
         start, has_more = max(0, end - limit), end > limit
@@ -240,6 +266,17 @@ def _page(ids: list[str], show: Callable[[int], Json], query: Mapping[str, str],
             start = ids.index(query["starting_after"]) + 1
         end, has_more = min(len(ids), start + limit), len(ids) > start + limit
     return {"object": "list", "data": [show(at) for at in range(start, end)], "has_more": has_more, "url": url}
+
+
+def _limit(query: Mapping[str, str]) -> int:
+    limit = int(query.get("limit", DEFAULT_LIMIT))
+    if not 1 <= limit <= MOST:
+        raise ApiError(400, f"Invalid limit: must be between 1 and {MOST}", param="limit")
+    return limit
+
+
+def _no_such(id_: str, parameter: str) -> ApiError:
+    return ApiError(400, f"No such object: '{id_}'", "resource_missing", param=parameter)
 
 
 def grouped(objects: Iterable[Json], name: str) -> Mapping[str, Sequence[Json]]:
