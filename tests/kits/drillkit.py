@@ -34,6 +34,8 @@ from scheduler.timers import Scheduler
 from schemas.figures import Fact, Movement
 from schemas.record import Source
 from schemas.settings import Config, Mail, Plan
+from schemas.state import Timer
+from schemas.timer import timer_event
 from schemas.verdict import Dead
 from streams.process import Processor
 from streams.rules.catalog import RULES
@@ -168,6 +170,15 @@ class Drill:
             return [dict(row) for row in await connection.fetch(query)]
         finally:
             await connection.close()
+
+    async def timers_set_at(self) -> Mapping[str, datetime]:
+        """When the event that set a timer happened, by the id of the timer's own event."""
+        query = (
+            "SELECT timer_key, t.account, t.customer_id, kind, subject, due_at, created FROM billing.timers t"
+            " JOIN billing.events USING (event_id) WHERE created IS NOT NULL"
+        )
+        rows = await self.rows(query)
+        return {timer_event(Timer(**row))["id"]: created for row in rows if (created := row.pop("created"))}
 
     async def mrr(self, months: Sequence[datetime]) -> Mapping[str, list[int]]:
         """The MRR of each customer at each of these times, by the records of the log."""

@@ -100,14 +100,20 @@ async def test_F2_a_business_changes_over_and_no_one_is_mailed_about_the_past(
         assert audited.agrees, audited.differences
 
         sent = await drill.rows(
-            "SELECT template, m.status, last_error, queued_at, created FROM billing.emails m"
+            "SELECT event_id, template, m.status, last_error, queued_at, created FROM billing.emails m"
             " LEFT JOIN billing.events USING (event_id)"
         )
         leaving = [row for row in sent if row["status"] == "sent"]
         assert len(leaving) == len(drill.mailbox.messages)
-        # Also no reminder: one that was still ahead is caused by its timer, which was due after the switch.
+        # Also no reminder: one that was still ahead is caused by its timer, which was due after the switch, or overdue
+        # as soon as it was set, after the switch, as that of a trial of two days.
+        set_at = await drill.timers_set_at()
         of_past = [
-            row for row in leaving if row["queued_at"] < switched or row["created"] is None or row["created"] < switched
+            row
+            for row in leaving
+            if row["queued_at"] < switched
+            or row["created"] is None
+            or max(row["created"], set_at.get(row["event_id"], row["created"])) < switched
         ]
         assert of_past == []
         failed = [row["last_error"] for row in sent if row["status"] == "failed"]
