@@ -86,17 +86,24 @@ SELECT coalesce(string_agg(relname || ': ' || seq_tup_read, ', '), '') FROM pg_s
 WHERE (schemaname = 'billing' AND relname = ANY('{{{",".join(_FILL)}}}') OR relname = 'facts') AND seq_tup_read > 0
 """
 
+_FILL_S = 120.0
+"""Seconds that one table may take to be filled. On a loaded machine it takes twenty times as long as on a quiet one."""
+
 
 async def fill(database: SecretStr, *, shrunk: int = 1, is_analyzed: bool = True) -> None:
     """Fills a migrated database: each table with a `shrunk`-th of its rows, and without statistics if so wished."""
     await ask(database, "ALTER TABLE billing.notifications DISABLE TRIGGER number_notification")  # ten times as fast
     for table, (rows, columns) in _FILL.items():
-        await ask(database, f"INSERT INTO billing.{table} {columns} FROM generate_series(1, {rows // shrunk}) n")
-    await ask(database, _FACTS)
+        await ask(
+            database,
+            f"INSERT INTO billing.{table} {columns} FROM generate_series(1, {rows // shrunk}) n",
+            within_s=_FILL_S,
+        )
+    await ask(database, _FACTS, within_s=_FILL_S)
     await ask(database, _RISKS)
     await ask(database, "ALTER TABLE billing.notifications ENABLE TRIGGER number_notification")
     if is_analyzed:
-        await ask(database, "ANALYZE")
+        await ask(database, "ANALYZE", within_s=_FILL_S)
 
 
 async def rows_read(url: SecretStr, work: Callable[[SecretStr], Awaitable[None]], reading: str = _READ) -> str:

@@ -110,11 +110,11 @@ async def write(store: Store, flush: Flush) -> None:
         await transaction.flush(flush)
 
 
-async def ask(url: SecretStr, query: str, *arguments: object) -> Any:
-    """The first value of the first row, read on a separate connection."""
+async def ask(url: SecretStr, query: str, *arguments: object, within_s: float = 30) -> Any:
+    """The first value of the first row, read on a separate connection. Raises TimeoutError after `within_s`."""
     connection = await asyncpg.connect(url.get_secret_value(), timeout=10)
     try:
-        return await connection.fetchval(query, *arguments, timeout=30)
+        return await connection.fetchval(query, *arguments, timeout=within_s)
     finally:
         await connection.close(timeout=5)
 
