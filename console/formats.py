@@ -13,6 +13,7 @@ from urllib.parse import quote
 import orjson
 from markupsafe import Markup, escape
 
+from schemas.json_text import dumped
 from sinks.email.localize import UnknownCurrency, exponent
 
 NONE = "\N{EN DASH}"
@@ -194,7 +195,7 @@ def pretty_json(value: Any) -> str:
 
 def as_json(value: Any) -> bytes:
     """Returns the JSON answer of a page. Values that JSON does not have are written as text."""
-    return orjson.dumps(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
+    return dumped(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)
 
 
 def _plain(value: Any) -> Any:

@@ -40,7 +40,7 @@ def ordering_key(event: Mapping[str, object]) -> str:
 
 def customer_id_of(event: Mapping[str, object]) -> str | None:
     """Returns the id of the customer that the event is about, None if it names none (a guest has no id)."""
-    o = _object_of(event)
+    o = object_of(event)
     if o.get("object") == "customer":
         return _id(o)
     customer = _id(o.get("customer")) or _id(o.get("customer_account"))
@@ -56,7 +56,7 @@ _NAMED = ("charge", "latest_charge", "payment_intent", "invoice", "payment_metho
 
 def named_ids(event: Mapping[str, object]) -> tuple[str, ...]:
     """Returns the ids of the event's object and of the payments and cards that it names, each once."""
-    o = _object_of(event)
+    o = object_of(event)
     payment = _mapping(o.get("payment"))
     found = [
         _id(o),
@@ -75,7 +75,7 @@ def guest_keys(event: Mapping[str, object]) -> tuple[str, ...]:
     """Returns the digests of the addresses in the event's object, by which a guest is found, each once."""
     found = []
     for *outer, last in _ADDRESSES:
-        part = _object_of(event)
+        part = object_of(event)
         for name in outer:
             part = _mapping(part.get(name))
         if (email := _text(part.get(last))) is not None:
@@ -94,7 +94,7 @@ def _guest_of(event: Mapping[str, object]) -> str | None:
 
     The address itself is personal data, and keys stay on the topic and appear in logs.
     """
-    o = _object_of(event)
+    o = object_of(event)
     if o.get("object") != "checkout.session":
         return None
     email = _text(_mapping(o.get("customer_details")).get("email")) or _text(o.get("customer_email"))
@@ -107,7 +107,7 @@ def guest_key(email: str) -> str:
 
 
 def _shared_id(event: Mapping[str, object], account: str | None) -> str:
-    o = _object_of(event)
+    o = object_of(event)
     kind = o.get("object")
     own_id = _id(o)
     if kind == "application" and account is not None:
@@ -131,8 +131,9 @@ def _shared_id(event: Mapping[str, object], account: str | None) -> str:
     return found or UNKNOWN_KEY
 
 
-def _object_of(event: Mapping[str, object]) -> Mapping[str, object]:
-    return _mapping(_mapping(event.get("data")).get("object"))
+def object_of(event: object) -> Mapping[str, object]:
+    """Returns `data.object` of a decoded event, {} if it has none or that is no object."""
+    return _mapping(_mapping(_mapping(event).get("data")).get("object"))
 
 
 def _mapping(value: object) -> Mapping[str, object]:

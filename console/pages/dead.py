@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,7 +11,6 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from console import params
@@ -24,7 +24,7 @@ from eventlog.entry import headers_of
 from eventlog.lookup import RecordLookup
 from eventlog.threads import in_thread
 from recovery.rehearsal.rehearse import rehearse_letters
-from recovery.rehearsal.shapes import differences, failing_place, kind_at, values_at
+from recovery.rehearsal.shapes import compared_at, differences, failing_place, is_same_place, values_at
 from recovery.replay.letters import read_letter
 from schemas.command_line import command
 from schemas.dead_letter import PREFIX
@@ -235,7 +235,8 @@ def command_of(verb: str, query: Mapping[str, str]) -> str:
 async def _shape(connection: AsyncConnection, letter: IndexedLetter, *, with_values: bool) -> dict[str, Any] | None:
     """Returns how the event's structure differs from the newest applied event of its type and API version.
 
-    `failing` is the place that the error names, with both values if the person may see them.
+    `failing` is the place that the error names, None if neither event has it. It has this event's value if the person
+    may see that; the other event's is mostly of another customer, so that it is not shown.
     """
     dead_one = await row(
         connection,
@@ -249,21 +250,20 @@ async def _shape(connection: AsyncConnection, letter: IndexedLetter, *, with_val
         return None
     found = differences(dead_one["payload"], good["payload"])
     place = failing_place(letter.message)
-    failing = None
-    if place is not None:
-        both = dead_one["payload"], good["payload"]
-        failing = {
-            "path": place,
-            **{name: kind_at(one, place) for name, one in zip(("dead", "good"), both, strict=True)},
-            "values": [_short(values_at(one, place)) for one in both] if with_values else None,
-        }
-    rest = [asdict(one) for one in found if one.path != place]
-    return {"good": good["event_id"], "failing": failing, "differences": rest}
+    both = compared_at(place, dead_one["payload"], good["payload"]) if place is not None else None
+    if place is None or both is None:
+        return {"good": good["event_id"], "failing": None, "differences": [asdict(one) for one in found]}
+    value = _short(values_at(dead_one["payload"], place)) if with_values else None
+    return {
+        "good": good["event_id"],
+        "failing": {**asdict(both), "value": value},
+        "differences": [asdict(one) for one in found if not is_same_place(one.path, place)],
+    }
 
 
 def _short(values: list[Any]) -> str:
-    """Returns the first values as JSON, cut to what fits a cell."""
-    text = ", ".join(orjson.dumps(one).decode() for one in values[:3])
+    """Returns the first values as JSON, cut to what fits a cell, or `missing`. Integers keep every digit."""
+    text = ", ".join(json.dumps(one, ensure_ascii=False) for one in values[:3]) or "missing"
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 

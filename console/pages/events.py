@@ -19,6 +19,7 @@ from console.reveals import page_of
 from console.web import Answer, Console, Context, Page, get
 from eventlog.lookup import RecordLookup
 from schemas.errors import LogUnavailable
+from schemas.ordering import object_of
 from schemas.payloads import ArchiveAway
 from schemas.settings import InvalidSettings
 from sinks.payloads.archive import PayloadArchive
@@ -163,8 +164,7 @@ def _of_object(payload: str | None, name: str) -> str | None:
     """Returns a text of the event's object, None without one."""
     if not isinstance(payload, str):
         return None
-    data = orjson.loads(payload).get("data") or {}
-    found = (data.get("object") or {}).get(name)
+    found = object_of(orjson.loads(payload)).get(name)
     return found if isinstance(found, str) else None
 
 

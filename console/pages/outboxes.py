@@ -154,7 +154,9 @@ async def _listing(context: Context, name: str) -> Answer:
     found = await panels(
         {
             "page": context.console.reads.ask(
-                lambda c: outboxes.entries(c, name, status=status, kind=kind, before=before)
+                lambda c: outboxes.entries(
+                    c, name, status=status, kind=kind, but_erased=status == "failed", before=before
+                )
             ),
             "depths": context.console.reads.ask(overview.outboxes),
         }

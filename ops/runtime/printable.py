@@ -6,7 +6,7 @@ import re
 import sys
 from typing import Any
 
-import orjson
+from schemas.json_text import dumped
 
 _NOT_ASCII = re.compile(r"[^\x20-\x7e]")
 
@@ -28,7 +28,7 @@ def to_json(value: Any, *, option: int | None = None) -> str:
 
     Values that JSON does not have (paths, exceptions) are written as text.
     """
-    text = orjson.dumps(value, default=str, option=option).decode()
+    text = dumped(value, default=str, option=option).decode()
     return text if text.isprintable() else _NOT_ASCII.sub(_escaped, text)
 
 

@@ -20,7 +20,7 @@ _IGNORED = frozenset({"metadata"})
 
 @dataclass(frozen=True, slots=True)
 class ShapeDifference:
-    """One place whose kinds of values differ. Entries of lists are one place, `items.data[]`."""
+    """The kinds of values at one place of two events. Entries of lists are one place, `items.data[]`."""
 
     path: str
     dead: str
@@ -51,12 +51,29 @@ def failing_place(message: str) -> str | None:
     return re.sub(r"\.\d+(?=\.|$)", "[]", found[1]) if found is not None else None
 
 
+def compared_at(path: str, dead: object, good: object) -> ShapeDifference | None:
+    """Returns the kinds of values at a place of both, None if neither has anything there.
+
+    Errors name places of our models, which do not have Stripe's structure everywhere.
+    """
+    here, there = kind_at(dead, path), kind_at(good, path)
+    return None if here == there == _MISSING else ShapeDifference(path, here, there)
+
+
+def is_same_place(path: str, other: str) -> bool:
+    """Whether two paths lead to the same values. The entries of Stripe's lists are `items.data[]` or `items[]`."""
+    return path.replace(".data[]", "[]") == other.replace(".data[]", "[]")
+
+
 def values_at(value: object, path: str) -> list[Any]:
-    """Returns what is at a place, such as `items.data[].price`, at most MOST values; [] if nothing is."""
+    """Returns what is at a place, such as `items.data[].price`, at most MOST values; [] if nothing is.
+
+    `items[]` are also the entries of Stripe's `{"object": "list", "data": [ … ]}`, which our models have as a list.
+    """
     found = [value]
     for part in path.replace("[]", ".[]").split("."):
         if part == "[]":
-            found = [inner for one in found if isinstance(one, list) for inner in one]
+            found = [inner for one in found for inner in _entries(one)]
         else:
             found = [one[part] for one in found if isinstance(one, Mapping) and part in one]
     return found[:MOST]
@@ -65,6 +82,12 @@ def values_at(value: object, path: str) -> list[Any]:
 def kind_at(value: object, path: str) -> str:
     """Returns the kinds of values at a place, such as `text`, or `missing`."""
     return _named(frozenset(_kind(one) for one in values_at(value, path)))
+
+
+def _entries(value: object) -> list[Any]:
+    if isinstance(value, Mapping) and value.get("object") == "list":
+        value = value.get("data")
+    return value if isinstance(value, list) else []
 
 
 def _fits(here: frozenset[str], there: frozenset[str]) -> bool:

@@ -9,6 +9,7 @@ from sqlalchemy import table as table_of
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from schemas.errors import BillingError
+from schemas.ordering import object_of
 from schemas.state import Organization
 from sinks.postgres import tables
 from sinks.postgres.lists.past import keyed
@@ -212,8 +213,7 @@ async def subject_of_timer(connection: AsyncConnection, event: Found) -> Found |
 
     None for any other event, and if nothing with that id is stored.
     """
-    payload = event.get("payload") or {}
-    subject = (payload.get("data") or {}).get("object", {}).get("subject") if isinstance(payload, dict) else None
+    subject = object_of(event.get("payload")).get("subject")
     if not isinstance(subject, str) or not event["type"].startswith("timer."):
         return None
     payments, subscriptions = tables.payments, tables.subscriptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime, timedelta
 from html import unescape
@@ -87,14 +88,59 @@ async def test_a_letter_shows_first_the_place_that_its_error_names(anyone: Brows
     await write(store, Flush(ledger=rows, known=known(), dead_letters=[letter]))
     support = await anyone.signed_in(Role.SUPPORT)
     failing = (await support.json("/dead/letters/evt_1"))["shape"]["failing"]
-    assert failing == {"path": "data.object.status", "dead": "text", "good": "text", "values": None}
+    assert failing == {"path": "data.object.status", "dead": "text", "good": "text", "value": None}
     page = await support.page("/dead/letters/evt_1")
     assert "odd-one" not in page
     assert "a-good-one" not in page
     assert (await support.post("/reveal", {"page": "/dead/letters/evt_1"})).status == 303
     page = await support.page("/dead/letters/evt_1")
     assert "odd-one" in page
-    assert "a-good-one" in page
+    assert "a-good-one" not in page, "it is of another customer, whom the audit log does not name"
+    assert "a-good-one" not in str(await support.json("/dead/letters/evt_1"))
+
+
+async def test_a_revealed_place_of_any_value_is_shown(anyone: Browser, store: Store) -> None:
+    """A number beyond 64 bits, a field that is missing, and a place that only our model has."""
+    now = utc_now()
+    huge = 100_000_000_000_000_000_000_000
+    good = {"id": "evt_9", "data": {"object": {"amount_due": 1, "status": "paid", "period": {"end": 5}}}}
+    dead = {"id": "evt_1", "data": {"object": {"amount_due": huge, "period": {"end": "soon"}}}}
+    rows = [
+        ledger_row(f"evt_{at}", type="invoice.paid", outcome="dead", applied_at=now, payload=json.dumps(dead))
+        for at in (1, 2, 3)
+    ] + [ledger_row("evt_9", type="invoice.paid", applied_at=now, payload=json.dumps(good))]
+    names = ("amount_due", "status", "period_end")
+    letters = [_letter(at, "cus_1", f"data.object.{name}: Input is wrong", now) for at, name in enumerate(names, 1)]
+    await write(store, Flush(ledger=rows, known=known(), dead_letters=letters))
+    support = await anyone.signed_in(Role.SUPPORT)
+    shapes, pages = [], []
+    for at in (1, 2, 3):
+        path = f"/dead/letters/evt_{at}"
+        assert (await support.post("/reveal", {"page": path})).status == 303
+        shapes.append((await support.json(path))["shape"])
+        pages.append(await support.page(path))
+    assert [one["failing"] and one["failing"]["value"] for one in shapes] == [str(huge), "missing", None]
+    assert f'<td class="old">{huge}</td><td class="new">number</td>' in pages[0]
+    assert '<td class="old">missing</td><td class="new">text</td>' in pages[1]
+    assert "The place that the error names" not in pages[2]
+    assert {"path": "data.object.period.end", "dead": "text", "good": "number"} in shapes[2]["differences"]
+    # Where the kinds of the failing place are the same or it is not found, the cause is among the other differences.
+    assert ["<details open>" in page for page in pages] == [True, False, True]
+
+
+async def test_an_event_whose_data_is_no_object_has_a_page(anyone: Browser, store: Store) -> None:
+    """Its number is beyond 64 bits, and the JSON of the page keeps it."""
+    payloads = ({"data": "text", "n": 10**23}, {"data": {"object": ["list"]}})
+    rows = [
+        ledger_row(f"evt_{at}", type="invoice.paid", outcome="dead", applied_at=utc_now(), payload=json.dumps(payload))
+        for at, payload in enumerate(payloads)
+    ]
+    await write(store, Flush(ledger=rows, known=known()))
+    support = await anyone.signed_in(Role.SUPPORT)
+    for at, payload in enumerate(payloads):
+        assert (await support.post("/reveal", {"page": f"/events/evt_{at}"})).status == 303
+        await support.page(f"/events/evt_{at}")
+        assert json.loads((await support.json(f"/events/evt_{at}"))["payload"]) == payload
 
 
 async def test_what_an_erasure_emptied_is_not_offered_again(anyone: Browser, store: Store, database: SecretStr) -> None:
@@ -108,6 +154,9 @@ async def test_what_an_erasure_emptied_is_not_offered_again(anyone: Browser, sto
     erased = await operator.page("/mails/a%3A%3A1")
     assert "Queue it again" not in erased
     assert "failed</span>" not in erased
+    failed = await operator.json("/mails?status=failed")
+    assert [row["email_key"] for row in failed["entries"]] == ["b::1"]
+    assert len((await operator.json("/mails"))["entries"]) == 2, "the list of all has it, as erased"
     form = await operator.json("/outboxes/emails/requeue")
     assert (form["count"], [row["email_key"] for row in form["rows"]]) == (1, ["b::1"])
 

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from recovery.rehearsal.shapes import MOST, ShapeDifference, differences, failing_place, kind_at, values_at
+import pytest
+from pydantic import ValidationError
+
+from recovery.rehearsal.shapes import (
+    MOST,
+    ShapeDifference,
+    compared_at,
+    differences,
+    failing_place,
+    is_same_place,
+    kind_at,
+    values_at,
+)
+from schemas.stripe.subscription import StripeSubscription
 
 
 def found(dead: object, good: object) -> list[tuple[str, str, str]]:
@@ -78,3 +91,37 @@ def test_the_values_at_a_place() -> None:
     assert kind_at(event, "data.lines[].price") == "null or text"
     assert kind_at(event, "data.lines[].amount") == "missing"
     assert values_at({"list": [[1], [2]]}, "list[][]") == [1, 2]
+
+
+def _subscription(quantity: object = 1, **fields: object) -> dict[str, Any]:
+    item = {"id": "si_1", "price": {"id": "price_1"}, "quantity": quantity, "current_period_end": 1_800_000_000}
+    items = {"object": "list", "data": [item | fields]}
+    return {"id": "sub_1", "status": "active", "items": items}
+
+
+def test_the_place_of_a_model_is_found_in_stripes_list() -> None:
+    """The error of the model names `items.0`, where Stripe's event has `items.data`."""
+    raw = _subscription("x")
+    with pytest.raises(ValidationError) as refused:
+        StripeSubscription.model_validate(raw)
+    named = ".".join(map(str, refused.value.errors()[0]["loc"]))
+    place = failing_place(f"data.object.{named}: Input should be a valid integer")
+    assert place == "data.object.items[].quantity"
+    dead, good = ({"data": {"object": one}} for one in (raw, _subscription()))
+    assert values_at(dead, place) == ["x"]
+    assert compared_at(place, dead, good) == ShapeDifference(place, "text", "number")
+    assert [one.path for one in differences(dead, good) if not is_same_place(one.path, place)] == []
+    assert values_at({"items": {"object": "list", "data": {"a": 1}}}, "items[]") == []
+    assert values_at({"items": {"data": ["of no list"]}}, "items[]") == []
+
+
+@pytest.mark.parametrize("name", ["current_period_end", "cancellation_reason", "resumes_at", "user_id"])
+def test_a_place_that_only_the_model_has_is_compared_with_nothing(name: str) -> None:
+    dead, good = ({"data": {"object": one}} for one in (_subscription(current_period_end="soon"), _subscription()))
+    assert compared_at(f"data.object.{name}", dead, good) is None
+    assert [one.path for one in differences(dead, good)] == ["data.object.items.data[].current_period_end"]
+
+
+def test_a_place_that_one_of_them_lacks_is_compared() -> None:
+    place = "data.object.status"
+    assert compared_at(place, {}, {"data": {"object": {"status": None}}}) == ShapeDifference(place, "missing", "null")

@@ -6,6 +6,8 @@ import io
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +33,18 @@ def test_letters_of_all_scripts_stay() -> None:
     name = "Zoë Müller 株式会社 Ελλάδα 🚀 क्षत्रिय"
     assert printable(name) == name
     assert to_json([name]) == f'["{name}"]'
+
+
+def test_json_keeps_every_digit_and_level_of_a_payload() -> None:
+    """A number beyond 64 bits, and a value more than 254 levels deep, which orjson refuses."""
+    deep: object = []
+    for _ in range(400):
+        deep = [deep]
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    for value in (10**23, -(2**63) - 1, deep):
+        text = to_json({"at": at, "path": Path("a"), "value": value, "evil": EVIL})
+        assert _is_clean(text)
+        assert json.loads(text) == {"at": "2026-03-01T00:00:00+00:00", "path": "a", "value": value, "evil": EVIL}
 
 
 def test_a_text_keeps_only_its_line_breaks() -> None:
