@@ -87,7 +87,7 @@ WHERE (schemaname = 'billing' AND relname = ANY('{{{",".join(_FILL)}}}') OR reln
 """
 
 _FILL_S = 120.0
-"""Seconds that one table may take to be filled. On a loaded machine it takes twenty times as long as on a quiet one."""
+"""Seconds that one table may take to be filled. With ten processes for two cores one took more than 30."""
 
 
 async def fill(database: SecretStr, *, shrunk: int = 1, is_analyzed: bool = True) -> None:
