@@ -25,10 +25,10 @@ class EventAppender:
         self._client_id = client_id
         self._producer = self._new_producer()
 
-    async def append(self, entries: Sequence[Entry], stored: Callable[[int], None] = lambda _: None) -> None:
+    async def append(self, entries: Sequence[Entry], stored: Callable[[], None] = lambda: None) -> None:
         """Returns after all in-sync replicas have all entries. Entries with the same key keep their order.
 
-        `stored` is called with their number then, from a thread. A task that is cancelled meanwhile does not learn it
+        `stored` is called then, from a thread. A task that is cancelled meanwhile does not learn it
         otherwise.
 
         Raises LogUnavailable if an entry is not confirmed within ten seconds. Entries may still be stored later.
@@ -36,9 +36,9 @@ class EventAppender:
         """
         await in_thread(self._append_and_note, entries, stored)
 
-    def _append_and_note(self, entries: Sequence[Entry], stored: Callable[[int], None]) -> None:
+    def _append_and_note(self, entries: Sequence[Entry], stored: Callable[[], None]) -> None:
         self._append(entries)
-        stored(len(entries))
+        stored()
 
     def _append(self, entries: Sequence[Entry]) -> None:
         stored = 0

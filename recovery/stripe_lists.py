@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from schemas.rate import RateLimit
 from schemas.settings import Config, InvalidSettings, Settings
@@ -13,12 +14,15 @@ from sinks.stripe_api.listing import MAX_PAGE_BYTES, Lists
 
 
 @asynccontextmanager
-async def listing(settings: Settings, config: Config) -> AsyncIterator[Lists]:
-    """Yield a reader of Stripe's lists; close it at the end of the block. Raises InvalidSettings."""
+async def listing(settings: Settings, config: Config, *, patience: timedelta | None = None) -> AsyncIterator[Lists]:
+    """Yield a reader of Stripe's lists; close it at the end of the block. Raises InvalidSettings.
+
+    `patience` is how long one request is retried, by default as long as Stripe's Retry-After asks for (see Lists).
+    """
     key, base = key_and_base(settings, config)
     api = StripeApi(key, base, max_answer_bytes=MAX_PAGE_BYTES)
     try:
-        yield Lists(api, RateLimit(settings.stripe_calls_per_second))
+        yield Lists(api, RateLimit(settings.stripe_calls_per_second), patience=patience)
     finally:
         await api.close()
 

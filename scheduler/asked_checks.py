@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -33,8 +34,12 @@ STOP_S = 2.0
 """Seconds between two looks for new jobs, and for whether a running one is to stop."""
 
 OUTAGE_S, AGAIN_S, MOST_AGAIN_S = 900.0, 15.0, 120.0
-"""Seconds for which a check waits for a Stripe that does not answer or refuses for a time (HTTP 429, 5xx), and the
-shortest and longest pause before it asks again: each pause is twice as long as the one before."""
+"""Seconds for which a check waits while Stripe does not answer or refuses for a time (HTTP 409, 429, 5xx, or the header
+Stripe-Should-Retry) and the check does not advance, and the shortest and longest pause before it asks again: each pause
+is twice as long as the one before."""
+
+PATIENCE = timedelta(minutes=2)
+"""For how long one request is retried before the check waits, as its page then shows: Retry-After can be an hour."""
 
 _NOTE_WITHIN_S = 5.0
 """Seconds for which a check that is cancelled tries to store what it has counted."""
@@ -95,6 +100,8 @@ class CheckRun:
         self._noted = (0.0, 0)
         self._away_since: float | None = None
         self._pauses = 0
+        self._begun: set[str] = set()
+        self._furthest: dict[str, int] = {}
         self._audits = ""
         """The scope of this job's audits, '' if it has none."""
 
@@ -111,6 +118,7 @@ class CheckRun:
                 await self._end("stopped", None)
                 return
             self._progress.begin()
+            self._begun.clear()
             try:
                 reports = await self._unless_stopped(self._check(found, self._progress))
             except JobLost:
@@ -146,26 +154,24 @@ class CheckRun:
 
             async def audited(report: AuditReport) -> None:
                 progress.note(report)
-                if report.trouble is None:
-                    self._is_answered()
                 await self._note()
 
             wanted = AuditAsked(since=since, scope=self._audits, settle_s=checks.settle_s)
             return await auditing.run(
                 checks.settings, checks.config, wanted, [], all_accounts=everywhere, most=0,
-                complete=progress.complete, progress=audited,
+                complete=progress.complete, progress=audited, patience=PATIENCE, advanced=self._is_answered,
             )  # fmt: skip
 
         async def reconciled(report: ReconcileReport, is_complete: bool) -> None:
             progress.note(report, is_complete=is_complete)
-            if is_complete or (report.listed and not wished.dry_run):  # a dry run begins the account again
+            if is_complete or self._has_advanced(report, is_dry=wished.dry_run):
                 self._is_answered()
             await self._note()
 
         wished = ReconcileRequest(since=since, dry_run=job.action == RECONCILE_DRY)
         return await reconcile(
             checks.settings, checks.config, wished, [], all_accounts=everywhere,
-            complete=progress.complete, progress=reconciled,
+            complete=progress.complete, progress=reconciled, patience=PATIENCE,
         )  # fmt: skip
 
     async def _note(self) -> None:
@@ -189,6 +195,16 @@ class CheckRun:
         while asyncio.get_running_loop().time() < again and not await self._is_to_stop():
             await self._wait(f"waits: {trouble}")
         return True
+
+    def _has_advanced(self, report: ReconcileReport, *, is_dry: bool) -> bool:
+        """Returns whether Stripe has answered what was not read before. A dry run begins its account again."""
+        account, is_first = report.account, report.account not in self._begun
+        self._begun.add(account)
+        if not is_dry:
+            return not is_first  # the first report of a run is before its first request
+        furthest = self._furthest.get(account, 0)
+        self._furthest[account] = max(report.listed, furthest)
+        return report.listed > furthest
 
     def _is_answered(self) -> None:
         self._away_since, self._pauses = None, 0

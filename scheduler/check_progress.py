@@ -51,7 +51,10 @@ class CheckProgress(ABC):
 
 
 class ReconcileProgress(CheckProgress):
-    """The progress of a reconciliation. A dry run begins an unfinished account again, so its counts do, too."""
+    """The progress of a reconciliation. A dry run begins an unfinished account again, so its counts do, too.
+
+    What a run has appended before it ended counts as missing and appended, and the next run finds it on the way.
+    """
 
     def __init__(self, stored: Mapping[str, Any], *, is_dry: bool) -> None:
         super().__init__(stored)

@@ -197,7 +197,6 @@ async def _requeue(context: Context, name: str, form_key: str, chosen: Chosen, *
             claimer=_claimer(person),
             pool_size=1,
             application="billing-console",
-            keeps_plans=False,
         )
         try:
             verb = f"{BY_TABLE[name].command}.requeue"

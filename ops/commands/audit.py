@@ -53,7 +53,7 @@ def audit(
     Each difference has its cause and the command that repairs it. It changes nothing.
 
     Exits 0 if the books agree, 1 if something differs, 2 if a setting is invalid, 3 if Stripe, Kafka or Postgres does
-    not answer (run it again: it continues where it stopped).
+    not answer, or Stripe refuses for a time (HTTP 409, 429, 5xx). Then run it again: it continues where it stopped.
     """
     command = "audit"
     settings, config = settings_and_config(command)

@@ -43,7 +43,7 @@ class OutboxCommand(Generic[C]):
 
         async def go() -> T:
             claims = await self.claims.connect(
-                settings.database_url, claimer="operator", pool_size=1, application="billing-ops", keeps_plans=False
+                settings.database_url, claimer="operator", pool_size=1, application="billing-ops"
             )
             try:
                 return await work(claims)

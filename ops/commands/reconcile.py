@@ -88,7 +88,8 @@ def reconcile(
     appends one object as it is now, without a comparison.
 
     Exits 0 if nothing is missing any more, 1 if something is missing or differs and was not repaired, 2 if a setting
-    is invalid, 3 if Stripe, Kafka or Postgres does not answer (it may have done a part of the work: run it again).
+    is invalid, 3 if Stripe, Kafka or Postgres does not answer, or Stripe refuses for a time (HTTP 409, 429, 5xx). Then
+    a part may be done: run it again.
     """
     command = "reconcile"
     settings, config = settings_and_config(command)

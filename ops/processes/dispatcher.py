@@ -169,7 +169,7 @@ async def _woken(settings: Settings, outbox: Outbox, loop: L) -> AsyncIterator[L
 async def mail_dispatcher(
     settings: Settings, config: Config, server: SmtpServer, composer: Composer, metrics: MailMetrics, claimer: str
 ) -> AsyncIterator[Dispatcher]:
-    outbox = await MailOutbox.connect(settings.database_url, claimer=claimer, pool_size=SENDERS + 1)
+    outbox = await MailOutbox.connect(settings.database_url, claimer=claimer, pool_size=SENDERS + 1, keeps_plans=True)
     name = helo_name(settings.smtp_helo_name, composer.sender.domain)
     senders = [MailSender(composer, SmtpLink(server, helo_name=name)) for _ in range(SENDERS)]
     dispatch = Dispatcher(outbox, senders, metrics, clock=utc_now, truth=MailTruth(config.mail))
@@ -186,7 +186,7 @@ async def exporter(
 ) -> AsyncIterator[Exporter]:
     """Yield an exporter to run inside the block. Raises InvalidSettings."""
     storage, payloads = Storage(settings.exports_place), PayloadArchive(settings.payloads_url)
-    orders = await ExportOrders.connect(settings.database_url, claimer=claimer, pool_size=2)
+    orders = await ExportOrders.connect(settings.database_url, claimer=claimer, pool_size=2, keeps_plans=True)
     running = Exporter(orders, storage, payloads, clock=clock, registry=registry)
     try:
         async with _woken(settings, EXPORTS, running):
@@ -208,7 +208,8 @@ async def call_dispatcher(
 ) -> AsyncIterator[CallDispatcher]:
     """Yield a dispatcher of calls to Stripe to run inside the block. Raises InvalidSettings."""
     parts = stripe_parts(settings, config)
-    calls = await Calls.connect(settings.database_url, claimer=claimer, pool_size=LANES + 1 if parts else 1)
+    pool_size = LANES + 1 if parts else 1
+    calls = await Calls.connect(settings.database_url, claimer=claimer, pool_size=pool_size, keeps_plans=True)
     try:
         if parts is None:
             yield CallDispatcher(calls, None, CallMetrics(registry), clock=clock, lanes=1)
@@ -246,7 +247,9 @@ async def feed_dispatcher(
         changes = EventAppender(settings.kafka, settings.changes_topic, client_id="billing-feed")
         posters[TOPIC] = TopicPoster(changes)
     lanes = FEED_LANES if posters else 1
-    notifications = await Notifications.connect(settings.database_url, claimer=claimer, pool_size=lanes + 1)
+    notifications = await Notifications.connect(
+        settings.database_url, claimer=claimer, pool_size=lanes + 1, keeps_plans=True
+    )
     running = FeedDispatcher(
         notifications,
         posters,

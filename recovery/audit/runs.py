@@ -6,7 +6,7 @@ most, and nothing is counted twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -94,10 +94,16 @@ class PageFindings:
 
 
 class AuditRuns:
-    """The tables of runs. Every method raises StoreUnavailable if Postgres does not answer. Not for concurrent use."""
+    """The tables of runs. Every method raises StoreUnavailable if Postgres does not answer. Not for concurrent use.
 
-    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    `advanced` is called after each `advance`: an interrupted run does not repeat what it did before.
+    """
+
+    def __init__(
+        self, connection: asyncpg.Connection[asyncpg.Record], advanced: Callable[[], None] = lambda: None
+    ) -> None:
         self._connection = connection
+        self._advanced = advanced
 
     async def take_turn(self) -> bool:
         """Try to get the lock, which is held until the session ends. Returns False if another run holds it."""
@@ -141,6 +147,7 @@ class AuditRuns:
                     ],
                 )
                 await self._connection.execute(_ADVANCE, run.run_id, run.phase, run.cursor, _json(run.counts))
+        self._advanced()
 
     async def differences(
         self, run: AuditRun, after: tuple[str, str] = ("", ""), most: int = 100

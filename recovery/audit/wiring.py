@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from eventlog.backlog import ids_on_the_way
@@ -19,15 +19,23 @@ from sinks.postgres.pool import connect
 
 @asynccontextmanager
 async def auditor(
-    settings: Settings, config: Config, *, clock: Callable[[], datetime] = utc_now
+    settings: Settings,
+    config: Config,
+    *,
+    clock: Callable[[], datetime] = utc_now,
+    patience: timedelta | None = None,
+    advanced: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Auditor]:
-    """Yield an Auditor; close it at the end of the block. Raises InvalidSettings, StoreUnavailable."""
-    async with listing(settings, config) as lists:
+    """Yield an Auditor; close it at the end of the block. Raises InvalidSettings, StoreUnavailable.
+
+    `advanced` is called each time that a run's place is stored. `patience` is that of its Lists.
+    """
+    async with listing(settings, config, patience=patience) as lists:
         connection = await connect(settings.database_url, application="billing-audit", own_session=True)
         try:
             yield Auditor(
                 lists=lists,
-                runs=AuditRuns(connection),
+                runs=AuditRuns(connection, advanced),
                 books=AuditBooks(connection),
                 config=config,
                 on_the_way=partial(
@@ -49,12 +57,14 @@ async def run(
     most: int,
     complete: Container[str] = (),
     progress: Progress | None = None,
+    patience: timedelta | None = None,
+    advanced: Callable[[], None] = lambda: None,
 ) -> list[AuditReport]:
-    """Audit the accounts (see Auditor), without the `complete` ones.
+    """Audit the accounts (see Auditor), without the `complete` ones. `patience` and `advanced` are those of `auditor`.
 
     Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble, AnotherAudit.
     """
-    async with auditor(settings, config) as wired:
+    async with auditor(settings, config, patience=patience, advanced=advanced) as wired:
         await wired.take_turn()  # before the accounts are listed: a run that has to wait asks Stripe for nothing
         named = await accounts_asked(wired.lists, accounts, all_accounts=all_accounts)
         left = [one for one in named if one not in complete]

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -19,7 +20,7 @@ import structlog
 from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from recovery.imports.coverage import is_covered
-from recovery.reconcile.report import ReconcileReport, moment
+from recovery.reconcile.report import MissingEvent, ReconcileReport, SliceFindings, age_of, moment
 from recovery.reconcile.runs import ReconcileRun, Runs
 from recovery.window import GRACE, MOST, Slice, Window, is_joined, slices, window_of
 from schemas.errors import BillingError, LogUnavailable
@@ -133,11 +134,14 @@ class Reconciler:
         await progress(report, False)
         try:
             async for part in slices(self.lists, rest, account, asked.params, most=self.most):
-                await self._settle(part, report, waiting, covered, is_dry=run is None)
-                # Before the cursor moves: if a slice is read again, its events are on the log and not appended again.
-                await progress(report, False)
+                found = await self._settle(part, report, waiting, covered, is_dry=run is None)
                 if run is not None:
-                    await self.runs.advance(run, part.end, window.end, report.counts)
+                    # Before the cursor moves: if a slice is read again, its events are on the log and not appended
+                    # again. What else it has counts after that: it would count again.
+                    await progress(report, False)
+                    await self.runs.advance(run, part.end, window.end, report.counts_with(found))
+                report.note_slice(found)
+                await progress(report, False)
         except (ApiTrouble, LogUnavailable) as error:
             report.trouble = f"{type(error).__name__}: {error}"
             report.is_unavailable = isinstance(error, LogUnavailable) or error.is_temporary
@@ -168,28 +172,34 @@ class Reconciler:
         covered: datetime | None,
         *,
         is_dry: bool,
-    ) -> None:
+    ) -> SliceFindings:
         now = self.clock()
-        report.listed += len(part.events)
+        found = SliceFindings(len(part.events))
         missing: list[Listed] = []
         for first in range(0, len(part.events), _AT_ONCE):
             batch = part.events[first : first + _AT_ONCE]
             known = await self.runs.known([event.id for event in batch])
             unknown = [event for event in batch if event.id not in known and not is_covered(event.object, covered)]
             missing += [event for event in unknown if event.id not in waiting]
-            report.on_the_way += sum(event.id in waiting for event in unknown)
+            found.on_the_way += sum(event.id in waiting for event in unknown)
         entries: list[Entry] = []
+        fed: list[MissingEvent] = []
         for event in missing:
             entry, created = self._entry(event, report.account, now)
-            report.note_missing(event.id, event.object["type"], created, now)
-            if len(entry.value) > _LARGEST:
-                report.too_large += 1
+            noted = MissingEvent(event.id, event.object["type"], created, age_of(created, now))
+            is_too_large = len(entry.value) > _LARGEST
+            if is_too_large:
+                found.too_large += 1
                 log.error("reconcile.too_large", action="reconcile.too_large", event_id=event.id)
+            if is_dry or is_too_large:
+                found.not_fed.append(noted)
             else:
                 entries.append(entry)
-        if not is_dry:
-            for first in range(0, len(entries), _AT_ONCE):
-                await append(self.event_log, entries[first : first + _AT_ONCE], report.note_fed)
+                fed.append(noted)
+        for first in range(0, len(entries), _AT_ONCE):
+            at_once = slice(first, first + _AT_ONCE)
+            await append(self.event_log, entries[at_once], partial(report.note_fed, fed[at_once]))
+        return found
 
     def _entry(self, event: Listed, account: str, now: datetime) -> tuple[Entry, datetime]:
         o = event.object
@@ -215,12 +225,10 @@ class Reconciler:
         return entry, created
 
 
-async def append(
-    event_log: EventAppender, entries: Sequence[Entry], stored: Callable[[int], None] = lambda _: None
-) -> None:
+async def append(event_log: EventAppender, entries: Sequence[Entry], stored: Callable[[], None] = lambda: None) -> None:
     """Append the entries, retrying for about half a minute. Raises LogUnavailable.
 
-    `stored` is called with their number once they are on the log, also if the task is cancelled meanwhile.
+    `stored` is called once they are on the log, also if the task is cancelled meanwhile.
     """
     tries = 0
     while True:

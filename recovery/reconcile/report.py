@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,12 +19,33 @@ SHOWN = 100
 """Maximum number of missing events that a report lists."""
 
 
+@dataclass(frozen=True, slots=True)
+class MissingEvent:
+    """An event that is neither in the ledger nor on the log. `age` is one of `age_of`."""
+
+    id: str
+    type: str
+    created: datetime
+    age: str
+
+
+@dataclass(slots=True)
+class SliceFindings:
+    """What a report counts of a slice once the cursor is after it. The names are those of ReconcileReport."""
+
+    listed: int
+    on_the_way: int = 0
+    too_large: int = 0
+    not_fed: list[MissingEvent] = field(default_factory=list)
+    """Missing events that were not appended: too large, or found by a dry run."""
+
+
 @dataclass(slots=True)
 class ReconcileReport:
     """The report of one account. Times are UTC.
 
     `listed`: events in Stripe's list. `on_the_way`: on the log, not processed yet. `missing`: neither in the ledger nor
-    on the log. `fed`: missing events that were appended to the log.
+    on the log. `fed`: missing events that were appended to the log. They count at once, all else after each slice.
     """
 
     account: str
@@ -42,18 +64,40 @@ class ReconcileReport:
     examples: list[dict[str, Any]] = field(default_factory=list)
     trouble: str | None = None
     is_unavailable: bool = False
-    """Whether the trouble is that Stripe or Kafka did not answer."""
+    """Whether the trouble can pass: Kafka did not answer, or Stripe did not or refused for a time (HTTP 409, 429, 5xx,
+    or the header Stripe-Should-Retry)."""
 
-    def note_missing(self, event_id: str, type_: str, created: datetime, now: datetime) -> None:
+    def note_missing(self, event: MissingEvent) -> None:
         self.missing += 1
-        self.by_type[type_] += 1
-        self.by_age[age_of(created, now)] += 1
-        self.oldest_missing = min(self.oldest_missing or created, created)
+        self.by_type[event.type] += 1
+        self.by_age[event.age] += 1
+        self.oldest_missing = min(self.oldest_missing or event.created, event.created)
         if len(self.examples) < SHOWN:
-            self.examples.append({"event_id": event_id, "type": type_, "created": created})
+            self.examples.append({"event_id": event.id, "type": event.type, "created": event.created})
 
-    def note_fed(self, count: int) -> None:
-        self.fed += count
+    def note_fed(self, events: Sequence[MissingEvent]) -> None:
+        """Counts missing events once the log has them: whoever reads their slice again does not find them missing."""
+        self.fed += len(events)
+        for event in events:
+            self.note_missing(event)
+
+    def note_slice(self, found: SliceFindings) -> None:
+        """Counts the rest of a slice, which must not be read again."""
+        self.listed += found.listed
+        self.on_the_way += found.on_the_way
+        self.too_large += found.too_large
+        for event in found.not_fed:
+            self.note_missing(event)
+
+    def counts_with(self, found: SliceFindings) -> dict[str, int]:
+        """Return the counts as they are after `note_slice`."""
+        more = {
+            "listed": found.listed,
+            "on_the_way": found.on_the_way,
+            "missing": len(found.not_fed),
+            "too_large": found.too_large,
+        }
+        return {name: count + more.get(name, 0) for name, count in self.counts.items()}
 
     def plain(self) -> dict[str, Any]:
         """Return the report for JSON. (`asdict` cannot copy a Counter.)"""

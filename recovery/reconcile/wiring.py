@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from eventlog.append import EventAppender
@@ -22,9 +22,14 @@ from schemas.timing import utc_now
 
 
 @asynccontextmanager
-async def reconciler(settings: Settings, config: Config, *, clock: Callable[[], datetime]) -> AsyncIterator[Reconciler]:
-    """Yield a Reconciler; close it at the end of the block. Raises InvalidSettings, StoreUnavailable."""
-    async with listing(settings, config) as lists, logging(settings) as event_log:
+async def reconciler(
+    settings: Settings, config: Config, *, clock: Callable[[], datetime], patience: timedelta | None = None
+) -> AsyncIterator[Reconciler]:
+    """Yield a Reconciler; close it at the end of the block. Raises InvalidSettings, StoreUnavailable.
+
+    `patience` is that of its Lists.
+    """
+    async with listing(settings, config, patience=patience) as lists, logging(settings) as event_log:
         runs = await Runs.connect(settings.database_url)
         try:
             yield Reconciler(
@@ -58,12 +63,13 @@ async def run(
     all_accounts: bool,
     complete: Container[str] = (),
     progress: Progress = no_progress,
+    patience: timedelta | None = None,
 ) -> list[ReconcileReport]:
     """Find events that never arrived and append them to the log (see Reconciler). Leaves out `complete` accounts.
 
     Raises InvalidSettings, StoreUnavailable, LogUnavailable, ApiTrouble, AnotherIsAtIt.
     """
-    async with reconciler(settings, config, clock=utc_now) as wired:
+    async with reconciler(settings, config, clock=utc_now, patience=patience) as wired:
         await wired.take_turn(asked)  # before the accounts are listed: a run that has to wait asks Stripe for nothing
         named = await accounts_asked(wired.lists, accounts, all_accounts=all_accounts)
         return await wired.run(asked, [one for one in named if one not in complete], progress=progress)

@@ -28,6 +28,7 @@ from sinks.payloads.archive import PayloadArchive
 from sinks.postgres import tables
 from sinks.postgres.ownership import GuestData
 from sinks.postgres.personal_data import OF_GUEST, held_on_customers, rows_of
+from sinks.postgres.planning import AS_ELSEWHERE
 
 if TYPE_CHECKING:
     import asyncpg
@@ -81,6 +82,7 @@ async def _write(
     whose: Mapping[str, object],
 ) -> dict[str, int]:
     async with connection.transaction(isolation="repeatable_read", readonly=True):
+        await connection.execute(AS_ELSEWHERE)  # on a dispatcher's connection, too: conditions over several tables
         made_at: datetime = await connection.fetchval("SELECT now()")
         revision: str = await connection.fetchval("SELECT version_num FROM billing.alembic_version")
         counts: dict[str, int] = {}

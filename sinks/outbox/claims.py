@@ -142,12 +142,12 @@ class Claims(ABC, Generic[C]):
         claim: timedelta | None = None,
         application: str | None = None,
         ahead: Ahead = not_ahead,
-        keeps_plans: bool = True,
+        keeps_plans: bool = False,
     ) -> Self:
         """Create the pool. It connects on first use, so this works while the database is down.
 
         `claimer` must be unique to this process: it identifies the owner of a claim. `keeps_plans` is for
-        dispatchers. An operator's list or requeue, whose conditions vary, is planned each time, for its values.
+        dispatchers. All else (an operator's list, a link in a mail) is planned each time, for its values.
         """
         application = application or cls.application
         pool = await make_pool(url, application=application, max_size=pool_size, keeps_plans=keeps_plans)

@@ -4,8 +4,8 @@
                                                           └─▶ in shadow mode: hold (sinks/postgres/shadow.py)
 
 An outbox adds `deliver(row) -> verdict`, its log fields and its metrics by a subclass. Row locks in Postgres keep lanes
-and dispatchers from claiming the same row. A crash repeats a delivery only if it happens between the other side's
-answer and the commit of the result; only that one update happens in between.
+and dispatchers from claiming the same row. A crash repeats at most one delivery of each lane: one that the other side
+has answered and whose result waits for others (GATHER_S), for a running statement (marks.py), or for its own commit.
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ KEPT_PLANS = _BY_INDEX | {"plan_cache_mode": "force_generic_plan", "enable_bitma
 Without bitmap scans, so that the oldest due rows are read in the order of their index, and not all due rows.
 """
 
+AS_ELSEWHERE = "; ".join(f"SET LOCAL {name} TO DEFAULT" for name in KEPT_PLANS)
+"""Plans the statements of one transaction as in a session without these settings: for large queries."""
+
 KEPT_S = 5.0
 """Seconds after which kept plans are made again, for the tables' present sizes.
 

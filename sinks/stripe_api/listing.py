@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ MAX_PAGE_BYTES = 64 * 1024 * 1024
 """Largest response for a client that lists: room for a hundred events of more than half a megabyte each."""
 
 TIMETABLE = Timetable(first=timedelta(seconds=1), factor=2, tries=8)
-"""Pauses of 1, 2, 4 … 64 seconds, or Stripe's Retry-After if it is longer."""
+"""Pauses of 1, 2, 4 … 64 seconds, or Stripe's Retry-After (an hour at most) if it is longer."""
 
 _BLANK = " \t\r\n"
 _DECODER = json.JSONDecoder()
@@ -64,7 +65,10 @@ class ListPage:
 
 
 class Lists:
-    """Reads lists one page at a time within the rate limit. Retries temporary errors, then raises ApiTrouble."""
+    """Reads lists one page at a time within the rate limit. Retries temporary errors, then raises ApiTrouble.
+
+    With `patience`, an error is raised once its next try would begin later than that after the request's first.
+    """
 
     def __init__(
         self,
@@ -72,12 +76,14 @@ class Lists:
         rate: RateLimit,
         *,
         timetable: Timetable = TIMETABLE,
+        patience: timedelta | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.mode = api.mode
         self._api = api
         self._rate = rate
         self._timetable = timetable
+        self._patience_s = patience.total_seconds() if patience is not None else math.inf
         self._chance = chance
 
     async def pages(self, path: str, params: Mapping[str, Any], account: str = "") -> AsyncIterator[ListPage]:
@@ -119,7 +125,8 @@ class Lists:
         return await self._get(Request("GET", path, account))
 
     async def _get(self, request: Request) -> ApiResponse:
-        tries = 0
+        tries, now = 0, asyncio.get_running_loop().time
+        latest = now() + self._patience_s
         while True:
             await self._rate.take()
             tries += 1
@@ -130,6 +137,8 @@ class Lists:
                 if pause is None or not error.is_temporary:
                     raise
                 wait = max(pause, error.retry_after) if isinstance(error, Refusal) else pause
+                if now() + wait.total_seconds() > latest:
+                    raise
                 log.warning(
                     "stripe.list_retry",
                     action="stripe.list_retry",

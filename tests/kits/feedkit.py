@@ -129,7 +129,7 @@ class FeedKit:
         self, posters: Mapping[str, Poster], *, claimer: str = "one", disable_after: timedelta = timedelta(days=5)
     ) -> AsyncIterator[FeedDispatcher]:
         """Run a dispatcher until the block ends."""
-        notifications = await Notifications.connect(self.url, claimer=claimer, ahead=self.clock.ahead)
+        notifications = await Notifications.connect(self.url, claimer=claimer, ahead=self.clock.ahead, keeps_plans=True)
         running = FeedDispatcher(
             notifications,
             posters,

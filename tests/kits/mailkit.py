@@ -116,7 +116,7 @@ class MailOutboxKit:
 
     @asynccontextmanager
     async def outbox(self, claimer: str = "other", ahead: Ahead | None = None) -> AsyncIterator[MailOutbox]:
-        opened = await MailOutbox.connect(self.url, claimer=claimer, ahead=ahead or self.clock.ahead)
+        opened = await MailOutbox.connect(self.url, claimer=claimer, ahead=ahead or self.clock.ahead, keeps_plans=True)
         try:
             yield opened
         finally:

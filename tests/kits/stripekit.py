@@ -277,7 +277,7 @@ class CallOutboxKit:
         """Run a dispatcher until the block ends. Its exceptions are raised at the end of the block."""
         api_key: ApiKey = parse_key(SecretStr(key))
         api = StripeApi(api_key, self.stripe.url, connect_s=1.0, total_s=total_s)
-        calls = await Calls.connect(self.url, claimer=claimer, ahead=self.clock.ahead)
+        calls = await Calls.connect(self.url, claimer=claimer, ahead=self.clock.ahead, keeps_plans=True)
         caller = Caller(api, RateLimit(per_second), self.event_log, chance=lambda: 0.5)
         running = CallDispatcher(
             calls,

@@ -36,6 +36,7 @@ class ListingStripe:
     undelivered: set[str] = field(default_factory=set)
     faults: deque[str] = field(default_factory=deque)
     """Faults of the next requests, in order: `429`, `500`, `hang`, `drop`, `html`, `ok`."""
+    retry_after_s: int = 1
     hang_at: int | None = None
     """Requests with this number (from 1) or a higher one get no answer."""
     slow_s: float = 0.0
@@ -84,7 +85,9 @@ class ListingStripe:
             return web.Response(status=502, text="<html>bad gateway</html>", content_type="text/html")
         if fault in ("429", "500"):
             error = {"type": "invalid_request_error", "code": "rate_limit", "message": f"slow down {self.key}"}
-            return self._answer({"error": error}, int(fault), {"Retry-After": "1"} if fault == "429" else {})
+            return self._answer(
+                {"error": error}, int(fault), {"Retry-After": f"{self.retry_after_s}"} if fault == "429" else {}
+            )
         if request.headers.get("Authorization") != f"Bearer {self.key}":
             return self._answer({"error": {"type": "invalid_request_error", "message": "Invalid API Key"}}, 401)
         if account and account not in self.accounts:

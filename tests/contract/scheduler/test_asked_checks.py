@@ -24,7 +24,7 @@ from sinks.postgres import owned_job
 from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.console_actions import ConsoleActions, Job
 from sinks.stripe_api.listing import Lists
-from tests.kits.checkskit import FORM, Rig, stopped
+from tests.kits.checkskit import FORM, Rig, begun, stopped
 from tests.kits.consolekit import Browser, console_settings, ended, fields_of, serving
 from tests.kits.reconcilekit import events, open_kit
 from tests.kits.storekit import ask
@@ -199,6 +199,44 @@ async def test_an_outage_of_stripe_is_waited_for_but_not_without_end(
     assert job.status == "failed"
     assert (job.note or "").startswith("own account: ")
     assert named in (job.note or "")
+
+
+@pytest.mark.parametrize(
+    ("action", "faults", "status"),
+    [
+        (AUDIT, ["ok", "500"] * 3, "done"),
+        (AUDIT, ["ok", "500", "500"], "failed"),
+        (RECONCILE, ["ok", "500"] * 3, "done"),
+        (RECONCILE, ["ok", "500", "500"], "failed"),
+        (RECONCILE_DRY, ["ok", "500", "ok", "ok", "500"], "done"),
+        (RECONCILE_DRY, ["ok", "500", "ok", "500"], "failed"),
+    ],
+)
+async def test_a_check_that_advances_between_two_refusals_goes_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, action: str, faults: list[str], status: str
+) -> None:
+    """Every two refusals are too far apart here. A dry run advances once it gets further than all before."""
+    defaults = Lists.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "timetable", Timetable(first=timedelta(seconds=0.01), factor=2, tries=1))
+    monkeypatch.setattr(asked_checks, "AGAIN_S", 0.01)
+    monkeypatch.setattr(asked_checks, "OUTAGE_S", 1e-9)
+    ago = timedelta(hours=6) if action == RECONCILE else timedelta(hours=23, minutes=50)
+    rig.desk.stripe.add_events(*events(40, over=ago))
+    rig.desk.stripe.faults.extend(faults)
+    await rig.asked(action, days=1)
+    await rig.checks.turn()
+    job = await rig.found()
+    assert (job.status, list(rig.desk.stripe.faults)) == (status, [])
+
+
+async def test_a_check_shows_a_long_pause_that_stripe_asks_for(rig: Rig) -> None:
+    """It waits by its own timetable, and not within one request for the hours that Stripe names."""
+    rig.desk.stripe.retry_after_s = 3600
+    rig.desk.stripe.faults.extend(["429"] * 1000)
+    await rig.asked(RECONCILE)
+    working = await begun(rig, lambda job: "waits: own account: Refusal: HTTP 429" in (job.note or ""), "it waits")
+    await stopped(rig, working)
 
 
 async def test_a_stopped_audit_is_no_open_run(rig: Rig, database: SecretStr) -> None:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from eventlog.append import EventAppender
 from eventlog.entry import Entry
+from recovery.reconcile import events as reconcile
+from recovery.reconcile.runs import ReconcileRun, Runs
 from scheduler import asked_checks
 from scheduler.asked_checks import AskedChecks
 from schemas.asked_checks import RECONCILE
+from schemas.errors import LogUnavailable, StoreUnavailable
 from schemas.settings import Config
+from schemas.timing import Timetable
 from sinks.postgres import owned_job
 from sinks.postgres.audit_log import AuditEntry
 from sinks.postgres.console_actions import ConsoleActions, Performed
@@ -92,6 +98,37 @@ async def test_what_is_appended_while_a_check_ends_counts(
         await rig.checks.turn()
         job = await rig.found()
         assert (job.status, job.result["fed"], len(await rig.desk.ids())) == ("done", 5, 5)
+        assert (job.result["listed"], job.result["missing"]) == (5, 5)
+
+
+@pytest.mark.parametrize("failing", ["the log", "the database"])
+async def test_a_slice_that_is_read_again_counts_once(rig: Rig, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    """The log takes nothing, or has the events and the place is not stored. The next try reads the same slice."""
+    monkeypatch.setattr(asked_checks, "AGAIN_S", 0.01)
+    monkeypatch.setattr(reconcile, "_APPENDING", Timetable(first=timedelta(seconds=0.01), factor=2, tries=1))
+    put, advance, failures = EventAppender._append, Runs.advance, [failing]
+
+    def refused(log: EventAppender, entries: Sequence[Entry]) -> None:
+        if "the log" in failures:
+            failures.clear()
+            raise LogUnavailable("no broker")
+        put(log, entries)
+
+    async def lost(runs: Runs, run: ReconcileRun, cursor: datetime, until: datetime, counts: Mapping[str, Any]) -> None:
+        if "the database" in failures and counts["listed"]:
+            failures.clear()
+            raise StoreUnavailable("no answer")
+        await advance(runs, run, cursor, until, counts)
+
+    monkeypatch.setattr(EventAppender, "_append", refused)
+    monkeypatch.setattr(Runs, "advance", lost)
+    rig.desk.stripe.add_events(*events(5))
+    await rig.asked(RECONCILE)
+    await rig.checks.turn()
+    job = await rig.found()
+    assert failures == []
+    assert (job.status, len(await rig.desk.ids())) == ("done", 5)
+    assert [job.result[name] for name in ("listed", "missing", "fed")] == [5, 5, 5]
 
 
 async def test_accounts_that_are_complete_are_not_read_again_after_a_restart(

@@ -215,7 +215,7 @@ async def test_the_worker_result_wins_over_a_later_fired_mark(rig: TimerKit) -> 
     rig.send("evt_1", "errand.planned", "cus_b", customer="cus_b", subject="b", due_at=later.isoformat())
 
     class ReadAtOnce(EventAppender):
-        async def append(self, entries: Sequence[Entry], stored: Callable[[int], None] = lambda _: None) -> None:
+        async def append(self, entries: Sequence[Entry], stored: Callable[[], None] = lambda: None) -> None:
             await super().append(entries, stored)
             await rig.work()
 
