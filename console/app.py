@@ -22,7 +22,7 @@ from console.reveals import Reveals
 from console.web import CONSOLE, Answer, Console, Context, Route, get
 from gateway.clients import Clients, networks
 from schemas.console_settings import LOOPBACK, Role, is_https_or_loopback
-from schemas.http_server import hide_versions
+from schemas.http_server import hide_internals
 from schemas.settings import Config, InvalidSettings, Settings
 from schemas.timing import utc_now
 from sinks.postgres.console_sessions import ConsoleSessions
@@ -121,7 +121,7 @@ def _oidc(settings: Settings, config: Config, base: str) -> OidcSignIn | None:
 
 def create_app(console: Console) -> web.Application:
     """Returns the application. Raises RouteWithoutRole."""
-    hide_versions()
+    hide_internals()
     app = web.Application(middlewares=[safe], client_max_size=MOST_FORM_BYTES)
     app[CONSOLE] = console
     register(app, ROUTES, read_only=console.is_read_only)

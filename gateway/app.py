@@ -33,7 +33,7 @@ from gateway.publisher import NotStored, Publisher, RecordTooLarge
 from gateway.refusal_log import RefusalLog
 from gateway.refusals import RequestRefused
 from gateway.signature import SignatureVerdict, check_header, verify
-from schemas.http_server import hide_versions
+from schemas.http_server import hide_internals
 from schemas.internal_events import is_internal
 from schemas.plugin import OWN_ID
 from schemas.plugin_registry import own_event_types
@@ -126,6 +126,7 @@ def create_app(
 
     Without `links`, the links in mails are not served.
     """
+    hide_internals()
     metrics.expect(endpoints)
     app = web.Application(middlewares=[_edge])
     bodies = Bodies(bounds or BodyBounds())
@@ -149,7 +150,6 @@ def create_runner(app: web.Application, *, keep_alive_s: float = KEEP_ALIVE_S) -
 
     Listen with `first_head_in_time(runner.server)`, which bounds the time for the first head of a connection.
     """
-    hide_versions()
     server_log = logging.Logger("gateway.http")
     server_log.parent = logging.getLogger()
     server_log.addFilter(_CountMalformed(app[GATEWAY]))

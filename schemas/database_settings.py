@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.database_url import DatabaseUrl, InvalidDatabaseUrl, Pooler
 from schemas.environment import OptionalSecret
+from schemas.kafka_names import usable_prefix
 
 
 class DatabaseSettings(BaseSettings):
@@ -33,7 +34,7 @@ class DatabaseSettings(BaseSettings):
     payloads_url: str = ""
     """Where `billing prune` archives payloads before it ends them, as an fsspec URL: a whole path, s3://bucket/folder.
     Empty: they are not archived. Scheduler, dispatcher, console and commands need the same value."""
-    topic_prefix: str = "billing"
+    topic_prefix: Annotated[str, AfterValidator(usable_prefix)] = "billing"
     """Prefix of the topics (`{prefix}.events`, `{prefix}.dead`) and of the names of the consumer groups."""
     role_prefix: str = Field("billing", pattern=r"^[a-z_][a-z0-9_]{0,40}$")
     """Prefix of the roles that `billing migrate --roles` makes: `billing_worker`, `billing_gateway` and so on."""

@@ -11,9 +11,10 @@ import stat
 import tomllib
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BaseModel,
     ConfigDict,
@@ -34,6 +35,7 @@ from schemas.errors import BillingError
 from schemas.feed_settings import Feed
 from schemas.gateway_settings import GatewaySettings
 from schemas.invalid import one_line
+from schemas.kafka_names import usable_member
 from schemas.kafka_settings import KafkaSettings
 from schemas.link_secrets import link_secrets
 from schemas.mail_settings import Mail as Mail
@@ -254,10 +256,9 @@ class Settings(DatabaseSettings, KafkaSettings, GatewaySettings, ConsoleSettings
     session_timeout_s: float | None = Field(None, ge=6, le=300)
     """Seconds without a heartbeat after which a worker's partitions move to others, by default 6, or 10 with a
     `member_id`. Brokers refuse less than 6 by default."""
-    member_id: str = ""
-    """A name of the worker that is unique in its group and stable over restarts (Kafka's group.instance.id). A worker
-    that restarts within the session timeout continues with its partitions at once. Empty: the partitions wait for the
-    timeout."""
+    member_id: Annotated[str, AfterValidator(usable_member)] = ""
+    """A name of the worker, unique in its group and stable over restarts (Kafka's group.instance.id). If it restarts
+    within the session timeout it continues with its partitions at once. Empty: they wait for the timeout."""
     seen_hours: float = Field(72.0, gt=0)
     """Hours for which a worker remembers settled events: as long as Stripe retries. Older duplicates are dropped by the
     ledger. About 0.1 kB of memory per event."""
@@ -265,7 +266,7 @@ class Settings(DatabaseSettings, KafkaSettings, GatewaySettings, ConsoleSettings
     batch_within_s: float = Field(0.05, gt=0, le=10)
     """The longest pause, in seconds, in which a consumer collects events after a small batch. It ends earlier once the
     batches in flight are committed, but not within its first 30 %."""
-    code_version: str = ""
+    code_version: str = Field("", pattern=r"^[!-~]{0,255}$")
     """Identifies this build in dead letters and for the brake (a tag, a commit); by default the package's version and a
     digest of its files and rules, so it changes with the code."""
     brake_least: int = Field(20, ge=1)

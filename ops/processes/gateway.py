@@ -32,7 +32,7 @@ from gateway.reload import EndpointReload
 from ops.processes.skeleton import Process, run_process
 from ops.processes.topics import log_differences_later
 from ops.runtime.exit_codes import AddressTaken, ExitCode
-from schemas.http_server import hide_versions
+from schemas.http_server import hide_internals
 from schemas.settings import Config, InvalidSettings, Settings
 from sinks.email.unsubscribe import Unsubscriptions
 from sinks.exports.orders import ExportOrders
@@ -179,7 +179,7 @@ async def _serve_ops_pages(settings: Settings, app: web.Application, process: Pr
     """
     if settings.ops_port == 0:
         return
-    hide_versions()
+    hide_internals()
     runner = web.AppRunner(create_ops_app(app), access_log=None, handle_signals=False, shutdown_timeout=2.0)
     process.on_stop(runner.cleanup)
     await runner.setup()

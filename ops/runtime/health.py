@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from ops.runtime.exit_codes import AddressTaken
 from ops.runtime.version import version_line
-from schemas.http_server import hide_versions
+from schemas.http_server import hide_internals
 from schemas.timing import utc_now
 
 Check = Callable[[], str | None]
@@ -42,7 +42,7 @@ class OpsServer:
     ) -> None:
         self._host = host
         self._port = port
-        hide_versions()
+        hide_internals()
         app = web.Application(client_max_size=1024)
         app.router.add_get("/livez", _answer(alive or {}, {}))
         app.router.add_get("/readyz", _answer({**(alive or {}), **checks}, notes or {}, about_this_process()))

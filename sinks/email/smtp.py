@@ -288,7 +288,8 @@ def _shown(code: int, message: str) -> str:
 
 def _describe(error: BaseException) -> str:
     if isinstance(error, aiosmtplib.SMTPResponseException):
-        return _shown(error.code, error.message)
+        # -1 is aiosmtplib's code for a reply that is no SMTP or does not end.
+        return _shown(error.code, error.message) if error.code > 0 else f"no SMTP: {error.message}"[:_LONGEST_REPLY]
     return f"{type(error).__name__}: {error}".removesuffix(": ")[:_LONGEST_REPLY]
 
 

@@ -83,7 +83,10 @@ class WebhookPoster:
         if self._session is None:
             connector = aiohttp.TCPConnector(resolver=GuardedResolver(self._allowed), limit=16, use_dns_cache=False)
             self._session = aiohttp.ClientSession(
-                timeout=self._timeout, connector=connector, cookie_jar=aiohttp.DummyCookieJar()
+                timeout=self._timeout,
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,  # no body is read, and an encoding that we lack must not make a 200 a failure
             )
         return self._session
 

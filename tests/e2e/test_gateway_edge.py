@@ -125,6 +125,45 @@ def test_no_answer_names_a_version(gateway: Served) -> None:
     assert [answer.status for answer in answers] == [200, 400, 404, 405, 200, 400, 417, 200, 200, 200, 404, 400]
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"QUOTED <me> HTTP/1.1\r\n\r\n",
+        b"GET /" + b"QUOTED" * 4_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET http://[QUOTED/ HTTP/1.1\r\nHost: g\r\n\r\n",
+        b"POST /webhooks/stripe HTTP/1.1\r\nQUOTED me: v\r\n\r\n",
+        b"POST /webhooks/stripe HTTP/1.1\r\nHost: g\r\nContent-Length: QUOTED\r\n\r\n",
+        b"POST /webhooks/stripe HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: QUOTED\r\n\r\n",
+        b"POST /webhooks/stripe HTTP/1.1\r\nHost: g\r\nExpect: QUOTED\r\nContent-Length: 0\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: g\r\nExpect: QUOTED\r\n\r\n",
+        b"GET /QUOTED HTTP/1.1\r\nHost: g\r\nAccept: text/html\r\nExpect: QUOTED\r\n\r\n",
+        b"GET /QUOTED HTTP/1.1\r\nHost: g\r\nAccept: text/html\r\n\r\n",
+    ],
+)
+def test_no_answer_and_no_log_line_quotes_a_malformed_request(
+    gateway: Served, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answers are short and no HTML, on the public port and on that of operations."""
+    for port in (gateway.port, gateway.ops_port):
+        answer = send(port, sent)
+        assert 400 <= answer.status < 500
+        assert "html" not in answer.headers["Content-Type"]
+        assert len(answer.body) < 60
+        assert b"QUOTED" not in answer.body
+    assert "QUOTED" not in caplog.text
+
+
+def test_a_sender_that_closes_its_half_early_loses_nothing(gateway: Served) -> None:
+    """It may get no answer, which Stripe counts as a failure and tries again."""
+    body = event()
+    head = f"POST /webhooks/stripe HTTP/1.1\r\nHost: g\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as sock:
+        sock.sendall(f"{head}Stripe-Signature: {signed(body)}\r\n\r\n".encode() + body)
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(100)[:15] in (b"", b"HTTP/1.1 200 OK")
+    assert post(gateway.port, body, signed(body)).status == 200
+
+
 def test_the_public_port_has_no_pages_for_operators(gateway: Served) -> None:
     assert [get(gateway.port, path).status for path in ("/metrics", "/readyz", "/livez")] == [404, 404, 200]
     assert [get(gateway.ops_port, path).status for path in ("/metrics", "/readyz", "/livez")] == [200, 200, 200]

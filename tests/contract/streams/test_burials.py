@@ -167,3 +167,56 @@ async def test_ledger_and_letter_of_a_malformed_event_name_the_same_stream(bench
         " join billing.dead_letters d using (event_id)"
     )
     assert found["ledger"] == found["letter"] == RULES[type_].stream
+
+
+NUMBERS = [
+    b"1e-20000",
+    b"1E400",
+    b"-1e400",
+    b"1e-400",
+    b"5e-324",
+    b"1.7976931348623157e308",
+    b"-0.0",
+    b"-0",
+    b"9" * 300,
+    b"9" * 5_000,
+    b"0." + b"0" * 20_000 + b"1",
+    b"0." + b"1" * 20_000,
+    b"18446744073709551616",
+    b"1e5",
+    b"4.0",
+]
+TOO_LONG = {b"1e-20000", b"1E400", b"-1e400", b"9" * 5_000, b"0." + b"0" * 20_000 + b"1", b"0." + b"1" * 20_000}
+"""Numbers that are no double, or that Postgres refuses."""
+PLACES = [
+    b'"unknown":%s',
+    b'"amount_due":%s',
+    b'"created":%s',
+    b'"metadata":{"a":[%s]}',
+    b'"lines":{"data":[{"amount":%s}]}',
+    b'"status":%s',
+]
+
+
+async def test_each_number_of_json_is_applied_or_buried(bench: ProcessorKit) -> None:
+    """Postgres cannot store each: `numeric` has at most 16,383 digits after the point, also inside jsonb."""
+    processor = replace(
+        bench.processor, rules={**bench.processor.rules, **RULES}, brake=Brake(Limits(run=10**6, least=10**6))
+    )
+    plain = orjson.dumps(_event(0, type="plan.updated")).replace(b'"evt_bad_0"', b'"evt_number_%d"')
+    bodies = [
+        (plain % at).replace(b'"customer"', place % number + b',"customer"')
+        for at, (number, place) in enumerate((number, place) for number in NUMBERS for place in PLACES)
+    ]
+    bodies += [plain.replace(b"1700000000", number) % (1_000 + at) for at, number in enumerate(NUMBERS)]
+    bodies += [orjson.dumps(_event(at)).replace(b"1700000000", number) for at, number in enumerate(NUMBERS)]
+    records = [record_of(TOPIC, 0, at, b"k", body, (), 1.7e9) for at, body in enumerate(bodies)]
+    ordinary = [replace_offset(note(f"evt_good_{n}", 0, text=str(n)), len(records) + n) for n in range(10)]
+
+    verdicts = await processor.process([*records, *ordinary])
+
+    assert verdicts[-10:] == [Applied()] * 10
+    dead = {at for at, verdict in enumerate(verdicts) if isinstance(verdict, Dead)}
+    assert {row["offset"] for row in await bench.rows('select "offset" from billing.dead_letters')} == dead
+    kept = {number for at, number in enumerate(n for n in NUMBERS for _ in PLACES) if at not in dead}
+    assert kept == set(NUMBERS) - TOO_LONG

@@ -81,6 +81,15 @@ def test_a_login_is_read(environment: pytest.MonkeyPatch) -> None:
         ({"KAFKA_SASL_MECHANISM": "OAUTHBEARER"}, ["KAFKA_SASL_MECHANISM", "does not log in again"]),
         ({"KAFKA_BOOTSTRAP": "sasl_ssl://kafka:9096"}, ["KAFKA_BOOTSTRAP", "KAFKA_SECURITY_PROTOCOL"]),
         ({"KAFKA_CONFIG": "acks=0"}, ["KAFKA_CONFIG", "acks"]),
+        *(
+            ({"TOPIC_PREFIX": prefix}, ["BILLING_TOPIC_PREFIX", "1 to 100 of the characters"])
+            for prefix in ("", " ", "a b", "a/b", "../x", "über", "a,b", "a:b", "billing\n", "x" * 101, "a\udcff")
+        ),
+        *(
+            ({"MEMBER_ID": member}, ["BILLING_MEMBER_ID", "characters"])
+            for member in ("a b", "worker/1", "wörker", ".", "..", "x" * 250, "worker-1\n")
+        ),
+        *(({"CODE_VERSION": version}, ["BILLING_CODE_VERSION"]) for version in ("a\nb", "x" * 256, "é")),
     ],
 )
 def test_settings_that_do_not_fit_are_named(
@@ -90,6 +99,12 @@ def test_settings_that_do_not_fit_are_named(
     assert all(name in line for name in named)
     assert "BILLING_CONFIG" not in line
     assert "hidden" not in line
+
+
+def test_names_that_kafka_takes_are_taken(environment: pytest.MonkeyPatch) -> None:
+    made = given(environment, TOPIC_PREFIX="x" * 100, MEMBER_ID="Worker_1." + "x" * 240, CODE_VERSION="v1.2+abc/def")
+    assert made.events_topic == "x" * 100 + ".events"
+    assert given(environment, TOPIC_PREFIX="Billing_eu-1.test", MEMBER_ID="").member_id == ""
 
 
 def test_files_that_are_no_certificates_are_refused(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:

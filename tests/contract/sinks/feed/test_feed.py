@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -191,6 +193,46 @@ async def test_F3_a_receiver_accepts_either_secret_during_a_rotation(secret: str
     async with ReceiverServer(secret) as server:
         answer = await poster_answer(server, SECRET, OTHER_SECRET)
     assert answer == (200, "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (b"200 OK\r\nContent-Encoding: br\r\nContent-Length: 4\r\n\r\nbody", 200),
+        (b"200 OK\r\nContent-Encoding: zstd\r\nContent-Length: 4\r\n\r\nbody", 200),
+        (b"200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nbody", 200),
+        (b"200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"0" * 5_000_000), 200),
+        (b"200 OK\r\nContent-Length: 9999999999\r\n\r\n" + b"x" * 500_000, 200),
+        (b"307 Temporary Redirect\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n", 307),
+        (b"101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", 101),
+        (b"200 OK\r\nX: " + b"x" * 500_000, 0),
+        (b"200 OK\r\n" + b"X: y\r\n" * 50_000, 0),
+        (b"100 Continue\r\n\r\n", 0),
+        (b"\xff\xfe\r\n\r\n", 0),
+    ],
+    ids=range(11),
+)
+async def test_F3_the_status_alone_is_the_answer_and_no_body_is_read(answer: bytes, status: int) -> None:
+    """Also if the body is encoded, endless or a gzip bomb; an answer without an end has its time."""
+    taken = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 " + answer)
+            await writer.drain()
+            await taken.wait()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
+        sender = poster(
+            f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/hook", total_s=20.0 if status else 1.0
+        )
+        try:
+            assert (await sender.post(queued())).status == status
+        finally:
+            await sender.close()
+            taken.set()
 
 
 async def test_F3_redirects_are_not_followed(receiver: ReceiverServer) -> None:

@@ -24,6 +24,7 @@ from sinks.email.smtp import (
     MailNotTaken,
     MailRefused,
     RefusedForAll,
+    ServerUnavailable,
     SmtpLink,
     parse_smtp_url,
 )
@@ -149,6 +150,10 @@ async def test_D8_mails_leave_one_after_the_other(extensions: Sequence[str], pie
         ("DATA", "554 5.6.0 no", MailRefused),
         (".", "554 5.6.0 no", MailRefused),
         (".", "452 4.3.1 full", Deferred),
+        (".", "450 greylisted", Deferred),
+        (".", "550 rejected", RefusedForAll),
+        (".", "552 too large", MailRefused),
+        ("DATA", "450-4.2.1 later\r\n450 4.2.1 sp\u00e4ter", Deferred),
     ],
 )
 async def test_D8_a_refusal_is_that_mails_trouble(
@@ -230,6 +235,34 @@ async def test_D8_what_is_no_smtp_and_what_does_not_end_breaks_the_connection() 
             else:
                 with pytest.raises(ConnectionLost):
                     await link.send(mail("a"), SENDER)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "reason"),
+    [
+        (b"220 " + b"x" * 10_000_000 + b"\r\n", "no SMTP: Response too long"),
+        (b"220-x\r\n" * 500_000 + b"220 ok\r\n", "no SMTP: Response too long"),
+        (b"\xff\xfe\r\n", "no SMTP: Malformed"),
+        (b"SSH-2.0-OpenSSH_9\r\n", "no SMTP: Malformed"),
+        (b"554 5.7.1 \xe9\xff no\r\n", "554 5.7.1"),
+        (b"", "Unexpected EOF"),
+    ],
+)
+async def test_D8_a_greeting_that_is_no_welcome_says_what_is_wrong(greeting: bytes, reason: str) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(greeting)
+        with contextlib.suppress(ConnectionError):  # the client has left
+            await writer.drain()
+        writer.close()
+
+    listener = await asyncio.start_server(greet, "127.0.0.1", 0)
+    link = SmtpLink(
+        parse_smtp_url(f"smtp://127.0.0.1:{listener.sockets[0].getsockname()[1]}"), helo_name="t.example.com"
+    )
+    with pytest.raises(ServerUnavailable, match=reason) as caught:
+        await link.ensure()
+    assert len(str(caught.value)) <= 300
+    listener.close()
 
 
 async def test_D8_a_server_that_is_silent_loses_its_connection() -> None:
