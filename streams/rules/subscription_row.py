@@ -144,6 +144,11 @@ def apply_invoice_closed(row: Subscription, event: Event[StripeInvoice], config:
     return _after_invoice(row, event, invoice_facts.closed(row, event), config)
 
 
+def apply_invoice_written_off(row: Subscription, event: Event[StripeInvoice], config: Config) -> Subscription:
+    """The row after an invoice was marked uncollectible. The failure stays; subscription events change the status."""
+    return _after_invoice(row, event, invoice_facts.written_off(row, event), config)
+
+
 def apply_invoice_failed(
     row: Subscription, event: Event[StripeInvoice], *, is_settled: bool, config: Config
 ) -> Subscription:
@@ -212,8 +217,10 @@ def _status(row: Subscription, failed_invoice: str | None) -> tuple[Subscription
     said = row.stripe_status
     if said is None:
         return _status_unreported(row, fact, is_owed=is_owed)
-    if paid > row.version and (said in _UNPAID or (said is SubscriptionStatus.INCOMPLETE and fact["bills"])):
-        return SubscriptionStatus.ACTIVE, paid
+    # Within one second, too: the payment ends what these statuses report, and the event that says so may be missing.
+    is_paid = bool(paid) and seconds_of(paid) >= seconds_of(row.version)
+    if is_paid and (said in _UNPAID or (said is SubscriptionStatus.INCOMPLETE and fact["bills"])):
+        return SubscriptionStatus.ACTIVE, max(paid, row.version)
     if is_owed and failed > row.version and said is SubscriptionStatus.ACTIVE:
         return SubscriptionStatus.PAST_DUE, failed
     return said, row.version
@@ -276,15 +283,15 @@ def _settled(row: Subscription) -> Subscription:
 
 
 def _is_refuted(row: Subscription, one: same_second.Snapshot) -> bool:
-    """Whether an event shows the subscription unpaid whose latest invoice was paid or voided by then: it is not last.
+    """Whether an event shows the subscription unpaid whose latest invoice was paid, voided or written off.
 
-    Of a change and its reversal within one second, that is the only evidence.
+    Then it is not the last one. Of a change and its reversal within one second, that is the only evidence. The event of
+    the invoice may have the next second.
     """
     if one["facts"]["stripe_status"] not in _UNPAID:
         return False
     fact = row.invoices.get(one["facts"]["latest_invoice"] or "", {})
-    settled = Version(fact.get("paid") or fact.get("closed") or UNSEEN)
-    return settled != UNSEEN and seconds_of(settled) <= seconds_of(Version(one["version"]))
+    return any(fact.get(name) for name in ("paid", "closed", "written_off"))
 
 
 def _shown(one: same_second.Snapshot) -> dict[str, Any]:

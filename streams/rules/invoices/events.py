@@ -22,7 +22,14 @@ from streams.rules.payments.matching import Match, match, named, refs
 from streams.rules.payments.row import PAID, invoice_closed, invoice_failed, invoice_paid, is_owed_undecided
 from streams.rules.precedence import INVOICE_CLOSED, INVOICE_FAILED, INVOICE_PAID
 from streams.rules.registry import Stream
-from streams.rules.subscription_row import ENDED, apply_invoice_closed, apply_invoice_failed, apply_invoice_paid, blank
+from streams.rules.subscription_row import (
+    ENDED,
+    apply_invoice_closed,
+    apply_invoice_failed,
+    apply_invoice_paid,
+    apply_invoice_written_off,
+    blank,
+)
 from streams.rules.ties import ask_stripe
 
 stream = Stream("invoices")
@@ -119,8 +126,9 @@ def on_closed(event: InvoiceEvent, known: Known) -> list[Effect]:
     if customer is None:
         return effects
     row = subscription_of(event, known, customer)
-    if row is not None and event.type == "invoice.voided":
-        row = apply_invoice_closed(row, event, known.config)
+    if row is not None and event.type != "invoice.deleted":
+        apply = apply_invoice_closed if event.type == "invoice.voided" else apply_invoice_written_off
+        row = apply(row, event, known.config)
     effects += save_customer_and_derived(known, customer, *_some(row))
     return effects + dunning.stop(known, event.account, customer.customer_id, _id(invoice))
 

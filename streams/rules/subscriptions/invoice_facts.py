@@ -3,6 +3,7 @@
 The column `invoices` has one entry per invoice: `reason` and `created`, then `paid` or `closed` (the version of the
 event), or the facts of its failures: `failed` (version of the newest), `first` and `last` (ISO 8601), `attempts`, and
 `due` (ISO 8601) if the customer pays it by hand. Paid beats closed, and closed beats failed, in any order of events.
+With each of them: `written_off`, the version of the event, if the invoice was marked uncollectible.
 """
 
 from __future__ import annotations
@@ -40,6 +41,12 @@ def closed(row: Subscription, event: Event[StripeInvoice]) -> Facts:
     if "paid" in entry:
         return _with(row, event, entry)
     return _with(row, event, {**_named(entry), "closed": max(entry.get("closed", ""), event.version)})
+
+
+def written_off(row: Subscription, event: Event[StripeInvoice]) -> Facts:
+    """The column after the invoice was marked uncollectible. It can still be paid, and its failures stay."""
+    entry = _entry(row, event)
+    return _with(row, event, {**entry, "written_off": max(entry.get("written_off", ""), event.version)})
 
 
 def failed(row: Subscription, event: Event[StripeInvoice], *, is_settled: bool) -> Facts:
@@ -121,7 +128,7 @@ def _entry(row: Subscription, event: Event[StripeInvoice]) -> Fact:
 
 
 def _named(entry: Fact) -> dict[str, Any]:
-    return {"reason": entry["reason"], "created": entry["created"]}
+    return {name: entry[name] for name in ("reason", "created", "written_off") if name in entry}
 
 
 def _with(row: Subscription, event: Event[StripeInvoice], entry: Fact) -> Facts:

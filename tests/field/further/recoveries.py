@@ -37,6 +37,59 @@ def lives(shape: ApiShape) -> list[Life]:
             {"sub_1.status": "active", "in_1.status": "closed", "sub_1.failed_invoice": None},
         ),
         Life(
+            "declined and written off within one second",
+            [
+                *[m.sub(0, "active", "created"), *m.declined(DAY)],
+                m.inv(DAY, "marked_uncollectible", status="uncollectible"),
+                active_again,
+            ],
+            {"sub_1.status": "active", "org_1.has_access": True, "org_1.access_until": None},
+        ),
+        *(
+            Life(
+                f"{status} and active within one second, and the invoice's event has the next one: {kind}",
+                [
+                    *[m.sub(0, "active", "created"), m.failed(DAY)],
+                    m.sub(DAY, status, previous={"status": "active"}),
+                    m.sub(DAY, "active", previous={"status": status}),
+                    m.inv(DAY + 1, kind, status=settled),
+                ],
+                {"sub_1.status": "active", "org_1.has_access": True, "org_1.access_until": None},
+            )
+            for status in ("past_due", "unpaid")
+            for kind, settled in (("paid", "paid"), ("voided", "void"), ("marked_uncollectible", "uncollectible"))
+        ),
+        *(
+            Life(
+                f"{status} and paid within one second, and the update to active is lost",
+                [
+                    *[m.sub(0, "active", "created"), m.failed(DAY)],
+                    m.sub(DAY, status, previous={"status": "active"}),
+                    m.paid(DAY),
+                ],
+                {"sub_1.status": "active", "org_1.has_access": True, "org_1.access_until": None},
+            )
+            for status in ("past_due", "unpaid")
+        ),
+        Life(
+            "incomplete with another card and paid within one second, and the update to active is lost",
+            [
+                m.sub(0, "incomplete", "created"),
+                m.sub(HOUR, "incomplete", previous={"default_payment_method": None}, default_payment_method="pm_1"),
+                m.paid(HOUR, reason="subscription_create"),
+            ],
+            {"sub_1.status": "active", "org_1.has_access": True},
+        ),
+        Life(
+            "renewed and declined in the second in which the invoice before was paid",
+            [
+                *[m.sub(0, "active", "created"), *m.declined(DAY), m.paid(30 * DAY)],
+                m.renewed(30 * DAY, "past_due", {"latest_invoice": "in_1"}),
+                m.failed(30 * DAY, id_="in_2", created=30 * DAY),
+            ],
+            {"sub_1.status": "past_due", "sub_1.failed_invoice": "in_2"},
+        ),
+        Life(
             "two updates of one second while past due, then the new invoice is settled and its event is lost",
             [
                 *[m.sub(0, "active", "created"), *m.declined(DAY)],
