@@ -20,25 +20,40 @@ def chained(facts: Iterable[Fact], before: Mapping[str, State]) -> list[Fact]:
 
     `before` has the states of the subscriptions, by id, at the end of the second before.
     """
+    states = dict(before)
     found: list[Fact] = []
     for _, together in groupby(facts, key=lambda fact: fact.rank):
         group = list(together)
         for kind, subject in dict.fromkeys((fact.kind, fact.subject) for fact in group):
             same = [fact for fact in group if (fact.kind, fact.subject) == (kind, subject)]
-            is_ordered = kind is not FactKind.SUBSCRIPTION or len(same) == 1
-            found += same if is_ordered else _in_order(same, before.get(subject))
+            if kind is FactKind.SUBSCRIPTION:
+                same = _in_order(same, states.get(subject)) if len(same) > 1 else same
+                states[subject] = _shown(same[-1])  # the changes of a greater rank begin with it
+            found += same
     return found
 
 
 def _in_order(changes: Sequence[Fact], before: State | None) -> list[Fact]:
-    """Returns the changes as trails, which are several if some are missing. What nothing orders is ordered by id."""
+    """Returns the changes as trails with as few gaps between them as possible: changes that are missing.
+
+    With equally many, as few trails, like the subscription's row (streams/rules/same_second.py). What nothing orders is
+    ordered by id.
+    """
+    replaced = [_replaced(change) for change in changes]
+    beginnings = [_beginning(changes, before), *([before] if before in replaced else [])]
+    found = [_trails(changes, beginning) for beginning in dict.fromkeys(beginnings)]
+    fewest = min(found, key=lambda trails: len(trails) - int(_replaced(trails[0][0]) == before))
+    return [change for trail in fewest for change in trail]
+
+
+def _trails(changes: Sequence[Fact], beginning: State) -> list[list[Fact]]:
+    """Returns the changes as trails, the first from this state. Where that one began is of no use for the others."""
     leaving: dict[State, list[Fact]] = {}
     for change in changes:
         leaving.setdefault(_replaced(change), []).append(change)
-    found: list[Fact] = []
-    while any(leaving.values()):
-        left = [change for changes_ in leaving.values() for change in changes_]
-        found += _trail(_beginning(left, before), leaving)
+    found = [_trail(beginning, leaving)]
+    while left := [change for changes_ in leaving.values() for change in changes_]:
+        found.append(_trail(_beginning(left, None), leaving))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -16,6 +17,7 @@ from analytics.running import checkpoint, running_of
 from analytics.timeline import in_order
 from local.stripe.builder import ApiShape, Json, Price, StripeEvents
 from schemas.figures import Fact, Movement
+from streams.rules.precedence import SUBSCRIPTION_CREATED
 from tests.kits.analyticskit import BASIC, BEGIN, CONFIG, TEAM, fact, make
 
 
@@ -61,6 +63,11 @@ def made(shape: ApiShape, shown: Shown, second: int, id_: str, former: Shown | N
     return fact(make.event(f"customer.subscription.{kind}", now, BEGIN + second, previous=previous, id_=id_))
 
 
+def mrr_of(facts: Iterable[Fact]) -> int:
+    """The MRR after the facts, in cents."""
+    return sum(row.amount for row in figures_of(facts, CONFIG) if isinstance(row, Movement))
+
+
 @pytest.mark.parametrize("shape", ApiShape)
 @pytest.mark.parametrize(
     ("states", "expected"),
@@ -84,15 +91,40 @@ def test_the_last_of_many_changes_counts(states: list[Shown], expected: int, sha
         ids = [f"evt_{number}" for number in chance.sample(range(100), len(states))]
         pairs = itertools.pairwise(states)
         facts = [made(shape, states[0], 0, ids[0])]
-        facts += [made(shape, now, 1, id_, former) for id_, (former, now) in zip(ids[1:], pairs, strict=True)]
+        changes = [(now, id_, former) for id_, (former, now) in zip(ids[1:], pairs, strict=True)]
+        facts += [made(shape, now, 1, id_, former) for now, id_, former in changes]
         chance.shuffle(facts)
-        rows = [row for row in figures_of(facts, CONFIG) if isinstance(row, Movement)]
-        assert sum(row.amount for row in rows) == expected
+        assert mrr_of(facts) == expected
+        in_one_second = [one for one in facts if one.rank == SUBSCRIPTION_CREATED]
+        in_one_second += [made(shape, now, 0, id_, former) for now, id_, former in changes]
+        assert mrr_of(in_one_second) == expected
         ordered = in_order(facts)
         stored = checkpoint(ordered[0].of, BEGINNING, ordered, CONFIG, keep=len(states) - 1, made_by="")
         assert stored is not None
         tail = figures_since(running_of(stored), ordered[1:], [], CONFIG)
         assert sum(row.amount for row in tail if isinstance(row, Movement)) == expected - 1000
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param([(1, 5), (5, 1), (3, 2)], 2, id="away and back, then from a state that no event shows"),
+        pytest.param([(1, 5), (5, 1), (3, 2), (2, 4)], 4, id="and one change more"),
+        pytest.param([(3, 1), (1, 5), (5, 1)], 1, id="from a state that no event shows, then away and back"),
+        pytest.param([(7, 2), (2, 4)], 4, id="the first change is missing"),
+        pytest.param([(1, 2), (3, 4)], 4, id="the change in the middle is missing"),
+        pytest.param([(3, 1), (1, 5)], 5, id="like the row: the first change is missing, not the one in the middle"),
+    ],
+)
+def test_missing_changes_leave_as_few_gaps_as_possible(changes: list[tuple[int, int]], expected: int) -> None:
+    """By numbers of seats. The subscription had one before the second."""
+    for ids in permutations([f"evt_{number}" for number in range(len(changes))]):
+        facts = [made(ApiShape.NEW, Shown(), 0, "evt_9")]
+        facts += [
+            made(ApiShape.NEW, Shown(quantity=now), 1, id_, Shown(quantity=former))
+            for id_, (former, now) in zip(ids, changes, strict=True)
+        ]
+        assert mrr_of(facts) == expected * 1000
 
 
 def test_a_difference_of_unknown_shape_is_no_reason_to_count_nothing() -> None:
