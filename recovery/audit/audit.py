@@ -19,7 +19,7 @@ import structlog
 
 from recovery.audit.books import AuditBooks, DayTotal, links_of
 from recovery.audit.compare import MISSING, AuditWindow, ComparedObject, compared
-from recovery.audit.differences import PATHS, AuditDifference, Cause, Kind, repair_of
+from recovery.audit.differences import PATHS, PAYMENTS, AuditDifference, Cause, Kind, cause_of_event, doubled, repair_of
 from recovery.audit.runs import KEPT_DAYS, AuditRun, AuditRuns, PageFindings
 from recovery.imports.coverage import is_covered
 from recovery.window import GRACE, KEPT, Window, slices
@@ -204,7 +204,7 @@ class _AuditRun:
                 type_ = event.object.get("type")
                 if event.id not in outcomes and (rule_of(str(type_)) is None or is_covered(event.object, covered)):
                     continue  # an endpoint need not be sent what no rule applies, nor what was imported
-                cause = _cause_of_event(outcomes.get(event.id), is_waiting=event.id in waiting)
+                cause = cause_of_event(outcomes.get(event.id), is_waiting=event.id in waiting)
                 if cause is not None:
                     data = event.object.get("data")
                     item = data.get("object") if isinstance(data, dict) else None
@@ -244,8 +244,9 @@ class _AuditRun:
                 run.cursor = items[-1]["id"] if items else run.cursor
                 await self.auditor.runs.advance(run, findings)
         if kind is Kind.CHARGE:
-            twice = (await self.auditor.books.stored_twice(run)).items()
-            found = [AuditDifference(kind, id_, {"payments": [1, rows]}, Cause.STORED_TWICE) for id_, rows in twice]
+            twice = await self.auditor.books.stored_twice(run)
+            known = {one.id: one for one in await self.auditor.runs.of_objects(run, kind, list(twice))}
+            found = [doubled(known.get(id_), id_, rows) for id_, rows in twice.items()]
         else:
             ids = await self.auditor.books.unlisted(kind, run)
             found = [AuditDifference(kind, id_, {"listed": [False, True]}) for id_ in ids]
@@ -293,8 +294,10 @@ class _AuditRun:
             findings = PageFindings()
             await self._check_events([one for one in found if one.kind is Kind.EVENT], waiting, findings)
             for one in found:
-                if one.kind in PATHS and one.cause is not Cause.STORED_TWICE:
+                if one.kind in PATHS:
                     await self._check_object(one, findings)
+            if any(one.cause is Cause.STORED_TWICE for one in found):
+                await self._check_doubled(found, findings)
             kind, id_ = found[-1].kind, found[-1].id
             run.cursor = f"{kind}/{id_}"
             await runs.advance(run, findings)
@@ -306,15 +309,24 @@ class _AuditRun:
         for one in found:
             if one.cause is Cause.UNKNOWN_TO_STRIPE:
                 continue
-            cause = _cause_of_event(outcomes.get(one.id), is_waiting=one.id in waiting)
+            cause = cause_of_event(outcomes.get(one.id), is_waiting=one.id in waiting)
             if cause is None:
                 findings.agreeing.append((one.kind, one.id))
             elif cause is not one.cause:
                 fields = {"outcome": [one.fields["outcome"][0], outcomes.get(one.id)]}
                 findings.differences.append(self._named(replace(one, cause=cause, fields=fields)))
 
+    async def _check_doubled(self, found: Sequence[AuditDifference], findings: PageFindings) -> None:
+        """Read again which charges are stored twice, and add that to what else differs of them."""
+        twice = await self.auditor.books.stored_twice(self.run)
+        others = {one.id: one for one in findings.differences if one.kind is Kind.CHARGE}
+        charges = [one.id for one in found if one.kind is Kind.CHARGE and one.id in twice]
+        findings.differences += [self._named(doubled(others.get(id_), id_, twice[id_])) for id_ in charges]
+        findings.agreeing = [one for one in findings.agreeing if one not in {(Kind.CHARGE, id_) for id_ in charges}]
+
     async def _check_object(self, found: AuditDifference, findings: PageFindings) -> None:
         account = self.run.account
+        found = replace(found, fields={name: both for name, both in found.fields.items() if name != PAYMENTS})
         try:
             answer = await self.auditor.lists.get(f"{PATHS[found.kind]}/{found.id}", account)
         except Refusal as error:
@@ -356,7 +368,7 @@ class _AuditRun:
         if of_event is not None and of_event[0] is not Cause.UNKNOWN_TO_STRIPE:
             cause, repair = of_event
             return replace(now, cause=cause, repair=repair)
-        if "listed" not in before.fields and _stripes(before) != _stripes(now):
+        if "listed" not in before.fields and before.stripes != now.stripes:
             return self._named(replace(now, cause=Cause.CHANGED_MEANWHILE))
         customer = item.get("customer")
         customer_id = customer.get("id") if isinstance(customer, dict) else customer
@@ -382,19 +394,3 @@ class _AuditRun:
             findings.differences.append(self._named(found))
         await self.auditor.runs.advance(self.run, findings)
         return totals
-
-
-def _cause_of_event(outcome: str | None, *, is_waiting: bool) -> Cause | None:
-    """Return why an event that Stripe sent is not in the tables, None if it is (or need not be)."""
-    match outcome:
-        case None:
-            return Cause.NOT_YET_APPLIED if is_waiting else Cause.NEVER_ARRIVED
-        case "dead":
-            return Cause.DEAD
-        case "waiting":
-            return Cause.NOT_YET_APPLIED
-    return None
-
-
-def _stripes(found: AuditDifference) -> dict[str, Any]:
-    return {name: both[0] for name, both in found.fields.items()}

@@ -61,10 +61,25 @@ WHERE p.account = $2 AND p.refunds <> '{{}}' AND r.value ? 'version' AND $5::tex
 """,  # noqa: S608  # as above
 }
 _STORED_TWICE = """
-SELECT o.object_id AS id, array_agg(p.payment_id ORDER BY p.payment_id) AS payments FROM billing.audit_objects o
-JOIN billing.payments p ON p.account = $2 AND p.charge_id = o.object_id
-WHERE o.run_id = $1 AND o.kind = 'charge' GROUP BY o.object_id HAVING count(*) > 1
+WITH charges AS MATERIALIZED (SELECT object_id AS id FROM billing.audit_objects WHERE run_id = $1 AND kind = 'charge'),
+linked AS MATERIALIZED (
+    SELECT c.id, l.payment_id FROM charges c JOIN billing.payment_links l ON l.account = $2 AND l.stripe_id = c.id
+), others AS MATERIALIZED (
+    SELECT c.id, l.stripe_id FROM linked c JOIN billing.payment_links l USING (payment_id) WHERE l.kind <> 'charge'
+), named AS (
+    SELECT id, payment_id FROM linked
+    UNION SELECT c.id, p.payment_id FROM charges c JOIN billing.payments p ON p.account = $2 AND p.charge_id = c.id
+    UNION SELECT o.id, p.payment_id FROM others o
+        JOIN billing.payments p ON p.account = $2 AND p.payment_intent_id = o.stripe_id
+    UNION SELECT o.id, p.payment_id FROM others o
+        JOIN billing.payments p ON p.account = $2 AND p.invoice_id = o.stripe_id
+    UNION SELECT o.id, p.payment_id FROM others o
+        JOIN billing.payments p ON p.account = $2 AND p.checkout_session_id = o.stripe_id
+)
+SELECT id, array_agg(payment_id ORDER BY payment_id) AS payments FROM named GROUP BY id HAVING count(*) > 1
 """
+"""A link belongs to one payment, and a row has only the first id of each kind. So a payment is doubled if it has a link
+of another payment in its row."""
 _STRIPE_TOTALS = """
 SELECT kind, day, currency, sum(amount)::bigint AS stripe, sum(ours)::bigint AS ours
 FROM billing.audit_objects WHERE run_id = $1 AND day IS NOT NULL GROUP BY kind, day, currency
@@ -131,7 +146,10 @@ class AuditBooks:
         return [row["id"] for row in await self._fetch(_UNLISTED[kind], *arguments)]
 
     async def stored_twice(self, run: AuditRun) -> dict[str, list[str]]:
-        """Return the charges of the window that more than one payment has, with the ids of these payments."""
+        """Return the charges of the window of which there is more than one payment, with the ids of these payments.
+
+        They share the charge itself, or another id of its payment: the intent, the invoice or the checkout session.
+        """
         found = await self._fetch(_STORED_TWICE, run.run_id, run.account)
         return {row["id"]: row["payments"] for row in found}
 

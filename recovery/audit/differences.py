@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -33,6 +33,9 @@ PATHS = {
 }
 """Stripe's list of each kind of object."""
 
+PAYMENTS = "payments"
+"""The field of a charge that is stored twice: the number of its payments, and their ids."""
+
 
 class Cause(StrEnum):
     """Why something differs, as far as the ledger, the log and Stripe show it."""
@@ -47,7 +50,7 @@ class Cause(StrEnum):
     OTHER_PLAN = "another plan"
     """The plans of the configuration have changed since the row was derived, or the row was changed."""
     STORED_TWICE = "stored twice"
-    """Two payments have one charge."""
+    """There are two payments of one charge."""
     CHANGED_MEANWHILE = "changed at Stripe meanwhile"
     UNKNOWN_TO_STRIPE = "Stripe does not know it"
     UNREADABLE = "unreadable"
@@ -70,6 +73,29 @@ class AuditDifference:
     subject: str = ""
     """Of an event: the id of its object."""
     repair: str = field(default="", compare=False)
+
+    @property
+    def stripes(self) -> dict[str, Any]:
+        """Stripe's values by name."""
+        return {name: both[0] for name, both in self.fields.items()}
+
+
+def cause_of_event(outcome: str | None, *, is_waiting: bool) -> Cause | None:
+    """Return why an event that Stripe sent is not in the tables, None if it is (or need not be)."""
+    match outcome:
+        case None:
+            return Cause.NOT_YET_APPLIED if is_waiting else Cause.NEVER_ARRIVED
+        case "dead":
+            return Cause.DEAD
+        case "waiting":
+            return Cause.NOT_YET_APPLIED
+    return None
+
+
+def doubled(others: AuditDifference | None, id_: str, payments: Sequence[str]) -> AuditDifference:
+    """Return that there are several payments of a charge, with what else differs of it."""
+    fields = others.fields if others is not None else {}
+    return AuditDifference(Kind.CHARGE, id_, {**fields, PAYMENTS: [1, list(payments)]}, Cause.STORED_TWICE)
 
 
 def repair_of(found: AuditDifference, account: str, window_from: datetime) -> str:

@@ -63,6 +63,10 @@ _DIFFERENCES = """
 SELECT kind, object_id, subject, cause, repair, fields FROM billing.audit_differences
 WHERE run_id = $1 AND (kind, object_id) > ($2, $3) ORDER BY kind, object_id LIMIT $4
 """
+_OF_OBJECTS = """
+SELECT kind, object_id, subject, cause, repair, fields FROM billing.audit_differences
+WHERE run_id = $1 AND kind = $2 AND object_id = ANY($3::text[])
+"""
 _OF_SUBJECT = """
 SELECT cause, object_id, repair FROM billing.audit_differences
 WHERE run_id = $1 AND kind = 'event' AND subject = ANY($2::text[]) ORDER BY object_id DESC LIMIT 1
@@ -155,17 +159,13 @@ class AuditRuns:
         """Return differences in the order of kind and id, after the given one."""
         with classified():
             found = await self._connection.fetch(_DIFFERENCES, run.run_id, *after, most)
-        return [
-            AuditDifference(
-                Kind(row["kind"]),
-                row["object_id"],
-                orjson.loads(row["fields"]),
-                Cause(row["cause"]),
-                row["subject"],
-                row["repair"],
-            )
-            for row in found
-        ]
+        return [_difference(row) for row in found]
+
+    async def of_objects(self, run: AuditRun, kind: Kind, ids: Sequence[str]) -> list[AuditDifference]:
+        """Return the differences of these objects."""
+        with classified():
+            found = await self._connection.fetch(_OF_OBJECTS, run.run_id, kind, list(ids))
+        return [_difference(row) for row in found]
 
     async def count(self, run: AuditRun) -> int:
         with classified():
@@ -206,6 +206,11 @@ class AuditRuns:
         """Record the reason of a failure. The run stays open and can be resumed."""
         with classified():
             await self._connection.execute(_FAILED, run.run_id, reason)
+
+
+def _difference(row: asyncpg.Record) -> AuditDifference:
+    kind, cause = Kind(row["kind"]), Cause(row["cause"])
+    return AuditDifference(kind, row["object_id"], orjson.loads(row["fields"]), cause, row["subject"], row["repair"])
 
 
 def _run(found: asyncpg.Record) -> AuditRun:

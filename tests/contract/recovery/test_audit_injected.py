@@ -13,13 +13,16 @@ import pytest
 from pydantic import SecretStr
 
 from local.stripe.simulator.books import Json
-from local.stripe.simulator.collection import pay_out_of_band
+from local.stripe.simulator.collection import pay_out_of_band, pay_part
+from local.stripe.simulator.customers import attach_card
 from local.stripe.simulator.endings import end
 from local.stripe.simulator.refunds import refund, refundable
 from recovery.audit.differences import Cause, Kind
 from streams.rules.catalog import rule_of
 from tests.kits.auditkit import AuditKit, open_audit
 from tests.waiting import eventually
+
+OF_CHARGE = "payment_id = (SELECT payment_id FROM billing.payment_links WHERE stripe_id = $1)"
 
 
 @pytest.fixture
@@ -43,6 +46,27 @@ async def _change(rows: asyncpg.Connection[Any], query: str, *arguments: object)
     """Change what is stored: exactly one row."""
     done = await rows.execute(query, *arguments, timeout=10)
     assert done.split()[-1] == "1", (done, query)
+
+
+def _purchases(kit: AuditKit) -> list[Json]:
+    """Return the charges of this month that paid a checkout and no invoice."""
+    since = kit.books.now - 20 * 86_400
+    paid = [one for one in kit.books.all("charge") if one["status"] == "succeeded" and one["captured"]]
+    return [one for one in paid if one["created"] >= since and not one.get("_invoice") and not one["amount_refunded"]]
+
+
+async def _double(rows: asyncpg.Connection[Any], payment_id: str, charge: str, **ids: str) -> None:
+    """Store a second payment of a charge, with these ids."""
+    names, values = ", ".join(ids), ", ".join(f"${number}" for number in range(3, len(ids) + 3))
+    await _change(
+        rows,
+        f"INSERT INTO billing.payments (payment_id, account, {names}, amount, currency, status, paid_at) "
+        f"SELECT $1, account, {values}, amount, currency, 'succeeded', paid_at FROM billing.payments "
+        "JOIN billing.payment_links USING (payment_id, account) WHERE stripe_id = $2",
+        payment_id,
+        charge,
+        *ids.values(),
+    )
 
 
 async def test_D11_further_differences_are_found_named_and_repaired(
@@ -70,14 +94,7 @@ async def test_D11_further_differences_are_found_named_and_repaired(
         expected[kind, id_] = Cause.UNEXPLAINED
 
     charge = kit.newest("charge", status="succeeded")["id"]
-    await _change(
-        rows,
-        "INSERT INTO billing.payments (payment_id, account, charge_id, amount, currency, status, paid_at) "
-        "SELECT 'pay_copy', account, $1, amount, currency, 'succeeded', paid_at FROM billing.payments "
-        "JOIN billing.payment_links USING (payment_id, account) WHERE stripe_id = $1",
-        charge,
-    )
-    await rows.execute("UPDATE billing.payments SET charge_id = $1 WHERE payment_id = 'pay_copy'", charge)
+    await _double(rows, "pay_copy", charge, charge_id=charge)
     expected[Kind.CHARGE, charge] = Cause.STORED_TWICE
 
     known = len(kit.books.events)
@@ -101,6 +118,45 @@ async def test_D11_further_differences_are_found_named_and_repaired(
     assert (await kit.billing(tmp_path, double.repair)).exit_code == 0
     await _change(rows, "DELETE FROM billing.payments WHERE payment_id = 'pay_copy'")
     await kit.process_log()
+    report = await kit.audit()
+    assert report.agrees, report.differences
+
+
+async def test_D11_a_payment_that_is_stored_twice_is_named_by_each_of_its_ids(
+    kit: AuditKit, rows: asyncpg.Connection[Any]
+) -> None:
+    """Also one of a second part, one without a charge, and one of which more differs. Copies that are gone are not."""
+    books, known, bought = kit.books, len(kit.books.events), _purchases(kit)
+    (invoice,) = (one for one in books.all("invoice") if one["status"] == "open")
+    card = attach_card(books, books.get("customer", invoice["customer"]), "ok", default=False)
+    for _ in range(2):
+        kit.company.stripe.clock.now += 1
+        pay_part(books, invoice, 1000, card)
+    await kit.apply(event.render() for event in books.events[known:])
+    first = await rows.fetchval("SELECT charge_id FROM billing.payments WHERE invoice_id = $1", invoice["id"])
+    (part,) = {one["id"] for one in books.all("charge") if one["amount"] == 1000} - {first}
+    await _double(rows, "pay_of_part", part, charge_id=part)
+    by_intent, altered = (one["id"] for one in bought[:2])
+    await _double(rows, "pay_by_intent", by_intent, payment_intent_id=bought[0]["payment_intent"])
+    await _double(rows, "pay_altered", altered, charge_id=altered)
+    await _change(rows, f"UPDATE billing.payments SET currency = 'usd' WHERE {OF_CHARGE}", altered)
+
+    report = await kit.audit()
+    found = {one.id: one for one in report.differences}
+    assert {(one.kind, one.cause) for one in report.differences} == {(Kind.CHARGE, Cause.STORED_TWICE)}
+    copies = {part: "pay_of_part", by_intent: "pay_by_intent", altered: "pay_altered"}
+    assert {id_: set(one.fields) for id_, one in found.items() if one.fields["payments"][1].count(copies[id_])} == {
+        part: {"payments"},
+        by_intent: {"payments"},
+        altered: {"payments", "currency"},
+    }
+
+    auditing = asyncio.create_task(kit.audit(settle_s=2.0))
+    await eventually(lambda: rows.fetchval("SELECT 1 FROM billing.audits WHERE phase = 'check' AND ended_at IS NULL"))
+    await rows.execute("DELETE FROM billing.payments WHERE payment_id = ANY($1::text[])", list(copies.values()))
+    report = await auditing
+    assert {one.id: set(one.fields) for one in report.differences} == {altered: {"currency"}}
+    await _change(rows, f"UPDATE billing.payments SET currency = 'eur' WHERE {OF_CHARGE}", altered)
     report = await kit.audit()
     assert report.agrees, report.differences
 
