@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import string
 import unicodedata
 from collections.abc import Iterator
 from functools import cache
@@ -23,11 +24,15 @@ _LINK = re.compile(
 """An address, a scheme, a file server, an IP address, or a telephone number."""
 _DOTS = str.maketrans(dict.fromkeys("\u3002\uff61\uff0e\u2024\ufe52", "."))
 """Characters that browsers take for the dot of a domain."""
-_INVISIBLE = dict.fromkeys(
-    [0x34F, 0x115F, 0x1160, 0x180B, 0x180C, 0x180D, 0x200C, 0x200D, 0x3164, *range(0xFE00, 0xFE10)]
+_INVISIBLE = (
+    *(0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x200C, 0x200D, 0x3164, 0xFFA0),
+    *range(0xFE00, 0xFE10),
+    *range(0xE0100, 0xE01F0),
 )
 """Characters that are not displayed, and that domains do not have: joiners, fillers, variation selectors."""
+_WITHOUT_THEM, _APART_BY_THEM = dict.fromkeys(_INVISIBLE), dict.fromkeys(_INVISIBLE, " ")
 _DOTTED = re.compile(r"[^\s.,;!?()\[\]{}<>\"'|/\\:#]+(?:\.[^\s.,;!?()\[\]{}<>\"'|/\\:#]+)+")
+_ASCII_LETTERS = re.compile(r"[a-z]+", re.IGNORECASE | re.ASCII)
 _PATH = re.compile(r"\.?[/:?#]\S")
 """What makes a link of any letters with a dot before it."""
 _OF_PATH = re.compile(r"[a-z][a-z]+\Z", re.IGNORECASE)
@@ -43,8 +48,18 @@ arch avv bc c capt col dent dipl dott dr drs dra esq fco fr gen geom h habil hc 
 ma mag maj med mgr mr mrs ms mt mx nat oec ph phil pol prof rag rer rev sgt sig sr sra srta st sta ste vet wm
 ag bhd bros co corp gmbh inc kg llc llp ltd plc pte pty pvt sa sdn sp srl
 """
-_NO_SURNAMES = frozenset(_SOLD.split())
-"""Endings after which initials and titles make a domain: x.com, t.me. Others are surnames, too: J.Ng, Dr.Kim."""
+_WORDS = """
+ly agency auction bank bet bid business casino center chat clinic codes company computer contact credit creditcard
+deals digital directory discount domains download email exchange express finance financial forex fund games gifts
+global guide help hosting insurance investments limited live loan loans market marketing markets media money
+network news online parts party pharmacy photos pics pizza plus poker porn press promo properties review reviews
+run schule security services sex sexy shopping social software solutions space support systems tax team
+tech technology tickets tips today tools trading training tube ventures video website wiki work works world
+wtf xxx zip zone
+"""
+_NO_SURNAMES = frozenset([*_SOLD.split(), *_WORDS.split()])
+"""Endings after which initials and titles make a domain: x.com, t.me, Dr.Support. Others are surnames, too, and stay
+with a capital: J.Ng, Dr.Kim, Mr.Rich. So a name may have such a domain, without a path."""
 _TITLES = frozenset(_TITLES_AND_FORMS.split())
 """Abbreviations before or after a name, and forms of companies, which are often written without a space."""
 _PARTICLES = frozenset(["de", "do", "la"])
@@ -52,9 +67,17 @@ _PARTICLES = frozenset(["de", "do", "la"])
 
 
 def looks_like_link(text: str) -> bool:
-    """Returns whether a mail program may turn a part of the text into a link."""
-    plain = unicodedata.normalize("NFKC", text.translate(_INVISIBLE).translate(_DOTS))
-    return bool(_LINK.search(plain)) or any(_is_domain(plain, found) for found in _DOTTED.finditer(plain))
+    """Returns whether a mail program may turn a part of the text into a link.
+
+    Programs differ in whether a domain continues after a character that is not displayed, or has another form.
+    """
+    dotted = text.translate(_DOTS)
+    forms = {unicodedata.normalize("NFKC", dotted.translate(table)) for table in (_WITHOUT_THEM, _APART_BY_THEM)}
+    return any(_has_link(form) for form in {dotted, *forms})
+
+
+def _has_link(text: str) -> bool:
+    return bool(_LINK.search(text)) or any(_is_domain(text, found) for found in _DOTTED.finditer(text))
 
 
 def _is_domain(text: str, found: re.Match[str]) -> bool:
@@ -91,12 +114,18 @@ def _is_initial(label: str) -> bool:
 
 
 def _ends(label: str) -> Iterator[str]:
-    """Yields what may be the ending: the whole label, and its letters before a character of another script."""
+    """Yields what may be the ending: the whole label, and its letters before a character of another script.
+
+    Many programs know only ASCII letters and digits, so an ending also ends before any other character: evil.comé.
+    """
     yield label.lower()
     script = _script(label[0])
     start = "".join(itertools.takewhile(lambda one: _script(one) in (script, ""), label))
-    if start != label and not label[len(start)].isdigit():
+    if start != label and label[len(start)] not in string.digits:
         yield start.lower()
+    letters = _ASCII_LETTERS.match(label)
+    if letters is not None and not label[letters.end() :][:1].isascii():
+        yield letters.group().lower()
 
 
 def _script(one: str) -> str:
