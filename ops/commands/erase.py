@@ -21,6 +21,7 @@ from schemas.timing import utc_now
 from sinks.postgres.pool import connect
 
 _COMMAND = "erase"
+_WAIT_S = 60.0
 
 
 def erase(
@@ -40,7 +41,7 @@ def erase(
     ] = False,
     by: By = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; print the rows per table.")] = False,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the worker.")] = 60.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the worker.")] = _WAIT_S,
     as_json: Json = False,
 ) -> None:
     """Erase personal data at the request of the person. Ids, amounts, times and statuses stay for bookkeeping.
@@ -59,6 +60,14 @@ def erase(
         refuse(_COMMAND, "give a customer id, a user id or an address, or --repeat-guests")
     if reason is None and not dry_run and not repeat_guests:
         refuse(_COMMAND, "give a --reason for the audit log, or use --dry-run")
+    if repeat_guests:
+        given = {"--reason": reason is not None, "--all": every, "--even-if-running": even_if_running}
+        useless = [name for name, is_given in (given | {"--wait": wait != _WAIT_S}).items() if is_given]
+        if useless:
+            refuse(
+                _COMMAND,
+                f"--repeat-guests repeats each erasure with its own reason, at once: omit {', '.join(useless)}",
+            )
     settings = settings_or_exit(_COMMAND)
     with exits(_COMMAND):
         config = load_config(settings.config_path)
@@ -69,7 +78,7 @@ def erase(
             eraser = Eraser(connection, config.mode.livemode, utc_now, wait_s=wait)
             if who is None:
                 eraser.events_kept = None if dry_run else await _kept(settings)
-                return Subjects(), await eraser.repeat(is_dry=dry_run)
+                return Subjects(), await eraser.repeat(by=entry_for("erase", by).who, account=account, is_dry=dry_run)
             subjects = await find_subjects(connection, who, account=account)
             if dry_run or subjects.is_empty:
                 return subjects, await eraser.count(subjects)

@@ -8,11 +8,10 @@ the log records that first, so that `repeat` finds what a restored or rebuilt da
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -25,6 +24,7 @@ from schemas.erasure import GUEST_ERASURE, erasure_event, guest_erasure_event
 from schemas.errors import ServiceUnavailable
 from schemas.ordering import GUEST
 from schemas.record import Source
+from schemas.state import derived_id
 from sinks.postgres import erasure, ownership
 from sinks.postgres.audit_log import without_addresses
 from sinks.postgres.failures import classified
@@ -34,13 +34,18 @@ from sinks.postgres.rows import ErasureRow, ObjectOwnerRow
 _POLL_S = 0.2
 _ERASED = "SELECT counts FROM billing.erasures WHERE event_id = $1"
 _NOT_REPEATED = """
-SELECT e.event_id, e.account, e.created, e.payload #>> '{data,object,guest}' AS guest,
+SELECT e.event_id, e.account, e.created,
+    coalesce(e.received_at, e.created) AS received_at, e.payload #>> '{data,object,guest}' AS guest,
     e.payload #>> '{data,object,by}' AS by, e.payload #>> '{data,object,reason}' AS reason
 FROM billing.events e
-WHERE e.type = $1 AND e.outcome = 'ignored' AND e.payload #>> '{data,object,guest}' LIKE 'guest:%'
+WHERE e.type = $1 AND e.outcome = 'ignored' AND ($2::text IS NULL OR e.account = $2)
+    AND e.payload IS NOT NULL AND e.payload #>> '{data,object,guest}' LIKE 'guest:%'
     AND NOT EXISTS (SELECT FROM billing.erasures x WHERE x.event_id = e.event_id)
 ORDER BY e.created, e.event_id
 """
+_NOW = "SELECT clock_timestamp()"
+# One erasure of a guest at a time: two commands that repeat erasures find the same ones.
+_TAKE_TURN = "SELECT pg_advisory_xact_lock(hashtext('billing.guest_erasure'))"
 _VERDICT = "SELECT outcome, reason FROM billing.events WHERE event_id = $1 AND outcome <> 'waiting'"
 
 
@@ -101,14 +106,23 @@ class Eraser:
         """
         if not subjects.is_empty and self.event_log is None:
             raise ValueError("an erasure is on the log, and this Eraser has no event_log")
-        reason, at, key = without_addresses(reason), self.clock(), subjects.guest_key or ""
+        reason, key = without_addresses(reason), subjects.guest_key or ""
+        with classified():
+            at: datetime = await self.connection.fetchval(_NOW)  # servers agree on it; an operator's machine may not
         noted = [
             guest_erasure_event(one.account, key, by=by, reason=reason, at=at, livemode=self.livemode)
             for one in subjects.guests
         ]
         await self._append(noted, at)
         guests = [
-            await self._erase_guest(guest, key, str(event["id"]), by=by, reason=reason)
+            await self._erase_guest(
+                guest,
+                key,
+                str(event["id"]),
+                asked_at=datetime.fromtimestamp(event["created"], UTC),
+                by=by,
+                reason=reason,
+            )
             for guest, event in zip(subjects.guests, noted, strict=True)
         ]
         return [*await self._erase_customers(subjects.customers, by, reason, even_if_running), *guests]
@@ -152,17 +166,18 @@ class Eraser:
             ]
         )
 
-    async def repeat(self, *, is_dry: bool) -> list[Erasure]:
+    async def repeat(self, *, by: str, account: str | None = None, is_dry: bool = False) -> list[Erasure]:
         """Erases the guests again whose erasure is in the ledger, but was not carried out in this database.
 
-        Purchases that began after the erasure stay. Raises StoreUnavailable.
+        `by` is who repeats them. Of an `account`, only its guests; '' is the own account. Purchases that began after
+        the erasure stay. Raises StoreUnavailable.
         """
         done = []
         with classified():
-            noted = await self.connection.fetch(_NOT_REPEATED, GUEST_ERASURE)
+            noted = await self.connection.fetch(_NOT_REPEATED, GUEST_ERASURE, account)
         for one in noted:
             with classified():
-                found = await guest_data(self.connection, one["guest"], one["created"])
+                found = await guest_data(self.connection, one["guest"], one["received_at"])
             guest = next((data for data in found if data.account == one["account"]), None)
             guest = guest or GuestData(one["account"], [], [])
             if is_dry:
@@ -172,8 +187,12 @@ class Eraser:
                     )
                 done.append(Erasure(guest_name(guest), counts, one["event_id"]))
             else:
-                by, reason = one["by"] or "unknown", f"repeated: {one['reason'] or ''}"
-                done.append(await self._erase_guest(guest, one["guest"], one["event_id"], by=by, reason=reason))
+                reason = f"repeated, first by {one['by'] or 'unknown'}: {one['reason'] or ''}"
+                done.append(
+                    await self._erase_guest(
+                        guest, one["guest"], one["event_id"], asked_at=one["created"], by=by, reason=reason
+                    )
+                )
         return done
 
     async def _applied(self, name: str, event_id: str, deadline: float) -> Erasure:
@@ -192,18 +211,23 @@ class Eraser:
                 )
             await asyncio.sleep(_POLL_S)
 
-    async def _erase_guest(self, guest: GuestData, key: str, event_id: str, *, by: str, reason: str) -> Erasure:
-        """In one transaction, with its record. Late events of these purchases store nothing personal either."""
+    async def _erase_guest(
+        self, guest: GuestData, key: str, event_id: str, *, asked_at: datetime, by: str, reason: str
+    ) -> Erasure:
+        """In one transaction, with its record. Late events of these purchases store nothing personal either.
+
+        If another command has meanwhile carried it out, returns what that one has changed.
+        """
         now = self.clock()
-        # A random id: the digest of an address can be found again by whoever knows the address.
-        owner = f"{GUEST}erased-{secrets.token_hex(8)}"
+        # Not the digest of the address, which whoever knows the address can find. The same one in a rebuilt database.
+        owner = f"{GUEST}{derived_id('erased', event_id)}"
         owners = [ObjectOwnerRow(account=guest.account, stripe_id=id_, customer_id=owner) for id_ in guest.stripe_ids]
         row = ErasureRow(
             event_id=event_id,
             account=guest.account,
             customer_id=owner,
             organization_id="",
-            asked_at=now,
+            asked_at=asked_at,
             erased_at=now,
             kafka_until=now + self.events_kept if self.events_kept is not None else None,
             dead_letters_kept=None,
@@ -212,6 +236,10 @@ class Eraser:
         )
         with classified():
             async with self.connection.transaction():
+                await self.connection.execute(_TAKE_TURN)
+                stored = await self.connection.fetchval(_ERASED, event_id)
+                if stored is not None:
+                    return Erasure(guest_name(guest), orjson.loads(stored), event_id)
                 counts = await erasure.clear_events(
                     self.connection, guest.account, guest.event_ids, guest.stripe_ids, now
                 )

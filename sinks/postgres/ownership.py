@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from schemas.ordering import GUEST
+from schemas.record import Source
 from sinks.postgres import tables
 from sinks.postgres.rows import EventObjectRow, ObjectOwnerRow
 from sinks.postgres.statements import RowShape, as_texts, texts
@@ -76,9 +77,11 @@ _OF_OWNED = (
 )
 _ACCOUNTS_OF_GUEST = "SELECT DISTINCT account FROM billing.event_objects WHERE stripe_id = $1 ORDER BY 1"
 _EVENTS_OF_OBJECTS = (
-    "SELECT DISTINCT o.event_id FROM billing.event_objects o JOIN billing.events e ON e.event_id = o.event_id "
+    "SELECT DISTINCT o.event_id FROM billing.event_objects o JOIN billing.events e ON e.event_id = o.event_id "  # noqa: S608  # only constants
     "WHERE o.account = $1 AND o.stripe_id = ANY($2::text[]) AND e.customer_id IS NULL "
-    "AND ($3::timestamptz IS NULL OR coalesce(e.created, e.received_at) <= $3)"
+    # When our gateway received it: Stripe's clock may differ from ours. What was fetched later is as old as it says.
+    f"AND ($3::timestamptz IS NULL OR CASE WHEN e.source = '{Source.STRIPE}' THEN coalesce(e.received_at, e.created) "
+    "ELSE coalesce(e.created, e.received_at) END <= $3)"
 )
 _OBJECTS_OF_EVENTS = (
     "SELECT o.stripe_id FROM billing.event_objects o WHERE o.account = $1 AND o.event_id = ANY($2::text[]) "  # noqa: S608  # only constants
@@ -121,7 +124,7 @@ async def keep_owners(connection: Connection, rows: Sequence[ObjectOwnerRow]) ->
 async def guest_data(connection: Connection, key: str, before: datetime | None = None) -> list[GuestData]:
     """Returns what belongs to the guest with this key, by account. Raises the driver's errors.
 
-    With `before`, purchases that began later are left out, but not late events of those before.
+    With `before`, purchases that were received later are left out, but not late events of those before.
     """
     found = []
     for (account,) in await connection.fetch(_ACCOUNTS_OF_GUEST, key):

@@ -187,10 +187,10 @@ async def open_kit(kafka_bootstrap: str, database: SecretStr, topic_prefix: str)
     await store.close()
 
 
-async def send(desk: ReconcileKit, listed: Sequence[Json]) -> None:
+async def send(desk: ReconcileKit, listed: Sequence[Json], received_at: datetime = NOW) -> None:
     """Append these events to the log with the headers that the gateway sets."""
     headers = [
-        RecordHeaders(item["id"], item["type"], Source.STRIPE, "", False, item["api_version"], "default", NOW)
+        RecordHeaders(item["id"], item["type"], Source.STRIPE, "", False, item["api_version"], "default", received_at)
         for item in listed
     ]
     await desk.log.append(

@@ -27,8 +27,8 @@ def test_each_ending_of_the_list_makes_a_link_in_any_case() -> None:
         "J.de Vries", "M.do Carmo", "S.A.de C.V.", "Acme Co.Ltd", "Acme Co.,Ltd.", "Foo Sp.z.o.o.", "Foo S.p.A.",
         "Bar S.r.l.",
         "Yahoo! Inc.", "Mr.Wang", "Mrs.Ford", "jane.doe", "No.1 Pizza", "Re:Store GmbH", "Node.js Club", "D.Lu,M.Ma",
-        "J.Coşkun", "Dr.Müller", "Zs.Szabó", "J.Page", "J.Cash", "O.Doctor", "Mr.Rich", "\u0645\u06cc\u200c\u062e\u0648",
-        "❤\ufe0f Kim",
+        "J.Coşkun", "Dr.Müller", "Zs.Szabó", "J.Page", "J.Cash", "O.Doctor", "Mr.Rich",
+        "\u0645\u06cc\u200c\u062e\u0648", "❤\ufe0f Kim",
     ],
 )  # fmt: skip
 def test_names_of_people_and_companies_are_no_links(name: str) -> None:
@@ -50,7 +50,7 @@ def test_names_of_people_and_companies_are_no_links(name: str) -> None:
         # Characters that are not displayed, and those that are equal to others
         "evil\u200d.com", "evil.\ufe0fcom", "evil.c\u034fom", "\u24d4vil.\u24d2\u24de\u24dc", "evil\uff61com",
         *(f"evil.com{one}bonus" for one in "\u200c\u200d\ufe0f\u3164\u115f\u17b4\uffa0\U000e0101\u0301\u20dd"),
-        "пример.рф\u200cда", "T.Me\ufe0fx", "evil.comé", "evil.COMÉ", "evil.com\u0663",
+        "пример.рф\u200cд", "T.Me\ufe0fx", "evil.comé", "evil.COMÉ", "evil.com\u0663",
         "evil.com\u00b2", "evil.com\uff12", "evil.com\u017f", "пример.рф\u0663",
         # Words that are hardly surnames
         "T.Ly", "Dr.Support", "A.Bank", "Mr.Pizza", "J.Zone",
