@@ -33,7 +33,7 @@ _DUE = (
 )
 _NEXT = "SELECT min(due_at) FROM billing.timers WHERE status = 'pending'"
 _WAITING = """
-SELECT event_id, type, account, livemode, api_version, endpoint, received_at, payload::text AS payload
+SELECT event_id, type, source, account, livemode, api_version, endpoint, received_at, payload::text AS payload
 FROM billing.events WHERE event_id = ANY($1::text[]) AND outcome = 'waiting' AND payload IS NOT NULL
 """
 # Locks rows in key order, as the worker does, so that the two cannot deadlock.
@@ -53,6 +53,7 @@ class WaitingEvent:
 
     event_id: str
     type: str
+    source: str
     account: str
     livemode: bool
     api_version: str | None

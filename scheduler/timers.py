@@ -175,7 +175,10 @@ def _entry(timer: Timer, waiting: dict[str, WaitingEvent], now: datetime) -> Ent
 
 
 def waiting_entry(event: WaitingEvent, now: datetime) -> Entry | None:
-    """Returns the record of a waiting event, like the original except for its source. None if it is too large."""
+    """Returns the record of a waiting event, like the original except for its source. None if it is too large.
+
+    What was imported stays so: it is about the past, whenever it is applied, and no one is mailed about it.
+    """
     value = event.payload.encode()
     if len(value) > MAX_RECORD_BYTES - 65_536:  # with room for key and headers
         # jsonb writes numbers in full: 1e300 becomes 301 digits. One such event must not block all timers after it.
@@ -184,7 +187,7 @@ def waiting_entry(event: WaitingEvent, now: datetime) -> Entry | None:
     return Entry.of(
         orjson.loads(value),
         value,
-        source=Source.TIMER,
+        source=Source.IMPORT if event.source == Source.IMPORT else Source.TIMER,
         received_at=event.received_at or now,
         livemode=event.livemode,
         account=event.account,

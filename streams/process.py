@@ -65,7 +65,7 @@ from streams.letters import (
 from streams.positions import Place, Positions
 from streams.rules.registry import OTHER, Rule
 from streams.waiting import retry_timer, stay_of
-from streams.withholding import is_imported, taken_over_at, why_withheld
+from streams.withholding import is_made_by_import, taken_over_at, why_withheld
 
 _UNFORESEEN_TRIES = 3
 _CONFLICT_TRIES = 6
@@ -233,8 +233,7 @@ class Processor:
         try:
             return decide(rule, event, known, item.references)
         except NotKnownYet as error:
-            # An import reads what an object refers to first: what is missing was too old, and no event brings it.
-            is_final = is_imported(item) and error.at_last is not None
+            is_final = is_made_by_import(item) and error.at_last is not None
             if not is_final and (verdict := self._wait(event, error, known, now)) is not None:
                 return verdict
             return list(error.at_last or ())

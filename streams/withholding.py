@@ -18,9 +18,20 @@ IMPORTED = "imported: this happened before the system took over"
 
 
 def is_imported(item: Item) -> bool:
-    """Whether `billing import` made the event. The source names it until a replay or a retry; the id always does."""
+    """Whether `billing import` made or fetched the event.
+
+    The source says so until a replay; the id of what it made always does.
+    """
     if item.record.headers.get("source") == _SOURCE:
         return True
+    return is_made_by_import(item)
+
+
+def is_made_by_import(item: Item) -> bool:
+    """Whether `billing import` made the event from a present object: no later event brings what the object misses.
+
+    An event that it fetched has Stripe's id. What this one misses may follow on another partition, as in a delivery.
+    """
     event = item.decoded.event if item.decoded else None
     return event is not None and event.id.startswith(_PREFIX)
 

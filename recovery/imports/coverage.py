@@ -27,13 +27,19 @@ _READ = (
 """How the types of the events begin whose effects are in the objects that an import reads."""
 _OURS = ("timer.", "plans.", "erasure.")
 """How the types begin that are not Stripe's."""
+_CHECKOUT = "checkout."
 
 
-def past_types() -> list[str]:
-    """Returns the types of events that a rule applies and whose effects the objects of an import do not show."""
+def past_types(*, checkouts: bool) -> list[str]:
+    """Returns the types of events that a rule applies and whose effects the objects of an import do not show.
+
+    Either those of checkouts, or all others.
+    """
     ours = own_event_types()
     return sorted(
-        type_ for type_ in RULES if type_ not in ours and not type_.startswith(_READ) and not type_.startswith(_OURS)
+        type_
+        for type_ in RULES
+        if type_ not in ours and not type_.startswith((*_READ, *_OURS)) and type_.startswith(_CHECKOUT) is checkouts
     )
 
 

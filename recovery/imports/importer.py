@@ -1,7 +1,10 @@
 """Reads an account's objects from Stripe page by page and appends them to the log (behaviours.md F1).
 
-customers with their default cards ─▶ subscriptions ─▶ invoices: open, recent ─▶ recent refunds ─▶ disputes
-    ─▶ past events about what these objects do not show, of the last 30 days (Stripe lists no older ones)
+customers with their default cards ─▶ subscriptions ─▶ invoices: open, recent ─▶ past checkouts
+    ─▶ recent refunds ─▶ disputes ─▶ past events about what else these objects do not show
+
+Past events are those of the last 30 days (Stripe lists no older ones), newest first. Payments, refunds and disputes
+refer to their checkout. A guest's are on other partitions, so a payment may still be applied before it, and then waits.
 
 Only one page is in memory. After each page its end is stored in `billing.imports`, so an interrupted import continues
 there. A page that is read twice makes the same events, and the ledger drops what it has.
@@ -47,7 +50,7 @@ of them may also be about the object after which a page should begin."""
 _SAID_EVERY_S = 10.0
 """Pause between two lines in the log about the progress."""
 
-CUSTOMERS, REFUNDS, PAST = "customers", "recent refunds", "past events"
+CUSTOMERS, REFUNDS, CHECKOUTS, PAST = "customers", "recent refunds", "past checkouts", "past events"
 _COUNTED = ("appended", "too_large")
 _WITHOUT_DISCOUNTS = "without discounts: "
 """Counts beside those of objects by part. The last one is also by part, whose name follows."""
@@ -80,6 +83,7 @@ PARTS = (
     ),
     ImportedList("open invoices", "/v1/invoices", {"status": "open", "expand": ["data.payments"]}),
     ImportedList("recent invoices", "/v1/invoices", {"expand": ["data.payments"]}, is_recent=True),
+    ImportedList(CHECKOUTS, "/v1/events", {}, is_recent=True),
     ImportedList(REFUNDS, "/v1/refunds", {"expand": ["data.charge"]}, is_recent=True),
     ImportedList("disputes", "/v1/disputes", {}),
     ImportedList(PAST, "/v1/events", {}, is_recent=True),
@@ -200,8 +204,9 @@ class _Run:
         """Read one part to its end, beginning after this object."""
         lists, account, since = self.importer.lists, self.importer.account, int(self.row.since.timestamp())
         whole = part.params | ({"created": {"gte": since}} if part.is_recent else {})
-        if part.name == PAST:
-            whole |= {"types": past_types(), "created": {"gte": since, "lt": int(self.past_until.timestamp())}}
+        if part.name in (CHECKOUTS, PAST):
+            types = past_types(checkouts=part.name == CHECKOUTS)
+            whole |= {"types": types, "created": {"gte": since, "lt": int(self.past_until.timestamp())}}
         params = whole
         estimate: Estimate | None = None
         is_repeated = False

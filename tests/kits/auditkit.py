@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import asyncpg
 from confluent_kafka import TopicPartition
 from pydantic import SecretStr
 
@@ -69,8 +70,16 @@ class AuditKit:
         await processed(self.desk, [record(event, Source.STRIPE) for event in events], self.config)
 
     async def process_log(self) -> None:
-        """Process the whole log as the worker does."""
-        await processed(self.desk, await asyncio.to_thread(self.desk.records), self.config)
+        """Process the whole log as the worker does, and what waits once more, as its timer has it processed."""
+        records = await asyncio.to_thread(self.desk.records)
+        await processed(self.desk, records, self.config)
+        connection = await asyncpg.connect(self.desk.settings.database_url.get_secret_value())
+        try:
+            rows = await connection.fetch("SELECT event_id FROM billing.events WHERE outcome = 'waiting'")
+        finally:
+            await connection.close()
+        waiting = {row["event_id"] for row in rows}
+        await processed(self.desk, [one for one in records if one.headers["event_id"] in waiting], self.config)
 
     async def commit_all(self) -> None:
         """Commit the whole log as the worker's group does after it has processed it."""

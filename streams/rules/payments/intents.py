@@ -12,7 +12,7 @@ from schemas.references import References
 from schemas.state import Payment
 from schemas.statuses import LinkKind
 from schemas.stripe.payment_intent import StripePaymentIntent
-from streams.rules.payments.matching import Match, match, named, priced, refs
+from streams.rules.payments.matching import Match, is_loose, match, named, priced, refs
 from streams.rules.payments.receipts import receipt
 from streams.rules.payments.row import PAID, declined, succeeded
 from streams.rules.payments.stream import stream
@@ -53,9 +53,9 @@ def on_succeeded(event: IntentEvent, known: Known) -> list[Effect]:
     found = match(known, event.account, _ids(intent))
     if not intent.is_captured_manually or intent.invoice is not None:
         return found.save(_of_invoice(found, event))
-    if found.row is None:
+    if found.row is None or is_loose(found.row):  # also if a refund has made the row: its checkout may still come
         raise NotKnownYet(f"the payment of {intent.id}", found.save())
-    if found.row.checkout_session_id is None or found.row.invoice_id is not None:
+    if found.row.invoice_id is not None:
         return found.save()
     before, amount = found.row, intent.amount if intent.amount_received is None else intent.amount_received
     row = replace(before, fulfilled_at=earliest(before.fulfilled_at, event.at))
@@ -68,7 +68,7 @@ def on_canceled(event: IntentEvent, known: Known) -> list[Effect]:
     """B2. No one will pay a purchase whose authorization was canceled. An invoice's own events close it."""
     found = match(known, event.account, _ids_without_charge(event.object))
     row = found.row
-    if row is None and event.object.is_captured_manually and event.object.invoice is None:
+    if (row is None or is_loose(row)) and event.object.is_captured_manually and event.object.invoice is None:
         raise NotKnownYet(f"the payment of {event.object.id}", [])
     if row is None or row.checkout_session_id is None or row.invoice_id is not None or row.status in PAID:
         return []

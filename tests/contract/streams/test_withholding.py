@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 from pydantic import SecretStr
 
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.entry import Entry
+from local.stripe import payments as pay
 from local.stripe.builder import Json, StripeEvents
+from scheduler.due_timers import Turn
+from scheduler.timers import waiting_entry
 from schemas.kafka_access import KafkaAccess
 from schemas.record import Record, Source, record_of
 from schemas.settings import Mail
@@ -41,6 +46,16 @@ class Kit:
     def _record(self, entry: Entry) -> Record:
         self.offset += 1
         return record_of("events", 0, self.offset, entry.key, entry.value, entry.headers, float(NOW))
+
+    async def retry(self, event_ids: Iterable[str]) -> list[Verdict]:
+        """Process those of these events that wait, as their retry timers have it done."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            waiting = await Turn(connection).waiting_events(list(event_ids))
+        finally:
+            await connection.close()
+        entries = [entry for event in waiting.values() if (entry := waiting_entry(event, at(NOW))) is not None]
+        return await self.processor.process([self._record(entry) for entry in entries])
 
     async def rows(self, query: str) -> list[dict[str, Any]]:
         connection = await asyncpg.connect(self.url)
@@ -137,6 +152,36 @@ async def test_a_replay_of_an_imported_failure_sends_no_mail_either(kit: Kit) ->
     second = MAKE.event("invoice.payment_failed", invoice | {"attempt_count": 2}, NOW + DAY)
     await kit.take(second)
     assert (await kit.mails())["payment-urgent"] == ("queued", None)
+
+
+async def test_a_past_purchase_is_paid_in_every_order_and_no_one_is_mailed(kit: Kit) -> None:
+    """Its events have no customer, so they are on different partitions: none of them is sure to be the first."""
+    charge = pay.charge(MAKE, "ch_1", invoice=None, customer=None)
+    intent = pay.payment_intent(MAKE, invoice=None, charge="ch_1") | {
+        "customer": None, "capture_method": "manual", "amount_received": 2900, "receipt_email": "guest@example.com",
+    }  # fmt: skip
+    session = MAKE.checkout_session(mode="payment", payment_intent="pi_1", payment_status="unpaid", customer=None)
+    events = [
+        MAKE.event("charge.succeeded", charge, NOW - 3 * DAY, id_="evt_1"),
+        MAKE.event("checkout.session.completed", session, NOW - 3 * DAY, id_="evt_2"),
+        MAKE.event("payment_intent.succeeded", intent, NOW - DAY, id_="evt_3"),
+    ]
+    for number, order in enumerate(itertools.permutations(events)):
+        for event in order:
+            text = orjson.dumps(event).decode()
+            for id_ in ("evt_1", "evt_2", "evt_3", "ch_1", "pi_1", session["id"]):
+                text = text.replace(f'"{id_}"', f'"{id_}_{number}"')
+            await kit.take(orjson.loads(text), Source.IMPORT)
+    waiting = await kit.retry(f"evt_3_{number}" for number in range(6))
+    assert len(waiting) == 3
+    assert {row["status"] for row in await kit.rows("select status from billing.payments")} == {"succeeded"}
+    assert len(await kit.rows("select from billing.payments")) == 6
+    assert {
+        (row["outcome"], row["source"]) for row in await kit.rows("select outcome, source from billing.events")
+    } == {("applied", "import")}
+    mails = await kit.rows("select status, last_error, template from billing.emails")
+    assert len(mails) == 6
+    assert {(row["status"], row["last_error"]) for row in mails} == {("withheld", IMPORTED)}
 
 
 @pytest.mark.parametrize("seconds", [-1, 0])

@@ -165,6 +165,29 @@ def test_B2_a_purchase_with_manual_capture_in_every_order(end: str) -> None:
         assert world.templates() == ["payment-receipt"]
 
 
+def test_B2_a_refund_that_came_before_the_checkout_does_not_hide_that_a_purchase_is_paid() -> None:
+    """An import applies the refund at once, without its payment; the checkout and the intent are events of the past."""
+    intent = pay.payment_intent(NEW, invoice=None, charge="ch_1") | {
+        "capture_method": "manual",
+        "amount_received": 2900,
+    }
+    refunded = NEW.event("charge.refunded", pay.charge(NEW, "ch_1", invoice=None, refunded=400), NOW + 2 * DAY)
+    events = [session("completed", NOW, "unpaid"), NEW.event("payment_intent.succeeded", intent, NOW + DAY)]
+    found = []
+    for order in itertools.permutations([refunded, *events]):
+        world = PatientWorld()
+        for event in order:
+            world.apply(event)
+            if event is refunded:
+                others = [one for one in world.waiting if one is not refunded]
+                world.waiting = [one for one in world.waiting if one is refunded]
+                world.give_up().waiting += others
+        assert world.waiting == []
+        (row,) = world.rows(Payment)
+        found.append((row.status, row.amount, row.refunded_amount, row.fulfilled_at))
+    assert set(found) == {("refunded", 2900, 400, at(NOW + DAY))}
+
+
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.shape.name.lower())
 def test_C15_a_deleted_draft_makes_no_payment_and_a_voided_invoice_is_closed(make: StripeEvents) -> None:
     world = PatientWorld().apply(invoice(make, "deleted", NOW, status="draft"))
