@@ -9,8 +9,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 _TIMEOUT_S = 10.0
 _READ_WITHIN_S = 60.0
-_NOT_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
-"""A broker returns these while it creates the partitions of a topic that the cluster has accepted."""
+_NOT_YET = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_PARTITION,
+)
+"""A broker or the client returns these while it creates the partitions of a topic that the cluster has accepted."""
 
 
 def marks_of(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
