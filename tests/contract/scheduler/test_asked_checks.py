@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,28 +19,14 @@ from schemas.asked_checks import AUDIT, MOST_DAYS, RECONCILE, RECONCILE_DRY, Ask
 from schemas.console_settings import Role
 from schemas.settings import Config
 from schemas.timing import Timetable, utc_now
-from sinks.postgres import owned_job
 from sinks.postgres.audit_log import AuditEntry
-from sinks.postgres.console_actions import ConsoleActions, Job
+from sinks.postgres.console_actions import Job
 from sinks.stripe_api.listing import Lists
 from tests.kits.checkskit import FORM, Rig, begun, stopped
 from tests.kits.consolekit import Browser, console_settings, ended, fields_of, serving
-from tests.kits.reconcilekit import events, open_kit
+from tests.kits.reconcilekit import events
 from tests.kits.storekit import ask
-from tests.kits.stripelist import KEY
 from tests.waiting import eventually
-
-
-@pytest.fixture
-async def rig(
-    kafka_bootstrap: str, database: SecretStr, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Rig]:
-    monkeypatch.setattr(owned_job, "RETRY_S", 0.05)
-    monkeypatch.setattr(asked_checks, "STOP_S", 0.05)
-    async with open_kit(kafka_bootstrap, database, topic_prefix) as desk:
-        more = {"stripe_api_key": SecretStr(KEY), "stripe_api_base": desk.stripe.url, "stripe_calls_per_second": 100.0}
-        settings = desk.settings.model_copy(update=more)
-        yield Rig(desk, AskedChecks(settings, Config(), settle_s=0.0), ConsoleActions(database))
 
 
 async def test_a_look_appends_nothing_and_the_next_run_what_is_missing(rig: Rig) -> None:

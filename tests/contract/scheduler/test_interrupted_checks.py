@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,31 +16,15 @@ from eventlog.entry import Entry
 from recovery.reconcile import events as reconcile
 from recovery.reconcile.runs import ReconcileRun, Runs
 from scheduler import asked_checks
-from scheduler.asked_checks import AskedChecks
 from schemas.asked_checks import RECONCILE
 from schemas.errors import LogUnavailable, StoreUnavailable
-from schemas.settings import Config
 from schemas.timing import Timetable
-from sinks.postgres import owned_job
 from sinks.postgres.audit_log import AuditEntry
-from sinks.postgres.console_actions import ConsoleActions, Performed
+from sinks.postgres.console_actions import Performed
 from tests.kits.checkskit import FORM, Rig, begun, stopped
-from tests.kits.reconcilekit import events, open_kit
+from tests.kits.reconcilekit import events
 from tests.kits.storekit import ask
-from tests.kits.stripelist import KEY
 from tests.waiting import eventually
-
-
-@pytest.fixture
-async def rig(
-    kafka_bootstrap: str, database: SecretStr, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Rig]:
-    monkeypatch.setattr(owned_job, "RETRY_S", 0.05)
-    monkeypatch.setattr(asked_checks, "STOP_S", 0.05)
-    async with open_kit(kafka_bootstrap, database, topic_prefix) as desk:
-        more = {"stripe_api_key": SecretStr(KEY), "stripe_api_base": desk.stripe.url, "stripe_calls_per_second": 100.0}
-        settings = desk.settings.model_copy(update=more)
-        yield Rig(desk, AskedChecks(settings, Config(), settle_s=0.0), ConsoleActions(database))
 
 
 async def test_what_was_appended_counts_after_a_stop_and_after_a_restart(rig: Rig, database: SecretStr) -> None:

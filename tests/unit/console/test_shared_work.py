@@ -108,11 +108,12 @@ async def test_pages_share_a_query_of_a_whole_table_and_its_failure() -> None:
 
 async def test_a_page_shows_the_last_sum_while_it_is_renewed() -> None:
     """Only the first page ever, and one after a long pause, wait for the sum. A bug is shown by the next page."""
-    reads, asked, may_answer = Reads(NOWHERE), 0, asyncio.Event()
+    reads, asked, may_answer, is_asking = Reads(NOWHERE), 0, asyncio.Event(), asyncio.Event()
 
     async def ask(_query: Any) -> int:
         nonlocal asked
         asked += 1
+        is_asking.set()
         await may_answer.wait()
         if asked == 3:
             raise KeyError("a bug")
@@ -135,14 +136,14 @@ async def test_a_page_shows_the_last_sum_while_it_is_renewed() -> None:
     renewal = reads._kept["sum"].renewal
     assert renewal is not None
     with capture_logs() as lines:
-        await asyncio.wait({renewal})
-        await asyncio.sleep(0)
+        await asyncio.wait({renewal})  # its callback, which was added first, has run then
     assert [line["action"] for line in lines] == ["console.bug"]
     assert await reads.kept("sum", query) == 4
     reads._kept["sum"].until = time.monotonic() - STALE_S
     may_answer.clear()
+    is_asking.clear()
     waits = asyncio.create_task(reads.kept("sum", query))
-    await asyncio.sleep(0)
+    await asyncio.wait_for(is_asking.wait(), 30)
     assert not waits.done()
     may_answer.set()
     assert await waits == 5
