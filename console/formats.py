@@ -193,6 +193,31 @@ def pretty_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
+_DEEPEST_FOLD = 20
+"""Levels of a payload that can be folded; deeper ones are shown with theirs. Browsers limit the depth of a page."""
+
+
+def folded(text: str) -> Markup:
+    """Returns JSON as `jsonb_pretty` writes it, each object and list below the first level in a `<details>` element.
+
+    The text of the result is the text given, in which every line is one value or one bracket.
+    """
+    parts: list[str] = []
+    depth = 0
+    for line in text.split("\n"):  # other line ends may be in a value
+        bare = line.strip()
+        if bare[:1] in ("}", "]"):
+            depth -= 1
+            parts.append(f"{escape(line)}\n" + ("</details>" if 0 < depth <= _DEEPEST_FOLD else ""))
+        elif bare[-1:] in ("{", "["):
+            is_fold = 0 < depth <= _DEEPEST_FOLD
+            parts.append(f"<details open><summary>{escape(line)}\n</summary>" if is_fold else f"{escape(line)}\n")
+            depth += 1
+        else:
+            parts.append(f"{escape(line)}\n")
+    return Markup("".join(parts))  # noqa: S704  # each line is escaped
+
+
 def as_json(value: Any) -> bytes:
     """Returns the JSON answer of a page. Values that JSON does not have are written as text."""
     return dumped(value, default=_plain, option=orjson.OPT_NON_STR_KEYS)

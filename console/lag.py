@@ -16,9 +16,11 @@ from typing import Any
 
 import structlog
 
+from console.unread import UnreadEvents, spans_of
 from eventlog.groups import Groups
 from eventlog.lag import GroupPosition, GroupPositions
 from eventlog.lookup import RecordLookup
+from eventlog.unread import Unread
 from schemas.errors import LogUnavailable
 from schemas.settings import Settings
 
@@ -62,6 +64,7 @@ class Lag:
         self._last: tuple[float, list[Behind]] | None = None
         self._groups: Groups | None = None
         self._owners: tuple[float, dict[int, str] | None] = (0.0, None)
+        self._unread = UnreadEvents(settings)
         self._history: deque[tuple[float, dict[int, int], int]] = deque(maxlen=int(_KEEP_S / _EVERY_S))
 
     async def read(self) -> list[Behind]:
@@ -95,14 +98,22 @@ class Lag:
             self._history.append((now, committed, sum(one.records for one in found)))
         return found
 
+    async def unread(self) -> Unread:
+        """Returns whose events wait in the partitions that are behind by ten seconds or more. Raises LogUnavailable."""
+        found = await self._shown()
+        return await self._unread.read(spans_of((one.partition, one.committed, one.end, one.seconds) for one in found))
+
+    async def _shown(self) -> list[Behind]:
+        """Returns the partitions as they were at most 20 seconds ago."""
+        if self._last is None or self._age() >= _SHOWN_S:
+            return await self.read()
+        if self._age() >= _FRESH_S:
+            self._begin()
+        return self._last[1]
+
     async def data(self) -> list[dict[str, Any]]:
         """Returns the partitions for a page, as they were at most 20 seconds ago. Raises LogUnavailable."""
-        if self._last is not None and self._age() < _SHOWN_S:
-            if self._age() >= _FRESH_S:
-                self._begin()
-            found = self._last[1]
-        else:
-            found = await self.read()
+        found = await self._shown()
         rates = self.rates()
         return [
             {"partition": one.partition, "committed": one.committed, "end": one.end, "records": one.records,
@@ -142,7 +153,8 @@ class Lag:
         return records / rate if rate and records else None
 
     async def close(self) -> None:
-        """Closes the clients, after the reading that uses them."""
+        """Closes the clients, after the readings that use them."""
+        await self._unread.close()
         if self._reading is not None:
             await asyncio.wait({self._reading})
         if self._positions is not None:

@@ -61,6 +61,7 @@ def _environment() -> Environment:
         badge=formats.badge,
         id=formats.link,
         pretty=formats.pretty_json,
+        folded=formats.folded,
         value=formats.value,
     )
     environment.tests["failed"] = lambda value: isinstance(value, PanelFailure)

@@ -24,7 +24,7 @@ from eventlog.entry import headers_of
 from eventlog.lookup import RecordLookup
 from eventlog.threads import in_thread
 from recovery.rehearsal.rehearse import rehearse_letters
-from recovery.rehearsal.shapes import compared_at, differences, failing_place, is_same_place, values_at
+from recovery.rehearsal.shapes import compared_at, differences, failing_places, is_same_place, values_at
 from recovery.replay.letters import read_letter
 from schemas.command_line import command
 from schemas.dead_letter import PREFIX
@@ -235,8 +235,9 @@ def command_of(verb: str, query: Mapping[str, str]) -> str:
 async def _shape(connection: AsyncConnection, letter: IndexedLetter, *, with_values: bool) -> dict[str, Any] | None:
     """Returns how the event's structure differs from the newest applied event of its type and API version.
 
-    `failing` is the place that the error names, None if neither event has it. It has this event's value if the person
-    may see that; the other event's is mostly of another customer, so that it is not shown.
+    `failing` are the places that the error names and that one of the events has. Each has this event's value if the
+    person may see that; the other event's is mostly of another customer, so that it is not shown. `is_explained`: at
+    one of them the kinds of values differ.
     """
     dead_one = await row(
         connection,
@@ -248,16 +249,21 @@ async def _shape(connection: AsyncConnection, letter: IndexedLetter, *, with_val
     good = await samples.newest_applied(connection, dead_one["type"], dead_one["api_version"])
     if good is None:
         return None
-    found = differences(dead_one["payload"], good["payload"])
-    place = failing_place(letter.message)
-    both = compared_at(place, dead_one["payload"], good["payload"]) if place is not None else None
-    if place is None or both is None:
-        return {"good": good["event_id"], "failing": None, "differences": [asdict(one) for one in found]}
-    value = _short(values_at(dead_one["payload"], place)) if with_values else None
+    dead_payload, good_payload = dead_one["payload"], good["payload"]
+    found = (compared_at(place, dead_payload, good_payload) for place in failing_places(letter.message))
+    failing = [one for one in found if one is not None]
     return {
         "good": good["event_id"],
-        "failing": {**asdict(both), "value": value},
-        "differences": [asdict(one) for one in found if not is_same_place(one.path, place)],
+        "failing": [
+            {**asdict(one), "value": _short(values_at(dead_payload, one.path)) if with_values else None}
+            for one in failing
+        ],
+        "is_explained": any(one.dead != one.good for one in failing),
+        "differences": [
+            asdict(one)
+            for one in differences(dead_payload, good_payload)
+            if not any(is_same_place(one.path, place.path) for place in failing)
+        ],
     }
 
 

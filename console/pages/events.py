@@ -12,7 +12,7 @@ from aiohttp import web
 
 from console import params
 from console.access import Action
-from console.errors import NotFound
+from console.errors import NotFound, Refused
 from console.pages.story import changes_of, next_steps, timeline_of
 from console.reads import PANEL_S, panels
 from console.reveals import page_of
@@ -21,12 +21,15 @@ from eventlog.lookup import RecordLookup
 from schemas.errors import LogUnavailable
 from schemas.ordering import object_of
 from schemas.payloads import ArchiveAway
+from schemas.record import Source
 from schemas.settings import InvalidSettings
 from sinks.payloads.archive import PayloadArchive
 from sinks.postgres import queries
 from sinks.postgres.lists import Found, events, row, stories
 from sinks.postgres.lists.events import EventFilter, ListPosition
 from sinks.postgres.outboxes import BY_TABLE
+from streams.rules.catalog import STREAMS
+from streams.rules.registry import OTHER
 
 OPENS_ON = timedelta(hours=24)
 ALL = "all"
@@ -36,18 +39,22 @@ async def listing(context: Context) -> Answer:
     """Shows a page of events."""
     query = context.query
     found_place = params.place(query, "before")
-    since = None if query.get("since") == ALL else params.time(query, "since") or context.console.clock() - OPENS_ON
+    customer = params.text(query, "customer")
+    is_all = query.get("since") == ALL or (customer and "since" not in query)
+    since = None if is_all else params.time(query, "since") or context.console.clock() - OPENS_ON
     livemode = {"live": True, "test": False}.get(params.text(query, "mode"))
     wanted = EventFilter(
         **{
             name: params.text(query, name)
-            for name in ("type", "outcome", "stream", "customer", "endpoint", "source", "account")
+            for name in ("type", "outcome", "stream", "customer", "object", "endpoint", "source", "account")
         },
         livemode=livemode,
         since=since,
         until=params.time(query, "until"),
         before=ListPosition(*found_place) if found_place else None,
     )
+    if wanted.object and not customer:
+        raise Refused("Events of one object are looked for among those of its customer: give the customer, too.")
     found = await panels({"page": context.console.reads.ask(lambda connection: events.listed(connection, wanted))})
     listed = found["page"]
     is_page = isinstance(listed, events.EventPage)
@@ -56,6 +63,9 @@ async def listing(context: Context) -> Answer:
         "next": params.place_text(listed.next.at, listed.next.event_id) if is_page and listed.next else None,
         "is_cut": is_page and listed.is_cut,
         "cut_at": listed.next.at if is_page and listed.is_cut and listed.next else None,
+        "looked_at": listed.looked_at if is_page else 0,
+        "streams": sorted({*STREAMS, OTHER}),
+        "sources": [source.value for source in Source],
         "since": since,
     }
     return Page("events.j2", "Events", data, live=not wanted.before)

@@ -18,15 +18,16 @@ from schemas.settings import DunningStep
 from sinks.postgres.lists import Found, money
 
 NOT_IN_A_STEP = "failed"
-_SINCE_DAYS = 30
+_SINCE_DAYS, _REASONS_DAYS = 30, 90
 
 
 def board(
-    cards: Sequence[Found], steps: Sequence[DunningStep], ended: Sequence[Found], now: datetime
+    cards: Sequence[Found], steps: Sequence[DunningStep], ended: Sequence[Found] | None, now: datetime
 ) -> list[dict[str, Any]]:
     """Returns the columns of the dunning board: each step with the invoices whose latest step it is, then the ends.
 
-    A step after some days is stored with the time at which it will be reached, so steps in the future do not count.
+    Without `ended`, which is None if it is not known, there are no columns of ends. A step after some days is stored
+    with the time at which it will be reached, so steps in the future do not count.
     """
     columns: list[dict[str, Any]] = [{"step": NOT_IN_A_STEP, "cards": []}]
     columns += [{"step": step.template, "cards": []} for step in steps]
@@ -36,7 +37,7 @@ def board(
         reached = sorted((at, step) for step, at in steps_at.items() if at <= now)
         last = reached[-1][1] if reached else NOT_IN_A_STEP
         by_step.get(last, columns[0])["cards"].append(card)
-    for outcome in ("recovered", "lost"):
+    for outcome in ("recovered", "lost") if ended is not None else ():
         columns.append({"step": outcome, "cards": [one for one in ended if one["outcome"] == outcome]})
     return columns
 
@@ -55,29 +56,33 @@ async def dunning(context: Context) -> Answer:
     found = await panels(
         {
             "failed": ask(money.failed_invoices),
-            "ended": ask(lambda c: money.ended_invoices(c, now - timedelta(days=_SINCE_DAYS))),
+            "ended": kept("ended invoices", lambda c: money.ended_invoices(c, now - timedelta(days=_SINCE_DAYS))),
             "steps": kept("recovery by step", money.recovery_by_step),
             "months": kept("recovery by month", money.recovery_by_month),
             "reasons": ask(money.decline_reasons),
+            "by_reason": kept(
+                "recovery by reason", lambda c: money.recovery_by_reason(c, now - timedelta(days=_REASONS_DAYS))
+            ),
             "expiring": ask(lambda c: money.expiring_cards(c, now)),
         }
     )
-    failed, ended = found["failed"], found["ended"] if isinstance(found["ended"], list) else []
+    failed, ended = found["failed"], found["ended"] if isinstance(found["ended"], list) else None
     steps = context.console.config.rules.dunning
     columns = board(failed, steps, ended, now) if isinstance(failed, list) else failed
     if isinstance(columns, list):
         columns = [column | {"totals": totals(column["cards"])} for column in columns]
-    return Page("dunning.j2", "Dunning", {**found, "board": columns, "most": money.MOST_CARDS, "days": _SINCE_DAYS})
+    limits = {"most": money.MOST_CARDS, "days": _SINCE_DAYS, "reasons_days": _REASONS_DAYS}
+    return Page("dunning.j2", "Dunning", {**found, "board": columns, **limits})
 
 
 async def revenue(context: Context) -> Answer:
     """Shows MRR and its movements by month."""
-    ask, kept, query = context.console.reads.ask, context.console.reads.kept, context.query
+    kept, query = context.console.reads.kept, context.query
     months = params.whole(query, "months", default=12, least=1, most=60)
     found = await panels(
         {
             "movements": kept(f"movements of {months} months", lambda c: money.movements_by_month(c, months=months)),
-            "risks": ask(money.customers_at_risk),
+            "risks": kept("customers at risk", money.customers_at_risk),
         }
     )
     movements = found["movements"]

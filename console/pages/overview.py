@@ -13,7 +13,9 @@ from console import formats
 from console.access import Action
 from console.reads import PanelFailure, panels
 from console.web import Answer, Console, Context, Page, get
+from eventlog.unread import NONE
 from recovery.audit.results import runs_and_results
+from schemas.errors import LogUnavailable
 from sinks.postgres.lists import Found, events, overview
 
 _PROBE_S = 2.0
@@ -160,19 +162,35 @@ async def page(context: Context) -> Answer:
     if context.may(Action.SEE_MONEY):
         named |= {
             "money": kept("money", overview.money_strip),
-            "blocked": kept("money behind failures", overview.money_behind_failures),
+            "blocked": _blocked(console),
         }
     found = await panels(named)
+    blocked = found.pop("blocked", None)
     facts = facts_of(found)
     rate = found["rate"]
     data = {
         "facts": facts,
         "minutes": by_minute(rate, now) if not isinstance(rate, PanelFailure) else rate,
         **{name: found.get(name) for name in (
-            "latency", "letters", "waiting", "outboxes", "lag", "processes", "runs", "compared", "money", "blocked"
+            "latency", "letters", "waiting", "outboxes", "lag", "processes", "runs", "compared", "money"
         )},
+        "blocked": blocked,
     }  # fmt: skip
     return Page("overview.j2", "Overview", data, live=True)
+
+
+async def _blocked(console: Console) -> dict[str, Any]:
+    """Returns the MRR that waits behind failures: `rows`, `is_cut`, and `not_known`: why unread events are left out.
+
+    `is_cut`: only the oldest unread events are counted.
+    """
+    try:
+        unread, not_known = await console.lag.unread(), None
+    except LogUnavailable as error:
+        unread, not_known = NONE, str(error)
+    rows = await console.reads.kept("money behind failures", lambda c: overview.money_behind_failures(c, unread.events))
+    waits = [row | {"waits_for": overview.waits_for(row)} for row in rows]
+    return {"rows": waits, "is_cut": unread.is_cut, "not_known": not_known}
 
 
 def _behind(lag: Any) -> list[dict[str, Any]]:

@@ -8,9 +8,10 @@ from typing import Any
 from urllib.parse import quote
 
 from console import formats
+from console.access import Action
 from schemas.command_line import command
 from schemas.timer import RETRY
-from sinks.postgres.outboxes import OUTBOXES
+from sinks.postgres.outboxes import ERASED, OUTBOXES
 
 Found = Mapping[str, Any]
 
@@ -61,33 +62,35 @@ def changes_of(event: Found | None) -> list[dict[str, Any]]:
 
 
 def next_steps(event_id: str, found: Found) -> list[dict[str, str]]:
-    """Returns what to do about the event: `what`, the page `url`, and the `command` that does the same."""
+    """Returns what to do about the event: `what`, the page `url`, and the `command` that does the same.
+
+    `may` is the action (console/access.py) whose page it is, in lower case.
+    """
     steps: list[dict[str, str]] = []
-    event, letters = found["event"], found["dead_letters"]
+
+    def add(what: str, action: Action, url: str, does: str) -> None:
+        steps.append({"what": what, "may": action.name.lower(), "url": url, "command": does})
+
+    event, letters, quoted = found["event"], found["dead_letters"], quote(event_id, safe="")
     for outbox in OUTBOXES:
         for entry in found[outbox.name]:
-            if entry["status"] == "failed":
-                key = entry[outbox.key]
-                page = (
-                    f"/mails/{quote(key, safe='')}"
-                    if outbox.name == "emails"
-                    else f"/outboxes/{outbox.name}?status=failed"
-                )
-                steps.append(
-                    {"what": f"Requeue {key}", "url": page, "command": command(f"{outbox.command} requeue", key)}
-                )
+            if entry["status"] == "failed" and entry["last_error"] != ERASED:
+                key, is_mail = entry[outbox.key], outbox.name == "emails"
+                page = f"/mails/{quote(key, safe='')}" if is_mail else f"/outboxes/{outbox.name}?status=failed"
+                action = Action.RESEND_MAIL if is_mail else Action.REQUEUE
+                add(f"Requeue {key}", action, page, command(f"{outbox.command} requeue", key))
     if any(letter["status"] == "open" for letter in letters):
-        steps.append(
-            {
-                "what": "Replay this event",
-                "url": f"/dead/replay?id={quote(event_id, safe='')}",
-                "command": command("dead replay", id=event_id),
-            }
-        )
+        dry_run = command("dead replay --dry-run", id=event_id)
+        add("Rehearse: what a replay would do", Action.REPLAY, f"/dead/rehearsal?id={quoted}", dry_run)
+        add("Replay this event", Action.REPLAY, f"/dead/replay?id={quoted}", command("dead replay", id=event_id))
     elif event is not None and event["outcome"] in ("dead", "waiting"):
-        due = [timer["due_at"] for timer in found["timers"] if timer["kind"] == RETRY and timer["status"] == "pending"]
-        what = f"It is retried at {due[0]:%Y-%m-%d %H:%M} UTC; to retry it now" if due else "Retry it"
-        steps.append({"what": what, "url": "", "command": command("replay", event_id)})
+        retries = [one for one in found["timers"] if one["kind"] == RETRY and one["status"] == "pending"]
+        if retries:
+            what = f"Retry it now; its retry is due at {formats.utc(retries[0]['due_at'])}"
+            page = f"/timers/fire?timer={quote(retries[0]['timer_key'], safe='')}"
+            add(what, Action.FIRE_TIMER, page, command("replay", event_id))
+        else:
+            add("Retry it", Action.REPLAY, "", command("replay", event_id))
     return steps
 
 

@@ -123,7 +123,7 @@ def _say(found: list[Concern], panels: dict[str, Any], schedules: list[dict[str,
         mode = "live" if one["livemode"] else "test"
         people = f"{one['customers']} customer{'' if one['customers'] == 1 else 's'}"
         mrr = amount_text(one["mrr"], one["currency"])
-        say(f"{mrr} of MRR ({mode} mode) wait behind dead and waiting events of {people}")
+        say(f"{mrr} of MRR ({mode} mode) waits behind {overview.waits_for(one)} of {people}")
     say()
     show_rows(
         [Column("outbox"), Column("open", right=True), Column("failed", right=True), Column("late", right=True)],

@@ -13,7 +13,8 @@ from typing import Any
 
 MOST = 100
 _MISSING = "missing"
-_NAMED = re.compile(r"([a-z_]\w*(?:\.\w+)+): ")
+MOST_FAILING = 10
+_NAMED = re.compile(r"(?:^|; )([a-z_]\w*(?:\.\w+)+): ")
 _IGNORED = frozenset({"metadata"})
 """Objects whose keys people choose."""
 
@@ -45,10 +46,13 @@ def differences(dead: object, good: object) -> list[ShapeDifference]:
     return found[:MOST]
 
 
-def failing_place(message: str) -> str | None:
-    """Returns the place that an error's message begins with: `items.data[].price` of `items.data.0.price: …`."""
-    found = _NAMED.match(message)
-    return re.sub(r"\.\d+(?=\.|$)", "[]", found[1]) if found is not None else None
+def failing_places(message: str) -> list[str]:
+    """Returns the places that an error's message names, in its order, each once, at most MOST_FAILING.
+
+    A message has a part for each place: `items.data.0.price: …; object.status: …`. An index is `[]` in the result.
+    """
+    places = (re.sub(r"\.\d+(?=\.|$)", "[]", found[1]) for found in _NAMED.finditer(message))
+    return list(dict.fromkeys(places))[:MOST_FAILING]
 
 
 def compared_at(path: str, dead: object, good: object) -> ShapeDifference | None:

@@ -135,8 +135,9 @@ async def customer_overview(
         return and_(table.c.account == account, table.c.customer_id == customer_id)
 
     async def newest(table: Any, by: str, columns: list[Any] | None = None) -> list[Found]:
+        # Nulls come first, as in an index that is read backwards: else all rows of the customer were read and sorted.
         query = select(*(columns or [table])).where(of_customer(table))
-        rows = await _all(connection, query.order_by(table.c[by].desc().nulls_last()).limit(limit))
+        rows = await _all(connection, query.order_by(table.c[by].desc()).limit(limit))
         totals[str(table.name)] = len(rows)
         if len(rows) == limit:
             counted = select(func.count()).select_from(table).where(of_customer(table))

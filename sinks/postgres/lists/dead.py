@@ -54,6 +54,7 @@ async def money_of_groups(connection: AsyncConnection) -> list[Found]:
                 ORDER BY last_failed_at DESC LIMIT 10000) newest
           WHERE customer_id IS NOT NULL)
         SELECT b.error_class, b.stage, b.cause, b.top_frame, m.livemode, m.currency, sum(m.amount)::bigint AS mrr
-        FROM blocked b JOIN analytics.movements m ON m.account = b.account AND m.owner = b.customer_id
+        FROM blocked b JOIN analytics.movements m
+          ON m.account = b.account AND m.livemode IN (true, false) AND m.owner = b.customer_id
         GROUP BY 1, 2, 3, 4, 5, 6 HAVING sum(m.amount) <> 0 ORDER BY 1, 2, 3, 4, 5 DESC, 6""",  # noqa: S608 - a constant
     )

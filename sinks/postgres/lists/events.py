@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sinks.postgres.lists import MOST_LOOKED_AT, PAGE, Found, row, rows
 
+MOST_OF_A_CUSTOMER = 5_000
+"""Events of one customer that one request looks at. They are all over the table, unlike the newest ones of all."""
+
 _COLUMNS = """event_id, type, stream, customer_id, account, livemode, created, received_at, applied_at, source,
     endpoint, api_version, "partition", "offset", outcome, reason, attempts"""
+_OBJECT = "payload #>> '{data,object,id}'"
+_EQUAL = ("account", "endpoint", "outcome", "source", "stream")
+"""Columns that a filter compares, and that no index finds."""
+
+_LATEST = datetime(9999, 12, 31, tzinfo=UTC)
+"""Where the events with a time begin, after those without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListPosition:
-    """A place in the list: rows after it were processed earlier."""
+    """A place in the list: rows after it were processed earlier; in a customer's list, created earlier."""
 
     at: datetime
     event_id: str
@@ -24,12 +33,16 @@ class ListPosition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFilter:
-    """Selects events. Empty fields do not restrict the selection. `type` may end with `*`."""
+    """Selects events. Empty fields do not restrict the selection. `type` may end with `*`.
+
+    `object` is the id of the event's object. Only events of a customer whose payload is stored are found by it.
+    """
 
     type: str = ""
     outcome: str = ""
     stream: str = ""
     customer: str = ""
+    object: str = ""
     endpoint: str = ""
     source: str = ""
     account: str = ""
@@ -41,37 +54,43 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """One page. `next` is where the next page starts. `is_cut`: the search stopped there before the page was full."""
+    """One page. `next` is where the next page starts.
+
+    `is_cut`: the search stopped there before the page was full, after `looked_at` events.
+    """
 
     events: list[Found]
     next: ListPosition | None
     is_cut: bool = False
+    looked_at: int = 0
 
 
 async def listed(
     connection: AsyncConnection, wanted: EventFilter, *, most: int = PAGE, look_at: int = MOST_LOOKED_AT
 ) -> EventPage:
-    """Returns one page of events in the order in which they were processed, the newest first."""
-    window, values = _window(wanted)
+    """Returns one page of events in the order in which they were processed, the newest first.
+
+    A customer's events are in the order of Stripe's times, for which there is an index; those without one come first.
+    Looks at `look_at` events at most, and at fewer of a customer.
+    """
+    by = "created" if wanted.customer else "applied_at"
+    window, values = _window(wanted, by)
     conditions = _conditions(wanted, values)
-    inner = f"SELECT {_COLUMNS} FROM billing.events WHERE {window} ORDER BY applied_at DESC, event_id DESC"  # noqa: S608 - constants
-    if not wanted.customer:
-        inner += " LIMIT :look_at"
-        values["look_at"] = look_at
-    statement = f"SELECT * FROM ({inner}) looked WHERE {conditions} ORDER BY applied_at DESC, event_id DESC LIMIT :most"  # noqa: S608 - constants
-    found = await rows(connection, statement, values | {"most": most + 1})
+    order = f"ORDER BY {by} DESC, event_id DESC"
+    looked_at = min(look_at, MOST_OF_A_CUSTOMER) if wanted.customer else look_at
+    columns = f"{_COLUMNS}, {_OBJECT} AS object_id" if wanted.object else _COLUMNS
+    inner = f"SELECT {columns} FROM billing.events WHERE {window} {order} LIMIT :look_at"  # noqa: S608 - constants
+    statement = f"SELECT * FROM ({inner}) looked WHERE {conditions} {order} LIMIT :most"  # noqa: S608 - constants
+    found = await rows(connection, statement, values | {"look_at": looked_at, "most": most + 1})
     if len(found) > most:
-        return EventPage(found[:most], _place(found[most - 1]))
-    if wanted.customer:
-        return EventPage(found, None)
+        return EventPage(found[:most], _place(found[most - 1], by))
     # Fewer than a page: the list has ended, or the search has looked at as many rows as it may.
     last = await row(
         connection,
-        f"SELECT applied_at, event_id FROM billing.events WHERE {window} "  # noqa: S608 - constants
-        "ORDER BY applied_at DESC, event_id DESC OFFSET :last LIMIT 1",
-        values | {"last": look_at - 1},
+        f"SELECT {by}, event_id FROM billing.events WHERE {window} {order} OFFSET :last LIMIT 1",  # noqa: S608
+        values | {"last": looked_at - 1},
     )
-    return EventPage(found, _place(last) if last is not None else None, last is not None)
+    return EventPage(found, _place(last, by) if last is not None else None, last is not None, looked_at)
 
 
 async def neighbours(connection: AsyncConnection, event: Found) -> dict[str, str | None]:
@@ -130,11 +149,14 @@ async def processed_since(connection: AsyncConnection, since: datetime, *, most:
     )
 
 
-def _window(wanted: EventFilter) -> tuple[str, dict[str, Any]]:
+def _window(wanted: EventFilter, by: str) -> tuple[str, dict[str, Any]]:
+    """Returns the conditions for which there is an index, and their values."""
     parts, values = ["applied_at IS NOT NULL"], dict[str, Any]()
     if wanted.customer:
         parts.append("account = :account AND customer_id = :customer")
         values |= {"account": wanted.account, "customer": wanted.customer}
+    if wanted.outcome == "waiting":
+        parts.append("outcome = 'waiting'")
     if wanted.since is not None:
         parts.append("applied_at >= :since")
         values["since"] = wanted.since
@@ -142,18 +164,20 @@ def _window(wanted: EventFilter) -> tuple[str, dict[str, Any]]:
         parts.append("applied_at < :until")
         values["until"] = wanted.until
     if wanted.before is not None:
-        parts.append("(applied_at, event_id) < (:before_at, :before_id)")
+        parts.append(f"({by}, event_id) < (:before_at, :before_id)")
         values |= {"before_at": wanted.before.at, "before_id": wanted.before.event_id}
     return " AND ".join(parts), values
 
 
 def _conditions(wanted: EventFilter, values: dict[str, Any]) -> str:
     parts = []
-    names = {field.name for field in fields(EventFilter)} - {"type", "customer", "since", "until", "before", "livemode"}
-    for name in sorted(names):
+    for name in _EQUAL:
         if value := getattr(wanted, name):
             parts.append(f"{name} = :{name}")
             values[name] = value
+    if wanted.object:
+        parts.append("object_id = :object")
+        values["object"] = wanted.object
     if wanted.livemode is not None:
         parts.append("livemode = :livemode")
         values["livemode"] = wanted.livemode
@@ -168,5 +192,5 @@ def _like(pattern: str) -> str:
     return escaped.replace("*", "%")
 
 
-def _place(found: Found) -> ListPosition:
-    return ListPosition(found["applied_at"], found["event_id"])
+def _place(found: Found, by: str) -> ListPosition:
+    return ListPosition(found[by] or _LATEST, found["event_id"])

@@ -39,7 +39,8 @@ async def failed_invoices(
         LEFT JOIN LATERAL (SELECT email, name FROM billing.customers c WHERE c.account = p.account
             AND c.customer_id = p.customer_id LIMIT 1) c ON true
         LEFT JOIN LATERAL (SELECT mrr, currency FROM analytics.risks r WHERE r.account = p.account
-            AND r.owner = p.customer_id AND r.subscription_id = p.subscription_id AND r.outcome = 'open'
+            AND r.livemode IN (true, false) AND r.owner = p.customer_id AND r.subscription_id = p.subscription_id
+            AND r.outcome = 'open'
             ORDER BY began_at DESC LIMIT 1) r ON true
         LEFT JOIN LATERAL (SELECT kind, due_at FROM billing.timers t WHERE t.account = p.account
             AND t.customer_id = p.customer_id AND t.subject = p.invoice_id AND t.status = 'pending'
@@ -91,6 +92,25 @@ async def recovery_by_month(connection: AsyncConnection) -> list[Found]:
     )
 
 
+async def recovery_by_reason(connection: AsyncConnection, since: datetime) -> list[Found]:
+    """Returns payments that first failed since then by the latest reason of the decline, mode and currency.
+
+    `failed`, `recovered`, `lost`, `open`, and the amount recovered. The most frequent reasons first, at most 40 rows.
+    """
+    return await rows(
+        connection,
+        """SELECT r.livemode, r.currency, coalesce(p.failure_reason, 'no reason given') AS reason, count(*) AS failed,
+               count(*) FILTER (WHERE r.outcome = 'recovered') AS recovered,
+               count(*) FILTER (WHERE r.outcome = 'lost') AS lost, count(*) FILTER (WHERE r.outcome = 'open') AS open,
+               coalesce(sum(r.amount) FILTER (WHERE r.outcome = 'recovered'), 0)::bigint AS recovered_amount
+        FROM analytics.recoveries r
+        LEFT JOIN LATERAL (SELECT failure_reason FROM billing.payments p
+            WHERE p.account = r.account AND p.invoice_id = r.invoice_id LIMIT 1) p ON true
+        WHERE r.first_failed_at >= :since GROUP BY 1, 2, 3 ORDER BY failed DESC, reason, currency LIMIT 40""",
+        {"since": since},
+    )
+
+
 async def decline_reasons(connection: AsyncConnection) -> list[Found]:
     """Returns failed payments by the reason of the decline: open, and the money."""
     return await rows(
@@ -119,7 +139,8 @@ async def expiring_cards(connection: AsyncConnection, now: datetime, *, months: 
           ORDER BY m.exp_year, m.exp_month LIMIT 200)
         SELECT due.*, m.currency, m.mrr FROM due
         LEFT JOIN LATERAL (SELECT currency, sum(amount)::bigint AS mrr FROM analytics.movements v
-            WHERE v.account = due.account AND v.owner = due.customer_id GROUP BY currency ORDER BY 2 DESC LIMIT 1) m
+            WHERE v.account = due.account AND v.livemode IN (true, false) AND v.owner = due.customer_id
+            GROUP BY currency ORDER BY 2 DESC LIMIT 1) m
           ON true
         ORDER BY exp_year, exp_month, mrr DESC NULLS LAST""",
         {"first_year": now.year, "first_month": now.month, "last_year": now.year + years, "last_month": month + 1},

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sinks.postgres.lists import Found, row, rows
@@ -144,18 +147,56 @@ async def unknown_prices(connection: AsyncConnection) -> list[Found]:
     )
 
 
-async def money_behind_failures(connection: AsyncConnection) -> list[Found]:
-    """Returns the MRR of customers with an open dead letter or a waiting event, by mode and currency."""
+async def money_behind_failures(
+    connection: AsyncConnection, unread: Mapping[tuple[str, str], int] | None = None
+) -> list[Found]:
+    """Returns the MRR of customers who wait for a dead, waiting or unread event, by mode and currency.
+
+    `letters`, `waiting` and `unread` are the numbers of their events. The argument has the unread ones: (account,
+    customer's id) → number. Customers without MRR do not count.
+    """
+    owners = list(unread or {})
     return await rows(
         connection,
         """WITH blocked AS (
-          SELECT account, customer_id FROM billing.dead_letters WHERE status = 'open' AND customer_id IS NOT NULL
-          UNION
-          SELECT account, customer_id FROM billing.events WHERE outcome = 'waiting' AND customer_id IS NOT NULL)
-        SELECT m.livemode, m.currency, sum(m.amount)::bigint AS mrr, count(DISTINCT m.owner) AS customers
-        FROM blocked b JOIN analytics.movements m ON m.account = b.account AND m.owner = b.customer_id
-        GROUP BY m.livemode, m.currency HAVING sum(m.amount) <> 0 ORDER BY m.livemode DESC, m.currency""",
+          SELECT account, customer_id, count(*) AS letters, 0 AS waiting, 0 AS unread FROM billing.dead_letters
+          WHERE status = 'open' AND customer_id IS NOT NULL GROUP BY account, customer_id
+          UNION ALL
+          SELECT account, customer_id, 0, count(*), 0 FROM billing.events
+          WHERE outcome = 'waiting' AND customer_id IS NOT NULL GROUP BY account, customer_id
+          UNION ALL
+          SELECT account, customer_id, 0, 0, events
+          FROM unnest(CAST(:accounts AS text[]), CAST(:owners AS text[]), CAST(:events AS bigint[]))
+            AS u (account, customer_id, events)),
+        by_customer AS (
+          SELECT account, customer_id, sum(letters) AS letters, sum(waiting) AS waiting, sum(unread) AS unread
+          FROM blocked GROUP BY account, customer_id),
+        paying AS (
+          SELECT b.letters, b.waiting, b.unread, m.livemode, m.currency, sum(m.amount) AS mrr
+          FROM by_customer b JOIN analytics.movements m
+            ON m.account = b.account AND m.livemode IN (true, false) AND m.owner = b.customer_id
+          GROUP BY b.account, b.customer_id, b.letters, b.waiting, b.unread, m.livemode, m.currency
+          HAVING sum(m.amount) <> 0)
+        SELECT livemode, currency, sum(mrr)::bigint AS mrr, count(*) AS customers, sum(letters)::bigint AS letters,
+               sum(waiting)::bigint AS waiting, sum(unread)::bigint AS unread
+        FROM paying GROUP BY livemode, currency ORDER BY livemode DESC, currency""",
+        {
+            "accounts": [account for account, _ in owners],
+            "owners": [owner for _, owner in owners],
+            "events": list((unread or {}).values()),
+        },
     )
+
+
+def waits_for(row: Mapping[str, Any]) -> str:
+    """Returns what a row of `money_behind_failures` waits for: `3 dead letters and 41 unread events`."""
+    counts = (
+        (row["letters"], "dead letter"),
+        (row["waiting"], "waiting event"),
+        (row["unread"], "unread event"),
+    )
+    parts = [f"{number:,} {what}{'' if number == 1 else 's'}" for number, what in counts if number]
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 async def money_strip(connection: AsyncConnection) -> list[Found]:

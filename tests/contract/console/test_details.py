@@ -73,7 +73,7 @@ async def test_one_message_from_two_places_of_the_code_is_two_groups(anyone: Bro
     assert "0 letters would be" in await operator.page("/dead/replay?frame=-"), "none has no frame"
 
 
-async def test_a_letter_shows_first_the_place_that_its_error_names(anyone: Browser, store: Store) -> None:
+async def test_a_letter_shows_first_the_places_that_its_error_names(anyone: Browser, store: Store) -> None:
     """The types are the same, so the comparison of structures does not find it; the values are shown once revealed."""
     now = utc_now()
 
@@ -84,17 +84,19 @@ async def test_a_letter_shows_first_the_place_that_its_error_names(anyone: Brows
         ledger_row("evt_1", type="invoice.paid", outcome="dead", applied_at=now, payload=payload("evt_1", "odd-one")),
         ledger_row("evt_2", type="invoice.paid", applied_at=now, payload=payload("evt_2", "a-good-one")),
     ]
-    letter = _letter(1, "cus_1", "data.object.status: Input should be 'open' or 'paid'", now)
+    message = "data.object.status: Input should be 'open' or 'paid'; data.object.id: Input is wrong"
+    letter = _letter(1, "cus_1", message, now)
     await write(store, Flush(ledger=rows, known=known(), dead_letters=[letter]))
     support = await anyone.signed_in(Role.SUPPORT)
     failing = (await support.json("/dead/letters/evt_1"))["shape"]["failing"]
-    assert failing == {"path": "data.object.status", "dead": "text", "good": "text", "value": None}
+    both = {"dead": "text", "good": "text", "value": None}
+    assert failing == [{"path": "data.object.status", **both}, {"path": "data.object.id", **both}]
     page = await support.page("/dead/letters/evt_1")
     assert "odd-one" not in page
     assert "a-good-one" not in page
     assert (await support.post("/reveal", {"page": "/dead/letters/evt_1"})).status == 303
     page = await support.page("/dead/letters/evt_1")
-    assert "odd-one" in page
+    assert all(f'<td class="old">&#34;{value}&#34;</td>' in page for value in ("odd-one", "in_1"))
     assert "a-good-one" not in page, "it is of another customer, whom the audit log does not name"
     assert "a-good-one" not in str(await support.json("/dead/letters/evt_1"))
 
@@ -119,10 +121,10 @@ async def test_a_revealed_place_of_any_value_is_shown(anyone: Browser, store: St
         assert (await support.post("/reveal", {"page": path})).status == 303
         shapes.append((await support.json(path))["shape"])
         pages.append(await support.page(path))
-    assert [one["failing"] and one["failing"]["value"] for one in shapes] == [str(huge), "missing", None]
+    assert [[place["value"] for place in one["failing"]] for one in shapes] == [[str(huge)], ["missing"], []]
     assert f'<td class="old">{huge}</td><td class="new">number</td>' in pages[0]
     assert '<td class="old">missing</td><td class="new">text</td>' in pages[1]
-    assert "The place that the error names" not in pages[2]
+    assert "The places that the error names" not in pages[2]
     assert {"path": "data.object.period.end", "dead": "text", "good": "number"} in shapes[2]["differences"]
     # Where the kinds of the failing place are the same or it is not found, the cause is among the other differences.
     assert ["<details open>" in page for page in pages] == [True, False, True]

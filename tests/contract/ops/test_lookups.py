@@ -176,7 +176,7 @@ def test_G41_status_names_the_worst_first_and_exits_1(billing: Billing, filled: 
     assert {one["name"]: one["last"] for one in found["schedules"]}["prune"] == "nothing in 60 days"
     shown = billing("status").stdout
     assert "billing dead ls --groups" in shown
-    behind = "29.00 EUR of MRR (test mode) wait behind dead and waiting events of 1 customer"
+    behind = "29.00 EUR of MRR (test mode) waits behind 2 dead letters and 1 waiting event of 1 customer"
     assert behind in shown
     assert max(len(line) for line in shown.splitlines()) <= 120
 

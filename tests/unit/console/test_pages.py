@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from typing import Any
 
 import pytest
@@ -16,13 +18,14 @@ from console.pages.money import board, by_currency
 from console.pages.overview import by_minute, facts_of
 from console.pages.record import people_shown
 from console.pages.session import own_path
-from console.pages.story import timeline_of
+from console.pages.story import next_steps, timeline_of
 from console.pages.timers import by_day, mails_by_day
 from console.reads import PanelFailure
 from schemas.console_settings import ConsoleConfig, ConsoleOidc, ConsoleProxy, ConsoleUser, Role
 from schemas.settings import DEFAULT_DUNNING, Config
+from schemas.timer import RETRY
 from sinks.postgres.dead_letter_index import LetterFilter
-from sinks.postgres.outboxes import BY_TABLE
+from sinks.postgres.outboxes import BY_TABLE, ERASED
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 
@@ -135,6 +138,17 @@ def test_times_are_relative_with_the_time_in_utc_beside_them() -> None:
     assert formats.duration(90_061) == "1\u00a0d 1\u00a0h"
 
 
+@pytest.mark.parametrize("depth", [1, 3, 60])
+def test_a_payload_can_be_folded_and_its_text_stays_exact(depth: int) -> None:
+    inner = '"a": "<b> {\u2028",\n"n": 9007199254740993,\n"empty": {\n},\n"list": [\n1e300\n]'
+    text = '"k": {\n' * depth + inner + "\n}" * depth
+    shown = str(formats.folded("{\n" + text + "\n}"))
+    assert unescape(re.sub(r"</?(details|summary)( open)?>", "", shown)) == "{\n" + text + "\n}\n"
+    folds = depth + 2 if depth < 20 else 20
+    assert (shown.count("<details open><summary>"), shown.count("</details>")) == (folds, folds)
+    assert "<b>" not in shown
+
+
 def test_texts_are_escaped() -> None:
     assert "<script>" not in str(formats.link("<script>"))
     assert "<script>" not in str(formats.badge("<script>"))
@@ -160,6 +174,30 @@ def test_an_invoice_is_in_the_latest_step_that_it_has_reached() -> None:
     assert columns["payment-failed"] == [card]
     assert columns["payment-reminder"] == []
     assert list(columns)[-2:] == ["recovered", "lost"]
+    # What is not known is not shown as none.
+    assert [column["step"] for column in board([card], DEFAULT_DUNNING, None, NOW)] == list(columns)[:-2]
+
+
+def test_each_next_step_has_its_page_for_those_who_may_open_it() -> None:
+    found: dict[str, Any] = {name: [] for name in ("dead_letters", "timers", *BY_TABLE)}
+    found["event"] = {"outcome": "dead"}
+    mail = {"email_key": "a::1", "status": "failed", "last_error": "550"}
+    call = {"call_key": "c::1", "status": "failed", "last_error": None}
+    failed = found | {"emails": [mail, mail | {"last_error": ERASED}], "stripe_calls": [call]}
+    assert [(one["may"], one["url"]) for one in next_steps("evt_1", failed)][:2] == [
+        ("resend_mail", "/mails/a%3A%3A1"),
+        ("requeue", "/outboxes/stripe_calls?status=failed"),
+    ]
+    dead = next_steps("evt/1", found | {"dead_letters": [{"status": "open"}]})
+    assert [(one["may"], one["url"]) for one in dead] == [
+        ("replay", "/dead/rehearsal?id=evt%2F1"),
+        ("replay", "/dead/replay?id=evt%2F1"),
+    ]
+    timer = {"kind": RETRY, "status": "pending", "due_at": NOW, "timer_key": "retry:evt_1"}
+    (retry,) = next_steps("evt_1", found | {"event": {"outcome": "waiting"}, "timers": [timer]})
+    assert (retry["may"], retry["url"]) == ("fire_timer", "/timers/fire?timer=retry%3Aevt_1")
+    assert [one["url"] for one in next_steps("evt_1", found)] == [""]
+    assert next_steps("evt_1", found | {"event": {"outcome": "applied"}}) == []
 
 
 def test_currencies_are_never_added_up() -> None:

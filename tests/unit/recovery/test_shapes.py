@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from recovery.rehearsal.shapes import (
     MOST,
+    MOST_FAILING,
     ShapeDifference,
     compared_at,
     differences,
-    failing_place,
+    failing_places,
     is_same_place,
     kind_at,
     values_at,
@@ -72,17 +73,21 @@ def test_a_deep_or_wide_event_has_an_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "place"),
+    ("message", "places"),
     [
-        ("data.object.status: Input should be 'open'", "data.object.status"),
-        ("data.object.items.data.0.price: Field required", "data.object.items.data[].price"),
-        ("data.object.lines.data.12: Input should be a valid dictionary", "data.object.lines.data[]"),
-        ("boom", None),
-        ("invoice in_1: no such customer", None),
+        ("data.object.status: Input should be 'open'", ["data.object.status"]),
+        ("data.object.items.data.0.price: Field required", ["data.object.items.data[].price"]),
+        ("data.object.lines.data.12: Input should be a valid dictionary", ["data.object.lines.data[]"]),
+        ("data.object.a: Input is odd; it is; data.object.b: Field required", ["data.object.a", "data.object.b"]),
+        ("data.object.lines.0.x: Wrong; data.object.lines.1.x: Wrong", ["data.object.lines[].x"]),
+        ("; ".join(f"data.object.f{at}: no" for at in range(99)), [f"data.object.f{at}" for at in range(MOST_FAILING)]),
+        ("data.object.a: Wrong; data.object.cut off he", ["data.object.a"]),
+        ("boom", []),
+        ("invoice in_1: no such customer", []),
     ],
 )
-def test_the_place_that_an_error_names(message: str, place: str | None) -> None:
-    assert failing_place(message) == place
+def test_the_places_that_an_error_names(message: str, places: list[str]) -> None:
+    assert failing_places(message) == places
 
 
 def test_the_values_at_a_place() -> None:
@@ -105,7 +110,7 @@ def test_the_place_of_a_model_is_found_in_stripes_list() -> None:
     with pytest.raises(ValidationError) as refused:
         StripeSubscription.model_validate(raw)
     named = ".".join(map(str, refused.value.errors()[0]["loc"]))
-    place = failing_place(f"data.object.{named}: Input should be a valid integer")
+    (place,) = failing_places(f"data.object.{named}: Input should be a valid integer")
     assert place == "data.object.items[].quantity"
     dead, good = ({"data": {"object": one}} for one in (raw, _subscription()))
     assert values_at(dead, place) == ["x"]

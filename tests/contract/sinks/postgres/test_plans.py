@@ -204,6 +204,7 @@ async def _money(url: SecretStr) -> None:
             await listed(connection)
         await money.expiring_cards(connection, NOW)
         await money.ended_invoices(connection, NOW - timedelta(days=1))
+        await money.recovery_by_reason(connection, NOW - timedelta(days=1))
         await money.movements(connection, month="2026-01")
         await money.moved(connection, since=date(2026, 1, 1), until=date(2026, 1, 31))
 
@@ -223,10 +224,10 @@ async def _status(url: SecretStr) -> None:
         for panel in (
             *(overview.brakes, overview.letters, overview.waiting, overview.outboxes, overview.outages),
             *(overview.late_timers, overview.unknown_prices, overview.runs, overview.outages),
-            *(overview.money_behind_failures, overview.money_strip, overview.scheduled, overview.shadow),
-            overview.compared,
+            *(overview.money_strip, overview.scheduled, overview.shadow, overview.compared),
         ):
             await panel(connection)
+        await overview.money_behind_failures(connection, {("", f"cus_{at}"): 1 for at in range(500)})
 
 
 def _claims(kind: type[Claims[Any]]) -> Callable[[SecretStr], Awaitable[None]]:
@@ -267,7 +268,7 @@ async def _pages(url: SecretStr) -> None:
         return []
 
     async with serving(console_settings(url, "127.0.0.1:9", "plans", Path("unused"))) as anyone:
-        vars(anyone.console.lag)["data"] = not_behind
+        vars(anyone.console.lag)["read"] = not_behind
         admin = await anyone.signed_in(Role.ADMIN)
         for address in addresses(ROUTES, _PAGES):
             assert (await admin.get(address)).status in (200, 303), address  # one hit of a search opens at once
