@@ -89,6 +89,19 @@ _TABLES: tuple[tuple[float, str], ...] = (
         SELECT '', false, 'cus_year_' || n, 'eur', 10, 10000, 0, 0, 0""",
     ),
     (
+        0.04,
+        """analytics.recoveries (account, livemode, owner, invoice_id, currency, amount, attempts, first_failed_at,
+            step, outcome, ended_at, seconds)
+        SELECT '', false, 'cus_year_' || n % {customers}, 'in_year_' || n, 'eur', 1000, 2, {age}, 'payment-failed',
+            CASE WHEN n % 100 = 0 THEN 'open' WHEN n % 4 = 0 THEN 'lost' ELSE 'recovered' END, {age}, 86400""",
+    ),
+    (
+        0.04,
+        """analytics.risks (account, livemode, owner, subscription_id, began_at, currency, mrr, outcome)
+        SELECT '', false, 'cus_year_' || n % {customers}, 'sub_year_' || n, {age}, 'eur', 1000,
+            CASE WHEN n % 100 = 0 THEN 'open' ELSE 'recovered' END""",
+    ),
+    (
         0.12,
         """analytics.movements (account, livemode, owner, currency, at, plan, kind, amount, day)
         SELECT '', false, 'cus_year_' || n, 'eur', {age}, 'pro', 'new', 1000, ({age})::date""",

@@ -61,7 +61,7 @@ async def years(place: BenchServers, figures: Figures, rounds: int, ledger: int)
         arguments = [str(_ALONE), "1", "1", customer, "1"]
         found = await asyncio.to_thread(measured, "bench.from_memory", arguments, environment, 300)
         figures.add(event_of(customer), 1000 / found["events_per_s"], "ms")
-    await pages(site, figures, rounds)
+    await pages(site, figures, rounds, place.servers["postgres"])
     figures.ratios.append(Ratio(FULL, EMPTY))
     for customer in (TIMERS, EVENTS, FINISHED):
         figures.ratios.append(Ratio(event_of(customer), event_of(PLAIN)))

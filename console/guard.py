@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 
 from console import render
-from console.access import LEAST_ROLE, is_served, may
+from console.access import LEAST_ROLE, Action, is_served, may
 from console.errors import NotFound, Refused
 from console.identity import Person, from_proxy
 from console.reads import FAILURES
@@ -107,7 +107,10 @@ def protected(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
             )
             return _problem(context, "Not allowed", message, 403)
         try:
-            return _sent(context, await route.handler(context))
+            answer = await route.handler(context)
+            if route.method not in _SAFE and route.action is not Action.REVEAL:
+                console.reads.expire()  # the next page shows what has changed
+            return _sent(context, answer)
         except NotFound as error:
             return _problem(context, "Not found", str(error), 404)
         except Refused as error:

@@ -28,6 +28,9 @@ KEPT_S, STALE_S, FAILED_S = 30.0, 60.0, 5.0
 """Seconds for which a query of a whole table is not repeated, for which its last result is then still shown while it is
 repeated, and for which one that failed is not tried again."""
 
+SOON_S = 5.0
+"""The first two of these for what a person is about to repair, such as dead letters."""
+
 _AT_ONCE, _KEPT_CONNECTIONS = 8, 4
 """Queries at once, and the connections that stay open between pages."""
 
@@ -52,9 +55,9 @@ class Kept:
     until: float = 0.0
     renewal: asyncio.Task[None] | None = None
 
-    def is_stale(self, now: float) -> bool:
+    def is_stale(self, now: float, stale_s: float) -> bool:
         """Whether there is a result that may be shown although it has to be renewed."""
-        return self.error is None and 0.0 < self.until <= now < self.until + STALE_S
+        return self.error is None and 0.0 < self.until <= now < self.until + stale_s
 
 
 class Reads:
@@ -65,6 +68,13 @@ class Reads:
         self._engine = make_engine(url, application="billing-console", bounds=bounds, keeps=_KEPT_CONNECTIONS)
         self._free = asyncio.Semaphore(_AT_ONCE)
         self._kept: dict[str, Kept] = {}
+        self._changes = 0
+
+    def expire(self) -> None:
+        """Makes each next page wait for new results: a person has just changed something."""
+        self._changes += 1
+        for kept in self._kept.values():
+            kept.until = 0.0
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -82,14 +92,21 @@ class Reads:
                     await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
                     return await query(connection)
 
-    async def kept(self, name: str, query: Callable[[AsyncConnection], Awaitable[T]], *, lasts_s: float = KEPT_S) -> T:
+    async def kept(
+        self,
+        name: str,
+        query: Callable[[AsyncConnection], Awaitable[T]],
+        *,
+        lasts_s: float = KEPT_S,
+        stale_s: float = STALE_S,
+    ) -> T:
         """Returns the result of a query that reads many rows. Raises what `ask` raises.
 
-        It is at most `lasts_s` old, or up to a minute more for the first page after that, which does not wait for the
+        It is at most `lasts_s` old, or up to `stale_s` more for the first page after that, which does not wait for the
         next result. Pages that ask at the same time cause one query. `name` identifies the query.
         """
         kept = self._kept.setdefault(name, Kept())
-        if kept.is_stale(time.monotonic()):
+        if kept.is_stale(time.monotonic(), stale_s):
             if kept.renewal is None or kept.renewal.done():
                 kept.renewal = asyncio.create_task(self._renew(name, kept, query, lasts_s))
                 kept.renewal.add_done_callback(_reported)
@@ -107,9 +124,11 @@ class Reads:
         async with kept.turn:
             if kept.until > time.monotonic():
                 return
+            changes = self._changes
             try:
                 kept.value, kept.error = await self.ask(query), None
-                kept.until = time.monotonic() + lasts_s
+                # What was changed meanwhile may not be in the result.
+                kept.until = time.monotonic() + lasts_s if changes == self._changes else 0.0
             except FAILURES as error:
                 kept.error, kept.until = error, time.monotonic() + FAILED_S
             except BaseException:

@@ -18,7 +18,7 @@ from console.access import Action
 from console.errors import Refused
 from console.forms import Confirmed, confirmed, form_values
 from console.jobs import filter_to_json
-from console.reads import panels
+from console.reads import SOON_S, panels
 from console.web import Answer, Context, Page, Redirect, get, post
 from eventlog.entry import headers_of
 from eventlog.lookup import RecordLookup
@@ -31,6 +31,7 @@ from schemas.dead_letter import PREFIX
 from schemas.record import decode_headers
 from sinks.postgres.dead_letter_index import NO_FRAME, DeadLetterIndex, IndexedLetter, LetterFilter
 from sinks.postgres.lists import dead, row, samples
+from sinks.postgres.tables.log import LETTER_STATUSES
 from streams.rules.catalog import RULES
 
 MOST_AT_ONCE = 100_000
@@ -44,17 +45,19 @@ _TRACEBACK = f"{PREFIX}traceback"
 
 async def page(context: Context) -> Answer:
     """Shows the groups, or with filters the letters that match."""
-    ask = context.console.reads.ask
+    ask, kept = context.console.reads.ask, context.console.reads.kept
     wanted = filter_of(context.query)
     has_filter = bool(filter_to_json(wanted))
     status = params.text(context.query, "status") or "open"
+    if status not in LETTER_STATUSES:
+        raise Refused(f"status is one of {', '.join(LETTER_STATUSES)}")
     named: dict[str, Any] = {
-        "groups": ask(lambda c: dead.groups(c, status)),
-        "counts": context.console.reads.kept("letters by status", dead.counts, lasts_s=5.0),
+        "groups": kept(f"groups of {status}", lambda c: dead.groups(c, status), lasts_s=SOON_S, stale_s=SOON_S),
+        "counts": kept("letters by status", dead.counts, lasts_s=SOON_S, stale_s=SOON_S),
         "letters": ask(lambda c: DeadLetterIndex(c).find(wanted, newest_first=True)),
     }
     if context.may(Action.SEE_MONEY):
-        named["money"] = context.console.reads.kept("money of groups", dead.money_of_groups)
+        named["money"] = kept("money of groups", dead.money_of_groups)
     found = await panels(named)
     if isinstance(found["groups"], list):
         found["groups"] = [

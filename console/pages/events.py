@@ -136,10 +136,10 @@ def _read(console: Console, event_id: str, partition: int, offset: int) -> bytes
     if value is None:
         return None
     try:
-        is_same = orjson.loads(value).get("id") == event_id
+        found = orjson.loads(value)
     except orjson.JSONDecodeError as error:
         raise LogUnavailable(f"the record at {partition}/{offset} is not JSON: {error}") from None
-    return bytes(value) if is_same else None
+    return bytes(value) if isinstance(found, dict) and found.get("id") == event_id else None
 
 
 async def _payload_text(connection: Any, event_id: str) -> str | None:

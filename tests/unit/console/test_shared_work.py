@@ -149,6 +149,26 @@ async def test_a_page_shows_the_last_sum_while_it_is_renewed() -> None:
     assert await waits == 5
 
 
+async def test_after_an_action_the_next_page_waits_for_a_new_sum() -> None:
+    """Also if the action ended while the sum was asked for: it may be without what has changed."""
+    reads, asked = Reads(NOWHERE), 0
+
+    async def ask(_query: Any) -> int:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            reads.expire()
+        return asked
+
+    reads.ask = ask  # type: ignore[assignment,method-assign]  # the query is not what is tested
+    query = cast("Any", None)
+    assert [await reads.kept("sum", query) for _ in range(2)] == [1, 1]
+    reads.expire()
+    assert await reads.kept("sum", query) == 2
+    reads.expire()
+    assert [await reads.kept("sum", query) for _ in range(3)] == [3, 4, 4]
+
+
 async def test_what_changes_while_a_stream_is_written_is_sent_at_once() -> None:
     live = Live(Reads(NOWHERE), utc_now)
 
