@@ -37,7 +37,9 @@ def board(
         reached = sorted((at, step) for step, at in steps_at.items() if at <= now)
         last = reached[-1][1] if reached else NOT_IN_A_STEP
         by_step.get(last, columns[0])["cards"].append(card)
-    for outcome in ("recovered", "lost") if ended is not None else ():
+    if ended is None:
+        return columns
+    for outcome in ("recovered", "lost"):
         columns.append({"step": outcome, "cards": [one for one in ended if one["outcome"] == outcome]})
     return columns
 
