@@ -11,7 +11,7 @@ from console import formats
 from console.access import Action
 from schemas.command_line import command
 from schemas.timer import RETRY
-from sinks.postgres.outboxes import ERASED, OUTBOXES
+from sinks.postgres.outboxes import OUTBOXES, can_be_requeued
 
 Found = Mapping[str, Any]
 
@@ -74,7 +74,7 @@ def next_steps(event_id: str, found: Found) -> list[dict[str, str]]:
     event, letters, quoted = found["event"], found["dead_letters"], quote(event_id, safe="")
     for outbox in OUTBOXES:
         for entry in found[outbox.name]:
-            if entry["status"] == "failed" and entry["last_error"] != ERASED:
+            if can_be_requeued(entry):
                 key, is_mail = entry[outbox.key], outbox.name == "emails"
                 page = f"/mails/{quote(key, safe='')}" if is_mail else f"/outboxes/{outbox.name}?status=failed"
                 action = Action.RESEND_MAIL if is_mail else Action.REQUEUE
@@ -90,7 +90,8 @@ def next_steps(event_id: str, found: Found) -> list[dict[str, str]]:
             page = f"/timers/fire?timer={quote(retries[0]['timer_key'], safe='')}"
             add(what, Action.FIRE_TIMER, page, command("replay", event_id))
         else:
-            add("Retry it", Action.REPLAY, "", command("replay", event_id))
+            again = command("dead replay --again", id=event_id) if letters else command("replay", event_id)
+            add("Retry it", Action.REPLAY, "", again)
     return steps
 
 

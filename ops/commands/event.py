@@ -36,7 +36,7 @@ from sinks.postgres import queries
 from sinks.postgres.lists.past import not_shown, undone
 from sinks.postgres.lists.samples import MOST_CHANGES, changes_kept_since, changes_since, first_applied
 from sinks.postgres.lists.stories import access_chain, not_done
-from sinks.postgres.outboxes import OUTBOXES
+from sinks.postgres.outboxes import OUTBOXES, can_be_requeued
 from sinks.postgres.pool import reading
 
 Found = dict[str, Any]
@@ -209,7 +209,7 @@ def next_commands(event_id: str, found: Found) -> list[str]:
         command(f"{outbox.command} requeue", queued[outbox.key])
         for outbox in OUTBOXES
         for queued in found[outbox.name]
-        if queued["status"] == "failed"
+        if can_be_requeued(queued)
     ]
     if any(letter["status"] == "open" for letter in letters):
         lines += [command("dead show", event_id), command("dead replay", id=event_id)]

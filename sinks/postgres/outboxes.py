@@ -28,6 +28,11 @@ ERASED = "erased"
 """Replaces a reason or an error in an erased row."""
 
 
+def can_be_requeued(row: Mapping[str, Any]) -> bool:
+    """Returns whether a row of an outbox has failed and still has what has to be delivered."""
+    return bool(row["status"] == "failed" and row["last_error"] != ERASED)
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """The event that ordered a row. `event_id` is '' if the record has no readable event."""

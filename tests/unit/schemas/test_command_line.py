@@ -39,12 +39,12 @@ def test_everything_that_suggests_commands_quotes(value: str) -> None:
         "event": {"outcome": "dead"},
         "dead_letters": [{"status": "open"}],
         "timers": [],
-        EMAILS.name: [{"status": "failed", EMAILS.key: value}],
+        EMAILS.name: [{"status": "failed", "last_error": None, EMAILS.key: value}],
     }
     lines = [*next_commands(value, found), *(step["command"] for step in next_steps(value, found))]
     lines.append(next_of(Hit("event", value, "", None, "")))
     lines.append(command_of("replay", {"customer": value}))
-    assert len(lines) == 7
+    assert len(lines) == 8
     for line in lines:
         words = shlex.split(line, comments=True)
         assert any(word in (value, f"--id={value}", f"--customer={value}") for word in words), line
