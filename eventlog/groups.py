@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin._group import MemberDescription
 
 from eventlog import client
 from schemas.errors import LogUnavailable
@@ -22,6 +22,13 @@ _NO_COORDINATOR = (
 )
 
 T = TypeVar("T")
+
+
+class _Member(NamedTuple):
+    id: str
+    client_id: str
+    host: str
+    assignment: bytes
 
 
 class Groups:
@@ -54,21 +61,27 @@ class Groups:
         return {name: count for name, count in counts.items() if count}
 
     def _counts(self, names: list[str]) -> dict[str, int]:
-        described = self._admin.describe_consumer_groups(names, request_timeout=client.TIMEOUT_S)
-        return {name: len(future.result(client.TIMEOUT_S + 1).members) for name, future in described.items()}
+        return {name: len(self._members(name)) for name in names}
 
     def owners(self, group: str, topic: str) -> dict[int, str]:
         """Returns the member that reads each partition, as `name (host)`. Partitions without one are left out."""
         with client.log_errors(self._access, f"group {group}"):
-            described = self._admin.describe_consumer_groups([group], request_timeout=client.TIMEOUT_S)[group]
-            members = described.result(client.TIMEOUT_S + 1).members
+            members = self._members(group)
         return {
-            place.partition: f"{_name(member)} ({member.host.lstrip('/')})"
+            partition: f"{_name(member)} ({member.host.lstrip('/')})"
             for member in members
-            if member.assignment is not None
-            for place in member.assignment.topic_partitions
-            if place.topic == topic
+            for partition in assigned(member.assignment).get(topic, ())
         }
+
+    def _members(self, group: str) -> list[_Member]:
+        # Not by `describe_consumer_groups`: if the broker dies at that moment, librdkafka (its issue 4605) uses memory
+        # that it has freed, and the process ends by SIGABRT. This older request is deprecated, but asks without it.
+        found = self._admin.list_groups(group=group, timeout=client.TIMEOUT_S)
+        for one in found:
+            if one.error is not None:
+                raise KafkaException(one.error)
+        members: list[Any] = [member for one in found for member in one.members]  # the library types each field as None
+        return [_Member(one.id, one.client_id, one.client_host, one.assignment) for one in members]
 
     def committed(self, group: str, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Returns the committed offsets by partition, without partitions in which nothing is committed yet."""
@@ -109,6 +122,33 @@ def _once_coordinated(ask: Callable[[], T]) -> T:
         time.sleep(0.3)
 
 
-def _name(member: MemberDescription) -> str:
+def assigned(assignment: bytes) -> dict[str, list[int]]:
+    """Returns the partitions by topic, from the bytes of a member's assignment in Kafka's consumer protocol.
+
+    A member of a group that is joining has none: {}. Raises LogUnavailable if the bytes are of something else.
+    """
+    if not assignment:
+        return {}
+    try:
+        (topics,) = struct.unpack_from(">i", assignment, 2)
+        at, found = 6, dict[str, list[int]]()
+        for _ in range(topics):
+            (length,) = struct.unpack_from(">h", assignment, at)
+            name = assignment[at + 2 : at + 2 + length].decode()
+            (count,) = struct.unpack_from(">i", assignment, at + 2 + length)
+            at += 6 + length
+            found[name] = list(struct.unpack_from(f">{count}i", assignment, at))
+            at += 4 * count
+    except (struct.error, UnicodeDecodeError) as error:
+        raise LogUnavailable(f"a member's assignment is not of Kafka's consumer protocol: {error}") from None
+    return found
+
+
+_UUID = 37
+"""Characters that the brokers add to the client id, or to the id that BILLING_MEMBER_ID gave: `-` and a UUID."""
+
+
+def _name(member: _Member) -> str:
     """The member id that BILLING_MEMBER_ID gave, else the client id with the end of what the brokers added to it."""
-    return str(member.group_instance_id or f"{member.client_id} …{member.member_id[-6:]}")
+    given = member.id[:-_UUID]
+    return given if given and given != member.client_id else f"{member.client_id} …{member.id[-6:]}"

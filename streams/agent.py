@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from schemas.errors import DatabaseBehind
 from schemas.record import Record, Source
 from schemas.storable import bounded, is_storable
 from schemas.trace_context import TRACEPARENT
@@ -63,6 +64,8 @@ class Agent:
         try:
             if isinstance(error, BrakeTripped) and self.hold is not None:
                 await self.hold(error)
+            if isinstance(error, DatabaseBehind) and self.processor.positions is not None:
+                await self.processor.positions.note_lost()
         finally:
             self.give_up(error, records)
 

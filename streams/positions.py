@@ -2,18 +2,20 @@
 
     assignment ─▶ committed offset > position ─▶ drop settled ids, withhold mails, read again from the position
                ─▶ another topic of that name  ─▶ read it from its first offset
-    batch      ─▶ position < the last one     ─▶ DatabaseBehind: the process ends and compares at its next start
+    batch      ─▶ position < the last one     ─▶ DatabaseBehind: the process notes in the database how far it had come,
+                                                 ends, and compares at its next start
 
 So a database restored to any point in time catches up from the log by itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 
-from schemas.errors import DatabaseBehind
+from schemas.errors import DatabaseBehind, StoreUnavailable
 from schemas.record import Record
 from sinks.postgres.positions import Position
 from sinks.postgres.store import Store, Transaction
@@ -21,6 +23,9 @@ from sinks.postgres.store import Store, Transaction
 log = structlog.get_logger(__name__)
 
 Place = tuple[str, int]
+
+_NOTE_S = 10.0
+"""Seconds to note what is lost, before the process ends without it."""
 
 
 class Positions:
@@ -159,6 +164,40 @@ class Positions:
                     wanted = min(standing[topic, partition], self.standing.get((topic, partition), 0))
                     if at < wanted:  # `min`: an assignment may have moved it back meanwhile
                         raise _behind(topic, partition, at, wanted)
+
+    async def note_lost(self) -> None:
+        """Notes in the database up to where the lost copy had applied the partitions, so that no mail leaves twice.
+
+        Call it after DatabaseBehind, before the process ends. Kafka's committed offsets are up to a second older. Never
+        raises for want of Postgres: the next start then has only Kafka's word.
+        """
+        try:
+            async with asyncio.timeout(_NOTE_S):
+                await self._note_lost(dict(self.standing))
+        except (StoreUnavailable, TimeoutError) as error:
+            log.warning(
+                "worker.lost_not_noted",
+                action="worker.lost_not_noted",
+                group=self.group,
+                error=str(error),
+                reason="mails of the last second before the restore may leave twice",
+            )
+
+    async def _note_lost(self, standing: Mapping[Place, int]) -> None:
+        async with self._store.transaction(sorted(standing)) as transaction:
+            identity = await transaction.identity()
+            is_older = identity is None or identity.had_events
+            for topic in sorted({topic for topic, _ in standing}):
+                reached = {partition: offset for (name, partition), offset in standing.items() if name == topic}
+                stored = await transaction.positions(self.group, topic, reached)
+                known = reached if not is_older else stored  # `resume` takes Kafka's word for the others
+                at = {partition: stored.get(partition, Position(0)).next_offset for partition in known}
+                lost = {
+                    partition: Position(offset, reached[partition])
+                    for partition, offset in at.items()
+                    if offset < reached[partition]
+                }
+                await transaction.rewind(self.group, topic, lost)
 
     async def pass_over(self, topic: str, reached: Mapping[int, int]) -> None:
         """Moves the positions over records that change nothing here. Raises StoreUnavailable."""

@@ -211,6 +211,7 @@ async def _look(positions: Positions) -> None:
     except StoreUnavailable:
         return  # the next batch reports it, and the next look compares
     except DatabaseBehind as error:
+        await positions.note_lost()
         exit_uncommitted("worker", error)
 
 

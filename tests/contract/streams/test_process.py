@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from eventlog import client
 from eventlog.dead_letters import DeadLetterPublisher
 from schemas.dead_letter import original_headers
-from schemas.errors import Conflict, Unsettled
+from schemas.errors import Conflict, DatabaseBehind, Unsettled
 from schemas.kafka_access import KafkaAccess
 from schemas.mail_settings import Mail
 from schemas.record import Record, record_of
@@ -177,6 +177,33 @@ async def test_what_the_log_has_lost_since_the_restored_position_is_a_gap(bench:
     await replace(bench.processor, positions=positions).process([note("evt_1", 0)])
     assert await positions.resume(TOPIC, {0: 40}, {0: 30}, {0: 50}) == {0: 30}
     assert await bench.rows("select 1 from billing.positions where gap_since is not null") != []
+
+
+async def test_T11_what_a_lost_copy_applied_after_the_last_commit_of_offsets_is_withheld(bench: ProcessorKit) -> None:
+    """The group commits its offsets up to a second after the batch: the worker that notices the loss knows more."""
+    group, places = bench.processor.group, {0: 0, 1: 0}
+    lost = Positions(bench.processor.store, group)
+    await lost.resume(TOPIC, {0: None, 1: None}, places, places)
+    lost.standing.update({(TOPIC, 0): 7, (TOPIC, 1): 0})  # as the lost copy had them
+    with pytest.raises(DatabaseBehind):
+        await lost.look()
+    await lost.note_lost()
+
+    positions = Positions(bench.processor.store, group)
+    ends = {0: 9, 1: 4}
+    assert await positions.resume(TOPIC, {0: 5, 1: None}, places, ends) == {0: 0}
+    async with bench.processor.store.transaction([]) as transaction:
+        assert await positions.check(transaction, [note("evt_1", 0), replace(note("evt_2", 0), partition=1)]) == {
+            (TOPIC, 0): 7
+        }
+
+
+async def test_a_database_older_than_its_positions_is_not_read_again_from_0_after_a_loss(bench: ProcessorKit) -> None:
+    await bench.rows("update billing.database_identity set had_events = true")
+    lost = Positions(bench.processor.store, bench.processor.group)
+    lost.standing[TOPIC, 0] = 7
+    await lost.note_lost()
+    assert await bench.rows("select 1 from billing.positions") == []
 
 
 @pytest.mark.parametrize("source", ["stripe", "replay", "timer", "reconcile", "unheard-of"])
