@@ -15,7 +15,8 @@ from schemas import timing
 from schemas.record import Record, record_of
 from streams.agent import Agent
 from streams.brake import Brake, BrakeTripped
-from tests.contract.streams.test_process import ProcessorKit, bench, note
+from tests.contract.streams.test_process import bench
+from tests.kits.processorkit import ProcessorKit, note
 
 if TYPE_CHECKING:
     from streams.faust.seen import SeenEvents

@@ -13,7 +13,8 @@ from schemas.record import Record, record_of
 from schemas.verdict import Applied, Dead
 from streams.brake import Brake, Limits
 from streams.rules.catalog import RULES
-from tests.contract.streams.test_process import TOPIC, ProcessorKit, bench, note
+from tests.contract.streams.test_process import bench
+from tests.kits.processorkit import TOPIC, ProcessorKit, note
 
 if TYPE_CHECKING:
     from schemas.record import Headers

@@ -19,8 +19,9 @@ from sinks.postgres.rows import Flush
 from sinks.postgres.store import Transaction
 from streams.process import Processor
 from streams.rules.catalog import RULES
-from tests.contract.streams.test_process import TOPIC, ProcessorKit, bench
+from tests.contract.streams.test_process import bench
 from tests.kits.notes import note_headers
+from tests.kits.processorkit import TOPIC, ProcessorKit
 from tests.kits.rulekit import CONFIG, NOW, at
 from tests.kits.storekit import known, write
 

@@ -3,107 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import asyncpg
 import orjson
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 
-from eventlog import client
-from eventlog.dead_letters import DeadLetterPublisher
 from schemas.dead_letter import original_headers
-from schemas.errors import Conflict, DatabaseBehind, Unsettled
-from schemas.kafka_access import KafkaAccess
+from schemas.errors import Conflict, Unsettled
 from schemas.mail_settings import Mail
-from schemas.record import Record, record_of
+from schemas.record import record_of
 from schemas.references import References
 from schemas.settings import Config, Mode
 from schemas.verdict import Applied, Dead, Duplicate, Ignored, Stale
 from sinks.postgres.brakes import Brakes
-from sinks.postgres.store import Store
 from streams.brake import Brake, BrakeTripped, Limits
 from streams.item import Attempt
-from streams.positions import Positions
-from streams.process import Processor
-from tests.kits.ends import end_of, read_to_end
 from tests.kits.notes import note_body, note_headers, notes
+from tests.kits.processorkit import TOPIC, ProcessorKit, note, open_processor, raw
 
-TOPIC = "events"
 LINK = "https://example.com"
 PUBLIC_LINKS = Mail(app_url=LINK, update_payment_url=LINK, survey_url=LINK, return_url=LINK)
 
 
-@dataclass
-class ProcessorKit:
-    processor: Processor
-    url: str
-    bootstrap: str
-    prefix: str
-
-    async def rows(self, query: str) -> list[dict[str, Any]]:
-        connection = await asyncpg.connect(self.url)
-        try:
-            return [dict(row) for row in await connection.fetch(query)]
-        finally:
-            await connection.close()
-
-    async def outcomes(self) -> dict[str, str]:
-        rows = await self.rows("select event_id, outcome from billing.events order by event_id")
-        return {row["event_id"]: row["outcome"] for row in rows}
-
-    def letters_count(self) -> int:
-        consumer = client.consumer(KafkaAccess(self.bootstrap), group=f"{self.prefix}.count")
-        try:
-            return end_of(consumer, TopicPartition(f"{self.prefix}.dead", 0))
-        finally:
-            consumer.close()
-
-    def letters(self, count: int) -> list[Any]:
-        """All dead letters. There are `count`: a letter is on its topic before its event is settled."""
-        consumer = client.consumer(KafkaAccess(self.bootstrap), group=f"{self.prefix}.test")
-        try:
-            found = read_to_end(consumer, f"{self.prefix}.dead", {0: 0})
-        finally:
-            consumer.close()
-        assert len(found) == count
-        return found
-
-
 @pytest.fixture
 async def bench(kafka_bootstrap: str, migrated_url: str, topic_prefix: str) -> AsyncIterator[ProcessorKit]:
-    admin = client.admin(KafkaAccess(kafka_bootstrap))
-    for creation in admin.create_topics([NewTopic(f"{topic_prefix}.dead", 1, 1)]).values():
-        creation.result(timeout=15)
-    store = await Store.connect(SecretStr(migrated_url), pool_size=2)
-    dead_letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
-    yield ProcessorKit(
-        Processor(
-            store=store,
-            dead_letters=dead_letters,
-            rules=notes.rules,
-            config=Config(),
-            group="test.worker",
-            code_version="1",
-        ),
-        migrated_url,
-        kafka_bootstrap,
-        topic_prefix,
-    )
-    dead_letters.close()
-    await store.close()
-
-
-def note(event_id: str, offset: int, *, type_: str = "note.written", **fields: Any) -> Record:
-    return raw(note_body(event_id, type_=type_, **fields), offset, event_id, type_)
-
-
-def raw(value: bytes | None, offset: int, event_id: str = "evt_raw", type_: str = "note.written") -> Record:
-    headers = note_headers(event_id, type_).encode()
-    return record_of(TOPIC, 0, offset, b"cus_1", value, headers, 1_700_000_000.0)
+    async with open_processor(kafka_bootstrap, migrated_url, topic_prefix) as made:
+        yield made
 
 
 async def test_an_event_is_applied_once_however_often_it_comes(bench: ProcessorKit) -> None:
@@ -145,65 +72,6 @@ async def test_a_rule_that_uses_a_row_outside_its_refer_is_dead_lettered_with_th
     assert "user ('', 'u1')" in dead.reason
     assert "`refer`" in dead.reason
     assert await bench.rows("select 1 from billing.users") == []
-
-
-async def test_a_burial_that_finds_the_event_applied_moves_the_position_all_the_same(bench: ProcessorKit) -> None:
-    """The record is acked, so the group commits its offset: a lower position would look like a restored database."""
-    positions = Positions(bench.processor.store, bench.processor.group)
-    processor = replace(bench.processor, positions=positions)
-    await processor.process([note("evt_1", 0)])
-    again = replace(note("evt_1", 0), offset=7)
-    assert await processor._dead_letter(again, ValueError("refused"), Attempt()) == [Duplicate()]
-    assert positions.standing == {(TOPIC, 0): 8}
-    await positions.look()
-    assert await bench.rows("select next_offset from billing.positions") == [{"next_offset": 8}]
-
-
-async def test_a_gap_that_is_reported_during_a_batch_is_written_with_the_next(bench: ProcessorKit) -> None:
-    positions = Positions(bench.processor.store, bench.processor.group)
-    processor = replace(bench.processor, positions=positions)
-    await processor.process([note("evt_1", 0)])
-    async with bench.processor.store.transaction([]) as transaction:
-        await positions.check(transaction, [note("evt_2", 0)])
-        positions.removed(TOPIC, 0)  # the consumer reads ahead of the batch
-    positions.applied({TOPIC: {0: 1}})
-    await processor.process([replace(note("evt_3", 0), offset=9)])
-    assert await bench.rows("select 1 from billing.positions where gap_since is not null") != []
-
-
-async def test_what_the_log_has_lost_since_the_restored_position_is_a_gap(bench: ProcessorKit) -> None:
-    positions = Positions(bench.processor.store, bench.processor.group)
-    await positions.resume(TOPIC, {0: None}, {0: 0}, {0: 0})
-    await replace(bench.processor, positions=positions).process([note("evt_1", 0)])
-    assert await positions.resume(TOPIC, {0: 40}, {0: 30}, {0: 50}) == {0: 30}
-    assert await bench.rows("select 1 from billing.positions where gap_since is not null") != []
-
-
-async def test_T11_what_a_lost_copy_applied_after_the_last_commit_of_offsets_is_withheld(bench: ProcessorKit) -> None:
-    """The group commits its offsets up to a second after the batch: the worker that notices the loss knows more."""
-    group, places = bench.processor.group, {0: 0, 1: 0}
-    lost = Positions(bench.processor.store, group)
-    await lost.resume(TOPIC, {0: None, 1: None}, places, places)
-    lost.standing.update({(TOPIC, 0): 7, (TOPIC, 1): 0})  # as the lost copy had them
-    with pytest.raises(DatabaseBehind):
-        await lost.look()
-    await lost.note_lost()
-
-    positions = Positions(bench.processor.store, group)
-    ends = {0: 9, 1: 4}
-    assert await positions.resume(TOPIC, {0: 5, 1: None}, places, ends) == {0: 0}
-    async with bench.processor.store.transaction([]) as transaction:
-        assert await positions.check(transaction, [note("evt_1", 0), replace(note("evt_2", 0), partition=1)]) == {
-            (TOPIC, 0): 7
-        }
-
-
-async def test_a_database_older_than_its_positions_is_not_read_again_from_0_after_a_loss(bench: ProcessorKit) -> None:
-    await bench.rows("update billing.database_identity set had_events = true")
-    lost = Positions(bench.processor.store, bench.processor.group)
-    lost.standing[TOPIC, 0] = 7
-    await lost.note_lost()
-    assert await bench.rows("select 1 from billing.positions") == []
 
 
 @pytest.mark.parametrize("source", ["stripe", "replay", "timer", "reconcile", "unheard-of"])
