@@ -83,6 +83,8 @@ def fact_of(value: bytes | None) -> Fact | None:
     try:
         found = reader.read(envelope.type, obj, child(raw["data"], "previous_attributes"))
         if found is not None and _is_imported(envelope.id):
+            if "is_failed" in found[1]:
+                return None  # the imported sum of its charge does not contain it
             found = found[0], {**found[1], **_history(reader.kind, envelope, obj, found[1])}
     except ValidationError as error:
         where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))

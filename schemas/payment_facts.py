@@ -119,35 +119,47 @@ def earliest_steps(*steps: Mapping[str, str]) -> dict[str, str]:
 
 
 def given_back(refunds: Mapping[str, Any]) -> int:
-    """Returns the refunded amount in minor units, computed from `Payment.refunds`: the sum over its charges.
+    """Returns the refunded amount in minor units, computed from `Payment.refunds`: the sum over its charges."""
+    return sum(given_back_of_charges(refunds).values())
+
+
+def given_back_of_charges(refunds: Mapping[str, Any]) -> dict[str | None, int]:
+    """Returns the refunded amount by charge, in minor units.
 
         refunds        the sum of a charge's refunds that are not lost
         charge total   the newest sum of the charge, minus refunds lost since (only the refund's events report a loss)
         refunded       the greater of the two, because either may be incomplete
 
-    A refund that does not name its charge belongs to the only charge, if there is only one.
+    A refund that does not name its charge belongs to the only charge; if there are several, its charge is None.
     """
-    parts = [entry for entry in refunds.values() if "version" in entry]
+    parts: dict[str | None, list[Mapping[str, Any]]] = {}
     totals = {id_: entry for id_, entry in refunds.items() if "version" not in entry}
-    charges = set(totals) | {part["charge"] for part in parts if part.get("charge")}
+    named = [entry for entry in refunds.values() if "version" in entry]
+    charges = set(totals) | {part["charge"] for part in named if part.get("charge")}
     only = next(iter(charges)) if len(charges) == 1 else None
-    return sum(
-        _given_back(totals.get(charge or ""), [part for part in parts if (part.get("charge") or only) == charge])
-        for charge in [*charges, *([] if only else [None])]
-    )
+    for part in named:
+        parts.setdefault(part.get("charge") or only, []).append(part)
+    return {charge: _given_back(totals.get(charge or ""), parts.get(charge, [])) for charge in {*charges, *parts}}
 
 
 def order_of_refund(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The order of the entries of one refund or charge: of two sums in one second, the greater is the later."""
-    return (entry["version"],) if "version" in entry else (entry["created"], entry["refunded"])
+    """The order of the entries of one refund or charge.
+
+    Of two sums in one second, one that was read is the later (it has all of that second), then the greater one.
+    """
+    if "version" in entry:
+        return (entry["version"],)
+    return (entry["created"], "read" in entry, entry["refunded"])
 
 
 def _given_back(total: Mapping[str, Any] | None, parts: Sequence[Mapping[str, Any]]) -> int:
     kept: int = sum(part["amount"] for part in parts if not part["lost"])
     if total is None:
         return kept
-    # A refund lost in the second of the sum is part of the sum: Stripe creates a refund before it fails.
-    lost: int = sum(part["amount"] for part in parts if part["lost"] and _seconds(part["version"]) >= total["created"])
+    # A refund lost in the second of the sum is part of the sum: Stripe creates a refund before it fails. A sum that was
+    # read has no refund that was lost by then.
+    since = total["created"] + ("read" in total)
+    lost: int = sum(part["amount"] for part in parts if part["lost"] and _seconds(part["version"]) >= since)
     so_far: int = total["refunded"]
     return max(so_far - lost, kept)
 

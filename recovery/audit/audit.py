@@ -19,7 +19,8 @@ import structlog
 
 from recovery.audit.books import AuditBooks, DayTotal, links_of
 from recovery.audit.compare import MISSING, AuditWindow, ComparedObject, compared
-from recovery.audit.differences import PATHS, PAYMENTS, AuditDifference, Cause, Kind, cause_of_event, doubled, repair_of
+from recovery.audit.differences import PAYMENTS, AuditDifference, Cause, Kind, cause_of_event, doubled, repair_of
+from recovery.audit.listing import PATHS, params_of_list, params_of_one
 from recovery.audit.runs import KEPT_DAYS, AuditRun, AuditRuns, PageFindings
 from recovery.imports.coverage import is_covered
 from recovery.window import GRACE, KEPT, Window, slices
@@ -34,8 +35,6 @@ log = structlog.get_logger(__name__)
 DEFAULT = timedelta(days=7)
 RESUMED_WITHIN = timedelta(days=1)
 """An interrupted run that began earlier is not resumed: its first pages are too old."""
-PAID_LATER = timedelta(days=31)
-"""How long before the window invoices are listed that may have been paid in it."""
 _LISTED = {Kind.SUBSCRIPTION: "subscriptions", Kind.INVOICE: "invoices", Kind.CHARGE: "charges", Kind.REFUND: "refunds"}
 _EVENTS, _CHECK, _TOTALS = "events", "check", "totals"
 PHASES = (_EVENTS, *_LISTED.values(), _CHECK, _TOTALS)
@@ -254,11 +253,7 @@ class _AuditRun:
 
     async def _pages(self, kind: Kind) -> AsyncGenerator[ListPage]:
         run = self.run
-        if kind is Kind.SUBSCRIPTION:
-            params: dict[str, Any] = {"status": "all"}
-        else:
-            start = run.window_from - (PAID_LATER if kind is Kind.INVOICE else timedelta(0))
-            params = {"created": {"gte": int(start.timestamp()), "lt": int(run.window_until.timestamp())}}
+        params = params_of_list(kind, self.window)
         after = {"starting_after": run.cursor} if run.cursor else {}
         try:
             async for page in self.auditor.lists.pages(PATHS[kind], params | after, run.account):
@@ -328,7 +323,7 @@ class _AuditRun:
         account = self.run.account
         found = replace(found, fields={name: both for name, both in found.fields.items() if name != PAYMENTS})
         try:
-            answer = await self.auditor.lists.get(f"{PATHS[found.kind]}/{found.id}", account)
+            answer = await self.auditor.lists.get(f"{PATHS[found.kind]}/{found.id}", account, params_of_one(found.kind))
         except Refusal as error:
             if error.status in _OF_THIS_OBJECT:
                 refused = {"object": [f"Stripe refuses to show it: {error}", None]}

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from recovery.audit.differences import Cause, Fields, Kind
-from schemas.payment_facts import PAID
+from schemas.payment_facts import PAID, given_back_of_charges
 from schemas.settings import Config
 from schemas.stripe.charge import StripeCharge
 from schemas.stripe.invoice import StripeInvoice
@@ -133,10 +133,10 @@ def _plan(subscription: StripeSubscription, row: Row, config: Config) -> Compare
     price, stored = item["price"], row["plan"]
     is_chosen = row["checkout_plan"] in config.plans and price == row["first_price_id"]
     plan = row["checkout_plan"] if is_chosen else config.plan_of_price(price)
-    if stored is not None and plan in (stored, None):  # the price of a plan that was taken out of the configuration
+    if plan is not None and plan == stored:
         return ComparedObject()
     prices = ", ".join(sorted(one.price for one in subscription.items if one.price is not None))
-    cause = Cause.OTHER_PLAN if stored is not None else Cause.UNKNOWN_PRICE
+    cause = Cause.OTHER_PLAN if plan is not None and stored is not None else Cause.UNKNOWN_PRICE
     return ComparedObject({"plan": [plan or f"no plan has {prices}", stored]}, cause)
 
 
@@ -180,28 +180,48 @@ def _refund(refund: StripeRefund, item: Json, row: Row | None) -> ComparedObject
         return ComparedObject()  # the return of a cash balance belongs to no payment
     is_lost = refund.status in LOST
     amount = 0 if is_lost else refund.amount
-    ours = _refunded(refund, row)
+    sums = _sums(refund, row)
+    ours = _refunded(refund, row, amount, sums)
     money = None
     created = item.get("created")
     if type(created) is int and 0 <= created < _LATEST:
         day = datetime.fromtimestamp(created, UTC).date()
         money = AuditedMoney(day, refund.currency, amount, ours or 0)
-    if ours is None:
+    if row is None or ours is None:
         return ComparedObject({} if is_lost else MISSING, money=money)
     theirs = {"amount": amount, "currency": refund.currency}
-    return ComparedObject(_differing(theirs, {"amount": ours, "currency": (row or {})["currency"]}), money=money)
+    found = _differing(theirs, {"amount": ours, "currency": row["currency"]})
+    if sums is not None and sums[0] != sums[1]:
+        found["refunded_amount"] = [*sums]
+    return ComparedObject(found, money=money)
 
 
-def _refunded(refund: StripeRefund, row: Row | None) -> int | None:
-    """Return the refund's amount in the table, 0 if it failed, None if the table does not have it."""
+def _refunded(refund: StripeRefund, row: Row | None, amount: int, sums: tuple[int, int] | None) -> int | None:
+    """Return the refund's amount in the table, 0 if it failed, None if the table does not have it.
+
+    `amount` is what it has returned by Stripe.
+    """
     if row is None:
         return None
     entry = row["refunds"].get(refund.id)
     if entry is not None:
         return 0 if entry["lost"] else int(entry["amount"])
-    # The endpoint may be sent only `charge.refunded`, with the sum of the charge's refunds.
+    # The endpoint may be sent only `charge.refunded`, whose sum shows what refunds have returned, not which of them.
     total = row["refunds"].get(refund.charge or "")
-    return refund.amount if total is not None and total.get("refunded", 0) >= refund.amount else None
+    if total is None:
+        return None
+    if sums is not None:
+        return min(max(0, amount + sums[1] - sums[0]), refund.amount)
+    return amount if total.get("refunded", 0) >= amount else None
+
+
+def _sums(refund: StripeRefund, row: Row | None) -> tuple[int, int] | None:
+    """Return the sum of the charge's refunds, by Stripe and in the table; None if one of them does not have it."""
+    charge = refund.charge_read
+    if charge is None or row is None:
+        return None
+    ours = given_back_of_charges(row["refunds"]).get(charge.id)
+    return (charge.amount_refunded, ours) if ours is not None else None
 
 
 PAID_STATUSES = sorted(map(str, PAID))

@@ -25,14 +25,6 @@ class Kind(StrEnum):
     TOTAL = "total"
 
 
-PATHS = {
-    Kind.SUBSCRIPTION: "/v1/subscriptions",
-    Kind.INVOICE: "/v1/invoices",
-    Kind.CHARGE: "/v1/charges",
-    Kind.REFUND: "/v1/refunds",
-}
-"""Stripe's list of each kind of object."""
-
 PAYMENTS = "payments"
 """The field of a charge that is stored twice: the number of its payments, and their ids."""
 

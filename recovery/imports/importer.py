@@ -26,7 +26,7 @@ from eventlog.append import EventAppender
 from eventlog.entry import Entry
 from recovery.imports.coverage import past_types
 from recovery.imports.estimate import Estimate, oldest
-from recovery.imports.objects import entries_of, is_lost_refund
+from recovery.imports.objects import entries_of
 from recovery.imports.prices import Prices
 from recovery.reconcile.events import append
 from recovery.window import KEPT
@@ -252,19 +252,19 @@ class _Run:
             log.info("import.progress", action="import.progress", part=part.name, read=read, about=about, left_s=left_s)
 
     async def _append(self, part: ImportedList, page: ListPage) -> None:
-        entries: list[Entry] = []
-        charges: set[str] = set()
+        entries: dict[bytes, Entry] = {}
+        """By event id: the newest refund of a charge comes first, and an older one has the same sum."""
         for item in page.items:
             self.report.read[part.name] += 1
-            objects = [one for one in await self._objects(part, item.text) if not _is_known_charge(one, charges)]
-            made = [entry for one in objects for entry in self._entries(one, page)]
+            made = [entry for one in await self._objects(part, item.text) for entry in self._entries(one, page)]
             if any(len(entry.value) > _LARGEST for entry in made):
                 self.report.too_large += 1
                 log.error("import.too_large", action="import.too_large", object=item.id)
                 continue
-            entries += made
+            for entry in made:
+                entries.setdefault(dict(entry.headers)["event_id"], entry)
         if entries:
-            await append(self.importer.event_log, entries)
+            await append(self.importer.event_log, list(entries.values()))
             self.report.appended += len(entries)
 
     async def _objects(self, part: ImportedList, text: str) -> list[dict[str, Any]]:
@@ -272,7 +272,7 @@ class _Run:
         obj: dict[str, Any] = orjson.loads(text)
         if part.name == REFUNDS:
             charge = await self._expanded(obj, "charge", "/v1/charges")
-            return [obj | {"charge": charge}] if charge is not None and not is_lost_refund(obj) else []
+            return [obj | {"charge": charge}] if charge is not None else []
         holder = obj.get("invoice_settings") if part.name == CUSTOMERS else obj
         card = await self._expanded(holder, "default_payment_method", "/v1/payment_methods")
         if card is not None and isinstance(holder, dict):
@@ -301,13 +301,3 @@ class _Run:
 def _without_discounts(params: dict[str, Any]) -> dict[str, Any]:
     expand = [path for path in params.get("expand", ()) if "discount" not in path]
     return {**params, "expand": expand} if "expand" in params else params
-
-
-def _is_known_charge(obj: dict[str, Any], charges: set[str]) -> bool:
-    """Whether a newer refund of the same charge is on this page; it has the same sum."""
-    if obj.get("object") != "refund":
-        return False
-    charge_id = obj["charge"]["id"]
-    is_known = charge_id in charges
-    charges.add(charge_id)
-    return is_known

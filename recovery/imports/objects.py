@@ -1,10 +1,10 @@
 """Turns Stripe's present objects into events with `source=import` (behaviours.md F1).
 
 An object's event is dated when the object certainly had this state, so that every later live event wins. A paid, voided
-or failed invoice and a refund are dated when that happened. The id of such an event comes from the content alone: each
-import of it makes the same event, which the ledger drops. The id of an event that is dated when its object was read
-also has the import's begin. So a later import repairs a state that an earlier one has reported, too, and an import that
-continues makes the same events.
+or failed invoice and what a charge has refunded are dated when that happened. The id of such an event comes from the
+content alone: each import of it makes the same event, which the ledger drops. The id of an event that is dated when its
+object was read also has the import's begin. So a later import repairs a state that an earlier one has reported, too,
+and an import that continues makes the same events.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from eventlog.entry import Entry
 from schemas.record import IMPORT_PREFIX, Source
 from schemas.refetch import TYPES, refetched_event
 from schemas.state import derived_id
-from schemas.stripe.refund import LOST
+from schemas.stripe.refund import LOST, with_charge
 from sinks.stripe_api.listing import ListPage
 
 _INVOICES = {
@@ -36,30 +36,33 @@ Object = Mapping[str, Any]
 def entries_of(
     obj: Object, page: ListPage, *, account: str, livemode: bool, now: datetime, began_at: datetime
 ) -> list[Entry]:
-    """Returns the records of one object: none for a draft, two for a subscription that has ended.
+    """Returns the records of one object: none for a draft, two for a refund, a failed invoice, an ended subscription.
 
     `began_at` is when the import began, `now` the time of the records, both UTC.
 
-    A refund has its charge expanded. The charge's event has the customer and the sum of its refunds, so the newest
-    refund of a charge, which Stripe lists first, is enough; those of older ones are the same event.
+    A refund has its charge expanded. One event is about the refund, whose charge has the present sum of its refunds.
+    Another one dates that sum by the newest refund, which Stripe lists first; those of older ones are the same event.
     """
-    made: list[tuple[str, int | None]] = []
+    made: list[tuple[Object, str, int | None]] = []
     match obj.get("object"):
         case "event":
             return [_past(obj, account, livemode=livemode, now=now)]
         case "invoice":
-            found = _of_invoice(obj)
-            made = [found] if found is not None else []
+            made = [(obj, *one) for one in _of_invoice(obj)]
         case "subscription" if obj.get("ended_at") is not None:
             # Analytics needs both ends. The first is older, so it changes nothing that the second says.
             start = _first_time(obj.get("start_date"), obj.get("created"))
-            made = [("customer.subscription.created", start), (TYPES["subscription"], None)]
+            made = [(obj, "customer.subscription.created", start), (obj, TYPES["subscription"], None)]
         case "refund":
-            created, obj = _first_time(obj.get("created")), obj["charge"]
-            made = [("charge.refunded", created)]
+            charge = obj["charge"]
+            made = [(with_charge(obj, charge), TYPES["refund"], None)]
+            if obj.get("status") not in LOST:  # the sum does not contain a lost one
+                made.insert(0, (charge, "charge.refunded", _first_time(obj.get("created"))))
         case kind:
-            made = [(TYPES[str(kind)], None)]
-    return [_entry(obj, one, page, account, livemode=livemode, now=now, began_at=began_at) for one in made]
+            made = [(obj, TYPES[str(kind)], None)]
+    return [
+        _entry(one, type_, at, page, account, livemode=livemode, now=now, began_at=began_at) for one, type_, at in made
+    ]
 
 
 def _past(event: Object, account: str, *, livemode: bool, now: datetime) -> Entry:
@@ -72,25 +75,22 @@ def _past(event: Object, account: str, *, livemode: bool, now: datetime) -> Entr
     )  # fmt: skip
 
 
-def is_lost_refund(refund: Object) -> bool:
-    """Whether the refund failed or was canceled, so that its charge does not count it."""
-    return refund.get("status") in LOST
-
-
-def _of_invoice(obj: Object) -> tuple[str, int | None] | None:
-    """Returns the type of its event and when it happened, None for the time of reading."""
+def _of_invoice(obj: Object) -> list[tuple[str, int | None]]:
+    """Returns the types of its events and when they happened, None for the time of reading."""
     transitions = obj.get("status_transitions")
     times: Mapping[str, Any] = transitions if isinstance(transitions, Mapping) else {}
     status = str(obj.get("status"))
     if status in _INVOICES:
         type_, name = _INVOICES[status]
-        return type_, _first_time(times.get(name), times.get("finalized_at"), obj.get("created"))
+        return [(type_, _first_time(times.get(name), times.get("finalized_at"), obj.get("created")))]
     if status != "open":
-        return None
-    if obj.get("attempt_count"):
-        # The first try comes with the finalization. Grace times and reminders count from it.
-        return "invoice.payment_failed", _first_time(times.get("finalized_at"), obj.get("created"))
-    return TYPES["invoice"], None
+        return []
+    present: tuple[str, int | None] = (TYPES["invoice"], None)
+    if not obj.get("attempt_count"):
+        return [present]
+    # The first try comes with the finalization. Grace times and reminders count from it. What is owed is of now: credit
+    # notes since then are in it.
+    return [("invoice.payment_failed", _first_time(times.get("finalized_at"), obj.get("created"))), present]
 
 
 def _first_time(*times: object) -> int | None:
@@ -99,7 +99,8 @@ def _first_time(*times: object) -> int | None:
 
 def _entry(
     obj: Object,
-    dated: tuple[str, int | None],
+    type_: str,
+    at: int | None,
     page: ListPage,
     account: str,
     *,
@@ -107,7 +108,6 @@ def _entry(
     now: datetime,
     began_at: datetime,
 ) -> Entry:
-    type_, at = dated
     content = hashlib.sha256(orjson.dumps(obj, option=orjson.OPT_SORT_KEYS))
     if at is None:
         content.update(began_at.astimezone(UTC).isoformat().encode())

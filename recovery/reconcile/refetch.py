@@ -13,9 +13,12 @@ from eventlog.entry import Entry
 from recovery.reconcile.events import append
 from schemas.record import Source
 from schemas.refetch import refetched_event
+from schemas.stripe.refund import with_charge
 from sinks.stripe_api.api import ApiResponse
 from sinks.stripe_api.listing import ListingBroken, Lists
 
+_EXPANDED = {"refunds": {"expand": ["charge"]}}
+"""What is read with an object: only its charge has the sum of all refunds, which shows what a lost one has changed."""
 _PATHS = {
     "sub_": "subscriptions",
     "in_": "invoices",
@@ -48,7 +51,7 @@ async def refetch(
     """
     paths = [path_of(id_) for id_ in object_ids]
     for path in paths:
-        answer = await lists.get(path, account)
+        answer = await lists.get(path, account, _EXPANDED.get(path.split("/")[2], {}))
         if answer.body.get("id") != path.rpartition("/")[2]:
             raise ListingBroken(f"{path}: Stripe answered with another object")
         await append(event_log, [_entry(answer, account, livemode=lists.mode.livemode, now=clock())])
@@ -57,6 +60,8 @@ async def refetch(
 
 def _entry(answer: ApiResponse, account: str, *, livemode: bool, now: datetime) -> Entry:
     item = orjson.loads(answer.text)
+    if item.get("object") == "refund" and isinstance(item.get("charge"), Mapping):
+        item = with_charge(item, item["charge"])
     paid_at = _paid_at(item)
     event = refetched_event(
         f"refetch:{account}/{item['id']}:{answer.as_of.isoformat()}",

@@ -13,6 +13,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -120,9 +121,9 @@ class Lists:
         """Return a single object, within the same limit and with the same retries. Raises ApiTrouble."""
         return (await self.get(path, account)).body
 
-    async def get(self, path: str, account: str = "") -> ApiResponse:
+    async def get(self, path: str, account: str = "", params: Mapping[str, Any] = MappingProxyType({})) -> ApiResponse:
         """Return one object. Raises ApiTrouble; a Refusal with status 404 if Stripe does not know it."""
-        return await self._get(Request("GET", path, account))
+        return await self._get(Request("GET", path, account, params=params))
 
     async def _get(self, request: Request) -> ApiResponse:
         tries, now = 0, asyncio.get_running_loop().time

@@ -27,7 +27,7 @@ from recovery.audit.books import AuditBooks
 from recovery.audit.runs import AuditRuns
 from schemas.rate import RateLimit
 from schemas.record import Record, Source
-from schemas.settings import Config, Plan, Rules
+from schemas.settings import FREE_PLAN, Config, Plan, Rules
 from sinks.postgres.pool import connect
 from sinks.stripe_api.api import StripeApi
 from sinks.stripe_api.key import parse_key
@@ -126,8 +126,23 @@ class AuditKit:
         program, *arguments = shlex.split(command)
         assert program == "billing"
         return await self.desk.ask_billing(
-            folder, *arguments, BILLING_STRIPE_API_BASE=self.server.url, BILLING_STRIPE_API_KEY=self.server.key
+            folder,
+            *arguments,
+            BILLING_CONFIG=str(self._config_file(folder)),
+            BILLING_STRIPE_API_BASE=self.server.url,
+            BILLING_STRIPE_API_KEY=self.server.key,
         )
+
+    def _config_file(self, folder: Path) -> Path:
+        """Write the plans of `config` as an operator has them, so that the commands know the same prices."""
+        file = folder / "plans.toml"
+        plans = [
+            f'[plans.{name}]\nname = "{plan.name}"\nprices = {list(plan.prices)}\n'
+            for name, plan in self.config.plans.items()
+            if name != FREE_PLAN or plan.prices
+        ]
+        file.write_text("\n".join(['[endpoints.default]\nsecrets = ["whsec_1"]\n', *plans]))
+        return file
 
 
 async def processed(desk: ReconcileKit, records: Sequence[Record], config: Config) -> None:

@@ -141,7 +141,7 @@ class Api:
         """The payments of invoices, by invoice."""
         return grouped(self._books.all("invoice_payment"), "invoice")
 
-    def retrieve(self, resource: str, id_: str) -> Json:
+    def retrieve(self, resource: str, id_: str, query: Mapping[str, str]) -> Json:
         if resource == "prices" and id_ in PRICES:
             return shown(PRICES[id_])
         if resource == "coupons" and id_ in COUPONS:
@@ -151,7 +151,8 @@ class Api:
             raise _missing(resource.removesuffix("s"), id_)
         if found.get("deleted"):
             return {"id": id_, "object": found["object"], "deleted": True}
-        return self._shown(found)
+        paths = [value for name, value in query.items() if name.startswith("expand[")]
+        return self._expanded(found, paths, self._parts() if "payments" in paths else {})
 
     def post(self, path: str, form: Mapping[str, str]) -> Json:
         """Sets a customer's default payment method, or opens a session of the billing portal."""

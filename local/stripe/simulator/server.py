@@ -144,7 +144,7 @@ class StripeServer:
             return api.event(id_) if id_ else api.events(asked.query)
         if path.startswith("customers/") and path.endswith("/payment_methods"):
             return api.list("payment_methods", {**asked.query, "customer": path.split("/")[1]})
-        return api.retrieve(resource, id_) if id_ else api.list(resource, asked.query)
+        return api.retrieve(resource, id_, asked.query) if id_ else api.list(resource, asked.query)
 
     def _answer(self, status: int, body: Json, headers: Mapping[str, str] | None = None) -> web.Response:
         return web.Response(

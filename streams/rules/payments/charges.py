@@ -5,14 +5,13 @@ from __future__ import annotations
 from schemas.effects import Effect
 from schemas.errors import NotKnownYet
 from schemas.event import Event
-from schemas.fast_row import replace
 from schemas.known import Known
 from schemas.references import References
 from schemas.state import Payment
 from schemas.statuses import LinkKind
 from schemas.stripe.charge import StripeCharge
 from schemas.stripe.invoice_payment import StripeInvoicePayment
-from streams.rules.payments.matching import is_loose, match, named, of_payment, priced, refs
+from streams.rules.payments.matching import is_loose, match, named, of_charge, of_payment, refs
 from streams.rules.payments.refund_total import apply_charge
 from streams.rules.payments.row import declined
 from streams.rules.payments.stream import stream
@@ -44,7 +43,7 @@ def on_succeeded(event: ChargeEvent, known: Known) -> list[Effect]:
     if charge.source_transfer is not None:
         return []
     found = match(known, event.account, _ids(charge))
-    return found.save(_of_invoice(found.row_or_blank, event) if charge.invoice else None)
+    return found.save(of_charge(found.row_or_blank, event, charge) if charge.invoice else None)
 
 
 @stream.on("charge.failed", model=StripeCharge, refer=refer, rank=20)
@@ -54,7 +53,7 @@ def on_failed(event: ChargeEvent, known: Known) -> list[Effect]:
     if charge.invoice is None:
         return []
     found = match(known, event.account, _ids_without_charge(charge))
-    return found.save(declined(_of_invoice(found.row_or_blank, event), event, charge.failure_message))
+    return found.save(declined(of_charge(found.row_or_blank, event, charge), event, charge.failure_message))
 
 
 @stream.on("charge.refunded", model=StripeCharge, refer=refer, rank=40)
@@ -70,11 +69,11 @@ def on_refunded(event: ChargeEvent, known: Known) -> list[Effect]:
 
     def apply_to(row: Payment) -> list[Effect]:
         if is_loose(row):
-            row = priced(_of_customer(row, charge.customer), event, charge.amount, charge.currency)
+            row = of_charge(row, event, charge)
         return found.save(apply_charge(row, event))
 
     if charge.invoice is not None:
-        return apply_to(_of_invoice(found.row_or_blank, event))
+        return apply_to(of_charge(found.row_or_blank, event, charge))
     return of_payment(found, charge.currency, apply_to)
 
 
@@ -89,12 +88,3 @@ def on_invoice_payment_paid(event: Event[StripeInvoicePayment], known: Known) ->
 
 def _ids_of_part(part: StripeInvoicePayment) -> dict[str, LinkKind]:
     return named(invoice=part.invoice, intents=(part.payment_intent,), charges=(part.charge,))
-
-
-def _of_invoice(row: Payment, event: ChargeEvent) -> Payment:
-    charge = event.object
-    return priced(_of_customer(row, charge.customer), event, charge.amount, charge.currency)
-
-
-def _of_customer(row: Payment, customer_id: str | None) -> Payment:
-    return replace(row, customer_id=row.customer_id or customer_id)

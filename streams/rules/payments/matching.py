@@ -25,9 +25,10 @@ from schemas.payment_match import Ids, Match, match
 from schemas.references import Ref
 from schemas.state import Payment
 from schemas.statuses import LinkKind, PaymentStatus
+from schemas.stripe.charge import StripeCharge
 from streams.rules.precedence import weak
 
-__all__ = ["Ids", "Match", "is_loose", "match", "named", "of_payment", "priced", "refs"]
+__all__ = ["Ids", "Match", "is_loose", "match", "named", "of_charge", "of_payment", "priced", "refs"]
 
 
 def named(
@@ -64,6 +65,12 @@ def of_payment(found: Match, currency: str, decide: Callable[[Payment], list[Eff
 def is_loose(row: Payment) -> bool:
     """Whether the payment has neither an invoice nor a checkout."""
     return row.invoice_id is None and row.checkout_session_id is None
+
+
+def of_charge(row: Payment, event: Event[Any], charge: StripeCharge) -> Payment:
+    """The row with the customer and the amount from the charge."""
+    row = replace(row, customer_id=row.customer_id or charge.customer)
+    return priced(row, event, charge.amount, charge.currency)
 
 
 def priced(row: Payment, event: Event[Any], amount: int, currency: str) -> Payment:

@@ -2,6 +2,7 @@
 
 `charge.refunded` contains the sum of a charge so far, `refund.*` the amount of one refund. Both are stored by id in
 their newest version, and schemas/payment_facts.py computes the total from all of them, so no refund counts twice.
+A refund that was read at Stripe has both.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ def apply_refund(row: Payment, event: Event[StripeRefund]) -> Payment:
     is_lost = event.type == REFUND_FAILED or refund.status in LOST
     new_version = version(event.created, event.rank, event.id, terminal=is_lost)
     entry = {"amount": refund.amount, "lost": is_lost, "charge": refund.charge, "version": new_version}
-    return _with(row, refund.id, entry)
+    row = _with(row, refund.id, entry)
+    charge = refund.charge_read
+    if charge is None:
+        return row
+    return _with(row, charge.id, {"refunded": charge.amount_refunded, "created": event.created, "read": True})
 
 
 def _with(row: Payment, id_: str, entry: Mapping[str, Any]) -> Payment:

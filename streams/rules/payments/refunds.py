@@ -9,7 +9,7 @@ from schemas.references import References
 from schemas.state import Payment
 from schemas.statuses import LinkKind
 from schemas.stripe.refund import StripeRefund
-from streams.rules.payments.matching import match, named, of_payment, refs
+from streams.rules.payments.matching import is_loose, match, named, of_charge, of_payment, refs
 from streams.rules.payments.refund_total import REFUND_FAILED, apply_refund
 from streams.rules.payments.stream import stream
 
@@ -38,9 +38,14 @@ def on_refund(event: RefundEvent, known: Known) -> list[Effect]:
         return []
     if event.account and refund.payment_intent is None and (refund.charge or "").startswith(_TRANSFERRED):
         return []  # the other side of a transfer that was reversed
+    charge = refund.charge_read
+    if charge is not None and charge.source_transfer is not None:
+        return []  # as above
     found = match(known, event.account, _ids(refund))
 
     def apply_to(row: Payment) -> list[Effect]:
+        if charge is not None and is_loose(row):
+            row = of_charge(row, event, charge)
         return found.save(apply_refund(row, event))
 
     return of_payment(found, refund.currency, apply_to)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -250,12 +250,12 @@ async def test_D11_one_object_that_is_refused_or_gone_does_not_end_the_run(
     await _do(kit, "DELETE FROM billing.payments WHERE invoice_id = $1", gone)
     retrieve = Api.retrieve
 
-    def odd(api: Api, resource: str, id_: str) -> Json:
+    def odd(api: Api, resource: str, id_: str, query: Mapping[str, str]) -> Json:
         if id_ == refused:
             raise ApiError(400, "This subscription cannot be shown in this version")
         if id_ == gone:
             raise ApiError(404, "No such invoice", "resource_missing")
-        return retrieve(api, resource, id_)
+        return retrieve(api, resource, id_, query)
 
     monkeypatch.setattr(Api, "retrieve", odd)
     report = await kit.audit()

@@ -122,6 +122,37 @@ async def test_D11_further_differences_are_found_named_and_repaired(
     assert report.agrees, report.differences
 
 
+async def test_D11_a_sum_of_refunds_shows_which_of_them_were_lost(kit: AuditKit, tmp_path: Path) -> None:
+    """The endpoint is sent only `charge.refunded`: no event says that a refund failed, and a later sum shows it."""
+    books, known, charge = kit.books, len(kit.books.events), _purchases(kit)[0]
+
+    def give_back(amount: int, *, is_lost: bool = False) -> str:
+        kit.company.stripe.clock.now += 1
+        made = refund(books, charge, amount)
+        if is_lost:
+            made["status"] = "failed"
+            charge["amount_refunded"] -= amount
+        books.events[known:] = [event for event in books.events[known:] if event.type == "charge.refunded"]
+        return str(made["id"])
+
+    lost, kept = give_back(200, is_lost=True), give_back(100)
+    await kit.apply(event.render() for event in books.events[known:])
+    report = await kit.audit()
+    assert report.agrees, report.differences
+
+    last = give_back(50, is_lost=True)
+    await kit.apply([books.events[-1].render()])
+    report = await kit.audit()
+    found = {one.id: one for one in report.differences if one.kind is Kind.REFUND}
+    assert found.keys() == {lost, kept, last}
+    assert found[last].fields == {"amount": [0, 50], "refunded_amount": [100, 150]}
+    for one in found.values():
+        assert (await kit.billing(tmp_path, one.repair)).exit_code == 0
+    await kit.process_log()
+    report = await kit.audit()
+    assert report.agrees, report.differences
+
+
 async def test_D11_a_payment_that_is_stored_twice_is_named_by_each_of_its_ids(
     kit: AuditKit, rows: asyncpg.Connection[Any]
 ) -> None:

@@ -13,6 +13,7 @@ from recovery.audit.compare import MISSING, AuditWindow, compared
 from recovery.audit.differences import Cause, Kind
 from schemas.settings import Config, Plan
 from schemas.stripe.subscription import StripeSubscription
+from schemas.version import version
 
 MAKE = StripeEvents()
 WINDOW = AuditWindow(datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))
@@ -66,6 +67,7 @@ def test_D11_odd_values_of_what_is_not_compared_hide_nothing(key: str, odd: obje
         pytest.param("team", None, "price_pro", Cause.OTHER_PLAN, id="another one"),
         pytest.param(None, None, "price_pro", Cause.UNKNOWN_PRICE, id="none, although the price has one by now"),
         pytest.param("team", "team", "price_pro", None, id="the one that was chosen at the checkout"),
+        pytest.param("gone", None, "price_pro", Cause.OTHER_PLAN, id="one that does not exist"),
         pytest.param("pro", "team", "price_old", None, id="chosen at the checkout, and changed since"),
         pytest.param("pro", "gone", "price_pro", None, id="chosen at the checkout, and unknown"),
     ],
@@ -91,4 +93,32 @@ def test_D11_the_plan_is_the_one_that_the_configuration_has_now(
     assert found.cause == cause
     assert set(found.fields) == ({"plan"} if cause else set())
     gone = compared(Kind.SUBSCRIPTION, item, {**row, "plan": "pro", "checkout_plan": None}, WINDOW, Config())
-    assert not gone.fields, "the price of a plan that was taken out of the configuration"
+    assert gone.cause is Cause.UNKNOWN_PRICE, "the plan of the price was taken out of the configuration"
+    assert gone.fields == {"plan": ["no plan has price_pro", "pro"]}
+
+
+@pytest.mark.parametrize(
+    ("stored", "by_stripe", "expected"),
+    [
+        pytest.param({"ch_1": (60, 5)}, 60, {}, id="lost before the sum"),
+        pytest.param({"ch_1": (40, 5)}, 0, {"amount": [0, 40], "refunded_amount": [0, 40]}, id="lost, and counted"),
+        pytest.param({"ch_1": (100, 5), "re_1": 7}, 60, {}, id="lost after the sum"),
+        pytest.param({"ch_1": (60, 5), "re_1": 7}, 60, {"refunded_amount": [60, 20]}, id="deducted twice"),
+        pytest.param({}, 60, {}, id="no refund is known"),
+        pytest.param({"ch_2": (40, 5)}, 0, {}, id="another charge of the payment"),
+    ],
+)
+def test_D11_a_lost_refund_is_judged_by_the_sum_of_its_charge(
+    stored: dict[str, Any], by_stripe: int, expected: dict[str, Any]
+) -> None:
+    """The refund of 40 failed at Stripe."""
+    lost = {"amount": 40, "lost": True, "charge": "ch_1"}
+    refunds = {
+        id_: {**lost, "version": version(facts, 60, "evt_1", terminal=True)}
+        if isinstance(facts, int)
+        else {"refunded": facts[0], "created": facts[1]}
+        for id_, facts in stored.items()
+    }
+    charge = pay.charge(MAKE, refunded=by_stripe, amount=100)
+    item = pay.refund(MAKE, amount=40, status="failed", created=CREATED) | {"charge": charge}
+    assert compared(Kind.REFUND, item, {"refunds": refunds, "currency": "eur"}, WINDOW, CONFIG).fields == expected
