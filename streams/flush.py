@@ -51,7 +51,7 @@ def ledger_row(item: Item, attempt: Attempt, now: datetime, stream: str) -> Ledg
         livemode=envelope.livemode,
         created=envelope.created,
         received_at=record.received_at,
-        source=bounded(record.headers.get("source", "")) or Source.STRIPE,
+        source=Source.IMPORT if item.was_imported else bounded(record.headers.get("source", "")) or Source.STRIPE,
         api_version=envelope.api_version,
         endpoint=bounded_or_none(record.headers.get("endpoint")),
         partition=record.partition,

@@ -39,6 +39,8 @@ class Item:
     """The rows that the event's rule may use."""
     earlier_outcome: str | None = None
     """The outcome in the ledger, `waiting` or `dead`; None if the event is not in the ledger."""
+    was_imported: bool = False
+    """Whether the ledger has it from `billing import`, whatever has appended it again (streams/withholding.py)."""
     orders: list[Order] = field(default_factory=list)
     """Rows to queue in the outboxes."""
     erase: Erase | None = None

@@ -65,7 +65,7 @@ from streams.letters import (
 from streams.positions import Place, Positions
 from streams.rules.registry import OTHER, Rule
 from streams.waiting import retry_timer, stay_of
-from streams.withholding import is_made_by_import, taken_over_at, why_withheld
+from streams.withholding import find_imported, is_made_by_import, taken_over_at, why_withheld
 
 _UNFORESEEN_TRIES = 3
 _CONFLICT_TRIES = 6
@@ -188,6 +188,7 @@ class Processor:
             else:
                 item.earlier_outcome = outcome
             here.add(event_id)
+        await find_imported(known, transaction)
 
     async def _load(self, items: Sequence[Item], transaction: Transaction) -> Known:
         references = References(timers_of=timers_of_feed(self.config))

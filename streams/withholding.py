@@ -6,23 +6,34 @@ are set. `mail.not_before` withholds the mails of older events. The rules know n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from schemas.effects import CallStripe, Order, QueueEmail
 from schemas.record import IMPORT_PREFIX, Source
 from schemas.settings import Mail
+from sinks.postgres.store import Transaction
 from streams.item import Item
 
 _SOURCE, _PREFIX = str(Source.IMPORT), f"{IMPORT_PREFIX}_"
 IMPORTED = "imported: this happened before the system took over"
 
 
+async def find_imported(items: Sequence[tuple[str, Item]], transaction: Transaction) -> None:
+    """Set `was_imported` of those that the ledger has as waiting or dead, by event id."""
+    again = [event_id for event_id, item in items if item.earlier_outcome]
+    imported = await transaction.imported(again) if again else set()
+    for event_id, item in items:
+        item.was_imported = event_id in imported
+
+
 def is_imported(item: Item) -> bool:
     """Whether `billing import` made or fetched the event.
 
-    The source says so until a replay; the id of what it made always does.
+    The source says so until something else appends it again: a replay, a reconciliation, Stripe. Then the ledger does,
+    and the id of what the import made.
     """
-    if item.record.headers.get("source") == _SOURCE:
+    if item.was_imported or item.record.headers.get("source") == _SOURCE:
         return True
     return is_made_by_import(item)
 

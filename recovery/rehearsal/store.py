@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 from pydantic import SecretStr
 
+from schemas.record import Source
 from schemas.references import References
 from schemas.state import ROW_TYPES, Key, Row
 from sinks.postgres import loading
@@ -104,6 +105,12 @@ class _RehearsedTransaction(Transaction):
     async def seen(self, event_ids: Sequence[str]) -> dict[str, str]:
         ledger = self._store.effects.ledger
         return await super().seen(event_ids) | {id_: ledger[id_].outcome for id_ in event_ids if id_ in ledger}
+
+    async def imported(self, event_ids: Sequence[str]) -> set[str]:
+        ledger = self._store.effects.ledger
+        return await super().imported(event_ids) | {
+            id_ for id_ in event_ids if id_ in ledger and ledger[id_].source == Source.IMPORT
+        }
 
     async def braked(self, group: str, code_version: str) -> str | None:  # noqa: ARG002  # a rehearsal is never braked
         return None

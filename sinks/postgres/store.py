@@ -17,6 +17,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from schemas.errors import Conflict, StoreUnavailable
+from schemas.record import Source
 from schemas.references import Ref, References
 from schemas.state import ROW_TYPES, Row, Timer
 from schemas.statuses import TimerStatus
@@ -48,6 +49,7 @@ def _overwrite(shape: RowShape[Any], **instead: str) -> str:
     return "DO UPDATE SET " + ", ".join(f'"{name}" = {value}' for name, value in values.items())
 
 
+_IMPORTED = f"SELECT event_id FROM billing.events WHERE event_id = ANY($1::text[]) AND source = '{Source.IMPORT}'"  # noqa: S608  # only a constant
 _SEEN = "SELECT event_id, outcome FROM billing.events WHERE event_id = ANY($1::text[])"
 _BRAKED = """
 SELECT message FROM billing.brakes WHERE consumer_group = $1 AND code_version = $2 AND released_at IS NULL
@@ -184,6 +186,11 @@ class Transaction:
         with classified():
             records = await self._connection.fetch(_SEEN, list(event_ids))
         return {record["event_id"]: record["outcome"] for record in records}
+
+    async def imported(self, event_ids: Sequence[str]) -> set[str]:
+        """Returns those of these events that `billing import` has appended first, whatever appended them again."""
+        with classified():
+            return {record["event_id"] for record in await self._connection.fetch(_IMPORTED, list(event_ids))}
 
     async def braked(self, group: str, code_version: str) -> str | None:
         """Returns why the brake stops this consumer group at this code version, or None (sinks/postgres/brakes.py)."""

@@ -11,18 +11,21 @@ from typing import Any
 import asyncpg
 import orjson
 import pytest
+from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 
+from eventlog import client
 from eventlog.dead_letters import DeadLetterPublisher
 from eventlog.entry import Entry
 from local.stripe import payments as pay
 from local.stripe.builder import Json, StripeEvents
 from scheduler.due_timers import Turn
 from scheduler.timers import waiting_entry
+from schemas.errors import RuleViolated
 from schemas.kafka_access import KafkaAccess
 from schemas.record import Record, Source, record_of
 from schemas.settings import Mail
-from schemas.verdict import Applied, Verdict
+from schemas.verdict import Applied, Dead, Verdict, Waiting
 from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.catalog import RULES
@@ -74,6 +77,9 @@ class Kit:
 
 @pytest.fixture
 async def kit(kafka_bootstrap: str, migrated_url: str, topic_prefix: str) -> AsyncIterator[Kit]:
+    admin = client.admin(KafkaAccess(kafka_bootstrap))
+    for creation in admin.create_topics([NewTopic(f"{topic_prefix}.dead", 1, 1)]).values():
+        creation.result(timeout=15)
     store = await Store.connect(SecretStr(migrated_url), pool_size=2)
     letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
     processor = Processor(
@@ -182,6 +188,38 @@ async def test_a_past_purchase_is_paid_in_every_order_and_no_one_is_mailed(kit: 
     mails = await kit.rows("select status, last_error, template from billing.emails")
     assert len(mails) == 6
     assert {(row["status"], row["last_error"]) for row in mails} == {("withheld", IMPORTED)}
+
+
+@pytest.mark.parametrize("again", [Source.REPLAY, Source.RECONCILE, Source.STRIPE])
+@pytest.mark.parametrize("first", ["dead", "waiting"])
+async def test_a_past_event_that_is_applied_later_mails_no_one_whatever_brings_it_again(
+    kit: Kit, first: str, again: Source
+) -> None:
+    """An import fetches past events under Stripe's ids. One that could not be applied is about the past for good."""
+    intent = pay.payment_intent(MAKE, invoice=None, charge="ch_1") | {"capture_method": "manual"}
+    session = MAKE.checkout_session(mode="payment", payment_intent="pi_1", payment_status="unpaid")
+    past = MAKE.event("payment_intent.succeeded", intent, NOW - DAY, id_="evt_past")
+    checkout = MAKE.event("checkout.session.completed", session, NOW - DAY, id_="evt_checkout")
+    if first == "dead":
+        await kit.take(checkout, Source.IMPORT)
+        broken = kit.processor.rules["payment_intent.succeeded"]
+
+        def fail(event: Any, known: Any) -> list[Any]:
+            raise RuleViolated("no rule for this yet")
+
+        rules = {**RULES, "payment_intent.succeeded": replace(broken, decide=fail)}
+        working, kit.processor = kit.processor, replace(kit.processor, rules=rules)
+        assert isinstance(await kit.take(past, Source.IMPORT), Dead)
+        assert isinstance(await kit.take(past, again), Dead)
+        kit.processor = working
+    else:
+        for source in (Source.IMPORT, again):
+            assert isinstance(await kit.take(past, source), Waiting)
+        await kit.take(checkout, Source.IMPORT)
+    assert await kit.take(past, again) == Applied()
+
+    assert await kit.mails() == {"payment-receipt": ("withheld", IMPORTED)}
+    assert {row["source"] for row in await kit.rows("select source from billing.events")} == {"import"}
 
 
 @pytest.mark.parametrize("seconds", [-1, 0])
