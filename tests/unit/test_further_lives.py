@@ -11,12 +11,14 @@ from tests.field.further import (
     disputes,
     endings,
     invoices,
+    mixtures,
     payments,
     people,
     plans,
     recoveries,
     seconds,
     statuses,
+    together,
 )
 from tests.field.further.kit import Life, orders, play, seen
 
@@ -24,7 +26,7 @@ ORDERS = {ApiShape.NEW: 5, ApiShape.OLD: 1}
 """Random ones. Both shapes are one value before a rule gets them, so the older one needs fewer."""
 MODULES = (
     *(beginnings, statuses, recoveries, endings, plans, seconds),
-    *(invoices, payments, disputes, checkouts, people),
+    *(invoices, payments, disputes, checkouts, people, together, mixtures),
 )
 LIVES = [(shape, life) for shape in ApiShape for module in MODULES for life in module.lives(shape)]
 

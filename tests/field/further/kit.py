@@ -145,6 +145,12 @@ class Maker:
         return made
 
 
+def second(m: Maker, at: int, status: str, kind: str = "updated", previous: Json | None = None, **more: Any) -> Json:
+    """An event of a second subscription, sub_2, of the smaller plan."""
+    given = {"id_": "sub_2", "price": STARTER, "latest_invoice": "in_2", "created": NOW + DAY, "start": NOW + DAY}
+    return m.sub(at, status, kind, previous, **{**given, **more})
+
+
 def items(*found: Json, has_more: bool = False) -> Json:
     return {"object": "list", "data": list(found), "has_more": has_more, "url": "/v1/subscription_items"}
 
