@@ -12,6 +12,7 @@ from eventlog.entry import Entry
 from eventlog.threads import in_thread
 from schemas.errors import LogUnavailable
 from schemas.kafka_access import KafkaAccess, Property
+from schemas.record import writable
 
 _DELIVERY_TIMEOUT_S = client.TIMEOUT_S
 
@@ -56,7 +57,11 @@ class EventAppender:
             with client.log_errors(self._access, f"{self._topic} did not take {len(entries)} records"):
                 for entry in entries:
                     self._producer.produce(
-                        self._topic, key=entry.key, value=entry.value, headers=list(entry.headers), on_delivery=report
+                        self._topic,
+                        key=entry.key,
+                        value=entry.value,
+                        headers=list(writable(entry.headers)),
+                        on_delivery=report,
                     )
                 self._producer.flush(_DELIVERY_TIMEOUT_S + 1)
             if stored < len(entries):

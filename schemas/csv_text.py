@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import orjson
 
 _FORMULA = frozenset("=+-@")
+_ENDS_CELL = re.compile(r"([;\t\r\n])")
+"""Ends of a cell for a program that does not take the comma for one, as where the comma is the decimal sign."""
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -33,8 +36,11 @@ def _cell(value: Any) -> Any:
 
 
 def text_cell(text: str) -> str:
-    """Returns the text as a cell that no spreadsheet runs as a formula."""
-    return f"'{text}" if is_formula(text) else text
+    """Returns the text as a cell that no spreadsheet runs as a formula, nor the rest after what may end a cell."""
+    whole = f"'{text}" if is_formula(text) else text
+    parts = _ENDS_CELL.split(whole)
+    parts[2::2] = [f"'{part}" if is_formula(part) else part for part in parts[2::2]]
+    return "".join(parts)
 
 
 def is_formula(text: str) -> bool:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from schemas.record import Headers
+from schemas.record import Headers, writable
 
 PREFIX = "dead_"
 _TRACEBACK_BYTES = 16_384
@@ -68,7 +68,7 @@ class DeadLetter:
 
     def encode_headers(self) -> Headers:
         """Returns the original headers followed by the `dead_` headers."""
-        return (*self.headers, *self._added())
+        return (*writable(self.headers), *self._added())
 
     def bare_headers(self) -> Headers:
         """Returns the `dead_` headers alone, with the size of the value that is left out because it is too large."""

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from schemas.guessable import is_regular
 from schemas.network import Network, is_reachable
 from schemas.plugin_registry import handler_names, handlers_of, notification_types
 
@@ -173,6 +174,6 @@ def weakness_of(secret: str) -> str | None:
         key = b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (Base64Error, ValueError):
         return "a secret is not base64 after whsec_: `billing feed secret` makes one"
-    if len(key) not in _SECRET_BYTES or len(set(key)) < len(key) // 3:
+    if len(key) not in _SECRET_BYTES or len(set(key)) < len(key) // 3 or is_regular(key.decode("latin-1")):
         return "a secret does not have 24 to 64 random bytes: `billing feed secret` makes one"
     return None

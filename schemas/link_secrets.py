@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from schemas.guessable import is_regular
+
 MIN_BYTES = 32
 """A link shows a signature, so a shorter secret could be guessed offline from one mail."""
 
@@ -22,6 +24,7 @@ def link_secrets(text: str) -> tuple[bytes, ...]:
     for secret in found:
         if len(secret) < MIN_BYTES:
             raise ValueError(f"a secret has less than {MIN_BYTES} bytes, so it can be guessed: openssl rand -hex 32")
-        if _PLACEHOLDER.search(secret.decode()) or len(set(secret)) < _MIN_DIFFERENT:
-            raise ValueError("a secret is a placeholder: openssl rand -hex 32 makes one")
+        text = secret.decode()
+        if _PLACEHOLDER.search(text) or len(set(secret)) < _MIN_DIFFERENT or is_regular(text):
+            raise ValueError("a secret is a placeholder or a pattern: openssl rand -hex 32 makes one")
     return found

@@ -46,12 +46,19 @@ def customer_id_of(event: Mapping[str, object]) -> str | None:
     customer = _id(o.get("customer")) or _id(o.get("customer_account"))
     if customer is not None:
         return customer
+    # Of an identity.verification_session, and of a linked bank account (financial_connections.account).
+    customer = _id(o.get("related_customer")) or _id(_mapping(o.get("account_holder")).get("customer"))
+    if customer is not None:
+        return customer
     # payment_method.detached: the card no longer names its customer, only `previous_attributes` does.
     previous = _mapping(_mapping(event.get("data")).get("previous_attributes"))
     return _id(previous.get("customer")) or _id(previous.get("customer_account"))
 
 
-_NAMED = ("charge", "latest_charge", "payment_intent", "invoice", "payment_method", "setup_intent")
+_NAMED = (
+    *("charge", "latest_charge", "payment_intent", "invoice", "payment_method", "setup_intent"),
+    "source_transaction",  # the charge of a transfer
+)
 
 
 def named_ids(event: Mapping[str, object]) -> tuple[str, ...]:
@@ -67,7 +74,10 @@ def named_ids(event: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(id_ for id_ in found if id_ is not None))
 
 
-_ADDRESSES = (("customer_details", "email"), ("customer_email",), ("billing_details", "email"), ("receipt_email",))
+_ADDRESSES = (
+    *(("customer_details", "email"), ("customer_email",), ("billing_details", "email"), ("receipt_email",)),
+    *(("owner", "email"), ("provided_details", "email")),  # of a source, and of a check of an identity
+)
 """Where the objects of a guest's purchase have the guest's address."""
 
 

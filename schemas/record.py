@@ -41,6 +41,16 @@ IMPORT_PREFIX = "imp"
 Headers = tuple[tuple[str, bytes], ...]
 
 
+def writable(headers: Headers) -> Headers:
+    """Returns the headers of a foreign producer's record so that they can be written again.
+
+    A name with U+0000, or with half a character, is one that librdkafka does not take. That part is replaced.
+    """
+    if all(name.isprintable() for name, _ in headers):
+        return headers
+    return tuple((name.replace("\0", "\ufffd").encode("utf-8", "replace").decode(), text) for name, text in headers)
+
+
 @dataclass(frozen=True, slots=True)
 class RecordHeaders:
     """The headers of each record of `billing.events`. Text is UTF-8; an empty string means none.

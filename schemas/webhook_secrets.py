@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from schemas.environment import FILE_SUFFIX, MAX_SECRET_BYTES
+from schemas.guessable import has_words, is_regular
 from schemas.settings import Endpoint, InvalidSettings
 
 VARIABLE = "BILLING_WEBHOOK_SECRET"
@@ -70,8 +71,11 @@ def weakness_of(secret: str) -> str | None:
         return f"a secret has less than {MIN_CHARS} characters, so it can be guessed"
     if not _SHAPE.fullmatch(secret):
         return "a secret has a character that no secret of Stripe has, for example a blank or a line end"
-    if len(set(secret.removeprefix(_PREFIX))) < _MIN_DIFFERENT:
+    random = secret.removeprefix(_PREFIX)
+    if len(set(random)) < _MIN_DIFFERENT:
         return "a secret is a placeholder: it consists of few different characters"
+    if is_regular(random) or has_words(random):
+        return "a secret is a placeholder: it consists of words or of a pattern"
     return None
 
 

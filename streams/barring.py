@@ -51,7 +51,7 @@ def bar(item: Item, known: Known, erased: Erased) -> None:
 
 _OF_PURCHASES = (
     *("charge.", "checkout.session.", "payment_intent.", "payment_method.", "setup_intent."),
-    *("radar.", "refund.", "review."),
+    *("identity.", "radar.", "refund.", "review.", "source."),
 )
 """Types of events whose own object belongs to a person, even if it names no other object."""
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-import orjson
-
 from schemas.changes import changes_of
 from schemas.fast_row import replace
 from schemas.record import Source
@@ -15,6 +13,7 @@ from sinks.postgres.outboxes import Origin
 from sinks.postgres.rows import LedgerRow
 from streams.decode import describe, has_no_nul
 from streams.item import Attempt, Item, id_of
+from streams.payload import as_stored, without_person
 
 _SETTLED = (Applied, Stale, Ignored)
 _WITH_REASON = (Applied, Stale, Dead, Waiting)
@@ -87,45 +86,16 @@ def bare_ledger_row(row: LedgerRow) -> LedgerRow:
     )
 
 
-_PERSONAL = frozenset(
-    {
-        *(
-            "name",
-            "email",
-            "phone",
-            "address",
-            "shipping",
-            "billing_details",
-            "receipt_email",
-            "description",
-            "metadata",
-        ),
-        *("customer_name", "customer_email", "customer_phone", "customer_address", "customer_shipping"),
-        *("customer_details", "customer_tax_ids", "evidence", "payment_method_details", "card", "source", "owner"),
-    }
-)
-"""Fields of Stripe's objects with data on a person."""
-
-
-def _bare_payload(value: bytes) -> str:
-    """The payload of an event that waits, without data on a person who was erased. Its rule reads the rest again."""
-
-    def bare(part: object) -> object:
-        if isinstance(part, dict):
-            return {key: None if key in _PERSONAL else bare(inner) for key, inner in part.items()}
-        return [bare(inner) for inner in part] if isinstance(part, list) else part
-
-    return orjson.dumps(bare(orjson.loads(value))).decode()
-
-
 def _payload(item: Item) -> str | None:
     """The JSON as received, if the ledger can store it. A waiting event is read back from the ledger."""
     value = item.record.value
     if item.is_barred:
-        return _bare_payload(value) if isinstance(item.verdict, Waiting) and value is not None else None
+        return without_person(value) if isinstance(item.verdict, Waiting) and value is not None else None
     if value is None or (isinstance(item.verdict, Dead) and item.verdict.stage == "store"):
         return None  # the payload may be what the store refused; the dead letter has the bytes
-    return value.decode() if item.decoded is not None or has_no_nul(value) else None
+    if item.decoded is None and not has_no_nul(value):
+        return None
+    return as_stored(value)
 
 
 def origin_of(item: Item) -> Origin:

@@ -88,7 +88,9 @@ class EmbeddedPostgres:
             end_leftover(self.state_dir / "run" / "postgres.pid", self.state_dir)
         while True:
             try:
-                self.process = self.process or self._prepare()
+                if self.process is None:
+                    self.process = self._prepare()
+                    deadline = time.monotonic() + _START_TIMEOUT  # preparing has time limits of its own
                 self.process.spawn()
                 self.process.wait_until(self._answers, timeout=max(1.0, deadline - time.monotonic()))
             except ServerNotReady as error:

@@ -48,8 +48,9 @@ def _copy(package: Path) -> Path:
     mark = hashlib.sha256(f"{package} {state.st_mtime_ns} {state.st_size}".encode()).hexdigest()[:16]
     copy = CACHE / mark
     try:
-        CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
+        CACHE.mkdir(parents=True, exist_ok=True)
         _is_of_root(CACHE)
+        CACHE.chmod(0o755)  # `billing up` sets a umask that closes it to the server's user
         if not os.path.lexists(copy):
             _fill(copy, package)
     except OSError as error:

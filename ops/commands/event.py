@@ -65,6 +65,8 @@ _SHOWN = {
         "replay_of",
     ),
     **{outbox.name: outbox.shown for outbox in OUTBOXES},
+    "unsubscribed": ("template", "at"),
+    "erasures": ("asked_at", "erased_at", "kafka_until", "event_id"),
     "wrote": ("table", "key", "by"),
 }
 

@@ -33,16 +33,16 @@ from sinks.postgres.rows import ErasureRow, ObjectOwnerRow
 
 _POLL_S = 0.2
 _ERASED = "SELECT counts FROM billing.erasures WHERE event_id = $1"
-_NOT_REPEATED = """
+_NOT_REPEATED = f"""
 SELECT e.event_id, e.account, e.created,
-    coalesce(e.received_at, e.created) AS received_at, e.payload #>> '{data,object,guest}' AS guest,
-    e.payload #>> '{data,object,by}' AS by, e.payload #>> '{data,object,reason}' AS reason
+    coalesce(e.received_at, e.created) AS received_at, e.payload #>> '{{data,object,guest}}' AS guest,
+    e.payload #>> '{{data,object,by}}' AS by, e.payload #>> '{{data,object,reason}}' AS reason
 FROM billing.events e
-WHERE e.type = $1 AND e.outcome = 'ignored' AND ($2::text IS NULL OR e.account = $2)
-    AND e.payload IS NOT NULL AND e.payload #>> '{data,object,guest}' LIKE 'guest:%'
+WHERE e.type = '{GUEST_ERASURE}' AND e.outcome = 'ignored' AND ($1::text IS NULL OR e.account = $1)
+    AND e.payload IS NOT NULL AND e.payload #>> '{{data,object,guest}}' LIKE '{GUEST}%'
     AND NOT EXISTS (SELECT FROM billing.erasures x WHERE x.event_id = e.event_id)
 ORDER BY e.created, e.event_id
-"""
+"""  # noqa: S608  # only constants, since the index is of this type only
 _NOW = "SELECT clock_timestamp()"
 # One erasure of a guest at a time: two commands that repeat erasures find the same ones.
 _TAKE_TURN = "SELECT pg_advisory_xact_lock(hashtext('billing.guest_erasure'))"
@@ -174,7 +174,7 @@ class Eraser:
         """
         done = []
         with classified():
-            noted = await self.connection.fetch(_NOT_REPEATED, GUEST_ERASURE, account)
+            noted = await self.connection.fetch(_NOT_REPEATED, account)
         for one in noted:
             with classified():
                 found = await guest_data(self.connection, one["guest"], one["received_at"])

@@ -25,7 +25,7 @@ from eventlog.topic_settings import TopicIdentity
 from eventlog.topics import TopicsUnusable, changelog_of, partition_counts
 from recovery.repartition.order import KeyOrder
 from schemas.errors import LogUnavailable
-from schemas.record import Record
+from schemas.record import Record, writable
 from schemas.settings import NAMED_SESSION_S, InvalidSettings, Settings
 from sinks.postgres.positions import Position
 from sinks.postgres.store import Store
@@ -255,7 +255,7 @@ class _Copier:
                     self._topic,
                     key=record.key,
                     value=record.value,
-                    headers=list(record.raw_headers),
+                    headers=list(writable(record.raw_headers)),
                     timestamp=max(0, round(record.timestamp * 1000)),
                     on_delivery=self._report,
                 )

@@ -21,7 +21,6 @@ from sinks.email.message import ComposedMail
 _LONGEST_REPLY = 32_768
 _LINE = re.compile(rb"(\d{3})([ -]?)(.*)")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-_OK, _WILL_FORWARD, _GO_ON = 250, 251, 354
 
 
 class Reply(NamedTuple):
@@ -29,6 +28,15 @@ class Reply(NamedTuple):
 
     code: int
     text: str
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the server has done what it was asked. A client goes by the first digit only (RFC 5321, 4.2)."""
+        return self.code // 100 == 2
+
+    @property
+    def asks_for_content(self) -> bool:
+        return self.code // 100 == 3
 
 
 class NegativeReply(BillingError):
@@ -79,17 +87,19 @@ class Conversation(asyncio.Protocol):
         if self._is_pipelining:
             self._say(from_ + to, replies=2)
             first = await self._reply(latest)
-            if first.code != _OK:
+            if not first.is_done:
                 raise await self._drained(NegativeReply(first, is_about_sender=True), latest)
-        elif (first := await self._ask(from_, latest)).code != _OK:
+        elif not (first := await self._ask(from_, latest)).is_done:
             raise await self._reset(NegativeReply(first, is_about_sender=True), latest)
         second = await self._reply(latest) if self._is_pipelining else await self._ask(to, latest)
-        if second.code not in (_OK, _WILL_FORWARD):
+        if not second.is_done:
             raise await self._reset(NegativeReply(second), latest)
-        for sent, wanted in ((b"DATA\r\n", _GO_ON), (content + b".\r\n", _OK)):
-            reply = await self._ask(sent, latest)
-            if reply.code != wanted:
-                raise await self._reset(NegativeReply(reply), latest)
+        asked = await self._ask(b"DATA\r\n", latest)
+        if not asked.asks_for_content:
+            raise await self._reset(NegativeReply(asked), latest)
+        taken = await self._ask(content + b".\r\n", latest)
+        if not taken.is_done:
+            raise await self._reset(NegativeReply(taken), latest)
 
     async def is_alive(self, within_s: float) -> bool:
         """Ask with NOOP whether the server still responds, and not with 421, by which it ends the connection."""
@@ -97,7 +107,7 @@ class Conversation(asyncio.Protocol):
             reply = await self._ask(b"NOOP\r\n", self._loop.time() + within_s)
         except Broken:
             return False
-        return reply.code == _OK
+        return reply.is_done
 
     async def quit(self, within_s: float) -> None:
         """Send QUIT, wait for the reply, and close the connection."""

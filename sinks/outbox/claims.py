@@ -35,6 +35,7 @@ import orjson
 from pydantic import SecretStr
 
 from schemas.errors import StoreUnavailable
+from schemas.storable import reason_text
 from sinks.outbox import outages, setback
 from sinks.outbox.marks import Marks
 from sinks.outbox.setback import Setback
@@ -210,16 +211,16 @@ class Claims(ABC, Generic[C]):
 
     async def retry(self, row: C, after: timedelta, error: str) -> bool:
         """Queue the row again, due `after` this time. The try counts. Returns False if the claim was lost."""
-        return await self._settle(row, self._sql.retry, self._ahead() + after, error[:_LONGEST_ERROR])
+        return await self._settle(row, self._sql.retry, self._ahead() + after, _stored(error))
 
     async def give_back(self, row: C, after: timedelta, reason: str | None) -> bool:
         """Queue the row again, due `after` this time. The try does not count. Returns False if the claim was lost."""
-        return await self._settle(row, self._sql.give_back, self._ahead() + after, reason and reason[:_LONGEST_ERROR])
+        return await self._settle(row, self._sql.give_back, self._ahead() + after, reason and _stored(reason))
 
     async def fail(self, row: C, error: str, columns: Mapping[str, object] | None = None) -> bool:
         """Mark the row as failed until an operator requeues it. Returns False if the claim was lost."""
         columns = columns or {}
-        return await self._settle(row, self._sql.closed("failed", columns), error[:_LONGEST_ERROR], *columns.values())
+        return await self._settle(row, self._sql.closed("failed", columns), _stored(error), *columns.values())
 
     async def withhold(self, row: C, reason: str, columns: Mapping[str, object] | None = None) -> bool:
         """Mark the row as not delivered on purpose. Returns False if the claim was lost.
@@ -228,7 +229,7 @@ class Claims(ABC, Generic[C]):
         """
         columns = columns or {}
         statement = self._sql.held(columns) if reason == HELD else self._sql.closed("withheld", columns)
-        return await self._settle(row, statement, reason[:_LONGEST_ERROR], *columns.values())
+        return await self._settle(row, statement, _stored(reason), *columns.values())
 
     async def depth(self) -> Depth:
         with classified():
@@ -289,7 +290,7 @@ class Claims(ABC, Generic[C]):
         """
         with classified():
             async with self._pool.acquire() as connection, connection.transaction():
-                rows = await connection.fetch(self._sql.discard, keys, kind, limit, reason[:_LONGEST_ERROR])
+                rows = await connection.fetch(self._sql.discard, keys, kind, limit, _stored(reason))
                 await _record(connection, entry, len(rows))
         return [row["key"] for row in rows]
 
@@ -324,6 +325,11 @@ class Claims(ABC, Generic[C]):
         names = ("event_id", "account", "customer_id", "attempts", "last_error", "is_shadow")
         key = {"key": row[self._key], "now": row["claimed_at"], "deadline": deadline}
         return key | {name: row[name] for name in names}
+
+
+def _stored(reason: str) -> str:
+    """Returns the reason as `last_error` holds it: the other side's answer may have what Postgres refuses."""
+    return reason_text(reason)[:_LONGEST_ERROR]
 
 
 async def _record(connection: Connection, entry: AuditEntry | None, count: int) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from schemas.storable import reason_text
+
 if TYPE_CHECKING:
     import asyncpg
 
@@ -40,7 +42,7 @@ async def note(connection: Connection, outbox: str, dispatcher: str, address: st
     if reason is None:
         await connection.execute(_END, outbox, dispatcher)
     else:
-        await connection.execute(_NOTE, outbox, dispatcher, address, reason)
+        await connection.execute(_NOTE, outbox, dispatcher, address, reason_text(reason))
 
 
 async def present(connection: Connection, outbox: str) -> Sequence[PresentOutage]:

@@ -18,6 +18,8 @@ from collections.abc import Set
 from datetime import timedelta
 from typing import TypeVar
 
+from schemas.storable import reason_text
+
 RUN = 5
 HOLD = timedelta(seconds=5)
 _HELD = "refused, checking whether others are refused too: "
@@ -97,9 +99,9 @@ def _remember(turns: OrderedDict[K, int], key: K, turn: int) -> None:
 def answer_of(reason: str) -> str:
     """Return the answer without addresses, ids and numbers, which differ between rows with the same cause.
 
-    Reply codes stay.
+    Reply codes stay. It is the same for a reason and for the `last_error` that is stored of it.
     """
-    words = _ADDRESS.sub("", reason.removeprefix(_HELD).lower()).split()
+    words = _ADDRESS.sub("", reason_text(reason.removeprefix(_HELD)).lower()).split()
     kept = (word for word in words if not _DIGIT.search(word) or _CODE.fullmatch(word))
     return " ".join(kept)[:_LONGEST].strip(" :;,.")
 

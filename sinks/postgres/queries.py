@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, String, Table, and_, column, func, or_, select
+from sqlalchemy import Select, String, Table, and_, column, func, or_, select, union
 from sqlalchemy import table as table_of
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -127,7 +127,8 @@ async def customer_overview(
     """Returns everything on one customer: `customer`, `organization`, `access`, `members`, and lists of the other rows.
 
     A list has at most `limit` rows; `totals` has the number of all rows of each list. Returns None if no table has the
-    customer. `customer` is None while only its events or payments are known.
+    customer. `customer` is None while only its events or payments are known. `events` has also those that name only a
+    payment or a card of theirs, as a dispute that was applied before its payment was known.
     """
     totals: dict[str, int] = {}
 
@@ -172,11 +173,16 @@ async def customer_overview(
         "timers": await newest(tables.timers, "due_at"),
         **{outbox.name: await newest(outbox.table, outbox.since) for outbox in OUTBOXES},
         "dead_letters": await newest(tables.dead_letters, "last_failed_at"),
+        "unsubscribed": await newest(tables.unsubscribed, "at"),
+        "erasures": await newest(tables.erasures, "erased_at"),
         "events": await newest(tables.events, "created", _LEDGER_COLUMNS),
     }
     if not any(found.values()):
         return None
     found["disputes"] = await disputes_of_customer(connection, account, customer_id, limit=limit)
+    more, count = await events_of_objects(connection, account, customer_id, limit=limit)
+    found["events"] = sorted([*found["events"], *more], key=_newest_first)[:limit]
+    totals["events"] += count
     return found | {"totals": totals}
 
 
@@ -207,6 +213,33 @@ async def disputes_of_customer(
     )
     query = select(disputes).where(disputes.c.account == account, disputes.c.charge_id.in_(charges))
     return await _all(connection, query.order_by(disputes.c.due_by.desc().nulls_last()).limit(limit))
+
+
+async def events_of_objects(
+    connection: AsyncConnection, account: str, customer_id: str, *, limit: int = MOST
+) -> tuple[list[Found], int]:
+    """Returns the events that name no customer, but a payment or a card of this one, and how many there are."""
+    links, payments, objects = tables.payment_links, tables.payments, tables.event_objects
+    cards, owners, events = tables.payment_methods, tables.object_owners, tables.events
+    theirs = union(
+        select(links.c.stripe_id)
+        .join(payments, payments.c.payment_id == links.c.payment_id)
+        .where(payments.c.account == account, payments.c.customer_id == customer_id),
+        select(cards.c.payment_method_id).where(cards.c.account == account, cards.c.customer_id == customer_id),
+        select(owners.c.stripe_id).where(owners.c.account == account, owners.c.customer_id == customer_id),
+    )
+    named = select(objects.c.event_id).where(objects.c.account == account, objects.c.stripe_id.in_(theirs))
+    is_theirs = and_(events.c.event_id.in_(named), events.c.customer_id.is_(None))
+    query = select(*_LEDGER_COLUMNS).where(is_theirs).order_by(events.c.created.desc().nulls_last())
+    rows = await _all(connection, query.limit(limit))
+    if len(rows) < limit:
+        return rows, len(rows)
+    return rows, await connection.scalar(select(func.count()).select_from(events).where(is_theirs)) or 0
+
+
+def _newest_first(event: Found) -> tuple[bool, float]:
+    created = event["created"]
+    return created is None, -created.timestamp() if created is not None else 0.0
 
 
 async def subject_of_timer(connection: AsyncConnection, event: Found) -> Found | None:

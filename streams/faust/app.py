@@ -14,6 +14,7 @@ import faust
 from schemas.settings import Settings
 from streams.faust.broker import broker_options
 from streams.faust.chunks import ChunkTransport, Resume
+from streams.faust.header_names import read_any_header_name
 from streams.faust.sensor import KafkaSensor
 
 _HEARTBEAT_S = 0.5
@@ -45,6 +46,7 @@ def create_app(settings: Settings, group: str, partitions: int) -> App:
     """Returns an app that is not connected yet. `partitions` is the partition count of the events topic."""
     datadir = Path(settings.state_dir) / "faust"
     datadir.mkdir(parents=True, exist_ok=True)
+    read_any_header_name()
     app = App(
         group,
         **broker_options(settings.kafka),

@@ -87,6 +87,30 @@ def _trial_has_moved(facts: Facts) -> bool:
     return _trial_is_over(facts) or (row is not None and row.trial_end != claimed)
 
 
+def _is_active_again(facts: Facts) -> bool:
+    payment = facts.payment()
+    row = facts.subscription(payment.subscription_id) if payment is not None else None
+    if row is None:
+        return False
+    has_gone_on = row.latest_invoice != facts.subject  # by now it may have failed again, or ended
+    return row.status in ("active", "trialing", *_ENDED) or has_gone_on
+
+
+def _is_due_later(facts: Facts) -> bool:
+    data = facts.mail["data"]
+    return data.get("is_sent") is True and data.get("due_at") is not None
+
+
+def _has_later_notice(facts: Facts) -> bool:
+    payment = facts.payment()
+    return payment is not None and len(payment.dunning_steps) > 1
+
+
+def _is_erased(facts: Facts) -> bool:
+    row = facts.customer()
+    return row is not None and row.erased_at is not None
+
+
 def _is_deleted(facts: Facts) -> bool:
     row = facts.customer()
     return row is not None and row.deleted_at is not None
@@ -189,9 +213,13 @@ SHOWN_BY: Mapping[str, Callable[[Facts], bool]] = {
     "the invoice has been closed": _is_closed,
     "nothing remains to be paid of the invoice": _owes_nothing,
     "the subscription has ended": _has_ended,
+    "the subscription is active again": _is_active_again,
+    "the invoice is not due yet": _is_due_later,
+    "a later notice of this invoice is due as well": _has_later_notice,
     "the trial is over": _trial_is_over,
     "the trial's end has been moved": _trial_has_moved,
     "the customer has been deleted": _is_deleted,
+    "the customer has been erased": _is_erased,
     "the customer has come back": _came_back,
     "the card has been removed": _is_removed,
     "the card has been renewed": _is_renewed,

@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from eventlog import client
+from tests.kits import oddheaders
 from tests.kits.notes import note_body
 from tests.kits.replaykit import ReplayKit
 from tests.kits.workerkit import applied_and_stopped, billing, open_rig
@@ -42,6 +43,8 @@ _DEAD: tuple[dict[str, Any], ...] = (
     {"value": None, "headers": [("x", b"h" * 900_000)]},
     {"value": b"{", "timestamp": _FAR},
 )
+_NAMES = (b"\xff\xfe", b"a\0b", b"caf\xe9", b"\xed\xa0\x80", b"")
+"""Names of a header. They are no UTF-8, or no name for librdkafka."""
 
 
 async def test_foreign_records_are_settled_and_ordinary_ones_applied(
@@ -51,14 +54,23 @@ async def test_foreign_records_are_settled_and_ordinary_ones_applied(
         _allow_any_time(rig)
         for record in (*_DEAD, *_SETTLED):
             await _produce(rig, record)
+        for at, name in enumerate(_NAMES):
+            for value in (note_body(f"evt_named_{at}"), b"{"):
+                await oddheaders.produce(kafka_bootstrap, rig.settings.events_topic, b"cus_u2", value, name)
         for n in range(10):
             rig.send(f"evt_good_{n}", f"u{n}")
 
-        await applied_and_stopped(rig, 10 + len(_SETTLED))
+        await applied_and_stopped(rig, 10 + len(_SETTLED) + len(_NAMES))
 
         (letters,) = await rig.rows("SELECT count(*) AS n FROM billing.dead_letters WHERE status = 'open'")
-        assert letters["n"] == len(_DEAD)
-        for command in (["dead", "ls"], ["event", "evt_late"], ["event", "evt_large_header"]):
+        assert letters["n"] == len(_DEAD) + len(_NAMES)
+        for command in (
+            ["dead", "ls"],
+            ["dead", "replay", "--since", "24h"],
+            ["event", "evt_late"],
+            ["event", "evt_large_header"],
+            ["replay", "evt_named_0", "evt_named_1"],
+        ):
             shown = billing(rig, *command)
             assert shown.returncode == 0, shown.stderr
 

@@ -57,6 +57,7 @@ events = Table(
     Index("events_applied", "applied_at", "event_id"),
     Index("events_with_payload", "applied_at", postgresql_where=sql("payload IS NOT NULL")),
     Index("events_archived", "payload_pruned_at", postgresql_where=sql("payload_key IS NOT NULL")),
+    Index("events_guest_erasures", "account", "created", postgresql_where=sql("type = 'guest_erasure.requested'")),
 )
 
 # Erasures: what was erased, when, and until when Kafka may still contain it. No personal data. Null in `kafka_until` or

@@ -6,6 +6,7 @@ an address and without a membership, so that the result does not depend on the o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -20,6 +21,9 @@ from streams.rules.customers import newest
 from streams.rules.customers.organization import derive_organization
 from streams.rules.precedence import WEAK, is_partial, partial, weak
 from streams.rules.subscription_row import ENDED, NEVER_BEGUN
+
+_STAND_IN = re.compile(r"usr_[0-9a-f]{12}5[0-9a-f]{3}[89ab][0-9a-f]{15}", re.ASCII)
+"""What `User.id_of` returns. Whoever knows the id of a customer can compute the id of its stand-in user."""
 
 
 def customer_or_blank(known: Known, account: str, customer_id: str) -> Customer:
@@ -74,9 +78,9 @@ def link_user(customer: Customer, event: Event[Any], user_id: str | None, *, by_
 
     An event links only if it mentions the link: the object is new, or `previous_attributes` names its metadata. Others
     show a link that existed before, so of those the oldest counts, and only if no event mentions one. A link that a
-    buyer can choose (`client_reference_id`) is the weakest.
+    buyer can choose (`client_reference_id`) is the weakest, and never leads to the stand-in user of a customer.
     """
-    if user_id is None:
+    if user_id is None or (by_buyer and _STAND_IN.fullmatch(user_id)):
         return customer
     stored = customer.user_version
     if by_buyer:

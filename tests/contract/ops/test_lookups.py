@@ -18,6 +18,7 @@ from schemas.state import Customer, Dispute, Organization, Payment, PaymentLink,
 from schemas.statuses import LinkKind, PaymentStatus
 from schemas.timing import utc_now
 from schemas.version import Version
+from sinks.postgres import tables
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
 from tests.kits.storekit import ask, dead_letter_row, email_row, known, ledger_row, write
@@ -143,6 +144,25 @@ def test_the_commands_show_what_they_found(billing: Billing) -> None:
     assert "  timers dunning:in_1 created\n    kind: dunning\n" in shown
     assert "not done: mail plan-changed was not sent: unsubscribed" in shown
     assert orjson.loads(billing("event", "evt_1", "--json").stdout)["event"]["changes"] == CHANGES
+
+
+def test_G40_a_customer_has_every_table_that_names_them(billing: Billing, filled: SecretStr) -> None:
+    """Also events that name only a payment of theirs, as a dispute that was applied before its payment was known."""
+    disputed = (
+        "INSERT INTO billing.events (event_id, type, stream, created, received_at, applied_at, outcome) "
+        "VALUES ('evt_dispute', 'charge.dispute.created', 'payments', now(), now(), now(), 'applied')"
+    )
+    named = "INSERT INTO billing.event_objects (account, stripe_id, event_id) VALUES ('', 'ch_1', 'evt_dispute')"
+    for statement in (disputed, named):
+        asyncio.run(ask(filled, statement))
+    shown = orjson.loads(billing("customer", "cus_1", "--json").stdout)
+    assert shown["events"][0]["event_id"] == "evt_dispute"
+    assert shown["totals"]["events"] == len(shown["events"]) == 3
+    one = {"customers": "customer", "organizations": "organization"}
+    of_customers = {table.name for table in tables.metadata.tables.values() if "customer_id" in table.c}
+    of_customers.remove("object_owners")  # ids alone, by which late events are recognised
+    assert {one.get(name, name) for name in of_customers} <= shown.keys()
+    assert "evt_dispute" in billing("customer", "cus_1").stdout
 
 
 def test_letters_of_one_cause_are_one_group(billing: Billing) -> None:

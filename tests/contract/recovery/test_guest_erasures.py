@@ -108,6 +108,29 @@ async def test_B6_a_restored_database_erases_the_guest_again_but_not_what_came_l
     await office.ask("erase", code=2)
 
 
+@pytest.mark.parametrize(
+    ("type_", "o"),
+    [
+        ("source.chargeable", {"object": "source", "id": "src_1", "owner": {"email": GUEST, "name": "Kim Guest"}}),
+        (
+            "identity.verification_session.verified",
+            {
+                "object": "identity.verification_session",
+                "id": "vs_1",
+                "provided_details": {"email": GUEST, "phone": "1"},
+                "metadata": {"name": "Kim Guest"},
+            },
+        ),
+        ("transfer.created", {"object": "transfer", "id": "tr_1", "source_transaction": "ch_1", "description": GUEST}),
+    ],
+    ids=["source", "identity", "transfer"],
+)
+async def test_B6_a_guest_is_erased_from_events_that_no_rule_applies(office: Office, type_: str, o: Json) -> None:
+    await office.send(*purchase("cs_1", intent="pi_1", of="ch_1", email=GUEST), MAKE.event(type_, o, AT + 5))
+    await office.ask("erase", GUEST, "--reason", "request 9", "--by", "sam")
+    assert await office.found("kim.guest", "kim guest") == set()
+
+
 async def lacking(office: Office, *accounts: str) -> None:
     """Stores a purchase of the guest in each account, and the record of an erasure that was not carried out here."""
     for at, account in enumerate(accounts):
@@ -135,6 +158,22 @@ async def test_B6_erasures_of_guests_are_repeated_in_one_account_and_options_wit
         assert counts_of(done)["events"] == 3
         left = await office.rows("SELECT DISTINCT account FROM billing.events WHERE payload::text ~* 'kim.guest'")
         assert left == ([{"account": ""}] if account else [])
+
+
+async def test_B6_finding_the_erasures_to_repeat_does_not_read_the_whole_ledger(office: Office) -> None:
+    await office.rows(
+        "INSERT INTO billing.events (event_id, type, stream, received_at, applied_at, outcome, payload) SELECT "
+        "'evt_' || n, 'charge.updated', 'payments', now(), now(), 'ignored', '{}' FROM generate_series(1, 5000) n"
+    )
+    await lacking(office, "acct_1")
+    await office.rows("ANALYZE billing.events")
+    read = "SELECT seq_tup_read, idx_scan FROM pg_stat_xact_user_tables WHERE relname = 'events'"
+    async with office.session() as connection, connection.transaction():
+        (before,) = await connection.fetch(read)
+        found = await Eraser(connection, livemode=False, clock=utc_now).repeat(by="kim", account="acct_1", is_dry=True)
+        (after,) = await connection.fetch(read)
+    assert len(found) == 1
+    assert after["seq_tup_read"] == before["seq_tup_read"]
 
 
 async def test_B6_two_commands_that_repeat_an_erasure_at_the_same_time_do_it_once(office: Office) -> None:

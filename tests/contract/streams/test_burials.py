@@ -187,7 +187,7 @@ NUMBERS = [
     b"1e5",
     b"4.0",
 ]
-TOO_LONG = {b"1e-20000", b"1E400", b"-1e400", b"9" * 5_000, b"0." + b"0" * 20_000 + b"1", b"0." + b"1" * 20_000}
+TOO_LONG = {b"1E400", b"-1e400", b"9" * 5_000, b"0." + b"0" * 20_000 + b"1", b"0." + b"1" * 20_000}
 """Numbers that are no double, or that Postgres refuses."""
 PLACES = [
     b'"unknown":%s',

@@ -24,6 +24,13 @@ WEAK = (
     "whsec_4eC39HqLyjWDarjtT1zdp7d",
     "whsec_4eC39HqLyjWDarjtT1zdp7dcTYooMQau ",
     "whsec_4eC39HqLyjWDar\njtT1zdp7dcTYooMQau",
+    "whsec_abcdefghijklmnopqrstuvwxyz0123456789",
+    "whsec_0123456789abcdef0123456789abcdef",
+    "whsec_qwertyuiopasdfghjklzxcvbnm123456",
+    "whsec_aB3xY9aB3xY9aB3xY9aB3xY9aB3xY9aB3-prod",
+    "whsec_hier_das_geheimnis_eintragen",
+    "whsec_mettez_votre_secret_ici_1234",
+    "whsec_REMPLACEZ_CETTE_VALEUR_SVP_1",
 )
 
 

@@ -12,10 +12,13 @@ from schemas.link_secrets import link_secrets
     [
         ("x", "less than 32 bytes"),
         ("0123456789abcdef0123456789abcde", "less than 32 bytes"),
-        ("0123456789abcdef0123456789abcdef,short", "less than 32 bytes"),
+        ("c81f0d4b6e2a9735f4d07b8c1e5a3926,short", "less than 32 bytes"),
         ("replace_me_with_a_secret_of_thirty_two_bytes", "placeholder"),
         ("your-link-secret-0123456789-abcdefghijkl", "placeholder"),
         ("a" * 64, "placeholder"),
+        ("0123456789abcdef" * 4, "pattern"),
+        ("geheimnis1-geheimnis2-geheimnis3-ok", "pattern"),
+        ("qwertyuiopasdfghjklzxcvbnm1234567890", "pattern"),
         (",", "no secret"),
     ],
 )

@@ -41,6 +41,8 @@ def guest(email: str) -> str:
         ({"object": "checkout.session", "id": "cs_1", "customer": "cus_1", "customer_email": "a@b.c"}, "cus_1"),
         ({"object": "subscription", "id": "s", "customer": "cus_1", "customer_account": "acct_c"}, "cus_1"),
         ({"object": "subscription", "id": "s", "customer": None, "customer_account": "acct_c"}, "acct_c"),
+        ({"object": "identity.verification_session", "id": "vs_1", "related_customer": "cus_1"}, "cus_1"),
+        ({"object": "financial_connections.account", "id": "fca_1", "account_holder": {"customer": "cus_1"}}, "cus_1"),
     ],
 )
 def test_the_customer_is_the_key(o: dict[str, Any], expected: str) -> None:
@@ -64,6 +66,8 @@ def test_the_customer_is_the_key(o: dict[str, Any], expected: str) -> None:
         ({"object": "bank_account", "id": "ba_1", "account": "acct_1"}, "acct_1"),
         ({"object": "payout", "id": "po_1"}, "po_1"),
         ({"object": "source", "id": "src_1"}, "src_1"),
+        ({"object": "financial_connections.account", "id": "fca_1", "account_holder": {"account": "acct_2"}}, "fca_1"),
+        ({"object": "identity.verification_session", "id": "vs_1", "related_customer": None}, "vs_1"),
         ({"object": "account", "id": "acct_1"}, "acct_1"),
         ({"object": "balance"}, "evt_1"),
         ({"object": "checkout.session", "id": "cs_1", "customer": None, "customer_email": None}, "cs_1"),

@@ -8,7 +8,7 @@ from schemas.process_settings import SECRETS, load_log_settings, load_process_se
 from schemas.settings import InvalidSettings, secret_variables
 from tests.unit.schemas.test_settings import environment as environment  # a fixture
 
-LINK_SECRET = "0123456789abcdef" * 4
+LINK_SECRET = "c81f0d4b6e2a9735f4d07b8c1e5a3926"
 
 
 def test_T31_a_process_does_not_keep_a_secret_that_it_does_not_use(environment: pytest.MonkeyPatch) -> None:

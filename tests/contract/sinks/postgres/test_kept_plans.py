@@ -150,7 +150,7 @@ async def test_dispatchers_keep_plans_and_links_do_not(database: SecretStr, tmp_
         config_path=Path("unused"),
         topic_prefix=topic_prefix,
         exports_url=str(tmp_path),
-        link_secret=SecretStr("9f2c41d07ab85e63" * 4),
+        link_secret=SecretStr("c81f0d4b6e2a9735f4d07b8c1e5a3926"),
         smtp_url=SecretStr("smtp://127.0.0.1:9"),
     )
     config, asked = Config(), "SHOW plan_cache_mode"

@@ -86,7 +86,7 @@ class Server:
                 answer = self._answer(command)
                 if answer is None:
                     return
-                in_data = command == "DATA" and answer.startswith("354")
+                in_data = command == "DATA" and answer.startswith("3")
                 await self._say(writer, answer)
 
     def _answer(self, command: str) -> str | None:
@@ -187,6 +187,24 @@ async def test_D8_a_refusal_is_that_mails_trouble(
     assert server.contents.count(mail("good").content) == 1 + (command == ".")
     if command in ("MAIL", "RCPT"):
         assert server.commands.count("DATA") == 1
+
+
+@pytest.mark.parametrize("extensions", [("PIPELINING",), ()])
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [
+        *(("MAIL", "251 fine"), ("MAIL", "200"), ("RCPT", "251 forwarded"), ("RCPT", "252 not verified")),
+        *(("DATA", "350 more"), (".", "200 ok"), (".", "251 forwarded"), (".", "250-2.0.0 ok\r\n299 queued as 7")),
+    ],
+)
+async def test_D8_the_first_digit_of_a_reply_decides(extensions: Sequence[str], command: str, answer: str) -> None:
+    """RFC 5321, 4.2. A mail that was accepted with another code than 250 would be sent again, eight times."""
+    async with opened(lambda line: answer if line.startswith(command) else "", extensions=extensions) as (server, link):
+        for name in "ab":
+            await link.send(mail(name), SENDER)
+            await link.ensure()
+    assert server.contents == [mail("a").content] * 2
+    assert (server.connections, server.commands.count("RSET")) == (1, 0)
 
 
 @pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA", "."])

@@ -73,6 +73,28 @@ def test_B2_a_buyer_takes_over_no_user_of_another_customer(make: StripeEvents, c
     assert world.known.membership(organization, "user_7") is None
 
 
+def test_B2_a_buyer_takes_over_no_stand_in_user_whose_id_anybody_can_compute(make: StripeEvents) -> None:
+    """Not even if that customer has no address yet: the buyer's would become the one of the customer's ADMIN."""
+    victim = session(make, when=NOW + 2)
+    victim["data"]["object"] |= {"customer_email": None, "customer_details": None}
+    world = RulesWorld(config=LINKING).apply(created(make), victim)
+    stand_in = User.id_of("", "cus_1")
+    assert world.admins() == [stand_in]
+    before = world.known.user("", stand_in)
+    attack = session(make, when=NOW + 60, client_reference_id=stand_in, email="mallory@evil.example")
+    attack["data"]["object"] |= {"customer": "cus_mallory", "subscription": "sub_mallory"}
+    world.apply(attack)
+    assert world.known.user("", stand_in) == before
+    assert world.known.membership(Organization.id_of("", "cus_mallory"), stand_in) is None
+
+
+def test_B2_each_stand_in_user_is_recognised(make: StripeEvents) -> None:
+    for number in range(50):
+        stand_in = User.id_of("acct_1", f"cus_{number}")
+        world = RulesWorld(config=LINKING).apply(session(make, client_reference_id=stand_in))
+        assert world.customer().user_id is None
+
+
 def test_B2_without_a_plan_the_price_decides(make: StripeEvents) -> None:
     events = [created(make), session(make, when=NOW + 2)]
     for order in (events, events[::-1]):
