@@ -21,7 +21,7 @@ from gateway.pages import HEADERS, INCOMPLETE, answer, only
 from schemas.errors import ServiceUnavailable
 from schemas.portal_link import ForgedLink, PortalLink, PortalRefused, read_portal_token
 from schemas.timing import utc_now
-from schemas.urls import parts_of
+from schemas.urls import is_page_of_stripe
 
 log = structlog.get_logger(__name__)
 
@@ -102,15 +102,10 @@ class Portal:
             return answer("portal", "unavailable", 503, _TRY_AGAIN, 60)
         except PortalRefused as error:
             return _refused(str(error))
-        if not self._is_of_stripe(url):
+        if not is_page_of_stripe(url, self.hosts):
             return _refused("the session's address is not a page of Stripe")
         log.info("link.answered", action="link.answered", what="portal", outcome="opened", status=303)
         return web.Response(status=303, headers=HEADERS | {"Location": url})
-
-    def _is_of_stripe(self, url: str) -> bool:
-        parts = parts_of(url)
-        host = parts.hostname or ""
-        return parts.scheme == "https" and (host == "stripe.com" or host.endswith(".stripe.com") or host in self.hosts)
 
 
 def _refused(reason: str) -> web.Response:

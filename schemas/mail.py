@@ -83,8 +83,8 @@ def _web_link(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("not an http or https link")
-    if " " in url or not url.isprintable():  # other white space is not printable
-        raise ValueError("a link with white space or control characters")
+    if " " in url or "\\" in url or not url.isprintable():  # other white space is not printable
+        raise ValueError("a link with white space, control characters or a backslash")
     return url
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from schemas.effects import QueueEmail
 from schemas.settings import Config
 from schemas.state import Customer, Subscription
-from schemas.urls import parts_of
+from schemas.urls import is_page_of_stripe
 from streams.rules.subscription_row import main_item, plan_bought
 
 DAY_S = 86_400
@@ -39,10 +39,7 @@ def money(amount: int, currency: str) -> dict[str, Any]:
 
 def stripe_link(config: Config, url: str | None) -> str | None:
     """Returns a link to a page of Stripe; None for any other host, and for http."""
-    parts = parts_of(url or "")
-    host = parts.hostname or ""
-    is_known = host == "stripe.com" or host.endswith(".stripe.com") or host in config.mail.stripe_hosts
-    return url if parts.scheme == "https" and is_known else None
+    return url if url is not None and is_page_of_stripe(url, config.mail.stripe_hosts) else None
 
 
 def iso(moment: datetime | None) -> str | None:
