@@ -7,11 +7,11 @@ describe a record, so nothing depends on them.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
-from aiokafka.consumer import fetcher
-from aiokafka.record.default_records import _DefaultRecordBatchPy
-from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
+from aiokafka.consumer import fetcher  # type: ignore[import-untyped]  # aiokafka ships no types
+from aiokafka.record.default_records import _DefaultRecordBatchPy  # type: ignore[import-untyped]  # as above
+from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy  # type: ignore[import-untyped]  # as above
 
 
 def read_any_header_name() -> None:
@@ -20,33 +20,25 @@ def read_any_header_name() -> None:
         setattr(fetcher, name, ours)
 
 
-class Batches(Protocol):
-    """aiokafka's reader of the batches of one partition."""
-
-    def size_in_bytes(self) -> int: ...
-    def has_next(self) -> bool: ...
-    def next_batch(self) -> Any: ...
-
-
 class FetchedRecords:
     """The batches that were fetched of one partition, with their bytes, so that they can be read a second time."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._batches: Batches = MemoryRecords(data)
+        self._batches: Any = MemoryRecords(data)
         self._read = 0
 
     def size_in_bytes(self) -> int:
-        return self._batches.size_in_bytes()
+        return int(self._batches.size_in_bytes())
 
     def has_next(self) -> bool:
-        return self._batches.has_next()
+        return bool(self._batches.has_next())
 
     def next_batch(self) -> Any:
         self._read += 1
         return self._batches.next_batch()
 
-    def again(self) -> Batches:
+    def again(self) -> Any:
         """Returns the batches from the last one that was read, with any names."""
         rest = _AnyNames(self._data)
         for _ in range(self._read - 1):
@@ -56,6 +48,8 @@ class FetchedRecords:
 
 class PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka's fetcher has no types
     """The records of a fetch. After such a name the rest is read by Python code, which is slower but can be changed."""
+
+    _records: Any
 
     def __next__(self) -> Any:
         try:
@@ -78,6 +72,8 @@ class _AnyNames(_MemoryRecordsPy):  # type: ignore[misc]  # final in aiokafka, w
 
 
 class _Batch(_DefaultRecordBatchPy):  # type: ignore[misc]  # as above
+    _buffer: Any
+
     def _maybe_uncompress(self) -> None:
         super()._maybe_uncompress()
         self._buffer = _Bytes(self._buffer)

@@ -6,9 +6,9 @@ import struct
 from collections.abc import Sequence
 
 import pytest
-from aiokafka import AIOKafkaProducer
-from aiokafka.producer import message_accumulator
-from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # aiokafka ships no types
+from aiokafka.producer import message_accumulator, producer  # type: ignore[import-untyped]  # as above
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy  # type: ignore[import-untyped]  # as above
 
 
 class Name(str):
@@ -36,10 +36,11 @@ def batch(start: int, names: Sequence[bytes], compression: int = 0) -> bytes:
 async def produce(bootstrap: str, topic: str, key: bytes, value: bytes | None, name: bytes) -> None:
     """Appends a record with one header of this name."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(message_accumulator, "DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
-        producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
-        await producer.start()
+        for module in (message_accumulator, producer):
+            patch.setattr(module, "DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
+        writer = AIOKafkaProducer(bootstrap_servers=bootstrap)
+        await writer.start()
         try:
-            await producer.send_and_wait(topic, key=key, value=value, headers=[(Name(name), b"v")])
+            await writer.send_and_wait(topic, key=key, value=value, headers=[(Name(name), b"v")])
         finally:
-            await producer.stop()
+            await writer.stop()

@@ -22,8 +22,9 @@ def _reasons(node: ast.AST) -> Iterator[str]:
     """Yields the texts of `Withheld(…)`, and of what functions return that say why or None."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Withheld":
         yield from _texts(node.args)
-    is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    if is_function and node.returns is not None and ast.unparse(node.returns) == "str | None":
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.returns is None:
+        return
+    if ast.unparse(node.returns) == "str | None":
         yield from _texts([one for one in ast.walk(node) if isinstance(one, ast.Return)])
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from local.stack import postgres
 from local.stack.postgres import EmbeddedPostgres
 from local.stack.process import ServerNotReady
 
@@ -43,7 +42,7 @@ def test_the_server_has_its_whole_time_however_long_its_preparation_took(
         return server
 
     monkeypatch.setattr(EmbeddedPostgres, "_prepare", prepare)
-    monkeypatch.setattr(postgres.time, "monotonic", lambda: now)
-    monkeypatch.setattr(postgres.time, "sleep", lambda _: None)
+    monkeypatch.setattr("local.stack.postgres.time.monotonic", lambda: now)
+    monkeypatch.setattr("local.stack.postgres.time.sleep", lambda _: None)
     EmbeddedPostgres(tmp_path).start()
     assert server.timeouts == [60.0] * 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
-from aiokafka.consumer import fetcher
+from aiokafka import TopicPartition  # type: ignore[import-untyped]  # aiokafka ships no types
+from aiokafka.consumer import fetcher  # type: ignore[import-untyped]  # as above
 
 from streams.faust.header_names import read_any_header_name
 from tests.kits.oddheaders import batch
