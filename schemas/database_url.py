@@ -93,7 +93,9 @@ def parse(url: str, *, allow_plaintext: bool = False) -> Address:
     try:
         parts = urlsplit(f"postgresql://{rest}")
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        found = [_host_and_port(one) for one in (*_places(parts.netloc), *_in_query(query)) if one]
+        named = [one for one in (*_places(parts.netloc), *_in_query(query)) if one]
+        # Without a host in the URL, asyncpg connects to that of PGHOST.
+        found = [_host_and_port(one) for one in named or os.environ.get("PGHOST", "").split(",") if one]
     except ValueError:
         raise InvalidDatabaseUrl("expected postgresql://user:password@host:port/database") from None
     hosts = tuple(host for host, _ in found)

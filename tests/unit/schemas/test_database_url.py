@@ -40,6 +40,16 @@ def test_a_remote_server_without_tls_must_be_allowed(host: str, mode: str) -> No
     assert parse(url, allow_plaintext=True).tls == mode
 
 
+def test_T33_a_url_without_a_host_is_as_remote_as_the_host_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "db.example.com")
+    assert parse("postgresql:///d").tls == "require"
+    with pytest.raises(InvalidDatabaseUrl, match="BILLING_DATABASE_ALLOW_PLAINTEXT"):
+        parse("postgresql://u@/d?sslmode=disable")
+    assert parse("postgresql://u@127.0.0.1/d").tls == "prefer"
+    monkeypatch.setenv("PGHOST", "/run/postgresql")
+    assert parse("postgresql:///d").tls == "prefer"
+
+
 def test_plaintext_that_is_allowed_is_not_chosen_if_the_server_has_tls() -> None:
     assert parse("postgresql://u@postgres/d", allow_plaintext=True).tls == "prefer"
 
