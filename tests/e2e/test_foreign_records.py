@@ -66,13 +66,15 @@ async def test_foreign_records_are_settled_and_ordinary_ones_applied(
         assert letters["n"] == len(_DEAD) + len(_NAMES)
         for command in (
             ["dead", "ls"],
-            ["dead", "replay", "--since", "24h"],
             ["event", "evt_late"],
             ["event", "evt_large_header"],
             ["replay", "evt_named_0", "evt_named_1"],
         ):
             shown = billing(rig, *command)
             assert shown.returncode == 0, shown.stderr
+        replayed = billing(rig, "dead", "replay", "--since", "24h")
+        without_value = sum(record["value"] is None for record in _DEAD)
+        assert f"{letters['n'] - without_value} replayed" in replayed.stdout, replayed.stderr
 
 
 def _allow_any_time(rig: ReplayKit) -> None:

@@ -13,7 +13,7 @@ from local.stack.process import ServerNotReady
 
 
 class Server:
-    """Stands for the server's process; `dies` is how often it finds the shared memory in use."""
+    """Replaces the server's process; `dies` is how often it finds the shared memory in use."""
 
     def __init__(self, dies: int) -> None:
         self.dies = dies
