@@ -12,10 +12,7 @@ from pydantic import SecretStr
 
 from schemas.settings import Mail
 from sinks.email.delivery import TRIES
-from sinks.email.message import QueuedMail
 from sinks.email.metrics import MailMetrics
-from sinks.outbox import outages
-from sinks.outbox.refusals import answer_of
 from tests.faulty_mailbox import FaultyMailbox, MailboxFault
 from tests.kits.mailkit import CONFIG, MailOutboxKit, open_kit
 from tests.waiting import eventually
@@ -201,35 +198,6 @@ async def test_claims_of_a_dead_dispatcher_are_taken_over(desk: MailOutboxKit, m
     assert row["attempts"] == 2
     assert await desk.row("a") == row
     assert len(mailbox.messages) == 2
-
-
-@pytest.mark.parametrize("answer", ["554 no\0", "no SMTP: \0\x1b[2J\x9b", "half \ud800 a character"])
-async def test_D8_any_answer_of_the_server_is_stored(desk: MailOutboxKit, answer: str) -> None:
-    """Postgres refuses U+0000 and half characters: the dispatcher would end, and again after each start."""
-    await desk.queue("a")
-    async with desk.outbox() as outbox:
-
-        async def claimed() -> QueuedMail:
-            desk.clock.move(seconds=1)
-            await outbox.has_due()
-            (mail,) = await outbox.claim(1)
-            return mail
-
-        async def stored() -> str:
-            error: str = (await desk.row("a"))["last_error"]
-            assert error.isprintable()
-            assert answer_of(error) == answer_of(answer), "the next try recognises the answer"
-            return error
-
-        assert await outbox.give_back(await claimed(), timedelta(0), answer)
-        await stored()
-        assert await outbox.retry(await claimed(), timedelta(0), answer)
-        await stored()
-        assert await outbox.fail(await claimed(), answer)
-        async with outbox.connection() as connection:
-            await outages.note(connection, "emails", "me", "mail.example.com:25", answer)
-        (outage,) = await outbox.outages()
-        assert outage.reason == await stored()
 
 
 async def test_a_mail_that_kills_dispatchers_ends_as_failed(desk: MailOutboxKit, mailbox: FaultyMailbox) -> None:
