@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -41,6 +39,7 @@ from sinks.stripe_api.listing import Lists
 from streams.process import Processor
 from streams.rules.catalog import RULES
 from tests.chaos.log import read_all
+from tests.kits import clikit
 from tests.kits.storekit import known, ledger_row
 from tests.kits.stripelist import KEY, Json, ListingStripe
 
@@ -146,24 +145,15 @@ class ReconcileKit:
         }
 
     async def ask_billing(self, folder: Path, *arguments: str, **settings: str) -> Ended:
-        """Run the command in its own process, since it configures logging for the whole process. Limit: 60 s."""
-        process = await self.start_billing(folder, *arguments, **settings)
-        async with asyncio.timeout(60):
-            out, err = await process.communicate()
-        assert process.returncode is not None
-        return Ended(process.returncode, out.decode(), err.decode())
+        """Run the command in its own process, since it configures logging for the whole process. Limit: 90 s."""
+        done = await asyncio.to_thread(clikit.billing, arguments, self.environment(folder) | settings)
+        return Ended(done.returncode, done.stdout, done.stderr)
 
-    async def start_billing(self, folder: Path, *arguments: str, **settings: str) -> asyncio.subprocess.Process:
-        """Start the command in its own process."""
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "ops.cli",
-            *arguments,
-            env=dict(os.environ) | self.environment(folder) | settings,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+    @contextmanager
+    def running(self, folder: Path, name: str, **settings: str) -> Iterator[clikit.ForkedProcess]:
+        """`billing NAME` as a process, with its output in NAME.log of the folder."""
+        with clikit.running([name], self.environment(folder) | settings, folder / f"{name}.log") as process:
+            yield process
 
 
 @asynccontextmanager

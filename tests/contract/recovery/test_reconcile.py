@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -134,10 +133,10 @@ async def test_a_killed_run_is_resumed_where_it_was(desk: ReconcileKit, tmp_path
     listed = events(3000)
     desk.stripe.add_events(*listed)
     desk.stripe.hang_at = 25
-    first = await desk.start_billing(tmp_path, "reconcile")
-    await eventually(lambda: len(desk.stripe.requests) >= 25, "25 requests")
-    first.send_signal(signal.SIGKILL)
-    await first.communicate()
+    with desk.running(tmp_path, "reconcile") as first:
+        await eventually(lambda: len(desk.stripe.requests) >= 25, "25 requests", process=first)
+        first.kill()
+        await asyncio.to_thread(first.wait, 30)
     sent = await desk.ids()
     assert 0 < len(sent) < 3000
     desk.stripe.hang_at = None

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from email.policy import default
@@ -25,6 +23,7 @@ from sinks.outbox import setback
 from sinks.outbox.wakeup import listen
 from sinks.postgres.outboxes import EMAILS
 from tests.faulty_mailbox import FaultyMailbox, MailboxFault
+from tests.kits import clikit
 from tests.kits.mailkit import MailOutboxKit, open_kit
 from tests.waiting import eventually
 
@@ -54,35 +53,19 @@ def _environment(desk: MailOutboxKit, mailbox: FaultyMailbox, config: Path, **mo
     }
 
 
-@asynccontextmanager
-async def _process(*arguments: str, env: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "ops.cli",
-        *arguments,
-        env=env,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
+@contextmanager
+def _dispatcher(config: Path, env: dict[str, str]) -> Iterator[clikit.ForkedProcess]:
+    with clikit.running(["dispatcher"], env, _log_of(config)) as process:
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
 
 
-async def _ended(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
+def _log_of(config: Path) -> Path:
+    return config.with_name("dispatcher.log")
 
 
 async def _billing(*arguments: str, env: dict[str, str]) -> tuple[int, str, str]:
-    async with _process(*arguments, env=env) as process:
-        return await _ended(process)
+    done = await asyncio.to_thread(clikit.billing, arguments, env)
+    return done.returncode, done.stdout, done.stderr
 
 
 async def _get(port: int, path: str) -> tuple[int, str]:
@@ -98,7 +81,7 @@ async def test_the_process_sends_logs_and_stops(desk: MailOutboxKit, mailbox: Fa
     port = free_port()
     await desk.queue("receipt", recipient="jane.doe@example.com")
     env = _environment(desk, mailbox, config, BILLING_OPS_PORT=str(port))
-    async with _process("dispatcher", env=env) as process:
+    with _dispatcher(config, env) as process:
         await desk.until("receipt", status="sent")
 
         async def is_counted() -> bool:
@@ -117,9 +100,9 @@ async def test_the_process_sends_logs_and_stops(desk: MailOutboxKit, mailbox: Fa
 
         await eventually(is_not_ready)
         assert (await _get(port, "/livez"))[0] == 200  # a restart would not help
-        process.send_signal(signal.SIGTERM)
-        code, _, err = await _ended(process)
-    assert code == 0
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, 30) == 0
+    err = _log_of(config).read_text()
     lines = [orjson.loads(line) for line in err.splitlines()]
     (sent,) = (line for line in lines if line["action"] == "email.sent")
     assert (sent["key"], sent["template"], sent["attempt"]) == ("receipt", "payment-receipt", 1)
@@ -140,7 +123,7 @@ async def test_T11_nothing_leaves_a_database_that_was_restored_until_a_worker_ha
         "SELECT 'billing.worker', 'billing.events', p, 40, 'topic', now() FROM generate_series(0, 11) p"
     )
     await desk.queue("receipt")
-    async with _process("dispatcher", env=_environment(desk, mailbox, config, BILLING_OPS_PORT=str(port))) as process:
+    with _dispatcher(config, _environment(desk, mailbox, config, BILLING_OPS_PORT=str(port))) as process:
         await desk.until("receipt", status="sent")
         async with desk.connection.transaction():
             await desk.connection.execute("UPDATE billing.positions SET next_offset = 20 WHERE partition < 6")
@@ -174,14 +157,14 @@ async def test_the_mail_of_a_killed_process_is_sent_once(
     """kill -9 during an SMTP session: the mail is sent once its claim has expired, and only once."""
     mailbox.fail_next(MailboxFault.HANG)
     await desk.queue("a")
-    async with _process("dispatcher", env=_environment(desk, mailbox, config)) as process:
+    with _dispatcher(config, _environment(desk, mailbox, config)) as process:
 
         async def hangs() -> bool:
             return mailbox.met == [MailboxFault.HANG]
 
         await eventually(hangs)
         process.kill()
-        await _ended(process)
+        await asyncio.to_thread(process.wait, 30)
     assert (await desk.row("a"))["status"] == "sending"
     desk.clock.now = datetime.now(UTC) + timedelta(minutes=11)
     async with desk.dispatcher(mailbox):
