@@ -138,9 +138,9 @@ def topic_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
     yield prefix
     if "kafka_bootstrap" in request.fixturenames:
         admin = client.admin(KafkaAccess(request.getfixturevalue("kafka_bootstrap")))
-        if names := [name for name in admin.list_topics(timeout=10).topics if name.startswith(prefix)]:
+        if names := [name for name in admin.list_topics(timeout=30).topics if name.startswith(prefix)]:
             for deletion in admin.delete_topics(names, operation_timeout=10).values():
-                deletion.result(timeout=15)
+                deletion.result(timeout=30)
 
 
 @pytest.fixture
@@ -151,11 +151,11 @@ async def mailbox() -> AsyncIterator[FaultyMailbox]:
 
 
 async def _execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await asyncpg.connect(url, timeout=30)
     try:
         await connection.execute(statement, timeout=30)
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)
 
 
 def _run(work: Coroutine[object, object, None]) -> None:

@@ -129,17 +129,17 @@ class MigratedDatabases:
 
     async def _admin(self) -> asyncpg.Connection[Any]:
         if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(self._server, timeout=10)
+            self._connection = await asyncpg.connect(self._server, timeout=30)
         return self._connection
 
     async def _disconnect(self) -> None:
         if self._connection is not None:
-            await self._connection.close(timeout=5)
+            await self._connection.close(timeout=30)
 
     async def _created(self) -> _Lent:
         name = f"t_{uuid.uuid4().hex[:12]}"
         await copy_template(await self._admin(), self._server, name)
-        connection = await asyncpg.connect(_on_server(self._server, name), timeout=10)
+        connection = await asyncpg.connect(_on_server(self._server, name), timeout=30)
         try:
             written = [row[0] for row in await connection.fetch(_WRITTEN)]
             rows = {table: await _contents(connection, table) for table in written}
@@ -150,13 +150,13 @@ class MigratedDatabases:
                 await _sequences(connection),
             )
         finally:
-            await connection.close(timeout=5)
+            await connection.close(timeout=30)
 
     async def _is_new_again(self, lent: _Lent) -> bool:
         if not await self._is_left(lent.name):
             return False
         try:
-            connection = await asyncpg.connect(_on_server(self._server, lent.name), timeout=10)
+            connection = await asyncpg.connect(_on_server(self._server, lent.name), timeout=30)
         except asyncpg.PostgresError:  # the test dropped or closed it
             return False
         try:
@@ -166,7 +166,7 @@ class MigratedDatabases:
             rows = {table: await _contents(connection, table) for table in lent.rows}
             return rows == lent.rows and await _sequences(connection) == lent.sequences
         finally:
-            await connection.close(timeout=5)
+            await connection.close(timeout=30)
 
     async def _is_left(self, name: str) -> bool:
         """Waits shortly for the end of sessions that the test has closed. Returns whether no session is left."""
@@ -185,12 +185,12 @@ class MigratedDatabases:
 async def create_tables(database_url: str) -> SecretStr:
     """Replace the empty database at this URL by one that `billing migrate` has migrated. Returns its URL."""
     name = urlsplit(database_url).path.lstrip("/")
-    connection = await asyncpg.connect(_on_server(database_url, "postgres"), timeout=10)
+    connection = await asyncpg.connect(_on_server(database_url, "postgres"), timeout=30)
     try:
         await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", timeout=_STATEMENT_S)
         await copy_template(connection, database_url, name)
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)
     return SecretStr(database_url)
 
 

@@ -95,11 +95,11 @@ def _mended_worker(system: RiggedSystem, log: Path) -> subprocess.Popen[bytes]:
 
 
 async def _empty_database(system: RiggedSystem, name: str) -> str:
-    connection = await asyncpg.connect(system.postgres.url, timeout=10)
+    connection = await asyncpg.connect(system.postgres.url, timeout=30)
     try:
         await connection.execute(f"CREATE DATABASE {name}", timeout=30)
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)
     return f"{system.postgres.url.rpartition('/')[0]}/{name}"
 
 

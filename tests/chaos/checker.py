@@ -116,7 +116,7 @@ _LETTERS = 'SELECT event_id, "partition", "offset" FROM billing.dead_letters'
 
 async def read_tables(url: str) -> Tables:
     """Read all tables that the log determines."""
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await asyncpg.connect(url, timeout=30)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             state = {}
@@ -135,7 +135,7 @@ async def read_tables(url: str) -> Tables:
                 letters=await _rows(connection, _LETTERS),
             )
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)
 
 
 async def _rows(connection: asyncpg.Connection[asyncpg.Record], query: str) -> list[Columns]:

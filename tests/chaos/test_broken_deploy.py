@@ -174,7 +174,7 @@ async def test_a_worker_whose_loop_stalls_for_ten_seconds_keeps_its_partitions(r
 def _members(rig: ReplayKit, group: str) -> set[str]:
     """The ids of the group's members. The broker gives a member another id when it joins again after its session."""
     admin = client.admin(rig.settings.kafka)  # its futures end with it
-    described = admin.describe_consumer_groups([group])[group].result(timeout=15)
+    described = admin.describe_consumer_groups([group])[group].result(timeout=30)
     return {member.member_id for member in described.members}
 
 

@@ -114,8 +114,8 @@ def _lag(settings: Settings) -> int | None:
     wanted = [TopicPartition(settings.events_topic, partition) for partition in range(PARTITIONS)]
     consumer = client.consumer(settings.kafka, group=group)
     try:
-        committed = {place.partition: max(place.offset, 0) for place in consumer.committed(wanted, timeout=10)}
-        ends = [consumer.get_watermark_offsets(place, timeout=10)[1] for place in wanted]
+        committed = {place.partition: max(place.offset, 0) for place in consumer.committed(wanted, timeout=30)}
+        ends = [consumer.get_watermark_offsets(place, timeout=30)[1] for place in wanted]
     except KafkaException:
         return None
     finally:

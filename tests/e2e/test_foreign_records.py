@@ -84,7 +84,7 @@ def _allow_any_time(rig: ReplayKit) -> None:
     resource = ConfigResource(ConfigResource.Type.TOPIC, rig.settings.events_topic, incremental_configs=entries)
     admin = client.admin(rig.settings.kafka)
     for change in admin.incremental_alter_configs([resource]).values():
-        change.result(timeout=15)
+        change.result(timeout=30)
 
 
 async def _produce(rig: ReplayKit, record: dict[str, Any]) -> None:

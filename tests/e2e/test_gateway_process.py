@@ -23,6 +23,7 @@ from schemas.kafka_access import KafkaAccess
 from schemas.settings import Settings
 from tests.kits import clikit
 from tests.kits.gatewaykit import (
+    ANSWERED_WITHIN_S,
     FORGED,
     SECRET,
     PostingLoad,
@@ -91,7 +92,7 @@ def running(folder: Path, settings: Settings, *, config: str = "", **extra: str)
         yield process
     finally:
         process.popen.kill()
-        process.popen.wait(10)
+        process.popen.wait(30)
 
 
 @pytest.fixture
@@ -131,43 +132,43 @@ def test_T31_a_webhook_secret_is_rotated_without_a_restart_and_without_a_400(top
         with PostingLoad(gateway.port, connections=2) as load:
             file.write_bytes(new + b"\n" + SECRET + b"\n")
             gateway.popen.send_signal(signal.SIGHUP)
-            wait_until(lambda: status(new) == 200, within_s=20, what="the new secret")
+            wait_until(lambda: status(new) == 200, within_s=30, what="the new secret")
             answered(load, 20)
             load.stop()
         assert load.count(200) > 20
         assert load.count(400) == 0
         file.write_bytes(b"whsec_short")
-        wait_until(lambda: gateway.logged("gateway.endpoints_kept"), within_s=20, what="a refused file")
+        wait_until(lambda: gateway.logged("gateway.endpoints_kept"), within_s=30, what="a refused file")
         assert (status(SECRET), status(new)) == (200, 200)
         file.write_bytes(new)
-        wait_until(lambda: status(SECRET) == 400, within_s=20, what="the end of the old secret")
+        wait_until(lambda: status(SECRET) == 400, within_s=30, what="the end of the old secret")
         assert status(new) == 200
         assert SECRET.decode() not in gateway.log.read_text()
 
 
 def test_a_dead_broker_costs_503_and_nothing_else(own_kafka: EmbeddedKafka, tmp_path: Path) -> None:
     """kill -9 of the broker under load (A3): each event answered 200 is in the topic and in order, each request during
-    the outage is answered 503 within 5 s, memory stays flat, and the gateway recovers without a restart."""
+    the outage is answered 503 in time, memory stays flat, and the gateway recovers without a restart."""
     settings = create_topics(own_kafka.bootstrap, "outage")
     connections = 32
     with running(tmp_path, settings) as gateway, PostingLoad(gateway.port, connections) as load:
-        answered(load, 2000)
+        answered(load, 1000)
         rss_before = gateway.rss
         own_kafka.kill()
-        wait_until(lambda: load.count(503) >= 2 * connections, within_s=40, what="two 503s a connection")
+        wait_until(lambda: load.count(503) > connections, what="a second 503 of a connection")
         ready = get(gateway.ops_port, "/readyz")
         assert ready.status == 503
         assert "unreachable" in json.loads(ready.body)["reason"]
         assert get(gateway.port, "/livez").status == 200
         rss_in_outage = gateway.rss
         own_kafka.start()
-        answered(load, 2000)
-        wait_until(lambda: get(gateway.ops_port, "/readyz").status == 200, within_s=10, what="ready again")
+        answered(load, 1000)
+        wait_until(lambda: get(gateway.ops_port, "/readyz").status == 200, within_s=30, what="ready again")
         load.stop()
         assert gateway.rss - rss_before < 48 * MIB
         assert rss_in_outage - rss_before < 48 * MIB
     assert {shot.status for shot in load.shots} == {200, 503}
-    assert max(shot.seconds for shot in load.shots) < 5
+    assert max(shot.seconds for shot in load.shots) < ANSWERED_WITHIN_S
     assert_all_stored_in_order(load, read_topic(own_kafka.bootstrap, settings.events_topic))
 
 
@@ -190,12 +191,12 @@ def test_a_fatal_producer_error_is_survived(kafka_bootstrap: str, topic_prefix: 
         def replaced() -> bool:
             return (served.metrics.registry.get_sample_value("billing_gateway_producer_failures_total") or 0) > 0
 
-        wait_until(replaced, within_s=10, what="a fatal error")
+        wait_until(replaced, within_s=30, what="a fatal error")
         answered(load, 300)
         load.stop()
         assert served.publisher.in_flight == 0
     assert {shot.status for shot in load.shots} == {200, 503}
-    assert max(shot.seconds for shot in load.shots) < 5
+    assert max(shot.seconds for shot in load.shots) < ANSWERED_WITHIN_S
     assert_all_stored_in_order(load, read_topic(kafka_bootstrap, topic))
 
 
@@ -264,7 +265,7 @@ def test_several_processes_die_together(topics: Settings, tmp_path: Path, victim
         else:
             gateway.popen.kill()
             gateway.wait()
-        wait_until(lambda: not any(c.is_running() for c in children), within_s=20, what="all children ended")
+        wait_until(lambda: not any(c.is_running() for c in children), within_s=30, what="all children ended")
 
 
 def test_the_log_has_each_request_and_no_secret(topics: Settings, tmp_path: Path) -> None:
@@ -273,7 +274,7 @@ def test_the_log_has_each_request_and_no_secret(topics: Settings, tmp_path: Path
         body = event("cus_secretive", event_id="evt_logged", note="private")
         assert post(gateway.port, body, signed(body)).status == 200
         assert post(gateway.port, body, signed(body, FORGED)).status == 400
-        wait_until(lambda: gateway.logged("webhook.refused"), within_s=5, what="the refusal's line")
+        wait_until(lambda: gateway.logged("webhook.refused"), within_s=30, what="the refusal's line")
         (accepted,) = gateway.logged("webhook.accepted")
         assert (accepted["event_id"], accepted["type"]) == ("evt_logged", "invoice.paid")
         (refused,) = gateway.logged("webhook.refused")

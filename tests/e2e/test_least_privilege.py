@@ -290,7 +290,7 @@ def _personal_data(containers: Containers) -> list[str]:
 
 
 async def _value(url: str, query: str) -> Any:
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await asyncpg.connect(url, timeout=30)
     try:
         return await connection.fetchval(query)
     finally:
@@ -304,7 +304,7 @@ async def _roles_of(url: str) -> set[str]:
     JOIN pg_roles r ON r.rolname = a.usename
     WHERE a.datname = 'billing' AND a.application_name LIKE 'billing-%'
     """
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await asyncpg.connect(url, timeout=30)
     try:
         return {row[0] for row in await connection.fetch(query)}
     finally:

@@ -114,7 +114,7 @@ def test_it_follows_until_it_is_stopped(log: Log) -> None:
         for _ in range(log.records):
             orjson.loads(process.stdout.readline())
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=20) == (b"", b"")
+        assert process.communicate(timeout=30) == (b"", b"")
         assert process.returncode == 0
 
 
@@ -124,7 +124,7 @@ def test_it_ends_silently_when_its_output_is_closed(log: Log) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=30) == 0
         assert process.stderr.read() == b""
 
 
@@ -136,7 +136,7 @@ def test_the_figures_are_right_though_the_consumer_is_killed_midway(log: Log) ->
     with child(log, "-m", "ops.cli", "analytics") as process:
         wait_until(lambda: bool(figures(log)["mrr"]), "the first figures", process=process)
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=30)
     port = free_port()
     again = Log(log.env | {"BILLING_OPS_PORT": str(port)}, log.settings, log.steps, log.records)
     with child(again, "-m", "ops.cli", "analytics") as process:
@@ -146,7 +146,7 @@ def test_the_figures_are_right_though_the_consumer_is_killed_midway(log: Log) ->
         group = f"{log.settings.topic_prefix}.analytics"
         wait_until(lambda: is_read(log, group), "the group to have read all", process=process)
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=30) == 0
     check_by_hand(log)
     assert orjson.loads(log.billing("mrr", "--json", "--mode", "test"))["mrr"] == figures(log)["mrr"]
     assert "No figures yet" in log.billing("mrr", "--mode", "live")
@@ -204,7 +204,7 @@ def test_the_example_prints_each_paid_invoice_once(log: Log) -> None:
         lines = [process.stdout.readline().decode().split() for _ in paid]
         wait_until(lambda: is_read(log, "paid-invoices"), "the example to have read all", process=process)
         process.terminate()
-        rest, _ = process.communicate(timeout=20)
+        rest, _ = process.communicate(timeout=30)
     assert {line[0] for line in lines} == paid
     assert {tuple(line[2:]) for line in lines} == {("1900", "eur"), ("4900", "eur")}
     assert (process.returncode, rest) == (0, b"")

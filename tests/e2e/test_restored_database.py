@@ -51,7 +51,7 @@ class Copies:
         self._name = url.path.lstrip("/")
 
     async def _run(self, *statements: str) -> None:
-        connection = await asyncpg.connect(self._server, timeout=10)
+        connection = await asyncpg.connect(self._server, timeout=30)
         try:
             for statement in statements:
                 await connection.execute(statement, timeout=60)
@@ -109,7 +109,7 @@ async def test_T11_offsets_set_to_0_after_a_restore_apply_what_the_database_lack
     Groups(rig.settings.kafka).commit(group, topic, {0: 0, 1: 0})
     if is_changelog_lost:
         admin, changelog = client.admin(rig.settings.kafka), changelog_of(group)
-        admin.delete_topics([changelog])[changelog].result(timeout=15)
+        admin.delete_topics([changelog])[changelog].result(timeout=30)
 
     await applied_and_stopped(rig, 20)
 
@@ -155,7 +155,7 @@ async def test_T12_a_second_database_is_refused_and_a_deliberate_move_is_one_com
     url = urlsplit(rig.settings.database_url.get_secret_value())
     other = urlunsplit(url._replace(path=f"{url.path}_other"))
     await create_tables(other)
-    connection = await asyncpg.connect(other, timeout=10)
+    connection = await asyncpg.connect(other, timeout=30)
     await connection.execute("UPDATE billing.database_identity SET database_id = 'another-one'")
 
     done = await asyncio.to_thread(billing, rig, "worker", BILLING_DATABASE_URL=other)
@@ -186,7 +186,7 @@ async def test_T13_unread_records_that_retention_removed_are_counted_in_one_erro
     admin = client.admin(rig.settings.kafka)
     wanted = [TopicPartition(rig.settings.events_topic, partition, end) for partition, end in ends.items()]
     for removal in admin.delete_records(wanted).values():
-        removal.result(timeout=15)
+        removal.result(timeout=30)
     rig.send("evt_040", "u1")
 
     await applied_and_stopped(rig, 11)

@@ -324,7 +324,7 @@ def test_counters_of_alarms_exist_before_the_first_increase(brought: Situation) 
     """Prometheus needs a sample of 0: a series that starts with 1 counts as no increase."""
     system = brought.system
     urls = [system.metrics_url(name) for name in ("gateway", "worker-1", "dispatcher")]
-    shown = "".join(urllib.request.urlopen(url, timeout=10).read().decode() for url in urls)
+    shown = "".join(urllib.request.urlopen(url, timeout=30).read().decode() for url in urls)
     counted = 0
     for rule in ALERTS:
         for metric, outcomes in re.findall(r'(billing_\w+_total)\{outcome=~?"([^"]+)"\}', rule["expr"]):

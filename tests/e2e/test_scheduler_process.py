@@ -60,14 +60,17 @@ async def test_it_fires_shows_it_and_ends_on_sigterm(
     async def fired() -> object:
         return await rig.statuses() == {"errand:a": "fired"}
 
+    async def counted() -> object:
+        return 'billing_timers_fired_total{kind="errand"} 1.0' in (await _answer(port, "/metrics"))[1]
+
     try:
         with _scheduler(_env(kafka_bootstrap, migrated_url, topic_prefix, port, tmp_path), log) as process:
             await eventually(ready, within_s=30)
             await rig.start(errand("a", datetime.now(UTC)))
-            await eventually(fired, within_s=20)
-            assert 'billing_timers_fired_total{kind="errand"} 1.0' in (await _answer(port, "/metrics"))[1]
+            await eventually(fired, within_s=30)
+            await eventually(counted)
             process.terminate()
-            assert await asyncio.to_thread(process.wait, 20) == 0
+            assert await asyncio.to_thread(process.wait, 30) == 0
         assert [record.headers["type"] for record in rig.read()] == ["timer.errand"]
         assert '"action":"timer.fired"' in log.read_text()
     finally:
@@ -89,5 +92,5 @@ async def test_without_postgres_it_waits_and_reports_it(topic_prefix: str, tmp_p
         _, reason = await _answer(port, "/readyz")
         assert "no answer from Postgres" in reason
         process.terminate()
-        assert await asyncio.to_thread(process.wait, 20) == 0
+        assert await asyncio.to_thread(process.wait, 30) == 0
     assert "hunter2" not in reason + (tmp_path / "scheduler.log").read_text()

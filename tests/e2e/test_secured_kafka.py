@@ -95,12 +95,12 @@ def process(env: dict[str, str], name: str, log: Path) -> Iterator[clikit.Forked
 
 def applied(url: str) -> set[str]:
     async def look() -> set[str]:
-        connection = await asyncpg.connect(url, timeout=10)
+        connection = await asyncpg.connect(url, timeout=30)
         try:
             rows = await connection.fetch("SELECT event_id FROM billing.events")
             return {row["event_id"] for row in rows}
         finally:
-            await connection.close(timeout=5)
+            await connection.close(timeout=30)
 
     return asyncio.run(look())
 

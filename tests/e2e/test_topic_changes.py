@@ -43,7 +43,7 @@ async def rig(kafka_bootstrap: str, migrated_url: str, topic_prefix: str, tmp_pa
 
 def _grow(rig: ReplayKit, topic: str, count: int) -> None:
     admin = client.admin(rig.settings.kafka)
-    admin.create_partitions([NewPartitions(topic, count)])[topic].result(timeout=15)
+    admin.create_partitions([NewPartitions(topic, count)])[topic].result(timeout=30)
 
 
 async def _until_shown(port: int, text: str) -> None:
@@ -123,7 +123,7 @@ async def test_T15_a_topic_that_is_deleted_and_created_again_ends_the_worker_and
         send(rig, range(10))
         await until_applied(rig, 10)
         await _until_shown(port, '"status": "ok"')
-        admin.delete_topics([topic])[topic].result(timeout=15)
+        admin.delete_topics([topic])[topic].result(timeout=30)
         await _until_shown(port, "there is no topic")
         await asyncio.to_thread(billing, rig, "topics", BILLING_PARTITIONS="2")
         rig.producer = client.producer(rig.settings.kafka, client_id="test")
@@ -166,7 +166,7 @@ async def test_T18_topics_and_each_start_name_each_setting_that_does_not_fit(rig
     ]
     admin = client.admin(rig.settings.kafka)
     for change in admin.incremental_alter_configs(changes).values():
-        change.result(timeout=15)
+        change.result(timeout=30)
 
     done = await asyncio.to_thread(billing, rig, "topics", BILLING_PARTITIONS="2")
 

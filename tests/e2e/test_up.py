@@ -42,7 +42,7 @@ def _clean_env() -> dict[str, str]:
 def settings_of(state_dir: Path) -> dict[str, str]:
     """The settings in STATE_DIR/env, as a shell reads them."""
     script = f"set -a; . {state_dir}/env; env -0"
-    done = subprocess.run(["/bin/sh", "-c", script], env=_clean_env(), capture_output=True, timeout=10, check=True)
+    done = subprocess.run(["/bin/sh", "-c", script], env=_clean_env(), capture_output=True, timeout=30, check=True)
     pairs = (line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
     return {name: value for name, value in pairs if name.startswith("BILLING_")}
 
@@ -71,7 +71,7 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
     finally:
         for folder in folders:
             billing("down", "--state-dir", str(folder))
-            wait_until(lambda folder=folder: not processes_of(folder), within_s=10)  # type: ignore[misc]  # bound now
+            wait_until(lambda folder=folder: not processes_of(folder), within_s=30)  # type: ignore[misc]  # bound now
 
 
 def test_two_systems_side_by_side_each_take_their_own_event(systems: tuple[Path, Path]) -> None:

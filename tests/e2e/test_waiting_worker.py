@@ -59,14 +59,14 @@ async def test_it_waits_comes_back_and_is_applied(
             rig.send("evt_1", "user.answered", "cus_1", user="u1", customer="cus_1")
             await eventually(lambda: ledger_has("evt_1", "waiting", 1), within_s=60)
             rig.send("evt_1", "user.answered", "cus_1", user="u1", customer="cus_1")
-            await eventually(lambda: ledger_has("evt_1", "waiting", 2), within_s=20)
+            await eventually(lambda: ledger_has("evt_1", "waiting", 2), within_s=30)
             rig.send("evt_2", "user.came", "cus_1", user="u1", customer="cus_1")
-            await eventually(lambda: ledger_has("evt_2", "applied", 1), within_s=20)
+            await eventually(lambda: ledger_has("evt_2", "applied", 1), within_s=30)
 
             rig.now = datetime.now(UTC) + timedelta(hours=1)  # the worker's clock is the real one
             assert await rig.scheduler().fire_due() == 1
 
-            await eventually(lambda: ledger_has("evt_1", "applied", 3), within_s=20)
+            await eventually(lambda: ledger_has("evt_1", "applied", 3), within_s=30)
         assert await rig.trails() == {"u1": "evt_2,evt_1"}
         assert await rig.statuses() == {"retry:evt_1": "done"}
     finally:

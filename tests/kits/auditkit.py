@@ -90,8 +90,8 @@ class AuditKit:
         consumer = client.consumer(settings.kafka, group=f"{settings.topic_prefix}.worker")
         topic = settings.events_topic
         try:
-            listed = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-            ends = [consumer.get_watermark_offsets(TopicPartition(topic, at), timeout=10)[1] for at in listed]
+            listed = consumer.list_topics(topic, timeout=30).topics[topic].partitions
+            ends = [consumer.get_watermark_offsets(TopicPartition(topic, at), timeout=30)[1] for at in listed]
             offsets = [TopicPartition(topic, at, end) for at, end in zip(listed, ends, strict=True)]
             consumer.commit(offsets=offsets, asynchronous=False)
         finally:

@@ -100,10 +100,10 @@ def running(
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(30)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(5)
+            process.wait(30)
 
 
 def billing(
@@ -121,7 +121,7 @@ def billing(
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(10)
+            process.wait(30)
             raise TimeoutError(f"billing {' '.join(words)}: no end within {timeout:.0f} s") from None
         return subprocess.CompletedProcess(["billing", *words], code, out.read_text(), err.read_text())
 

@@ -124,7 +124,7 @@ async def open_kit(
 ) -> AsyncIterator[ErasureKit]:
     admin = client.admin(KafkaAccess(kafka_bootstrap))
     for creation in admin.create_topics([NewTopic(f"{topic_prefix}.dead", 1, 1)]).values():
-        creation.result(timeout=15)
+        creation.result(timeout=30)
     store = await Store.connect(database, pool_size=2)
     dead_letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
     now = [at(NOW)]

@@ -145,7 +145,7 @@ class FeedKit:
             yield running
         finally:
             running.stop()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 await task
             await notifications.close()
 

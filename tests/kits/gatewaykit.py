@@ -41,6 +41,10 @@ SECRET = b"whsec_OfTheDefaultEndpoint0123456789ab"
 CONNECT_SECRET = b"whsec_OfTheConnectEndpoint0123456789ab"
 FORGED = b"whsec_ThatTheGatewayDoesNotKnow012345"
 
+ANSWERED_WITHIN_S = 15.0
+"""By then the gateway has answered on any machine: without a broker it answers 503 after 4 s. Without that limit a
+request would get no answer in the 30 s for which `PostingLoad` waits."""
+
 
 @dataclass(frozen=True)
 class GatewayAnswer:
@@ -129,7 +133,7 @@ def read_topic(bootstrap: str, topic: str) -> list[Message]:
     """Every record of the topic, in partition order."""
     consumer = client.consumer(KafkaAccess(bootstrap), group="unused")
     try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
         return read_to_end(consumer, topic, dict.fromkeys(partitions, 0))
     finally:
         consumer.close()
@@ -208,7 +212,7 @@ def serving(
     thread = threading.Thread(target=main, name="gateway-under-test")
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(30)
         if started:
             yield started[0]
     finally:
@@ -278,7 +282,7 @@ class PostingLoad:
             head = f"POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nStripe-Signature: {signed(body)}\r\n"
             started = time.monotonic()
             try:
-                async with asyncio.timeout(25):
+                async with asyncio.timeout(30):
                     if reader is None or writer is None:
                         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
                     writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)

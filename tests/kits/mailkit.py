@@ -168,7 +168,7 @@ class MailOutboxKit:
                 yield running
             finally:
                 running.stop()
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(30):
                     await task
 
 

@@ -66,7 +66,7 @@ async def open_processor(kafka_bootstrap: str, migrated_url: str, topic_prefix: 
     """Creates the topic of dead letters; the tables exist."""
     admin = client.admin(KafkaAccess(kafka_bootstrap))
     for creation in admin.create_topics([NewTopic(f"{topic_prefix}.dead", 1, 1)]).values():
-        creation.result(timeout=15)
+        creation.result(timeout=30)
     store = await Store.connect(SecretStr(migrated_url), pool_size=2)
     dead_letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
     yield ProcessorKit(

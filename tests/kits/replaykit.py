@@ -83,7 +83,7 @@ class ReplayKit:
             return await replay_letters(self.settings, letters, await letters.find(wanted), RateLimit(rate), "tester")
 
     async def rows(self, query: str) -> list[dict[str, Any]]:
-        connection = await asyncpg.connect(self.settings.database_url.get_secret_value(), timeout=10)
+        connection = await asyncpg.connect(self.settings.database_url.get_secret_value(), timeout=30)
         try:
             return [dict(row) for row in await connection.fetch(query)]
         finally:

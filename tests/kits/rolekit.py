@@ -41,7 +41,7 @@ async def open_server(database: SecretStr) -> AsyncIterator[RoleDatabase]:
     prefix = f"t{uuid.uuid4().hex[:10]}"
     migrated = await migrate(database, role_prefix=prefix, creates_roles=True)
     assert sorted(migrated.roles) == sorted(f"{prefix}_{role.name}" for role in ROLES)
-    connection = await asyncpg.connect(database.get_secret_value(), timeout=10)
+    connection = await asyncpg.connect(database.get_secret_value(), timeout=30)
     try:
         yield RoleDatabase(connection, prefix)
     finally:

@@ -112,11 +112,11 @@ async def write(store: Store, flush: Flush) -> None:
 
 async def ask(url: SecretStr, query: str, *arguments: object, within_s: float = 30) -> Any:
     """The first value of the first row, read on a separate connection. Raises TimeoutError after `within_s`."""
-    connection = await asyncpg.connect(url.get_secret_value(), timeout=10)
+    connection = await asyncpg.connect(url.get_secret_value(), timeout=30)
     try:
         return await connection.fetchval(query, *arguments, timeout=within_s)
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)
 
 
 async def until_waiting(url: SecretStr, locktype: str) -> None:

@@ -292,7 +292,7 @@ class CallOutboxKit:
             yield running
         finally:
             running.stop()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 await task
             await api.close()
             await calls.close()
@@ -311,7 +311,7 @@ async def open_kit(url: SecretStr, stripe: FakeStripeServer, event_log: EventApp
 def make_topic(bootstrap: str, name: str) -> None:
     admin = client.admin(KafkaAccess(bootstrap))
     for made in admin.create_topics([NewTopic(name, num_partitions=3)], operation_timeout=10).values():
-        made.result(timeout=15)
+        made.result(timeout=30)
 
 
 @dataclass(frozen=True, slots=True)

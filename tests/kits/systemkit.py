@@ -125,8 +125,8 @@ def running_system(
 
 async def fetch(system: System, query: str, *arguments: object) -> list[dict[str, Any]]:
     """The rows of one query on the system's database."""
-    connection = await asyncpg.connect(system.postgres.url, timeout=10)
+    connection = await asyncpg.connect(system.postgres.url, timeout=30)
     try:
         return [dict(row) for row in await connection.fetch(query, *arguments, timeout=30)]
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)

@@ -222,11 +222,11 @@ class TimerKit:
         return {row["user_id"]: row["email"] for row in await self.rows("SELECT user_id, email FROM billing.users")}
 
     async def rows(self, query: str) -> list[dict[str, Any]]:
-        connection = await asyncpg.connect(self.settings.database_url.get_secret_value(), timeout=10)
+        connection = await asyncpg.connect(self.settings.database_url.get_secret_value(), timeout=30)
         try:
             return [dict(row) for row in await connection.fetch(query)]
         finally:
-            await connection.close(timeout=5)
+            await connection.close(timeout=30)
 
     def send(self, event_id: str, type_: str, key: str, **object_: Any) -> None:
         """Append an event to the log as the gateway does."""

@@ -223,4 +223,4 @@ async def test_addresses_leave_the_records_that_are_stored(database: SecretStr) 
 
 
 async def _run(database: SecretStr, statement: str) -> None:
-    await asyncio.wait_for(ask(database, statement), 10)
+    await asyncio.wait_for(ask(database, statement), 30)

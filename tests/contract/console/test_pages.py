@@ -196,7 +196,7 @@ async def test_each_page_answers_while_kafka_or_postgres_is_away(
         admin = await anyone.signed_in(Role.ADMIN)
         await admin.page("/events")  # the session is known from here on
         name = database.get_secret_value().rpartition("/")[2]
-        server = await asyncpg.connect(postgres_url, timeout=10)
+        server = await asyncpg.connect(postgres_url, timeout=30)
         try:
             await server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
             await server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)

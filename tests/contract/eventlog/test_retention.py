@@ -29,7 +29,7 @@ def test_a_topic_with_too_long_retention_is_reported(kafka_bootstrap: str, topic
     admin = client.admin(KafkaAccess(kafka_bootstrap))
     longer = NewTopic(f"{topic_prefix}.events", 12, 1, config={"retention.ms": str(40 * DAY_MS), "segment.ms": "1000"})
     for creation in admin.create_topics([longer]).values():
-        creation.result(timeout=15)
+        creation.result(timeout=30)
     keeps = kafka_keeps(create_topics(kafka_bootstrap, topic_prefix))
     warning = warn_if_too_long(keeps, 30)
     assert warning is not None

@@ -35,7 +35,7 @@ def _read(bootstrap: str, count: int) -> list[bytes | None]:
     consumer = client.consumer(KafkaAccess(bootstrap), group="reader")
     try:
         consumer.assign([TopicPartition("kept", 0, 0)])
-        return [message.value() for message in consumer.consume(count, timeout=15)]
+        return [message.value() for message in consumer.consume(count, timeout=30)]
     finally:
         consumer.close()
 
@@ -77,7 +77,7 @@ def test_three_brokers_serve_while_one_is_dead(tmp_path: Path) -> None:
         admin = client.admin(KafkaAccess(kafka.bootstrap))
         admin.create_topics([NewTopic("kept", 1, 3)])["kept"].result(15)
         _produce(kafka.bootstrap, b"before the kill")
-        leader = admin.list_topics("kept", timeout=10).topics["kept"].partitions[0].leader
+        leader = admin.list_topics("kept", timeout=30).topics["kept"].partitions[0].leader
         kafka.processes[leader - 1].kill()
         _produce(kafka.bootstrap, b"after the kill")
         assert _read(kafka.bootstrap, 2) == [b"before the kill", b"after the kill"]
@@ -99,8 +99,8 @@ def test_the_log_of_another_number_of_brokers_is_not_touched(tmp_path: Path, hel
 def test_no_topic_appears_by_itself(kafka_bootstrap: str) -> None:
     """A producer does not create a topic: a misspelt name is an error."""
     admin = client.admin(KafkaAccess(kafka_bootstrap))
-    admin.list_topics("billing.evnts", timeout=10)
-    assert "billing.evnts" not in admin.list_topics(timeout=10).topics
+    admin.list_topics("billing.evnts", timeout=30)
+    assert "billing.evnts" not in admin.list_topics(timeout=30).topics
 
 
 def test_a_port_in_use_is_an_error_with_the_log(kafka_bootstrap: str, tmp_path: Path) -> None:

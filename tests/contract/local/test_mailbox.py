@@ -38,7 +38,7 @@ def kept_mail(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     command = [sys.executable, "-m", "local.stack.mailbox", "--port", str(port), "--dir", str(folder)]
     process = ChildProcess("mailbox", command, state_dir=tmp_path, cwd=ROOT)
     process.spawn()
-    process.wait_until(lambda: not is_free(port), timeout=15)
+    process.wait_until(lambda: not is_free(port), timeout=30)
     yield port, folder
     process.stop()
     assert process.returncode == 0, process.tail()
@@ -86,7 +86,7 @@ async def test_a_server_that_hangs_is_left_to_the_clients_timeout(mailbox: Fault
     mailbox.fail_next(MailboxFault.HANG)
     with pytest.raises(aiosmtplib.SMTPTimeoutError):
         await _send(mailbox.port, "unanswered", timeout=0.5)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await mailbox.stop()
     assert mailbox.messages == []
 

@@ -31,7 +31,7 @@ def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 
 
 async def _fetch(url: str, query: str) -> list[asyncpg.Record]:
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await asyncpg.connect(url, timeout=30)
     try:
         return await connection.fetch(query)
     finally:
@@ -95,7 +95,7 @@ async def test_T32_the_owner_of_the_database_is_no_superuser(postgres: EmbeddedP
     """It reads no file and runs no program, and it can do what `billing migrate` and `billing rebuild` need."""
     postgres.start()
     assert postgres.superuser_url != postgres.url
-    owner = await asyncpg.connect(postgres.url, timeout=10)
+    owner = await asyncpg.connect(postgres.url, timeout=30)
     try:
         await owner.execute("CREATE TEMP TABLE lines (line text)")
         for statement in _OF_A_SUPERUSER:

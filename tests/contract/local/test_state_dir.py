@@ -104,7 +104,7 @@ def test_T34_everything_made_while_a_system_runs_is_its_owners_only(tmp_path: Pa
             claim = Claim(folder).take()
             (folder / "logs").mkdir()
             (folder / "logs" / "own.log").write_text("guest@example.com")
-            subprocess.run(["touch", folder / "logs" / "child.log"], check=True, timeout=10)
+            subprocess.run(["touch", folder / "logs" / "child.log"], check=True, timeout=30)
             claim.drop()
             assert [path for path in (folder, *folder.rglob("*")) if _mode(path) & 0o077] == []
         assert _mode(tmp_path / "other") == 0o700

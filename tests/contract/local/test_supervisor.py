@@ -89,7 +89,7 @@ def test_stop_kills_a_child_that_ignores_sigterm(tmp_path: Path) -> None:
     """SIGTERM first; after the grace, SIGKILL."""
     process = ChildProcess("stubborn", _STUBBORN, state_dir=tmp_path)
     process.spawn()
-    process.wait_until(lambda: "up" in process.tail(), timeout=10)
+    process.wait_until(lambda: "up" in process.tail(), timeout=30)
     process.stop(grace=0.3)
     assert process.returncode == -signal.SIGKILL
 
@@ -133,7 +133,7 @@ def test_a_taken_port_is_reported_before_anything_starts(supervisor: Supervisor)
     port = free_port()
     listen = f"import socket,time; s=socket.create_server(('127.0.0.1',{port})); print('up',flush=True); time.sleep(99)"
     holder = supervisor.run(Child("holder", [sys.executable, "-c", listen]))
-    holder.wait_until(lambda: "up" in holder.tail(), timeout=10)
+    holder.wait_until(lambda: "up" in holder.tail(), timeout=30)
     with pytest.raises(ServerNotReady, match=f"127.0.0.1:{port} is in use"):
         supervisor.run(Child("second", _SLEEPER, port=port))
 

@@ -46,11 +46,11 @@ async def kit(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> A
 
 async def _rows_of(kit: AuditKit, subscription_id: str) -> list[dict[str, Any]]:
     connection: asyncpg.Connection[Any] = await asyncpg.connect(
-        kit.desk.settings.database_url.get_secret_value(), timeout=10
+        kit.desk.settings.database_url.get_secret_value(), timeout=30
     )
     try:
         query = "SELECT * FROM billing.subscriptions WHERE subscription_id = $1"
-        return [dict(row) for row in await connection.fetch(query, subscription_id, timeout=10)]
+        return [dict(row) for row in await connection.fetch(query, subscription_id, timeout=30)]
     finally:
         await connection.close()
 
@@ -58,13 +58,13 @@ async def _rows_of(kit: AuditKit, subscription_id: str) -> list[dict[str, Any]]:
 async def _do(kit: AuditKit, query: str, *arguments: object) -> None:
     """Change what is stored. The query must change exactly one row."""
     connection: asyncpg.Connection[Any] = await asyncpg.connect(
-        kit.desk.settings.database_url.get_secret_value(), timeout=10
+        kit.desk.settings.database_url.get_secret_value(), timeout=30
     )
     try:
-        done = await connection.execute(query, *arguments, timeout=10)
+        done = await connection.execute(query, *arguments, timeout=30)
         assert done.split()[-1] == "1", (done, query)
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)
 
 
 def _change(kit: AuditKit, subscription: Json) -> Json:
@@ -183,12 +183,12 @@ async def test_D11_what_changes_at_stripe_meanwhile_is_named(kit: AuditKit) -> N
     await _do(kit, query, subscription["id"])
     auditing = asyncio.create_task(kit.audit(settle_s=2.0))
     connection: asyncpg.Connection[Any] = await asyncpg.connect(
-        kit.desk.settings.database_url.get_secret_value(), timeout=10
+        kit.desk.settings.database_url.get_secret_value(), timeout=30
     )
     try:
         await eventually(lambda: connection.fetchval("SELECT 1 FROM billing.audits WHERE phase = 'check'"))
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)
     event = _change(kit, subscription)
     report = await auditing
     assert [(one.id, one.cause) for one in report.differences] == [(subscription["id"], Cause.CHANGED_MEANWHILE)]

@@ -37,14 +37,14 @@ async def kit(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> A
 @pytest.fixture
 async def rows(kit: AuditKit) -> AsyncIterator[asyncpg.Connection[Any]]:
     url = kit.desk.settings.database_url.get_secret_value()
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(url, timeout=10)
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(url, timeout=30)
     yield connection
-    await connection.close(timeout=5)
+    await connection.close(timeout=30)
 
 
 async def _change(rows: asyncpg.Connection[Any], query: str, *arguments: object) -> None:
     """Change what is stored: exactly one row."""
-    done = await rows.execute(query, *arguments, timeout=10)
+    done = await rows.execute(query, *arguments, timeout=30)
     assert done.split()[-1] == "1", (done, query)
 
 

@@ -60,12 +60,12 @@ async def _reconcile(kit: AuditKit) -> ReconcileReport:
 
 async def _fetch(kit: AuditKit, query: str) -> list[asyncpg.Record]:
     connection: asyncpg.Connection[Any] = await asyncpg.connect(
-        kit.desk.settings.database_url.get_secret_value(), timeout=10
+        kit.desk.settings.database_url.get_secret_value(), timeout=30
     )
     try:
         return list(await connection.fetch(query, timeout=30))
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)
 
 
 async def _waiting(kit: AuditKit) -> list[Json]:

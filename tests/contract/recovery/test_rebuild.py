@@ -115,11 +115,11 @@ def _entry(body: bytes) -> Entry:
 
 
 async def _rows(url: SecretStr, query: str) -> list[dict[str, Any]]:
-    connection = await asyncpg.connect(url.get_secret_value(), timeout=10)
+    connection = await asyncpg.connect(url.get_secret_value(), timeout=30)
     try:
         return [dict(row) for row in await connection.fetch(query)]
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)
 
 
 def history(seed: int, events: int, customers: int) -> list[bytes]:
@@ -336,7 +336,7 @@ async def test_later_events_and_events_removed_by_retention_are_reported_separat
     await live.work()
     topic, admin = live.settings.events_topic, client.admin(live.settings.kafka)
     for deletion in admin.delete_records([TopicPartition(topic, 1, 9)]).values():
-        deletion.result(timeout=15)
+        deletion.result(timeout=30)
 
     rebuilt = await rebuild.run(live.settings, CONFIG, blank)
     assert rebuilt.removed == {1: 9}

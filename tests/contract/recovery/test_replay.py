@@ -183,7 +183,7 @@ async def test_letters_that_kafka_does_not_accept_stay_open(rig: ReplayKit) -> N
     narrow = NewTopic(f"{rig.settings.topic_prefix}.narrow", 1, 1, config={"max.message.bytes": "10"})
     admin = client.admin(rig.settings.kafka)
     for creation in admin.create_topics([narrow]).values():
-        creation.result(timeout=15)
+        creation.result(timeout=30)
     nowhere = EventAppender(rig.settings.kafka, narrow.topic, client_id="test")
     try:
         with RecordLookup(rig.settings.kafka, rig.settings.dead_topic) as topic:
@@ -203,7 +203,7 @@ async def test_a_letter_the_topic_has_dropped_comes_from_the_ledger_or_is_named(
     admin = client.admin(rig.settings.kafka)
     ends = [TopicPartition(rig.settings.dead_topic, letter.dead_partition or 0, -1) for letter in await rig.find()]
     for done in admin.delete_records(ends[:1]).values():
-        done.result(timeout=15)
+        done.result(timeout=30)
     await rig.rows("UPDATE billing.events SET payload = NULL WHERE event_id = 'evt_2'")
 
     report = await rig.replay()

@@ -68,7 +68,7 @@ class StoredWorld:
 @pytest.fixture
 async def world(migrated_url: str, kafka_bootstrap: str, topic_prefix: str) -> AsyncIterator[StoredWorld]:
     store = await Store.connect(SecretStr(migrated_url), pool_size=1)
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(migrated_url, timeout=10)
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(migrated_url, timeout=30)
     letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
     processor = Processor(
         store=store,
@@ -81,7 +81,7 @@ async def world(migrated_url: str, kafka_bootstrap: str, topic_prefix: str) -> A
     )
     yield StoredWorld(processor, connection)
     letters.close()
-    await connection.close(timeout=5)
+    await connection.close(timeout=30)
     await store.close()
 
 

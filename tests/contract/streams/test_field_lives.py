@@ -61,9 +61,9 @@ async def desk(migrated_url: str, kafka_bootstrap: str, topic_prefix: str) -> As
         store=store, dead_letters=letters, rules=RULES, config=CONFIG, group="test.worker", code_version="1",
         clock=lambda: datetime.now(UTC),
     )  # fmt: skip
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(migrated_url, timeout=10)
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(migrated_url, timeout=30)
     yield Desk(store, processor, connection)
-    await connection.close(timeout=5)
+    await connection.close(timeout=30)
     letters.close()
     await store.close()
 

@@ -94,7 +94,7 @@ class HistoryRunner:
     def __init__(self, url: str, bootstrap: str, topic: str) -> None:
         self._runner = asyncio.Runner()
         self._store = self._runner.run(Store.connect(SecretStr(url), pool_size=1))
-        self._connection: asyncpg.Connection[Any] = self._runner.run(asyncpg.connect(url, timeout=10))
+        self._connection: asyncpg.Connection[Any] = self._runner.run(asyncpg.connect(url, timeout=30))
         self._letters = DeadLetterPublisher(KafkaAccess(bootstrap), topic)
         self._offsets = itertools.count()
         self._lives = itertools.count()
@@ -109,7 +109,7 @@ class HistoryRunner:
 
     def close(self) -> None:
         self._letters.close()
-        self._runner.run(self._connection.close(timeout=5))
+        self._runner.run(self._connection.close(timeout=30))
         self._runner.run(self._store.close())
         self._runner.close()
 

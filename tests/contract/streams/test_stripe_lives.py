@@ -62,7 +62,7 @@ def _course(number: int) -> Course:
 
 
 async def test_the_stored_tables_equal_stripes_objects(processor: Processor, migrated_url: str) -> None:
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(migrated_url, timeout=10)
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(migrated_url, timeout=30)
     try:
         for number in range(LIVES):
             course = _course(number)
@@ -82,7 +82,7 @@ async def test_the_stored_tables_equal_stripes_objects(processor: Processor, mig
             tied = {row["path"].rpartition("/")[2] for row in asked}
             assert open_disagreements(found, tied) == [], course
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)
 
 
 async def _found(connection: asyncpg.Connection[Any], stripe: SimulatedStripe) -> list[str]:

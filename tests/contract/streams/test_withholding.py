@@ -79,7 +79,7 @@ class Kit:
 async def kit(kafka_bootstrap: str, migrated_url: str, topic_prefix: str) -> AsyncIterator[Kit]:
     admin = client.admin(KafkaAccess(kafka_bootstrap))
     for creation in admin.create_topics([NewTopic(f"{topic_prefix}.dead", 1, 1)]).values():
-        creation.result(timeout=15)
+        creation.result(timeout=30)
     store = await Store.connect(SecretStr(migrated_url), pool_size=2)
     letters = DeadLetterPublisher(KafkaAccess(kafka_bootstrap), f"{topic_prefix}.dead")
     processor = Processor(

@@ -122,9 +122,9 @@ class Desk:
 
 @pytest.fixture
 async def desk(database: SecretStr) -> AsyncIterator[Desk]:
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(database.get_secret_value(), timeout=10)
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(database.get_secret_value(), timeout=30)
     yield Desk(connection)
-    await connection.close(timeout=5)
+    await connection.close(timeout=30)
 
 
 @pytest.mark.parametrize("template", DUNNING)

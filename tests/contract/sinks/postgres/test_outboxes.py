@@ -45,7 +45,7 @@ async def test_a_row_is_queued_once_and_its_dispatcher_is_notified(
         await connection.add_listener(outbox.channel, hear)
         row = sample_row(outbox)
         await write(store, Flush(known(), outbox=[row, row]))
-        await asyncio.wait_for(arrived.wait(), 10)
+        await asyncio.wait_for(arrived.wait(), 30)
     finally:
         await connection.close()
     assert heard == [outbox.name]

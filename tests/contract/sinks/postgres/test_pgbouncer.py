@@ -132,7 +132,7 @@ async def test_what_needs_a_session_says_so(shared: DatabaseUrl) -> None:
     with pytest.raises(NeedsDirectUrl):
         async with DeadLetterIndex.open(shared):
             pass
-    await asyncio.wait_for(wakeup.listen(shared, "billing_emails", lambda: None), 10)  # returns: there are polls
+    await asyncio.wait_for(wakeup.listen(shared, "billing_emails", lambda: None), 30)  # returns: there are polls
     timers = await DueTimers.connect(shared, lambda: None)
     async with timers.turn() as turn:
         assert turn is not None

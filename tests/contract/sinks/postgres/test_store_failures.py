@@ -131,7 +131,7 @@ async def test_every_wait_is_bounded_and_transient(database: SecretStr, bounds: 
 
     async def wait() -> None:
         async with bounded.transaction([("billing.events", 0)]) as transaction:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while True:  # only the case of the idle transaction gets here
                     await transaction.seen([])
                     await ask(database, "SELECT pg_sleep(0.3)")

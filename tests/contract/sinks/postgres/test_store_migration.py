@@ -136,16 +136,16 @@ async def test_a_revision_that_fails_leaves_nothing(database_url: str) -> None:
 async def test_it_waits_for_a_server_up_to_the_given_time() -> None:
     url = SecretStr(f"postgresql://billing@127.0.0.1:{free_port()}/billing")
     began = time.monotonic()
-    with pytest.raises(StoreUnavailable):
-        await migrate(url, wait_s=0.5)
-    assert 0.5 <= time.monotonic() - began < 5
+    async with asyncio.timeout(60):
+        with pytest.raises(StoreUnavailable):
+            await migrate(url, wait_s=0.5)
+    assert time.monotonic() - began >= 0.5
 
 
 async def test_it_does_not_wait_after_a_wrong_password(database_url: str) -> None:
-    began = time.monotonic()
-    with pytest.raises(StoreUnavailable, match="28P01"):
-        await migrate(SecretStr(database_url.replace("://billing:", "://billing:x")), wait_s=60)
-    assert time.monotonic() - began < 10
+    async with asyncio.timeout(60):
+        with pytest.raises(StoreUnavailable, match="28P01"):
+            await migrate(SecretStr(database_url.replace("://billing:", "://billing:x")), wait_s=3600)
 
 
 async def test_it_needs_no_right_to_create_once_there_is_nothing_to_do(database: SecretStr) -> None:

@@ -87,11 +87,11 @@ async def _is_settled(store: Store, mails: set[str], event: Json) -> bool:
 
 async def rows(url: SecretStr, kind: type[Row]) -> dict[Any, Any]:
     shape = SHAPES[kind]
-    connection = await asyncpg.connect(url.get_secret_value(), timeout=10)
+    connection = await asyncpg.connect(url.get_secret_value(), timeout=30)
     try:
         found = await connection.fetch(f"SELECT {shape.selected} FROM {shape.table.fullname} AS t", timeout=30)
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)
     return {row.key: row for row in map(shape.row, found)}
 
 

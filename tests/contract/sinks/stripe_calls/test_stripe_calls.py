@@ -291,7 +291,7 @@ async def test_without_a_key_calls_stay_queued_and_are_counted(desk: CallOutboxK
     assert (running.trouble(), running.outbox_trouble()) == (None, None)
     assert running.note().startswith("off")
     running.stop()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 30)
     await calls.close()
     assert (await desk.row("a"))["attempts"] == 0
 

@@ -17,7 +17,7 @@ KEEP_S = 73 * 3600.0
 def settings_of(kafka_bootstrap: str, name: str) -> dict[str, str]:
     topic = ConfigResource(ConfigResource.Type.TOPIC, name)
     admin = client.admin(KafkaAccess(kafka_bootstrap))
-    described = admin.describe_configs([topic])[topic].result(timeout=10)
+    described = admin.describe_configs([topic])[topic].result(timeout=30)
     return {key: entry.value for key, entry in described.items()}
 
 
@@ -27,7 +27,7 @@ def test_it_is_created_once_with_the_partitions_of_the_log(kafka_bootstrap: str,
     for _ in range(2):
         ensure_changelog(KafkaAccess(kafka_bootstrap), name, 3, 1, keep_s=KEEP_S)
     admin = client.admin(KafkaAccess(kafka_bootstrap))
-    assert len(admin.list_topics(name, timeout=10).topics[name].partitions) == 3
+    assert len(admin.list_topics(name, timeout=30).topics[name].partitions) == 3
     found = settings_of(kafka_bootstrap, name)
     assert found["cleanup.policy"] == "compact,delete"
     assert found["segment.ms"] == "3600000"

@@ -84,7 +84,7 @@ async def test_a_blocked_loop_is_named_when_another_check_reaches_its_limit_firs
     watchdog = Watchdog({"offsets": lambda: "no offset has moved for 8 s"}, limit_s=8, end=end)
     watchdog.start()
     await asyncio.sleep(0)
-    assert ended.wait(20), "this wait blocks the loop"
+    assert ended.wait(30), "this wait blocks the loop"
     await watchdog.stop()
     assert reasons == [
         "offsets: no offset has moved for 8 s; event_loop: the event loop has not turned for at least 1 s"
