@@ -1,10 +1,10 @@
 """The SMTP conversation about mails, over a connection that has passed greeting, TLS, EHLO and login.
 
-    MAIL, RCPT ──▶ 250, 250 ──▶ DATA ──▶ 354 ──▶ content ──▶ 250
+    MAIL, RCPT, DATA ──▶ 250, 250, 354 ──▶ content ──▶ 250
 
-MAIL and RCPT are sent together if the server offers PIPELINING (RFC 2920). DATA follows only an accepted RCPT, so a
-server never gets a content without a recipient. A reply that nothing waits for makes the connection unusable: it could
-be taken for the reply to another mail.
+The three commands are sent together if the server offers PIPELINING (RFC 2920), else one after the other. The content
+follows only an accepted RCPT: a server that wants it all the same loses its connection. A reply that nothing waits for
+makes the connection unusable, too: it could be taken for the reply to another mail.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class Conversation(asyncio.Protocol):
         self._expected = 0
         self._waiter: asyncio.Future[None] | None = None
         self._trouble: str | None = None
-        self._deadline = 0.0
+        self._awaited = 1
+        self._latest = self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         transport.set_protocol(self)
 
@@ -84,22 +85,23 @@ class Conversation(asyncio.Protocol):
         content = ready(mail.content)
         options = (f" SIZE={len(content)}" if self._takes_size else "") + (" SMTPUTF8" if mail.needs_utf8 else "")
         from_, to = f"MAIL FROM:<{sender}>{options}\r\n".encode(), f"RCPT TO:<{mail.recipient.addr_spec}>\r\n".encode()
+        await self._offer((from_, to, b"DATA\r\n"), latest)
+        reply = await self._ask(content + b".\r\n", latest)
+        if not reply.is_done:
+            raise await self._reset(NegativeReply(reply), latest)
+
+    async def _offer(self, commands: tuple[bytes, bytes, bytes], latest: float) -> None:
+        """Send MAIL, RCPT and DATA. Return once the server wants the content."""
         if self._is_pipelining:
-            self._say(from_ + to, replies=2)
-            first = await self._reply(latest)
-            if not first.is_done:
-                raise await self._drained(NegativeReply(first, is_about_sender=True), latest)
-        elif not (first := await self._ask(from_, latest)).is_done:
-            raise await self._reset(NegativeReply(first, is_about_sender=True), latest)
-        second = await self._reply(latest) if self._is_pipelining else await self._ask(to, latest)
-        if not second.is_done:
-            raise await self._reset(NegativeReply(second), latest)
-        asked = await self._ask(b"DATA\r\n", latest)
-        if not asked.asks_for_content:
-            raise await self._reset(NegativeReply(asked), latest)
-        taken = await self._ask(content + b".\r\n", latest)
-        if not taken.is_done:
-            raise await self._reset(NegativeReply(taken), latest)
+            self._say(b"".join(commands), replies=len(commands))
+        for at, command in enumerate(commands):
+            if not self._is_pipelining:
+                self._say(command, replies=1)
+            unread = len(commands) - at if self._is_pipelining else 1
+            reply = await self._reply(latest, of=unread)
+            if not (reply.asks_for_content if at == len(commands) - 1 else reply.is_done):
+                refused = NegativeReply(reply, is_about_sender=at == 0)
+                raise await self._drained(refused, unread - 1, latest)
 
     async def is_alive(self, within_s: float) -> bool:
         """Ask with NOOP whether the server still responds, and not with 421, by which it ends the connection."""
@@ -124,10 +126,15 @@ class Conversation(asyncio.Protocol):
         self._say(command, replies=1)
         return await self._reply(latest)
 
-    async def _drained(self, refused: NegativeReply, latest: float) -> NegativeReply:
-        """Read the reply to the RCPT that was sent together with a refused MAIL, then reset."""
+    async def _drained(self, refused: NegativeReply, unread: int, latest: float) -> NegativeReply:
+        """Read the replies to the commands that were sent together with the refused one, then reset."""
         try:
-            await self._reply(latest)
+            for _ in range(unread):
+                if (await self._reply(latest)).asks_for_content:
+                    # It may also answer an empty content with 250, and deliver it.
+                    self._fail("the server wants the content of a mail that it has refused")
+                    self._transport.close()
+                    return refused
         except Broken:
             return refused
         return await self._reset(refused, latest)
@@ -144,24 +151,30 @@ class Conversation(asyncio.Protocol):
         self._expected += replies
         self._transport.write(data)
 
-    async def _reply(self, latest: float) -> Reply:
-        if not self._replies:
-            if self._trouble is not None:
-                raise Broken(self._trouble)
-            self._deadline = min(latest, self._loop.time() + self._step_timeout_s)
-            if self._timer is None:
-                self._timer = self._loop.call_at(self._deadline, self._check_time)
-            elif self._timer.when() > self._deadline:
-                self._timer.cancel()
-                self._timer = self._loop.call_at(self._deadline, self._check_time)
+    async def _reply(self, latest: float, *, of: int = 1) -> Reply:
+        """Return the next reply, once `of` replies have arrived or the connection has broken."""
+        if len(self._replies) < of and self._trouble is None:
+            self._awaited, self._latest = of, latest
+            self._extend()
+            if self._timer is None or self._timer.when() > self._deadline:
+                self._set_timer()
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-            if not self._replies:
-                raise Broken(self._trouble or "closed")
+        if not self._replies:
+            raise Broken(self._trouble or "closed")
         return self._replies.popleft()
+
+    def _extend(self) -> None:
+        """Give the server its time for the next reply."""
+        self._deadline = min(self._latest, self._loop.time() + self._step_timeout_s)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._check_time)
 
     def _check_time(self) -> None:
         """One timer serves all replies: it is set again where the reply that it was set for has arrived."""
@@ -169,7 +182,7 @@ class Conversation(asyncio.Protocol):
         if self._waiter is None:
             return
         if self._loop.time() < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._check_time)
+            self._set_timer()
         else:
             self._fail(f"no reply within {self._step_timeout_s:g} s")
             self._transport.close()
@@ -186,7 +199,7 @@ class Conversation(asyncio.Protocol):
                 return
         if len(self._buffer) + sum(map(len, self._lines)) > _LONGEST_REPLY:
             self._fail("a reply that does not end")
-        elif self._replies:
+        elif len(self._replies) >= self._awaited:
             self._wake()
 
     def _line(self, line: bytes) -> str | None:
@@ -202,6 +215,7 @@ class Conversation(asyncio.Protocol):
         if self._expected == 0:
             return f"{found[1].decode()} {text}, which nothing asked for"
         self._expected -= 1
+        self._extend()
         self._replies.append(Reply(int(found[1]), text))
         return None
 
