@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from aiohttp import web
@@ -54,6 +55,7 @@ class Clients:
         return peer
 
 
+@lru_cache(maxsize=4096)
 def group_of(address: str | None) -> str:
     """Returns what is limited together: an IPv4 address, or the /64 network of an IPv6 one, which is one customer's.
 

@@ -6,11 +6,11 @@ The second step of the gateway, after the signature. The bytes themselves are no
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import orjson
 
 from schemas.errors import BillingError
+from schemas.fast_row import value
 from schemas.ordering import ordering_key
 
 SNAPSHOT = "event"
@@ -28,7 +28,7 @@ class NotAnEvent(BillingError):
     """The body is not a Stripe event. The message gives the reason without quoting the body."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Envelope:
     """The fields of an event that the gateway uses. An empty string means none, as in the record's headers."""
 

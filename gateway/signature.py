@@ -21,6 +21,10 @@ _TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
+ParsedHeader = tuple[str, list[bytes]]
+"""The timestamp as sent, and the well-formed `v1` digests."""
+
+
 class SignatureVerdict(StrEnum):
     """The result of the check. The value is the reason sent to the caller; it reveals nothing about secrets."""
 
@@ -41,6 +45,11 @@ def verify(
     parsed = check_header(header, now=now, tolerance_s=tolerance_s)
     if isinstance(parsed, SignatureVerdict):
         return parsed
+    return SignatureVerdict.VALID if is_signed(body, parsed, secrets) else SignatureVerdict.MISMATCH
+
+
+def is_signed(body: bytes, parsed: ParsedHeader, secrets: Iterable[bytes]) -> bool:
+    """Returns whether one of the header's digests is that of the raw `body` with one of the secrets."""
     timestamp, candidates = parsed
     # Every pair is compared, match or not, so the duration reveals neither the secret nor the digest that matched.
     matched = False
@@ -48,13 +57,13 @@ def verify(
         expected = _digest(timestamp, body, secret).encode()
         for candidate in candidates:
             matched |= hmac.compare_digest(expected, candidate)
-    return SignatureVerdict.VALID if matched else SignatureVerdict.MISMATCH
+    return matched
 
 
 def check_header(
     header: str | None, *, now: float, tolerance_s: float = TOLERANCE_S
-) -> SignatureVerdict | tuple[str, list[bytes]]:
-    """Returns the timestamp and the digests, or why the request is refused without reading its body."""
+) -> SignatureVerdict | ParsedHeader:
+    """Returns the header's parts, or why the request is refused without reading its body."""
     if not header:
         return SignatureVerdict.MISSING
     parsed = _parse(header)
@@ -75,8 +84,8 @@ def _digest(timestamp: str, body: bytes, secret: bytes) -> str:
     return hmac.digest(secret, timestamp.encode() + b"." + body, "sha256").hex()
 
 
-def _parse(header: str) -> tuple[str, list[bytes]] | None:
-    """Returns the timestamp as sent and the well-formed `v1` digests; None if the header is malformed."""
+def _parse(header: str) -> ParsedHeader | None:
+    """Returns the header's parts; None if it is malformed."""
     if len(header) > MAX_HEADER_CHARS:
         return None
     timestamp: str | None = None

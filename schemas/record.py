@@ -7,7 +7,6 @@ headers = the fields of `RecordHeaders`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -51,7 +50,7 @@ def writable(headers: Headers) -> Headers:
     return tuple((name.replace("\0", "\ufffd").encode("utf-8", "replace").decode(), text) for name, text in headers)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class RecordHeaders:
     """The headers of each record of `billing.events`. Text is UTF-8; an empty string means none.
 
