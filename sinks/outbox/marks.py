@@ -72,4 +72,5 @@ class Marks(Generic[K, M]):
         if self._in_flight():
             self._all_ended.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._all_ended.wait(), GATHER_S)
+                async with asyncio.timeout(GATHER_S):  # `wait_for` would make a task
+                    await self._all_ended.wait()
