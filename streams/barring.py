@@ -10,6 +10,7 @@ import orjson
 
 from schemas.known import Known
 from schemas.ordering import GUEST, named_ids
+from schemas.state import Customer
 from schemas.storable import bounded, is_storable
 from schemas.verdict import Duplicate, Waiting
 from sinks.postgres.rows import Erased, EventObjectRow, ObjectOwnerRow
@@ -18,13 +19,18 @@ from streams.flush import barred_id
 from streams.item import Item, summary_of
 
 
-async def find_erased(items: Sequence[Item], transaction: Transaction) -> Erased:
-    """Returns the owners of the events that name no customer, and the customers of the batch who were erased."""
+async def find_erased(items: Sequence[Item], known: Known, transaction: Transaction) -> Erased:
+    """Returns the owners of the events that name no customer, and who was erased of the customers of the batch.
+
+    It leaves out customers whose rows are in `known`.
+    """
     customers, named = set[tuple[str, str]](), set[tuple[str, str]]()
     for item in items:
         summary = summary_of(item) if not isinstance(item.verdict, Duplicate) else None
         if summary is not None and summary.customer_id is not None:
-            customers.add((summary.account, summary.customer_id))
+            customer = (summary.account, summary.customer_id)
+            if known.find(Customer, customer) is None:
+                customers.add(customer)
         elif summary is not None:
             named |= {(summary.account, id_) for id_ in summary.named}
     return await transaction.erased(customers, named)

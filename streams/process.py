@@ -135,7 +135,7 @@ class Processor:
             until = await self._check_positions(transaction, records)
             await self._drop_duplicates(items, transaction)
             known = await self._load(items, transaction)
-            erased = await find_erased(items, transaction)
+            erased = await find_erased(items, known, transaction)
             now = await self._now(transaction)
             for at, item in enumerate(items):
                 if item.verdict is None:
