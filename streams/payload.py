@@ -9,7 +9,8 @@ import orjson
 
 from schemas.json_text import dumped
 
-_TINY = re.compile(rb"[0-9][eE]-[0-9]{4}")
+_TINY = re.compile(rb"-(?<=[0-9][eE]-)[0-9]{4}")
+"""A number like 1e-1600. It begins with the minus, for which the search is fast: each event is searched."""
 
 _PERSONAL = frozenset(
     {
@@ -58,5 +59,4 @@ def as_stored(value: bytes) -> str:
 
     Postgres would write out all their zeros each time that the payload is read: a body of 1 MiB becomes 2 GiB.
     """
-    may_have_one = (b"e-" in value or b"E-" in value) and _TINY.search(value) is not None
-    return dumped(orjson.loads(value)).decode() if may_have_one else value.decode()
+    return dumped(orjson.loads(value)).decode() if _TINY.search(value) else value.decode()
