@@ -10,10 +10,11 @@ import uvloop
 
 
 class SmtpConversation(asyncio.Protocol):
-    """One conversation. Commands may be pipelined."""
+    """One conversation. Commands may be pipelined: their answers leave together, as RFC 2920 (3.2) asks of servers."""
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._answers: list[bytes] = []
         self._in_data = False
         self._transport: asyncio.WriteTransport | None = None
 
@@ -21,6 +22,7 @@ class SmtpConversation(asyncio.Protocol):
         # uvloop's transport has `write` but does not subclass asyncio.WriteTransport.
         self._transport = transport  # type: ignore[assignment]
         self._say(b"220 sink ESMTP")
+        self._flush()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -28,6 +30,7 @@ class SmtpConversation(asyncio.Protocol):
             ending = b"\r\n.\r\n" if self._in_data else b"\r\n"
             line, found, rest = self._buffer.partition(ending)
             if not found:
+                self._flush()
                 return
             self._buffer = rest
             self._answer(line)
@@ -45,14 +48,19 @@ class SmtpConversation(asyncio.Protocol):
                 self._say(b"354 go on")
             case b"QUIT":
                 self._say(b"221 2.0.0 bye")
+                self._flush()
                 if self._transport is not None:
                     self._transport.close()
             case _:
                 self._say(b"250 2.0.0 ok")
 
     def _say(self, answer: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(answer + b"\r\n")
+        self._answers += [answer, b"\r\n"]
+
+    def _flush(self) -> None:
+        if self._transport is not None and self._answers:
+            self._transport.write(b"".join(self._answers))
+            self._answers.clear()
 
 
 async def main(port: int) -> None:
