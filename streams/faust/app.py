@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from faust.tables import TableManager
 
 from schemas.settings import Settings
 from streams.faust.broker import broker_options
@@ -23,6 +24,17 @@ until the last one knows. With Kafka's 3 s, or a quarter of the session timeout,
 (docs/scaling.md)."""
 _CHUNKS_WAITING = 2
 """Chunks queued between fetch and agent, besides those in flight. They use memory, and a rebalance discards them."""
+
+
+class Tables(TableManager):
+    """Faust's tables, without the second that it waits at each start for tables that are declared late.
+
+    Those of this system are declared before the start, and the consumer subscribes only after `_update_channels`.
+    """
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class App(faust.App):
@@ -51,6 +63,7 @@ def create_app(settings: Settings, group: str, partitions: int) -> App:
         group,
         **broker_options(settings.kafka),
         datadir=datadir,
+        TableManager=Tables,
         store="memory://",  # no files that can become stale; the changelog is small
         autodiscover=False,
         web_enabled=False,  # Faust's own server listens on every interface and shows table contents
