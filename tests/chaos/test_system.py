@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.e2e]
 
 PLAN = SoakPlan(
     seed=20261123,
-    events=4_000,
+    events=2_500,
     customers=200,
     faults=4,
     kinds=(FaultKind.KILL_WORKER, FaultKind.KILL_GATEWAY, FaultKind.STOP_POSTGRES, FaultKind.KILL_DISPATCHER),

@@ -16,9 +16,7 @@ import asyncpg
 import pytest
 from confluent_kafka.admin._acl import AclOperation
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
-from pydantic import SecretStr
 
-from sinks.postgres.migration import migrate
 from tests.kits import clikit
 from tests.kits.gatewaykit import SECRET, event, post, signed
 from tests.kits.securekit import (
@@ -49,11 +47,10 @@ def prefix() -> str:
 
 
 @pytest.fixture
-def base(database_url: str, prefix: str, tmp_path: Path) -> dict[str, str]:
+def base(migrated_url: str, prefix: str, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "config.toml").write_text(CONFIG)
-    asyncio.run(migrate(SecretStr(database_url)))
     return {name: value for name, value in os.environ.items() if not name.startswith("BILLING_")} | {
-        "BILLING_DATABASE_URL": database_url,
+        "BILLING_DATABASE_URL": migrated_url,
         "BILLING_CONFIG": str(tmp_path / "config.toml"),
         "BILLING_TOPIC_PREFIX": prefix,
         "BILLING_PARTITIONS": "2",
@@ -110,7 +107,7 @@ def logged(log: Path, action: str) -> list[dict[str, object]]:
     return [line for line in lines if line.get("action") == action]
 
 
-def runs_end_to_end(env: dict[str, str], database_url: str, folder: Path) -> None:
+def runs_end_to_end(env: dict[str, str], migrated_url: str, folder: Path) -> None:
     """Topics, gateway, worker and analytics, then a tap and a replay."""
     assert "created" in billing(env, "topics")
     logs = {name: folder / f"{name}.log" for name in ("gateway", "worker", "analytics")}
@@ -124,7 +121,7 @@ def runs_end_to_end(env: dict[str, str], database_url: str, folder: Path) -> Non
         port = int(str(logged(logs["gateway"], "gateway.listening")[0]["port"]))
         path = "/webhooks/stripe/default"
         wait_until(lambda: post(port, body, signed(body), path=path).status == 200, within_s=30, what="200")
-        wait_until(lambda: "evt_secured" in applied(database_url), within_s=60, what="the event in the ledger")
+        wait_until(lambda: "evt_secured" in applied(migrated_url), within_s=60, what="the event in the ledger")
         assert worker.poll() is None, logs["worker"].read_text()
         wait_until(lambda: logged(logs["analytics"], "analytics.started"), within_s=60, what="analytics")
     lines = billing(env, "tap", "--from-start", "--no-follow").splitlines()
@@ -135,7 +132,7 @@ def runs_end_to_end(env: dict[str, str], database_url: str, folder: Path) -> Non
 
 
 def test_the_whole_path_with_tls_and_scram(
-    secured: SecuredKafka, base: dict[str, str], prefix: str, database_url: str, tmp_path: Path
+    secured: SecuredKafka, base: dict[str, str], prefix: str, migrated_url: str, tmp_path: Path
 ) -> None:
     """Only the documented ACLs, and the password from a file."""
     secured.allow(USER, documented_acls(prefix))
@@ -143,16 +140,16 @@ def test_the_whole_path_with_tls_and_scram(
     env = base | secured.scram_environment()
     del env["BILLING_KAFKA_SASL_PASSWORD"]
     env["BILLING_KAFKA_SASL_PASSWORD_FILE"] = str(tmp_path / "password")
-    runs_end_to_end(env, database_url, tmp_path)
+    runs_end_to_end(env, migrated_url, tmp_path)
     env["BILLING_KAFKA_SASL_MECHANISM"] = "PLAIN"
     assert billing(env, "tap", "--from-start", "--no-follow", "--limit", "1")
 
 
 def test_the_whole_path_with_client_certificates(
-    secured: SecuredKafka, base: dict[str, str], prefix: str, database_url: str, tmp_path: Path
+    secured: SecuredKafka, base: dict[str, str], prefix: str, migrated_url: str, tmp_path: Path
 ) -> None:
     secured.allow(MTLS_USER, documented_acls(prefix))
-    runs_end_to_end(base | secured.certificate_environment(), database_url, tmp_path)
+    runs_end_to_end(base | secured.certificate_environment(), migrated_url, tmp_path)
 
 
 def test_a_wrong_password_and_an_unknown_authority_are_named(

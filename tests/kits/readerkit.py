@@ -33,8 +33,8 @@ from local.demo.story import story
 from schemas.ordering import ordering_key
 from schemas.record import RecordHeaders, Source
 from schemas.settings import Settings, load_config
-from sinks.postgres.migration import migrate
 from sinks.postgres.pool import reading
+from tests.databases import create_tables
 from tests.kits import clikit
 from tests.kits.systemkit import CONFIG
 from tests.paths import ROOT
@@ -84,8 +84,7 @@ def open_log(kafka_bootstrap: str, postgres_url: str, folder: Path) -> Iterator[
         "BILLING_SESSION_TIMEOUT_S": "6",
         "BILLING_BATCH_SIZE": "7",
     }
-    asyncio.run(execute(postgres_url, f"CREATE DATABASE {name}"))
-    asyncio.run(migrate(settings.database_url))
+    asyncio.run(create_tables(url))
     ensure_topics(settings)
     answered = (step for step in story(int(time.time())) if isinstance(step, DemoStep))
     steps = [step for step in answered if step.answer == 200 and step.who in BY_HAND]
@@ -124,7 +123,7 @@ def is_ready(port: int) -> bool:
 
 def sample(port: int, name: str) -> float:
     """The value of a metric without labels."""
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as response:
         text = response.read().decode()
     (value,) = (s.value for family in text_string_to_metric_families(text) for s in family.samples if s.name == name)
     return value
@@ -137,7 +136,7 @@ def are_scraped(port: int) -> bool:
 def scraped(port: int) -> dict[str, str]:
     """Metric types by name; empty while no process answers."""
     try:
-        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as response:
             text = response.read().decode()
     except OSError:
         return {}
@@ -157,7 +156,7 @@ def child(log: Log, *words: str) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=30)
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
@@ -188,25 +187,25 @@ def committed(log: Log, group: str) -> set[int]:
     consumer = client.consumer(log.settings.kafka, group=group)
     try:
         places = [TopicPartition(log.settings.events_topic, partition) for partition in range(4)]
-        return {place.offset for place in consumer.committed(places, timeout=10)}
+        return {place.offset for place in consumer.committed(places, timeout=30)}
     finally:
         consumer.close()
 
 
 async def stored(log: Log) -> dict[str, list[Any]]:
-    connection = await asyncpg.connect(log.env["BILLING_DATABASE_URL"], timeout=10)
+    connection = await asyncpg.connect(log.env["BILLING_DATABASE_URL"], timeout=30)
     try:
         return {
             table: sorted(map(tuple, await connection.fetch(f"SELECT * FROM analytics.{table}")), key=repr)
             for table in ("facts", "movements", "risks", "recoveries", "payments")
         }
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)
 
 
 async def execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await asyncpg.connect(url, timeout=30)
     try:
         await connection.execute(statement, timeout=30)
     finally:
-        await connection.close(timeout=5)
+        await connection.close(timeout=30)
