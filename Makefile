@@ -6,7 +6,8 @@ STAMP := $(VENV)/.installed
 STATE_DIR ?= .billing
 WORKERS ?= 1
 BROKERS ?= 1
-TESTERS ?= 2
+# The tests wait for half of their time: on two cores three processes need a fifth less time than two.
+TESTERS ?= 3
 UNIT_TESTERS ?= 2
 HISTORIES ?= 1000
 LIVES ?= 10000

@@ -12,7 +12,7 @@ import pytest
 
 from tests.kits import clikit
 from tests.kits.gatewaykit import SECRET
-from tests.waiting import wait_until
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -46,25 +46,24 @@ def _not_json(lines: list[str]) -> list[str]:
     return [line for line in lines if line and not is_json(line)]
 
 
-async def test_each_command_that_needs_the_broker_exits_3_with_one_line(environment: dict[str, str]) -> None:
+async def test_commands_exit_3_with_one_line_and_processes_wait_with_json(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     """All at the same time: each takes the seconds in which a broker may still come up."""
-    runs = (asyncio.to_thread(clikit.billing, words, environment, timeout=120) for words in NEED_THE_BROKER.values())
-    for name, done in zip(NEED_THE_BROKER, await asyncio.gather(*runs), strict=True):
-        assert done.returncode == 3, done.stderr
-        (line,) = _not_json(done.stderr.splitlines())
-        assert name in line
-        assert "Connection refused" in line
-
-
-def test_each_process_that_waits_for_the_broker_logs_json(environment: dict[str, str], tmp_path: Path) -> None:
     logs = {name: tmp_path / f"{name}.log" for name in WAIT_FOR_THE_BROKER}
     with ExitStack() as stack:
         processes = {name: stack.enter_context(clikit.running([name], environment, log)) for name, log in logs.items()}
+        runs = (
+            asyncio.to_thread(clikit.billing, words, environment, timeout=120) for words in NEED_THE_BROKER.values()
+        )
+        for name, done in zip(NEED_THE_BROKER, await asyncio.gather(*runs), strict=True):
+            assert done.returncode == 3, done.stderr
+            (line,) = _not_json(done.stderr.splitlines())
+            assert name in line
+            assert "Connection refused" in line
         for name, process in processes.items():
-            written = partial(_is_written, logs[name])
-            wait_until(written, f"the first line of {name}", process=process, log=logs[name])
             reported = partial(_reports_the_broker, logs[name])
-            wait_until(reported, f"{name} reports the broker", process=process, log=logs[name])
+            await eventually(reported, f"{name} reports the broker", process=process, log=logs[name])
         for name, process in processes.items():
             assert process.poll() is None, logs[name].read_text()
     for log in logs.values():
@@ -74,8 +73,4 @@ def test_each_process_that_waits_for_the_broker_logs_json(environment: dict[str,
 
 
 def _reports_the_broker(log: Path) -> bool:
-    return "refused" in log.read_text()
-
-
-def _is_written(log: Path) -> bool:
-    return log.exists() and log.stat().st_size > 0
+    return log.exists() and "refused" in log.read_text()
