@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import orjson
 from pydantic import SecretStr
 
@@ -46,6 +45,7 @@ from tests.kits.clikit import billing
 from tests.kits.feedkit import ReceiverServer, destination
 from tests.kits.reconcilekit import ReconcileKit, open_kit
 from tests.kits.shadowkit import settle
+from tests.kits.storekit import fetch
 
 DAY_S = 86_400
 MONTH_S = 30 * DAY_S
@@ -165,11 +165,7 @@ class Drill:
     # -- what is true ----------------------------------------------------------------------------------------------
 
     async def rows(self, query: str) -> list[dict[str, Any]]:
-        connection = await asyncpg.connect(self.desk.settings.database_url.get_secret_value())
-        try:
-            return [dict(row) for row in await connection.fetch(query)]
-        finally:
-            await connection.close()
+        return await fetch(self.desk.settings.database_url, query)
 
     async def timers_set_at(self) -> Mapping[str, datetime]:
         """When the event that set a timer happened, by the id of the timer's own event."""

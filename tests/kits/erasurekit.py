@@ -33,6 +33,7 @@ from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.catalog import RULES
 from tests.kits.rulekit import DAY, NOW, at
+from tests.kits.storekit import fetch
 
 JANE = {"email": "jane.erasable@example.com", "name": "Jane Erasable"}
 LAST4 = "z9q7"
@@ -73,11 +74,7 @@ class ErasureKit:
         return await self.processor.process(records)
 
     async def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
-        connection = await asyncpg.connect(self.url)
-        try:
-            return [dict(row) for row in await connection.fetch(query, *arguments)]
-        finally:
-            await connection.close()
+        return await fetch(self.url, query, *arguments)
 
     async def due(self, key: str) -> Json:
         """The event of a timer, as the scheduler appends it."""

@@ -25,6 +25,7 @@ from schemas.timing import utc_now
 from streams.process import Processor
 from streams.rules.catalog import RULES
 from tests.kits.reconcilekit import ReconcileKit, send
+from tests.kits.storekit import fetch
 
 MAKE = StripeEvents()
 AT = int((utc_now() - timedelta(days=3)).timestamp())
@@ -88,8 +89,7 @@ class Office:
             await connection.close()
 
     async def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
-        async with self.session() as connection:
-            return [dict(row) for row in await connection.fetch(query, *arguments)]
+        return await fetch(self.desk.settings.database_url, query, *arguments)
 
     async def found(self, *needles: str) -> set[str]:
         """The tables with a row that contains one of the texts, in any case of letters."""

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import asyncpg
 from confluent_kafka import TopicPartition
 from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
@@ -21,6 +20,7 @@ from sinks.postgres.store import Store
 from streams.process import Processor
 from tests.kits.ends import end_of, read_to_end
 from tests.kits.notes import note_body, note_headers, notes
+from tests.kits.storekit import fetch
 
 TOPIC = "events"
 
@@ -33,11 +33,7 @@ class ProcessorKit:
     prefix: str
 
     async def rows(self, query: str) -> list[dict[str, Any]]:
-        connection = await asyncpg.connect(self.url)
-        try:
-            return [dict(row) for row in await connection.fetch(query)]
-        finally:
-            await connection.close()
+        return await fetch(self.url, query)
 
     async def outcomes(self) -> dict[str, str]:
         rows = await self.rows("select event_id, outcome from billing.events order by event_id")

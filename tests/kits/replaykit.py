@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import asyncpg
 from confluent_kafka import Producer
 from pydantic import SecretStr
 
@@ -27,6 +26,7 @@ from sinks.postgres.store import Store
 from streams.process import Processor
 from tests.kits.ends import read_to_end
 from tests.kits.notes import note_body, note_headers, notes
+from tests.kits.storekit import fetch
 
 OPEN = LetterFilter(statuses=("open",))
 
@@ -83,11 +83,7 @@ class ReplayKit:
             return await replay_letters(self.settings, letters, await letters.find(wanted), RateLimit(rate), "tester")
 
     async def rows(self, query: str) -> list[dict[str, Any]]:
-        connection = await asyncpg.connect(self.settings.database_url.get_secret_value(), timeout=30)
-        try:
-            return [dict(row) for row in await connection.fetch(query)]
-        finally:
-            await connection.close()
+        return await fetch(self.settings.database_url, query)
 
     async def trails(self) -> dict[str, str]:
         return {row["user_id"]: row["email"] for row in await self.rows("SELECT user_id, email FROM billing.users")}

@@ -119,6 +119,16 @@ async def ask(url: SecretStr, query: str, *arguments: object, within_s: float = 
         await connection.close(timeout=30)
 
 
+async def fetch(url: SecretStr | str, query: str, *arguments: object, within_s: float = 30) -> list[dict[str, Any]]:
+    """The rows of a query, read on a separate connection. Raises TimeoutError after `within_s`."""
+    address = url if isinstance(url, str) else url.get_secret_value()
+    connection = await asyncpg.connect(address, timeout=30)
+    try:
+        return [dict(row) for row in await connection.fetch(query, *arguments, timeout=within_s)]
+    finally:
+        await connection.close(timeout=30)
+
+
 async def until_waiting(url: SecretStr, locktype: str) -> None:
     """Wait until a session waits for a lock of this type (pg_locks.locktype)."""
     query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = $1"

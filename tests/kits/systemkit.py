@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import asyncpg
-
 from local.stack.supervisor import Child
 from local.state_dir import make_private, write_private
 from local.system import System
+from tests.kits import storekit
 
 CONFIG = """\
 mode = "test"
@@ -125,8 +124,4 @@ def running_system(
 
 async def fetch(system: System, query: str, *arguments: object) -> list[dict[str, Any]]:
     """The rows of one query on the system's database."""
-    connection = await asyncpg.connect(system.postgres.url, timeout=30)
-    try:
-        return [dict(row) for row in await connection.fetch(query, *arguments, timeout=30)]
-    finally:
-        await connection.close(timeout=30)
+    return await storekit.fetch(system.postgres.url, query, *arguments)

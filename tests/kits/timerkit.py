@@ -16,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import orjson
 from pydantic import AwareDatetime, BaseModel, SecretStr
 
@@ -44,6 +43,7 @@ from streams.process import Processor
 from streams.rules.registry import Stream
 from streams.rules.timers import is_due, refer
 from tests.kits.ends import read_to_end
+from tests.kits.storekit import fetch
 from tests.kits.storekit import known as known_with
 
 START = datetime(2026, 3, 1, 12, 30, 15, 123456, UTC)
@@ -222,11 +222,7 @@ class TimerKit:
         return {row["user_id"]: row["email"] for row in await self.rows("SELECT user_id, email FROM billing.users")}
 
     async def rows(self, query: str) -> list[dict[str, Any]]:
-        connection = await asyncpg.connect(self.settings.database_url.get_secret_value(), timeout=30)
-        try:
-            return [dict(row) for row in await connection.fetch(query)]
-        finally:
-            await connection.close(timeout=30)
+        return await fetch(self.settings.database_url, query)
 
     def send(self, event_id: str, type_: str, key: str, **object_: Any) -> None:
         """Append an event to the log as the gateway does."""

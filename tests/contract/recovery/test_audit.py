@@ -28,6 +28,7 @@ from streams.rules.catalog import RULES
 from tests.field.harness import record
 from tests.kits.auditkit import AuditKit, open_audit
 from tests.kits.reconcilekit import send
+from tests.kits.storekit import fetch
 from tests.waiting import eventually
 
 LATE = {Cause.NOT_YET_APPLIED, Cause.OF_OBJECTS, Cause.CHANGED_MEANWHILE}
@@ -45,14 +46,8 @@ async def kit(kafka_bootstrap: str, database: SecretStr, topic_prefix: str) -> A
 
 
 async def _rows_of(kit: AuditKit, subscription_id: str) -> list[dict[str, Any]]:
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(
-        kit.desk.settings.database_url.get_secret_value(), timeout=30
-    )
-    try:
-        query = "SELECT * FROM billing.subscriptions WHERE subscription_id = $1"
-        return [dict(row) for row in await connection.fetch(query, subscription_id, timeout=30)]
-    finally:
-        await connection.close()
+    query = "SELECT * FROM billing.subscriptions WHERE subscription_id = $1"
+    return await fetch(kit.desk.settings.database_url, query, subscription_id)
 
 
 async def _do(kit: AuditKit, query: str, *arguments: object) -> None:

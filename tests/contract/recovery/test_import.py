@@ -29,6 +29,7 @@ from recovery.imports.coverage import is_covered
 from schemas.errors import LogUnavailable
 from tests.kits.auditkit import AuditKit, open_audit
 from tests.kits.reconcilekit import NOW, ReconcileKit
+from tests.kits.storekit import fetch
 from tests.waiting import eventually
 
 STATE = """
@@ -57,11 +58,7 @@ async def change(kit: AuditKit, statement: str) -> None:
 
 
 async def rows(desk: ReconcileKit, query: str) -> list[dict[str, Any]]:
-    connection = await asyncpg.connect(desk.settings.database_url.get_secret_value())
-    try:
-        return [dict(row) for row in await connection.fetch(query)]
-    finally:
-        await connection.close()
+    return await fetch(desk.settings.database_url, query)
 
 
 async def test_a_company_is_imported_once_without_mails_and_the_books_agree(kit: AuditKit, tmp_path: Path) -> None:

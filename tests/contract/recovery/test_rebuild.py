@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import asyncpg
 import orjson
 import pytest
 from confluent_kafka import TopicPartition
@@ -47,7 +46,7 @@ from streams.rules.catalog import RULES
 from tests.chaos.history import deliveries, in_order
 from tests.chaos.log import ends, read_all
 from tests.kits import clikit
-from tests.kits.storekit import ask
+from tests.kits.storekit import ask, fetch
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 CONFIG = Config(
@@ -115,11 +114,7 @@ def _entry(body: bytes) -> Entry:
 
 
 async def _rows(url: SecretStr, query: str) -> list[dict[str, Any]]:
-    connection = await asyncpg.connect(url.get_secret_value(), timeout=30)
-    try:
-        return [dict(row) for row in await connection.fetch(query)]
-    finally:
-        await connection.close(timeout=30)
+    return await fetch(url, query)
 
 
 def history(seed: int, events: int, customers: int) -> list[bytes]:

@@ -31,6 +31,7 @@ from streams.process import Processor
 from streams.rules.catalog import RULES
 from streams.withholding import IMPORTED
 from tests.kits.rulekit import CONFIG, DAY, NOW, at
+from tests.kits.storekit import fetch
 
 MAKE = StripeEvents()
 
@@ -61,11 +62,7 @@ class Kit:
         return await self.processor.process([self._record(entry) for entry in entries])
 
     async def rows(self, query: str) -> list[dict[str, Any]]:
-        connection = await asyncpg.connect(self.url)
-        try:
-            return [dict(row) for row in await connection.fetch(query)]
-        finally:
-            await connection.close()
+        return await fetch(self.url, query)
 
     async def mails(self) -> dict[str, tuple[str, str | None]]:
         rows = await self.rows("select template, status, last_error from billing.emails")
