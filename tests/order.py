@@ -18,7 +18,6 @@ LONGEST = (
     "e2e/test_secured_kafka.py",
     "e2e/test_topic_changes.py",
     "contract/recovery/test_audit.py",
-    "e2e/test_held_brake.py",
     "e2e/test_up.py",
     "chaos/test_scale.py",
     "chaos/test_broken_deploy.py",

@@ -34,13 +34,15 @@ from local.stack.postgres import EmbeddedPostgres
 from local.stripe.builder import Json, StripeEvents
 from local.stripe.events import EXAMPLES
 from local.stripe.post import post
+from local.system import System
 from ops.runtime.exit_codes import ExitCode
-from sinks.postgres.brakes import Brakes
+from streams.build import build_id
+from streams.rules.catalog import RULES
 from tests.e2e.test_readers import documented_metrics
 from tests.faulty_mailbox import FaultyMailbox
 from tests.kits import clikit
 from tests.kits.stripelist import KEY, ListingStripe
-from tests.kits.systemkit import RiggedSystem, fetch, running_system
+from tests.kits.systemkit import RiggedSystem, brakes_of, fetch, running_system
 from tests.paths import ROOT
 
 pytestmark = pytest.mark.e2e
@@ -51,7 +53,7 @@ ALERTS = yaml.safe_load((DOCS / "alerts.yml").read_text())["groups"][0]["rules"]
 
 T = TypeVar("T")
 
-GROUP = "billing.worker"
+GROUP, BUILD = "billing.worker", build_id(RULES)
 GONE = "gone@example.com"
 """The mail server refuses this recipient."""
 
@@ -113,6 +115,8 @@ class Situation:
 
     system: RiggedSystem
     values: dict[str, dict[str, str]]
+    held: list[str]
+    """What the start said about the brake, which held then."""
 
     def run(self, command: Command) -> subprocess.CompletedProcess[str]:
         """Run it in the folder of `.billing`, with the environment loaded: in a shell if it needs one."""
@@ -198,7 +202,11 @@ def situation(folder: Path) -> Iterator[Situation]:
             "BILLING_STRIPE_API_BASE": stripe.url,
             "BILLING_SESSION_TIMEOUT_S": "6",
         }
-        with running_system(folder / ".billing", settings=settings) as system:
+        lines: list[str] = []
+        with running_system(folder / ".billing", settings=settings, say=lines.append, prepare=hold) as system:
+            held = [line for line in lines if "brake" in line]
+            assert asyncio.run(brakes_of(system).release(GROUP, "me", let_die=0))
+            system.wait_ready("worker-1")
             put_tools(folder / "tools", system.postgres)
             (folder / "client.properties").write_text("security.protocol=PLAINTEXT\n")
             events = happenings(int(time.time()))
@@ -206,7 +214,11 @@ def situation(folder: Path) -> Iterator[Situation]:
             stripe.lists["", "subscriptions"] = [events["applied"]["data"]["object"]]
             asyncio.run(send(system, [event for name, event in events.items() if name not in MISSING]))
             values = asyncio.run(become(system, events))
-            yield Situation(system, values)
+            yield Situation(system, values, held)
+
+
+def hold(system: System) -> None:
+    asyncio.run(brakes_of(system).trip(GROUP, "20 events in a row died", ["20 times RuleViolated"], BUILD))
 
 
 def happenings(now: int) -> dict[str, Json]:
@@ -252,8 +264,7 @@ async def become(system: RiggedSystem, events: dict[str, Json]) -> dict[str, dic
             await asyncio.sleep(0.1)
     outcomes = {name: outcome.get(ids[name]) for name in ("applied", "unmailed", "dead", "hopeless", "waiting")}
     assert list(outcomes.values()) == ["applied", "applied", "dead", "dead", "waiting"], outcomes
-    brakes = Brakes(SecretStr(system.postgres.url))
-    await brakes.trip(GROUP, "50 events in a row died", ("50 times MalformedEvent: …",), "0.1.0")
+    await brakes_of(system).trip(GROUP, "50 events in a row died", ("50 times MalformedEvent: …",), "0.1.0")
     return {
         "": {"EVENT": ids["applied"], "CUSTOMER": "cus_1"},
         "dead-letters-are-open": {"EVENT": ids["dead"], "HOPELESS": ids["hopeless"]},
@@ -312,12 +323,34 @@ def test_a_worker_without_a_database_reports_it_in_one_line(brought: Situation) 
 
 
 def test_a_held_worker_continues_after_release(brought: Situation) -> None:
-    brakes = Brakes(SecretStr(brought.system.postgres.url))
+    brakes = brakes_of(brought.system)
     asyncio.run(brakes.trip(GROUP, "50 events in a row died", ("50 times MalformedEvent: …",), "0.1.0"))
     assert brought.run_for_a_while(Command("", "billing worker --resume-after-brake", 0)) == 0
-    held = asyncio.run(Brakes(SecretStr(brought.system.postgres.url)).last(GROUP))
+    held = asyncio.run(brakes.last(GROUP))
     assert held is not None
     assert held.released_at is not None
+
+
+def test_a_system_whose_brake_holds_starts_and_applies_after_the_release(brought: Situation) -> None:
+    """It names the command that releases the brake (D5). After that, events got the outcomes that `become` expects."""
+    (line,) = brought.held
+    assert line.startswith("worker-1: ")
+    assert "the brake holds" in line
+    assert "20 times RuleViolated" in line
+    assert "`billing brake release`" in line
+
+
+def test_the_brake_of_another_build_does_not_hold_a_system(brought: Situation) -> None:
+    system = brought.system
+    asyncio.run(brakes_of(system).trip(GROUP, "20 events in a row died", [], "A"))
+    system.terminate("worker-1")
+    system.start_again("worker-1")
+    system.wait_ready("worker-1")
+    held = asyncio.run(brakes_of(system).last(GROUP))
+    assert held is not None
+    assert (held.passed_by, held.passed_at is not None) == (BUILD, True)
+    assert held.holds("A")
+    assert not held.holds(BUILD)
 
 
 def test_counters_of_alarms_exist_before_the_first_increase(brought: Situation) -> None:

@@ -9,9 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from local.stack.supervisor import Child
 from local.state_dir import make_private, write_private
 from local.system import System
+from sinks.postgres.brakes import Brakes
 from tests.kits import storekit
 
 CONFIG = """\
@@ -120,6 +123,11 @@ def running_system(
         yield system
     finally:
         system.stop()
+
+
+def brakes_of(system: System) -> Brakes:
+    """The brakes in the system's database. Each call of a method opens a connection."""
+    return Brakes(SecretStr(system.postgres.url))
 
 
 async def fetch(system: System, query: str, *arguments: object) -> list[dict[str, Any]]:
