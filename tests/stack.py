@@ -91,7 +91,11 @@ def _hold(name: str, folder: Path, owner: int) -> None:
 
 @contextmanager
 def _embedded_kafka(folder: Path) -> Iterator[str]:
-    kafka = EmbeddedKafka(folder / "kafka-state", say=lambda line: print(line, flush=True))  # noqa: T201 - the holder's log
+    kafka = EmbeddedKafka(
+        folder / "kafka-state",
+        say=lambda line: print(line, flush=True),  # noqa: T201 - the holder's log
+        session_s=60.0,  # tests take the CPU for seconds, and all topics would have no leader then
+    )
     try:
         kafka.start()
         yield kafka.bootstrap

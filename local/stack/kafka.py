@@ -45,10 +45,12 @@ class EmbeddedKafka:
         port: int | None = None,
         say: Callable[[str], None] = _silent,
         secure: SecureListeners | None = None,
+        session_s: float = Node.session_s,
     ) -> None:
+        """`session_s` is for a broker that is never killed and may get no CPU time for seconds (kafka_node.py)."""
         self.state_dir = state_dir.absolute()
         self._say = say
-        self.nodes = _nodes(self.state_dir, brokers, port, secure)
+        self.nodes = _nodes(self.state_dir, brokers, port, secure, session_s)
         self.processes: list[ChildProcess] = []
         """The processes of the brokers in order; empty before the start."""
 
@@ -114,13 +116,19 @@ class EmbeddedKafka:
         return path.read_text()
 
 
-def _nodes(state_dir: Path, brokers: int, port: int | None = None, secure: SecureListeners | None = None) -> list[Node]:
+def _nodes(
+    state_dir: Path,
+    brokers: int,
+    port: int | None = None,
+    secure: SecureListeners | None = None,
+    session_s: float = Node.session_s,
+) -> list[Node]:
     if brokers not in BROKERS:
         raise ValueError(f"{brokers} brokers: must be {' or '.join(map(str, BROKERS))}")
     if brokers == 1:
-        return [Node(state_dir, "kafka", 1, port, secure)]
+        return [Node(state_dir, "kafka", 1, port, secure, session_s)]
     numbers = range(1, brokers + 1)
-    return [Node(state_dir, f"kafka-{id_}", id_, port if id_ == 1 else None, secure) for id_ in numbers]
+    return [Node(state_dir, f"kafka-{id_}", id_, port if id_ == 1 else None, secure, session_s) for id_ in numbers]
 
 
 def _in_words(brokers: int) -> str:

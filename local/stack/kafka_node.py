@@ -33,6 +33,9 @@ class Node:
     id: int
     asked_port: int | None = None
     secure: SecureListeners | None = None
+    session_s: float = 3.0
+    """After a kill -9 the broker can register again only when its old session has timed out (Kafka's default: 9 s).
+    Until then the partitions that it led have no leader. A broker that gets no CPU time for as long loses them, too."""
 
     @property
     def home(self) -> Path:
@@ -129,9 +132,7 @@ class Node:
             "listener.security.protocol.map": protocols,
             "log.dirs": "data",  # relative: Kafka splits this setting at commas, and a path may contain one
             "auto.create.topics.enable": "false",
-            # After a kill -9 the broker can register again only when its old session has timed out (9 s by default).
-            # Until then the partitions that it led have no leader.
-            "broker.session.timeout.ms": 3000,
+            "broker.session.timeout.ms": int(self.session_s * 1000),
             "broker.heartbeat.interval.ms": 500,
             "group.initial.rebalance.delay.ms": 0,
             "group.min.session.timeout.ms": 1000,
