@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos.scale import ScalePlan, run
 
-pytestmark = [pytest.mark.chaos, pytest.mark.e2e]
+pytestmark = [pytest.mark.chaos, pytest.mark.e2e, pytest.mark.timeout(600)]
 
 PLAN = ScalePlan(seed=20261126, customers=100, workers=(1, 2, 1), hold_s=2.0, rate=50.0, kill_worker=True)
 

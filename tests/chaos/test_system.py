@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.faults import FaultKind
 from tests.chaos.soak import SoakPlan, run
 
-pytestmark = [pytest.mark.chaos, pytest.mark.e2e]
+pytestmark = [pytest.mark.chaos, pytest.mark.e2e, pytest.mark.timeout(600)]
 
 PLAN = SoakPlan(
     seed=20261123,

@@ -163,7 +163,8 @@ def secured_kafka(folder: Path) -> Iterator[SecuredKafka]:
     certificate, key = authority.issue("broker")
     keystore = folder / "ca" / "broker-keystore.pem"
     keystore.write_text(certificate.read_text() + key.read_text())
-    kafka = EmbeddedKafka(folder / "kafka", secure=SecureListeners(keystore, authority.ca, {USER: PASSWORD}))
+    listeners = SecureListeners(keystore, authority.ca, {USER: PASSWORD})
+    kafka = EmbeddedKafka(folder / "kafka", secure=listeners, session_s=60.0)  # as the shared broker (tests/stack.py)
     kafka.start()
     try:
         made = SecuredKafka(kafka, authority, folder)

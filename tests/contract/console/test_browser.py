@@ -140,6 +140,7 @@ async def _acted(anyone: Browser) -> None:
     await records.begin(REPLAY, entry, job=Job("another console", 7))
 
 
+@pytest.mark.timeout(600)
 async def test_each_page_is_accessible_in_both_themes_and_at_each_width(anyone: Browser, store: Store) -> None:
     await _filled(store)
     await _acted(anyone)
