@@ -214,6 +214,8 @@ class Subscription:
     newest: Mapping[str, Any] = field(default_factory=dict)
     """What orders events of the second of `version` (streams/rules/same_second.py), and what is kept of its unpaid time
     (streams/rules/subscriptions/status_history.py)."""
+    earlier: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    """What events showed in the newest second before that (streams/rules/subscriptions/earlier_state.py)."""
     version: Version = UNSEEN
     first_version: Version = UNSEEN
     items_version: Version = UNSEEN

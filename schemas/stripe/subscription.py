@@ -133,6 +133,8 @@ _COMPARED = (
     *("current_period_start", "current_period_end"),
 )
 _COMPARED_IDS = ("latest_invoice", "default_payment_method")
+COMPARED = (*_COMPARED, *_COMPARED_IDS, "pending_update", "pause_collection", "resumes_at")
+"""The names that `previous_values` may have, without those of the items: `prices` and `quantity`."""
 
 
 def previous_items(previous: Mapping[str, Any]) -> tuple[SubscriptionItem, ...]:

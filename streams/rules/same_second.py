@@ -7,6 +7,10 @@ update is missing, it is one that replaced nothing of another's.
 A row keeps, in its column `newest`, what later events of the same second need: `{"previous": {…}}` of the event of its
 version, or `{"tied": [{version, previous, facts}, …]}` once two events share that second. Values are JSON. An event's
 id says nothing about its time. So once there were more than MOST, those that are left cannot decide: `is_cut`.
+
+Of a change and its reversal each replaced what the other shows: their chain has two beginnings. The state before the
+second says which of them is the first. For that, a row can keep the events of the newest second before its own
+(`earlier`). Which events these are does not depend on the order of arrival.
 """
 
 from __future__ import annotations
@@ -63,11 +67,31 @@ def bounded(known: Mapping[Version, Snapshot]) -> list[Snapshot]:
     return kept
 
 
+def newest_before(known: Sequence[Snapshot], own: Sequence[Snapshot], new: Snapshot) -> Sequence[Snapshot]:
+    """Returns the events of the newest second before the row's, after a new event.
+
+    `known` is what this returned before, `own` are the events of the second of the row's version, before the new one.
+    """
+    if not own or any(one["version"] == new["version"] or is_tie(one["version"], new["version"]) for one in own):
+        return known
+    if new["version"] > own[0]["version"]:
+        return own
+    if known and is_tie(known[0]["version"], new["version"]):
+        return bounded({one["version"]: one for one in (new, *known)})
+    return [new] if not known or new["version"] > known[0]["version"] else known
+
+
 def latest_of(
-    tied: Sequence[Snapshot], shown: Shown = facts_of, is_likely: Callable[[Snapshot], tuple[bool, ...]] = lambda _: ()
+    tied: Sequence[Snapshot],
+    shown: Shown = facts_of,
+    is_likely: Callable[[Snapshot], tuple[bool, ...]] = lambda _: (),
+    before: Mapping[str, Any] | None = None,
 ) -> Snapshot:
-    """Returns the latest event; if several may be, the likeliest one, then the one with the greatest id."""
-    return max(candidates_of(tied, shown), key=lambda one: (is_likely(one), one["version"]))
+    """Returns the latest event; if several may be, the likeliest one, then the one with the greatest id.
+
+    `before` is what the object showed before the second, in the form of `shown`, as far as that is known.
+    """
+    return max(candidates_of(tied, shown, before), key=lambda one: (is_likely(one), one["version"]))
 
 
 def is_undecided(tied: Sequence[Snapshot], shown: Shown = facts_of) -> bool:
@@ -80,10 +104,15 @@ def is_undecided(tied: Sequence[Snapshot], shown: Shown = facts_of) -> bool:
     return any(other["facts"] != first["facts"] for other in others)
 
 
-def candidates_of(tied: Sequence[Snapshot], shown: Shown = facts_of) -> list[Snapshot]:
-    """Returns the events that may be the latest one: all of them if they replaced each other in a circle."""
+def candidates_of(
+    tied: Sequence[Snapshot], shown: Shown = facts_of, before: Mapping[str, Any] | None = None
+) -> list[Snapshot]:
+    """Returns the events that may be the latest one.
+
+    Of events that replaced each other in a circle that is each of them, unless the state `before` them is known.
+    """
     states = [shown(one) for one in tied]
-    if ends := _ends([one["previous"] for one in tied], states):
+    if ends := _ends([one["previous"] for one in tied], states, before or {}):
         return [tied[at] for at in sorted(ends)]
     return [
         one
@@ -96,8 +125,13 @@ def candidates_of(tied: Sequence[Snapshot], shown: Shown = facts_of) -> list[Sna
     ] or list(tied)
 
 
-def _ends(previous: Sequence[Mapping[str, Any]], states: Sequence[Mapping[str, Any]]) -> set[int]:
-    """Returns the last members of the chains in which each event begins with what the one before it shows."""
+def _ends(
+    previous: Sequence[Mapping[str, Any]], states: Sequence[Mapping[str, Any]], begin: Mapping[str, Any]
+) -> set[int]:
+    """Returns the last members of the chains in which each event begins with what the one before it shows.
+
+    If there are chains that begin with the state `begin`, of these only.
+    """
     names = {name for values in previous for name in values}
     after = [{name: state[name] for name in names if name in state} for state in states]
     before = [{**state, **values} for state, values in zip(after, previous, strict=True)]
@@ -107,15 +141,22 @@ def _ends(previous: Sequence[Mapping[str, Any]], states: Sequence[Mapping[str, A
          for later in range(count)]
         for earlier in range(count)
     ]  # fmt: skip
-    chains = {(1 << at, at) for at in range(count)}
-    for _ in range(count - 1):
-        chains = {
-            (members | 1 << later, later)
-            for members, last in chains
-            for later in range(count)
-            if not members >> later & 1 and follows[last][later]
-        }
-    return {last for _, last in chains}
+    fits = [
+        at for at in range(count)
+        if begin and all(before[at].get(name, begin[name]) == begin[name] for name in names & begin.keys())
+    ]  # fmt: skip
+    for firsts in (fits, range(count)):
+        chains = {(1 << at, at) for at in firsts}
+        for _ in range(count - 1):
+            chains = {
+                (members | 1 << later, later)
+                for members, last in chains
+                for later in range(count)
+                if not members >> later & 1 and follows[last][later]
+            }
+        if chains:
+            return {last for _, last in chains}
+    return set()
 
 
 def _replaced(previous: Mapping[str, Any], own: Mapping[str, Any], shown: Mapping[str, Any]) -> bool:

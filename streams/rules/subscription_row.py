@@ -2,7 +2,7 @@
 
 The row's groups of columns, each with its version, and the events that write them:
 
-    version            Stripe's status, period, trial, end   subscription events
+    version            Stripe's status, period, trial, end   subscription events (`earlier`: those before its second)
     items_version      items and prices                      subscription events that name a price
     billing_version    the facts of its invoices             invoices
     checkout_version   the plan chosen at checkout           checkouts
@@ -30,7 +30,7 @@ from schemas.stripe.subscription import StripeSubscription, SubscriptionItem, pr
 from schemas.version import UNSEEN, Version, is_tie, version
 from streams.rules import same_second
 from streams.rules.precedence import WEAK, seconds_of, weak
-from streams.rules.subscriptions import invoice_facts, price_changes, status_history
+from streams.rules.subscriptions import earlier_state, invoice_facts, price_changes, status_history
 
 ENDED = frozenset({SubscriptionStatus.CANCELED, SubscriptionStatus.INCOMPLETE_EXPIRED})
 """Final statuses: a subscription with the same id never leaves them."""
@@ -103,12 +103,14 @@ def apply_subscription_event(row: Subscription, event: Event[StripeSubscription]
         if items and weak(new_version) > row.items_version:
             row = replace(row, items=items, items_version=weak(new_version))
         items = []
-    changes: dict[str, Any] = {}
+    new, stored = _snapshot(event, items), _stored(row)
+    own = row.newest.get("tied") or [{**stored, "previous": row.newest.get("previous", {})}]
+    changes: dict[str, Any] = {"earlier": earlier_state.with_event(row, own, new, _shown)}
     if is_tie(row.version, new_version):  # with_derived settles it
-        row = replace(row, newest={"tied": same_second.tied_with(row.newest, _stored(row), _snapshot(event, items))})
+        row = replace(row, newest={"tied": same_second.tied_with(row.newest, stored, new)})
     else:
         if new_version > row.version:
-            changes = dict(zip(_FACTS, _FACTS_OF(event.object), strict=True))
+            changes |= dict(zip(_FACTS, _FACTS_OF(event.object), strict=True))
             newest = {"previous": previous_values(event.previous)}
             changes |= {"stripe_status": status, "version": new_version, "newest": newest}
         if items and new_version > row.items_version:
@@ -274,10 +276,11 @@ def _settled(row: Subscription) -> Subscription:
     def is_likely(one: same_second.Snapshot) -> tuple[bool, ...]:
         return not _is_refuted(row, one), bool(one["facts"]["stripe_status"] != SubscriptionStatus.INCOMPLETE)
 
-    latest = same_second.latest_of(tied, _shown, is_likely)
+    before = earlier_state.state_of(row)
+    latest = same_second.latest_of(tied, _shown, is_likely, before)
     changes: dict[str, Any] = {**_columns(latest["facts"]), "version": Version(latest["version"])}
     if naming := [one for one in tied if one["facts"]["items"]]:
-        latest = same_second.latest_of(naming, _shown, is_likely)
+        latest = same_second.latest_of(naming, _shown, is_likely, before)
         changes |= {"items": latest["facts"]["items"], "items_version": Version(latest["version"])}
     return replace(row, **changes)
 

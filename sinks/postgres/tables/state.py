@@ -126,6 +126,7 @@ subscriptions = Table(
     json("invoices"),
     json("price_changes"),
     json("newest"),
+    json_list("earlier"),
     version("version"),
     version("first_version"),
     version("items_version"),

@@ -48,7 +48,47 @@ def lives(shape: ApiShape) -> list[Life]:
                 ),
             ],
             {"sub_1.pause_collection": None},
-            needs_key=True,
+        ),
+        Life(
+            "one second: set to end and taken back, after it was set to end and taken back on other days",
+            [
+                m.sub(0, "active", "created", cancel_at_period_end=True),
+                m.sub(DAY, "active", previous={"cancel_at_period_end": True}),
+                m.sub(2 * DAY, "active", previous={"cancel_at_period_end": False}, cancel_at_period_end=True),
+                m.sub(2 * DAY, "active", previous={"cancel_at_period_end": True}),
+            ],
+            {"sub_1.cancel_at_period_end": False, "org_1.next_billing_at": 30 * DAY},
+        ),
+        Life(
+            "one second: seats added and removed, in the second after another such one",
+            [
+                m.sub(0, "active", "created", quantity=2),
+                m.sub(DAY, "active", previous={"quantity": 2}, quantity=5),
+                m.sub(DAY, "active", previous={"quantity": 5}, quantity=2),
+                m.sub(DAY, "active", previous={"quantity": 2}, quantity=3),
+                m.sub(DAY + 1, "active", previous={"quantity": 3}, quantity=7),
+                m.sub(DAY + 1, "active", previous={"quantity": 7}, quantity=3),
+            ],
+            {"sub_1.quantity": 3},
+        ),
+        Life(
+            "one second: paused by a trial's end, resumed, and paused again by support",
+            [
+                m.sub(0, "trialing", "created"),
+                m.sub(DAY, "paused", previous={"status": "trialing"}),
+                m.sub(DAY + 9, "active", previous={"status": "paused"}),
+                m.sub(DAY + 9, "paused", previous={"status": "active"}),
+            ],
+            {"sub_1.status": "paused", "org_1.has_access": False},
+        ),
+        Life(
+            "one second: a larger plan and back, in the second in which the subscription was made",
+            [
+                m.sub(0, "active", "created", price=STARTER),
+                m.sub(0, "active", previous=m.make.price_change(STARTER)),
+                m.sub(0, "active", previous=m.make.price_change(PRO), price=STARTER),
+            ],
+            {"sub_1.plan": "starter", "org_1.plan": "starter"},
         ),
         Life(
             "one second: pause set and then another behavior",
@@ -92,7 +132,6 @@ def lives(shape: ApiShape) -> list[Life]:
                 m.sub(DAY, "active", previous={"pending_update": {"expires_at": NOW + 2 * DAY}}, price=STARTER),
             ],
             {"sub_1.pending_update": False},
-            needs_key=True,
         ),
         Life(
             "one second: pending update applied with the price",
@@ -142,7 +181,6 @@ def lives(shape: ApiShape) -> list[Life]:
                 m.sub(DAY, "active", previous=m.make.price_change(STARTER), price=PRO, quantity=1),
             ],
             {"sub_1.plan": "pro"},
-            needs_key=True,
         ),
         Life(
             "customer: two addresses in one second",

@@ -1,0 +1,46 @@
+"""Keeps what a subscription showed before the second of its version, in any order of arrival (behaviours.md D2).
+
+The column `earlier` has the events of the newest second before it, in brief: what previous attributes can name. Of a
+change and its reversal within one second it says which came first (streams/rules/same_second.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from schemas.state import Subscription
+from schemas.stripe.subscription import COMPARED
+from schemas.version import UNSEEN
+from streams.rules import same_second
+
+_ITEMS = ("prices", "quantity")
+_FLAGS = ("cancel_at_period_end", "pending_update")
+_KEPT = (*COMPARED, *_ITEMS)
+
+
+def with_event(
+    row: Subscription, own: Sequence[same_second.Snapshot], new: same_second.Snapshot, shown: same_second.Shown
+) -> Sequence[same_second.Snapshot]:
+    """Returns the column after a new event. `own` are the events of the second of the row's version, before it."""
+    if row.version == UNSEEN:
+        return row.earlier
+    return same_second.newest_before(row.earlier, [_brief(one, shown) for one in own], _brief(new, shown))
+
+
+def state_of(row: Subscription) -> dict[str, Any] | None:
+    """Returns what was shown before the second, by the names of previous attributes; None if it is not known."""
+    if not row.earlier or same_second.is_undecided(row.earlier):
+        return None
+    facts = same_second.latest_of(row.earlier)["facts"]
+    return {
+        name: facts.get(name, False if name in _FLAGS else None)
+        for name in _KEPT
+        if name in facts or name not in _ITEMS
+    }
+
+
+def _brief(one: same_second.Snapshot, shown: same_second.Shown) -> same_second.Snapshot:
+    facts: Mapping[str, Any] = shown(one)
+    brief = {name: facts[name] for name in _KEPT if facts.get(name)}
+    return {"version": one["version"], "previous": one["previous"], "facts": brief}
