@@ -61,13 +61,17 @@ def _difference(books: Books, subscription: Json, price: str, quantity: int) -> 
     share = (
         (end_at - books.now) / (end_at - start) if end_at > books.now and subscription["status"] != "trialing" else 0
     )
-    before = amount_of(PRICES[old["price"]["id"]], old.get("quantity", 1), subscription["currency"])
+    former = old.get("quantity", 1)
+    before = amount_of(PRICES[old["price"]["id"]], former, subscription["currency"])
     after = amount_of(PRICES[price], quantity, subscription["currency"])
     share *= float(left_of(in_force(books.get("customer", subscription["customer"]), subscription)))
     more = {"item": old["id"], "subscription": subscription["id"], "proration": True}
-    pairs = ((-round(before * share), old["price"]["id"]), (round(after * share), price))
+    pairs = (
+        (-round(before * share), {"price": old["price"]["id"], "quantity": former}),
+        (round(after * share), {"price": price, "quantity": quantity}),
+    )
     return [
-        line(books, amount, subscription["currency"], (books.now, end_at), price=of, **more)
+        line(books, amount, subscription["currency"], (books.now, end_at), **of, **more)
         for amount, of in pairs
         if amount
     ]

@@ -317,6 +317,9 @@ def test_what_is_left_of_a_period_is_credited_and_charged() -> None:
     invoice = scene.latest(subscription)
     assert [line["amount"] for line in invoice["lines"]["data"]] == [-1450, 4950]
     assert (invoice["billing_reason"], invoice["amount_paid"]) == ("subscription_update", 3500)
+    scene.wait(MONTH)
+    changes.change_price(scene.books, subscription, "price_team", 4, billing="now", if_paid=False)
+    assert [line["quantity"] for line in scene.latest(subscription)["lines"]["data"]] == [1, 4]
 
 
 def test_a_schedule_changes_the_price_at_the_end_of_the_period_and_lets_go() -> None:
