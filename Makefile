@@ -11,7 +11,7 @@ TESTERS ?= 3
 UNIT_TESTERS ?= 2
 HISTORIES ?= 1000
 LIVES ?= 10000
-DRILL ?= 400
+DRILL ?= 2000
 IMAGE ?= billing-stream
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
@@ -92,7 +92,7 @@ soak: $(STAMP) ## Inject faults under load, then check every row (ARGS="--seed 7
 	BILLING_LIVES=$(LIVES) $(BIN)/pytest -s --timeout 0 tests/unit/oracle/test_stripe_lives.py
 	$(BIN)/python -m tests.chaos.soak $(ARGS)
 
-drill: $(STAMP) ## Take over a business from another handler: import, shadow, switch (DRILL=400 customers)
+drill: $(STAMP) ## Take over a business from another handler: import, shadow, switch (DRILL=2000 customers)
 	BILLING_DRILL=$(DRILL) $(BIN)/pytest -s --timeout 0 --durations=1 tests/contract/recovery/test_drill.py
 
 scale: $(STAMP) ## Stop and start workers and a broker under load, measure pauses (ARGS="--workers 1,2,4,2,1", --help)

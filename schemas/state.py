@@ -212,10 +212,9 @@ class Subscription:
     price_changes: Mapping[str, Any] = field(default_factory=dict)
     """The prices that it has had, in order (streams/rules/subscriptions/price_changes.py)."""
     newest: Mapping[str, Any] = field(default_factory=dict)
-    """What orders events of the second of `version` (streams/rules/same_second.py), and what is kept of its unpaid time
-    (streams/rules/subscriptions/status_history.py)."""
+    """What orders events of the second of `version`, and its unpaid time (streams/rules/subscriptions)."""
     earlier: Sequence[Mapping[str, Any]] = field(default_factory=list)
-    """What events showed in the newest second before that (streams/rules/subscriptions/earlier_state.py)."""
+    """The events of the newest second before that of `version` (streams/rules/subscriptions/earlier_state.py)."""
     version: Version = UNSEEN
     first_version: Version = UNSEEN
     items_version: Version = UNSEEN
