@@ -43,7 +43,7 @@ _LEFT_OUT: Mapping[str, Set[str]] = {
     },
     **{outbox.name: outbox.not_compared for outbox in OUTBOXES},
     "subscriptions": {"earlier"},  # since 0043: a row has what came later
-    "organizations": {"access_version"},  # counts changes, and a rebuild may see fewer
+    "organizations": {"access_version"},  # the time of the last change in this database, or later
     "erasures": {"erased_at", "counts", "kafka_until", "dead_letters_until"},
     "dead_letters": {
         *(

@@ -72,6 +72,19 @@ async def test_F3_the_version_grows_with_each_change_of_a_customer(feed: FeedKit
     assert versions["other"] < ahead
 
 
+async def test_F3_the_versions_of_a_guests_purchase_differ(feed: FeedKit) -> None:
+    """One event reports that it is paid and has to be delivered: a receiver that keeps the newest needs both."""
+    await feed.queue("paid", customer_id=None, event_id="evt_1")
+    await feed.connection.execute(
+        "INSERT INTO billing.notifications (notification_key, event_id, destination, message_id, type, occurred_at, "
+        "queued_at, next_attempt_at) SELECT 'more_' || n, 'evt_1', 'app', 'msg_' || n, 'payment.fulfilled', now(), "
+        "now(), now() FROM generate_series(1, 300) n"
+    )
+    rows = await feed.connection.fetch("SELECT version FROM billing.notifications")
+    assert len({row["version"] for row in rows}) == 301
+    assert (await feed.row("paid"))["version"] == min(row["version"] for row in rows)
+
+
 async def test_F3_one_customers_notifications_are_sent_in_order(feed: FeedKit, receiver: ReceiverServer) -> None:
     """A failed one does not hold up the later ones: the version says which is newer."""
     for number in range(12):

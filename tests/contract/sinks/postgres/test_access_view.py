@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from schemas.references import References
-from schemas.state import Organization, Subscription
+from schemas.state import Customer, Organization, Subscription
 from schemas.statuses import OrganizationStatus, SubscriptionStatus
 from schemas.version import Version
 from sinks.postgres.backfill import BACKFILLS, run_backfills
@@ -46,7 +46,7 @@ async def store(database: SecretStr) -> AsyncIterator[Store]:
     await opened.close()
 
 
-async def _save(store: Store, *rows: Organization | Subscription) -> None:
+async def _save(store: Store, *rows: Customer | Organization | Subscription) -> None:
     stored = tuple(await loaded(store, customers("cus_1")))
     await write(store, Flush(known=known(*rows, stored=stored)))
 
@@ -77,6 +77,39 @@ async def test_B8_the_view_knows_the_end_of_each_grace_time(store: Store, databa
         assert await ask(database, VIEW) == seen
         versions.append(await ask(database, version))
     assert versions == sorted(set(versions))
+
+
+async def test_B8_the_version_grows_also_over_a_rebuild_and_a_restore(store: Store, database: SecretStr) -> None:
+    """They count fewer changes than the database that readers have seen, so the clock is a part of the version."""
+    version = "SELECT version FROM billing.access WHERE customer_id = 'cus_1'"
+    for plan in ("starter", "pro", "team"):
+        await _save(store, replace(ORGANIZATION, plan=plan))
+    seen = await ask(database, version)
+    await ask(database, "DELETE FROM billing.organizations")  # as in an empty database that a rebuild begins with
+    await _save(store, replace(ORGANIZATION, plan="team"))
+    rebuilt = await ask(database, version)
+    assert rebuilt > seen
+    await ask(database, "UPDATE billing.organizations SET access_version = 1")  # an old row, as a backup has it
+    await _save(store, replace(ORGANIZATION, plan="pro"))
+    restored = await ask(database, version)
+    assert restored > rebuilt
+    ahead = 4_000_000_000_000  # written while the server's clock was wrong
+    await ask(database, "UPDATE billing.organizations SET access_version = $1", ahead)
+    await _save(store, replace(ORGANIZATION, plan="team"))
+    assert await ask(database, version) == (ahead + 1) * 32
+
+
+async def test_B8_a_changed_user_is_a_new_version(store: Store, database: SecretStr) -> None:
+    """The view has the customer's user. Other changes of the customer are not in it."""
+    version = "SELECT version FROM billing.access WHERE customer_id = 'cus_1'"
+    await _save(store, ORGANIZATION)
+    versions = [await ask(database, version)]
+    for user_id in ("42", "43", None):
+        await _save(store, Customer(account="", customer_id="cus_1", user_id=user_id))
+        versions.append(await ask(database, version))
+    assert versions == sorted(set(versions))
+    await _save(store, Customer(account="", customer_id="cus_1", email="jane@example.com"))
+    assert await ask(database, version) == versions[-1]
 
 
 async def test_B7_a_price_in_no_plan_is_counted(store: Store, database: SecretStr) -> None:
