@@ -198,6 +198,8 @@ def test_T35_compose_hardens_every_service(compose: dict[str, Any]) -> None:
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert {"mem_limit", "cpus", "pids_limit"} <= service.keys(), name
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
+        assert all("size=" in place for place in service["tmpfs"]), name
         assert "privileged" not in service, name
         assert "cap_add" not in service, name
 

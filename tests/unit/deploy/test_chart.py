@@ -100,6 +100,7 @@ def test_each_setting_that_the_chart_sets_exists() -> None:
     named = {name.removeprefix("BILLING_").lower() for name in re.findall(r"BILLING_[A-Z_]+[A-Z]", text)}
     known = {str(field.alias or name) for name, field in Settings.model_fields.items()} | {"config"}
     known |= {"webhook_secret", "webhook_secret_name"}  # of endpoints, in the environment
+    known |= {"gateway_url"}  # of `billing trigger`
     nested = {name for name in named if name.startswith("kafka_")}
     assert len(named) > 10
     assert named - nested <= known
@@ -140,7 +141,21 @@ def test_every_process_runs_restricted_and_is_probed() -> None:
         assert container["livenessProbe"]["httpGet"]["path"] == "/livez", name
         assert container["readinessProbe"]["httpGet"]["path"] == "/readyz", name
         # A brake that holds, or a broker that is away, makes a process not ready. A restart does not help.
-        assert container.get("startupProbe", container["livenessProbe"])["httpGet"] == {"path": "/livez", "port": "ops"}
+        assert container["startupProbe"]["httpGet"] == {"path": "/livez", "port": "ops"}
+        assert container["startupProbe"]["failureThreshold"] * container["startupProbe"]["periodSeconds"] >= 120
+
+
+def test_no_pod_takes_variables_of_services_for_settings() -> None:
+    """For the service of a release called `billing`, Kubernetes would set BILLING_GATEWAY_PORT=tcp://… in each pod."""
+    for name, pod in pods(rendered(ALL)).items():
+        assert pod["enableServiceLinks"] is False, name
+
+
+def test_every_pod_is_placed_as_the_values_say_and_has_a_bound_on_what_it_writes() -> None:
+    for name, pod in pods(rendered(ALL)).items():
+        assert pod["nodeSelector"] == ALL["nodeSelector"], name
+        assert pod["tolerations"] == ALL["tolerations"], name
+        assert {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}} in pod["volumes"], name
 
 
 def test_workers_keep_their_membership_and_never_outnumber_the_partitions() -> None:
@@ -249,6 +264,7 @@ def test_the_operators_pod_waits_for_commands_with_a_login_of_its_own() -> None:
     assert container["envFrom"] == [{"secretRef": {"name": "operator"}}]
     assert environment(pod)["BILLING_EXPORTS_URL"] == "/var/lib/billing/exports"
     assert "BILLING_OPS_PORT" not in environment(pod)
+    assert environment(pod)["BILLING_GATEWAY_URL"] == "http://billing-gateway"  # where `trigger` posts
     assert "livenessProbe" not in container
 
 
@@ -287,7 +303,7 @@ def test_only_the_processes_of_the_release_reach_the_operations_ports() -> None:
     watched = [rule for rule in rules if "podSelector" in rule["from"][0]]
     assert {
         rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: rule["ports"] for rule in watched
-    } == {"console": [{"port": "ops"}], "operator": [{"port": "ops"}]}
+    } == {"console": [{"port": "ops"}], "operator": [{"port": "ops"}, {"port": "http"}]}
     assert not [rule for rule in rules if {"port": "console"} in rule["ports"]]
 
 

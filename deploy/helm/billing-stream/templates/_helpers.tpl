@@ -29,6 +29,9 @@ env:
   {{- end }}
   - {name: BILLING_STATE_DIR, value: /tmp/billing}
   - {name: BILLING_CONFIG, value: /etc/billing/config.toml}
+  {{- if eq (.process | default "") "operator" }}
+  - {name: BILLING_GATEWAY_URL, value: {{ printf "http://%s-gateway" (include "billing.name" .root) | quote }}}   # `trigger` posts there
+  {{- end }}
   {{- if .of }}
   - {name: BILLING_OPS_HOST, value: 0.0.0.0}
   - {name: BILLING_OPS_PORT, value: "9090"}
@@ -85,8 +88,11 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
+{{/* Without service links: they are variables like BILLING_GATEWAY_PORT, for the service of a release called `billing`, and
+     would be taken for settings. */}}
 {{- define "billing.podSecurity" -}}
 automountServiceAccountToken: false
+enableServiceLinks: false
 securityContext:
   runAsNonRoot: true
   runAsUser: 10001
