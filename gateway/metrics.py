@@ -14,7 +14,8 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _ALERTED = (
-    "accepted", "signature_mismatch", "not_stored", "overloaded", "error", "record_too_large", "body_too_large"
+    "accepted", "signature_mismatch", "mode_mismatch", "not_stored", "overloaded", "error", "record_too_large",
+    "body_too_large",
 )  # fmt: skip
 """Outcomes that docs/alerts.yml names."""
 
