@@ -10,6 +10,7 @@ import typer
 from ops.commands.shadow import turn_on
 from ops.commands.terminal import database_or_exit, run_or_exit, say, say_json
 from sinks.postgres import migration
+from sinks.postgres.revisions import is_known, newest_revision
 
 
 def migrate(
@@ -30,6 +31,8 @@ def migrate(
     With --roles it creates a role for each process, which has only the rights that the process needs; this takes a user
     with CREATEROLE. Without it, roles that exist are granted their rights on new tables. docs/security.md lists them.
 
+    After a rollback to this version it changes nothing: the schema of the next version serves this one, too.
+
     With --shadow a new system begins in shadow mode, before any process works; see `billing shadow`.
 
     Exits 1 if the database refuses a change, 2 if a setting is missing, 3 if the database does not answer.
@@ -42,6 +45,8 @@ def migrate(
         turn_on("migrate", settings)
     if as_json:
         say_json(asdict(migrated))
+    elif not is_known(migrated.after):
+        say(f"schema billing: at {migrated.after}, newer than this version's {newest_revision()}: nothing is changed")
     elif migrated.before == migrated.after:
         say(f"schema billing: already at {migrated.after}")
     else:

@@ -22,9 +22,9 @@ from schemas.errors import StoreUnavailable
 from sinks.postgres import migrations
 from sinks.postgres.backfill import Backfill, run_backfills
 from sinks.postgres.failures import classified
-from sinks.postgres.pool import Session, SessionTimeouts, TlsRefused, make_engine
+from sinks.postgres.pool import Session, SessionTimeouts, TlsRefused, connect, make_engine
 from sinks.postgres.positions import identify
-from sinks.postgres.revisions import newest_revision
+from sinks.postgres.revisions import is_known, newest_revision
 from sinks.postgres.roles import grant
 from sinks.postgres.tables import metadata
 
@@ -66,7 +66,7 @@ async def migrate(
     """Runs the missing revisions, each in its own transaction, and then the backfills that are not complete.
 
     Existing roles get the privileges on new tables, before the backfills, which may take long; with `creates_roles`
-    the missing ones are created first.
+    the missing ones are created first. Changes nothing if a newer version has migrated the database.
 
     What is done stays done: after an error, run it again. Waits up to `wait_s` seconds for the server to answer, and
     while another process migrates. Raises StoreUnavailable, InvalidSettings.
@@ -79,15 +79,26 @@ async def migrate(
             await _take_turn(session)
             before = await connection.run_sync(_revision)
             await connection.rollback()
+            if before is not None and not is_known(before):  # a newer version's: this one is a rollback
+                return Migrated(before, before)
             await _upgraded(connection)
             await connection.commit()
             await identify(session)
             roles = await grant(session, role_prefix, creates=creates_roles)
-            return Migrated(before, newest_revision(), await run_backfills(session, backfills), roles)
+            return Migrated(before, newest_revision(), await _backfilled(url, backfills), roles)
     finally:
         # Closing the session also releases the lock. Without a pool, `invalidate` closes it at once.
         await connection.invalidate()
         await connection.close()
+
+
+async def _backfilled(url: SecretStr, backfills: Sequence[Backfill] | None) -> dict[str, int]:
+    """Runs the backfills in a session as the worker's. SQLAlchemy's gives JSON in another form to what they share."""
+    session = await connect(url, application="billing-migrate", bounds=_BOUNDS, own_session=True)
+    try:
+        return await run_backfills(session, backfills)
+    finally:
+        session.terminate()
 
 
 async def _session_of(connection: AsyncConnection) -> Session:

@@ -8,11 +8,13 @@ from collections.abc import Callable
 import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
+from typer.testing import CliRunner
 
 from local.stack.ports import free_port
+from ops.cli import command_line
 from schemas.settings import InvalidSettings
 from sinks.postgres import schema_check
-from sinks.postgres.migration import migrate
+from sinks.postgres.migration import Migrated, migrate
 from sinks.postgres.revisions import newest_revision
 from sinks.postgres.schema_check import SchemaCheck
 from tests.kits.storekit import ask
@@ -77,6 +79,19 @@ async def test_a_newer_schema_is_reported_and_used(database: SecretStr) -> None:
     assert [entry["event"] for entry in logs if entry["action"] == "schema.newer"] == [
         f"the database is at revision 9999, newer than this version's {newest_revision()}"
     ]
+
+
+async def test_migrate_of_the_older_version_changes_nothing(
+    database: SecretStr, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a rollback it is run by the compose file, the chart and `billing up`, before the processes."""
+    await ask(database, "UPDATE billing.alembic_version SET version_num = '9999'")
+    await ask(database, "DELETE FROM billing.backfills")
+    assert await migrate(database) == Migrated("9999", "9999")
+    assert await ask(database, "SELECT count(*) FROM billing.backfills") == 0
+    monkeypatch.setenv("BILLING_DATABASE_URL", database.get_secret_value())
+    done = await asyncio.to_thread(CliRunner().invoke, command_line(["migrate"]), ["migrate"])
+    assert (done.exit_code, "newer than this version's" in done.stdout) == (0, True), done.output
 
 
 async def test_it_waits_through_an_outage(looks: Callable[[], int]) -> None:
