@@ -12,6 +12,8 @@ import orjson
 from local.stripe.builder import ApiShape, Json, StripeEvents
 from local.stripe.events import EXAMPLES, example
 from schemas.errors import BillingError
+from schemas.plugin import OWN_ID
+from schemas.plugin_registry import installed, own_event_types
 from schemas.settings import FREE_PLAN, Config
 
 EXAMPLE_CUSTOMER = "cus_1"
@@ -35,14 +37,18 @@ def make_event(
     """Returns an example of this type for the customer, with prices of the config. Raises InvalidEvent.
 
     All its ids follow the customer's, so that a refund fits the invoice that was triggered before. `changes` are
-    `path=value` within the event's object (see `with_changes`).
+    `path=value` within the event's object (see `with_changes`). An own event of a plugin is like the plugin's example.
     """
-    if type_ not in EXAMPLES:
+    own = next((one for plugin in installed() for one in plugin.examples if one["type"] == type_), None)
+    if type_ not in EXAMPLES and (own is None or type_ not in own_event_types()):
         raise InvalidEvent(f"there is no example event of type {type_}; `billing trigger list` prints all types")
     if not _CUSTOMER_ID.fullmatch(customer):
         raise InvalidEvent(f"--customer {customer!r:.60}: expected an id such as cus_42")
     names: dict[str, str] = dict(example_prices(config))
-    event = example(type_, created, StripeEvents(shape))
+    if own is not None and type_ in own_event_types():
+        event = {**own, "id": _new_id(type_), "created": created}
+    else:
+        event = example(type_, created, StripeEvents(shape))
     event["data"] = _renamed(event["data"], names, customer.removeprefix("cus_"))
     return with_changes(event, changes)
 
@@ -74,7 +80,21 @@ def read_event(text: bytes, type_: str, created: int, *, shape: ApiShape, change
         raise InvalidEvent(f"--file: has an event of type {found.get('type')!r:.80}, not {type_}")
     elif found.get("livemode") is not False:
         raise InvalidEvent("--file: has an event of live mode: only test events can be triggered")
-    return with_changes(found | {"id": f"evt_{secrets.token_hex(12)}", "created": created}, changes)
+    return with_changes(found | {"id": _new_id(type_), "created": created}, changes)
+
+
+def endpoint_for(type_: str, config: Config) -> str:
+    """Returns the endpoint that takes events of this type, if none is given. Raises InvalidEvent."""
+    if type_ not in own_event_types():
+        return "default"
+    found = next((name for name, endpoint in config.endpoints.items() if endpoint.own_events), None)
+    if found is None:
+        raise InvalidEvent(f"{type_} is an own event of a plugin, and no endpoint of the config has own_events = true")
+    return found
+
+
+def _new_id(type_: str) -> str:
+    return f"{OWN_ID if type_ in own_event_types() else 'evt_'}{secrets.token_hex(12)}"
 
 
 def with_changes(event: Json, changes: Sequence[str]) -> Json:

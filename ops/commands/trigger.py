@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from local.stripe.builder import ApiShape
 from local.stripe.events import EXAMPLES
 from local.stripe.post import PostResult, post_once
-from local.stripe.trigger import EXAMPLE_CUSTOMER, InvalidEvent, link_before, make_event, read_event
+from local.stripe.trigger import EXAMPLE_CUSTOMER, InvalidEvent, endpoint_for, link_before, make_event, read_event
 from ops.commands.terminal import exits, refuse, run_or_exit, say, say_json
 from ops.runtime.exit_codes import ExitCode
 from schemas.settings import Config, InvalidSettings, Mode, Settings, load_config, load_settings
@@ -33,7 +33,12 @@ def trigger(
         Path | None, typer.Option("--file", exists=True, help="JSON file with an event or an object of TYPE.")
     ] = None,
     shape: Annotated[ApiShape, typer.Option(help="Stripe API version of the event.")] = ApiShape.NEW,
-    endpoint: Annotated[str, typer.Option(help="The endpoint to post to.")] = "default",
+    endpoint: Annotated[
+        str,
+        typer.Option(
+            help="The endpoint to post to. Default: `default`; for own events of plugins, one that takes them."
+        ),
+    ] = "",
     url: Annotated[
         str,
         typer.Option(envvar="BILLING_GATEWAY_URL", help="URL of the gateway. Default: the gateway of the settings."),
@@ -45,6 +50,7 @@ def trigger(
     Example: billing trigger invoice.payment_failed --customer cus_42 --set amount_due=500
 
     Prices are those of the config's plans. The ids follow the customer's: a refund fits the invoice triggered before.
+    An own event of a plugin is like the first of the plugin's examples of its type.
     Before a refund or a dispute, the event payment_intent.succeeded is posted: it links their charge to the invoice.
 
     Exits 0 if the gateway accepted it, 1 if not, 2 if a setting is missing or the system is in live mode, 3 if the
@@ -59,6 +65,7 @@ def trigger(
         with exits("trigger"):
             settings = load_settings()
             config = load_config(settings.config_path)
+            endpoint = endpoint or endpoint_for(type_, config)
             secret = secret_of(config, settings, endpoint)
         if file is not None:
             made = read_event(file.read_bytes(), type_, now, shape=shape, changes=changes)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from local.plugin_check import PluginFailed, check_plugin
+from local.plugin_check import PluginFailed, PluginWorld, check_plugin
 from schemas.effects import Announce, CallStripe, Effect, NoteStale, QueueEmail, StartTimer
 from schemas.errors import RuleViolated
 from schemas.mail import MAILS, CustomerMail
@@ -258,6 +258,44 @@ def test_F5_the_test_kit_finds_what_reading_the_source_does_not(
         return
     with pytest.raises(PluginFailed, match=reason):
         check_plugin(plugin, config)
+
+
+TIMED = """
+from datetime import timedelta
+from schemas.effects import Announce, FinishTimer, StartTimer
+from schemas.plugin import AnyObject, Plugin
+from schemas.timer import TimerDue
+from streams.rules import timers
+
+KEY, AT = "tried.call:cus_1", 1_800_000_000
+
+def event(number, type_, at, obj):
+    return {"id": f"own_{number}", "object": "event", "type": type_, "created": at, "livemode": False,
+            "data": {"object": {"id": KEY, "customer": "cus_1", **obj}}}
+
+due = {"object": "timer", "kind": "tried.call", "subject": "cus_1", "due_at": AT + 86_400, "data": {}}
+EXAMPLES = [event(1, "tried.made", AT, {}), event(2, "timer.tried.call", AT + 86_400, due)]
+plugin = Plugin("tried", own_events=("tried.made",), notifications=("tried.x",), examples=EXAMPLES)
+
+@plugin.on("tried.made", model=AnyObject)
+def made(event, known):
+    due_at = event.at + timedelta(days=1)
+    return [StartTimer(key=KEY, account="", customer_id="cus_1", kind="tried.call", subject="cus_1", due_at=due_at)]
+
+@plugin.on("timer.tried.call", model=TimerDue, refer=timers.refer)
+def call(event, known):
+    if not timers.is_due(event, known):
+        return []
+    return [FinishTimer(KEY), Announce(type="tried.x", account="", customer_id="cus_1", subject=event.object.subject)]
+"""
+
+
+def test_F5_the_event_of_a_timer_arrives_after_what_starts_the_timer(site: Path) -> None:
+    """In the orders that are tried: the scheduler appends it, so it cannot be the first."""
+    config = _start(site, TIMED)
+    (plugin,) = installed()
+    check_plugin(plugin, config)
+    assert PluginWorld(config).apply(*plugin.examples).orders()["notifications"] == [("tried.x", "cus_1", "own_2")]
 
 
 def test_F5_an_unknown_plugin_is_named_with_those_that_are_installed() -> None:

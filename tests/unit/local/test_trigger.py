@@ -9,8 +9,10 @@ import pytest
 
 from local.stripe.builder import ApiShape, Json
 from local.stripe.events import EXAMPLES
-from local.stripe.trigger import InvalidEvent, example_prices, link_before, make_event, read_event
-from schemas.settings import Config, Plan
+from local.stripe.trigger import InvalidEvent, endpoint_for, example_prices, link_before, make_event, read_event
+from schemas.plugin import Plugin
+from schemas.plugin_registry import installed_for
+from schemas.settings import Config, Endpoint, Plan
 from schemas.state import Payment
 from tests.kits.paymentkit import PatientWorld
 
@@ -111,3 +113,23 @@ def test_another_file_is_refused(text: bytes) -> None:
 def test_a_live_event_is_refused() -> None:
     with pytest.raises(InvalidEvent, match="live mode"):
         read_event(orjson.dumps(_event("invoice.paid") | {"livemode": True}), "invoice.paid", 1, shape=ApiShape.NEW)
+
+
+def test_F5_an_own_event_of_a_plugin_is_made_of_its_example_or_a_file() -> None:
+    """Its id begins as those of own events do, or the endpoint refuses it."""
+    made = {"id": "own_1", "object": "event", "type": "tried.made", "created": 1, "livemode": False}
+    example_event = made | {"data": {"object": {"id": "x_1", "customer": "cus_1", "used": 5}}}
+    endpoints = {"default": Endpoint(), "product": Endpoint(own_events=True)}
+    with installed_for(Plugin("tried", own_events=("tried.made",), examples=(example_event,))):
+        event = make_event(
+            "tried.made", 1_700_000_000, CONFIG, customer="cus_42", shape=ApiShape.NEW, changes=["used=7"]
+        )
+        assert event["data"]["object"] == {"id": "x_1", "customer": "cus_42", "used": 7}
+        assert example_event["data"] == {"object": {"id": "x_1", "customer": "cus_1", "used": 5}}
+        of_file = read_event(orjson.dumps(example_event), "tried.made", 1_700_000_000, shape=ApiShape.NEW)
+        assert {event["id"][:4], of_file["id"][:4]} == {"own_"}
+        assert event["id"] != of_file["id"]
+        assert endpoint_for("tried.made", CONFIG.model_copy(update={"endpoints": endpoints})) == "product"
+        assert endpoint_for("invoice.paid", CONFIG) == "default"
+        with pytest.raises(InvalidEvent, match="no endpoint of the config has own_events"):
+            endpoint_for("tried.made", CONFIG)
