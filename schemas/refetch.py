@@ -36,6 +36,11 @@ _DELETED = {"customer": "customer.deleted"}
 """For a deleted customer Stripe returns only `{id, object, deleted: true}`."""
 
 
+def is_refetched(event_id: str) -> bool:
+    """Returns whether the event was made of an object that was fetched, and so shows more than its type says."""
+    return event_id.startswith(f"{REFETCH_PREFIX}_")
+
+
 class NoEventForObject(BillingError):
     """No event type reports the present state of such an object. The message names the object."""
 

@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_settings import SettingsConfigDict
 
+from schemas.access_policy import AccessPolicy as AccessPolicy
 from schemas.console_settings import ConsoleConfig, ConsoleSettings
 from schemas.database_settings import DatabaseSettings
 from schemas.dunning import DEFAULT_DUNNING as DEFAULT_DUNNING
@@ -111,13 +112,6 @@ class Rules(_Frozen):
         if sum(step.final for step in self.dunning) > 1:
             raise ValueError("two steps of dunning are final")
         return self
-
-
-class AccessPolicy(_Frozen):
-    """Which subscriptions give access (behaviours.md B8)."""
-
-    past_due_grace_days: int = Field(14, ge=0, le=365)
-    """Days for which a subscription that is past due still gives access, from when it became so; 0: none."""
 
 
 class Config(_Frozen):

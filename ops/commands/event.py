@@ -49,7 +49,10 @@ _SHOWN = {
     "disputes": ("dispute_id", "status", "amount", "currency", "reason", "due_by"),
     "members": ("user_id", "role", "email"),
     "subscriptions": ("subscription_id", "status", "plan", "price_id", "current_period_end", "cancel_at_period_end"),
-    "payments": ("invoice_id", "checkout_session_id", "status", "amount", "currency", "paid_at", "failure_reason"),
+    "payments": (
+        *("invoice_id", "checkout_session_id", "status", "amount", "refunded_amount", "currency", "on_hold"),
+        *("paid_at", "failure_reason"),
+    ),
     "payment_methods": ("payment_method_id", "brand", "last4", "exp_month", "exp_year", "detached_at"),
     "timers": ("kind", "subject", "due_at", "status"),
     "events": ("event_id", "type", "created", "outcome", "reason"),

@@ -31,6 +31,8 @@ _PATHS = {
 """How Stripe's ids of these objects begin → the path."""
 _INVOICES = {"paid": "invoice.paid", "void": "invoice.voided", "uncollectible": "invoice.marked_uncollectible"}
 """Status of an invoice → the type of the event that reports it."""
+_CHARGES = {"succeeded": "charge.succeeded", "failed": "charge.failed"}
+"""Status of a charge → the type of the event that reports it. No rule applies `charge.updated`."""
 
 
 def path_of(object_id: str) -> str:
@@ -73,8 +75,8 @@ def _entry(answer: ApiResponse, account: str, *, livemode: bool, now: datetime) 
         api_version=answer.api_version,
         request_id=answer.request_id,
     )
-    if item["object"] == "invoice":
-        event["type"] = _INVOICES.get(item.get("status"), event["type"])
+    types = {"invoice": _INVOICES, "charge": _CHARGES}.get(item["object"], {})
+    event["type"] = types.get(item.get("status"), event["type"])
     return Entry.of(
         event,
         source=Source.RECONCILE,

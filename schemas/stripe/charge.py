@@ -5,7 +5,7 @@ https://docs.stripe.com/api/charges/object
 
 from __future__ import annotations
 
-from schemas.stripe.fields import Amount, Currency, ExpandableId, Id, StripeObject, Text
+from schemas.stripe.fields import Amount, Currency, ExpandableId, Id, Moment, StripeObject, Text
 
 
 class StripeCharge(StripeObject):
@@ -17,6 +17,13 @@ class StripeCharge(StripeObject):
     amount_refunded: Amount = 0
     """The sum of all refunds of this charge at the time of the event."""
     currency: Currency
+    created: Moment | None = None
+    status: Text = None
+    captured: bool = True
+    """False while the payment is only authorized."""
+    amount_captured: Amount | None = None
+    """What was paid of `amount`. Missing in old versions of the API."""
+    receipt_email: Text = None
     failure_message: Text = None
     source_transfer: ExpandableId | None = None
     """Set for the money that a platform's transfer brought to a connected account: no payment of a customer."""

@@ -34,6 +34,7 @@ RESOURCES = {
 """The name in the path → `object`."""
 
 MOST = 100
+MOST_TYPES = 20
 DEFAULT_LIMIT = 10
 _NEVER = 2**62
 _PARAMETER = re.compile(r"(\w+)\[(\w*)\]")
@@ -60,6 +61,8 @@ class Api:
         """`type`, `types[]`, `created[…]`, `delivery_success`."""
         created = _Created(query)
         types = [value for name, value in query.items() if name == "type" or name.startswith("types[")]
+        if len(types) > MOST_TYPES:
+            raise ApiError(400, f"Invalid array: types may have at most {MOST_TYPES} values", param="types")
         success = query.get("delivery_success")
 
         def is_asked(event: StripeEvent) -> bool:

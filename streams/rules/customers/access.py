@@ -1,7 +1,7 @@
 """Derives a customer's access from their subscriptions (behaviours.md B7, B8): plan, reason, and when it changes next.
 
-`active` and `trialing` give access, and so does `past_due` for a grace time from when it began. Of several
-subscriptions that give access, the one with the largest plan counts.
+`active` and `trialing` give access, and so does `past_due` for a grace time from when it began. The config can add
+`unpaid` and `paused`. Of several subscriptions that give access, the one with the largest plan counts.
 """
 
 from __future__ import annotations
@@ -73,14 +73,17 @@ def derive_access(config: Config, customer: Customer, subscriptions: Sequence[Su
     return Access(**_facts(access), until=until, after={**_json(after), **({"then": then} if then else {})})
 
 
-def gives_access(row: Subscription) -> bool:
+def gives_access(row: Subscription, config: Config) -> bool:
     """Whether the subscription gives access, at least for its grace time."""
-    return row.status in _GIVES
+    return row.status in _GIVES or row.status in config.access.also
 
 
 def grace_end(row: Subscription, config: Config) -> datetime | None:
-    """When a subscription that is past due stops giving access; None if it is not past due or the time is unknown."""
-    if row.status is not SubscriptionStatus.PAST_DUE:
+    """When a subscription that is past due stops giving access; None if it is not past due or the time is unknown.
+
+    Also None if the config gives access to `unpaid`, which is what follows.
+    """
+    if row.status is not SubscriptionStatus.PAST_DUE or SubscriptionStatus.UNPAID in config.access.also:
         return None
     since = past_due_since(row) or row.current_period_start
     return since + timedelta(days=config.access.past_due_grace_days) if since is not None else None
@@ -88,7 +91,7 @@ def grace_end(row: Subscription, config: Config) -> datetime | None:
 
 def renews_at(row: Subscription) -> datetime | None:
     """The end of the period after which the subscription renews; None if it is not going to (behaviours.md B9)."""
-    if not gives_access(row) or ends_with_period(row) or row.pause_collection is not None:
+    if row.status not in _GIVES or ends_with_period(row) or row.pause_collection is not None:
         return None
     return row.current_period_end
 
@@ -107,7 +110,7 @@ def _derived(config: Config, subscriptions: Sequence[Subscription], *, ended: da
         end = grace_end(row, config)
         return ended is not None and end is not None and end <= ended
 
-    giving = [row for row in subscriptions if gives_access(row) and not is_over(row)]
+    giving = [row for row in subscriptions if gives_access(row, config) and not is_over(row)]
     if giving:
         row = max(giving, key=lambda row: (config.size_of_plan(row.plan), -RANK[row.status], row.subscription_id))
         reason = COLLECTION_PAUSED if row.pause_collection is not None else str(row.status)
@@ -119,7 +122,7 @@ def _derived(config: Config, subscriptions: Sequence[Subscription], *, ended: da
             changes_at=_changes_at(row, config),
         )
     best = min(subscriptions, key=lambda row: (RANK[row.status], row.subscription_id))
-    return _none(config, GRACE_ENDED if gives_access(best) else str(best.status))
+    return _none(config, GRACE_ENDED if best.status in _GIVES else str(best.status))
 
 
 def _changes_at(row: Subscription, config: Config) -> datetime | None:

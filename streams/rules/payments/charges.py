@@ -5,15 +5,19 @@ from __future__ import annotations
 from schemas.effects import Effect
 from schemas.errors import NotKnownYet
 from schemas.event import Event
+from schemas.fast_row import replace
 from schemas.known import Known
+from schemas.payment_facts import earliest
 from schemas.references import References
+from schemas.refetch import is_refetched
 from schemas.state import Payment
 from schemas.statuses import LinkKind
 from schemas.stripe.charge import StripeCharge
 from schemas.stripe.invoice_payment import StripeInvoicePayment
-from streams.rules.payments.matching import is_loose, match, named, of_charge, of_payment, refs
+from streams.rules.payments.matching import Match, is_loose, match, named, of_charge, of_payment, refs
+from streams.rules.payments.receipts import receipt
 from streams.rules.payments.refund_total import apply_charge
-from streams.rules.payments.row import declined
+from streams.rules.payments.row import PAID, declined, succeeded
 from streams.rules.payments.stream import stream
 
 ChargeEvent = Event[StripeCharge]
@@ -38,12 +42,35 @@ def refer_link(event: Event[StripeInvoicePayment]) -> References:
 
 @stream.on("charge.succeeded", model=StripeCharge, refer=refer, rank=30)
 def on_succeeded(event: ChargeEvent, known: Known) -> list[Effect]:
-    """Links the charge to its payment, which its own events mark as paid."""
+    """Links the charge to its payment, which its own events mark as paid.
+
+    One that was fetched to repair a purchase marks it as paid: the checkout's events were lost, or applied without it.
+    """
     charge = event.object
     if charge.source_transfer is not None:
         return []
     found = match(known, event.account, _ids(charge))
-    return found.save(of_charge(found.row_or_blank, event, charge) if charge.invoice else None)
+    if charge.invoice:
+        return found.save(of_charge(found.row_or_blank, event, charge))
+    if is_refetched(event.id) and charge.status == "succeeded" and charge.captured and _is_purchase(found.row):
+        return _repaired(found, event, known)
+    return found.save()
+
+
+def _is_purchase(row: Payment | None) -> bool:
+    return row is not None and row.checkout_session_id is not None and row.invoice_id is None
+
+
+def _repaired(found: Match, event: ChargeEvent, known: Known) -> list[Effect]:
+    """The purchase as its charge shows it: paid, and how much of it."""
+    charge, row = event.object, found.row_or_blank
+    amount = charge.amount if charge.amount_captured is None else charge.amount_captured
+    if row.status in PAID and (row.amount, row.currency) == (amount, charge.currency):
+        return found.save()
+    paid_at = row.paid_at or charge.created or event.at
+    paid = replace(row, fulfilled_at=earliest(row.fulfilled_at, paid_at))
+    paid = succeeded(paid, event, amount, charge.currency, paid_at=paid_at)
+    return [*found.save(paid), *receipt(known, event, paid, name=None, to=charge.receipt_email)]
 
 
 @stream.on("charge.failed", model=StripeCharge, refer=refer, rank=20)

@@ -97,6 +97,15 @@ async def test_D11_further_differences_are_found_named_and_repaired(
     await _double(rows, "pay_copy", charge, charge_id=charge)
     expected[Kind.CHARGE, charge] = Cause.STORED_TWICE
 
+    bought = await rows.fetchval(
+        "SELECT charge_id FROM billing.payments WHERE checkout_session_id IS NOT NULL AND invoice_id IS NULL "
+        "AND status = 'succeeded' AND charge_id <> $1 ORDER BY paid_at DESC LIMIT 1",
+        charge,
+    )
+    pending = "status = 'pending', paid_at = NULL, fulfilled_at = NULL, version = ''"
+    await _change(rows, f"UPDATE billing.payments SET {pending} WHERE charge_id = $1", bought)
+    expected[Kind.CHARGE, bought] = Cause.UNEXPLAINED
+
     known = len(kit.books.events)
     kit.company.stripe.clock.now += 1
     end(kit.books, active[2])

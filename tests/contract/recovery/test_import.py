@@ -24,8 +24,10 @@ from local.stripe.builder import Json
 from local.stripe.simulator.server import Fault
 from recovery.audit.differences import Cause, Kind
 from recovery.audit.runs import LOCK_ID
+from recovery.imports import importer
 from recovery.imports.applied import wait_until_applied
 from recovery.imports.coverage import is_covered
+from recovery.imports.wiring import importer as wired_importer
 from schemas.errors import LogUnavailable
 from tests.kits.auditkit import AuditKit, open_audit
 from tests.kits.reconcilekit import NOW, ReconcileKit
@@ -232,6 +234,23 @@ async def test_events_that_arrive_meanwhile_win(kit: AuditKit, tmp_path: Path) -
     assert [row["outcome"] for row in await rows(kit.desk, query)] == ["stale"]
 
 
+async def test_past_events_of_more_types_than_stripe_takes_in_one_request(
+    kit: AuditKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plugins may have rules for any number of types: then all events are listed, and most are left out."""
+    given = {"stripe_api_base": kit.server.url, "stripe_api_key": SecretStr(kit.server.key)}
+    settings, since = kit.desk.settings.model_copy(update=given), datetime.now(UTC) - timedelta(days=90)
+    read = []
+    for most in (importer.MOST_TYPES, 3):  # the simulator refuses more than Stripe does
+        monkeypatch.setattr(importer, "MOST_TYPES", most)
+        async with wired_importer(settings, kit.config, "") as wired:
+            read.append((await wired.run(since)).read)
+    assert read[0] == read[1]
+    assert read[0]["past events"] > 0
+    asked = [one.query for one in kit.server.requests if one.path.endswith("/v1/events")]
+    assert [sum(name.startswith("types") for name in query) for query in (asked[0], asked[-1])] == [4, 0]
+
+
 async def test_an_interrupted_import_continues_at_its_page(kit: AuditKit, tmp_path: Path) -> None:
     customers = [one for one in kit.books.all("customer") if not one.get("deleted")]
     key, kit.server.key = kit.server.key, "sk_test_revoked"
@@ -271,9 +290,11 @@ async def test_an_interrupted_import_continues_at_its_page(kit: AuditKit, tmp_pa
     assert (rest["resumed_at"], rest["read"]["customers"]) == ("customers", len(customers))
     (row,) = await rows(kit.desk, "SELECT * FROM billing.imports")
     assert row["covers_until"] == covered < row["started_at"]  # and covers no more: events arrive since then
-    await change(kit, "UPDATE billing.imports SET part = 'of another version', ended_at = NULL")
-    again = await imported(kit, tmp_path)
-    assert (again["resumed_at"], again["read"]["customers"]) == (None, len(customers))
+    for begun in ("part = 'of another version'", "part = 'disputes', counts = counts - 'past checkouts'"):
+        await change(kit, f"UPDATE billing.imports SET {begun}, ended_at = NULL")
+        again = await imported(kit, tmp_path)
+        assert (again["resumed_at"], again["read"]["customers"]) == (None, len(customers)), begun
+    assert again["read"]["past checkouts"] > 0
     again = await imported(kit, tmp_path, "--restart")
     assert (again["resumed_at"], again["read"]["customers"]) == (None, len(customers))
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from local.stack.ports import free_port
 from ops.cli import command_line
 from schemas.state import Customer, Membership, Organization, Payment, Subscription, User
-from sinks.postgres import queries
+from sinks.postgres import queries, tables
 from sinks.postgres.pool import reading
 from sinks.postgres.rows import Flush
 from sinks.postgres.store import Store
@@ -116,6 +116,17 @@ def test_a_customer_is_shown_whole_and_alone(billing: Billing) -> None:
     under_another = orjson.loads(billing("customer", "cus_1", "--account", "acct_1", "--json").stdout)
     assert under_another["customer"]["name"] == "Another"
     assert under_another["events"] == []
+
+
+def test_G40_each_table_with_customers_is_part_of_the_overview(billing: Billing) -> None:
+    """Or is its way to events that do not name the customer."""
+    found = orjson.loads(billing("customer", "cus_1", "--json").stdout)
+    named = {"customers": "customer", "organizations": "organization"}
+    with_customers = {table.name for table in tables.metadata.tables.values() if "customer_id" in table.c}
+    assert {named.get(name, name) for name in with_customers} - found.keys() == {"object_owners"}
+    shown = billing("customer", "cus_1").stdout
+    assert "refunded_amount" in shown
+    assert "on_hold" in shown
 
 
 def test_a_customer_is_shown_with_their_access_and_an_unknown_price(billing: Billing) -> None:

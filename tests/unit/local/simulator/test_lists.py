@@ -52,6 +52,14 @@ def test_to_list_all_events_looks_at_each_about_once(company: Company, monkeypat
     assert looked <= len(events) + 2 * len(pages)  # a page looks at its neighbour and at the first of the next one
 
 
+def test_more_types_than_stripe_takes_are_refused(company: Company) -> None:
+    api = Api(company.stripe.books, ApiShape.NEW, set())
+    query = {f"types[{at}]": f"invoice.{at}" for at in range(20)}
+    assert api.events(query)["data"] == []
+    with pytest.raises(ApiError, match="at most 20"):
+        api.events(query | {"types[20]": "invoice.paid"})
+
+
 @pytest.mark.parametrize("shape", ApiShape)
 @pytest.mark.parametrize("types", [(), ("invoice.paid",), ("customer.*", "invoice_payment.*")])
 def test_pages_hold_what_is_asked_for(company: Company, shape: ApiShape, types: tuple[str, ...]) -> None:

@@ -58,6 +58,19 @@ def test_B8_each_status(make: StripeEvents, status: str, has_access: bool, plan:
     assert organization.limits == CONFIG.limits_of_plan(plan)
 
 
+def test_B8_the_config_can_give_access_to_unpaid_and_paused(make: StripeEvents) -> None:
+    """Then a grace time has no end: what follows it gives access as well."""
+    for also in (("unpaid",), ("unpaid", "paused")):
+        config = CONFIG.model_copy(update={"access": AccessPolicy(also=also)})
+        for status in ("past_due", "unpaid", "paused", "canceled"):
+            world = RulesWorld(config).apply(subscribed(make), updated(make, NOW + 5, {}, status=status))
+            organization = world.organization()
+            has_access = status in ("past_due", *also)
+            assert (organization.has_access, organization.access_reason) == (has_access, status)
+            assert organization.plan == ("pro" if has_access else "free")
+            assert organization.access_until is None
+
+
 def test_B8_a_past_due_subscription_gives_access_for_the_grace_time(make: StripeEvents) -> None:
     """From the first failure on. `access_after` is what applies then."""
     first, second = failed(make, NOW + DAY), failed(make, NOW + 3 * DAY, attempts=2)

@@ -165,6 +165,24 @@ def test_B2_a_purchase_with_manual_capture_in_every_order(end: str) -> None:
         assert world.templates() == ["payment-receipt"]
 
 
+def test_B2_a_purchase_that_stayed_pending_is_paid_once_its_charge_is_fetched() -> None:
+    """An event of Stripe only links the charge. One that `billing reconcile --object ch_…` makes shows all of it."""
+
+    def charged(id_: str, **more: Any) -> Json:
+        charge = pay.charge(NEW, "ch_1", invoice=None, created=NOW + 2) | {"status": "succeeded"} | more
+        return NEW.event("charge.succeeded", charge, NOW + DAY, id_=id_)
+
+    world = PatientWorld().apply(session("completed", NOW + 1, "unpaid"))
+    for event in (charged("evt_1"), charged("ref_1", captured=False), charged("ref_2", status="pending")):
+        assert world.apply(event).payment("cs_test_1").status == "pending"
+    row = world.apply(charged("ref_3", amount_captured=1900)).payment("cs_test_1")
+    assert (row.status, row.amount, row.paid_at, row.fulfilled_at) == ("succeeded", 1900, at(NOW + 2), at(NOW + 2))
+    assert world.templates() == ["payment-receipt"]
+    row = world.apply(charged("ref_4", amount_captured=2000)).payment("cs_test_1")
+    assert (row.amount, row.paid_at) == (2000, at(NOW + 2))
+    assert world.templates() == ["payment-receipt"]
+
+
 def test_B2_a_refund_that_came_before_the_checkout_does_not_hide_that_a_purchase_is_paid() -> None:
     """An import applies the refund at once, without its payment; the checkout and the intent are events of the past."""
     intent = pay.payment_intent(NEW, invoice=None, charge="ch_1") | {
