@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlencode
 
 from console import params
@@ -15,8 +16,9 @@ from console.reads import panels
 from console.web import Answer, Context, Page, Redirect, get, post
 from schemas.asked_checks import AUDIT, CHECKS, DAYS, MOST_DAYS, RECONCILE, RECONCILE_DRY, AskedCheck
 from sinks.postgres.console_actions import OpenJob, Performed
-from sinks.postgres.lists import checks, overview
+from sinks.postgres.lists import Found, checks, overview
 
+_OF_ALL_TYPES = ("", "since")
 TITLES = {RECONCILE: "Reconcile now", AUDIT: "Audit now"}
 
 
@@ -32,7 +34,28 @@ async def page(context: Context) -> Answer:
             "differences": ask(lambda c: checks.differences(c, run or None)),
         }
     )
-    return Page("checks.j2", "Reconcile and audit", {**found, "run": run or None, "most": checks.MOST_DIFFERENCES})
+    runs = found["reconciliations"]
+    gaps = gaps_of(runs) if isinstance(runs, list) else []
+    data = {**found, "gaps": gaps, "run": run or None, "most": checks.MOST_DIFFERENCES}
+    return Page("checks.j2", "Reconcile and audit", data)
+
+
+def gaps_of(runs: Sequence[Found]) -> list[dict[str, Any]]:
+    """Returns the times between these reconciliations that none has covered: `account`, `start`, `end`, oldest first.
+
+    A run covers the time up to its cursor. Runs of some types of events only do not count.
+    """
+    gaps: list[dict[str, Any]] = []
+    reached: dict[str, datetime] = {}
+    for run in sorted(runs, key=lambda one: one["window_from"]):
+        if run["scope"] not in _OF_ALL_TYPES:
+            continue
+        account, start, end = run["account"], run["window_from"], run["cursor"]
+        before = reached.get(account, start)
+        if start > before:
+            gaps.append({"account": account, "start": before, "end": start})
+        reached[account] = max(before, end)
+    return gaps
 
 
 async def form(context: Context) -> Answer:

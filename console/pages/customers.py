@@ -20,7 +20,7 @@ from eventlog.lookup import RecordLookup
 from schemas.record import decode_headers
 from sinks.postgres import queries
 from sinks.postgres.lists import Found, find, row, samples, stories
-from sinks.postgres.lists.past import not_shown, undone
+from sinks.postgres.lists.past import access_at, not_shown, undone
 from sinks.postgres.outboxes import ERASED
 
 _SHOWN = 100
@@ -97,6 +97,7 @@ async def _at_a_moment(connection: AsyncConnection, account: str, customer_id: s
             {"name": table, "rows": [{"table": table, "key": key, "fields": fields} for key, fields in rows.items()]}
             for table, rows in state.items()
         ],
+        "accesses": [access_at(row, at) for row in state.get("organizations", {}).values()],
         "undone": len(changes),
         "not_shown": not_shown(present, changes),
         "kept_since": await samples.changes_kept_since(connection, account, customer_id),

@@ -15,8 +15,10 @@ MOST = 100
 _MISSING = "missing"
 MOST_FAILING = 10
 _NAMED = re.compile(r"(?:^|; )([a-z_]\w*(?:\.\w+)+): ")
-_IGNORED = frozenset({"metadata"})
-"""Objects whose keys people choose."""
+_IGNORED = frozenset({"metadata", "previous_attributes"})
+"""Objects whose keys people choose, or that name what has changed."""
+_OPTIONAL = "previous_attributes"
+"""A part that an event has only if something has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ def differences(dead: object, good: object) -> list[ShapeDifference]:
     found: list[ShapeDifference] = []
     for path in sorted(one.keys() | other.keys()):
         here, there = one.get(path, frozenset()), other.get(path, frozenset())
+        if path.endswith(_OPTIONAL) and not (here and there):
+            continue
         if _fits(here, there) or _is_in_an_empty_list(path, one) or _is_in_an_empty_list(path, other):
             continue
         gaps = [part.path for part in found if _MISSING in (part.dead, part.good)]

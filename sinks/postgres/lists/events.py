@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sinks.postgres.lists import MOST_LOOKED_AT, PAGE, Found, row, rows
 
-MOST_OF_A_CUSTOMER = 5_000
+MOST_OF_A_CUSTOMER = 2_000
 """Events of one customer that one request looks at. They are all over the table, unlike the newest ones of all."""
 
 _COLUMNS = """event_id, type, stream, customer_id, account, livemode, created, received_at, applied_at, source,

@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sinks.postgres.lists import PAGE, Found, rows
 
 MOST_CARDS = 200
+MOST_RECOVERIES = 10_000
+"""Failed payments whose reasons are looked up."""
 
 
 async def failed_invoices(
@@ -95,7 +97,8 @@ async def recovery_by_month(connection: AsyncConnection) -> list[Found]:
 async def recovery_by_reason(connection: AsyncConnection, since: datetime) -> list[Found]:
     """Returns payments that first failed since then by the latest reason of the decline, mode and currency.
 
-    `failed`, `recovered`, `lost`, `open`, and the amount recovered. The most frequent reasons first, at most 40 rows.
+    `failed`, `recovered`, `lost`, `open`, and the amount recovered: of the newest 10,000. The most frequent reasons
+    first, at most 40 rows.
     """
     return await rows(
         connection,
@@ -103,11 +106,12 @@ async def recovery_by_reason(connection: AsyncConnection, since: datetime) -> li
                count(*) FILTER (WHERE r.outcome = 'recovered') AS recovered,
                count(*) FILTER (WHERE r.outcome = 'lost') AS lost, count(*) FILTER (WHERE r.outcome = 'open') AS open,
                coalesce(sum(r.amount) FILTER (WHERE r.outcome = 'recovered'), 0)::bigint AS recovered_amount
-        FROM analytics.recoveries r
+        FROM (SELECT * FROM analytics.recoveries WHERE first_failed_at >= :since
+              ORDER BY first_failed_at DESC LIMIT :most) r
         LEFT JOIN LATERAL (SELECT failure_reason FROM billing.payments p
             WHERE p.account = r.account AND p.invoice_id = r.invoice_id LIMIT 1) p ON true
-        WHERE r.first_failed_at >= :since GROUP BY 1, 2, 3 ORDER BY failed DESC, reason, currency LIMIT 40""",
-        {"since": since},
+        GROUP BY 1, 2, 3 ORDER BY failed DESC, reason, currency LIMIT 40""",
+        {"since": since, "most": MOST_RECOVERIES},
     )
 
 

@@ -203,17 +203,19 @@ async def money_strip(connection: AsyncConnection) -> list[Found]:
     """Returns MRR, its net movement this month, MRR at risk and what was recovered this month, by mode and currency."""
     return await rows(
         connection,
-        """WITH month AS (SELECT date_trunc('month', now()) AS start),
-        mrr AS (SELECT livemode, currency, sum(amount)::bigint AS mrr,
-                       coalesce(sum(amount) FILTER (WHERE at >= start), 0)::bigint AS net
-                FROM analytics.movements, month WHERE account = '' GROUP BY livemode, currency),
+        """WITH mrr AS (
+          SELECT livemode, currency, sum(amount)::bigint AS mrr,
+                 coalesce(sum(amount) FILTER (WHERE at >= (SELECT date_trunc('month', now()))), 0)::bigint AS net
+          FROM analytics.movements WHERE account = '' GROUP BY livemode, currency),
         risk AS (SELECT livemode, currency, sum(mrr)::bigint AS at_risk FROM analytics.risks
                  WHERE account = '' AND outcome = 'open' GROUP BY livemode, currency),
-        recovered AS (SELECT livemode, currency,
-                        coalesce(sum(amount) FILTER (WHERE outcome = 'recovered' AND ended_at >= start), 0)::bigint
-                          AS recovered,
-                        count(*) FILTER (WHERE outcome = 'open') AS failed_open
-                      FROM analytics.recoveries, month WHERE account = '' GROUP BY livemode, currency)
+        recovered AS (
+          SELECT livemode, currency,
+                 coalesce(sum(amount) FILTER (
+                   WHERE outcome = 'recovered' AND ended_at >= (SELECT date_trunc('month', now()))), 0)::bigint
+                   AS recovered,
+                 count(*) FILTER (WHERE outcome = 'open') AS failed_open
+          FROM analytics.recoveries WHERE account = '' GROUP BY livemode, currency)
         SELECT livemode, currency, coalesce(mrr, 0) AS mrr, coalesce(net, 0) AS net, coalesce(at_risk, 0) AS at_risk,
                coalesce(recovered, 0) AS recovered, coalesce(failed_open, 0) AS failed_open
         FROM mrr FULL JOIN risk USING (livemode, currency) FULL JOIN recovered USING (livemode, currency)

@@ -34,6 +34,23 @@ def not_shown(present: Mapping[str, object], changes: Iterable[Mapping[str, Any]
     return sorted({change["table"] for event in changes for change in event["changes"]} - present.keys())
 
 
+def access_at(organization: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+    """Returns `has_access`, `plan` and `reason` at a moment, from a row as it was then.
+
+    A row says what applies until a grace time ends, and what applies after it.
+    """
+    found = {
+        "has_access": organization.get("has_access"),
+        "plan": organization.get("plan"),
+        "reason": organization.get("access_reason"),
+    }
+    after = organization.get("access_after") or {}
+    for step in ({"until": organization.get("access_until")} | after, *after.get("then", ())):
+        if step["until"] and datetime.fromisoformat(str(step["until"])) <= at:
+            found = {name: step.get(name) for name in found}
+    return found
+
+
 def _undo(rows: dict[str, dict[str, Any]], change: Mapping[str, Any]) -> None:
     key, before = change["key"], {name: both[0] for name, both in change["fields"].items()}
     if change["did"] == "created":

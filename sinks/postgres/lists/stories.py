@@ -68,6 +68,8 @@ def _of_subscription(row: Found) -> list[StoryLink]:
     if status not in _GIVES_ACCESS:
         at = row["ended_at"] or row["payment_failed_at"] or row["canceled_at"]
         since = f" since {at:%Y-%m-%d}" if at is not None else ""
+        if row["cancellation_reason"]:
+            since += f" ({row['cancellation_reason'].replace('_', ' ')})"
     facts = [
         StoryLink(f"{row['subscription_id']} is {status}{since}", _level_of(status), event_of(row["status_version"]))
     ]

@@ -11,7 +11,7 @@ import orjson
 from pydantic import SecretStr
 
 from schemas.console_settings import Role
-from schemas.state import Customer, Payment
+from schemas.state import Customer, Organization, Payment
 from schemas.statuses import PaymentStatus
 from schemas.timing import utc_now
 from schemas.version import Version
@@ -180,9 +180,16 @@ async def test_a_failed_payment_without_an_invoice_has_its_own_id_on_the_board(a
 async def test_a_moment_before_the_first_event_says_when_that_was(anyone: Browser, store: Store) -> None:
     now = utc_now()
     change = {"table": "customers", "did": "created", "key": "cus_1", "fields": {"name": [None, "Jane"]}}
-    row = ledger_row("evt_1", applied_at=now - timedelta(days=1), changes=[change])
+    made = {"table": "organizations", "did": "created", "key": "org_1", "fields": {"name": [None, "Club"]}}
+    row = ledger_row("evt_1", applied_at=now - timedelta(days=1), changes=[change, made])
     jane = Customer(account="", customer_id="cus_1", name="Jane", profile_version=Version("1"))
-    await write(store, Flush(ledger=[row], known=known(jane)))
+    club = Organization(
+        organization_id="org_1", account="", customer_id="cus_1", name="Club", plan="pro", has_access=True,
+        access_reason="active",
+    )  # fmt: skip
+    await write(store, Flush(ledger=[row], known=known(jane, club)))
     viewer, says = await anyone.signed_in(Role.VIEWER), "The first event was applied"
     assert says in await viewer.page(f"/customers/cus_1/past?at={now - timedelta(days=2):%Y-%m-%dT%H:%M}")
-    assert says not in await viewer.page(f"/customers/cus_1/past?at={now - timedelta(hours=1):%Y-%m-%dT%H:%M}")
+    page = await viewer.page(f"/customers/cus_1/past?at={now - timedelta(hours=1):%Y-%m-%dT%H:%M}")
+    assert says not in page
+    assert all(text in page for text in ("had access", "by plan pro", "No later event has changed them"))

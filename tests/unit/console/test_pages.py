@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from console import charts, formats, passwords
 from console.jobs import filter_from_json, filter_to_json
 from console.masking import masked
+from console.pages.checks import gaps_of
 from console.pages.dead import fragment_of
 from console.pages.money import board, by_currency
 from console.pages.overview import by_minute, facts_of
@@ -198,6 +199,24 @@ def test_each_next_step_has_its_page_for_those_who_may_open_it() -> None:
     assert (retry["may"], retry["url"]) == ("fire_timer", "/timers/fire?timer=retry%3Aevt_1")
     assert [one["url"] for one in next_steps("evt_1", found)] == [""]
     assert next_steps("evt_1", found | {"event": {"outcome": "applied"}}) == []
+
+
+def test_times_that_no_reconciliation_has_covered_are_named() -> None:
+    def run(start: int, end: int, **more: Any) -> dict[str, Any]:
+        day = NOW - timedelta(days=30)
+        given = {
+            "account": "",
+            "scope": "",
+            "window_from": day + timedelta(days=start),
+            "cursor": day + timedelta(days=end),
+        }
+        return given | more
+
+    assert gaps_of([run(5, 6), run(1, 4), run(3, 5)]) == []
+    (gap,) = gaps_of(
+        [run(7, 8, scope="since"), run(1, 4), run(4, 7, scope="invoice.paid"), run(2, 9, account="acct_1")]
+    )
+    assert (gap["account"], (gap["end"] - gap["start"]).days) == ("", 3)
 
 
 def test_currencies_are_never_added_up() -> None:

@@ -64,6 +64,13 @@ def test_keys_that_people_choose_do_not_matter() -> None:
     assert differences({"metadata": {"mine": "1"}}, {"metadata": {"yours": "2"}}) == []
 
 
+def test_what_has_changed_differs_between_any_two_events() -> None:
+    changed = {"data": {"previous_attributes": {"plan": {"id": "p"}}}}
+    assert differences(changed, {"data": {}}) == differences({"data": {}}, changed) == []
+    assert differences(changed, {"data": {"previous_attributes": {"status": "active"}}}) == []
+    assert found({"data": {"previous_attributes": "x"}}, changed) == [("data.previous_attributes", "text", "object")]
+
+
 def test_a_deep_or_wide_event_has_an_end() -> None:
     deep: object = {}
     for _ in range(5000):

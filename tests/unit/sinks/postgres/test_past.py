@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sinks.postgres.lists.past import keyed, not_shown, undone
+from sinks.postgres.lists.past import access_at, keyed, not_shown, undone
 
 
 def event(*changes: tuple[str, str, str, dict[str, list[Any]]]) -> dict[str, Any]:
@@ -66,3 +66,28 @@ def test_rows_are_keyed_as_the_ledger_names_them() -> None:
     found = keyed("customers", ("account", "customer_id"), rows)["customers"]
     assert list(found) == ["cus_1", "acct_1/cus_1"]
     assert found["cus_1"]["deleted_at"] == "2026-03-01T00:00:00+00:00"
+
+
+def test_access_at_a_moment_counts_grace_times_that_had_ended() -> None:
+    day = datetime(2026, 11, 9, tzinfo=UTC)
+    row = {
+        "has_access": True,
+        "plan": "pro",
+        "access_reason": "past_due",
+        "access_until": day.isoformat(),
+        "access_after": {
+            "has_access": True,
+            "plan": "starter",
+            "reason": "active",
+            "then": [
+                {"until": (day + timedelta(days=2)).isoformat(), "has_access": False, "plan": None, "reason": "unpaid"}
+            ],
+        },
+    }
+    found = [access_at(row, day + timedelta(days=days)) for days in (-1, 1, 2)]
+    assert [(one["has_access"], one["plan"], one["reason"]) for one in found] == [
+        (True, "pro", "past_due"),
+        (True, "starter", "active"),
+        (False, None, "unpaid"),
+    ]
+    assert access_at({"has_access": False, "plan": None, "access_reason": "canceled"}, day)["reason"] == "canceled"

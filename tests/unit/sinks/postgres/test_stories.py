@@ -20,6 +20,7 @@ SUBSCRIPTION: dict[str, Any] = {
     "ended_at": None,
     "payment_failed_at": None,
     "canceled_at": None,
+    "cancellation_reason": None,
     "cancel_at": None,
     "cancel_at_period_end": False,
     "pause_collection": None,
@@ -99,6 +100,14 @@ def test_the_chain_leads_from_the_verdict_to_the_dead_event_that_may_restore_acc
         ({"subscriptions": [SUBSCRIPTION | {"cancel_at_period_end": True}]}, "sub_1 ends on 2026-11-09"),
         ({"subscriptions": [SUBSCRIPTION | {"cancel_at": NOW + timedelta(days=3)}]}, "sub_1 ends on 2026-11-12"),
         ({"subscriptions": [SUBSCRIPTION | {"pause_collection": "void"}]}, "the collection of sub_1 is paused"),
+        (
+            {
+                "subscriptions": [
+                    SUBSCRIPTION | {"status": "canceled", "ended_at": NOW, "cancellation_reason": "payment_failed"}
+                ]
+            },
+            "sub_1 is canceled since 2026-11-09 (payment failed)",
+        ),
         (
             {"subscriptions": [SUBSCRIPTION | {"pause_collection": "void", "resumes_at": NOW}]},
             "the collection of sub_1 is paused until 2026-11-09",
