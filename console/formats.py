@@ -152,6 +152,11 @@ def url_of(value: str, account: str = "") -> str:
     return f"/search?q={quote(value, safe='')}"
 
 
+def breaks(value: Any) -> Markup:
+    """Returns a text that may be broken after its dots and underscores, such as a type in a narrow column."""
+    return Markup(re.sub(r"(?<=[._])(?=\w)", "<wbr>", str(escape(value))))  # noqa: S704  # it is escaped
+
+
 def link(value: Any, account: str = "") -> Markup:
     """Returns an id as a link to its page."""
     if value is None or value == "":

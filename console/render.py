@@ -62,6 +62,7 @@ def _environment() -> Environment:
         id=formats.link,
         pretty=formats.pretty_json,
         folded=formats.folded,
+        breaks=formats.breaks,
         value=formats.value,
     )
     environment.tests["failed"] = lambda value: isinstance(value, PanelFailure)

@@ -150,6 +150,10 @@ def test_a_payload_can_be_folded_and_its_text_stays_exact(depth: int) -> None:
     assert "<b>" not in shown
 
 
+def test_a_long_name_is_broken_at_its_parts() -> None:
+    assert formats.breaks("customer.sub_1.<b>") == "customer.<wbr>sub_<wbr>1.&lt;b&gt;"
+
+
 def test_texts_are_escaped() -> None:
     assert "<script>" not in str(formats.link("<script>"))
     assert "<script>" not in str(formats.badge("<script>"))
