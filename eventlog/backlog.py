@@ -7,9 +7,11 @@ import time
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from eventlog import client
+from eventlog.entry import headers_of
 from eventlog.lag import GroupPosition, GroupPositions
 from schemas.errors import LogUnavailable
 from schemas.kafka_access import KafkaAccess
+from schemas.record import decode_headers
 
 MOST = 500_000
 _TIMEOUT_S = 30.0
@@ -67,14 +69,9 @@ def _ids(consumer: Consumer, topic: str, starts: dict[int, int]) -> frozenset[st
         for message in client.arrived(consumer, 1000, within_s=1.0):
             error = message.error()
             if error is None:
-                found.add(_id(message.headers()))
+                found.add(decode_headers(headers_of(message)).get("event_id", ""))
             elif error.code() == KafkaError._PARTITION_EOF:
                 open_partitions.discard(message.partition() or 0)
             elif not error.retriable():
                 raise KafkaException(error)
     return frozenset(found - {""})
-
-
-def _id(headers: object) -> str:
-    pairs = headers if isinstance(headers, list) else []
-    return next((bytes(value or b"").decode("utf-8", "replace") for name, value in pairs if name == "event_id"), "")

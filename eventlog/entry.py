@@ -55,7 +55,13 @@ class Entry:
 
 
 def headers_of(message: Message) -> Headers:
-    """Returns the headers of a record unchanged; a missing value becomes empty bytes."""
-    pairs = message.headers() or []
+    """Returns the headers of a record unchanged; a missing value becomes empty bytes.
+
+    () if a name is not UTF-8, as some clients write it: confluent_kafka then fails for all of them.
+    """
+    try:
+        pairs = message.headers() or []
+    except (SystemError, UnicodeDecodeError):  # a SystemError whose cause is the other one
+        return ()
     listed = pairs.items() if isinstance(pairs, dict) else pairs
     return tuple((name, value.encode() if isinstance(value, str) else value or b"") for name, value in listed)

@@ -16,9 +16,10 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from eventlog import client
+from eventlog.entry import headers_of
 from schemas.errors import LogUnavailable
 from schemas.kafka_access import KafkaAccess
-from schemas.record import Headers, Record, record_of
+from schemas.record import Record, record_of
 
 _QUIET_S = 60.0
 """Seconds without a record after which the brokers count as unavailable, before the end of the log."""
@@ -153,13 +154,12 @@ class HistoryReader:
 
 
 def _record(message: Any) -> Record:
-    headers: Headers = tuple((name, bytes(value or b"")) for name, value in message.headers() or ())
     return record_of(
         message.topic(),
         message.partition(),
         message.offset(),
         message.key(),
         message.value(),
-        headers,
+        headers_of(message),
         message.timestamp()[1] / 1000,
     )
