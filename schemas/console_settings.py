@@ -11,9 +11,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 from pydantic_settings import BaseSettings
 
 from schemas.environment import OptionalSecret
+from schemas.guessable import is_regular
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 """Hosts that name this machine."""
+_TOKEN_CHARS = 32
+"""Whoever guesses the token first is signed in as admin."""
 
 
 class Role(IntEnum):
@@ -177,6 +180,14 @@ class ConsoleSettings(BaseSettings):
         """Returns the ops URLs by the names of their processes."""
         pairs = (one.partition("=") for one in self.console_watches.split(",") if one.strip())
         return {name.strip(): url.strip().rstrip("/") for name, _, url in pairs}
+
+    @field_validator("console_token")
+    @classmethod
+    def _token_is_strong(cls, given: SecretStr | None) -> SecretStr | None:
+        token = given.get_secret_value() if given is not None else None
+        if token is not None and (len(token) < _TOKEN_CHARS or is_regular(token)):
+            raise ValueError(f"it has less than {_TOKEN_CHARS} characters or a pattern: openssl rand -hex 32 makes one")
+        return given
 
     @field_validator("console_watches")
     @classmethod
