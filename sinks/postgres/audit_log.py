@@ -35,7 +35,14 @@ _LONGEST_TEXT = 2000
 _LONGEST_FILTER = 20_000
 """Characters kept of a text and of a filter, so that a command line with thousands of ids makes no huge row."""
 
-_ADDRESS = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),;:]+")
+_AT = re.compile("@|\uff20|\ufe6b|%40")
+"""Also in full width, small, and as in the address of a page."""
+_OUTSIDE = '\\s@\uff20\ufe6b<>"(),;:'
+_ADDRESS = re.compile(
+    f'(?:"[^"\\n]{{1,64}}"|[^{_OUTSIDE}\'][^{_OUTSIDE}]{{0,254}})(?:{_AT.pattern}){{1,9}}[^{_OUTSIDE}\']+'
+)
+"""The part before the @ may be quoted, and may have an apostrophe, as in o'brien@example.com. Its length is bounded
+because a search without a bound takes time with the square of the text's length."""
 
 _INSERT = """
 INSERT INTO billing.audit_log (who, role, action, target, filter, count, outcome, reason, peer)
@@ -140,7 +147,7 @@ async def complete_begun_in(
 
 def without_addresses(text: str) -> str:
     """Returns the text with each e-mail address replaced by its digest, and with what Postgres refuses replaced."""
-    return _ADDRESS.sub(lambda found: guest_key(found[0]), _storable(text))
+    return _ADDRESS.sub(lambda found: guest_key(_AT.sub("@", found[0])), _storable(text))
 
 
 def _storable(text: str) -> str:
