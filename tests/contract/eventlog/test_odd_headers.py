@@ -7,7 +7,6 @@ import asyncio
 from eventlog.backlog import ids_on_the_way
 from eventlog.history import HistoryReader
 from eventlog.lookup import RecordLookup
-from eventlog.unread import unread_events
 from tests.kits import oddheaders
 from tests.kits.gatewaykit import create_topics
 
@@ -35,4 +34,3 @@ def test_T1_the_log_is_read_to_its_end(kafka_bootstrap: str, topic_prefix: str) 
     assert records[-1].headers == {"event_id": "v"}
     assert records[0].headers == {}
     assert ids_on_the_way(access, f"{topic_prefix}.worker", topic) == {"v"}
-    assert unread_events(access, topic, {0: (0, len(NAMES))}).events == {("", "cus_1"): len(NAMES)}
