@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,10 @@ from confluent_kafka import Message
 
 from schemas.ordering import ordering_key
 from schemas.record import Headers, RecordHeaders, Source
+
+_HEADERS = operator.methodcaller("headers")
+"""Calls `message.headers()` with the check of its result, which Python leaves out of calls that it has specialized.
+Then confluent_kafka would return an incomplete list, and its error would be raised by whatever comes next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,9 @@ def headers_of(message: Message) -> Headers:
     () if a name is not UTF-8, as some clients write it: confluent_kafka then fails for all of them.
     """
     try:
-        pairs = message.headers() or []
+        pairs = _HEADERS(message) or []
     except (SystemError, UnicodeDecodeError):  # a SystemError whose cause is the other one
+        message.set_headers([])  # it keeps an incomplete list, and a second call would return that and end the process
         return ()
     listed = pairs.items() if isinstance(pairs, dict) else pairs
     return tuple((name, value.encode() if isinstance(value, str) else value or b"") for name, value in listed)
