@@ -60,7 +60,7 @@ class FaultyMailbox:
         """Let `fault` occur for the next `times` clients that reach its step. Faults occur in call order."""
         self._faults.extend([fault] * times)
 
-    async def wait_for(self, count: int, timeout: float = 15.0) -> list[EmailMessage]:
+    async def wait_for(self, count: int, timeout: float = 30.0) -> list[EmailMessage]:
         """Wait until there are `count` messages, and return all. Raises TimeoutError."""
         async with asyncio.timeout(timeout), self._arrived:
             await self._arrived.wait_for(lambda: len(self.messages) >= count)

@@ -180,7 +180,7 @@ def test_a_fatal_producer_error_is_survived(kafka_bootstrap: str, topic_prefix: 
     """
     topic = f"{topic_prefix}.small"
     admin = client.admin(KafkaAccess(kafka_bootstrap))
-    admin.create_topics([NewTopic(topic, 4, 1, config={"max.message.bytes": "100000"})])[topic].result(20)
+    admin.create_topics([NewTopic(topic, 4, 1, config={"max.message.bytes": "100000"})])[topic].result(30)
     own: dict[str, str | int | float | bool] = {"enable.gapless.guarantee": True, "compression.type": "none"}
     own["batch.size"] = 50_000  # otherwise small records could share a batch with the large one and fail with it
     with serving(kafka_bootstrap, topic, overrides=own) as served, PostingLoad(served.port, 16) as load:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = 30.0
 _READ_WITHIN_S = 60.0
 _NOT_YET = (
     KafkaError.NOT_LEADER_FOR_PARTITION,

@@ -45,7 +45,7 @@ class ReplayKit:
         named = [*note_headers(event_id).encode(), *headers]
         body = note_body(event_id, user, **fields)
         self.producer.produce(self.settings.events_topic, key=f"cus_{user}", value=body, headers=list(named))
-        assert self.producer.flush(10) == 0
+        assert self.producer.flush(30) == 0
 
     def records(self) -> list[Record]:
         """All records of the events topic, partition by partition."""

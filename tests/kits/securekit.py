@@ -115,14 +115,14 @@ class SecuredKafka:
         ]
         admin = client.admin(self.plain)  # its requests end with it
         for future in admin.create_acls(bindings).values():
-            future.result(15)
+            future.result(30)
 
     def add_user(self, user: str, password: str) -> None:
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
         change = UserScramCredentialUpsertion(user, info, password.encode())
         admin = client.admin(self.plain)
         for future in admin.alter_user_scram_credentials([change]).values():
-            future.result(15)
+            future.result(30)
 
 
 def documented_acls(prefix: str) -> list[Acl]:

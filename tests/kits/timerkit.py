@@ -233,7 +233,7 @@ class TimerKit:
         producer.produce(
             self.settings.events_topic, key=key, value=body(event_id, type_, **object_), headers=list(headers)
         )
-        assert producer.flush(15) == 0
+        assert producer.flush(30) == 0
 
     def read(self) -> list[Record]:
         """The records that were not read before, partition by partition."""

@@ -17,8 +17,8 @@ LONGEST_LOOK_S = 1.0
 
 _CLOCKS = ("monotonic", "perf_counter", "time")
 _WAITS = ("within_s", "timeout")
-_CALLS = {"timeout": 0, "wait_for": 1}
-"""Functions of asyncio, and the place of their seconds."""
+_CALLS = {"timeout": 0, "wait_for": 1, "wait": 0, "join": 0, "flush": 0, "result": 0}
+"""Functions of asyncio, threads, processes and Kafka clients, and the place of their seconds."""
 
 _ALLOWED = {
     "chaos/faults.py": "a database without free connections refuses at once",
@@ -37,16 +37,21 @@ def _seconds(node: ast.expr) -> float | None:
 def _waits(tree: ast.AST) -> Iterator[tuple[int, float]]:
     """The lines and seconds of waits that a slow machine may not keep."""
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Call):
-            continue
-        found = [keyword.value for keyword in node.keywords if keyword.arg in _WAITS]
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
-        if name in _CALLS and len(node.args) > _CALLS[name]:
-            found.append(node.args[_CALLS[name]])
+        found: list[ast.expr] = []
+        if isinstance(node, ast.Call):
+            found = [keyword.value for keyword in node.keywords if keyword.arg in _WAITS]
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            if name in _CALLS and len(node.args) > _CALLS[name]:
+                found.append(node.args[_CALLS[name]])
+        elif isinstance(node, ast.arguments):
+            places = [*node.posonlyargs, *node.args]
+            defaults = [*zip(places[::-1], node.defaults[::-1], strict=False)]
+            defaults += [(name, value) for name, value in zip(node.kwonlyargs, node.kw_defaults, strict=True) if value]
+            found = [value for name, value in defaults if name.arg in _WAITS]
         for value in found:
             seconds = _seconds(value)
             if seconds is not None and LONGEST_LOOK_S < seconds < SHORTEST_S:
-                yield node.lineno, seconds
+                yield value.lineno, seconds
 
 
 def _is_difference(node: ast.expr) -> bool:
@@ -103,6 +108,8 @@ def test_no_assertion_depends_on_the_speed_of_the_machine() -> None:
         ("eventually(done, within_s=10)", 1, 0),
         ("eventually(done, within_s=30)", 0, 0),
         ("connect(timeout=0.2)", 0, 0),
+        ("producer.flush(10)", 1, 0),
+        ("def read(url, timeout=10.0, *, within_s: float = 5): pass", 2, 0),
         ("assert time.monotonic() - began < 5", 0, 1),
         ("assert 1 <= time.perf_counter() - began < 5", 0, 1),
         ("assert 5 > time.time() - began", 0, 1),

@@ -36,7 +36,7 @@ def _send(rig: ReplayKit, event_id: str, key: str, *, account: str = "", at: flo
     headers = RecordHeaders(event_id, "x", Source.STRIPE, account, False, "", "d", datetime(2026, 1, 1, tzinfo=UTC))
     more: dict[str, Any] = {} if at is None else {"timestamp": int(at * 1000)}
     rig.producer.produce(rig.settings.events_topic, key=key, value=b"{}", headers=list(headers.encode()), **more)
-    assert rig.producer.flush(10) == 0
+    assert rig.producer.flush(30) == 0
 
 
 async def test_unread_events_are_counted_by_customer(rig: ReplayKit) -> None:

@@ -67,7 +67,7 @@ def test_T13_unread_records_past_half_of_the_retention_are_counted(kafka_bootstr
     for days, partition in ((20, 0), (16, 0), (10, 0), (20, 1)):
         at = int((now - timedelta(days=days)).timestamp() * 1000)
         producer.produce(settings.events_topic, value=b"{}", partition=partition, timestamp=at)
-    assert producer.flush(10) == 0
+    assert producer.flush(30) == 0
     assert retention_of(settings) == timedelta(days=28)
 
     assert old_unread(settings, now) == 3
@@ -84,6 +84,6 @@ def test_T13_only_groups_that_exist_have_unread_records(kafka_bootstrap: str, to
     producer = client.producer(settings.kafka, client_id="test")
     at = int((now - timedelta(days=20)).timestamp() * 1000)
     producer.produce(settings.events_topic, value=b"{}", partition=0, timestamp=at)
-    assert producer.flush(10) == 0
+    assert producer.flush(30) == 0
     Groups(settings.kafka).commit(f"{topic_prefix}.worker.invoices", settings.events_topic, {0: 1})
     assert old_unread(settings, now) == 0

@@ -28,7 +28,7 @@ def kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
 def _produce(bootstrap: str, value: bytes) -> None:
     producer = client.producer(KafkaAccess(bootstrap), client_id="test")
     producer.produce("kept", value, partition=0)
-    assert producer.flush(15) == 0
+    assert producer.flush(30) == 0
 
 
 def _read(bootstrap: str, count: int) -> list[bytes | None]:
@@ -53,7 +53,7 @@ def test_data_and_ports_survive_stop_and_kill(kafka: EmbeddedKafka) -> None:
     kafka.start()
     bootstrap, first_pid = kafka.bootstrap, kafka.processes[0].pid
     admin = client.admin(KafkaAccess(bootstrap))
-    admin.create_topics([NewTopic("kept", 1, 1)])["kept"].result(15)
+    admin.create_topics([NewTopic("kept", 1, 1)])["kept"].result(30)
     _produce(bootstrap, b"before the stop")
     kafka.stop()
     assert (_is_running(kafka), _is_wanted(kafka)) == (False, False)
@@ -75,7 +75,7 @@ def test_three_brokers_serve_while_one_is_dead(tmp_path: Path) -> None:
     try:
         kafka.start()
         admin = client.admin(KafkaAccess(kafka.bootstrap))
-        admin.create_topics([NewTopic("kept", 1, 3)])["kept"].result(15)
+        admin.create_topics([NewTopic("kept", 1, 3)])["kept"].result(30)
         _produce(kafka.bootstrap, b"before the kill")
         leader = admin.list_topics("kept", timeout=30).topics["kept"].partitions[0].leader
         kafka.processes[leader - 1].kill()

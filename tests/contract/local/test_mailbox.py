@@ -27,7 +27,7 @@ def _message(subject: str) -> EmailMessage:
     return message
 
 
-async def _send(port: int, subject: str, timeout: float = 10.0) -> None:
+async def _send(port: int, subject: str, timeout: float = 30.0) -> None:
     await aiosmtplib.send(_message(subject), hostname="127.0.0.1", port=port, timeout=timeout)
 
 

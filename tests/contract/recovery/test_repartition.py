@@ -18,7 +18,7 @@ async def test_T15_T16_positions_of_an_earlier_topic_do_not_hide_unread_events(
     async with open_rig(kafka_bootstrap, migrated_url, topic_prefix, tmp_path) as rig:
         topic, group = rig.settings.events_topic, f"{topic_prefix}.worker"
         send(rig, range(20))
-        rig.producer.flush(15)
+        rig.producer.flush(30)
         await ask(
             rig.settings.database_url,
             "INSERT INTO billing.positions (consumer_group, topic, partition, next_offset, updated_at, topic_id) "

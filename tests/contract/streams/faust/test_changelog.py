@@ -40,7 +40,7 @@ def test_the_changelog_of_an_earlier_version_gets_the_settings(kafka_bootstrap: 
     name = f"{topic_prefix}.worker-seen-changelog"
     admin = client.admin(KafkaAccess(kafka_bootstrap))
     old = NewTopic(name, num_partitions=1, replication_factor=1, config={"cleanup.policy": "compact"})
-    admin.create_topics([old])[name].result(10)
+    admin.create_topics([old])[name].result(30)
     for keep_s in (KEEP_S, 2 * KEEP_S):
         ensure_changelog(KafkaAccess(kafka_bootstrap), name, 1, 1, keep_s=keep_s)
         wanted = changelog_settings(keep_s)
