@@ -31,7 +31,7 @@ def check_access(access: KafkaAccess, group: str, topics: Mapping[str, Iterable[
     )
     for name, future in requests.items():
         with client.log_errors(access, name):
-            allowed = future.result(client.TIMEOUT_S + 1).authorized_operations
+            allowed = client.answer_of(future).authorized_operations
         for operation in topics[name]:
             _insist(allowed, operation, f"topic {name}")
     with client.log_errors(access, f"group {group}"):
@@ -47,7 +47,7 @@ def _allowed_on_group(admin: AdminClient, group: str) -> list[AclOperation] | No
             [group], include_authorized_operations=True, request_timeout=client.TIMEOUT_S
         )
         try:
-            found: list[AclOperation] | None = described[group].result(client.TIMEOUT_S + 1).authorized_operations
+            found: list[AclOperation] | None = client.answer_of(described[group]).authorized_operations
         except KafkaException as error:
             if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED or time.monotonic() > deadline:
                 raise

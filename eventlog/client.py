@@ -11,8 +11,10 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -22,6 +24,8 @@ from schemas.errors import LogUnavailable
 from schemas.kafka_access import KafkaAccess, Property
 from schemas.record import MAX_RECORD_BYTES
 from schemas.settings import InvalidSettings
+
+T = TypeVar("T")
 
 TIMEOUT_S = 10.0
 """Seconds after which a request to the brokers has failed."""
@@ -178,6 +182,17 @@ _REFUSED_TOPIC = (
 def is_refused_topic(error: KafkaException) -> bool:
     """Whether the brokers refuse to create a topic with these settings, so that a retry can't succeed."""
     return error.args[0].code() in _REFUSED_TOPIC
+
+
+def answer_of(future: Future[T], within_s: float = TIMEOUT_S) -> T:
+    """Waits for the answer to an admin client's request, which has this limit itself. Raises KafkaException.
+
+    Also if librdkafka reports nothing in time, which it does on a busy machine. Blocks.
+    """
+    try:
+        return future.result(within_s + 1)
+    except TimeoutError:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no answer within {within_s:g} s")) from None
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class Groups:
         return sorted(name for name in names if name in own or name.startswith(f"{prefix}.worker."))
 
     def _names(self) -> list[str]:
-        found = self._admin.list_consumer_groups(request_timeout=client.TIMEOUT_S).result(client.TIMEOUT_S + 1)
+        found = client.answer_of(self._admin.list_consumer_groups(request_timeout=client.TIMEOUT_S))
         if found.errors:
             raise KafkaException(found.errors[0])
         return [group.group_id for group in found.valid]
@@ -105,7 +105,7 @@ class Groups:
         with client.log_errors(self._access, f"group {group}"):
             request = ConsumerGroupTopicPartitions(group, wanted)
             found = self._admin.alter_consumer_group_offsets([request], request_timeout=client.TIMEOUT_S)[group]
-            for place in found.result(client.TIMEOUT_S + 1).topic_partitions or []:
+            for place in client.answer_of(found).topic_partitions or []:
                 if place.error is not None:
                     raise LogUnavailable(f"group {group}: {place.error.str()}")
 

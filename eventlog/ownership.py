@@ -102,9 +102,8 @@ def _ensure(access: KafkaAccess, topic: str, replication_factor: int) -> None:
         }
         new = NewTopic(topic, num_partitions=1, replication_factor=replication_factor, config=config)
         try:
-            admin.create_topics([new], operation_timeout=_TIMEOUT_S, request_timeout=_TIMEOUT_S)[topic].result(
-                _TIMEOUT_S
-            )
+            creating = admin.create_topics([new], operation_timeout=_TIMEOUT_S, request_timeout=_TIMEOUT_S)
+            client.answer_of(creating[topic], _TIMEOUT_S)
         except KafkaException as error:
             if client.is_refused_topic(error):
                 raise InvalidSettings(f"topic {topic}: {error.args[0].str()}") from None

@@ -26,7 +26,7 @@ def kafka_keeps(settings: Settings) -> KafkaKeeps:
     found: dict[str, timedelta | None] = {}
     for resource, future in requests.items():
         try:
-            entries = future.result(timeout=TIMEOUT_S + 5.0)
+            entries = client.answer_of(future, TIMEOUT_S)
         except KafkaException as error:
             reason = client.cause_of(settings.kafka, error)
             log.warning("retention.unknown", action="retention.unknown", topic=resource.name, error=reason)

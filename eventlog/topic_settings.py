@@ -118,7 +118,7 @@ def describe(access: KafkaAccess, names: Iterable[str], *, with_config: bool = T
     for name, future in described.items():
         with client.log_errors(access, f"topic {name}"):
             try:
-                topic = future.result(client.TIMEOUT_S + 1)
+                topic = client.answer_of(future)
             except KafkaException as error:
                 if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:  # deleted meanwhile
                     continue
@@ -134,7 +134,7 @@ def _config(admin: AdminClient, access: KafkaAccess, name: str) -> dict[str, str
     request = admin.describe_configs([resource], request_timeout=client.TIMEOUT_S)[resource]
     with client.log_errors(access, f"topic {name}"):
         try:
-            entries = request.result(client.TIMEOUT_S + 1)
+            entries = client.answer_of(request)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 return None
@@ -155,7 +155,7 @@ class TopicIdentity:
         request = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=client.TIMEOUT_S)
         with client.log_errors(self._access, f"topic {self._topic}"):
             try:
-                return str(request[self._topic].result(client.TIMEOUT_S + 1).topic_id)
+                return str(client.answer_of(request[self._topic]).topic_id)
             except KafkaException as error:
                 if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     return None

@@ -100,7 +100,7 @@ def ensure_topics(settings: Settings, *, with_changes: bool = False, timeout_s: 
         new = [topic.new_topic(settings.partitions, settings.replication_factor) for topic in missing]
         for name, future in admin.create_topics(new, operation_timeout=timeout_s, request_timeout=timeout_s).items():
             try:
-                future.result(timeout=timeout_s)
+                client.answer_of(future, timeout_s)
                 outcome[name] = "created"
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # created by another process: checked below

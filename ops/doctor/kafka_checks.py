@@ -67,7 +67,7 @@ def _rights(admin: AdminClient, settings: Settings, topics: Sequence[str]) -> li
     missing = []
     for name, future in described.items():
         try:
-            allowed = future.result(timeout=_ANSWER_S).authorized_operations
+            allowed = client.answer_of(future, _ANSWER_S).authorized_operations
         except KafkaException as error:
             missing.append(f"{name}: {client.cause_of(settings.kafka, error)}")
             continue

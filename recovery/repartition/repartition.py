@@ -154,11 +154,12 @@ class Repartition:
                 continue
             with client.log_errors(self._settings.kafka, f"topic {name}"):
                 try:
-                    admin.create_partitions(
+                    growing = admin.create_partitions(
                         [NewPartitions(name, self._partitions)],
                         operation_timeout=client.TIMEOUT_S,
                         request_timeout=client.TIMEOUT_S,
-                    )[name].result(client.TIMEOUT_S + 1)
+                    )
+                    client.answer_of(growing[name])
                 except KafkaException as error:
                     if client.is_refused_topic(error):
                         raise TopicsUnusable(f"topic {name}: {error.args[0].str()}") from None

@@ -81,7 +81,8 @@ def _create(
     config = config | {"min.insync.replicas": str(max(1, replication_factor - 1))}
     topic = NewTopic(name, num_partitions=partitions, replication_factor=replication_factor, config=config)
     try:
-        admin.create_topics([topic], operation_timeout=_TIMEOUT_S, request_timeout=_TIMEOUT_S)[name].result(_TIMEOUT_S)
+        creating = admin.create_topics([topic], operation_timeout=_TIMEOUT_S, request_timeout=_TIMEOUT_S)
+        client.answer_of(creating[name], _TIMEOUT_S)
     except KafkaException as error:
         if error.args[0].code() in _REFUSED_SETTINGS and not bare:  # some managed brokers allow only a few settings
             _create(admin, name, partitions, replication_factor, wanted, bare=True)
@@ -95,7 +96,7 @@ def _create(
 def _correct(admin: AdminClient, name: str, wanted: dict[str, str]) -> None:
     topic = ConfigResource(ConfigResource.Type.TOPIC, name)
     try:
-        found = admin.describe_configs([topic], request_timeout=_TIMEOUT_S)[topic].result(_TIMEOUT_S)
+        found = client.answer_of(admin.describe_configs([topic], request_timeout=_TIMEOUT_S)[topic], _TIMEOUT_S)
         different = {key: value for key, value in wanted.items() if key not in found or found[key].value != value}
         if different:
             entries = [
@@ -103,7 +104,7 @@ def _correct(admin: AdminClient, name: str, wanted: dict[str, str]) -> None:
             ]
             change = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
             (changing,) = admin.incremental_alter_configs([change], request_timeout=_TIMEOUT_S).values()
-            changing.result(_TIMEOUT_S)
+            client.answer_of(changing, _TIMEOUT_S)
     except KafkaException as error:
         if error.args[0].code() not in _REFUSED_CHANGE:
             raise

@@ -280,3 +280,12 @@ def test_the_example_config_is_valid() -> None:
     assert isinstance(config, Config)
     assert config.plan_of_price("price_pro_yearly") == "pro"
     assert config.rules.dunning == DEFAULT_DUNNING
+
+
+def test_the_example_config_needs_only_the_mode_to_be_live(tmp_path: Path) -> None:
+    """A page of the product that it does not have would be a link to this machine, which is refused."""
+    text = (ROOT / "config.example.toml").read_text()
+    live = tmp_path / "live.toml"
+    live.write_text(text.replace('mode = "test"', 'mode = "live"', 1))
+    assert load_config(live).mode is Mode.LIVE
+    assert load_config(live).mail.local_links == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import cast
@@ -57,6 +59,20 @@ def test_nothing_that_runs_for_long_calls_what_ends_a_process_when_a_broker_goes
     """librdkafka's issues 5040 (a SIGSEGV) and 4605 (a SIGABRT). `Groups` reads the same by other requests."""
     found = {str(path.relative_to(ROOT)) for path in _sources() if f".{name}(" in path.read_text()}
     assert {path for path in found if not path.startswith("tests/")} == _CRASHES[name]
+
+
+def test_a_request_without_an_answer_is_an_error_of_kafka() -> None:
+    """librdkafka reports its own time limit late on a busy machine. A TimeoutError would be a traceback."""
+    with pytest.raises(KafkaException, match="no answer within"):
+        client.answer_of(Future[str](), -1.0)
+    with pytest.raises(LogUnavailable, match="topic x: "), client.log_errors(CLOSED, "topic x"):
+        client.answer_of(Future[str](), -1.0)
+
+
+def test_nothing_else_waits_for_the_answer_of_a_request_to_kafka() -> None:
+    waits = re.compile(r"\.result\([^)]")  # with a time limit
+    found = {str(path.relative_to(ROOT)) for path in _sources() if waits.search(path.read_text())}
+    assert {path for path in found if not path.startswith(("tests/", "bench/"))} == {_FACTORY}
 
 
 def test_properties_cannot_replace_security_and_addresses() -> None:
