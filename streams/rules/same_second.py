@@ -9,8 +9,7 @@ version, or `{"tied": [{version, previous, facts}, …]}` once two events share 
 id says nothing about its time. So once there were more than MOST, those that are left cannot decide: `is_cut`.
 
 Of a change and its reversal each replaced what the other shows: their chain has two beginnings. The state before the
-second says which of them is the first. For that, a row can keep the events of the newest second before its own
-(`earlier`). Which events these are does not depend on the order of arrival.
+second says which of them is the first, if the row keeps it (streams/rules/subscriptions/earlier_state.py).
 """
 
 from __future__ import annotations
@@ -65,20 +64,6 @@ def bounded(known: Mapping[Version, Snapshot]) -> list[Snapshot]:
     if len(known) > len(kept) or any("is_cut" in one for one in known.values()):
         kept[0] = {**kept[0], "is_cut": True}
     return kept
-
-
-def newest_before(known: Sequence[Snapshot], own: Sequence[Snapshot], new: Snapshot) -> Sequence[Snapshot]:
-    """Returns the events of the newest second before the row's, after a new event.
-
-    `known` is what this returned before, `own` are the events of the second of the row's version, before the new one.
-    """
-    if not own or any(one["version"] == new["version"] or is_tie(one["version"], new["version"]) for one in own):
-        return known
-    if new["version"] > own[0]["version"]:
-        return own
-    if known and is_tie(known[0]["version"], new["version"]):
-        return bounded({one["version"]: one for one in (new, *known)})
-    return [new] if not known or new["version"] > known[0]["version"] else known
 
 
 def latest_of(

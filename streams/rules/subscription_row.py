@@ -103,14 +103,17 @@ def apply_subscription_event(row: Subscription, event: Event[StripeSubscription]
         if items and weak(new_version) > row.items_version:
             row = replace(row, items=items, items_version=weak(new_version))
         items = []
-    new, stored = _snapshot(event, items), _stored(row)
-    own = row.newest.get("tied") or [{**stored, "previous": row.newest.get("previous", {})}]
-    changes: dict[str, Any] = {"earlier": earlier_state.with_event(row, own, new, _shown)}
+    changes: dict[str, Any] = {}
     if is_tie(row.version, new_version):  # with_derived settles it
-        row = replace(row, newest={"tied": same_second.tied_with(row.newest, stored, new)})
+        row = replace(row, newest={"tied": same_second.tied_with(row.newest, _stored(row), _snapshot(event, items))})
     else:
-        if new_version > row.version:
-            changes |= dict(zip(_FACTS, _FACTS_OF(event.object), strict=True))
+        if new_version < row.version:
+            changes["earlier"] = earlier_state.with_late(row.earlier, _snapshot(event, items), _shown)
+        elif new_version > row.version:
+            changes = dict(zip(_FACTS, _FACTS_OF(event.object), strict=True))
+            if row.version != UNSEEN:
+                own = row.newest.get("tied") or [{**_stored(row), "previous": row.newest.get("previous", {})}]
+                changes["earlier"] = earlier_state.of_second(own, _shown)
             newest = {"previous": previous_values(event.previous)}
             changes |= {"stripe_status": status, "version": new_version, "newest": newest}
         if items and new_version > row.items_version:

@@ -11,7 +11,7 @@ from typing import Any
 
 from schemas.state import Subscription
 from schemas.stripe.subscription import COMPARED
-from schemas.version import UNSEEN
+from schemas.version import is_tie
 from streams.rules import same_second
 
 _ITEMS = ("prices", "quantity")
@@ -19,13 +19,21 @@ _FLAGS = ("cancel_at_period_end", "pending_update")
 _KEPT = (*COMPARED, *_ITEMS)
 
 
-def with_event(
-    row: Subscription, own: Sequence[same_second.Snapshot], new: same_second.Snapshot, shown: same_second.Shown
+def of_second(own: Sequence[same_second.Snapshot], shown: same_second.Shown) -> list[same_second.Snapshot]:
+    """Returns the column after a newer event. `own` are the events of the second of the row's version before it."""
+    return [_brief(one, shown) for one in own]
+
+
+def with_late(
+    earlier: Sequence[same_second.Snapshot], new: same_second.Snapshot, shown: same_second.Shown
 ) -> Sequence[same_second.Snapshot]:
-    """Returns the column after a new event. `own` are the events of the second of the row's version, before it."""
-    if row.version == UNSEEN:
-        return row.earlier
-    return same_second.newest_before(row.earlier, [_brief(one, shown) for one in own], _brief(new, shown))
+    """Returns the column after an event that is older than the row."""
+    seen, known = new["version"], {one["version"]: one for one in earlier}
+    if seen in known:
+        return earlier
+    if earlier and is_tie(earlier[0]["version"], seen):
+        return same_second.bounded({**known, seen: _brief(new, shown)})
+    return [_brief(new, shown)] if not earlier or seen > earlier[0]["version"] else earlier
 
 
 def state_of(row: Subscription) -> dict[str, Any] | None:
