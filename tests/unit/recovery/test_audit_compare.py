@@ -10,7 +10,7 @@ import pytest
 from local.stripe import payments as pay
 from local.stripe.builder import StripeEvents
 from recovery.audit.compare import MISSING, AuditWindow, compared
-from recovery.audit.differences import Cause, Kind
+from recovery.audit.differences import AuditDifference, Cause, Kind, repair_of
 from schemas.settings import Config, Plan
 from schemas.stripe.subscription import StripeSubscription
 from schemas.version import version
@@ -122,3 +122,16 @@ def test_D11_a_lost_refund_is_judged_by_the_sum_of_its_charge(
     charge = pay.charge(MAKE, refunded=by_stripe, amount=100)
     item = pay.refund(MAKE, amount=40, status="failed", created=CREATED) | {"charge": charge}
     assert compared(Kind.REFUND, item, {"refunds": refunds, "currency": "eur"}, WINDOW, CONFIG).fields == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "id_", "repair"),
+    [
+        (Kind.SUBSCRIPTION, "sub_1", "billing reconcile --object sub_1"),
+        (Kind.REFUND, "re_1", "billing reconcile --object re_1"),
+        (Kind.CHARGE, "ch_1", "billing find ch_1"),
+    ],
+)
+def test_D11_no_command_is_named_that_repairs_nothing(kind: Kind, id_: str, repair: str) -> None:
+    """A charge that is read again is an event that no rule applies, so it changes no payment."""
+    assert repair_of(AuditDifference(kind, id_, {"currency": ["eur", "usd"]}), "", WINDOW.start) == repair
