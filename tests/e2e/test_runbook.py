@@ -203,7 +203,9 @@ def situation(folder: Path) -> Iterator[Situation]:
             "BILLING_SESSION_TIMEOUT_S": "6",
         }
         lines: list[str] = []
-        with running_system(folder / ".billing", settings=settings, say=lines.append, prepare=hold) as system:
+        with running_system(
+            folder / ".billing", settings=settings, say=lines.append, prepare=hold, session_s=60.0
+        ) as system:
             held = [line for line in lines if "brake" in line]
             assert asyncio.run(brakes_of(system).release(GROUP, "me", let_die=0))
             system.wait_ready("worker-1")

@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from local.stack.kafka import EmbeddedKafka
+from local.stack.kafka_node import Node
 from local.stack.supervisor import Child
 from local.state_dir import make_private, write_private
 from local.system import System
@@ -58,8 +60,10 @@ class RiggedSystem(System):
         *,
         brokers: int = 1,
         prepare: Callable[[System], None] | None = None,
+        session_s: float = Node.session_s,
     ) -> None:
         super().__init__(state_dir, workers, say, brokers=brokers)
+        self.kafka = EmbeddedKafka(self.state_dir, brokers=brokers, say=say, session_s=session_s)
         self._extra = dict(settings)
         self._prepare = prepare
 
@@ -113,11 +117,23 @@ def running_system(
     settings: Mapping[str, str] | None = None,
     say: Callable[[str], None] | None = None,
     prepare: Callable[[System], None] | None = None,
+    session_s: float = Node.session_s,
 ) -> Iterator[RiggedSystem]:
-    """Run a system in `folder` with the four endpoints of CONFIG. It and its children have stopped after the block."""
+    """Run a system in `folder` with the four endpoints of CONFIG. It and its children have stopped after the block.
+
+    Where no broker is killed, its session (`session_s`) may be so long that a busy machine does not end it.
+    """
     make_private(folder)
     write_private(folder / "config.toml", CONFIG)
-    system = RiggedSystem(folder, workers, say or (lambda _: None), settings or {}, brokers=brokers, prepare=prepare)
+    system = RiggedSystem(
+        folder,
+        workers,
+        say or (lambda _: None),
+        settings or {},
+        brokers=brokers,
+        prepare=prepare,
+        session_s=session_s,
+    )
     try:
         system.start()
         yield system
