@@ -107,6 +107,4 @@ def repair_of(found: AuditDifference, account: str, window_from: datetime) -> st
             return command("event", found.id) if found.kind is Kind.EVENT else ""
     if found.kind is Kind.EVENT:
         return command("replay", found.id)
-    if found.kind is Kind.CHARGE:  # no rule applies a charge as a whole: its checkout and its intent say what was paid
-        return command("find", found.id)
     return again if found.kind is Kind.TOTAL else command("reconcile", object=found.id, account=account)
