@@ -119,7 +119,7 @@ def answered(load: PostingLoad, count: int, within_s: float = 40) -> None:
 
 def test_T31_a_webhook_secret_is_rotated_without_a_restart_and_without_a_400(topics: Settings, tmp_path: Path) -> None:
     """SIGHUP takes over a new secret at once; a changed file is noticed without a signal; junk changes nothing."""
-    new = b"whsec_ofTheNextMonth0123456789abcdef"
+    new = b"whsec_ofTheNextMonth7Kq2Zp9Vt4Rw8Xn"
     file = tmp_path / "secrets"
     file.write_bytes(SECRET)
     with running(tmp_path, topics, config="[endpoints.default]\n", BILLING_WEBHOOK_SECRET_FILE=str(file)) as gateway:
