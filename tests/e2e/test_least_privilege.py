@@ -121,7 +121,7 @@ def containers(
     roles = ROOT / "deploy" / "postgres-roles.sql"
     subprocess.run([*psql, "-f", str(roles)], check=True, timeout=30, env={**os.environ, **secrets})
     (tmp_path / "config.toml").write_text(CONFIG)
-    connect = f"whsec_{'0123456789abcdef' * 3}"
+    connect = "whsec_OfTheConnectEndpoint0123456789ab"
     return Containers(
         secrets,
         {
