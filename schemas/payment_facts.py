@@ -145,10 +145,13 @@ def given_back_of_charges(refunds: Mapping[str, Any]) -> dict[str | None, int]:
 def order_of_refund(entry: Mapping[str, Any]) -> tuple[Any, ...]:
     """The order of the entries of one refund or charge.
 
+    A refund that is lost stays lost. Of several entries that say so, the earliest counts: it is nearest to the loss,
+    and each sum of the charge from then on is without the refund, however often the refund is updated later.
     Of two sums in one second, one that was read is the later (it has all of that second), then the greater one.
     """
     if "version" in entry:
-        return (entry["version"],)
+        seconds = _seconds(entry["version"])
+        return (entry["lost"], -seconds if entry["lost"] else seconds, entry["version"])
     return (entry["created"], "read" in entry, entry["refunded"])
 
 
@@ -157,7 +160,8 @@ def _given_back(total: Mapping[str, Any] | None, parts: Sequence[Mapping[str, An
     if total is None:
         return kept
     # A refund lost in the second of the sum is part of the sum: Stripe creates a refund before it fails. A sum that was
-    # read has no refund that was lost by then.
+    # read has no refund that was lost by then. Its time is when the request was sent: a refund lost before the answer
+    # has its loss from the same answer, and so that time too.
     since = total["created"] + ("read" in total)
     lost: int = sum(part["amount"] for part in parts if part["lost"] and _seconds(part["version"]) >= since)
     so_far: int = total["refunded"]

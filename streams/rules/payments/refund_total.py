@@ -1,7 +1,8 @@
 """Stores Stripe's two kinds of events about refunds in the payment's row, in any order (C8).
 
 `charge.refunded` contains the sum of a charge so far, `refund.*` the amount of one refund. Both are stored by id in
-their newest version, and schemas/payment_facts.py computes the total from all of them, so no refund counts twice.
+their newest version (a lost refund in its earliest), and schemas/payment_facts.py computes the total from all of them,
+so no refund counts twice.
 A refund that was read at Stripe has both.
 """
 

@@ -114,6 +114,16 @@ def test_C8_refunds_that_fail_before_and_after_they_are_imported_are_taken_back(
             assert [row.refunded_amount for row in world.rows(Payment)] == [0]
 
 
+def test_C8_a_refund_that_fails_while_it_is_read_is_taken_back_once() -> None:
+    """The request takes 3 seconds and is dated by its begin. The refund fails in the second of them."""
+    charge = pay.charge(MAKE, amount=2900, refunded=60, invoice=None)
+    imported = _imported([_refund("re_1", 40, NOW, "failed", charge=charge)], NOW + DAY)
+    failed = MAKE.event("refund.failed", _refund("re_1", 40, NOW, "failed"), NOW + DAY + 2)
+    for order in itertools.permutations([*imported, failed]):
+        (row,) = PatientWorld().apply(*order).give_up().rows(Payment)
+        assert row.refunded_amount == 60
+
+
 def test_C8_a_lost_refund_of_a_connected_account_s_transfer_is_no_payment() -> None:
     charge = pay.charge(MAKE, "py_1", payment_intent=None, source_transfer="tr_1")
     (event,) = _imported([_refund("re_1", 40, NOW, "failed", charge=charge)], NOW + 1)

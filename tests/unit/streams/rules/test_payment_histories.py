@@ -49,6 +49,7 @@ class PaymentStory(Story):
     """One invoice: failed attempts, its payment, partial refunds of which some fail, disputes."""
 
     refunded: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
     disputes: dict[str, str] = field(default_factory=dict)
 
     def fail(self, attempt: int) -> None:
@@ -86,6 +87,15 @@ class PaymentStory(Story):
             status = "failed" if is_lost else "succeeded"
             self.send(type_, lambda make: pay.refund(make, id_, amount=amount, status=status))
             self.clock += is_lost  # banks take days, so a failed refund and the next total never share a second
+            if is_lost:
+                self.lost[id_] = amount
+
+    def note(self) -> None:
+        """An operator changes the metadata of a refund that was lost long ago."""
+        if self.lost:
+            id_ = self.draw(st.sampled_from(sorted(self.lost)))
+            amount = self.lost[id_]
+            self.send("refund.updated", lambda make: pay.refund(make, id_, amount=amount, status="failed"))
 
     def dispute(self) -> None:
         id_, due_by = f"dp_{len(self.disputes) + 1}", self.clock + 9 * DAY_S
@@ -186,7 +196,7 @@ def payments(draw: Callable[[st.SearchStrategy[Any]], Any]) -> Delivery:
         story.fail(attempt)
         story.clock += 1 + draw(st.sampled_from(PAUSES))
     story.succeed()
-    for step in draw(st.lists(st.sampled_from([story.refund, story.dispute]), max_size=4)):
+    for step in draw(st.lists(st.sampled_from([story.refund, story.note, story.dispute]), max_size=6)):
         story.wait()
         step()
     return _delivery(draw, story)

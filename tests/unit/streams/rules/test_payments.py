@@ -9,6 +9,7 @@ import pytest
 from local.stripe import payments as pay
 from local.stripe.builder import ApiShape, Json, StripeEvents
 from schemas.errors import MalformedEvent, NotKnownYet, RuleViolated
+from schemas.payment_facts import given_back, joined
 from schemas.state import Payment
 from schemas.statuses import PaymentStatus, TimerStatus
 from tests.kits.paymentkit import AT_ONCE, PatientWorld
@@ -67,6 +68,26 @@ def test_C8_a_failed_refund_lowers_the_refunded_amount(make: StripeEvents) -> No
     for events in ([*made, lost], [lost, *made], [made[1], lost]):
         row = PatientWorld().apply(*paid(make), *events).payment()
         assert (row.status, row.refunded_amount) == (PaymentStatus.SUCCEEDED, 0)
+
+
+def test_C8_a_lost_refund_is_subtracted_as_of_its_loss_however_often_it_is_updated(make: StripeEvents) -> None:
+    """The sum of day 2 is without the refund that failed on day 1, and the only source of the other refunds."""
+    lost = refund(make, "refund.failed", NOW + DAY, "re_1", 500, "failed")
+    later = [
+        refund(make, "refund.updated", NOW + 3 * DAY, "re_1", 500, "failed"),
+        refund(make, "charge.refund.updated", NOW + 4 * DAY, "re_1", 500, "canceled"),
+    ]
+    for events in itertools.permutations([lost, refunded(make, 1000, NOW + 2 * DAY), *later]):
+        assert PatientWorld().apply(*paid(make), *events).payment().refunded_amount == 1000
+    for events in itertools.permutations([refunded(make, 1000, NOW + DAY // 2), lost, *later]):
+        assert PatientWorld().apply(*paid(make), *events).payment().refunded_amount == 500
+
+
+def test_C8_payments_that_become_one_keep_when_a_refund_was_lost(make: StripeEvents) -> None:
+    total = PatientWorld().apply(*paid(make), refunded(make, 1000, NOW + 2 * DAY)).payment()
+    lost = [refund(make, "refund.failed", NOW + day * DAY, "re_1", 500, "failed") for day in (1, 3)]
+    for rows in itertools.permutations([total, *(PatientWorld().apply(*paid(make), one).payment() for one in lost)]):
+        assert given_back(joined(rows).refunds) == 1000
 
 
 def test_C8_a_later_invoice_event_does_not_change_the_refund(make: StripeEvents) -> None:
