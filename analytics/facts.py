@@ -11,7 +11,7 @@ Contents of `Fact.data` by kind:
 - purchase: `{currency, amount, invoice}`; of one that is captured later, under its payment intent: with `is_pending`
   by its checkout, with `is_captured` by the intent
 - refund: `{currency, amount, before}`: the sum of the charge's refunds, now and before this event if it says so;
-  `{currency, amount, is_failed}` for one that failed after the charge counted it
+  `{currency, amount, is_failed}` for one refund, by which invoices.py sees whether the charge had counted it
 - discount: `{terms, own, has_ended}`: a list; the ids of the customer's own discounts, None if it does not say them;
   if it has ended, it is not one of them any more
 """
@@ -83,8 +83,6 @@ def fact_of(value: bytes | None) -> Fact | None:
     try:
         found = reader.read(envelope.type, obj, child(raw["data"], "previous_attributes"))
         if found is not None and _is_imported(envelope.id):
-            if "is_failed" in found[1]:
-                return None  # the imported sum of its charge does not contain it
             found = found[0], {**found[1], **_history(reader.kind, envelope, obj, found[1])}
     except ValidationError as error:
         where = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
@@ -299,12 +297,11 @@ def _captured(_type: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) 
     return intent.id, {"currency": intent.currency, "amount": amount, "invoice": None, "is_captured": True}
 
 
-def _failed_refund(type_: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) -> FactData | None:
-    """Its charge has no event for it. These events do not name the customer, so they have the charge as their owner."""
+def _one_refund(type_: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]) -> FactData:
+    """Its charge has no event for its failure. Refunds do not name the customer, so they have the charge as owner."""
     refund = StripeRefund.model_validate(obj)
-    if refund.status not in LOST and type_ != "refund.failed":
-        return None
-    return refund.id, {"currency": refund.currency, "amount": refund.amount, "is_failed": True}
+    is_failed = refund.status in LOST or type_ == "refund.failed"
+    return refund.id, {"currency": refund.currency, "amount": refund.amount, "is_failed": is_failed}
 
 
 def _refund(_type: str, obj: Mapping[str, Any], previous: Mapping[str, Any]) -> FactData | None:
@@ -336,8 +333,9 @@ TELLERS: dict[str, FactReader] = {
     "checkout.session.async_payment_succeeded": FactReader(FactKind.PURCHASE, 50, _purchase),
     "payment_intent.succeeded": FactReader(FactKind.PURCHASE, 50, _captured),
     "charge.refunded": FactReader(FactKind.REFUND, 50, _refund),
-    "refund.failed": FactReader(FactKind.REFUND, 60, _failed_refund),
-    "refund.updated": FactReader(FactKind.REFUND, 50, _failed_refund),
-    "charge.refund.updated": FactReader(FactKind.REFUND, 49, _failed_refund),
+    "refund.created": FactReader(FactKind.REFUND, 20, _one_refund),
+    "charge.refund.updated": FactReader(FactKind.REFUND, 49, _one_refund),
+    "refund.updated": FactReader(FactKind.REFUND, 50, _one_refund),
+    "refund.failed": FactReader(FactKind.REFUND, 60, _one_refund),
 }
 """Readers by event type. To count another event type, add a line here."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from analytics.imported import is_imported
 from analytics.running import Running
 from schemas.figures import Fact, FactKind, Owner, PaymentFigure, PaymentKind, PaymentTotal, Recovery, RiskOutcome
 from schemas.settings import Config, DunningStep
@@ -87,11 +88,10 @@ def payments(owner: Owner, facts: Sequence[Fact]) -> list[PaymentFigure]:
             continue
         add(PaymentKind.PURCHASE, fact.subject, fact.created, fact.data["currency"], fact.data["amount"])
     refunded: dict[str, dict[datetime, Fact]] = defaultdict(dict)
-    failed = {fact.subject: fact for fact in reversed(facts) if fact.kind is FactKind.REFUND and _has_failed(fact)}
-    for fact in failed.values():
+    for fact in _taken_back(facts):
         add(PaymentKind.REFUND, fact.subject, fact.created, fact.data["currency"], -fact.data["amount"])
     for fact in facts:
-        if fact.kind is FactKind.REFUND and not _has_failed(fact):
+        if fact.kind is FactKind.REFUND and not _is_one_refund(fact):
             # `amount_refunded` is cumulative: within one second the largest is the newest.
             seconds = refunded[fact.subject]
             known = seconds.get(fact.created)
@@ -161,8 +161,27 @@ def _is_counted(purchase: Fact, by_invoice: Mapping[str, InvoiceHistory]) -> boo
     return invoice is not None and invoice.paid_at is not None
 
 
-def _has_failed(refund: Fact) -> bool:
-    return refund.data.get("is_failed", False) is True
+def _taken_back(facts: Sequence[Fact]) -> list[Fact]:
+    """Returns the first report of the failure of each refund that its charge's sum had counted.
+
+    The sum had not if the refund's very first report is of an import, and says that it has failed: the sum that was
+    imported is without it, and whatever is reported later is no news.
+    """
+    reports: dict[str, list[Fact]] = defaultdict(list)
+    for fact in facts:
+        if fact.kind is FactKind.REFUND and _is_one_refund(fact):
+            reports[fact.subject].append(fact)
+    found = []
+    for first, *later in reports.values():
+        if first.data["is_failed"] and is_imported(first):
+            continue
+        found += [fact for fact in (first, *later) if fact.data["is_failed"]][:1]
+    return found
+
+
+def _is_one_refund(fact: Fact) -> bool:
+    """Whether the fact is about one refund, and not about the sum of a charge."""
+    return "is_failed" in fact.data
 
 
 def _by_invoice(facts: Sequence[Fact]) -> dict[str, InvoiceHistory]:

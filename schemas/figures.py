@@ -25,7 +25,7 @@ class FactKind(StrEnum):
     PURCHASE = "purchase"
     """A paid one-time checkout. `subject` is the session's id."""
     REFUND = "refund"
-    """The sum of all refunds of a charge. `subject` is the charge's id."""
+    """The sum of all refunds of a charge, or the state of one refund. `subject` is the id of the charge or refund."""
     DISCOUNT = "discount"
     """What a discount deducts, or which discounts a customer has. `subject` is its id or the customer's."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import orjson
@@ -138,13 +139,39 @@ def test_the_refund_of_a_transfer_is_no_second_refund() -> None:
     assert fact_of(orjson.dumps(make.event("charge.refunded", charge | {"object": "charge"}, BEGIN))) is None
 
 
+def one_refund(seconds: int, type_: str, status: str, *, is_imported: bool = False) -> Fact:
+    refund = {"id": "re_1", "object": "refund", "amount": 300, "currency": "eur", "charge": "ch_1", "status": status}
+    event = make.event(type_, refund, BEGIN + seconds)
+    return fact(event | {"id": f"imp_{event['id']}"} if is_imported else event)
+
+
 def test_a_failed_refund_is_taken_back_once() -> None:
-    refund = {"id": "re_1", "object": "refund", "amount": 300, "currency": "eur", "charge": "ch_1", "status": "failed"}
-    types = ("refund.failed", "charge.refund.updated")
-    facts = [fact(make.event(type_, refund, BEGIN + 5)) for type_ in types]
+    created = one_refund(0, "refund.created", "pending")
+    facts = [one_refund(5, type_, "failed") for type_ in ("refund.failed", "charge.refund.updated")]
+    updated = one_refund(9, "refund.updated", "failed")
+    for order in permutations([created, *facts, updated]):
+        assert paid(*order) == [("refund", "re_1", moment(5), -300)]
     assert paid(*facts) == [("refund", "re_1", moment(5), -300)]
-    running = make.event("refund.updated", refund | {"status": "succeeded"}, BEGIN)
-    assert fact_of(orjson.dumps(running)) is None
+    assert paid(created, one_refund(3, "refund.updated", "succeeded")) == []
+
+
+def test_E2_a_refund_that_an_import_reads_as_failed_is_not_taken_back_later() -> None:
+    """The imported sum of its charge is without it. A later event of it, or a reading again, is no news."""
+    read = one_refund(5, "refund.updated", "failed", is_imported=True)
+    for order in permutations(
+        [read, one_refund(9, "refund.updated", "failed"), one_refund(12, "refund.failed", "failed")]
+    ):
+        assert paid(*order) == []
+
+
+@pytest.mark.parametrize("is_imported", [True, False])
+def test_E2_a_failure_that_only_a_later_import_reads_is_taken_back(*, is_imported: bool) -> None:
+    """The sum has counted the refund: an earlier import read it as pending, or its own event said so."""
+    type_ = "refund.updated" if is_imported else "refund.created"
+    counted = one_refund(1, type_, "pending", is_imported=is_imported)
+    failed = one_refund(5, "refund.updated", "failed", is_imported=True)
+    for order in permutations([counted, failed, one_refund(9, "refund.updated", "failed")]):
+        assert paid(*order) == [("refund", "re_1", moment(5), -300)]
 
 
 def test_an_invoice_that_is_credited_is_not_recovered() -> None:

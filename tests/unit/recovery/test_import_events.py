@@ -16,7 +16,8 @@ from recovery.imports.objects import entries_of
 from schemas.state import Payment
 from sinks.stripe_api.listing import ListPage
 from tests.kits.paymentkit import PatientWorld
-from tests.kits.rulekit import DAY, NOW, decide
+from tests.kits.rulekit import CONFIG, DAY, NOW, decide
+from tests.oracle.figures import figure_faults
 
 MAKE = StripeEvents()
 
@@ -122,6 +123,18 @@ def test_C8_a_refund_that_fails_while_it_is_read_is_taken_back_once() -> None:
     for order in itertools.permutations([*imported, failed]):
         (row,) = PatientWorld().apply(*order).give_up().rows(Payment)
         assert row.refunded_amount == 60
+
+
+def test_E2_figures_agree_with_the_tables_about_refunds_that_fail_before_and_after_an_import() -> None:
+    """re_1 has failed before the import, and its metadata change later. re_2 fails later."""
+    charge = pay.charge(MAKE, amount=2900, refunded=60, invoice=None)
+    re_1 = _refund("re_1", 40, NOW, "failed", charge=charge)
+    imported = _imported([_refund("re_2", 60, NOW + DAY, "pending", charge=charge), re_1], NOW + 2 * DAY)
+    updated = MAKE.event("refund.updated", re_1 | {"charge": "ch_1", "metadata": {"note": "x"}}, NOW + 3 * DAY)
+    failed = MAKE.event("refund.failed", _refund("re_2", 60, NOW + DAY, "failed"), NOW + 4 * DAY)
+    for events in ([*imported, updated], [*imported, updated, failed], [updated, failed, *imported]):
+        rows = PatientWorld().apply(*events).give_up().rows(Payment)
+        assert figure_faults(events, [], rows, CONFIG) == []
 
 
 def test_C8_a_lost_refund_of_a_connected_account_s_transfer_is_no_payment() -> None:
