@@ -7,6 +7,7 @@ import io
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -23,19 +24,22 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
         writer = csv.DictWriter(out, list(rows[0]))
         writer.writeheader()
         for row in rows:
-            writer.writerow({key: _cell(value) for key, value in row.items()})
+            writer.writerow({key: csv_cell(value) for key, value in row.items()})
     return out.getvalue()
 
 
-def _cell(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
+    """Returns the value for csv's writers, without a formula: times as ISO 8601, a list's items by blanks, JSON."""
+    if isinstance(value, datetime):
+        return value.isoformat()
     if isinstance(value, list):
-        return text_cell(" ".join(map(str, value)))
-    if isinstance(value, dict):
-        return orjson.dumps(value).decode()
-    return text_cell(value) if isinstance(value, str) else value
+        value = " ".join(map(str, value))
+    elif isinstance(value, dict):
+        value = orjson.dumps(value).decode()
+    return _text_cell(value) if isinstance(value, str) else value
 
 
-def text_cell(text: str) -> str:
+def _text_cell(text: str) -> str:
     """Returns the text as a cell that no spreadsheet runs as a formula, nor the rest after what may end a cell."""
     whole = f"'{text}" if is_formula(text) else text
     parts = _ENDS_CELL.split(whole)
@@ -52,5 +56,9 @@ def is_formula(text: str) -> bool:
 
 
 def _is_skipped(one: str) -> bool:
-    """Whether it is a blank, or has no width (Unicode's control and format characters)."""
-    return one.isspace() or unicodedata.category(one) in ("Cc", "Cf")
+    """Whether it is a blank, a quote, or has no width (Unicode's control and format characters).
+
+    A quote is doubled in the file. At the start of a cell, a program with another separator takes the two for an empty
+    quoted text, and runs what follows.
+    """
+    return one == '"' or one.isspace() or unicodedata.category(one) in ("Cc", "Cf")

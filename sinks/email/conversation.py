@@ -4,7 +4,8 @@
 
 The three commands are sent together if the server offers PIPELINING (RFC 2920), else one after the other. The content
 follows only an accepted RCPT: a server that wants it all the same loses its connection. A reply that nothing waits for
-makes the connection unusable, too: it could be taken for the reply to another mail.
+makes the connection unusable, too: it could be taken for the reply to another mail. Nor is a reply a refusal that asks for
+content where there is none to send: the server may have accepted the mail, so its result is unknown.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from schemas.errors import BillingError
 from sinks.email.message import ComposedMail
 
 _LONGEST_REPLY = 32_768
-_LINE = re.compile(rb"(\d{3})([ -]?)(.*)")
+_LINE = re.compile(rb"([2-5]\d{2})([ -]?)(.*)")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
@@ -65,6 +66,7 @@ class Conversation(asyncio.Protocol):
         self.takes_utf8 = "smtputf8" in extensions
         self._buffer = b""
         self._lines: list[bytes] = []
+        self._size = 0
         self._replies: deque[Reply] = deque()
         self._expected = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -87,6 +89,8 @@ class Conversation(asyncio.Protocol):
         from_, to = f"MAIL FROM:<{sender}>{options}\r\n".encode(), f"RCPT TO:<{mail.recipient.addr_spec}>\r\n".encode()
         await self._offer((from_, to, b"DATA\r\n"), latest)
         reply = await self._ask(content + b".\r\n", latest)
+        if reply.asks_for_content:
+            raise self._out_of_step(reply)
         if not reply.is_done:
             raise await self._reset(NegativeReply(reply), latest)
 
@@ -99,6 +103,8 @@ class Conversation(asyncio.Protocol):
                 self._say(command, replies=1)
             unread = len(commands) - at if self._is_pipelining else 1
             reply = await self._reply(latest, of=unread)
+            if reply.asks_for_content and at < len(commands) - 1:
+                raise self._out_of_step(reply)
             if not (reply.asks_for_content if at == len(commands) - 1 else reply.is_done):
                 refused = NegativeReply(reply, is_about_sender=at == 0)
                 raise await self._drained(refused, unread - 1, latest)
@@ -142,8 +148,15 @@ class Conversation(asyncio.Protocol):
     async def _reset(self, refused: NegativeReply, latest: float) -> NegativeReply:
         """End the refused mail on the server. A server that does not reply loses its connection, not the refusal."""
         with contextlib.suppress(Broken):  # the connection is unusable then
-            await self._ask(b"RSET\r\n", latest)
+            if not (reply := await self._ask(b"RSET\r\n", latest)).is_done:
+                self._out_of_step(reply)
         return refused
+
+    def _out_of_step(self, reply: Reply) -> Broken:
+        """Close the connection: the reply is to another command, or the next one would be."""
+        self._fail(f"a reply to another command: {reply.code} {reply.text}")
+        self._transport.close()
+        return Broken(self._trouble or "closed")
 
     def _say(self, data: bytes, *, replies: int) -> None:
         if not self.is_usable:
@@ -197,7 +210,7 @@ class Conversation(asyncio.Protocol):
             if (trouble := self._line(line.rstrip(b"\r"))) is not None:
                 self._fail(trouble)
                 return
-        if len(self._buffer) + sum(map(len, self._lines)) > _LONGEST_REPLY:
+        if len(self._buffer) + self._size > _LONGEST_REPLY:
             self._fail("a reply that does not end")
         elif len(self._replies) >= self._awaited:
             self._wake()
@@ -208,10 +221,11 @@ class Conversation(asyncio.Protocol):
         if found is None:
             return "a reply that is no SMTP"
         self._lines.append(found[3].strip())
+        self._size += len(line) + 1  # also a line without a text
         if found[2] == b"-":
             return None
         text = b"\n".join(self._lines).decode("utf-8", "replace")
-        self._lines = []
+        self._lines, self._size = [], 0
         if self._expected == 0:
             return f"{found[1].decode()} {text}, which nothing asked for"
         self._expected -= 1

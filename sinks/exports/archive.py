@@ -22,7 +22,7 @@ import orjson
 from sqlalchemy import Table
 from sqlalchemy.dialects.postgresql import JSONB
 
-from schemas.csv_text import text_cell
+from schemas.csv_text import csv_cell
 from schemas.payloads import PayloadLost
 from sinks.payloads.archive import PayloadArchive
 from sinks.postgres import tables
@@ -232,12 +232,5 @@ def _entry(name: str, made_at: datetime) -> zipfile.ZipInfo:
 
 def _csv_line(values: list[Any]) -> bytes:
     text = io.StringIO()
-    csv.writer(text).writerow([_csv_value(value) for value in values])
+    csv.writer(text).writerow([csv_cell(value) for value in values])
     return text.getvalue().encode()
-
-
-def _csv_value(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    # A text that a customer typed must not run as a formula when the file is opened in a spreadsheet.
-    return text_cell(value) if isinstance(value, str) else value

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.csv_text import csv_text, is_formula
 
@@ -40,14 +41,31 @@ def test_the_first_visible_character_decides(lead: str, start: str) -> None:
     assert row["name"].replace("'", "") == text.replace("'", "")
 
 
-@pytest.mark.parametrize(("end", "start"), list(itertools.product((";", "\t", "\n", "\r\n", "; ", ";\u200b"), STARTS)))
-def test_no_part_of_a_text_is_a_formula_for_a_program_with_another_separator(end: str, start: str) -> None:
-    (row,) = csv.DictReader(io.StringIO(csv_text([{"name": f"Ada{end}{start}1+1{end}Bob"}]), newline=""))
-    cells = re.split(r"[;\t\r\n]", row["name"])
-    assert cells[0] == "Ada"
-    assert not any(is_formula(cell) for cell in cells)
+ENDS = (";", "\t", "\n", "\r\n", "; ", ";\u200b", ';"', '; "', ';" "', 'x\n"', ',;"', '";"')
+"""What ends a cell for programs with another separator, also with a quote, which the file doubles."""
 
 
-@pytest.mark.parametrize("text", ["", "Ada", " Ada", "a=b", "1-2", "'=1", "\u3000Ada", "jane@example.com"])
+def cells_of(value: object, separator: str) -> list[str]:
+    """Returns the cells of a file with this value, as a program with that separator reads them."""
+    text = csv_text([{"id": "x", "value": value, "more": "y"}, {"id": "x", "value": value, "more": value}])
+    return [cell for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) for cell in row]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize(("end", "start"), list(itertools.product(ENDS, STARTS)))
+def test_no_part_of_a_text_is_a_formula_for_a_program_with_another_separator(
+    end: str, start: str, separator: str
+) -> None:
+    text = f"Ada{end}{start}1+1{end}Bob"
+    for value in (text, {"name": text}, [text]):
+        assert not any(is_formula(cell.strip()) for cell in cells_of(value, separator)), cells_of(value, separator)
+
+
+@given(st.text(st.sampled_from("a=;,\t\r\n\"' \u200b"), max_size=12), st.sampled_from(",;\t"))
+def test_no_text_gives_a_program_a_cell_with_a_formula(text: str, separator: str) -> None:
+    assert not any(is_formula(cell.strip()) for cell in cells_of(text, separator))
+
+
+@pytest.mark.parametrize("text", ["", "Ada", " Ada", "a=b", "1-2", "'=1", "\u3000Ada", "jane@example.com", '"Ada"'])
 def test_other_texts_stay(text: str) -> None:
     assert not is_formula(text)
