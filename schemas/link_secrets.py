@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
-from schemas.guessable import is_regular
+from schemas.guessable import is_made_up
 
 MIN_BYTES = 32
 """A link shows a signature, so a shorter secret could be guessed offline from one mail."""
 
 _MIN_DIFFERENT = 8
-_PLACEHOLDER = re.compile(r"replace|change.?me|placeholder|example|link.?secret|<|>|xxxx|\.\.\.", re.IGNORECASE)
 
 
 def link_secrets(text: str) -> tuple[bytes, ...]:
@@ -25,6 +22,6 @@ def link_secrets(text: str) -> tuple[bytes, ...]:
         if len(secret) < MIN_BYTES:
             raise ValueError(f"a secret has less than {MIN_BYTES} bytes, so it can be guessed: openssl rand -hex 32")
         text = secret.decode()
-        if _PLACEHOLDER.search(text) or len(set(secret)) < _MIN_DIFFERENT or is_regular(text):
-            raise ValueError("a secret is a placeholder or a pattern: openssl rand -hex 32 makes one")
+        if len(set(secret)) < _MIN_DIFFERENT or is_made_up(text):
+            raise ValueError("a secret is a placeholder, words or a pattern: openssl rand -hex 32 makes one")
     return found

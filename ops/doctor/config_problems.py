@@ -18,6 +18,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from console.app import check_settings as check_console
+from console.app import check_token
 from gateway.clients import networks
 from gateway.endpoints import webhook_endpoints
 from ops.processes.dispatcher import check_portal_links, check_public_url, mail_server
@@ -198,6 +199,7 @@ def _starts(settings: Settings, config: Config) -> Iterator[tuple[str, str, str]
         "BILLING_STRIPE_API_BASE": partial(parse_base, settings.stripe_api_base),
         "BILLING_EXPORTS_URL": partial(check_exports, settings),
         "console": partial(check_console, settings, config),
+        "BILLING_CONSOLE_TOKEN": partial(check_token, settings),
     }
     if settings.stripe_api_key is not None:
         checks["BILLING_STRIPE_API_KEY"] = partial(parse_key, settings.stripe_api_key, mode=config.mode)

@@ -4,8 +4,8 @@
 
 The three commands are sent together if the server offers PIPELINING (RFC 2920), else one after the other. The content
 follows only an accepted RCPT: a server that wants it all the same loses its connection. A reply that nothing waits for
-makes the connection unusable, too: it could be taken for the reply to another mail. Nor is a reply a refusal that asks for
-content where there is none to send: the server may have accepted the mail, so its result is unknown.
+makes the connection unusable, too: it could be taken for the reply to another mail. A reply that
+asks for content where none is due is no refusal: the server may have accepted the mail, so its result is unknown.
 """
 
 from __future__ import annotations

@@ -35,12 +35,16 @@ _LONGEST_TEXT = 2000
 _LONGEST_FILTER = 20_000
 """Characters kept of a text and of a filter, so that a command line with thousands of ids makes no huge row."""
 
-_AT = re.compile("@|\uff20|\ufe6b|%40")
-"""Also in full width, small, and as in the address of a page."""
-_OUTSIDE = '\\s@\uff20\ufe6b<>"(),;:'
-_ADDRESS = re.compile(
-    f'(?:"[^"\\n]{{1,64}}"|[^{_OUTSIDE}\'][^{_OUTSIDE}]{{0,254}})(?:{_AT.pattern}){{1,9}}[^{_OUTSIDE}\']+'
+_AT = "[@\uff20\ufe6b]"
+"""Also in full width, and small."""
+_ENCODED_AT = re.compile(
+    r"%(?:25)*(?:40|EF%(?:25)*(?:BC%(?:25)*A0|B9%(?:25)*AB))"
+    r"|\\{1,8}(?:x40|u(?:0040|\{0{0,4}40\}|ff20|fe6b))|&(?:amp;)*(?:#0*64|#x0*40|commat);?",
+    re.IGNORECASE,
 )
+"""As in the address of a page, in JSON, and in HTML, encoded once or more often."""
+_OUTSIDE = '\\s@\uff20\ufe6b<>"(),;:'
+_ADDRESS = re.compile(f'(?:"[^"\\n]{{1,64}}"|[^{_OUTSIDE}\'][^{_OUTSIDE}]{{0,254}}){_AT}{{1,9}}[^{_OUTSIDE}\']+')
 """The part before the @ may be quoted, and may have an apostrophe, as in o'brien@example.com. Its length is bounded
 because a search without a bound takes time with the square of the text's length."""
 
@@ -147,7 +151,10 @@ async def complete_begun_in(
 
 def without_addresses(text: str) -> str:
     """Returns the text with each e-mail address replaced by its digest, and with what Postgres refuses replaced."""
-    return _ADDRESS.sub(lambda found: guest_key(_AT.sub("@", found[0])), _storable(text))
+    stored = _storable(text)
+    plain = _ENCODED_AT.sub("@", stored)
+    replaced = _ADDRESS.sub(lambda found: guest_key(re.sub(_AT, "@", found[0])), plain)
+    return stored if replaced == plain else replaced
 
 
 def _storable(text: str) -> str:

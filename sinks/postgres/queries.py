@@ -136,9 +136,13 @@ async def customer_overview(
         return and_(table.c.account == account, table.c.customer_id == customer_id)
 
     async def newest(table: Any, by: str, columns: list[Any] | None = None) -> list[Found]:
-        # Nulls come first, as in an index that is read backwards: else all rows of the customer were read and sorted.
+        # Two queries, each in the order of an index: else all rows of the customer were read and sorted, or those
+        # without a time, which an index has first, would push the others out.
         query = select(*(columns or [table])).where(of_customer(table))
-        rows = await _all(connection, query.order_by(table.c[by].desc()).limit(limit))
+        dated = query.where(table.c[by].is_not(None)).order_by(table.c[by].desc())
+        rows = await _all(connection, dated.limit(limit))
+        if table.c[by].nullable and len(rows) < limit:
+            rows += await _all(connection, query.where(table.c[by].is_(None)).limit(limit - len(rows)))
         totals[str(table.name)] = len(rows)
         if len(rows) == limit:
             counted = select(func.count()).select_from(table).where(of_customer(table))

@@ -20,7 +20,7 @@ _EQUAL = ("account", "endpoint", "outcome", "source", "stream")
 """Columns that a filter compares, and that no index finds."""
 
 _LATEST = datetime(9999, 12, 31, tzinfo=UTC)
-"""Where the events with a time begin, after those without one."""
+"""The place of events without a time: they come before those with one, in the order of their ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +164,12 @@ def _window(wanted: EventFilter, by: str) -> tuple[str, dict[str, Any]]:
         parts.append("applied_at < :until")
         values["until"] = wanted.until
     if wanted.before is not None:
-        parts.append(f"({by}, event_id) < (:before_at, :before_id)")
-        values |= {"before_at": wanted.before.at, "before_id": wanted.before.event_id}
+        values["before_id"] = wanted.before.event_id
+        if wanted.before.at == _LATEST:  # a comparison with NULL is never true
+            parts.append(f"({by} IS NOT NULL OR event_id < :before_id)")
+        else:
+            parts.append(f"({by}, event_id) < (:before_at, :before_id)")
+            values["before_at"] = wanted.before.at
     return " AND ".join(parts), values
 
 

@@ -6,9 +6,12 @@ import json
 from datetime import timedelta
 from urllib.parse import quote
 
+import pytest
+
 from schemas.console_settings import Role
 from schemas.timing import utc_now
-from sinks.postgres.lists import events
+from sinks.postgres import queries
+from sinks.postgres.lists import PAGE, events
 from sinks.postgres.lists.events import EventFilter
 from sinks.postgres.pool import reading
 from sinks.postgres.rows import Flush
@@ -17,14 +20,15 @@ from tests.kits.consolekit import Browser
 from tests.kits.storekit import known, ledger_row, write
 
 
-async def test_a_customers_list_is_in_the_order_of_stripes_times(anyone: Browser, store: Store) -> None:
+@pytest.mark.parametrize("undated", [2, PAGE, 2 * PAGE + 1])
+async def test_a_customers_list_is_in_the_order_of_stripes_times(anyone: Browser, store: Store, undated: int) -> None:
     """Replayed or late ones are at their place. Those whose time is not known are there, too, each once."""
     now = utc_now()
     rows = [
         ledger_row(f"evt_{at:03}", created=now - timedelta(days=at), applied_at=now - timedelta(days=400 - at))
         for at in range(120)
     ]
-    rows += [ledger_row(f"evt_x{at}", created=None, applied_at=now) for at in range(2)]
+    rows += [ledger_row(f"evt_x{at:03}", created=None, applied_at=now) for at in range(undated)]
     rows += [ledger_row("evt_other", customer_id="cus_2", created=now, applied_at=now)]
     await write(store, Flush(ledger=rows, known=known()))
     viewer = await anyone.signed_in(Role.VIEWER)
@@ -34,7 +38,7 @@ async def test_a_customers_list_is_in_the_order_of_stripes_times(anyone: Browser
         page = await viewer.json(path)
         seen += [event["event_id"] for event in page["events"]]
         path = f"/events?customer=cus_1&before={quote(page['next'])}" if page["next"] else ""
-    assert seen == ["evt_x1", "evt_x0", *(f"evt_{at:03}" for at in range(120))]
+    assert seen == [*(f"evt_x{at:03}" for at in reversed(range(undated))), *(f"evt_{at:03}" for at in range(120))]
 
 
 async def test_a_search_among_one_customers_events_is_bounded(anyone: Browser, store: Store) -> None:
@@ -79,3 +83,20 @@ async def test_waiting_events_are_found_however_old(anyone: Browser, store: Stor
     async with reading(anyone.console.settings.database_url) as connection:
         found = await events.listed(connection, EventFilter(outcome="waiting"), look_at=10)
     assert ([event["event_id"] for event in found.events], found.is_cut) == (["evt_waits"], False)
+
+
+async def test_events_without_a_time_do_not_push_a_customers_others_out(anyone: Browser, store: Store) -> None:
+    """They are often dead letters. They fill the places that are left."""
+    now = utc_now()
+    rows = [ledger_row(f"evt_{at}", created=now - timedelta(days=at), applied_at=now) for at in range(3)]
+    rows += [ledger_row(f"evt_x{at}", created=None, applied_at=now) for at in range(4)]
+    await write(store, Flush(ledger=rows, known=known()))
+    async with reading(anyone.console.settings.database_url) as connection:
+        for limit, dated in ((2, 2), (5, 3), (20, 3)):
+            found = await queries.customer_overview(connection, "", "cus_1", limit=limit)
+            assert found is not None
+            seen = [event["event_id"] for event in found["events"]]
+            assert seen[:dated] == [f"evt_{at}" for at in range(dated)]
+            assert len(seen) == min(limit, 7)
+            assert all(name.startswith("evt_x") for name in seen[dated:])
+            assert found["totals"]["events"] == 7

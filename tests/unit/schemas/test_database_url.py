@@ -50,6 +50,26 @@ def test_T33_a_url_without_a_host_is_as_remote_as_the_host_of_the_environment(mo
     assert parse("postgresql:///d").tls == "prefer"
 
 
+@pytest.mark.parametrize("url", ["postgresql:///d?service=prod", "postgresql://u:hunter2@127.0.0.1/d?service=prod"])
+def test_T33_a_server_named_by_a_libpq_service_is_refused(url: str) -> None:
+    """Its host is in a file that only the driver reads, so nothing here would ask for TLS."""
+    for allow_plaintext in (True, False):
+        with pytest.raises(InvalidDatabaseUrl, match="name its host") as refused:
+            parse(url, allow_plaintext=allow_plaintext)
+        assert "hunter2" not in str(refused.value)
+
+
+def test_T33_a_libpq_service_of_the_environment_counts_where_the_url_has_no_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PGSERVICE", "prod")
+    with pytest.raises(InvalidDatabaseUrl, match="name its host"):
+        parse("postgresql:///d")
+    assert parse("postgresql://u@127.0.0.1/d").tls == "prefer"
+    monkeypatch.setenv("PGSERVICE", "")
+    assert parse("postgresql:///d").tls == "prefer"
+
+
 def test_plaintext_that_is_allowed_is_not_chosen_if_the_server_has_tls() -> None:
     assert parse("postgresql://u@postgres/d", allow_plaintext=True).tls == "prefer"
 

@@ -54,13 +54,6 @@ def given(environment: pytest.MonkeyPatch, **values: str) -> Settings:
     return load_settings()
 
 
-@pytest.mark.parametrize("token", ["x", "0123456789abcdef" * 4, "a" * 64, "open-sesame-open-sesame-open-sesame"])
-def test_T30_a_console_token_that_can_be_guessed_is_refused(environment: pytest.MonkeyPatch, token: str) -> None:
-    line = refused(environment, CONSOLE_TOKEN=token)
-    assert "CONSOLE_TOKEN" in line
-    assert len(token) == 1 or token not in line
-
-
 def test_a_login_is_read(environment: pytest.MonkeyPatch) -> None:
     access = given(
         environment,

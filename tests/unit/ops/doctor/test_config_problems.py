@@ -148,6 +148,7 @@ def test_a_part_that_is_wrong_is_reported_once_and_the_rest_is_checked(
         ("PUBLIC_URL", "http://localhost:8080", "BILLING_PUBLIC_URL"),
         ("EXPORTS_URL", "nothing://hidden", "BILLING_EXPORTS_URL"),
         ("CONSOLE_HOST", "0.0.0.0", "BILLING_CONSOLE_HOST"),
+        ("CONSOLE_TOKEN", "hidden", "BILLING_CONSOLE_TOKEN"),
         ("LINK_SECRET", "", "mail.customer_portal"),
         ("PORTAL_API_KEY", "", "BILLING_PORTAL_API_KEY"),
         ("PORTAL_API_KEY", "rk_test_hidden", "BILLING_PORTAL_API_KEY"),
