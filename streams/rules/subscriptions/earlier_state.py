@@ -51,4 +51,4 @@ def state_of(row: Subscription) -> dict[str, Any] | None:
 def _brief(one: same_second.Snapshot, shown: same_second.Shown) -> same_second.Snapshot:
     facts: Mapping[str, Any] = shown(one)
     brief = {name: facts[name] for name in _KEPT if facts.get(name)}
-    return {"version": one["version"], "previous": one["previous"], "facts": brief}
+    return {**one, "facts": brief}  # with `is_cut`: those that are left of a second do not say how it ended

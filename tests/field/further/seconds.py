@@ -72,6 +72,17 @@ def lives(shape: ApiShape) -> list[Life]:
             {"sub_1.quantity": 3},
         ),
         Life(
+            "one second: seats added and removed, in the second after more changes than are compared",
+            [
+                m.sub(0, "active", "created", quantity=1),
+                *(m.sub(DAY, "active", previous={"quantity": n}, quantity=n + 1) for n in range(1, 11)),
+                m.sub(DAY + 1, "active", previous={"quantity": 11}, quantity=9),
+                m.sub(DAY + 1, "active", previous={"quantity": 9}, quantity=11),
+            ],
+            {"sub_1.quantity": 11},
+            needs_key=True,
+        ),
+        Life(
             "one second: paused by a trial's end, resumed, and paused again by support",
             [
                 m.sub(0, "trialing", "created"),
