@@ -52,6 +52,10 @@ class Positions:
         """The log's end at the assignment, by partition. For records before it the ledger decides, not the table of
         settled ids: it may know events that a restored database lacks, even if an operator moved the group's offsets.
         """
+        self._reread: dict[Place, int] = {}
+        """The greatest `reread_until` that the database had, by partition. A backup from before has a lower one or
+        none: after a second restore the database does not say which mails an earlier copy may have sent.
+        """
         self._gaps: set[Place] = set()
         """Partitions with records that Kafka deleted unread, until the transaction that passes over them commits."""
         self._noted: set[Place] = set()
@@ -97,6 +101,11 @@ class Positions:
                     moved[partition] = behind[partition] = Position(start, offset)
                 self.doubted[topic, partition] = ends[partition]
                 self.standing[topic, partition] = (moved.get(partition) or at or Position(0)).next_offset
+                if partition in recreated:
+                    self._reread.pop((topic, partition), None)
+                elif self._has_forgotten(topic, partition, at or Position(0)):
+                    until = max(self._reread[topic, partition], offset or 0)
+                    moved[partition] = Position(self.standing[topic, partition], until)
             # What the log has lost, only Stripe has. Noted first: moving a position also changes its time.
             lost = [
                 partition
@@ -108,6 +117,9 @@ class Positions:
             if topic_id is not None:
                 await transaction.restart(self.group, topic, topic_id, recreated)
                 await transaction.bind(self.group, topic, topic_id, committed)
+        for partition in committed.keys() - recreated.keys():
+            for position in (stored.get(partition), moved.get(partition)):
+                self._remember(topic, partition, position)
         if recreated:
             log.error(
                 "worker.topic_recreated",
@@ -146,7 +158,8 @@ class Positions:
             stored = await transaction.positions(self.group, topic, of_topic)
             for partition in of_topic:
                 at = stored.get(partition, Position(0))
-                self._compare(topic, partition, at.next_offset)
+                self._compare(topic, partition, at)
+                self._remember(topic, partition, at)
                 if at.reread_until is not None:
                     until[topic, partition] = at.reread_until
             await self._note_gaps(transaction, topic, of_topic)
@@ -154,26 +167,30 @@ class Positions:
 
     async def look(self) -> None:
         """Compares all partitions, for a worker without traffic. Raises DatabaseBehind, StoreUnavailable."""
-        standing = dict(self.standing)
+        standing, reread = dict(self.standing), dict(self._reread)
         async with self._store.transaction([]) as transaction:
             for topic in {topic for topic, _ in standing}:
                 mine = [partition for name, partition in standing if name == topic]
                 stored = await transaction.positions(self.group, topic, mine)
                 for partition in mine:
-                    at = stored.get(partition, Position(0)).next_offset
-                    wanted = min(standing[topic, partition], self.standing.get((topic, partition), 0))
-                    if at < wanted:  # `min`: an assignment may have moved it back meanwhile
-                        raise _behind(topic, partition, at, wanted)
+                    place, at = (topic, partition), stored.get(partition, Position(0))
+                    wanted = min(standing[place], self.standing.get(place, 0))
+                    if at.next_offset < wanted:  # `min`: an assignment may have moved it back meanwhile
+                        raise _behind(topic, partition, at.next_offset, wanted)
+                    if place in reread and self._has_forgotten(topic, partition, at):
+                        raise _forgotten(topic, partition, at, reread[place])
 
     async def note_lost(self) -> None:
-        """Notes in the database up to where the lost copy had applied the partitions, so that no mail leaves twice.
+        """Notes in the database up to where a lost copy had applied the partitions, so that no mail leaves twice.
 
         Call it after DatabaseBehind, before the process ends. Kafka's committed offsets are up to a second older. Never
         raises for want of Postgres: the next start then has only Kafka's word.
         """
         try:
             async with asyncio.timeout(_NOTE_S):
-                await self._note_lost(dict(self.standing))
+                await self._note_lost(
+                    {place: max(offset, self._reread.get(place, 0)) for place, offset in self.standing.items()}
+                )
         except (StoreUnavailable, TimeoutError) as error:
             log.warning(
                 "worker.lost_not_noted",
@@ -183,12 +200,12 @@ class Positions:
                 reason="mails of the last second before the restore may leave twice",
             )
 
-    async def _note_lost(self, standing: Mapping[Place, int]) -> None:
-        async with self._store.transaction(sorted(standing)) as transaction:
+    async def _note_lost(self, applied: Mapping[Place, int]) -> None:
+        async with self._store.transaction(sorted(applied)) as transaction:
             identity = await transaction.identity()
             is_older = identity is None or identity.had_events
-            for topic in sorted({topic for topic, _ in standing}):
-                reached = {partition: offset for (name, partition), offset in standing.items() if name == topic}
+            for topic in sorted({topic for topic, _ in applied}):
+                reached = {partition: offset for (name, partition), offset in applied.items() if name == topic}
                 stored = await transaction.positions(self.group, topic, reached)
                 known = reached if not is_older else stored  # `resume` takes Kafka's word for the others
                 at = {partition: stored.get(partition, Position(0)).next_offset for partition in known}
@@ -204,7 +221,7 @@ class Positions:
         async with self._store.transaction([(topic, partition) for partition in reached]) as transaction:
             stored = await transaction.positions(self.group, topic, reached)
             for partition in reached:
-                self._compare(topic, partition, stored.get(partition, Position(0)).next_offset)
+                self._compare(topic, partition, stored.get(partition, Position(0)))
             await self._note_gaps(transaction, topic, reached)
             await transaction.advance(self.group, topic, reached)
         self.applied({topic: reached})
@@ -221,7 +238,7 @@ class Positions:
     def keep_only(self, topic: str, partitions: set[int]) -> None:
         """Forgets partitions that are no longer assigned: their new owner moves them."""
         kept = {(topic, partition) for partition in partitions}
-        for of_mine in (self.standing, self.doubted):
+        for of_mine in (self.standing, self.doubted, self._reread):
             for place in [place for place in of_mine if place[0] == topic and place not in kept]:
                 del of_mine[place]
         self._gaps = {place for place in self._gaps if place[0] != topic or place in kept}
@@ -231,14 +248,34 @@ class Positions:
             await transaction.note_gap(self.group, topic, gaps)
             self._noted |= {(topic, partition) for partition in gaps}
 
-    def _compare(self, topic: str, partition: int, stored: int) -> None:
+    def _compare(self, topic: str, partition: int, stored: Position) -> None:
         standing = self.standing.get((topic, partition), 0)
-        if stored < standing:
-            raise _behind(topic, partition, stored, standing)
+        if stored.next_offset < standing:
+            raise _behind(topic, partition, stored.next_offset, standing)
+        if self._has_forgotten(topic, partition, stored):
+            raise _forgotten(topic, partition, stored, self._reread[topic, partition])
+
+    def _has_forgotten(self, topic: str, partition: int, stored: Position) -> bool:
+        """Whether the database no longer knows that an earlier copy had applied more than it has."""
+        return max(stored.next_offset, stored.reread_until or 0) < self._reread.get((topic, partition), 0)
+
+    def _remember(self, topic: str, partition: int, position: Position | None) -> None:
+        """Call it with what the database has: a value of a transaction that did not commit would look like a loss."""
+        if position is not None and position.reread_until is not None:
+            place = topic, partition
+            self._reread[place] = max(self._reread.get(place, 0), position.reread_until)
 
 
 def _behind(topic: str, partition: int, stored: int, standing: int) -> DatabaseBehind:
     return DatabaseBehind(
         f"{topic}/{partition}: the database has reached {stored}, but {standing} was committed. It was restored or "
         "replaced; the next start reads again from its position"
+    )
+
+
+def _forgotten(topic: str, partition: int, stored: Position, until: int) -> DatabaseBehind:
+    return DatabaseBehind(
+        f"{topic}/{partition}: the database has reached {stored.next_offset} and no longer says that an earlier copy "
+        f"had reached {until}. It was restored again while it was read again; the next start reads again from its "
+        "position"
     )

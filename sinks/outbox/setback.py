@@ -25,15 +25,14 @@ class _Seen:
     def has_lost(self, now: _Seen | None) -> bool:
         """Returns whether the position is behind what was seen, and no worker has noted that.
 
-        Without the topic's id it cannot be told from a topic that was created again.
+        Without the topic's id it cannot be told from a topic that was created again. A database that is restored a
+        second time while it is read again has a lower `reread_until`, or none.
         """
         if now is None:
             return True
-        return (
-            now.topic_id == self.topic_id is not None
-            and now.next_offset < self.next_offset
-            and now.reread_until == self.reread_until
-        )
+        until, known = now.reread_until or 0, self.reread_until or 0
+        is_behind = now.next_offset < self.next_offset and until <= known
+        return now.topic_id == self.topic_id is not None and (is_behind or max(now.next_offset, until) < known)
 
 
 @dataclass(slots=True)

@@ -71,6 +71,63 @@ async def test_T11_what_a_lost_copy_applied_after_the_last_commit_of_offsets_is_
         }
 
 
+async def reading_again(bench: ProcessorKit, reached: int) -> Positions:
+    """Returns the positions of a worker that has read up to `reached`, of a database whose lost copy had 1000."""
+    group = bench.processor.group
+    await bench.rows(
+        "insert into billing.positions (consumer_group, topic, partition, next_offset, reread_until, updated_at) "
+        f"values ('{group}', '{TOPIC}', 0, 100, 1000, now()) returning 1"
+    )
+    positions = Positions(bench.processor.store, group)
+    assert await positions.resume(TOPIC, {0: 100}, {0: 0}, {0: 1200}) == {}
+    await bench.rows(f"update billing.positions set next_offset = {reached} returning 1")
+    positions.applied({TOPIC: {0: reached}})
+    return positions
+
+
+async def restore(bench: ProcessorKit, next_offset: int) -> None:
+    await bench.rows(f"update billing.positions set next_offset = {next_offset}, reread_until = null returning 1")
+
+
+async def test_T11_a_second_restore_forgets_no_mail_of_the_first_copy(bench: ProcessorKit) -> None:
+    positions = await reading_again(bench, 700)
+    await restore(bench, 100)
+    with pytest.raises(DatabaseBehind):
+        await positions.look()
+    await positions.note_lost()
+
+    started = Positions(bench.processor.store, bench.processor.group)
+    assert await started.resume(TOPIC, {0: 700}, {0: 0}, {0: 1200}) == {0: 100}
+    async with bench.processor.store.transaction([]) as transaction:
+        assert await started.check(transaction, [note("evt_1", 0)]) == {(TOPIC, 0): 1000}
+
+
+@pytest.mark.parametrize("restored_to", [100, 150])
+async def test_T11_a_second_restore_is_noticed_before_anything_is_read_again(
+    bench: ProcessorKit, restored_to: int
+) -> None:
+    """The position is not lower than the worker's then. Only what the database no longer says shows it."""
+    positions = await reading_again(bench, 100)
+    await positions.look()
+    await restore(bench, restored_to)
+    with pytest.raises(DatabaseBehind, match="restored again"):
+        await positions.look()
+    async with bench.processor.store.transaction([]) as transaction:
+        with pytest.raises(DatabaseBehind, match="restored again"):
+            await positions.check(transaction, [note("evt_1", 0)])
+    await positions.note_lost()
+    expected = [{"next_offset": restored_to, "reread_until": 1000}]
+    assert await bench.rows("select next_offset, reread_until from billing.positions") == expected
+    await positions.look()
+
+
+async def test_T11_a_rebalance_after_a_second_restore_writes_down_what_the_first_copy_had(bench: ProcessorKit) -> None:
+    positions = await reading_again(bench, 100)
+    await restore(bench, 100)
+    assert await positions.resume(TOPIC, {0: 100}, {0: 0}, {0: 1200}) == {}
+    assert await bench.rows("select reread_until from billing.positions") == [{"reread_until": 1000}]
+
+
 async def test_a_database_older_than_its_positions_is_not_read_again_from_0_after_a_loss(bench: ProcessorKit) -> None:
     await bench.rows("update billing.database_identity set had_events = true")
     lost = Positions(bench.processor.store, bench.processor.group)

@@ -47,6 +47,17 @@ def test_a_second_restore_after_the_first_is_noticed_too() -> None:
     assert not setback.is_in([row(30, reread_until=50)])
 
 
+@pytest.mark.parametrize("restored_to", [10, 20, 30])
+def test_it_waits_after_a_second_restore_too(restored_to: int) -> None:
+    """The backup is from before the first one was read again, so it says nothing of what the first copy had applied."""
+    setback = Setback()
+    assert not setback.is_in([row(20, reread_until=40)])
+    assert setback.is_in([row(restored_to)])
+    assert setback.is_in([row(restored_to + 1)])
+    assert not setback.is_in([row(max(restored_to, 20), reread_until=40)])
+    assert not setback.is_in([row(41, reread_until=40)])
+
+
 def test_a_topic_that_was_created_again_begins_again() -> None:
     setback = Setback()
     assert not setback.is_in([row(50, topic_id=None)])

@@ -21,7 +21,9 @@ def seats(make: StripeEvents, at: int, id_: str, former: int | None, now: int) -
 
 
 @pytest.mark.parametrize("count", [MOST + 1, MOST + 2, 2 * MOST + 1])
-def test_D2_the_second_before_a_reversal_may_have_had_more_updates_than_are_kept(make: StripeEvents, count: int) -> None:
+def test_D2_the_second_before_a_reversal_may_have_had_more_updates_than_are_kept(
+    make: StripeEvents, count: int
+) -> None:
     """How that second ended is not known then: what is left of it must not decide the reversal, in any order."""
     created = seats(make, NOW, "evt_0", None, 0)
     filled = [seats(make, NOW + DAY, f"evt_{99 - number}", number, number + 1) for number in range(count)]
