@@ -41,6 +41,8 @@ class Item:
     """The outcome in the ledger, `waiting` or `dead`; None if the event is not in the ledger."""
     was_imported: bool = False
     """Whether the ledger has it from `billing import`, whatever has appended it again (streams/withholding.py)."""
+    imported_at: datetime | None = None
+    """When the import read it (UTC), according to the ledger."""
     orders: list[Order] = field(default_factory=list)
     """Rows to queue in the outboxes."""
     erase: Erase | None = None

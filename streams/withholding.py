@@ -20,11 +20,11 @@ IMPORTED = "imported: this happened before the system took over"
 
 
 async def find_imported(items: Sequence[tuple[str, Item]], transaction: Transaction) -> None:
-    """Set `was_imported` of those that the ledger has as waiting or dead, by event id."""
+    """Sets `was_imported` and `imported_at` of those that the ledger has as waiting or dead, by event id."""
     again = [event_id for event_id, item in items if item.earlier_outcome]
-    imported = await transaction.imported(again) if again else set()
+    imported = await transaction.imported(again) if again else {}
     for event_id, item in items:
-        item.was_imported = event_id in imported
+        item.was_imported, item.imported_at = event_id in imported, imported.get(event_id)
 
 
 def is_imported(item: Item) -> bool:
@@ -50,9 +50,9 @@ def is_made_by_import(item: Item) -> bool:
 def taken_over_at(item: Item) -> datetime | None:
     """Returns when an imported object was read (UTC); None for any other event.
 
-    It comes from the record, so that a rebuild decides the same.
+    It comes from the import's record, so that a rebuild decides the same, also if something else appends it later.
     """
-    return item.record.received_at if is_imported(item) else None
+    return (item.imported_at or item.record.received_at) if is_imported(item) else None
 
 
 def why_withheld(order: Order, item: Item, mail: Mail) -> str | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 from pydantic import SecretStr
 
+from schemas.fast_row import replace
 from schemas.record import Source
 from schemas.references import References
 from schemas.state import ROW_TYPES, Key, Row
@@ -80,7 +82,11 @@ class RehearsalStore(Store):
 
     async def take(self, flush: Flush) -> None:
         """Remembers what a transaction would write."""
-        self.effects.ledger |= {row.event_id: row for row in flush.ledger}
+        for row in flush.ledger:
+            first = self.effects.ledger.get(row.event_id, row)  # what the ledger keeps of it, as in the store
+            source = first.source if row.source == Source.IMPORT else row.source
+            kept = replace(row, source=source, received_at=first.received_at or row.received_at)
+            self.effects.ledger[row.event_id] = kept
         for kind in ROW_TYPES:
             new, altered, removed = flush.known.changed(kind)
             self._rows |= {(kind, row.key): row for row in (*new, *altered)}
@@ -106,11 +112,10 @@ class _RehearsedTransaction(Transaction):
         ledger = self._store.effects.ledger
         return await super().seen(event_ids) | {id_: ledger[id_].outcome for id_ in event_ids if id_ in ledger}
 
-    async def imported(self, event_ids: Sequence[str]) -> set[str]:
+    async def imported(self, event_ids: Sequence[str]) -> dict[str, datetime | None]:
         ledger = self._store.effects.ledger
-        return await super().imported(event_ids) | {
-            id_ for id_ in event_ids if id_ in ledger and ledger[id_].source == Source.IMPORT
-        }
+        rehearsed = [ledger[id_] for id_ in event_ids if id_ in ledger and ledger[id_].source == Source.IMPORT]
+        return {row.event_id: row.received_at for row in rehearsed} | await super().imported(event_ids)
 
     async def braked(self, group: str, code_version: str) -> str | None:  # noqa: ARG002  # a rehearsal is never braked
         return None

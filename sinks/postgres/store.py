@@ -49,7 +49,9 @@ def _overwrite(shape: RowShape[Any], **instead: str) -> str:
     return "DO UPDATE SET " + ", ".join(f'"{name}" = {value}' for name, value in values.items())
 
 
-_IMPORTED = f"SELECT event_id FROM billing.events WHERE event_id = ANY($1::text[]) AND source = '{Source.IMPORT}'"  # noqa: S608  # only a constant
+_IMPORTED = f"""
+SELECT event_id, received_at FROM billing.events WHERE event_id = ANY($1::text[]) AND source = '{Source.IMPORT}'
+"""  # noqa: S608  # only a constant
 _SEEN = "SELECT event_id, outcome FROM billing.events WHERE event_id = ANY($1::text[])"
 _BRAKED = """
 SELECT message FROM billing.brakes WHERE consumer_group = $1 AND code_version = $2 AND released_at IS NULL
@@ -63,6 +65,9 @@ _WRITE_LEDGER = _LEDGER.insert(
         _LEDGER,
         attempts="t.attempts + excluded.attempts",
         received_at="coalesce(t.received_at, excluded.received_at)",
+        # An import that appends an event of this system again does not make it one of the time before (streams/flush.py
+        # keeps the source of those).
+        source=f"CASE WHEN excluded.source = '{Source.IMPORT}' THEN t.source ELSE excluded.source END",
         payload="coalesce(excluded.payload, t.payload)",
         # A payload that is stored again is not in the archive any longer: its file is read by no key.
         **{name: f"CASE WHEN excluded.payload IS NULL THEN t.{name} END" for name in _ARCHIVED},
@@ -187,10 +192,14 @@ class Transaction:
             records = await self._connection.fetch(_SEEN, list(event_ids))
         return {record["event_id"]: record["outcome"] for record in records}
 
-    async def imported(self, event_ids: Sequence[str]) -> set[str]:
-        """Returns those of these events that `billing import` has appended first, whatever appended them again."""
+    async def imported(self, event_ids: Sequence[str]) -> dict[str, datetime | None]:
+        """Returns those of these events that `billing import` has appended first, whatever appended them again.
+
+        Their values are the times at which it read them (UTC), None where the ledger could not keep that.
+        """
         with classified():
-            return {record["event_id"] for record in await self._connection.fetch(_IMPORTED, list(event_ids))}
+            found = await self._connection.fetch(_IMPORTED, list(event_ids))
+        return {record["event_id"]: record["received_at"] for record in found}
 
     async def braked(self, group: str, code_version: str) -> str | None:
         """Returns why the brake stops this consumer group at this code version, or None (sinks/postgres/brakes.py)."""

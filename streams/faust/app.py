@@ -33,8 +33,9 @@ class Tables(TableManager):
     """
 
     async def on_start(self) -> None:
-        await self._update_channels()
-        await self.recovery.start()
+        if not self.should_stop:
+            await self._update_channels()
+            await self.recovery.start()
 
 
 class App(faust.App):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -187,6 +188,44 @@ async def test_a_past_purchase_is_paid_in_every_order_and_no_one_is_mailed(kit: 
     assert {(row["status"], row["last_error"]) for row in mails} == {("withheld", IMPORTED)}
 
 
+@contextmanager
+def without_rule(kit: Kit, type_: str) -> Iterator[None]:
+    """Makes the events of this type dead letters until the block ends."""
+
+    def fail(event: Any, known: Any) -> list[Any]:
+        raise RuleViolated("no rule for this yet")
+
+    working = kit.processor
+    kit.processor = replace(working, rules={**RULES, type_: replace(working.rules[type_], decide=fail)})
+    yield
+    kit.processor = working
+
+
+async def test_a_timer_due_since_the_import_is_started_when_a_past_event_is_applied_later(kit: Kit) -> None:
+    """The takeover was when the import read the event, not when a reconciliation appended it again."""
+    trial = MAKE.subscription(status="trialing", start=NOW - DAY, trial_start=NOW - DAY, trial_end=NOW + 9 * DAY)
+    past = MAKE.event("customer.subscription.created", trial, NOW - DAY, id_="evt_past")
+    with without_rule(kit, past["type"]):
+        assert isinstance(await kit.take(past, Source.IMPORT), Dead)
+    assert await kit.take(past, Source.RECONCILE, received=NOW + 5 * DAY) == Applied()
+
+    assert await kit.timers() == {"trial-reminder": "pending"}  # due 7 days before the end: 2 days after the import
+    assert {status for status, _ in (await kit.mails()).values()} <= {"withheld"}
+
+
+@pytest.mark.parametrize("again", [Source.REPLAY, Source.RECONCILE, Source.STRIPE])
+async def test_an_import_makes_no_past_event_of_one_that_was_dead_before(kit: Kit, again: Source) -> None:
+    invoice = MAKE.invoice(created=NOW - DAY, attempts=1, next_attempt=NOW + DAY)
+    failed = MAKE.event("invoice.payment_failed", invoice, NOW, id_="evt_failed")
+    with without_rule(kit, failed["type"]):
+        for source in (Source.STRIPE, Source.IMPORT, again, Source.IMPORT):
+            assert isinstance(await kit.take(failed, source), Dead)
+    assert await kit.rows("select source from billing.events") == [{"source": str(again)}]
+    assert await kit.take(failed, again) == Applied()
+
+    assert await kit.mails() == {"payment-failed": ("queued", None)}
+
+
 @pytest.mark.parametrize("again", [Source.REPLAY, Source.RECONCILE, Source.STRIPE])
 @pytest.mark.parametrize("first", ["dead", "waiting"])
 async def test_a_past_event_that_is_applied_later_mails_no_one_whatever_brings_it_again(
@@ -199,16 +238,9 @@ async def test_a_past_event_that_is_applied_later_mails_no_one_whatever_brings_i
     checkout = MAKE.event("checkout.session.completed", session, NOW - DAY, id_="evt_checkout")
     if first == "dead":
         await kit.take(checkout, Source.IMPORT)
-        broken = kit.processor.rules["payment_intent.succeeded"]
-
-        def fail(event: Any, known: Any) -> list[Any]:
-            raise RuleViolated("no rule for this yet")
-
-        rules = {**RULES, "payment_intent.succeeded": replace(broken, decide=fail)}
-        working, kit.processor = kit.processor, replace(kit.processor, rules=rules)
-        assert isinstance(await kit.take(past, Source.IMPORT), Dead)
-        assert isinstance(await kit.take(past, again), Dead)
-        kit.processor = working
+        with without_rule(kit, "payment_intent.succeeded"):
+            assert isinstance(await kit.take(past, Source.IMPORT), Dead)
+            assert isinstance(await kit.take(past, again), Dead)
     else:
         for source in (Source.IMPORT, again):
             assert isinstance(await kit.take(past, source), Waiting)
