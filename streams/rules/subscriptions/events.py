@@ -7,13 +7,13 @@ from datetime import timedelta
 from schemas.effects import Effect, NoteStale
 from schemas.errors import RuleViolated
 from schemas.event import Event
-from schemas.fast_row import value
+from schemas.fast_row import replace, value
 from schemas.known import Known
 from schemas.references import References
 from schemas.state import Customer, Subscription
 from schemas.statuses import SubscriptionStatus
 from schemas.stripe.subscription import StripeSubscription
-from schemas.version import UNSEEN, is_tie
+from schemas.version import UNSEEN, Version, is_tie
 from streams.rules.customers import cancellation
 from streams.rules.customers.account import (
     customer_or_blank,
@@ -50,11 +50,18 @@ stream = Stream("subscriptions")
 
 SubscriptionEvent = Event[StripeSubscription]
 
+_ORDERING = (
+    *("version", "first_version", "items_version", "status_version"),
+    *("newest", "earlier", "price_changes", "first_price_id"),
+)
+"""Columns that only decide what later events mean. What the others show, an operator may ask the ledger about."""
+
 
 @value(frozen=True, slots=True)
 class SubscriptionChange:
     """The rows before and after a subscription event, with the effects that all such events share."""
 
+    version: Version
     before: Subscription | None
     after: Subscription
     customer: Customer
@@ -62,8 +69,8 @@ class SubscriptionChange:
 
     @property
     def is_newest(self) -> bool:
-        """Whether the event has changed the row's version (its values are the newest)."""
-        return self.before is None or self.after.version != self.before.version
+        """Whether the row has the event's values, and did not have them before. A late one may make others count."""
+        return self.after.version == self.version and (self.before is None or self.before.version != self.version)
 
 
 def refer(event: SubscriptionEvent) -> References:
@@ -147,7 +154,7 @@ def _customer_id(event: SubscriptionEvent) -> str:
 def _change(event: SubscriptionEvent, known: Known) -> SubscriptionChange:
     """Applies an event to its row and its customer, with the effects of the change of state, whatever brought it.
 
-    A late event is noted as stale (D2).
+    A late event that changes nothing shown is noted as stale (D2).
     """
     subscription, customer_id, new_version = event.object, _customer_id(event), version_of(event)
     before = known.subscription(event.account, subscription.id)
@@ -163,10 +170,15 @@ def _change(event: SubscriptionEvent, known: Known) -> SubscriptionChange:
     is_tied = before is not None and is_tie(before.version, new_version)
     if is_tied and needs_stripe(after):
         effects.append(ask_stripe(event, f"/v1/subscriptions/{event.object.id}", event.object.id, customer_id))
-    if before is not None and not is_tied and new_version < before.version:
+    if before is not None and not is_tied and new_version < before.version and _shows_the_same(before, after):
         is_late = is_older(new_version, before.version)
         effects.append(NoteStale(f"{subscription.id} {'already has a newer version' if is_late else 'has ended'}"))
-    return SubscriptionChange(before, after, customer, effects)
+    return SubscriptionChange(new_version, before, after, customer, effects)
+
+
+def _shows_the_same(before: Subscription, after: Subscription) -> bool:
+    """Whether the rows differ in nothing but what orders events. A late event may settle the second of newer ones."""
+    return replace(after, **{name: getattr(before, name) for name in _ORDERING}) == before
 
 
 def _ended(event: SubscriptionEvent, known: Known, row: Subscription, customer: Customer) -> list[Effect]:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from local.stripe.builder import Json, StripeEvents
+from local.stripe.builder import Json, Price, StripeEvents
 from streams.rules.same_second import MOST
 from tests.kits.paymentkit import PatientWorld
 from tests.kits.rulekit import DAY, MAKERS, NOW
@@ -46,3 +46,24 @@ def test_D2_a_reversal_is_decided_by_as_many_updates_as_are_kept(make: StripeEve
     for order in ([*filled, *reversal], [*reversal, *filled], [*reversal, *filled[::-1]]):
         world = PatientWorld().apply(seats(make, NOW, "evt_0", None, 0), *order)
         assert world.subscription().quantity == MOST, [event["id"] for event in order]
+
+
+def test_D2_a_late_event_that_settles_a_newer_second_is_not_stale(make: StripeEvents) -> None:
+    """The row changes by it, and the ledger is where an operator looks for the reason."""
+    starter, pro, team = Price("price_starter", 900), Price("price_pro", 2900), Price("price_team", 4900)
+
+    def changed(at: int, id_: str, former: Price, price: Price) -> Json:
+        made = make.subscription(start=NOW, status="active", price=price)
+        previous = make.price_change(former)
+        return make.event("customer.subscription.updated", made, at, previous=previous) | {"id": id_}
+
+    created = make.event("customer.subscription.created", make.subscription(start=NOW, price=pro), NOW)
+    reversal = [changed(NOW + DAY, "evt_z", team, starter), changed(NOW + DAY, "evt_a", starter, team)]
+    world = PatientWorld().apply(created, *reversal)
+    assert world.subscription().price_id == "price_starter"  # what came first is not known: the greater id
+    world.apply(changed(NOW + 900, "evt_late", pro, team))
+    assert (world.subscription().price_id, world.subscription().plan) == ("price_team", "team")
+    assert world.stale == []
+    world.apply(changed(NOW + 800, "evt_later", team, pro))  # older than the second before that of the row
+    assert world.subscription().price_id == "price_team"
+    assert len(world.stale) == 1
