@@ -82,11 +82,11 @@ class RehearsalStore(Store):
 
     async def take(self, flush: Flush) -> None:
         """Remembers what a transaction would write."""
-        for row in flush.ledger:
-            first = self.effects.ledger.get(row.event_id, row)  # what the ledger keeps of it, as in the store
-            source = first.source if row.source == Source.IMPORT else row.source
-            kept = replace(row, source=source, received_at=first.received_at or row.received_at)
-            self.effects.ledger[row.event_id] = kept
+        for entry in flush.ledger:
+            first = self.effects.ledger.get(entry.event_id, entry)  # what the ledger keeps of it, as in the store
+            source = first.source if entry.source == Source.IMPORT else entry.source
+            kept = replace(entry, source=source, received_at=first.received_at or entry.received_at)
+            self.effects.ledger[entry.event_id] = kept
         for kind in ROW_TYPES:
             new, altered, removed = flush.known.changed(kind)
             self._rows |= {(kind, row.key): row for row in (*new, *altered)}
