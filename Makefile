@@ -90,6 +90,7 @@ soak: $(STAMP) ## Inject faults under load, then check every row (ARGS="--seed 7
 	BILLING_RANDOM_EXAMPLES=1 BILLING_HISTORIES=$(HISTORIES) $(BIN)/pytest -s --timeout 0 tests/contract/streams/test_histories.py
 	BILLING_RANDOM_EXAMPLES=1 BILLING_EXAMPLES_TIMES=20 $(BIN)/pytest -s --timeout 0 tests/unit/streams/rules/test_histories.py tests/unit/streams/rules/test_payment_histories.py tests/unit/schemas/test_ordering.py tests/unit/sinks/email/test_skeletons.py
 	BILLING_LIVES=$(LIVES) $(BIN)/pytest -s --timeout 0 tests/unit/oracle/test_stripe_lives.py
+	BILLING_STORED_LIVES=$(LIVES) $(BIN)/pytest -s --timeout 0 tests/contract/streams/test_stripe_lives.py
 	$(BIN)/python -m tests.chaos.soak $(ARGS)
 
 drill: $(STAMP) ## Take over a business from another handler: import, shadow, switch (DRILL=2000 customers)

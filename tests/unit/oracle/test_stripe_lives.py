@@ -1,6 +1,6 @@
 """Random lives of the simulated Stripe: in any order, with repeats and losses, the tables equal its objects (D2, D7).
 
-BILLING_LIVES sets how many lives are tried (150 by default, 10,000 in `make soak`).
+BILLING_LIVES sets how many lives are tried (300 by default, 10,000 in `make soak`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.kits.lifekit import Course, differences, open_disagreements
 
 SLOW = (HealthCheck.too_slow,)
 """Says how busy the machine is, nothing of the rules."""
-LIVES = int(os.environ.get("BILLING_LIVES", "150"))
+LIVES = int(os.environ.get("BILLING_LIVES", "300"))
 IS_RANDOM = "BILLING_LIVES" in os.environ
 """Without it the lives are the same in each run, so that a change is what makes the test fail."""
 
