@@ -301,7 +301,9 @@ def _one_refund(type_: str, obj: Mapping[str, Any], _previous: Mapping[str, Any]
     """Its charge has no event for its failure. Refunds do not name the customer, so they have the charge as owner."""
     refund = StripeRefund.model_validate(obj)
     is_failed = refund.status in LOST or type_ == "refund.failed"
-    return refund.id, {"currency": refund.currency, "amount": refund.amount, "is_failed": is_failed}
+    # 0: the version before takes each fact that is not a failure for the sum of a charge.
+    amount = refund.amount if is_failed else 0
+    return refund.id, {"currency": refund.currency, "amount": amount, "is_failed": is_failed}
 
 
 def _refund(_type: str, obj: Mapping[str, Any], previous: Mapping[str, Any]) -> FactData | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from schemas.environment import FILE_SUFFIX, MAX_SECRET_BYTES
-from schemas.guessable import is_made_up, is_placeholder
+from schemas.guessable import has_words, is_made_up, is_placeholder
 from schemas.settings import Endpoint, InvalidSettings
 
 VARIABLE = "BILLING_WEBHOOK_SECRET"
@@ -71,7 +71,7 @@ def weakness_of(secret: str) -> str | None:
     random = secret.removeprefix(_PREFIX)
     if len(set(random)) < _MIN_DIFFERENT:
         return "a secret is a placeholder: it consists of few different characters"
-    if is_made_up(random):
+    if is_made_up(random) or has_words(random):
         return "a secret is a placeholder: it consists of words or of a pattern"
     return None
 

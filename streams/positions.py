@@ -81,6 +81,7 @@ class Positions:
             is_older = identity is None or identity.had_events
             moved: dict[int, Position] = {}
             behind: dict[int, Position] = {}
+            forgotten: dict[int, Position] = {}
             topic_id = self._topic_ids.get(topic)
             recreated = {
                 partition: begins[partition]
@@ -105,7 +106,7 @@ class Positions:
                     self._reread.pop((topic, partition), None)
                 elif self._has_forgotten(topic, partition, at or Position(0)):
                     until = max(self._reread[topic, partition], offset or 0)
-                    moved[partition] = Position(self.standing[topic, partition], until)
+                    moved[partition] = forgotten[partition] = Position(self.standing[topic, partition], until)
             # What the log has lost, only Stripe has. Noted first: moving a position also changes its time.
             lost = [
                 partition
@@ -132,6 +133,7 @@ class Positions:
             )
         if behind:
             self._drop(set(behind))
+        if noticed := behind | forgotten:
             log.error(
                 "worker.database_behind",
                 action="worker.database_behind",
@@ -140,7 +142,7 @@ class Positions:
                 "Reading again from its positions; mails of these events are withheld",
                 partitions="; ".join(
                     f"{partition}: {at.next_offset} instead of {at.reread_until}"
-                    for partition, at in sorted(behind.items())
+                    for partition, at in sorted(noticed.items())
                 ),
             )
         return {partition: position.next_offset for partition, position in behind.items()} | recreated
@@ -177,8 +179,9 @@ class Positions:
                     wanted = min(standing[place], self.standing.get(place, 0))
                     if at.next_offset < wanted:  # `min`: an assignment may have moved it back meanwhile
                         raise _behind(topic, partition, at.next_offset, wanted)
-                    if place in reread and self._has_forgotten(topic, partition, at):
-                        raise _forgotten(topic, partition, at, reread[place])
+                    until = min(reread.get(place, 0), self._reread.get(place, 0))
+                    if max(at.next_offset, at.reread_until or 0) < until:
+                        raise _forgotten(topic, partition, at, until)
 
     async def note_lost(self) -> None:
         """Notes in the database up to where a lost copy had applied the partitions, so that no mail leaves twice.

@@ -20,6 +20,9 @@ from schemas.guessable import has_words, is_made_up, is_regular, is_step, most_s
         (string.hexdigits[:16], 64),
         (string.ascii_letters + string.digits + "-_", 43),
         (string.ascii_letters + string.digits + "+/", 44),
+        (f"{string.ascii_uppercase}234567", 32),
+        (f"{string.ascii_uppercase}234567", 52),
+        (string.ascii_lowercase + string.digits, 32),
     ],
 )
 def test_T30_a_random_secret_passes(alphabet: str, length: int) -> None:
@@ -27,6 +30,18 @@ def test_T30_a_random_secret_passes(alphabet: str, length: int) -> None:
     for _ in range(500):
         secret = "".join(chance.choices(alphabet, k=length))
         assert not is_made_up(secret), secret
+
+
+@pytest.mark.parametrize("text", ["correct-horse-battery-staple-now", "CORRECT_HORSE_BATTERY_STAPLE_4711", "a.b-" * 9])
+def test_T30_words_with_separators_are_recognised(text: str) -> None:
+    assert is_made_up(text)
+
+
+def test_T30_a_label_does_not_weaken_a_random_secret() -> None:
+    random_part = "9f86d081884c7d659a2feaa0c55ad015"
+    assert not is_made_up(f"prod-mail-token-{random_part}")
+    assert is_made_up(f"prod-mail-token-{random_part[:31]}")
+    assert is_made_up(f"token-{'0123' * 8}")
 
 
 def test_T30_random_bytes_have_no_pattern() -> None:
