@@ -85,6 +85,8 @@ def start(
     process = _CONTEXT.Process(
         target=_run, args=(module, list(words), clean | dict(env), cwd, stdout, stderr), name=" ".join([name, *words])
     )
+    for file in (stdout, stderr):
+        file.touch(0o600)  # for a reader that is faster than the process
     process.start()
     return ForkedProcess(process)
 
@@ -93,7 +95,7 @@ def start(
 def running(
     words: Sequence[str], env: Mapping[str, str], log: Path, *, module: str = _CLI, cwd: Path = ROOT
 ) -> Iterator[ForkedProcess]:
-    """A process that writes to `log`. After the block it is terminated, and killed if it has not ended in 20 s."""
+    """A process that writes to `log`. After the block it is terminated, and killed if it has not ended in 30 s."""
     process = start(words, env, log, log, module=module, cwd=cwd)
     try:
         yield process
