@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,13 +19,16 @@ from local.stripe.simulator.stripe import SimulatedStripe
 from schemas.errors import Conflict
 from schemas.kafka_access import KafkaAccess
 from schemas.record import Source
-from schemas.state import Row
+from schemas.state import Row, Timer
+from schemas.statuses import TimerStatus
+from schemas.timer import timer_event
 from sinks.postgres.loading import SHAPES
 from sinks.postgres.store import Store
 from streams.process import Processor
 from streams.rules.catalog import RULES
 from tests.field.harness import record
 from tests.kits.lifekit import CONFIG, Course, is_sent, open_disagreements
+from tests.kits.paymentkit import AT_ONCE as AT_ONCE_KINDS
 from tests.oracle.stripe_books import disagreements
 
 LIVES = int(os.environ.get("BILLING_STORED_LIVES", "12"))
@@ -74,6 +77,8 @@ async def test_the_stored_tables_equal_stripes_objects(processor: Processor, mig
                 for first in range(0, len(events), AT_ONCE):
                     batch = [record(event, Source.STRIPE) for event in events[first : first + AT_ONCE]]
                     await processor.process(batch)
+                await _retry_waiting(processor, connection, events)
+                await _fire(processor, connection)
             except Conflict as error:
                 found = [f"Conflict: {error}"]
             else:
@@ -83,6 +88,37 @@ async def test_the_stored_tables_equal_stripes_objects(processor: Processor, mig
             assert open_disagreements(found, tied) == [], course
     finally:
         await connection.close(timeout=30)
+
+
+async def _retry_waiting(
+    processor: Processor, connection: asyncpg.Connection[Any], events: Sequence[dict[str, Any]]
+) -> None:
+    """Append the waiting events again, as their timers would, until no further one is applied."""
+    waiting: set[str] = set()
+    while True:
+        rows = await connection.fetch("SELECT event_id FROM billing.events WHERE outcome = 'waiting'")
+        before, waiting = waiting, {row["event_id"] for row in rows}
+        if waiting in (before, set()):
+            return
+        await processor.process([record(event, Source.REPLAY) for event in events if event["id"] in waiting])
+
+
+async def _fire(processor: Processor, connection: asyncpg.Connection[Any]) -> None:
+    """Append the events of timers that complete a state, as the scheduler does, each once and in order of due time."""
+    fired = set[tuple[str, datetime]]()
+    while True:
+        pending = [
+            timer
+            for timer in await _rows(connection, Timer)
+            if timer.status is TimerStatus.PENDING
+            and timer.kind in AT_ONCE_KINDS
+            and (timer.timer_key, timer.due_at) not in fired
+        ]
+        if not pending:
+            return
+        timer = min(pending, key=lambda one: (one.due_at, one.timer_key))
+        fired.add((timer.timer_key, timer.due_at))
+        await processor.process([record(timer_event(timer), Source.TIMER)])
 
 
 async def _found(connection: asyncpg.Connection[Any], stripe: SimulatedStripe) -> list[str]:
