@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from local.waiting import TooLate, eventually, wait_until
 
-__all__ = ["TooLate", "eventually", "row_with", "wait_until"]
+__all__ = ["TooLate", "eventually", "row_with", "turn_of_the_loop", "wait_until"]
+
+
+async def turn_of_the_loop() -> None:
+    """Returns once the event loop has run what was ready."""
+    turned = asyncio.Event()
+    asyncio.get_running_loop().call_soon(turned.set)
+    await turned.wait()
 
 
 async def row_with(read: Callable[[], Awaitable[dict[str, Any]]], **wanted: Any) -> dict[str, Any]:

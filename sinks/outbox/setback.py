@@ -25,8 +25,8 @@ class _Seen:
     def has_lost(self, now: _Seen | None) -> bool:
         """Returns whether the position is behind what was seen, and no worker has noted that.
 
-        Without the topic's id it cannot be told from a topic that was created again. A database that is restored a
-        second time while it is read again has a lower `reread_until`, or none.
+        Without the topic's id this looks like a topic that was created again. A database that is restored a second time
+        while it is read again has a lower `reread_until`, or none.
         """
         if now is None:
             return True

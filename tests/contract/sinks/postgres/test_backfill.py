@@ -154,10 +154,14 @@ async def test_a_revision_waits_shortly_for_its_lock_and_tries_again(
         await reader.fetch("SELECT * FROM billing.payments")
         with capture_logs() as logs:
             task = asyncio.create_task(migrate(database, backfills=()))
-            async with asyncio.timeout(60):  # a reader after a migration that waits without a bound waits as long
-                while _actions(logs).count("migrate.retry") < 3:
-                    await other.fetch("SELECT * FROM billing.payments")
-                    await asyncio.sleep(0.02)
+
+            async def retried() -> bool:
+                await other.fetch("SELECT * FROM billing.payments")
+                return _actions(logs).count("migrate.retry") >= 3
+
+            await eventually(
+                retried, "three tries"
+            )  # a reader behind a migration that waits without a bound is cancelled
         assert not task.done()
         await long_read.rollback()
         assert (await task).before == "0006"

@@ -32,7 +32,7 @@ from sinks.email.smtp import (
 )
 from sinks.outbox.verdicts import NotTried
 from tests.kits.mailkit import CONFIG, queued_sample
-from tests.waiting import eventually
+from tests.waiting import eventually, turn_of_the_loop
 
 SENDER = "billing@example.com"
 OK, GO_ON = "250 2.0.0 ok", "354 go on"
@@ -106,7 +106,7 @@ class Server:
             writer.write(line[at : at + size])
             await writer.drain()
             if self._pieces:
-                await asyncio.sleep(0)
+                await turn_of_the_loop()
 
 
 @asynccontextmanager
@@ -237,10 +237,10 @@ async def test_D8_each_reply_has_its_own_time(seconds: float, monkeypatch: pytes
     conversation = Conversation(transport, frozenset({"pipelining"}), step_timeout_s=30)
     sending = asyncio.create_task(conversation.send(mail("a"), SENDER, within_s=120))
     for answer in (OK, OK, GO_ON, OK):
-        await asyncio.sleep(0)
+        await turn_of_the_loop()
         passed += seconds
         for _ in range(3):  # the timer, then the task that it wakes
-            await asyncio.sleep(0)
+            await turn_of_the_loop()
         conversation.data_received(f"{answer}\r\n".encode())
     if seconds < 30:
         await sending
