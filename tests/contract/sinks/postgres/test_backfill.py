@@ -159,9 +159,8 @@ async def test_a_revision_waits_shortly_for_its_lock_and_tries_again(
                 await other.fetch("SELECT * FROM billing.payments")
                 return _actions(logs).count("migrate.retry") >= 3
 
-            await eventually(
-                retried, "three tries"
-            )  # a reader behind a migration that waits without a bound is cancelled
+            # A reader behind a migration that waits without a bound waits as long, and is cancelled here.
+            await eventually(retried, "three tries while others read")
         assert not task.done()
         await long_read.rollback()
         assert (await task).before == "0006"
